@@ -1,0 +1,98 @@
+"""The exception tree of PowerGrid; it knows nothing of grids, agents or files.
+
+::
+
+    PowerGridError
+    ├── ScenarioError         the YAML or its references are wrong
+    ├── FeederError           a feeder file is missing, refused, unsafe or does not solve
+    ├── EngineError           OpenDSS refused a command
+    │   └── ConvergenceError  the power flow did not converge
+    └── ActionError           an action has a wrong agent, shape, type or value
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class PowerGridError(Exception):
+    """Catch every error that PowerGrid raises on purpose."""
+
+
+class _ProblemsError(PowerGridError):
+    """An error that carries every problem found, not just the first."""
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        self.where = where
+        self.problems = tuple(problems)
+        super().__init__(where, self.problems)
+
+    def __str__(self) -> str:
+        if not self.problems:
+            return self.where
+        if len(self.problems) == 1:
+            return f"{self.where}: {self.problems[0]}"
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        return f"{self.where} has {len(self.problems)} problems\n{lines}"
+
+    def __reduce__(self) -> tuple[type[_ProblemsError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.where, self.problems)
+
+
+class ScenarioError(_ProblemsError):
+    """Report every problem of a scenario file, of an env_config or of what they refer to."""
+
+
+class FeederError(_ProblemsError):
+    """Report a feeder that is missing, refused, unsafe or does not solve, with file and line."""
+
+
+class EngineError(PowerGridError):
+    """Report what OpenDSS refused, with its own error number and text.
+
+    Attributes:
+        number: OpenDSS error number, 0 when the engine gave none.
+    """
+
+    def __init__(self, message: str, number: int = 0) -> None:
+        super().__init__(message, number)
+        self.message = message
+        self.number = number
+
+    def __str__(self) -> str:
+        return f"{self.message} (OpenDSS error {self.number})" if self.number else self.message
+
+
+class ConvergenceError(EngineError):
+    """Report a power flow that did not converge or gave non-finite voltages."""
+
+
+class ActionError(_ProblemsError):
+    """Report every wrong agent, shape, type or value in the actions of one step."""
+
+
+def nearest_names(name: str, allowed: Iterable[str], limit: int = 3) -> list[str]:
+    """Give the allowed names most like a wrong one, best first, letter case ignored."""
+    by_key = {str(candidate).lower(): str(candidate) for candidate in allowed}
+    close = difflib.get_close_matches(str(name).lower(), list(by_key), n=limit, cutoff=0.5)
+    return [by_key[key] for key in close]
+
+
+def describe_unknown(what: str, name: object, allowed: Iterable[str], limit: int = 12) -> str:
+    """Say that a name is unknown, with the nearest remedy or what is allowed.
+
+    Args:
+        what: The kind of thing, for example ``"bus"``.
+        name: What came.
+        allowed: The names that exist.
+        limit: How many allowed names are listed where none is near.
+    """
+    names = [str(candidate) for candidate in allowed]
+    near = nearest_names(str(name), names)
+    if near:
+        return f"unknown {what} {str(name)!r} (did you mean {' or '.join(repr(n) for n in near)}?)"
+    if not names:
+        return f"unknown {what} {str(name)!r}; there is none"
+    shown = ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+    return f"unknown {what} {str(name)!r}; allowed: {shown}"
