@@ -1,0 +1,157 @@
+"""What a compiled feeder consists of: nodes, branches, loads, regulators, capacitors, and how they hang together.
+
+Plain data and graph questions; knows no engine and no time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import networkx as nx
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.errors import describe_unknown
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Lines, transformers and the other delivering elements, conductor by conductor.
+
+    A row is one conductor of one terminal of one branch, in the order branch, terminal, conductor.
+
+    Attributes:
+        names: ``class.name``, lower case, shape (n_branches,).
+        norm_amps: Normal rating [A], 0 where there is none, shape (n_branches,).
+        row_node: Node of each row, 0 is ground, node i is entry i - 1 of the node tables, shape (n_rows,).
+        branch_rows: First row of each branch, shape (n_branches,).
+        terminal_rows: First row of each terminal, shape (n_terminals,).
+        terminal_branch: Branch of each terminal, shape (n_terminals,).
+        terminal_bus: Bus index of each terminal, -1 where it is tied to ground only, shape (n_terminals,).
+        closed: Whether the branch connects its terminals as compiled, shape (n_branches,).
+    """
+
+    names: tuple[str, ...]
+    norm_amps: FloatArray
+    row_node: IntArray
+    branch_rows: IntArray
+    terminal_rows: IntArray
+    terminal_branch: IntArray
+    terminal_bus: IntArray
+    closed: BoolArray
+
+
+@dataclass(frozen=True)
+class Loads:
+    """The feeder's loads at their nominal demand.
+
+    Attributes:
+        names: Lower case, shape (n_loads,).
+        bus: Bus index, shape (n_loads,).
+        kw: Nominal active demand [kW], shape (n_loads,).
+        kvar: Nominal reactive demand [kvar], shape (n_loads,).
+        shapes: Name of the load's own LoadShape (yearly, else daily), empty where none.
+    """
+
+    names: tuple[str, ...]
+    bus: IntArray
+    kw: FloatArray
+    kvar: FloatArray
+    shapes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A feeder as data.
+
+    Attributes:
+        nodes: ``bus.phase`` names in the engine's order, shape (n_nodes,).
+        node_bus: Bus index of each node, shape (n_nodes,).
+        node_phase: Phase number of each node, shape (n_nodes,).
+        v_base: Line-to-neutral base voltage [V] of each node, shape (n_nodes,).
+        buses: Bus names, lower case, in the order of their first node.
+        bus_xy: Coordinates, NaN where the feeder gives none, shape (n_buses, 2).
+        source_bus: Index of the bus that the first source feeds.
+        regulators: ``transformer`` names with a RegControl, in the order of the controls.
+        regulator_controls: Names of those controls.
+        capacitors: Capacitor names.
+        switches: Names of all lines: each can be opened and closed.
+        elements: Lower-case names of all other devices that a scenario can bind: class to names.
+    """
+
+    nodes: tuple[str, ...]
+    node_bus: IntArray
+    node_phase: IntArray
+    v_base: FloatArray
+    buses: tuple[str, ...]
+    bus_xy: FloatArray
+    source_bus: int
+    branches: Branches
+    loads: Loads
+    regulators: tuple[str, ...]
+    regulator_controls: tuple[str, ...]
+    capacitors: tuple[str, ...]
+    switches: tuple[str, ...]
+    elements: dict[str, tuple[str, ...]]
+
+    @cached_property
+    def bus_index(self) -> dict[str, int]:
+        """Bus name to index."""
+        return {name: index for index, name in enumerate(self.buses)}
+
+    @cached_property
+    def graph(self) -> nx.Graph[int]:
+        """Buses joined by the closed branches; edges carry the branch index."""
+        graph: nx.Graph[int] = nx.Graph()
+        graph.add_nodes_from(range(len(self.buses)))
+        b = self.branches
+        ends: dict[int, list[int]] = {}
+        for branch, bus in zip(b.terminal_branch.tolist(), b.terminal_bus.tolist(), strict=True):
+            if bus >= 0 and bus not in ends.setdefault(branch, []):
+                ends[branch].append(bus)
+        for branch, buses in ends.items():
+            if b.closed[branch]:
+                for other in buses[1:]:
+                    graph.add_edge(buses[0], other, branch=branch)
+        return graph
+
+    def downstream(self, bus: str) -> list[int]:
+        """Give the bus and all buses that are fed through it, as seen from the source.
+
+        Raises:
+            KeyError: the bus is not in the feeder; the message names the nearest.
+        """
+        key = bus.lower()
+        if key not in self.bus_index:
+            raise KeyError(describe_unknown("bus", bus, self.buses))
+        tree: nx.DiGraph[int] = nx.bfs_tree(self.graph, self.source_bus)
+        start = self.bus_index[key]
+        if start not in tree:
+            return [start]
+        return sorted({start, *nx.descendants(tree, start)})
+
+    def nodes_of(self, buses: list[int]) -> IntArray:
+        """Give the node indices of some buses, in node order."""
+        return np.flatnonzero(np.isin(self.node_bus, buses))
+
+    def boundary(self, buses: list[int]) -> FloatArray:
+        """Give the weights that turn terminal flows into the power imported by a set of buses.
+
+        A terminal inside the set, of a branch that also has a terminal outside, carries -1: what flows
+        into the branch there leaves the set.
+
+        Returns:
+            Weights for terminal flows, shape (n_terminals,).
+        """
+        b = self.branches
+        inside = np.isin(b.terminal_bus, buses)
+        real = b.terminal_bus >= 0
+        n_inside = np.bincount(b.terminal_branch, weights=inside & real, minlength=len(b.names))
+        n_real = np.bincount(b.terminal_branch, weights=real, minlength=len(b.names))
+        crosses = (n_inside > 0) & (n_inside < n_real)
+        return -(inside & crosses[b.terminal_branch]).astype(np.float64)
