@@ -1,0 +1,52 @@
+"""The RLlib callback that turns the environment's infos into metrics; it changes nothing in training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.rllib.callbacks.callbacks import RLlibCallback
+
+from powergrid.training.metrics import EpisodeTotals
+
+
+class GridMetricsCallback(RLlibCallback):  # type: ignore[misc]
+    """Log every numeric info as ``env_runners/custom/<name>`` and ``env_runners/custom/<agent>/<name>``.
+
+    An episode counts when it ends; the metric is the mean of the newest episodes (RLlib's
+    ``metrics_num_episodes_for_smoothing``, 100). The work is done once per ``sample()`` on the
+    pieces of episodes it returns: 'on_episode_step' would cost Python time at every step, and
+    'on_episode_end' sees only the last piece of an episode cut between two samples.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: dict[str, EpisodeTotals] = {}
+
+    def on_sample_end(self, *, env_runner: Any, metrics_logger: Any, samples: Any, **kwargs: Any) -> None:
+        """Add the sampled pieces to their episodes and log those that ended."""
+        window = env_runner.config.metrics_num_episodes_for_smoothing
+        still_open: dict[str, EpisodeTotals] = {}
+        for episode in samples:
+            totals = still_open.get(episode.id_) or self._open.get(episode.id_) or EpisodeTotals()
+            for agent, piece in episode.agent_episodes.items():
+                # Entry 0 is the reset's, or the last of the piece before.
+                totals.add(str(agent), piece.get_infos()[1:])
+            if episode.is_done:
+                for name, value in totals.result().items():
+                    metrics_logger.log_value(("custom", *name.split("/", 1)), value, reduce="mean", window=window)
+            else:
+                still_open[episode.id_] = totals
+        self._open = still_open
+
+    def on_train_result(self, *, algorithm: Any, metrics_logger: Any = None, result: dict[str, Any], **kwargs: Any) -> None:
+        """Add the names that older RLlib versions had at the top of the result."""
+        result["episode_reward_mean"] = result.get("env_runners", {}).get("episode_return_mean", float("nan"))
+        for name in ("policy_loss", "vf_loss", "entropy"):
+            result[name] = mean_over_policies(result, name)
+
+
+def mean_over_policies(result: dict[str, Any], name: str) -> float:
+    """Average one learner metric over the policies; NaN where none reports it."""
+    learners = result.get("learners", {})
+    values = [float(m[name]) for policy, m in learners.items() if policy != "__all_modules__" and name in m]
+    return sum(values) / len(values) if values else float("nan")

@@ -1,0 +1,280 @@
+"""From an environment and settings to a checked RLlib PPOConfig; it trains nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.training.settings import TrainSettings, resolve_settings
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.ppo import PPOConfig
+
+logger = logging.getLogger("powergrid.training")
+
+EnvClass = Callable[[dict[str, Any]], Any]
+Policies = str | Mapping[str, str]
+SHARED_POLICY = "grid_policy"
+
+
+class AgentMapping:
+    """Map each agent to its policy; RLlib's ``policy_mapping_fn``, and unlike a lambda it pickles by name."""
+
+    def __init__(self, policy_of: Mapping[str, str]) -> None:
+        self.policy_of = dict(policy_of)
+
+    def __call__(self, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
+        try:
+            return self.policy_of[agent_id]
+        except KeyError:
+            raise ScenarioError("policy mapping", [describe_unknown("agent", agent_id, self.policy_of)]) from None
+
+
+@dataclass(frozen=True)
+class EnvFacts:
+    """Tell what training must know of an environment."""
+
+    agents: tuple[str, ...]
+    observation_spaces: Mapping[str, gym.Space[Any]]
+    action_spaces: Mapping[str, gym.Space[Any]]
+    scenario: Any
+
+
+def as_env_config(scenario: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Give the env_config of a scenario's name or path; a mapping is one already."""
+    return dict(scenario) if isinstance(scenario, Mapping) else {"env_name": str(scenario)}
+
+
+def default_env() -> EnvClass:
+    """Give the environment that is trained where none is named."""
+    from powergrid.envs import NetworkedGridEnv
+
+    return NetworkedGridEnv
+
+
+def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = False) -> EnvFacts:
+    """Build the environment once, read its agents and spaces, and close it.
+
+    Args:
+        env: The environment's class.
+        env_config: Its configuration.
+        step: Also take one random step, so that an environment that cannot step says so here
+            and not in a worker's log.
+    """
+    instance = env(dict(env_config))
+    try:
+        if step:
+            instance.reset(seed=0)
+            instance.step({agent: instance.action_spaces[agent].sample() for agent in instance.agents})
+        return EnvFacts(
+            agents=tuple(instance.possible_agents),
+            observation_spaces=dict(instance.observation_spaces),
+            action_spaces=dict(instance.action_spaces),
+            scenario=getattr(instance, "scenario", None),
+        )
+    finally:
+        instance.close()
+
+
+def policy_names(policies: Policies, agents: tuple[str, ...]) -> dict[str, str]:
+    """Give each agent its policy's name.
+
+    Args:
+        policies: ``"shared"`` (all agents use ``grid_policy``), ``"independent"`` (agent ``MG1``
+            uses ``MG1_policy``) or a mapping from agent to policy name.
+        agents: The environment's agents.
+
+    Raises:
+        ScenarioError: An agent has no policy, or the mapping names an agent that is not there.
+    """
+    if policies == "shared":
+        return dict.fromkeys(agents, SHARED_POLICY)
+    if policies == "independent":
+        return {agent: f"{agent}_policy" for agent in agents}
+    if isinstance(policies, str):
+        raise ScenarioError("policies", [describe_unknown("choice", policies, ["shared", "independent"])])
+    problems = [describe_unknown("agent", agent, agents) for agent in policies if agent not in agents]
+    for agent in agents:
+        name = policies.get(agent)
+        if name is None:
+            problems.append(f"agent {agent!r} has no policy; map it to one of {sorted(set(policies.values()))}")
+        elif not isinstance(name, str) or not name or "/" in name or name.startswith("__"):
+            problems.append(f"agent {agent!r}: {name!r} is no policy name; use letters, digits and '_'")
+    if problems:
+        raise ScenarioError("policies", problems)
+    return {agent: policies[agent] for agent in agents}
+
+
+def space_problems(facts: EnvFacts, policy_of: Mapping[str, str]) -> list[str]:
+    """Say where agents with unequal spaces share a policy, and which spaces PPO cannot learn on."""
+    problems: list[str] = []
+    first: dict[str, str] = {}
+    for agent in facts.agents:
+        mate = first.setdefault(policy_of[agent], agent)
+        for kind, spaces in (("observation", facts.observation_spaces), ("action", facts.action_spaces)):
+            if spaces[agent] != spaces[mate]:
+                problems.append(
+                    f"policy {policy_of[agent]!r} is shared by agents with unequal {kind} spaces: "
+                    f"{mate!r} has {spaces[mate]}, {agent!r} has {spaces[agent]}; "
+                    "give them policies of their own (policies='independent') or equal spaces"
+                )
+        observation = facts.observation_spaces[agent]
+        if not isinstance(observation, gym.spaces.Box) or len(observation.shape or ()) != 1:
+            problems.append(f"agent {agent!r}: observation space {observation} is not a 1-D Box")
+        problems.extend(f"agent {agent!r}: {why}" for why in _action_problems(facts.action_spaces[agent]))
+    return problems
+
+
+def _action_problems(space: gym.Space[Any]) -> list[str]:
+    if isinstance(space, gym.spaces.Dict):
+        return [why for part in space.spaces.values() for why in _action_problems(part)]
+    if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return []
+    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        return []
+    return [f"action space {space} is not supported; use a float Box, Discrete, MultiDiscrete or a Dict of these"]
+
+
+def available_cpus() -> int:
+    """Count the CPUs that Ray has, or will have once it starts."""
+    import ray
+
+    if ray.is_initialized():
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def fit_env_runners(wanted: int | None, cpus: int) -> tuple[int, str | None]:
+    """Choose the number of sampling processes that the CPUs can run.
+
+    RLlib waits for ever, without a message, for a process that finds no free CPU.
+
+    Returns:
+        The number, and a sentence where it is less than what was wanted.
+    """
+    if wanted is None:
+        return (0 if cpus < 2 else min(cpus, 8)), None
+    if wanted <= cpus:
+        return wanted, None
+    return cpus, f"{wanted} env runners need {wanted} CPUs and Ray has {cpus}: training with {cpus}."
+
+
+def ppo_config(
+    env_config: str | Path | Mapping[str, Any],
+    *,
+    env: EnvClass | None = None,
+    policies: Policies = "shared",
+    **settings: Any,
+) -> PPOConfig:
+    """Give an RLlib ``PPOConfig`` that is ready to build, for any scenario.
+
+    Args:
+        env_config: The environment's configuration, or a scenario's name or path.
+        env: The environment's class, :class:`powergrid.envs.NetworkedGridEnv` where none is given.
+        policies: ``"shared"`` (one ``grid_policy``), ``"independent"`` (``<agent>_policy``) or a
+            mapping from agent to policy name.
+        **settings: Fields of :class:`TrainSettings`, under their own or their older RLlib names.
+
+    Raises:
+        ScenarioError: With every unknown setting, refused value, missing policy and unequal space.
+    """
+    resolved, problems = resolve_settings(settings)
+    config = as_env_config(env_config)
+    env = env or default_env()
+    facts = probe_env(env, config)
+    policy_of: dict[str, str] = {}
+    try:
+        policy_of = policy_names(policies, facts.agents)
+        problems += space_problems(facts, policy_of)
+    except ScenarioError as error:
+        problems += error.problems
+    if problems:
+        raise ScenarioError("ppo_config", problems)
+    return build_config(env, config, facts, policy_of, resolved)
+
+
+def build_config(
+    env: EnvClass,
+    env_config: Mapping[str, Any],
+    facts: EnvFacts,
+    policy_of: Mapping[str, str],
+    settings: TrainSettings,
+) -> PPOConfig:
+    """Put checked parts together into a ``PPOConfig`` on RLlib's new API stack."""
+    from ray.rllib.algorithms.ppo import PPOConfig
+
+    from powergrid.training.callbacks import GridMetricsCallback
+
+    runners, warning = fit_env_runners(settings.num_env_runners, available_cpus())
+    if warning:
+        logger.warning(warning)
+    mates = {name: agent for agent, name in reversed(list(policy_of.items()))}
+    policies = {
+        name: (None, facts.observation_spaces[agent], facts.action_spaces[agent], {}) for name, agent in mates.items()
+    }
+    config: Any = PPOConfig()
+    config = (
+        config.environment(
+            env,
+            env_config=dict(env_config),
+            disable_env_checking=True,  # the check resets every env with seed 42
+            normalize_actions=settings.normalize_actions,
+            clip_actions=settings.clip_actions,
+        )
+        .framework("torch")
+        .multi_agent(policies=policies, policy_mapping_fn=AgentMapping(policy_of))
+        .env_runners(
+            num_env_runners=runners,
+            num_envs_per_env_runner=settings.num_envs_per_env_runner,
+            rollout_fragment_length=settings.rollout_fragment_length,
+            sample_timeout_s=settings.sample_timeout_s,
+        )
+        .rl_module(
+            model_config={
+                "fcnet_hiddens": list(settings.hidden),
+                "fcnet_activation": settings.activation,
+                "free_log_std": settings.free_log_std,
+            }
+        )
+        .fault_tolerance(
+            restart_failed_env_runners=True,
+            restart_failed_sub_environments=True,
+            delay_between_env_runner_restarts_s=0,
+        )
+        .callbacks(GridMetricsCallback)
+        .debugging(seed=settings.seed, log_level="ERROR")
+        .training(**_learning(settings))
+    )
+    checked: PPOConfig = config
+    return checked
+
+
+def _learning(settings: TrainSettings) -> dict[str, Any]:
+    """Give the arguments of ``PPOConfig.training``."""
+    lr: Any = settings.lr
+    if settings.lr_end is not None:
+        lr = [[0, settings.lr], [settings.iterations * settings.train_batch_size, settings.lr_end]]
+    return {
+        "lr": lr,
+        "train_batch_size_per_learner": settings.train_batch_size,
+        "minibatch_size": settings.minibatch_size,
+        "num_epochs": settings.num_epochs,
+        "gamma": settings.gamma,
+        "lambda_": settings.lambda_,
+        "clip_param": settings.clip_param,
+        "vf_clip_param": float("inf") if settings.vf_clip_param is None else settings.vf_clip_param,
+        "vf_loss_coeff": settings.vf_loss_coeff,
+        "entropy_coeff": settings.entropy_coeff,
+        "use_kl_loss": settings.use_kl_loss,
+        "kl_coeff": settings.kl_coeff,
+        "kl_target": settings.kl_target,
+        "grad_clip": settings.grad_clip,
+    }

@@ -1,0 +1,298 @@
+"""Use a trained policy without Ray and without torch; it trains nothing and never unpickles.
+
+A policy is a folder of ``policy.json`` (agents, networks, action spaces) and ``weights.npz`` (arrays,
+read with ``allow_pickle=False``). The forward pass is numpy; what it gives is checked against
+RLlib's own when the policy is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.errors import PowerGridError, describe_unknown
+
+FloatArray = NDArray[np.float32]
+POLICY_FILE = "policy.json"
+WEIGHTS_FILE = "weights.npz"
+FORMAT = 1
+
+ACTIVATIONS: dict[str, Any] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, np.float32(0)),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "swish": lambda x: x / (1 + np.exp(-x)),
+    "linear": lambda x: x,
+}
+_TORCH_ACTIVATIONS = {"Tanh": "tanh", "ReLU": "relu", "ELU": "elu", "SiLU": "swish", "Identity": "linear"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A multi-layer perceptron from observation to the inputs of the action distribution."""
+
+    weights: tuple[FloatArray, ...]
+    biases: tuple[FloatArray, ...]
+    activations: tuple[str, ...]
+
+    def forward(self, observations: FloatArray) -> FloatArray:
+        """Give the distribution's inputs, shape (n, outputs), for observations of shape (n, inputs)."""
+        x = observations
+        for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
+            x = ACTIVATIONS[activation](x @ weight.T + bias)
+        return x
+
+
+class Policy:
+    """Act for every agent the way the trained networks do without exploration.
+
+    Attributes:
+        policy_of: The name of each agent's policy.
+        action_spaces: The action space of each agent.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, Network],
+        policy_of: Mapping[str, str],
+        action_spaces: Mapping[str, gym.Space[Any]],
+        *,
+        normalize_actions: bool = True,
+        clip_actions: bool = False,
+    ) -> None:
+        self.networks = dict(networks)
+        self.policy_of = dict(policy_of)
+        self.action_spaces = dict(action_spaces)
+        self.normalize_actions = normalize_actions
+        self.clip_actions = clip_actions
+
+    def act(self, observations: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """Give each observed agent's action, deterministic and ready for ``env.step``."""
+        return {
+            agent: _first(self.act_batch(agent, np.asarray(seen, np.float32)[None]))
+            for agent, seen in observations.items()
+        }
+
+    def act_batch(self, agent: str, observations: NDArray[Any]) -> Any:
+        """Give one agent's actions for many observations at once.
+
+        Args:
+            agent: The agent's name.
+            observations: Shape (n, width).
+
+        Returns:
+            Actions with n as first axis; for a Dict space a dict of such arrays.
+
+        Raises:
+            PowerGridError: The agent is unknown or the observations have another width.
+        """
+        if agent not in self.policy_of:
+            raise PowerGridError(f"the policy: {describe_unknown('agent', agent, self.policy_of)}")
+        network = self.networks[self.policy_of[agent]]
+        batch = np.asarray(observations, np.float32)
+        width = network.weights[0].shape[1]
+        if batch.ndim != 2 or batch.shape[1] != width:
+            raise PowerGridError(
+                f"agent {agent!r}: observations of shape {batch.shape}; the policy was trained on (n, {width})"
+            )
+        outputs = network.forward(batch)
+        space = self.action_spaces[agent]
+        actions, used = self._read(space, outputs, means_only=outputs.shape[1] == _size(space, means_only=True))
+        if used != outputs.shape[1]:
+            raise PowerGridError(f"agent {agent!r}: the network gives {outputs.shape[1]} numbers, {space} needs {used}")
+        return actions
+
+    def _read(self, space: gym.Space[Any], outputs: FloatArray, *, means_only: bool) -> tuple[Any, int]:
+        """Turn distribution inputs into the most likely action; also give how many inputs were used."""
+        if isinstance(space, gym.spaces.Dict):
+            parts: dict[str, Any] = {}
+            used = 0
+            for name, part in space.spaces.items():
+                parts[name], taken = self._read(part, outputs[:, used:], means_only=means_only)
+                used += taken
+            return parts, used
+        if isinstance(space, gym.spaces.Discrete):
+            return np.argmax(outputs[:, : space.n], axis=1), int(space.n)
+        if isinstance(space, gym.spaces.MultiDiscrete):
+            edges = np.cumsum(space.nvec)
+            picks = [np.argmax(outputs[:, e - n : e], axis=1) for e, n in zip(edges, space.nvec, strict=True)]
+            return np.stack(picks, axis=1), int(edges[-1])
+        if isinstance(space, gym.spaces.Box):
+            n = int(np.prod(space.shape))
+            means = outputs[:, :n].reshape(-1, *space.shape)
+            return self._scale(space, means), n if means_only else 2 * n
+        raise PowerGridError(f"action space {space} is not supported")
+
+    def _scale(self, space: gym.spaces.Box, action: FloatArray) -> FloatArray:
+        """Do what RLlib's NormalizeAndClipActions does to a float Box."""
+        if self.normalize_actions:
+            if not (np.all(space.bounded_below) and np.all(space.bounded_above)):
+                return action
+            action = space.low + (action + np.float32(1.0)) * (space.high - space.low) / np.float32(2.0)
+        elif not self.clip_actions:
+            return action
+        return np.clip(action, space.low, space.high)
+
+    def save(self, folder: Path) -> None:
+        """Write ``policy.json`` and ``weights.npz`` into a folder, which is made."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, FloatArray] = {}
+        for name, network in self.networks.items():
+            for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+                arrays[f"{name}/{i}/weight"], arrays[f"{name}/{i}/bias"] = weight, bias
+        np.savez(folder / WEIGHTS_FILE, allow_pickle=False, **arrays)
+        described = {
+            "format": FORMAT,
+            "policy_of": self.policy_of,
+            "networks": {name: list(network.activations) for name, network in self.networks.items()},
+            "action_spaces": {agent: _describe(space) for agent, space in self.action_spaces.items()},
+            "normalize_actions": self.normalize_actions,
+            "clip_actions": self.clip_actions,
+        }
+        (folder / POLICY_FILE).write_text(json.dumps(described, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Policy:
+        """Read what :meth:`save` wrote."""
+        try:
+            described = json.loads((folder / POLICY_FILE).read_text())
+            if described.get("format") != FORMAT:
+                raise ValueError(f"format {described.get('format')!r}; this version reads {FORMAT}")
+            with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as arrays:
+                networks = {
+                    name: Network(
+                        weights=tuple(arrays[f"{name}/{i}/weight"] for i in range(len(activations))),
+                        biases=tuple(arrays[f"{name}/{i}/bias"] for i in range(len(activations))),
+                        activations=tuple(activations),
+                    )
+                    for name, activations in described["networks"].items()
+                }
+            return cls(
+                networks,
+                described["policy_of"],
+                {agent: _restore(space) for agent, space in described["action_spaces"].items()},
+                normalize_actions=described["normalize_actions"],
+                clip_actions=described["clip_actions"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PowerGridError(f"{folder}: no policy that can be read: {error}") from error
+
+
+def load_policy(run_or_checkpoint: str | Path) -> Policy:
+    """Load a trained policy; starts no Ray, imports no torch and unpickles nothing.
+
+    Args:
+        run_or_checkpoint: A run folder (its best checkpoint, else its latest), one checkpoint, or a
+            folder written by :func:`export_policy`.
+
+    Raises:
+        PowerGridError: There is no policy there.
+    """
+    from powergrid.training.checkpoints import find_checkpoint
+
+    folder = Path(run_or_checkpoint).expanduser()
+    for candidate in (folder, folder / "policy"):
+        if (candidate / POLICY_FILE).is_file():
+            return Policy.load(candidate)
+    return Policy.load(find_checkpoint(folder) / "policy")
+
+
+def export_policy(algorithm: Any, folder: str | Path) -> Path:
+    """Write the policy of an RLlib algorithm to a folder that :func:`load_policy` reads.
+
+    Raises:
+        PowerGridError: A network is not a plain perceptron, or its numpy form disagrees with it.
+    """
+    target = Path(folder)
+    policy_of_algorithm(algorithm).save(target)
+    return target
+
+
+def policy_of_algorithm(algorithm: Any) -> Policy:
+    """Copy the current networks of an RLlib algorithm that :func:`ppo_config` configured."""
+    config = algorithm.config
+    policy_of = getattr(config.policy_mapping_fn, "policy_of", None)
+    if policy_of is None:
+        raise PowerGridError("only an algorithm configured by powergrid.training.ppo_config can be exported")
+    networks = {name: network_of_module(algorithm.get_module(name)) for name in sorted(set(policy_of.values()))}
+    spaces = {agent: config.policies[name].action_space for agent, name in policy_of.items()}
+    return Policy(
+        networks,
+        policy_of,
+        spaces,
+        normalize_actions=bool(config.normalize_actions),
+        clip_actions=bool(config.clip_actions),
+    )
+
+
+def network_of_module(module: Any) -> Network:
+    """Copy a PPO module's actor into arrays and check that both give the same numbers."""
+    import torch
+
+    encoder = getattr(module.encoder, "actor_encoder", None) or module.encoder.encoder
+    weights: list[FloatArray] = []
+    biases: list[FloatArray] = []
+    activations: list[str] = []
+    for layer in [*encoder.net.mlp, *module.pi.net.mlp]:
+        kind = type(layer).__name__
+        if kind == "Linear" and layer.bias is not None:
+            weights.append(layer.weight.detach().cpu().numpy().copy())
+            biases.append(layer.bias.detach().cpu().numpy().copy())
+            activations.append("linear")
+        elif kind in _TORCH_ACTIVATIONS and activations:
+            activations[-1] = _TORCH_ACTIVATIONS[kind]
+        else:
+            raise PowerGridError(f"a policy with a layer of kind {kind} cannot be exported; use a plain perceptron")
+    network = Network(tuple(weights), tuple(biases), tuple(activations))
+    sample = np.random.default_rng(0).uniform(-2, 2, (8, weights[0].shape[1])).astype(np.float32)
+    with torch.no_grad():
+        expected = module.forward_inference({"obs": torch.from_numpy(sample)})["action_dist_inputs"].cpu().numpy()
+    got = network.forward(sample)
+    if not np.allclose(got, expected[:, : got.shape[1]], rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise PowerGridError("the exported policy disagrees with RLlib's own network")
+    return network
+
+
+def _size(space: gym.Space[Any], *, means_only: bool) -> int:
+    if isinstance(space, gym.spaces.Dict):
+        return sum(_size(part, means_only=means_only) for part in space.spaces.values())
+    if isinstance(space, gym.spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return int(np.sum(space.nvec))
+    return int(np.prod(space.shape or ())) * (1 if means_only else 2)
+
+
+def _first(action: Any) -> Any:
+    return {name: _first(part) for name, part in action.items()} if isinstance(action, dict) else action[0]
+
+
+def _describe(space: gym.Space[Any]) -> dict[str, Any]:
+    if isinstance(space, gym.spaces.Dict):
+        return {"kind": "Dict", "spaces": [[name, _describe(part)] for name, part in space.spaces.items()]}
+    if isinstance(space, gym.spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist()}
+    if isinstance(space, gym.spaces.Box):
+        return {"kind": "Box", "low": space.low.tolist(), "high": space.high.tolist(), "dtype": str(space.dtype)}
+    raise PowerGridError(f"action space {space} is not supported")
+
+
+def _restore(described: Mapping[str, Any]) -> gym.Space[Any]:
+    kind = described["kind"]
+    if kind == "Dict":
+        return gym.spaces.Dict({name: _restore(part) for name, part in described["spaces"]})
+    if kind == "Discrete":
+        return gym.spaces.Discrete(described["n"], start=described["start"])
+    if kind == "MultiDiscrete":
+        return gym.spaces.MultiDiscrete(described["nvec"])
+    dtype = np.dtype(described["dtype"])
+    return gym.spaces.Box(np.array(described["low"], dtype), np.array(described["high"], dtype), dtype=dtype.type)

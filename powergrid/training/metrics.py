@@ -1,0 +1,75 @@
+"""What an episode's infos amount to, per agent and over agents; it knows nothing of RLlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SUMMED_ENDINGS = ("_usd", "_kwh")
+COUNT_WORDS = frozenset({"violations", "operations", "events", "failures", "count"})
+
+
+def is_summed(name: str) -> bool:
+    """Tell whether an info is added up over an episode; the others are averaged.
+
+    Money and energy (``..._usd``, ``..._kwh``) and counts (last word violations, operations,
+    events, failures or count) add up. Prices (``..._per_...``) and all else are averaged.
+    """
+    if "_per_" in name:
+        return False
+    return name.endswith(SUMMED_ENDINGS) or name.rsplit("_", 1)[-1] in COUNT_WORDS
+
+
+class EpisodeTotals:
+    """Gather one episode's infos, in any number of pieces, into one number a name."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[str, float]] = {}
+        self._counts: dict[str, dict[str, int]] = {}
+
+    def add(self, agent: str, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Take in an agent's infos of consecutive steps; entries that are no number are left out."""
+        if not infos:
+            return
+        sums, counts = self._sums.setdefault(agent, {}), self._counts.setdefault(agent, {})
+        names, table = _tabulate(infos)
+        given = ~np.isnan(table)
+        totals = np.where(given, table, 0.0).sum(axis=0)
+        for name, total, count in zip(names, totals.tolist(), given.sum(axis=0).tolist(), strict=True):
+            sums[name] = sums.get(name, 0.0) + total
+            counts[name] = counts.get(name, 0) + count
+
+    def result(self) -> dict[str, float]:
+        """Give ``<agent>/<name>`` for every agent, and ``<name>``, the mean of the agents that report it."""
+        per_agent: dict[str, float] = {}
+        over_agents: dict[str, list[float]] = {}
+        for agent, sums in self._sums.items():
+            for name, total in sums.items():
+                count = self._counts[agent][name]
+                if count:
+                    value = total if is_summed(name) else total / count
+                    per_agent[f"{agent}/{name}"] = value
+                    over_agents.setdefault(name, []).append(value)
+        return {**{name: float(np.mean(values)) for name, values in over_agents.items()}, **per_agent}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (bool, int, float, np.bool_, np.number)) and not isinstance(value, np.complexfloating)
+
+
+def _tabulate(infos: Sequence[Mapping[str, Any]]) -> tuple[list[str], NDArray[np.float64]]:
+    """Give the numeric names and their values, shape (steps, names), NaN where one is missing."""
+    names = [str(name) for name, value in infos[-1].items() if _is_number(value)]
+    if not names:
+        return [], np.empty((len(infos), 0))
+    pick = itemgetter(*names)
+    try:
+        return names, np.array([pick(info) for info in infos], dtype=float).reshape(len(infos), len(names))
+    except (KeyError, TypeError, ValueError):
+        every = sorted({str(name) for info in infos for name, value in info.items() if _is_number(value)})
+        rows = [[float(info[n]) if _is_number(info.get(n)) else np.nan for n in every] for info in infos]
+        return every, np.array(rows, dtype=float)

@@ -1,0 +1,184 @@
+"""A local Ray that starts quietly, leaves nothing behind, and still says why a worker died."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from powergrid.errors import PowerGridError
+
+LOCAL_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",  # else Ray writes a token to the home directory and warns about it
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+QUIET_ENVIRONMENT = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+LONGEST_TEMP_DIR = 30  # Ray puts sockets below it, and the kernel cuts a socket's path at 107 characters
+
+
+class RaySession:
+    """Know where a local Ray keeps its logs and what it would have printed."""
+
+    def __init__(self, temp_dir: Path | None) -> None:
+        self.temp_dir = temp_dir
+        self.held_back: collections.deque[str] = collections.deque(maxlen=20)
+
+    def explain(self) -> str:
+        """Give the newest traceback of a worker, or the last error Ray reported; empty where there is none."""
+        return self._worker_traceback() or (self.held_back[-1] if self.held_back else "")
+
+    def _worker_traceback(self, lines: int = 60) -> str:
+        if self.temp_dir is None:
+            return ""
+        logs = [log for log in self.temp_dir.glob("session_2*/logs/worker-*.err") if log.stat().st_size]
+        for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
+            text = log.read_text(errors="replace").splitlines()
+            starts = [i for i, line in enumerate(text) if "Traceback (most recent call last)" in line]
+            if starts:
+                return "\n".join(text[starts[-1] :][:lines])
+        return ""
+
+
+@contextlib.contextmanager
+def ray_session(*, verbose: bool = False) -> Iterator[RaySession]:
+    """Start a local Ray for the block and stop it after; use the Ray that runs, if one does.
+
+    Args:
+        verbose: Show all that Ray, its workers and the libraries print.
+    """
+    for name, value in {**LOCAL_ENVIRONMENT, **({} if verbose else QUIET_ENVIRONMENT)}.items():
+        os.environ.setdefault(name, value)
+    with contextlib.ExitStack() as stack:
+        if not verbose:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        import ray
+        import torch
+        from ray.rllib.algorithms import ppo as _  # gives its loggers their handlers on import
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # two threads beside a busy neighbour made small updates 60 times slower
+        stack.callback(torch.set_num_threads, threads)
+        session = RaySession(None)
+        if not verbose:
+            stack.enter_context(_hold_back(session.held_back))
+        if not ray.is_initialized():
+            session.temp_dir = stack.enter_context(_temp_dir())
+            stack.callback(ray.shutdown)
+            with _importable_by_workers(), _no_stderr(enabled=not verbose):
+                ray.init(
+                    include_dashboard=False,
+                    log_to_driver=verbose,
+                    logging_level=logging.INFO if verbose else logging.ERROR,
+                    _temp_dir=str(session.temp_dir),
+                )
+        yield session
+
+
+class _Keep(logging.Handler):
+    """Keep the text of errors instead of printing them."""
+
+    def __init__(self, kept: collections.deque[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._kept = kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._kept.append(self.format(record))
+
+
+@contextlib.contextmanager
+def _hold_back(kept: collections.deque[str]) -> Iterator[None]:
+    """Send what Ray's loggers would print to a list; what a user can act on is told from there."""
+    names = [name for name in logging.Logger.manager.loggerDict if name == "ray" or name.startswith("ray.")]
+    loggers = [logging.getLogger(name) for name in {"ray", *names}]
+    before = [(each, each.handlers[:], each.propagate) for each in loggers if each.handlers or each.name == "ray"]
+    for each, _, _ in before:
+        each.handlers[:] = [_Keep(kept)] if each.name == "ray" else []
+        each.propagate = each.name != "ray"
+    try:
+        yield
+    finally:
+        for each, handlers, propagate in before:
+            each.handlers[:], each.propagate = handlers, propagate
+
+
+@contextlib.contextmanager
+def _no_stderr(*, enabled: bool) -> Iterator[None]:
+    """Drop what Ray's C++ core writes to the error stream while it starts; exceptions still come through."""
+    if not enabled:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _importable_by_workers() -> Iterator[None]:
+    """Let the workers import what this process can: they inherit PYTHONPATH when Ray starts."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+@contextlib.contextmanager
+def _temp_dir() -> Iterator[Path]:
+    parent = tempfile.gettempdir()
+    if len(parent) > LONGEST_TEMP_DIR and os.path.isdir("/tmp"):
+        parent = "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="pg-ray-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build_algorithm(config: Any, session: RaySession) -> Any:
+    """Build the algorithm and remove the empty folder it makes under ``~/ray_results``.
+
+    Raises:
+        PowerGridError: RLlib cannot start; with the traceback of the worker that failed.
+    """
+    home = Path("~/ray_results").expanduser()
+    had_home = home.exists()
+    try:
+        algorithm = config.build_algo()
+    except Exception as error:
+        why = session.explain() or f"{type(error).__name__}: {error}"
+        raise PowerGridError(f"RLlib could not start; the cause:\n{why}") from error
+    with contextlib.suppress(OSError):
+        Path(algorithm.logdir).rmdir()
+        if not had_home:
+            home.rmdir()
+    return algorithm
+
+
+def stop_algorithm(algorithm: Any, timeout_s: float = 20.0) -> None:
+    """Stop the algorithm; give up waiting where a worker hangs (Ray's own shutdown then kills it)."""
+    stopper = threading.Thread(target=algorithm.stop, daemon=True)
+    stopper.start()
+    stopper.join(timeout_s)

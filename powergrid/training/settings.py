@@ -1,0 +1,130 @@
+"""Every setting of a training run, its default and its meaning; it knows nothing of RLlib's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from powergrid.errors import ScenarioError, describe_unknown
+
+ALIASES: dict[str, str] = {
+    "sgd_minibatch_size": "minibatch_size",
+    "num_sgd_iter": "num_epochs",
+    "train_batch_size_per_learner": "train_batch_size",
+    "num_rollout_workers": "num_env_runners",
+    "num_workers": "num_env_runners",
+    "num_envs_per_worker": "num_envs_per_env_runner",
+    "lambda": "lambda_",
+    "fcnet_hiddens": "hidden",
+    "fcnet_activation": "activation",
+}
+
+
+class TrainSettings(BaseModel):
+    """Set how long, how and with what network PPO trains; every field has a working default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    iterations: int = Field(100, ge=1, description="Training iterations; each gathers one batch and learns from it.")
+    seed: int | None = Field(0, ge=0, description="Seed of networks, exploration and episodes; null draws one.")
+    lr: float = Field(3e-4, gt=0, description="Learning rate of Adam.")
+    lr_end: float | None = Field(
+        None, ge=0, description="Learning rate at the last iteration, reached linearly; null keeps `lr`."
+    )
+    train_batch_size: int = Field(6144, ge=1, description="Environment steps per iteration (64 days of 96 steps).")
+    minibatch_size: int = Field(1536, ge=1, description="Agent steps of one policy per gradient step.")
+    num_epochs: int = Field(8, ge=1, description="Passes over the batch in one iteration.")
+    gamma: float = Field(0.99, gt=0, le=1, description="Discount per step.")
+    lambda_: float = Field(0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
+    clip_param: float = Field(0.2, gt=0, description="PPO's clip of the probability ratio.")
+    vf_clip_param: float | None = Field(
+        None, gt=0, description="Cap on the squared value error; above it the value network gets no gradient. null: none."
+    )
+    vf_loss_coeff: float = Field(1.0, ge=0, description="Weight of the value loss.")
+    entropy_coeff: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
+    use_kl_loss: bool = Field(True, description="Add RLlib's adaptive KL penalty to the clipped loss.")
+    kl_coeff: float = Field(0.2, ge=0, description="First coefficient of the KL penalty.")
+    kl_target: float = Field(0.01, gt=0, description="KL divergence per iteration that the penalty aims at.")
+    grad_clip: float | None = Field(0.5, gt=0, description="Largest norm of a policy's gradient; null: no limit.")
+    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="Width of each hidden layer.")
+    activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("tanh", description="Hidden activation.")
+    free_log_std: bool = Field(False, description="Learn one spread per action instead of one that depends on the state.")
+    num_env_runners: int | None = Field(
+        None, ge=0, description="Processes that step environments; 0 is this process; null fits the machine."
+    )
+    num_envs_per_env_runner: int = Field(16, ge=1, description="Environments stepped together in each process.")
+    rollout_fragment_length: int | Literal["auto"] = Field(
+        "auto", description="Steps one environment gives per request; `auto` divides the batch evenly."
+    )
+    sample_timeout_s: float = Field(120.0, gt=0, description="Longest wait for a process's steps [s].")
+    normalize_actions: bool = Field(True, description="Scale the network's [-1, 1] to the action's bounds.")
+    clip_actions: bool = Field(False, description="Clip actions to their bounds where they are not scaled.")
+    checkpoint_every: int = Field(10, ge=1, description="Iterations between checkpoints.")
+    keep_checkpoints: int = Field(3, ge=1, description="Newest checkpoints kept, beside the best one.")
+    validate_every: int = Field(10, ge=0, description="Iterations between validations; 0 never validates.")
+    validation_episodes: int = Field(8, ge=1, description="Episodes of one validation, the same ones each time.")
+    validation_split: str = Field("validation", description="Split of the profiles that chooses the best checkpoint.")
+
+    @model_validator(mode="after")
+    def _minibatch_fits_batch(self) -> TrainSettings:
+        if self.minibatch_size > self.train_batch_size:
+            raise ValueError(
+                f"minibatch_size {self.minibatch_size} is larger than train_batch_size {self.train_batch_size}"
+            )
+        return self
+
+
+def resolve_settings(settings: Mapping[str, Any] | TrainSettings | None) -> tuple[TrainSettings, list[str]]:
+    """Read settings under current or older RLlib names.
+
+    Returns:
+        The settings, defaults where a value was refused, and one sentence for each problem.
+    """
+    if isinstance(settings, TrainSettings):
+        return settings, []
+    problems: list[str] = []
+    known: dict[str, Any] = {}
+    came_as: dict[str, str] = {}
+    for name, value in dict(settings or {}).items():
+        field = ALIASES.get(name, name)
+        if field not in TrainSettings.model_fields:
+            problems.append(describe_unknown("setting", name, [*TrainSettings.model_fields, *ALIASES]))
+        elif field in known:
+            problems.append(f"{came_as[field]!r} and {name!r} are the same setting; give one")
+        else:
+            known[field], came_as[field] = value, name
+    try:
+        return TrainSettings(**known), problems
+    except ValidationError as error:
+        for item in error.errors():
+            field = str(item["loc"][0]) if item["loc"] else ""
+            message = str(item["msg"]).removeprefix("Value error, ")
+            problems.append(f"{came_as.get(field, field)} = {item['input']!r}: {message}" if field else message)
+        return TrainSettings(), problems
+
+
+def make_settings(settings: Mapping[str, Any] | TrainSettings | None = None) -> TrainSettings:
+    """Give checked settings, or raise every problem at once.
+
+    Raises:
+        ScenarioError: A name is unknown or a value is refused.
+    """
+    resolved, problems = resolve_settings(settings)
+    if problems:
+        raise ScenarioError("training settings", problems)
+    return resolved
+
+
+def settings_table() -> str:
+    """Give the settings as a Markdown table, the one in ``docs/training.md``."""
+    by_field: dict[str, list[str]] = {}
+    for alias, field in ALIASES.items():
+        by_field.setdefault(field, []).append(f"`{alias}`")
+    rows = ["| setting | default | meaning | also accepted as |", "|---|---|---|---|"]
+    for name, field in TrainSettings.model_fields.items():
+        default = "null" if field.default is None else field.default
+        shown = list(default) if isinstance(default, tuple) else default
+        rows.append(f"| `{name}` | {shown} | {field.description} | {', '.join(by_field.get(name, []))} |")
+    return "\n".join(rows) + "\n"
