@@ -1,31 +1,106 @@
-"""What every device kind shares: the base of its spec and the tables of its actions and states."""
+"""The vocabulary every device kind shares: spec parts, action and state tables, the fleet protocol.
+
+It knows no engine and no kind: each kind's spec and physics live in a module of their own.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, get_args, get_origin
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticUndefined
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+Columns = slice | IntArray
+
+Phase = Annotated[int, Field(ge=1, le=3)]
 
 
 class DeviceSpec(BaseModel):
-    """What YAML may say about any device; each kind adds its own keys."""
+    """What YAML may say about any device; each kind adds its own keys.
+
+    ``element_classes`` are the OpenDSS classes the kind may be bound to; ``ratings`` are the keys that
+    may stay out of a device bound to an element, because its element has them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    element_classes: ClassVar[tuple[str, ...]] = ()
+    ratings: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> DeviceSpec:
+        problems = list(self.find_problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def find_problems(self) -> Iterable[str]:
+        """Yield everything wrong between the keys; kinds extend it."""
+        return ()
+
+    def find_element_problems(self, element: str | None) -> Iterable[str]:
+        """Yield what is wrong with the name of the element the device is bound to."""
+        allowed = " or ".join(f"{name}.<name>" for name in self.element_classes)
+        if element is not None:
+            owner, _, name = element.partition(".")
+            if not name or owner.lower() not in {c.lower() for c in self.element_classes}:
+                yield f"element {element!r} is not {allowed}"
+
+
+class BoundSpec(DeviceSpec):
+    """A device that is an element of the feeder already."""
+
+    element: str = Field(description="Element of the feeder that the device is, as `Class.name`.")
+
+    def find_problems(self) -> Iterable[str]:
+        """Yield what is wrong with the element's name."""
+        yield from self.find_element_problems(self.element)
+
+
+class PlacedSpec(DeviceSpec):
+    """A device that is either added at a bus or bound to an element of the feeder."""
+
+    bus: str | None = Field(default=None, description="Bus where the device is added; or give `element`.")
+    phases: tuple[Phase, ...] = Field(
+        default=(1, 2, 3), min_length=1, max_length=3, description="Phases of the bus it connects to; only with `bus`."
+    )
+    connection: Literal["wye", "delta"] = Field(
+        default="wye", description="Connection between those phases; only with `bus`."
+    )
+    element: str | None = Field(
+        default=None, description="Element of the feeder that the device is, as `Class.name`; or give `bus`."
+    )
+
+    def find_problems(self) -> Iterable[str]:
+        """Yield what is wrong with where the device sits and with ratings nothing can fill."""
+        yield from self.find_element_problems(self.element)
+        if (self.bus is None) == (self.element is None):
+            yield f"give exactly one of bus and element, not {'neither' if self.bus is None else 'both'}"
+        if len(set(self.phases)) != len(self.phases):
+            yield f"phases {self.phases} repeats a phase; allowed are different ones of 1, 2, 3"
+        if self.connection == "delta" and len(self.phases) == 1:
+            yield f"connection 'delta' needs two or three phases, not {self.phases}"
+        if self.element is not None:
+            for key in ("phases", "connection"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    yield f"{key} goes with bus; an element has its own"
+        elif self.bus is not None:
+            yield from (f"{key} is required at a bus" for key in self.ratings if getattr(self, key) is None)
 
 
 @dataclass(frozen=True)
 class ActionSpec:
     """One scalar that an agent decides.
 
-    Continuous actions arrive normalised in [-1, 1] and stand for ``low..high`` in ``unit``; discrete
-    ones arrive as the integers 0..n-1 and stand for ``low + index``.
+    Continuous actions arrive normalised in [-1, 1] and stand for ``low..high`` in ``unit``, linearly;
+    discrete ones arrive as the integers 0..n-1 and stand for ``low + index``.
     """
 
     device: str
@@ -67,13 +142,102 @@ class Exogenous:
     demand_kw: FloatArray
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where a device sits, for the circuit: at a bus (added) or on an element (bound)."""
+class Fleet(Protocol):
+    """All the devices of one kind, for every environment; arrays have the environment first.
 
-    bus: str | None = None
-    phases: tuple[int, ...] = field(default=())
-    element: str | None = None
+    Fleets with power add ``p_kw``, ``q_kvar`` and ``advance(p_kw, q_kvar, exo)``; switchgear adds
+    ``position`` and ``advance(exo)``.
+    """
+
+    kind: ClassVar[str]
+    names: tuple[str, ...]
+    n: int
+    actions: tuple[ActionSpec, ...]
+    states: tuple[StateSpec, ...]
+    terms: dict[str, FloatArray]
+
+    @property
+    def specs(self) -> Sequence[DeviceSpec]:
+        """What YAML said about each device, in the order of ``names``."""
+
+    @property
+    def projected(self) -> BoolArray:
+        """Whether what was asked had to change to be feasible, shape (n_envs, n)."""
+
+    def allocate(self, n_envs: int) -> None:
+        """Make the arrays for ``n_envs`` environments; `reset` each one before use."""
+
+    def reset(self, env: int, rng: np.random.Generator) -> None:
+        """Put one environment at its start; what is random comes from ``rng`` alone."""
+
+    def neutral(self, exo: Exogenous) -> FloatArray:
+        """Give the actions that leave every device to itself, shape (n_envs, n_actions)."""
+
+    def project(self, action: FloatArray, exo: Exogenous) -> None:
+        """Turn actions into feasible setpoints, shape (n_envs, n_actions) in."""
+
+    def observe(self, out: FloatArray) -> None:
+        """Write the states, in physical units, into ``out`` of shape (n_envs, n_states)."""
+
+    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy everything that the future depends on."""
+
+    def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
+        """Return to what `state_dict` copied."""
 
 
-DiscreteOrContinuous = Literal["discrete", "continuous"]
+class SpecRow(NamedTuple):
+    """One key of a spec, as the documentation shows it."""
+
+    name: str
+    type: str
+    unit: str
+    default: str
+    description: str
+
+
+_UNITS = {
+    "_usd_per_kw2h": "USD/(kW²·h)",
+    "_usd_per_kwh": "USD/kWh",
+    "_usd_per_operation": "USD/operation",
+    "_usd_per_h": "USD/h",
+    "_kw_per_min": "kW/min",
+    "_kwh": "kWh",
+    "_kva": "kVA",
+    "_kw": "kW",
+    "_usd": "USD",
+    "_steps": "steps",
+}
+_UNIT_PREFIXES = {
+    "soc_": "pu",
+    "eta_": "pu",
+    "share_": "pu",
+    "arrival_hour": "h",
+    "stay_hours": "h",
+    "energy_kwh": "kWh",
+}
+
+
+def spec_table(spec: type[DeviceSpec]) -> list[SpecRow]:
+    """List the keys of a kind with type, unit, default and description, for the documentation."""
+    rows = []
+    for name, info in spec.model_fields.items():
+        unit = next((u for suffix, u in _UNITS.items() if name.endswith(suffix)), "")
+        unit = unit or next((u for prefix, u in _UNIT_PREFIXES.items() if name.startswith(prefix)), "")
+        default = "required" if info.default is PydanticUndefined else "" if info.default is None else str(info.default)
+        rows.append(SpecRow(name, _describe_type(info.annotation), unit, default, info.description or ""))
+    return rows
+
+
+def _describe_type(annotation: Any) -> str:
+    """Write a field's type the way a reader of YAML thinks of it."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(str(a) for a in args)
+    if origin is tuple:
+        return f"list of {_describe_type(args[0])}"
+    if origin is Annotated:
+        return _describe_type(args[0])
+    if args:
+        return " | ".join(_describe_type(a) for a in args if a is not type(None))
+    return str(getattr(annotation, "__name__", annotation))

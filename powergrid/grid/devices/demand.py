@@ -1,0 +1,402 @@
+"""Demand that can give way: loads that defer energy and owe it, and charging stations for cars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from powergrid.grid.devices.fleet import PowerFleet
+from powergrid.grid.devices.spec import (
+    ActionSpec,
+    BoundSpec,
+    Exogenous,
+    FloatArray,
+    IntArray,
+    PlacedSpec,
+    StateSpec,
+)
+
+_TINY = 1e-9
+
+
+class FlexibleLoadSpec(BoundSpec):
+    """What YAML may say about a load that can shift its demand in time."""
+
+    element_classes: ClassVar[tuple[str, ...]] = ("Load",)
+
+    kind: Literal["flexible_load"] = Field(description="Kind of the device.")
+    share_min: float = Field(default=0.6, ge=0, le=1, description="Least share of its demand the load takes.")
+    share_max: float = Field(default=1.3, ge=1, description="Largest share of its demand, when it pays back.")
+    owed_max_kwh: float = Field(gt=0, description="Most energy the load may owe at any time.")
+
+    def find_problems(self) -> Iterable[str]:
+        """Yield what contradicts between the keys."""
+        yield from super().find_problems()
+        if not self.share_min < self.share_max:
+            yield f"share_min {self.share_min:g} is not below share_max {self.share_max:g}"
+
+
+class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
+    """All the flexible loads: what is not taken now is owed, and only what is owed is paid back.
+
+    Attributes:
+        owed_kwh: Energy put off and not yet paid back, 0..owed_max_kwh [kWh], shape (n_envs, n).
+        q_per_kw: Reactive over active demand of each load, shape (n,).
+    """
+
+    kind: ClassVar[str] = "flexible_load"
+    memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "owed_kwh", "share", "demand_kw", "_cut")
+
+    def __init__(
+        self,
+        devices: Mapping[str, FlexibleLoadSpec],
+        dt_h: float,
+        horizon_steps: int,
+        q_per_kw: npt.ArrayLike = 0.0,
+        demand_max_kw: npt.ArrayLike = np.inf,
+    ) -> None:
+        """Make the fleet.
+
+        Args:
+            devices: Spec of each load by its name.
+            dt_h: Length of a step [h].
+            horizon_steps: Steps of an episode.
+            q_per_kw: Reactive over active demand of each load, scalar or shape (n,).
+            demand_max_kw: Largest demand of each load, the bound of its state [kW], scalar or shape (n,).
+        """
+        super().__init__(devices, dt_h, horizon_steps)
+        self.q_per_kw: FloatArray = np.broadcast_to(np.asarray(q_per_kw, dtype=np.float64), (self.n,)).copy()
+        demand = np.broadcast_to(np.asarray(demand_max_kw, dtype=np.float64), (self.n,))
+        actions, states = [], []
+        for (name, spec), demand_high in zip(devices.items(), demand.tolist(), strict=True):
+            actions.append(ActionSpec(name, "share", "pu", spec.share_min, spec.share_max))
+            states.append(StateSpec(name, "owed_kwh", "kWh", 0.0, spec.owed_max_kwh))
+            states.append(StateSpec(name, "share", "pu", spec.share_min, spec.share_max))
+            states.append(StateSpec(name, "demand_kw", "kW", 0.0, demand_high))
+        self.actions, self.states = tuple(actions), tuple(states)
+        low, high = self._values("share_min"), self._values("share_max")
+        # Everything below is in the cut of demand, 1 - share: zero for a load left to itself.
+        self._half, self._mid = (high - low) / 2, 1 - (high + low) / 2
+        self._cut_low, self._cut_high = 1 - high, 1 - low
+        self._owed_max = self._values("owed_max_kwh")
+        self._per_h = 1 / self.dt_h
+
+    def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
+        self.owed_kwh, self.share, self.demand_kw = np.zeros(shape), np.ones(shape), np.zeros(shape)
+        self._cut, self._room = np.zeros(shape), np.zeros(shape)
+        self._deferred = np.zeros(shape)
+        self.terms = {"deferred_kwh": self._deferred}
+        return {"owed_kwh": self.owed_kwh, "share": self.share, "demand_kw": self.demand_kw}
+
+    def _start(self, env: int, rng: np.random.Generator) -> None:
+        self.share[env] = 1.0
+
+    def neutral(self, exo: Exogenous) -> FloatArray:
+        """Give the actions for share 1, shape (n_envs, n_actions)."""
+        action = np.empty((self.n_envs, self.n))
+        action[:] = self._mid / self._half
+        return action
+
+    def project(self, action: FloatArray, exo: Exogenous) -> None:
+        """Limit the asked share so that the energy owed stays between 0 and ``owed_max_kwh``.
+
+        Sets ``p_kw = -share·demand`` and the reactive power of the load's own power factor.
+        """
+        demand = exo.demand_kw
+        cut = np.multiply(action, self._half, out=self._cut)
+        np.subtract(self._mid, cut, out=cut)
+        np.minimum(np.maximum(cut, self._cut_low, out=cut), self._cut_high, out=cut)
+        cut *= demand
+        np.subtract(cut, demand, out=self.requested_p_kw)
+        room = np.multiply(self.owed_kwh, -self._per_h, out=self._room)
+        np.maximum(cut, room, out=cut)
+        room += self._owed_max * self._per_h
+        np.minimum(cut, room, out=cut)
+        np.subtract(cut, demand, out=self.p_kw)
+        np.multiply(self.requested_p_kw, self.q_per_kw, out=self.requested_q_kvar)
+        np.multiply(self.p_kw, self.q_per_kw, out=self.q_kvar)
+
+    def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+        """Book the energy put off or paid back.
+
+        What is owed follows the share that was set: what the grid's voltage does to the delivered power of
+        a load is no debt of its owner.
+        """
+        np.copyto(self.delivered_p_kw, p_kw)
+        np.copyto(self.delivered_q_kvar, q_kvar)
+        np.copyto(self.demand_kw, exo.demand_kw)
+        share = np.divide(self._cut, np.maximum(exo.demand_kw, _TINY, out=self._room), out=self.share)
+        np.subtract(1.0, share, out=share)
+        moved = np.multiply(self._cut, self.dt_h, out=self._room)
+        owed = np.add(self.owed_kwh, moved, out=self.owed_kwh)
+        np.minimum(np.maximum(owed, 0.0, out=owed), self._owed_max, out=owed)
+        np.maximum(moved, 0.0, out=self._deferred)
+
+    def settle(self) -> FloatArray:
+        """Give the energy still owed, which nobody will serve if the episode ends now [kWh], (n_envs, n)."""
+        return self.owed_kwh.copy()
+
+
+class EvChargerSpec(PlacedSpec):
+    """What YAML may say about a charging station; the distributions are normal and cut at four deviations."""
+
+    element_classes: ClassVar[tuple[str, ...]] = ("Load",)
+
+    kind: Literal["ev_charger"] = Field(description="Kind of the device.")
+    ports: int = Field(ge=1, description="Number of cars that can charge at once.")
+    p_max_kw: float = Field(gt=0, description="Largest power of each port.")
+    eta_charge: float = Field(default=0.92, gt=0, le=1, description="Share of energy that reaches, or leaves, a car.")
+    v2g: bool = Field(default=False, description="Whether cars can give back what they charged here.")
+    sessions_per_day: float = Field(default=1.0, ge=0, description="Mean number of cars that come to a port each day.")
+    arrival_hour_mean: float = Field(default=18.0, ge=0, le=24, description="Mean hour of arrival.")
+    arrival_hour_std: float = Field(default=2.0, ge=0, description="Standard deviation of the hour of arrival.")
+    stay_hours_mean: float = Field(default=10.0, gt=0, description="Mean length of a stay.")
+    stay_hours_std: float = Field(default=2.0, ge=0, description="Standard deviation of the length of a stay.")
+    energy_kwh_mean: float = Field(default=12.0, gt=0, description="Mean energy a car asks for.")
+    energy_kwh_std: float = Field(default=4.0, ge=0, description="Standard deviation of the energy a car asks for.")
+
+    @property
+    def energy_max_kwh(self) -> float:
+        """Most energy that one car can ask for [kWh]."""
+        return self.energy_kwh_mean + 4 * self.energy_kwh_std
+
+
+class EvChargerFleet(PowerFleet[EvChargerSpec]):
+    """All the charging stations: the least laxity is served first, at unity power factor.
+
+    The sessions of an episode are drawn at `reset`; nothing random happens after.
+
+    Attributes:
+        owed_kwh: Energy the connected cars still ask for, station by station [kWh], shape (n_envs, n).
+        connected: Number of connected cars, shape (n_envs, n).
+        urgency: Share of the possible power that finishes every car just in time, 0..1, shape (n_envs, n).
+        start_hour: Hour of the day of step 0, read at `reset` [h], shape (n_envs,).
+    """
+
+    kind: ClassVar[str] = "ev_charger"
+    memory: ClassVar[tuple[str, ...]] = (
+        *PowerFleet.memory,
+        *("_arriving", "_stay", "_owed", "_asked", "_left", "_port_kw"),
+        *("_most", "_least", "_most_kw", "_least_kw", "owed_kwh", "connected", "urgency"),
+    )
+
+    def __init__(
+        self, devices: Mapping[str, EvChargerSpec], dt_h: float, horizon_steps: int, start_hour: float = 0.0
+    ) -> None:
+        """Make the fleet.
+
+        Args:
+            devices: Spec of each station by its name.
+            dt_h: Length of a step [h].
+            horizon_steps: Steps of an episode.
+            start_hour: Hour of the day of step 0 [h].
+        """
+        super().__init__(devices, dt_h, horizon_steps)
+        actions, states = [], []
+        for name, spec in devices.items():
+            p_max = spec.ports * spec.p_max_kw
+            actions.append(ActionSpec(name, "share", "pu", -1.0 if spec.v2g else 0.0, 1.0))
+            states.append(StateSpec(name, "connected", "", 0.0, float(spec.ports)))
+            states.append(StateSpec(name, "owed_kwh", "kWh", 0.0, spec.ports * spec.energy_max_kwh))
+            states.append(StateSpec(name, "p_kw", "kW", -p_max, p_max if spec.v2g else 0.0))
+            states.append(StateSpec(name, "urgency", "pu", 0.0, 1.0))
+        self.actions, self.states = tuple(actions), tuple(states)
+        self._start_hour = float(start_hour)
+        self._ports = max((spec.ports for spec in self.specs), default=1)
+        self._v2g = any(spec.v2g for spec in self.specs)
+        self._share_half = np.array([1.0 if spec.v2g else 0.5 for spec in self.specs])
+        self._share_mid = 1 - self._share_half
+        self._share_low = self._share_mid - self._share_half
+        # Ports are padded to the largest station: what is not there never sees a car.
+        port_max, eta = self._values("p_max_kw")[:, None], self._values("eta_charge")[:, None]
+        gives_back = self._values("v2g")[:, None]
+        self._port_max, self._give_max = port_max, port_max * gives_back
+        self._kwh_per_kw, self._kwh_per_given_kw = eta * self.dt_h, self.dt_h / eta
+        self._kw_per_kwh, self._given_kw_per_kwh = 1 / self._kwh_per_kw, 1 / self._kwh_per_given_kw
+        self._steps_per_kwh = 1 / (port_max * self._kwh_per_kw)
+
+    def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
+        ports = (*shape, self._ports)
+        tables = (shape[0], self.horizon_steps + 1, self.n, self._ports)
+        self.start_hour = np.full(shape[0], self._start_hour)
+        self._arriving, self._stay = np.zeros(tables), np.zeros(tables)
+        self._owed, self._asked, self._left, self._port_kw = (np.zeros(ports) for _ in range(4))
+        self._most, self._least = np.zeros(ports), np.zeros(ports)
+        self._most_kw, self._least_kw = np.zeros(shape), np.zeros(shape)
+        self.owed_kwh, self.connected, self.urgency = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._unserved, self._charged = np.zeros(shape), np.zeros(shape)
+        self.terms = {"unserved_kwh": self._unserved, "charged_kwh": self._charged}
+        self._env = np.arange(shape[0])
+        self._first_port = (np.arange(shape[0] * self.n) * self._ports).reshape(*shape, 1)
+        return {
+            "connected": self.connected,
+            "owed_kwh": self.owed_kwh,
+            "p_kw": self.delivered_p_kw,
+            "urgency": self.urgency,
+        }
+
+    def _start(self, env: int, rng: np.random.Generator) -> None:
+        for device, spec in enumerate(self.specs):
+            arriving, stay = draw_sessions(spec, self.dt_h, self.horizon_steps, float(self.start_hour[env]), rng)
+            self._arriving[env, :, device, : spec.ports] = arriving
+            self._stay[env, :, device, : spec.ports] = stay
+        self._owed[env] = self._asked[env] = self._arriving[env, 0]
+        self._left[env] = self._stay[env, 0]
+        self._look()
+
+    def _look(self) -> None:
+        """Take stock of the connected cars: what they can take or give, and how urgent they are."""
+        owed, left = self._owed, self._left
+        most = np.multiply(owed, self._kw_per_kwh, out=self._most)
+        # Mean power that finishes each car just in time; a port without a car owes nothing.
+        needed = most / np.maximum(left, 1.0)
+        np.minimum(most, self._port_max, out=most)
+        np.add.reduce(most, axis=2, out=self._most_kw)
+        if self._v2g:
+            least = np.subtract(self._asked, owed, out=self._least)
+            least *= self._given_kw_per_kwh
+            np.minimum(np.maximum(least, 0.0, out=least), self._give_max, out=least)
+            np.add.reduce(least, axis=2, out=self._least_kw)
+        np.add.reduce(owed, axis=2, out=self.owed_kwh)
+        np.add.reduce(left > 0.0, axis=2, dtype=np.float64, out=self.connected)
+        urgency = np.divide(np.add.reduce(needed, axis=2), np.maximum(self._most_kw, _TINY), out=self.urgency)
+        np.minimum(urgency, 1.0, out=urgency)
+
+    def neutral(self, exo: Exogenous) -> FloatArray:
+        """Give the actions for charging at full power, shape (n_envs, n_actions)."""
+        return np.ones((self.n_envs, self.n))
+
+    def project(self, action: FloatArray, exo: Exogenous) -> None:
+        """Turn shares into station power and give it to the ports, least laxity first.
+
+        The share is of what the connected cars can take in this step, below 0 of what they can give back, so
+        every request is feasible. Laxity is the time left less the time full power needs.
+        """
+        share = action * self._share_half
+        share += self._share_mid
+        np.minimum(np.maximum(share, self._share_low, out=share), 1.0, out=share)
+        taken = np.maximum(share, 0.0)
+        taken *= self._most_kw
+        laxity = self._owed * self._steps_per_kwh
+        np.subtract(self._left, laxity, out=laxity)
+        order = laxity.argsort(axis=2, kind="stable")
+        order += self._first_port
+        _share_out(taken, self._most, order, self._port_kw)
+        if self._v2g:
+            given = np.minimum(share, 0.0)
+            given *= self._least_kw
+            giving = np.empty_like(self._port_kw)
+            _share_out(np.negative(given), self._least, order[..., ::-1], giving)
+            self._port_kw -= giving
+            taken += given
+        np.negative(taken, out=self.p_kw)
+        np.copyto(self.requested_p_kw, self.p_kw)
+
+    def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+        """Charge the cars with what was delivered, see off who leaves and let in who comes.
+
+        Energy that a car still owes when it leaves, at the end of this step, is ``unserved_kwh`` of this step.
+        """
+        np.copyto(self.delivered_p_kw, p_kw)
+        np.copyto(self.delivered_q_kvar, q_kvar)
+        # The grid may deliver a little more or less than was set; every port gets its part of that.
+        setpoint = self.p_kw
+        ratio = p_kw / np.where(setpoint == 0.0, np.inf, setpoint)
+        power = self._port_kw * ratio[..., None]
+        owed = self._owed
+        before = np.add.reduce(owed, axis=2)
+        if self._v2g:
+            owed -= np.minimum(power * self._kwh_per_kw, power * self._kwh_per_given_kw)
+            np.minimum(owed, self._asked, out=owed)
+        else:
+            power *= self._kwh_per_kw
+            owed -= power
+        np.maximum(owed, 0.0, out=owed)
+        after = np.add.reduce(owed, axis=2)
+        np.subtract(before, after, out=self._charged)
+        stays = self._left > 1.0
+        owed *= stays
+        np.subtract(after, np.add.reduce(owed, axis=2), out=self._unserved)
+        row = np.minimum(exo.step + 1, self.horizon_steps)
+        arriving = self._arriving[self._env, row]
+        owed += arriving
+        self._asked *= stays
+        self._asked += arriving
+        np.copyto(self._left, self._stay[self._env, row])
+        self._look()
+
+    def settle(self) -> FloatArray:
+        """Give the energy that connected cars can no longer get even at full power [kWh], (n_envs, n)."""
+        possible = self._left * self._port_max * self._kwh_per_kw
+        short: FloatArray = np.maximum(self._owed - possible, 0.0).sum(axis=2)
+        return short
+
+
+def _share_out(total: FloatArray, most: FloatArray, order: IntArray, out: FloatArray) -> None:
+    """Give ports, in order, as much as they can take until the station's total is spent.
+
+    Args:
+        total: What there is to give [kW], shape (n_envs, n).
+        most: What each port can take [kW], shape (n_envs, n, ports).
+        order: Flat indices of ports, first served first, shape (n_envs, n, ports).
+        out: What each port gets [kW], written, C-contiguous, shape (n_envs, n, ports).
+    """
+    sorted_most = most.take(order)
+    given = np.add.accumulate(sorted_most, axis=2)
+    np.subtract(total[..., None], given, out=given)
+    given += sorted_most
+    np.minimum(np.maximum(given, 0.0, out=given), sorted_most, out=given)
+    out.reshape(-1)[order] = given
+
+
+def draw_sessions(
+    spec: EvChargerSpec, dt_h: float, horizon_steps: int, start_hour: float, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Draw the charging sessions of one station for one episode.
+
+    A car that finds its port taken goes elsewhere. A car asks for no more than full power can give during
+    its stay. A car that came before the episode is there at step 0 and asks for the part of its energy that
+    belongs to the rest of its stay.
+
+    Args:
+        spec: The station.
+        dt_h: Length of a step [h].
+        horizon_steps: Steps of an episode.
+        start_hour: Hour of the day of step 0 [h].
+        rng: Source of everything random.
+
+    Returns:
+        Energy a car that arrives asks for [kWh], and steps until the present car leaves (0: no car), each of
+        shape (horizon_steps + 1, ports).
+    """
+    stay_max_h = spec.stay_hours_mean + 4 * spec.stay_hours_std
+    first_day = -int(np.ceil((stay_max_h + 4 * spec.arrival_hour_std) / 24)) - 1
+    last_day = int(np.ceil((start_hour + horizon_steps * dt_h + 4 * spec.arrival_hour_std) / 24))
+    per_day = int(np.ceil(spec.sessions_per_day))
+    shape = (spec.ports, (last_day - first_day) * per_day)
+    day = np.repeat(np.arange(first_day, last_day), per_day)
+    comes = rng.random(shape) * per_day < spec.sessions_per_day
+    hour = day * 24 + spec.arrival_hour_mean + spec.arrival_hour_std * rng.standard_normal(shape).clip(-4, 4)
+    stay_h = spec.stay_hours_mean + spec.stay_hours_std * rng.standard_normal(shape).clip(-4, 4)
+    energy = spec.energy_kwh_mean + spec.energy_kwh_std * rng.standard_normal(shape).clip(-4, 4)
+    arrive = np.floor((hour - start_hour) / dt_h).astype(np.int64)
+    stay = np.maximum(np.rint(stay_h / dt_h).astype(np.int64), 1)
+    energy = np.minimum(energy.clip(0, None), stay * dt_h * spec.p_max_kw * spec.eta_charge)
+
+    arriving, leaves = np.zeros((horizon_steps + 1, spec.ports)), np.zeros((horizon_steps + 1, spec.ports))
+    port, free_at = np.arange(spec.ports), np.full(spec.ports, np.iinfo(np.int64).min)
+    order = np.argsort(arrive, axis=1, kind="stable")
+    for chosen in order.T:
+        at, length = arrive[port, chosen], stay[port, chosen]
+        fits = comes[port, chosen] & (at >= free_at)
+        free_at = np.where(fits, at + length, free_at)
+        fits &= (at + length > 0) & (at <= horizon_steps)
+        begin, end = np.maximum(at, 0)[fits], (at + length)[fits]
+        leaves[begin, port[fits]] = end
+        arriving[begin, port[fits]] = energy[port, chosen][fits] * (end - begin) / length[fits]
+    remaining = np.maximum.accumulate(leaves, axis=0) - np.arange(horizon_steps + 1)[:, None]
+    return arriving, np.maximum(remaining, 0.0)

@@ -1,0 +1,149 @@
+"""Dispatchable generators: minimum output, ramps, starts and fuel; no minimum up or down times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from powergrid.grid.devices.fleet import PowerFleet, limit_reactive_power
+from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, StateSpec
+
+
+class GeneratorSpec(PlacedSpec):
+    """What YAML may say about a generator; fuel costs ``a·p² + b·p + c`` in USD/h while it runs."""
+
+    element_classes: ClassVar[tuple[str, ...]] = ("Generator",)
+    ratings: ClassVar[tuple[str, ...]] = ("p_max_kw",)
+
+    kind: Literal["generator"] = Field(description="Kind of the device.")
+    p_min_kw: float = Field(default=0.0, ge=0, description="Least power while running.")
+    p_max_kw: float | None = Field(default=None, gt=0, description="Largest power.")
+    s_max_kva: float | None = Field(
+        default=None, gt=0, description="Apparent-power rating; 1.25 times `p_max_kw` (power factor 0.8) if unset."
+    )
+    ramp_kw_per_min: float | None = Field(
+        default=None, gt=0, description="Fastest change of power while running; no limit if unset."
+    )
+    cost_a_usd_per_kw2h: float = Field(default=0.0, ge=0, description="Quadratic part of the fuel cost.")
+    cost_b_usd_per_kwh: float = Field(default=0.0, ge=0, description="Linear part of the fuel cost.")
+    cost_c_usd_per_h: float = Field(default=0.0, ge=0, description="Constant part of the fuel cost, while running.")
+    start_cost_usd: float = Field(default=0.0, ge=0, description="Cost of each start.")
+    reactive: bool = Field(default=False, description="Whether an agent decides reactive power as well.")
+    initially_on: bool = Field(default=False, description="Whether it runs, at `p_min_kw`, when an episode starts.")
+
+    def find_problems(self) -> Iterable[str]:
+        """Yield what contradicts between the keys."""
+        yield from super().find_problems()
+        if self.p_max_kw is not None and self.p_min_kw > self.p_max_kw:
+            yield f"p_min_kw {self.p_min_kw:g} is above p_max_kw {self.p_max_kw:g}; allowed is at most that"
+        if self.p_max_kw is not None and self.s_max_kva is not None and self.p_max_kw > self.s_max_kva:
+            yield f"p_max_kw {self.p_max_kw:g} is above s_max_kva {self.s_max_kva:g}; allowed is at most that"
+
+
+class GeneratorFleet(PowerFleet[GeneratorSpec]):
+    """All the generators: on or off first, then ramp and limits, then the kVA circle.
+
+    Attributes:
+        on: 1 while running, 0 while off, shape (n_envs, n).
+        previous_p_kw: Setpoint of the last step, from which ramps are counted [kW], shape (n_envs, n).
+    """
+
+    kind: ClassVar[str] = "generator"
+    required: ClassVar[tuple[str, ...]] = ("p_max_kw",)
+    memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "on", "previous_p_kw", "_next_on")
+
+    def __init__(self, devices: Mapping[str, GeneratorSpec], dt_h: float, horizon_steps: int) -> None:
+        super().__init__(devices, dt_h, horizon_steps)
+        actions, states = [], []
+        for name, spec in devices.items():
+            p_max = float(spec.p_max_kw or 0.0)
+            s = 1.25 * p_max if spec.s_max_kva is None else spec.s_max_kva
+            actions.append(ActionSpec(name, "p_kw", "kW", 0.0, p_max))
+            states.append(StateSpec(name, "p_kw", "kW", 0.0, p_max))
+            states.append(StateSpec(name, "on", "", 0.0, 1.0))
+            if spec.reactive:
+                actions.append(ActionSpec(name, "q_kvar", "kvar", -s, s))
+                states.append(StateSpec(name, "q_kvar", "kvar", -s, s))
+        self.actions, self.states = tuple(actions), tuple(states)
+        self._p_columns, _ = self._columns(self.actions, "p_kw")
+        self._set_up_reactive()
+        self._precompute()
+
+    def _precompute(self) -> None:
+        """Fold ratings, ramps and costs into the constants of the hot path."""
+        p_max, p_min = self._values("p_max_kw"), self._values("p_min_kw")
+        s = np.array([spec.s_max_kva or 1.25 * float(spec.p_max_kw or 0.0) for spec in self.specs])
+        self._half, self._p_max, self._s2 = p_max / 2, np.minimum(p_max, s), s * s
+        self._p_min = np.minimum(p_min, self._p_max)
+        self._on_from = np.maximum(p_min / 2, 1e-9 * p_max)
+        ramps = [spec.ramp_kw_per_min for spec in self.specs]
+        step_min = 60 * self.dt_h
+        self._ramp = np.array(
+            [p if ramp is None else min(ramp * step_min, p) for ramp, p in zip(ramps, p_max, strict=True)]
+        )
+        self._jump = np.maximum(self._p_min, self._ramp)
+        self._jump_less_ramp = self._jump - self._ramp
+        dt = self.dt_h
+        self._a, self._b = self._values("cost_a_usd_per_kw2h") * dt, self._values("cost_b_usd_per_kwh") * dt
+        self._c, self._start_usd = self._values("cost_c_usd_per_h") * dt, self._values("start_cost_usd")
+        self._on_initial = self._values("initially_on")
+
+    def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
+        self.on, self.previous_p_kw, self._next_on = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._cost, self._starts = np.zeros(shape), np.zeros(shape)
+        self.terms = {"generation_cost_usd": self._cost, "starts": self._starts}
+        return {"p_kw": self.delivered_p_kw, "on": self.on, "q_kvar": self.delivered_q_kvar}
+
+    def _start(self, env: int, rng: np.random.Generator) -> None:
+        self.on[env] = self._next_on[env] = self._on_initial
+        power = self._on_initial * self._p_min
+        self.p_kw[env] = self.requested_p_kw[env] = self.previous_p_kw[env] = self.delivered_p_kw[env] = power
+
+    def neutral(self, exo: Exogenous) -> FloatArray:
+        """Give the actions for off and 0 kvar, shape (n_envs, n_actions)."""
+        action = np.zeros((self.n_envs, len(self.actions)))
+        action[:, self._p_columns] = -1.0
+        return action
+
+    def project(self, action: FloatArray, exo: Exogenous) -> None:
+        """Limit what is asked to on/off, ramp, output limits and the kVA circle.
+
+        Below half of ``p_min_kw`` (or at 0) off is asked, up to ``p_min_kw`` that. While running, power
+        changes by at most the ramp; a start may reach, and a stop may leave from, the larger of ``p_min_kw``
+        and the ramp; from higher up a generator told to stop ramps down first.
+        """
+        p = np.multiply(action[:, self._p_columns], self._half, out=self.requested_p_kw)
+        p += self._half
+        np.minimum(np.maximum(p, 0.0, out=p), self._p_max, out=p)
+        previous = self.previous_p_kw
+        runs = np.logical_or(p >= self._on_from, previous > self._jump)
+        np.copyto(self._next_on, runs)
+        target = np.maximum(p, self._p_min, out=self.p_kw)
+        np.maximum(target, previous - self._ramp, out=target)
+        # Off, the ceiling is the jump from 0; running, it is the ramp from the last setpoint.
+        ceiling = previous + self._jump
+        ceiling -= self.on * self._jump_less_ramp
+        np.minimum(np.minimum(target, ceiling, out=target), self._p_max, out=target)
+        target *= self._next_on
+        if self._reactive:
+            self._read_reactive(action)
+            limit_reactive_power(target, self.requested_q_kvar, self._s2, out=self.q_kvar)
+            self.q_kvar *= self._next_on
+
+    def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+        """Pay for the delivered power and for starts, shape (n_envs, n)."""
+        np.copyto(self.delivered_p_kw, p_kw)
+        np.copyto(self.delivered_q_kvar, q_kvar)
+        starts = np.subtract(self._next_on, self.on, out=self._starts)
+        np.maximum(starts, 0.0, out=starts)
+        np.copyto(self.on, self._next_on)
+        np.copyto(self.previous_p_kw, self.p_kw)
+        cost = np.multiply(p_kw, self._a, out=self._cost)
+        cost += self._b
+        cost *= p_kw
+        cost += self.on * self._c
+        cost += starts * self._start_usd

@@ -1,0 +1,159 @@
+"""Batteries behind an inverter: energy, efficiencies, standby and wear; no degradation of capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from powergrid.grid.devices.fleet import PowerFleet, limit_reactive_power
+from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, StateSpec
+
+
+class StorageSpec(PlacedSpec):
+    """What YAML may say about a battery; powers and energies are on the AC side unless said otherwise."""
+
+    element_classes: ClassVar[tuple[str, ...]] = ("Storage",)
+    ratings: ClassVar[tuple[str, ...]] = ("e_max_kwh", "p_max_kw")
+
+    kind: Literal["storage"] = Field(description="Kind of the device.")
+    e_max_kwh: float | None = Field(default=None, gt=0, description="Energy of the full cell (SOC 1).")
+    p_max_kw: float | None = Field(default=None, gt=0, description="Largest discharging power.")
+    p_charge_max_kw: float | None = Field(
+        default=None, gt=0, description="Largest charging power; as `p_max_kw` if unset."
+    )
+    s_max_kva: float | None = Field(
+        default=None, gt=0, description="Apparent-power rating of the inverter; the larger power limit if unset."
+    )
+    soc_min: float = Field(default=0.1, ge=0, le=1, description="State of charge below which no discharge is allowed.")
+    soc_max: float = Field(default=0.9, ge=0, le=1, description="State of charge above which no charge is allowed.")
+    soc_initial: float = Field(default=0.5, ge=0, le=1, description="State of charge at the start of an episode.")
+    eta_charge: float = Field(default=0.95, gt=0, le=1, description="Share of charged energy that reaches the cell.")
+    eta_discharge: float = Field(default=0.95, gt=0, le=1, description="Share of cell energy that reaches the grid.")
+    standby_loss_kw: float = Field(default=0.0, ge=0, description="Constant drain of the cell, until it is empty.")
+    reactive: bool = Field(default=False, description="Whether an agent decides reactive power as well.")
+    wear_usd_per_kwh: float = Field(
+        default=0.0, ge=0, description="Cost of wear for each kWh charged or discharged, on the AC side."
+    )
+
+    def find_problems(self) -> Iterable[str]:
+        """Yield what contradicts between the keys."""
+        yield from super().find_problems()
+        if not self.soc_min < self.soc_max:
+            yield f"soc_min {self.soc_min:g} is not below soc_max {self.soc_max:g}"
+        elif not self.soc_min <= self.soc_initial <= self.soc_max:
+            yield f"soc_initial {self.soc_initial:g} is outside soc_min..soc_max = {self.soc_min:g}..{self.soc_max:g}"
+        for key in ("p_max_kw", "p_charge_max_kw"):
+            power = getattr(self, key)
+            if power is not None and self.s_max_kva is not None and power > self.s_max_kva:
+                yield f"{key} {power:g} is above s_max_kva {self.s_max_kva:g}; allowed is at most that"
+
+
+class StorageFleet(PowerFleet[StorageSpec]):
+    """All the batteries: SOC window first, then the power limits, then the kVA circle.
+
+    Attributes:
+        soc: State of charge, 0..1, shape (n_envs, n).
+        cycles: Equivalent full cycles since reset: AC throughput over twice the energy between
+            ``soc_min`` and ``soc_max``, shape (n_envs, n).
+    """
+
+    kind: ClassVar[str] = "storage"
+    required: ClassVar[tuple[str, ...]] = ("e_max_kwh", "p_max_kw")
+    memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "soc", "cycles")
+
+    def __init__(self, devices: Mapping[str, StorageSpec], dt_h: float, horizon_steps: int) -> None:
+        super().__init__(devices, dt_h, horizon_steps)
+        actions, states = [], []
+        for name, spec in devices.items():
+            discharge, charge, s = _fill_powers(spec)
+            actions.append(ActionSpec(name, "p_kw", "kW", -charge, discharge))
+            states.append(StateSpec(name, "soc", "pu", 0.0, 1.0))
+            states.append(StateSpec(name, "p_kw", "kW", -charge, discharge))
+            if spec.reactive:
+                actions.append(ActionSpec(name, "q_kvar", "kvar", -s, s))
+                states.append(StateSpec(name, "q_kvar", "kvar", -s, s))
+        self.actions, self.states = tuple(actions), tuple(states)
+        self._p_columns, _ = self._columns(self.actions, "p_kw")
+        self._set_up_reactive()
+        self._precompute()
+
+    def _precompute(self) -> None:
+        """Fold ratings, efficiencies and the step's length into the constants of the hot path."""
+        powers = np.array([_fill_powers(spec) for spec in self.specs]).reshape(-1, 3)
+        discharge, charge, s = powers[:, 0], powers[:, 1], powers[:, 2]
+        self._p_half, self._p_mid = (discharge + charge) / 2, (discharge - charge) / 2
+        self._p_low, self._p_high = -charge, discharge
+        self._s2 = s * s
+        dt, e_max, standby = self.dt_h, self._values("e_max_kwh"), self._values("standby_loss_kw")
+        soc_min, soc_max = self._values("soc_min"), self._values("soc_max")
+        eta_c, eta_d = self._values("eta_charge"), self._values("eta_discharge")
+        drain = standby * dt / e_max
+        # Row 0: the most that may be discharged; row 1: the least, that is the most charge, negative.
+        self._room_slope = np.stack([e_max * eta_d / dt, e_max / (eta_c * dt)])[:, None, :]
+        self._room_offset = self._room_slope * np.stack([-soc_min - drain, -soc_max - drain])[:, None, :]
+        zero = np.zeros(self.n)
+        self._room_low = np.stack([zero, -np.minimum(charge, s)])[:, None, :]
+        self._room_high = np.stack([np.minimum(discharge, s), zero])[:, None, :]
+        self._soc_per_kw = np.stack([dt / (eta_d * e_max), dt * eta_c / e_max])[:, None, :]
+        self._soc_drain = drain
+        self._wear = self._values("wear_usd_per_kwh")
+        self._cycles_per_kwh = 0.5 / ((soc_max - soc_min) * e_max)
+        self._soc_initial = self._values("soc_initial")
+
+    def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
+        self.soc, self.cycles = np.zeros(shape), np.zeros(shape)
+        self._room = np.zeros((2, *shape))
+        self._throughput, self._cost = np.zeros(shape), np.zeros(shape)
+        self.terms = {"throughput_kwh": self._throughput, "storage_wear_usd": self._cost}
+        return {"soc": self.soc, "p_kw": self.delivered_p_kw, "q_kvar": self.delivered_q_kvar}
+
+    def _start(self, env: int, rng: np.random.Generator) -> None:
+        self.soc[env] = self._soc_initial
+
+    def neutral(self, exo: Exogenous) -> FloatArray:
+        """Give the actions for 0 kW and 0 kvar, shape (n_envs, n_actions)."""
+        action = np.zeros((self.n_envs, len(self.actions)))
+        action[:, self._p_columns] = -self._p_mid / self._p_half
+        return action
+
+    def project(self, action: FloatArray, exo: Exogenous) -> None:
+        """Limit what is asked to the SOC window after this step, then to the kVA circle, p first.
+
+        A discharge of p takes ``p·dt/eta_discharge`` from the cell, a charge adds ``|p|·dt·eta_charge``,
+        standby takes its own. Standby alone never forces a charge: below ``soc_min`` p is 0 or charging.
+        """
+        p = np.multiply(action[:, self._p_columns], self._p_half, out=self.requested_p_kw)
+        p += self._p_mid
+        np.minimum(np.maximum(p, self._p_low, out=p), self._p_high, out=p)
+        room = np.multiply(self.soc, self._room_slope, out=self._room)
+        room += self._room_offset
+        np.minimum(np.maximum(room, self._room_low, out=room), self._room_high, out=room)
+        np.maximum(np.minimum(p, room[0], out=self.p_kw), room[1], out=self.p_kw)
+        if self._reactive:
+            self._read_reactive(action)
+            limit_reactive_power(self.p_kw, self.requested_q_kvar, self._s2, out=self.q_kvar)
+
+    def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+        """Move the cells on by one step of delivered power, shape (n_envs, n)."""
+        np.copyto(self.delivered_p_kw, p_kw)
+        np.copyto(self.delivered_q_kvar, q_kvar)
+        # Of the two efficiencies the one that leaves less in the cell applies, whatever the sign.
+        taken = np.multiply(p_kw, self._soc_per_kw, out=self._room)
+        soc = np.subtract(self.soc, np.maximum(taken[0], taken[1]), out=self.soc)
+        soc -= self._soc_drain
+        np.minimum(np.maximum(soc, 0.0, out=soc), 1.0, out=soc)
+        throughput = np.abs(p_kw, out=self._throughput)
+        throughput *= self.dt_h
+        np.multiply(throughput, self._wear, out=self._cost)
+        self.cycles += throughput * self._cycles_per_kwh
+
+
+def _fill_powers(spec: StorageSpec) -> tuple[float, float, float]:
+    """Give the discharging, charging and apparent power of a battery with its defaults [kW, kW, kVA]."""
+    discharge = float(spec.p_max_kw or 0.0)
+    charge = discharge if spec.p_charge_max_kw is None else spec.p_charge_max_kw
+    return discharge, charge, max(discharge, charge) if spec.s_max_kva is None else spec.s_max_kva

@@ -1,0 +1,199 @@
+"""Equipment that moves in steps: capacitor banks, tap changers and switches; what they do is the engine's."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from powergrid.grid.devices.fleet import DeviceFleet
+from powergrid.grid.devices.spec import ActionSpec, BoolArray, BoundSpec, Exogenous, FloatArray, StateSpec
+
+
+class SwitchgearSpec(BoundSpec):
+    """What YAML may say about anything that moves in steps."""
+
+    dwell_steps: int = Field(default=0, ge=0, description="Steps that must pass between two steps with a move.")
+    cost_usd_per_operation: float = Field(default=0.0, ge=0, description="Cost of wear for each position moved.")
+
+
+class CapacitorSpec(SwitchgearSpec):
+    """What YAML may say about a capacitor bank."""
+
+    element_classes: ClassVar[tuple[str, ...]] = ("Capacitor",)
+
+    kind: Literal["capacitor"] = Field(description="Kind of the device.")
+    steps: int | None = Field(default=None, ge=1, description="Number of steps of the bank; the feeder's if unset.")
+    steps_initial: int | None = Field(
+        default=None, ge=0, description="Steps on when an episode starts; the feeder's if unset."
+    )
+    moves_per_step: int | None = Field(
+        default=None, ge=1, description="Most bank steps switched at once; no limit if unset."
+    )
+
+    def find_problems(self) -> Iterable[str]:
+        """Yield what contradicts between the keys."""
+        yield from super().find_problems()
+        if self.steps is not None and self.steps_initial is not None and self.steps_initial > self.steps:
+            yield f"steps_initial {self.steps_initial} is outside 0..steps = 0..{self.steps}"
+
+
+class RegulatorSpec(SwitchgearSpec):
+    """What YAML may say about a voltage regulator or an on-load tap changer."""
+
+    element_classes: ClassVar[tuple[str, ...]] = ("Transformer", "RegControl")
+
+    kind: Literal["regulator"] = Field(description="Kind of the device.")
+    tap_min: int = Field(default=-16, le=0, description="Lowest tap.")
+    tap_max: int = Field(default=16, ge=0, description="Highest tap.")
+    tap_initial: int | None = Field(default=None, description="Tap when an episode starts; the feeder's if unset.")
+    moves_per_step: int | None = Field(default=None, ge=1, description="Most taps moved at once; no limit if unset.")
+
+    def find_problems(self) -> Iterable[str]:
+        """Yield what contradicts between the keys."""
+        yield from super().find_problems()
+        if self.tap_min == self.tap_max:
+            yield f"tap_min {self.tap_min} is not below tap_max {self.tap_max}"
+        if self.tap_initial is not None and not self.tap_min <= self.tap_initial <= self.tap_max:
+            yield f"tap_initial {self.tap_initial} is outside tap_min..tap_max = {self.tap_min}..{self.tap_max}"
+
+
+class SwitchSpec(SwitchgearSpec):
+    """What YAML may say about a line that can be opened."""
+
+    element_classes: ClassVar[tuple[str, ...]] = ("Line",)
+
+    kind: Literal["switch"] = Field(description="Kind of the device.")
+    closed_initial: bool | None = Field(
+        default=None, description="Whether it is closed when an episode starts; the feeder's if unset."
+    )
+
+
+G = TypeVar("G", bound=SwitchgearSpec)
+
+
+class SwitchgearFleet(DeviceFleet[G]):
+    """Everything that moves in steps: how far and how often it may.
+
+    Attributes:
+        position: Feasible position: steps on, tap, or 0 open and 1 closed, shape (n_envs, n).
+        requested_position: What the action asked, shape (n_envs, n).
+        operations: Positions moved since reset, shape (n_envs, n).
+        locked_steps: Steps during which no move is allowed, shape (n_envs, n).
+    """
+
+    state_name: ClassVar[str]
+    memory: ClassVar[tuple[str, ...]] = (*("position", "requested_position", "operations", "locked_steps", "_settled"),)
+
+    def __init__(self, devices: Mapping[str, G], dt_h: float, horizon_steps: int) -> None:
+        super().__init__(devices, dt_h, horizon_steps)
+        ranges = np.array([self._range(spec) for spec in self.specs], dtype=np.int64).reshape(-1, 4)
+        self._low, self._high, self._initial, self._moves = ranges.T.copy()
+        actions, states = [], []
+        for (name, spec), (low, high, _, _) in zip(devices.items(), ranges.tolist(), strict=True):
+            actions.append(ActionSpec(name, self.state_name, "", float(low), float(high), n=high - low + 1))
+            states.append(StateSpec(name, self.state_name, "", float(low), float(high)))
+            if spec.dwell_steps:
+                states.append(StateSpec(name, "locked_steps", "steps", 0.0, float(spec.dwell_steps)))
+        self.actions, self.states = tuple(actions), tuple(states)
+        self._dwell = np.array([spec.dwell_steps for spec in self.specs], dtype=np.int64)
+        self._dwells = bool(self._dwell.any())
+        self._price = self._values("cost_usd_per_operation")
+
+    @abstractmethod
+    def _range(self, spec: G) -> tuple[int, int, int, int]:
+        """Give lowest, highest and initial position, and the most positions moved in one step."""
+
+    def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
+        self.position, self.requested_position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self._settled, self.operations = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self.locked_steps = np.zeros(shape, np.int64)
+        self._moved, self._cost = np.zeros(shape), np.zeros(shape)
+        self.terms = {"operations": self._moved, "switching_wear_usd": self._cost}
+        return {self.state_name: self._settled, "locked_steps": self.locked_steps}
+
+    def _start(self, env: int, rng: np.random.Generator) -> None:
+        self.position[env] = self.requested_position[env] = self._settled[env] = self._initial
+
+    @property
+    def projected(self) -> BoolArray:
+        """Whether what was asked had to change to be feasible, shape (n_envs, n)."""
+        changed: BoolArray = self.position != self.requested_position
+        return changed
+
+    def neutral(self, exo: Exogenous) -> FloatArray:
+        """Give the actions that move nothing, shape (n_envs, n_actions)."""
+        return (self._settled - self._low).astype(np.float64)
+
+    def project(self, action: FloatArray, exo: Exogenous) -> None:
+        """Limit what is asked to the range, to what may move at once and to what may move already.
+
+        Args:
+            action: Index of the position, 0 for the lowest, shape (n_envs, n).
+            exo: Not read: switchgear minds no weather.
+        """
+        asked = np.rint(action).astype(np.int64)
+        asked += self._low
+        np.minimum(np.maximum(asked, self._low, out=asked), self._high, out=self.requested_position)
+        move = np.subtract(self.requested_position, self._settled, out=self.position)
+        np.minimum(np.maximum(move, -self._moves, out=move), self._moves, out=move)
+        if self._dwells:
+            move *= self.locked_steps == 0
+        move += self._settled
+
+    def advance(self, exo: Exogenous) -> None:
+        """Count and price the moves of the step, and lock what has moved."""
+        moved = np.subtract(self.position, self._settled)
+        np.abs(moved, out=moved)
+        np.copyto(self._settled, self.position)
+        np.copyto(self._moved, moved)
+        np.multiply(self._moved, self._price, out=self._cost)
+        self.operations += moved
+        if self._dwells:
+            locked = self.locked_steps
+            locked -= 1
+            np.maximum(locked, 0, out=locked)
+            np.maximum(locked, (moved > 0) * self._dwell, out=locked)
+
+
+class CapacitorFleet(SwitchgearFleet[CapacitorSpec]):
+    """All the capacitor banks; the position is the number of steps on."""
+
+    kind: ClassVar[str] = "capacitor"
+    required: ClassVar[tuple[str, ...]] = ("steps", "steps_initial")
+    state_name: ClassVar[str] = "steps_on"
+
+    def _range(self, spec: CapacitorSpec) -> tuple[int, int, int, int]:
+        steps = int(spec.steps or 0)
+        return 0, steps, int(spec.steps_initial or 0), spec.moves_per_step or steps
+
+
+class RegulatorFleet(SwitchgearFleet[RegulatorSpec]):
+    """All the tap changers; the position is the tap."""
+
+    kind: ClassVar[str] = "regulator"
+    required: ClassVar[tuple[str, ...]] = ("tap_initial",)
+    state_name: ClassVar[str] = "tap"
+
+    def _range(self, spec: RegulatorSpec) -> tuple[int, int, int, int]:
+        return (
+            spec.tap_min,
+            spec.tap_max,
+            int(spec.tap_initial or 0),
+            spec.moves_per_step or spec.tap_max - spec.tap_min,
+        )
+
+
+class SwitchFleet(SwitchgearFleet[SwitchSpec]):
+    """All the switches; the position is 0 open or 1 closed."""
+
+    kind: ClassVar[str] = "switch"
+    required: ClassVar[tuple[str, ...]] = ("closed_initial",)
+    state_name: ClassVar[str] = "closed"
+
+    def _range(self, spec: SwitchSpec) -> tuple[int, int, int, int]:
+        return 0, 1, int(spec.closed_initial or False), 1
