@@ -1,0 +1,92 @@
+"""What every test shares: a quiet, offline Ray, fixed hypothesis profiles and a check for left-over processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything imports Ray, torch or matplotlib: they read these once.
+os.environ.update(
+    {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_BACKEND_LOG_LEVEL": "fatal",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "MPLBACKEND": "Agg",
+        "OMP_NUM_THREADS": "1",
+    }
+)
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+# Ray's socket names add up to 65 characters to its folder, and a socket's path may have 107.
+RAY_FOLDER_LIMIT = 42
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left() -> Iterator[None]:
+    """Fail the run if a test leaves a process behind, daemons included: they inherit the mark."""
+    mark = f"POWERGRID_TESTS={uuid.uuid4().hex}"
+    name, value = mark.split("=")
+    os.environ[name] = value
+    yield
+    del os.environ[name]
+    deadline = time.monotonic() + 20
+    while (left := _marked_processes(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left, f"the tests left processes behind: {left}"
+
+
+def _marked_processes(mark: str) -> dict[int, str]:
+    """Find the living processes that started with the mark in their environment; needs /proc."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() not in (folder / "environ").read_bytes().split(b"\0"):
+                continue
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:  # ended meanwhile, or another user's
+            continue
+        if "multiprocessing.resource_tracker" not in command:  # ends with this process
+            found[int(folder.name)] = command[:200]
+    return found
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """Start one local Ray with two CPUs for all tests that need it; end it and remove its files."""
+    import logging
+
+    import ray
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the demonstration environment that Tune's registry imports casts its bounds
+        import ray.rllib.algorithms.dreamerv3
+
+    parent = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="ray.", dir=parent if len(parent) <= RAY_FOLDER_LIMIT - 13 else "/tmp")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=200 * 1024**2,
+        _temp_dir=folder,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
