@@ -45,7 +45,7 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
 
     Attributes:
         owed_kwh: Energy put off and not yet paid back, 0..owed_max_kwh [kWh], shape (n_envs, n).
-        q_per_kw: Reactive over active demand of each load, shape (n,).
+        q_per_kw: Reactive over active demand of each load, read by `allocate`, shape (n,).
     """
 
     kind: ClassVar[str] = "flexible_load"
@@ -78,14 +78,21 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
             states.append(StateSpec(name, "share", "pu", spec.share_min, spec.share_max))
             states.append(StateSpec(name, "demand_kw", "kW", 0.0, demand_high))
         self.actions, self.states = tuple(actions), tuple(states)
+
+    def _precompute(self) -> None:
+        """Fold limits and the step's length into the constants of the hot path."""
         low, high = self._values("share_min"), self._values("share_max")
-        # Everything below is in the cut of demand, 1 - share: zero for a load left to itself.
+        # The hot path reckons in the cut of demand, 1 - share: zero for a load left to itself.
         self._half, self._mid = (high - low) / 2, 1 - (high + low) / 2
         self._cut_low, self._cut_high = 1 - high, 1 - low
         self._owed_max = self._values("owed_max_kwh")
-        self._per_h = 1 / self.dt_h
+        self._room_slope, self._room_span = np.full_like(low, -1 / self.dt_h), self._owed_max / self.dt_h
+        self._hours, self._tiny = np.full_like(low, self.dt_h), np.full_like(low, _TINY)
+        self._zero, self._one = np.zeros_like(low), np.ones_like(low)
+        self._kvar_per_kw = self._tile(self.q_per_kw)
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
+        self._precompute()
         self.owed_kwh, self.share, self.demand_kw = np.zeros(shape), np.ones(shape), np.zeros(shape)
         self._cut, self._room = np.zeros(shape), np.zeros(shape)
         self._deferred = np.zeros(shape)
@@ -97,28 +104,24 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for share 1, shape (n_envs, n_actions)."""
-        action = np.empty((self.n_envs, self.n))
-        action[:] = self._mid / self._half
-        return action
+        return self._mid / self._half
 
     def project(self, action: FloatArray, exo: Exogenous) -> None:
         """Limit the asked share so that the energy owed stays between 0 and ``owed_max_kwh``.
 
         Sets ``p_kw = -share·demand`` and the reactive power of the load's own power factor.
         """
-        demand = exo.demand_kw
-        cut = np.multiply(action, self._half, out=self._cut)
-        np.subtract(self._mid, cut, out=cut)
+        demand, cut, room = exo.demand_kw, self._cut, self._room
+        np.subtract(self._mid, np.multiply(action, self._half, out=cut), out=cut)
         np.minimum(np.maximum(cut, self._cut_low, out=cut), self._cut_high, out=cut)
-        cut *= demand
+        np.multiply(cut, demand, out=cut)
         np.subtract(cut, demand, out=self.requested_p_kw)
-        room = np.multiply(self.owed_kwh, -self._per_h, out=self._room)
+        np.multiply(self.owed_kwh, self._room_slope, out=room)
         np.maximum(cut, room, out=cut)
-        room += self._owed_max * self._per_h
-        np.minimum(cut, room, out=cut)
+        np.minimum(cut, np.add(room, self._room_span, out=room), out=cut)
         np.subtract(cut, demand, out=self.p_kw)
-        np.multiply(self.requested_p_kw, self.q_per_kw, out=self.requested_q_kvar)
-        np.multiply(self.p_kw, self.q_per_kw, out=self.q_kvar)
+        np.multiply(self.requested_p_kw, self._kvar_per_kw, out=self.requested_q_kvar)
+        np.multiply(self.p_kw, self._kvar_per_kw, out=self.q_kvar)
 
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
         """Book the energy put off or paid back.
@@ -126,15 +129,15 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         What is owed follows the share that was set: what the grid's voltage does to the delivered power of
         a load is no debt of its owner.
         """
-        np.copyto(self.delivered_p_kw, p_kw)
-        np.copyto(self.delivered_q_kvar, q_kvar)
-        np.copyto(self.demand_kw, exo.demand_kw)
-        share = np.divide(self._cut, np.maximum(exo.demand_kw, _TINY, out=self._room), out=self.share)
-        np.subtract(1.0, share, out=share)
-        moved = np.multiply(self._cut, self.dt_h, out=self._room)
-        owed = np.add(self.owed_kwh, moved, out=self.owed_kwh)
-        np.minimum(np.maximum(owed, 0.0, out=owed), self._owed_max, out=owed)
-        np.maximum(moved, 0.0, out=self._deferred)
+        self.delivered_p_kw[...] = p_kw
+        self.delivered_q_kvar[...] = q_kvar
+        self.demand_kw[...] = exo.demand_kw
+        owed, share, work = self.owed_kwh, self.share, self._room
+        np.divide(self._cut, np.maximum(exo.demand_kw, self._tiny, out=work), out=share)
+        np.subtract(self._one, share, out=share)
+        np.add(owed, np.multiply(self._cut, self._hours, out=work), out=owed)
+        np.minimum(np.maximum(owed, self._zero, out=owed), self._owed_max, out=owed)
+        np.maximum(work, self._zero, out=self._deferred)
 
     def settle(self) -> FloatArray:
         """Give the energy still owed, which nobody will serve if the episode ends now [kWh], (n_envs, n)."""
@@ -208,30 +211,38 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._start_hour = float(start_hour)
         self._ports = max((spec.ports for spec in self.specs), default=1)
         self._v2g = any(spec.v2g for spec in self.specs)
-        self._share_half = np.array([1.0 if spec.v2g else 0.5 for spec in self.specs])
+
+    def _precompute(self) -> None:
+        """Fold ratings and the step's length into the constants of the hot path."""
+        self._share_half = self._tile([1.0 if spec.v2g else 0.5 for spec in self.specs])
         self._share_mid = 1 - self._share_half
         self._share_low = self._share_mid - self._share_half
+        self._zero, self._one = np.zeros_like(self._share_low), np.ones_like(self._share_low)
+        self._tiny = np.full_like(self._share_low, _TINY)
         # Ports are padded to the largest station: what is not there never sees a car.
-        port_max, eta = self._values("p_max_kw")[:, None], self._values("eta_charge")[:, None]
-        gives_back = self._values("v2g")[:, None]
-        self._port_max, self._give_max = port_max, port_max * gives_back
+        p_max, eta, gives = (
+            np.repeat(self._values(key)[..., None], self._ports, axis=2) for key in ("p_max_kw", "eta_charge", "v2g")
+        )
+        self._port_max, self._give_max = p_max, p_max * gives
         self._kwh_per_kw, self._kwh_per_given_kw = eta * self.dt_h, self.dt_h / eta
         self._kw_per_kwh, self._given_kw_per_kwh = 1 / self._kwh_per_kw, 1 / self._kwh_per_given_kw
-        self._steps_per_kwh = 1 / (port_max * self._kwh_per_kw)
+        self._steps_per_kwh = 1 / (p_max * self._kwh_per_kw)
+        self._port_zero, self._port_one = np.zeros_like(p_max), np.ones_like(p_max)
+        self._env = np.arange(self.n_envs)
+        self._first_port = (np.arange(self.n_envs * self.n) * self._ports).reshape(self.n_envs, self.n, 1)
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
+        self._precompute()
         ports = (*shape, self._ports)
         tables = (shape[0], self.horizon_steps + 1, self.n, self._ports)
         self.start_hour = np.full(shape[0], self._start_hour)
         self._arriving, self._stay = np.zeros(tables), np.zeros(tables)
         self._owed, self._asked, self._left, self._port_kw = (np.zeros(ports) for _ in range(4))
-        self._most, self._least = np.zeros(ports), np.zeros(ports)
+        self._most, self._least, self._work = np.zeros(ports), np.zeros(ports), np.zeros(ports)
         self._most_kw, self._least_kw = np.zeros(shape), np.zeros(shape)
         self.owed_kwh, self.connected, self.urgency = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        self._unserved, self._charged = np.zeros(shape), np.zeros(shape)
+        self._unserved, self._charged, self._after = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self.terms = {"unserved_kwh": self._unserved, "charged_kwh": self._charged}
-        self._env = np.arange(shape[0])
-        self._first_port = (np.arange(shape[0] * self.n) * self._ports).reshape(*shape, 1)
         return {
             "connected": self.connected,
             "owed_kwh": self.owed_kwh,
@@ -250,21 +261,22 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
 
     def _look(self) -> None:
         """Take stock of the connected cars: what they can take or give, and how urgent they are."""
-        owed, left = self._owed, self._left
-        most = np.multiply(owed, self._kw_per_kwh, out=self._most)
+        owed, left, most, work, urgency = self._owed, self._left, self._most, self._work, self.urgency
+        np.multiply(owed, self._kw_per_kwh, out=most)
         # Mean power that finishes each car just in time; a port without a car owes nothing.
-        needed = most / np.maximum(left, 1.0)
+        np.divide(most, np.maximum(left, self._port_one, out=work), out=work)
         np.minimum(most, self._port_max, out=most)
-        np.add.reduce(most, axis=2, out=self._most_kw)
+        most.sum(2, out=self._most_kw)
         if self._v2g:
             least = np.subtract(self._asked, owed, out=self._least)
-            least *= self._given_kw_per_kwh
-            np.minimum(np.maximum(least, 0.0, out=least), self._give_max, out=least)
-            np.add.reduce(least, axis=2, out=self._least_kw)
-        np.add.reduce(owed, axis=2, out=self.owed_kwh)
-        np.add.reduce(left > 0.0, axis=2, dtype=np.float64, out=self.connected)
-        urgency = np.divide(np.add.reduce(needed, axis=2), np.maximum(self._most_kw, _TINY), out=self.urgency)
-        np.minimum(urgency, 1.0, out=urgency)
+            np.multiply(least, self._given_kw_per_kwh, out=least)
+            np.minimum(np.maximum(least, self._port_zero, out=least), self._give_max, out=least)
+            least.sum(2, out=self._least_kw)
+        owed.sum(2, out=self.owed_kwh)
+        work.sum(2, out=urgency)
+        np.divide(urgency, np.maximum(self._most_kw, self._tiny), out=urgency)
+        np.minimum(urgency, self._one, out=urgency)
+        np.sign(left, out=work).sum(2, out=self.connected)
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for charging at full power, shape (n_envs, n_actions)."""
@@ -276,57 +288,54 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         The share is of what the connected cars can take in this step, below 0 of what they can give back, so
         every request is feasible. Laxity is the time left less the time full power needs.
         """
-        share = action * self._share_half
-        share += self._share_mid
-        np.minimum(np.maximum(share, self._share_low, out=share), 1.0, out=share)
-        taken = np.maximum(share, 0.0)
-        taken *= self._most_kw
-        laxity = self._owed * self._steps_per_kwh
+        share = np.multiply(action, self._share_half)
+        np.add(share, self._share_mid, out=share)
+        np.minimum(np.maximum(share, self._share_low, out=share), self._one, out=share)
+        taken = np.maximum(share, self._zero)
+        np.multiply(taken, self._most_kw, out=taken)
+        laxity = np.multiply(self._owed, self._steps_per_kwh, out=self._work)
         np.subtract(self._left, laxity, out=laxity)
-        order = laxity.argsort(axis=2, kind="stable")
-        order += self._first_port
+        order = laxity.argsort(2, "stable")
+        np.add(order, self._first_port, out=order)
         _share_out(taken, self._most, order, self._port_kw)
         if self._v2g:
-            given = np.minimum(share, 0.0)
-            given *= self._least_kw
+            given = np.multiply(np.minimum(share, self._zero), self._least_kw)
             giving = np.empty_like(self._port_kw)
             _share_out(np.negative(given), self._least, order[..., ::-1], giving)
-            self._port_kw -= giving
-            taken += given
+            np.subtract(self._port_kw, giving, out=self._port_kw)
+            np.add(taken, given, out=taken)
         np.negative(taken, out=self.p_kw)
-        np.copyto(self.requested_p_kw, self.p_kw)
+        self.requested_p_kw[...] = self.p_kw
 
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
         """Charge the cars with what was delivered, see off who leaves and let in who comes.
 
         Energy that a car still owes when it leaves, at the end of this step, is ``unserved_kwh`` of this step.
         """
-        np.copyto(self.delivered_p_kw, p_kw)
-        np.copyto(self.delivered_q_kvar, q_kvar)
+        self.delivered_p_kw[...] = p_kw
+        self.delivered_q_kvar[...] = q_kvar
+        owed, asked, after, power = self._owed, self._asked, self._after, self._work
         # The grid may deliver a little more or less than was set; every port gets its part of that.
-        setpoint = self.p_kw
-        ratio = p_kw / np.where(setpoint == 0.0, np.inf, setpoint)
-        power = self._port_kw * ratio[..., None]
-        owed = self._owed
-        before = np.add.reduce(owed, axis=2)
+        ratio = np.divide(p_kw, np.where(self.p_kw, self.p_kw, np.inf))
+        np.multiply(self._port_kw, ratio[..., None], out=power)
         if self._v2g:
-            owed -= np.minimum(power * self._kwh_per_kw, power * self._kwh_per_given_kw)
-            np.minimum(owed, self._asked, out=owed)
+            given = np.multiply(power, self._kwh_per_given_kw)
+            np.minimum(np.multiply(power, self._kwh_per_kw, out=power), given, out=power)
+            np.minimum(np.subtract(owed, power, out=owed), asked, out=owed)
         else:
-            power *= self._kwh_per_kw
-            owed -= power
-        np.maximum(owed, 0.0, out=owed)
-        after = np.add.reduce(owed, axis=2)
-        np.subtract(before, after, out=self._charged)
-        stays = self._left > 1.0
-        owed *= stays
-        np.subtract(after, np.add.reduce(owed, axis=2), out=self._unserved)
-        row = np.minimum(exo.step + 1, self.horizon_steps)
-        arriving = self._arriving[self._env, row]
-        owed += arriving
-        self._asked *= stays
-        self._asked += arriving
-        np.copyto(self._left, self._stay[self._env, row])
+            np.subtract(owed, np.multiply(power, self._kwh_per_kw, out=power), out=owed)
+        np.maximum(owed, self._port_zero, out=owed)
+        owed.sum(2, out=after)
+        np.subtract(self.owed_kwh, after, out=self._charged)
+        stays = np.greater(self._left, self._port_one, out=power)
+        np.multiply(owed, stays, out=owed)
+        np.multiply(asked, stays, out=asked)
+        np.subtract(after, owed.sum(2), out=self._unserved)
+        now = self._env, np.minimum(exo.step + 1, self.horizon_steps)
+        arriving = self._arriving[now]
+        np.add(owed, arriving, out=owed)
+        np.add(asked, arriving, out=asked)
+        self._left[...] = self._stay[now]
         self._look()
 
     def settle(self) -> FloatArray:
@@ -346,9 +355,8 @@ def _share_out(total: FloatArray, most: FloatArray, order: IntArray, out: FloatA
         out: What each port gets [kW], written, C-contiguous, shape (n_envs, n, ports).
     """
     sorted_most = most.take(order)
-    given = np.add.accumulate(sorted_most, axis=2)
-    np.subtract(total[..., None], given, out=given)
-    given += sorted_most
+    given = np.subtract(total[..., None], sorted_most.cumsum(2))
+    np.add(given, sorted_most, out=given)
     np.minimum(np.maximum(given, 0.0, out=given), sorted_most, out=given)
     out.reshape(-1)[order] = given
 

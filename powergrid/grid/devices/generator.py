@@ -69,38 +69,36 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
                 actions.append(ActionSpec(name, "q_kvar", "kvar", -s, s))
                 states.append(StateSpec(name, "q_kvar", "kvar", -s, s))
         self.actions, self.states = tuple(actions), tuple(states)
-        self._p_columns, _ = self._columns(self.actions, "p_kw")
-        self._set_up_reactive()
-        self._precompute()
 
     def _precompute(self) -> None:
         """Fold ratings, ramps and costs into the constants of the hot path."""
         p_max, p_min = self._values("p_max_kw"), self._values("p_min_kw")
-        s = np.array([spec.s_max_kva or 1.25 * float(spec.p_max_kw or 0.0) for spec in self.specs])
+        s = self._tile([spec.s_max_kva or 1.25 * float(spec.p_max_kw or 0.0) for spec in self.specs])
         self._half, self._p_max, self._s2 = p_max / 2, np.minimum(p_max, s), s * s
         self._p_min = np.minimum(p_min, self._p_max)
         self._on_from = np.maximum(p_min / 2, 1e-9 * p_max)
         ramps = [spec.ramp_kw_per_min for spec in self.specs]
         step_min = 60 * self.dt_h
-        self._ramp = np.array(
-            [p if ramp is None else min(ramp * step_min, p) for ramp, p in zip(ramps, p_max, strict=True)]
-        )
+        self._ramp = np.minimum(self._tile([np.inf if ramp is None else ramp * step_min for ramp in ramps]), p_max)
         self._jump = np.maximum(self._p_min, self._ramp)
         self._jump_less_ramp = self._jump - self._ramp
         dt = self.dt_h
         self._a, self._b = self._values("cost_a_usd_per_kw2h") * dt, self._values("cost_b_usd_per_kwh") * dt
         self._c, self._start_usd = self._values("cost_c_usd_per_h") * dt, self._values("start_cost_usd")
-        self._on_initial = self._values("initially_on")
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
+        self._set_up_actions()
+        self._precompute()
         self.on, self.previous_p_kw, self._next_on = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._floor, self._ceiling = np.zeros(shape), np.zeros(shape)
         self._cost, self._starts = np.zeros(shape), np.zeros(shape)
         self.terms = {"generation_cost_usd": self._cost, "starts": self._starts}
         return {"p_kw": self.delivered_p_kw, "on": self.on, "q_kvar": self.delivered_q_kvar}
 
     def _start(self, env: int, rng: np.random.Generator) -> None:
-        self.on[env] = self._next_on[env] = self._on_initial
-        power = self._on_initial * self._p_min
+        on = np.array([spec.initially_on for spec in self.specs], dtype=np.float64)
+        self.on[env] = self._next_on[env] = on
+        power = on * self._p_min[env]
         self.p_kw[env] = self.requested_p_kw[env] = self.previous_p_kw[env] = self.delivered_p_kw[env] = power
 
     def neutral(self, exo: Exogenous) -> FloatArray:
@@ -116,34 +114,31 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         changes by at most the ramp; a start may reach, and a stop may leave from, the larger of ``p_min_kw``
         and the ramp; from higher up a generator told to stop ramps down first.
         """
-        p = np.multiply(action[:, self._p_columns], self._half, out=self.requested_p_kw)
-        p += self._half
-        np.minimum(np.maximum(p, 0.0, out=p), self._p_max, out=p)
-        previous = self.previous_p_kw
-        runs = np.logical_or(p >= self._on_from, previous > self._jump)
-        np.copyto(self._next_on, runs)
-        target = np.maximum(p, self._p_min, out=self.p_kw)
-        np.maximum(target, previous - self._ramp, out=target)
+        asked, p, previous, on = self.requested_p_kw, self.p_kw, self.previous_p_kw, self._next_on
+        np.add(np.multiply(action[:, self._p_columns], self._half, out=asked), self._half, out=asked)
+        np.minimum(np.maximum(asked, self._zero, out=asked), self._p_max, out=asked)
+        on[...] = np.logical_or(asked >= self._on_from, previous > self._jump)
+        np.maximum(asked, self._p_min, out=p)
+        np.maximum(p, np.subtract(previous, self._ramp, out=self._floor), out=p)
         # Off, the ceiling is the jump from 0; running, it is the ramp from the last setpoint.
-        ceiling = previous + self._jump
-        ceiling -= self.on * self._jump_less_ramp
-        np.minimum(np.minimum(target, ceiling, out=target), self._p_max, out=target)
-        target *= self._next_on
+        ceiling = np.add(previous, self._jump, out=self._ceiling)
+        np.subtract(ceiling, self.on * self._jump_less_ramp, out=ceiling)
+        np.minimum(np.minimum(p, ceiling, out=p), self._p_max, out=p)
+        np.multiply(p, on, out=p)
         if self._reactive:
             self._read_reactive(action)
-            limit_reactive_power(target, self.requested_q_kvar, self._s2, out=self.q_kvar)
-            self.q_kvar *= self._next_on
+            limit_reactive_power(p, self.requested_q_kvar, self._s2, out=self.q_kvar)
+            np.multiply(self.q_kvar, on, out=self.q_kvar)
 
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
         """Pay for the delivered power and for starts, shape (n_envs, n)."""
-        np.copyto(self.delivered_p_kw, p_kw)
-        np.copyto(self.delivered_q_kvar, q_kvar)
-        starts = np.subtract(self._next_on, self.on, out=self._starts)
-        np.maximum(starts, 0.0, out=starts)
-        np.copyto(self.on, self._next_on)
-        np.copyto(self.previous_p_kw, self.p_kw)
-        cost = np.multiply(p_kw, self._a, out=self._cost)
-        cost += self._b
-        cost *= p_kw
-        cost += self.on * self._c
-        cost += starts * self._start_usd
+        self.delivered_p_kw[...] = p_kw
+        self.delivered_q_kvar[...] = q_kvar
+        starts, cost = self._starts, self._cost
+        np.maximum(np.subtract(self._next_on, self.on, out=starts), self._zero, out=starts)
+        self.on[...] = self._next_on
+        self.previous_p_kw[...] = self.p_kw
+        np.add(np.multiply(p_kw, self._a, out=cost), self._b, out=cost)
+        np.multiply(cost, p_kw, out=cost)
+        np.add(cost, self.on * self._c, out=cost)
+        np.add(cost, starts * self._start_usd, out=cost)

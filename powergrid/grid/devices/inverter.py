@@ -66,29 +66,26 @@ class InverterFleet(PowerFleet[InverterSpec]):
                 actions.append(ActionSpec(name, "q_kvar", "kvar", low, high))
                 states.append(StateSpec(name, "q_kvar", "kvar", low, high))
         self.actions, self.states = tuple(actions), tuple(states)
-        self._p_columns, self._p_owners = self._columns(self.actions, "p_kw")
-        self._curtailable = any(spec.curtailable for spec in self.specs)
-        self._set_up_reactive()
-        self._precompute()
 
     def _precompute(self) -> None:
         """Fold ratings and the reactive rules into the constants of the hot path."""
         self._p_max = self._values("p_max_kw")
-        s = np.array([spec.s_max_kva or 1.1 * float(spec.p_max_kw or 0.0) for spec in self.specs])
+        self._curtailable = any(spec.curtailable for spec in self.specs)
+        s = self._tile([spec.s_max_kva or 1.1 * float(spec.p_max_kw or 0.0) for spec in self.specs])
         self._s, self._s2 = s, s * s
         self._p_rated = np.minimum(self._p_max, s)
-        watt = np.array([spec.priority == "watt" for spec in self.specs])
-        self._watt_first, self._var_first = watt.astype(np.float64), (~watt).astype(np.float64)
-        self._any_var_first = self._reactive and not bool(watt.all())
+        self._watt_first = self._tile([spec.priority == "watt" for spec in self.specs])
+        self._var_first = 1 - self._watt_first
+        self._any_var_first = bool(self._var_first.any())
         # Category capability against output: none under 5 %, in proportion up to 20 %, full above.
-        category = np.array([spec.reactive.startswith("category") for spec in self.specs])
+        category = self._tile([spec.reactive.startswith("category") for spec in self.specs]) > 0
         self._any_category = bool(category.any())
         self._scale_slope = np.where(category, 1 / (0.2 * self._p_rated), 0.0)
         self._scale_offset = np.where(category, 0.0, 1.0)
         self._scale_from = np.where(category, 0.05 * self._p_rated, 0.0)
-        self._inject = np.array([_INJECT_PU[spec.reactive] for spec in self.specs]) * s
-        self._absorb = np.array([-_ABSORB_PU[spec.reactive] for spec in self.specs]) * s
-        factor = np.array([spec.power_factor_min or 0.0 for spec in self.specs])
+        self._inject = self._tile([_INJECT_PU[spec.reactive] for spec in self.specs]) * s
+        self._absorb = self._tile([-_ABSORB_PU[spec.reactive] for spec in self.specs]) * s
+        factor = self._tile([spec.power_factor_min or 0.0 for spec in self.specs])
         self._any_factor = bool((factor > 0).any())
         sine = np.sqrt(1 - factor * factor)
         # Reactive power up to p·tan(phi) and s·sin(phi) keeps the factor even where p gives way to q.
@@ -97,9 +94,12 @@ class InverterFleet(PowerFleet[InverterSpec]):
         self._factor_ceiling = np.where(factor > 0, s * sine, s)
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
-        self.available_kw = np.zeros(shape)
-        self._share = np.ones(shape)
-        self._room = np.zeros(shape)
+        self._set_up_actions()
+        self._precompute()
+        self._hours = np.full(shape, self.dt_h)
+        self._share_half = np.full((shape[0], sum(spec.curtailable for spec in self.specs)), 0.5)
+        self.available_kw, self._share = np.zeros(shape), np.ones(shape)
+        self._room, self._scale = np.zeros(shape), np.zeros(shape)
         self._curtailed = np.zeros(shape)
         self.terms = {"curtailed_kwh": self._curtailed}
         return {"available_kw": self.available_kw, "p_kw": self.delivered_p_kw, "q_kvar": self.delivered_q_kvar}
@@ -123,16 +123,15 @@ class InverterFleet(PowerFleet[InverterSpec]):
             (category A) or 44 % (category B) absorbed, from 20 % of rated active power on; in proportion to
             active power between 5 % and 20 %; below 5 % none is required, and here none is given.
         """
-        available = np.maximum(exo.sun_kw, 0.0, out=self.available_kw)
-        np.minimum(available, self._p_max, out=available)
-        p = self.requested_p_kw
+        available, p, share = self.available_kw, self.requested_p_kw, self._share
+        np.minimum(np.maximum(exo.sun_kw, self._zero, out=available), self._p_max, out=available)
         if self._curtailable:
-            share = action[:, self._p_columns] * 0.5
-            share += 0.5
-            self._share[:, self._p_owners] = np.minimum(np.maximum(share, 0.0, out=share), 1.0, out=share)
-            np.multiply(self._share, available, out=p)
+            asked = action[:, self._p_columns] * self._share_half
+            share[:, self._p_owners] = np.add(asked, self._share_half, out=asked)
+            np.minimum(np.maximum(share, self._zero, out=share), self._one, out=share)
+            np.multiply(share, available, out=p)
         else:
-            np.copyto(p, available)
+            p[...] = available
         np.minimum(p, self._s, out=self.p_kw)
         if self._reactive:
             self._read_reactive(action)
@@ -140,30 +139,31 @@ class InverterFleet(PowerFleet[InverterSpec]):
 
     def _limit_reactive(self) -> None:
         """Bring ``requested_q_kvar`` within capability, factor and circle; let p give way to var priority."""
-        p, q, room = self.p_kw, self.q_kvar, self._room
-        np.copyto(q, self.requested_q_kvar)
+        p, q, room, zero = self.p_kw, self.q_kvar, self._room, self._zero
+        q[...] = self.requested_q_kvar
         if self._any_category:
-            scale = np.minimum(p * self._scale_slope + self._scale_offset, 1.0)
-            scale *= p >= self._scale_from
-            np.minimum(np.maximum(q, scale * self._absorb, out=q), scale * self._inject, out=q)
-        np.multiply(p, p, out=room)
-        room *= self._watt_first
+            scale = np.multiply(p, self._scale_slope, out=self._scale)
+            np.minimum(np.add(scale, self._scale_offset, out=scale), self._one, out=scale)
+            np.multiply(scale, p >= self._scale_from, out=scale)
+            np.maximum(q, np.multiply(scale, self._absorb, out=room), out=q)
+            np.minimum(q, np.multiply(scale, self._inject, out=room), out=q)
+        np.multiply(np.multiply(p, p, out=room), self._watt_first, out=room)
         np.subtract(self._s2, room, out=room)
-        np.sqrt(np.maximum(room, 0.0, out=room), out=room)
+        np.sqrt(np.maximum(room, zero, out=room), out=room)
         if self._any_factor:
-            np.minimum(room, np.minimum(p * self._tangent + self._factor_floor, self._factor_ceiling), out=room)
+            factor = np.add(p * self._tangent, self._factor_floor)
+            np.minimum(room, np.minimum(factor, self._factor_ceiling, out=factor), out=room)
         np.minimum(q, room, out=q)
         np.maximum(q, np.negative(room, out=room), out=q)
         if self._any_var_first:
-            np.multiply(q, q, out=room)
-            room *= self._var_first
+            np.multiply(np.multiply(q, q, out=room), self._var_first, out=room)
             np.subtract(self._s2, room, out=room)
-            np.minimum(p, np.sqrt(np.maximum(room, 0.0, out=room), out=room), out=p)
+            np.minimum(p, np.sqrt(np.maximum(room, zero, out=room), out=room), out=p)
 
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
         """Keep what was delivered and count what the sun offered in vain, shape (n_envs, n)."""
-        np.copyto(self.delivered_p_kw, p_kw)
-        np.copyto(self.delivered_q_kvar, q_kvar)
-        lost = np.subtract(self.available_kw, p_kw, out=self._curtailed)
-        np.maximum(lost, 0.0, out=lost)
-        lost *= self.dt_h
+        self.delivered_p_kw[...] = p_kw
+        self.delivered_q_kvar[...] = q_kvar
+        lost = self._curtailed
+        np.maximum(np.subtract(self.available_kw, p_kw, out=lost), self._zero, out=lost)
+        np.multiply(lost, self._hours, out=lost)

@@ -77,14 +77,11 @@ class StorageFleet(PowerFleet[StorageSpec]):
                 actions.append(ActionSpec(name, "q_kvar", "kvar", -s, s))
                 states.append(StateSpec(name, "q_kvar", "kvar", -s, s))
         self.actions, self.states = tuple(actions), tuple(states)
-        self._p_columns, _ = self._columns(self.actions, "p_kw")
-        self._set_up_reactive()
-        self._precompute()
 
     def _precompute(self) -> None:
         """Fold ratings, efficiencies and the step's length into the constants of the hot path."""
         powers = np.array([_fill_powers(spec) for spec in self.specs]).reshape(-1, 3)
-        discharge, charge, s = powers[:, 0], powers[:, 1], powers[:, 2]
+        discharge, charge, s = (self._tile(column) for column in powers.T)
         self._p_half, self._p_mid = (discharge + charge) / 2, (discharge - charge) / 2
         self._p_low, self._p_high = -charge, discharge
         self._s2 = s * s
@@ -93,26 +90,28 @@ class StorageFleet(PowerFleet[StorageSpec]):
         eta_c, eta_d = self._values("eta_charge"), self._values("eta_discharge")
         drain = standby * dt / e_max
         # Row 0: the most that may be discharged; row 1: the least, that is the most charge, negative.
-        self._room_slope = np.stack([e_max * eta_d / dt, e_max / (eta_c * dt)])[:, None, :]
-        self._room_offset = self._room_slope * np.stack([-soc_min - drain, -soc_max - drain])[:, None, :]
-        zero = np.zeros(self.n)
-        self._room_low = np.stack([zero, -np.minimum(charge, s)])[:, None, :]
-        self._room_high = np.stack([np.minimum(discharge, s), zero])[:, None, :]
-        self._soc_per_kw = np.stack([dt / (eta_d * e_max), dt * eta_c / e_max])[:, None, :]
+        self._room_slope = np.stack([e_max * eta_d / dt, e_max / (eta_c * dt)])
+        self._room_offset = self._room_slope * np.stack([-soc_min - drain, -soc_max - drain])
+        self._room_low = np.stack([self._zero, -np.minimum(charge, s)])
+        self._room_high = np.stack([np.minimum(discharge, s), self._zero])
+        self._soc_per_kw = np.stack([dt / (eta_d * e_max), dt * eta_c / e_max])
         self._soc_drain = drain
+        self._hours = np.full_like(e_max, dt)
         self._wear = self._values("wear_usd_per_kwh")
         self._cycles_per_kwh = 0.5 / ((soc_max - soc_min) * e_max)
-        self._soc_initial = self._values("soc_initial")
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
-        self.soc, self.cycles = np.zeros(shape), np.zeros(shape)
+        self._set_up_actions()
+        self._precompute()
+        self.soc, self.cycles, self._work = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self._room = np.zeros((2, *shape))
+        self._most, self._least = self._room
         self._throughput, self._cost = np.zeros(shape), np.zeros(shape)
         self.terms = {"throughput_kwh": self._throughput, "storage_wear_usd": self._cost}
         return {"soc": self.soc, "p_kw": self.delivered_p_kw, "q_kvar": self.delivered_q_kvar}
 
     def _start(self, env: int, rng: np.random.Generator) -> None:
-        self.soc[env] = self._soc_initial
+        self.soc[env] = [spec.soc_initial for spec in self.specs]
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for 0 kW and 0 kvar, shape (n_envs, n_actions)."""
@@ -126,30 +125,31 @@ class StorageFleet(PowerFleet[StorageSpec]):
         A discharge of p takes ``p·dt/eta_discharge`` from the cell, a charge adds ``|p|·dt·eta_charge``,
         standby takes its own. Standby alone never forces a charge: below ``soc_min`` p is 0 or charging.
         """
-        p = np.multiply(action[:, self._p_columns], self._p_half, out=self.requested_p_kw)
-        p += self._p_mid
+        p, room = self.requested_p_kw, self._room
+        np.multiply(action[:, self._p_columns], self._p_half, out=p)
+        np.add(p, self._p_mid, out=p)
         np.minimum(np.maximum(p, self._p_low, out=p), self._p_high, out=p)
-        room = np.multiply(self.soc, self._room_slope, out=self._room)
-        room += self._room_offset
+        np.multiply(self.soc, self._room_slope, out=room)
+        np.add(room, self._room_offset, out=room)
         np.minimum(np.maximum(room, self._room_low, out=room), self._room_high, out=room)
-        np.maximum(np.minimum(p, room[0], out=self.p_kw), room[1], out=self.p_kw)
+        np.maximum(np.minimum(p, self._most, out=self.p_kw), self._least, out=self.p_kw)
         if self._reactive:
             self._read_reactive(action)
             limit_reactive_power(self.p_kw, self.requested_q_kvar, self._s2, out=self.q_kvar)
 
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
         """Move the cells on by one step of delivered power, shape (n_envs, n)."""
-        np.copyto(self.delivered_p_kw, p_kw)
-        np.copyto(self.delivered_q_kvar, q_kvar)
+        self.delivered_p_kw[...] = p_kw
+        self.delivered_q_kvar[...] = q_kvar
+        soc, work, throughput = self.soc, self._work, self._throughput
         # Of the two efficiencies the one that leaves less in the cell applies, whatever the sign.
-        taken = np.multiply(p_kw, self._soc_per_kw, out=self._room)
-        soc = np.subtract(self.soc, np.maximum(taken[0], taken[1]), out=self.soc)
-        soc -= self._soc_drain
-        np.minimum(np.maximum(soc, 0.0, out=soc), 1.0, out=soc)
-        throughput = np.abs(p_kw, out=self._throughput)
-        throughput *= self.dt_h
+        np.multiply(p_kw, self._soc_per_kw, out=self._room)
+        np.subtract(soc, np.maximum(self._most, self._least, out=work), out=soc)
+        np.subtract(soc, self._soc_drain, out=soc)
+        np.minimum(np.maximum(soc, self._zero, out=soc), self._one, out=soc)
+        np.multiply(np.abs(p_kw, out=throughput), self._hours, out=throughput)
         np.multiply(throughput, self._wear, out=self._cost)
-        self.cycles += throughput * self._cycles_per_kwh
+        np.add(self.cycles, np.multiply(throughput, self._cycles_per_kwh, out=work), out=self.cycles)
 
 
 def _fill_powers(spec: StorageSpec) -> tuple[float, float, float]:

@@ -92,7 +92,7 @@ class SwitchgearFleet(DeviceFleet[G]):
     def __init__(self, devices: Mapping[str, G], dt_h: float, horizon_steps: int) -> None:
         super().__init__(devices, dt_h, horizon_steps)
         ranges = np.array([self._range(spec) for spec in self.specs], dtype=np.int64).reshape(-1, 4)
-        self._low, self._high, self._initial, self._moves = ranges.T.copy()
+        self._ranges = ranges
         actions, states = [], []
         for (name, spec), (low, high, _, _) in zip(devices.items(), ranges.tolist(), strict=True):
             actions.append(ActionSpec(name, self.state_name, "", float(low), float(high), n=high - low + 1))
@@ -100,15 +100,17 @@ class SwitchgearFleet(DeviceFleet[G]):
             if spec.dwell_steps:
                 states.append(StateSpec(name, "locked_steps", "steps", 0.0, float(spec.dwell_steps)))
         self.actions, self.states = tuple(actions), tuple(states)
-        self._dwell = np.array([spec.dwell_steps for spec in self.specs], dtype=np.int64)
-        self._dwells = bool(self._dwell.any())
-        self._price = self._values("cost_usd_per_operation")
 
     @abstractmethod
     def _range(self, spec: G) -> tuple[int, int, int, int]:
         """Give lowest, highest and initial position, and the most positions moved in one step."""
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
+        low, high, _, moves = (self._tile(column).astype(np.int64) for column in self._ranges.T)
+        self._low, self._high, self._moves, self._back = low, high, moves, -moves
+        self._dwell = self._values("dwell_steps").astype(np.int64)
+        self._dwells = bool(self._dwell.any())
+        self._price = self._values("cost_usd_per_operation")
         self.position, self.requested_position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self._settled, self.operations = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self.locked_steps = np.zeros(shape, np.int64)
@@ -117,7 +119,7 @@ class SwitchgearFleet(DeviceFleet[G]):
         return {self.state_name: self._settled, "locked_steps": self.locked_steps}
 
     def _start(self, env: int, rng: np.random.Generator) -> None:
-        self.position[env] = self.requested_position[env] = self._settled[env] = self._initial
+        self.position[env] = self.requested_position[env] = self._settled[env] = self._ranges[:, 2]
 
     @property
     def projected(self) -> BoolArray:
@@ -136,28 +138,27 @@ class SwitchgearFleet(DeviceFleet[G]):
             action: Index of the position, 0 for the lowest, shape (n_envs, n).
             exo: Not read: switchgear minds no weather.
         """
-        asked = np.rint(action).astype(np.int64)
-        asked += self._low
-        np.minimum(np.maximum(asked, self._low, out=asked), self._high, out=self.requested_position)
-        move = np.subtract(self.requested_position, self._settled, out=self.position)
-        np.minimum(np.maximum(move, -self._moves, out=move), self._moves, out=move)
+        asked, move = self.requested_position, self.position
+        np.add(np.rint(action), self._low, out=asked, casting="unsafe")
+        np.minimum(np.maximum(asked, self._low, out=asked), self._high, out=asked)
+        np.subtract(asked, self._settled, out=move)
+        np.minimum(np.maximum(move, self._back, out=move), self._moves, out=move)
         if self._dwells:
-            move *= self.locked_steps == 0
-        move += self._settled
+            np.multiply(move, self.locked_steps == 0, out=move)
+        np.add(move, self._settled, out=move)
 
     def advance(self, exo: Exogenous) -> None:
         """Count and price the moves of the step, and lock what has moved."""
         moved = np.subtract(self.position, self._settled)
         np.abs(moved, out=moved)
-        np.copyto(self._settled, self.position)
-        np.copyto(self._moved, moved)
+        self._settled[...] = self.position
+        self._moved[...] = moved
         np.multiply(self._moved, self._price, out=self._cost)
-        self.operations += moved
+        np.add(self.operations, moved, out=self.operations)
         if self._dwells:
             locked = self.locked_steps
-            locked -= 1
-            np.maximum(locked, 0, out=locked)
-            np.maximum(locked, (moved > 0) * self._dwell, out=locked)
+            np.subtract(locked, locked > 0, out=locked)
+            np.maximum(locked, np.multiply(moved > 0, self._dwell), out=locked)
 
 
 class CapacitorFleet(SwitchgearFleet[CapacitorSpec]):
