@@ -149,7 +149,7 @@ def match_hours(quarters: FloatArray, hours: FloatArray) -> FloatArray:
     """Scale each hour's four quarters so that their mean is the hour's own value, zero where nothing is to scale."""
     means = quarters.reshape(-1, ROWS_PER_HOUR).mean(axis=1)
     factors = np.divide(hours, means, out=np.zeros_like(hours), where=means > 0)
-    return quarters * np.repeat(factors, ROWS_PER_HOUR)
+    return np.asarray(quarters * np.repeat(factors, ROWS_PER_HOUR), dtype=np.float64)
 
 
 def make_irradiance(weather: pd.DataFrame, sun: pd.DataFrame, clear: pd.DataFrame) -> pd.DataFrame:

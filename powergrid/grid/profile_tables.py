@@ -6,6 +6,7 @@ pandas is imported only here, and only when a table is read.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,9 +108,11 @@ def _open_file(path: Path, where: str) -> pd.DataFrame:
             if importlib.util.find_spec("pyarrow") is None:
                 raise ScenarioError(where, ["Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"])
             return pd.read_parquet(path, engine="pyarrow")
-        return pd.read_csv(path)
-    except (ValueError, OSError, UnicodeError) as error:  # pandas and pyarrow both derive their parse errors from these
-        raise ScenarioError(where, [f"not a readable table: {str(error).splitlines()[0]}"]) from error
+        return pd.read_csv(path, low_memory=False)
+    except (ValueError, OSError, EOFError) as error:  # pandas and pyarrow both derive their parse errors from these
+        raise ScenarioError(
+            where, [f"not a readable table: {' '.join(str(error).split()) or type(error).__name__}"]
+        ) from error
 
 
 def _take_times(frame: pd.DataFrame, problems: list[str]) -> npt.NDArray[np.datetime64] | None:
@@ -117,7 +120,7 @@ def _take_times(frame: pd.DataFrame, problems: list[str]) -> npt.NDArray[np.date
     import pandas as pd
 
     if TIME_COLUMN in frame.columns:
-        column = pd.Series(frame[TIME_COLUMN])
+        column = frame.loc[:, [TIME_COLUMN]].iloc[:, 0]
     elif isinstance(frame.index, pd.DatetimeIndex):
         column = pd.Series(frame.index)
     else:
@@ -131,7 +134,17 @@ def _take_times(frame: pd.DataFrame, problems: list[str]) -> npt.NDArray[np.date
     if pd.api.types.is_numeric_dtype(column):
         problems.append(f"column {TIME_COLUMN!r} holds numbers, not timestamps such as '2018-01-01 00:15'")
         return None
-    parsed = pd.to_datetime(column, errors="coerce", format=None if _is_time(column) else "ISO8601", utc=False)
+    mixed = f"column {TIME_COLUMN!r}: mixes time zones; give local standard time all year"
+    try:
+        with warnings.catch_warnings():  # pandas 2 warns of mixed time zones, pandas 3 refuses them
+            warnings.simplefilter("ignore", FutureWarning)
+            parsed = pd.to_datetime(column, errors="coerce", format=None if _is_time(column) else "ISO8601")
+    except ValueError:
+        problems.append(mixed)
+        return None
+    if not _is_time(parsed):
+        problems.append(mixed)
+        return None
     bad = np.flatnonzero(parsed.isna().to_numpy())
     if len(bad):
         problems.append(

@@ -110,11 +110,8 @@ class Profiles:
             return self
         allowed = _allowed_steps(self.step_minutes)
         if step_minutes not in allowed:
-            steps = ", ".join(str(step) for step in allowed)
-            raise ScenarioError(
-                f"profiles {self.name!r}",
-                [f"step_minutes {step_minutes} does not fit rows of {self.step_minutes} min; allowed: {steps}"],
-            )
+            problem = f"step_minutes {step_minutes} does not fit rows of {self.step_minutes} min; allowed: "
+            raise ScenarioError(f"profiles {self.name!r}", [problem + ", ".join(str(step) for step in allowed)])
 
         def change(values: FloatArray) -> FloatArray:
             if step_minutes < self.step_minutes:
@@ -146,7 +143,7 @@ class Profiles:
 
 def _allowed_steps(step_minutes: int) -> list[int]:
     finer = [step for step in range(1, step_minutes + 1) if step_minutes % step == 0]
-    coarser = [step for step in range(2 * step_minutes, MINUTES_PER_DAY + 1, step_minutes)]
+    coarser = range(2 * step_minutes, MINUTES_PER_DAY + 1, step_minutes)
     return finer + [step for step in coarser if MINUTES_PER_DAY % step == 0]
 
 
@@ -316,13 +313,11 @@ def eligible_days(profiles: Profiles, split: str, horizon_steps: int, step_minut
     if not len(fits):
         blocks = np.split(days, np.flatnonzero(np.diff(days) > 1) + 1)
         longest = max(len(block) for block in blocks)
-        raise ScenarioError(
-            "horizon_steps",
-            [
-                f"{horizon_steps} steps of {minutes} min cover {span} days, more than any block of split {split!r};"
-                f" the longest possible is {longest * MINUTES_PER_DAY // minutes} steps ({longest} days)"
-            ],
+        problem = (
+            f"{horizon_steps} steps of {minutes} min cover {span} days, more than any block of split {split!r};"
+            f" the longest possible is {longest * MINUTES_PER_DAY // minutes} steps ({longest} days)"
         )
+        raise ScenarioError("horizon_steps", [problem])
     return fits
 
 
@@ -364,7 +359,6 @@ def assign_series(
             problems.append(describe_unknown("load", pattern, load_names))
     if problems:
         raise ScenarioError("load classes", problems)
-
     series = np.empty(len(lowered), dtype=np.int64)
     for i, (load, kw) in enumerate(zip(lowered, load_kw, strict=True)):
         matches = [load] if load in rules else [pattern for pattern in rules if fnmatch.fnmatchcase(load, pattern)]
@@ -440,9 +434,8 @@ def forecast(
         return values
     if rng is None:
         raise ScenarioError("forecast", ["kind 'noisy' needs a random generator"])
-    growth = _error_growth(horizon, rows_per_day)
     shocks = rng.standard_normal(values.shape)
-    errors = error_std * np.einsum("lj,ej...->el...", growth, shocks)
+    errors = error_std * np.einsum("lj,ej...->el...", _error_growth(horizon, rows_per_day), shocks)
     return np.asarray(values * np.maximum(1.0 + errors, 0.0))
 
 
