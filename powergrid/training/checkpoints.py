@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from powergrid.errors import PowerGridError
-from powergrid.training.inference import export_policy
+
+if TYPE_CHECKING:
+    from powergrid.training.inference import Policy
 
 FOLDER = "checkpoints"
 STATE_FILE = "powergrid.json"
+POLICY_FOLDER = "policy"
 
 
 class Checkpoints:
@@ -29,14 +32,14 @@ class Checkpoints:
         for unfinished in self.folder.glob(".unfinished-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def save(self, algorithm: Any, iteration: int, state: dict[str, Any]) -> Path:
+    def save(self, algorithm: Any, policy: Policy, iteration: int, state: dict[str, Any]) -> Path:
         """Write a checkpoint beside its final name and rename it, so that a kill leaves no half of one."""
         final = self.folder / f"iteration_{iteration:06d}"
         if not final.exists():
             unfinished = self.folder / f".unfinished-{os.getpid()}-{iteration:06d}"
             shutil.rmtree(unfinished, ignore_errors=True)
             algorithm.save_to_path(str(unfinished.resolve()))
-            export_policy(algorithm, unfinished / "policy")
+            policy.save(unfinished / POLICY_FOLDER)
             (unfinished / STATE_FILE).write_text(json.dumps({"iteration": iteration, **state}) + "\n")
             unfinished.rename(final)
         self._point("latest", final)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from powergrid.errors import PowerGridError, describe_unknown
+from powergrid.training.checkpoints import POLICY_FOLDER, find_checkpoint
 
 FloatArray = NDArray[np.float32]
 POLICY_FILE = "policy.json"
@@ -195,13 +196,11 @@ def load_policy(run_or_checkpoint: str | Path) -> Policy:
     Raises:
         PowerGridError: There is no policy there.
     """
-    from powergrid.training.checkpoints import find_checkpoint
-
     folder = Path(run_or_checkpoint).expanduser()
-    for candidate in (folder, folder / "policy"):
+    for candidate in (folder, folder / POLICY_FOLDER):
         if (candidate / POLICY_FILE).is_file():
             return Policy.load(candidate)
-    return Policy.load(find_checkpoint(folder) / "policy")
+    return Policy.load(find_checkpoint(folder) / POLICY_FOLDER)
 
 
 def export_policy(algorithm: Any, folder: str | Path) -> Path:
@@ -222,7 +221,7 @@ def policy_of_algorithm(algorithm: Any) -> Policy:
     if policy_of is None:
         raise PowerGridError("only an algorithm configured by powergrid.training.ppo_config can be exported")
     networks = {name: network_of_module(algorithm.get_module(name)) for name in sorted(set(policy_of.values()))}
-    spaces = {agent: config.policies[name].action_space for agent, name in policy_of.items()}
+    spaces = {agent: algorithm.get_module(name).action_space for agent, name in policy_of.items()}
     return Policy(
         networks,
         policy_of,

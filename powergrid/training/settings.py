@@ -76,8 +76,14 @@ class TrainSettings(BaseModel):
         return self
 
 
-def resolve_settings(settings: Mapping[str, Any] | TrainSettings | None) -> tuple[TrainSettings, list[str]]:
+def resolve_settings(
+    settings: Mapping[str, Any] | TrainSettings | None, base: TrainSettings | None = None
+) -> tuple[TrainSettings, list[str]]:
     """Read settings under current or older RLlib names.
+
+    Args:
+        settings: What was asked for.
+        base: What holds where nothing was asked; the defaults where none is given.
 
     Returns:
         The settings, defaults where a value was refused, and one sentence for each problem.
@@ -96,7 +102,7 @@ def resolve_settings(settings: Mapping[str, Any] | TrainSettings | None) -> tupl
         else:
             known[field], came_as[field] = value, name
     try:
-        return TrainSettings(**known), problems
+        return TrainSettings(**((base.model_dump() if base else {}) | known)), problems
     except ValidationError as error:
         for item in error.errors():
             field = str(item["loc"][0]) if item["loc"] else ""
@@ -105,13 +111,15 @@ def resolve_settings(settings: Mapping[str, Any] | TrainSettings | None) -> tupl
         return TrainSettings(), problems
 
 
-def make_settings(settings: Mapping[str, Any] | TrainSettings | None = None) -> TrainSettings:
-    """Give checked settings, or raise every problem at once.
+def make_settings(
+    settings: Mapping[str, Any] | TrainSettings | None = None, base: TrainSettings | None = None
+) -> TrainSettings:
+    """Give checked settings, or raise every problem at once; see :func:`resolve_settings`.
 
     Raises:
         ScenarioError: A name is unknown or a value is refused.
     """
-    resolved, problems = resolve_settings(settings)
+    resolved, problems = resolve_settings(settings, base)
     if problems:
         raise ScenarioError("training settings", problems)
     return resolved

@@ -1,0 +1,257 @@
+"""The ``powergrid`` command: train, evaluate, list and describe; every computation is in the library."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+import powergrid
+from powergrid.errors import PowerGridError, ScenarioError
+
+app = typer.Typer(
+    name="powergrid",
+    help="Train and evaluate reinforcement-learning agents on OpenDSS feeders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console()
+err = Console(stderr=True)
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario key, a.b=value in YAML; repeatable."),
+]
+SplitOption = Annotated[str, typer.Option(help="Split of the profiles: train, validation or test.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "--debug", help="Show tracebacks and all library output.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a PowerGrid error is told in one block and ends with exit code 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given, prog_name="powergrid", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("Stopped.")
+        sys.exit(130)
+    except PowerGridError as error:
+        if {"--verbose", "--debug"} & set(given):
+            raise
+        err.print(f"{type(error).__name__}: {escape(str(error))}", highlight=False, soft_wrap=True, style="red")
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"powergrid {powergrid.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train and evaluate reinforcement-learning agents on OpenDSS feeders."""
+
+
+@app.command()
+def train(
+    scenario: Annotated[str | None, typer.Argument(help="Scenario name or file; not needed with --resume.")] = None,
+    policies: Annotated[str, typer.Option(help="shared: one policy; independent: one for each agent.")] = "shared",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that step environments; 0: this one.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Iterations, in all with --resume.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of networks, exploration and episodes.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
+    overrides: SetOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--setting", metavar="NAME=VALUE", help="A training setting, for example lr=1e-4; repeatable."),
+    ] = None,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders go.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
+    test_days: Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")] = 7,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train PPO on SCENARIO, leave a run folder, and compare the result on the test split."""
+    chosen = parse_overrides(settings or [], option="--setting")
+    for key, value in {"num_env_runners": workers, "iterations": iterations, "seed": seed}.items():
+        if value is not None:
+            chosen[key] = value
+    if (scenario is None) == (resume is None):
+        raise click.UsageError("give either a SCENARIO or --resume RUN")
+    from powergrid.training import resume as resume_run
+    from powergrid.training import train as train_run
+    from powergrid.training.display import TrainingDisplay
+
+    _log_to_console(verbose)
+    limit = None if minutes is None else minutes * 60.0
+    with TrainingDisplay(out) as display:
+        if resume is not None:
+            result = resume_run(resume, settings=chosen, time_limit_s=limit, progress=display, verbose=verbose)
+        else:
+            env_config = {"env_name": scenario, **parse_overrides(overrides or [])}
+            result = train_run(
+                env_config, chosen, policies=policies, out_dir=out_dir, name=name,
+                time_limit_s=limit, progress=display, verbose=verbose,
+            )  # fmt: skip
+    out.print(
+        f"{result.stopped.capitalize()} after {result.iterations} iterations, {result.env_steps:,} environment steps: "
+        f"{escape(str(result.folder))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if test_days and result.stopped != "interrupted":
+        _compare_on_test_split(result.folder, test_days)
+
+
+@app.command()
+def evaluate(
+    scenario: Annotated[str, typer.Argument(help="Scenario name or file.")],
+    policy: Annotated[
+        list[str], typer.Option("--policy", metavar="NAME|RUN", help="A baseline's name or a run folder; repeatable.")
+    ],
+    split: SplitOption = "test",
+    days: Annotated[int, typer.Option(min=1, help="Days to play.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the days' choice and noise.")] = 0,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write CSV and JSON tables there.")
+    ] = None,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Play policies on the same days of SCENARIO and compare them."""
+    _log_to_console(verbose)
+    report = _evaluate({"env_name": scenario, **parse_overrides(overrides or [])}, policy, split, days, seed)
+    out.print(report.table())
+    if out_dir is not None:
+        for file in report.write(out_dir):
+            out.print(str(file), highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_all() -> None:
+    """List the scenarios and feeders that come with PowerGrid."""
+    from powergrid.catalog import list_feeders, list_scenarios
+
+    for title, names in (("scenarios", list_scenarios()), ("feeders", list_feeders())):
+        out.print(f"{title}:", highlight=False)
+        for each in names:
+            out.print(f"  {each}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def describe(
+    scenario: Annotated[str, typer.Argument(help="Scenario name or file.")],
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show SCENARIO's agents, devices, observations and actions."""
+    from powergrid.envs import NetworkedGridEnv
+
+    _log_to_console(verbose)
+    env = NetworkedGridEnv({"env_name": scenario, **parse_overrides(overrides or [])})
+    try:
+        out.print(env.describe(), highlight=False)
+    finally:
+        env.close()
+
+
+def parse_overrides(items: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """Turn ``a.b=value`` items into nested keys; values are read as YAML.
+
+    Raises:
+        ScenarioError: An item has no ``=``, a value is no YAML, or two items contradict.
+    """
+    nested: dict[str, Any] = {}
+    problems: list[str] = []
+    for item in items:
+        path, sign, text = item.partition("=")
+        keys = path.split(".")
+        if not sign or not all(keys):
+            problems.append(f"{item!r} is not KEY=VALUE, for example rewards.voltage=2.0")
+            continue
+        try:
+            value = _yaml_value(text)
+        except yaml.YAMLError as error:
+            problems.append(f"{item!r}: the value is no YAML: {str(error).splitlines()[0]}")
+            continue
+        level: Any = nested
+        for key in keys[:-1]:
+            level = level.setdefault(key, {}) if isinstance(level, dict) else None
+        if not isinstance(level, dict):
+            problems.append(f"{item!r} goes below a key that another item gave a value")
+            continue
+        level[keys[-1]] = value
+    if problems:
+        raise ScenarioError(option, problems)
+    return nested
+
+
+def _yaml_value(text: str) -> Any:
+    """Read a YAML value; ``1e-4``, a string to YAML 1.1, is a number here."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _evaluate(env_config: Mapping[str, Any], policies: Sequence[str], split: str, days: int, seed: int) -> Any:
+    from rich.progress import Progress
+
+    from powergrid.evaluation import evaluate as evaluate_policies
+
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("evaluating", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        return evaluate_policies(env_config, policies, split=split, days=days, seed=seed, progress=advance)
+
+
+def _compare_on_test_split(run: Path, days: int) -> None:
+    """Print the trained policy beside the baselines, and keep the tables in the run folder."""
+    from powergrid.evaluation import baseline_names
+    from powergrid.training.run import read_manifest
+
+    env_config = read_manifest(run)["env_config"]
+    report = _evaluate(env_config, [*baseline_names(), str(run)], "test", days, 0)
+    out.print(report.table())
+    report.write(run / "test")
+
+
+def _log_to_console(verbose: bool) -> None:
+    """Show what the library warns of, as plain lines on stderr."""
+    from rich.logging import RichHandler
+
+    log = logging.getLogger("powergrid")
+    if not any(isinstance(handler, RichHandler) for handler in log.handlers):
+        log.addHandler(RichHandler(console=err, show_time=False, show_path=False, show_level=False, rich_tracebacks=False))
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    log.propagate = False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Start and resume training runs: what is asked for becomes a run folder; the loop itself is in loop."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.training.checkpoints import FOLDER, find_checkpoint, read_state
+from powergrid.training.config import (
+    EnvClass,
+    Policies,
+    as_env_config,
+    default_env,
+    policy_names,
+    probe_env,
+    space_problems,
+)
+from powergrid.training.loop import Plan, Progress, RunResult, run_loop
+from powergrid.training.settings import TrainSettings, make_settings
+
+__all__ = ["RunResult", "resume", "train"]
+
+logger = logging.getLogger("powergrid.training")
+
+
+def train(
+    scenario: str | Path | Mapping[str, Any],
+    settings: TrainSettings | Mapping[str, Any] | None = None,
+    *,
+    policies: Policies = "shared",
+    out_dir: str | Path = "runs",
+    name: str | None = None,
+    time_limit_s: float | None = None,
+    progress: Progress | None = None,
+    verbose: bool = False,
+    env: EnvClass | None = None,
+) -> RunResult:
+    """Train PPO on a scenario and leave a run folder that says how.
+
+    Args:
+        scenario: A scenario's name or path, or an env_config.
+        settings: Training settings; those left out have their defaults.
+        policies: ``"shared"``, ``"independent"`` or a mapping from agent to policy name.
+        out_dir: Where run folders go.
+        name: The run folder's name; by default the scenario's name and the time.
+        time_limit_s: Stop after the iteration that passes this time [s].
+        progress: Called after each iteration.
+        verbose: Show what Ray and its workers print.
+        env: The environment's class; by default :class:`powergrid.envs.NetworkedGridEnv`.
+
+    Raises:
+        ScenarioError: The scenario, a setting or the policies are wrong.
+        PowerGridError: Training could not go on.
+    """
+    chosen = make_settings(settings)
+    if chosen.seed is None:
+        chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
+    env = env or default_env()
+    env_config = as_env_config(scenario)
+    facts = probe_env(env, env_config, step=True)
+    policy_of = policy_names(policies, facts.agents)
+    problems = space_problems(facts, policy_of)
+    if problems:
+        raise ScenarioError("training", problems)
+    folder = _new_run_folder(Path(out_dir).expanduser(), name, env_config)
+    (folder / "scenario.yaml").write_text(_scenario_yaml(facts.scenario, env_config))
+    manifest = {
+        "scenario": _scenario_name(env_config),
+        "env": f"{env.__module__}:{getattr(env, '__qualname__', '')}",
+        "env_config": env_config,
+        "policies": policy_of,
+        "settings": chosen.model_dump(mode="json"),
+        "digests": _digests(facts.scenario),
+        "sessions": [],
+    }
+    return run_loop(
+        Plan(
+            folder=folder,
+            manifest=manifest,
+            settings=chosen,
+            env=env,
+            env_config=env_config,
+            facts=facts,
+            policy_of=policy_of,
+            time_limit_s=time_limit_s,
+            progress=progress,
+            verbose=verbose,
+        )
+    )
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    iterations: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    time_limit_s: float | None = None,
+    progress: Progress | None = None,
+    verbose: bool = False,
+) -> RunResult:
+    """Go on with a run from its latest checkpoint: weights, optimiser, counters and files.
+
+    RLlib's part of a checkpoint is unpickled, so resume only runs whose maker you trust.
+
+    Args:
+        run_dir: The run folder.
+        iterations: Iterations the run shall have in all; by default what it was started with.
+        settings: Settings that differ from now on, for example ``num_env_runners``.
+        time_limit_s: Stop after the iteration that passes this time [s].
+        progress: Called after each iteration.
+        verbose: Show what Ray and its workers print.
+
+    Raises:
+        ScenarioError: The run has all its iterations already, or a setting is wrong.
+        PowerGridError: There is no run or no checkpoint.
+    """
+    checkpoint = find_checkpoint(Path(run_dir).expanduser().resolve(), ("latest",))
+    folder = checkpoint.parent.parent
+    manifest = read_manifest(folder)
+    changes = dict(settings or {}) | ({} if iterations is None else {"iterations": iterations})
+    chosen = make_settings(changes, base=TrainSettings(**manifest["settings"]))
+    state = read_state(checkpoint)
+    if chosen.iterations <= state["iteration"]:
+        done = f"the run has {state['iteration']} iterations already; to go on, ask for more than that in all"
+        raise ScenarioError(str(folder), [done])
+    env = _import_env(manifest["env"])
+    facts = probe_env(env, manifest["env_config"], step=True)
+    if _digests(facts.scenario) != manifest["digests"]:
+        logger.warning("The scenario has changed since this run began; compare scenario.yaml in the run folder.")
+    manifest["settings"] = chosen.model_dump(mode="json")
+    return run_loop(
+        Plan(
+            folder=folder,
+            manifest=manifest,
+            settings=chosen,
+            env=env,
+            env_config=manifest["env_config"],
+            facts=facts,
+            policy_of=manifest["policies"],
+            time_limit_s=time_limit_s,
+            progress=progress,
+            verbose=verbose,
+            restore=checkpoint,
+            state=state,
+        )
+    )
+
+
+def read_manifest(run_folder: Path) -> dict[str, Any]:
+    """Give what ``run.json`` says of a run.
+
+    Raises:
+        PowerGridError: It is missing or cannot be read.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((run_folder / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise PowerGridError(f"{run_folder}: no run that can be read: {error}") from error
+    return manifest
+
+
+def _new_run_folder(out_dir: Path, name: str | None, env_config: Mapping[str, Any]) -> Path:
+    """Make the run's folder, without touching one that is there."""
+    wanted = name or f"{_scenario_name(env_config)}-{datetime.now():%Y%m%d-%H%M%S}"
+    if name is not None and (Path(name).name != name or name in {".", ".."}):
+        raise ScenarioError("name", [f"{name!r} is no folder name; use --out for the place"])
+    folder = (out_dir / wanted).resolve()
+    if (folder / FOLDER).exists():
+        if name is not None:
+            raise ScenarioError(str(folder), ["a run is there already; resume it or choose another name"])
+        folder = folder.with_name(f"{wanted}-{secrets.token_hex(2)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _scenario_name(env_config: Mapping[str, Any]) -> str:
+    return Path(str(env_config.get("env_name", "run"))).stem or "run"
+
+
+def _scenario_yaml(scenario: Any, env_config: Mapping[str, Any]) -> str:
+    resolved = scenario.model_dump(mode="json") if hasattr(scenario, "model_dump") else json.loads(json.dumps(dict(env_config), default=str))
+    return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+
+
+def _digests(scenario: Any) -> dict[str, str]:
+    """Give the digests a scenario can tell: its own, its feeder's and its profiles'."""
+    names = {"scenario": "digest", "feeder": "feeder_digest", "profiles": "profile_digest"}
+    return {name: str(getattr(scenario, method)()) for name, method in names.items() if hasattr(scenario, method)}
+
+
+def _import_env(path: str) -> EnvClass:
+    module, _, qualname = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise PowerGridError(f"the run's environment {path} cannot be imported: {error}") from error
+    env: EnvClass = found
+    return env
