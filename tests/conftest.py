@@ -17,7 +17,6 @@ os.environ.update(
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
         "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "MPLBACKEND": "Agg",
         "OMP_NUM_THREADS": "1",
     }
