@@ -108,7 +108,7 @@ def _open_file(path: Path, where: str) -> pd.DataFrame:
             if importlib.util.find_spec("pyarrow") is None:
                 raise ScenarioError(where, ["Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"])
             return pd.read_parquet(path, engine="pyarrow")
-        return pd.read_csv(path, low_memory=False, float_precision="round_trip")
+        return pd.read_csv(path, low_memory=False)
     except (ValueError, OSError, EOFError) as error:  # pandas and pyarrow both derive their parse errors from these
         raise ScenarioError(
             where, [f"not a readable table: {' '.join(str(error).split()) or type(error).__name__}"]
