@@ -1,0 +1,246 @@
+"""Flexible loads and charging stations: owed energy by hand, then laws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from powergrid.grid.devices import EvChargerSpec, FlexibleLoadSpec
+from powergrid.grid.devices.demand import draw_sessions
+from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise, observe, take_step
+
+
+def load(**keys: Any) -> FlexibleLoadSpec:
+    """Share 0.6 to 1.3, at most 50 kWh owed, unless told otherwise."""
+    return FlexibleLoadSpec.model_validate({"kind": "flexible_load", "element": "Load.671", "owed_max_kwh": 50} | keys)
+
+
+def test_project_share_below_one_owes_what_is_not_taken() -> None:
+    fleet = make_fleet({"l": load()}, dt_h=0.5, q_per_kw=0.5)
+    take_step(fleet, normalise(fleet, share=0.7), demand_kw=100)
+    assert fleet.p_kw[0, 0] == pytest.approx(-70)
+    assert fleet.q_kvar[0, 0] == pytest.approx(-35)
+    assert fleet.terms["deferred_kwh"][0, 0] == pytest.approx(15)
+    seen = observe(fleet)
+    assert (seen["l", "owed_kwh"], seen["l", "share"], seen["l", "demand_kw"]) == pytest.approx((15, 0.7, 100))
+    np.testing.assert_allclose(fleet.settle(), [[15]])
+
+
+def test_project_share_above_one_pays_back_no_more_than_owed() -> None:
+    fleet = make_fleet({"l": load()})
+    take_step(fleet, normalise(fleet, share=0.9), demand_kw=100)  # owes 10 kWh
+    take_step(fleet, normalise(fleet, share=1.3), demand_kw=100)
+    assert fleet.p_kw[0, 0] == pytest.approx(-110)
+    assert fleet.requested_p_kw[0, 0] == pytest.approx(-130)
+    assert fleet.projected[0, 0]
+    assert fleet.owed_kwh[0, 0] == pytest.approx(0, abs=1e-12)
+    take_step(fleet, normalise(fleet, share=1.3), demand_kw=100)
+    assert fleet.p_kw[0, 0] == pytest.approx(-100)
+
+
+def test_project_share_beyond_owed_max_is_raised() -> None:
+    fleet = make_fleet({"l": load()})
+    for p_kw, owed in ((-60, 40), (-90, 50), (-100, 50)):
+        take_step(fleet, normalise(fleet, share=0.6), demand_kw=100)
+        assert (fleet.p_kw[0, 0], fleet.owed_kwh[0, 0]) == pytest.approx((p_kw, owed))
+
+
+def test_project_without_demand_moves_nothing_and_stays_finite() -> None:
+    fleet = make_fleet({"l": load()})
+    take_step(fleet, normalise(fleet, share=0.6), demand_kw=0)
+    assert (fleet.p_kw[0, 0], fleet.owed_kwh[0, 0], fleet.share[0, 0]) == (0, 0, 1)
+
+
+def test_neutral_load_takes_its_demand() -> None:
+    fleet = make_fleet({"l": load()})
+    take_step(fleet, fleet.neutral(make_exogenous()), demand_kw=80)
+    assert fleet.p_kw[0, 0] == pytest.approx(-80)
+    assert fleet.owed_kwh[0, 0] == pytest.approx(0, abs=1e-12)
+
+
+@given(
+    shares=st.lists(st.tuples(st.floats(-1.5, 1.5), st.floats(0, 1e4)), min_size=1, max_size=20),
+    share_min=st.floats(0, 0.95),
+    share_max=st.floats(1.05, 2),
+    owed_max=st.floats(0.1, 1e4),
+)
+def test_any_load_any_wishes_keeps_what_is_owed_and_closes_the_books(
+    shares: list[tuple[float, float]], share_min: float, share_max: float, owed_max: float
+) -> None:
+    fleet = make_fleet({"l": load(share_min=share_min, share_max=share_max, owed_max_kwh=owed_max)}, dt_h=0.25)
+    served = demanded = 0.0
+    for action, demand in shares:
+        take_step(fleet, [action], demand_kw=demand)
+        p = fleet.p_kw[0, 0]
+        assert 0 <= fleet.owed_kwh[0, 0] <= owed_max
+        assert -share_max * demand - 1e-6 <= p <= -share_min * demand + 1e-6
+        served, demanded = served - p * 0.25, demanded + demand * 0.25
+        assert served + fleet.settle()[0, 0] == pytest.approx(demanded, rel=1e-9, abs=1e-6)
+        exo = make_exogenous(demand_kw=demand)
+        fleet.project(np.array([[action]]), exo)
+        before = fleet.p_kw.copy()
+        fleet.project(normalise(fleet, share=-before[0] / demand if demand > 1e-3 else 1.0), exo)
+        np.testing.assert_allclose(fleet.p_kw, before, rtol=1e-6, atol=1e-3)
+
+
+def station(**keys: Any) -> EvChargerSpec:
+    """Two ports of 10 kW without losses; a car at 2 o'clock for 4 h asking 20 kWh, unless told otherwise."""
+    base = {
+        "kind": "ev_charger", "bus": "692", "ports": 2, "p_max_kw": 10, "eta_charge": 1.0, "sessions_per_day": 1,
+        "arrival_hour_mean": 2, "arrival_hour_std": 0, "stay_hours_mean": 4, "stay_hours_std": 0,
+        "energy_kwh_mean": 20, "energy_kwh_std": 0,
+    }  # fmt: skip
+    return EvChargerSpec.model_validate(base | keys)
+
+
+def test_cars_arrive_charge_and_leave_on_time() -> None:
+    fleet = make_fleet({"s": station()})
+    connected, owed, power = [], [], []
+    for step in range(8):
+        connected.append(observe(fleet)["s", "connected"][0])
+        owed.append(observe(fleet)["s", "owed_kwh"][0])
+        take_step(fleet, [[1.0]], step=step)
+        power.append(fleet.p_kw[0, 0])
+    assert connected == [0, 0, 2, 2, 2, 2, 0, 0]
+    assert owed == pytest.approx([0, 0, 40, 20, 0, 0, 0, 0])
+    assert power == pytest.approx([0, 0, -20, -20, 0, 0, 0, 0])
+
+
+def test_unserved_counts_what_is_owed_when_cars_leave() -> None:
+    fleet = make_fleet({"s": station(eta_charge=0.8)})
+    unserved = []
+    for step in range(8):
+        # A quarter of the possible 20 kW for one hour, 4 kWh in the cars, then nothing.
+        take_step(fleet, [[-0.5 if step == 2 else -1.0]], step=step)
+        unserved.append(fleet.terms["unserved_kwh"][0, 0])
+    assert unserved == pytest.approx([0, 0, 0, 0, 0, 36, 0, 0])
+
+
+def test_urgency_is_the_share_that_finishes_just_in_time() -> None:
+    fleet = make_fleet({"s": station()})
+    take_step(fleet, [[1.0]], step=0)
+    take_step(fleet, [[1.0]], step=1)
+    assert observe(fleet)["s", "urgency"] == pytest.approx(20 / 4 / 10)
+    for step in range(2, 4):
+        take_step(fleet, [[-1.0]], step=step)
+    assert observe(fleet)["s", "urgency"] == pytest.approx(1.0)
+    for step in range(4, 6):
+        take_step(fleet, [[1.0]], step=step)
+    assert fleet.terms["unserved_kwh"][0, 0] == 0
+
+
+def test_project_serves_least_laxity_first() -> None:
+    fleet = make_fleet({"s": station(ports=3)})
+    fleet.load_state_dict(
+        fleet.state_dict()
+        | {"_owed": np.array([[[20.0, 20.0, 5.0]]]), "_left": np.array([[[8.0, 3.0, 1.0]]])}
+        | {"_asked": np.full((1, 1, 3), 20.0), "_most": np.array([[[10.0, 10.0, 5.0]]]), "_most_kw": [[25.0]]}
+    )  # hours of laxity: 6, 1, 0.5
+    fleet.project(np.array([[0.0]]), make_exogenous())
+    np.testing.assert_allclose(fleet._port_kw, [[[0, 7.5, 5]]])  # half of 25 kW
+    assert fleet.p_kw[0, 0] == pytest.approx(-12.5)
+
+
+def test_v2g_gives_back_only_what_was_charged_here() -> None:
+    fleet = make_fleet({"s": station(v2g=True, eta_charge=0.8, ports=1, stay_hours_mean=8)})
+    power, owed = [], []
+    for step, action in enumerate([0, 0, -1, 1, 1, -1, -1, -1]):
+        take_step(fleet, [[float(action)]], step=step)
+        power.append(fleet.p_kw[0, 0])
+        owed.append(fleet.owed_kwh[0, 0])
+    # Nothing to give on arrival; 8 kWh an hour in; 10 kW out takes 12.5 kWh; then 3.5 kWh give 2.8 kW.
+    assert power == pytest.approx([0, 0, 0, -10, -10, 10, 2.8, 0])
+    assert owed == pytest.approx([0, 20, 20, 12, 4, 16.5, 20, 20])
+
+
+def test_advance_with_less_delivered_than_set_charges_less() -> None:
+    fleet = make_fleet({"s": station(arrival_hour_mean=0)})
+    exo = make_exogenous()
+    fleet.project(np.array([[1.0]]), exo)
+    fleet.advance(np.array([[-15.0]]), np.array([[0.0]]), exo)
+    assert fleet.owed_kwh[0, 0] == pytest.approx(25)
+    assert fleet.terms["charged_kwh"][0, 0] == pytest.approx(15)
+
+
+def test_settle_counts_what_full_power_can_no_longer_give() -> None:
+    fleet = make_fleet({"s": station(arrival_hour_mean=0)}, horizon=3)
+    for step in range(3):
+        take_step(fleet, [[-1.0]], step=step)
+    np.testing.assert_allclose(fleet.settle(), [[20]])  # two cars, 20 kWh each, one hour of 10 kW left
+
+
+def test_reset_with_a_car_in_progress_owes_the_rest_of_its_stay() -> None:
+    fleet = make_fleet({"s": station()}, start_hour=5.0)
+    seen = observe(fleet)
+    assert seen["s", "connected"] == 2
+    assert seen["s", "owed_kwh"] == pytest.approx(2 * 20 / 4)  # arrived at 2, leaves at 6
+
+
+def test_reset_same_seed_draws_the_same_sessions_and_another_seed_others() -> None:
+    spec = station(arrival_hour_std=3, stay_hours_std=1, energy_kwh_std=4)
+    fleet = make_fleet({"s": spec}, n_envs=3)
+    fleet.reset(2, np.random.default_rng(0))
+    np.testing.assert_array_equal(fleet._arriving[0], fleet._arriving[2])
+    assert not np.array_equal(fleet._arriving[0], fleet._arriving[1])
+
+
+def test_draw_sessions_over_a_year_has_the_means_asked_for() -> None:
+    spec = station(
+        ports=10, sessions_per_day=0.5, arrival_hour_mean=9, arrival_hour_std=1, energy_kwh_std=3, stay_hours_mean=8
+    )
+    arriving, remaining = draw_sessions(spec, 0.25, 365 * 96, 0.0, np.random.default_rng(7))
+    step, port = np.nonzero(arriving)
+    assert len(step) / 3650 == pytest.approx(0.5, abs=0.03)  # 3650 coins: one deviation is 0.008
+    assert np.mean(step % 96) / 4 == pytest.approx(9 - 0.125, abs=0.1)  # arrivals are counted from their step's start
+    assert arriving[step, port].mean() == pytest.approx(20, abs=0.3)
+    assert (remaining[step, port] == 32).all()
+
+
+chargers = st.builds(
+    station,
+    ports=st.integers(1, 4),
+    eta_charge=st.floats(0.5, 1),
+    v2g=st.booleans(),
+    sessions_per_day=st.floats(0, 4),
+    arrival_hour_mean=st.floats(0, 24),
+    arrival_hour_std=st.floats(0, 4),
+    stay_hours_mean=st.floats(0.5, 12),
+    stay_hours_std=st.floats(0, 4),
+    energy_kwh_mean=st.floats(0.5, 80),
+    energy_kwh_std=st.floats(0, 20),
+)
+
+
+@given(specs=st.lists(chargers, min_size=1, max_size=3), seed=st.integers(0, 2**32 - 1))
+def test_any_stations_charged_at_full_power_leave_nobody_unserved(specs: list[EvChargerSpec], seed: int) -> None:
+    fleet = make_fleet({f"s{i}": spec for i, spec in enumerate(specs)}, dt_h=0.5, horizon=48)
+    fleet.reset(0, np.random.default_rng(seed))
+    for step in range(48):
+        take_step(fleet, fleet.neutral(make_exogenous()), step=step)
+        np.testing.assert_allclose(fleet.terms["unserved_kwh"], 0, atol=1e-9)
+    np.testing.assert_allclose(fleet.settle(), 0, atol=1e-9)
+
+
+@given(specs=st.lists(chargers, min_size=1, max_size=3), seed=st.integers(0, 2**32 - 1))
+def test_any_stations_any_wishes_close_the_books(specs: list[EvChargerSpec], seed: int) -> None:
+    fleet = make_fleet({f"s{i}": spec for i, spec in enumerate(specs)}, dt_h=0.5, horizon=48)
+    rng = np.random.default_rng(seed)
+    fleet.reset(0, rng)
+    asked = fleet._owed.sum(axis=2)
+    charged, unserved = np.zeros((1, fleet.n)), np.zeros((1, fleet.n))
+    bounds = np.array([[row.low, row.high] for row in fleet.states])
+    for step in range(48):
+        take_step(fleet, rng.uniform(-1.2, 1.2, (1, fleet.n)), step=step)
+        asked += fleet._arriving[:, step + 1].sum(axis=2)
+        charged += fleet.terms["charged_kwh"]
+        unserved += fleet.terms["unserved_kwh"]
+        np.testing.assert_allclose(charged + unserved + fleet.owed_kwh, asked, atol=1e-6)
+        np.testing.assert_allclose(fleet._port_kw.sum(axis=2), -fleet.p_kw, atol=1e-9)
+        seen = np.zeros((1, len(fleet.states)))
+        fleet.observe(seen)
+        assert (seen[0] >= bounds[:, 0] - 1e-9).all()
+        assert (seen[0] <= bounds[:, 1] + 1e-9).all()
