@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 import yaml
 from rich.console import Console
@@ -40,21 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a PowerGrid error is told in one block and ends with exit code 1."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(given, prog_name="powergrid", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("Stopped.")
-        sys.exit(130)
+        app(given, prog_name="powergrid")
     except PowerGridError as error:
         if {"--verbose", "--debug"} & set(given):
             raise
         err.print(f"{type(error).__name__}: {escape(str(error))}", highlight=False, soft_wrap=True, style="red")
         sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _version(wanted: bool) -> None:
@@ -97,7 +87,7 @@ def train(
         if value is not None:
             chosen[key] = value
     if (scenario is None) == (resume is None):
-        raise click.UsageError("give either a SCENARIO or --resume RUN")
+        raise typer.BadParameter("give either a SCENARIO or --resume RUN")
     from powergrid.training import resume as resume_run
     from powergrid.training import train as train_run
     from powergrid.training.display import TrainingDisplay
@@ -150,7 +140,8 @@ def evaluate(
 @app.command("list")
 def list_all() -> None:
     """List the scenarios and feeders that come with PowerGrid."""
-    from powergrid.catalog import list_feeders, list_scenarios
+    from powergrid.grid.feeder import list_feeders
+    from powergrid.scenario import list_scenarios
 
     for title, names in (("scenarios", list_scenarios()), ("feeders", list_feeders())):
         out.print(f"{title}:", highlight=False)
@@ -248,7 +239,9 @@ def _log_to_console(verbose: bool) -> None:
 
     log = logging.getLogger("powergrid")
     if not any(isinstance(handler, RichHandler) for handler in log.handlers):
-        log.addHandler(RichHandler(console=err, show_time=False, show_path=False, show_level=False, rich_tracebacks=False))
+        log.addHandler(
+            RichHandler(console=err, show_time=False, show_path=False, show_level=False, rich_tracebacks=False)
+        )
     log.setLevel(logging.INFO if verbose else logging.WARNING)
     log.propagate = False
 

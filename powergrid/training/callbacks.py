@@ -9,7 +9,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from powergrid.training.metrics import EpisodeTotals
 
 
-class GridMetricsCallback(RLlibCallback):  # type: ignore[misc]
+class GridMetricsCallback(RLlibCallback):
     """Log every numeric info as ``env_runners/custom/<name>`` and ``env_runners/custom/<agent>/<name>``.
 
     An episode counts when it ends; the metric is the mean of the newest episodes (RLlib's
@@ -22,7 +22,9 @@ class GridMetricsCallback(RLlibCallback):  # type: ignore[misc]
         super().__init__()
         self._open: dict[str, EpisodeTotals] = {}
 
-    def on_sample_end(self, *, env_runner: Any, metrics_logger: Any, samples: Any, **kwargs: Any) -> None:
+    def on_sample_end(
+        self, *, env_runner: Any = None, metrics_logger: Any = None, samples: Any, worker: Any = None, **kwargs: Any
+    ) -> None:
         """Add the sampled pieces to their episodes and log those that ended."""
         window = env_runner.config.metrics_num_episodes_for_smoothing
         still_open: dict[str, EpisodeTotals] = {}
@@ -38,7 +40,9 @@ class GridMetricsCallback(RLlibCallback):  # type: ignore[misc]
                 still_open[episode.id_] = totals
         self._open = still_open
 
-    def on_train_result(self, *, algorithm: Any, metrics_logger: Any = None, result: dict[str, Any], **kwargs: Any) -> None:
+    def on_train_result(
+        self, *, algorithm: Any, metrics_logger: Any = None, result: dict[str, Any], **kwargs: Any
+    ) -> None:
         """Add the names that older RLlib versions had at the top of the result."""
         result["episode_reward_mean"] = result.get("env_runners", {}).get("episode_return_mean", float("nan"))
         for name in ("policy_loss", "vf_loss", "entropy"):

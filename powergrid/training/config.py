@@ -32,6 +32,7 @@ class AgentMapping:
         self.policy_of = dict(policy_of)
 
     def __call__(self, agent_id: Any, episode: Any = None, **kwargs: Any) -> str:
+        """Give an agent's policy."""
         try:
             return self.policy_of[agent_id]
         except KeyError:
@@ -57,7 +58,8 @@ def default_env() -> EnvClass:
     """Give the environment that is trained where none is named."""
     from powergrid.envs import NetworkedGridEnv
 
-    return NetworkedGridEnv
+    env: EnvClass = NetworkedGridEnv
+    return env
 
 
 def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = False) -> EnvFacts:
@@ -217,7 +219,7 @@ def build_config(
     if warning:
         logger.warning(warning)
     mates = {name: agent for agent, name in reversed(list(policy_of.items()))}
-    policies = {
+    policies: dict[str, Any] = {
         name: (None, facts.observation_spaces[agent], facts.action_spaces[agent], {}) for name, agent in mates.items()
     }
     config: Any = PPOConfig()

@@ -18,8 +18,8 @@ from powergrid.training.checkpoints import Checkpoints, find_checkpoint
 from powergrid.training.config import EnvClass, EnvFacts, build_config
 from powergrid.training.inference import policy_of_algorithm
 from powergrid.training.records import (
-    EventFile,
     PROGRESS,
+    EventFile,
     ProgressFile,
     now,
     stable_metrics,
@@ -151,7 +151,8 @@ class _Training:
         self.plan, self.algorithm, self.session = plan, algorithm, session
         self.iteration = int(plan.state.get("iteration", 0))
         self.env_steps = int(plan.state.get("env_steps", 0))
-        self.best_score = float(plan.state.get("best_score") if plan.state.get("best_score") is not None else -math.inf)
+        best: float | None = plan.state.get("best_score")
+        self.best_score = -math.inf if best is None else best
         self.before_s = float(plan.state.get("elapsed_s", 0.0))
         self.bad, self.failures, self.saved = 0, 0.0, self.iteration
         self.began = time.monotonic()
@@ -204,7 +205,8 @@ class _Training:
         try:
             result: dict[str, Any] = self.algorithm.train()
         except Exception as error:
-            raise PowerGridError(f"training stopped at iteration {self.iteration + 1}; the cause:\n{self._why(error)}") from error
+            told = f"training stopped at iteration {self.iteration + 1}; the cause:\n{self._why(error)}"
+            raise PowerGridError(told) from error
         self.iteration += 1
         sampled = float(result.get("env_runners", {}).get("num_env_steps_sampled", math.nan))
         loss = float(result.get("policy_loss", math.nan))
@@ -213,7 +215,7 @@ class _Training:
             self.env_steps += int(sampled)
         if self.bad >= MAX_BAD_ITERATIONS:
             what = "no environment steps came in" if not sampled > 0 else "the loss was not a finite number"
-            raise PowerGridError(f"{what} for {self.bad} iterations; the cause, if a worker said one:\n{self._why(None)}")
+            raise PowerGridError(f"{what} for {self.bad} iterations; the newest cause:\n{self._why(None)}")
         return result
 
     def _why(self, error: BaseException | None) -> str:
@@ -222,14 +224,13 @@ class _Training:
             return told
         while error is not None and error.__cause__ is not None:
             error = error.__cause__
-        return f"{type(error).__name__}: {error}" if error else "(no worker left a traceback; --verbose shows all output)"
+        return f"{type(error).__name__}: {error}" if error else "(no traceback was left; --verbose shows all output)"
 
     def _record(self, result: dict[str, Any], took_s: float, *, last: bool) -> dict[str, float]:
         """Write the iteration down; validate and checkpoint where it is time to."""
         settings = self.plan.settings
         metrics = stable_metrics(result)
-        due = settings.validate_every and (last or self.iteration % settings.validate_every == 0)
-        if self.validation is not None and due:
+        if self.validation is not None and (last or self.iteration % settings.validate_every == 0):
             metrics.update(self.validation.score(policy_of_algorithm(self.algorithm)))
         elapsed = time.monotonic() - self.began
         sampled = float(result.get("env_runners", {}).get("num_env_steps_sampled", 0) or 0)
@@ -244,7 +245,8 @@ class _Training:
         self.progress.add(row)
         self.events.add({key: value for key, value in row.items() if key != "iteration"}, result, self.env_steps)
         self._warn_of_failures(metrics)
-        if last or self.iteration % settings.checkpoint_every == 0 or metrics.get(VALIDATION_SCORE, -math.inf) > self.best_score:
+        better = metrics.get(VALIDATION_SCORE, -math.inf) > self.best_score
+        if last or better or self.iteration % settings.checkpoint_every == 0:
             self._save(metrics)
         if self.plan.progress is not None:
             self.plan.progress(self._report(row, elapsed, speed))

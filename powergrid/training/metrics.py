@@ -64,12 +64,12 @@ def _is_number(value: object) -> bool:
 def _tabulate(infos: Sequence[Mapping[str, Any]]) -> tuple[list[str], NDArray[np.float64]]:
     """Give the numeric names and their values, shape (steps, names), NaN where one is missing."""
     names = [str(name) for name, value in infos[-1].items() if _is_number(value)]
-    if not names:
-        return [], np.empty((len(infos), 0))
-    pick = itemgetter(*names)
-    try:
-        return names, np.array([pick(info) for info in infos], dtype=float).reshape(len(infos), len(names))
-    except (KeyError, TypeError, ValueError):
-        every = sorted({str(name) for info in infos for name, value in info.items() if _is_number(value)})
-        rows = [[float(info[n]) if _is_number(info.get(n)) else np.nan for n in every] for info in infos]
-        return every, np.array(rows, dtype=float)
+    if names and all(len(info) == len(infos[-1]) for info in infos):
+        pick = itemgetter(*names)
+        try:
+            return names, np.array([pick(info) for info in infos], dtype=float).reshape(len(infos), len(names))
+        except (KeyError, TypeError, ValueError):
+            pass
+    every = sorted({str(name) for info in infos for name, value in info.items() if _is_number(value)})
+    rows = [[float(info[name]) if _is_number(info.get(name)) else np.nan for name in every] for info in infos]
+    return every, np.array(rows, dtype=float).reshape(len(infos), len(every))

@@ -187,14 +187,20 @@ def _scenario_name(env_config: Mapping[str, Any]) -> str:
 
 
 def _scenario_yaml(scenario: Any, env_config: Mapping[str, Any]) -> str:
-    resolved = scenario.model_dump(mode="json") if hasattr(scenario, "model_dump") else json.loads(json.dumps(dict(env_config), default=str))
-    return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    if hasattr(scenario, "to_yaml"):
+        return str(scenario.to_yaml())
+    return str(yaml.safe_dump(json.loads(json.dumps(dict(env_config), default=str)), sort_keys=False))
 
 
 def _digests(scenario: Any) -> dict[str, str]:
-    """Give the digests a scenario can tell: its own, its feeder's and its profiles'."""
-    names = {"scenario": "digest", "feeder": "feeder_digest", "profiles": "profile_digest"}
-    return {name: str(getattr(scenario, method)()) for name, method in names.items() if hasattr(scenario, method)}
+    """Give the SHA-256 of the scenario, of its feeder's files and of its profiles."""
+    if not hasattr(scenario, "digest"):
+        return {}
+    return {
+        "scenario": scenario.digest(),
+        "feeder": scenario.read_feeder().digest,
+        "profiles": scenario.read_profiles().digest(),
+    }
 
 
 def _import_env(path: str) -> EnvClass:

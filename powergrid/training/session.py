@@ -65,8 +65,8 @@ def ray_session(*, verbose: bool = False) -> Iterator[RaySession]:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
         import ray
+        import ray.rllib  # gives its loggers their handlers on import
         import torch
-        from ray.rllib.algorithms import ppo as _  # gives its loggers their handlers on import
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # two threads beside a busy neighbour made small updates 60 times slower

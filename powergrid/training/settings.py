@@ -40,7 +40,7 @@ class TrainSettings(BaseModel):
     lambda_: float = Field(0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
     clip_param: float = Field(0.2, gt=0, description="PPO's clip of the probability ratio.")
     vf_clip_param: float | None = Field(
-        None, gt=0, description="Cap on the squared value error; above it the value network gets no gradient. null: none."
+        None, gt=0, description="Cap on the squared value error, above which the value network gets no gradient."
     )
     vf_loss_coeff: float = Field(1.0, ge=0, description="Weight of the value loss.")
     entropy_coeff: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
@@ -50,7 +50,7 @@ class TrainSettings(BaseModel):
     grad_clip: float | None = Field(0.5, gt=0, description="Largest norm of a policy's gradient; null: no limit.")
     hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="Width of each hidden layer.")
     activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("tanh", description="Hidden activation.")
-    free_log_std: bool = Field(False, description="Learn one spread per action instead of one that depends on the state.")
+    free_log_std: bool = Field(False, description="Learn one spread per action, not one that depends on the state.")
     num_env_runners: int | None = Field(
         None, ge=0, description="Processes that step environments; 0 is this process; null fits the machine."
     )
@@ -128,8 +128,8 @@ def make_settings(
 def settings_table() -> str:
     """Give the settings as a Markdown table, the one in ``docs/training.md``."""
     by_field: dict[str, list[str]] = {}
-    for alias, field in ALIASES.items():
-        by_field.setdefault(field, []).append(f"`{alias}`")
+    for alias, meant in ALIASES.items():
+        by_field.setdefault(meant, []).append(f"`{alias}`")
     rows = ["| setting | default | meaning | also accepted as |", "|---|---|---|---|"]
     for name, field in TrainSettings.model_fields.items():
         default = "null" if field.default is None else field.default

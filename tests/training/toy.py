@@ -43,7 +43,9 @@ class ToyGridEnv(MultiAgentEnv):
         }[kind]
 
     def _observe(self) -> dict[str, np.ndarray]:
-        self._seen = {a: self._rng.uniform(-1, 1, s.shape).astype(np.float32) for a, s in self.observation_spaces.items()}
+        self._seen = {
+            a: self._rng.uniform(-1, 1, s.shape).astype(np.float32) for a, s in self.observation_spaces.items()
+        }
         return dict(self._seen)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict, dict]:

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import powergrid
+from powergrid.cli import main, parse_overrides
+from powergrid.errors import ScenarioError
+
+
+def run_cli(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    return int(raised.value.code or 0)
+
+
+def test_version_is_shown_without_importing_ray_or_torch() -> None:
+    code = (
+        "import sys\n"
+        "from powergrid.cli import main\n"
+        "try:\n    main(['--version'])\n"
+        "except SystemExit as done:\n    assert not done.code\n"
+        "assert not {'ray', 'torch', 'numpy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == f"powergrid {powergrid.__version__}"
+
+
+def test_overrides_become_nested_keys_with_yaml_values() -> None:
+    given = ["rewards.voltage=2", "mode=centralized", "rewards.cost=[1, 2.5]", "lr=1e-4", "seed=null", "note=a=b"]
+    assert parse_overrides(given) == {
+        "rewards": {"voltage": 2, "cost": [1, 2.5]},
+        "mode": "centralized",
+        "lr": 1e-4,
+        "seed": None,
+        "note": "a=b",
+    }
+
+
+def test_wrong_overrides_are_told_all_at_once() -> None:
+    with pytest.raises(ScenarioError) as raised:
+        parse_overrides(["voltage", "a=1", "a.b=2", "c=[1", ".d=1"])
+    assert len(raised.value.problems) == 4
+    assert "'voltage' is not KEY=VALUE, for example rewards.voltage=2.0" in str(raised.value)
+    assert "'a.b=2' goes below a key that another item gave a value" in str(raised.value)
+
+
+def test_library_error_is_one_block_without_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("train", "ieee13_mg", "--setting", "learning_rat=1", "--setting", "gamma=3") == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith("ScenarioError: training settings has 2 problems\n")
+    assert "unknown setting 'learning_rat'" in shown.err
+    assert "Traceback" not in shown.err + shown.out
+
+
+def test_library_error_with_debug_is_raised() -> None:
+    with pytest.raises(ScenarioError):
+        main(["train", "ieee13_mg", "--debug", "--setting", "gamma=3"])
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["train", "ieee13_mg", "--resume", "runs/x"], ["trian"]])
+def test_wrong_use_ends_with_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(*arguments) == 2
+    assert "Usage: powergrid" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "list", "describe"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(command, "--help") == 0
+    assert f"powergrid {command}" in capsys.readouterr().out
+
+
+def test_resume_of_a_missing_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("train", "--resume", "no/such/run") == 1
+    assert "no such run or checkpoint" in capsys.readouterr().err
+
+
+def test_list_names_scenarios_and_feeders(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("list") == 0
+    shown = capsys.readouterr().out
+    assert "ieee13_mg" in shown
+    assert "ieee13" in shown.split("feeders:")[1]

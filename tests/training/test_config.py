@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import logging
+import pickle
+
+import gymnasium as gym
+import pytest
+
+from powergrid.errors import ScenarioError
+from powergrid.training.config import AgentMapping, fit_env_runners, policy_names, ppo_config
+from powergrid.training.settings import ALIASES, TrainSettings, make_settings
+from tests.training.toy import ToyGridEnv
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def test_ppo_config_takes_the_names_of_older_versions() -> None:
+    config = ppo_config(
+        {}, env=ToyGridEnv, lr=1e-3, train_batch_size=4000, sgd_minibatch_size=128, num_sgd_iter=10, lambda_=0.9,
+        num_rollout_workers=1, rollout_fragment_length=200, vf_clip_param=10.0, entropy_coeff=0.01,
+    )  # fmt: skip
+    assert config.lr == 1e-3
+    assert config.train_batch_size_per_learner == 4000
+    assert (config.minibatch_size, config.num_epochs, config.lambda_) == (128, 10, 0.9)
+    assert (config.num_env_runners, config.rollout_fragment_length) == (1, 200)
+    assert (config.vf_clip_param, config.entropy_coeff) == (10.0, 0.01)
+
+
+def test_ppo_config_sets_what_rllib_gets_wrong_by_default() -> None:
+    config = ppo_config({"a": 1}, env=ToyGridEnv, seed=7)
+    assert config.env is ToyGridEnv
+    assert config.env_config == {"a": 1}
+    assert config.disable_env_checking
+    assert config.restart_failed_env_runners
+    assert config.restart_failed_sub_environments
+    assert config.delay_between_env_runner_restarts_s == 0
+    assert config.vf_clip_param == float("inf")
+    assert config.seed == 7
+
+
+def test_ppo_config_with_wrong_settings_tells_all_of_them() -> None:
+    with pytest.raises(ScenarioError) as raised:
+        ppo_config({"mg2_width": 9}, env=ToyGridEnv, learning_rate=1.0, num_epoch=3, gamma=2.0)
+    text = str(raised.value)
+    assert "unknown setting 'num_epoch' (did you mean 'num_epochs'" in text
+    assert "unknown setting 'learning_rate'" in text
+    assert "gamma = 2.0" in text
+    assert "'MG1' has Box(-5.0, 5.0, (6,), float32), 'MG2' has Box(-5.0, 5.0, (9,), float32)" in text
+    assert len(raised.value.problems) == 4
+
+
+def test_make_settings_with_one_setting_under_two_names_refuses() -> None:
+    with pytest.raises(ScenarioError, match="same setting"):
+        make_settings({"minibatch_size": 64, "sgd_minibatch_size": 128})
+
+
+def test_aliases_lead_to_settings() -> None:
+    assert set(ALIASES.values()) <= set(TrainSettings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [
+        ("shared", {"MG1": "grid_policy", "MG2": "grid_policy"}),
+        ("independent", {"MG1": "MG1_policy", "MG2": "MG2_policy"}),
+        ({"MG1": "big", "MG2": "small"}, {"MG1": "big", "MG2": "small"}),
+    ],
+)
+def test_ppo_config_maps_agents_to_policies(policies: object, expected: dict[str, str]) -> None:
+    config = ppo_config({}, env=ToyGridEnv, policies=policies)
+    assert set(config.policies) == set(expected.values())
+    mapping = pickle.loads(pickle.dumps(config.policy_mapping_fn))
+    assert {agent: mapping(agent, object()) for agent in expected} == expected
+
+
+def test_independent_policies_keep_unequal_spaces() -> None:
+    config = ppo_config({"mg2_width": 9}, env=ToyGridEnv, policies="independent")
+    assert config.policies["MG2_policy"][1] == gym.spaces.Box(-5.0, 5.0, (9,))
+
+
+def test_policy_names_with_a_wrong_mapping_tells_what_is_missing_and_unknown() -> None:
+    with pytest.raises(ScenarioError) as raised:
+        policy_names({"MG1": "a", "MG3": "a"}, ("MG1", "MG2"))
+    assert "unknown agent 'MG3' (did you mean" in str(raised.value)
+    assert "agent 'MG2' has no policy; map it to one of ['a']" in str(raised.value)
+    with pytest.raises(ScenarioError, match="did you mean 'shared'"):
+        policy_names("share", ("MG1",))
+
+
+def test_agent_mapping_of_an_unknown_agent_refuses() -> None:
+    with pytest.raises(ScenarioError, match="unknown agent 'MG9'"):
+        AgentMapping({"MG1": "a"})("MG9")
+
+
+def test_ppo_config_with_too_many_workers_takes_what_fits_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "powergrid.training"):
+        config = ppo_config({}, env=ToyGridEnv, num_workers=64)
+    assert config.num_env_runners == 2
+    assert caplog.messages == ["64 env runners need 64 CPUs and Ray has 2: training with 2."]
+
+
+def test_fit_env_runners_leaves_what_fits() -> None:
+    assert fit_env_runners(2, 2) == (2, None)
+    assert fit_env_runners(0, 1) == (0, None)
+    assert fit_env_runners(None, 1) == (0, None)

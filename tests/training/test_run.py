@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.training import RunResult, load_policy, resume, train
+from powergrid.training.checkpoints import Checkpoints
+from powergrid.training.records import ProgressFile
+from tests.training.conftest import TINY
+from tests.training.toy import ToyGridEnv
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "progress.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_train_leaves_a_complete_run_folder(trained: RunResult) -> None:
+    assert (trained.stopped, trained.iterations, trained.env_steps) == ("finished", 3, 3 * 384)
+    manifest = json.loads((trained.folder / "run.json").read_text())
+    assert manifest["settings"]["train_batch_size"] == 384
+    assert manifest["policies"] == {"MG1": "grid_policy", "MG2": "grid_policy"}
+    session = manifest["sessions"][0]
+    assert session["stopped"] == "finished"
+    assert session["versions"]["ray"].startswith("2.60")
+    assert session["end"] >= session["start"]
+    assert yaml.safe_load((trained.folder / "scenario.yaml").read_text()) == {"env_name": "toy"}
+    assert list(trained.folder.glob("events.out.tfevents.*"))
+
+
+def test_train_writes_progress_under_stable_names(trained: RunResult) -> None:
+    rows = rows_of(trained.folder)
+    assert [row["iteration"] for row in rows] == ["1", "2", "3"]
+    assert [row["env_steps"] for row in rows] == ["384", "768", "1152"]
+    last = rows[-1]
+    assert float(last["custom/energy_cost_usd"]) == pytest.approx(96.0)
+    assert float(last["custom/MG2/energy_cost_usd"]) == pytest.approx(144.0)
+    assert float(last["validation/energy_cost_usd"]) == pytest.approx(96.0)
+    assert float(last["validation/MG1/voltage_violations"]) == pytest.approx(12.0)
+    assert rows[0]["validation/episode_return_mean"] == ""
+    assert float(last["policy_loss"]) == pytest.approx(trained.metrics["policy_loss"])
+    assert float(last["agent_return/MG1"]) + float(last["agent_return/MG2"]) == pytest.approx(
+        float(last["episode_return_mean"])
+    )
+
+
+def test_train_writes_tensorboard_events_under_the_same_names(trained: RunResult) -> None:
+    from tensorboardX.proto import event_pb2
+
+    (file,) = trained.folder.glob("events.out.tfevents.*")
+    raw, tags, at = file.read_bytes(), {}, 0
+    while at < len(raw):
+        length = int.from_bytes(raw[at : at + 8], "little")
+        event = event_pb2.Event.FromString(raw[at + 12 : at + 12 + length])
+        for value in event.summary.value:
+            tags.setdefault(value.tag, {})[event.step] = value.simple_value
+        at += 16 + length
+    assert list(tags["episode_return_mean"]) == [384, 768, 1152]
+    assert tags["custom/energy_cost_usd"][1152] == pytest.approx(96.0)
+    assert "ray/learners/grid_policy/vf_loss" in tags
+
+
+def test_train_keeps_the_newest_and_the_best_checkpoint(trained: RunResult) -> None:
+    kept = {path.name for path in (trained.folder / "checkpoints").glob("*")}
+    assert kept == {"latest", "best", trained.latest.name, trained.best.name}
+    assert trained.latest.name == "iteration_000003"
+    scores = {row["iteration"]: row["validation/episode_return_mean"] for row in rows_of(trained.folder)}
+    best = max((float(score), int(iteration)) for iteration, score in scores.items() if score)
+    assert trained.best.name == f"iteration_{best[1]:06d}"
+
+
+def test_checkpoint_is_rllibs_own_too(trained: RunResult) -> None:
+    from ray.rllib.algorithms.ppo import PPO
+
+    algorithm = PPO.from_checkpoint(str(trained.latest))
+    try:
+        assert algorithm.iteration == 3
+        assert algorithm.train()["training_iteration"] == 4
+    finally:
+        algorithm.stop()
+
+
+def test_resume_goes_on_where_the_run_stopped(ray_session: None, tmp_path: Path) -> None:
+    settings = {**TINY, "validate_every": 0, "lr": 1e-3}
+    first = train({"env_name": "toy"}, {**settings, "iterations": 2}, env=ToyGridEnv, out_dir=tmp_path, name="run")
+    with (first.folder / "progress.csv").open("a") as stream:
+        stream.write("3,99")  # what a kill after the checkpoint leaves
+    second = resume(first.folder, iterations=4)
+    assert (second.iterations, second.env_steps) == (4, 4 * 384)
+    rows = rows_of(first.folder)
+    assert [row["iteration"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["episodes"] for row in rows] == ["4", "8", "12", "16"]
+    assert float(rows[2]["time_s"]) > float(rows[1]["time_s"])
+    sessions = json.loads((first.folder / "run.json").read_text())["sessions"]
+    assert [(s["from_iteration"], s["to_iteration"]) for s in sessions] == [(0, 2), (2, 4)]
+
+
+def test_resume_restores_weights_and_optimiser(build, tmp_path: Path) -> None:
+    import numpy as np
+
+    first = build()
+    for _ in range(2):
+        first.train()
+    first.save_to_path(str(tmp_path / "state"))
+    second = build(seed=5)
+    second.restore_from_path(str(tmp_path / "state"))
+    for key, value in first.get_module("grid_policy").get_state().items():
+        np.testing.assert_array_equal(second.get_module("grid_policy").get_state()[key], value)
+    moments = [
+        list(a.learner_group._learner.get_optimizer("grid_policy").state_dict()["state"].values())
+        for a in (first, second)
+    ]
+    assert moments[0]
+    for ours, theirs in zip(*moments, strict=True):
+        assert float(ours["step"]) == float(theirs["step"]) > 0
+        np.testing.assert_array_equal(ours["exp_avg"], theirs["exp_avg"])
+
+
+def test_resume_of_a_complete_run_says_what_to_ask_for(trained: RunResult) -> None:
+    with pytest.raises(ScenarioError, match="3 iterations already"):
+        resume(trained.folder)
+    with pytest.raises(PowerGridError, match="no such run"):
+        resume(trained.folder / "nowhere")
+
+
+def test_train_into_a_run_that_is_there_refuses(trained: RunResult) -> None:
+    with pytest.raises(ScenarioError, match="a run is there already"):
+        train({"env_name": "toy"}, TINY, env=ToyGridEnv, out_dir=trained.folder.parent, name="toy")
+
+
+def test_train_stops_when_the_time_is_up(ray_session: None, tmp_path: Path) -> None:
+    settings = {**TINY, "iterations": 1000, "validate_every": 0}
+    result = train({}, settings, env=ToyGridEnv, out_dir=tmp_path, time_limit_s=0.5)
+    assert result.stopped == "time limit"
+    assert 1 <= result.iterations < 100
+    assert load_policy(result.folder)
+
+
+def test_train_with_an_environment_that_cannot_step_raises_its_error(ray_session: None, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the toy grid is broken"):
+        train({"break_at": 0}, TINY, env=ToyGridEnv, out_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_file_takes_new_columns_and_forgets_undone_rows(tmp_path: Path) -> None:
+    file = tmp_path / "progress.csv"
+    progress = ProgressFile(file)
+    progress.add({"iteration": 1, "a": 0.5})
+    progress.add({"iteration": 2, "a": float("nan"), "b": 3.0})
+    assert rows_of(tmp_path) == [{"iteration": "1", "a": "0.5", "b": ""}, {"iteration": "2", "a": "", "b": "3"}]
+    ProgressFile(file, after_iteration=1).add({"iteration": 2, "a": 1.25})
+    assert rows_of(tmp_path) == [{"iteration": "1", "a": "0.5", "b": ""}, {"iteration": "2", "a": "1.25", "b": ""}]
+
+
+def test_checkpoints_clear_away_what_a_kill_left_unfinished(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / ".unfinished-1-000004").mkdir(parents=True)
+    Checkpoints(tmp_path, keep=1)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_leaves_a_checkpoint_and_no_process(tmp_path: Path, number: int) -> None:
+    code = (
+        "from powergrid.training import train\n"
+        "from tests.training.conftest import TINY\n"
+        "from tests.training.toy import ToyGridEnv\n"
+        "settings = {**TINY, 'iterations': 100000, 'checkpoint_every': 100000, 'validate_every': 0}\n"
+        f"result = train({{}}, settings, env=ToyGridEnv, out_dir={str(tmp_path)!r}, name='run')\n"
+        "print(result.stopped, result.iterations)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+    )  # fmt: skip
+    progress = tmp_path / "run" / "progress.csv"
+    deadline = time.monotonic() + 120
+    while not (progress.is_file() and len(progress.read_text().splitlines()) > 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal sends Ctrl-C to the workers too
+    else:
+        process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    stopped, iterations = output.split()
+    assert stopped == "interrupted"
+    assert errors.strip() == "Stopping after this iteration; once more to stop at once."
+    assert load_policy(tmp_path / "run").policy_of == {"MG1": "grid_policy", "MG2": "grid_policy"}
+    assert (tmp_path / "run" / "checkpoints" / "latest").read_text().strip() == f"iteration_{int(iterations):06d}"
