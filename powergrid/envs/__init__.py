@@ -1,0 +1,24 @@
+"""The decision problem: who sees what, who does what, what is good.
+
+``NetworkedGridEnv`` is loaded when it is first asked for, since it needs Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from powergrid.envs.networked import NetworkedGridEnv
+    from powergrid.envs.parallel import ParallelGridEnv
+    from powergrid.envs.task import GridTask
+
+__all__ = ["GridTask", "NetworkedGridEnv", "ParallelGridEnv"]
+
+_HOME = {"GridTask": "task", "NetworkedGridEnv": "networked", "ParallelGridEnv": "parallel"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"powergrid.envs.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,154 @@
+"""An agent: its slice of the action vector and the channels it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.envs.channels import Channels
+from powergrid.errors import ActionError
+from powergrid.grid.devices import ActionSpec
+from powergrid.scenario import Scenario
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Who decides over what and sees what.
+
+    Attributes:
+        name: The agent's name.
+        devices: Names of its devices, in table order.
+        observed: Columns of the channel table it sees, in order, shape (n_observed,).
+        continuous: Columns of the action vector it sets with numbers in [-1, 1].
+        discrete: Columns of the action vector it sets with positions.
+        sizes: Number of positions of each discrete action.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    observed: IntArray
+    continuous: IntArray
+    discrete: IntArray
+    sizes: IntArray
+
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        """What the agent sees: scaled channels, each in [-1, 1]."""
+        return gym.spaces.Box(-1.0, 1.0, (len(self.observed),), np.float32)
+
+    @property
+    def action_space(self) -> gym.spaces.Space[Any]:
+        """What the agent decides: a Box, a MultiDiscrete, or a Dict of both."""
+        box = gym.spaces.Box(-1.0, 1.0, (len(self.continuous),), np.float32)
+        positions = gym.spaces.MultiDiscrete(self.sizes) if len(self.sizes) else None
+        if positions is None:
+            return box
+        if not len(self.continuous):
+            return positions
+        return gym.spaces.Dict({"continuous": box, "discrete": positions})
+
+    def write_action(self, action: Any, out: FloatArray) -> list[str]:
+        """Put an action into the action vector of one environment.
+
+        Args:
+            action: As in ``action_space``.
+            out: The action vector, shape (n_actions,).
+
+        Returns:
+            The problems; with any, ``out`` may be half written.
+        """
+        if not len(self.discrete):
+            return self._write_part(action, out, self.continuous, "")
+        if not len(self.continuous):
+            return self._write_part(action, out, self.discrete, "")
+        if not isinstance(action, Mapping) or set(action) != {"continuous", "discrete"}:
+            return [f"agent {self.name!r}: expected a mapping with keys 'continuous' and 'discrete', not {action!r:.60}"]
+        return [
+            *self._write_part(action["continuous"], out, self.continuous, "continuous: "),
+            *self._write_part(action["discrete"], out, self.discrete, "discrete: "),
+        ]
+
+    def _write_part(self, action: Any, out: FloatArray, columns: IntArray, what: str) -> list[str]:
+        where = f"agent {self.name!r}: {what}"
+        try:
+            values = np.asarray(action, dtype=np.float64)
+        except (TypeError, ValueError):
+            return [f"{where}action is not numbers but {action!r:.60}"]
+        if values.shape != columns.shape:
+            return [f"{where}action has shape {values.shape}, expected {columns.shape}"]
+        if columns is self.discrete:
+            wrong = ~((values >= 0) & (values < self.sizes) & (values == np.rint(values)))
+            if wrong.any():
+                i = int(wrong.argmax())
+                return [f"{where}action[{i}] is {values[i]:g}; allowed are the whole numbers 0..{self.sizes[i] - 1}"]
+        elif not np.abs(values).max(initial=0.0) <= 1.0 + _TOLERANCE:  # NaN fails too
+            i = int((~(np.abs(values) <= 1.0 + _TOLERANCE)).argmax())
+            return [f"{where}action[{i}] is {values[i]:g}; allowed is -1..1"]
+        out[columns] = values
+        return []
+
+
+def build_agents(scenario: Scenario, actions: Sequence[ActionSpec], channels: Channels) -> list[Agent]:
+    """Make the agents of a scenario from the two tables."""
+    agents = []
+    network = [i for i, c in enumerate(channels.table) if c.owner != "world"]
+    for name, spec in scenario.agents.items():
+        own = [i for i, action in enumerate(actions) if action.device in spec.devices]
+        continuous = [i for i in own if not actions[i].discrete]
+        discrete = [i for i in own if actions[i].discrete]
+        devices = tuple(dict.fromkeys(actions[i].device for i in own))
+        observed = channels.columns_of(["world"]) + channels.columns_of([name]) + channels.columns_of(devices)
+        if scenario.mode == "centralized":
+            observed += network
+        agents.append(
+            Agent(
+                name=name,
+                devices=devices,
+                observed=np.array(observed, dtype=np.int64),
+                continuous=np.array(continuous, dtype=np.int64),
+                discrete=np.array(discrete, dtype=np.int64),
+                sizes=np.array([actions[i].n for i in discrete], dtype=np.int64),
+            )
+        )
+    return agents
+
+
+def write_actions(agents: Sequence[Agent], actions: Mapping[str, Any], out: FloatArray) -> None:
+    """Put all agents' actions into the action vector of one environment.
+
+    Raises:
+        ActionError: with every problem of every agent.
+    """
+    problems = []
+    if len(actions) != len(agents) or any(agent.name not in actions for agent in agents):
+        names = [agent.name for agent in agents]
+        missing = [name for name in names if name not in actions]
+        unknown = [name for name in actions if name not in names]
+        problems += [f"agent {name!r} has no action" for name in missing]
+        problems += [f"unknown agent {name!r}; agents are {', '.join(names)}" for name in unknown]
+    for agent in agents:
+        if agent.name in actions:
+            problems += agent.write_action(actions[agent.name], out)
+    if problems:
+        raise ActionError("actions", problems)
+
+
+def ownership(owners: Sequence[Sequence[str]], devices: Sequence[str]) -> FloatArray:
+    """Give 1 where an agent owns a device, shape (n_devices, n_agents).
+
+    Args:
+        owners: Names of each agent's devices.
+        devices: Names of the devices.
+    """
+    owned = [[float(name in own) for own in owners] for name in devices]
+    return np.array(owned).reshape(len(devices), len(owners))

@@ -1,0 +1,214 @@
+"""The table of everything observable: name, unit, bounds, owner; and the matrix that holds it.
+
+One row of the table is one number per environment. What an agent sees is an index set over the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.grid.metrics import Metrics
+from powergrid.grid.simulation import Simulation
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_V_LOW, _V_HIGH = 0.85, 1.15
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One observable number.
+
+    Attributes:
+        name: ``owner.quantity`` with the unit as a suffix.
+        unit: Unit of the physical value.
+        low: Lowest value that is told apart; anything lower reads as this.
+        high: Highest value that is told apart.
+        owner: ``world``, ``network``, an agent's name (its zone), or a device's name.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    owner: str
+
+
+class Channels:
+    """Fill the matrix of all channels from a simulation and its metrics.
+
+    Args:
+        simulation: The simulation.
+        metrics: Its metrics, with one zone for each of ``zones``.
+        zones: Name of each zone.
+        pccs: Bus index of each zone's point of common coupling.
+        zone_loads: Load indices of each zone.
+        price_ahead_steps: How many steps ahead the price is known.
+
+    Attributes:
+        table: The channels in the order of the columns.
+        values: Physical values, shape (n_envs, n_channels).
+        scaled: Values mapped linearly so that low..high is -1..1, clipped, shape (n_envs, n_channels), float32.
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        metrics: Metrics,
+        zones: Sequence[str],
+        pccs: Sequence[int],
+        zone_loads: Sequence[IntArray],
+        price_ahead_steps: Sequence[int],
+    ) -> None:
+        self._simulation, self._metrics = simulation, metrics
+        self._zone_loads = list(zone_loads)
+        horizon = simulation.options.horizon_steps
+        self._ahead = np.minimum(np.arange(horizon + 1)[:, None] + np.array([*price_ahead_steps], dtype=int), horizon)
+        self._pcc_nodes, self._pcc_starts, self._per_pcc = _gather_nodes(simulation, pccs)
+        self.table: list[Channel] = []
+        self._add_world(price_ahead_steps)
+        self._exogenous = np.zeros((simulation.n_envs, horizon + 1, len(self.table)))
+        self._add_solved(zones)
+        self._add_devices()
+        self.values = np.zeros((simulation.n_envs, len(self.table)))
+        low = np.array([channel.low for channel in self.table])
+        high = np.array([channel.high for channel in self.table])
+        self._gain = 2.0 / (high - low)
+        self._offset = -1.0 - low * self._gain
+        self.scaled = np.zeros(self.values.shape, dtype=np.float32)
+
+    # -- the table
+
+    def _add_world(self, price_ahead_steps: Sequence[int]) -> None:
+        simulation = self._simulation
+        price = simulation.profiles.price_usd_per_kwh[simulation.options.tariff]
+        low, high = float(price.min()), float(price.max())
+        high = high if high > low else low + 1.0
+        self._world("time_of_day_sin", "", -1.0, 1.0)
+        self._world("time_of_day_cos", "", -1.0, 1.0)
+        self._world("weekend", "", 0.0, 1.0)
+        self._world("sun_pu", "pu", 0.0, 1.2)
+        self._world("price_usd_per_kwh", "USD/kWh", low, high)
+        for steps in price_ahead_steps:
+            hours = steps * simulation.dt_h
+            self._world(f"price_ahead_{hours:g}h_usd_per_kwh", "USD/kWh", low, high)
+        self._n_world = len(self.table)
+        loads = simulation.network.loads
+        scale = simulation.options.load_scale
+        for index, own in enumerate(self._zone_loads):
+            nominal = max(float(loads.kw[own].sum()) * scale, 1.0)
+            self.table.append(Channel(f"zone{index}.demand_kw", "kW", 0.0, 1.2 * nominal, f"zone{index}"))
+
+    def _world(self, name: str, unit: str, low: float, high: float) -> None:
+        self.table.append(Channel(f"world.{name}", unit, low, high, "world"))
+
+    def _add_solved(self, zones: Sequence[str]) -> None:
+        simulation = self._simulation
+        loads = simulation.network.loads
+        self.table[self._n_world :] = [
+            Channel(f"{zones[i]}.demand_kw", c.unit, c.low, c.high, zones[i])
+            for i, c in enumerate(self.table[self._n_world :])
+        ]
+        add = self.table.append
+        first = len(self.table)
+        for quantity in ("v_min_pu", "v_mean_pu", "v_max_pu", "pcc_v_pu"):
+            for zone in zones:
+                add(Channel(f"{zone}.{quantity}", "pu", _V_LOW, _V_HIGH, zone))
+        for quantity, unit in (("import_kw", "kW"), ("import_kvar", "kvar")):
+            for zone, own in zip(zones, self._zone_loads, strict=True):
+                reach = 2.0 * max(float(np.hypot(loads.kw[own].sum(), loads.kvar[own].sum())), 50.0)
+                add(Channel(f"{zone}.{quantity}", unit, -reach, reach, zone))
+        for zone in zones:
+            add(Channel(f"{zone}.loading_pu", "pu", 0.0, 2.0, zone))
+        self._zone_columns = slice(first, len(self.table))
+        first = len(self.table)
+        total = 2.0 * max(float(np.hypot(loads.kw.sum(), loads.kvar.sum())), 50.0)
+        add(Channel("network.v_min_pu", "pu", _V_LOW, _V_HIGH, "network"))
+        add(Channel("network.v_max_pu", "pu", _V_LOW, _V_HIGH, "network"))
+        add(Channel("network.source_p_kw", "kW", -total, total, "network"))
+        add(Channel("network.source_q_kvar", "kvar", -total, total, "network"))
+        add(Channel("network.losses_kw", "kW", 0.0, 0.2 * total, "network"))
+        self._network_columns = slice(first, len(self.table))
+        first = len(self.table)
+        for node in simulation.network.nodes:
+            add(Channel(f"network.{node}.v_pu", "pu", _V_LOW, _V_HIGH, "network"))
+        self._node_columns = slice(first, len(self.table))
+
+    def _add_devices(self) -> None:
+        self._fleet_columns = []
+        for fleet in self._simulation.fleets:
+            first = len(self.table)
+            for state in fleet.states:
+                high = state.high if state.high > state.low else state.low + 1.0
+                self.table.append(Channel(f"{state.device}.{state.name}", state.unit, state.low, high, state.device))
+            self._fleet_columns.append((fleet, slice(first, len(self.table))))
+
+    # -- the matrix
+
+    def start_day(self, env: int) -> None:
+        """Lay out what is known of the day that an environment starts."""
+        simulation = self._simulation
+        out = self._exogenous[env]
+        hours = np.arange(len(out)) * simulation.dt_h
+        np.sin(hours * (np.pi / 12.0), out=out[:, 0])
+        np.cos(hours * (np.pi / 12.0), out=out[:, 1])
+        out[:, 2] = simulation.weekend(int(simulation.day[env]))
+        out[:, 3] = simulation.day_pv_pu[env]
+        price = simulation.day_price[env]
+        out[:, 4] = price
+        np.take(price, self._ahead, out=out[:, 5 : self._n_world])
+        for column, own in enumerate(self._zone_loads, start=self._n_world):
+            np.sum(simulation.day_load_kw[env][:, own], axis=1, out=out[:, column])
+
+    def fill(self) -> None:
+        """Take the solved state and what is known of the step to come."""
+        simulation, metrics, values = self._simulation, self._metrics, self.values
+        snapshot = simulation.snapshot
+        envs = simulation.env_index
+        values[:, : self._exogenous.shape[2]] = self._exogenous[envs, simulation.step_index]
+        pcc = np.add.reduceat(snapshot.v_pu[:, self._pcc_nodes], self._pcc_starts, axis=1)
+        pcc *= self._per_pcc
+        kva = metrics.zone_kva
+        np.concatenate(
+            (
+                metrics.zone_v_min_pu,
+                metrics.zone_v_mean_pu,
+                metrics.zone_v_max_pu,
+                pcc,
+                kva.real,
+                kva.imag,
+                metrics.zone_loading_pu,
+            ),
+            axis=1,
+            out=values[:, self._zone_columns],
+        )
+        network = values[:, self._network_columns]
+        network[:, 0] = metrics.v_min_pu
+        network[:, 1] = metrics.v_max_pu
+        network[:, 2] = snapshot.source_kva.real
+        network[:, 3] = snapshot.source_kva.imag
+        network[:, 4] = snapshot.losses_kw
+        values[:, self._node_columns] = snapshot.v_pu
+        for fleet, columns in self._fleet_columns:
+            fleet.observe(values[:, columns])
+        scaled = values * self._gain
+        scaled += self._offset
+        np.minimum(np.maximum(scaled, -1.0, out=scaled), 1.0, out=scaled)
+        self.scaled[...] = scaled
+
+    def columns_of(self, owners: Sequence[str]) -> list[int]:
+        """Give the columns of some owners, in table order."""
+        return [index for index, channel in enumerate(self.table) if channel.owner in owners]
+
+
+def _gather_nodes(simulation: Simulation, buses: Sequence[int]) -> tuple[IntArray, IntArray, FloatArray]:
+    """Give the nodes of some buses one after the other, where each bus starts, and 1 over its number."""
+    groups = [simulation.network.nodes_of([bus]) for bus in buses]
+    sizes = np.array([len(group) for group in groups])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    return np.concatenate(groups), starts, 1.0 / sizes

@@ -1,0 +1,121 @@
+"""The two tables of an environment, actions and observations, and all around them, as DataFrames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from powergrid.envs.rewards import TERMS
+from powergrid.envs.task import AGENT_METRICS, NETWORK_METRICS, GridTask
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TERM_MEANING = {
+    "energy_cost_usd": ("USD", "energy imported by the zone at the price of the step; negative when it exports"),
+    "generation_cost_usd": ("USD", "fuel and starts of the agent's generators"),
+    "storage_wear_usd": ("USD", "wear of the agent's storage"),
+    "stored_energy_usd": ("USD", "energy taken out of the agent's storage, at the day's mean price"),
+    "switching_wear_usd": ("USD", "wear of the agent's switchgear"),
+    "unserved_kwh": ("kWh", "energy owed to flexible loads and vehicles and not delivered in time"),
+    "curtailed_kwh": ("kWh", "sun not used"),
+    "losses_kwh": ("kWh", "an equal part of the network's losses"),
+    "voltage_violation_pu": ("pu", "what nodes of the zone are outside the band, and a part of those in no zone"),
+    "overload_pu": ("pu", "what branches of the zone carry above their rating, and a part of those in no zone"),
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """Tables that say what an environment is.
+
+    Attributes:
+        agents: Agent, devices, buses in its zone, numbers of observations and actions.
+        devices: Device, kind, where it sits, owner.
+        actions: Agent, position in its action, name, kind, unit, bounds that -1..1 or 0..n-1 stand for.
+        observations: Agent, position in its observation, name, unit, bounds that -1..1 stand for, owner.
+        rewards: Term, unit, weight [USD per unit], meaning.
+        infos: Name, unit, meaning of the numbers in ``infos[agent]``.
+    """
+
+    agents: pd.DataFrame
+    devices: pd.DataFrame
+    actions: pd.DataFrame
+    observations: pd.DataFrame
+    rewards: pd.DataFrame
+    infos: pd.DataFrame
+
+
+def describe(task: GridTask) -> Description:
+    """Make the tables of a task."""
+    import pandas as pd
+
+    return Description(
+        agents=pd.DataFrame(_agents(task)),
+        devices=pd.DataFrame(_devices(task)),
+        actions=pd.DataFrame(_actions(task)),
+        observations=pd.DataFrame(_observations(task)),
+        rewards=pd.DataFrame(_rewards(task)),
+        infos=pd.DataFrame(
+            [{"name": term, "unit": _TERM_MEANING[term][0], "meaning": _TERM_MEANING[term][1]} for term in TERMS]
+            + [{"name": n, "unit": u, "meaning": m} for n, u, m in (*AGENT_METRICS, *NETWORK_METRICS)]
+        ),
+    )
+
+
+def _agents(task: GridTask) -> list[dict[str, object]]:
+    network = task.simulation.network
+    return [
+        {
+            "agent": agent.name,
+            "devices": ", ".join(agent.devices),
+            "zone_buses": len(task.scenario.agents[agent.name].zone.find_buses(network)),
+            "pcc": task.scenario.agents[agent.name].pcc,
+            "observations": len(agent.observed),
+            "actions": len(agent.continuous) + len(agent.discrete),
+        }
+        for agent in task.agents
+    ]
+
+
+def _devices(task: GridTask) -> list[dict[str, object]]:
+    owner = {device: agent.name for agent in task.agents for device in agent.devices}
+    return [
+        {
+            "device": name,
+            "kind": spec.kind,
+            "at": getattr(spec, "element", None) or f"bus {spec.bus}",
+            "owner": owner.get(name, ""),
+        }
+        for name, spec in task.simulation.devices.items()
+    ]
+
+
+def _actions(task: GridTask) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for agent in task.agents:
+        for part, columns in (("continuous", agent.continuous), ("discrete", agent.discrete)):
+            for position, column in enumerate(columns.tolist()):
+                spec = task.simulation.actions[column]
+                name = f"{spec.device}.{spec.name}"
+                rows.append({"agent": agent.name, "part": part, "position": position, "name": name,
+                             "unit": spec.unit, "low": spec.low, "high": spec.high, "n": spec.n})  # fmt: skip
+    return rows
+
+
+def _observations(task: GridTask) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for agent in task.agents:
+        for position, column in enumerate(agent.observed.tolist()):
+            channel = task.channels.table[column]
+            rows.append({"agent": agent.name, "position": position, "name": channel.name, "unit": channel.unit,
+                         "low": channel.low, "high": channel.high, "owner": channel.owner})  # fmt: skip
+    return rows
+
+
+def _rewards(task: GridTask) -> list[dict[str, object]]:
+    return [
+        {"term": term, "unit": _TERM_MEANING[term][0], "weight": task.scenario.weight_of(term),
+         "meaning": _TERM_MEANING[term][1]}  # fmt: skip
+        for term in TERMS
+    ]

@@ -1,0 +1,194 @@
+"""NetworkedGridEnv: the environment RLlib trains on, one scenario behind one dict of settings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+from powergrid.envs.agents import write_actions
+from powergrid.envs.describe import Description, describe
+from powergrid.envs.task import GridTask
+from powergrid.errors import ActionError, ScenarioError, describe_unknown
+from powergrid.scenario import Scenario, list_scenarios, load_scenario
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Observations = dict[str, npt.NDArray[np.float32]]
+
+
+class NetworkedGridEnv(MultiAgentEnv):  # type: ignore[misc]
+    """Let several agents run devices on one OpenDSS feeder, 96 quarter-hours a day.
+
+    Description:
+        Each step writes the agents' setpoints into the circuit, solves the unbalanced three-phase power flow
+        and reads voltages, loadings and losses back.
+
+    Action space:
+        Box(-1, 1) with one entry per continuous action of the agent's devices, in the order of
+        ``describe().actions``; -1..1 stands for the bounds given there. MultiDiscrete where the agent only has
+        positions to set (taps, capacitor steps, switches), a Dict of ``continuous`` and ``discrete`` where both.
+
+    Observation space:
+        Box(-1, 1), float32: channels scaled by the bounds in ``describe().observations`` and clipped.
+        ``mode="distributed"``: the world, the agent's zone and point of common coupling, its devices.
+        ``mode="centralized"``: the same, then the whole network.
+
+    Rewards:
+        Minus the weighted sum of named terms, times ``reward.scale``; see ``describe().rewards``. Terms and metrics
+        of each step are in ``infos[agent]``, units in ``describe().infos``.
+
+    Starting state:
+        Midnight of a day of the split, drawn by the seed or given as ``options={"day": n}``, solved with all
+        devices left to themselves.
+
+    Episode end:
+        Truncated after ``episode_length`` steps (only ``truncateds["__all__"]`` is set: RLlib reads flags per agent
+        as termination). Terminated when the power flow diverges and the scenario says so.
+
+    Args:
+        config: ``env_name`` (a shipped scenario, or the path of a YAML file) or ``scenario`` (the data), and any
+            scenario field by its key, for example ``{"env_name": "ieee13_mg", "mode": "distributed"}``.
+
+    Raises:
+        ScenarioError: with every problem of the settings.
+        FeederError: the feeder does not compile or solve.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own form)
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self._config = dict(config or {})
+        self.scenario = scenario_from_config(self._config)
+        self._stream = _stream_of(config)
+        self._rng: np.random.Generator | None = None
+        self.task = GridTask(self.scenario)
+        self.possible_agents = [agent.name for agent in self.task.agents]
+        self.agents = list(self.possible_agents)
+        self.observation_spaces = {agent.name: agent.observation_space for agent in self.task.agents}
+        self.action_spaces = {agent.name: agent.action_space for agent in self.task.agents}
+
+    def get_observation_space(self, agent_id: str) -> Any:
+        """Give the observation space of an agent."""
+        return self.observation_spaces[agent_id]
+
+    def get_action_space(self, agent_id: str) -> Any:
+        """Give the action space of an agent."""
+        return self.action_spaces[agent_id]
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observations, dict[str, dict[str, Any]]]:
+        """Start an episode.
+
+        Args:
+            seed: Starts the stream of days and other draws anew; None goes on with it. The first reset without one
+                takes the scenario's ``seed``.
+            options: ``{"day": n}`` picks the day.
+
+        Returns:
+            Observations and infos by agent.
+        """
+        if seed is not None or self._rng is None:
+            entropy = self.scenario.seed if seed is None else seed
+            self._rng = np.random.default_rng(None if entropy is None else [entropy, *self._stream])
+        self.task.reset(0, self._rng, options)
+        self.agents = list(self.possible_agents)
+        return self._observations(), self._infos()
+
+    def step(
+        self, actions: Mapping[str, Any]
+    ) -> tuple[Observations, dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        """Play one step.
+
+        Args:
+            actions: One action for each agent.
+
+        Returns:
+            Observations, rewards, terminateds, truncateds and infos, as RLlib wants them.
+
+        Raises:
+            ActionError: an action has a wrong agent, shape, type or value; all of them.
+        """
+        task = self.task
+        if self._rng is None:
+            raise ScenarioError(self.scenario.name, ["call reset() before step()"])
+        write_actions(task.agents, actions, task.action_buffer()[0])
+        task.step()
+        terminated = bool(task.terminated[0])
+        truncated = bool(task.truncated[0]) and not terminated
+        rewards = dict(zip(self.possible_agents, task.rewards[0].tolist(), strict=True))
+        return self._observations(), rewards, {"__all__": terminated}, {"__all__": truncated}, self._infos()
+
+    def count_violations(self, agent_id: str | None = None) -> int:
+        """Count the nodes outside the voltage band, in an agent's zone or in the whole network."""
+        metrics = self.task.metrics
+        if agent_id is None:
+            return int(metrics.violation_count[0])
+        return round(float(metrics.zone_violation_count[0, self._index(agent_id)]))
+
+    def compute_cost(self, agent_id: str | None = None) -> float:
+        """Give the money the last step cost an agent, or all of them [USD].
+
+        Energy bought less energy sold, fuel, wear of storage and switchgear; not the change of stored energy and
+        not the penalties.
+        """
+        money = self.task.money()[0]
+        return float(money.sum() if agent_id is None else money[self._index(agent_id)])
+
+    def describe(self) -> Description:
+        """Give tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
+        return describe(self.task)
+
+    def close(self) -> None:
+        """Give the engine back."""
+        self.task.close()
+
+    def _index(self, agent_id: str) -> int:
+        try:
+            return self.possible_agents.index(agent_id)
+        except ValueError:
+            raise ActionError("agent", [describe_unknown("agent", agent_id, self.possible_agents)]) from None
+
+    def _observations(self) -> Observations:
+        task = self.task
+        return {agent.name: task.observe(agent)[0] for agent in task.agents}
+
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        return self.task.info_dicts(0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._config,)
+
+
+def scenario_from_config(config: Mapping[str, Any]) -> Scenario:
+    """Turn an ``env_config`` into the scenario it means.
+
+    Raises:
+        ScenarioError: neither or both of ``env_name`` and ``scenario``, or whatever is wrong in the scenario.
+    """
+    settings = dict(config)
+    name, data = settings.pop("env_name", None), settings.pop("scenario", None)
+    if (name is None) == (data is None):
+        names = ", ".join(list_scenarios())
+        raise ScenarioError("env_config", [f"give exactly one of 'env_name' (shipped: {names}) and 'scenario'"])
+    return load_scenario(data if name is None else name, settings)
+
+
+def _stream_of(config: Any) -> tuple[int, ...]:
+    """Tell apart environments that RLlib gives the same or neighbouring seeds: by worker, then by order of birth.
+
+    RLlib seeds worker w, environment i with ``seed + w + i``, and its environment check resets all of them with 42.
+    """
+    worker = getattr(config, "worker_index", None)
+    if worker is None:
+        return ()
+    births = getattr(config, "_powergrid_births", None)
+    if births is None:
+        births = config._powergrid_births = itertools.count()
+    return int(worker), next(births)

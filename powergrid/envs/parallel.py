@@ -1,0 +1,109 @@
+"""The same core as a PettingZoo ParallelEnv."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pettingzoo import ParallelEnv
+
+from powergrid.envs.agents import write_actions
+from powergrid.envs.describe import Description, describe
+from powergrid.envs.task import GridTask
+from powergrid.scenario import Scenario
+
+Observations = dict[str, npt.NDArray[np.float32]]
+
+
+class ParallelGridEnv(ParallelEnv[str, Any, Any]):
+    """Play a scenario through PettingZoo's parallel API; spaces, rewards and infos as in ``NetworkedGridEnv``.
+
+    Unlike there, ``terminations`` and ``truncations`` are given per agent, as PettingZoo wants them.
+
+    Args:
+        scenario: The scenario.
+    """
+
+    metadata: dict[str, Any] = {"name": "powergrid_v0", "render_modes": [], "is_parallelizable": True}  # noqa: RUF012
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.render_mode = None
+        self.task = GridTask(scenario)
+        self._rng: np.random.Generator | None = None
+        self.possible_agents = [agent.name for agent in self.task.agents]
+        self.agents: list[str] = []
+        self.observation_spaces = {agent.name: agent.observation_space for agent in self.task.agents}
+        self.action_spaces = {agent.name: agent.action_space for agent in self.task.agents}
+
+    def observation_space(self, agent: str) -> Any:
+        """Give the observation space of an agent."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> Any:
+        """Give the action space of an agent."""
+        return self.action_spaces[agent]
+
+    def reset(
+        self, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Observations, dict[str, dict[str, Any]]]:
+        """Start an episode; ``options={"day": n}`` picks the day, else it is drawn by the seed.
+
+        Other options are left alone: PettingZoo's own test gives one that means nothing.
+        """
+        if seed is not None or self._rng is None:
+            entropy = self.scenario.seed if seed is None else seed
+            self._rng = np.random.default_rng(None if entropy is None else [entropy])
+        self.task.reset(0, self._rng, {key: value for key, value in (options or {}).items() if key == "day"})
+        self.agents = list(self.possible_agents)
+        return self._observations(), self._infos()
+
+    def step(
+        self, actions: Mapping[str, Any]
+    ) -> tuple[Observations, dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        """Play one step.
+
+        Raises:
+            ActionError: an action has a wrong agent, shape, type or value; all of them.
+        """
+        if not self.agents:
+            return {}, {}, {}, {}, {}
+        task = self.task
+        write_actions(task.agents, actions, task.action_buffer()[0])
+        task.step()
+        terminated = bool(task.terminated[0])
+        truncated = bool(task.truncated[0]) and not terminated
+        agents = self.agents
+        rewards = dict(zip(agents, task.rewards[0].tolist(), strict=True))
+        result = (
+            self._observations(),
+            rewards,
+            dict.fromkeys(agents, terminated),
+            dict.fromkeys(agents, truncated),
+            self._infos(),
+        )
+        if terminated or truncated:
+            self.agents = []
+        return result
+
+    def describe(self) -> Description:
+        """Give tables of observations, actions, rewards, infos, agents and devices."""
+        return describe(self.task)
+
+    def render(self) -> None:
+        """Draw nothing: there is no render mode."""
+
+    def close(self) -> None:
+        """Give the engine back."""
+        self.task.close()
+
+    def _observations(self) -> Observations:
+        return {agent.name: self.task.observe(agent)[0] for agent in self.task.agents}
+
+    def _infos(self) -> dict[str, dict[str, Any]]:
+        return self.task.info_dicts(0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.scenario,)

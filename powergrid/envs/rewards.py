@@ -1,0 +1,102 @@
+"""Named reward terms, zone by zone, and their weighted sum; terms are kept.
+
+Every term is a cost: the reward is minus the weighted sum, times the scenario's scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.envs.agents import ownership
+from powergrid.grid.metrics import Metrics
+from powergrid.grid.simulation import Simulation
+from powergrid.scenario import REWARD_WEIGHTS, Scenario
+
+FloatArray = npt.NDArray[np.float64]
+
+TERMS: tuple[str, ...] = tuple(REWARD_WEIGHTS)
+
+
+class Rewards:
+    """Take the terms of every step for every agent.
+
+    Args:
+        scenario: Says the weights.
+        simulation: The simulation.
+        metrics: Its metrics, with one zone for each agent.
+        owners: Names of each agent's devices.
+
+    Attributes:
+        terms: Terms of the last step in their units, shape (n_envs, n_agents, n_terms), in the order of ``TERMS``.
+        rewards: Reward of the last step, shape (n_envs, n_agents).
+    """
+
+    def __init__(
+        self, scenario: Scenario, simulation: Simulation, metrics: Metrics, owners: Sequence[Sequence[str]]
+    ) -> None:
+        self._simulation, self._metrics = simulation, metrics
+        n_envs, n_agents = simulation.n_envs, len(owners)
+        self._weights = np.array([scenario.weight_of(term) for term in TERMS]) * -scenario.reward.scale
+        self._share = scenario.share_reward
+        self._divergence = scenario.divergence.penalty
+        self.terms = np.zeros((n_envs, n_agents, len(TERMS)))
+        self.rewards = np.zeros((n_envs, n_agents))
+        column = {term: i for i, term in enumerate(TERMS)}
+        self._energy, self._stored = column["energy_cost_usd"], column["stored_energy_usd"]
+        self._violation, self._overload = column["voltage_violation_pu"], column["overload_pu"]
+        self._losses, self._unserved = column["losses_kwh"], column["unserved_kwh"]
+        # which fleets have which terms, and who owns what in each
+        self._of_fleets = [
+            (column[term], array, ownership(owners, fleet.names))
+            for fleet in simulation.fleets
+            for term, array in fleet.terms.items()
+            if term in column
+        ]
+        self._storage = next((f for f in simulation.fleets if f.kind == "storage"), None)
+        if self._storage is not None:
+            e_max = np.array([float(spec.e_max_kwh) for spec in self._storage.specs])
+            self._kwh_per_soc = ownership(owners, self._storage.names) * e_max[:, None]
+        self._stored_kwh = np.zeros((n_envs, n_agents))
+        self._stored_price = np.zeros((n_envs, 1))
+        self._settling = [
+            (fleet, ownership(owners, fleet.names)) for fleet in simulation.fleets if hasattr(fleet, "settle")
+        ]
+
+    def start(self, env: int) -> None:
+        """Note what an environment starts from."""
+        if self._storage is not None:
+            self._stored_kwh[env] = self._storage.soc[env] @ self._kwh_per_soc
+        self._stored_price[env] = self._simulation.day_price[env, :-1].mean()
+        self.terms[env] = 0.0
+        self.rewards[env] = 0.0
+
+    def take(self, *, ends: bool) -> None:
+        """Take the terms of the step that was solved.
+
+        Args:
+            ends: Whether the horizon ends with it, so that what is still owed counts as unserved.
+        """
+        simulation, metrics, terms = self._simulation, self._metrics, self.terms
+        dt_h = simulation.dt_h
+        np.multiply(metrics.zone_kva.real, simulation.paid_price[:, None] * dt_h, out=terms[:, :, self._energy])
+        terms[:, :, self._violation] = metrics.shared_violation_pu
+        terms[:, :, self._overload] = metrics.shared_overload_pu
+        terms[:, :, self._losses] = (simulation.snapshot.losses_kw * (dt_h / terms.shape[1]))[:, None]
+        for column, array, owners in self._of_fleets:
+            np.matmul(array, owners, out=terms[:, :, column])
+        if self._storage is not None:
+            stored = self._storage.soc @ self._kwh_per_soc
+            terms[:, :, self._stored] = (self._stored_kwh - stored) * self._stored_price
+            self._stored_kwh = stored
+        if ends:
+            for fleet, owners in self._settling:
+                terms[:, :, self._unserved] += fleet.settle() @ owners
+        rewards = terms @ self._weights
+        if not simulation.snapshot.converged.all():
+            rewards -= self._divergence * ~simulation.snapshot.converged[:, None]
+        if self._share:
+            rewards[:] = rewards.mean(axis=1, keepdims=True)
+        self.rewards = rewards

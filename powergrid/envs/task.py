@@ -1,0 +1,243 @@
+"""The decision problem, batched: seeds and days in, observations, rewards and infos out as arrays.
+
+The one core behind every environment class. It knows no learning library; dicts per agent are made from its arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.envs.agents import Agent, build_agents, ownership
+from powergrid.envs.channels import Channels
+from powergrid.envs.rewards import TERMS, Rewards
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.metrics import Metrics
+from powergrid.scenario import Scenario
+
+FloatArray = npt.NDArray[np.float64]
+
+#: The terms that are money changing hands.
+MONEY_TERMS = ("energy_cost_usd", "generation_cost_usd", "storage_wear_usd", "switching_wear_usd")
+#: What infos hold besides the reward terms: name, unit, meaning. The first group is the agent's own.
+AGENT_METRICS = (
+    ("voltage_violations", "nodes", "nodes of the zone outside the band"),
+    ("zone_v_min_pu", "pu", "lowest voltage of the zone"),
+    ("zone_v_max_pu", "pu", "highest voltage of the zone"),
+    ("zone_overloads", "branches", "branches of the zone above their normal rating"),
+    ("import_kw", "kW", "power imported by the zone at its boundary"),
+    ("delivered_kw", "kW", "power delivered by the agent's devices, into the grid"),
+    ("delivered_kvar", "kvar", "reactive power delivered by the agent's devices, into the grid"),
+    ("projection_kw", "kW", "how far setpoints were moved to be feasible, summed over devices"),
+    ("projection_kvar", "kvar", "the same for reactive power"),
+    ("projected_devices", "devices", "devices whose setpoint was moved"),
+    ("throughput_kwh", "kWh", "energy charged and discharged by the agent's storage"),
+    ("cycles", "cycles", "equivalent full cycles of the agent's storage since reset"),
+)
+NETWORK_METRICS = (
+    ("network_violations", "nodes", "nodes of the network outside the band"),
+    ("network_violation_pu", "pu", "sum of what nodes of the network are outside the band"),
+    ("network_v_min_pu", "pu", "lowest voltage of the network"),
+    ("network_v_max_pu", "pu", "highest voltage of the network"),
+    ("network_overloads", "branches", "branches of the network above their normal rating"),
+    ("network_losses_kw", "kW", "losses of all delivering elements"),
+    ("network_unbalance_pu", "pu", "highest voltage unbalance of a three-phase bus"),
+    ("source_p_kw", "kW", "power imported from the transmission side"),
+    ("operations", "operations", "positions moved by all switchgear, the feeder's own included"),
+    ("price_usd_per_kwh", "USD/kWh", "price of the step"),
+    ("converged", "0 or 1", "whether the power flow converged"),
+)
+
+
+class GridTask:
+    """Play a scenario in n environments.
+
+    Args:
+        scenario: The scenario.
+        n_envs: Number of independent environments, stepped in lockstep.
+
+    Attributes:
+        agents: The agents, in the scenario's order.
+        rewards: Reward of the last step, shape (n_envs, n_agents).
+        terminated: Whether the last step ended the episode by divergence, shape (n_envs,).
+        truncated: Whether the last step was the last of the horizon, shape (n_envs,).
+        info_names: Names of the columns of :meth:`infos`.
+    """
+
+    def __init__(self, scenario: Scenario, n_envs: int = 1) -> None:
+        self.scenario = scenario
+        self.simulation = simulation = scenario.simulate(n_envs)
+        network = simulation.network
+        zones = [spec.zone.find_buses(network) for spec in scenario.agents.values()]
+        _check_zones(scenario, zones)
+        band = scenario.voltage
+        self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs)
+        names = list(scenario.agents)
+        self.channels = Channels(
+            simulation,
+            self.metrics,
+            names,
+            [network.bus_index[spec.pcc.lower()] for spec in scenario.agents.values()],
+            [np.flatnonzero(np.isin(network.loads.bus, zone)) for zone in zones],
+            [max(1, round(hours / simulation.dt_h)) for hours in scenario.profiles.price_ahead_hours],
+        )
+        self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
+        owners = [spec.devices for spec in scenario.agents.values()]
+        self._rewards = Rewards(scenario, simulation, self.metrics, owners)
+        self._owned = ownership(owners, simulation.power_device_names)
+        self._power_fleets = [(f, ownership(owners, f.names)) for f in simulation.fleets if hasattr(f, "p_kw")]
+        self._storage = next(((f, o) for f, o in self._power_fleets if f.kind == "storage"), None)
+        owned_devices = {device for own in owners for device in own}
+        self._all_owned = all(name in owned_devices for name in simulation.device_names)
+        self._requested = np.zeros((2, n_envs, len(simulation.power_device_names)))
+        self.info_names = (*TERMS, *(n for n, _, _ in AGENT_METRICS), *(n for n, _, _ in NETWORK_METRICS))
+        self._info = np.zeros((n_envs, len(names), len(self.info_names)))
+        self._action = np.zeros((n_envs, len(simulation.actions)))
+        self._money_terms = [TERMS.index(term) for term in MONEY_TERMS]
+        self.rewards = self._rewards.rewards
+        self.terminated = np.zeros(n_envs, dtype=bool)
+        self.truncated = np.zeros(n_envs, dtype=bool)
+
+    @property
+    def n_envs(self) -> int:
+        """Number of environments."""
+        return self.simulation.n_envs
+
+    def reset(self, env: int, rng: np.random.Generator, options: Mapping[str, Any] | None = None) -> None:
+        """Start an episode in one environment.
+
+        Args:
+            env: Which environment.
+            rng: Draws the day and everything else that is random in the episode.
+            options: ``day`` picks the day of the profiles.
+
+        Raises:
+            ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
+        """
+        chosen = dict(options or {})
+        day = chosen.pop("day", None)
+        problems = [describe_unknown("option", key, ["day"]) for key in chosen]
+        if day is not None and (isinstance(day, bool) or not isinstance(day, int | np.integer)):
+            problems.append(f"day {day!r} is not a whole number")
+        if problems:
+            raise ScenarioError("options", problems)
+        self.simulation.reset(env, rng, None if day is None else int(day))
+        self.metrics.take(self.simulation.snapshot)
+        self._rewards.start(env)
+        self.channels.start_day(env)
+        self.channels.fill()
+        self.terminated[env] = self.truncated[env] = False
+
+    def action_buffer(self) -> FloatArray:
+        """Give the action matrix to fill, devices of no agent left to themselves, shape (n_envs, n_actions)."""
+        if not self._all_owned:
+            self._action[:] = self.simulation.neutral()
+        return self._action
+
+    def step(self) -> None:
+        """Play the actions in :meth:`action_buffer`.
+
+        Raises:
+            ConvergenceError: the power flow did not converge and the scenario says ``raise``.
+        """
+        simulation = self.simulation
+        simulation.step(self._action)
+        self.metrics.take(simulation.snapshot)
+        np.equal(simulation.step_index, simulation.options.horizon_steps, out=self.truncated)
+        self._rewards.take(ends=bool(self.truncated.any()))
+        self.rewards = self._rewards.rewards
+        if simulation.options.divergence == "terminate":
+            np.logical_not(simulation.snapshot.converged, out=self.terminated)
+        self.channels.fill()
+
+    def observe(self, agent: Agent) -> npt.NDArray[np.float32]:
+        """Give a fresh array of what an agent sees, shape (n_envs, n_observed)."""
+        seen: npt.NDArray[np.float32] = self.channels.scaled[:, agent.observed]
+        return seen
+
+    def infos(self) -> FloatArray:
+        """Give terms and metrics of the last step, shape (n_envs, n_agents, len(info_names)); reused at each call."""
+        info, metrics, simulation = self._info, self.metrics, self.simulation
+        snapshot = simulation.snapshot
+        first = len(TERMS)
+        info[:, :, :first] = self._rewards.terms
+        own = info[:, :, first : first + len(AGENT_METRICS)]
+        own[:, :, 0] = metrics.zone_violation_count
+        own[:, :, 1] = metrics.zone_v_min_pu
+        own[:, :, 2] = metrics.zone_v_max_pu
+        own[:, :, 3] = metrics.zone_overload_count
+        own[:, :, 4] = metrics.zone_kva.real
+        delivered = snapshot.device_kva @ self._owned
+        own[:, :, 5] = delivered.real
+        own[:, :, 6] = delivered.imag
+        self._take_projections(own)
+        if self._storage is not None:
+            fleet, owners = self._storage
+            np.matmul(fleet.terms["throughput_kwh"], owners, out=own[:, :, 10])
+            np.matmul(fleet.cycles, owners, out=own[:, :, 11])
+        network = np.array(
+            (
+                metrics.violation_count,
+                metrics.violation_sum_pu,
+                metrics.v_min_pu,
+                metrics.v_max_pu,
+                metrics.overload_count,
+                snapshot.losses_kw,
+                metrics.unbalance_pu,
+                snapshot.source_kva.real,
+                simulation.operations,
+                simulation.paid_price,
+                snapshot.converged,
+            )
+        )
+        info[:, :, first + len(AGENT_METRICS) :] = network.T[:, None, :]
+        return info
+
+    def _take_projections(self, own: FloatArray) -> None:
+        requested, first = self._requested, 0
+        for fleet, _ in self._power_fleets:
+            last = first + fleet.n
+            requested[0, :, first:last] = fleet.requested_p_kw
+            requested[1, :, first:last] = fleet.requested_q_kvar
+            first = last
+        requested[0] -= self.simulation.p_kw
+        requested[1] -= self.simulation.q_kvar
+        np.abs(requested, out=requested)
+        moved = (requested > 1e-6).any(axis=0)
+        amounts = requested @ self._owned
+        own[:, :, 7] = amounts[0]
+        own[:, :, 8] = amounts[1]
+        own[:, :, 9] = moved @ self._owned
+
+    def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
+        """Give the infos of one environment as agents' dicts: terms, metrics, worst node and day."""
+        worst, day = self.worst_node(env), int(self.simulation.day[env])
+        dicts = {}
+        for agent, row in zip(self.agents, self.infos()[env].tolist(), strict=True):
+            info: dict[str, Any] = dict(zip(self.info_names, row, strict=True))
+            info["worst_node"] = worst
+            info["day"] = day
+            dicts[agent.name] = info
+        return dicts
+
+    def money(self) -> FloatArray:
+        """Give what the last step cost each agent in money, stored energy left out [USD], shape (n_envs, n_agents)."""
+        money: FloatArray = self._rewards.terms[:, :, self._money_terms].sum(axis=2)
+        return money
+
+    def worst_node(self, env: int) -> str:
+        """Name the node farthest outside the band, or nearest to its limit."""
+        return self.simulation.network.nodes[int(self.metrics.worst_node[env])]
+
+    def close(self) -> None:
+        """Give the engines back."""
+        self.simulation.close()
+
+
+def _check_zones(scenario: Scenario, zones: Sequence[Sequence[int]]) -> None:
+    empty = [name for name, zone in zip(scenario.agents, zones, strict=True) if not zone]
+    if empty:
+        raise ScenarioError(scenario.name, [f"agents.{name}: its zone has no bus" for name in empty])

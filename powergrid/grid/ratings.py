@@ -1,0 +1,89 @@
+"""What the feeder's own elements say of their ratings, for devices that are bound to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from powergrid.errors import describe_unknown
+from powergrid.grid.circuit import Circuit
+from powergrid.grid.devices.spec import DeviceSpec
+from powergrid.grid.engine import Engine, Handle
+
+Reader = Callable[[Engine, Handle], float]
+
+
+def _number(class_name: str, key: str) -> Reader:
+    return lambda engine, handle: engine.get_float(handle, class_name, key)
+
+
+#: Key of a spec: how an element of a class answers it.
+_RATINGS: dict[str, dict[str, Reader]] = {
+    "storage": {
+        "e_max_kwh": _number("Storage", "kWhRated"),
+        "p_max_kw": _number("Storage", "kWRated"),
+        "s_max_kva": _number("Storage", "kVA"),
+    },
+    "pvsystem": {"p_max_kw": _number("PVSystem", "Pmpp"), "s_max_kva": _number("PVSystem", "kVA")},
+    "generator": {"p_max_kw": _number("Generator", "kW"), "s_max_kva": _number("Generator", "kVA")},
+    "load": {"p_max_kw": _number("Load", "kW")},
+}
+
+
+def fill_ratings(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str]]:
+    """Complete a bound device's spec with what its element says; keys the user gave stay.
+
+    Returns:
+        The completed spec, and the problems: an element that the feeder lacks.
+    """
+    if not getattr(spec, "element", None):
+        return spec, []
+    class_name, _, element = spec.element.lower().partition(".")
+    if spec.kind in ("capacitor", "regulator", "switch"):
+        return _fill_switchgear(name, spec, class_name, element, circuit)
+    handles = circuit.engine.handles(class_name)
+    if element not in handles:
+        return spec, [f"device {name!r}: {describe_unknown(class_name, element, handles)}"]
+    readers = _RATINGS.get(class_name, {})
+    update = {
+        key: value
+        for key, read in readers.items()
+        if _open(spec, key) and (value := read(circuit.engine, handles[element])) > 0.0
+    }
+    return spec.model_copy(update=update), []
+
+
+def find_switchgear(spec: Any, circuit: Circuit) -> int:
+    """Give the place of a capacitor, regulator or switch in the circuit's own arrays, -1 where it has none."""
+    class_name, _, element = spec.element.lower().partition(".")
+    names = _switchgear_names(class_name, circuit)
+    return names.index(element) if element in names else -1
+
+
+def _switchgear_names(class_name: str, circuit: Circuit) -> tuple[str, ...]:
+    network = circuit.network
+    return {
+        "capacitor": network.capacitors,
+        "transformer": network.regulators,
+        "regcontrol": network.regulator_controls,
+        "line": network.switches,
+    }[class_name]
+
+
+def _fill_switchgear(name: str, spec: Any, class_name: str, element: str, circuit: Circuit) -> tuple[Any, list[str]]:
+    index = find_switchgear(spec, circuit)
+    if index < 0:
+        return spec, [f"device {name!r}: {describe_unknown(class_name, element, _switchgear_names(class_name, circuit))}"]
+    update: dict[str, Any] = {}
+    if spec.kind == "capacitor":
+        update = {"steps": circuit.capacitor_steps[index], "steps_initial": int(circuit.steps_on[index])}
+    elif spec.kind == "regulator":
+        update = {"tap_initial": int(circuit.taps[index])}
+    else:
+        update = {"closed_initial": bool(circuit.closed[index])}
+    return spec.model_copy(update={key: value for key, value in update.items() if _open(spec, key)}), []
+
+
+def _open(spec: DeviceSpec, key: str) -> bool:
+    """Whether a spec has a key and leaves it to the element."""
+    return key in type(spec).model_fields and getattr(spec, key) is None

@@ -1,0 +1,387 @@
+"""n circuits with devices, profiles and a clock: setpoints in, solved snapshots out.
+
+Useful without any learning: it knows no agents, no observations and no rewards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.errors import ConvergenceError, FeederError, ScenarioError, describe_unknown
+from powergrid.grid.circuit import Circuit, Injection, Snapshot
+from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, FlexibleLoadFleet, PowerFleet
+from powergrid.grid.feeder import Feeder
+from powergrid.grid.profiles import Profiles, assign_series, eligible_days
+from powergrid.grid.ratings import fill_ratings, find_switchgear
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+DivergencePolicy = Literal["terminate", "hold", "raise"]
+
+
+@dataclass(frozen=True)
+class SimulationOptions:
+    """Everything about a simulation that is not the feeder, its devices or its profiles.
+
+    Attributes:
+        step_minutes: Length of a step [min].
+        horizon_steps: Steps of an episode.
+        split: Which days are drawn: train, validation, test or all.
+        tariff: Name of the price series.
+        load_scale: Factor on every load's nominal demand.
+        load_classes: Demand class by load name or pattern; see :func:`assign_series`.
+        load_seed: Seed of the draw of demand series for loads without a class.
+        taps: Tap numbers at the start by regulator control, where not the feeder's own.
+        steps_on: Capacitor steps at the start by capacitor, where not the feeder's own.
+        norm_amps: Normal ratings [A] by branch, where not the feeder's own.
+        native_controls: Let the feeder's own regulator and capacitor controls act.
+        divergence: What a power flow that does not converge means.
+        tolerance: Convergence tolerance of the power flow [pu].
+        max_iterations: Limit of power-flow and control iterations.
+    """
+
+    step_minutes: int = 15
+    horizon_steps: int = 96
+    split: str = "train"
+    tariff: str = "time_of_use"
+    load_scale: float = 1.0
+    load_classes: Mapping[str, str] = field(default_factory=dict)
+    load_seed: int = 0
+    taps: Mapping[str, int] = field(default_factory=dict)
+    steps_on: Mapping[str, int] = field(default_factory=dict)
+    norm_amps: Mapping[str, float] = field(default_factory=dict)
+    native_controls: bool = False
+    divergence: DivergencePolicy = "terminate"
+    tolerance: float = 1e-5
+    max_iterations: int = 100
+
+
+class Simulation:
+    """Step n copies of one feeder with its devices through days of profiles.
+
+    Args:
+        feeder: The feeder.
+        devices: Spec of each device by name, in any order; tables are ordered by kind, then as given.
+        profiles: The exogenous series.
+        options: All the rest.
+        n_envs: Number of independent copies.
+
+    Attributes:
+        snapshot: The last solved state.
+        price_usd_per_kwh: Price of the row to come, shape (n_envs,).
+        paid_price: Price of the last step, shape (n_envs,) [USD/kWh].
+        step_index: Steps taken since the last reset, shape (n_envs,).
+        day: Day of the profiles each environment plays, shape (n_envs,).
+        operations: Positions moved by any switchgear in the last step, shape (n_envs,).
+
+    Raises:
+        FeederError: a bus or element is unknown, or the feeder does not solve.
+        ScenarioError: profiles, tariff, split or horizon do not fit each other.
+    """
+
+    def __init__(
+        self,
+        feeder: Feeder,
+        devices: Mapping[str, Any],
+        profiles: Profiles,
+        options: SimulationOptions,
+        n_envs: int = 1,
+    ) -> None:
+        self.feeder, self.options, self.n_envs = feeder, options, n_envs
+        self.dt_h = options.step_minutes / 60.0
+        self.profiles = profiles.resample(options.step_minutes)
+        self.days = eligible_days(self.profiles, options.split, options.horizon_steps)
+        self._price = _pick_tariff(self.profiles, options.tariff)
+        by_kind = {kind: {n: s for n, s in devices.items() if s.kind == kind} for kind in FLEETS}
+        power = [(n, s) for kind, cls in FLEETS.items() if issubclass(cls, PowerFleet) for n, s in by_kind[kind].items()]
+        self._injections = [_place(name, spec) for name, spec in power]
+        self.circuits = [self._compile()]
+        self.network = self.circuits[0].network
+        self._build_fleets(by_kind)
+        self.circuits += [self._compile() for _ in range(n_envs - 1)]
+        self._build_demand()
+        self._allocate()
+
+    # -- building
+
+    def _compile(self) -> Circuit:
+        o = self.options
+        circuit = Circuit(self.feeder, self._injections, tolerance=o.tolerance, max_iterations=o.max_iterations)
+        circuit.set_ratings(o.norm_amps)
+        circuit.start_from(o.taps, o.steps_on)
+        return circuit
+
+    def _build_fleets(self, by_kind: Mapping[str, Mapping[str, Any]]) -> None:
+        circuit, problems, filled = self.circuits[0], [], {}
+        for kind, group in by_kind.items():
+            filled[kind] = {}
+            for name, spec in group.items():
+                filled[kind][name], found = fill_ratings(name, spec, circuit)
+                problems += found
+        if problems:
+            raise FeederError(str(self.feeder.master), problems)
+        self.devices = {name: spec for group in filled.values() for name, spec in group.items()}
+        self.fleets: list[Any] = []
+        self._power: list[tuple[Any, slice, slice]] = []
+        self._gear: list[tuple[Any, slice, IntArray, str]] = []
+        self.actions: tuple[ActionSpec, ...] = ()
+        first = 0
+        for kind, cls in FLEETS.items():
+            if not filled[kind]:
+                continue
+            extra = {}
+            if issubclass(cls, FlexibleLoadFleet):
+                loads = circuit.load_of_device[first : first + len(filled[kind])]
+                extra["q_per_kw"] = self.network.loads.kvar[loads] / np.maximum(self.network.loads.kw[loads], 1e-9)
+            fleet = cls(filled[kind], self.dt_h, self.options.horizon_steps, **extra)
+            fleet.allocate(self.n_envs)
+            columns = slice(len(self.actions), len(self.actions) + len(fleet.actions))
+            self.actions += fleet.actions
+            self.fleets.append(fleet)
+            if isinstance(fleet, PowerFleet):
+                self._power.append((fleet, columns, slice(first, first + fleet.n)))
+                first += fleet.n
+            else:
+                places = np.array([find_switchgear(spec, circuit) for spec in fleet.specs])
+                self._gear.append((fleet, columns, places, kind))
+        self.device_names = tuple(name for fleet in self.fleets for name in fleet.names)
+        self.power_device_names = tuple(injection.name for injection in self._injections)
+
+    def _build_demand(self) -> None:
+        """Tie loads to demand series and find who replaces a load's demand."""
+        o, loads = self.options, self.network.loads
+        self.series = assign_series(loads.names, loads.kw, o.load_classes or None, self.profiles, o.load_seed)
+        load_of_device = self.circuits[0].load_of_device
+        self._bound_devices = np.flatnonzero(load_of_device >= 0)
+        self._bound_loads = load_of_device[self._bound_devices]
+        self._flexible_loads = np.array([], dtype=np.int64)
+        self._p_sun = np.array([])
+        for fleet, _, columns in self._power:
+            if fleet.kind == "flexible_load":
+                self._flexible_loads = load_of_device[columns]
+            elif fleet.kind == "inverter":
+                self._p_sun = np.array([float(spec.p_max_kw) for spec in fleet.specs])
+                if self.profiles.pv_pu is None:
+                    raise ScenarioError(
+                        f"profiles {self.profiles.name!r}",
+                        ["inverters need pv_pu, or irradiance_pu with temperature_c; the series have neither"],
+                    )
+
+    def _allocate(self) -> None:
+        n, rows = self.n_envs, self.options.horizon_steps + 1
+        n_loads, n_power = len(self.network.loads.names), len(self._injections)
+        self.snapshot = Snapshot.allocate(n, self.network, n_power)
+        self.day_load_kw = np.zeros((n, rows, n_loads))
+        self._day_kvar = np.zeros((n, rows, n_loads))
+        self.day_price = np.zeros((n, rows))
+        self.day_pv_pu = np.zeros((n, rows))
+        self.step_index = np.zeros(n, dtype=np.int64)
+        self.day = np.full(n, -1, dtype=np.int64)
+        self.p_kw, self.q_kvar = np.zeros((n, n_power)), np.zeros((n, n_power))
+        self.price_usd_per_kwh = self.paid_price = np.zeros(n)
+        self.operations = np.zeros(n, dtype=np.int64)
+        self.env_index = np.arange(n)
+        self._exogenous = Exogenous(
+            step=self.step_index,
+            sun_kw=np.zeros((n, len(self._p_sun))),
+            demand_kw=np.zeros((n, len(self._flexible_loads))),
+        )
+
+    # -- playing
+
+    def reset(self, env: int, rng: np.random.Generator, day: int | None = None) -> None:
+        """Put one environment at the start of a day and solve it with its devices left to themselves.
+
+        Args:
+            env: Which environment.
+            rng: Draws the day, where it is not given, and whatever is random in devices.
+            day: Day of the profiles, from their first.
+
+        Raises:
+            ScenarioError: the day is not in the profiles, or the power flow does not converge at its start.
+        """
+        self.day[env] = self._pick_day(rng, day)
+        self._fill_day(env)
+        for fleet in self.fleets:
+            fleet.reset(env, rng)
+        self.step_index[env] = 0
+        circuit = self.circuits[env]
+        circuit.reset()
+        self._turn_clock()
+        for fleet, _, columns in self._power:
+            fleet.project(fleet.neutral(self._exogenous), self._exogenous)
+            self.p_kw[env, columns] = fleet.p_kw[env]
+            self.q_kvar[env, columns] = fleet.q_kvar[env]
+        self._write(env, circuit, 0)
+        if not circuit.solve(controls=self.options.native_controls):
+            raise ScenarioError(
+                f"feeder {self.feeder.name!r}",
+                [f"the power flow does not converge at the start of day {self.day[env]} (load_scale "
+                 f"{self.options.load_scale:g}); lower load_scale or raise max_iterations"],
+            )  # fmt: skip
+        circuit.read(self.snapshot, env)
+        self.snapshot.converged[env] = True
+        self.operations[env] = 0
+
+    def weekend(self, day: int) -> bool:
+        """Whether a day of the profiles is a Saturday or a Sunday."""
+        start = int(self.profiles.start.astype("datetime64[D]").astype(np.int64))
+        return (start + day + 3) % 7 >= 5  # 1970-01-01 was a Thursday
+
+    def neutral(self) -> FloatArray:
+        """Give the actions that leave every device to itself, shape (n_envs, n_actions)."""
+        parts = [fleet.neutral(self._exogenous) for fleet in self.fleets]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((self.n_envs, 0))
+
+    def step(self, action: FloatArray) -> None:
+        """Move every environment by one step.
+
+        Args:
+            action: Normalised [-1, 1] or a position's index, in the order of ``actions``, finite,
+                shape (n_envs, n_actions).
+
+        Raises:
+            ConvergenceError: the power flow did not converge and the policy is ``raise``.
+        """
+        exo = self._exogenous
+        for fleet, columns, devices in self._power:
+            fleet.project(action[:, columns], exo)
+            self.p_kw[:, devices] = fleet.p_kw
+            self.q_kvar[:, devices] = fleet.q_kvar
+        for fleet, columns, _, _ in self._gear:
+            fleet.project(action[:, columns], exo)
+        snapshot, controls = self.snapshot, self.options.native_controls
+        for env, circuit in enumerate(self.circuits):
+            self._write(env, circuit, int(self.step_index[env]))
+            self.operations[env] = self._move_switchgear(env, circuit)
+            converged = circuit.solve(controls=controls)
+            snapshot.converged[env] = converged
+            if converged:
+                circuit.read(snapshot, env)
+            elif self.options.divergence == "raise":
+                raise ConvergenceError(self._describe_divergence(env))
+            if controls:
+                self.operations[env] += circuit.own_moves
+        p_kw, q_kvar = snapshot.device_kva.real, snapshot.device_kva.imag
+        for fleet, _, devices in self._power:
+            fleet.advance(p_kw[:, devices], q_kvar[:, devices], exo)
+        for fleet, _, _, _ in self._gear:
+            fleet.advance(exo)
+        self.paid_price = self.price_usd_per_kwh
+        self.step_index += 1
+        np.minimum(self.step_index, self.options.horizon_steps, out=self.step_index)
+        self._turn_clock()
+
+    # -- parts of a step
+
+    def _pick_day(self, rng: np.random.Generator, day: int | None) -> int:
+        if day is None:
+            return int(self.days[rng.integers(len(self.days))])
+        last = self.profiles.n_days - -(-self.options.horizon_steps * self.options.step_minutes // 1440)
+        if not 0 <= int(day) <= last:
+            raise ScenarioError("options", [f"day {day} is outside the profiles; allowed: 0..{last}"])
+        return int(day)
+
+    def _fill_day(self, env: int) -> None:
+        """Lay out demand, sun and price of the day an environment plays; the row after the last repeats it."""
+        first = int(self.day[env]) * self.profiles.rows_per_day
+        rows = np.minimum(np.arange(first, first + self.options.horizon_steps + 1), self.profiles.n_rows - 1)
+        rows[-1] = rows[-2]
+        share = self.profiles.demand_pu[rows][:, self.series]
+        share *= self.options.load_scale
+        loads = self.network.loads
+        np.multiply(share, loads.kw, out=self.day_load_kw[env])
+        np.multiply(share, loads.kvar, out=self._day_kvar[env])
+        self.day_price[env] = self._price[rows]
+        if self.profiles.pv_pu is not None:
+            self.day_pv_pu[env] = self.profiles.pv_pu[rows]
+
+    def _turn_clock(self) -> None:
+        """Take the exogenous row of the current step."""
+        envs, step = self.env_index, self.step_index
+        self.price_usd_per_kwh = self.day_price[envs, step]
+        exo = self._exogenous
+        if self._p_sun.size:
+            np.multiply(self.day_pv_pu[envs, step][:, None], self._p_sun, out=exo.sun_kw)
+        if self._flexible_loads.size:
+            exo.demand_kw[:] = self.day_load_kw[envs, step][:, self._flexible_loads]
+
+    def _write(self, env: int, circuit: Circuit, row: int) -> None:
+        kw, kvar = self.day_load_kw[env, row], self._day_kvar[env, row]
+        if self._bound_loads.size:
+            kw, kvar = kw.copy(), kvar.copy()
+            kw[self._bound_loads] = -self.p_kw[env, self._bound_devices]
+            kvar[self._bound_loads] = -self.q_kvar[env, self._bound_devices]
+        circuit.write_demand(kw, kvar)
+        circuit.write_injections(self.p_kw[env], self.q_kvar[env])
+
+    def _move_switchgear(self, env: int, circuit: Circuit) -> int:
+        moved = 0
+        for fleet, _, places, kind in self._gear:
+            now, write = {
+                "regulator": (circuit.taps, circuit.write_taps),
+                "capacitor": (circuit.steps_on, circuit.write_steps),
+                "switch": (circuit.closed, circuit.write_closed),
+            }[kind]
+            goal = now.copy()
+            goal[places] = fleet.position[env]
+            moved += int(np.abs(goal - now).sum())
+            write(goal)
+        return moved
+
+    def _describe_divergence(self, env: int) -> str:
+        return (
+            f"feeder {self.feeder.name!r}: the power flow did not converge in environment {env}, "
+            f"day {self.day[env]}, step {self.step_index[env]}"
+        )
+
+    # -- state
+
+    def state(self) -> dict[str, Any]:
+        """Copy everything the future depends on, except random generators."""
+        arrays = ("step_index", "day", "day_load_kw", "_day_kvar", "day_price", "day_pv_pu")
+        return {
+            "circuits": [circuit.state() for circuit in self.circuits],
+            "fleets": [fleet.state_dict() for fleet in self.fleets],
+            "arrays": {name: getattr(self, name).copy() for name in arrays},
+            "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put a :meth:`state` of this simulation back."""
+        for name, value in state["arrays"].items():
+            getattr(self, name)[...] = value
+        for fleet, kept in zip(self.fleets, state["fleets"], strict=True):
+            fleet.load_state_dict(kept)
+        for circuit, kept in zip(self.circuits, state["circuits"], strict=True):
+            circuit.restore(kept)
+        for name, value in state["snapshot"].items():
+            getattr(self.snapshot, name)[...] = value
+        self._turn_clock()
+
+    def close(self) -> None:
+        """Give the engines back."""
+        for circuit in self.circuits:
+            circuit.close()
+
+
+def _place(name: str, spec: Any) -> Injection:
+    element = getattr(spec, "element", None)
+    if element:
+        return Injection(name, element=element)
+    return Injection(name, bus=spec.bus, phases=tuple(spec.phases), connection=spec.connection)
+
+
+def _pick_tariff(profiles: Profiles, tariff: str) -> FloatArray:
+    if tariff not in profiles.price_usd_per_kwh:
+        raise ScenarioError(
+            f"profiles {profiles.name!r}", [describe_unknown("tariff", tariff, profiles.price_usd_per_kwh)]
+        )
+    return np.asarray(profiles.price_usd_per_kwh[tariff], dtype=np.float64)
+
