@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ Handle = Any
 
 _AVOID_FULL_RECALC = 2
 _REUSE_SYMBOLIC_FACTORISATION = 2
+_WHOLE_MATRIX = 2
 _TOO_MANY_CONTROL_ITERATIONS = 485
 
 
@@ -91,7 +93,7 @@ class BulkWriter:
 class PowerReader:
     """Read the terminal powers of many elements in a single call, summed per element."""
 
-    __slots__ = ("_batch", "_count", "_dims", "_result", "_starts")
+    __slots__ = ("_batch", "_count", "_dims", "_flat", "_pointer", "_result", "_starts")
 
     def __init__(self, handles: Sequence[Handle]) -> None:
         self._batch = ffi.new("void*[]", list(handles))
@@ -100,12 +102,16 @@ class PowerReader:
         self._dims = ffi.new("int32_t[4]")
         sizes = [int(lib.Alt_CE_Get_NumConductors(h)) * int(lib.Alt_CE_Get_NumTerminals(h)) for h in handles]
         self._starts = np.cumsum([0, *sizes[:-1]])
+        self._pointer: Any = ffi.NULL
+        self._flat: ComplexArray = np.empty(0, dtype=complex)
 
     def read(self) -> ComplexArray:
         """Give the complex power that each element draws from the circuit [kW + j kvar], shape (n,)."""
         lib.Alt_CEBatch_Get_Powers(self._result, self._dims, self._batch, self._count)
-        flat = np.frombuffer(ffi.buffer(self._result[0], self._dims[0] * 8), dtype=np.complex128)
-        return np.add.reduceat(flat, self._starts)
+        if self._result[0] != self._pointer:  # the engine keeps its buffer while the size stays
+            self._pointer = self._result[0]
+            self._flat = np.frombuffer(ffi.buffer(self._pointer, self._dims[0] * 8), dtype=np.complex128)
+        return np.add.reduceat(self._flat, self._starts)
 
     def __del__(self) -> None:
         if lib is not None and self._result[0] != ffi.NULL:
@@ -185,6 +191,15 @@ class Engine:
         lib.ctx_YMatrix_Set_SolverOptions(self._context, _REUSE_SYMBOLIC_FACTORISATION)
         self.check()
 
+    @property
+    def load_multiplier(self) -> float:
+        """The circuit's multiplier of all loads whose status is variable."""
+        return float(lib.ctx_Solution_Get_LoadMult(self._context))
+
+    @load_multiplier.setter
+    def load_multiplier(self, value: float) -> None:
+        lib.ctx_Solution_Set_LoadMult(self._context, value)
+
     # -- names, once after compiling
 
     @staticmethod
@@ -203,7 +218,8 @@ class Engine:
         for position in range(lib.Obj_GetCount(self._context, index)):
             handle = lib.Obj_GetHandleByIdx(self._context, index, position + 1)
             if not enabled or lib.Obj_GetInt32(handle, enabled):
-                found[_text(lib.Obj_GetName(handle)).lower()] = handle
+                name = _text(lib.Obj_GetName(handle)).lower()
+                found[name if name not in found else f"{name}#{position + 1}"] = handle  # AllowDuplicates
         self.check()
         return found
 
@@ -273,6 +289,11 @@ class Engine:
         return flat.reshape(size, size, order="F")
 
     @staticmethod
+    def phases(handle: Handle) -> int:
+        """Give the number of phases of an element."""
+        return int(lib.Alt_CE_Get_NumPhases(handle))
+
+    @staticmethod
     def terminals(handle: Handle) -> tuple[int, int]:
         """Give the number of terminals of an element and of conductors in each."""
         return int(lib.Alt_CE_Get_NumTerminals(handle)), int(lib.Alt_CE_Get_NumConductors(handle))
@@ -297,17 +318,46 @@ class Engine:
         lib.Obj_SetInt32Array(handle, property_index, ffi.cast("int32_t*", ffi.from_buffer(data)), len(data), 0)
 
     def set_open(self, handle: Handle, *, is_open: bool) -> None:
-        """Open or close all conductors of an element's first terminal."""
-        (lib.Alt_CE_Open if is_open else lib.Alt_CE_Close)(handle, 1, 0)
+        """Open the phases of an element's first terminal, or close all phases of all its terminals."""
+        if is_open:
+            lib.Alt_CE_Open(handle, 1, 0)
+        else:
+            for terminal in range(1, self.terminals(handle)[0] + 1):
+                lib.Alt_CE_Close(handle, terminal, 0)
 
-    @staticmethod
-    def is_open(handle: Handle, n_terminals: int) -> bool:
-        """Whether any conductor of any terminal of an element is open."""
-        return any(lib.Alt_CE_IsOpen(handle, terminal + 1, 0) for terminal in range(n_terminals))
+    def open_at(self, handle: Handle, places: Sequence[tuple[int, int]]) -> None:
+        """Open single phases of an element, each given as (terminal, phase) from 1."""
+        for terminal, phase in places:
+            lib.Alt_CE_Open(handle, terminal, phase)
+
+    def open_places(self, handle: Handle) -> tuple[tuple[int, int], ...]:
+        """Give the (terminal, phase) places, from 1, where an element is open."""
+        return tuple(
+            (terminal, phase)
+            for terminal in range(1, self.terminals(handle)[0] + 1)
+            if lib.Alt_CE_IsOpen(handle, terminal, 0)  # whether any is
+            for phase in range(1, self.phases(handle) + 1)
+            if lib.Alt_CE_IsOpen(handle, terminal, phase)
+        )
+
+    def is_open(self, handle: Handle) -> bool:
+        """Whether a terminal of an element is open in all phases."""
+        count = Counter(terminal for terminal, _ in self.open_places(handle))
+        return any(n == self.phases(handle) for n in count.values())
 
     def keep_y(self) -> None:
         """Tell the engine that the last writes left the admittance matrix as it was."""
         lib.ctx_YMatrix_Set_SystemYChanged(self._context, 0)
+
+    def build_y(self) -> None:
+        """Build the admittance matrix now, of what is written so far; voltages stay.
+
+        Twice: where something else changed as well, the engine leaves moved taps to the next time.
+        """
+        for _ in range(2):
+            lib.ctx_Solution_BuildYMatrix(self._context, _WHOLE_MATRIX, 0)
+        self.keep_y()
+        self.check()
 
     # -- solving
 

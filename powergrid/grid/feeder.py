@@ -19,7 +19,7 @@ _COORDINATES = ("buscoords", "latlongcoords")
 #: Verbs that describe a circuit; OpenDSS takes any unambiguous beginning of them. All others are left out.
 _DESCRIBING = (
     *("new", "edit", "more", "m", "~", "set", "batchedit", "enable", "disable", "open", "close", "like"),
-    *("calcvoltagebases", "setkvbase", "makebuslist", "setloadandgenkv", "allocateloads", "distribute", "rephase"),
+    *("calcvoltagebases", "setkvbase", "makebuslist", "setloadandgenkv", "allocateloads", "rephase"),
     *("interpolate", "uuids", "addbusmarker", "clearbusmarkers", *_COORDINATES),
 )
 #: Options of ``set`` that touch files, windows or the session rather than the circuit.

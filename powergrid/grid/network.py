@@ -28,16 +28,18 @@ class Branches:
     Attributes:
         names: ``class.name``, lower case, shape (n_branches,).
         norm_amps: Normal rating [A], 0 where there is none, shape (n_branches,).
+        phases: Number of phases, the first conductors of each terminal, shape (n_branches,).
         row_node: Node of each row, 0 is ground, node i is entry i - 1 of the node tables, shape (n_rows,).
         branch_rows: First row of each branch, shape (n_branches,).
         terminal_rows: First row of each terminal, shape (n_terminals,).
         terminal_branch: Branch of each terminal, shape (n_terminals,).
         terminal_bus: Bus index of each terminal, -1 where it is tied to ground only, shape (n_terminals,).
-        closed: Whether the branch connects its terminals as compiled, shape (n_branches,).
+        closed: Whether the branch connects its terminals as compiled, at least in one phase, shape (n_branches,).
     """
 
     names: tuple[str, ...]
     norm_amps: FloatArray
+    phases: IntArray
     row_node: IntArray
     branch_rows: IntArray
     terminal_rows: IntArray
@@ -77,7 +79,7 @@ class Network:
         buses: Bus names, lower case, in the order of their first node.
         bus_xy: Coordinates, NaN where the feeder gives none, shape (n_buses, 2).
         source_bus: Index of the bus that the first source feeds.
-        regulators: ``transformer`` names with a RegControl, in the order of the controls.
+        regulators: Names of the transformers that a RegControl moves, in the order of the controls; once a winding.
         regulator_controls: Names of those controls.
         capacitors: Capacitor names.
         switches: Names of all lines: each can be opened and closed.

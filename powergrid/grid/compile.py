@@ -1,0 +1,242 @@
+"""From a feeder's commands to a compiled circuit and its description as data.
+
+Runs once a circuit; knows neither devices nor setpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from powergrid.errors import EngineError, FeederError
+from powergrid.grid.engine import Engine, Handle, IntArray
+from powergrid.grid.feeder import Feeder
+from powergrid.grid.network import Branches, Loads, Network
+
+#: Delivering element classes, in the order of the branch table.
+BRANCH_CLASSES = ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor")
+#: Element classes that a scenario can bind a device to.
+BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", "Transformer", "RegControl", "Line")
+SOURCE_CLASSES = ("Vsource", "Isource")
+_TAPPED_CLASSES = ("Transformer", "AutoTrans")
+_RECORDERS = ("EnergyMeter", "Monitor")
+_MAX_LISTED = 8
+
+Handles = Mapping[str, Mapping[str, Handle]]
+
+
+@dataclass(frozen=True)
+class Regulator:
+    """The tapped winding that a regulator control moves.
+
+    Attributes:
+        control: Name of the control.
+        transformer: Name of the transformer.
+        class_name: ``Transformer`` or ``AutoTrans``.
+        handle: The transformer.
+        winding: Number of the tapped winding.
+        neutral_pu: Tap at position 0 [pu].
+        step_pu: Change a position [pu].
+        lowest: Lowest position.
+        highest: Highest position.
+    """
+
+    control: str
+    transformer: str
+    class_name: str
+    handle: Handle
+    winding: int
+    neutral_pu: float
+    step_pu: float
+    lowest: int
+    highest: int
+
+
+def compile_feeder(feeder: Feeder, engine: Engine) -> None:
+    """Build a feeder in an engine, command by command.
+
+    Raises:
+        FeederError: OpenDSS refused a command; with file, line, number and text.
+    """
+    engine.clear()
+    folder = None
+    try:
+        for command in feeder.commands:
+            if command.file.parent != folder:
+                folder = command.file.parent
+                engine.set_folder(folder)
+            try:
+                engine.command(command.text)
+            except EngineError as error:
+                raise FeederError(command.where, [f"{command.text.strip()!r}: {error}"]) from None
+    finally:
+        engine.leave_folder()
+
+
+def settle_options(engine: Engine, *, tolerance: float, max_iterations: int) -> None:
+    """Take out of a compiled circuit what only costs time or stands between a setpoint and the power drawn.
+
+    Meters and monitors are disabled. The circuit's load multiplier becomes part of the loads, so that what is
+    written as demand is what is drawn.
+    """
+    for class_name in _RECORDERS:
+        if engine.handles(class_name):
+            engine.command(f"batchedit {class_name}..* enabled=no")
+    engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
+    _fold_load_multiplier(engine)
+
+
+def _fold_load_multiplier(engine: Engine) -> None:
+    multiplier = engine.load_multiplier
+    loads = [h for h in engine.handles("Load").values() if engine.get_text(h, "Load", "Status").lower() == "variable"]
+    engine.load_multiplier = 1.0
+    if multiplier == 1.0 or not loads:
+        return
+    # Read both before either is written: kW drags kvar along.
+    demand = {name: [multiplier * engine.get_float(h, "Load", name) for h in loads] for name in ("kW", "kvar")}
+    for name, values in demand.items():
+        writer = engine.bulk_writer("Load", name, loads, keep_y=False)
+        writer.values[:] = values
+        writer.write()
+
+
+def read_handles(engine: Engine) -> dict[str, dict[str, Handle]]:
+    """Give the handles of all elements that are read or written: class to lower-case name to handle."""
+    classes = dict.fromkeys((*BINDABLE_CLASSES, *BRANCH_CLASSES, *SOURCE_CLASSES))
+    return {name: engine.handles(name) for name in classes}
+
+
+def read_base_voltages(feeder: Feeder, engine: Engine) -> dict[str, float]:
+    """Give the line-to-neutral base voltage of each bus [kV].
+
+    Raises:
+        FeederError: a bus that is part of the circuit has none.
+    """
+    bus_kv = {entry["Name"].lower(): float(entry.get("kVLN", 0.0)) for entry in engine.to_json()["Bus"]}
+    buses = dict.fromkeys(name.rpartition(".")[0] for name in engine.node_names())
+    if not buses:
+        raise FeederError(
+            str(feeder.master), ["no base voltages: end it with 'Set VoltageBases=[...]', 'CalcVoltageBases'"]
+        )
+    missing = [name for name in buses if bus_kv.get(name, 0.0) <= 0.0]
+    if missing:
+        shown = ", ".join(missing[:_MAX_LISTED]) + (
+            f", ... ({len(missing)} in all)" if len(missing) > _MAX_LISTED else ""
+        )
+        remedy = "is its level in 'Set VoltageBases=[...]', and does 'CalcVoltageBases' come last?"
+        raise FeederError(str(feeder.master), [f"no base voltage at {shown}; {remedy}"])
+    return bus_kv
+
+
+def find_regulators(engine: Engine, handles: Handles) -> list[Regulator]:
+    """Find the windings that the feeder's regulator controls move, each once, in the order of the controls."""
+    found: dict[tuple[str, str, int], Regulator] = {}
+    for control, handle in handles["RegControl"].items():
+        class_name, _, name = engine.get_text(handle, "RegControl", "Transformer").lower().rpartition(".")
+        for tapped in _TAPPED_CLASSES:
+            if name in handles[tapped] and class_name in ("", tapped.lower()):
+                winding = max(0, engine.get_int(handle, "RegControl", "TapWinding"))
+                winding = winding or engine.get_int(handle, "RegControl", "Winding")
+                key = (tapped, name, winding)
+                if key not in found:
+                    found[key] = _read_regulator(engine, control, name, tapped, handles[tapped][name], winding)
+                break
+    return list(found.values())
+
+
+def _read_regulator(
+    engine: Engine, control: str, transformer: str, class_name: str, handle: Handle, winding: int
+) -> Regulator:
+    """Read the tap range of a winding; positions are counted as ``RegControl.TapNum`` does, 0 at mid-range."""
+    engine.set_int(handle, engine.property_index(class_name, "Wdg"), winding)
+    low, high = (engine.get_float(handle, class_name, name) for name in ("MinTap", "MaxTap"))
+    n_taps = max(1, engine.get_int(handle, class_name, "NumTaps"))
+    step, neutral = (high - low) / n_taps, (high + low) / 2.0
+    half = n_taps // 2
+    return Regulator(control, transformer, class_name, handle, winding, neutral, step, -half, half)
+
+
+def describe_network(engine: Engine, handles: Handles, bus_kv: Mapping[str, float]) -> Network:
+    """Read a compiled, solved circuit into a network description."""
+    nodes = engine.node_names()
+    bus_names = [name.rpartition(".")[0] for name in nodes]
+    buses = tuple(dict.fromkeys(bus_names))
+    index = {name: i for i, name in enumerate(buses)}
+    node_bus = np.array([index[name] for name in bus_names])
+    xy = {entry["Name"].lower(): (entry.get("X", np.nan), entry.get("Y", np.nan)) for entry in engine.to_json()["Bus"]}
+    source = next(handle for name in SOURCE_CLASSES for handle in handles[name].values())
+    regulators = find_regulators(engine, handles)
+    return Network(
+        nodes=nodes,
+        node_bus=node_bus,
+        node_phase=np.array([int(name.rpartition(".")[2]) for name in nodes]),
+        v_base=np.array([bus_kv[name] * 1000.0 for name in bus_names]),
+        buses=buses,
+        bus_xy=np.array([xy[name] for name in buses], dtype=float),
+        source_bus=_first_bus(engine.node_ref(source), node_bus),
+        branches=_describe_branches(engine, handles, node_bus),
+        loads=_describe_loads(engine, handles["Load"], node_bus),
+        regulators=tuple(regulator.transformer for regulator in regulators),
+        regulator_controls=tuple(regulator.control for regulator in regulators),
+        capacitors=tuple(handles["Capacitor"]),
+        switches=tuple(handles["Line"]),
+        elements={name: tuple(handles[name]) for name in BINDABLE_CLASSES},
+    )
+
+
+def _first_bus(node_ref: IntArray, node_bus: IntArray) -> int:
+    """Give the bus of the first conductor that is not grounded, -1 where all are."""
+    live = node_ref[node_ref > 0]
+    return int(node_bus[live[0] - 1]) if len(live) else -1
+
+
+def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> Branches:
+    names: list[str] = []
+    amps: list[float] = []
+    phases: list[int] = []
+    closed: list[bool] = []
+    rows: list[IntArray] = []
+    branch_rows: list[int] = []
+    terminal_rows: list[int] = []
+    terminal_branch: list[int] = []
+    terminal_bus: list[int] = []
+    row = 0
+    for class_name in BRANCH_CLASSES:
+        for name, handle in handles[class_name].items():
+            refs = engine.node_ref(handle)
+            n_terminals, n_conductors = engine.terminals(handle)
+            branch_rows.append(row)
+            for first in range(0, n_terminals * n_conductors, n_conductors):
+                terminal_rows.append(row + first)
+                terminal_branch.append(len(names))
+                terminal_bus.append(_first_bus(refs[first : first + n_conductors], node_bus))
+            names.append(f"{class_name}.{name}".lower())
+            amps.append(engine.get_float(handle, class_name, "NormAmps") if class_name != "Capacitor" else 0.0)
+            phases.append(engine.phases(handle))
+            closed.append(not engine.is_open(handle))
+            rows.append(refs)
+            row += len(refs)
+    return Branches(
+        names=tuple(names),
+        norm_amps=np.array(amps, dtype=np.float64),
+        phases=np.array(phases, dtype=np.int64),
+        row_node=np.concatenate([np.empty(0, dtype=np.int64), *rows]),
+        branch_rows=np.array(branch_rows, dtype=np.int64),
+        terminal_rows=np.array(terminal_rows, dtype=np.int64),
+        terminal_branch=np.array(terminal_branch, dtype=np.int64),
+        terminal_bus=np.array(terminal_bus, dtype=np.int64),
+        closed=np.array(closed, dtype=np.bool_),
+    )
+
+
+def _describe_loads(engine: Engine, handles: Mapping[str, Handle], node_bus: IntArray) -> Loads:
+    shapes = [engine.get_text(h, "Load", "Yearly") or engine.get_text(h, "Load", "Daily") for h in handles.values()]
+    return Loads(
+        names=tuple(handles),
+        bus=np.array([_first_bus(engine.node_ref(h), node_bus) for h in handles.values()], dtype=np.int64),
+        kw=np.array([engine.get_float(h, "Load", "kW") for h in handles.values()], dtype=np.float64),
+        kvar=np.array([engine.get_float(h, "Load", "kvar") for h in handles.values()], dtype=np.float64),
+        shapes=tuple(shape.lower() for shape in shapes),
+    )

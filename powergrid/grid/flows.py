@@ -1,0 +1,85 @@
+"""Currents, loadings, losses and terminal powers of all branches from the node voltages, in one product.
+
+Knows admittances, not the engine: a branch whose tap, step or switch moved is handed in again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from powergrid.grid.network import Branches
+
+FloatArray = npt.NDArray[np.float64]
+ComplexArray = npt.NDArray[np.complex128]
+IntArray = npt.NDArray[np.int64]
+
+
+class BranchFlows:
+    """Turn node voltages into what flows in every branch.
+
+    The matrix holds the conjugate admittances in 1/1000 S: from conjugate voltages it gives conjugate currents
+    in kA, so that voltage times current is kVA without another pass over the rows.
+
+    Args:
+        branches: The branch table.
+        yprims: Primitive admittance matrix of each branch [S], in the order of the table.
+        n_nodes: Number of nodes, ground not counted.
+    """
+
+    def __init__(self, branches: Branches, yprims: Sequence[ComplexArray], n_nodes: int) -> None:
+        sizes = np.array([len(block) for block in yprims], dtype=np.int64)
+        ends = np.cumsum(sizes * sizes)
+        self._slices = [slice(int(end - size * size), int(end)) for end, size in zip(ends, sizes, strict=True)]
+        columns = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
+        for first, size, entries in zip(branches.branch_rows.tolist(), sizes.tolist(), self._slices, strict=True):
+            columns[entries] = np.tile(branches.row_node[first : first + size], size)
+        row_starts = np.concatenate([[0], np.cumsum(np.repeat(sizes, sizes))])
+        shape = (len(branches.row_node), n_nodes + 1)
+        self._matrix = csr_array((np.zeros(len(columns), dtype=complex), columns, row_starts), shape=shape)
+        for branch, block in enumerate(yprims):
+            self.refresh(branch, block)
+        self._v_conj = np.empty(n_nodes + 1, dtype=complex)
+        self._power = np.empty(shape[0], dtype=complex)
+        self._row_node = branches.row_node
+        self._terminal_rows = branches.terminal_rows
+        self.set_ratings(branches)
+
+    def set_ratings(self, branches: Branches) -> None:
+        """Take over the table's normal ratings; the phase currents of a branch's first terminal count against it."""
+        rated = np.flatnonzero(branches.norm_amps > 0.0)
+        rows = [np.arange(branches.branch_rows[i], branches.branch_rows[i] + branches.phases[i]) for i in rated]
+        self._rated = rated
+        self._loading_rows = np.concatenate([np.empty(0, dtype=np.int64), *rows])
+        self._loading_starts = np.cumsum([0, *[len(r) for r in rows]])[:-1].astype(np.int64)
+        self._per_rating = 1000.0 / branches.norm_amps[rated]
+        self._current = np.empty(len(self._loading_rows), dtype=complex)
+        self._amps = np.empty(len(self._loading_rows))
+        self._loading = np.empty(len(rated))
+
+    def refresh(self, branch: int, yprim: ComplexArray) -> None:
+        """Take over a branch's changed admittance [S]."""
+        self._matrix.data[self._slices[branch]] = 1e-3 * yprim.conj().ravel()
+
+    def read(self, v: ComplexArray, terminal_kva: ComplexArray, loading_pu: FloatArray) -> None:
+        """Fill in the power into each branch terminal and the loading of each branch.
+
+        Args:
+            v: Node voltages with ground first [V], shape (n_nodes + 1,).
+            terminal_kva: Filled with the complex power into each terminal [kVA], shape (n_terminals,).
+            loading_pu: Filled with current over normal rating where there is one, shape (n_branches,).
+        """
+        if not len(terminal_kva):
+            return
+        np.conjugate(v, out=self._v_conj)
+        current = self._matrix @ self._v_conj
+        power = v.take(self._row_node, None, self._power, "clip")
+        np.multiply(power, current, out=power)
+        np.add.reduceat(power, self._terminal_rows, out=terminal_kva)
+        if len(self._loading):
+            np.absolute(current.take(self._loading_rows, None, self._current, "clip"), out=self._amps)
+            np.maximum.reduceat(self._amps, self._loading_starts, out=self._loading)
+            loading_pu[self._rated] = np.multiply(self._loading, self._per_rating, out=self._loading)

@@ -1,0 +1,54 @@
+"""One solved state of n environments as arrays; plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.grid.network import Network
+
+FloatArray = npt.NDArray[np.float64]
+ComplexArray = npt.NDArray[np.complex128]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Snapshot:
+    """The solved state of n environments; the first axis is the environment.
+
+    Attributes:
+        v_pu: Node voltage magnitudes [pu], shape (n_envs, n_nodes).
+        v: Node voltage phasors with ground first [V], shape (n_envs, n_nodes + 1).
+        loading_pu: Branch current over normal rating, 0 where unrated, shape (n_envs, n_branches).
+        terminal_kva: Complex power into each branch terminal [kVA], shape (n_envs, n_terminals).
+        device_kva: Complex power each device delivered into the grid [kVA], shape (n_envs, n_devices).
+        losses_kw: Losses of all delivering elements [kW], shape (n_envs,).
+        source_kva: Complex power imported from the sources [kVA], shape (n_envs,).
+        converged: Whether the last solve converged, shape (n_envs,).
+    """
+
+    v_pu: FloatArray
+    v: ComplexArray
+    loading_pu: FloatArray
+    terminal_kva: ComplexArray
+    device_kva: ComplexArray
+    losses_kw: FloatArray
+    source_kva: ComplexArray
+    converged: BoolArray
+
+    @classmethod
+    def allocate(cls, n_envs: int, network: Network, n_devices: int) -> Snapshot:
+        """Make a snapshot of zeros of the right shapes."""
+        n_nodes, b = len(network.nodes), network.branches
+        return cls(
+            v_pu=np.zeros((n_envs, n_nodes)),
+            v=np.zeros((n_envs, n_nodes + 1), dtype=complex),
+            loading_pu=np.zeros((n_envs, len(b.names))),
+            terminal_kva=np.zeros((n_envs, len(b.terminal_rows)), dtype=complex),
+            device_kva=np.zeros((n_envs, n_devices), dtype=complex),
+            losses_kw=np.zeros(n_envs),
+            source_kva=np.zeros(n_envs, dtype=complex),
+            converged=np.zeros(n_envs, dtype=bool),
+        )
