@@ -9,25 +9,71 @@ import hashlib
 import importlib.resources
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from powergrid.errors import FeederError, describe_unknown, nearest_names
 
+#: OpenDSS's commands in its own order: an abbreviation means the first that begins with it.
+_VERBS = tuple(
+    """new edit more m ~ select save show solve enable disable plot reset compile set dump open close // redirect help
+    quit ? next panel sample clear about calcvoltagebases setkvbase buildy get init export fileedit voltages currents
+    powers seqvoltages seqcurrents seqpowers losses phaselosses cktlosses allocateloads formedit totals capacity classes
+    userclasses zsc zsc10 zscrefresh ysc puvoltages varvalues varnames buscoords makebuslist makeposseq reduce
+    interpolate alignfile top rotate vdiff summary distribute di_plot comparecases yearlycurves cd visualize closedi
+    doscmd estimate reconductor _initsnap _solvenocontrol _samplecontrols _docontrolactions _showcontrolqueue
+    _solvedirect _solvepflow addbusmarker uuids setloadandgenkv cvrtloadshapes nodediff rephase setbusxy updatestorage
+    obfuscate latlongcoords batchedit pstcalc variable reprocessbuses clearbusmarkers relcalc var cleanup finishtimestep
+    nodelist connect disconnect remove calcincmatrix calcincmatrix_o refine_buslevels calclaplacian exportoverloads
+    exportvviolations zsc012 allpceatbus allpdeatbus totalpowers giscoords clearall comhelp newactor wait solveall abort
+    clone""".split()  # noqa: SIM905
+)
 _INCLUDES = ("redirect", "compile")
 _COORDINATES = ("buscoords", "latlongcoords")
-#: Verbs that describe a circuit; OpenDSS takes any unambiguous beginning of them. All others are left out.
-_DESCRIBING = (
-    *("new", "edit", "more", "m", "~", "set", "batchedit", "enable", "disable", "open", "close", "like"),
-    *("calcvoltagebases", "setkvbase", "makebuslist", "setloadandgenkv", "allocateloads", "rephase"),
-    *("interpolate", "uuids", "addbusmarker", "clearbusmarkers", *_COORDINATES),
+_CLEARING = ("clear", "clearall")
+_EDITING = ("new", "edit", "more", "m", "~", "batchedit")
+#: What describes a circuit. All other commands are left out.
+_DESCRIBING = frozenset(
+    (
+        *(*_EDITING, *_COORDINATES, "select", "set", "enable", "disable", "open", "close", "setbusxy", "var"),
+        *("calcvoltagebases", "setkvbase", "makebuslist", "setloadandgenkv", "allocateloads", "reprocessbuses"),
+    )
 )
-#: Options of ``set`` that touch files, windows or the session rather than the circuit.
-_LEFT_OUT_OPTIONS = frozenset(
-    "datapath editor recorder showexport showreports demandinterval diverbose overloadreport voltexceptionreport "
-    "case casename mode number hour sec stepsize time year controlmode maxiterations maxcontroliterations "
-    "tolerance algorithm random log markcode qtplotoptions colorcycle marktransformers markcapacitors".split()
+#: What turns the circuit into another one: to leave it out would be to solve the wrong feeder.
+_REWRITING = frozenset(("makeposseq", "reduce", "reconductor", "remove"))
+#: OpenDSS's options of ``set`` in its own order, abbreviated like the commands.
+_OPTIONS = tuple(
+    """type element hour sec year frequency stepsize mode random number time class object circuit editor tolerance
+    maxiterations h loadmodel loadmult normvminpu normvmaxpu emergvminpu emergvmaxpu %mean %stddev ldcurve %growth genkw
+    genpf capkvar addtype allowduplicates zonelock ueweight lossweight ueregs lossregs voltagebases algorithm
+    trapezoidal autobuslist controlmode tracecontrol genmult defaultdaily defaultyearly allocationfactors cktmodel
+    pricesignal pricecurve terminal basefrequency harmonics maxcontroliter bus datapath keeplist reduceoption
+    demandinterval %normal diverbose casename markercode nodewidth log recorder overloadreport voltexceptionreport
+    cfactors showexport numallociterations defaultbasefrequency markswitches switchmarkercode daisysize
+    marktransformers transmarkercode transmarkersize loadshapeclass earthmodel querylog markcapacitors markregulators
+    markpvsystems markstorage capmarkercode regmarkercode pvmarkercode storemarkercode capmarkersize regmarkersize
+    pvmarkersize storemarkersize neglectloady markfuses fusemarkercode fusemarkersize markreclosers reclosermarkercode
+    reclosermarkersize registryupdate markrelays relaymarkercode relaymarkersize processtime totaltime steptime
+    sampleenergymeters miniterations dssvisualizationtool keepload zmag seasonrating seasonsignal linetypes
+    eventlogdefault longlinecorrection showreports numcpus numcores numactors activeactor cpu actorprogress parallel
+    concatenatereports numanodes""".split()  # noqa: SIM905
 )
+#: The options that describe a circuit; the others are about solving, files, windows and drawings.
+_DESCRIBING_OPTIONS = frozenset(
+    """type element class object circuit bus terminal loadmodel loadmult genmult normvminpu normvmaxpu emergvminpu
+    emergvmaxpu %normal %growth ldcurve voltagebases allowduplicates autobuslist allocationfactors cfactors
+    numallociterations cktmodel basefrequency defaultbasefrequency earthmodel neglectloady longlinecorrection linetypes
+    seasonrating seasonsignal defaultdaily defaultyearly loadshapeclass zonelock""".split()  # noqa: SIM905
+)
+_VALUE = r"""("[^"]*"|'[^']*'|\([^)]*\)|\[[^\]]*\]|\{[^}]*\}|[^\s,!"'(\[{]*)"""
+#: Properties that write a file as they are read: traces, and shapes and meters that save themselves.
+_WRITING_PROPERTY = re.compile(
+    r"""\bdeb\w*\s*=\s*["'(\[{]?[yt]\w*["')\]}]?|\ba\w*\s*=\s*["'(\[{]?(?:dbl|sng)\w*["')\]}]?|\bact\w*\s*=\s*(?:s|z)\w*""",
+    re.IGNORECASE,
+)
+#: Properties that load a program library.
+_LIBRARY_PROPERTY = re.compile(r"\b(userm\w*|shaftm\w*|dynad\w*)\s*=\s*[^\s]", re.IGNORECASE)
+_ASSIGNMENT = re.compile(r"[^\s=,]+\s*=")
 _ENCODINGS = ("utf-8-sig", "cp1252")
 
 
@@ -41,8 +87,9 @@ class Command:
 
     @property
     def verb(self) -> str:
-        """First word, lower case."""
-        return re.split(r"[\s=]", self.text.lstrip(), maxsplit=1)[0].lower()
+        """The command in full, lower case, or its first word where OpenDSS has none like it."""
+        word = re.split(r"[\s=,]", self.text.lstrip(), maxsplit=1)[0].lower()
+        return _expand(word, _VERBS) or word
 
     @property
     def where(self) -> str:
@@ -90,7 +137,10 @@ def find_feeder(reference: str | Path) -> Path:
     shipped = models_folder() / str(reference) / "Master.dss"
     if re.fullmatch(r"[\w-]+", str(reference)) and shipped.is_file():
         return shipped
-    path = Path(reference).expanduser()
+    try:
+        path = Path(reference).expanduser()
+    except RuntimeError:
+        raise FeederError(str(reference), ["nobody has a home folder of that name"]) from None
     if path.is_file():
         return path.absolute()
     if path.is_dir():
@@ -132,6 +182,7 @@ class _Reader:
         self.hash = hashlib.sha256()
 
     def read(self, file: Path, above: tuple[Path, ...]) -> None:
+        above = (*above, file)
         try:
             raw = file.read_bytes()
         except OSError as error:
@@ -139,18 +190,60 @@ class _Reader:
             return
         self.hash.update(raw)
         for command in _commands(file, _decode(raw)):
-            if _begins(command.verb, _INCLUDES):
-                self._include(command, (*above, file))
-            elif not _describes(command):
-                self.left_out.append(command)
-            elif not _begins(command.verb, _COORDINATES) or self._require(command) is not None:
-                self.commands.append(command)
+            self._take(command, above)
+
+    def _take(self, command: Command, above: tuple[Path, ...]) -> None:
+        """Sort one command: run as written, run in part, left out, or a problem."""
+        verb = command.verb
+        if _ASSIGNMENT.match(command.text):  # Class.name.property=value, or a property of the active element
+            self._take_edit(command)
+        elif verb in _INCLUDES:
+            self._include(command, above)
+        elif verb in _CLEARING:
+            self.left_out += [*self.commands, command]  # what came before is another circuit
+            self.commands.clear()
+        elif verb in _REWRITING:
+            self.problems.append(
+                f"{command.where}: {verb} makes another circuit of this one; run it in OpenDSS and save the result"
+            )
+        elif verb not in _DESCRIBING:
+            self.left_out.append(command)
+        elif verb == "set":
+            self._take_options(command)
+        elif verb in _EDITING:
+            self._take_edit(command)
+        elif verb not in _COORDINATES or self._require(command) is not None:
+            self.commands.append(command)
+
+    def _take_edit(self, command: Command) -> None:
+        """Take an edit of an element without what would write a file, and refuse what would load a program."""
+        library = _LIBRARY_PROPERTY.search(command.text)
+        if library:
+            self.problems.append(f"{command.where}: {library[1]} loads a program library, which is not allowed")
+            return
+        text = command.text
+        for found in _WRITING_PROPERTY.finditer(command.text):
+            text = text.replace(found[0], " ")
+            self.left_out.append(replace(command, text=found[0].strip()))
+        self.commands.append(replace(command, text=text))
+
+    def _take_options(self, command: Command) -> None:
+        """Take the options of a ``set`` that describe the circuit."""
+        options = re.findall(rf"([%\w]+)\s*=\s*{_VALUE}", _uncomment(command.text))
+        for describing, kept in ((True, self.commands), (False, self.left_out)):
+            chosen = [
+                (key, value) for key, value in options if (_expand(key, _OPTIONS) in _DESCRIBING_OPTIONS) is describing
+            ]
+            if len(chosen) == len(options) and (options or not describing):
+                kept.append(command)
+            elif chosen:
+                kept.append(replace(command, text="set " + " ".join(f"{key}={value}" for key, value in chosen)))
 
     def _include(self, command: Command, above: tuple[Path, ...]) -> None:
         target = self._require(command)
         if target is None:
             return
-        if target in above:
+        if target.resolve() in (file.resolve() for file in above):
             self.problems.append(f"{command.where}: {command.text.strip()!r} redirects in a circle")
             return
         self.read(target, above)
@@ -158,9 +251,10 @@ class _Reader:
     def _require(self, command: Command) -> Path | None:
         """Resolve the file that a command names, or note the problem."""
         written = _argument(command.text)
-        target = command.file.parent / written.replace("\\", "/")
-        if target.is_file():
-            return target
+        for folder in (command.file.parent, command.file.resolve().parent):  # the second where a file is a link
+            target = folder / written.replace("\\", "/")
+            if target.is_file():
+                return target
         folder = target.parent
         names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
         same = [n for n in names if n.lower() == target.name.lower()]
@@ -202,17 +296,13 @@ def _argument(text: str) -> str:
     return re.split(r"\s*(?:!|//)|\s", written, maxsplit=1)[0]
 
 
-def _begins(verb: str, full: tuple[str, ...]) -> bool:
-    return any(name == verb or (len(verb) >= 4 and name.startswith(verb)) for name in full)
+def _expand(word: str, words: tuple[str, ...]) -> str:
+    """Give the word that an abbreviation means, as OpenDSS reads it, empty where none."""
+    word = word.lower()
+    if word in words:
+        return word
+    return next((full for full in words if word and full.startswith(word)), "")
 
 
-def _describes(command: Command) -> bool:
-    """Whether a command describes a circuit: a known verb, or a property written as ``Class.name.key=value``."""
-    if command.verb == "set":
-        return not _only_left_out_options(command.text)
-    return _begins(command.verb, _DESCRIBING) or bool(re.match(r"[\w%-]+\.[^\s=]+\s*=", command.text))
-
-
-def _only_left_out_options(text: str) -> bool:
-    options = re.findall(r"([%\w]+)\s*=", text.split("!")[0])
-    return bool(options) and all(option.lower() in _LEFT_OUT_OPTIONS for option in options)
+def _uncomment(text: str) -> str:
+    return re.split(r"!|//", text, maxsplit=1)[0]
