@@ -16,6 +16,7 @@ from powergrid.grid.simulation import Simulation
 from powergrid.scenario import REWARD_WEIGHTS, Scenario
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 TERMS: tuple[str, ...] = tuple(REWARD_WEIGHTS)
 
@@ -73,11 +74,11 @@ class Rewards:
         self.terms[env] = 0.0
         self.rewards[env] = 0.0
 
-    def take(self, *, ends: bool) -> None:
+    def take(self, ends: BoolArray) -> None:
         """Take the terms of the step that was solved.
 
         Args:
-            ends: Whether the horizon ends with it, so that what is still owed counts as unserved.
+            ends: Whether the horizon ends with it, so that what is still owed counts as unserved, shape (n_envs,).
         """
         simulation, metrics, terms = self._simulation, self._metrics, self.terms
         dt_h = simulation.dt_h
@@ -85,15 +86,17 @@ class Rewards:
         terms[:, :, self._violation] = metrics.shared_violation_pu
         terms[:, :, self._overload] = metrics.shared_overload_pu
         terms[:, :, self._losses] = (simulation.snapshot.losses_kw * (dt_h / terms.shape[1]))[:, None]
+        if self._settling:
+            terms[:, :, self._unserved] = 0.0
         for column, array, owners in self._of_fleets:
             np.matmul(array, owners, out=terms[:, :, column])
         if self._storage is not None:
             stored = self._storage.soc @ self._kwh_per_soc
             terms[:, :, self._stored] = (self._stored_kwh - stored) * self._stored_price
             self._stored_kwh = stored
-        if ends:
+        if self._settling and ends.any():
             for fleet, owners in self._settling:
-                terms[:, :, self._unserved] += fleet.settle() @ owners
+                terms[:, :, self._unserved] += (fleet.settle() * ends[:, None]) @ owners
         rewards = terms @ self._weights
         if not simulation.snapshot.converged.all():
             rewards -= self._divergence * ~simulation.snapshot.converged[:, None]

@@ -147,7 +147,7 @@ class GridTask:
         simulation.step(self._action)
         self.metrics.take(simulation.snapshot)
         np.equal(simulation.step_index, simulation.options.horizon_steps, out=self.truncated)
-        self._rewards.take(ends=bool(self.truncated.any()))
+        self._rewards.take(self.truncated)
         self.rewards = self._rewards.rewards
         if simulation.options.divergence == "terminate":
             np.logical_not(simulation.snapshot.converged, out=self.terminated)

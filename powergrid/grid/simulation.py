@@ -138,7 +138,9 @@ class Simulation:
             extra = {}
             if issubclass(cls, FlexibleLoadFleet):
                 loads = circuit.load_of_device[first : first + len(filled[kind])]
-                extra["q_per_kw"] = self.network.loads.kvar[loads] / np.maximum(self.network.loads.kw[loads], 1e-9)
+                rated_kw = self.network.loads.kw[loads]
+                extra["q_per_kw"] = self.network.loads.kvar[loads] / np.maximum(rated_kw, 1e-9)
+                extra["demand_max_kw"] = rated_kw * (self.profiles.demand_pu.max() * self.options.load_scale)
             fleet = cls(filled[kind], self.dt_h, self.options.horizon_steps, **extra)
             fleet.allocate(self.n_envs)
             columns = slice(len(self.actions), len(self.actions) + len(fleet.actions))
@@ -214,11 +216,10 @@ class Simulation:
         circuit = self.circuits[env]
         circuit.reset()
         self._turn_clock()
-        for fleet, _, columns in self._power:
-            fleet.project(fleet.neutral(self._exogenous), self._exogenous)
-            self.p_kw[env, columns] = fleet.p_kw[env]
-            self.q_kvar[env, columns] = fleet.q_kvar[env]
+        self.paid_price[env] = self.price_usd_per_kwh[env]
+        self._leave_devices_alone(env)
         self._write(env, circuit, 0)
+        self._move_switchgear(env, circuit)
         if not circuit.solve(controls=self.options.native_controls):
             raise ScenarioError(
                 f"feeder {self.feeder.name!r}",
@@ -228,6 +229,11 @@ class Simulation:
         circuit.read(self.snapshot, env)
         self.snapshot.converged[env] = True
         self.operations[env] = 0
+        for fleet, _, columns in self._power:
+            fleet.delivered_p_kw[env] = self.snapshot.device_kva[env, columns].real
+            fleet.delivered_q_kvar[env] = self.snapshot.device_kva[env, columns].imag
+            if fleet.kind == "flexible_load":
+                fleet.demand_kw[env] = self._exogenous.demand_kw[env]
 
     def weekend(self, day: int) -> bool:
         """Whether a day of the profiles is a Saturday or a Sunday."""
@@ -301,6 +307,18 @@ class Simulation:
         self.day_price[env] = self._price[rows]
         if self.profiles.pv_pu is not None:
             self.day_pv_pu[env] = self.profiles.pv_pu[rows]
+
+    def _leave_devices_alone(self, env: int) -> None:
+        """Set the neutral power of one environment's devices; fleets project all at once, so put the others back."""
+        for fleet, _, columns in self._power:
+            arrays = [getattr(fleet, name) for name in fleet.memory] if self.n_envs > 1 else []
+            kept = [(array, array.copy()) for array in arrays if array.ndim == 2]  # the larger ones do not change
+            fleet.project(fleet.neutral(self._exogenous), self._exogenous)
+            self.p_kw[env, columns] = fleet.p_kw[env]
+            self.q_kvar[env, columns] = fleet.q_kvar[env]
+            for array, before in kept:
+                before[env] = array[env]
+                array[...] = before
 
     def _turn_clock(self) -> None:
         """Take the exogenous row of the current step."""
