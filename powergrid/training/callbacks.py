@@ -6,7 +6,10 @@ from typing import Any
 
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
+from powergrid.errors import PowerGridError
 from powergrid.training.metrics import EpisodeTotals
+
+MAX_REBUILDS = 5
 
 
 class GridMetricsCallback(RLlibCallback):
@@ -21,6 +24,15 @@ class GridMetricsCallback(RLlibCallback):
     def __init__(self) -> None:
         super().__init__()
         self._open: dict[str, EpisodeTotals] = {}
+        self._made = 0
+
+    def on_environment_created(
+        self, *, env_runner: Any, metrics_logger: Any = None, env: Any, env_context: Any, **kwargs: Any
+    ) -> None:
+        """Give up where environments only fail: RLlib would make them anew for ever within one sample."""
+        self._made += 1
+        if self._made > MAX_REBUILDS:
+            raise PowerGridError(f"the environment failed {self._made - 1} times in a row")
 
     def on_sample_end(
         self, *, env_runner: Any = None, metrics_logger: Any = None, samples: Any, worker: Any = None, **kwargs: Any
@@ -39,6 +51,7 @@ class GridMetricsCallback(RLlibCallback):
             else:
                 still_open[episode.id_] = totals
         self._open = still_open
+        self._made = 0
 
     def on_train_result(
         self, *, algorithm: Any, metrics_logger: Any = None, result: dict[str, Any], **kwargs: Any

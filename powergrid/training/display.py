@@ -62,7 +62,7 @@ def describe_report(report: IterationReport) -> str:
     parts = [f"return {_number(metrics.get('episode_return_mean', math.nan))}"]
     if "validation/episode_return_mean" in metrics:
         parts.append(f"validation {_number(metrics['validation/episode_return_mean'])}")
-    for word, label in (("violations", "violations"), ("cost_usd", "cost USD")):
+    for word, label in (("violations", "violations"), ("cost_usd", "cost USD/agent")):
         name = _first_metric(metrics, word)
         if name:
             parts.append(f"{label} {_number(metrics[name])}")

@@ -222,8 +222,8 @@ class _Training:
         told = self.session.explain()
         if told:
             return told
-        while error is not None and error.__cause__ is not None:
-            error = error.__cause__
+        while error is not None and (error.__cause__ or error.__context__):
+            error = error.__cause__ or error.__context__
         return f"{type(error).__name__}: {error}" if error else "(no traceback was left; --verbose shows all output)"
 
     def _record(self, result: dict[str, Any], took_s: float, *, last: bool) -> dict[str, float]:

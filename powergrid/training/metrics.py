@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 SUMMED_ENDINGS = ("_usd", "_kwh")
-COUNT_WORDS = frozenset({"violations", "operations", "events", "failures", "count"})
+COUNT_WORDS = frozenset({"violations", "overloads", "operations", "events", "failures", "count"})
+RUNNING_WORDS = frozenset({"cycles"})
 
 
-def is_summed(name: str) -> bool:
-    """Tell whether an info is added up over an episode; the others are averaged.
+def over_episode(name: str) -> Literal["sum", "last", "mean"]:
+    """Tell what an info comes to over an episode.
 
-    Money and energy (``..._usd``, ``..._kwh``) and counts (last word violations, operations,
-    events, failures or count) add up. Prices (``..._per_...``) and all else are averaged.
+    Money and energy (``..._usd``, ``..._kwh``) and counts (last word violations, overloads, operations,
+    events, failures or count) add up; what is counted since the reset (cycles) is taken at the last
+    step; prices (``..._per_...``) and all else are averaged over the steps.
     """
-    if "_per_" in name:
-        return False
-    return name.endswith(SUMMED_ENDINGS) or name.rsplit("_", 1)[-1] in COUNT_WORDS
+    last_word = name.rsplit("_", 1)[-1]
+    if last_word in RUNNING_WORDS:
+        return "last"
+    if "_per_" not in name and (name.endswith(SUMMED_ENDINGS) or last_word in COUNT_WORDS):
+        return "sum"
+    return "mean"
 
 
 class EpisodeTotals:
@@ -30,6 +35,7 @@ class EpisodeTotals:
     def __init__(self) -> None:
         self._sums: dict[str, dict[str, float]] = {}
         self._counts: dict[str, dict[str, int]] = {}
+        self._last: dict[str, dict[str, float]] = {}
 
     def add(self, agent: str, infos: Sequence[Mapping[str, Any]]) -> None:
         """Take in an agent's infos of consecutive steps; entries that are no number are left out."""
@@ -42,6 +48,7 @@ class EpisodeTotals:
         for name, total, count in zip(names, totals.tolist(), given.sum(axis=0).tolist(), strict=True):
             sums[name] = sums.get(name, 0.0) + total
             counts[name] = counts.get(name, 0) + count
+        self._last.setdefault(agent, {}).update(zip(names, table[-1].tolist(), strict=True))
 
     def result(self) -> dict[str, float]:
         """Give ``<agent>/<name>`` for every agent, and ``<name>``, the mean of the agents that report it."""
@@ -51,7 +58,8 @@ class EpisodeTotals:
             for name, total in sums.items():
                 count = self._counts[agent][name]
                 if count:
-                    value = total if is_summed(name) else total / count
+                    how = over_episode(name)
+                    value = {"sum": total, "last": self._last[agent][name], "mean": total / count}[how]
                     per_agent[f"{agent}/{name}"] = value
                     over_agents.setdefault(name, []).append(value)
         return {**{name: float(np.mean(values)) for name, values in over_agents.items()}, **per_agent}

@@ -39,16 +39,35 @@ class RaySession:
         """Give the newest traceback of a worker, or the last error Ray reported; empty where there is none."""
         return self._worker_traceback() or (self.held_back[-1] if self.held_back else "")
 
-    def _worker_traceback(self, lines: int = 60) -> str:
+    def _worker_traceback(self) -> str:
         if self.temp_dir is None:
             return ""
         logs = [log for log in self.temp_dir.glob("session_2*/logs/worker-*.err") if log.stat().st_size]
         for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
-            text = log.read_text(errors="replace").splitlines()
-            starts = [i for i, line in enumerate(text) if "Traceback (most recent call last)" in line]
-            if starts:
-                return "\n".join(text[starts[-1] :][:lines])
+            told = root_traceback(log.read_text(errors="replace"))
+            if told:
+                return told
         return ""
+
+
+def root_traceback(text: str, most: int = 60) -> str:
+    """Give the newest chain of tracebacks' first one, the cause; empty where there is none."""
+    lines = text.splitlines()
+    starts = [i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line]
+    if not starts:
+        return ""
+    first = len(starts) - 1
+    while first and any(line.strip() in _CHAINED for line in lines[starts[first - 1] : starts[first]]):
+        first -= 1
+    end = starts[first + 1] if first + 1 < len(starts) else len(lines)
+    shown = [line for line in lines[starts[first] : end] if line.strip() and line.strip() not in _CHAINED]
+    return "\n".join(shown[:most])
+
+
+_CHAINED = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
 
 
 @contextlib.contextmanager

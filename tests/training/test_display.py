@@ -23,7 +23,7 @@ REPORT = IterationReport(
         "validation/episode_return_mean": -11.0,
     },
 )
-LINE = "return -12.35  validation -11  violations 7  cost USD 1,234  2,346 env-steps/s  1:02:05 left"
+LINE = "return -12.35  validation -11  violations 7  cost USD/agent 1,234  2,346 env-steps/s  1:02:05 left"
 
 
 def test_describe_report_says_how_training_stands() -> None:

@@ -4,27 +4,30 @@ import math
 
 import pytest
 
-from powergrid.training.metrics import EpisodeTotals, is_summed
+from powergrid.training.metrics import EpisodeTotals, over_episode
 
 
-@pytest.mark.parametrize("name", ["energy_cost_usd", "import_kwh", "voltage_violations", "operations"])
-def test_is_summed_money_energy_and_counts(name: str) -> None:
-    assert is_summed(name)
-
-
-@pytest.mark.parametrize("name", ["price_usd_per_kwh", "v_min_pu", "losses_kw", "converged", "violations_share"])
-def test_is_summed_levels_and_prices_are_averaged(name: str) -> None:
-    assert not is_summed(name)
+@pytest.mark.parametrize(
+    ("how", "names"),
+    [
+        ("sum", ["energy_cost_usd", "import_kwh", "voltage_violations", "operations"]),
+        ("mean", ["price_usd_per_kwh", "v_min_pu", "losses_kw", "converged", "violations_share"]),
+        ("last", ["cycles"]),
+    ],
+)
+def test_over_episode_follows_the_name(how: str, names: list[str]) -> None:
+    assert {over_episode(name) for name in names} == {how}
 
 
 def test_totals_of_an_episode_in_pieces_equal_the_whole() -> None:
-    steps = [{"cost_usd": 1.0 * i, "v_pu": 1 + i / 10, "text": "x"} for i in range(6)]
+    steps = [{"cost_usd": 1.0 * i, "v_pu": 1 + i / 10, "cycles": i / 2, "text": "x"} for i in range(6)]
     whole, pieces = EpisodeTotals(), EpisodeTotals()
     whole.add("A", steps)
     pieces.add("A", steps[:1])
     pieces.add("A", steps[1:])
     assert pieces.result() == pytest.approx(whole.result())
-    assert whole.result() == pytest.approx({"cost_usd": 15.0, "v_pu": 1.25, "A/cost_usd": 15.0, "A/v_pu": 1.25})
+    by_hand = {"cost_usd": 15.0, "v_pu": 1.25, "cycles": 2.5}
+    assert whole.result() == pytest.approx({**by_hand, **{f"A/{name}": value for name, value in by_hand.items()}})
 
 
 def test_totals_average_over_the_agents_that_report() -> None:

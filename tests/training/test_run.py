@@ -201,3 +201,28 @@ def test_interrupted_run_leaves_a_checkpoint_and_no_process(tmp_path: Path, numb
     assert errors.strip() == "Stopping after this iteration; once more to stop at once."
     assert load_policy(tmp_path / "run").policy_of == {"MG1": "grid_policy", "MG2": "grid_policy"}
     assert (tmp_path / "run" / "checkpoints" / "latest").read_text().strip() == f"iteration_{int(iterations):06d}"
+
+
+def test_train_with_an_environment_that_fails_later_says_why(ray_session: None, tmp_path: Path) -> None:
+    with pytest.raises(PowerGridError, match="the toy grid is broken"):
+        train({"break_at": 5}, {**TINY, "iterations": 9, "validate_every": 0}, env=ToyGridEnv, out_dir=tmp_path)
+    (manifest,) = tmp_path.glob("*/run.json")
+    assert json.loads(manifest.read_text())["sessions"][0]["stopped"].startswith("PowerGridError: training stopped")
+
+
+@pytest.mark.slow
+def test_train_whose_worker_only_fails_stops_with_the_workers_traceback(tmp_path: Path) -> None:
+    code = (
+        "from powergrid.training import train\n"
+        "from tests.training.conftest import TINY\n"
+        "from tests.training.toy import ToyGridEnv\n"
+        "settings = {**TINY, 'iterations': 100, 'validate_every': 0, 'num_env_runners': 1}\n"
+        f"train({{'break_at': 5}}, settings, env=ToyGridEnv, out_dir={str(tmp_path)!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    last = done.stderr.split("no environment steps came in for 3 iterations")[-1]
+    assert "ValueError: the toy grid is broken" in last

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from ray.rllib.algorithms.ppo import PPOConfig
+
+from powergrid.training.settings import settings_table
+
+PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+
+
+def test_settings_table_of_the_page_is_the_one_of_the_code() -> None:
+    start, end = "settings_table() -->\n", "<!-- end of settings -->"
+    assert PAGE.split(start)[1].split(end)[0] == settings_table()
+
+
+def test_messages_quoted_from_rllib_are_what_it_says() -> None:
+    with pytest.raises(TypeError) as refused:
+        PPOConfig().training(sgd_minibatch_size=128)
+    assert f"TypeError: {refused.value}" in PAGE
+    with pytest.raises(ValueError, match="rollouts") as deprecated:
+        PPOConfig().rollouts(num_rollout_workers=4, rollout_fragment_length=200)
+    assert f"ValueError: {deprecated.value}" in PAGE
+
+
+def test_python_blocks_of_the_page_are_python() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) >= 3
+    for block in blocks:
+        compile(block, "docs/training.md", "exec")
