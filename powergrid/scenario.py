@@ -12,7 +12,7 @@ import importlib.resources
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -120,8 +120,8 @@ class ProfilesSpec(_Part):
 class VoltageSpec(_Part):
     """The band that node voltages shall stay in."""
 
-    v_min_pu: float = Field(default=0.95, gt=0.5, lt=1.0, description="Lower limit.")
-    v_max_pu: float = Field(default=1.05, gt=1.0, lt=1.5, description="Upper limit.")
+    v_min_pu: float = Field(default=0.95, gt=0.5, lt=1.0, description="Lower limit [pu].")
+    v_max_pu: float = Field(default=1.05, gt=1.0, lt=1.5, description="Upper limit [pu].")
 
 
 class DivergenceSpec(_Part):
@@ -157,7 +157,7 @@ class Scenario(_Part):
     feeder: str = Field(description="Name of a shipped feeder, or path of a master file.")
     mode: Mode = Field(default="distributed", description="Whether agents see their own zone or the whole network.")
     episode_length: int = Field(default=96, ge=1, description="Steps of an episode.")
-    step_minutes: int = Field(default=15, ge=1, le=1440, description="Length of a step.")
+    step_minutes: int = Field(default=15, ge=1, le=1440, description="Length of a step [min].")
     split: Literal["train", "validation", "test", "all"] = Field(default="train", description="Days to draw from.")
     seed: int | None = Field(default=None, ge=0, description="Seed of the first reset that is given none.")
     share_reward: bool = Field(default=False, description="Whether each agent gets the mean reward of all.")
@@ -170,7 +170,7 @@ class Scenario(_Part):
     norm_amps: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="Normal rating [A] by branch, where the feeder's own is not meant."
     )
-    native_controls: bool = Field(default=False, description="Let the feeder's own regulator and capacitor controls act.")
+    native_controls: bool = Field(default=False, description="Whether the feeder's own controls act.")
     profiles: ProfilesSpec = ProfilesSpec()
     voltage: VoltageSpec = VoltageSpec()
     divergence: DivergenceSpec = DivergenceSpec()
@@ -273,9 +273,11 @@ class Scenario(_Part):
         return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
 
     def digest(self) -> str:
-        """Give a SHA-256 over the scenario and its feeder's files."""
-        text = json.dumps(self.to_dict(), sort_keys=True) + self.read_feeder().digest
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Give a SHA-256 over the scenario, its feeder's files and its profiles, wherever these lie."""
+        data = self.to_dict()
+        data["feeder"] = self.read_feeder().digest
+        data["profiles"]["source"] = self.read_profiles().digest()
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def list_scenarios() -> list[str]:
@@ -306,10 +308,11 @@ def load_scenario(
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
-        problems = _explain(error, data)
+        problems = _explain(error)
         if all(entry["loc"] for entry in error.errors()):  # else the references are among them
-            problems += _find_raw_ownership_problems(data)
-        raise ScenarioError(where, problems) from None
+            problems += [(("agents",), line) for line in _find_raw_ownership_problems(data)]
+        problems.sort(key=lambda problem: _place_in(data, problem[0]))
+        raise ScenarioError(where, [line for _, line in problems]) from None
 
 
 def _read(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[str, Any]]:
@@ -329,15 +332,37 @@ def _read(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[
         entry = importlib.resources.files("powergrid") / "scenarios" / f"{source}.yaml"
         text, where = entry.read_text(encoding="utf-8"), f"{source}.yaml"
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _Loader)  # a safe loader that minds repeated keys
     except yaml.YAMLError as error:
         raise ScenarioError(where, [f"is not YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(data, dict):
         raise ScenarioError(where, [f"holds a {type(data).__name__}, not keys with values"])
-    feeder = data.get("feeder")
-    if isinstance(feeder, str) and path.is_file() and feeder.lower().endswith(".dss"):
-        data["feeder"] = str((path.absolute().parent / feeder))
+    if path.is_file():
+        _resolve_paths(data, path.absolute().parent)
     return where, data
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that comes twice is an error, not the loss of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"key {key.value!r} comes twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
+    """Let paths of a scenario file count from its own folder."""
+    feeder, profiles = data.get("feeder"), data.get("profiles")
+    if isinstance(feeder, str) and feeder.lower().endswith(".dss"):
+        data["feeder"] = str(folder / Path(feeder).expanduser())
+    if isinstance(profiles, dict) and isinstance(profiles.get("source"), str) and profiles["source"] != "builtin":
+        profiles["source"] = str(folder / Path(profiles["source"]).expanduser())
 
 
 def _merge(base: Any, change: Any) -> Any:
@@ -346,28 +371,48 @@ def _merge(base: Any, change: Any) -> Any:
     return change
 
 
-def _explain(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
-    """Turn pydantic's findings into lines that name the key, what came and what is allowed."""
-    lines: list[str] = []
+Location = tuple[int | str, ...]
+
+
+def _explain(error: ValidationError) -> list[tuple[Location, str]]:
+    """Turn pydantic's findings into places and lines that name the key, what came and what is allowed."""
+    found: list[tuple[Location, str]] = []
     for entry in error.errors(include_url=False):
-        location = [str(part) for part in entry["loc"] if part not in SPECS]
-        where, came = ".".join(location), entry.get("input")
+        location, came = entry["loc"], entry.get("input")
+        if location[:1] == ("devices",):  # after the device's name comes its kind
+            location = location[:2] + location[3:]
+        where = ".".join(str(part) for part in location)
+        lines = []
         if entry["type"] == "extra_forbidden":
-            owner = ".".join(location[:-1])
-            known = _allowed_keys(tuple(entry["loc"][:-1]))
+            owner = ".".join(str(part) for part in location[:-1])
+            known = _allowed_keys(entry["loc"][:-1])
             lines.append((f"{owner}: " if owner else "") + describe_unknown("key", location[-1], known))
+        elif location[-1:] == ("[key]",):
+            lines.append(f"{'.'.join(map(str, location[:-2]))}: {describe_unknown('key', came, REWARD_WEIGHTS)}")
         elif entry["type"] == "missing":
             lines.append(f"{where}: is required")
         elif entry["type"] in ("union_tag_invalid", "union_tag_not_found"):
             kind = came.get("kind") if isinstance(came, Mapping) else None
-            lines.append(f"{where}: {describe_unknown('kind', kind, SPECS)}")
+            unknown = describe_unknown("kind", kind, SPECS)
+            lines.append(f"{where}: {unknown if kind is not None else 'kind is required; one of ' + ', '.join(SPECS)}")
         elif entry["type"] == "value_error":
-            for line in str(entry["ctx"]["error"]).splitlines():
-                lines.append(f"{where}: {line}" if where else line)
+            prefix = f"{where}: " if where else ""
+            lines += [prefix + line for line in str(entry["ctx"]["error"]).splitlines()]
         else:
             shown = repr(came) if len(repr(came)) < 60 else f"{repr(came)[:57]}..."
             lines.append(f"{where}: {entry['msg'][0].lower()}{entry['msg'][1:]}, not {shown}")
-    return lines
+        found += [(location, line) for line in lines]
+    return found
+
+
+def _place_in(data: Any, location: Location) -> tuple[int, ...]:
+    """Give where a location stands in the data, so that problems can be listed in reading order."""
+    place: list[int] = []
+    for part in location:
+        keys = list(data) if isinstance(data, Mapping) else list(range(len(data))) if isinstance(data, list) else []
+        place.append(keys.index(part) if part in keys else len(keys))
+        data = data[part] if part in keys else None
+    return tuple(place)
 
 
 def _find_ownership_problems(devices: Iterable[str], agents: Mapping[str, Iterable[str]]) -> list[str]:
@@ -392,16 +437,15 @@ def _find_raw_ownership_problems(data: Mapping[str, Any]) -> list[str]:
     return _find_ownership_problems(devices, {n: d for n, d in owned.items() if isinstance(d, list | tuple)})
 
 
-def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
-    """List the keys that may stand at a place of the scenario."""
+def _allowed_keys(location: Location) -> list[str]:
+    """List the keys that may stand at a place of the scenario, as pydantic names places."""
     model: Any = Scenario
+    if location[:1] == ("devices",):
+        model, location = SPECS.get(str(location[2])) if len(location) > 2 else None, ()
+    elif location[:1] == ("agents",):
+        model, location = AgentSpec, location[2:]
     for part in location:
-        if isinstance(part, str) and part in SPECS:
-            model = SPECS[part]
-        elif model is not None and part in getattr(model, "model_fields", {}):
-            annotation = model.model_fields[part].annotation
-            inner = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
-            model = inner[0] if inner else annotation
+        model = getattr(model, "model_fields", {})[part].annotation if part in model.model_fields else None
     return list(getattr(model, "model_fields", {}))
 
 

@@ -12,12 +12,13 @@ from pettingzoo import ParallelEnv
 from powergrid.envs.agents import write_actions
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.task import GridTask
+from powergrid.errors import ScenarioError
 from powergrid.scenario import Scenario
 
 Observations = dict[str, npt.NDArray[np.float32]]
 
 
-class ParallelGridEnv(ParallelEnv[str, Any, Any]):
+class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
     """Play a scenario through PettingZoo's parallel API; spaces, rewards and infos as in ``NetworkedGridEnv``.
 
     Unlike there, ``terminations`` and ``truncations`` are given per agent, as PettingZoo wants them.
@@ -49,25 +50,34 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):
     def reset(
         self, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Observations, dict[str, dict[str, Any]]]:
-        """Start an episode; ``options={"day": n}`` picks the day, else it is drawn by the seed.
+        """Start an episode.
 
-        Other options are left alone: PettingZoo's own test gives one that means nothing.
+        Args:
+            seed: Starts the stream of days and other draws anew; None goes on with it. The first reset without one
+                takes the scenario's ``seed``.
+            options: ``{"day": n}`` picks the day. ``{"options": ...}`` is let pass: PettingZoo's own test gives it.
+
+        Raises:
+            ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
         """
         if seed is not None or self._rng is None:
             entropy = self.scenario.seed if seed is None else seed
             self._rng = np.random.default_rng(None if entropy is None else [entropy])
-        self.task.reset(0, self._rng, {key: value for key, value in (options or {}).items() if key == "day"})
+        self.task.reset(0, self._rng, {key: value for key, value in (options or {}).items() if key != "options"})
         self.agents = list(self.possible_agents)
         return self._observations(), self._infos()
 
     def step(
         self, actions: Mapping[str, Any]
     ) -> tuple[Observations, dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
-        """Play one step.
+        """Play one step; once the episode is over, all that comes back is empty.
 
         Raises:
             ActionError: an action has a wrong agent, shape, type or value; all of them.
+            ScenarioError: the environment was never reset.
         """
+        if self._rng is None:
+            raise ScenarioError(self.scenario.name, ["call reset() before step()"])
         if not self.agents:
             return {}, {}, {}, {}, {}
         task = self.task
