@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 import yaml
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 import powergrid
 from powergrid.errors import PowerGridError, ScenarioError
@@ -161,9 +163,21 @@ def describe(
     _log_to_console(verbose)
     env = NetworkedGridEnv({"env_name": scenario, **parse_overrides(overrides or [])})
     try:
-        out.print(env.describe(), highlight=False)
+        description = env.describe()
     finally:
         env.close()
+    for field in fields(description):
+        out.print(_as_table(field.name, getattr(description, field.name)))
+
+
+def _as_table(title: str, frame: Any) -> Table:
+    """Show a pandas table: numbers short, nothing cut."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for column in frame.columns:
+        table.add_column(str(column), overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{cell:g}" if isinstance(cell, float) else escape(str(cell)) for cell in row))
+    return table
 
 
 def parse_overrides(items: Sequence[str], option: str = "--set") -> dict[str, Any]:
@@ -213,13 +227,31 @@ def _evaluate(env_config: Mapping[str, Any], policies: Sequence[str], split: str
 
     from powergrid.evaluation import evaluate as evaluate_policies
 
+    players = _load_policies(policies)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("evaluating", total=None)
 
         def advance(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return evaluate_policies(env_config, policies, split=split, days=days, seed=seed, progress=advance)
+        return evaluate_policies(env_config, players, split=split, days=days, seed=seed, progress=advance)
+
+
+def _load_policies(given: Sequence[str]) -> list[Any]:
+    """Load what is the folder of a run or checkpoint; names go on as they are."""
+    from powergrid.evaluation import baseline_names
+
+    players: list[Any] = []
+    for each in given:
+        if each in baseline_names() or not Path(each).expanduser().exists():
+            players.append(each)
+            continue
+        from powergrid.training import load_policy
+
+        label = Path(each).name
+        taken = {player if isinstance(player, str) else player[0] for player in players} | set(baseline_names())
+        players.append((each if label in taken else label, load_policy(each)))
+    return players
 
 
 def _compare_on_test_split(run: Path, days: int) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +83,41 @@ def test_list_names_scenarios_and_feeders(capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr().out
     assert "ieee13_mg" in shown
     assert "ieee13" in shown.split("feeders:")[1]
+
+
+def test_describe_shows_every_action_and_observation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("describe", "ieee13_mg") == 0
+    shown = capsys.readouterr().out
+    for expected in ("ess_1.p_kw", "gen_2.p_kw", "MG1", "observations", "rewards", "voltage_violations"):
+        assert expected in shown
+
+
+def test_describe_of_an_unknown_scenario_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("describe", "ieee13_mgg") == 1
+    assert "ieee13_mg" in capsys.readouterr().err
+
+
+def test_set_of_an_unknown_key_gives_the_scenarios_own_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("describe", "ieee13_mg", "--set", "mod=centralized") == 1
+    assert "did you mean 'mode'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_train_then_resume_on_a_feeder_with_a_quiet_console(tmp_path: Path) -> None:
+    settings = ["train_batch_size=192", "minibatch_size=96", "num_envs_per_env_runner=2", "validation_episodes=1"]
+    options = [item for setting in settings for item in ("--setting", setting)]
+    command = [sys.executable, "-m", "powergrid.cli", "train"]
+    for arguments, told in (
+        (["ieee13_mg", "--iterations", "1", "--out", str(tmp_path), "--name", "run"], "iteration 1/1"),
+        (["--resume", str(tmp_path / "run"), "--iterations", "2"], "iteration 2/2"),
+    ):
+        done = subprocess.run(
+            [*command, *arguments, "--workers", "0", "--test-days", "0", *options],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        lines = done.stdout.splitlines()
+        assert lines[0] == "Starting Ray ..."
+        assert lines[1].startswith(told)
+        assert lines[2].startswith("Finished after")
+        assert len(lines) == 3

@@ -198,6 +198,9 @@ def build_algorithm(config: Any, session: RaySession) -> Any:
 
 def stop_algorithm(algorithm: Any, timeout_s: float = 20.0) -> None:
     """Stop the algorithm; give up waiting where a worker hangs (Ray's own shutdown then kills it)."""
+    if not algorithm.config.num_env_runners:
+        algorithm.stop()  # OpenDSS crashes where an engine is closed by another thread than this
+        return
     stopper = threading.Thread(target=algorithm.stop, daemon=True)
     stopper.start()
     stopper.join(timeout_s)
