@@ -1,0 +1,250 @@
+"""What an evaluation came to: a table to read, rows to work with, files to keep; it plays nothing."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+import powergrid
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from powergrid.scenario import Scenario
+
+CONFIDENCE = 0.95
+#: Columns of the frame that a summary averages over days, per 24 hours.
+PER_DAY = (
+    "cost_usd",
+    "violation_node_hours",
+    "overload_branch_hours",
+    "losses_kwh",
+    "import_kwh",
+    "energy_cost_usd",
+    "generation_cost_usd",
+    "storage_wear_usd",
+    "stored_energy_usd",
+    "switching_wear_usd",
+    "unserved_kwh",
+    "curtailed_kwh",
+    "storage_cycles",
+    "operations",
+    "projection_kwh",
+    "projection_kvarh",
+)
+MEANS = ("violation_share", "converged_share", "import_peak_kw")
+HIGHEST = ("violation_max_pu", "v_max_pu", "loading_max_pu", "unbalance_max_pu")
+_DISTRIBUTIONS = ("numpy", "pandas", "scipy", "opendssdirect.py", "dss-python-backend")
+_HEADINGS = ("policy", "cost, USD/day", "violations, node-h/day", "losses, kWh/day", "reward", "over best baseline")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and how sure it is.
+
+    Attributes:
+        mean: The mean.
+        half: Half the width of the 95 % interval, NaN where there is one value only.
+    """
+
+    mean: float
+    half: float
+
+    def __str__(self) -> str:
+        if not np.isfinite(self.half):
+            return f"{self.mean:.2f}"
+        return f"{self.mean:.2f} ± {self.half:.2f}"
+
+
+def confidence_interval(values: npt.ArrayLike) -> Interval:
+    """Give the mean and the half-width of its two-sided 95 % interval by Student's t.
+
+    Args:
+        values: One value a day, taken as independent draws; days of one week are alike, so the truth is wider.
+
+    Source:
+        mean ± t(0.975, n - 1) · s / √n, s the sample's standard deviation.
+    """
+    from scipy import stats
+
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < 2:
+        return Interval(float(sample.mean()), float("nan"))
+    t = float(stats.t.ppf(0.5 + CONFIDENCE / 2.0, len(sample) - 1))
+    return Interval(float(sample.mean()), t * float(sample.std(ddof=1)) / float(np.sqrt(len(sample))))
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What several policies made of the same days.
+
+    Attributes:
+        frame: One row for each policy and day; see ``docs/evaluation.md`` for the columns.
+        kinds: ``baseline`` or ``policy`` by name, in the order of evaluation.
+        provenance: Scenario and its digest, profiles' digest, versions, split, days, seed.
+    """
+
+    frame: pd.DataFrame
+    kinds: Mapping[str, str]
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        kinds: Mapping[str, str],
+        *,
+        scenario: Scenario,
+        split: str,
+        days: Sequence[int],
+        seed: int,
+    ) -> EvaluationReport:
+        """Make a report from the rows of :func:`play_days`, each with its ``policy``."""
+        import pandas as pd
+
+        provenance = {
+            "scenario": scenario.name,
+            "scenario_digest": scenario.digest(),
+            "profiles_digest": scenario.read_profiles().digest(),
+            "split": split,
+            "days": [int(day) for day in days],
+            "seed": seed,
+            "confidence": CONFIDENCE,
+            "versions": _versions(),
+        }
+        return cls(pd.DataFrame(list(rows)), dict(kinds), provenance)
+
+    @property
+    def best_baseline(self) -> str | None:
+        """The baseline with the highest mean reward, None where none was played."""
+        rewards = {
+            name: float(self._of(name)["reward"].mean()) for name, kind in self.kinds.items() if kind == "baseline"
+        }
+        return max(rewards, key=lambda name: rewards[name]) if rewards else None
+
+    def reward(self, policy: str) -> Interval:
+        """Give a policy's mean reward of an episode, over agents and days, with its interval."""
+        return confidence_interval(self._of(policy)["reward"])
+
+    def difference(self, policy: str, other: str) -> Interval:
+        """Give by how much a policy's reward is higher than another's, paired day by day, with its interval."""
+        mine, theirs = (self._of(name).set_index("day")["reward"] for name in (policy, other))
+        return confidence_interval(mine - theirs.loc[mine.index])
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Give means over days, sums as of 24 hours, the worst of all days, and rewards with intervals, by policy."""
+        best = self.best_baseline
+        return {name: self._summarise(name, best) for name in self.kinds}
+
+    def table(self) -> Table:
+        """Give the table of the command line: one row for each policy."""
+        from rich.table import Table
+
+        n_days = len(self.provenance["days"])
+        table = Table(
+            title=f"{self.provenance['scenario']}: {n_days} days of the {self.provenance['split']} split",
+            caption="± 95 % interval, Student's t over days; differences are paired by day",
+        )
+        table.add_column(_HEADINGS[0], overflow="fold")
+        for heading in _HEADINGS[1:]:
+            table.add_column(heading.replace(", ", "\n"), justify="right", no_wrap=True)
+        for row in self._cells():
+            table.add_row(*row)
+        return table
+
+    def to_markdown(self) -> str:
+        """Give the same table as Markdown."""
+        lines = ["| " + " | ".join(_HEADINGS) + " |", "|---|" + "---:|" * (len(_HEADINGS) - 1)]
+        lines += ["| " + " | ".join(row) + " |" for row in self._cells()]
+        return "\n".join(lines) + "\n"
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write ``evaluation.csv`` (a row for each policy and day) and ``evaluation.json`` (summary, provenance).
+
+        Each file is whole or not there; the folder is made.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        kept = {"provenance": dict(self.provenance), "best_baseline": self.best_baseline, "policies": self.summary()}
+        texts = {
+            "evaluation.csv": self.frame.to_csv(index=False, lineterminator="\n"),
+            "evaluation.json": json.dumps(_plain(kept), indent=1, allow_nan=False) + "\n",
+        }
+        return [_write_atomically(target / name, text) for name, text in texts.items()]
+
+    def _of(self, policy: str) -> pd.DataFrame:
+        return self.frame[self.frame["policy"] == policy]
+
+    def _summarise(self, name: str, best: str | None) -> dict[str, Any]:
+        rows = self._of(name)
+        reward = self.reward(name)
+        to_day = 24.0 / rows["hours"]
+        found: dict[str, Any] = {
+            "kind": self.kinds[name],
+            "days": len(rows),
+            "finished_days": int(rows["finished"].sum()),
+            "reward_mean": reward.mean,
+            "reward_half_interval": reward.half,
+        }
+        if best is not None and name != best:
+            gain = self.difference(name, best)
+            found |= {"reward_over_best_baseline": gain.mean, "reward_over_best_baseline_half_interval": gain.half}
+        found |= {f"{key}_per_day": float((rows[key] * to_day).mean()) for key in PER_DAY}
+        found |= {f"{key}_mean": float(rows[key].mean()) for key in MEANS}
+        found |= {key: float(rows[key].max()) for key in HIGHEST}
+        found["v_min_pu"] = float(rows["v_min_pu"].min())
+        found["worst_node"] = str(rows["worst_node"].to_list()[int(rows["violation_max_pu"].to_numpy().argmax())])
+        return found
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        best, summary = self.best_baseline, self.summary()
+        rows: list[tuple[str, ...]] = []
+        for name, found in summary.items():
+            unfinished = found["days"] - found["finished_days"]
+            gain = "" if best is None else "best baseline" if name == best else f"{self.difference(name, best)}"
+            rows.append((
+                name + (f" ({unfinished} days not finished)" if unfinished else ""),
+                f"{found['cost_usd_per_day']:.0f}",
+                f"{found['violation_node_hours_per_day']:.1f}",
+                f"{found['losses_kwh_per_day']:.0f}",
+                str(self.reward(name)),
+                gain,
+            ))  # fmt: skip
+        return rows
+
+
+def _versions() -> dict[str, str]:
+    found = {"powergrid": powergrid.__version__, "python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Turn what is not a finite number into None, all the way down: JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _write_atomically(file: Path, text: str) -> Path:
+    temporary = file.with_name(f".{file.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+    return file

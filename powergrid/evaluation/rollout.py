@@ -1,0 +1,257 @@
+"""Play the same days with several policies and keep what each day came to; tables are made in ``report``.
+
+Policies come by name (a baseline) or as objects that turn observations into actions; this module loads none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.envs.agents import write_actions
+from powergrid.envs.rewards import TERMS
+from powergrid.envs.task import MONEY_TERMS, GridTask
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.evaluation.baselines import BASELINES, Baseline
+from powergrid.evaluation.report import EvaluationReport
+from powergrid.scenario import Scenario, list_scenarios, load_scenario
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Progress = Callable[[int, int], None]
+
+
+class Policy(Protocol):
+    """What turns observations into actions, agent by agent, as a trained policy does."""
+
+    def act(self, observations: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Any]:
+        """Give each observed agent's action."""
+
+
+def evaluate(
+    env_config: Mapping[str, Any] | Scenario,
+    policies: Sequence[str | tuple[str, Policy]],
+    *,
+    split: str = "test",
+    days: int = 30,
+    seed: int = 0,
+    progress: Progress | None = None,
+    n_envs: int = 4,
+) -> EvaluationReport:
+    """Play the same days with every policy and compare them.
+
+    Args:
+        env_config: As for ``NetworkedGridEnv``: ``env_name`` or ``scenario``, and any scenario field by its key; or a
+            scenario.
+        policies: Names of baselines, or a name with an object that has ``act``.
+        split: Which days: train, validation, test or all.
+        days: How many; they are spread evenly over the split, all of it where it has fewer.
+        seed: Seed of whatever is random in an episode, and of ``random``; with the day it starts each episode's own
+            stream, so every policy meets the same cars.
+        progress: Called with the number of episodes played and to play.
+        n_envs: Episodes played at once; the results do not depend on it.
+
+    Raises:
+        ScenarioError: the settings, a policy's name or the split are wrong.
+        FeederError: the feeder does not compile or solve.
+    """
+    scenario = _read_scenario(env_config, split)
+    players = _find_players(policies)
+    problems = [f"{key} {value} is not at least 1" for key, value in (("days", days), ("n_envs", n_envs)) if value < 1]
+    if problems:
+        raise ScenarioError("evaluate", problems)
+    rows: list[dict[str, Any]] = []
+    tasks: dict[str, GridTask] = {}
+    chosen: IntArray = np.array([], dtype=np.int64)
+    try:
+        for name, policy in players:
+            overrides = BASELINES[name].overrides if policy is None else {}
+            key = repr(sorted(overrides.items()))
+            if key not in tasks:
+                wanted = min(n_envs, days)
+                tasks[key] = GridTask(load_scenario(scenario, overrides) if overrides else scenario, wanted)
+            task = tasks[key]
+            chosen = pick_days(task.simulation.days, days)
+            baseline = _ActingPolicy(policy) if policy is not None else BASELINES[name].make(seed)
+            for start in range(0, len(chosen), task.n_envs):
+                batch = chosen[start : start + task.n_envs]
+                rows += [{"policy": name, **row} for row in play_days(task, baseline, batch, seed)]
+                if progress is not None:
+                    progress(len(rows), len(players) * len(chosen))
+    finally:
+        for task in tasks.values():
+            task.close()
+    kinds = {name: "baseline" if policy is None else "policy" for name, policy in players}
+    return EvaluationReport.from_rows(rows, kinds, scenario=scenario, split=split, days=chosen.tolist(), seed=seed)
+
+
+def pick_days(days: IntArray, count: int) -> IntArray:
+    """Pick days spread evenly over what there is, all of it where there are fewer; the first of one."""
+    if count >= len(days):
+        return days
+    picked: IntArray = days[np.rint((np.arange(count) + 0.5) * len(days) / count - 0.5).astype(np.int64)]
+    return picked
+
+
+def play_days(task: GridTask, player: Baseline, days: Sequence[int] | IntArray, seed: int = 0) -> list[dict[str, Any]]:
+    """Play one episode a day, all at once, and give what each came to.
+
+    Args:
+        task: The task; it must have at least as many environments as there are days.
+        player: What acts.
+        days: Days of the profiles.
+        seed: With the day it starts the stream of what is random in the episode.
+
+    Returns:
+        A row for each day; see ``docs/evaluation.md`` for the columns.
+    """
+    simulation = task.simulation
+    # An environment without a day of its own plays the last one again; its rows are dropped.
+    played = [int(day) for day in days] + [int(days[-1])] * (task.n_envs - len(days))
+    for env, day in enumerate(played):
+        task.reset(env, np.random.default_rng([seed, day]), {"day": day})
+        player.reset(task, env)
+    totals = EpisodeTotals(task)
+    alive = np.ones(task.n_envs, dtype=bool)
+    for _ in range(simulation.options.horizon_steps):
+        action = player.act(task)
+        task.action_buffer()[:] = action
+        task.step()
+        totals.add(alive)
+        alive &= ~task.terminated
+        if not alive[: len(days)].any():
+            break
+    return [totals.row(env) for env in range(len(days))]
+
+
+class EpisodeTotals:
+    """Add up rewards, terms and metrics of the episodes of a batch.
+
+    Args:
+        task: The task that has just been reset.
+    """
+
+    def __init__(self, task: GridTask) -> None:
+        self._task = task
+        n_envs, n_agents = task.n_envs, len(task.agents)
+        self._column = {name: i for i, name in enumerate(task.info_names)}
+        self._storage = next((fleet for fleet in task.simulation.fleets if fleet.kind == "storage"), None)
+        self._sums = np.zeros((n_envs, n_agents, len(task.info_names)))
+        self._reward = np.zeros((n_envs, n_agents))
+        self._steps = np.zeros(n_envs)
+        self._v_low, self._v_high = np.full(n_envs, np.inf), np.full(n_envs, -np.inf)
+        self._worst_pu = np.full(n_envs, -np.inf)
+        self._worst_node = np.zeros(n_envs, dtype=np.int64)
+        self._peak_kw = np.full(n_envs, -np.inf)
+        self._unbalance, self._loading = np.zeros(n_envs), np.zeros(n_envs)
+        self._cycles = np.zeros(n_envs)
+
+    def add(self, alive: npt.NDArray[np.bool_]) -> None:
+        """Add the last step of the environments whose episode goes on, shape (n_envs,)."""
+        task = self._task
+        metrics, simulation = task.metrics, task.simulation
+        limits = metrics.limits
+        self._sums[alive] += task.infos()[alive]
+        self._reward[alive] += task.rewards[alive]
+        self._steps += alive
+        for kept, now in (
+            (self._v_high, metrics.v_max_pu),
+            (self._peak_kw, simulation.snapshot.source_kva.real),
+            (self._unbalance, metrics.unbalance_pu),
+            (self._loading, simulation.snapshot.loading_pu.max(axis=1)),
+        ):
+            np.copyto(kept, np.maximum(kept, now), where=alive)
+        np.copyto(self._v_low, np.minimum(self._v_low, metrics.v_min_pu), where=alive)
+        outside = np.maximum(metrics.v_max_pu - limits[1], limits[0] - metrics.v_min_pu)
+        worse = alive & (outside > self._worst_pu)
+        np.copyto(self._worst_pu, outside, where=worse)
+        np.copyto(self._worst_node, metrics.worst_node, where=worse)
+        if self._storage is not None:
+            np.copyto(self._cycles, self._storage.cycles.mean(axis=1), where=alive)
+
+    def row(self, env: int) -> dict[str, Any]:
+        """Give the totals of one environment's episode, units in the names."""
+        task = self._task
+        simulation, steps = task.simulation, self._steps[env]
+        dt_h, network = simulation.dt_h, simulation.network
+        column, sums = self._column, self._sums[env]
+        of_all = {name: float(sums[:, i].sum()) for name, i in column.items()}  # the agents' own, added up
+        shared = {name: float(sums[0, i]) for name, i in column.items()}  # the same for every agent
+        day = int(simulation.day[env])
+        start = simulation.profiles.start.astype("datetime64[D]") + day
+        violation_steps = shared["network_violations"]
+        return {
+            "day": day,
+            "date": str(start),
+            "hours": steps * dt_h,
+            "finished": bool(steps == simulation.options.horizon_steps and not task.terminated[env]),
+            "reward": float(self._reward[env].mean()),
+            **{f"reward:{agent.name}": float(self._reward[env, i]) for i, agent in enumerate(task.agents)},
+            "cost_usd": sum(of_all[term] for term in MONEY_TERMS),
+            **{term: of_all[term] for term in TERMS},
+            "violation_node_hours": violation_steps * dt_h,
+            "violation_share": violation_steps / (steps * len(network.nodes)),
+            "violation_max_pu": max(float(self._worst_pu[env]), 0.0),
+            "worst_node": network.nodes[int(self._worst_node[env])],
+            "v_min_pu": float(self._v_low[env]),
+            "v_max_pu": float(self._v_high[env]),
+            "overload_branch_hours": shared["network_overloads"] * dt_h,
+            "loading_max_pu": float(self._loading[env]),
+            "import_kwh": shared["source_p_kw"] * dt_h,
+            "import_peak_kw": float(self._peak_kw[env]),
+            "unbalance_max_pu": float(self._unbalance[env]),
+            "storage_cycles": float(self._cycles[env]),
+            "operations": shared["operations"],
+            "converged_share": shared["converged"] / steps,
+            "projection_kwh": of_all["projection_kw"] * dt_h,
+            "projection_kvarh": of_all["projection_kvar"] * dt_h,
+        }
+
+
+class _ActingPolicy:
+    """Let a policy that takes dicts of observations play a batch."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def reset(self, task: GridTask, env: int) -> None:
+        """Nothing to get ready: such a policy remembers nothing."""
+
+    def act(self, task: GridTask) -> FloatArray:
+        """Ask the policy once for each environment."""
+        action = task.action_buffer().copy()
+        seen = {agent.name: task.observe(agent) for agent in task.agents}
+        for env in range(task.n_envs):
+            actions = self._policy.act({name: rows[env] for name, rows in seen.items()})
+            write_actions(task.agents, actions, action[env])
+        return action
+
+
+def _read_scenario(env_config: Mapping[str, Any] | Scenario, split: str) -> Scenario:
+    if isinstance(env_config, Scenario):
+        return load_scenario(env_config, {"split": split})
+    settings = dict(env_config)
+    name, data = settings.pop("env_name", None), settings.pop("scenario", None)
+    if (name is None) == (data is None):
+        names = ", ".join(list_scenarios())
+        raise ScenarioError("env_config", [f"give exactly one of 'env_name' (shipped: {names}) and 'scenario'"])
+    return load_scenario(data if name is None else name, {**settings, "split": split})
+
+
+def _find_players(policies: Sequence[str | tuple[str, Policy]]) -> list[tuple[str, Policy | None]]:
+    """Tell baselines, which come as names, from policies; names must differ."""
+    players: list[tuple[str, Policy | None]] = [(p, None) if isinstance(p, str) else p for p in policies]
+    problems = [
+        describe_unknown("policy", name, BASELINES) for name, p in players if p is None and name not in BASELINES
+    ]
+    names = [name for name, _ in players]
+    problems += [f"policy {name!r} is given {names.count(name)} times" for name in dict.fromkeys(names)
+                 if names.count(name) > 1]  # fmt: skip
+    if not players:
+        problems.append(f"give at least one policy; baselines are {', '.join(BASELINES)}")
+    if problems:
+        raise ScenarioError("policies", problems)
+    return players
