@@ -72,7 +72,8 @@ class Agent:
         if not len(self.continuous):
             return self._write_part(action, out, self.discrete, "")
         if not isinstance(action, Mapping) or set(action) != {"continuous", "discrete"}:
-            return [f"agent {self.name!r}: expected a mapping with keys 'continuous' and 'discrete', not {action!r:.60}"]
+            keys = "'continuous' and 'discrete'"
+            return [f"agent {self.name!r}: action is not a mapping with keys {keys} but {action!r:.60}"]
         return [
             *self._write_part(action["continuous"], out, self.continuous, "continuous: "),
             *self._write_part(action["discrete"], out, self.discrete, "discrete: "),
@@ -130,6 +131,8 @@ def write_actions(agents: Sequence[Agent], actions: Mapping[str, Any], out: Floa
         ActionError: with every problem of every agent.
     """
     problems = []
+    if not isinstance(actions, Mapping):
+        raise ActionError("actions", [f"expected one action for each agent by its name, not {actions!r:.60}"])
     if len(actions) != len(agents) or any(agent.name not in actions for agent in agents):
         names = [agent.name for agent in agents]
         missing = [name for name in names if name not in actions]

@@ -115,7 +115,11 @@ def _observations(task: GridTask) -> list[dict[str, object]]:
 
 def _rewards(task: GridTask) -> list[dict[str, object]]:
     return [
-        {"term": term, "unit": _TERM_MEANING[term][0], "weight": task.scenario.weight_of(term),
-         "meaning": _TERM_MEANING[term][1]}  # fmt: skip
+        {
+            "term": term,
+            "unit": _TERM_MEANING[term][0],
+            "weight": task.scenario.weight_of(term),
+            "meaning": _TERM_MEANING[term][1],
+        }
         for term in TERMS
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,10 @@ if TYPE_CHECKING:
 
     Observations = dict[str, npt.NDArray[np.float32]]
 
+_RllibEnv: Any = MultiAgentEnv  # whose types name every argument more widely than an environment of our own can
 
-class NetworkedGridEnv(MultiAgentEnv):  # type: ignore[misc]
+
+class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
     """Let several agents run devices on one OpenDSS feeder, 96 quarter-hours a day.
 
     Description:
@@ -67,6 +68,7 @@ class NetworkedGridEnv(MultiAgentEnv):  # type: ignore[misc]
         self.scenario = scenario_from_config(self._config)
         self._stream = _stream_of(config)
         self._rng: np.random.Generator | None = None
+        self._playing = False
         self.task = GridTask(self.scenario)
         self.possible_agents = [agent.name for agent in self.task.agents]
         self.agents = list(self.possible_agents)
@@ -98,6 +100,7 @@ class NetworkedGridEnv(MultiAgentEnv):  # type: ignore[misc]
             entropy = self.scenario.seed if seed is None else seed
             self._rng = np.random.default_rng(None if entropy is None else [entropy, *self._stream])
         self.task.reset(0, self._rng, options)
+        self._playing = True
         self.agents = list(self.possible_agents)
         return self._observations(), self._infos()
 
@@ -114,14 +117,16 @@ class NetworkedGridEnv(MultiAgentEnv):  # type: ignore[misc]
 
         Raises:
             ActionError: an action has a wrong agent, shape, type or value; all of them.
+            ScenarioError: the episode is over, or was never started.
         """
         task = self.task
-        if self._rng is None:
-            raise ScenarioError(self.scenario.name, ["call reset() before step()"])
+        if not self._playing:
+            raise ScenarioError(self.scenario.name, ["no episode is being played; call reset() before step()"])
         write_actions(task.agents, actions, task.action_buffer()[0])
         task.step()
         terminated = bool(task.terminated[0])
         truncated = bool(task.truncated[0]) and not terminated
+        self._playing = not (terminated or truncated)
         rewards = dict(zip(self.possible_agents, task.rewards[0].tolist(), strict=True))
         return self._observations(), rewards, {"__all__": terminated}, {"__all__": truncated}, self._infos()
 
@@ -163,7 +168,7 @@ class NetworkedGridEnv(MultiAgentEnv):  # type: ignore[misc]
         return self.task.info_dicts(0)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._config,)
+        return type(self), (self._config,), {"_stream": self._stream}
 
 
 def scenario_from_config(config: Mapping[str, Any]) -> Scenario:
@@ -188,7 +193,6 @@ def _stream_of(config: Any) -> tuple[int, ...]:
     worker = getattr(config, "worker_index", None)
     if worker is None:
         return ()
-    births = getattr(config, "_powergrid_births", None)
-    if births is None:
-        births = config._powergrid_births = itertools.count()
-    return int(worker), next(births)
+    births: int = getattr(config, "_powergrid_births", 0)
+    config._powergrid_births = births + 1
+    return int(worker), births

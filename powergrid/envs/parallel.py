@@ -77,7 +77,7 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
             ScenarioError: the environment was never reset.
         """
         if self._rng is None:
-            raise ScenarioError(self.scenario.name, ["call reset() before step()"])
+            raise ScenarioError(self.scenario.name, ["no episode is being played; call reset() before step()"])
         if not self.agents:
             return {}, {}, {}, {}, {}
         task = self.task

@@ -69,8 +69,7 @@ class Metrics:
         sizes = np.array([len(nodes) for nodes in members], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if n_zones else sizes
         self._per_size = 1.0 / sizes
-        branch_members = [np.flatnonzero(row) for row in branch_in]
-        self._zone_branches = [m if len(m) else np.array([0]) for m in branch_members]
+        self._zone_branches = [np.flatnonzero(row) for row in branch_in]
         self._n_zones = n_zones
         self._three_phase = _three_phase_nodes(network)
         self._to_sequence = np.array([[1, _OPERATOR_A, _OPERATOR_A**2], [1, _OPERATOR_A**2, _OPERATOR_A]]).T / 3.0
@@ -117,7 +116,7 @@ class Metrics:
         self.zone_overload_count = overloaded @ self._branch_in
         self.shared_overload_pu = over @ self._branch_share
         self.zone_loading_pu = np.stack(
-            [snapshot.loading_pu[:, branches].max(axis=1) for branches in self._zone_branches], axis=1
+            [snapshot.loading_pu[:, branches].max(axis=1, initial=0.0) for branches in self._zone_branches], axis=1
         ) if self._n_zones else members  # fmt: skip
         self.zone_kva = snapshot.terminal_kva @ self._boundary
 

@@ -118,7 +118,8 @@ class Simulation:
         return circuit
 
     def _build_fleets(self, by_kind: Mapping[str, Mapping[str, Any]]) -> None:
-        circuit, problems, filled = self.circuits[0], [], {}
+        circuit, problems = self.circuits[0], list[str]()
+        filled: dict[str, dict[str, Any]] = {}
         for kind, group in by_kind.items():
             filled[kind] = {}
             for name, spec in group.items():
