@@ -44,7 +44,7 @@ PER_DAY = (
 MEANS = ("violation_share", "converged_share", "import_peak_kw")
 HIGHEST = ("violation_max_pu", "v_max_pu", "loading_max_pu", "unbalance_max_pu")
 _DISTRIBUTIONS = ("numpy", "pandas", "scipy", "opendssdirect.py", "dss-python-backend")
-_HEADINGS = ("policy", "cost, USD/day", "violations, node-h/day", "losses, kWh/day", "reward", "over best baseline")
+_HEADINGS = ("policy", "cost, USD/day", "violations, node-h/day", "losses, kWh/day", "reward", "over best, baseline")
 
 
 @dataclass(frozen=True)
@@ -147,14 +147,16 @@ class EvaluationReport:
 
     def table(self) -> Table:
         """Give the table of the command line: one row for each policy."""
+        from rich.box import SIMPLE
         from rich.table import Table
 
         n_days = len(self.provenance["days"])
         table = Table(
             title=f"{self.provenance['scenario']}: {n_days} days of the {self.provenance['split']} split",
+            box=SIMPLE,
             caption="± 95 % interval, Student's t over days; differences are paired by day",
         )
-        table.add_column(_HEADINGS[0], overflow="fold")
+        table.add_column(_HEADINGS[0], overflow="fold", min_width=10)
         for heading in _HEADINGS[1:]:
             table.add_column(heading.replace(", ", "\n"), justify="right", no_wrap=True)
         for row in self._cells():
@@ -163,7 +165,10 @@ class EvaluationReport:
 
     def to_markdown(self) -> str:
         """Give the same table as Markdown."""
-        lines = ["| " + " | ".join(_HEADINGS) + " |", "|---|" + "---:|" * (len(_HEADINGS) - 1)]
+        lines = [
+            "| " + " | ".join(_HEADINGS).replace("best, ", "best ") + " |",
+            "|---|" + "---:|" * (len(_HEADINGS) - 1),
+        ]
         lines += ["| " + " | ".join(row) + " |" for row in self._cells()]
         return "\n".join(lines) + "\n"
 
@@ -210,7 +215,7 @@ class EvaluationReport:
         rows: list[tuple[str, ...]] = []
         for name, found in summary.items():
             unfinished = found["days"] - found["finished_days"]
-            gain = "" if best is None else "best baseline" if name == best else f"{self.difference(name, best)}"
+            gain = "" if best is None else "best" if name == best else f"{self.difference(name, best)}"
             rows.append((
                 name + (f" ({unfinished} days not finished)" if unfinished else ""),
                 f"{found['cost_usd_per_day']:.0f}",
