@@ -148,7 +148,6 @@ class Circuit:
             name: (engine.property_index(name, "Wdg"), engine.property_index(name, "Tap"))
             for name in ("Transformer", "AutoTrans")
         }
-        self._states_property = engine.property_index("Capacitor", "States")
         self._regulators = find_regulators(engine, self._handles)
         self._regulator_branches = [branch_index[f"{r.class_name}.{r.transformer}".lower()] for r in self._regulators]
         self.tap_min = np.array([r.lowest for r in self._regulators], dtype=np.int64)
@@ -238,7 +237,7 @@ class Circuit:
                 handle, branch, states = self._capacitors[i]
                 if steps_on[i] != self._steps_compiled[i]:  # else the steps that are on as compiled
                     states = np.arange(len(states)) < steps_on[i]
-                self.engine.set_ints(handle, self._states_property, states.astype(int).tolist())
+                self.engine.set_capacitor_states(self.network.capacitors[i], states.astype(int).tolist())
                 self._moved(branch, handle)
                 self.steps_on[i] = steps_on[i]
 

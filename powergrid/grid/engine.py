@@ -312,10 +312,12 @@ class Engine:
         """Write a whole number of one element."""
         lib.Obj_SetInt32(handle, property_index, value, 0)
 
-    def set_ints(self, handle: Handle, property_index: int, values: Sequence[int]) -> None:
-        """Write an array of whole numbers of one element."""
-        data = np.asarray(values, dtype=np.int32)
-        lib.Obj_SetInt32Array(handle, property_index, ffi.cast("int32_t*", ffi.from_buffer(data)), len(data), 0)
+    def set_capacitor_states(self, name: str, states: Sequence[int]) -> None:
+        """Switch the steps of a capacitor, 1 is on; ``Obj_SetInt32Array`` leaves them as they are, silently."""
+        data = np.asarray(states, dtype=np.int32)
+        lib.ctx_Capacitors_Set_Name(self._context, name.encode("utf-8"))
+        self.check()
+        lib.ctx_Capacitors_Set_States(self._context, ffi.cast("int32_t*", ffi.from_buffer(data)), len(data))
 
     def set_open(self, handle: Handle, *, is_open: bool) -> None:
         """Open the phases of an element's first terminal, or close all phases of all its terminals."""

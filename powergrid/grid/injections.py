@@ -22,12 +22,13 @@ INJECTION_PROPERTIES = {
     "Load": ("kW", "kvar"),
 }
 _CONNECTIONS = ("wye", "delta")
+_FLAT = "powergrid_flat"
 #: What stands between a setpoint and the power delivered and belongs to the device's own physics: cut-in and
-#: idling thresholds, curves, voltage control, circuit-wide multipliers. Ratings are kept.
+#: idling thresholds, curves, voltage limits and control, circuit-wide multipliers. Ratings are kept.
 _OBEY = {
-    "Generator": "model=1 status=fixed dispmode=default maxkvar=1e9 minkvar=-1e9",
-    "Storage": "%stored=50 %reserve=0 %idlingkw=0 %cutin=0 %cutout=0 dispmode=default state=idling",
-    "PVSystem": '%cutin=0 %cutout=0 %pmpp=100 varfollowinverter=no effcurve="" p-tcurve=""',
+    "Generator": "model=1 vminpu=0.2 vmaxpu=2 status=fixed dispmode=default maxkvar=1e9 minkvar=-1e9",
+    "Storage": "vminpu=0.2 vmaxpu=2 %stored=50 %reserve=0 %idlingkw=0 %cutin=0 %cutout=0 dispmode=default state=idling",
+    "PVSystem": f"vminpu=0.2 vmaxpu=2 %cutin=0 %cutout=0 %pmpp=100 varfollowinverter=no effcurve={_FLAT} p-tcurve={_FLAT}",
     "Load": "status=fixed",
 }
 
@@ -72,6 +73,8 @@ def place_injections(
     problems = list(_find_problems(engine, injections, handles, bus_kv))
     if problems:
         raise FeederError(str(feeder.master), problems)
+    if any(_split(injection.element)[0] == "PVSystem" for injection in injections):
+        engine.command(f"new XYCurve.{_FLAT} npts=2 xarray=(0 1) yarray=(1 1)")
     placed: list[tuple[str, str]] = []
     for number, injection in enumerate(injections):
         if injection.element:
