@@ -99,7 +99,9 @@ class Simulation:
         self.days = eligible_days(self.profiles, options.split, options.horizon_steps)
         self._price = _pick_tariff(self.profiles, options.tariff)
         by_kind = {kind: {n: s for n, s in devices.items() if s.kind == kind} for kind in FLEETS}
-        power = [(n, s) for kind, cls in FLEETS.items() if issubclass(cls, PowerFleet) for n, s in by_kind[kind].items()]
+        power = [
+            (n, s) for kind, cls in FLEETS.items() if issubclass(cls, PowerFleet) for n, s in by_kind[kind].items()
+        ]
         self._injections = [_place(name, spec) for name, spec in power]
         self.circuits = [self._compile()]
         self.network = self.circuits[0].network
@@ -222,11 +224,11 @@ class Simulation:
         self._write(env, circuit, 0)
         self._move_switchgear(env, circuit)
         if not circuit.solve(controls=self.options.native_controls):
-            raise ScenarioError(
-                f"feeder {self.feeder.name!r}",
-                [f"the power flow does not converge at the start of day {self.day[env]} (load_scale "
-                 f"{self.options.load_scale:g}); lower load_scale or raise max_iterations"],
-            )  # fmt: skip
+            problem = (
+                f"the power flow does not converge at the start of day {self.day[env]} (load_scale "
+                f"{self.options.load_scale:g}); lower load_scale or raise max_iterations"
+            )
+            raise ScenarioError(f"feeder {self.feeder.name!r}", [problem])
         circuit.read(self.snapshot, env)
         self.snapshot.converged[env] = True
         self.operations[env] = 0
@@ -403,4 +405,3 @@ def _pick_tariff(profiles: Profiles, tariff: str) -> FloatArray:
             f"profiles {profiles.name!r}", [describe_unknown("tariff", tariff, profiles.price_usd_per_kwh)]
         )
     return np.asarray(profiles.price_usd_per_kwh[tariff], dtype=np.float64)
-
