@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.errors import FeederError, describe_unknown
+from powergrid.errors import EngineError, FeederError, describe_unknown
 from powergrid.grid.compile import (
     BRANCH_CLASSES,
     SOURCE_CLASSES,
@@ -89,11 +89,12 @@ class Circuit:
 
     def _solve_start(self) -> None:
         """Solve the feeder as it stands, its own controls free: the start of every episode."""
-        for _ in range(3):
-            if self.engine.solve(controls=True):
+        try:
+            if any(self.engine.solve(controls=True) for _ in range(3)) or self.engine.solve():
                 return
-        if not self.engine.solve():
-            raise FeederError(str(self.feeder.master), ["the power flow does not converge at nominal demand"])
+        except EngineError as error:
+            raise FeederError(str(self.feeder.master), [f"does not solve: {error}"]) from None
+        raise FeederError(str(self.feeder.master), ["the power flow does not converge at nominal demand"])
 
     def _bind_flows(self) -> None:
         branches, n_nodes = self.network.branches, len(self.network.nodes)
@@ -381,9 +382,12 @@ class Circuit:
     # -- state
 
     def state(self) -> State:
-        """Give what the next solve depends on besides the setpoints."""
+        """Give what the next solve and read depend on besides the setpoints."""
+        if self._sound:
+            self._drawn = self._powers.read()
         return {
             "v": self._v.copy(),
+            "drawn": self._drawn.copy(),
             "taps": self.taps.copy(),
             "tap_pu": self._tap_pu.copy(),
             "steps_on": self.steps_on.copy(),
@@ -399,6 +403,7 @@ class Circuit:
         self.write_closed(state["closed"])
         self._v[:] = state["v"]
         self._v_good[:] = state["v"]
+        self._drawn, self._sound = state["drawn"].copy(), False  # the engine's powers are those of its last solve
         self._take_voltages()
         if self._y_stale:
             self._build_y()

@@ -1,0 +1,242 @@
+"""Engine contexts: sandboxed, independent of each other, reproducible, and gone when closed."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from powergrid.errors import EngineError, FeederError
+from powergrid.grid.circuit import Circuit, Snapshot
+from powergrid.grid.compile import compile_feeder
+from powergrid.grid.engine import Engine, engine_version
+from powergrid.grid.feeder import Command, Feeder, read_feeder
+
+WORDY_MASTER = """Clear
+New Circuit.tiny basekv=12.47 R1=0.01 X1=0.1
+New Line.l1 bus1=sourcebus bus2=b length=1 units=km R1=0.3 X1=0.4
+Redirect "größe 1.dss"
+New LoadShape.s npts=2 interval=1 mult=(file=shape.csv) action=dblsave
+New Generator.g bus1=b kV=12.47 kW=10 debugtrace=yes
+New Storage.s bus1=b kV=12.47 debugtrace=yes
+New EnergyMeter.m element=Line.l1
+New Monitor.m element=Line.l1
+Set Datapath=made_here
+Set VoltageBases=[12.47] editor=/bin/false DemandInterval=yes
+CalcVoltageBases
+Set mode=daily number=24
+Solve
+Distribute kW=100
+Show Voltages LN
+Plot Profile
+Export Voltages
+Save Circuit dir=saved
+Dump
+doscmd touch ran
+Set Recorder=yes Log=yes
+"""
+
+
+def hash_tree(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def write_wordy_feeder(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "größe 1.dss").write_text("New Load.a bus1=b kV=12.47 kW=200 kvar=100", encoding="utf-8")
+    (folder / "shape.csv").write_text("0.5\n1.0\n")
+    (folder / "Master.dss").write_text(WORDY_MASTER, encoding="utf-8")
+    return folder / "Master.dss"
+
+
+def trajectory(circuit: Circuit, seed: int, n_steps: int = 20) -> np.ndarray[tuple[int, int], np.dtype[np.complex128]]:
+    """Solve random demand and switchgear from the start on; every voltage of every step."""
+    rng, loads = np.random.default_rng(seed), circuit.network.loads
+    snapshot = Snapshot.allocate(1, circuit.network, len(circuit.injections))
+    circuit.reset()
+    seen = []
+    for _ in range(n_steps):
+        circuit.write_demand(loads.kw * rng.uniform(0.3, 1.2, len(loads.kw)), loads.kvar)
+        circuit.write_taps(rng.integers(-8, 9, len(circuit.taps)))
+        assert circuit.solve()
+        circuit.read(snapshot, 0)
+        seen.append(snapshot.v[0].copy())
+    return np.array(seen)
+
+
+def solve_in_child(circuit: Circuit) -> bytes:
+    return trajectory(circuit, seed=3).tobytes()
+
+
+# -- the sandbox
+
+
+def test_compile_of_a_wordy_feeder_writes_nothing_and_stays_in_its_folder(tmp_path: Path) -> None:
+    master = write_wordy_feeder(tmp_path / "my grid ä")
+    here, before = Path.cwd(), hash_tree(tmp_path)
+    here_before = sorted(here.iterdir())
+    circuit = Circuit(read_feeder(master))
+    assert circuit.solve()
+    circuit.close()
+    assert Path.cwd() == here
+    assert sorted(here.iterdir()) == here_before
+    assert hash_tree(tmp_path) == before
+
+
+def test_compile_from_a_read_only_folder_solves(tmp_path: Path) -> None:
+    master = write_wordy_feeder(tmp_path / "grid")
+    for path in (*master.parent.iterdir(), master.parent):
+        path.chmod(path.stat().st_mode & ~0o222)
+    try:
+        circuit = Circuit(read_feeder(master))
+        assert circuit.network.loads.kw[0] == 200.0
+        assert circuit.solve()
+    finally:
+        master.parent.chmod(0o755)
+
+
+def test_engine_refuses_shell_commands(tmp_path: Path) -> None:
+    engine = Engine()
+    engine.set_folder(tmp_path)
+    with pytest.raises(EngineError, match="DOScmd"):
+        engine.command("doscmd touch ran")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_error_in_the_middle_names_file_line_and_number(tmp_path: Path) -> None:
+    (tmp_path / "Loads.dss").write_text("! ok\nNew Load.a bus1=b kV=12.47\nNew Load.b bus1=b colour=red\n")
+    master = tmp_path / "m.dss"
+    master.write_text("New Circuit.x\nRedirect Loads.dss\n")
+    with pytest.raises(FeederError) as caught:
+        Circuit(read_feeder(master))
+    assert caught.value.where == f"{tmp_path / 'Loads.dss'}:3"
+    assert "'New Load.b bus1=b colour=red'" in str(caught.value)
+    assert "colour" in str(caught.value)
+    assert "(OpenDSS error 110)" in str(caught.value)
+
+
+def test_duplicate_name_is_refused_with_file_and_line(tmp_path: Path) -> None:
+    master = tmp_path / "m.dss"
+    master.write_text("New Circuit.x\nNew Line.l bus1=sourcebus bus2=b\nNew Line.L bus1=sourcebus bus2=c\n")
+    with pytest.raises(FeederError, match=r"m\.dss:3: .*Duplicate.*OpenDSS error 266"):
+        Circuit(read_feeder(master))
+
+
+def test_failed_compile_leaves_the_engine_usable(tmp_path: Path) -> None:
+    engine, path = Engine(), tmp_path / "x.dss"
+    bad = Feeder("bad", path, (Command(path, 1, "new circuit.x"), Command(path, 2, "new nonsense.x")), (), "")
+    with pytest.raises(FeederError, match=r"x\.dss:2"):
+        compile_feeder(bad, engine)
+    compile_feeder(read_feeder("ieee13"), engine)
+    assert engine.solve()
+
+
+# -- several contexts
+
+
+def test_circuits_in_one_process_do_not_touch_each_other() -> None:
+    a, b = Circuit(read_feeder("ieee13")), Circuit(read_feeder("ieee13"))
+    assert a.solve()
+    v = a._v.copy()
+    b.write_demand(b.network.loads.kw * 0.2, b.network.loads.kvar)
+    b.write_taps(np.array([-5, 0, 5]))
+    assert b.solve()
+    b.engine.command("edit Line.650632 enabled=no")
+    assert a._v.tobytes() == v.tobytes()
+    assert a.solve()
+    assert np.abs(a._v - v).max() < 1e-6 * np.abs(v).max()
+
+
+def test_same_seed_in_two_contexts_gives_the_same_bits() -> None:
+    a, b = Circuit(read_feeder("ieee13")), Circuit(read_feeder("ieee13"))
+    assert trajectory(a, seed=1).tobytes() == trajectory(b, seed=1).tobytes()
+    assert trajectory(a, seed=1).tobytes() != trajectory(b, seed=2).tobytes()
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_pickled_circuit_gives_the_same_bits_in_a_child_process(method: str) -> None:
+    circuit = Circuit(read_feeder("ieee13"), tolerance=1e-7)
+    expected = solve_in_child(circuit)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        assert pool.submit(solve_in_child, circuit).result() == expected
+
+
+def test_circuit_that_was_pickled_solves_alike() -> None:
+    circuit = Circuit(read_feeder("ieee34"), tolerance=1e-7, max_iterations=50)
+    again = pickle.loads(pickle.dumps(circuit))
+    assert again.solve() == circuit.solve()
+    assert again._v.tobytes() == circuit._v.tobytes()
+
+
+def test_engine_refuses_to_pickle() -> None:
+    with pytest.raises(TypeError, match="does not pickle"):
+        pickle.dumps(Engine())
+
+
+# -- the outside
+
+
+def test_direct_looks_at_the_same_circuit() -> None:
+    circuit = Circuit(read_feeder("ieee13"))
+    assert circuit.engine.direct is circuit.engine.direct
+    assert circuit.engine.direct.Circuit.Name() == "ieee13"
+
+
+def test_engine_closes_twice_and_after_direct() -> None:
+    engine = Engine()
+    engine.close()
+    engine.close()
+    circuit = Circuit(read_feeder("ieee13"))
+    assert circuit.engine.direct.Circuit.NumNodes() == 41
+    circuit.close()
+    circuit.close()
+
+
+def test_version_is_that_of_the_engine() -> None:
+    assert "DSS C-API" in engine_version()
+
+
+def test_unknown_property_is_an_engine_error() -> None:
+    with pytest.raises(EngineError, match=r"no property Load\.colour"):
+        Engine.property_index("Load", "colour")
+
+
+# -- memory
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures memory through /proc")
+@pytest.mark.slow
+def test_recompiling_solving_and_reopening_does_not_grow() -> None:
+    feeder = read_feeder("ieee13")
+    for _ in range(30):
+        Circuit(feeder).close()
+    before = resident_mb()
+    for _ in range(200):
+        Circuit(feeder).close()
+    circuit = Circuit(feeder)
+    snapshot, loads = Snapshot.allocate(1, circuit.network, 0), circuit.network.loads
+    for i in range(20_000):
+        circuit.write_demand(loads.kw * (1.0 + 0.001 * (i % 10)), loads.kvar)
+        circuit.solve()
+        circuit.read(snapshot, 0)
+    for i in range(2000):
+        circuit.write_taps(np.full(3, i % 2))
+        circuit.solve()
+    engine = circuit.engine
+    for _ in range(50):
+        compile_feeder(feeder, engine)
+    assert resident_mb() - before < 10.0
