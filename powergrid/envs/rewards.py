@@ -50,12 +50,15 @@ class Rewards:
         self._violation, self._overload = column["voltage_violation_pu"], column["overload_pu"]
         self._losses, self._unserved = column["losses_kwh"], column["unserved_kwh"]
         # which fleets have which terms, and who owns what in each
-        self._of_fleets = [
+        of_fleets = [
             (column[term], array, ownership(owners, fleet.names))
             for fleet in simulation.fleets
             for term, array in fleet.terms.items()
             if term in column
         ]
+        columns = [entry[0] for entry in of_fleets]
+        self._of_fleets = [entry for i, entry in enumerate(of_fleets) if entry[0] not in columns[:i]]
+        self._added = [entry for i, entry in enumerate(of_fleets) if entry[0] in columns[:i]]  # to a term of another
         self._storage = next((f for f in simulation.fleets if f.kind == "storage"), None)
         if self._storage is not None:
             e_max = np.array([float(spec.e_max_kwh) for spec in self._storage.specs])
@@ -90,6 +93,8 @@ class Rewards:
             terms[:, :, self._unserved] = 0.0
         for column, array, owners in self._of_fleets:
             np.matmul(array, owners, out=terms[:, :, column])
+        for column, array, owners in self._added:
+            terms[:, :, column] += array @ owners
         if self._storage is not None:
             stored = self._storage.soc @ self._kwh_per_soc
             terms[:, :, self._stored] = (self._stored_kwh - stored) * self._stored_price
