@@ -29,6 +29,7 @@ _AVOID_FULL_RECALC = 2
 _REUSE_SYMBOLIC_FACTORISATION = 2
 _WHOLE_MATRIX = 2
 _TOO_MANY_CONTROL_ITERATIONS = 485
+_TOO_MANY_TEXT = "Max Control Iterations"  # the number is 99 where the limit is hit outside a text command
 
 
 def _text(pointer: Any) -> str:
@@ -372,15 +373,21 @@ class Engine:
         Raises:
             EngineError: OpenDSS reported something else than too many control iterations.
         """
-        if controls:
-            lib.ctx_Solution_Solve(self._context)
-        else:
-            lib.ctx_Solution_SolveNoControl(self._context)
+        (lib.ctx_Solution_Solve if controls else lib.ctx_Solution_SolveNoControl)(self._context)
         if self._error[0]:
-            if self._error[0] != _TOO_MANY_CONTROL_ITERATIONS:
-                self.check()
-            self._error[0] = 0
+            self._recover()
+            lib.ctx_Solution_SolveNoControl(self._context)  # with the controls where they got to
+            self.check()
         return bool(lib.ctx_Solution_Get_Converged(self._context))
+
+    def _recover(self) -> None:
+        """Go on after too many control iterations: the engine refuses to solve until the next text command."""
+        number = int(self._error[0])
+        message = _text(lib.ctx_Error_Get_Description(self._context)).strip()
+        self._error[0] = 0
+        self.command("get number")
+        if number != _TOO_MANY_CONTROL_ITERATIONS and _TOO_MANY_TEXT not in message:
+            raise EngineError(message, number)
 
     @property
     def iterations(self) -> int:

@@ -589,6 +589,19 @@ def test_own_controls_find_the_same_taps_from_anywhere_near_and_are_followed(nam
         assert solve(circuit).v_pu == pytest.approx(before, abs=1e-6)  # held where the controls left them
 
 
+def test_controls_that_fight_leave_a_solved_circuit_that_goes_on(tmp_path: Path) -> None:
+    fight = "New RegControl.other transformer=t winding=2 vreg=112 ptratio=20 band=3\nNew Load.a"
+    circuit = Circuit(
+        read_feeder(write(tmp_path, MIXED.replace("New Load.a", fight))), tolerance=TIGHT, max_iterations=20
+    )
+    for _ in range(3):
+        assert circuit.solve(controls=True)
+        check_against_opendss(circuit, read(circuit))
+        assert circuit.solve()
+    circuit.reset()
+    check_against_opendss(circuit, solve(circuit))
+
+
 # -- feeders at the edge
 
 
