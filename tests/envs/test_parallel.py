@@ -1,0 +1,105 @@
+"""PettingZoo's own tests on every scenario, and what differs from RLlib's environment."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+import powergrid
+from powergrid.envs import NetworkedGridEnv
+from powergrid.errors import ActionError, ScenarioError
+from tests.envs.worlds import digest, draw_actions, every_kind, fill_actions, play, shaky
+
+MakeParallel = Callable[..., Any]
+
+
+def test_parallel_api_test_accepts_every_scenario(shipped: str, mode: str, make_parallel: MakeParallel) -> None:
+    parallel_api_test(make_parallel(shipped, mode=mode), num_cycles=200)
+
+
+def test_parallel_seed_test_accepts_every_scenario(shipped: str, mode: str) -> None:
+    parallel_seed_test(lambda: powergrid.make(shipped, mode=mode), num_cycles=100)
+
+
+def test_parallel_api_test_accepts_every_kind_of_device(every_kind_scenario: dict[str, Any]) -> None:
+    env = powergrid.make(every_kind_scenario)
+    parallel_api_test(env, num_cycles=200)
+    env.close()
+    parallel_seed_test(lambda: powergrid.make(every_kind_scenario), num_cycles=100)
+
+
+def test_parallel_trajectory_equals_that_of_networked(make_parallel: MakeParallel) -> None:
+    env = NetworkedGridEnv({"env_name": "ieee13_mg"})
+    assert digest(play(make_parallel(), seed=2)) == digest(play(env, seed=2))
+    env.close()
+
+
+def test_step_last_of_the_horizon_truncates_every_agent(make_parallel: MakeParallel) -> None:
+    env = make_parallel()
+    for t, moment in enumerate(play(env, seed=0)):
+        if t:
+            assert moment.terminateds == {"MG1": False, "MG2": False}
+            assert moment.truncateds == {"MG1": t == 96, "MG2": t == 96}
+    assert env.agents == []
+    assert env.step({}) == ({}, {}, {}, {}, {})
+    env.reset()
+    assert env.agents == env.possible_agents == ["MG1", "MG2"]
+
+
+def test_step_that_diverges_terminates_every_agent(make_parallel: MakeParallel) -> None:
+    env = make_parallel(shaky())
+    env.reset(seed=0)
+    _, rewards, terminations, truncations, _ = env.step(fill_actions(env, 1.0))
+    assert terminations == {"A": True, "B": True}
+    assert truncations == {"A": False, "B": False}
+    assert max(rewards.values()) < -7.0
+    assert env.agents == []
+
+
+def test_step_before_reset_raises(make_parallel: MakeParallel) -> None:
+    with pytest.raises(ScenarioError, match=r"ieee13_mg: no episode is being played; call reset\(\) before step\(\)"):
+        make_parallel().step({})
+
+
+def test_step_wrong_agent_raises(make_parallel: MakeParallel) -> None:
+    env = make_parallel()
+    env.reset(seed=0)
+    with pytest.raises(ActionError, match="agent 'MG2' has no action"):
+        env.step({"MG1": np.zeros(5)})
+
+
+def test_reset_unknown_option_raises_but_pettingzoos_own_passes(make_parallel: MakeParallel) -> None:
+    env = make_parallel()
+    env.reset(options={"options": 1})
+    with pytest.raises(ScenarioError, match=r"options: unknown option 'dya' \(did you mean 'day'\?\)"):
+        env.reset(options={"dya": 3})
+
+
+def test_spaces_are_one_object_an_agent_and_methods_return_them(make_parallel: MakeParallel) -> None:
+    env = make_parallel()
+    for agent in env.possible_agents:
+        assert env.observation_space(agent) is env.observation_spaces[agent]
+        assert env.action_space(agent) is env.action_spaces[agent]
+    env.render()
+    assert env.render_mode is None
+
+
+def test_pickle_of_an_environment_rebuilds_it(make_parallel: MakeParallel, tmp_path: Any) -> None:
+    for scenario in ("ieee13_mg", every_kind("ieee13", tmp_path)):
+        env = make_parallel(scenario, split="test")
+        draw_actions(env, np.random.default_rng(0))
+        copy = pickle.loads(pickle.dumps(env))
+        assert copy.scenario == env.scenario
+        assert digest(play(copy, seed=4, steps=30)) == digest(play(env, seed=4, steps=30))
+        copy.close()
+
+
+def test_close_twice_is_harmless(make_parallel: MakeParallel) -> None:
+    env = make_parallel()
+    env.close()
+    env.close()
