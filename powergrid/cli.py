@@ -243,7 +243,7 @@ def _load_policies(given: Sequence[str]) -> list[Any]:
 
     players: list[Any] = []
     for each in given:
-        if each in baseline_names() or not Path(each).expanduser().exists():
+        if each in baseline_names() or not ("/" in each or Path(each).expanduser().exists()):
             players.append(each)
             continue
         from powergrid.training import load_policy

@@ -107,12 +107,12 @@ def test_train_then_resume_on_a_feeder_with_a_quiet_console(tmp_path: Path) -> N
     settings = ["train_batch_size=192", "minibatch_size=96", "num_envs_per_env_runner=2", "validation_episodes=1"]
     options = [item for setting in settings for item in ("--setting", setting)]
     command = [sys.executable, "-m", "powergrid.cli", "train"]
-    for arguments, told in (
-        (["ieee13_mg", "--iterations", "1", "--out", str(tmp_path), "--name", "run"], "iteration 1/1"),
-        (["--resume", str(tmp_path / "run"), "--iterations", "2"], "iteration 2/2"),
+    for arguments, told, days in (
+        (["ieee13_mg", "--iterations", "1", "--out", str(tmp_path), "--name", "run"], "iteration 1/1", "1"),
+        (["--resume", str(tmp_path / "run"), "--iterations", "2"], "iteration 2/2", "0"),
     ):
         done = subprocess.run(
-            [*command, *arguments, "--workers", "0", "--test-days", "0", *options],
+            [*command, *arguments, "--workers", "0", "--test-days", days, *options],
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
@@ -120,4 +120,18 @@ def test_train_then_resume_on_a_feeder_with_a_quiet_console(tmp_path: Path) -> N
         assert lines[0] == "Starting Ray ..."
         assert lines[1].startswith(told)
         assert lines[2].startswith("Finished after")
-        assert len(lines) == 3
+        assert any("rule_based" in line for line in lines[3:]) == (days == "1")
+    assert (tmp_path / "run" / "test" / "evaluation.csv").is_file()
+
+
+def test_evaluate_of_an_unknown_policy_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("evaluate", "ieee13_mg", "--policy", "no_controll", "--policy", "runs/none") == 1
+    assert "runs/none: no such run or checkpoint" in capsys.readouterr().err
+    assert run_cli("evaluate", "ieee13_mg", "--policy", "no_controll") == 1
+    assert "did you mean 'no_control'" in capsys.readouterr().err
+
+
+def test_evaluate_writes_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("evaluate", "ieee13_mg", "--policy", "no_control", "--days", "1", "--out", str(tmp_path)) == 0
+    assert "no_control" in capsys.readouterr().out
+    assert {file.suffix for file in tmp_path.iterdir()} == {".csv", ".json"}

@@ -52,7 +52,9 @@ class TrainSettings(BaseModel):
     activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("tanh", description="Hidden activation.")
     free_log_std: bool = Field(False, description="Learn one spread per action, not one that depends on the state.")
     num_env_runners: int | None = Field(
-        None, ge=0, description="Processes that step environments; 0 is this process; null fits the machine."
+        None,
+        ge=0,
+        description="Processes that step environments, 0 for this one; null: one less than CPUs, at most 8, and 0 for 2.",
     )
     num_envs_per_env_runner: int = Field(16, ge=1, description="Environments stepped together in each process.")
     rollout_fragment_length: int | Literal["auto"] = Field(

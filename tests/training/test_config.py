@@ -102,4 +102,4 @@ def test_ppo_config_with_too_many_workers_takes_what_fits_and_says_so(caplog: py
 def test_fit_env_runners_leaves_what_fits() -> None:
     assert fit_env_runners(2, 2) == (2, None)
     assert fit_env_runners(0, 1) == (0, None)
-    assert fit_env_runners(None, 1) == (0, None)
+    assert [fit_env_runners(None, cpus)[0] for cpus in (1, 2, 4, 64)] == [0, 0, 3, 8]
