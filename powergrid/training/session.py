@@ -177,23 +177,23 @@ def _temp_dir() -> Iterator[Path]:
 
 
 def build_algorithm(config: Any, session: RaySession) -> Any:
-    """Build the algorithm and remove the empty folder it makes under ``~/ray_results``.
+    """Build the algorithm without the empty folder that RLlib makes under ``~/ray_results``.
 
     Raises:
         PowerGridError: RLlib cannot start; with the traceback of the worker that failed.
     """
-    home = Path("~/ray_results").expanduser()
-    had_home = home.exists()
-    try:
-        algorithm = config.build_algo()
-    except Exception as error:
-        why = session.explain() or f"{type(error).__name__}: {error}"
-        raise PowerGridError(f"RLlib could not start; the cause:\n{why}") from error
-    with contextlib.suppress(OSError):
-        Path(algorithm.logdir).rmdir()
-        if not had_home:
-            home.rmdir()
-    return algorithm
+    from ray.tune.trainable import trainable
+
+    elsewhere = trainable.DEFAULT_STORAGE_PATH
+    with tempfile.TemporaryDirectory(prefix="pg-") as unused:
+        trainable.DEFAULT_STORAGE_PATH = unused
+        try:
+            return config.build_algo()
+        except Exception as error:
+            why = session.explain() or f"{type(error).__name__}: {error}"
+            raise PowerGridError(f"RLlib could not start; the cause:\n{why}") from error
+        finally:
+            trainable.DEFAULT_STORAGE_PATH = elsewhere
 
 
 def stop_algorithm(algorithm: Any, timeout_s: float = 20.0) -> None:

@@ -54,7 +54,7 @@ class TrainSettings(BaseModel):
     num_env_runners: int | None = Field(
         None,
         ge=0,
-        description="Processes that step environments, 0 for this one; null: one less than CPUs, at most 8, and 0 for 2.",
+        description="Processes that step environments, 0: this one; null: one less than CPUs, at most 8, 0 for 2.",
     )
     num_envs_per_env_runner: int = Field(16, ge=1, description="Environments stepped together in each process.")
     rollout_fragment_length: int | Literal["auto"] = Field(

@@ -81,9 +81,10 @@ def test_train_keeps_the_newest_and_the_best_checkpoint(trained: RunResult) -> N
     assert trained.best.name == f"iteration_{best[1]:06d}"
 
 
-def test_checkpoint_is_rllibs_own_too(trained: RunResult) -> None:
+def test_checkpoint_is_rllibs_own_too(trained: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.rllib.algorithms.ppo import PPO
 
+    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path))
     algorithm = PPO.from_checkpoint(str(trained.latest))
     try:
         assert algorithm.iteration == 3
