@@ -182,8 +182,9 @@ def build_algorithm(config: Any, session: RaySession) -> Any:
     Raises:
         PowerGridError: RLlib cannot start; with the traceback of the worker that failed.
     """
-    from ray.tune.trainable import trainable
+    from ray.tune.trainable import trainable as their_module
 
+    trainable: Any = their_module  # the name is theirs, not exported
     elsewhere = trainable.DEFAULT_STORAGE_PATH
     with tempfile.TemporaryDirectory(prefix="pg-") as unused:
         trainable.DEFAULT_STORAGE_PATH = unused
