@@ -1,0 +1,204 @@
+"""Rewards by hand: every term from the profiles, the snapshot or the devices, then their weighted sum."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import powergrid
+from powergrid.envs import NetworkedGridEnv
+from powergrid.envs.rewards import TERMS
+from powergrid.grid.profiles import builtin_profiles
+from powergrid.scenario import REWARD_WEIGHTS
+from tests.envs.worlds import draw_actions, every_kind, fill_actions, find_imbalance, play, read_loads
+
+MakeEnv = Callable[..., NetworkedGridEnv]
+
+
+def test_reward_is_minus_scale_times_the_weighted_terms(shipped: str, make_env: MakeEnv) -> None:
+    env = make_env(shipped)
+    for moment in play(env, seed=6):
+        for agent, reward in moment.rewards.items():
+            weighed = sum(moment.infos[agent][term] * env.scenario.weight_of(term) for term in TERMS)
+            assert reward == pytest.approx(-env.scenario.reward.scale * weighed, rel=1e-9, abs=1e-12)
+
+
+def test_weights_of_a_scenario_replace_the_default_and_penalty_multiplies_violations(make_env: MakeEnv) -> None:
+    weights = {"energy_cost_usd": 0.0, "losses_kwh": 0.5, "voltage_violation_pu": 2.0}
+    env = make_env(reward={"weights": weights, "scale": 1.0}, penalty=10.0)
+    expected = REWARD_WEIGHTS | weights | {"overload_pu": 0.2}  # which the shipped scenario sets
+    expected = {term: w * (10.0 if term.endswith("_pu") else 1.0) for term, w in expected.items()}
+    assert dict(zip(env.describe().rewards["term"], env.describe().rewards["weight"], strict=True)) == expected
+    *_, last = play(env, seed=0, steps=20)
+    for agent, reward in last.rewards.items():
+        assert reward == pytest.approx(-sum(last.infos[agent][term] * weight for term, weight in expected.items()))
+
+
+def test_energy_cost_is_price_of_the_step_times_import_times_hours(shipped: str, make_env: MakeEnv) -> None:
+    env = make_env(shipped)
+    prices = builtin_profiles().price_usd_per_kwh[env.scenario.profiles.tariff]
+    for t, moment in enumerate(play(env, seed=6)):
+        for agent, info in moment.infos.items():
+            price = prices[96 * info["day"] + max(t - 1, 0)]
+            assert info["price_usd_per_kwh"] == price
+            if t:
+                assert info["energy_cost_usd"] == pytest.approx(price * info["import_kw"] * 0.25, abs=1e-9), agent
+
+
+def test_import_of_a_zone_is_its_loads_and_losses_less_its_devices(shipped: str, make_env: MakeEnv) -> None:
+    env = make_env(shipped)
+    simulation = env.task.simulation
+    network, branches = simulation.network, simulation.network.branches
+    *_, moment = play(env, seed=2, steps=50)
+    loads, flows = read_loads(simulation).real, simulation.snapshot.terminal_kva[0].real
+    for agent in env.task.agents:
+        zone = env.scenario.agents[agent.name].zone.find_buses(network)
+        inside = np.isin(branches.terminal_bus, zone) | (branches.terminal_bus < 0)
+        touches = np.zeros(len(branches.names), dtype=bool)
+        np.logical_or.at(touches, branches.terminal_branch, np.isin(branches.terminal_bus, zone))
+        crosses = np.zeros(len(branches.names), dtype=bool)
+        np.logical_or.at(crosses, branches.terminal_branch, ~inside)
+        losses = flows[(touches & ~crosses)[branches.terminal_branch]].sum()
+        own = np.isin(network.loads.bus, zone)
+        devices = [i for i, name in enumerate(simulation.power_device_names) if _bus_of(env, name) in zone]
+        expected = loads[own].sum() + losses - simulation.snapshot.device_kva[0, devices].sum().real
+        assert moment.infos[agent.name]["import_kw"] == pytest.approx(expected, abs=1e-4 * network.loads.kw.sum())
+
+
+def _bus_of(env: NetworkedGridEnv, device: str) -> int:
+    """Give the bus of a device; -1 for one that is a load, which is read with the loads."""
+    spec = env.scenario.devices[device]
+    return env.task.simulation.network.bus_index[spec.bus.lower()] if getattr(spec, "bus", None) else -1
+
+
+def test_violation_terms_follow_voltages_and_loadings_by_hand(shipped: str, make_env: MakeEnv) -> None:
+    env = make_env(shipped, load_scale=2.0)
+    simulation = env.task.simulation
+    network, branches = simulation.network, simulation.network.branches
+    zones = {name: spec.zone.find_buses(network) for name, spec in env.scenario.agents.items()}
+    seen = 0
+    for moment in play(env, seed=6, steps=80):
+        snapshot = simulation.snapshot
+        outside = np.array([max(v - 1.05, 0.95 - v, 0.0) for v in snapshot.v_pu[0]])
+        over = np.maximum(snapshot.loading_pu[0] - 1.0, 0.0)
+        assert env.count_violations() == (outside > 0).sum() == moment.infos[env.agents[0]]["network_violations"]
+        first = [branches.terminal_bus[list(branches.terminal_branch).index(i)] for i in range(len(branches.names))]
+        homeless = ~np.isin(network.node_bus, [*itertools.chain(*zones.values())])
+        homeless_branches = ~np.isin(first, [*itertools.chain(*zones.values())])
+        for agent, zone in zones.items():
+            inside, near = np.isin(network.node_bus, zone), np.isin(first, zone)
+            assert env.count_violations(agent) == (outside[inside] > 0).sum()
+            if moment.rewards:
+                info = moment.infos[agent]
+                shared = outside[inside].sum() + outside[homeless].sum() / len(zones)
+                assert info["voltage_violation_pu"] == pytest.approx(shared, abs=1e-9)
+                shared = over[near].sum() + over[homeless_branches].sum() / len(zones)
+                assert info["overload_pu"] == pytest.approx(shared, abs=1e-9)
+                assert info["zone_overloads"] == (over[near] > 0).sum()
+                seen += int(outside.any()) + int(over.any())
+    assert seen > 20
+
+
+def test_compute_cost_is_money_and_sums_over_agents(every_kind_scenario: dict[str, Any], make_env: MakeEnv) -> None:
+    env = make_env(every_kind_scenario)
+    money = ("energy_cost_usd", "generation_cost_usd", "storage_wear_usd", "switching_wear_usd")
+    for t, moment in enumerate(play(env, seed=6, steps=30)):
+        if t:
+            costs = {agent: env.compute_cost(agent) for agent in env.agents}
+            for agent, info in moment.infos.items():
+                assert costs[agent] == pytest.approx(sum(info[term] for term in money))
+            assert env.compute_cost() == pytest.approx(sum(costs.values()))
+
+
+def test_share_reward_gives_every_agent_the_mean(make_env: MakeEnv) -> None:
+    own, shared = make_env(), make_env(share_reward=True)
+    for one, other in zip(play(own, seed=1, steps=30), play(shared, seed=1, steps=30), strict=True):
+        if one.rewards:
+            mean = np.mean(list(one.rewards.values()))
+            assert list(other.rewards.values()) == pytest.approx([mean, mean])
+
+
+def test_stored_energy_telescopes_to_what_left_the_batteries(make_env: MakeEnv) -> None:
+    env = make_env()
+    moments = list(play(env, seed=1))
+    simulation = env.task.simulation
+    mean_price = builtin_profiles().price_usd_per_kwh["time_of_use"].reshape(-1, 96)[simulation.day[0]].mean()
+    soc = dict(zip(simulation.fleets[0].names, simulation.fleets[0].soc[0], strict=True))
+    for agent, device, e_max in (("MG1", "ess_1", 3200), ("MG2", "ess_2", 1200)):
+        total = sum(moment.infos[agent]["stored_energy_usd"] for moment in moments)
+        assert total == pytest.approx((0.5 - soc[device]) * e_max * mean_price)
+        assert soc[device] != 0.5
+
+
+def owing(episode_length: int = 8) -> dict[str, Any]:
+    """A flexible load that can put off plenty, and a station whose cars stay beyond the end of the episode."""
+    return {
+        "name": "owing", "feeder": "ieee13", "episode_length": episode_length, "step_minutes": 60,
+        "devices": {
+            "flex": {"kind": "flexible_load", "element": "Load.671", "owed_max_kwh": 2000, "share_min": 0.5},
+            "cars": {"kind": "ev_charger", "bus": "634", "ports": 20, "p_max_kw": 11, "arrival_hour_mean": 1,
+                     "arrival_hour_std": 0.5, "stay_hours_mean": 4, "stay_hours_std": 0.5, "energy_kwh_mean": 30},
+        },
+        "agents": {
+            "Load": {"devices": ["flex"], "zone": {"buses": ["671"]}, "pcc": "671"},
+            "Cars": {"devices": ["cars"], "zone": {"buses": ["634"]}, "pcc": "634"},
+        },
+    }  # fmt: skip
+
+
+def test_unserved_of_a_flexible_load_counts_once_at_the_end(make_env: MakeEnv) -> None:
+    env = make_env(owing())
+    env.reset(seed=0)
+    for t in range(8):
+        *_, infos = env.step(fill_actions(env, -1.0))
+        expected = env.task.simulation.fleets[0].owed_kwh[0, 0] if t == 7 else 0.0
+        assert infos["Load"]["unserved_kwh"] == pytest.approx(expected)
+    assert expected > 100.0
+    _, infos = env.reset()
+    assert infos["Load"]["unserved_kwh"] == 0.0
+    *_, infos = env.step(fill_actions(env, 1.0))
+    assert infos["Load"]["unserved_kwh"] == 0.0
+
+
+@pytest.mark.parametrize("hours", [3, 8, 24])
+def test_unserved_of_cars_over_an_episode_is_what_cannot_be_had_any_more(hours: int, make_env: MakeEnv) -> None:
+    """Nobody charges: each car's energy counts when it leaves, or at the end as far as it cannot be had any more."""
+    env = make_env(owing(hours))
+    env.reset(seed=0)
+    fleet = env.task.simulation.fleets[1]
+    asked = fleet._arriving[0, :hours].sum()
+    unserved = 0.0
+    for _ in range(hours):
+        *_, infos = env.step(fill_actions(env, -1.0))
+        unserved += infos["Cars"]["unserved_kwh"]
+    still_possible = np.minimum(fleet._owed, fleet._left * 11 * 0.92).sum() - fleet._arriving[0, hours].sum()
+    assert unserved == pytest.approx(asked - still_possible)
+    assert unserved > 50.0
+    env.reset(seed=0)
+    assert sum(env.step(fill_actions(env, 1.0))[4]["Cars"]["unserved_kwh"] for _ in range(hours)) < 0.35 * unserved
+
+
+@pytest.fixture(scope="module")
+def all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    env = powergrid.make(every_kind("ieee13", tmp_path_factory.mktemp("feeder")), episode_length=10000, split="all",
+                         step_minutes=15)  # fmt: skip
+    yield env
+    env.close()
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), steps=st.integers(1, 8), day=st.integers(0, 200))
+def test_power_balance_any_actions_on_any_day_holds(all_kinds: Any, seed: int, steps: int, day: int) -> None:
+    all_kinds.reset(seed=seed, options={"day": day})
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        _, rewards, _, _, infos = all_kinds.step(draw_actions(all_kinds, rng))
+        assert infos["North"]["converged"] == 1.0
+        assert abs(find_imbalance(all_kinds.task.simulation)) < 0.5  # of 3,466 kW; the solve ends within 1e-5 pu
+        assert all(np.isfinite(list(rewards.values())))
