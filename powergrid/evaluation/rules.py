@@ -52,7 +52,7 @@ class RuleConstants:
     noon_share: float = 0.3
     switch_margin_pu: float = 0.005
     switch_rest_h: float = 0.5
-    payback_share: float = 0.7
+    payback_share: float = 0.5
 
 
 @dataclass

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from powergrid.envs.task import GridTask
+from powergrid.evaluation import BASELINES, RuleBased, RuleConstants, baseline_names
+from powergrid.scenario import load_scenario
+from tests.evaluation.worlds import ALL_KINDS
+
+Start = Callable[..., GridTask]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    tasks = []
+
+    def build(source: Any, n_envs: int = 1, day: int = 99, **overrides: Any) -> GridTask:
+        task = GridTask(load_scenario(source, overrides), n_envs)
+        tasks.append(task)
+        for env in range(n_envs):
+            task.reset(env, np.random.default_rng([0, day]), {"day": day})
+        return task
+
+    yield build
+    for task in tasks:
+        task.close()
+
+
+def play(task: GridTask, name: str, steps: int = 96) -> Iterator[np.ndarray]:
+    baseline = BASELINES[name].make(0)
+    for env in range(task.n_envs):
+        baseline.reset(task, env)
+    for _ in range(steps):
+        action = baseline.act(task)
+        task.action_buffer()[:] = action
+        task.step()
+        yield action
+
+
+def fleet(task: GridTask, kind: str) -> Any:
+    return next(f for f in task.simulation.fleets if f.kind == kind)
+
+
+def test_names_are_the_four_documented() -> None:
+    assert baseline_names() == ["no_control", "native", "rule_based", "random"]
+
+
+def test_no_control_leaves_every_device_to_itself(start: Start) -> None:
+    task = start(ALL_KINDS)
+    for _ in play(task, "no_control"):
+        assert np.all(fleet(task, "storage").p_kw == 0.0)
+        assert np.all(fleet(task, "generator").p_kw == 0.0)
+        assert fleet(task, "inverter").p_kw == pytest.approx(fleet(task, "inverter").available_kw)
+        assert np.all(fleet(task, "inverter").q_kvar == 0.0)
+        assert fleet(task, "flexible_load").share == pytest.approx(1.0)
+        assert task.simulation.operations[0] == 0
+        assert not any(f.projected.any() for f in task.simulation.fleets)
+
+
+def test_native_moves_the_feeders_taps(start: Start) -> None:
+    task = start("ieee13_mg", native_controls=True)
+    moved = sum(int(task.simulation.operations[0]) for _ in play(task, "native"))
+    assert moved > 3
+    assert task.metrics.v_min_pu[0] > 0.95
+
+
+def test_native_lets_an_agents_own_switchgear_follow_the_feeders_controls(start: Start) -> None:
+    data = copy.deepcopy(ALL_KINDS)
+    data["devices"]["reg"] = {"kind": "regulator", "element": "RegControl.reg1"}
+    task = start(data, native_controls=True, load_scale=1.3)
+    taps = [int(task.simulation.circuits[0].taps[0]) for _ in play(task, "native")]
+    assert len(set(taps)) > 2
+    assert fleet(task, "regulator").position[0, 0] == taps[-2]  # it is told where the controls stood before
+
+
+def test_random_fills_its_space_and_follows_its_seed(start: Start) -> None:
+    task = start(ALL_KINDS)
+    first = np.concatenate(list(play(task, "random")))
+    task.reset(0, np.random.default_rng([0, 99]), {"day": 99})
+    again = np.concatenate(list(play(task, "random")))
+    assert np.array_equal(first, again)
+    names = [f"{a.device}.{a.name}" for a in task.simulation.actions]
+    taps = first[:, names.index("reg.tap")]
+    assert (taps.min(), taps.max()) == (0, 20)
+    assert np.array_equal(taps, np.rint(taps))
+    assert first[:, names.index("ess.p_kw")].min() < -0.9
+    assert first[:, names.index("ess.p_kw")].max() > 0.9
+    assert np.all(first[:, names.index("spare.p_kw")] == 0.0)  # nobody's
+
+
+@pytest.mark.parametrize("day", [15, 99, 190])
+def test_rule_based_plays_every_kind_and_hardly_asks_for_what_cannot_be(start: Start, day: int) -> None:
+    task = start(ALL_KINDS, n_envs=2, day=day)
+    columns = {name: i for i, name in enumerate(task.info_names)}
+    moved = np.zeros(2)
+    for action in play(task, "rule_based"):
+        for column, spec in enumerate(task.simulation.actions):
+            low, high = (0, spec.n - 1) if spec.discrete else (-1.0, 1.0)
+            assert np.all((action[:, column] >= low) & (action[:, column] <= high)), spec
+        moved += task.infos()[0][:, [columns["projection_kw"], columns["projection_kvar"]]].sum(axis=0) * 0.25
+        assert np.all(fleet(task, "storage").p_kw[:, 1] == 0.0)  # nobody's
+    # kWh and kvarh a day; a flexible load's next demand is not known when its share is set
+    assert moved[0] < 5.0
+    assert moved[1] < 5.0
+
+
+def test_rule_based_starts_the_generator_only_where_the_price_pays(start: Start) -> None:
+    task = start(ALL_KINDS, day=99)
+    power = [0.0]
+    for _ in play(task, "rule_based"):
+        power.append(float(fleet(task, "generator").p_kw[0, 0]))
+        if power[-1] > power[-2]:
+            assert task.simulation.paid_price[0] > 0.14
+    assert max(power) == 300.0
+    assert max(np.abs(np.diff(power))) <= 75.0  # the ramp of a quarter of an hour
+
+
+def test_rule_based_finishes_the_cars(start: Start) -> None:
+    task = start("ieee123_mg", day=99)
+    owed, charged = 0.0, 0.0
+    for _ in play(task, "rule_based"):
+        owed += float(fleet(task, "ev_charger").terms["unserved_kwh"].sum())
+        charged += float(fleet(task, "ev_charger").terms["charged_kwh"].sum())
+    assert charged > 500.0
+    assert owed < 0.01 * charged
+
+
+def test_rule_based_pays_back_what_it_put_off(start: Start) -> None:
+    task = start("ieee34_mg", day=99)
+    owed = [float(fleet(task, "flexible_load").owed_kwh.sum()) for _ in play(task, "rule_based")]
+    assert max(owed) > 50.0
+    assert owed[-1] < 0.02 * max(owed)
+
+
+def test_rule_based_discharges_in_the_dear_hours(start: Start) -> None:
+    task = start("ieee13_mg", day=99)  # a Tuesday: dear from 16 to 21 h
+    energy = np.array([fleet(task, "storage").p_kw[0].sum() * 0.25 for _ in play(task, "rule_based")])
+    assert energy[64:84].sum() > 1500.0
+    assert energy[:28].sum() < -1000.0
+
+
+def test_damped_droop_settles_where_an_undamped_one_swings(start: Start) -> None:
+    def violation(step: float) -> float:
+        task = start("ieee13_mg", day=99)
+        rule = RuleBased(RuleConstants(volt_var_step=step, volt_var_pu=(0.95, 0.97, 1.03, 1.05)))
+        rule.reset(task, 0)
+        total = 0.0
+        for _ in range(96):
+            task.action_buffer()[:] = rule.act(task)
+            task.step()
+            total += float(task.metrics.violation_sum_pu[0])
+        return total
+
+    assert violation(0.25) < 0.5 * violation(1.0)
