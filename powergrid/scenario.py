@@ -245,14 +245,14 @@ class Scenario(_Part):
             for bus in (*spec.zone.names(), spec.pcc):
                 if bus.lower() not in at:
                     yield f"agents.{agent}: {describe_unknown('bus', bus, network.buses)}"
-        for key, given, known in (
-            ("taps", self.taps, network.regulator_controls),
-            ("steps_on", self.steps_on, network.capacitors),
-            ("norm_amps", self.norm_amps, network.branches.names),
+        for key, what, given, known in (
+            ("taps", "regulator control", self.taps, network.regulator_controls),
+            ("steps_on", "capacitor", self.steps_on, network.capacitors),
+            ("norm_amps", "branch", self.norm_amps, network.branches.names),
         ):
             for name in given:
                 if name.lower() not in known:
-                    yield f"{key}: {describe_unknown(key, name, known)}"
+                    yield f"{key}: {describe_unknown(what, name, known)}"
 
     def weight_of(self, term: str) -> float:
         """Give the weight of a reward term [USD per unit], ``penalty`` included where it applies."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from powergrid.errors import describe_unknown
 from powergrid.grid.circuit import Circuit
 from powergrid.grid.devices.spec import DeviceSpec
 from powergrid.grid.engine import Engine, Handle
+
+_SWITCHGEAR = ("capacitor", "regulator", "switch")
 
 Reader = Callable[[Engine, Handle], float]
 
@@ -39,7 +41,7 @@ def fill_ratings(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str]
     if not getattr(spec, "element", None):
         return spec, []
     class_name, _, element = spec.element.lower().partition(".")
-    if spec.kind in ("capacitor", "regulator", "switch"):
+    if spec.kind in _SWITCHGEAR:
         return _fill_switchgear(name, spec, class_name, element, circuit)
     handles = circuit.engine.handles(class_name)
     if element not in handles:
@@ -60,6 +62,17 @@ def find_switchgear(spec: Any, circuit: Circuit) -> int:
     return names.index(element) if element in names else -1
 
 
+def find_shared_switchgear(devices: Mapping[str, Any], circuit: Circuit) -> list[str]:
+    """List the devices whose capacitor, regulator or switch is another device's already."""
+    problems, owner = [], dict[tuple[str, int], str]()
+    for name, spec in devices.items():
+        if spec.kind in _SWITCHGEAR and (place := find_switchgear(spec, circuit)) >= 0:
+            first = owner.setdefault((spec.kind, place), name)
+            if first != name:
+                problems.append(f"device {name!r}: {spec.element} already belongs to device {first!r}")
+    return problems
+
+
 def _switchgear_names(class_name: str, circuit: Circuit) -> tuple[str, ...]:
     network = circuit.network
     return {
@@ -73,7 +86,9 @@ def _switchgear_names(class_name: str, circuit: Circuit) -> tuple[str, ...]:
 def _fill_switchgear(name: str, spec: Any, class_name: str, element: str, circuit: Circuit) -> tuple[Any, list[str]]:
     index = find_switchgear(spec, circuit)
     if index < 0:
-        return spec, [f"device {name!r}: {describe_unknown(class_name, element, _switchgear_names(class_name, circuit))}"]
+        return spec, [
+            f"device {name!r}: {describe_unknown(class_name, element, _switchgear_names(class_name, circuit))}"
+        ]
     update: dict[str, Any] = {}
     if spec.kind == "capacitor":
         update = {"steps": circuit.capacitor_steps[index], "steps_initial": int(circuit.steps_on[index])}

@@ -17,7 +17,7 @@ from powergrid.grid.circuit import Circuit, Injection, Snapshot
 from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, FlexibleLoadFleet, PowerFleet
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.profiles import Profiles, assign_series, eligible_days
-from powergrid.grid.ratings import fill_ratings, find_switchgear
+from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -127,6 +127,7 @@ class Simulation:
             for name, spec in group.items():
                 filled[kind][name], found = fill_ratings(name, spec, circuit)
                 problems += found
+        problems += find_shared_switchgear({n: s for group in filled.values() for n, s in group.items()}, circuit)
         if problems:
             raise FeederError(str(self.feeder.master), problems)
         self.devices = {name: spec for group in filled.values() for name, spec in group.items()}
@@ -183,7 +184,7 @@ class Simulation:
         n_loads, n_power = len(self.network.loads.names), len(self._injections)
         self.snapshot = Snapshot.allocate(n, self.network, n_power)
         self.day_load_kw = np.zeros((n, rows, n_loads))
-        self._day_kvar = np.zeros((n, rows, n_loads))
+        self.day_load_kvar = np.zeros((n, rows, n_loads))
         self.day_price = np.zeros((n, rows))
         self.day_pv_pu = np.zeros((n, rows))
         self.step_index = np.zeros(n, dtype=np.int64)
@@ -306,7 +307,7 @@ class Simulation:
         share *= self.options.load_scale
         loads = self.network.loads
         np.multiply(share, loads.kw, out=self.day_load_kw[env])
-        np.multiply(share, loads.kvar, out=self._day_kvar[env])
+        np.multiply(share, loads.kvar, out=self.day_load_kvar[env])
         self.day_price[env] = self._price[rows]
         if self.profiles.pv_pu is not None:
             self.day_pv_pu[env] = self.profiles.pv_pu[rows]
@@ -334,7 +335,7 @@ class Simulation:
             exo.demand_kw[:] = self.day_load_kw[envs, step][:, self._flexible_loads]
 
     def _write(self, env: int, circuit: Circuit, row: int) -> None:
-        kw, kvar = self.day_load_kw[env, row], self._day_kvar[env, row]
+        kw, kvar = self.day_load_kw[env, row], self.day_load_kvar[env, row]
         if self._bound_loads.size:
             kw, kvar = kw.copy(), kvar.copy()
             kw[self._bound_loads] = -self.p_kw[env, self._bound_devices]
@@ -366,7 +367,7 @@ class Simulation:
 
     def state(self) -> dict[str, Any]:
         """Copy everything the future depends on, except random generators."""
-        arrays = ("step_index", "day", "day_load_kw", "_day_kvar", "day_price", "day_pv_pu")
+        arrays = ("step_index", "day", "day_load_kw", "day_load_kvar", "day_price", "day_pv_pu")
         return {
             "circuits": [circuit.state() for circuit in self.circuits],
             "fleets": [fleet.state_dict() for fleet in self.fleets],
