@@ -191,8 +191,8 @@ def test_task_of_several_environments_equals_single_ones(tmp_path: Path) -> None
                 single.reset(0, streams[1][env])
         later = batch.infos()
         for env, single in enumerate(singles):
-            for agent, other in zip(batch.agents, single.agents, strict=True):
-                assert_close(batch.observe(agent)[env], single.observe(other)[0], 1e-6)
+            for seen, alone in zip(batch.observe(), single.observe(), strict=True):
+                assert_close(seen[env], alone[0], 1e-6)
             assert_close(later[env], single.infos()[0])
     for task in (batch, *singles):
         task.close()
