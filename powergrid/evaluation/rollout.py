@@ -68,12 +68,7 @@ def evaluate(
     chosen: IntArray = np.array([], dtype=np.int64)
     try:
         for name, policy in players:
-            overrides = BASELINES[name].overrides if policy is None else {}
-            key = repr(sorted(overrides.items()))
-            if key not in tasks:
-                wanted = min(n_envs, days)
-                tasks[key] = GridTask(load_scenario(scenario, overrides) if overrides else scenario, wanted)
-            task = tasks[key]
+            task = _find_task(tasks, scenario, BASELINES[name].overrides if policy is None else {}, min(n_envs, days))
             chosen = pick_days(task.simulation.days, days)
             baseline = _ActingPolicy(policy) if policy is not None else BASELINES[name].make(seed)
             for start in range(0, len(chosen), task.n_envs):
@@ -209,6 +204,14 @@ class EpisodeTotals:
             "projection_kwh": of_all["projection_kw"] * dt_h,
             "projection_kvarh": of_all["projection_kvar"] * dt_h,
         }
+
+
+def _find_task(tasks: dict[str, GridTask], scenario: Scenario, overrides: Mapping[str, Any], n_envs: int) -> GridTask:
+    """Give the task of a scenario with some overrides, the one that is there already if it is."""
+    key = repr(sorted(overrides.items()))
+    if key not in tasks:
+        tasks[key] = GridTask(load_scenario(scenario, overrides) if overrides else scenario, n_envs)
+    return tasks[key]
 
 
 class _ActingPolicy:
