@@ -53,7 +53,6 @@ class Channels:
     Attributes:
         table: The channels in the order of the columns.
         values: Physical values, shape (n_envs, n_channels).
-        scaled: Values mapped linearly so that low..high is -1..1, clipped, shape (n_envs, n_channels), float32.
     """
 
     def __init__(
@@ -67,20 +66,19 @@ class Channels:
     ) -> None:
         self._simulation, self._metrics = simulation, metrics
         self._zone_loads = list(zone_loads)
+        self._loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
+        for zone, own in enumerate(zone_loads):
+            self._loads_in[own, zone] = 1.0
         horizon = simulation.options.horizon_steps
         self._ahead = np.minimum(np.arange(horizon + 1)[:, None] + np.array([*price_ahead_steps], dtype=int), horizon)
         self._pcc_nodes, self._pcc_starts, self._per_pcc = _gather_nodes(simulation, pccs)
         self.table: list[Channel] = []
         self._add_world(price_ahead_steps)
         self._exogenous = np.zeros((simulation.n_envs, horizon + 1, len(self.table)))
+        self._n_exogenous = len(self.table)
         self._add_solved(zones)
         self._add_devices()
         self.values = np.zeros((simulation.n_envs, len(self.table)))
-        low = np.array([channel.low for channel in self.table])
-        high = np.array([channel.high for channel in self.table])
-        self._gain = 2.0 / (high - low)
-        self._offset = -1.0 - low * self._gain
-        self.scaled = np.zeros(self.values.shape, dtype=np.float32)
 
     # -- the table
 
@@ -162,16 +160,15 @@ class Channels:
         price = simulation.day_price[env]
         out[:, 4] = price
         np.take(price, self._ahead, out=out[:, 5 : self._n_world])
-        for column, own in enumerate(self._zone_loads, start=self._n_world):
-            np.sum(simulation.day_load_kw[env][:, own], axis=1, out=out[:, column])
+        np.matmul(simulation.day_load_kw[env], self._loads_in, out=out[:, self._n_world :])
 
     def fill(self) -> None:
         """Take the solved state and what is known of the step to come."""
         simulation, metrics, values = self._simulation, self._metrics, self.values
         snapshot = simulation.snapshot
         envs = simulation.env_index
-        values[:, : self._exogenous.shape[2]] = self._exogenous[envs, simulation.step_index]
-        pcc = np.add.reduceat(snapshot.v_pu[:, self._pcc_nodes], self._pcc_starts, axis=1)
+        values[:, : self._n_exogenous] = self._exogenous[envs, simulation.step_index]
+        pcc = np.add.reduceat(snapshot.v_pu.take(self._pcc_nodes, axis=1), self._pcc_starts, axis=1)
         pcc *= self._per_pcc
         kva = metrics.zone_kva
         np.concatenate(
@@ -196,14 +193,37 @@ class Channels:
         values[:, self._node_columns] = snapshot.v_pu
         for fleet, columns in self._fleet_columns:
             fleet.observe(values[:, columns])
-        scaled = values * self._gain
-        scaled += self._offset
-        np.minimum(np.maximum(scaled, -1.0, out=scaled), 1.0, out=scaled)
-        self.scaled[...] = scaled
 
     def columns_of(self, owners: Sequence[str]) -> list[int]:
         """Give the columns of some owners, in table order."""
         return [index for index, channel in enumerate(self.table) if channel.owner in owners]
+
+
+class View:
+    """What some agents see: gathers their channels and scales them, for all of them in one go.
+
+    Args:
+        table: The channels.
+        columns: Columns of the table that each agent sees.
+    """
+
+    def __init__(self, table: Sequence[Channel], columns: Sequence[IntArray]) -> None:
+        self._columns = np.concatenate(columns)
+        low = np.array([table[i].low for i in self._columns])
+        high = np.array([table[i].high for i in self._columns])
+        self._gain = 2.0 / (high - low)
+        self._offset = -1.0 - low * self._gain
+        ends = np.cumsum([len(own) for own in columns]).tolist()
+        self._slices = [slice(end - len(own), end) for end, own in zip(ends, columns, strict=True)]
+
+    def look(self, values: FloatArray) -> list[npt.NDArray[np.float32]]:
+        """Give fresh arrays of what each agent sees: low..high as -1..1, clipped, shape (n_envs, n_observed)."""
+        seen = values.take(self._columns, axis=1)
+        seen *= self._gain
+        seen += self._offset
+        np.minimum(np.maximum(seen, -1.0, out=seen), 1.0, out=seen)
+        scaled = seen.astype(np.float32)
+        return [scaled[:, own] for own in self._slices]
 
 
 def _gather_nodes(simulation: Simulation, buses: Sequence[int]) -> tuple[IntArray, IntArray, FloatArray]:

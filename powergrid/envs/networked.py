@@ -161,8 +161,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
             raise ActionError("agent", [describe_unknown("agent", agent_id, self.possible_agents)]) from None
 
     def _observations(self) -> Observations:
-        task = self.task
-        return {agent.name: task.observe(agent)[0] for agent in task.agents}
+        return self.task.observation_dict(0)
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         return self.task.info_dicts(0)

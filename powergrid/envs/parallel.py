@@ -110,7 +110,7 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         self.task.close()
 
     def _observations(self) -> Observations:
-        return {agent.name: self.task.observe(agent)[0] for agent in self.task.agents}
+        return self.task.observation_dict(0)
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         return self.task.info_dicts(0)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.agents import Agent, build_agents, ownership
-from powergrid.envs.channels import Channels
+from powergrid.envs.channels import Channels, View
 from powergrid.envs.rewards import TERMS, Rewards
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.metrics import Metrics
@@ -85,6 +85,7 @@ class GridTask:
             [max(1, round(hours / simulation.dt_h)) for hours in scenario.profiles.price_ahead_hours],
         )
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
+        self._view = View(self.channels.table, [agent.observed for agent in self.agents])
         owners = [spec.devices for spec in scenario.agents.values()]
         self._rewards = Rewards(scenario, simulation, self.metrics, owners)
         self._owned = ownership(owners, simulation.power_device_names)
@@ -93,7 +94,10 @@ class GridTask:
         owned_devices = {device for own in owners for device in own}
         self._all_owned = all(name in owned_devices for name in simulation.device_names)
         self._requested = np.zeros((2, n_envs, len(simulation.power_device_names)))
-        self.info_names = (*TERMS, *(n for n, _, _ in AGENT_METRICS), *(n for n, _, _ in NETWORK_METRICS))
+        self._own_names = (*TERMS, *(name for name, _, _ in AGENT_METRICS))
+        self._shared_names = tuple(name for name, _, _ in NETWORK_METRICS)
+        self._n_own = len(self._own_names)
+        self.info_names = (*self._own_names, *self._shared_names)
         self._info = np.zeros((n_envs, len(names), len(self.info_names)))
         self._action = np.zeros((n_envs, len(simulation.actions)))
         self._money_terms = [TERMS.index(term) for term in MONEY_TERMS]
@@ -153,24 +157,33 @@ class GridTask:
             np.logical_not(simulation.snapshot.converged, out=self.terminated)
         self.channels.fill()
 
-    def observe(self, agent: Agent) -> npt.NDArray[np.float32]:
-        """Give a fresh array of what an agent sees, shape (n_envs, n_observed)."""
-        seen: npt.NDArray[np.float32] = self.channels.scaled[:, agent.observed]
-        return seen
+    def observe(self) -> list[npt.NDArray[np.float32]]:
+        """Give fresh arrays of what each agent sees, each of shape (n_envs, n_observed)."""
+        return self._view.look(self.channels.values)
+
+    def observation_dict(self, env: int) -> dict[str, npt.NDArray[np.float32]]:
+        """Give the observations of one environment by agent."""
+        return {agent.name: seen[env] for agent, seen in zip(self.agents, self.observe(), strict=True)}
 
     def infos(self) -> FloatArray:
         """Give terms and metrics of the last step, shape (n_envs, n_agents, len(info_names)); reused at each call."""
-        info, metrics, simulation = self._info, self.metrics, self.simulation
-        snapshot = simulation.snapshot
+        self._take_agent_infos()
+        for env in range(self.n_envs):
+            self._info[env, :, self._n_own :] = self._network_infos(env)
+        return self._info
+
+    def _take_agent_infos(self) -> None:
+        """Fill in the columns that differ between agents."""
+        info, metrics = self._info, self.metrics
         first = len(TERMS)
         info[:, :, :first] = self._rewards.terms
-        own = info[:, :, first : first + len(AGENT_METRICS)]
+        own = info[:, :, first : self._n_own]
         own[:, :, 0] = metrics.zone_violation_count
         own[:, :, 1] = metrics.zone_v_min_pu
         own[:, :, 2] = metrics.zone_v_max_pu
         own[:, :, 3] = metrics.zone_overload_count
         own[:, :, 4] = metrics.zone_kva.real
-        delivered = snapshot.device_kva @ self._owned
+        delivered = self.simulation.snapshot.device_kva @ self._owned
         own[:, :, 5] = delivered.real
         own[:, :, 6] = delivered.imag
         self._take_projections(own)
@@ -178,23 +191,24 @@ class GridTask:
             fleet, owners = self._storage
             np.matmul(fleet.terms["throughput_kwh"], owners, out=own[:, :, 10])
             np.matmul(fleet.cycles, owners, out=own[:, :, 11])
-        network = np.array(
-            (
-                metrics.violation_count,
-                metrics.violation_sum_pu,
-                metrics.v_min_pu,
-                metrics.v_max_pu,
-                metrics.overload_count,
-                snapshot.losses_kw,
-                metrics.unbalance_pu,
-                snapshot.source_kva.real,
-                simulation.operations,
-                simulation.paid_price,
-                snapshot.converged,
-            )
+
+    def _network_infos(self, env: int) -> tuple[float, ...]:
+        """Give the columns that agents share, in the order of ``NETWORK_METRICS``."""
+        metrics, simulation = self.metrics, self.simulation
+        snapshot = simulation.snapshot
+        return (
+            float(metrics.violation_count[env]),
+            float(metrics.violation_sum_pu[env]),
+            float(metrics.v_min_pu[env]),
+            float(metrics.v_max_pu[env]),
+            float(metrics.overload_count[env]),
+            float(snapshot.losses_kw[env]),
+            float(metrics.unbalance_pu[env]),
+            float(snapshot.source_kva[env].real),
+            float(simulation.operations[env]),
+            float(simulation.paid_price[env]),
+            float(snapshot.converged[env]),
         )
-        info[:, :, first + len(AGENT_METRICS) :] = network.T[:, None, :]
-        return info
 
     def _take_projections(self, own: FloatArray) -> None:
         requested, first = self._requested, 0
@@ -214,14 +228,15 @@ class GridTask:
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Give the infos of one environment as agents' dicts: terms, metrics, worst node and day."""
-        worst, day = self.worst_node(env), int(self.simulation.day[env])
-        dicts = {}
-        for agent, row in zip(self.agents, self.infos()[env].tolist(), strict=True):
-            info: dict[str, Any] = dict(zip(self.info_names, row, strict=True))
-            info["worst_node"] = worst
-            info["day"] = day
-            dicts[agent.name] = info
-        return dicts
+        self._take_agent_infos()
+        shared: dict[str, Any] = dict(zip(self._shared_names, self._network_infos(env), strict=True))
+        shared["worst_node"] = self.worst_node(env)
+        shared["day"] = int(self.simulation.day[env])
+        rows = self._info[env, :, : self._n_own].tolist()
+        return {
+            agent.name: dict(zip(self._own_names, row, strict=True)) | shared
+            for agent, row in zip(self.agents, rows, strict=True)
+        }
 
     def money(self) -> FloatArray:
         """Give what the last step cost each agent in money, stored energy left out [USD], shape (n_envs, n_agents)."""

@@ -226,7 +226,7 @@ class _ActingPolicy:
     def act(self, task: GridTask) -> FloatArray:
         """Ask the policy once for each environment."""
         action = task.action_buffer().copy()
-        seen = {agent.name: task.observe(agent) for agent in task.agents}
+        seen = dict(zip([agent.name for agent in task.agents], task.observe(), strict=True))
         for env in range(task.n_envs):
             actions = self._policy.act({name: rows[env] for name, rows in seen.items()})
             write_actions(task.agents, actions, action[env])

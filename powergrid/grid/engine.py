@@ -64,7 +64,8 @@ def engine_version() -> str:
     """Give the version of the OpenDSS engine library, as it states it itself."""
     engine = Engine()
     try:
-        return _text(lib.ctx_DSS_Get_Version(engine._context)).splitlines()[0]
+        text = _text(lib.ctx_DSS_Get_Version(engine._context))
+        return " ".join(text.split()[:5]).replace(" Library version", "")  # the rest is build options
     finally:
         engine.close()
 

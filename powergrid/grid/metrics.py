@@ -36,8 +36,6 @@ class Metrics:
         overload_count: Branches above their normal rating, shape (n_envs,).
         overload_sum_pu: Sum of what branches carry above 1 pu, shape (n_envs,).
         v_min_pu, v_max_pu: Lowest and highest node voltage [pu], shape (n_envs,).
-        worst_node: Node farthest outside the limits, or nearest to one, shape (n_envs,).
-        unbalance_pu: Highest negative over positive sequence voltage of a three-phase bus, shape (n_envs,).
         zone_v_min_pu, zone_v_mean_pu, zone_v_max_pu: Voltages by zone [pu], shape (n_envs, n_zones).
         zone_violation_count, zone_violation_pu: Violations by zone, shape (n_envs, n_zones).
         shared_violation_pu: As ``zone_violation_pu``, plus an equal part of the nodes in no zone.
@@ -54,87 +52,106 @@ class Metrics:
         self, network: Network, zones: Sequence[Sequence[int]], v_min_pu: float, v_max_pu: float, n_envs: int
     ) -> None:
         self.limits = (v_min_pu, v_max_pu)
-        n_zones = len(zones)
+        self._n_zones = n_zones = len(zones)
+        n_nodes, b = len(network.nodes), network.branches
         node_in = np.array([np.isin(network.node_bus, list(zone)) for zone in zones], dtype=float).reshape(n_zones, -1)
-        b = network.branches
         first = b.terminal_bus[np.searchsorted(b.terminal_branch, np.arange(len(b.names)))]
         branch_in = np.array([np.isin(first, list(zone)) for zone in zones], dtype=float).reshape(n_zones, -1)
-        self._node_in, self._branch_in = node_in.T.copy(), branch_in.T.copy()
-        self._node_share, self._branch_share = _share(self._node_in), _share(self._branch_in)
-        self._boundary = np.array([network.boundary(list(zone)) for zone in zones]).reshape(n_zones, -1).T.copy()
-        members = [np.flatnonzero(row) for row in node_in]
-        if any(len(nodes) == 0 for nodes in members):
+        if not node_in.any(axis=1).all():
             raise ValueError("a zone has no node")
-        self._members = np.concatenate(members) if members else np.array([], dtype=np.int64)
-        sizes = np.array([len(nodes) for nodes in members], dtype=np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if n_zones else sizes
+        # one product with these gives zones, zones with their part of what is in none, and the network
+        self._node_sums = _sum_matrix(node_in, n_nodes)
+        self._branch_sums = _sum_matrix(branch_in, len(b.names))
+        self._boundary = np.array([network.boundary(list(zone)) for zone in zones])
+        self._boundary = self._boundary.reshape(n_zones, len(b.terminal_bus)).T.copy()
+        self._members, self._starts, sizes = _chain([*(np.flatnonzero(row) for row in node_in), np.arange(n_nodes)])
         self._per_size = 1.0 / sizes
-        self._zone_branches = [np.flatnonzero(row) for row in branch_in]
-        self._n_zones = n_zones
+        branches = [np.flatnonzero(row) for row in branch_in]
+        self._loaded = np.array([i for i, group in enumerate(branches) if len(group)], dtype=np.int64)
+        self._loaded_branches, self._loaded_starts, _ = _chain([branches[i] for i in self._loaded])
+        self.zone_loading_pu = np.zeros((n_envs, n_zones))
+        self._outside = np.zeros((2, n_envs, n_nodes))
+        self._over = np.zeros((2, n_envs, len(b.names)))
         self._three_phase = _three_phase_nodes(network)
         self._to_sequence = np.array([[1, _OPERATOR_A, _OPERATOR_A**2], [1, _OPERATOR_A**2, _OPERATOR_A]]).T / 3.0
         self.take(Snapshot.allocate(n_envs, network, 0))
 
     def take(self, snapshot: Snapshot) -> None:
         """Measure a snapshot; results stay until the next."""
-        v_pu = snapshot.v_pu
+        v_pu, n_zones = snapshot.v_pu, self._n_zones
         low, high = self.limits
-        above = v_pu - high
-        below = np.subtract(low, v_pu)
-        outside = np.maximum(above, below)
-        self.worst_node = outside.argmax(axis=1)
-        self.violation_pu = np.maximum(outside, 0.0, out=outside)
-        violated = outside > 0.0
-        self.violation_count = violated.sum(axis=1)
-        self.violation_sum_pu = outside.sum(axis=1)
-        self.v_min_pu, self.v_max_pu = v_pu.min(axis=1), v_pu.max(axis=1)
-        over = np.maximum(snapshot.loading_pu - 1.0, 0.0)
-        overloaded = over > 0.0
-        self.overload_count = overloaded.sum(axis=1)
-        self.overload_sum_pu = over.sum(axis=1)
-        self.unbalance_pu = self._unbalance(snapshot)
-        self._take_zones(snapshot, outside, violated, over, overloaded)
-
-    def _take_zones(
-        self,
-        snapshot: Snapshot,
-        outside: FloatArray,
-        violated: npt.NDArray[np.bool_],
-        over: FloatArray,
-        overloaded: npt.NDArray[np.bool_],
-    ) -> None:
-        members = snapshot.v_pu[:, self._members]
-        if self._n_zones:
-            self.zone_v_min_pu = np.minimum.reduceat(members, self._starts, axis=1)
-            self.zone_v_max_pu = np.maximum.reduceat(members, self._starts, axis=1)
-            self.zone_v_mean_pu = np.add.reduceat(members, self._starts, axis=1) * self._per_size
-        else:
-            self.zone_v_min_pu = self.zone_v_max_pu = self.zone_v_mean_pu = members
-        self.zone_violation_count = violated @ self._node_in
-        self.zone_violation_pu = outside @ self._node_in
-        self.shared_violation_pu = outside @ self._node_share
-        self.zone_overload_count = overloaded @ self._branch_in
-        self.shared_overload_pu = over @ self._branch_share
-        self.zone_loading_pu = np.stack(
-            [snapshot.loading_pu[:, branches].max(axis=1, initial=0.0) for branches in self._zone_branches], axis=1
-        ) if self._n_zones else members  # fmt: skip
+        self._snapshot = snapshot
+        beyond = np.maximum(v_pu - high, low - v_pu)
+        self._beyond = beyond
+        amount, count = self._outside
+        np.maximum(beyond, 0.0, out=amount)
+        np.greater(beyond, 0.0, out=count)
+        self.violation_pu = amount
+        amounts, counts = self._outside @ self._node_sums
+        self.zone_violation_pu, self.shared_violation_pu = amounts[:, :n_zones], amounts[:, n_zones:-1]
+        self.violation_sum_pu = amounts[:, -1]
+        self.zone_violation_count, self.violation_count = counts[:, :n_zones], counts[:, -1]
+        amount, count = self._over
+        np.maximum(np.subtract(snapshot.loading_pu, 1.0, out=amount), 0.0, out=amount)
+        np.greater(amount, 0.0, out=count)
+        amounts, counts = self._over @ self._branch_sums
+        self.shared_overload_pu, self.overload_sum_pu = amounts[:, n_zones:-1], amounts[:, -1]
+        self.zone_overload_count, self.overload_count = counts[:, :n_zones], counts[:, -1]
+        self._take_extremes(snapshot)
         self.zone_kva = snapshot.terminal_kva @ self._boundary
 
-    def _unbalance(self, snapshot: Snapshot) -> FloatArray:
+    def _take_extremes(self, snapshot: Snapshot) -> None:
+        members = snapshot.v_pu.take(self._members, axis=1)
+        lowest = np.minimum.reduceat(members, self._starts, axis=1)
+        highest = np.maximum.reduceat(members, self._starts, axis=1)
+        means = np.add.reduceat(members, self._starts, axis=1)
+        means *= self._per_size
+        self.zone_v_min_pu, self.v_min_pu = lowest[:, :-1], lowest[:, -1]
+        self.zone_v_max_pu, self.v_max_pu = highest[:, :-1], highest[:, -1]
+        self.zone_v_mean_pu = means[:, :-1]
+        if len(self._loaded):
+            loading = snapshot.loading_pu.take(self._loaded_branches, axis=1)
+            self.zone_loading_pu[:, self._loaded] = np.maximum.reduceat(loading, self._loaded_starts, axis=1)
+
+    @property
+    def worst_node(self) -> IntArray:
+        """Node farthest outside the limits, or nearest to one, shape (n_envs,)."""
+        worst: IntArray = self._beyond.argmax(axis=1)
+        return worst
+
+    @property
+    def unbalance_pu(self) -> FloatArray:
+        """Highest negative over positive sequence voltage of a three-phase bus, shape (n_envs,)."""
+        v = self._snapshot.v
         if not len(self._three_phase):
-            return np.zeros(len(snapshot.v))
-        sequence = np.abs(snapshot.v[:, self._three_phase] @ self._to_sequence)
+            return np.zeros(len(v))
+        sequence = np.abs(v.take(self._three_phase, axis=1) @ self._to_sequence)
         ratio = sequence[..., 1] / np.maximum(sequence[..., 0], 1e-9)
         return np.asarray(ratio.max(axis=1))
 
 
-def _share(membership: FloatArray) -> FloatArray:
-    """Divide what is in no zone equally among the zones, shape kept (n_things, n_zones)."""
-    if not membership.shape[1]:
-        return membership
+def _sum_matrix(membership: FloatArray, n: int) -> FloatArray:
+    """Give the columns that sum things by zone, by zone with an equal part of what is in none, and over all.
+
+    Args:
+        membership: 1 where a thing is in a zone, shape (n_zones, n).
+        n: Number of things.
+
+    Returns:
+        Shape (n, 2 n_zones + 1).
+    """
+    membership = membership.reshape(-1, n)
     shared = membership.copy()
-    shared[membership.sum(axis=1) == 0.0] = 1.0 / membership.shape[1]
-    return shared
+    if len(membership):
+        shared[:, membership.sum(axis=0) == 0.0] = 1.0 / len(membership)
+    return np.concatenate([membership, shared, np.ones((1, n))]).T.copy()
+
+
+def _chain(groups: Sequence[IntArray]) -> tuple[IntArray, IntArray, IntArray]:
+    """Give groups of indices one after the other, where each starts, and how long each is."""
+    sizes = np.array([len(group) for group in groups], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
+    return np.concatenate([np.empty(0, dtype=np.int64), *groups]), starts, sizes
 
 
 def _three_phase_nodes(network: Network) -> IntArray:

@@ -163,6 +163,7 @@ class Simulation:
         """Tie loads to demand series and find who replaces a load's demand."""
         o, loads = self.options, self.network.loads
         self.series = assign_series(loads.names, loads.kw, o.load_classes or None, self.profiles, o.load_seed)
+        self._nominal_kw, self._nominal_kvar = loads.kw * o.load_scale, loads.kvar * o.load_scale
         load_of_device = self.circuits[0].load_of_device
         self._bound_devices = np.flatnonzero(load_of_device >= 0)
         self._bound_loads = load_of_device[self._bound_devices]
@@ -301,16 +302,16 @@ class Simulation:
     def _fill_day(self, env: int) -> None:
         """Lay out demand, sun and price of the day an environment plays; the row after the last repeats it."""
         first = int(self.day[env]) * self.profiles.rows_per_day
-        rows = np.minimum(np.arange(first, first + self.options.horizon_steps + 1), self.profiles.n_rows - 1)
-        rows[-1] = rows[-2]
-        share = self.profiles.demand_pu[rows][:, self.series]
-        share *= self.options.load_scale
-        loads = self.network.loads
-        np.multiply(share, loads.kw, out=self.day_load_kw[env])
-        np.multiply(share, loads.kvar, out=self.day_load_kvar[env])
-        self.day_price[env] = self._price[rows]
+        rows = slice(first, first + self.options.horizon_steps)
+        share = self.profiles.demand_pu[rows].take(self.series, axis=1)
+        kw, kvar, price, sun = (a[env] for a in (self.day_load_kw, self.day_load_kvar, self.day_price, self.day_pv_pu))
+        np.multiply(share, self._nominal_kw, out=kw[:-1])
+        np.multiply(share, self._nominal_kvar, out=kvar[:-1])
+        price[:-1] = self._price[rows]
         if self.profiles.pv_pu is not None:
-            self.day_pv_pu[env] = self.profiles.pv_pu[rows]
+            sun[:-1] = self.profiles.pv_pu[rows]
+        for series in (kw, kvar, price, sun):
+            series[-1] = series[-2]
 
     def _leave_devices_alone(self, env: int) -> None:
         """Set the neutral power of one environment's devices; fleets project all at once, so put the others back."""

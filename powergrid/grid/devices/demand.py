@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from pydantic import Field
 from powergrid.grid.devices.fleet import PowerFleet
 from powergrid.grid.devices.spec import (
     ActionSpec,
+    BoolArray,
     BoundSpec,
     Exogenous,
     FloatArray,
@@ -234,6 +235,9 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
         self._precompute()
         ports = (*shape, self._ports)
+        sizes = [spec.ports for spec in self.specs]
+        self._port_devices = np.repeat(np.arange(self.n), sizes)
+        self._port_places = np.concatenate([np.arange(size) for size in sizes])
         tables = (shape[0], self.horizon_steps + 1, self.n, self._ports)
         self.start_hour = np.full(shape[0], self._start_hour)
         self._arriving, self._stay = np.zeros(tables), np.zeros(tables)
@@ -251,10 +255,9 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         }
 
     def _start(self, env: int, rng: np.random.Generator) -> None:
-        for device, spec in enumerate(self.specs):
-            arriving, stay = draw_sessions(spec, self.dt_h, self.horizon_steps, float(self.start_hour[env]), rng)
-            self._arriving[env, :, device, : spec.ports] = arriving
-            self._stay[env, :, device, : spec.ports] = stay
+        arriving, stay = draw_sessions(self.specs, self.dt_h, self.horizon_steps, float(self.start_hour[env]), rng)
+        self._arriving[env][:, self._port_devices, self._port_places] = arriving
+        self._stay[env][:, self._port_devices, self._port_places] = stay
         self._owed[env] = self._asked[env] = self._arriving[env, 0]
         self._left[env] = self._stay[env, 0]
         self._look()
@@ -362,16 +365,16 @@ def _share_out(total: FloatArray, most: FloatArray, order: IntArray, out: FloatA
 
 
 def draw_sessions(
-    spec: EvChargerSpec, dt_h: float, horizon_steps: int, start_hour: float, rng: np.random.Generator
+    specs: Sequence[EvChargerSpec], dt_h: float, horizon_steps: int, start_hour: float, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Draw the charging sessions of one station for one episode.
+    """Draw the charging sessions of stations for one episode, all their ports at once.
 
     A car that finds its port taken goes elsewhere. A car asks for no more than full power can give during
     its stay. A car that came before the episode is there at step 0 and asks for the part of its energy that
     belongs to the rest of its stay.
 
     Args:
-        spec: The station.
+        specs: The stations.
         dt_h: Length of a step [h].
         horizon_steps: Steps of an episode.
         start_hour: Hour of the day of step 0 [h].
@@ -379,32 +382,50 @@ def draw_sessions(
 
     Returns:
         Energy a car that arrives asks for [kWh], and steps until the present car leaves (0: no car), each of
-        shape (horizon_steps + 1, ports).
+        shape (horizon_steps + 1, n_ports), station by station.
     """
-    stay_max_h = spec.stay_hours_mean + 4 * spec.stay_hours_std
-    first_day = -int(np.ceil((stay_max_h + 4 * spec.arrival_hour_std) / 24)) - 1
-    last_day = int(np.ceil((start_hour + horizon_steps * dt_h + 4 * spec.arrival_hour_std) / 24))
-    per_day = int(np.ceil(spec.sessions_per_day))
-    shape = (spec.ports, (last_day - first_day) * per_day)
-    day = np.repeat(np.arange(first_day, last_day), per_day)
-    comes = rng.random(shape) * per_day < spec.sessions_per_day
-    hour = day * 24 + spec.arrival_hour_mean + spec.arrival_hour_std * rng.standard_normal(shape).clip(-4, 4)
-    stay_h = spec.stay_hours_mean + spec.stay_hours_std * rng.standard_normal(shape).clip(-4, 4)
-    energy = spec.energy_kwh_mean + spec.energy_kwh_std * rng.standard_normal(shape).clip(-4, 4)
-    arrive = np.floor((hour - start_hour) / dt_h).astype(np.int64)
-    stay = np.maximum(np.rint(stay_h / dt_h).astype(np.int64), 1)
-    energy = np.minimum(energy.clip(0, None), stay * dt_h * spec.p_max_kw * spec.eta_charge)
-
-    arriving, leaves = np.zeros((horizon_steps + 1, spec.ports)), np.zeros((horizon_steps + 1, spec.ports))
-    port, free_at = np.arange(spec.ports), np.full(spec.ports, np.iinfo(np.int64).min)
-    order = np.argsort(arrive, axis=1, kind="stable")
-    for chosen in order.T:
-        at, length = arrive[port, chosen], stay[port, chosen]
-        fits = comes[port, chosen] & (at >= free_at)
-        free_at = np.where(fits, at + length, free_at)
+    arrive, stay, energy, comes = _draw_visits(specs, dt_h, start_hour + horizon_steps * dt_h, start_hour, rng)
+    n_ports = len(arrive)
+    arriving, leaves = np.zeros((horizon_steps + 1, n_ports)), np.zeros((horizon_steps + 1, n_ports))
+    port, free_at = np.arange(n_ports), np.full(n_ports, np.iinfo(np.int64).min)
+    for at, length, kwh, come in zip(arrive.T, stay.T, energy.T, comes.T, strict=True):
+        fits = come & (at >= free_at)
+        np.copyto(free_at, at + length, where=fits)
         fits &= (at + length > 0) & (at <= horizon_steps)
+        if not fits.any():
+            continue
         begin, end = np.maximum(at, 0)[fits], (at + length)[fits]
         leaves[begin, port[fits]] = end
-        arriving[begin, port[fits]] = energy[port, chosen][fits] * (end - begin) / length[fits]
-    remaining = np.maximum.accumulate(leaves, axis=0) - np.arange(horizon_steps + 1)[:, None]
-    return arriving, np.maximum(remaining, 0.0)
+        arriving[begin, port[fits]] = kwh[fits] * (end - begin) / length[fits]
+    remaining = np.maximum.accumulate(leaves, axis=0)
+    remaining -= np.arange(horizon_steps + 1)[:, None]
+    return arriving, np.maximum(remaining, 0.0, out=remaining)
+
+
+def _draw_visits(
+    specs: Sequence[EvChargerSpec], dt_h: float, end_hour: float, start_hour: float, rng: np.random.Generator
+) -> tuple[IntArray, IntArray, FloatArray, BoolArray]:
+    """Draw who would come to each port, in order of arrival: step, stay in steps, energy, whether at all."""
+
+    def of_ports(key: str) -> FloatArray:
+        return np.repeat([float(getattr(spec, key)) for spec in specs], [spec.ports for spec in specs])[:, None]
+
+    arrival_std, stay_std = of_ports("arrival_hour_std"), of_ports("stay_hours_std")
+    stay_max_h = of_ports("stay_hours_mean") + 4 * stay_std
+    first_day = -int(np.ceil((stay_max_h + 4 * arrival_std).max() / 24)) - 1
+    last_day = int(np.ceil((end_hour + 4 * arrival_std.max()) / 24))
+    per_day = max(int(np.ceil(spec.sessions_per_day)) for spec in specs)
+    day = np.repeat(np.arange(first_day, last_day), per_day)
+    shape = (len(arrival_std), len(day))
+    comes = rng.random(shape) * per_day < of_ports("sessions_per_day")
+    normal = rng.standard_normal((3, *shape))
+    np.minimum(np.maximum(normal, -4.0, out=normal), 4.0, out=normal)
+    hour = day * 24 + of_ports("arrival_hour_mean") + arrival_std * normal[0]
+    stay_h = of_ports("stay_hours_mean") + stay_std * normal[1]
+    energy = of_ports("energy_kwh_mean") + of_ports("energy_kwh_std") * normal[2]
+    arrive = np.floor((hour - start_hour) / dt_h).astype(np.int64)
+    stay = np.maximum(np.rint(stay_h / dt_h).astype(np.int64), 1)
+    energy = np.minimum(np.maximum(energy, 0.0), stay * dt_h * of_ports("p_max_kw") * of_ports("eta_charge"))
+    order = np.argsort(arrive, axis=1, kind="stable")
+    sort = np.take_along_axis
+    return sort(arrive, order, 1), sort(stay, order, 1), sort(energy, order, 1), sort(comes, order, 1)

@@ -192,7 +192,7 @@ def test_draw_sessions_over_a_year_has_the_means_asked_for() -> None:
     spec = station(
         ports=10, sessions_per_day=0.5, arrival_hour_mean=9, arrival_hour_std=1, energy_kwh_std=3, stay_hours_mean=8
     )
-    arriving, remaining = draw_sessions(spec, 0.25, 365 * 96, 0.0, np.random.default_rng(7))
+    arriving, remaining = draw_sessions([spec], 0.25, 365 * 96, 0.0, np.random.default_rng(7))
     step, port = np.nonzero(arriving)
     assert len(step) / 3650 == pytest.approx(0.5, abs=0.03)  # 3650 coins: one deviation is 0.008
     assert np.mean(step % 96) / 4 == pytest.approx(9 - 0.125, abs=0.1)  # arrivals are counted from their step's start
