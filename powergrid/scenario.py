@@ -28,6 +28,7 @@ from powergrid.grid.simulation import Simulation, SimulationOptions
 Mode = Literal["distributed", "centralized"]
 RewardTerm = Literal[
     "energy_cost_usd",
+    "reference_cost_usd",
     "generation_cost_usd",
     "storage_wear_usd",
     "stored_energy_usd",
@@ -42,6 +43,7 @@ RewardTerm = Literal[
 #: Weight of each reward term where a scenario says nothing [USD per unit of the term].
 REWARD_WEIGHTS: dict[str, float] = {
     "energy_cost_usd": 1.0,
+    "reference_cost_usd": -1.0,
     "generation_cost_usd": 1.0,
     "storage_wear_usd": 1.0,
     "stored_energy_usd": 1.0,

@@ -79,6 +79,18 @@ class Agent:
             *self._write_part(action["discrete"], out, self.discrete, "discrete: "),
         ]
 
+    def read_action(self, vector: FloatArray) -> Any:
+        """Give the agent's part of an action vector, as in ``action_space``.
+
+        Args:
+            vector: The action vector of one environment, shape (n_actions,).
+        """
+        continuous = vector[self.continuous].astype(np.float32)
+        discrete = np.rint(vector[self.discrete]).astype(np.int64)
+        if not len(self.discrete):
+            return continuous
+        return {"continuous": continuous, "discrete": discrete} if len(self.continuous) else discrete
+
     def _write_part(self, action: Any, out: FloatArray, columns: IntArray, what: str) -> list[str]:
         where = f"agent {self.name!r}: {what}"
         try:

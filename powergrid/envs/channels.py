@@ -53,6 +53,7 @@ class Channels:
     Attributes:
         table: The channels in the order of the columns.
         values: Physical values, shape (n_envs, n_channels).
+        loads_in: 1 where a load is in a zone, shape (n_loads, n_zones).
     """
 
     def __init__(
@@ -66,12 +67,16 @@ class Channels:
     ) -> None:
         self._simulation, self._metrics = simulation, metrics
         self._zone_loads = list(zone_loads)
-        self._loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
+        self.loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
         for zone, own in enumerate(zone_loads):
-            self._loads_in[own, zone] = 1.0
+            self.loads_in[own, zone] = 1.0
         horizon = simulation.options.horizon_steps
         self._ahead = np.minimum(np.arange(horizon + 1)[:, None] + np.array([*price_ahead_steps], dtype=int), horizon)
         self._pcc_nodes, self._pcc_starts, self._per_pcc = _gather_nodes(simulation, pccs)
+        network = simulation.network
+        ways = [network.feeding_branches(network.buses[bus]) or [0] for bus in pccs]  # [0]: the source's own bus
+        self._way_branches = np.concatenate(ways).astype(np.int64)
+        self._way_starts = np.cumsum([0, *[len(way) for way in ways]])[:-1]
         self.table: list[Channel] = []
         self._add_world(price_ahead_steps)
         self._exogenous = np.zeros((simulation.n_envs, horizon + 1, len(self.table)))
@@ -121,8 +126,9 @@ class Channels:
             for zone, own in zip(zones, self._zone_loads, strict=True):
                 reach = 2.0 * max(float(np.hypot(loads.kw[own].sum(), loads.kvar[own].sum())), 50.0)
                 add(Channel(f"{zone}.{quantity}", unit, -reach, reach, zone))
-        for zone in zones:
-            add(Channel(f"{zone}.loading_pu", "pu", 0.0, 2.0, zone))
+        for quantity in ("loading_pu", "upstream_loading_pu"):
+            for zone in zones:
+                add(Channel(f"{zone}.{quantity}", "pu", 0.0, 2.0, zone))
         self._zone_columns = slice(first, len(self.table))
         first = len(self.table)
         total = 2.0 * max(float(np.hypot(loads.kw.sum(), loads.kvar.sum())), 50.0)
@@ -160,7 +166,7 @@ class Channels:
         price = simulation.day_price[env]
         out[:, 4] = price
         np.take(price, self._ahead, out=out[:, 5 : self._n_world])
-        np.matmul(simulation.day_load_kw[env], self._loads_in, out=out[:, self._n_world :])
+        np.matmul(simulation.day_load_kw[env], self.loads_in, out=out[:, self._n_world :])
 
     def fill(self) -> None:
         """Take the solved state and what is known of the step to come."""
@@ -170,6 +176,7 @@ class Channels:
         values[:, : self._n_exogenous] = self._exogenous[envs, simulation.step_index]
         pcc = np.add.reduceat(snapshot.v_pu.take(self._pcc_nodes, axis=1), self._pcc_starts, axis=1)
         pcc *= self._per_pcc
+        upstream = np.maximum.reduceat(snapshot.loading_pu.take(self._way_branches, axis=1), self._way_starts, axis=1)
         kva = metrics.zone_kva
         np.concatenate(
             (
@@ -180,6 +187,7 @@ class Channels:
                 kva.real,
                 kva.imag,
                 metrics.zone_loading_pu,
+                upstream,
             ),
             axis=1,
             out=values[:, self._zone_columns],

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _TERM_MEANING = {
     "energy_cost_usd": ("USD", "energy imported by the zone at the price of the step; negative when it exports"),
+    "reference_cost_usd": ("USD", "what the zone's demand less all its sun costs at that price, losses left out"),
     "generation_cost_usd": ("USD", "fuel and starts of the agent's generators"),
     "storage_wear_usd": ("USD", "wear of the agent's storage"),
     "stored_energy_usd": ("USD", "energy taken out of the agent's storage, at the day's mean price"),

@@ -146,6 +146,11 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         money = self.task.money()[0]
         return float(money.sum() if agent_id is None else money[self._index(agent_id)])
 
+    def neutral_actions(self) -> dict[str, Any]:
+        """Give the actions that leave every device to itself at the present step: the baseline ``no_control``."""
+        neutral = self.task.simulation.neutral()[0]
+        return {agent.name: agent.read_action(neutral) for agent in self.task.agents}
+
     def describe(self) -> Description:
         """Give tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
         return describe(self.task)

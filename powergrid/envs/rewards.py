@@ -29,6 +29,7 @@ class Rewards:
         simulation: The simulation.
         metrics: Its metrics, with one zone for each agent.
         owners: Names of each agent's devices.
+        loads_in: 1 where a load is in an agent's zone, shape (n_loads, n_agents).
 
     Attributes:
         terms: Terms of the last step in their units, shape (n_envs, n_agents, n_terms), in the order of ``TERMS``.
@@ -36,7 +37,12 @@ class Rewards:
     """
 
     def __init__(
-        self, scenario: Scenario, simulation: Simulation, metrics: Metrics, owners: Sequence[Sequence[str]]
+        self,
+        scenario: Scenario,
+        simulation: Simulation,
+        metrics: Metrics,
+        owners: Sequence[Sequence[str]],
+        loads_in: FloatArray,
     ) -> None:
         self._simulation, self._metrics = simulation, metrics
         n_envs, n_agents = simulation.n_envs, len(owners)
@@ -48,6 +54,13 @@ class Rewards:
         column = {term: i for i, term in enumerate(TERMS)}
         self._energy, self._stored = column["energy_cost_usd"], column["stored_energy_usd"]
         self._violation, self._overload = column["voltage_violation_pu"], column["overload_pu"]
+        self._reference_column = column["reference_cost_usd"]
+        self._reference = np.zeros((n_envs, simulation.options.horizon_steps + 1, n_agents))
+        self._loads_in, self._sun_kw = loads_in, np.zeros(n_agents)
+        for fleet in simulation.fleets:
+            if fleet.kind == "inverter":
+                p_max_kw = np.array([float(spec.p_max_kw) for spec in fleet.specs])
+                self._sun_kw += p_max_kw @ ownership(owners, fleet.names)
         self._losses, self._unserved = column["losses_kwh"], column["unserved_kwh"]
         # which fleets have which terms, and who owns what in each
         of_fleets = [
@@ -73,7 +86,11 @@ class Rewards:
         """Note what an environment starts from."""
         if self._storage is not None:
             self._stored_kwh[env] = self._storage.soc[env] @ self._kwh_per_soc
-        self._stored_price[env] = self._simulation.day_price[env, :-1].mean()
+        simulation = self._simulation
+        self._stored_price[env] = simulation.day_price[env, :-1].mean()
+        reference_kw = simulation.day_load_kw[env] @ self._loads_in
+        reference_kw -= simulation.day_pv_pu[env][:, None] * self._sun_kw
+        np.multiply(reference_kw, simulation.day_price[env][:, None] * simulation.dt_h, out=self._reference[env])
         self.terms[env] = 0.0
         self.rewards[env] = 0.0
 
@@ -86,6 +103,7 @@ class Rewards:
         simulation, metrics, terms = self._simulation, self._metrics, self.terms
         dt_h = simulation.dt_h
         np.multiply(metrics.zone_kva.real, simulation.paid_price[:, None] * dt_h, out=terms[:, :, self._energy])
+        terms[:, :, self._reference_column] = self._reference[simulation.env_index, simulation.step_index - 1]
         terms[:, :, self._violation] = metrics.shared_violation_pu
         terms[:, :, self._overload] = metrics.shared_overload_pu
         terms[:, :, self._losses] = (simulation.snapshot.losses_kw * (dt_h / terms.shape[1]))[:, None]

@@ -87,7 +87,7 @@ class GridTask:
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
         self._view = View(self.channels.table, [agent.observed for agent in self.agents])
         owners = [spec.devices for spec in scenario.agents.values()]
-        self._rewards = Rewards(scenario, simulation, self.metrics, owners)
+        self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in)
         self._owned = ownership(owners, simulation.power_device_names)
         self._power_fleets = [(f, ownership(owners, f.names)) for f in simulation.fleets if hasattr(f, "p_kw")]
         self._storage = next(((f, o) for f, o in self._power_fleets if f.kind == "storage"), None)

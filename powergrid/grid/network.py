@@ -5,6 +5,7 @@ Plain data and graph questions; knows no engine and no time.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -136,6 +137,25 @@ class Network:
         if start not in tree:
             return [start]
         return sorted({start, *nx.descendants(tree, start)})
+
+    def feeding_branches(self, bus: str) -> list[int]:
+        """Give the branches on the way from the source to a bus, those side by side included.
+
+        Raises:
+            KeyError: the bus is not in the feeder; the message names the nearest.
+        """
+        key = bus.lower()
+        if key not in self.bus_index:
+            raise KeyError(describe_unknown("bus", bus, self.buses))
+        if not nx.has_path(self.graph, self.source_bus, self.bus_index[key]):
+            return []
+        way = nx.shortest_path(self.graph, self.source_bus, self.bus_index[key])
+        hops = {frozenset(hop) for hop in itertools.pairwise(way)}
+        b = self.branches
+        ends: dict[int, set[int]] = {}
+        for branch, end in zip(b.terminal_branch.tolist(), b.terminal_bus.tolist(), strict=True):
+            ends.setdefault(branch, set()).add(end)
+        return [branch for branch, own in ends.items() if own in hops]
 
     def nodes_of(self, buses: list[int]) -> IntArray:
         """Give the node indices of some buses, in node order."""

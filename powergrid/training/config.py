@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ class EnvFacts:
     observation_spaces: Mapping[str, gym.Space[Any]]
     action_spaces: Mapping[str, gym.Space[Any]]
     scenario: Any
+    neutral_actions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def as_env_config(scenario: str | Path | Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = Fals
             observation_spaces=dict(instance.observation_spaces),
             action_spaces=dict(instance.action_spaces),
             scenario=getattr(instance, "scenario", None),
+            neutral_actions=instance.neutral_actions() if hasattr(instance, "neutral_actions") else {},
         )
     finally:
         instance.close()
@@ -213,6 +215,8 @@ def build_config(
     """Put checked parts together into a ``PPOConfig`` on RLlib's new API stack."""
     from ray.rllib.algorithms.ppo import PPOConfig
 
+    from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+
     from powergrid.training.callbacks import GridMetricsCallback
 
     runners, warning = fit_env_runners(settings.num_env_runners, available_cpus())
@@ -240,11 +244,9 @@ def build_config(
             sample_timeout_s=settings.sample_timeout_s,
         )
         .rl_module(
-            model_config={
-                "fcnet_hiddens": list(settings.hidden),
-                "fcnet_activation": settings.activation,
-                "free_log_std": settings.free_log_std,
-            }
+            rl_module_spec=MultiRLModuleSpec(
+                rl_module_specs={name: _module_spec(name, facts, policy_of, settings) for name in mates}
+            )
         )
         .fault_tolerance(
             restart_failed_env_runners=True,
@@ -257,6 +259,27 @@ def build_config(
     )
     checked: PPOConfig = config
     return checked
+
+
+def _module_spec(name: str, facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSettings) -> Any:
+    """Say what network a policy has and where it starts: part of the way to leaving its devices to themselves."""
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+    from powergrid.training.network import QuietStartModule
+
+    agents = [agent for agent, policy in policy_of.items() if policy == name]
+    box = all(isinstance(facts.action_spaces[agent], gym.spaces.Box) for agent in agents)
+    model: dict[str, Any] = {
+        "fcnet_hiddens": list(settings.hidden),
+        "fcnet_activation": settings.activation,
+        "free_log_std": settings.free_log_std and box,
+        "vf_share_layers": False,
+        "initial_log_std": settings.initial_log_std,
+    }
+    neutral = [facts.neutral_actions[agent] for agent in agents if agent in facts.neutral_actions]
+    if box and neutral:
+        model["initial_mean"] = (settings.initial_neutral * np.mean(neutral, axis=0)).tolist()
+    return RLModuleSpec(module_class=QuietStartModule, model_config=model)
 
 
 def _learning(settings: TrainSettings) -> dict[str, Any]:

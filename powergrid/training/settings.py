@@ -27,30 +27,34 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    iterations: int = Field(100, ge=1, description="Training iterations; each gathers one batch and learns from it.")
+    iterations: int = Field(600, ge=1, description="Training iterations; each gathers one batch and learns from it.")
     seed: int | None = Field(0, ge=0, description="Seed of networks, exploration and episodes; null draws one.")
-    lr: float = Field(3e-4, gt=0, description="Learning rate of Adam.")
+    lr: float = Field(1e-3, gt=0, description="Learning rate of Adam.")
     lr_end: float | None = Field(
-        None, ge=0, description="Learning rate at the last iteration, reached linearly; null keeps `lr`."
+        5e-5, ge=0, description="Learning rate at the last iteration, reached linearly; null keeps `lr`."
     )
-    train_batch_size: int = Field(6144, ge=1, description="Environment steps per iteration (64 days of 96 steps).")
-    minibatch_size: int = Field(1536, ge=1, description="Agent steps of one policy per gradient step.")
-    num_epochs: int = Field(8, ge=1, description="Passes over the batch in one iteration.")
+    train_batch_size: int = Field(1536, ge=1, description="Environment steps per iteration (16 days of 96 steps).")
+    minibatch_size: int = Field(768, ge=1, description="Agent steps of one policy per gradient step.")
+    num_epochs: int = Field(12, ge=1, description="Passes over the batch in one iteration.")
     gamma: float = Field(0.99, gt=0, le=1, description="Discount per step.")
     lambda_: float = Field(0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
     clip_param: float = Field(0.2, gt=0, description="PPO's clip of the probability ratio.")
     vf_clip_param: float | None = Field(
         None, gt=0, description="Cap on the squared value error, above which the value network gets no gradient."
     )
-    vf_loss_coeff: float = Field(1.0, ge=0, description="Weight of the value loss.")
-    entropy_coeff: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
-    use_kl_loss: bool = Field(True, description="Add RLlib's adaptive KL penalty to the clipped loss.")
+    vf_loss_coeff: float = Field(0.5, ge=0, description="Weight of the value loss.")
+    entropy_coeff: float = Field(0.003, ge=0, description="Weight of the entropy bonus.")
+    use_kl_loss: bool = Field(False, description="Add RLlib's adaptive KL penalty to the clipped loss.")
     kl_coeff: float = Field(0.2, ge=0, description="First coefficient of the KL penalty.")
     kl_target: float = Field(0.01, gt=0, description="KL divergence per iteration that the penalty aims at.")
-    grad_clip: float | None = Field(0.5, gt=0, description="Largest norm of a policy's gradient; null: no limit.")
-    hidden: tuple[int, ...] = Field((64, 64), min_length=1, description="Width of each hidden layer.")
+    grad_clip: float | None = Field(None, gt=0, description="Largest norm of a policy's gradient; null: no limit.")
+    hidden: tuple[int, ...] = Field((128, 128), min_length=1, description="Width of each hidden layer.")
     activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("tanh", description="Hidden activation.")
-    free_log_std: bool = Field(False, description="Learn one spread per action, not one that depends on the state.")
+    initial_log_std: float = Field(-0.7, description="First spread of each continuous action, as its logarithm.")
+    initial_neutral: float = Field(
+        0.5, ge=0, le=1, description="How near the first policy is to leaving devices to themselves: 0 mid-range, 1 there."
+    )
+    free_log_std: bool = Field(True, description="Learn one spread per action, not one that depends on the state.")
     num_env_runners: int | None = Field(
         None,
         ge=0,
@@ -63,9 +67,9 @@ class TrainSettings(BaseModel):
     sample_timeout_s: float = Field(120.0, gt=0, description="Longest wait for a process's steps [s].")
     normalize_actions: bool = Field(True, description="Scale the network's [-1, 1] to the action's bounds.")
     clip_actions: bool = Field(False, description="Clip actions to their bounds where they are not scaled.")
-    checkpoint_every: int = Field(10, ge=1, description="Iterations between checkpoints.")
+    checkpoint_every: int = Field(20, ge=1, description="Iterations between checkpoints.")
     keep_checkpoints: int = Field(3, ge=1, description="Newest checkpoints kept, beside the best one.")
-    validate_every: int = Field(10, ge=0, description="Iterations between validations; 0 never validates.")
+    validate_every: int = Field(20, ge=0, description="Iterations between validations; 0 never validates.")
     validation_episodes: int = Field(8, ge=1, description="Episodes of one validation, the same ones each time.")
     validation_split: str = Field("validation", description="Split of the profiles that chooses the best checkpoint.")
 
