@@ -68,11 +68,17 @@ def record(env: NetworkedGridEnv, actions: list[dict[str, Any]]) -> tuple[list[A
     """Play a day once and keep demands, setpoints and voltages of every step."""
     simulation = env.task.simulation
     demand, setpoints, voltages = [], [], []
+    load_of_device = simulation.circuits[0].load_of_device
+    bound = np.flatnonzero(load_of_device >= 0)
+    bound_loads = load_of_device[bound]
     env.reset(options={"day": 200})
     for action in actions:
         row = int(simulation.step_index[0])
         env.step(action)
-        demand.append((simulation.day_load_kw[0, row].copy(), simulation.day_load_kvar[0, row].copy()))
+        kw, kvar = simulation.day_load_kw[0, row].copy(), simulation.day_load_kvar[0, row].copy()
+        kw[bound_loads] = -simulation.p_kw[0, bound]  # what these draw is a device's to say
+        kvar[bound_loads] = -simulation.q_kvar[0, bound]
+        demand.append((kw, kvar))
         setpoints.append((simulation.p_kw[0].copy(), simulation.q_kvar[0].copy()))
         voltages.append(simulation.snapshot.v_pu[0].copy())
     return demand, setpoints, voltages

@@ -80,7 +80,7 @@ def train(
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders go.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
-    test_days: Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")] = 7,
+    test_days: Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")] = 30,
     verbose: VerboseOption = False,
 ) -> None:
     """Train PPO on SCENARIO, leave a run folder, and compare the result on the test split."""

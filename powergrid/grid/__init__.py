@@ -1,0 +1,1 @@
+"""The physics: what does the feeder do? Knows no agents, observations or rewards."""

@@ -214,7 +214,6 @@ def build_config(
 ) -> PPOConfig:
     """Put checked parts together into a ``PPOConfig`` on RLlib's new API stack."""
     from ray.rllib.algorithms.ppo import PPOConfig
-
     from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
     from powergrid.training.callbacks import GridMetricsCallback

@@ -9,7 +9,7 @@ import torch
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 
 
-class QuietStartModule(DefaultPPOTorchRLModule):  # type: ignore[misc]
+class QuietStartModule(DefaultPPOTorchRLModule):
     """Start RLlib's PPO module as one policy everywhere: a chosen mean and spread of each continuous action.
 
     ``model_config`` may hold ``initial_mean`` (one number per continuous action) and ``initial_log_std``, both in
@@ -23,7 +23,7 @@ class QuietStartModule(DefaultPPOTorchRLModule):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Build the networks, then quieten the last policy layer."""
-        super().setup()
+        super().setup()  # type: ignore[no-untyped-call]
         pi: Any = self.pi
         last: Any = [layer for layer in pi.modules() if isinstance(layer, torch.nn.Linear)][-1]
         with torch.no_grad():

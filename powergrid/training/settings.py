@@ -52,7 +52,10 @@ class TrainSettings(BaseModel):
     activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("tanh", description="Hidden activation.")
     initial_log_std: float = Field(-0.7, description="First spread of each continuous action, as its logarithm.")
     initial_neutral: float = Field(
-        0.5, ge=0, le=1, description="How near the first policy is to leaving devices to themselves: 0 mid-range, 1 there."
+        0.5,
+        ge=0,
+        le=1,
+        description="How near the first policy is to leaving devices to themselves: 0 mid-range, 1 there.",
     )
     free_log_std: bool = Field(True, description="Learn one spread per action, not one that depends on the state.")
     num_env_runners: int | None = Field(

@@ -32,7 +32,7 @@ def test_reward_is_minus_scale_times_the_weighted_terms(shipped: str, make_env: 
 def test_weights_of_a_scenario_replace_the_default_and_penalty_multiplies_violations(make_env: MakeEnv) -> None:
     weights = {"energy_cost_usd": 0.0, "losses_kwh": 0.5, "voltage_violation_pu": 2.0}
     env = make_env(reward={"weights": weights, "scale": 1.0}, penalty=10.0)
-    expected = REWARD_WEIGHTS | weights | {"overload_pu": 0.2}  # which the shipped scenario sets
+    expected = REWARD_WEIGHTS | weights | {"overload_pu": 0.5}  # which the shipped scenario sets
     expected = {term: w * (10.0 if term.endswith("_pu") else 1.0) for term, w in expected.items()}
     assert dict(zip(env.describe().rewards["term"], env.describe().rewards["weight"], strict=True)) == expected
     *_, last = play(env, seed=0, steps=20)

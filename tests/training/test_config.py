@@ -4,7 +4,9 @@ import logging
 import pickle
 
 import gymnasium as gym
+import numpy as np
 import pytest
+import torch
 
 from powergrid.errors import ScenarioError
 from powergrid.training.config import AgentMapping, fit_env_runners, policy_names, ppo_config
@@ -16,8 +18,8 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 def test_ppo_config_takes_the_names_of_older_versions() -> None:
     config = ppo_config(
-        {}, env=ToyGridEnv, lr=1e-3, train_batch_size=4000, sgd_minibatch_size=128, num_sgd_iter=10, lambda_=0.9,
-        num_rollout_workers=1, rollout_fragment_length=200, vf_clip_param=10.0, entropy_coeff=0.01,
+        {}, env=ToyGridEnv, lr=1e-3, lr_end=None, train_batch_size=4000, sgd_minibatch_size=128, num_sgd_iter=10,
+        lambda_=0.9, num_rollout_workers=1, rollout_fragment_length=200, vf_clip_param=10.0, entropy_coeff=0.01,
     )  # fmt: skip
     assert config.lr == 1e-3
     assert config.train_batch_size_per_learner == 4000
@@ -103,3 +105,22 @@ def test_fit_env_runners_leaves_what_fits() -> None:
     assert fit_env_runners(2, 2) == (2, None)
     assert fit_env_runners(0, 1) == (0, None)
     assert [fit_env_runners(None, cpus)[0] for cpus in (1, 2, 4, 64)] == [0, 0, 3, 8]
+
+
+def test_first_policy_of_a_scenario_is_part_of_the_way_to_leaving_devices_alone(ray_session: None) -> None:
+    from powergrid.envs import NetworkedGridEnv
+
+    env_config = {"env_name": "ieee13_mg"}
+    algorithm = ppo_config(env_config, num_env_runners=0, initial_neutral=0.5, initial_log_std=-0.7).build_algo()
+    try:
+        env = NetworkedGridEnv(env_config)
+        observations, _ = env.reset(seed=3)
+        module = algorithm.get_module("grid_policy")
+        for agent, neutral in env.neutral_actions().items():
+            inputs = module.forward_inference({"obs": torch.as_tensor(observations[agent])[None]})["action_dist_inputs"]
+            mean, log_std = inputs[0].detach().numpy().reshape(2, -1)
+            np.testing.assert_allclose(mean, 0.5 * neutral, atol=0.05)
+            np.testing.assert_allclose(log_std, -0.7, atol=1e-6)
+        env.close()
+    finally:
+        algorithm.stop()
