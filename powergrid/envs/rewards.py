@@ -49,7 +49,9 @@ class Rewards:
         self._weights = np.array([scenario.weight_of(term) for term in TERMS]) * -scenario.reward.scale
         self._share = scenario.share_reward
         self._divergence = scenario.divergence.penalty
-        self.terms = np.zeros((n_envs, n_agents, len(TERMS)))
+        self._by_term = np.zeros((len(TERMS), n_envs, n_agents))  # each term's numbers side by side in memory
+        self._rows = self._by_term.reshape(len(TERMS), -1)
+        self.terms = self._by_term.transpose(1, 2, 0)
         self.rewards = np.zeros((n_envs, n_agents))
         column = {term: i for i, term in enumerate(TERMS)}
         self._energy, self._stored = column["energy_cost_usd"], column["stored_energy_usd"]
@@ -100,27 +102,27 @@ class Rewards:
         Args:
             ends: Whether the horizon ends with it, so that what is still owed counts as unserved, shape (n_envs,).
         """
-        simulation, metrics, terms = self._simulation, self._metrics, self.terms
+        simulation, metrics, terms = self._simulation, self._metrics, self._by_term
         dt_h = simulation.dt_h
-        np.multiply(metrics.zone_kva.real, simulation.paid_price[:, None] * dt_h, out=terms[:, :, self._energy])
-        terms[:, :, self._reference_column] = self._reference[simulation.env_index, simulation.step_index - 1]
-        terms[:, :, self._violation] = metrics.shared_violation_pu
-        terms[:, :, self._overload] = metrics.shared_overload_pu
-        terms[:, :, self._losses] = (simulation.snapshot.losses_kw * (dt_h / terms.shape[1]))[:, None]
+        np.multiply(metrics.zone_kva.real, simulation.paid_price[:, None] * dt_h, out=terms[self._energy])
+        terms[self._reference_column] = self._reference[simulation.env_index, simulation.step_index - 1]
+        terms[self._violation] = metrics.shared_violation_pu
+        terms[self._overload] = metrics.shared_overload_pu
+        terms[self._losses] = (simulation.snapshot.losses_kw * (dt_h / terms.shape[2]))[:, None]
         if self._settling:
-            terms[:, :, self._unserved] = 0.0
+            terms[self._unserved] = 0.0
         for column, array, owners in self._of_fleets:
-            np.matmul(array, owners, out=terms[:, :, column])
+            np.matmul(array, owners, out=terms[column])
         for column, array, owners in self._added:
-            terms[:, :, column] += array @ owners
+            terms[column] += array @ owners
         if self._storage is not None:
             stored = self._storage.soc @ self._kwh_per_soc
-            terms[:, :, self._stored] = (self._stored_kwh - stored) * self._stored_price
+            terms[self._stored] = (self._stored_kwh - stored) * self._stored_price
             self._stored_kwh = stored
         if self._settling and ends.any():
             for fleet, owners in self._settling:
-                terms[:, :, self._unserved] += (fleet.settle() * ends[:, None]) @ owners
-        rewards = terms @ self._weights
+                terms[self._unserved] += (fleet.settle() * ends[:, None]) @ owners
+        rewards = (self._weights @ self._rows).reshape(terms.shape[1:])
         if not simulation.snapshot.converged.all():
             rewards -= self._divergence * ~simulation.snapshot.converged[:, None]
         if self._share:

@@ -98,7 +98,8 @@ class GridTask:
         self._shared_names = tuple(name for name, _, _ in NETWORK_METRICS)
         self._n_own = len(self._own_names)
         self.info_names = (*self._own_names, *self._shared_names)
-        self._info = np.zeros((n_envs, len(names), len(self.info_names)))
+        self._info_by_name = np.zeros((len(self.info_names), n_envs, len(names)))
+        self._info = self._info_by_name.transpose(1, 2, 0)
         self._action = np.zeros((n_envs, len(simulation.actions)))
         self._money_terms = [TERMS.index(term) for term in MONEY_TERMS]
         self.rewards = self._rewards.rewards
@@ -174,23 +175,23 @@ class GridTask:
 
     def _take_agent_infos(self) -> None:
         """Fill in the columns that differ between agents."""
-        info, metrics = self._info, self.metrics
+        info, metrics = self._info_by_name, self.metrics
         first = len(TERMS)
-        info[:, :, :first] = self._rewards.terms
-        own = info[:, :, first : self._n_own]
-        own[:, :, 0] = metrics.zone_violation_count
-        own[:, :, 1] = metrics.zone_v_min_pu
-        own[:, :, 2] = metrics.zone_v_max_pu
-        own[:, :, 3] = metrics.zone_overload_count
-        own[:, :, 4] = metrics.zone_kva.real
+        info[:first] = self._rewards.terms.transpose(2, 0, 1)
+        own = info[first : self._n_own]
+        own[0] = metrics.zone_violation_count
+        own[1] = metrics.zone_v_min_pu
+        own[2] = metrics.zone_v_max_pu
+        own[3] = metrics.zone_overload_count
+        own[4] = metrics.zone_kva.real
         delivered = self.simulation.snapshot.device_kva @ self._owned
-        own[:, :, 5] = delivered.real
-        own[:, :, 6] = delivered.imag
+        own[5] = delivered.real
+        own[6] = delivered.imag
         self._take_projections(own)
         if self._storage is not None:
             fleet, owners = self._storage
-            np.matmul(fleet.terms["throughput_kwh"], owners, out=own[:, :, 10])
-            np.matmul(fleet.cycles, owners, out=own[:, :, 11])
+            np.matmul(fleet.terms["throughput_kwh"], owners, out=own[10])
+            np.matmul(fleet.cycles, owners, out=own[11])
 
     def _network_infos(self, env: int) -> tuple[float, ...]:
         """Give the columns that agents share, in the order of ``NETWORK_METRICS``."""
@@ -222,9 +223,9 @@ class GridTask:
         np.abs(requested, out=requested)
         moved = (requested > 1e-6).any(axis=0)
         amounts = requested @ self._owned
-        own[:, :, 7] = amounts[0]
-        own[:, :, 8] = amounts[1]
-        own[:, :, 9] = moved @ self._owned
+        own[7] = amounts[0]
+        own[8] = amounts[1]
+        own[9] = moved @ self._owned
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Give the infos of one environment as agents' dicts: terms, metrics, worst node and day."""
