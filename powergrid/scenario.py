@@ -21,6 +21,7 @@ from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.circuit import Circuit
 from powergrid.grid.devices import SPECS, AnyDeviceSpec
 from powergrid.grid.feeder import Feeder, read_feeder
+from powergrid.grid.loadshapes import follow_loadshapes, shape_of_loads
 from powergrid.grid.network import Network
 from powergrid.grid.profiles import Profiles, builtin_profiles, read_profiles
 from powergrid.grid.simulation import Simulation, SimulationOptions
@@ -40,6 +41,8 @@ RewardTerm = Literal[
     "overload_pu",
 ]
 
+#: What ``profiles.source`` may be besides a user's own table.
+SHIPPED_SOURCES = ("builtin", "loadshapes")
 #: Weight of each reward term where a scenario says nothing [USD per unit of the term].
 REWARD_WEIGHTS: dict[str, float] = {
     "energy_cost_usd": 1.0,
@@ -101,7 +104,10 @@ class AgentSpec(_Part):
 class ProfilesSpec(_Part):
     """Where demand, sun and prices come from."""
 
-    source: Any = Field(default="builtin", description="`builtin`, or a CSV or Parquet file, or a DataFrame.")
+    source: Any = Field(
+        default="builtin",
+        description="`builtin`, `loadshapes` (the feeder's own), a CSV or Parquet file, or a DataFrame.",
+    )
     tariff: str = Field(default="time_of_use", description="Name of the price series.")
     load_classes: dict[str, str] = Field(
         default_factory=dict, description="Demand class by load name or pattern; others are drawn by `load_seed`."
@@ -197,7 +203,15 @@ class Scenario(_Part):
     def read_profiles(self) -> Profiles:
         """Read the exogenous series."""
         source = self.profiles.source
-        return builtin_profiles() if isinstance(source, str) and source == "builtin" else read_profiles(source)
+        if isinstance(source, str) and source in SHIPPED_SOURCES:
+            base = builtin_profiles()
+            return base if source == "builtin" else follow_loadshapes(_network_of(self.read_feeder()), base)
+        return read_profiles(source)
+
+    def _load_classes(self, network: Network) -> dict[str, str]:
+        """Give the demand class of loads: by the scenario, else by their LoadShape where these are the source."""
+        own = shape_of_loads(network) if str(self.profiles.source) == "loadshapes" else {}
+        return own | self.profiles.load_classes
 
     def simulate(self, n_envs: int = 1) -> Simulation:
         """Build the simulation.
@@ -207,7 +221,8 @@ class Scenario(_Part):
             FeederError: the feeder itself is wrong.
         """
         feeder = self.read_feeder()
-        problems = list(self._find_reference_problems(_network_of(feeder)))
+        network = _network_of(feeder)
+        problems = list(self._find_reference_problems(network))
         if problems:
             raise ScenarioError(self.name, problems)
         options = SimulationOptions(
@@ -216,7 +231,7 @@ class Scenario(_Part):
             split=self.split,
             tariff=self.profiles.tariff,
             load_scale=self.load_scale,
-            load_classes=self.profiles.load_classes,
+            load_classes=self._load_classes(network),
             load_seed=self.profiles.load_seed,
             taps=self.taps,
             steps_on=self.steps_on,
@@ -363,7 +378,11 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
     feeder, profiles = data.get("feeder"), data.get("profiles")
     if isinstance(feeder, str) and feeder.lower().endswith(".dss"):
         data["feeder"] = str(folder / Path(feeder).expanduser())
-    if isinstance(profiles, dict) and isinstance(profiles.get("source"), str) and profiles["source"] != "builtin":
+    if (
+        isinstance(profiles, dict)
+        and isinstance(profiles.get("source"), str)
+        and profiles["source"] not in SHIPPED_SOURCES
+    ):
         profiles["source"] = str(folder / Path(profiles["source"]).expanduser())
 
 

@@ -225,3 +225,31 @@ def test_feeder_that_is_no_master_says_so(tmp_path: Path) -> None:
     (tmp_path / "Lines.dss").write_text("New Line.a Bus1=1 Bus2=2\n")
     with pytest.raises(FeederError, match=r"no 'New Circuit\.<name>' in it: this is not a master file"):
         load_scenario(SMALL | {"feeder": str(tmp_path / "Lines.dss")}).simulate()
+
+
+def test_loadshapes_of_the_feeder_as_source_drive_each_load_by_its_own(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[1] / "dss_models" / "ieee13" / "Master.dss"
+    master = tmp_path / "shaped.dss"
+    morning = " ".join(str(round(0.2 + 0.03 * hour, 2)) for hour in range(24))
+    master.write_text(
+        f'redirect "{shipped}"\n'
+        f"new LoadShape.morning npts=24 interval=1 mult=({morning})\n"
+        "edit Load.671 daily=morning\n"
+    )
+    scenario = load_scenario("ieee13_mg", {"feeder": str(master), "profiles": {"source": "loadshapes"}})
+    simulation = scenario.simulate()
+    simulation.reset(0, np.random.default_rng(0))
+    loads = simulation.network.loads
+    shaped, flat = loads.names.index("671"), loads.names.index("634a")
+    hours = np.arange(96) // 4
+    expected = loads.kw[shaped] * scenario.load_scale * np.round(0.2 + 0.03 * hours, 2)
+    np.testing.assert_allclose(simulation.day_load_kw[0, :96, shaped], expected, rtol=1e-12)
+    np.testing.assert_allclose(simulation.day_load_kw[0, :, flat], loads.kw[flat] * scenario.load_scale, rtol=1e-12)
+    assert np.ptp(simulation.day_price[0]) >= 0.0
+    assert scenario.digest() != load_scenario("ieee13_mg", {"feeder": str(master)}).digest()
+    simulation.close()
+
+
+def test_loadshapes_as_source_of_a_feeder_without_any_is_an_error() -> None:
+    with pytest.raises(ScenarioError, match="no load of the feeder names a LoadShape"):
+        load_scenario("ieee13_mg", {"profiles.source": "loadshapes"}).simulate()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from powergrid.errors import EngineError, FeederError
-from powergrid.grid.engine import Engine, Handle, IntArray
+from powergrid.grid.engine import Engine, FloatArray, Handle, IntArray
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.network import Branches, Loads, Network
 
@@ -183,6 +183,7 @@ def describe_network(engine: Engine, handles: Handles, bus_kv: Mapping[str, floa
         capacitors=tuple(handles["Capacitor"]),
         switches=tuple(handles["Line"]),
         elements={name: tuple(handles[name]) for name in BINDABLE_CLASSES},
+        load_shapes=_read_load_shapes(engine, handles["Load"]),
     )
 
 
@@ -231,12 +232,27 @@ def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> 
     )
 
 
+def _read_load_shapes(engine: Engine, loads: Mapping[str, Handle]) -> dict[str, tuple[FloatArray, float]]:
+    """Read the LoadShapes that loads name: multipliers and interval [min], 0 where it is not fixed."""
+    known = engine.handles("LoadShape")
+    named = dict.fromkeys(_shape_of(engine, handle) for handle in loads.values())
+    return {
+        name: (engine.get_floats(known[name], "LoadShape", "PMult"),
+               60.0 * engine.get_float(known[name], "LoadShape", "Interval"))
+        for name in named if name in known
+    }  # fmt: skip
+
+
+def _shape_of(engine: Engine, load: Handle) -> str:
+    shape = engine.get_text(load, "Load", "Yearly") or engine.get_text(load, "Load", "Daily")
+    return shape.lower().rpartition(".")[2]
+
+
 def _describe_loads(engine: Engine, handles: Mapping[str, Handle], node_bus: IntArray) -> Loads:
-    shapes = [engine.get_text(h, "Load", "Yearly") or engine.get_text(h, "Load", "Daily") for h in handles.values()]
     return Loads(
         names=tuple(handles),
         bus=np.array([_first_bus(engine.node_ref(h), node_bus) for h in handles.values()], dtype=np.int64),
         kw=np.array([engine.get_float(h, "Load", "kW") for h in handles.values()], dtype=np.float64),
         kvar=np.array([engine.get_float(h, "Load", "kvar") for h in handles.values()], dtype=np.float64),
-        shapes=tuple(shape.lower() for shape in shapes),
+        shapes=tuple(_shape_of(engine, handle) for handle in handles.values()),
     )

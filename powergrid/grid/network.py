@@ -6,7 +6,7 @@ Plain data and graph questions; knows no engine and no time.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import networkx as nx
@@ -84,6 +84,7 @@ class Network:
         regulator_controls: Names of those controls.
         capacitors: Capacitor names.
         switches: Names of all lines: each can be opened and closed.
+        load_shapes: Multipliers and the interval between them [min] of each LoadShape that a load names, by name.
         elements: Lower-case names of all other devices that a scenario can bind: class to names.
     """
 
@@ -101,6 +102,7 @@ class Network:
     capacitors: tuple[str, ...]
     switches: tuple[str, ...]
     elements: dict[str, tuple[str, ...]]
+    load_shapes: dict[str, tuple[FloatArray, float]] = field(default_factory=dict)
 
     @cached_property
     def bus_index(self) -> dict[str, int]:
