@@ -46,11 +46,11 @@ class Rewards:
     ) -> None:
         self._simulation, self._metrics = simulation, metrics
         n_envs, n_agents = simulation.n_envs, len(owners)
-        self._weights = np.array([scenario.weight_of(term) for term in TERMS]) * -scenario.reward.scale
+        weights = np.array([scenario.weight_of(term) for term in TERMS]) * -scenario.reward.scale
+        self._weights = weights[:, None, None]
         self._share = scenario.share_reward
         self._divergence = scenario.divergence.penalty
         self._by_term = np.zeros((len(TERMS), n_envs, n_agents))  # each term's numbers side by side in memory
-        self._rows = self._by_term.reshape(len(TERMS), -1)
         self.terms = self._by_term.transpose(1, 2, 0)
         self.rewards = np.zeros((n_envs, n_agents))
         column = {term: i for i, term in enumerate(TERMS)}
@@ -122,7 +122,7 @@ class Rewards:
         if self._settling and ends.any():
             for fleet, owners in self._settling:
                 terms[self._unserved] += (fleet.settle() * ends[:, None]) @ owners
-        rewards = (self._weights @ self._rows).reshape(terms.shape[1:])
+        rewards = np.add.reduce(self._weights * terms)  # term by term: the same bits for any number of environments
         if not simulation.snapshot.converged.all():
             rewards -= self._divergence * ~simulation.snapshot.converged[:, None]
         if self._share:
