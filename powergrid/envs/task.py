@@ -93,7 +93,8 @@ class GridTask:
         self._storage = next(((f, o) for f, o in self._power_fleets if f.kind == "storage"), None)
         owned_devices = {device for own in owners for device in own}
         self._all_owned = all(name in owned_devices for name in simulation.device_names)
-        self._requested = np.zeros((2, n_envs, len(simulation.power_device_names)))
+        self._setpoints = simulation.setpoints
+        self._requested = np.zeros((3, n_envs, len(simulation.power_device_names)))
         self._own_names = (*TERMS, *(name for name, _, _ in AGENT_METRICS))
         self._shared_names = tuple(name for name, _, _ in NETWORK_METRICS)
         self._n_own = len(self._own_names)
@@ -218,14 +219,11 @@ class GridTask:
             requested[0, :, first:last] = fleet.requested_p_kw
             requested[1, :, first:last] = fleet.requested_q_kvar
             first = last
-        requested[0] -= self.simulation.p_kw
-        requested[1] -= self.simulation.q_kvar
-        np.abs(requested, out=requested)
-        moved = (requested > 1e-6).any(axis=0)
-        amounts = requested @ self._owned
-        own[7] = amounts[0]
-        own[8] = amounts[1]
-        own[9] = moved @ self._owned
+        changed = requested[:2]
+        np.subtract(changed, self._setpoints, out=changed)
+        np.abs(changed, out=changed)
+        np.greater(np.maximum(changed[0], changed[1], out=requested[2]), 1e-6, out=requested[2])
+        np.matmul(requested, self._owned, out=own[7:10])
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Give the infos of one environment as agents' dicts: terms, metrics, worst node and day."""

@@ -73,6 +73,7 @@ class Simulation:
         n_envs: Number of independent copies.
 
     Attributes:
+        setpoints: Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices).
         snapshot: The last solved state.
         price_usd_per_kwh: Price of the row to come, shape (n_envs,).
         paid_price: Price of the last step, shape (n_envs,) [USD/kWh].
@@ -190,7 +191,8 @@ class Simulation:
         self.day_pv_pu = np.zeros((n, rows))
         self.step_index = np.zeros(n, dtype=np.int64)
         self.day = np.full(n, -1, dtype=np.int64)
-        self.p_kw, self.q_kvar = np.zeros((n, n_power)), np.zeros((n, n_power))
+        self.setpoints = np.zeros((2, n, n_power))
+        self.p_kw, self.q_kvar = self.setpoints
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations = np.zeros(n, dtype=np.int64)
         self.env_index = np.arange(n)
