@@ -12,7 +12,7 @@ from powergrid.envs.agents import write_actions
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.task import GridTask
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
-from powergrid.scenario import Scenario, list_scenarios, load_scenario
+from powergrid.scenario import scenario_from_config
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -173,20 +173,6 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._config,), {"_stream": self._stream}
-
-
-def scenario_from_config(config: Mapping[str, Any]) -> Scenario:
-    """Turn an ``env_config`` into the scenario it means.
-
-    Raises:
-        ScenarioError: neither or both of ``env_name`` and ``scenario``, or whatever is wrong in the scenario.
-    """
-    settings = dict(config)
-    name, data = settings.pop("env_name", None), settings.pop("scenario", None)
-    if (name is None) == (data is None):
-        names = ", ".join(list_scenarios())
-        raise ScenarioError("env_config", [f"give exactly one of 'env_name' (shipped: {names}) and 'scenario'"])
-    return load_scenario(data if name is None else name, settings)
 
 
 def _stream_of(config: Any) -> tuple[int, ...]:

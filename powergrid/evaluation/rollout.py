@@ -17,7 +17,7 @@ from powergrid.envs.task import MONEY_TERMS, GridTask
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.report import EvaluationReport
-from powergrid.scenario import Scenario, list_scenarios, load_scenario
+from powergrid.scenario import Scenario, load_scenario, scenario_from_config
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -236,12 +236,7 @@ class _ActingPolicy:
 def _read_scenario(env_config: Mapping[str, Any] | Scenario, split: str) -> Scenario:
     if isinstance(env_config, Scenario):
         return load_scenario(env_config, {"split": split})
-    settings = dict(env_config)
-    name, data = settings.pop("env_name", None), settings.pop("scenario", None)
-    if (name is None) == (data is None):
-        names = ", ".join(list_scenarios())
-        raise ScenarioError("env_config", [f"give exactly one of 'env_name' (shipped: {names}) and 'scenario'"])
-    return load_scenario(data if name is None else name, {**settings, "split": split})
+    return scenario_from_config({**env_config, "split": split})
 
 
 def _find_players(policies: Sequence[str | tuple[str, Policy]]) -> list[tuple[str, Policy | None]]:

@@ -1,0 +1,24 @@
+"""The whole configuration vocabulary, validated: one file says everything about an environment.
+
+``vocabulary`` holds the parts of a scenario, ``model`` the whole and how it is built, ``loading`` how a name, a file
+or an ``env_config`` becomes one, ``problems`` how what is wrong is told.
+"""
+
+from __future__ import annotations
+
+from powergrid.scenario.loading import list_scenarios, load_scenario, scenario_from_config
+from powergrid.scenario.model import Scenario
+from powergrid.scenario.vocabulary import REWARD_WEIGHTS, SHIPPED_SOURCES, AgentSpec, Mode, RewardTerm, ZoneSpec
+
+__all__ = [
+    "REWARD_WEIGHTS",
+    "SHIPPED_SOURCES",
+    "AgentSpec",
+    "Mode",
+    "RewardTerm",
+    "Scenario",
+    "ZoneSpec",
+    "list_scenarios",
+    "load_scenario",
+    "scenario_from_config",
+]

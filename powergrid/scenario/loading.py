@@ -1,0 +1,125 @@
+"""From a name, a YAML file, plain data or an ``env_config`` to a validated scenario."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.scenario.model import Scenario
+from powergrid.scenario.problems import explain, find_raw_ownership_problems, place_in
+from powergrid.scenario.vocabulary import SHIPPED_SOURCES
+
+
+def list_scenarios() -> list[str]:
+    """Name the shipped scenarios."""
+    folder = importlib.resources.files("powergrid") / "scenarios"
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_scenario(
+    source: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any] | None = None
+) -> Scenario:
+    """Load and validate a scenario.
+
+    Args:
+        source: Name of a shipped scenario, path of a YAML file, the data itself, or a scenario.
+        overrides: Keys to change. Mappings are merged into what is there, everything else replaces it;
+            ``"reward.scale"`` is short for ``{"reward": {"scale": ...}}``.
+
+    Raises:
+        ScenarioError: with every problem found.
+    """
+    where, data = _read(source)
+    for key, value in (overrides or {}).items():
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        data = _merge(data, nested)
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as error:
+        problems = explain(error, Scenario)
+        if all(entry["loc"] for entry in error.errors()):  # else the references are among them
+            problems += [(("agents",), line) for line in find_raw_ownership_problems(data)]
+        problems.sort(key=lambda problem: place_in(data, problem[0]))
+        raise ScenarioError(where, [line for _, line in problems]) from None
+
+
+def scenario_from_config(config: Mapping[str, Any]) -> Scenario:
+    """Turn an ``env_config`` into the scenario it means.
+
+    Raises:
+        ScenarioError: neither or both of ``env_name`` and ``scenario``, or whatever is wrong in the scenario.
+    """
+    settings = dict(config)
+    name, data = settings.pop("env_name", None), settings.pop("scenario", None)
+    if (name is None) == (data is None):
+        names = ", ".join(list_scenarios())
+        raise ScenarioError("env_config", [f"give exactly one of 'env_name' (shipped: {names}) and 'scenario'"])
+    return load_scenario(data if name is None else name, settings)
+
+
+def _read(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[str, Any]]:
+    if isinstance(source, Scenario):
+        return source.name, source.model_dump()
+    if isinstance(source, Mapping):
+        return str(source.get("name", "scenario")), dict(source)
+    path = Path(source)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        if not path.is_file():
+            names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+            raise ScenarioError(str(path), [describe_unknown("file", path.name, names)])
+        text, where = path.read_text(encoding="utf-8"), str(path)
+    else:
+        if str(source) not in list_scenarios():
+            raise ScenarioError(str(source), [describe_unknown("scenario", source, list_scenarios())])
+        entry = importlib.resources.files("powergrid") / "scenarios" / f"{source}.yaml"
+        text, where = entry.read_text(encoding="utf-8"), f"{source}.yaml"
+    try:
+        data = yaml.load(text, _Loader)  # a safe loader that minds repeated keys
+    except yaml.YAMLError as error:
+        raise ScenarioError(where, [f"is not YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(data, dict):
+        raise ScenarioError(where, [f"holds a {type(data).__name__}, not keys with values"])
+    if path.is_file():
+        _resolve_paths(data, path.absolute().parent)
+    return where, data
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that comes twice is an error, not the loss of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"key {key.value!r} comes twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
+    """Let paths of a scenario file count from its own folder."""
+    feeder, profiles = data.get("feeder"), data.get("profiles")
+    if isinstance(feeder, str) and feeder.lower().endswith(".dss"):
+        data["feeder"] = str(folder / Path(feeder).expanduser())
+    if (
+        isinstance(profiles, dict)
+        and isinstance(profiles.get("source"), str)
+        and profiles["source"] not in SHIPPED_SOURCES
+    ):
+        profiles["source"] = str(folder / Path(profiles["source"]).expanduser())
+
+
+def _merge(base: Any, change: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(change, Mapping):
+        return {**base, **{key: _merge(base.get(key), value) for key, value in change.items()}}
+    return change

@@ -1,0 +1,189 @@
+"""A whole scenario: its keys, the checks between them and against its feeder, and how it becomes a simulation."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.circuit import Circuit
+from powergrid.grid.devices import AnyDeviceSpec
+from powergrid.grid.feeder import Feeder, read_feeder
+from powergrid.grid.loadshapes import follow_loadshapes, shape_of_loads
+from powergrid.grid.network import Network
+from powergrid.grid.profiles import Profiles, builtin_profiles, read_profiles
+from powergrid.grid.simulation import Simulation, SimulationOptions
+from powergrid.scenario.problems import find_ownership_problems
+from powergrid.scenario.vocabulary import (
+    REWARD_WEIGHTS,
+    SHIPPED_SOURCES,
+    AgentSpec,
+    DivergenceSpec,
+    Mode,
+    Part,
+    ProfilesSpec,
+    RewardSpec,
+    SolverSpec,
+    VoltageSpec,
+)
+
+
+class Scenario(Part):
+    """Everything about an environment; every key can be overridden in ``env_config``."""
+
+    name: str = Field(description="Short name.")
+    description: str = Field(default="", description="What there is to decide.")
+    feeder: str = Field(description="Name of a shipped feeder, or path of a master file.")
+    mode: Mode = Field(default="distributed", description="Whether agents see their own zone or the whole network.")
+    episode_length: int = Field(default=96, ge=1, description="Steps of an episode.")
+    step_minutes: int = Field(default=15, ge=1, le=1440, description="Length of a step [min].")
+    split: Literal["train", "validation", "test", "all"] = Field(default="train", description="Days to draw from.")
+    seed: int | None = Field(default=None, ge=0, description="Seed of the first reset that is given none.")
+    share_reward: bool = Field(default=False, description="Whether each agent gets the mean reward of all.")
+    penalty: float = Field(
+        default=100.0, ge=0, description="Price of a violation: multiplies the voltage and overload terms [USD/pu]."
+    )
+    load_scale: float = Field(default=1.0, gt=0, le=100, description="Factor on every load's nominal demand.")
+    taps: dict[str, int] = Field(default_factory=dict, description="Tap at the start by regulator control.")
+    steps_on: dict[str, int] = Field(default_factory=dict, description="Steps on at the start by capacitor.")
+    norm_amps: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="Normal rating [A] by branch, where the feeder's own is not meant."
+    )
+    native_controls: bool = Field(default=False, description="Whether the feeder's own controls act.")
+    profiles: ProfilesSpec = ProfilesSpec()
+    voltage: VoltageSpec = VoltageSpec()
+    divergence: DivergenceSpec = DivergenceSpec()
+    reward: RewardSpec = RewardSpec()
+    solver: SolverSpec = SolverSpec()
+    devices: dict[str, AnyDeviceSpec] = Field(min_length=1, description="Devices by name.")
+    agents: dict[str, AgentSpec] = Field(min_length=1, description="Agents by name.")
+
+    @model_validator(mode="after")
+    def _references(self) -> Scenario:
+        problems = find_ownership_problems(self.devices, {name: agent.devices for name, agent in self.agents.items()})
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    # -- building
+
+    def read_feeder(self) -> Feeder:
+        """Read the feeder's files."""
+        return read_feeder(self.feeder)
+
+    def read_profiles(self) -> Profiles:
+        """Read the exogenous series."""
+        source = self.profiles.source
+        if isinstance(source, str) and source in SHIPPED_SOURCES:
+            base = builtin_profiles()
+            return base if source == "builtin" else follow_loadshapes(network_of(self.read_feeder()), base)
+        return read_profiles(source)
+
+    def _load_classes(self, network: Network) -> dict[str, str]:
+        """Give the demand class of loads: by the scenario, else by their LoadShape where these are the source."""
+        own = shape_of_loads(network) if str(self.profiles.source) == "loadshapes" else {}
+        return own | self.profiles.load_classes
+
+    def simulate(self, n_envs: int = 1) -> Simulation:
+        """Build the simulation.
+
+        Raises:
+            ScenarioError: something refers to what the feeder or the profiles lack; all of it.
+            FeederError: the feeder itself is wrong.
+        """
+        feeder = self.read_feeder()
+        network = network_of(feeder)
+        problems = list(self._find_reference_problems(network))
+        if problems:
+            raise ScenarioError(self.name, problems)
+        options = SimulationOptions(
+            step_minutes=self.step_minutes,
+            horizon_steps=self.episode_length,
+            split=self.split,
+            tariff=self.profiles.tariff,
+            load_scale=self.load_scale,
+            load_classes=self._load_classes(network),
+            load_seed=self.profiles.load_seed,
+            taps=self.taps,
+            steps_on=self.steps_on,
+            norm_amps=self.norm_amps,
+            native_controls=self.native_controls,
+            divergence=self.divergence.policy,
+            tolerance=self.solver.tolerance,
+            max_iterations=self.solver.max_iterations,
+        )
+        return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs)
+
+    def _find_reference_problems(self, network: Network) -> Iterable[str]:
+        at = {bus: set(network.node_phase[network.node_bus == i].tolist()) for i, bus in enumerate(network.buses)}
+        for name, device in self.devices.items():
+            bus, element = getattr(device, "bus", None), getattr(device, "element", None)
+            if bus is not None and bus.lower() not in at:
+                yield f"devices.{name}: {describe_unknown('bus', bus, network.buses)}"
+            elif bus is not None:
+                missing = sorted(set(getattr(device, "phases", ())) - at[bus.lower()])
+                if missing:
+                    yield f"devices.{name}: bus {bus!r} has phases {sorted(at[bus.lower()])}, not {missing}"
+            if element is not None:
+                class_name, _, element_name = element.partition(".")
+                names = {c.lower(): n for c, n in network.elements.items()}.get(class_name.lower(), ())
+                if element_name.lower() not in names:
+                    yield f"devices.{name}: {describe_unknown(class_name, element_name, names)}"
+        for agent, spec in self.agents.items():
+            for bus in (*spec.zone.names(), spec.pcc):
+                if bus.lower() not in at:
+                    yield f"agents.{agent}: {describe_unknown('bus', bus, network.buses)}"
+        for key, what, given, known in (
+            ("taps", "regulator control", self.taps, network.regulator_controls),
+            ("steps_on", "capacitor", self.steps_on, network.capacitors),
+            ("norm_amps", "branch", self.norm_amps, network.branches.names),
+        ):
+            for name in given:
+                if name.lower() not in known:
+                    yield f"{key}: {describe_unknown(what, name, known)}"
+
+    def weight_of(self, term: str) -> float:
+        """Give the weight of a reward term [USD per unit], ``penalty`` included where it applies."""
+        weight = float(self.reward.weights.get(term, REWARD_WEIGHTS[term]))  # type: ignore[call-overload]
+        return weight * self.penalty if term in ("voltage_violation_pu", "overload_pu") else weight
+
+    # -- identity
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the whole scenario as plain data, as YAML would hold it."""
+        data = self.model_dump(mode="json", exclude={"profiles": {"source"}})
+        source = self.profiles.source
+        data["profiles"]["source"] = str(source) if isinstance(source, str | Path) else "a DataFrame"
+        return data
+
+    def to_yaml(self) -> str:
+        """Write the whole scenario as YAML."""
+        return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
+
+    def digest(self) -> str:
+        """Give a SHA-256 over the scenario, its feeder's files and its profiles, wherever these lie."""
+        data = self.to_dict()
+        data["feeder"] = self.read_feeder().digest
+        data["profiles"]["source"] = self.read_profiles().digest()
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=32)
+def _network_by_digest(master: str, digest: str) -> Network:
+    circuit = Circuit(read_feeder(master))
+    try:
+        return circuit.network
+    finally:
+        circuit.close()
+
+
+def network_of(feeder: Feeder) -> Network:
+    """Compile a feeder once in this process and give its network description."""
+    return _network_by_digest(str(feeder.master), feeder.digest)
