@@ -5,7 +5,8 @@ Runs once a circuit; knows neither devices nor setpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,12 +56,15 @@ class Regulator:
 
 
 def compile_feeder(feeder: Feeder, engine: Engine) -> None:
-    """Build a feeder in an engine, command by command.
+    """Build a feeder in an engine, command by command, or from data where it was composed.
 
     Raises:
         FeederError: OpenDSS refused a command; with file, line, number and text.
     """
     engine.clear()
+    if feeder.circuit:
+        _build_from_data(feeder, engine)
+        return
     folder = None
     try:
         for command in feeder.commands:
@@ -75,6 +79,17 @@ def compile_feeder(feeder: Feeder, engine: Engine) -> None:
         engine.leave_folder()
 
 
+def _build_from_data(feeder: Feeder, engine: Engine) -> None:
+    circuit = json.loads(feeder.circuit)
+    try:
+        engine.from_json(circuit)
+        for capacitor in circuit.get("Capacitor", ()):
+            if "States" in capacitor and capacitor.get("Enabled", True):  # which the engine reads as all on
+                engine.set_capacitor_states(capacitor["Name"], capacitor["States"])
+    except EngineError as error:
+        raise FeederError(str(feeder.master), [f"composed circuit: {error}"]) from None
+
+
 def settle_options(engine: Engine, *, tolerance: float, max_iterations: int) -> None:
     """Take out of a compiled circuit what only costs time or stands between a setpoint and the power drawn.
 
@@ -85,13 +100,19 @@ def settle_options(engine: Engine, *, tolerance: float, max_iterations: int) -> 
         if engine.handles(class_name):
             engine.command(f"batchedit {class_name}..* enabled=no")
     engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
-    _fold_load_multiplier(engine)
+    fold_load_multiplier(engine)
 
 
-def _fold_load_multiplier(engine: Engine) -> None:
+def fold_load_multiplier(engine: Engine) -> None:
+    """Turn the circuit's load multiplier into part of the loads that mind it."""
     multiplier = engine.load_multiplier
     loads = [h for h in engine.handles("Load").values() if engine.get_text(h, "Load", "Status").lower() == "variable"]
     engine.load_multiplier = 1.0
+    scale_loads(engine, loads, multiplier)
+
+
+def scale_loads(engine: Engine, loads: Sequence[Handle], multiplier: float) -> None:
+    """Multiply the nominal demand of loads, active and reactive."""
     if multiplier == 1.0 or not loads:
         return
     # Read both before either is written: kW drags kvar along.

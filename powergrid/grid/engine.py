@@ -10,7 +10,7 @@ import functools
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ def _output_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @functools.cache
-def _schema() -> tuple[dict[str, int], dict[tuple[str, str], int]]:
-    """Read the class and property numbers of the engine, names in lower case."""
+def _schema() -> tuple[dict[str, int], dict[tuple[str, str], int], dict[tuple[str, str], tuple[str, str]]]:
+    """Read the numbers of the engine's classes, its properties, and their types by the names that data have."""
     context = lib.ctx_New()
     try:
         lib.ctx_DSS_Start(context, 0)
@@ -52,12 +52,20 @@ def _schema() -> tuple[dict[str, int], dict[tuple[str, str], int]]:
     finally:
         lib.ctx_Dispose(context)
     classes = {entry["name"].lower(): int(entry["index"]) for entry in schema["classes"]}
-    properties = {
-        (entry["name"].lower(), prop["name"].lower()): int(prop["index"])
-        for entry in schema["classes"]
-        for prop in entry["properties"]
-    }
-    return classes, properties
+    properties, types = {}, {}
+    for entry in schema["classes"]:
+        for prop in entry["properties"]:
+            properties[entry["name"].lower(), prop["name"].lower()] = int(prop["index"])
+            types[entry["name"].lower(), prop["altName"].lower()] = (str(prop["type"]), str(prop["params"][1]))
+    return classes, properties, types
+
+
+def property_type(class_name: str, key: str) -> tuple[str, str]:
+    """Give the type of a property by its name in :meth:`Engine.to_json`, and the class that it refers to if any.
+
+    Both are as the engine's schema writes them, the type empty where the class has no such property.
+    """
+    return _schema()[2].get((class_name.lower(), key.lower()), ("", ""))
 
 
 def engine_version() -> str:
@@ -258,6 +266,16 @@ class Engine:
         pointer = lib.ctx_Circuit_ToJSON(self._context, 0)  # the context's own buffer: not ours to dispose
         self.check()
         return dict(json.loads(_text(pointer)))
+
+    def from_json(self, circuit: Mapping[str, Any]) -> None:
+        """Build a circuit from data as :meth:`to_json` gives them, in place of the one that is there.
+
+        Raises:
+            EngineError: OpenDSS refused them.
+        """
+        self.clear()
+        lib.ctx_Circuit_FromJSON(self._context, json.dumps(circuit).encode("utf-8"), 0)
+        self.check()
 
     def node_names(self) -> tuple[str, ...]:
         """Give the ``bus.node`` names in the order of :meth:`voltages`, lower case."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from powergrid.errors import FeederError, describe_unknown, nearest_names
+from powergrid.grid.microgrid import Microgrid
 
 #: OpenDSS's commands in its own order: an abbreviation means the first that begins with it.
 _VERBS = tuple(
@@ -107,6 +108,8 @@ class Feeder:
         commands: What describes the circuit, in order, redirects already followed.
         left_out: What the files also say and is not run (Solve, Show, Export ...).
         digest: SHA-256 over all files read.
+        circuit: The circuit as the engine's own data (JSON) where it was composed, else empty: then it is ``commands``.
+        microgrids: What was tied to it, where it was composed.
     """
 
     name: str
@@ -114,6 +117,8 @@ class Feeder:
     commands: tuple[Command, ...]
     left_out: tuple[Command, ...]
     digest: str
+    circuit: str = ""
+    microgrids: tuple[Microgrid, ...] = ()
 
 
 def models_folder() -> Path:
