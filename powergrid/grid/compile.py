@@ -197,6 +197,7 @@ def describe_network(engine: Engine, handles: Handles, bus_kv: Mapping[str, floa
         buses=buses,
         bus_xy=np.array([xy[name] for name in buses], dtype=float),
         source_bus=_first_bus(engine.node_ref(source), node_bus),
+        source_nodes=_source_nodes(engine, handles),
         branches=_describe_branches(engine, handles, node_bus),
         loads=_describe_loads(engine, handles["Load"], node_bus),
         regulators=tuple(regulator.transformer for regulator in regulators),
@@ -206,6 +207,13 @@ def describe_network(engine: Engine, handles: Handles, bus_kv: Mapping[str, floa
         elements={name: tuple(handles[name]) for name in BINDABLE_CLASSES},
         load_shapes=_read_load_shapes(engine, handles["Load"]),
     )
+
+
+def _source_nodes(engine: Engine, handles: Handles) -> IntArray:
+    """Give the indices of the nodes that voltage sources are tied to, in order."""
+    refs = [engine.node_ref(handle) for handle in handles["Vsource"].values()]
+    nodes = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *refs]))
+    return nodes[nodes > 0] - 1
 
 
 def _first_bus(node_ref: IntArray, node_bus: IntArray) -> int:
@@ -270,10 +278,12 @@ def _shape_of(engine: Engine, load: Handle) -> str:
 
 
 def _describe_loads(engine: Engine, handles: Mapping[str, Handle], node_bus: IntArray) -> Loads:
+    refs = [engine.node_ref(h) for h in handles.values()]
     return Loads(
         names=tuple(handles),
-        bus=np.array([_first_bus(engine.node_ref(h), node_bus) for h in handles.values()], dtype=np.int64),
+        bus=np.array([_first_bus(ref, node_bus) for ref in refs], dtype=np.int64),
         kw=np.array([engine.get_float(h, "Load", "kW") for h in handles.values()], dtype=np.float64),
         kvar=np.array([engine.get_float(h, "Load", "kvar") for h in handles.values()], dtype=np.float64),
         shapes=tuple(_shape_of(engine, handle) for handle in handles.values()),
+        nodes=tuple(tuple((ref[ref > 0] - 1).tolist()) for ref in refs),
     )

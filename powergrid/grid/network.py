@@ -59,6 +59,7 @@ class Loads:
         kw: Nominal active demand [kW], shape (n_loads,).
         kvar: Nominal reactive demand [kvar], shape (n_loads,).
         shapes: Name of the load's own LoadShape (yearly, else daily), empty where none.
+        nodes: Indices of the nodes that each load's conductors are tied to, ground left out.
     """
 
     names: tuple[str, ...]
@@ -66,6 +67,7 @@ class Loads:
     kw: FloatArray
     kvar: FloatArray
     shapes: tuple[str, ...]
+    nodes: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Network:
         switches: Names of all lines: each can be opened and closed.
         load_shapes: Multipliers and the interval between them [min] of each LoadShape that a load names, by name.
         elements: Lower-case names of all other devices that a scenario can bind: class to names.
+        source_nodes: Nodes that voltage sources hold, shape (n_source_nodes,).
     """
 
     nodes: tuple[str, ...]
@@ -103,6 +106,7 @@ class Network:
     switches: tuple[str, ...]
     elements: dict[str, tuple[str, ...]]
     load_shapes: dict[str, tuple[FloatArray, float]] = field(default_factory=dict)
+    source_nodes: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @cached_property
     def bus_index(self) -> dict[str, int]:
