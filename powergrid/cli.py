@@ -153,14 +153,29 @@ def list_all() -> None:
 
 @app.command()
 def describe(
-    scenario: Annotated[str, typer.Argument(help="Scenario name or file.")],
+    scenario: Annotated[str, typer.Argument(help="Scenario name or file; to draw, also a feeder's name or file.")],
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the one-line diagram, as .png or .svg.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw voltages over distance, as .png or .svg.")
+    ] = None,
+    day: Annotated[int | None, typer.Option(min=0, help="Day to draw; the first of the split.")] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="Steps played without control before drawing; half the episode.")
+    ] = None,
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show SCENARIO's agents, devices, observations and actions."""
+    """Show SCENARIO's agents, devices, observations and actions, or draw it."""
+    _log_to_console(verbose)
+    if draw is not None or profile is not None:
+        _draw(scenario, parse_overrides(overrides or []), draw, profile, day, step)
+        return
+    if day is not None or step is not None:
+        raise typer.BadParameter("--day and --step say what is drawn: give --draw FILE or --profile FILE too")
     from powergrid.envs import NetworkedGridEnv
 
-    _log_to_console(verbose)
     env = NetworkedGridEnv({"env_name": scenario, **parse_overrides(overrides or [])})
     try:
         description = env.describe()
@@ -168,6 +183,30 @@ def describe(
         env.close()
     for field in fields(description):
         out.print(_as_table(field.name, getattr(description, field.name)))
+
+
+def _draw(
+    reference: str, overrides: Mapping[str, Any], diagram: Path | None, profile: Path | None,
+    day: int | None, step: int | None,
+) -> None:  # fmt: skip
+    """Write the pictures of a scenario, or of a bare feeder as its model stands."""
+    from powergrid.evaluation import drawing
+    from powergrid.grid.feeder import list_feeders
+
+    for file in (diagram, profile):
+        if file is not None:
+            drawing.check_suffix(file)
+    if reference in list_feeders() or reference.lower().endswith(".dss"):
+        if overrides or day is not None or step is not None:
+            raise typer.BadParameter(
+                "a bare feeder is drawn as its model stands; --set, --day and --step need a scenario"
+            )
+        state = drawing.look_at_feeder(reference)
+    else:
+        state = drawing.look_at_scenario({"env_name": reference, **overrides}, day=day, step=step)
+    for file, make in ((diagram, drawing.draw_network), (profile, drawing.draw_voltage_profile)):
+        if file is not None:
+            out.print(str(drawing.save(make(state), file)), highlight=False, soft_wrap=True, markup=False)
 
 
 def _as_table(title: str, frame: Any) -> Table:

@@ -97,6 +97,42 @@ def test_describe_of_an_unknown_scenario_names_the_nearest(capsys: pytest.Captur
     assert "ieee13_mg" in capsys.readouterr().err
 
 
+def test_describe_draws_a_scenario_at_the_hour_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = tmp_path / "one.svg", tmp_path / "two.PNG"
+    at = ("--day", "5", "--step", "41")
+    assert run_cli("describe", "ieee13_mg", "--draw", str(files[0]), "--profile", str(files[1]), *at) == 0
+    assert capsys.readouterr().out.split() == [str(file) for file in files]
+    assert "ieee13_mg, 2018-01-06 10:00 (day 5, step 41 without control)" in files[0].read_text(encoding="utf-8")
+    assert files[1].read_bytes().startswith(b"\x89PNG")
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def test_describe_draws_a_bare_feeder_by_name_or_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    master = tmp_path / "mine.dss"
+    master.write_text(
+        "New Circuit.x basekv=12.47\nNew Line.a bus1=sourcebus bus2=b\nSet VoltageBases=[12.47]\nCalcVoltageBases\n"
+    )
+    for reference in ("ieee37", str(master)):
+        file = tmp_path / f"{Path(reference).stem}.svg"
+        assert run_cli("describe", reference, "--draw", str(file)) == 0
+        assert f"{Path(reference).stem}, as the model stands" in file.read_text(encoding="utf-8")
+    capsys.readouterr()
+
+
+def test_describe_refuses_a_drawing_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("describe", "ieee13_mg", "--draw", str(tmp_path / "a.jpg")) == 1
+    assert "ends in .png or .svg" in capsys.readouterr().err
+    assert run_cli("describe", "ieee13_mg", "--draw", str(tmp_path / "a.png"), "--step", "97") == 1
+    assert "allowed: 0..96" in capsys.readouterr().err
+    assert run_cli("describe", "ieee13_mgg", "--draw", str(tmp_path / "a.png")) == 1
+    assert "did you mean 'ieee13_mg'" in capsys.readouterr().err
+    assert run_cli("describe", "ieee13_mg", "--day", "4") == 2
+    assert "--draw FILE" in capsys.readouterr().err
+    assert run_cli("describe", "ieee13", "--draw", str(tmp_path / "a.png"), "--day", "4") == 2
+    assert "as its model stands" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_set_of_an_unknown_key_gives_the_scenarios_own_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("describe", "ieee13_mg", "--set", "mod=centralized") == 1
     assert "did you mean 'mode'" in capsys.readouterr().err

@@ -24,6 +24,8 @@ SOURCE_CLASSES = ("Vsource", "Isource")
 _TAPPED_CLASSES = ("Transformer", "AutoTrans")
 _RECORDERS = ("EnergyMeter", "Monitor")
 _MAX_LISTED = 8
+#: OpenDSS's ordinals of length units, 0 is none, in km.
+_KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
 
 Handles = Mapping[str, Mapping[str, Handle]]
 
@@ -233,6 +235,8 @@ def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> 
     terminal_branch: list[int] = []
     terminal_bus: list[int] = []
     row = 0
+    lengths: list[tuple[float, bool, bool]] = []
+    codes = engine.handles("LineCode")
     for class_name in BRANCH_CLASSES:
         for name, handle in handles[class_name].items():
             refs = engine.node_ref(handle)
@@ -246,6 +250,7 @@ def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> 
             amps.append(engine.get_float(handle, class_name, "NormAmps") if class_name != "Capacitor" else 0.0)
             phases.append(engine.phases(handle))
             closed.append(not engine.is_open(handle))
+            lengths.append(_read_length(engine, handle, codes) if class_name == "Line" else (0.0, True, False))
             rows.append(refs)
             row += len(refs)
     return Branches(
@@ -258,7 +263,23 @@ def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> 
         terminal_branch=np.array(terminal_branch, dtype=np.int64),
         terminal_bus=np.array(terminal_bus, dtype=np.int64),
         closed=np.array(closed, dtype=np.bool_),
+        length_km=np.array([length for length, _, _ in lengths], dtype=np.float64),
+        has_length_unit=np.array([known for _, known, _ in lengths], dtype=np.bool_),
+        is_switch=np.array([is_switch for _, _, is_switch in lengths], dtype=np.bool_),
     )
+
+
+def _read_length(engine: Engine, line: Handle, codes: Mapping[str, Handle]) -> tuple[float, bool, bool]:
+    """Read a line's length [km], whether it has a unit, and whether the line is a switch.
+
+    A line without a unit is as long as its line code's unit says: OpenDSS multiplies the two as they are.
+    """
+    unit = engine.get_int(line, "Line", "Units")
+    code = engine.get_text(line, "Line", "LineCode").lower()
+    if not unit and code in codes:
+        unit = engine.get_int(codes[code], "LineCode", "Units")
+    length = engine.get_float(line, "Line", "Length") * _KM.get(unit, 1.0)
+    return length, unit in _KM, engine.get_int(line, "Line", "Switch") != 0
 
 
 def _read_load_shapes(engine: Engine, loads: Mapping[str, Handle]) -> dict[str, tuple[FloatArray, float]]:

@@ -36,6 +36,10 @@ class Branches:
         terminal_branch: Branch of each terminal, shape (n_terminals,).
         terminal_bus: Bus index of each terminal, -1 where it is tied to ground only, shape (n_terminals,).
         closed: Whether the branch connects its terminals as compiled, at least in one phase, shape (n_branches,).
+        length_km: Length of lines [km], 0 of other branches; where neither line nor line code gives a unit, the bare
+            number, shape (n_branches,).
+        has_length_unit: Whether a line's length has a unit; true of other branches, shape (n_branches,).
+        is_switch: Whether the model calls a line a switch, shape (n_branches,).
     """
 
     names: tuple[str, ...]
@@ -47,6 +51,18 @@ class Branches:
     terminal_branch: IntArray
     terminal_bus: IntArray
     closed: BoolArray
+    length_km: FloatArray
+    has_length_unit: BoolArray
+    is_switch: BoolArray
+
+    @cached_property
+    def buses(self) -> list[list[int]]:
+        """The different buses that each branch is tied to, in the order of its terminals."""
+        ends: list[list[int]] = [[] for _ in self.names]
+        for branch, bus in zip(self.terminal_branch.tolist(), self.terminal_bus.tolist(), strict=True):
+            if bus >= 0 and bus not in ends[branch]:
+                ends[branch].append(bus)
+        return ends
 
 
 @dataclass(frozen=True)
@@ -118,16 +134,34 @@ class Network:
         """Buses joined by the closed branches; edges carry the branch index."""
         graph: nx.Graph[int] = nx.Graph()
         graph.add_nodes_from(range(len(self.buses)))
-        b = self.branches
-        ends: dict[int, list[int]] = {}
-        for branch, bus in zip(b.terminal_branch.tolist(), b.terminal_bus.tolist(), strict=True):
-            if bus >= 0 and bus not in ends.setdefault(branch, []):
-                ends[branch].append(bus)
-        for branch, buses in ends.items():
-            if b.closed[branch]:
+        for branch, buses in enumerate(self.branches.buses):
+            if self.branches.closed[branch]:
                 for other in buses[1:]:
                     graph.add_edge(buses[0], other, branch=branch)
         return graph
+
+    def distances_km(self, closed: BoolArray | None = None) -> FloatArray:
+        """Give how far each bus is from the source along the lines, the shortest way where there are several.
+
+        Args:
+            closed: Whether each branch is closed, as compiled if not given, shape (n_branches,).
+
+        Returns:
+            Distances [km], infinite where nothing closed leads, shape (n_buses,). A line whose length has no unit
+            counts with its bare number.
+        """
+        b = self.branches
+        graph: nx.Graph[int] = nx.Graph()
+        graph.add_node(self.source_bus)
+        for branch in np.flatnonzero(b.closed if closed is None else closed).tolist():
+            buses, length = b.buses[branch], max(0.0, float(b.length_km[branch]))
+            for other in buses[1:]:
+                if not graph.has_edge(buses[0], other) or length < graph[buses[0]][other]["length"]:
+                    graph.add_edge(buses[0], other, length=length)
+        distances = np.full(len(self.buses), np.inf)
+        for bus, distance in nx.single_source_dijkstra_path_length(graph, self.source_bus, weight="length").items():
+            distances[bus] = distance
+        return distances
 
     def downstream(self, bus: str) -> list[int]:
         """Give the bus and all buses that are fed through it, as seen from the source.

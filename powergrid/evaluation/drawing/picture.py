@@ -1,0 +1,50 @@
+"""Keep a figure as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from powergrid.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SUFFIXES = (".png", ".svg")
+
+
+def check_suffix(file: str | Path) -> Path:
+    """Give the path of a picture.
+
+    Raises:
+        ScenarioError: its suffix is neither .png nor .svg, or its folder is missing.
+    """
+    path = Path(file).expanduser()
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ScenarioError(str(file), [f"a picture ends in {' or '.join(_SUFFIXES)}, not in {path.suffix!r}"])
+    if not path.parent.is_dir():
+        raise ScenarioError(str(file), [f"there is no folder {str(path.parent)!r}"])
+    return path
+
+
+def save(figure: Figure, file: str | Path, *, dpi: int = 150) -> Path:
+    """Write a figure as PNG or SVG, by the suffix; equal figures give equal files.
+
+    Args:
+        figure: As ``draw_network`` and ``draw_voltage_profile`` give it.
+        file: Where it goes.
+        dpi: Resolution of a PNG [dots per inch].
+
+    Raises:
+        ScenarioError: the suffix is neither, or the file cannot be written.
+    """
+    import matplotlib as mpl
+
+    path = check_suffix(file)
+    kind = path.suffix.lower()[1:]
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "powergrid"}):  # names stay text
+        try:
+            figure.savefig(path, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        except OSError as error:
+            raise ScenarioError(str(file), [f"cannot be written: {error.strerror}"]) from None
+    return path

@@ -1,0 +1,204 @@
+"""The voltage profile: node voltages over the distance from the source, phase by phase."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.evaluation.drawing.state import GridState
+from powergrid.grid.network import Network
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+PHASES = "ABC"
+#: Colours of phases A, B, C that people with red-green blindness tell apart.
+PHASE_COLOURS = ("#1f1f1f", "#d6502d", "#2a78c2")
+#: Line-to-line voltage below which a bus is secondary [V].
+SECONDARY_V = 1000.0
+_MOST_MARKED = 600
+_MUCH_WITHOUT_UNIT = 0.01
+
+
+@dataclass(frozen=True)
+class VoltageTraces:
+    """The nodes and what joins them, ready to be drawn.
+
+    Attributes:
+        distance_km: Distance of each node from the source, infinite where none leads, shape (n_nodes,).
+        phase: Phase that feeds each node: 0, 1, 2 for A, B, C, -1 for neutrals and what is fed by none, shape
+            (n_nodes,). The legs of a centre-tapped secondary have the phase of its transformer.
+        secondary: Whether each node is below 1 kV, shape (n_nodes,).
+        shown: Whether each node is drawn, shape (n_nodes,).
+        joined: Pairs of nodes that a closed branch joins in one phase, both shown, shape (n_pairs, 2).
+    """
+
+    distance_km: FloatArray
+    phase: IntArray
+    secondary: BoolArray
+    shown: BoolArray
+    joined: IntArray
+
+
+def trace_voltages(state: GridState) -> VoltageTraces:
+    """Find distance, phase and neighbours of every node."""
+    network = state.network
+    pairs = _pair_nodes(network, state.closed)
+    phase = _feed_phases(network, pairs)
+    distance = network.distances_km(state.closed)[network.node_bus]
+    shown = (phase >= 0) & np.isfinite(distance) & state.energised
+    joined = pairs[shown[pairs].all(axis=1)]
+    secondary = network.v_base * 3.0**0.5 < SECONDARY_V
+    return VoltageTraces(distance, phase, secondary, shown, joined)
+
+
+def draw_voltage_profile(state: GridState) -> Figure:
+    """Draw node voltages over the distance from the source, one colour a phase.
+
+    Nodes below 1 kV are drawn lighter. Jumps are transformers and regulators.
+    """
+    from matplotlib.figure import Figure
+
+    traces = trace_voltages(state)
+    figure = Figure(figsize=(11.0, 6.0), layout="constrained")
+    axes = figure.add_subplot()
+    for secondary in (True, False):
+        for phase in range(3):
+            _draw_phase(axes, state, traces, phase, secondary)
+    for limit in state.band:
+        axes.axhline(limit, color="#b00020", linestyle="--", linewidth=1.0, zorder=1)
+    hidden = int(np.count_nonzero((state.network.node_phase <= 3) & ~traces.shown))
+    axes.set_title(state.title + (f"; {hidden} nodes without supply left out" if hidden else ""), loc="left")
+    axes.set_xlabel(_name_distance(state.network))
+    axes.set_ylabel("voltage [pu]")
+    axes.grid(color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.02)
+    values = [*state.v_pu[traces.shown].tolist(), *state.band]
+    margin = 0.06 * (max(values) - min(values))
+    axes.set_ylim(min(values) - margin, max(values) + margin)
+    _add_legend(axes, state, traces)
+    return figure
+
+
+def _draw_phase(axes: Axes, state: GridState, traces: VoltageTraces, phase: int, secondary: bool) -> None:
+    from matplotlib.collections import LineCollection
+
+    name = f"{PHASES[phase]}-{'secondary' if secondary else 'primary'}"
+    colour, few = PHASE_COLOURS[phase], len(state.network.nodes) <= _MOST_MARKED
+    own = np.flatnonzero(traces.shown & (traces.phase == phase) & (traces.secondary == secondary))
+    places = np.column_stack([traces.distance_km, state.v_pu])
+    # what leads to a secondary node is drawn with it
+    of_pair = traces.joined[
+        (traces.phase[traces.joined[:, 0]] == phase) & (traces.secondary[traces.joined].any(axis=1) == secondary)
+    ]
+    lines = LineCollection(
+        list(places[of_pair]),
+        colors=colour,
+        linewidths=0.5 if secondary else 1.4,
+        alpha=0.3 if secondary else 1.0,
+        zorder=2 + (not secondary),
+    )
+    lines.set_gid(f"lines-{name}")
+    axes.add_collection(lines)
+    size = (7.0 if secondary else 12.0) if few else (0.6 if secondary else 1.0)
+    dots = axes.scatter(
+        places[own, 0],
+        places[own, 1],
+        s=size,
+        color=colour,
+        alpha=0.45 if secondary else 1.0,
+        linewidths=0,
+        zorder=3 + (not secondary),
+    )
+    dots.set_gid(f"nodes-{name}")
+
+
+def _add_legend(axes: Axes, state: GridState, traces: VoltageTraces) -> None:
+    from matplotlib.lines import Line2D
+
+    there = [p for p in range(3) if (traces.shown & (traces.phase == p)).any()]
+    handles = [
+        Line2D([], [], color=PHASE_COLOURS[p], marker="o", markersize=4, label=f"phase {PHASES[p]}") for p in there
+    ]
+    if (traces.secondary & traces.shown).any():
+        handles.append(
+            Line2D([], [], color="#333333", alpha=0.4, linewidth=0.7, marker="o", markersize=3, label="below 1 kV")
+        )
+    low, high = state.band
+    handles.append(Line2D([], [], color="#b00020", linestyle="--", linewidth=1.0, label=f"band {low:g}..{high:g} pu"))
+    axes.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+
+
+def _name_distance(network: Network) -> str:
+    branches = network.branches
+    bare = ~branches.has_length_unit
+    total, without = float(branches.length_km.sum()), float(branches.length_km[bare].sum())
+    if total and without >= (1.0 - _MUCH_WITHOUT_UNIT) * total:
+        return "distance from the source [the model's length unit, which it does not give]"
+    if without > _MUCH_WITHOUT_UNIT * total:
+        count = int(np.count_nonzero(bare))
+        return f"distance from the source [km]; {count} line{'s' * (count > 1)} without a unit taken as km"
+    return "distance from the source [km]"
+
+
+def _pair_nodes(network: Network, closed: BoolArray) -> IntArray:
+    """Give the pairs of nodes that closed branches join, conductor by conductor, as seen from the first terminal."""
+    b = network.branches
+    ends = np.append(b.terminal_rows[1:], len(b.row_node))
+    terminals: dict[int, list[IntArray]] = {}
+    for terminal, branch in enumerate(b.terminal_branch.tolist()):
+        rows = b.row_node[b.terminal_rows[terminal] : ends[terminal]]
+        terminals.setdefault(branch, []).append(rows - 1)
+    pairs: list[tuple[int, int]] = []
+    for branch in np.flatnonzero(closed).tolist():
+        if len(b.buses[branch]) < 2:
+            continue
+        first, *others = terminals[branch]
+        kind = b.names[branch].partition(".")[0]
+        for other in others:
+            pairs += _pair_terminals(network, first, other, kind, int(b.phases[branch]))
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def _pair_terminals(
+    network: Network, first: IntArray, other: IntArray, kind: str, n_phases: int
+) -> list[tuple[int, int]]:
+    if kind not in ("transformer", "autotrans"):
+        return [(a, b) for a, b in zip(first.tolist(), other.tolist(), strict=True) if a >= 0 and b >= 0]
+    live = [
+        [n for n in dict.fromkeys(rows.tolist()) if n >= 0 and network.node_phase[n] <= 3] for rows in (first, other)
+    ]
+    at = {int(network.node_phase[node]): node for node in live[0]}
+    numbers = {int(network.node_phase[node]) for node in live[1]}
+    if n_phases == 1 and not numbers <= set(at):  # legs 1 and 2 of a secondary, whatever phase feeds it
+        return [(live[0][0], node) for node in live[1]] if live[0] else []
+    return [(at[phase], node) for node in live[1] if (phase := int(network.node_phase[node])) in at]
+
+
+def _feed_phases(network: Network, pairs: IntArray) -> IntArray:
+    """Carry the phases of the source along the pairs; a node that two phases reach keeps its own number's."""
+    phase = np.full(len(network.nodes), -1, dtype=np.int64)
+    joined: dict[int, list[int]] = {}
+    for a, b in pairs.tolist():
+        joined.setdefault(a, []).append(b)
+        joined.setdefault(b, []).append(a)
+    waiting = deque(np.flatnonzero((network.node_bus == network.source_bus) & (network.node_phase <= 3)).tolist())
+    for node in waiting:
+        phase[node] = network.node_phase[node] - 1
+    while waiting:
+        node = waiting.popleft()
+        for other in joined.get(node, ()):
+            if phase[other] < 0 and network.node_phase[other] <= 3:
+                phase[other] = phase[node]
+                waiting.append(other)
+    return phase
