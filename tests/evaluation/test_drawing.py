@@ -120,6 +120,13 @@ def test_names_in_a_diagram_do_not_cover_each_other() -> None:
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
 
 
+@pytest.mark.parametrize("scenario", ["ieee13_mg", "ieee34_mg"])
+def test_buses_of_a_small_feeder_have_their_names(scenario: str) -> None:
+    state = look_at_scenario({"env_name": scenario}, step=0)
+    missing = set(state.network.buses) - names_in(draw_network(state), "bus")
+    assert len(missing) <= 1, missing  # beside a bus with many devices there may be no room
+
+
 def test_bus_has_the_colour_of_its_worst_phase_and_a_ring_outside_the_band(ieee13: GridState) -> None:
     v_pu = np.ones(len(ieee13.network.nodes))
     v_pu[ieee13.network.nodes.index("675.2")] = 1.08

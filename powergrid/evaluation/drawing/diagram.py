@@ -345,9 +345,11 @@ class _Diagram:
                         color=tuple((0.75 * hue).tolist()))  # fmt: skip
 
     def _name_buses(self) -> None:
-        size = 7.5 if len(self.network.buses) <= 60 else 5.8
+        few = len(self.network.buses) <= 60
+        size = 7.5 if few else 5.8
+        reach = (3.0, 5.0, 8.0, 12.0, 16.0) if few else (3.0, 5.0, 8.0)
         for bus, name in enumerate(self.network.buses):
-            self._label(self.xy[bus], name, size, (3.0, 5.0, 8.0), "bus", most=6.0, color="#333333")
+            self._label(self.xy[bus], name, size, reach, "bus", most=6.0, color="#333333")
 
     def _label(
         self, anchor: FloatArray, text: str, size: float, reach: tuple[float, ...], what: str, *,
