@@ -45,7 +45,7 @@ def describe_type(annotation: Any) -> str:
         key = "term" if get_origin(args[0]) is Literal else "name"
         return f"{describe_type(args[1])} by {key}"
     if origin is tuple:
-        return {"text": "list of names", "number": "list of numbers"}[describe_type(args[0])]
+        return {"text": "list of names"}.get(describe_type(args[0]), f"list of {describe_type(args[0])}s")
     if origin in (Union, types.UnionType):
         return " or ".join(describe_type(arg) for arg in args if arg is not type(None))
     names = {"str": "text", "float": "number", "int": "whole number", "bool": "true or false", "Any": "text or table"}
@@ -143,7 +143,7 @@ def make_errors() -> str:
 
     wrong = {"episode_lenght": 48, "devices.ess_1.soc_initial": 0.05, "reward.weights": {"loss_kwh": 1}}
     cases: list[tuple[str, Callable[[], object]]] = [
-        ('powergrid.make("ieee13")', lambda: powergrid.make("ieee13")),
+        ('powergrid.make("ieee13_mq")', lambda: powergrid.make("ieee13_mq")),
         (f'powergrid.load_scenario("{EXAMPLE}", {wrong})', lambda: powergrid.load_scenario(EXAMPLE, wrong)),
         (f'powergrid.make("{EXAMPLE}", **{{"devices.ess_1.bus": "676"}})',
          lambda: powergrid.make(EXAMPLE, **{"devices.ess_1.bus": "676"})),

@@ -47,13 +47,14 @@ class Channels:
         metrics: Its metrics, with one zone for each of ``zones``.
         zones: Name of each zone.
         pccs: Bus index of each zone's point of common coupling.
-        zone_loads: Load indices of each zone.
+        phases: Phases that each zone is limited to, empty for all.
+        load_shares: Part of each load that is in each zone, each of shape (n_loads,).
         price_ahead_steps: How many steps ahead the price is known.
 
     Attributes:
         table: The channels in the order of the columns.
         values: Physical values, shape (n_envs, n_channels).
-        loads_in: 1 where a load is in a zone, shape (n_loads, n_zones).
+        loads_in: Part of each load that is in a zone, shape (n_loads, n_zones).
     """
 
     def __init__(
@@ -62,17 +63,15 @@ class Channels:
         metrics: Metrics,
         zones: Sequence[str],
         pccs: Sequence[int],
-        zone_loads: Sequence[IntArray],
+        phases: Sequence[Sequence[int]],
+        load_shares: Sequence[FloatArray],
         price_ahead_steps: Sequence[int],
     ) -> None:
         self._simulation, self._metrics = simulation, metrics
-        self._zone_loads = list(zone_loads)
-        self.loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
-        for zone, own in enumerate(zone_loads):
-            self.loads_in[own, zone] = 1.0
+        self.loads_in = np.array(load_shares, dtype=np.float64).reshape(len(zones), -1).T.copy()
         horizon = simulation.options.horizon_steps
         self._ahead = np.minimum(np.arange(horizon + 1)[:, None] + np.array([*price_ahead_steps], dtype=int), horizon)
-        self._pcc_nodes, self._pcc_starts, self._per_pcc = _gather_nodes(simulation, pccs)
+        self._pcc_nodes, self._pcc_starts, self._per_pcc = _gather_nodes(simulation, pccs, phases)
         network = simulation.network
         ways = [network.feeding_branches(network.buses[bus]) or [0] for bus in pccs]  # [0]: the source's own bus
         self._way_branches = np.concatenate(ways).astype(np.int64)
@@ -103,8 +102,8 @@ class Channels:
         self._n_world = len(self.table)
         loads = simulation.network.loads
         scale = simulation.options.load_scale
-        for index, own in enumerate(self._zone_loads):
-            nominal = max(float(loads.kw[own].sum()) * scale, 1.0)
+        for index, own in enumerate(self.loads_in.T):
+            nominal = max(float((loads.kw * own).sum()) * scale, 1.0)
             self.table.append(Channel(f"zone{index}.demand_kw", "kW", 0.0, 1.2 * nominal, f"zone{index}"))
 
     def _world(self, name: str, unit: str, low: float, high: float) -> None:
@@ -123,8 +122,8 @@ class Channels:
             for zone in zones:
                 add(Channel(f"{zone}.{quantity}", "pu", _V_LOW, _V_HIGH, zone))
         for quantity, unit in (("import_kw", "kW"), ("import_kvar", "kvar")):
-            for zone, own in zip(zones, self._zone_loads, strict=True):
-                reach = 2.0 * max(float(np.hypot(loads.kw[own].sum(), loads.kvar[own].sum())), 50.0)
+            for zone, own in zip(zones, self.loads_in.T, strict=True):
+                reach = 2.0 * max(float(np.hypot((loads.kw * own).sum(), (loads.kvar * own).sum())), 50.0)
                 add(Channel(f"{zone}.{quantity}", unit, -reach, reach, zone))
         for quantity in ("loading_pu", "upstream_loading_pu"):
             for zone in zones:
@@ -234,9 +233,16 @@ class View:
         return [scaled[:, own] for own in self._slices]
 
 
-def _gather_nodes(simulation: Simulation, buses: Sequence[int]) -> tuple[IntArray, IntArray, FloatArray]:
-    """Give the nodes of some buses one after the other, where each bus starts, and 1 over its number."""
-    groups = [simulation.network.nodes_of([bus]) for bus in buses]
+def _gather_nodes(
+    simulation: Simulation, buses: Sequence[int], phases: Sequence[Sequence[int]]
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Give the nodes of some buses one after the other, where each bus starts, and 1 over its number.
+
+    Where the bus has no node of the phases, all its nodes count.
+    """
+    network = simulation.network
+    found = [(network.nodes_within([bus], own), bus) for bus, own in zip(buses, phases, strict=True)]
+    groups = [nodes if len(nodes) else network.nodes_of([bus]) for nodes, bus in found]
     sizes = np.array([len(group) for group in groups])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
     return np.concatenate(groups), starts, 1.0 / sizes

@@ -72,16 +72,18 @@ class GridTask:
         self.simulation = simulation = scenario.simulate(n_envs)
         network = simulation.network
         zones = [spec.zone.find_buses(network) for spec in scenario.agents.values()]
-        _check_zones(scenario, zones)
+        phases = [spec.zone.phases for spec in scenario.agents.values()]
+        _check_zones(scenario, [network.nodes_within(*zone) for zone in zip(zones, phases, strict=True)])
         band = scenario.voltage
-        self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs)
+        self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
         names = list(scenario.agents)
         self.channels = Channels(
             simulation,
             self.metrics,
             names,
             [network.bus_index[spec.pcc.lower()] for spec in scenario.agents.values()],
-            [np.flatnonzero(np.isin(network.loads.bus, zone)) for zone in zones],
+            phases,
+            [network.load_shares(*zone) for zone in zip(zones, phases, strict=True)],
             [max(1, round(hours / simulation.dt_h)) for hours in scenario.profiles.price_ahead_hours],
         )
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
@@ -251,7 +253,7 @@ class GridTask:
         self.simulation.close()
 
 
-def _check_zones(scenario: Scenario, zones: Sequence[Sequence[int]]) -> None:
-    empty = [name for name, zone in zip(scenario.agents, zones, strict=True) if not zone]
+def _check_zones(scenario: Scenario, zones: Sequence[npt.NDArray[np.int64]]) -> None:
+    empty = [name for name, nodes in zip(scenario.agents, zones, strict=True) if not len(nodes)]
     if empty:
         raise ScenarioError(scenario.name, [f"agents.{name}: its zone has no bus" for name in empty])

@@ -412,12 +412,10 @@ class RuleBased:
 
 def find_sunny_agents(task: GridTask) -> FloatArray:
     """Give 1 for agents whose inverters are rated above all the demand of their zone, shape (n_agents,)."""
-    simulation, scenario = task.simulation, task.scenario
-    loads = simulation.network.loads
+    simulation = task.simulation
+    demand = simulation.network.loads.kw @ task.channels.loads_in * simulation.options.load_scale
     sunny = []
-    for agent in task.agents:
-        zone = scenario.agents[agent.name].zone.find_buses(simulation.network)
-        demand_kw = float(loads.kw[np.isin(loads.bus, zone)].sum()) * scenario.load_scale
+    for agent, demand_kw in zip(task.agents, demand.tolist(), strict=True):
         specs = [simulation.devices[name] for name in agent.devices]
         sunny.append(float(sum(float(spec.p_max_kw) for spec in specs if spec.kind == "inverter") > demand_kw))
     return np.array(sunny)

@@ -5,7 +5,7 @@ Knows neither time nor devices' physics: it takes setpoints and gives back what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from powergrid.errors import EngineError, FeederError, describe_unknown
 from powergrid.grid.compile import (
     BRANCH_CLASSES,
     SOURCE_CLASSES,
+    Regulator,
     compile_feeder,
     describe_network,
     find_regulators,
@@ -289,6 +290,8 @@ class Circuit:
         snapshot.v[env] = self._v
         terminal_kva = snapshot.terminal_kva[env]
         self._flows.read(self._v, terminal_kva, snapshot.loading_pu[env])
+        if snapshot.conductor_kva.size:
+            snapshot.conductor_kva[env] = self._flows.conductor_kva
         snapshot.losses_kw[env] = np.add.reduce(terminal_kva.real)
         if self._sound:
             self._drawn = self._powers.read()
@@ -348,6 +351,16 @@ class Circuit:
         for name, amps in norm_amps.items():
             branches.norm_amps[branches.names.index(name.lower())] = amps
         self._flows.set_ratings(branches)
+
+    @property
+    def regulators(self) -> tuple[Regulator, ...]:
+        """The windings that regulator controls move, in the order of the network's table."""
+        return tuple(self._regulators)
+
+    def branch_admittances(self) -> Iterator[ComplexArray]:
+        """Give the primitive admittance matrix of each branch [S], in the order of the branch table."""
+        for class_name in BRANCH_CLASSES:
+            yield from map(self.engine.yprim, self._handles[class_name].values())
 
     @property
     def capacitor_steps(self) -> tuple[int, ...]:

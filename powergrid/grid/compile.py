@@ -26,6 +26,8 @@ _RECORDERS = ("EnergyMeter", "Monitor")
 _MAX_LISTED = 8
 #: OpenDSS's ordinals of length units, 0 is none, in km.
 _KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
+#: Between the name of a LoadShape of actual values and the demand that they are multipliers of.
+_ACTUAL = "@"
 
 Handles = Mapping[str, Mapping[str, Handle]]
 
@@ -207,7 +209,7 @@ def describe_network(engine: Engine, handles: Handles, bus_kv: Mapping[str, floa
         capacitors=tuple(handles["Capacitor"]),
         switches=tuple(handles["Line"]),
         elements={name: tuple(handles[name]) for name in BINDABLE_CLASSES},
-        load_shapes=_read_load_shapes(engine, handles["Load"]),
+        load_shapes=_read_load_shapes(engine, handles["Load"], engine.handles("LoadShape")),
     )
 
 
@@ -282,29 +284,43 @@ def _read_length(engine: Engine, line: Handle, codes: Mapping[str, Handle]) -> t
     return length, unit in _KM, engine.get_int(line, "Line", "Switch") != 0
 
 
-def _read_load_shapes(engine: Engine, loads: Mapping[str, Handle]) -> dict[str, tuple[FloatArray, float]]:
-    """Read the LoadShapes that loads name: multipliers and interval [min], 0 where it is not fixed."""
-    known = engine.handles("LoadShape")
-    named = dict.fromkeys(_shape_of(engine, handle) for handle in loads.values())
-    return {
-        name: (engine.get_floats(known[name], "LoadShape", "PMult"),
-               60.0 * engine.get_float(known[name], "LoadShape", "Interval"))
-        for name in named if name in known
-    }  # fmt: skip
+def _read_load_shapes(
+    engine: Engine, loads: Mapping[str, Handle], known: Mapping[str, Handle]
+) -> dict[str, tuple[FloatArray, float]]:
+    """Read the LoadShapes that loads name: multipliers and interval [min], 0 where it is not fixed.
+
+    A shape of actual values (UseActual) becomes multipliers of each nominal demand that it is used for, NaN for 0 kW.
+    """
+    shapes: dict[str, tuple[FloatArray, float]] = {}
+    for load in loads.values():
+        name = _shape_of(engine, load, known)
+        handle = known.get(name.partition(_ACTUAL)[0])
+        if name in shapes or handle is None:
+            continue
+        values = engine.get_floats(handle, "LoadShape", "PMult")
+        if _ACTUAL in name:
+            values = values / (engine.get_float(load, "Load", "kW") or np.nan)
+        shapes[name] = (values, 60.0 * engine.get_float(handle, "LoadShape", "Interval"))
+    return shapes
 
 
-def _shape_of(engine: Engine, load: Handle) -> str:
+def _shape_of(engine: Engine, load: Handle, known: Mapping[str, Handle]) -> str:
+    """Name the LoadShape of a load; one of actual values by the load's demand too: ``shape@100kw``."""
     shape = engine.get_text(load, "Load", "Yearly") or engine.get_text(load, "Load", "Daily")
-    return shape.lower().rpartition(".")[2]
+    name = shape.lower().rpartition(".")[2]
+    if name in known and engine.get_int(known[name], "LoadShape", "UseActual"):
+        return f"{name}{_ACTUAL}{engine.get_float(load, 'Load', 'kW'):.12g}kw"
+    return name
 
 
 def _describe_loads(engine: Engine, handles: Mapping[str, Handle], node_bus: IntArray) -> Loads:
-    refs = [engine.node_ref(h) for h in handles.values()]
+    refs = [engine.node_ref(handle) for handle in handles.values()]
+    shapes = engine.handles("LoadShape")
     return Loads(
         names=tuple(handles),
         bus=np.array([_first_bus(ref, node_bus) for ref in refs], dtype=np.int64),
         kw=np.array([engine.get_float(h, "Load", "kW") for h in handles.values()], dtype=np.float64),
         kvar=np.array([engine.get_float(h, "Load", "kvar") for h in handles.values()], dtype=np.float64),
-        shapes=tuple(_shape_of(engine, handle) for handle in handles.values()),
+        shapes=tuple(_shape_of(engine, handle, shapes) for handle in handles.values()),
         nodes=tuple(tuple((ref[ref > 0] - 1).tolist()) for ref in refs),
     )

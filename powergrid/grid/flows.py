@@ -28,6 +28,9 @@ class BranchFlows:
         branches: The branch table.
         yprims: Primitive admittance matrix of each branch [S], in the order of the table.
         n_nodes: Number of nodes, ground not counted.
+
+    Attributes:
+        conductor_kva: Complex power into each conductor of each terminal at the last read [kVA], shape (n_rows,).
     """
 
     def __init__(self, branches: Branches, yprims: Sequence[ComplexArray], n_nodes: int) -> None:
@@ -43,7 +46,7 @@ class BranchFlows:
         for branch, block in enumerate(yprims):
             self.refresh(branch, block)
         self._v_conj = np.empty(n_nodes + 1, dtype=complex)
-        self._power = np.empty(shape[0], dtype=complex)
+        self.conductor_kva: ComplexArray = np.empty(shape[0], dtype=complex)
         self._row_node = branches.row_node
         self._terminal_rows = branches.terminal_rows
         self.set_ratings(branches)
@@ -76,7 +79,7 @@ class BranchFlows:
             return
         np.conjugate(v, out=self._v_conj)
         current = self._matrix @ self._v_conj
-        power = v.take(self._row_node, None, self._power, "clip")
+        power = v.take(self._row_node, None, self.conductor_kva, "clip")
         np.multiply(power, current, out=power)
         np.add.reduceat(power, self._terminal_rows, out=terminal_kva)
         if len(self._loading):

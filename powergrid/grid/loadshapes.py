@@ -14,6 +14,26 @@ from powergrid.grid.profiles import Profiles, profiles_from_loadshapes
 FLAT = "flat"
 
 
+def find_shape_problems(network: Network) -> list[str]:
+    """List what keeps the feeder's LoadShapes from being followed."""
+    problems = []
+    for name, (values, interval) in network.load_shapes.items():
+        if not np.isfinite(interval) or interval <= 0.0:
+            problems.append(f"LoadShape {name!r} has no fixed interval")
+        elif not np.size(values):
+            problems.append(f"LoadShape {name!r} has no points")
+        elif not np.isfinite(values).all():
+            stem, _, kw = name.rpartition("@")
+            if stem and float(kw.removesuffix("kw")) == 0.0:
+                problems.append(
+                    f"LoadShape {stem!r} has actual values (UseActual=yes) and a load of 0 kW, to which they give no "
+                    "multiplier; give that load its rated kW"
+                )
+            else:
+                problems.append(f"LoadShape {name!r} has a point that is not finite")
+    return problems
+
+
 def follow_loadshapes(network: Network, base: Profiles) -> Profiles:
     """Give the base series with the feeder's LoadShapes as demand, repeated over all its days.
 
@@ -26,6 +46,9 @@ def follow_loadshapes(network: Network, base: Profiles) -> Profiles:
     """
     if not network.load_shapes:
         raise ScenarioError("profiles", ["source 'loadshapes': no load of the feeder names a LoadShape"])
+    problems = find_shape_problems(network)
+    if problems:
+        raise ScenarioError("profiles", [f"source 'loadshapes': {problem}" for problem in problems])
     shapes = profiles_from_loadshapes(network.load_shapes, base.step_minutes, base.start)
     rows = np.arange(base.n_rows) % shapes.n_rows
     demand = np.column_stack([shapes.demand_pu[rows], np.ones(base.n_rows)])

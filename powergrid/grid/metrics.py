@@ -28,6 +28,7 @@ class Metrics:
         v_min_pu: Lower voltage limit [pu].
         v_max_pu: Upper voltage limit [pu].
         n_envs: Number of environments in a snapshot.
+        phases: Phases that each zone is limited to, empty for all; None where no zone is limited.
 
     Attributes:
         violation_pu: How far each node is outside the limits [pu], shape (n_envs, n_nodes).
@@ -49,21 +50,35 @@ class Metrics:
     """
 
     def __init__(
-        self, network: Network, zones: Sequence[Sequence[int]], v_min_pu: float, v_max_pu: float, n_envs: int
+        self,
+        network: Network,
+        zones: Sequence[Sequence[int]],
+        v_min_pu: float,
+        v_max_pu: float,
+        n_envs: int,
+        phases: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.limits = (v_min_pu, v_max_pu)
         self._n_zones = n_zones = len(zones)
         n_nodes, b = len(network.nodes), network.branches
-        node_in = np.array([np.isin(network.node_bus, list(zone)) for zone in zones], dtype=float).reshape(n_zones, -1)
+        phases = [()] * n_zones if phases is None else [tuple(own) for own in phases]
+        node_in = np.zeros((n_zones, n_nodes))
         first = b.terminal_bus[np.searchsorted(b.terminal_branch, np.arange(len(b.names)))]
         branch_in = np.array([np.isin(first, list(zone)) for zone in zones], dtype=float).reshape(n_zones, -1)
+        for zone, (buses, own) in enumerate(zip(zones, phases, strict=True)):
+            node_in[zone, network.nodes_within(buses, own)] = 1.0
+            if own:
+                branch_in[zone] *= _carries(network, own)
         if not node_in.any(axis=1).all():
             raise ValueError("a zone has no node")
         # one product with these gives zones, zones with their part of what is in none, and the network
         self._node_sums = _sum_matrix(node_in, n_nodes)
         self._branch_sums = _sum_matrix(branch_in, len(b.names))
-        self._boundary = np.array([network.boundary(list(zone)) for zone in zones])
-        self._boundary = self._boundary.reshape(n_zones, len(b.terminal_bus)).T.copy()
+        self._intake = np.array([network.intake(list(zone)) for zone in zones])
+        self._intake = self._intake.reshape(n_zones, len(b.terminal_bus)).T.copy()
+        self._limited = np.array([zone for zone in range(n_zones) if phases[zone]], dtype=np.int64)
+        conductors = [network.conductor_intake(list(zones[zone]), phases[zone]) for zone in self._limited]
+        self._conductor_intake = np.array(conductors, dtype=complex).T.copy()
         self._members, self._starts, sizes = _chain([*(np.flatnonzero(row) for row in node_in), np.arange(n_nodes)])
         self._per_size = 1.0 / sizes
         branches = [np.flatnonzero(row) for row in branch_in]
@@ -76,7 +91,7 @@ class Metrics:
         self._over_rows = self._over.reshape(2 * n_envs, -1)
         self._three_phase = _three_phase_nodes(network)
         self._to_sequence = np.array([[1, _OPERATOR_A, _OPERATOR_A**2], [1, _OPERATOR_A**2, _OPERATOR_A]]).T / 3.0
-        self.take(Snapshot.allocate(n_envs, network, 0))
+        self.take(Snapshot.allocate(n_envs, network, 0, conductors=bool(len(self._limited))))
 
     def take(self, snapshot: Snapshot) -> None:
         """Measure a snapshot; results stay until the next."""
@@ -102,7 +117,9 @@ class Metrics:
         self.shared_overload_pu, self.overload_sum_pu = amounts[:, n_zones:-1], amounts[:, -1]
         self.zone_overload_count, self.overload_count = counts[:, :n_zones], counts[:, -1]
         self._take_extremes(snapshot)
-        self.zone_kva = snapshot.terminal_kva @ self._boundary
+        self.zone_kva = snapshot.terminal_kva @ self._intake
+        if len(self._limited):
+            self.zone_kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
 
     def _take_extremes(self, snapshot: Snapshot) -> None:
         members = snapshot.v_pu.take(self._members, axis=1)
@@ -156,6 +173,15 @@ def _chain(groups: Sequence[IntArray]) -> tuple[IntArray, IntArray, IntArray]:
     sizes = np.array([len(group) for group in groups], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
     return np.concatenate([np.empty(0, dtype=np.int64), *groups]), starts, sizes
+
+
+def _carries(network: Network, phases: Sequence[int]) -> FloatArray:
+    """Give 1 for the branches whose first terminal has a node of some phases, shape (n_branches,)."""
+    b = network.branches
+    fed_by = np.concatenate([[0], network.served_phase])
+    ends = np.append(b.terminal_rows, len(b.row_node))[np.searchsorted(b.terminal_branch, np.arange(len(b.names))) + 1]
+    rows = zip(b.branch_rows.tolist(), ends.tolist(), strict=True)
+    return np.array([float(np.isin(fed_by[b.row_node[first:end]], list(phases)).any()) for first, end in rows])
 
 
 def _three_phase_nodes(network: Network) -> IntArray:

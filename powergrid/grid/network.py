@@ -6,6 +6,7 @@ Plain data and graph questions; knows no engine and no time.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -75,7 +76,7 @@ class Loads:
         kw: Nominal active demand [kW], shape (n_loads,).
         kvar: Nominal reactive demand [kvar], shape (n_loads,).
         shapes: Name of the load's own LoadShape (yearly, else daily), empty where none.
-        nodes: Indices of the nodes that each load's conductors are tied to, ground left out.
+        nodes: Indices of the nodes that each load is tied to; empty where that is not known.
     """
 
     names: tuple[str, ...]
@@ -163,6 +164,80 @@ class Network:
             distances[bus] = distance
         return distances
 
+    @cached_property
+    def tree(self) -> nx.DiGraph[int]:
+        """The buses that the source feeds, each below the one it is reached through by the fewest branches."""
+        tree: nx.DiGraph[int] = nx.bfs_tree(self.graph, self.source_bus)
+        return tree
+
+    @cached_property
+    def depth(self) -> dict[int, int]:
+        """Number of branches between the source and each bus that it feeds."""
+        return dict(nx.single_source_shortest_path_length(self.tree, self.source_bus))
+
+    @cached_property
+    def served_phase(self) -> IntArray:
+        """Phase of the source, 1 to 3, that feeds each node, shape (n_nodes,).
+
+        Behind a single-phase transformer both legs are of the phase of its primary, whatever their numbers; where the
+        primary is tied between two phases, of the first. Nodes that nothing feeds have their own number.
+        """
+        phase = np.zeros(len(self.nodes), dtype=np.int64)
+        neighbours: dict[int, list[int]] = {}
+        for _, one, other in self.wires():
+            neighbours.setdefault(one, []).append(other)
+            neighbours.setdefault(other, []).append(one)
+        waiting = [i for i in self.nodes_of([self.source_bus]).tolist() if 1 <= self.node_phase[i] <= 3]
+        phase[waiting] = self.node_phase[waiting]
+        for node in waiting:  # grows while it is walked
+            for other in neighbours.get(node, ()):
+                if not phase[other]:
+                    phase[other] = phase[node]
+                    waiting.append(other)
+        unfed = phase == 0
+        phase[unfed] = self.node_phase[unfed]
+        return phase
+
+    def wires(self) -> Iterator[tuple[int, int, int]]:
+        """Give the pairs of nodes that a closed branch joins phase by phase: branch, node, other node."""
+        b = self.branches
+        ends = np.append(b.terminal_rows[1:], len(b.row_node))
+        terminals: dict[int, list[list[int]]] = {}
+        for branch, first, end in zip(b.terminal_branch.tolist(), b.terminal_rows.tolist(), ends.tolist(), strict=True):
+            terminals.setdefault(branch, []).append((b.row_node[first:end] - 1).tolist())
+        for branch, rows in terminals.items():
+            if not b.closed[branch]:
+                continue
+            if b.phases[branch] == 1 and b.names[branch].startswith(("transformer.", "autotrans.")):
+                live = [[node for node in terminal if node >= 0] for terminal in rows]
+                for terminal in live[1:]:
+                    firsts = live[0] if len(live[0]) == len(terminal) else live[0][:1] * len(terminal)
+                    yield from ((branch, one, other) for one, other in zip(firsts, terminal, strict=False))
+                continue
+            for terminal in rows[1:]:
+                pairs = list(zip(rows[0], terminal, strict=True))[: int(b.phases[branch])]
+                yield from ((branch, one, other) for one, other in pairs if one >= 0 and other >= 0)
+
+    def nodes_within(self, buses: Sequence[int], phases: Sequence[int] = ()) -> IntArray:
+        """Give the nodes of some buses, of those fed by some phases where these are given, in node order."""
+        inside = np.isin(self.node_bus, list(buses))
+        if len(phases):
+            inside &= np.isin(self.served_phase, list(phases))
+        return np.flatnonzero(inside)
+
+    def load_shares(self, buses: Sequence[int], phases: Sequence[int] = ()) -> FloatArray:
+        """Give the part of each load that is at some buses and phases, 0 to 1, shape (n_loads,).
+
+        A load's power counts in equal parts for the nodes it is tied to.
+        """
+        share = np.isin(self.loads.bus, list(buses)).astype(np.float64)
+        if len(phases):
+            chosen = np.isin(self.served_phase, list(phases))
+            for load, nodes in enumerate(self.loads.nodes):
+                if share[load] and nodes:
+                    share[load] = float(chosen[list(nodes)].mean())
+        return share
+
     def downstream(self, bus: str) -> list[int]:
         """Give the bus and all buses that are fed through it, as seen from the source.
 
@@ -172,11 +247,10 @@ class Network:
         key = bus.lower()
         if key not in self.bus_index:
             raise KeyError(describe_unknown("bus", bus, self.buses))
-        tree: nx.DiGraph[int] = nx.bfs_tree(self.graph, self.source_bus)
         start = self.bus_index[key]
-        if start not in tree:
+        if start not in self.tree:
             return [start]
-        return sorted({start, *nx.descendants(tree, start)})
+        return sorted({start, *nx.descendants(self.tree, start)})
 
     def feeding_branches(self, bus: str) -> list[int]:
         """Give the branches on the way from the source to a bus, those side by side included.
@@ -217,3 +291,25 @@ class Network:
         n_real = np.bincount(b.terminal_branch, weights=real, minlength=len(b.names))
         crosses = (n_inside > 0) & (n_inside < n_real)
         return -(inside & crosses[b.terminal_branch]).astype(np.float64)
+
+    def intake(self, buses: list[int]) -> FloatArray:
+        """Give the weights of :meth:`boundary`, and of what the source gives where its bus is in the set.
+
+        Returns:
+            Weights for terminal flows, shape (n_terminals,).
+        """
+        weights = self.boundary(buses)
+        if self.source_bus in buses:
+            weights += self.branches.terminal_bus == self.source_bus
+        return weights
+
+    def conductor_intake(self, buses: list[int], phases: Sequence[int]) -> FloatArray:
+        """Give the weights of :meth:`intake` for what flows in the conductors of some phases.
+
+        Returns:
+            Weights for conductor flows, shape (n_rows,).
+        """
+        b = self.branches
+        sizes = np.diff(np.append(b.terminal_rows, len(b.row_node)))
+        fed_by = np.concatenate([[0], self.served_phase])
+        return np.repeat(self.intake(buses), sizes) * np.isin(fed_by[b.row_node], list(phases))

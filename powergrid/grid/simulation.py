@@ -44,6 +44,7 @@ class SimulationOptions:
         divergence: What a power flow that does not converge means.
         tolerance: Convergence tolerance of the power flow [pu].
         max_iterations: Limit of power-flow and control iterations.
+        conductor_flows: Whether snapshots hold what flows in each conductor as well.
     """
 
     step_minutes: int = 15
@@ -60,6 +61,7 @@ class SimulationOptions:
     divergence: DivergencePolicy = "terminate"
     tolerance: float = 1e-5
     max_iterations: int = 100
+    conductor_flows: bool = False
 
 
 class Simulation:
@@ -184,7 +186,7 @@ class Simulation:
     def _allocate(self) -> None:
         n, rows = self.n_envs, self.options.horizon_steps + 1
         n_loads, n_power = len(self.network.loads.names), len(self._injections)
-        self.snapshot = Snapshot.allocate(n, self.network, n_power)
+        self.snapshot = Snapshot.allocate(n, self.network, n_power, conductors=self.options.conductor_flows)
         self.day_load_kw = np.zeros((n, rows, n_loads))
         self.day_load_kvar = np.zeros((n, rows, n_loads))
         self.day_price = np.zeros((n, rows))

@@ -27,6 +27,8 @@ class Snapshot:
         losses_kw: Losses of all delivering elements [kW], shape (n_envs,).
         source_kva: Complex power imported from the sources [kVA], shape (n_envs,).
         converged: Whether the last solve converged, shape (n_envs,).
+        conductor_kva: Complex power into each conductor of each branch terminal [kVA], shape (n_envs, n_rows); no
+            columns where nobody asked for it.
     """
 
     v_pu: FloatArray
@@ -37,10 +39,11 @@ class Snapshot:
     losses_kw: FloatArray
     source_kva: ComplexArray
     converged: BoolArray
+    conductor_kva: ComplexArray
 
     @classmethod
-    def allocate(cls, n_envs: int, network: Network, n_devices: int) -> Snapshot:
-        """Make a snapshot of zeros of the right shapes."""
+    def allocate(cls, n_envs: int, network: Network, n_devices: int, *, conductors: bool = False) -> Snapshot:
+        """Make a snapshot of zeros of the right shapes; ``conductors`` asks for the flows conductor by conductor."""
         n_nodes, b = len(network.nodes), network.branches
         return cls(
             v_pu=np.zeros((n_envs, n_nodes)),
@@ -51,4 +54,5 @@ class Snapshot:
             losses_kw=np.zeros(n_envs),
             source_kva=np.zeros(n_envs, dtype=complex),
             converged=np.zeros(n_envs, dtype=bool),
+            conductor_kva=np.zeros((n_envs, len(b.row_node) if conductors else 0), dtype=complex),
         )

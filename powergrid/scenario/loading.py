@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.resources
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from powergrid.discovery import infer, is_layout, leaves_something
 from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.feeder import list_feeders, read_feeder
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.problems import explain, find_raw_ownership_problems, place_in
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
+
+logger = logging.getLogger("powergrid.scenario")
 
 
 def list_scenarios() -> list[str]:
@@ -28,7 +34,8 @@ def load_scenario(
     """Load and validate a scenario.
 
     Args:
-        source: Name of a shipped scenario, path of a YAML file, the data itself, or a scenario.
+        source: Name of a shipped scenario or feeder, path of a YAML file or of a feeder's master file, the data
+            itself, or a scenario. Devices and agents that are left out are discovered on the feeder.
         overrides: Keys to change. Mappings are merged into what is there, everything else replaces it;
             ``"reward.scale"`` is short for ``{"reward": {"scale": ...}}``.
 
@@ -40,7 +47,12 @@ def load_scenario(
         nested: Any = value
         for part in reversed(key.split(".")):
             nested = {part: nested}
+        if is_layout(data.get("agents")) != is_layout(nested.get("agents", data.get("agents"))):
+            data = {k: v for k, v in data.items() if k != "agents"}  # agents by name and a layout do not mix
         data = _merge(data, nested)
+    data, notes = complete(data, where)
+    for note in notes:
+        logger.info("%s: %s", data["name"], note)
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
@@ -51,6 +63,24 @@ def load_scenario(
         raise ScenarioError(where, [line for _, line in problems]) from None
 
 
+def complete(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Fill in what a scenario's data leave to be discovered; see :func:`powergrid.discovery.infer`.
+
+    Returns:
+        The data, and a sentence for each thing that was found on the feeder and left out.
+    """
+    reference = data.get("feeder")
+    if not isinstance(reference, str | Path) or not leaves_something(data):
+        return dict(data), ()
+    feeder = read_feeder(reference)
+    named = dict(data)
+    if str(reference) not in list_feeders():
+        named["feeder"] = str(feeder.master)
+    named.setdefault("name", feeder.name)
+    inference = infer(feeder, named, where)
+    return inference.data, inference.notes
+
+
 def scenario_from_config(config: Mapping[str, Any]) -> Scenario:
     """Turn an ``env_config`` into the scenario it means.
 
@@ -59,9 +89,13 @@ def scenario_from_config(config: Mapping[str, Any]) -> Scenario:
     """
     settings = dict(config)
     name, data = settings.pop("env_name", None), settings.pop("scenario", None)
+    if name is None and data is None and settings.get("feeder") is not None:
+        return load_scenario({}, settings)
     if (name is None) == (data is None):
         names = ", ".join(list_scenarios())
-        raise ScenarioError("env_config", [f"give exactly one of 'env_name' (shipped: {names}) and 'scenario'"])
+        raise ScenarioError(
+            "env_config", [f"give exactly one of 'env_name' (shipped: {names}) and 'scenario', or a 'feeder' alone"]
+        )
     return load_scenario(data if name is None else name, settings)
 
 
@@ -77,8 +111,11 @@ def _read(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[
             raise ScenarioError(str(path), [describe_unknown("file", path.name, names)])
         text, where = path.read_text(encoding="utf-8"), str(path)
     else:
+        if path.suffix.lower() == ".dss" or (str(source) in list_feeders() and str(source) not in list_scenarios()):
+            return str(source), {"feeder": str(source)}
         if str(source) not in list_scenarios():
-            raise ScenarioError(str(source), [describe_unknown("scenario", source, list_scenarios())])
+            known = [*list_scenarios(), *list_feeders()]
+            raise ScenarioError(str(source), [describe_unknown("scenario", source, known)])
         entry = importlib.resources.files("powergrid") / "scenarios" / f"{source}.yaml"
         text, where = entry.read_text(encoding="utf-8"), f"{source}.yaml"
     try:
@@ -110,13 +147,21 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
     """Let paths of a scenario file count from its own folder."""
     feeder, profiles = data.get("feeder"), data.get("profiles")
     if isinstance(feeder, str) and feeder.lower().endswith(".dss"):
-        data["feeder"] = str(folder / Path(feeder).expanduser())
+        data["feeder"] = _join(folder, feeder)
     if (
         isinstance(profiles, dict)
         and isinstance(profiles.get("source"), str)
         and profiles["source"] not in SHIPPED_SOURCES
     ):
-        profiles["source"] = str(folder / Path(profiles["source"]).expanduser())
+        profiles["source"] = _join(folder, profiles["source"])
+
+
+def _join(folder: Path, written: str) -> str:
+    """Give the path that counts from a folder, without ``..`` where leaving that out means the same file."""
+    path = folder / Path(written).expanduser()
+    plain = Path(os.path.normpath(path))
+    same = path.exists() and plain.exists() and path.samefile(plain)
+    return str(plain if same else path)
 
 
 def _merge(base: Any, change: Any) -> Any:

@@ -118,6 +118,7 @@ class Scenario(Part):
             divergence=self.divergence.policy,
             tolerance=self.solver.tolerance,
             max_iterations=self.solver.max_iterations,
+            conductor_flows=any(agent.zone.phases for agent in self.agents.values()),
         )
         return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs)
 

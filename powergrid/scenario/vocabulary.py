@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from powergrid.grid.devices.spec import Phase
 from powergrid.grid.network import Network
 
 Mode = Literal["distributed", "centralized"]
@@ -54,6 +55,9 @@ class ZoneSpec(Part):
     buses: tuple[str, ...] = Field(default=(), description="Buses of the zone by name.")
     downstream_of: str | None = Field(default=None, description="Bus; the zone is all that is fed through it.")
     until: tuple[str, ...] = Field(default=(), description="Buses from which on the zone belongs to somebody else.")
+    phases: tuple[Phase, ...] = Field(
+        default=(), description="Phases of the source, 1 to 3, whose nodes are of the zone; all if unset."
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> ZoneSpec:
