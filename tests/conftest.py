@@ -34,6 +34,15 @@ RAY_FOLDER_LIMIT = 42
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_cache() -> Iterator[None]:
+    """Keep what feeders compile to in a folder of this run: the user's own is neither read nor written."""
+    with tempfile.TemporaryDirectory(prefix="powergrid-cache-") as folder:
+        os.environ["POWERGRID_CACHE"] = folder
+        yield
+        del os.environ["POWERGRID_CACHE"]
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_process_left() -> Iterator[None]:
     """Fail the run if a test leaves a process behind, daemons included: they inherit the mark."""
     mark = f"POWERGRID_TESTS={uuid.uuid4().hex}"

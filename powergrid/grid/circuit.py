@@ -6,30 +6,33 @@ Knows neither time nor devices' physics: it takes setpoints and gives back what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import EngineError, FeederError, describe_unknown
+from powergrid.grid.cache import recall
 from powergrid.grid.compile import (
     BRANCH_CLASSES,
     SOURCE_CLASSES,
     Regulator,
     compile_feeder,
-    describe_network,
     find_regulators,
     read_base_voltages,
     read_handles,
+    recall_network,
     settle_options,
 )
 from powergrid.grid.engine import BulkWriter, ComplexArray, Engine, FloatArray, Handle, IntArray, PowerReader
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.flows import BranchFlows
 from powergrid.grid.injections import INJECTION_PROPERTIES, Injection, place_injections
+from powergrid.grid.network import Network
 from powergrid.grid.snapshot import Snapshot
 
-__all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder"]
+__all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder", "network_of"]
 
 State = dict[str, npt.NDArray[Any]]
 
@@ -80,7 +83,7 @@ class Circuit:
         bus_kv = read_base_voltages(feeder, self.engine)
         self._targets = place_injections(feeder, self.engine, self.injections, self._handles, bus_kv)
         self._solve_start()
-        self.network = describe_network(self.engine, self._handles, bus_kv)
+        self.network = recall_network(feeder, self.engine, self._handles, bus_kv)
         self._bind_flows()
         self._bind_writers()
         self._bind_switchgear()
@@ -348,9 +351,13 @@ class Circuit:
         ]
         if problems:
             raise FeederError(str(self.feeder.master), problems)
+        if not norm_amps:
+            return
+        rated = branches.norm_amps.copy()
         for name, amps in norm_amps.items():
-            branches.norm_amps[branches.names.index(name.lower())] = amps
-        self._flows.set_ratings(branches)
+            rated[branches.names.index(name.lower())] = amps
+        self.network = replace(self.network, branches=replace(branches, norm_amps=rated))
+        self._flows.set_ratings(self.network.branches)
 
     @property
     def regulators(self) -> tuple[Regulator, ...]:
@@ -472,6 +479,22 @@ class Circuit:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.feeder, self.injections, self._tolerance, self._max_iterations)
+
+
+def network_of(feeder: Feeder) -> Network:
+    """Give a feeder's description; it is compiled only where no process of this user has done so before.
+
+    Raises:
+        FeederError: it does not compile, or does not converge as it stands.
+    """
+    known = recall(feeder)
+    if known is not None:
+        return known
+    circuit = Circuit(feeder)
+    try:
+        return circuit.network
+    finally:
+        circuit.close()
 
 
 def _rebuild(feeder: Feeder, injections: tuple[Injection, ...], tolerance: float, max_iterations: int) -> Circuit:

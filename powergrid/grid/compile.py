@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from powergrid.errors import EngineError, FeederError
-from powergrid.grid.engine import Engine, FloatArray, Handle, IntArray
+from powergrid.grid.cache import keep, recall
+from powergrid.grid.commands import DESCRIBING
+from powergrid.grid.engine import TOO_MANY_CONTROL_ITERATIONS, Engine, FloatArray, Handle, IntArray
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.network import Branches, Loads, Network
 
@@ -78,6 +80,9 @@ def compile_feeder(feeder: Feeder, engine: Engine) -> None:
             try:
                 engine.command(command.text)
             except EngineError as error:
+                if error.number == TOO_MANY_CONTROL_ITERATIONS and command.verb not in DESCRIBING:
+                    engine.command("get number")  # a trusted Solve; the engine goes on after the next command
+                    continue
                 raise FeederError(command.where, [f"{command.text.strip()!r}: {error}"]) from None
     finally:
         engine.leave_folder()
@@ -139,7 +144,7 @@ def read_base_voltages(feeder: Feeder, engine: Engine) -> dict[str, float]:
     Raises:
         FeederError: a bus that is part of the circuit has none.
     """
-    bus_kv = {entry["Name"].lower(): float(entry.get("kVLN", 0.0)) for entry in engine.to_json()["Bus"]}
+    bus_kv = {name: kv for name, (kv, _, _) in engine.buses().items()}
     buses = dict.fromkeys(name.rpartition(".")[0] for name in engine.node_names())
     if not buses:
         raise FeederError(
@@ -183,6 +188,21 @@ def _read_regulator(
     return Regulator(control, transformer, class_name, handle, winding, neutral, step, -half, half)
 
 
+def recall_network(feeder: Feeder, engine: Engine, handles: Handles, bus_kv: Mapping[str, float]) -> Network:
+    """Give the description of a compiled, solved circuit: that of the same feeder compiled before, where there is one.
+
+    What the feeder's own protection opened while solving is read anew: it may depend on the devices placed.
+    """
+    known = recall(feeder)
+    branches = [(name, handle) for class_name in BRANCH_CLASSES for name, handle in handles[class_name].items()]
+    if known is None or known.nodes != engine.node_names() or len(known.branches.names) != len(branches):
+        return keep(feeder, describe_network(engine, handles, bus_kv))
+    closed = np.array([not engine.is_open(handle) for _, handle in branches], dtype=np.bool_)
+    if np.array_equal(closed, known.branches.closed):
+        return known
+    return replace(known, branches=replace(known.branches, closed=closed))
+
+
 def describe_network(engine: Engine, handles: Handles, bus_kv: Mapping[str, float]) -> Network:
     """Read a compiled, solved circuit into a network description."""
     nodes = engine.node_names()
@@ -190,7 +210,7 @@ def describe_network(engine: Engine, handles: Handles, bus_kv: Mapping[str, floa
     buses = tuple(dict.fromkeys(bus_names))
     index = {name: i for i, name in enumerate(buses)}
     node_bus = np.array([index[name] for name in bus_names])
-    xy = {entry["Name"].lower(): (entry.get("X", np.nan), entry.get("Y", np.nan)) for entry in engine.to_json()["Bus"]}
+    xy = {name: place for name, (_, *place) in engine.buses().items()}
     source = next(handle for name in SOURCE_CLASSES for handle in handles[name].values())
     regulators = find_regulators(engine, handles)
     return Network(

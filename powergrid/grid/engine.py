@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ Handle = Any
 _AVOID_FULL_RECALC = 2
 _REUSE_SYMBOLIC_FACTORISATION = 2
 _WHOLE_MATRIX = 2
-_TOO_MANY_CONTROL_ITERATIONS = 485
+TOO_MANY_CONTROL_ITERATIONS = 485
 _TOO_MANY_TEXT = "Max Control Iterations"  # the number is 99 where the limit is hit outside a text command
 
 
@@ -43,14 +44,31 @@ def _output_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @functools.cache
-def _schema() -> tuple[dict[str, int], dict[tuple[str, str], int], dict[tuple[str, str], tuple[str, str]]]:
-    """Read the numbers of the engine's classes, its properties, and their types by the names that data have."""
+def _raw_schema() -> dict[str, Any]:
     context = lib.ctx_New()
     try:
         lib.ctx_DSS_Start(context, 0)
-        schema = json.loads(_text(lib.DSS_ExtractSchema(context, 0)))
+        return dict(json.loads(_text(lib.DSS_ExtractSchema(context, 0))))
     finally:
         lib.ctx_Dispose(context)
+
+
+@functools.cache
+def property_tables() -> dict[str, dict[str, bool]]:
+    """Give the properties of every element class in the engine's order, and whether each names a file; lower case."""
+    return {
+        entry["name"].lower(): {
+            prop["name"].lower(): "IsFilename" in prop["flags"]
+            for prop in sorted(entry["properties"], key=lambda prop: int(prop["index"]))
+        }
+        for entry in _raw_schema()["classes"]
+    }
+
+
+@functools.cache
+def _schema() -> tuple[dict[str, int], dict[tuple[str, str], int], dict[tuple[str, str], tuple[str, str]]]:
+    """Read the numbers of the engine's classes, its properties, and their types by the names that data have."""
+    schema = _raw_schema()
     classes = {entry["name"].lower(): int(entry["index"]) for entry in schema["classes"]}
     properties, types = {}, {}
     for entry in schema["classes"]:
@@ -68,6 +86,7 @@ def property_type(class_name: str, key: str) -> tuple[str, str]:
     return _schema()[2].get((class_name.lower(), key.lower()), ("", ""))
 
 
+@functools.cache
 def engine_version() -> str:
     """Give the version of the OpenDSS engine library, as it states it itself."""
     engine = Engine()
@@ -277,6 +296,26 @@ class Engine:
         lib.ctx_Circuit_FromJSON(self._context, json.dumps(circuit).encode("utf-8"), 0)
         self.check()
 
+    def buses(self) -> dict[str, tuple[float, float, float]]:
+        """Give each bus's line-to-neutral base voltage [kV], 0 where none, and coordinates, NaN where none."""
+        names = ffi.new("char***")
+        dims = ffi.new("int32_t[4]")
+        lib.ctx_Circuit_Get_AllBusNames(self._context, names, dims)
+        try:
+            self.check()
+            found = {}
+            for i in range(dims[0]):
+                lib.ctx_Circuit_SetActiveBusi(self._context, i)
+                placed = lib.ctx_Bus_Get_Coorddefined(self._context)
+                found[_text(names[0][i]).lower()] = (
+                    float(lib.ctx_Bus_Get_kVBase(self._context)),
+                    float(lib.ctx_Bus_Get_x(self._context)) if placed else math.nan,
+                    float(lib.ctx_Bus_Get_y(self._context)) if placed else math.nan,
+                )
+            return found
+        finally:
+            lib.DSS_Dispose_PPAnsiChar(names, dims[1])
+
     def node_names(self) -> tuple[str, ...]:
         """Give the ``bus.node`` names in the order of :meth:`voltages`, lower case."""
         names = ffi.new("char***")
@@ -364,8 +403,11 @@ class Engine:
 
     def is_open(self, handle: Handle) -> bool:
         """Whether a terminal of an element is open in all phases."""
-        count = Counter(terminal for terminal, _ in self.open_places(handle))
-        return any(n == self.phases(handle) for n in count.values())
+        places = self.open_places(handle)
+        if not places:
+            return False
+        count = Counter(terminal for terminal, _ in places)
+        return self.phases(handle) in count.values()
 
     def keep_y(self) -> None:
         """Tell the engine that the last writes left the admittance matrix as it was."""
@@ -405,7 +447,7 @@ class Engine:
         message = _text(lib.ctx_Error_Get_Description(self._context)).strip()
         self._error[0] = 0
         self.command("get number")
-        if number != _TOO_MANY_CONTROL_ITERATIONS and _TOO_MANY_TEXT not in message:
+        if number != TOO_MANY_CONTROL_ITERATIONS and _TOO_MANY_TEXT not in message:
             raise EngineError(message, number)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.grid.circuit import Circuit
+from powergrid.grid.circuit import network_of
 from powergrid.grid.devices import AnyDeviceSpec
 from powergrid.grid.feeder import Feeder, read_feeder
 from powergrid.grid.loadshapes import follow_loadshapes, shape_of_loads
@@ -174,17 +173,3 @@ class Scenario(Part):
         data["feeder"] = self.read_feeder().digest
         data["profiles"]["source"] = self.read_profiles().digest()
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-@functools.lru_cache(maxsize=32)
-def _network_by_digest(master: str, digest: str) -> Network:
-    circuit = Circuit(read_feeder(master))
-    try:
-        return circuit.network
-    finally:
-        circuit.close()
-
-
-def network_of(feeder: Feeder) -> Network:
-    """Compile a feeder once in this process and give its network description."""
-    return _network_by_digest(str(feeder.master), feeder.digest)
