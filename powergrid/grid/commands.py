@@ -95,7 +95,9 @@ _ASSIGNMENT = re.compile(rf"{_TOKEN}\s*=")
 _FILE_OF_ARRAY = re.compile(rf"\s*({_TOKEN})\s*=\s*({_TOKEN})")
 _MAY_NAME_A_FILE = re.compile(r"""["'(\[{]\s*["'(\[{]?\s*(?:[fds]\w*|csv\w*|pq\w*)\s*["')\]}]?\s*=""", re.IGNORECASE)
 
-Danger = Literal["file", "library", "writes", "rewrites"]
+#: What a parameter does: names a data file, loads a program library, writes a file, makes another circuit, or leaves
+#: values on the disk, where they cannot be read from the circuit.
+Danger = Literal["file", "library", "writes", "rewrites", "maps"]
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class Parameter(NamedTuple):
 
 def after_verb(text: str) -> Iterator[Parameter]:
     """Cut what follows the first word of a command into parameters."""
-    return parameters(text, len(re.split(r"[\s=,]", text, maxsplit=1)[0]))
+    verb = re.match(r"[^\s=,]*\s*[=,]?", text)
+    return parameters(text, verb.end() if verb else 0)
 
 
 def parameters(text: str, start: int = 0) -> Iterator[Parameter]:
@@ -205,6 +208,8 @@ def _dangers() -> dict[str, dict[str, Danger]]:
         for name, is_file in table.items():
             if is_file:
                 own[name] = "library" if name in _LIBRARIES else "file"
+            elif name == "memorymapping":
+                own[name] = "maps"
             elif name == "debugtrace" or (name == "action" and class_name in _WRITING_ACTIONS):
                 own[name] = "writes"
         if own:
@@ -242,6 +247,8 @@ def find_dangers(given: list[Parameter], class_name: str | None) -> Iterator[tup
                 full = names[place[name]] if place[name] < len(names) else ""
             place[name] = names.index(full) + 1 if full else place[name] + (not parameter.name)
             danger = _dangers().get(name, {}).get(full)
+            if danger == "maps" and parameter.value.strip().lower()[:1] not in ("y", "t"):
+                danger = None
             if danger == "writes":
                 danger = _writes(name, full, parameter.value)
             found = found or (danger if parameter.value.strip() else None)

@@ -255,6 +255,8 @@ class _Reader:
                 text = self._data_file(command, parameter)
                 if text is not None:
                     changes.append((parameter, text))
+            elif danger == "maps":
+                changes.append((parameter, ""))
             elif self.trust:
                 continue
             elif danger == "library":
