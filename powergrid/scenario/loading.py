@@ -72,7 +72,10 @@ def complete(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], tuple
     reference = data.get("feeder")
     if not isinstance(reference, str | Path) or not leaves_something(data):
         return dict(data), ()
-    feeder = read_feeder(reference)
+    root = data.get("model_root")
+    feeder = read_feeder(
+        reference, model_root=root if isinstance(root, str | Path) else None, trust=data.get("trust") is True
+    )
     named = dict(data)
     if str(reference) not in list_feeders():
         named["feeder"] = str(feeder.master)
@@ -148,6 +151,8 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
     feeder, profiles = data.get("feeder"), data.get("profiles")
     if isinstance(feeder, str) and feeder.lower().endswith(".dss"):
         data["feeder"] = _join(folder, feeder)
+    if isinstance(data.get("model_root"), str):
+        data["model_root"] = _join(folder, data["model_root"])
     if (
         isinstance(profiles, dict)
         and isinstance(profiles.get("source"), str)

@@ -40,6 +40,10 @@ class Scenario(Part):
     name: str = Field(description="Short name.")
     description: str = Field(default="", description="What there is to decide.")
     feeder: str = Field(description="Name of a shipped feeder, or path of a master file.")
+    model_root: str | None = Field(
+        default=None, description="Folder outside of which the feeder's files are not read; by default the one above."
+    )
+    trust: bool = Field(default=False, description="Whether the feeder may read, write, load and run what it says.")
     mode: Mode = Field(default="distributed", description="Whether agents see their own zone or the whole network.")
     episode_length: int = Field(default=96, ge=1, description="Steps of an episode.")
     step_minutes: int = Field(default=15, ge=1, le=1440, description="Length of a step [min].")
@@ -75,7 +79,7 @@ class Scenario(Part):
 
     def read_feeder(self) -> Feeder:
         """Read the feeder's files."""
-        return read_feeder(self.feeder)
+        return read_feeder(self.feeder, model_root=self.model_root, trust=self.trust)
 
     def read_profiles(self) -> Profiles:
         """Read the exogenous series."""
@@ -171,5 +175,6 @@ class Scenario(Part):
         """Give a SHA-256 over the scenario, its feeder's files and its profiles, wherever these lie."""
         data = self.to_dict()
         data["feeder"] = self.read_feeder().digest
+        del data["model_root"]
         data["profiles"]["source"] = self.read_profiles().digest()
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

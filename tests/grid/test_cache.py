@@ -1,0 +1,218 @@
+"""What compiling found out is kept by content: equal bits with and without, and nothing ever breaks by it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from powergrid.grid import cache
+from powergrid.grid.circuit import Circuit, Snapshot, network_of
+from powergrid.grid.feeder import list_feeders, read_feeder
+from powergrid.grid.injections import Injection
+
+MODEL = """New Circuit.tiny basekv=12.47
+New LoadShape.s npts=3 interval=1 mult=(file=sun.csv)
+New Line.l1 bus1=sourcebus bus2=größe length=1 units=km R1=0.3 X1=0.4
+New Load.a bus1=größe kV=12.47 kW=200 kvar=100 daily=s
+Set VoltageBases=[12.47]
+CalcVoltageBases
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own, nothing remembered."""
+    place = tmp_path / "cache"
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(place))
+    cache.forget()
+    return place
+
+
+def write_model(tmp_path: Path) -> Path:
+    (tmp_path / "sun.csv").write_text("0.5\n1\n0\n")
+    (tmp_path / "Master.dss").write_text(MODEL, encoding="utf-8")
+    return tmp_path / "Master.dss"
+
+
+def play(circuit: Circuit, n_steps: int = 8) -> bytes:
+    """Solve random demand and switchgear; convergence, all voltages and flows, bit for bit."""
+    rng, loads = np.random.default_rng(0), circuit.network.loads
+    snapshot = Snapshot.allocate(1, circuit.network, len(circuit.injections))
+    seen = b""
+    for _ in range(n_steps):
+        circuit.write_demand(loads.kw * rng.uniform(0.3, 1.1, len(loads.kw)), loads.kvar)
+        circuit.write_injections(rng.uniform(-50, 50, len(circuit.injections)), np.zeros(len(circuit.injections)))
+        circuit.write_taps(rng.integers(-4, 5, len(circuit.taps)))
+        circuit.write_steps(rng.integers(0, 2, len(circuit.steps_on)))
+        seen += bytes([circuit.solve(controls=bool(rng.integers(2)))])
+        circuit.read(snapshot, 0)
+        seen += snapshot.v.tobytes() + snapshot.loading_pu.tobytes() + snapshot.terminal_kva.tobytes()
+    return seen
+
+
+def assert_same(first: object, second: object) -> None:
+    """Compare two networks to the last bit of each array."""
+    arrays: tuple[dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]], ...] = ({}, {})
+    assert cache._encode(first, arrays[0]) == cache._encode(second, arrays[1])
+    for name, array in arrays[0].items():
+        assert array.dtype == arrays[1][name].dtype
+        assert array.shape == arrays[1][name].shape
+        assert array.tobytes() == arrays[1][name].tobytes()
+
+
+@pytest.mark.parametrize("name", list_feeders())
+def test_circuit_is_the_same_to_the_bit_without_with_memory_and_from_disk(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeder = read_feeder(name)
+    bus = network_of(feeder).nodes[-1].rpartition(".")
+    devices = (Injection("pv", bus=bus[0], phases=(int(bus[2]),)),)
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
+    cache.forget()
+    without = Circuit(feeder, devices)
+    expected = play(without)
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(folder))
+    from_disk = []
+    for forget in (True, False):
+        if forget:
+            cache.forget()
+        circuit = Circuit(feeder, devices)
+        assert_same(circuit.network, without.network)
+        assert play(circuit) == expected
+        from_disk.append(circuit.network)
+    assert from_disk[0] is from_disk[1]
+
+
+def test_edit_of_a_data_file_is_seen(tmp_path: Path, folder: Path) -> None:
+    master = write_model(tmp_path)
+    assert network_of(read_feeder(master)).load_shapes["s"][0].tolist() == [0.5, 1.0, 0.0]
+    (tmp_path / "sun.csv").write_text("0.5\n1\n0.25\n")
+    assert network_of(read_feeder(master)).load_shapes["s"][0].tolist() == [0.5, 1.0, 0.25]
+    assert len(list(folder.glob("*.npz"))) == 2
+
+
+def test_known_feeder_is_not_compiled_again(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feeder = read_feeder(write_model(tmp_path))
+    first = network_of(feeder)
+    cache.forget()
+    (file,) = folder.iterdir()
+    os.utime(file, (0, 0))
+    second = network_of(feeder)
+    assert_same(first, second)
+    assert second is not first
+    assert file.stat().st_mtime > 0  # it was read
+
+
+def test_shared_network_cannot_be_written_and_ratings_stay_with_their_circuit(folder: Path) -> None:
+    feeder = read_feeder("ieee13")
+    one, other = Circuit(feeder), Circuit(feeder)
+    assert one.network is other.network
+    with pytest.raises(ValueError, match="read-only"):
+        one.network.loads.kw[0] = 1.0
+    before = other.network.branches.norm_amps.copy()
+    one.set_ratings({one.network.branches.names[0]: 123.0})
+    assert one.network.branches.norm_amps[0] == 123.0
+    assert other.network.branches.norm_amps.tobytes() == before.tobytes()
+    assert Circuit(feeder).network.branches.norm_amps.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "flipped", "text", "folder"])
+def test_entry_that_is_damaged_is_made_again(tmp_path: Path, folder: Path, damage: str) -> None:
+    feeder = read_feeder(write_model(tmp_path))
+    first = network_of(feeder)
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    cache.forget()
+    if damage == "folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        middle = len(whole) // 2
+        file.write_bytes(
+            {
+                "empty": b"",
+                "half": whole[:middle],
+                "flipped": bytes(byte ^ 0xFF if i % 97 == 0 else byte for i, byte in enumerate(whole)),
+                "text": b"not what it should be",
+            }[damage]
+        )
+    assert_same(network_of(feeder), first)
+    if damage != "folder":
+        cache.forget()
+        assert cache.recall(feeder) is not None
+
+
+def test_entry_that_holds_a_pickle_is_not_opened(tmp_path: Path, folder: Path) -> None:
+    feeder = read_feeder(write_model(tmp_path))
+    first = network_of(feeder)
+    (file,) = folder.iterdir()
+    np.savez(file, text=np.array([object()]), allow_pickle=True)
+    cache.forget()
+    assert_same(network_of(feeder), first)
+
+
+@pytest.mark.parametrize("place", ["file", "below a file", "empty"])
+def test_cache_without_a_place_is_silently_none(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "taken").write_text("")
+    written = {"file": tmp_path / "taken", "below a file": tmp_path / "taken" / "x", "empty": ""}[place]
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(written))
+    assert network_of(read_feeder(write_model(tmp_path))).loads.names == ("a",)
+    assert not folder.exists()
+    assert (tmp_path / "taken").read_text() == ""
+
+
+def test_oldest_entries_go_when_there_are_too_many(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_MAX_FILES", 2)
+    master = write_model(tmp_path)
+    for i in range(4):
+        (tmp_path / "sun.csv").write_text(f"0.5\n1\n{i}\n")
+        network_of(read_feeder(master))
+        newest = max(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+        os.utime(newest, (i, i))
+    assert sorted(file.stat().st_mtime for file in folder.iterdir()) == [2.0, 3.0]
+
+
+def test_writers_at_the_same_time_share_one_entry(tmp_path: Path, folder: Path) -> None:
+    master = write_model(tmp_path)
+    code = (
+        "import sys; from powergrid.grid import cache; from powergrid.grid.circuit import network_of\n"
+        "from powergrid.grid.feeder import read_feeder; feeder = read_feeder(sys.argv[1]); sys.stdin.readline()\n"
+        "for _ in range(50): first = network_of(feeder); cache.keep(feeder, first); cache.forget()\n"
+        "print(cache.recall(feeder).loads.kw.sum())"
+    )
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(master)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    assert [worker.communicate()[0].strip() for worker in workers] == ["200.0"] * 4
+    assert [worker.returncode for worker in workers] == [0] * 4
+    assert [file.suffix for file in folder.iterdir()] == [".npz"]
+
+
+def test_folder_is_the_users_own_unless_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, "~/here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.cache_folder() == tmp_path / "here"
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
+    assert cache.cache_folder() is None
+    monkeypatch.delenv(cache.FOLDER_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache.cache_folder() == tmp_path / "xdg" / "powergrid"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("LOCALAPPDATA", raising=False)
+    assert cache.cache_folder() == tmp_path / ".cache" / "powergrid"
