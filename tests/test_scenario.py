@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,30 @@ def test_load_scenario_data_finds_paths_from_the_working_folder(folder: Path, mo
     assert load_scenario(data).read_feeder().name == "net"
     absolute = load_scenario("mine.yaml", {"feeder": str(models_folder() / "ieee34" / "Master.dss")})
     assert absolute.read_feeder().name == "ieee34"
+
+
+def test_load_scenario_model_root_counts_from_the_file_and_trust_opens_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "codes.dss"
+    outside.write_text("New LineCode.lc nphases=3\n")
+    master = folder / "net" / "Master.dss"
+    master.write_text(master.read_text().replace("Set V", f"Redirect {outside}\nSet V", 1))
+    monkeypatch.chdir(outside.parent)
+    data = yaml.safe_load((folder / "mine.yaml").read_text())
+    with pytest.raises(FeederError, match=r"outside the model_root .*'trust: true' allows it"):
+        load_scenario(folder / "mine.yaml").simulate()
+    assert load_scenario(folder / "mine.yaml", {"trust": True}).read_feeder().trust
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**data, "model_root": os.path.relpath("/", folder)}))
+    scenario = load_scenario(folder / "mine.yaml")
+    assert scenario.read_feeder().model_root == Path("/")
+    assert scenario.digest() == load_scenario(folder / "mine.yaml", {"model_root": "/"}).digest()
+    assert scenario.digest() != load_scenario(folder / "mine.yaml", {"trust": True}).digest()
+    from_here = load_scenario({**data, "feeder": str(master), "model_root": os.path.relpath("/")})
+    assert from_here.read_feeder().model_root == Path("/")
+    env = NetworkedGridEnv({"env_name": str(folder / "mine.yaml"), "trust": True, "model_root": None})
+    env.reset(seed=0)
+    env.close()
 
 
 def test_load_scenario_missing_profiles_say_so(folder: Path) -> None:

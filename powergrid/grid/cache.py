@@ -35,6 +35,7 @@ _MAX_BYTES = 256 * 1024**2
 _MAX_FILES = 512
 _MAX_IN_MEMORY = 32
 _ABANDONED_AFTER_S = 3600.0
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError)
 _MAKERS = ("cache.py", "compile.py", "engine.py", "network.py")
 _TABLES = {table.__name__: table for table in (Network, Branches, Loads)}
 
@@ -124,9 +125,18 @@ def _read(key: str) -> Network | None:
         return None
     file = folder / f"{key}.npz"
     try:
-        with np.load(file, allow_pickle=False) as entries:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as entries:
             network = _decode(json.loads(bytes(entries["text"])), entries)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError):
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+    ):
         return None
     if not isinstance(network, Network):
         return None
