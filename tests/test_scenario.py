@@ -104,6 +104,9 @@ def test_load_scenario_model_root_counts_from_the_file_and_trust_opens_it(
     assert scenario.digest() != load_scenario(folder / "mine.yaml", {"trust": True}).digest()
     from_here = load_scenario({**data, "feeder": str(master), "model_root": os.path.relpath("/")})
     assert from_here.read_feeder().model_root == Path("/")
+    discovered = load_scenario({"feeder": str(master), "model_root": "/"})
+    assert discovered.devices
+    assert outside in discovered.read_feeder().files
     env = NetworkedGridEnv({"env_name": str(folder / "mine.yaml"), "trust": True, "model_root": None})
     env.reset(seed=0)
     env.close()

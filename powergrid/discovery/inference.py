@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -75,8 +76,8 @@ def is_layout(agents: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=16)
-def _survey_by_digest(master: str, digest: str) -> Survey:
-    circuit = Circuit(read_feeder(master))
+def _survey_by_digest(master: str, digest: str, model_root: Path | None, trust: bool) -> Survey:
+    circuit = Circuit(read_feeder(master, model_root=model_root, trust=trust))
     try:
         return survey(circuit)
     finally:
@@ -85,7 +86,7 @@ def _survey_by_digest(master: str, digest: str) -> Survey:
 
 def survey_of(feeder: Feeder) -> Survey:
     """Compile a feeder once in this process and give what it has to control."""
-    return _survey_by_digest(str(feeder.master), feeder.digest)
+    return _survey_by_digest(str(feeder.master), feeder.digest, feeder.model_root, feeder.trust)
 
 
 def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
