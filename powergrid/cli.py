@@ -1,7 +1,8 @@
-"""The ``powergrid`` command: train, evaluate, list and describe; every computation is in the library."""
+"""The ``powergrid`` command: train, evaluate, list, check and describe; every computation is in the library."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -149,6 +150,33 @@ def list_all() -> None:
         out.print(f"{title}:", highlight=False)
         for each in names:
             out.print(f"  {each}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    feeder: Annotated[str, typer.Argument(help="Feeder name or master file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    model_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that no file is read outside of.")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Let the feeder do more than describe a circuit.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings as on errors.")] = False,
+    timeout: Annotated[float, typer.Option(min=1.0, metavar="SECONDS", help="When to give up.")] = 120.0,
+) -> None:
+    """Compile and solve FEEDER in a process of its own and report all that is wrong with it.
+
+    Exit status: 0 usable, 1 errors (or warnings with --strict), 3 OpenDSS crashed or came to no end.
+    """
+    from powergrid.check import check_feeder
+    from powergrid.check.display import report_lines
+
+    report = check_feeder(feeder, model_root=model_root, trust=trust, timeout_s=timeout)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        for style, line in report_lines(report, width=min(out.width, 100) if out.is_terminal else 100):
+            out.print(escape(line), style=style or None, highlight=False, soft_wrap=True)
+    raise typer.Exit(report.exit_code(strict=strict))
 
 
 @app.command()

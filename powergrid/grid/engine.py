@@ -87,6 +87,12 @@ def property_type(class_name: str, key: str) -> tuple[str, str]:
 
 
 @functools.cache
+def _element_classes() -> tuple[str, ...]:
+    names = [entry["name"] for entry in _raw_schema()["classes"]]
+    return tuple(name for name in names if (name.lower(), "enabled") in _schema()[1])
+
+
+@functools.cache
 def engine_version() -> str:
     """Give the version of the OpenDSS engine library, as it states it itself."""
     engine = Engine()
@@ -232,6 +238,11 @@ class Engine:
     # -- names, once after compiling
 
     @staticmethod
+    def element_classes() -> tuple[str, ...]:
+        """Name the classes of circuit elements, as the engine writes them."""
+        return _element_classes()
+
+    @staticmethod
     def property_index(class_name: str, property_name: str) -> int:
         """Give the engine's number of a property, letter case ignored."""
         try:
@@ -281,10 +292,17 @@ class Engine:
         return self._ints()
 
     def to_json(self) -> dict[str, Any]:
-        """Give the whole circuit as data, as OpenDSS writes it."""
+        """Give the whole circuit as data, as OpenDSS writes it.
+
+        Raises:
+            EngineError: there is no circuit, or a number in it is not finite.
+        """
         pointer = lib.ctx_Circuit_ToJSON(self._context, 0)  # the context's own buffer: not ours to dispose
         self.check()
-        return dict(json.loads(_text(pointer)))
+        try:
+            return dict(json.loads(_text(pointer)))
+        except ValueError:  # it writes +Inf, which is no JSON
+            raise EngineError("a number in the circuit is not finite") from None
 
     def from_json(self, circuit: Mapping[str, Any]) -> None:
         """Build a circuit from data as :meth:`to_json` gives them, in place of the one that is there.

@@ -44,7 +44,7 @@ from powergrid.grid.commands import (
 )
 from powergrid.grid.microgrid import Microgrid
 
-__all__ = ["Command", "Feeder", "find_feeder", "list_feeders", "models_folder", "read_feeder"]
+__all__ = ["Command", "Feeder", "find_feeder", "list_feeders", "models_folder", "read_feeder", "scan_feeder"]
 
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _NAMING = ("type", "class", "element", "object")  # options that change what is edited next
@@ -130,6 +130,28 @@ def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, 
         FeederError: a file is missing, unreadable or outside the root, or a command is not allowed; all of them,
             each with file and line.
     """
+    feeder, problems = scan_feeder(reference, model_root=model_root, trust=trust)
+    if problems:
+        raise FeederError(str(feeder.master), problems)
+    return feeder
+
+
+def scan_feeder(
+    reference: str | Path, *, model_root: str | Path | None = None, trust: bool = False
+) -> tuple[Feeder, list[str]]:
+    """Read a feeder as far as it can be read, for looking at what is wrong with it.
+
+    Args:
+        reference: As for :func:`read_feeder`.
+        model_root: As for :func:`read_feeder`.
+        trust: As for :func:`read_feeder`.
+
+    Returns:
+        The feeder, without what was refused, and the problems that :func:`read_feeder` raises.
+
+    Raises:
+        FeederError: there is no such feeder, or it lies outside its root.
+    """
     master = find_feeder(reference)
     root = master.resolve().parent.parent if model_root is None else Path(model_root).expanduser().resolve()
     if not root.is_dir():
@@ -138,12 +160,12 @@ def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, 
     if model_root is not None and not trust and not master.resolve().is_relative_to(root):
         raise FeederError(str(master), [f"lies outside the model_root {root}; {_remedy(root, master.resolve())}"])
     reader.read(master, ())
-    if reader.problems:
-        raise FeederError(str(master), reader.problems)
-    if not any(re.match(r"\s*new\s+(object\s*=\s*)?\"?circuit\.", c.text, re.IGNORECASE) for c in reader.commands):
-        raise FeederError(str(master), ["no 'New Circuit.<name>' in it: this is not a master file"])
+    problems = reader.problems
+    circuit = re.compile(r"\s*new\s+(object\s*=\s*)?\"?circuit\.", re.IGNORECASE)
+    if not problems and not any(circuit.match(command.text) for command in reader.commands):
+        problems = ["no 'New Circuit.<name>' in it: this is not a master file"]
     name = master.parent.name if master.name == "Master.dss" else master.stem
-    return Feeder(
+    feeder = Feeder(
         name=name,
         master=master,
         commands=tuple(reader.commands),
@@ -153,6 +175,7 @@ def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, 
         trust=trust,
         files=tuple(reader.hashes),
     )
+    return feeder, problems
 
 
 def _remedy(root: Path, wanted: Path) -> str:

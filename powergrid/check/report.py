@@ -1,0 +1,276 @@
+"""What a check of a feeder found: findings with file and line, and what the feeder consists of. Plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NamedTuple
+
+from powergrid.errors import FeederError
+
+SEVERITIES = ("error", "warning", "note")
+
+
+class Check(NamedTuple):
+    """A kind of finding: how severe it is, its title, and what to do about it."""
+
+    severity: str
+    title: str
+    remedy: str
+
+
+#: Every kind of finding by its code; codes are stable.
+CHECKS: dict[str, Check] = {
+    # -- files
+    "no-feeder": Check("error", "No such feeder", "name a shipped feeder or a master file"),
+    "missing-file": Check("error", "Missing files", "put the file there, or correct the name"),
+    "file-case": Check("error", "File names in another letter case", "write the name as it is on the disk"),
+    "unreadable-file": Check("error", "Files that cannot be read", "make it readable; a feeder is text"),
+    "redirect-circle": Check("error", "Redirects in a circle", "take out the redirect that leads back"),
+    "outside-root": Check(
+        "error", "Files outside the model's root", "bring the file inside, or name a root above both (--model-root)"
+    ),
+    "refused": Check("error", "Refused", "take it out; or trust the feeder, where the line says so"),
+    "program-library": Check("error", "Program libraries", "use a built-in model; a library is never loaded"),
+    "rewriting-command": Check(
+        "error", "Commands that make another circuit", "run them in OpenDSS and save the circuit"
+    ),
+    "no-circuit": Check("error", "No circuit", "a master file has 'New Circuit.<name>'; check that one"),
+    "missing-data-file": Check("error", "Missing data files", "put the file there, or correct the name"),
+    # -- commands
+    "unknown-command": Check("error", "Lines that OpenDSS does not know", "correct or comment out the line"),
+    "unknown-name": Check("error", "Names that are not defined", "define it before, or correct the name"),
+    "unknown-property": Check("error", "Unknown properties and classes", "correct its name"),
+    "duplicate-name": Check(
+        "error", "Names that are given twice", "rename one; OpenDSS would edit the first instead of adding a second"
+    ),
+    "bad-value": Check("error", "Values that OpenDSS refuses", "correct the value"),
+    "shell-command": Check("warning", "Commands for the machine, left out", "they are never run; take them out"),
+    "writing-property": Check(
+        "warning", "Properties that write files, taken out", "take it out; the rest of the line is kept"
+    ),
+    "dropped-circuit": Check(
+        "warning", "Elements before a Clear, dropped", "a master file holds one circuit; take the other out"
+    ),
+    "left-out": Check("note", "Commands that describe nothing, left out", "none needed: the file is only read"),
+    # -- elements
+    "impossible-element": Check("error", "Elements that cannot be computed", "give it an impedance, length and wires"),
+    "not-finite": Check("error", "Numbers that are not finite", "give a number"),
+    "zero-kv": Check("error", "Elements for 0 kV", "give kV as on the nameplate"),
+    "no-source": Check("error", "No source", "enable the circuit's Vsource"),
+    "no-base-kv": Check(
+        "error", "No base voltage", "end with Set VoltageBases=[...], every level in it, and CalcVoltageBases"
+    ),
+    "base-kv": Check(
+        "warning", "kV that does not fit the bus", "correct kV (line to line for 2 and 3 phases), or VoltageBases"
+    ),
+    "no-bus": Check("warning", "Elements without a bus", "give bus1; OpenDSS makes up a bus that nothing feeds"),
+    "no-rating": Check(
+        "warning", "Elements without a rating of their own",
+        "give NormAmps to the line or its LineCode, kVA to a transformer; till then its loading means nothing",
+
+    ),
+    "disabled": Check("note", "Disabled elements", "none needed"),
+    "no-coordinates": Check("note", "Buses without coordinates", "add them with BusCoords; only drawings need them"),
+    "no-load-shape": Check("note", "Loads without a LoadShape", "none needed; profiles come from the scenario then"),
+    "not-controllable": Check(
+        "note", "Nothing to control", "add_der in a scenario places panels and batteries; devices may be at any bus"
+    ),
+    "not-discovered": Check("note", "Left out of what agents would control", "none needed; the line names the key"),
+    # -- solution
+    "not-fed": Check("warning", "Loads that nothing feeds", "correct the bus, or close the switch"),
+    "isolated-bus": Check("note", "Buses that nothing feeds", "none needed where a switch is meant to be open"),
+    "no-convergence": Check("error", "The power flow does not converge", "see what helped"),
+    "not-usable": Check("error", "It does not become a circuit", "see the message"),
+    "voltage": Check("warning", "Voltages outside 0.95..1.05 pu at nominal demand",
+        "none needed if agents are to put it right; else look at taps, capacitors and demand",
+    ),
+    "overload": Check("warning", "Branches loaded above their rating",
+        "none needed if agents are to put it right; else look at its rating and at the demand",
+    ),
+    # -- the check itself
+    "engine-crashed": Check(
+        "error", "OpenDSS crashed", "correct the line; what comes after it was not checked"
+    ),
+    "timed-out": Check("error", "The check took too long", "correct the line, or give it more time"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        severity: ``error``: it does not work or is another circuit than meant; ``warning``: it works, and is
+            probably not what was meant; ``note``: good to know.
+        code: The kind, a key of :data:`CHECKS`.
+        message: What came, in a sentence.
+        file: The file that it stands in, empty where it is about the whole.
+        line: The line, 0 where it is about a file or the whole.
+        remedy: What to do.
+    """
+
+    severity: str
+    code: str
+    message: str
+    file: str
+    line: int
+    remedy: str
+
+    @property
+    def where(self) -> str:
+        """``file:line``, as errors show it."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The solved state at nominal demand, the feeder's own controls having acted.
+
+    Attributes:
+        v_min_pu: Lowest voltage of a fed node [pu], and which, neutrals left out.
+        v_max_pu: Highest.
+        demand_kw: What all loads ask for [kW].
+        source_kw: What the sources deliver [kW].
+        losses_kw: Losses of lines and transformers [kW].
+        loading_max_pu: Highest loading of a branch with a rating of its own [pu], NaN where there is none.
+    """
+
+    v_min_pu: float
+    v_min_node: str
+    v_max_pu: float
+    v_max_node: str
+    demand_kw: float
+    source_kw: float
+    losses_kw: float
+    loading_max_pu: float | None
+    loading_max_branch: str
+
+
+@dataclass
+class FeederReport:
+    """Everything that a check found, whether or not it came to its end.
+
+    Attributes:
+        feeder: What was checked, as given.
+        outcome: ``complete``, ``crashed`` or ``timed out``.
+        findings: All of them, in the order found.
+        master: Path of its master file, empty where there is none.
+        name: Name of the feeder, empty where it was not read.
+        elements: Enabled elements by class.
+        n_buses: Buses.
+        n_nodes: Nodes.
+        voltage_levels: Line-to-line base voltage [kV] and number of buses there, highest first.
+        sources: Name, bus, kV and pu of each.
+        controllable: Names of what can be controlled, by class.
+        islands: Bus names of each part that no source feeds.
+        remedies: What was tried where the power flow did not converge: what, and what came of it.
+        snapshot: The solved state, None where there is none.
+        agents: Agents that would be formed: layout to agent to its devices; empty where it cannot be used as it is.
+        last_command: ``file:line`` and text of what ran last, where the check did not come to its end.
+        seconds: How long it took.
+    """
+
+    feeder: str
+    outcome: str = "complete"
+    findings: list[Finding] = field(default_factory=list)
+    master: str = ""
+    name: str = ""
+    elements: dict[str, int] = field(default_factory=dict)
+    n_buses: int = 0
+    n_nodes: int = 0
+    voltage_levels: list[tuple[float, int]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    controllable: dict[str, list[str]] = field(default_factory=dict)
+    islands: list[list[str]] = field(default_factory=list)
+    remedies: list[tuple[str, str]] = field(default_factory=list)
+    snapshot: Snapshot | None = None
+    agents: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    last_command: str = ""
+    seconds: float = 0.0
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The findings that must be put right."""
+        return self.of_severity("error")
+
+    def of_severity(self, severity: str) -> list[Finding]:
+        """Give the findings of a severity."""
+        return [finding for finding in self.findings if finding.severity == severity]
+
+    def of_code(self, code: str) -> list[Finding]:
+        """Give the findings of a kind."""
+        return [finding for finding in self.findings if finding.code == code]
+
+    def exit_code(self, *, strict: bool = False) -> int:
+        """Give the status for scripts: 0 usable, 1 errors (or warnings, if strict), 3 crashed or timed out."""
+        if self.outcome != "complete":
+            return 3
+        return int(bool(self.errors or (strict and self.of_severity("warning"))))
+
+    def raise_errors(self) -> None:
+        """Raise the errors, if there are any.
+
+        Raises:
+            FeederError: with all of them.
+        """
+        if self.errors:
+            raise FeederError(self.feeder, [": ".join(filter(None, (f.where, f.message))) for f in self.errors])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything as plain data for JSON."""
+        return {**_finite(asdict(self)), "usable": not self.errors and self.outcome == "complete"}
+
+
+def _finite(value: Any) -> Any:
+    """Turn numbers that JSON has no word for into None."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Recorder:
+    """Take down what a check finds as it goes."""
+
+    def __init__(self, report: FeederReport) -> None:
+        self.report = report
+        self._seen: set[Finding] = set()
+
+    def at(self, file: str, line: int, text: str) -> None:
+        """Say which command is about to run."""
+        self.report.last_command = f"{file}:{line}\t{text}" if line else text
+
+    def state(self, **facts: Any) -> None:
+        """Fill in fields of the report."""
+        known = {each.name for each in fields(FeederReport)}
+        for name, value in facts.items():
+            if name not in known:
+                raise TypeError(f"a report has no {name!r}")
+            setattr(self.report, name, value)
+
+    def find(
+        self, code: str, message: str, file: object = "", line: int = 0, *, severity: str = "", remedy: str = ""
+    ) -> None:
+        """Take down a finding; severity and remedy are those of its kind unless given."""
+        check = CHECKS[code]
+        finding = Finding(severity or check.severity, code, message, str(file), line, remedy or check.remedy)
+        if finding not in self._seen:
+            self._seen.add(finding)
+            self._take(finding)
+
+    def _take(self, finding: Finding) -> None:
+        self.report.findings.append(finding)
+
+
+def take_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn facts that came as JSON back into what the report holds."""
+    taken = dict(facts)
+    for name in ("voltage_levels", "remedies"):
+        if name in taken:
+            taken[name] = [tuple(item) for item in taken[name]]
+    if taken.get("snapshot") is not None:
+        taken["snapshot"] = Snapshot(**taken["snapshot"])
+    return taken
