@@ -7,7 +7,6 @@ from typing import Any
 
 from powergrid.check.elements import Model, compile_all, survey
 from powergrid.check.report import FeederReport, Recorder
-from powergrid.check.solution import check_solution
 from powergrid.check.text import (
     SOURCE,
     Definitions,
@@ -59,6 +58,8 @@ def _inspect_circuit(model: Model) -> None:
         model.recorder.at("", 0, "looking at the elements")
         survey(model)
         model.recorder.at("", 0, "solving")
+        from powergrid.check.solution import check_solution  # most of the time it takes to start: not before it is due
+
         check_solution(model)
     except EngineError as error:
         model.find("not-usable", str(error))

@@ -117,7 +117,7 @@ def test_engine_that_dies_or_does_not_end_is_a_report_with_its_last_line(watched
     master = Broken(f"{text}\nExport Voltages", code, words).write(watched / "grids" / name)
     line += line > 4
     before = state(watched)
-    report = check_feeder(master, timeout_s=5 if code == "timed-out" else 60)
+    report = check_feeder(master, timeout_s=8 if code == "timed-out" else 60)
     assert report.exit_code() == 3
     assert report.outcome == ("timed out" if code == "timed-out" else "crashed")
     (finding,) = report.errors
