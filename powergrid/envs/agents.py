@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.channels import Channels
-from powergrid.errors import ActionError
+from powergrid.errors import ActionError, ScenarioError
 from powergrid.grid.devices import ActionSpec
 from powergrid.scenario import Scenario
 
@@ -119,7 +119,10 @@ def build_agents(scenario: Scenario, actions: Sequence[ActionSpec], channels: Ch
         own = [i for i, action in enumerate(actions) if action.device in spec.devices]
         continuous = [i for i in own if not actions[i].discrete]
         discrete = [i for i in own if actions[i].discrete]
-        devices = tuple(dict.fromkeys(actions[i].device for i in own))
+        idle = [name for name in spec.devices if scenario.devices[name].control != "agent"]
+        acting = {actions[i].device for i in own}
+        seen = (channel.owner for channel in channels.table)
+        devices = tuple(dict.fromkeys(owner for owner in seen if owner in acting or owner in idle))
         observed = channels.columns_of(["world"]) + channels.columns_of([name]) + channels.columns_of(devices)
         if scenario.mode == "centralized":
             observed += network
@@ -134,6 +137,23 @@ def build_agents(scenario: Scenario, actions: Sequence[ActionSpec], channels: Ch
             )
         )
     return agents
+
+
+def require_actions(scenario: Scenario, agents: Sequence[Agent]) -> None:
+    """Refuse agents that have nothing to decide: their action spaces would be empty.
+
+    Raises:
+        ScenarioError: with every such agent and the remedy.
+    """
+    idle = [agent.name for agent in agents if not len(agent.continuous) and not len(agent.discrete)]
+    controlled = [n for n in idle if any(scenario.devices[d].control != "agent" for d in scenario.agents[n].devices)]
+    problems = [
+        f"agents.{name}: none of its devices ({', '.join(scenario.agents[name].devices)}) has control 'agent', so it "
+        "has nothing to decide; leave the agent out, or set control: agent on one of them"
+        for name in controlled
+    ]
+    if problems:
+        raise ScenarioError(scenario.name, problems)
 
 
 def write_actions(agents: Sequence[Agent], actions: Mapping[str, Any], out: FloatArray) -> None:

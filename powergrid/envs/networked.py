@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
-from powergrid.envs.agents import write_actions
+from powergrid.envs.agents import require_actions, write_actions
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.task import GridTask
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
@@ -70,6 +70,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         self._rng: np.random.Generator | None = None
         self._playing = False
         self.task = GridTask(self.scenario)
+        require_actions(self.scenario, self.task.agents)
         self.possible_agents = [agent.name for agent in self.task.agents]
         self.agents = list(self.possible_agents)
         self.observation_spaces = {agent.name: agent.observation_space for agent in self.task.agents}

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pettingzoo import ParallelEnv
 
-from powergrid.envs.agents import write_actions
+from powergrid.envs.agents import require_actions, write_actions
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.task import GridTask
 from powergrid.errors import ScenarioError
@@ -33,6 +33,7 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         self.scenario = scenario
         self.render_mode = None
         self.task = GridTask(scenario)
+        require_actions(self.scenario, self.task.agents)
         self._rng: np.random.Generator | None = None
         self.possible_agents = [agent.name for agent in self.task.agents]
         self.agents: list[str] = []

@@ -6,7 +6,7 @@ A baseline acts on the whole batch of a :class:`GridTask` at once. How days are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from powergrid.envs.task import GridTask
 from powergrid.evaluation.rules import RuleBased
-from powergrid.grid.ratings import find_switchgear
+from powergrid.grid.circuit import network_of
+from powergrid.grid.controls import CLASSES_OF_KIND
+from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,33 +46,31 @@ class NoControl:
         return task.simulation.neutral()
 
 
-class NativeControls:
-    """Do as :class:`NoControl`, and let switchgear follow the feeder's own regulator and capacitor controls.
+class NativeControls(NoControl):
+    """Do as :class:`NoControl`, in a scenario whose switchgear follows the feeder's own controls.
 
-    It needs a task of a scenario with ``native_controls: true``. Switchgear that agents own is told to stay where
-    the feeder's controls have put it.
+    That scenario is made by :func:`leave_to_feeder`.
     """
 
-    def reset(self, task: GridTask, env: int) -> None:
-        """Nothing to get ready."""
 
-    def act(self, task: GridTask) -> FloatArray:
-        """Give the neutral actions, with the switchgear where it now is."""
-        simulation = task.simulation
-        action = simulation.neutral()
-        column = 0
-        for fleet in simulation.fleets:
-            columns = range(column, column + len(fleet.actions))
-            column = columns.stop
-            if fleet.kind not in ("regulator", "capacitor"):
-                continue
-            for place, spec in zip(columns, fleet.specs, strict=True):
-                bounds = simulation.actions[place]
-                for env, circuit in enumerate(simulation.circuits):
-                    positions = circuit.taps if fleet.kind == "regulator" else circuit.steps_on
-                    now = float(positions[find_switchgear(spec, circuit)])
-                    action[env, place] = np.clip(now, bounds.low, bounds.high) - bounds.low
-        return action
+def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
+    """Give the overrides that leave all regulators and capacitors to the feeder's own controls.
+
+    Those that no control of the feeder moves stay with their agents, and so does all that sets power.
+    """
+    controls = network_of(scenario.read_feeder()).controls
+    moved = {(control.class_name, target) for control in controls for target in control.targets}
+    devices = {
+        name: {"control": "opendss"}
+        for name, spec in scenario.devices.items()
+        if spec.kind in ("regulator", "capacitor")
+        and any((class_name, spec.element.lower()) in moved for class_name in CLASSES_OF_KIND[spec.kind])
+    }
+    return {"native_controls": True, "devices": devices}
+
+
+def _as_it_is(scenario: Scenario) -> dict[str, Any]:
+    return {}
 
 
 class RandomActions:
@@ -100,15 +100,15 @@ class RandomActions:
 
 @dataclass(frozen=True)
 class BaselineEntry:
-    """How a baseline is made, and what it changes in the scenario."""
+    """How a baseline is made, and the overrides by which it changes a scenario."""
 
     make: Callable[[int], Baseline]
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Callable[[Scenario], Mapping[str, Any]] = _as_it_is
 
 
 BASELINES: dict[str, BaselineEntry] = {
     "no_control": BaselineEntry(lambda seed: NoControl()),
-    "native": BaselineEntry(lambda seed: NativeControls(), {"native_controls": True}),
+    "native": BaselineEntry(lambda seed: NativeControls(), leave_to_feeder),
     "rule_based": BaselineEntry(lambda seed: RuleBased()),
     "random": BaselineEntry(RandomActions),
 }

@@ -68,7 +68,8 @@ def evaluate(
     chosen: IntArray = np.array([], dtype=np.int64)
     try:
         for name, policy in players:
-            task = _find_task(tasks, scenario, BASELINES[name].overrides if policy is None else {}, min(n_envs, days))
+            overrides = BASELINES[name].overrides(scenario) if policy is None else {}
+            task = _find_task(tasks, scenario, overrides, min(n_envs, days))
             chosen = pick_days(task.simulation.days, days)
             baseline = _ActingPolicy(policy) if policy is not None else BASELINES[name].make(seed)
             for start in range(0, len(chosen), task.n_envs):

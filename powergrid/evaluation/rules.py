@@ -6,7 +6,6 @@ step to come and the prices of the day. How the constants were set is in ``docs/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy.typing as npt
 
 from powergrid.envs.task import GridTask
 from powergrid.evaluation.planning import GeneratorPlan, StoragePlan
-from powergrid.grid.devices.spec import ActionSpec
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -71,24 +69,22 @@ class FleetRule:
     Args:
         task: The task.
         fleet: The fleet.
-        first: Column of the fleet's first action.
         constants: The constants of the rules.
     """
 
-    def __init__(self, task: GridTask, fleet: Any, first: int, constants: RuleConstants) -> None:
+    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
         self.fleet, self.constants, self.dt_h = fleet, constants, task.simulation.dt_h
         owner = {device: index for index, agent in enumerate(task.agents) for device in agent.devices}
         self._owner = owner
         self.zone = np.array([owner.get(name, 0) for name in fleet.names], dtype=np.int64)
-        self._table: Sequence[ActionSpec] = fleet.actions
-        self._first = first
+        self._columns = {(row.device, row.name): i for i, row in enumerate(task.simulation.actions)}
 
     def columns(self, name: str) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
         """Find the actions of a name: column, place in the fleet, and the bounds in their unit."""
         rows = [
-            (self._first + i, self.fleet.names.index(row.device), row.low, row.high)
-            for i, row in enumerate(self._table)
-            if row.name == name and row.device in self._owner
+            (self._columns[row.device, name], self.fleet.names.index(row.device), row.low, row.high)
+            for row in self.fleet.actions
+            if row.name == name and row.device in self._owner and (row.device, name) in self._columns
         ]
         column, device, low, high = (np.array([row[i] for row in rows], dtype=float) for i in range(4))
         return column.astype(np.int64), device.astype(np.int64), low, high
@@ -104,8 +100,8 @@ class FleetRule:
 class ReactiveRule(FleetRule):
     """Volt-var droop with damping, for every fleet that has reactive power."""
 
-    def __init__(self, task: GridTask, fleet: Any, first: int, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, first, constants)
+    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
+        super().__init__(task, fleet, constants)
         self._q = self.columns("q_kvar")
         self._q_kvar = np.zeros((task.n_envs, len(self._q[0])))
 
@@ -138,8 +134,8 @@ class ReactiveRule(FleetRule):
 class InverterRule(ReactiveRule):
     """All the sun, less what the volt-watt droop takes; reactive power by the volt-var droop."""
 
-    def __init__(self, task: GridTask, fleet: Any, first: int, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, first, constants)
+    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
+        super().__init__(task, fleet, constants)
         self._p = self.columns("p_kw")
         self._share = np.ones((task.n_envs, fleet.n))
         self._p_max = np.array([float(spec.p_max_kw) for spec in fleet.specs])
@@ -177,8 +173,8 @@ class InverterRule(ReactiveRule):
 class StorageRule(ReactiveRule):
     """Charge in cheap hours and discharge in dear ones where that pays; help where the zone is in trouble."""
 
-    def __init__(self, task: GridTask, fleet: Any, first: int, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, first, constants)
+    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
+        super().__init__(task, fleet, constants)
         self._p = self.columns("p_kw")
         self._plans: list[StoragePlan | None] = [None] * task.n_envs
         self._support = np.zeros((task.n_envs, fleet.n))
@@ -238,8 +234,8 @@ class StorageRule(ReactiveRule):
 class GeneratorRule(ReactiveRule):
     """Run while the price pays fuel and start."""
 
-    def __init__(self, task: GridTask, fleet: Any, first: int, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, first, constants)
+    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
+        super().__init__(task, fleet, constants)
         self._p = self.columns("p_kw")
         self._plans: list[GeneratorPlan | None] = [None] * task.n_envs
         self._s_max = np.array([spec.s_max_kva or 1.25 * float(spec.p_max_kw) for spec in fleet.specs])
@@ -274,8 +270,8 @@ class GeneratorRule(ReactiveRule):
 class EvChargerRule(FleetRule):
     """Charge in the cheapest of the hours to come; else only as much as finishes every car just in time."""
 
-    def __init__(self, task: GridTask, fleet: Any, first: int, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, first, constants)
+    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
+        super().__init__(task, fleet, constants)
         self._share = self.columns("share")
         self._ahead = [max(1, round(spec.stay_hours_mean / 2.0 / self.dt_h)) for spec in fleet.specs]
 
@@ -299,8 +295,8 @@ class EvChargerRule(FleetRule):
 class FlexibleLoadRule(FleetRule):
     """Put off demand while it is dear and can be made up later for less; pay back as soon as it is cheap."""
 
-    def __init__(self, task: GridTask, fleet: Any, first: int, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, first, constants)
+    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
+        super().__init__(task, fleet, constants)
         self._share = self.columns("share")
         self._share_max = np.array([spec.share_max for spec in fleet.specs])
         self._share_min = np.array([spec.share_min for spec in fleet.specs])
@@ -338,8 +334,8 @@ class FlexibleLoadRule(FleetRule):
 class SwitchgearRule(FleetRule):
     """Raise or lower the zone's voltage by one position where it nears a limit, then rest."""
 
-    def __init__(self, task: GridTask, fleet: Any, first: int, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, first, constants)
+    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
+        super().__init__(task, fleet, constants)
         name = {"regulator": "tap", "capacitor": "steps_on"}[fleet.kind]
         self._position = self.columns(name)
         self._rest = np.zeros((task.n_envs, fleet.n), dtype=np.int64)
@@ -392,11 +388,9 @@ class RuleBased:
     def reset(self, task: GridTask, env: int) -> None:
         """Get ready for the episode that an environment has just started."""
         if task is not self._task:
-            self._task, self._rules, first = task, [], 0
-            for fleet in task.simulation.fleets:
-                if fleet.kind in RULES:
-                    self._rules.append(RULES[fleet.kind](task, fleet, first, self.constants))
-                first += len(fleet.actions)
+            self._task = task
+            fleets = [fleet for fleet in task.simulation.fleets if fleet.kind in RULES]
+            self._rules = [RULES[fleet.kind](task, fleet, self.constants) for fleet in fleets]
         for rule in self._rules:
             rule.reset(task, env)
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from powergrid.grid.engine import engine_version
 from powergrid.grid.feeder import Feeder
-from powergrid.grid.network import Branches, Loads, Network
+from powergrid.grid.network import Branches, FeederControl, Loads, Network
 
 #: Environment variable: another folder, or empty for none.
 FOLDER_VARIABLE = "POWERGRID_CACHE"
@@ -36,8 +36,8 @@ _MAX_FILES = 512
 _MAX_IN_MEMORY = 32
 _ABANDONED_AFTER_S = 3600.0
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError)
-_MAKERS = ("cache.py", "compile.py", "engine.py", "network.py")
-_TABLES = {table.__name__: table for table in (Network, Branches, Loads)}
+_MAKERS = ("cache.py", "compile.py", "controls.py", "engine.py", "network.py")
+_TABLES = {table.__name__: table for table in (Network, Branches, FeederControl, Loads)}
 
 _in_memory: OrderedDict[str, Network] = OrderedDict()
 

@@ -5,7 +5,7 @@ Knows neither time nor devices' physics: it takes setpoints and gives back what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from powergrid.grid.compile import (
     recall_network,
     settle_options,
 )
+from powergrid.grid.controls import ActingControls, ControlPlan, find_controls, free_power, select_controls
 from powergrid.grid.engine import BulkWriter, ComplexArray, Engine, FloatArray, Handle, IntArray, PowerReader
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.flows import BranchFlows
@@ -56,6 +57,8 @@ class Circuit:
         injections: Where the devices' power goes, in the order of all device arrays.
         tolerance: Convergence tolerance of the power flow [pu].
         max_iterations: Limit of power-flow and control iterations.
+        plan: Which elements the feeder's own controls move once an episode plays; none if unset. They all act
+            where the start of episodes is found, except on the power of devices.
 
     Raises:
         FeederError: the feeder does not compile or does not converge as it stands, or an injection names
@@ -69,11 +72,13 @@ class Circuit:
         *,
         tolerance: float = 1e-5,
         max_iterations: int = 100,
+        plan: ControlPlan | None = None,
     ) -> None:
         self.feeder = feeder
         self.injections = tuple(injections)
         self._tolerance = tolerance
         self._max_iterations = max_iterations
+        self._plan = plan or ControlPlan()
         self.engine = Engine()
         compile_feeder(feeder, self.engine)
         settle_options(self.engine, tolerance=tolerance, max_iterations=max_iterations)
@@ -81,9 +86,12 @@ class Circuit:
         if not any(self._handles[name] for name in SOURCE_CLASSES):
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])
         bus_kv = read_base_voltages(feeder, self.engine)
+        controls = find_controls(self.engine)
         self._targets = place_injections(feeder, self.engine, self.injections, self._handles, bus_kv)
+        free_power(self.engine, controls, self._plan)
         self._solve_start()
-        self.network = recall_network(feeder, self.engine, self._handles, bus_kv)
+        self.controls = ActingControls(self.engine, select_controls(self.engine, controls, self._plan))
+        self.network = recall_network(feeder, self.engine, self._handles, bus_kv, controls)
         self._bind_flows()
         self._bind_writers()
         self._bind_switchgear()
@@ -242,7 +250,12 @@ class Circuit:
                 handle, branch, states = self._capacitors[i]
                 if steps_on[i] != self._steps_compiled[i]:  # else the steps that are on as compiled
                     states = np.arange(len(states)) < steps_on[i]
-                self.engine.set_capacitor_states(self.network.capacitors[i], states.astype(int).tolist())
+                name = self.network.capacitors[i]
+                self.engine.set_capacitor_states(name, states.astype(int).tolist())
+                # A capacitor control opens the terminal too, and goes by it; without one it has to be closed again.
+                is_open = not steps_on[i] and f"capacitor.{name}" in self.controls.capacitors
+                if self.engine.is_open(handle) != is_open:
+                    self.engine.set_open(handle, is_open=is_open)
                 self._moved(branch, handle)
                 self.steps_on[i] = steps_on[i]
 
@@ -262,18 +275,25 @@ class Circuit:
                 self._moved(branch, handle)
                 self.closed[i] = closed[i]
 
-    def solve(self, *, controls: bool = False) -> bool:
+    def solve(self, *, controls: bool = False, limit: Callable[[], bool] | None = None) -> bool:
         """Solve; on failure put the last good voltages back, so that the next solve starts sound.
+
+        Args:
+            controls: Let the feeder's own controls act, those that the plan leaves to it.
+            limit: Called where these have settled; corrects what they set beyond a device's own limits, and says
+                whether it had to. If so the flow is solved once more with the controls held.
 
         Returns:
             Whether the power flow converged to finite voltages.
         """
-        if self._y_stale:
+        if self._y_stale or (controls and self.controls.set_power):  # these leave setpoints of theirs in the matrix
             self._build_y()
         self._sound = False
         try:
             converged = self.engine.solve(controls=controls)
             if controls:
+                if converged and limit is not None and limit():
+                    converged = self.engine.solve()
                 self._follow_controls()
             self._sound = converged and self._take_voltages() < _SANE_V_PU  # NaN compares false
         finally:
@@ -358,6 +378,14 @@ class Circuit:
             rated[branches.names.index(name.lower())] = amps
         self.network = replace(self.network, branches=replace(branches, norm_amps=rated))
         self._flows.set_ratings(self.network.branches)
+
+    def positions(self, kind: str) -> IntArray:
+        """Give the positions of all switchgear of a device kind; the circuit's own array."""
+        return {"regulator": self.taps, "capacitor": self.steps_on, "switch": self.closed}[kind]
+
+    def handle_of(self, device: int) -> Handle:
+        """Give the element that carries a device's power."""
+        return self._targets[device][1]
 
     @property
     def regulators(self) -> tuple[Regulator, ...]:
@@ -459,7 +487,9 @@ class Circuit:
         if self._lines_may_open:
             for handle, branch, _ in self._switches:
                 self._moved(branch, handle)
-            self.closed[:] = self._read_closed()
+            closed = self._read_closed()
+            self.own_moves += int(np.abs(closed - self.closed).sum())
+            self.closed[:] = closed
         self._refresh_flows()
 
     def _moved(self, branch: int, handle: Handle) -> None:
@@ -478,7 +508,7 @@ class Circuit:
         self.engine.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.feeder, self.injections, self._tolerance, self._max_iterations)
+        return _rebuild, (self.feeder, self.injections, self._tolerance, self._max_iterations, self._plan)
 
 
 def network_of(feeder: Feeder) -> Network:
@@ -497,5 +527,7 @@ def network_of(feeder: Feeder) -> Network:
         circuit.close()
 
 
-def _rebuild(feeder: Feeder, injections: tuple[Injection, ...], tolerance: float, max_iterations: int) -> Circuit:
-    return Circuit(feeder, injections, tolerance=tolerance, max_iterations=max_iterations)
+def _rebuild(
+    feeder: Feeder, injections: tuple[Injection, ...], tolerance: float, max_iterations: int, plan: ControlPlan
+) -> Circuit:
+    return Circuit(feeder, injections, tolerance=tolerance, max_iterations=max_iterations, plan=plan)

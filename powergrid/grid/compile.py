@@ -16,7 +16,7 @@ from powergrid.grid.cache import keep, recall
 from powergrid.grid.commands import DESCRIBING
 from powergrid.grid.engine import TOO_MANY_CONTROL_ITERATIONS, Engine, FloatArray, Handle, IntArray
 from powergrid.grid.feeder import Feeder
-from powergrid.grid.network import Branches, Loads, Network
+from powergrid.grid.network import Branches, FeederControl, Loads, Network
 
 #: Delivering element classes, in the order of the branch table.
 BRANCH_CLASSES = ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor")
@@ -188,7 +188,13 @@ def _read_regulator(
     return Regulator(control, transformer, class_name, handle, winding, neutral, step, -half, half)
 
 
-def recall_network(feeder: Feeder, engine: Engine, handles: Handles, bus_kv: Mapping[str, float]) -> Network:
+def recall_network(
+    feeder: Feeder,
+    engine: Engine,
+    handles: Handles,
+    bus_kv: Mapping[str, float],
+    controls: tuple[FeederControl, ...] = (),
+) -> Network:
     """Give the description of a compiled, solved circuit: that of the same feeder compiled before, where there is one.
 
     What the feeder's own protection opened while solving is read anew: it may depend on the devices placed.
@@ -196,14 +202,16 @@ def recall_network(feeder: Feeder, engine: Engine, handles: Handles, bus_kv: Map
     known = recall(feeder)
     branches = [(name, handle) for class_name in BRANCH_CLASSES for name, handle in handles[class_name].items()]
     if known is None or known.nodes != engine.node_names() or len(known.branches.names) != len(branches):
-        return keep(feeder, describe_network(engine, handles, bus_kv))
+        return keep(feeder, describe_network(engine, handles, bus_kv, controls))
     closed = np.array([not engine.is_open(handle) for _, handle in branches], dtype=np.bool_)
     if np.array_equal(closed, known.branches.closed):
         return known
     return replace(known, branches=replace(known.branches, closed=closed))
 
 
-def describe_network(engine: Engine, handles: Handles, bus_kv: Mapping[str, float]) -> Network:
+def describe_network(
+    engine: Engine, handles: Handles, bus_kv: Mapping[str, float], controls: tuple[FeederControl, ...] = ()
+) -> Network:
     """Read a compiled, solved circuit into a network description."""
     nodes = engine.node_names()
     bus_names = [name.rpartition(".")[0] for name in nodes]
@@ -230,6 +238,7 @@ def describe_network(engine: Engine, handles: Handles, bus_kv: Mapping[str, floa
         switches=tuple(handles["Line"]),
         elements={name: tuple(handles[name]) for name in BINDABLE_CLASSES},
         load_shapes=_read_load_shapes(engine, handles["Load"], engine.handles("LoadShape")),
+        controls=controls,
     )
 
 

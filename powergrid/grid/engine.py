@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -291,6 +292,10 @@ class Engine:
         self.check()
         return self._ints()
 
+    def get_names(self, handle: Handle, class_name: str, name: str) -> list[str]:
+        """Read a list of names of an element."""
+        return [word for word in re.split(r"[\s,]+", self.get_text(handle, class_name, name).strip("[]() ")) if word]
+
     def to_json(self) -> dict[str, Any]:
         """Give the whole circuit as data, as OpenDSS writes it.
 
@@ -388,6 +393,24 @@ class Engine:
     def set_int(self, handle: Handle, property_index: int, value: int) -> None:
         """Write a whole number of one element."""
         lib.Obj_SetInt32(handle, property_index, value, 0)
+
+    def set_names(self, handle: Handle, property_index: int, names: Sequence[str]) -> None:
+        """Write a list of names of one element."""
+        kept = [ffi.new("char[]", name.encode("utf-8")) for name in names]
+        lib.Obj_SetStringArray(handle, property_index, ffi.new("char*[]", kept), len(kept), 0)
+
+    def set_floats(self, handle: Handle, property_index: int, values: Sequence[float]) -> None:
+        """Write an array of one element."""
+        lib.Obj_SetFloat64Array(handle, property_index, ffi.new("double[]", list(values)), len(values), 0)
+
+    def set_clock(self, hours: float) -> None:
+        """Tell the controls what time it is [h]; nothing advances."""
+        lib.ctx_Solution_Set_Hour(self._context, int(hours))
+        lib.ctx_Solution_Set_Seconds(self._context, (hours - int(hours)) * 3600.0)
+
+    def finish_actions(self) -> None:
+        """Carry out the actions of controls that are still waiting."""
+        lib.ctx_CtrlQueue_DoAllQueue(self._context)
 
     def set_capacitor_states(self, name: str, states: Sequence[int]) -> None:
         """Switch the steps of a capacitor, 1 is on; ``Obj_SetInt32Array`` leaves them as they are, silently."""

@@ -45,6 +45,7 @@ class Injection:
         bus: Bus name where an element is added, or empty.
         phases: Phase numbers at that bus.
         connection: ``wye`` or ``delta``.
+        properties: More to set on the element of the feeder, as OpenDSS text.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Injection:
     bus: str = ""
     phases: tuple[int, ...] = (1, 2, 3)
     connection: str = "wye"
+    properties: str = ""
 
 
 def place_injections(
@@ -81,7 +83,7 @@ def place_injections(
     for number, injection in enumerate(injections):
         if injection.element:
             class_name, name = _split(injection.element)
-            engine.command(f'edit "{class_name}.{name}" {_OBEY[class_name]}')
+            engine.command(f'edit "{class_name}.{name}" {_OBEY[class_name]} {injection.properties}')
         else:
             class_name, name = "Generator", f"powergrid_{number}_" + re.sub(r"[^a-z0-9]", "_", injection.name.lower())
             engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv)}")

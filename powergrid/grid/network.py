@@ -88,6 +88,22 @@ class Loads:
 
 
 @dataclass(frozen=True)
+class FeederControl:
+    """A control that the feeder has of its own.
+
+    Attributes:
+        class_name: Its class, as OpenDSS writes it.
+        name: Its name, lower case.
+        targets: ``class.name``, lower case, of what it moves: one element under all its names for a control of
+            switchgear, all its elements for one that sets power.
+    """
+
+    class_name: str
+    name: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Network:
     """A feeder as data.
 
@@ -103,6 +119,7 @@ class Network:
         regulator_controls: Names of those controls.
         capacitors: Capacitor names.
         switches: Names of all lines: each can be opened and closed.
+        controls: The feeder's own controls, as compiled.
         load_shapes: Multipliers and the interval between them [min] of each LoadShape that a load names, by name.
         elements: Lower-case names of all other devices that a scenario can bind: class to names.
         source_nodes: Nodes that voltage sources hold, shape (n_source_nodes,).
@@ -124,6 +141,7 @@ class Network:
     elements: dict[str, tuple[str, ...]]
     load_shapes: dict[str, tuple[FloatArray, float]] = field(default_factory=dict)
     source_nodes: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    controls: tuple[FeederControl, ...] = ()
 
     @cached_property
     def bus_index(self) -> dict[str, int]:

@@ -90,13 +90,19 @@ def _fill_switchgear(name: str, spec: Any, class_name: str, element: str, circui
             f"device {name!r}: {describe_unknown(class_name, element, _switchgear_names(class_name, circuit))}"
         ]
     update: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     if spec.kind == "capacitor":
         update = {"steps": circuit.capacitor_steps[index], "steps_initial": int(circuit.steps_on[index])}
+        limits = {"steps": circuit.capacitor_steps[index]}
     elif spec.kind == "regulator":
         update = {"tap_initial": int(circuit.taps[index])}
+        limits = {"tap_min": int(circuit.tap_min[index]), "tap_max": int(circuit.tap_max[index])}
     else:
         update = {"closed_initial": bool(circuit.closed[index])}
-    return spec.model_copy(update={key: value for key, value in update.items() if _open(spec, key)}), []
+    update = {key: value for key, value in update.items() if _open(spec, key)}
+    if spec.control == "opendss":  # the feeder's control knows no limits but the element's
+        update |= limits
+    return spec.model_copy(update=update), []
 
 
 def _open(spec: DeviceSpec, key: str) -> bool:

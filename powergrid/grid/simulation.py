@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from powergrid.errors import ConvergenceError, FeederError, ScenarioError, describe_unknown
 from powergrid.grid.circuit import Circuit, Injection, Snapshot
-from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, FlexibleLoadFleet, PowerFleet
+from powergrid.grid.controls import find_control_problems, plan_controls
+from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, FlexibleLoadFleet, PowerFleet, StorageFleet
 from powergrid.grid.feeder import Feeder
+from powergrid.grid.native import NativeControls
 from powergrid.grid.profiles import Profiles, assign_series, eligible_days
 from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
 
@@ -40,7 +42,7 @@ class SimulationOptions:
         taps: Tap numbers at the start by regulator control, where not the feeder's own.
         steps_on: Capacitor steps at the start by capacitor, where not the feeder's own.
         norm_amps: Normal ratings [A] by branch, where not the feeder's own.
-        native_controls: Let the feeder's own regulator and capacitor controls act.
+        native_controls: Let the feeder's own controls act on all that is no device.
         divergence: What a power flow that does not converge means.
         tolerance: Convergence tolerance of the power flow [pu].
         max_iterations: Limit of power-flow and control iterations.
@@ -106,10 +108,12 @@ class Simulation:
             (n, s) for kind, cls in FLEETS.items() if issubclass(cls, PowerFleet) for n, s in by_kind[kind].items()
         ]
         self._injections = [_place(name, spec) for name, spec in power]
+        self._plan = plan_controls(devices, options.native_controls)
         self.circuits = [self._compile()]
         self.network = self.circuits[0].network
         self._build_fleets(by_kind)
         self.circuits += [self._compile() for _ in range(n_envs - 1)]
+        self._bind_controls()
         self._build_demand()
         self._allocate()
 
@@ -117,7 +121,9 @@ class Simulation:
 
     def _compile(self) -> Circuit:
         o = self.options
-        circuit = Circuit(self.feeder, self._injections, tolerance=o.tolerance, max_iterations=o.max_iterations)
+        circuit = Circuit(
+            self.feeder, self._injections, tolerance=o.tolerance, max_iterations=o.max_iterations, plan=self._plan
+        )
         circuit.set_ratings(o.norm_amps)
         circuit.start_from(o.taps, o.steps_on)
         return circuit
@@ -131,9 +137,10 @@ class Simulation:
                 filled[kind][name], found = fill_ratings(name, spec, circuit)
                 problems += found
         problems += find_shared_switchgear({n: s for group in filled.values() for n, s in group.items()}, circuit)
+        self.devices = {name: spec for group in filled.values() for name, spec in group.items()}
+        problems += [f"device {line}" for line in find_control_problems(self.devices, self.network.controls)]
         if problems:
             raise FeederError(str(self.feeder.master), problems)
-        self.devices = {name: spec for group in filled.values() for name, spec in group.items()}
         self.fleets: list[Any] = []
         self._power: list[tuple[Any, slice, slice]] = []
         self._gear: list[tuple[Any, slice, IntArray, str]] = []
@@ -161,6 +168,21 @@ class Simulation:
                 self._gear.append((fleet, columns, places, kind))
         self.device_names = tuple(name for fleet in self.fleets for name in fleet.names)
         self.power_device_names = tuple(injection.name for injection in self._injections)
+
+    def _bind_controls(self) -> None:
+        """Leave out of the action table what no agent moves, and get the feeder's own controls ready to act."""
+        decided = [i for i, action in enumerate(self.actions) if self.devices[action.device].control == "agent"]
+        self._decided = None if len(decided) == len(self.actions) else np.array(decided, dtype=np.int64)
+        self.actions = tuple(self.actions[i] for i in decided)
+        self._native: NativeControls | None = None
+        if not self.circuits[0].controls.controls:
+            return
+        self._native = NativeControls(self.circuits, self.dt_h)
+        for fleet, _, devices in self._power:
+            if isinstance(fleet, StorageFleet):
+                self._native.follow_storage(fleet, devices.start)
+        for fleet, _, places, _ in self._gear:
+            self._native.follow_switchgear(fleet, places)
 
     def _build_demand(self) -> None:
         """Tie loads to demand series and find who replaces a load's demand."""
@@ -223,18 +245,22 @@ class Simulation:
             fleet.reset(env, rng)
         self.step_index[env] = 0
         circuit = self.circuits[env]
+        if self._native is not None:
+            self._native.reset(env)
         circuit.reset()
         self._turn_clock()
         self.paid_price[env] = self.price_usd_per_kwh[env]
         self._leave_devices_alone(env)
         self._write(env, circuit, 0)
         self._move_switchgear(env, circuit)
-        if not circuit.solve(controls=self.options.native_controls):
+        if not self._solve(env, circuit):
             problem = (
                 f"the power flow does not converge at the start of day {self.day[env]} (load_scale "
                 f"{self.options.load_scale:g}); lower load_scale or raise max_iterations"
             )
             raise ScenarioError(f"feeder {self.feeder.name!r}", [problem])
+        if self._native is not None:
+            self._native.settle(env)
         circuit.read(self.snapshot, env)
         self.snapshot.converged[env] = True
         self.operations[env] = 0
@@ -251,6 +277,11 @@ class Simulation:
 
     def neutral(self) -> FloatArray:
         """Give the actions that leave every device to itself, shape (n_envs, n_actions)."""
+        action = self._neutral_of_all()
+        return action if self._decided is None else action[:, self._decided]
+
+    def _neutral_of_all(self) -> FloatArray:
+        """Give the same for all devices, those that no agent moves included."""
         parts = [fleet.neutral(self._exogenous) for fleet in self.fleets]
         return np.concatenate(parts, axis=1) if parts else np.zeros((self.n_envs, 0))
 
@@ -265,23 +296,26 @@ class Simulation:
             ConvergenceError: the power flow did not converge and the policy is ``raise``.
         """
         exo = self._exogenous
+        if self._decided is not None:
+            decided, action = action, self._neutral_of_all()
+            action[:, self._decided] = decided
         for fleet, columns, devices in self._power:
             fleet.project(action[:, columns], exo)
             self.p_kw[:, devices] = fleet.p_kw
             self.q_kvar[:, devices] = fleet.q_kvar
         for fleet, columns, _, _ in self._gear:
             fleet.project(action[:, columns], exo)
-        snapshot, controls = self.snapshot, self.options.native_controls
+        snapshot, native = self.snapshot, self._native
         for env, circuit in enumerate(self.circuits):
             self._write(env, circuit, int(self.step_index[env]))
             self.operations[env] = self._move_switchgear(env, circuit)
-            converged = circuit.solve(controls=controls)
+            converged = circuit.solve() if native is None else self._solve(env, circuit)
             snapshot.converged[env] = converged
             if converged:
                 circuit.read(snapshot, env)
             elif self.options.divergence == "raise":
                 raise ConvergenceError(self._describe_divergence(env))
-            if controls:
+            if native is not None:
                 self.operations[env] += circuit.own_moves
         p_kw, q_kvar = snapshot.device_kva.real, snapshot.device_kva.imag
         for fleet, _, devices in self._power:
@@ -294,6 +328,11 @@ class Simulation:
         self._turn_clock()
 
     # -- parts of a step
+
+    def _solve(self, env: int, circuit: Circuit) -> bool:
+        if self._native is None:
+            return circuit.solve()
+        return self._native.solve(env, int(self.day[env]), int(self.step_index[env]))
 
     def _pick_day(self, rng: np.random.Generator, day: int | None) -> int:
         if day is None:
@@ -378,6 +417,7 @@ class Simulation:
             "fleets": [fleet.state_dict() for fleet in self.fleets],
             "arrays": {name: getattr(self, name).copy() for name in arrays},
             "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
+            "controls": {} if self._native is None else self._native.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -386,6 +426,8 @@ class Simulation:
             getattr(self, name)[...] = value
         for fleet, kept in zip(self.fleets, state["fleets"], strict=True):
             fleet.load_state_dict(kept)
+        if self._native is not None:
+            self._native.restore(state["controls"])
         for circuit, kept in zip(self.circuits, state["circuits"], strict=True):
             circuit.restore(kept)
         for name, value in state["snapshot"].items():
@@ -401,7 +443,11 @@ class Simulation:
 def _place(name: str, spec: Any) -> Injection:
     element = getattr(spec, "element", None)
     if element:
-        return Injection(name, element=element)
+        properties = ""
+        if spec.kind == "storage" and spec.control == "opendss":  # so that its controller reckons with our energy
+            properties = f"%reserve={100.0 * spec.soc_min:g}"
+            properties += "" if spec.e_max_kwh is None else f" kwhrated={spec.e_max_kwh!r}"
+        return Injection(name, element=element, properties=properties)
     return Injection(name, bus=spec.bus, phases=tuple(spec.phases), connection=spec.connection)
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.circuit import network_of
+from powergrid.grid.controls import find_control_problems
 from powergrid.grid.devices import AnyDeviceSpec
 from powergrid.grid.feeder import Feeder, read_feeder
 from powergrid.grid.loadshapes import follow_loadshapes, shape_of_loads
@@ -59,7 +60,10 @@ class Scenario(Part):
     norm_amps: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="Normal rating [A] by branch, where the feeder's own is not meant."
     )
-    native_controls: bool = Field(default=False, description="Whether the feeder's own controls act.")
+    native_controls: bool = Field(
+        default=False,
+        description="Whether the feeder's own controls act on what is no device.",
+    )
     profiles: ProfilesSpec = ProfilesSpec()
     voltage: VoltageSpec = VoltageSpec()
     divergence: DivergenceSpec = DivergenceSpec()
@@ -140,6 +144,8 @@ class Scenario(Part):
                 names = {c.lower(): n for c, n in network.elements.items()}.get(class_name.lower(), ())
                 if element_name.lower() not in names:
                     yield f"devices.{name}: {describe_unknown(class_name, element_name, names)}"
+        bound = {n: d for n, d in self.devices.items() if getattr(d, "element", None)}
+        yield from (f"devices.{problem}" for problem in find_control_problems(bound, network.controls))
         for agent, spec in self.agents.items():
             for bus in (*spec.zone.names(), spec.pcc):
                 if bus.lower() not in at:

@@ -9,6 +9,7 @@ import pytest
 
 from powergrid.envs.task import GridTask
 from powergrid.evaluation import BASELINES, RuleBased, RuleConstants, baseline_names
+from powergrid.evaluation.baselines import leave_to_feeder
 from powergrid.scenario import load_scenario
 from tests.evaluation.worlds import ALL_KINDS
 
@@ -72,10 +73,11 @@ def test_native_moves_the_feeders_taps(start: Start) -> None:
 def test_native_lets_an_agents_own_switchgear_follow_the_feeders_controls(start: Start) -> None:
     data = copy.deepcopy(ALL_KINDS)
     data["devices"]["reg"] = {"kind": "regulator", "element": "RegControl.reg1"}
-    task = start(data, native_controls=True, load_scale=1.3)
+    task = start(data, **leave_to_feeder(load_scenario(data)), load_scale=1.3)
     taps = [int(task.simulation.circuits[0].taps[0]) for _ in play(task, "native")]
     assert len(set(taps)) > 2
-    assert fleet(task, "regulator").position[0, 0] == taps[-2]  # it is told where the controls stood before
+    assert fleet(task, "regulator").position[0, 0] == task.simulation.circuits[0].taps[0]
+    assert not any(action.device == "reg" for action in task.simulation.actions)
 
 
 def test_random_fills_its_space_and_follows_its_seed(start: Start) -> None:

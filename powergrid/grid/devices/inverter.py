@@ -20,6 +20,7 @@ class InverterSpec(PlacedSpec):
     """What YAML may say about a photovoltaic inverter."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("PVSystem",)
+    native: ClassVar[bool] = True
     ratings: ClassVar[tuple[str, ...]] = ("p_max_kw",)
 
     kind: Literal["inverter"] = Field(description="Kind of the device.")

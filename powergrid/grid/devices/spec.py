@@ -19,6 +19,7 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Columns = slice | IntArray
 
+Control = Literal["agent", "opendss", "frozen"]
 Phase = Annotated[int, Field(ge=1, le=3)]
 
 
@@ -26,13 +27,20 @@ class DeviceSpec(BaseModel):
     """What YAML may say about any device; each kind adds its own keys.
 
     ``element_classes`` are the OpenDSS classes the kind may be bound to; ``ratings`` are the keys that
-    may stay out of a device bound to an element, because its element has them.
+    may stay out of a device bound to an element, because its element has them; ``native`` says whether a
+    feeder may have a control of its own for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     element_classes: ClassVar[tuple[str, ...]] = ()
     ratings: ClassVar[tuple[str, ...]] = ()
+    native: ClassVar[bool] = False
+
+    control: Control = Field(
+        default="agent",
+        description="Who moves it: an agent, the feeder's own control of its element, or nobody.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> DeviceSpec:
@@ -43,7 +51,8 @@ class DeviceSpec(BaseModel):
 
     def find_problems(self) -> Iterable[str]:
         """Yield everything wrong between the keys; kinds extend it."""
-        return ()
+        if self.control == "opendss" and not self.native:
+            yield "control 'opendss' is for what a feeder has controls for; here it is agent or frozen"
 
     def find_element_problems(self, element: str | None) -> Iterable[str]:
         """Yield what is wrong with the name of the element the device is bound to."""
@@ -61,6 +70,7 @@ class BoundSpec(DeviceSpec):
 
     def find_problems(self) -> Iterable[str]:
         """Yield what is wrong with the element's name."""
+        yield from super().find_problems()
         yield from self.find_element_problems(self.element)
 
 
@@ -80,6 +90,9 @@ class PlacedSpec(DeviceSpec):
 
     def find_problems(self) -> Iterable[str]:
         """Yield what is wrong with where the device sits and with ratings nothing can fill."""
+        yield from super().find_problems()
+        if self.control == "opendss" and self.native and self.element is None:
+            yield "control 'opendss' needs an element of the feeder; for a device added at a bus it is agent or frozen"
         yield from self.find_element_problems(self.element)
         if (self.bus is None) == (self.element is None):
             yield f"give exactly one of bus and element, not {'neither' if self.bus is None else 'both'}"

@@ -12,11 +12,15 @@ from pydantic import Field
 from powergrid.grid.devices.fleet import PowerFleet, limit_reactive_power
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, StateSpec
 
+#: Power below which a battery that is led by a controller counts as idle, in parts of its rating.
+_IDLE_SHARE = 1e-4
+
 
 class StorageSpec(PlacedSpec):
     """What YAML may say about a battery; powers and energies are on the AC side unless said otherwise."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("Storage",)
+    native: ClassVar[bool] = True
     ratings: ClassVar[tuple[str, ...]] = ("e_max_kwh", "p_max_kw")
 
     kind: Literal["storage"] = Field(description="Kind of the device.")
@@ -97,6 +101,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         self._soc_per_kw = np.stack([dt / (eta_d * e_max), dt * eta_c / e_max])
         self._soc_drain = drain
         self._hours = np.full_like(e_max, dt)
+        self._led = np.flatnonzero([spec.control == "opendss" for spec in self.specs])
         self._wear = self._values("wear_usd_per_kwh")
         self._cycles_per_kwh = 0.5 / ((soc_max - soc_min) * e_max)
 
@@ -112,6 +117,11 @@ class StorageFleet(PowerFleet[StorageSpec]):
 
     def _start(self, env: int, rng: np.random.Generator) -> None:
         self.soc[env] = [spec.soc_initial for spec in self.specs]
+
+    @property
+    def room_kw(self) -> tuple[FloatArray, FloatArray]:
+        """Least and largest power that SOC window and ratings allowed at the last projection [kW], (n_envs, n) each."""
+        return self._least, self._most
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for 0 kW and 0 kvar, shape (n_envs, n_actions)."""
@@ -132,10 +142,19 @@ class StorageFleet(PowerFleet[StorageSpec]):
         np.multiply(self.soc, self._room_slope, out=room)
         np.add(room, self._room_offset, out=room)
         np.minimum(np.maximum(room, self._room_low, out=room), self._room_high, out=room)
+        if self._led.size:
+            self._continue_led(p)
         np.maximum(np.minimum(p, self._most, out=self.p_kw), self._least, out=self.p_kw)
         if self._reactive:
             self._read_reactive(action)
             limit_reactive_power(self.p_kw, self.requested_q_kvar, self._s2, out=self.q_kvar)
+
+    def _continue_led(self, p: FloatArray) -> None:
+        """Let what the feeder's own controllers lead go on as it did; they decide from there in the solve."""
+        led = self._led
+        last = self.delivered_p_kw[:, led]
+        last = np.where(np.abs(last) > _IDLE_SHARE * self._p_high[:, led], last, 0.0)
+        p[:, led] = np.minimum(np.maximum(last, self._least[:, led]), self._most[:, led])
 
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
         """Move the cells on by one step of delivered power, shape (n_envs, n)."""

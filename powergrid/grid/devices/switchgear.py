@@ -11,11 +11,13 @@ import numpy.typing as npt
 from pydantic import Field
 
 from powergrid.grid.devices.fleet import DeviceFleet
-from powergrid.grid.devices.spec import ActionSpec, BoolArray, BoundSpec, Exogenous, FloatArray, StateSpec
+from powergrid.grid.devices.spec import ActionSpec, BoolArray, BoundSpec, Exogenous, FloatArray, IntArray, StateSpec
 
 
 class SwitchgearSpec(BoundSpec):
     """What YAML may say about anything that moves in steps."""
+
+    native: ClassVar[bool] = True
 
     dwell_steps: int = Field(default=0, ge=0, description="Steps that must pass between two steps with a move.")
     cost_usd_per_operation: float = Field(default=0.0, ge=0, description="Cost of wear for each position moved.")
@@ -120,6 +122,14 @@ class SwitchgearFleet(DeviceFleet[G]):
 
     def _start(self, env: int, rng: np.random.Generator) -> None:
         self.position[env] = self.requested_position[env] = self._settled[env] = self._ranges[:, 2]
+
+    def follow(self, env: int, rows: IntArray, position: IntArray) -> None:
+        """Put some devices of one environment where the feeder's own controls have moved them in this step."""
+        self.position[env, rows] = self.requested_position[env, rows] = position
+
+    def settle_at(self, env: int, rows: IntArray) -> None:
+        """Take the positions of some devices as those an episode starts from."""
+        self._settled[env, rows] = self.position[env, rows]
 
     @property
     def projected(self) -> BoolArray:
