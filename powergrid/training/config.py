@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.training.settings import TrainSettings, resolve_settings
@@ -23,6 +24,8 @@ logger = logging.getLogger("powergrid.training")
 EnvClass = Callable[[dict[str, Any]], Any]
 Policies = str | Mapping[str, str]
 SHARED_POLICY = "grid_policy"
+#: Width of the bell that positions are first drawn from, in positions and as a part of the range.
+_LEAST_WIDTH, _WIDTH = 0.6, 0.1
 
 
 class AgentMapping:
@@ -86,6 +89,37 @@ def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = Fals
         )
     finally:
         instance.close()
+
+
+def share_policies(facts: EnvFacts) -> dict[str, str]:
+    """Give agents with equal spaces one policy: ``grid_policy`` where all are equal, else ``grid_policy_1`` and on.
+
+    Where there are several, a warning says who shares which.
+    """
+    groups: list[list[str]] = []
+    for agent in facts.agents:
+        for group in groups:
+            mate = group[0]
+            if (
+                facts.observation_spaces[agent] == facts.observation_spaces[mate]
+                and facts.action_spaces[agent] == facts.action_spaces[mate]
+            ):
+                group.append(agent)
+                break
+        else:
+            groups.append([agent])
+    if len(groups) == 1:
+        return dict.fromkeys(facts.agents, SHARED_POLICY)
+    names = {f"{SHARED_POLICY}_{number}": group for number, group in enumerate(groups, start=1)}
+    told = "; ".join(f"{name} for {', '.join(group)}" for name, group in names.items())
+    logger.warning("Not all agents have equal spaces, so those that have share a policy: %s.", told)
+    policy_of = {agent: name for name, group in names.items() for agent in group}
+    return {agent: policy_of[agent] for agent in facts.agents}
+
+
+def policies_of(policies: Policies, facts: EnvFacts) -> dict[str, str]:
+    """Give each agent of an environment its policy's name; see :func:`policy_names` and :func:`share_policies`."""
+    return share_policies(facts) if policies == "shared" else policy_names(policies, facts.agents)
 
 
 def policy_names(policies: Policies, agents: tuple[str, ...]) -> dict[str, str]:
@@ -183,8 +217,8 @@ def ppo_config(
     Args:
         env_config: The environment's configuration, or a scenario's name or path.
         env: The environment's class, :class:`powergrid.envs.NetworkedGridEnv` where none is given.
-        policies: ``"shared"`` (one ``grid_policy``), ``"independent"`` (``<agent>_policy``) or a
-            mapping from agent to policy name.
+        policies: ``"shared"`` (one ``grid_policy``, or one for each group of agents with equal spaces),
+            ``"independent"`` (``<agent>_policy``) or a mapping from agent to policy name.
         **settings: Fields of :class:`TrainSettings`, under their own or their older RLlib names.
 
     Raises:
@@ -196,7 +230,7 @@ def ppo_config(
     facts = probe_env(env, config)
     policy_of: dict[str, str] = {}
     try:
-        policy_of = policy_names(policies, facts.agents)
+        policy_of = policies_of(policies, facts)
         problems += space_problems(facts, policy_of)
     except ScenarioError as error:
         problems += error.problems
@@ -276,9 +310,37 @@ def _module_spec(name: str, facts: EnvFacts, policy_of: Mapping[str, str], setti
         "initial_log_std": settings.initial_log_std,
     }
     neutral = [facts.neutral_actions[agent] for agent in agents if agent in facts.neutral_actions]
-    if box and neutral:
-        model["initial_mean"] = (settings.initial_neutral * np.mean(neutral, axis=0)).tolist()
+    if neutral:
+        model["initial_bias"] = initial_bias(facts.action_spaces[agents[0]], neutral, settings.initial_neutral).tolist()
     return RLModuleSpec(module_class=QuietStartModule, model_config=model)
+
+
+def initial_bias(space: Any, neutral: Sequence[Any], share: float) -> NDArray[np.float64]:
+    """Give what the last policy layer starts from so that devices are left nearly to themselves.
+
+    Of a continuous action it is the mean, of a position the logits of a bell around the neutral one, a tenth of the
+    range wide; both as ``share`` of the way from the middle, or from all positions alike.
+
+    Args:
+        space: The action space.
+        neutral: The neutral action of each agent that shares the policy, in that space.
+        share: 0 is no preference, 1 is neutral.
+
+    Returns:
+        Means and logits in the order of the space's parts, without the spreads, shape (n,).
+    """
+    if isinstance(space, gym.spaces.Dict):
+        parts = [initial_bias(part, [each[name] for each in neutral], share) for name, part in space.spaces.items()]
+        return np.concatenate(parts)
+    if isinstance(space, gym.spaces.Box):
+        return np.asarray(share * np.mean(neutral, axis=0), dtype=np.float64).ravel()
+    sizes = [int(space.n)] if isinstance(space, gym.spaces.Discrete) else space.nvec.tolist()
+    middle = np.mean(np.asarray(neutral, dtype=np.float64).reshape(len(neutral), -1), axis=0)
+    logits = []
+    for size, position in zip(sizes, middle.tolist(), strict=True):
+        width = max(_LEAST_WIDTH, _WIDTH * size)
+        logits.append(-share * (np.arange(size) - position) ** 2 / (2.0 * width**2))
+    return np.concatenate(logits)
 
 
 def _learning(settings: TrainSettings) -> dict[str, Any]:

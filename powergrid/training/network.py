@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 
 
 class QuietStartModule(DefaultPPOTorchRLModule):
-    """Start RLlib's PPO module as one policy everywhere: a chosen mean and spread of each continuous action.
+    """Start RLlib's PPO module as one policy everywhere: chosen means and spreads, and chosen odds of positions.
 
-    ``model_config`` may hold ``initial_mean`` (one number per continuous action) and ``initial_log_std``, both in
-    units of the normalised action; they count where the action space is a Box. The last policy layer starts 100 times
-    smaller than RLlib makes it, so that the first policy hardly depends on what is observed.
+    ``model_config`` may hold ``initial_bias`` (a mean for each continuous action, in units of the normalised action, a
+    logit for each position, in the order of the space's parts) and ``initial_log_std``. The last policy layer starts 100
+    times smaller than RLlib makes it, so that the first policy hardly depends on what is observed.
 
     Source:
         Andrychowicz et al., What Matters In On-Policy Reinforcement Learning?, ICLR 2021, on the last policy layer
@@ -29,16 +31,31 @@ class QuietStartModule(DefaultPPOTorchRLModule):
         with torch.no_grad():
             last.weight.mul_(0.01)
             last.bias.zero_()
-            if isinstance(self.action_space, gym.spaces.Box):
-                self._start_box(last)
+            settings: Any = self.model_config
+            self._start(last, settings.get("initial_bias"), settings.get("initial_log_std"))
 
-    def _start_box(self, last: Any) -> None:
-        space: Any = self.action_space
-        n_actions = space.shape[0]
-        settings: Any = self.model_config
-        mean, log_std = settings.get("initial_mean"), settings.get("initial_log_std")
-        if mean is not None:
-            last.bias[:n_actions] = torch.as_tensor(mean, dtype=last.bias.dtype)
-        if log_std is not None:
-            free = getattr(self.pi, "log_std", None)
-            (last.bias[n_actions:] if free is None else free).fill_(log_std)
+    def _start(self, last: Any, bias: list[float] | None, log_std: float | None) -> None:
+        free = getattr(self.pi, "log_std", None)
+        if free is not None and log_std is not None:
+            free.fill_(log_std)
+        given, entry = 0, 0  # places in the chosen numbers, and in the layer, which has spreads as well
+        for kind, size in _parts(self.action_space):
+            if bias is not None:
+                chosen = torch.as_tensor(bias[given : given + size], dtype=last.bias.dtype)
+                last.bias[entry : entry + size] = chosen
+            given, entry = given + size, entry + size
+            if kind == "box" and free is None:
+                if log_std is not None:
+                    last.bias[entry : entry + size] = log_std
+                entry += size
+
+
+def _parts(space: Any) -> Iterator[tuple[str, int]]:
+    """Give the parts of an action space in the order of the distribution's inputs: kind and number of inputs."""
+    if isinstance(space, gym.spaces.Dict):
+        for part in space.spaces.values():
+            yield from _parts(part)
+    elif isinstance(space, gym.spaces.Box):
+        yield "box", int(np.prod(space.shape))
+    else:
+        yield "positions", int(space.n if isinstance(space, gym.spaces.Discrete) else np.sum(space.nvec))

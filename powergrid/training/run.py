@@ -20,7 +20,7 @@ from powergrid.training.config import (
     Policies,
     as_env_config,
     default_env,
-    policy_names,
+    policies_of,
     probe_env,
     space_problems,
 )
@@ -67,7 +67,7 @@ def train(
     env = env or default_env()
     env_config = as_env_config(scenario)
     facts = probe_env(env, env_config, step=True)
-    policy_of = policy_names(policies, facts.agents)
+    policy_of = policies_of(policies, facts)
     problems = space_problems(facts, policy_of)
     if problems:
         raise ScenarioError("training", problems)
@@ -183,7 +183,7 @@ def _new_run_folder(out_dir: Path, name: str | None, env_config: Mapping[str, An
 
 
 def _scenario_name(env_config: Mapping[str, Any]) -> str:
-    return Path(str(env_config.get("env_name", "run"))).stem or "run"
+    return Path(str(env_config.get("env_name", env_config.get("feeder", "run")))).stem or "run"
 
 
 def _scenario_yaml(scenario: Any, env_config: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from powergrid.errors import ScenarioError
-from powergrid.training.config import AgentMapping, fit_env_runners, policy_names, ppo_config
+from powergrid.training.config import AgentMapping, fit_env_runners, initial_bias, policy_names, ppo_config
 from powergrid.training.settings import ALIASES, TrainSettings, make_settings
 from tests.training.toy import ToyGridEnv
 
@@ -41,8 +41,9 @@ def test_ppo_config_sets_what_rllib_gets_wrong_by_default() -> None:
 
 
 def test_ppo_config_with_wrong_settings_tells_all_of_them() -> None:
+    one = {"MG1": "grid_policy", "MG2": "grid_policy"}
     with pytest.raises(ScenarioError) as raised:
-        ppo_config({"mg2_width": 9}, env=ToyGridEnv, learning_rate=1.0, num_epoch=3, gamma=2.0)
+        ppo_config({"mg2_width": 9}, env=ToyGridEnv, policies=one, learning_rate=1.0, num_epoch=3, gamma=2.0)
     text = str(raised.value)
     assert "unknown setting 'num_epoch' (did you mean 'num_epochs'" in text
     assert "unknown setting 'learning_rate'" in text
@@ -78,6 +79,26 @@ def test_ppo_config_maps_agents_to_policies(policies: object, expected: dict[str
 def test_independent_policies_keep_unequal_spaces() -> None:
     config = ppo_config({"mg2_width": 9}, env=ToyGridEnv, policies="independent")
     assert config.policies["MG2_policy"][1] == gym.spaces.Box(-5.0, 5.0, (9,))
+
+
+def test_shared_policies_of_unequal_spaces_are_one_a_group_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "powergrid.training"):
+        config = ppo_config({"mg2_width": 9}, env=ToyGridEnv)
+    mapping = config.policy_mapping_fn
+    assert {agent: mapping(agent) for agent in ("MG1", "MG2")} == {"MG1": "grid_policy_1", "MG2": "grid_policy_2"}
+    assert config.policies["grid_policy_2"][1] == gym.spaces.Box(-5.0, 5.0, (9,))
+    assert "grid_policy_1 for MG1; grid_policy_2 for MG2" in caplog.text
+
+
+def test_initial_bias_prefers_the_neutral_position() -> None:
+    space = gym.spaces.Dict({"continuous": gym.spaces.Box(-1, 1, (2,)), "discrete": gym.spaces.MultiDiscrete([33, 2])})
+    neutral = {"continuous": np.array([1.0, -1.0]), "discrete": np.array([20, 1])}
+    bias = initial_bias(space, [neutral], 0.5)
+    assert len(bias) == 2 + 33 + 2
+    assert bias[:2].tolist() == [0.5, -0.5]
+    assert int(bias[2:35].argmax()) == 20
+    assert bias[36] > bias[35]
+    assert not initial_bias(space, [neutral], 0.0).any()
 
 
 def test_policy_names_with_a_wrong_mapping_tells_what_is_missing_and_unknown() -> None:
