@@ -34,6 +34,16 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario key, a.b=value in YAML; repeatable."),
 ]
+AgentsOption = Annotated[
+    str | None,
+    typer.Option("--agents", metavar="LAYOUT", help="Form agents per_zone, per_device, per_phase or single."),
+]
+AddDerOption = Annotated[
+    float | None,
+    typer.Option(
+        "--add-der", metavar="PENETRATION", help="Place panels and batteries: rated sun over nominal demand, as 0.3."
+    ),
+]
 SplitOption = Annotated[str, typer.Option(help="Split of the profiles: train, validation or test.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "--debug", help="Show tracebacks and all library output.")]
 
@@ -67,8 +77,14 @@ def _root(
 
 @app.command()
 def train(
-    scenario: Annotated[str | None, typer.Argument(help="Scenario name or file; not needed with --resume.")] = None,
-    policies: Annotated[str, typer.Option(help="shared: one policy; independent: one for each agent.")] = "shared",
+    scenario: Annotated[
+        str | None, typer.Argument(help="Scenario or feeder, by name or file; not needed with --resume.")
+    ] = None,
+    policies: Annotated[
+        str, typer.Option(help="shared: one policy for equal agents; independent: one for each agent.")
+    ] = "shared",
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that step environments; 0: this one.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations, in all with --resume.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of networks, exploration and episodes.")] = None,
@@ -101,7 +117,7 @@ def train(
         if resume is not None:
             result = resume_run(resume, settings=chosen, time_limit_s=limit, progress=display, verbose=verbose)
         else:
-            env_config = {"env_name": scenario, **parse_overrides(overrides or [])}
+            env_config = _env_config(str(scenario), overrides, agents, add_der)
             result = train_run(
                 env_config, chosen, policies=policies, out_dir=out_dir, name=name,
                 time_limit_s=limit, progress=display, verbose=verbose,
@@ -118,10 +134,12 @@ def train(
 
 @app.command()
 def evaluate(
-    scenario: Annotated[str, typer.Argument(help="Scenario name or file.")],
+    scenario: Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")],
     policy: Annotated[
         list[str], typer.Option("--policy", metavar="NAME|RUN", help="A baseline's name or a run folder; repeatable.")
     ],
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
     split: SplitOption = "test",
     days: Annotated[int, typer.Option(min=1, help="Days to play.")] = 7,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the days' choice and noise.")] = 0,
@@ -133,7 +151,7 @@ def evaluate(
 ) -> None:
     """Play policies on the same days of SCENARIO and compare them."""
     _log_to_console(verbose)
-    report = _evaluate({"env_name": scenario, **parse_overrides(overrides or [])}, policy, split, days, seed)
+    report = _evaluate(_env_config(scenario, overrides, agents, add_der), policy, split, days, seed)
     out.print(report.table())
     if out_dir is not None:
         for file in report.write(out_dir):
@@ -181,7 +199,12 @@ def check(
 
 @app.command()
 def describe(
-    scenario: Annotated[str, typer.Argument(help="Scenario name or file; to draw, also a feeder's name or file.")],
+    scenario: Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")],
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all of it as a scenario file to edit, as .yaml.")
+    ] = None,
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the one-line diagram, as .png or .svg.")
     ] = None,
@@ -195,22 +218,50 @@ def describe(
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show SCENARIO's agents, devices, observations and actions, or draw it."""
+    """Show SCENARIO's agents, devices, observations and actions, draw it, or write it as a file.
+
+    Of a feeder, what is discovered on it; it is drawn as its model stands where nothing else is asked for.
+    """
     _log_to_console(verbose)
+    env_config = _env_config(scenario, overrides, agents, add_der)
     if draw is not None or profile is not None:
-        _draw(scenario, parse_overrides(overrides or []), draw, profile, day, step)
+        _draw(scenario, {key: value for key, value in env_config.items() if key != "env_name"},
+              draw, profile, day, step)  # fmt: skip
         return
     if day is not None or step is not None:
         raise typer.BadParameter("--day and --step say what is drawn: give --draw FILE or --profile FILE too")
     from powergrid.envs import NetworkedGridEnv
+    from powergrid.scenario import explain_config, write_scenario
 
-    env = NetworkedGridEnv({"env_name": scenario, **parse_overrides(overrides or [])})
+    resolved, notes = explain_config(env_config)
+    if write is not None:
+        out.print(str(write_scenario(resolved, write, notes)), highlight=False, soft_wrap=True, markup=False)
+        return
+    env = NetworkedGridEnv({"scenario": resolved})
     try:
         description = env.describe()
     finally:
         env.close()
     for field in fields(description):
         out.print(_as_table(field.name, getattr(description, field.name)))
+    if notes:
+        out.print("\nfound and left out:")
+    for note in notes:
+        out.print(f"  - {note}", highlight=False, markup=False)
+
+
+def _env_config(
+    scenario: str, overrides: Sequence[str] | None, agents: str | None, add_der: float | None
+) -> dict[str, Any]:
+    """Give the env_config that the options of a command mean."""
+    keys = parse_overrides(overrides or [])
+    if agents is not None:
+        given = keys.get("agents")
+        keys["agents"] = {**given, "layout": agents} if isinstance(given, dict) else agents
+    if add_der is not None:
+        given = keys.get("add_der")
+        keys["add_der"] = {**(given if isinstance(given, dict) else {}), "penetration": add_der}
+    return {"env_name": scenario, **keys}
 
 
 def _draw(
@@ -224,10 +275,10 @@ def _draw(
     for file in (diagram, profile):
         if file is not None:
             drawing.check_suffix(file)
-    if reference in list_feeders() or reference.lower().endswith(".dss"):
-        if overrides or day is not None or step is not None:
+    if not overrides and (reference in list_feeders() or reference.lower().endswith(".dss")):
+        if day is not None or step is not None:
             raise typer.BadParameter(
-                "a bare feeder is drawn as its model stands; --set, --day and --step need a scenario"
+                "a bare feeder is drawn as its model stands; for a day of what is discovered on it give --agents too"
             )
         state = drawing.look_at_feeder(reference)
     else:

@@ -133,6 +133,37 @@ def test_describe_refuses_a_drawing_that_cannot_be(tmp_path: Path, capsys: pytes
     assert not list(tmp_path.iterdir())
 
 
+def test_describe_of_a_feeder_tells_what_was_left_and_writes_a_scenario(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("describe", "ieee13", "--agents", "per_phase") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "three_phase" in told
+    assert "Line.671692 stay as they are" in told
+    file = tmp_path / "mine.yaml"
+    assert run_cli("describe", "ieee13", "--agents", "single", "--add-der", "0.3", "--write", str(file)) == 0
+    assert capsys.readouterr().out.strip() == str(file)
+    scenario = powergrid.load_scenario(file)
+    assert scenario == powergrid.load_scenario("ieee13", {"agents": "single", "add_der": {"penetration": 0.3}})
+    assert run_cli("evaluate", str(file), "--policy", "no_control", "--days", "1") == 0
+    assert "no_control" in capsys.readouterr().out
+
+
+def test_describe_of_a_feeder_without_devices_says_what_to_add(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    master = tmp_path / "mine.dss"
+    master.write_text(
+        "New Circuit.x basekv=12.47\nNew Line.a bus1=sourcebus bus2=b\nNew Load.l bus1=b kv=12.47 kw=500\n"
+        "Set VoltageBases=[12.47]\nCalcVoltageBases\n"
+    )
+    assert run_cli("describe", str(master)) == 1
+    assert "--add-der 0.3" in capsys.readouterr().err
+    assert run_cli("describe", str(master), "--add-der", "0.3") == 0
+    assert "pv_b" in capsys.readouterr().out
+    assert run_cli("describe", str(master), "--add-der", "0.3", "--draw", str(tmp_path / "a.svg")) == 0
+
+
 def test_set_of_an_unknown_key_gives_the_scenarios_own_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("describe", "ieee13_mg", "--set", "mod=centralized") == 1
     assert "did you mean 'mode'" in capsys.readouterr().err

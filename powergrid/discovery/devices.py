@@ -46,11 +46,13 @@ class Findings:
     Attributes:
         devices: The devices, kind by kind.
         notes: One sentence for each thing left out.
+        hints: One for what could be added besides.
         problems: Names asked for that the feeder lacks.
     """
 
     devices: list[Device] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -68,7 +70,7 @@ def find_devices(survey: Survey, wish: DiscoverSpec) -> Findings:
     if survey.series_capacitors:
         found.notes.append(f"{_listed(survey.series_capacitors)}: in series, so not for switching")
     if survey.fixed_taps:
-        found.notes.append(
+        found.hints.append(
             f"transformers without a RegControl keep their taps ({survey.fixed_taps} in all); add a RegControl to the "
             "model for each whose taps shall move"
         )
@@ -283,7 +285,7 @@ def _take_loads(survey: Survey, wish: DiscoverSpec, take: _Taker) -> None:
         owed = DEFERRED_HOURS * element.ratings["p_max_kw"]
         take.add(element, {"kind": "flexible_load", "element": element.name, "owed_max_kwh": owed}, "flex")
     if elements and not chosen:
-        take.note(
+        take.found.hints.append(
             f"no load defers demand ({len(elements)} in all): OpenDSS marks none as interruptible; "
             "discover.flexible_loads: 10 takes the ten largest, or a list of names"
         )

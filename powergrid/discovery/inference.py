@@ -117,10 +117,10 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
         )
     if problems:
         raise ScenarioError(where, problems)
-    found, notes, inferred = survey_of(feeder), list[str](), dict(data)
+    found, notes, hints, inferred = survey_of(feeder), list[str](), list[str](), dict(data)
     if discovers:
         findings = find_devices(found, discover)
-        devices, notes = findings.devices, findings.notes
+        devices, notes, hints = findings.devices, findings.notes, findings.hints
         problems += findings.problems
         inferred["devices"] = {}
     else:
@@ -143,7 +143,7 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
         inferred.setdefault("description", f"What was discovered on {found.feeder}.")
     for key in ("discover", "add_der"):
         inferred.pop(key, None)
-    return Inference(inferred, tuple(notes))
+    return Inference(inferred, (*notes, *hints))
 
 
 def nothing_to_control(found: Survey, notes: Sequence[str]) -> str:
@@ -165,7 +165,7 @@ def summarise(feeder: Feeder | Circuit) -> Summary:
     """
     found = survey(feeder) if isinstance(feeder, Circuit) else survey_of(feeder)
     findings = find_devices(found, DiscoverSpec())
-    devices, notes = findings.devices, list(findings.notes)
+    devices, notes = findings.devices, [*findings.notes, *findings.hints]
     agents: dict[str, dict[str, tuple[tuple[str, ...], int]]] = {}
     for layout in LAYOUTS if devices else ():
         formed = form_agents(found, devices, LayoutSpec(layout=layout))
@@ -173,7 +173,7 @@ def summarise(feeder: Feeder | Circuit) -> Summary:
             name: (tuple(agent["devices"]), _count_buses(found, agent["zone"])) for name, agent in formed.items()
         }
     if not devices:
-        notes = [nothing_to_control(found, notes)]
+        notes = [nothing_to_control(found, findings.notes)]
     rows = tuple((d.name, str(d.spec["kind"]), str(d.spec.get("element")), d.phases) for d in devices)
     return Summary(rows, agents, tuple(notes))
 

@@ -1,14 +1,15 @@
 """The whole configuration vocabulary, validated: one file says everything about an environment.
 
 ``vocabulary`` holds the parts of a scenario, ``model`` the whole and how it is built, ``loading`` how a name, a file
-or an ``env_config`` becomes one, ``problems`` how what is wrong is told.
+or an ``env_config`` becomes one, ``writing`` how it becomes a file, ``problems`` how what is wrong is told.
 """
 
 from __future__ import annotations
 
-from powergrid.scenario.loading import list_scenarios, load_scenario, scenario_from_config
+from powergrid.scenario.loading import explain_config, list_scenarios, load_scenario, scenario_from_config
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.vocabulary import REWARD_WEIGHTS, SHIPPED_SOURCES, AgentSpec, Mode, RewardTerm, ZoneSpec
+from powergrid.scenario.writing import write_scenario
 
 __all__ = [
     "REWARD_WEIGHTS",
@@ -18,7 +19,9 @@ __all__ = [
     "RewardTerm",
     "Scenario",
     "ZoneSpec",
+    "explain_config",
     "list_scenarios",
     "load_scenario",
     "scenario_from_config",
+    "write_scenario",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,8 +17,6 @@ from powergrid.grid.feeder import list_feeders, read_feeder
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.problems import explain, find_raw_ownership_problems, place_in
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
-
-logger = logging.getLogger("powergrid.scenario")
 
 
 def list_scenarios() -> list[str]:
@@ -42,6 +39,12 @@ def load_scenario(
     Raises:
         ScenarioError: with every problem found.
     """
+    return _load(source, overrides)[0]
+
+
+def _load(
+    source: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any] | None
+) -> tuple[Scenario, tuple[str, ...]]:
     where, data = _read(source)
     for key, value in (overrides or {}).items():
         nested: Any = value
@@ -51,10 +54,8 @@ def load_scenario(
             data = {k: v for k, v in data.items() if k != "agents"}  # agents by name and a layout do not mix
         data = _merge(data, nested)
     data, notes = complete(data, where)
-    for note in notes:
-        logger.info("%s: %s", data["name"], note)
     try:
-        return Scenario.model_validate(data)
+        return Scenario.model_validate(data), notes
     except ValidationError as error:
         problems = explain(error, Scenario)
         if all(entry["loc"] for entry in error.errors()):  # else the references are among them
@@ -90,16 +91,28 @@ def scenario_from_config(config: Mapping[str, Any]) -> Scenario:
     Raises:
         ScenarioError: neither or both of ``env_name`` and ``scenario``, or whatever is wrong in the scenario.
     """
+    return explain_config(config)[0]
+
+
+def explain_config(config: Mapping[str, Any]) -> tuple[Scenario, tuple[str, ...]]:
+    """Turn an ``env_config`` into the scenario it means, and say what was found on its feeder and left out.
+
+    Returns:
+        The scenario, and a sentence for each thing that discovery left out, with the key that includes it.
+
+    Raises:
+        ScenarioError: as :func:`scenario_from_config`.
+    """
     settings = dict(config)
     name, data = settings.pop("env_name", None), settings.pop("scenario", None)
     if name is None and data is None and settings.get("feeder") is not None:
-        return load_scenario({}, settings)
+        return _load({}, settings)
     if (name is None) == (data is None):
         names = ", ".join(list_scenarios())
         raise ScenarioError(
             "env_config", [f"give exactly one of 'env_name' (shipped: {names}) and 'scenario', or a 'feeder' alone"]
         )
-    return load_scenario(data if name is None else name, settings)
+    return _load(data if name is None else name, settings)
 
 
 def _read(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[str, Any]]:
@@ -114,9 +127,10 @@ def _read(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[
             raise ScenarioError(str(path), [describe_unknown("file", path.name, names)])
         text, where = path.read_text(encoding="utf-8"), str(path)
     else:
-        if path.suffix.lower() == ".dss" or (str(source) in list_feeders() and str(source) not in list_scenarios()):
+        shipped = str(source) in list_scenarios()
+        if not shipped and (path.suffix.lower() == ".dss" or path.is_dir() or str(source) in list_feeders()):
             return str(source), {"feeder": str(source)}
-        if str(source) not in list_scenarios():
+        if not shipped:
             known = [*list_scenarios(), *list_feeders()]
             raise ScenarioError(str(source), [describe_unknown("scenario", source, known)])
         entry = importlib.resources.files("powergrid") / "scenarios" / f"{source}.yaml"

@@ -77,15 +77,19 @@ def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = Fals
     """
     instance = env(dict(env_config))
     try:
-        if step:
+        neutral: Mapping[str, Any] = {}
+        if step or hasattr(instance, "neutral_actions"):
             instance.reset(seed=0)
+        if hasattr(instance, "neutral_actions"):
+            neutral = instance.neutral_actions()  # now, before anything has moved
+        if step:
             instance.step({agent: instance.action_spaces[agent].sample() for agent in instance.agents})
         return EnvFacts(
             agents=tuple(instance.possible_agents),
             observation_spaces=dict(instance.observation_spaces),
             action_spaces=dict(instance.action_spaces),
             scenario=getattr(instance, "scenario", None),
-            neutral_actions=instance.neutral_actions() if hasattr(instance, "neutral_actions") else {},
+            neutral_actions=neutral,
         )
     finally:
         instance.close()

@@ -15,7 +15,7 @@ class QuietStartModule(DefaultPPOTorchRLModule):
     """Start RLlib's PPO module as one policy everywhere: chosen means and spreads, and chosen odds of positions.
 
     ``model_config`` may hold ``initial_bias`` (a mean for each continuous action, in units of the normalised action, a
-    logit for each position, in the order of the space's parts) and ``initial_log_std``. The last policy layer starts 100
+    logit for each position, in the order of the parts) and ``initial_log_std``. The last policy layer starts 100
     times smaller than RLlib makes it, so that the first policy hardly depends on what is observed.
 
     Source:

@@ -183,7 +183,8 @@ def _new_run_folder(out_dir: Path, name: str | None, env_config: Mapping[str, An
 
 
 def _scenario_name(env_config: Mapping[str, Any]) -> str:
-    return Path(str(env_config.get("env_name", env_config.get("feeder", "run")))).stem or "run"
+    path = Path(str(env_config.get("env_name", env_config.get("feeder", "run"))))
+    return (path.parent.name if path.name == "Master.dss" else path.stem) or "run"
 
 
 def _scenario_yaml(scenario: Any, env_config: Mapping[str, Any]) -> str:
