@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 import powergrid
 from powergrid.errors import PowerGridError
 from powergrid.grid.devices import SPECS
+from powergrid.grid.events import EVENTS
 from powergrid.scenario import AgentSpec, Scenario
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "environment.md"
@@ -68,6 +69,7 @@ def list_keys(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, s
     """List every key under a model: key, type, default, description; sections are opened."""
     for name, info in model.model_fields.items():
         key, annotation = prefix + name, info.annotation
+        sections = [part for part in get_args(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from list_keys(annotation, f"{key}.")
         elif key == "agents":
@@ -76,6 +78,12 @@ def list_keys(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, s
             yield "`devices.<name>`", ", ".join(f"`{kind}`" for kind in SPECS), "required", (
                 "Devices by name; `kind` says which, the other keys depend on it: see [Devices](devices.md)."
             )  # fmt: skip
+        elif key == "events":
+            yield "`events.<name>`", ", ".join(f"`{kind}`" for kind in EVENTS), "-", (
+                "Events by name; `kind` says which, the other keys depend on it: see [Events](events.md)."
+            )  # fmt: skip
+        elif sections:
+            yield from list_keys(sections[0], f"{key}.")
         else:
             yield f"`{key}`", describe_type(annotation), describe_default(info), info.description or ""
 

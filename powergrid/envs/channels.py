@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from powergrid.envs.outages import OutageView
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
 
@@ -50,11 +51,13 @@ class Channels:
         phases: Phases that each zone is limited to, empty for all.
         load_shares: Part of each load that is in each zone, each of shape (n_loads,).
         price_ahead_steps: How many steps ahead the price is known.
+        zone_nodes: Nodes of each zone.
 
     Attributes:
         table: The channels in the order of the columns.
         values: Physical values, shape (n_envs, n_channels).
         loads_in: Part of each load that is in a zone, shape (n_loads, n_zones).
+        outages: What is shown of events, where the simulation follows who is fed, else None.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Channels:
         phases: Sequence[Sequence[int]],
         load_shares: Sequence[FloatArray],
         price_ahead_steps: Sequence[int],
+        zone_nodes: Sequence[IntArray],
     ) -> None:
         self._simulation, self._metrics = simulation, metrics
         self.loads_in = np.array(load_shares, dtype=np.float64).reshape(len(zones), -1).T.copy()
@@ -82,6 +86,7 @@ class Channels:
         self._n_exogenous = len(self.table)
         self._add_solved(zones)
         self._add_devices()
+        self.outages = self._add_outages(zones, zone_nodes)
         self.values = np.zeros((simulation.n_envs, len(self.table)))
 
     # -- the table
@@ -151,6 +156,15 @@ class Channels:
                 self.table.append(Channel(f"{state.device}.{state.name}", state.unit, state.low, high, state.device))
             self._fleet_columns.append((fleet, slice(first, len(self.table))))
 
+    def _add_outages(self, zones: Sequence[str], zone_nodes: Sequence[IntArray]) -> OutageView | None:
+        if self._simulation.supply is None:
+            return None
+        view = OutageView(self._simulation, self._simulation.supply, zones, zone_nodes, self.loads_in)
+        first = len(self.table)
+        self.table += [Channel(*row) for row in view.channels]
+        self._outage_columns = slice(first, len(self.table))
+        return view
+
     # -- the matrix
 
     def start_day(self, env: int) -> None:
@@ -200,6 +214,8 @@ class Channels:
         values[:, self._node_columns] = snapshot.v_pu
         for fleet, columns in self._fleet_columns:
             fleet.observe(values[:, columns])
+        if self.outages is not None:
+            self.outages.fill(values[:, self._outage_columns])
 
     def columns_of(self, owners: Sequence[str]) -> list[int]:
         """Give the columns of some owners, in table order."""

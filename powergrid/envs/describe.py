@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from powergrid.envs.rewards import TERMS
-from powergrid.envs.task import AGENT_METRICS, NETWORK_METRICS, GridTask
+from powergrid.envs.task import GridTask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +18,10 @@ _TERM_MEANING = {
     "storage_wear_usd": ("USD", "wear of the agent's storage"),
     "stored_energy_usd": ("USD", "energy taken out of the agent's storage, at the day's mean price"),
     "switching_wear_usd": ("USD", "wear of the agent's switchgear"),
-    "unserved_kwh": ("kWh", "energy owed to flexible loads and vehicles and not delivered in time"),
+    "unserved_kwh": (
+        "kWh",
+        "energy owed to flexible loads and vehicles and not delivered in time, and demand of the zone without supply",
+    ),
     "curtailed_kwh": ("kWh", "sun not used"),
     "losses_kwh": ("kWh", "an equal part of the network's losses"),
     "voltage_violation_pu": ("pu", "what nodes of the zone are outside the band, and a part of those in no zone"),
@@ -59,7 +62,7 @@ def describe(task: GridTask) -> Description:
         rewards=pd.DataFrame(_rewards(task)),
         infos=pd.DataFrame(
             [{"name": term, "unit": _TERM_MEANING[term][0], "meaning": _TERM_MEANING[term][1]} for term in TERMS]
-            + [{"name": n, "unit": u, "meaning": m} for n, u, m in (*AGENT_METRICS, *NETWORK_METRICS)]
+            + [{"name": n, "unit": u, "meaning": m} for n, u, m in (*task.agent_metrics, *task.network_metrics)]
         ),
     )
 

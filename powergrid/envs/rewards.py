@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.agents import ownership
+from powergrid.envs.outages import OutageView
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
 from powergrid.scenario import REWARD_WEIGHTS, Scenario
@@ -30,6 +31,7 @@ class Rewards:
         metrics: Its metrics, with one zone for each agent.
         owners: Names of each agent's devices.
         loads_in: 1 where a load is in an agent's zone, shape (n_loads, n_agents).
+        outages: What is shown of events; with it, demand without supply is among the unserved energy.
 
     Attributes:
         terms: Terms of the last step in their units, shape (n_envs, n_agents, n_terms), in the order of ``TERMS``.
@@ -43,6 +45,7 @@ class Rewards:
         metrics: Metrics,
         owners: Sequence[Sequence[str]],
         loads_in: FloatArray,
+        outages: OutageView | None = None,
     ) -> None:
         self._simulation, self._metrics = simulation, metrics
         n_envs, n_agents = simulation.n_envs, len(owners)
@@ -71,6 +74,8 @@ class Rewards:
             for term, array in fleet.terms.items()
             if term in column
         ]
+        if outages is not None and simulation.supply is not None:
+            of_fleets.append((self._unserved, simulation.supply.unserved_kwh, outages.unserved_parts))
         columns = [entry[0] for entry in of_fleets]
         self._of_fleets = [entry for i, entry in enumerate(of_fleets) if entry[0] not in columns[:i]]
         self._added = [entry for i, entry in enumerate(of_fleets) if entry[0] in columns[:i]]  # to a term of another

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from powergrid.envs.agents import Agent, build_agents, ownership
 from powergrid.envs.channels import Channels, View
+from powergrid.envs.outages import AGENT_OUTAGE_METRICS, NETWORK_OUTAGE_METRICS
 from powergrid.envs.rewards import TERMS, Rewards
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.metrics import Metrics
@@ -65,6 +66,7 @@ class GridTask:
         terminated: Whether the last step ended the episode by divergence, shape (n_envs,).
         truncated: Whether the last step was the last of the horizon, shape (n_envs,).
         info_names: Names of the columns of :meth:`infos`.
+        agent_metrics, network_metrics: Name, unit and meaning of what infos hold besides the reward terms.
     """
 
     def __init__(self, scenario: Scenario, n_envs: int = 1) -> None:
@@ -73,9 +75,12 @@ class GridTask:
         network = simulation.network
         zones = [spec.zone.find_buses(network) for spec in scenario.agents.values()]
         phases = [spec.zone.phases for spec in scenario.agents.values()]
-        _check_zones(scenario, [network.nodes_within(*zone) for zone in zip(zones, phases, strict=True)])
+        zone_nodes = [network.nodes_within(*zone) for zone in zip(zones, phases, strict=True)]
+        _check_zones(scenario, zone_nodes)
         band = scenario.voltage
         self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
+        if simulation.supply is not None:
+            self.metrics.dead = simulation.supply.dead
         names = list(scenario.agents)
         self.channels = Channels(
             simulation,
@@ -85,11 +90,15 @@ class GridTask:
             phases,
             [network.load_shares(*zone) for zone in zip(zones, phases, strict=True)],
             [max(1, round(hours / simulation.dt_h)) for hours in scenario.profiles.price_ahead_hours],
+            zone_nodes,
         )
+        self._outages = self.channels.outages
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
         self._view = View(self.channels.table, [agent.observed for agent in self.agents])
         owners = [spec.devices for spec in scenario.agents.values()]
-        self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in)
+        self._rewards = Rewards(
+            scenario, simulation, self.metrics, owners, self.channels.loads_in, self.channels.outages
+        )
         self._owned = ownership(owners, simulation.power_device_names)
         self._power_fleets = [(f, ownership(owners, f.names)) for f in simulation.fleets if hasattr(f, "p_kw")]
         self._storage = next(((f, o) for f, o in self._power_fleets if f.kind == "storage"), None)
@@ -97,8 +106,12 @@ class GridTask:
         self._all_owned = all(name in owned_devices for name in simulation.device_names)
         self._setpoints = simulation.setpoints
         self._requested = np.zeros((3, n_envs, len(simulation.power_device_names)))
-        self._own_names = (*TERMS, *(name for name, _, _ in AGENT_METRICS))
-        self._shared_names = tuple(name for name, _, _ in NETWORK_METRICS)
+        self.agent_metrics = AGENT_METRICS + (AGENT_OUTAGE_METRICS if self._outages else ())
+        self.network_metrics = NETWORK_METRICS + (NETWORK_OUTAGE_METRICS if self._outages else ())
+        switches = next((fleet for fleet in simulation.fleets if fleet.kind == "switch"), None)
+        self._switches_owned = None if switches is None else ownership(owners, switches.names)
+        self._own_names = (*TERMS, *(name for name, _, _ in self.agent_metrics))
+        self._shared_names = tuple(name for name, _, _ in self.network_metrics)
         self._n_own = len(self._own_names)
         self.info_names = (*self._own_names, *self._shared_names)
         self._info_by_name = np.zeros((len(self.info_names), n_envs, len(names)))
@@ -195,9 +208,11 @@ class GridTask:
             fleet, owners = self._storage
             np.matmul(fleet.terms["throughput_kwh"], owners, out=own[10])
             np.matmul(fleet.cycles, owners, out=own[11])
+        if self._outages is not None and self._switches_owned is not None and self.simulation.supply is not None:
+            np.matmul(self.simulation.supply.held, self._switches_owned, out=own[12])
 
     def _network_infos(self, env: int) -> tuple[float, ...]:
-        """Give the columns that agents share, in the order of ``NETWORK_METRICS``."""
+        """Give the columns that agents share, in the order of ``network_metrics``."""
         metrics, simulation = self.metrics, self.simulation
         snapshot = simulation.snapshot
         return (
@@ -212,6 +227,7 @@ class GridTask:
             float(simulation.operations[env]),
             float(simulation.paid_price[env]),
             float(snapshot.converged[env]),
+            *(() if self._outages is None else self._outages.network_infos(env)),
         )
 
     def _take_projections(self, own: FloatArray) -> None:
@@ -233,6 +249,8 @@ class GridTask:
         shared: dict[str, Any] = dict(zip(self._shared_names, self._network_infos(env), strict=True))
         shared["worst_node"] = self.worst_node(env)
         shared["day"] = int(self.simulation.day[env])
+        if self._outages is not None:
+            shared["events"] = self._outages.name_events(env)
         rows = self._info[env, :, : self._n_own].tolist()
         return {
             agent.name: dict(zip(self._own_names, row, strict=True)) | shared

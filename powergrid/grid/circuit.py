@@ -27,15 +27,18 @@ from powergrid.grid.compile import (
 )
 from powergrid.grid.controls import ActingControls, ControlPlan, find_controls, free_power, select_controls
 from powergrid.grid.engine import BulkWriter, ComplexArray, Engine, FloatArray, Handle, IntArray, PowerReader
+from powergrid.grid.faults import Fault, place_faults
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.flows import BranchFlows
 from powergrid.grid.injections import INJECTION_PROPERTIES, Injection, place_injections
+from powergrid.grid.isolation import Isolation
 from powergrid.grid.network import Network
 from powergrid.grid.snapshot import Snapshot
 
 __all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder", "network_of"]
 
 State = dict[str, npt.NDArray[Any]]
+BoolArray = npt.NDArray[np.bool_]
 
 _SANE_V_PU = 5.0
 
@@ -55,6 +58,7 @@ class Circuit:
     Args:
         feeder: The feeder to compile.
         injections: Where the devices' power goes, in the order of all device arrays.
+        faults: Short circuits that may strike; none is on as compiled.
         tolerance: Convergence tolerance of the power flow [pu].
         max_iterations: Limit of power-flow and control iterations.
         plan: Which elements the feeder's own controls move once an episode plays; none if unset. They all act
@@ -70,12 +74,14 @@ class Circuit:
         feeder: Feeder,
         injections: Sequence[Injection] = (),
         *,
+        faults: Sequence[Fault] = (),
         tolerance: float = 1e-5,
         max_iterations: int = 100,
         plan: ControlPlan | None = None,
     ) -> None:
         self.feeder = feeder
         self.injections = tuple(injections)
+        self.faults = tuple(faults)
         self._tolerance = tolerance
         self._max_iterations = max_iterations
         self._plan = plan or ControlPlan()
@@ -89,12 +95,15 @@ class Circuit:
         controls = find_controls(self.engine)
         self._targets = place_injections(feeder, self.engine, self.injections, self._handles, bus_kv)
         free_power(self.engine, controls, self._plan)
+        fault_names = place_faults(self.engine, self.faults)
         self._solve_start()
         self.controls = ActingControls(self.engine, select_controls(self.engine, controls, self._plan))
         self.network = recall_network(feeder, self.engine, self._handles, bus_kv, controls)
         self._bind_flows()
         self._bind_writers()
         self._bind_switchgear()
+        branch_index = {name: i for i, name in enumerate(self.network.branches.names)}
+        self.isolation = Isolation(self.engine, self._handles, fault_names, branch_index, self._moved)
         self._keep_start()
 
     # -- building
@@ -304,6 +313,15 @@ class Circuit:
             self._v_good[:] = self._v
         return self._sound
 
+    def restart(self, dead: BoolArray) -> None:
+        """Let the next solve start from the voltages of the start, and from none at nodes that nothing feeds.
+
+        Args:
+            dead: Nodes that nothing feeds, shape (n_nodes,).
+        """
+        self._v[:] = self._start["v"]
+        self._v_nodes[dead] = 0.0
+
     def read(self, snapshot: Snapshot, env: int) -> None:
         """Fill one environment's rows of a snapshot from the solved circuit.
 
@@ -398,6 +416,12 @@ class Circuit:
             yield from map(self.engine.yprim, self._handles[class_name].values())
 
     @property
+    def device_nodes(self) -> list[IntArray]:
+        """Indices of the nodes that each device is tied to, in the order of the injections."""
+        refs = [self.engine.node_ref(handle) for _, handle in self._targets]
+        return [ref[ref > 0] - 1 for ref in refs]
+
+    @property
     def capacitor_steps(self) -> tuple[int, ...]:
         """Number of steps of each capacitor, in the order of the network's table."""
         return tuple(self.steps_max.tolist())
@@ -440,6 +464,7 @@ class Circuit:
             "tap_pu": self._tap_pu.copy(),
             "steps_on": self.steps_on.copy(),
             "closed": self.closed.copy(),
+            **self.isolation.state(),
         }
 
     def restore(self, state: State) -> None:
@@ -449,6 +474,7 @@ class Circuit:
         self.taps[:] = state["taps"]
         self.write_steps(state["steps_on"])
         self.write_closed(state["closed"])
+        self.isolation.restore(state)
         self._v[:] = state["v"]
         self._v_good[:] = state["v"]
         self._drawn, self._sound = state["drawn"].copy(), False  # the engine's powers are those of its last solve
@@ -493,8 +519,9 @@ class Circuit:
         self._refresh_flows()
 
     def _moved(self, branch: int, handle: Handle) -> None:
-        """Note that an element's admittance changed."""
-        self._stale.append((branch, handle))
+        """Note that an element's admittance changed; branch -1 is none."""
+        if branch >= 0:
+            self._stale.append((branch, handle))
         self._y_stale = True
 
     def _refresh_flows(self) -> None:
@@ -508,7 +535,8 @@ class Circuit:
         self.engine.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.feeder, self.injections, self._tolerance, self._max_iterations, self._plan)
+        kept = (self.feeder, self.injections, self.faults, self._tolerance, self._max_iterations, self._plan)
+        return _rebuild, kept
 
 
 def network_of(feeder: Feeder) -> Network:
@@ -528,6 +556,11 @@ def network_of(feeder: Feeder) -> Network:
 
 
 def _rebuild(
-    feeder: Feeder, injections: tuple[Injection, ...], tolerance: float, max_iterations: int, plan: ControlPlan
+    feeder: Feeder,
+    injections: tuple[Injection, ...],
+    faults: tuple[Fault, ...],
+    tolerance: float,
+    max_iterations: int,
+    plan: ControlPlan,
 ) -> Circuit:
-    return Circuit(feeder, injections, tolerance=tolerance, max_iterations=max_iterations, plan=plan)
+    return Circuit(feeder, injections, faults=faults, tolerance=tolerance, max_iterations=max_iterations, plan=plan)

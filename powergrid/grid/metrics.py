@@ -15,6 +15,7 @@ from powergrid.grid.network import Network
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 _OPERATOR_A = np.exp(2j * np.pi / 3)
 
@@ -44,6 +45,8 @@ class Metrics:
         zone_overload_count: Overloaded branches by zone, shape (n_envs, n_zones).
         zone_loading_pu: Highest loading by zone, shape (n_envs, n_zones).
         zone_kva: Complex power imported by each zone [kVA], shape (n_envs, n_zones).
+        dead: Nodes that nothing feeds, which violate no limit and count in no voltage of a zone that has others, shape
+            (n_envs, n_nodes); None where all are always fed.
 
     Source:
         Limits: ANSI C84.1 range A is 0.95 to 1.05 pu. Unbalance: IEC 61000-4-30, negative-sequence ratio.
@@ -59,6 +62,7 @@ class Metrics:
         phases: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.limits = (v_min_pu, v_max_pu)
+        self.dead: BoolArray | None = None
         self._n_zones = n_zones = len(zones)
         n_nodes, b = len(network.nodes), network.branches
         phases = [()] * n_zones if phases is None else [tuple(own) for own in phases]
@@ -99,6 +103,9 @@ class Metrics:
         low, high = self.limits
         self._snapshot = snapshot
         beyond = np.maximum(v_pu - high, low - v_pu)
+        dead = self.dead if self.dead is not None and self.dead.any() else None
+        if dead is not None:
+            beyond[dead] = -low
         self._beyond = beyond
         amount, count = self._outside
         np.maximum(beyond, 0.0, out=amount)
@@ -117,6 +124,8 @@ class Metrics:
         self.shared_overload_pu, self.overload_sum_pu = amounts[:, n_zones:-1], amounts[:, -1]
         self.zone_overload_count, self.overload_count = counts[:, :n_zones], counts[:, -1]
         self._take_extremes(snapshot)
+        if dead is not None:
+            self._leave_out(snapshot.v_pu, dead)
         self.zone_kva = snapshot.terminal_kva @ self._intake
         if len(self._limited):
             self.zone_kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
@@ -134,6 +143,17 @@ class Metrics:
             loading = snapshot.loading_pu.take(self._loaded_branches, axis=1)
             self.zone_loading_pu[:, self._loaded] = np.maximum.reduceat(loading, self._loaded_starts, axis=1)
 
+    def _leave_out(self, v_pu: FloatArray, dead: BoolArray) -> None:
+        """Take lowest and mean voltages anew without the nodes that nothing feeds; 0 where a zone has no other."""
+        fed = ~dead.take(self._members, axis=1)
+        members = v_pu.take(self._members, axis=1)
+        lowest = np.minimum.reduceat(np.where(fed, members, np.inf), self._starts, axis=1)
+        lowest[np.isinf(lowest)] = 0.0
+        counts = np.add.reduceat(fed, self._starts, axis=1, dtype=np.float64)
+        means = np.add.reduceat(members * fed, self._starts, axis=1) / np.maximum(counts, 1.0)
+        self.zone_v_min_pu, self.v_min_pu = lowest[:, :-1], lowest[:, -1]
+        self.zone_v_mean_pu = means[:, :-1]
+
     @property
     def worst_node(self) -> IntArray:
         """Node farthest outside the limits, or nearest to one, shape (n_envs,)."""
@@ -148,6 +168,8 @@ class Metrics:
             return np.zeros(len(v))
         sequence = np.abs(v.take(self._three_phase, axis=1) @ self._to_sequence)
         ratio = sequence[..., 1] / np.maximum(sequence[..., 0], 1e-9)
+        if self.dead is not None:
+            ratio[self.dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0
         return np.asarray(ratio.max(axis=1))
 
 

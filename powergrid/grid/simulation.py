@@ -16,10 +16,12 @@ from powergrid.errors import ConvergenceError, FeederError, ScenarioError, descr
 from powergrid.grid.circuit import Circuit, Injection, Snapshot
 from powergrid.grid.controls import find_control_problems, plan_controls
 from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, FlexibleLoadFleet, PowerFleet, StorageFleet
+from powergrid.grid.events.effects import find_faults
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.native import NativeControls
 from powergrid.grid.profiles import Profiles, assign_series, eligible_days
 from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
+from powergrid.grid.supply import Supply
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -47,6 +49,9 @@ class SimulationOptions:
         tolerance: Convergence tolerance of the power flow [pu].
         max_iterations: Limit of power-flow and control iterations.
         conductor_flows: Whether snapshots hold what flows in each conductor as well.
+        events: Spec of each event by name.
+        radial: Whether switching keeps the network radial; None follows neither that nor who is fed.
+        keep_served: Whether switching keeps fed load fed; only where the network is kept radial.
     """
 
     step_minutes: int = 15
@@ -64,6 +69,9 @@ class SimulationOptions:
     tolerance: float = 1e-5
     max_iterations: int = 100
     conductor_flows: bool = False
+    events: Mapping[str, Any] = field(default_factory=dict)
+    radial: bool | None = None
+    keep_served: bool = False
 
 
 class Simulation:
@@ -84,6 +92,7 @@ class Simulation:
         step_index: Steps taken since the last reset, shape (n_envs,).
         day: Day of the profiles each environment plays, shape (n_envs,).
         operations: Positions moved by any switchgear in the last step, shape (n_envs,).
+        supply: Events and who is fed, where the options have events or rules of switching, else None.
 
     Raises:
         FeederError: a bus or element is unknown, or the feeder does not solve.
@@ -109,6 +118,7 @@ class Simulation:
         ]
         self._injections = [_place(name, spec) for name, spec in power]
         self._plan = plan_controls(devices, options.native_controls)
+        self._faults = find_faults(feeder, options.events)
         self.circuits = [self._compile()]
         self.network = self.circuits[0].network
         self._build_fleets(by_kind)
@@ -116,13 +126,20 @@ class Simulation:
         self._bind_controls()
         self._build_demand()
         self._allocate()
+        self.supply = self._build_supply() if options.events or options.radial is not None else None
 
     # -- building
 
     def _compile(self) -> Circuit:
         o = self.options
+        faults = [fault for of_event in self._faults.values() for fault in of_event]
         circuit = Circuit(
-            self.feeder, self._injections, tolerance=o.tolerance, max_iterations=o.max_iterations, plan=self._plan
+            self.feeder,
+            self._injections,
+            faults=faults,
+            tolerance=o.tolerance,
+            max_iterations=o.max_iterations,
+            plan=self._plan,
         )
         circuit.set_ratings(o.norm_amps)
         circuit.start_from(o.taps, o.steps_on)
@@ -226,6 +243,21 @@ class Simulation:
             demand_kw=np.zeros((n, len(self._flexible_loads))),
         )
 
+    def _build_supply(self) -> Supply:
+        o = self.options
+        return Supply(
+            self.circuits,
+            o.events,
+            self._faults,
+            self.power_device_names,
+            next(((fleet, places) for fleet, _, places, kind in self._gear if kind == "switch"), None),
+            radial=bool(o.radial),
+            keep_served=o.keep_served,
+            dt_h=self.dt_h,
+            horizon_steps=o.horizon_steps,
+            n_envs=self.n_envs,
+        )
+
     # -- playing
 
     def reset(self, env: int, rng: np.random.Generator, day: int | None = None) -> None:
@@ -248,9 +280,13 @@ class Simulation:
         if self._native is not None:
             self._native.reset(env)
         circuit.reset()
+        if self.supply is not None:
+            self.supply.reset(env, rng, self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env])
         self._turn_clock()
         self.paid_price[env] = self.price_usd_per_kwh[env]
         self._leave_devices_alone(env)
+        if self.supply is not None:
+            self.supply.mask(self.setpoints)
         self._write(env, circuit, 0)
         self._move_switchgear(env, circuit)
         if not self._solve(env, circuit):
@@ -305,7 +341,9 @@ class Simulation:
             self.q_kvar[:, devices] = fleet.q_kvar
         for fleet, columns, _, _ in self._gear:
             fleet.project(action[:, columns], exo)
-        snapshot, native = self.snapshot, self._native
+        snapshot, native, supply = self.snapshot, self._native, self.supply
+        if supply is not None:
+            supply.act(self.step_index, self.setpoints)
         for env, circuit in enumerate(self.circuits):
             self._write(env, circuit, int(self.step_index[env]))
             self.operations[env] = self._move_switchgear(env, circuit)
@@ -322,6 +360,8 @@ class Simulation:
             fleet.advance(p_kw[:, devices], q_kvar[:, devices], exo)
         for fleet, _, _, _ in self._gear:
             fleet.advance(exo)
+        if supply is not None:
+            supply.measure(self.step_index, snapshot.v_pu, self.day_load_kw)
         self.paid_price = self.price_usd_per_kwh
         self.step_index += 1
         np.minimum(self.step_index, self.options.horizon_steps, out=self.step_index)
@@ -418,6 +458,7 @@ class Simulation:
             "arrays": {name: getattr(self, name).copy() for name in arrays},
             "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
             "controls": {} if self._native is None else self._native.state(),
+            "supply": {} if self.supply is None else self.supply.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -430,6 +471,8 @@ class Simulation:
             self._native.restore(state["controls"])
         for circuit, kept in zip(self.circuits, state["circuits"], strict=True):
             circuit.restore(kept)
+        if self.supply is not None:
+            self.supply.restore(state["supply"])
         for name, value in state["snapshot"].items():
             getattr(self.snapshot, name)[...] = value
         self._turn_clock()

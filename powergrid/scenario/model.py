@@ -14,7 +14,9 @@ from pydantic import Field, model_validator
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.circuit import network_of
 from powergrid.grid.controls import find_control_problems
-from powergrid.grid.devices import AnyDeviceSpec
+from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
+from powergrid.grid.events import AnyEventSpec
+from powergrid.grid.events.targets import find_event_problems
 from powergrid.grid.feeder import Feeder, read_feeder
 from powergrid.grid.loadshapes import follow_loadshapes, shape_of_loads
 from powergrid.grid.network import Network
@@ -29,6 +31,7 @@ from powergrid.scenario.vocabulary import (
     Mode,
     Part,
     ProfilesSpec,
+    ReconfigurationSpec,
     RewardSpec,
     SolverSpec,
     VoltageSpec,
@@ -71,6 +74,10 @@ class Scenario(Part):
     solver: SolverSpec = SolverSpec()
     devices: dict[str, AnyDeviceSpec] = Field(min_length=1, description="Devices by name.")
     agents: dict[str, AgentSpec] = Field(min_length=1, description="Agents by name.")
+    events: dict[str, AnyEventSpec] = Field(default_factory=dict, description="What befalls the feeder, by name.")
+    reconfiguration: ReconfigurationSpec | None = Field(
+        default=None, description="Rules of switching; with any, or with events, who is fed is followed."
+    )
 
     @model_validator(mode="after")
     def _references(self) -> Scenario:
@@ -125,6 +132,9 @@ class Scenario(Part):
             divergence=self.divergence.policy,
             tolerance=self.solver.tolerance,
             max_iterations=self.solver.max_iterations,
+            events=self.events,
+            radial=None if self.reconfiguration is None else self.reconfiguration.radial == "keep",
+            keep_served=self.reconfiguration is not None and self.reconfiguration.keep_served,
             conductor_flows=any(agent.zone.phases for agent in self.agents.values()),
         )
         return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs)
@@ -158,6 +168,11 @@ class Scenario(Part):
             for name in given:
                 if name.lower() not in known:
                     yield f"{key}: {describe_unknown(what, name, known)}"
+
+        power = [n for n, d in self.devices.items() if issubclass(FLEETS[d.kind], PowerFleet)]
+        taken = [str(d.element).lower() for d in self.devices.values() if d.element]
+        hours = self.episode_length * self.step_minutes / 60.0
+        yield from find_event_problems(self.events, network, power, taken, self.step_minutes / 60.0, hours)
 
     def weight_of(self, term: str) -> float:
         """Give the weight of a reward term [USD per unit], ``penalty`` included where it applies."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from powergrid.errors import describe_unknown
 from powergrid.grid.devices import SPECS
+from powergrid.grid.events import EVENTS
 from powergrid.scenario.vocabulary import REWARD_WEIGHTS, AgentSpec
 
 Location = tuple[int | str, ...]
@@ -19,7 +20,7 @@ def explain(error: ValidationError, whole: type[BaseModel]) -> list[tuple[Locati
     found: list[tuple[Location, str]] = []
     for entry in error.errors(include_url=False):
         location, came = entry["loc"], entry.get("input")
-        if location[:1] == ("devices",):  # after the device's name comes its kind
+        if location[:1] in (("devices",), ("events",)):  # after the name comes the kind
             location = location[:2] + location[3:]
         where = ".".join(str(part) for part in location)
         lines = []
@@ -33,8 +34,9 @@ def explain(error: ValidationError, whole: type[BaseModel]) -> list[tuple[Locati
             lines.append(f"{where}: is required")
         elif entry["type"] in ("union_tag_invalid", "union_tag_not_found"):
             kind = came.get("kind") if isinstance(came, Mapping) else None
-            unknown = describe_unknown("kind", kind, SPECS)
-            lines.append(f"{where}: {unknown if kind is not None else 'kind is required; one of ' + ', '.join(SPECS)}")
+            kinds = list(EVENTS if location[0] == "events" else SPECS)
+            unknown = describe_unknown("kind", kind, kinds)
+            lines.append(f"{where}: {unknown if kind is not None else 'kind is required; one of ' + ', '.join(kinds)}")
         elif entry["type"] == "value_error":
             prefix = f"{where}: " if where else ""
             lines += [prefix + line for line in str(entry["ctx"]["error"]).splitlines()]
@@ -80,8 +82,9 @@ def find_raw_ownership_problems(data: Mapping[str, Any]) -> list[str]:
 def _allowed_keys(location: Location, whole: type[BaseModel]) -> list[str]:
     """List the keys that may stand at a place of the scenario, as pydantic names places."""
     model: Any = whole
-    if location[:1] == ("devices",):
-        model, location = SPECS.get(str(location[2])) if len(location) > 2 else None, ()
+    if location[:1] in (("devices",), ("events",)):
+        known: Mapping[str, Any] = SPECS if location[0] == "devices" else EVENTS
+        model, location = known.get(str(location[2])) if len(location) > 2 else None, ()
     elif location[:1] == ("agents",):
         model, location = AgentSpec, location[2:]
     for part in location:

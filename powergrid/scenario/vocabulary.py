@@ -139,6 +139,15 @@ class RewardSpec(Part):
     scale: float = Field(default=0.01, gt=0, description="Factor that turns weighted USD into reward.")
 
 
+class ReconfigurationSpec(Part):
+    """Rules for switch devices; a move against them does not happen, and infos count it as held."""
+
+    radial: Literal["keep", "free"] = Field(
+        default="keep", description="Keep the network radial, or let switches close loops."
+    )
+    keep_served: bool = Field(default=False, description="Refuse to open what feeds load; only with `radial: keep`.")
+
+
 class SolverSpec(Part):
     """How the power flow is solved."""
 

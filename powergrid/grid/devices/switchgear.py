@@ -208,3 +208,18 @@ class SwitchFleet(SwitchgearFleet[SwitchSpec]):
 
     def _range(self, spec: SwitchSpec) -> tuple[int, int, int, int]:
         return 0, 1, int(spec.closed_initial or False), 1
+
+    def hold_open(self, env: int, held: BoolArray) -> None:
+        """Keep switches of an environment open until told otherwise; that they open so is no operation of theirs.
+
+        Args:
+            env: Which environment.
+            held: Which are kept open; the others may move again, shape (n,).
+        """
+        self._high[env] = ~held
+        self._settled[env, held] = self.position[env, held] = 0
+
+    @property
+    def settled(self) -> npt.NDArray[np.int64]:
+        """Positions before the step, shape (n_envs, n)."""
+        return self._settled

@@ -1,0 +1,89 @@
+"""What agents are shown and told of events and of who is fed, where a scenario has events or rules of switching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.grid.simulation import Simulation
+from powergrid.grid.supply import Supply
+
+FloatArray = npt.NDArray[np.float64]
+
+#: What infos hold besides the rest: name, unit, meaning. The first group is the agent's own.
+AGENT_OUTAGE_METRICS = (
+    ("held_switches", "switches", "switches that the rules of reconfiguration kept where they were"),
+)
+NETWORK_OUTAGE_METRICS = (
+    ("network_unserved_kwh", "kWh", "demand of the step without supply or below 0.5 pu, flexible loads left out"),
+    ("dead_nodes", "nodes", "nodes that nothing feeds"),
+    ("events_on", "events", "events that are on"),
+)
+
+
+class OutageView:
+    """Turn a supply into channels and infos.
+
+    Args:
+        simulation: The simulation; it has a supply.
+        supply: Its supply.
+        zones: Names of the zones.
+        nodes_in: Nodes of each zone.
+        loads_in: Part of each load that is in each zone, shape (n_loads, n_zones).
+
+    Attributes:
+        channels: Name, unit, bounds and owner of each channel: ``<zone>.outages``, the outages and faults that are on
+            in each zone, and ``<zone>.energised_share``, the part of its nominal load that is fed.
+        unserved_parts: Part of each load whose unserved energy counts for each zone, shape (n_loads, n_zones): the
+            zone's own, and an equal part of what is in none.
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        supply: Supply,
+        zones: Sequence[str],
+        nodes_in: Sequence[npt.NDArray[np.int64]],
+        loads_in: FloatArray,
+    ) -> None:
+        self._supply = supply
+        self._in_zone = np.array(
+            [[float(np.isin(effect.nodes, own).any()) for own in nodes_in] for e in supply.effects for effect in e]
+        ).reshape(-1, len(zones))
+        most = [
+            max(1, sum(any(np.isin(effect.nodes, own).any() for effect in e) for e in supply.effects))
+            for own in nodes_in
+        ]
+        kw = loads_in * simulation.network.loads.kw[:, None]
+        self._load_share = kw / np.maximum(kw.sum(axis=0), 1e-9)
+        self.unserved_parts = loads_in.copy()
+        self.unserved_parts[loads_in.sum(axis=1) == 0.0] = 1.0 / len(zones)
+        outages = [(f"{z}.outages", "events", 0.0, float(n), z) for z, n in zip(zones, most, strict=True)]
+        shares = [(f"{zone}.energised_share", "", 0.0, 1.0, zone) for zone in zones]
+        self.channels = [*outages, *shares]
+        self._n_zones = len(zones)
+
+    def fill(self, out: FloatArray) -> None:
+        """Write the channels, shape (n_envs, 2 n_zones)."""
+        supply, n_zones = self._supply, self._n_zones
+        out[:, :n_zones] = np.einsum("ij,ijk->ik", supply.on, self._in_zone[supply.target_rows()])
+        np.matmul(supply.dead_share, self._load_share, out=out[:, n_zones:])
+        np.subtract(1.0, out[:, n_zones:], out=out[:, n_zones:])
+
+    def network_infos(self, env: int) -> tuple[float, ...]:
+        """Give the numbers of one environment in the order of ``NETWORK_OUTAGE_METRICS``."""
+        supply = self._supply
+        return (
+            float(supply.unserved_kwh[env].sum()),
+            float(np.count_nonzero(supply.dead[env])),
+            float(np.count_nonzero(supply.on[env])),
+        )
+
+    def name_events(self, env: int) -> dict[str, str]:
+        """Give what is on in one environment: event by name, to the place it befalls."""
+        supply = self._supply
+        return {
+            supply.timetable.names[i]: supply.effect_of(env, i).place for i in np.flatnonzero(supply.on[env]).tolist()
+        }
