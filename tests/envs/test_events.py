@@ -14,7 +14,7 @@ from powergrid.envs import NetworkedGridEnv
 from powergrid.grid.events import EVENTS
 from powergrid.grid.feeder import find_feeder
 from powergrid.scenario import load_scenario
-from tests.envs.worlds import digest, play
+from tests.envs.worlds import digest, find_imbalance, play
 
 MakeEnv = Callable[..., NetworkedGridEnv]
 
@@ -201,6 +201,37 @@ def test_shipped_scenario_with_drawn_events_is_deterministic_and_converges(make_
             assert all(info["converged"] == 1.0 for info in moment.infos.values())
             for agent, seen in moment.observations.items():
                 assert one.observation_spaces[agent].contains(seen)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_every_kind_of_device_plays_through_every_kind_of_event(
+    native: bool, every_kind_scenario: dict[str, Any], make_env: MakeEnv
+) -> None:
+    lasting = {"duration_steps": [3, 20]}
+    events = {
+        "line": {"kind": "line_outage", "element": "Line.*", **lasting},
+        "other": {"kind": "line_outage", "element": "Line.*", **lasting},
+        "short": {"kind": "fault", "bus": "*", "r_ohm": 0.02, "clearing_steps": 1, "repair_steps": [2, 9]},
+        "trip": {"kind": "generator_outage", "device": "*", **lasting},
+        "cloud": {"kind": "pv_step", "factor": 0.2, **lasting},
+        "more": {"kind": "load_step", "factor": 1.4, **lasting},
+    }
+    env = make_env(every_kind_scenario | {"events": events, "native_controls": native, "reconfiguration": {}})
+    simulation = env.task.simulation
+    supply = simulation.supply
+    assert supply is not None
+    happened = set()
+    for seed in range(2):
+        for moment in play(env, seed=seed, actions=seed):
+            for agent, info in moment.infos.items():
+                assert info["converged"] == 1.0
+                assert np.isfinite([value for value in info.values() if isinstance(value, float)]).all()
+                assert env.observation_spaces[agent].contains(moment.observations[agent])
+                happened |= set(info["events"])
+            assert simulation.snapshot.v_pu[supply.dead].max(initial=0.0) < 0.25
+            if not supply.on[0, supply.timetable.is_fault].any():  # what a fault burns is in no table
+                assert abs(find_imbalance(simulation)) < 0.1
+    assert happened == set(events)
 
 
 def test_page_on_events_names_every_key_and_its_blocks_are_scenarios() -> None:
