@@ -12,10 +12,16 @@ if TYPE_CHECKING:
     from powergrid.envs.networked import NetworkedGridEnv
     from powergrid.envs.parallel import ParallelGridEnv
     from powergrid.envs.task import GridTask
+    from powergrid.envs.vector import GridVectorEnv
 
-__all__ = ["GridTask", "NetworkedGridEnv", "ParallelGridEnv"]
+__all__ = ["GridTask", "GridVectorEnv", "NetworkedGridEnv", "ParallelGridEnv"]
 
-_HOME = {"GridTask": "task", "NetworkedGridEnv": "networked", "ParallelGridEnv": "parallel"}
+_HOME = {
+    "GridTask": "task",
+    "GridVectorEnv": "vector",
+    "NetworkedGridEnv": "networked",
+    "ParallelGridEnv": "parallel",
+}
 
 
 def __getattr__(name: str) -> Any:

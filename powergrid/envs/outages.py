@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,13 +73,13 @@ class OutageView:
         np.matmul(supply.dead_share, self._load_share, out=out[:, n_zones:])
         np.subtract(1.0, out[:, n_zones:], out=out[:, n_zones:])
 
-    def network_infos(self, env: int) -> tuple[float, ...]:
-        """Give the numbers of one environment in the order of ``NETWORK_OUTAGE_METRICS``."""
+    def network_infos(self) -> tuple[npt.NDArray[Any], ...]:
+        """Give the numbers of all environments in the order of ``NETWORK_OUTAGE_METRICS``, each of shape (n_envs,)."""
         supply = self._supply
         return (
-            float(supply.unserved_kwh[env].sum()),
-            float(np.count_nonzero(supply.dead[env])),
-            float(np.count_nonzero(supply.on[env])),
+            supply.unserved_kwh.sum(axis=1),
+            np.count_nonzero(supply.dead, axis=1),
+            np.count_nonzero(supply.on, axis=1),
         )
 
     def name_events(self, env: int) -> dict[str, str]:

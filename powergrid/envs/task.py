@@ -138,6 +138,12 @@ class GridTask:
         Raises:
             ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
         """
+        self.reset_all([env], [rng], options)
+
+    def reset_all(
+        self, envs: Sequence[int], rngs: Sequence[np.random.Generator], options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Start an episode in several environments, each with a generator of its own; see :meth:`reset`."""
         chosen = dict(options or {})
         day = chosen.pop("day", None)
         problems = [describe_unknown("option", key, ["day"]) for key in chosen]
@@ -145,12 +151,14 @@ class GridTask:
             problems.append(f"day {day!r} is not a whole number")
         if problems:
             raise ScenarioError("options", problems)
-        self.simulation.reset(env, rng, None if day is None else int(day))
+        for env, rng in zip(envs, rngs, strict=True):
+            self.simulation.reset(env, rng, None if day is None else int(day))
         self.metrics.take(self.simulation.snapshot)
-        self._rewards.start(env)
-        self.channels.start_day(env)
+        for env in envs:
+            self._rewards.start(env)
+            self.channels.start_day(env)
+            self.terminated[env] = self.truncated[env] = False
         self.channels.fill()
-        self.terminated[env] = self.truncated[env] = False
 
     def action_buffer(self) -> FloatArray:
         """Give the action matrix to fill, devices of no agent left to themselves, shape (n_envs, n_actions)."""
@@ -185,8 +193,8 @@ class GridTask:
     def infos(self) -> FloatArray:
         """Give terms and metrics of the last step, shape (n_envs, n_agents, len(info_names)); reused at each call."""
         self._take_agent_infos()
-        for env in range(self.n_envs):
-            self._info[env, :, self._n_own :] = self._network_infos(env)
+        for row, values in zip(self._info_by_name[self._n_own :], self._network_infos(), strict=True):
+            row[:] = values[:, None]
         return self._info
 
     def _take_agent_infos(self) -> None:
@@ -211,23 +219,23 @@ class GridTask:
         if self._outages is not None and self._switches_owned is not None and self.simulation.supply is not None:
             np.matmul(self.simulation.supply.held, self._switches_owned, out=own[12])
 
-    def _network_infos(self, env: int) -> tuple[float, ...]:
-        """Give the columns that agents share, in the order of ``network_metrics``."""
+    def _network_infos(self) -> tuple[npt.NDArray[Any], ...]:
+        """Give the columns that agents share, in the order of ``network_metrics``, each of shape (n_envs,)."""
         metrics, simulation = self.metrics, self.simulation
         snapshot = simulation.snapshot
         return (
-            float(metrics.violation_count[env]),
-            float(metrics.violation_sum_pu[env]),
-            float(metrics.v_min_pu[env]),
-            float(metrics.v_max_pu[env]),
-            float(metrics.overload_count[env]),
-            float(snapshot.losses_kw[env]),
-            float(metrics.unbalance_pu[env]),
-            float(snapshot.source_kva[env].real),
-            float(simulation.operations[env]),
-            float(simulation.paid_price[env]),
-            float(snapshot.converged[env]),
-            *(() if self._outages is None else self._outages.network_infos(env)),
+            metrics.violation_count,
+            metrics.violation_sum_pu,
+            metrics.v_min_pu,
+            metrics.v_max_pu,
+            metrics.overload_count,
+            snapshot.losses_kw,
+            metrics.unbalance_pu,
+            snapshot.source_kva.real,
+            simulation.operations,
+            simulation.paid_price,
+            snapshot.converged,
+            *(() if self._outages is None else self._outages.network_infos()),
         )
 
     def _take_projections(self, own: FloatArray) -> None:
@@ -246,7 +254,9 @@ class GridTask:
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Give the infos of one environment as agents' dicts: terms, metrics, worst node and day."""
         self._take_agent_infos()
-        shared: dict[str, Any] = dict(zip(self._shared_names, self._network_infos(env), strict=True))
+        shared: dict[str, Any] = {
+            name: float(values[env]) for name, values in zip(self._shared_names, self._network_infos(), strict=True)
+        }
         shared["worst_node"] = self.worst_node(env)
         shared["day"] = int(self.simulation.day[env])
         if self._outages is not None:
