@@ -19,9 +19,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import powergrid
+from powergrid.envs.task import ISLAND_METRICS
 from powergrid.errors import PowerGridError
 from powergrid.grid.devices import SPECS
 from powergrid.grid.events import EVENTS
+from powergrid.grid.microgrid import MicrogridSpec
 from powergrid.scenario import AgentSpec, Scenario
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "environment.md"
@@ -65,12 +67,23 @@ def describe_default(info: FieldInfo) -> str:
     return f"`{list(value) if isinstance(value, tuple) else value}`"
 
 
+def is_section(annotation: Any) -> bool:
+    """Whether a type has keys of its own."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
 def list_keys(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, str, str, str]]:
     """List every key under a model: key, type, default, description; sections are opened."""
     for name, info in model.model_fields.items():
         key, annotation = prefix + name, info.annotation
-        sections = [part for part in get_args(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        sections = [part for part in get_args(annotation) if is_section(part)]
+        if key == "microgrids.<name>.tie":
+            yield f"`{key}`", "`transformer`, `line`", "required", (
+                "How it is tied; `kind` says which, the other keys depend on it: see [Feeders](feeders.md)."
+            )  # fmt: skip
+        elif key == "microgrids":
+            yield from list_keys(MicrogridSpec, "microgrids.<name>.")
+        elif is_section(annotation) and isinstance(annotation, type):
             yield from list_keys(annotation, f"{key}.")
         elif key == "agents":
             yield from list_keys(AgentSpec, "agents.<name>.")
@@ -133,6 +146,7 @@ def make_infos() -> str:
     tables = describe()
     rows = tables.infos[~tables.infos["name"].isin(tables.rewards["term"])].to_dict("records")
     cells = [(f"`{r['name']}`", r["unit"], r["meaning"]) for r in rows]
+    cells += [(f"`{name}`", unit, f"{text}; where there are switches") for name, unit, text in ISLAND_METRICS]
     cells += [("`worst_node`", "text", "node farthest outside the band, or nearest to its limit"),
               ("`day`", "days", "day of the profiles that is played, from their first")]  # fmt: skip
     return write_table(("name", "unit", "meaning"), cells)

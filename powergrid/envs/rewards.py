@@ -67,6 +67,9 @@ class Rewards:
                 p_max_kw = np.array([float(spec.p_max_kw) for spec in fleet.specs])
                 self._sun_kw += p_max_kw @ ownership(owners, fleet.names)
         self._losses, self._unserved = column["losses_kwh"], column["unserved_kwh"]
+        self._generation, self._islands = column["generation_cost_usd"], simulation.islands
+        if self._islands is not None:
+            self._load_owners, self._source_prices = _own_islands(simulation, owners, loads_in)
         # which fleets have which terms, and who owns what in each
         of_fleets = [
             (column[term], array, ownership(owners, fleet.names))
@@ -77,6 +80,8 @@ class Rewards:
         if outages is not None and simulation.supply is not None:
             of_fleets.append((self._unserved, simulation.supply.unserved_kwh, outages.unserved_parts))
         columns = [entry[0] for entry in of_fleets]
+        island_terms = () if self._islands is None else (self._unserved, self._generation)
+        self._of_islands_alone = [term for term in island_terms if term not in columns]
         self._of_fleets = [entry for i, entry in enumerate(of_fleets) if entry[0] not in columns[:i]]
         self._added = [entry for i, entry in enumerate(of_fleets) if entry[0] in columns[:i]]  # to a term of another
         self._storage = next((f for f in simulation.fleets if f.kind == "storage"), None)
@@ -120,6 +125,11 @@ class Rewards:
             np.matmul(array, owners, out=terms[column])
         for column, array, owners in self._added:
             terms[column] += array @ owners
+        if self._islands is not None:
+            for term in self._of_islands_alone:
+                terms[term] = 0.0
+            terms[self._unserved] += self._islands.unserved_kw @ self._load_owners
+            terms[self._generation] += simulation.snapshot.forming_kva.real @ self._source_prices
         if self._storage is not None:
             stored = self._storage.soc @ self._kwh_per_soc
             terms[self._stored] = (self._stored_kwh - stored) * self._stored_price
@@ -133,3 +143,40 @@ class Rewards:
         if self._share:
             rewards[:] = rewards.mean(axis=1, keepdims=True)
         self.rewards = rewards
+
+
+def _own_islands(
+    simulation: Simulation, owners: Sequence[Sequence[str]], loads_in: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Say who answers for what islands lack and for what their forming sources give.
+
+    A microgrid is the agent's that owns the switch on its tie, else the agents' whose zone holds its loads. Loads
+    elsewhere are the agents' whose zone holds them, in equal parts everybody's where none does. Loads that are EV
+    chargers are left out: what their cars lack is counted as they leave.
+
+    Returns:
+        Hours to multiply the demand with that is not served, shape (n_loads, n_agents), and USD for each kW of a
+        forming source, shape (n_forming, n_agents).
+    """
+    network, n_agents = simulation.network, len(owners)
+    nobody = loads_in.sum(axis=1) == 0.0
+    of_loads = np.where(nobody[:, None], 1.0 / n_agents, loads_in)
+    prices = []
+    for microgrid in network.microgrids:
+        tie = f"line.{microgrid.tie}"
+        switches = [
+            name for name, spec in simulation.devices.items() if str(getattr(spec, "element", "")).lower() == tie
+        ]
+        inside = np.isin(network.loads.bus, [network.bus_index[bus] for bus in microgrid.buses])
+        own = np.array([float(any(switch in devices for switch in switches)) for devices in owners])
+        own = own if own.any() else (loads_in[inside].sum(axis=0) > 0.0).astype(float)
+        own = own if own.any() else np.full(n_agents, 1.0 / n_agents)
+        of_loads[inside] = own
+        if microgrid.forming is not None:
+            prices.append(own * microgrid.forming.cost_usd_per_kwh)
+    for fleet, _, columns in simulation._power:
+        if fleet.kind == "ev_charger":
+            cars = simulation.circuits[0].load_of_device[columns]
+            of_loads[cars[cars >= 0]] = 0.0
+    dt_h = simulation.dt_h
+    return of_loads * dt_h, np.array(prices).reshape(-1, n_agents) * dt_h

@@ -51,6 +51,13 @@ NETWORK_METRICS = (
     ("price_usd_per_kwh", "USD/kWh", "price of the step"),
     ("converged", "0 or 1", "whether the power flow converged"),
 )
+#: And these where switches may take the network apart.
+ISLAND_METRICS = (
+    ("islands", "microgrids", "microgrids that run on their own forming source"),
+    ("forming_kw", "kW", "power given by all forming sources"),
+    ("unserved_kw", "kW", "demand of all loads that is not served, shed in an island or in the dark"),
+    ("dark_nodes", "nodes", "nodes that no source feeds; they violate no limit"),
+)
 
 
 class GridTask:
@@ -81,6 +88,8 @@ class GridTask:
         self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
         if simulation.supply is not None:
             self.metrics.dead = simulation.supply.dead
+        if simulation.islands is not None:
+            self.metrics.dead = simulation.islands.dark
         names = list(scenario.agents)
         self.channels = Channels(
             simulation,
@@ -108,6 +117,7 @@ class GridTask:
         self._requested = np.zeros((3, n_envs, len(simulation.power_device_names)))
         self.agent_metrics = AGENT_METRICS + (AGENT_OUTAGE_METRICS if self._outages else ())
         self.network_metrics = NETWORK_METRICS + (NETWORK_OUTAGE_METRICS if self._outages else ())
+        self.network_metrics += ISLAND_METRICS if simulation.islands is not None else ()
         switches = next((fleet for fleet in simulation.fleets if fleet.kind == "switch"), None)
         self._switches_owned = None if switches is None else ownership(owners, switches.names)
         self._own_names = (*TERMS, *(name for name, _, _ in self.agent_metrics))
@@ -236,6 +246,7 @@ class GridTask:
             simulation.paid_price,
             snapshot.converged,
             *(() if self._outages is None else self._outages.network_infos()),
+            *(() if simulation.islands is None else simulation.islands.describe(snapshot.forming_kva)),
         )
 
     def _take_projections(self, own: FloatArray) -> None:

@@ -68,7 +68,7 @@ def recall(feeder: Feeder) -> Network | None:
             return None
         _remember(key, network)
     _in_memory.move_to_end(key)
-    return _in_memory[key]
+    return _with_microgrids(feeder, _in_memory[key])
 
 
 def keep(feeder: Feeder, network: Network) -> Network:
@@ -78,7 +78,12 @@ def keep(feeder: Feeder, network: Network) -> Network:
     if key is not None:
         _remember(key, network)
         _write(key, network)
-    return network
+    return _with_microgrids(feeder, network)
+
+
+def _with_microgrids(feeder: Feeder, network: Network) -> Network:
+    """Add what the feeder itself says of its microgrids: that is not kept."""
+    return dataclasses.replace(network, microgrids=feeder.microgrids) if feeder.microgrids else network
 
 
 def forget() -> None:

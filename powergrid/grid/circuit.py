@@ -64,6 +64,10 @@ class Circuit:
         plan: Which elements the feeder's own controls move once an episode plays; none if unset. They all act
             where the start of episodes is found, except on the power of devices.
 
+    Attributes:
+        forming: 1 where a microgrid's forming source is on, in the order of the microgrids that have one.
+        source_nodes: Nodes that the other sources are tied to.
+
     Raises:
         FeederError: the feeder does not compile or does not converge as it stands, or an injection names
             a bus or element that it lacks (all of them at once, with the nearest names).
@@ -127,12 +131,21 @@ class Circuit:
         self._v_nodes = self._v[1:]
         self._v_pu = np.zeros(n_nodes)
         self._v_pu_scale = 1.0 / self.network.v_base
-        sources = [handle for name in SOURCE_CLASSES for handle in self._handles[name].values()]
-        self._n_sources = len(sources)
-        self._powers = PowerReader([*sources, *[handle for _, handle in self._targets]])
-        self._drawn: ComplexArray = np.zeros(len(sources) + len(self._targets), dtype=complex)
+        forming = [microgrid.source for microgrid in self.feeder.microgrids if microgrid.source]
+        self._formers = [self._handles["Vsource"][name] for name in forming]
+        sources = [handle for c in SOURCE_CLASSES for name, handle in self._handles[c].items() if name not in forming]
+        self.source_nodes = np.unique(np.concatenate([self._nodes_of(handle) for handle in sources]))
+        self.forming = np.zeros(len(forming), dtype=np.int64)
+        self._n_host_sources, self._n_sources = len(sources), len(sources) + len(forming)
+        self._powers = PowerReader([*sources, *self._formers, *[handle for _, handle in self._targets]])
+        self._drawn: ComplexArray = np.zeros(self._n_sources + len(self._targets), dtype=complex)
         self._sound = True
         self._stale: list[tuple[int, Handle]] = []
+
+    def _nodes_of(self, handle: Handle) -> IntArray:
+        """Give the nodes that an element is tied to."""
+        ref = self.engine.node_ref(handle)
+        return ref[ref > 0] - 1
 
     def _bind_writers(self) -> None:
         self._writers: list[tuple[BulkWriter, FloatArray]] = []
@@ -284,6 +297,32 @@ class Circuit:
                 self._moved(branch, handle)
                 self.closed[i] = closed[i]
 
+    def write_forming(self, closed: IntArray) -> None:
+        """Take the forming sources off (0) or put them on (1) that differ, shape (n_forming,)."""
+        if np.count_nonzero(closed != self.forming):
+            for i in np.flatnonzero(closed != self.forming).tolist():
+                self.engine.set_open(self._formers[i], is_open=not closed[i])
+                self.forming[i] = closed[i]
+            self._y_stale = True
+
+    def energise(self, dark: npt.NDArray[np.bool_], least_pu: float) -> None:
+        """Start dark nodes from 0 V, and those that were dark and are no more from the start's voltages.
+
+        Args:
+            dark: Nodes that nothing feeds, shape (n_nodes,).
+            least_pu: Voltage below which a node was dark [pu].
+        """
+        self._v_nodes[dark] = 0.0
+        woken = ~dark & (self._v_pu < least_pu)
+        if woken.any():
+            self._v_nodes[woken] = self._start["v"][1:][woken]
+
+    def read_forming_kw(self) -> FloatArray:
+        """Give what each forming source delivers [kW], shape (n_forming,); call after a solve that converged."""
+        self._drawn = self._powers.read()
+        delivered: FloatArray = -self._drawn[self._n_host_sources : self._n_sources].real
+        return delivered
+
     def solve(self, *, controls: bool = False, limit: Callable[[], bool] | None = None) -> bool:
         """Solve; on failure put the last good voltages back, so that the next solve starts sound.
 
@@ -337,7 +376,10 @@ class Circuit:
         if self._sound:
             self._drawn = self._powers.read()
         np.negative(self._drawn[self._n_sources :], out=snapshot.device_kva[env])
-        snapshot.source_kva[env] = -np.add.reduce(self._drawn[: self._n_sources])
+        snapshot.source_kva[env] = -np.add.reduce(self._drawn[: self._n_host_sources])
+        if self._formers:
+            drawn = self._drawn[self._n_host_sources : self._n_sources]
+            np.multiply(drawn, -self.forming, out=snapshot.forming_kva[env])  # exactly 0 from those that are open
 
     def reset(self) -> None:
         """Write the start back: taps, steps, switches, voltages. Nothing is compiled."""
@@ -465,6 +507,7 @@ class Circuit:
             "steps_on": self.steps_on.copy(),
             "closed": self.closed.copy(),
             **self.isolation.state(),
+            "forming": self.forming.copy(),
         }
 
     def restore(self, state: State) -> None:
@@ -475,6 +518,7 @@ class Circuit:
         self.write_steps(state["steps_on"])
         self.write_closed(state["closed"])
         self.isolation.restore(state)
+        self.write_forming(state["forming"])
         self._v[:] = state["v"]
         self._v_good[:] = state["v"]
         self._drawn, self._sound = state["drawn"].copy(), False  # the engine's powers are those of its last solve

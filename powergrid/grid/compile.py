@@ -202,7 +202,7 @@ def recall_network(
     known = recall(feeder)
     branches = [(name, handle) for class_name in BRANCH_CLASSES for name, handle in handles[class_name].items()]
     if known is None or known.nodes != engine.node_names() or len(known.branches.names) != len(branches):
-        return keep(feeder, describe_network(engine, handles, bus_kv, controls))
+        return keep(feeder, describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids]))
     closed = np.array([not engine.is_open(handle) for _, handle in branches], dtype=np.bool_)
     if np.array_equal(closed, known.branches.closed):
         return known
@@ -210,7 +210,11 @@ def recall_network(
 
 
 def describe_network(
-    engine: Engine, handles: Handles, bus_kv: Mapping[str, float], controls: tuple[FeederControl, ...] = ()
+    engine: Engine,
+    handles: Handles,
+    bus_kv: Mapping[str, float],
+    controls: tuple[FeederControl, ...] = (),
+    forming: Sequence[str] = (),
 ) -> Network:
     """Read a compiled, solved circuit into a network description."""
     nodes = engine.node_names()
@@ -229,7 +233,7 @@ def describe_network(
         buses=buses,
         bus_xy=np.array([xy[name] for name in buses], dtype=float),
         source_bus=_first_bus(engine.node_ref(source), node_bus),
-        source_nodes=_source_nodes(engine, handles),
+        source_nodes=_source_nodes(engine, handles, forming),
         branches=_describe_branches(engine, handles, node_bus),
         loads=_describe_loads(engine, handles["Load"], node_bus),
         regulators=tuple(regulator.transformer for regulator in regulators),
@@ -242,9 +246,9 @@ def describe_network(
     )
 
 
-def _source_nodes(engine: Engine, handles: Handles) -> IntArray:
-    """Give the indices of the nodes that voltage sources are tied to, in order."""
-    refs = [engine.node_ref(handle) for handle in handles["Vsource"].values()]
+def _source_nodes(engine: Engine, handles: Handles, forming: Sequence[str]) -> IntArray:
+    """Give the indices of the nodes that voltage sources are tied to, in order; forming sources are open as yet."""
+    refs = [engine.node_ref(handle) for name, handle in handles["Vsource"].items() if name not in forming]
     nodes = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *refs]))
     return nodes[nodes > 0] - 1
 

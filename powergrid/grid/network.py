@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import describe_unknown
+from powergrid.grid.microgrid import Microgrid
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -121,6 +122,7 @@ class Network:
         switches: Names of all lines: each can be opened and closed.
         controls: The feeder's own controls, as compiled.
         load_shapes: Multipliers and the interval between them [min] of each LoadShape that a load names, by name.
+        microgrids: Feeders that were tied to this one.
         elements: Lower-case names of all other devices that a scenario can bind: class to names.
         source_nodes: Nodes that voltage sources hold, shape (n_source_nodes,).
     """
@@ -142,6 +144,7 @@ class Network:
     load_shapes: dict[str, tuple[FloatArray, float]] = field(default_factory=dict)
     source_nodes: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     controls: tuple[FeederControl, ...] = ()
+    microgrids: tuple[Microgrid, ...] = ()
 
     @cached_property
     def bus_index(self) -> dict[str, int]:

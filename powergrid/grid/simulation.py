@@ -5,7 +5,8 @@ Useful without any learning: it knows no agents, no observations and no rewards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from powergrid.grid.controls import find_control_problems, plan_controls
 from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, FlexibleLoadFleet, PowerFleet, StorageFleet
 from powergrid.grid.events.effects import find_faults
 from powergrid.grid.feeder import Feeder
+from powergrid.grid.islands import Islands
 from powergrid.grid.native import NativeControls
 from powergrid.grid.profiles import Profiles, assign_series, eligible_days
 from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
@@ -127,6 +129,7 @@ class Simulation:
         self._build_demand()
         self._allocate()
         self.supply = self._build_supply() if options.events or options.radial is not None else None
+        self._build_islands()
 
     # -- building
 
@@ -222,6 +225,13 @@ class Simulation:
                         ["inverters need pv_pu, or irradiance_pu with temperature_c; the series have neither"],
                     )
 
+    def _build_islands(self) -> None:
+        """Watch what switches take apart, where there are any that may."""
+        self.islands: Islands | None = None
+        if self.supply is not None or not (self.network.microgrids or any(g[3] == "switch" for g in self._gear)):
+            return  # a supply, which events and rules of switching need, knows itself what is fed
+        self.islands = Islands(self.network, self.circuits[0], self.n_envs)
+
     def _allocate(self) -> None:
         n, rows = self.n_envs, self.options.horizon_steps + 1
         n_loads, n_power = len(self.network.loads.names), len(self._injections)
@@ -287,9 +297,9 @@ class Simulation:
         self._leave_devices_alone(env)
         if self.supply is not None:
             self.supply.mask(self.setpoints)
-        self._write(env, circuit, 0)
+        demand = self._write(env, circuit, 0)
         self._move_switchgear(env, circuit)
-        if not self._solve(env, circuit):
+        if not self._solve(env, circuit, demand):
             problem = (
                 f"the power flow does not converge at the start of day {self.day[env]} (load_scale "
                 f"{self.options.load_scale:g}); lower load_scale or raise max_iterations"
@@ -345,9 +355,12 @@ class Simulation:
         if supply is not None:
             supply.act(self.step_index, self.setpoints)
         for env, circuit in enumerate(self.circuits):
-            self._write(env, circuit, int(self.step_index[env]))
+            demand = self._write(env, circuit, int(self.step_index[env]))
             self.operations[env] = self._move_switchgear(env, circuit)
-            converged = circuit.solve() if native is None else self._solve(env, circuit)
+            if native is None and self.islands is None:
+                converged = circuit.solve()
+            else:
+                converged = self._solve(env, circuit, demand)
             snapshot.converged[env] = converged
             if converged:
                 circuit.read(snapshot, env)
@@ -368,11 +381,6 @@ class Simulation:
         self._turn_clock()
 
     # -- parts of a step
-
-    def _solve(self, env: int, circuit: Circuit) -> bool:
-        if self._native is None:
-            return circuit.solve()
-        return self._native.solve(env, int(self.day[env]), int(self.step_index[env]))
 
     def _pick_day(self, rng: np.random.Generator, day: int | None) -> int:
         if day is None:
@@ -418,7 +426,17 @@ class Simulation:
         if self._flexible_loads.size:
             exo.demand_kw[:] = self.day_load_kw[envs, step][:, self._flexible_loads]
 
-    def _write(self, env: int, circuit: Circuit, row: int) -> None:
+    def _solve(self, env: int, circuit: Circuit, demand: tuple[FloatArray, FloatArray]) -> bool:
+        """Solve what is written, with the feeder's own controls and islands where there are any."""
+        solve: Callable[[], bool] = circuit.solve
+        if self._native is not None:
+            solve = functools.partial(self._native.solve, env, int(self.day[env]), int(self.step_index[env]))
+        if self.islands is None:
+            return solve()
+        return self.islands.solve(env, circuit, demand, (self.p_kw[env], self.q_kvar[env]), solve)
+
+    def _write(self, env: int, circuit: Circuit, row: int) -> tuple[FloatArray, FloatArray]:
+        """Write demand and setpoints; give the demand [kW], [kvar]."""
         kw, kvar = self.day_load_kw[env, row], self.day_load_kvar[env, row]
         if self._bound_loads.size:
             kw, kvar = kw.copy(), kvar.copy()
@@ -426,6 +444,7 @@ class Simulation:
             kvar[self._bound_loads] = -self.q_kvar[env, self._bound_devices]
         circuit.write_demand(kw, kvar)
         circuit.write_injections(self.p_kw[env], self.q_kvar[env])
+        return kw, kvar
 
     def _move_switchgear(self, env: int, circuit: Circuit) -> int:
         moved = 0

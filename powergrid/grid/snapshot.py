@@ -25,7 +25,8 @@ class Snapshot:
         terminal_kva: Complex power into each branch terminal [kVA], shape (n_envs, n_terminals).
         device_kva: Complex power each device delivered into the grid [kVA], shape (n_envs, n_devices).
         losses_kw: Losses of all delivering elements [kW], shape (n_envs,).
-        source_kva: Complex power imported from the sources [kVA], shape (n_envs,).
+        source_kva: Complex power imported from the feeder's own sources [kVA], shape (n_envs,).
+        forming_kva: Complex power that each microgrid's forming source delivers [kVA], shape (n_envs, n_forming).
         converged: Whether the last solve converged, shape (n_envs,).
         conductor_kva: Complex power into each conductor of each branch terminal [kVA], shape (n_envs, n_rows); no
             columns where nobody asked for it.
@@ -38,6 +39,7 @@ class Snapshot:
     device_kva: ComplexArray
     losses_kw: FloatArray
     source_kva: ComplexArray
+    forming_kva: ComplexArray
     converged: BoolArray
     conductor_kva: ComplexArray
 
@@ -53,6 +55,7 @@ class Snapshot:
             device_kva=np.zeros((n_envs, n_devices), dtype=complex),
             losses_kw=np.zeros(n_envs),
             source_kva=np.zeros(n_envs, dtype=complex),
+            forming_kva=np.zeros((n_envs, sum(bool(m.source) for m in network.microgrids)), dtype=complex),
             converged=np.zeros(n_envs, dtype=bool),
             conductor_kva=np.zeros((n_envs, len(b.row_node) if conductors else 0), dtype=complex),
         )

@@ -162,9 +162,11 @@ class _Loader(yaml.SafeLoader):
 
 def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
     """Let paths of a scenario file count from its own folder."""
-    feeder, profiles = data.get("feeder"), data.get("profiles")
-    if isinstance(feeder, str) and feeder.lower().endswith(".dss"):
-        data["feeder"] = _join(folder, feeder)
+    profiles, microgrids = data.get("profiles"), data.get("microgrids")
+    for place in (data, *(microgrids.values() if isinstance(microgrids, dict) else ())):
+        feeder = place.get("feeder") if isinstance(place, dict) else None
+        if isinstance(feeder, str) and feeder.lower().endswith(".dss"):
+            place["feeder"] = _join(folder, feeder)
     if isinstance(data.get("model_root"), str):
         data["model_root"] = _join(folder, data["model_root"])
     if (

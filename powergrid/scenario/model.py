@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -13,12 +14,14 @@ from pydantic import Field, model_validator
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.circuit import network_of
+from powergrid.grid.compose import compose
 from powergrid.grid.controls import find_control_problems
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
 from powergrid.grid.events import AnyEventSpec
 from powergrid.grid.events.targets import find_event_problems
 from powergrid.grid.feeder import Feeder, read_feeder
 from powergrid.grid.loadshapes import follow_loadshapes, shape_of_loads
+from powergrid.grid.microgrid import MicrogridSpec
 from powergrid.grid.network import Network
 from powergrid.grid.profiles import Profiles, builtin_profiles, read_profiles
 from powergrid.grid.simulation import Simulation, SimulationOptions
@@ -48,6 +51,9 @@ class Scenario(Part):
         default=None, description="Folder outside of which the feeder's files are not read; by default the one above."
     )
     trust: bool = Field(default=False, description="Whether the feeder may read, write, load and run what it says.")
+    microgrids: dict[str, MicrogridSpec] = Field(
+        default_factory=dict, description="Feeders tied to that one as microgrids, by name."
+    )
     mode: Mode = Field(default="distributed", description="Whether agents see their own zone or the whole network.")
     episode_length: int = Field(default=96, ge=1, description="Steps of an episode.")
     step_minutes: int = Field(default=15, ge=1, le=1440, description="Length of a step [min].")
@@ -82,6 +88,8 @@ class Scenario(Part):
     @model_validator(mode="after")
     def _references(self) -> Scenario:
         problems = find_ownership_problems(self.devices, {name: agent.devices for name, agent in self.agents.items()})
+        if self.microgrids and (self.events or self.reconfiguration is not None):
+            problems.append("microgrids: do not go with events or reconfiguration; leave out one or the other")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -89,8 +97,14 @@ class Scenario(Part):
     # -- building
 
     def read_feeder(self) -> Feeder:
-        """Read the feeder's files."""
-        return read_feeder(self.feeder, model_root=self.model_root, trust=self.trust)
+        """Read the feeder's files, and tie its microgrids to it.
+
+        Raises:
+            FeederError: a feeder is wrong, or they do not fit each other.
+        """
+        host = read_feeder(self.feeder, model_root=self.model_root, trust=self.trust)
+        read = functools.partial(read_feeder, trust=self.trust)
+        return compose(host, self.microgrids, read) if self.microgrids else host
 
     def read_profiles(self) -> Profiles:
         """Read the exogenous series."""
@@ -160,6 +174,9 @@ class Scenario(Part):
             for bus in (*spec.zone.names(), spec.pcc):
                 if bus.lower() not in at:
                     yield f"agents.{agent}: {describe_unknown('bus', bus, network.buses)}"
+            named = spec.zone.microgrid
+            if named is not None and named not in self.microgrids:
+                yield f"agents.{agent}.zone: {describe_unknown('microgrid', named, self.microgrids)}"
         for key, what, given, known in (
             ("taps", "regulator control", self.taps, network.regulator_controls),
             ("steps_on", "capacitor", self.steps_on, network.capacitors),
@@ -196,6 +213,8 @@ class Scenario(Part):
         """Give a SHA-256 over the scenario, its feeder's files and its profiles, wherever these lie."""
         data = self.to_dict()
         data["feeder"] = self.read_feeder().digest
+        for microgrid in data["microgrids"].values():
+            del microgrid["feeder"]  # in the feeder's digest
         del data["model_root"]
         data["profiles"]["source"] = self.read_profiles().digest()
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

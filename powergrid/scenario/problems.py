@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from powergrid.errors import describe_unknown
 from powergrid.grid.devices import SPECS
 from powergrid.grid.events import EVENTS
+from powergrid.grid.microgrid import LineTie, MicrogridSpec, TransformerTie
 from powergrid.scenario.vocabulary import REWARD_WEIGHTS, AgentSpec
 
 Location = tuple[int | str, ...]
+
+_TIES = {"transformer": TransformerTie, "line": LineTie}
 
 
 def explain(error: ValidationError, whole: type[BaseModel]) -> list[tuple[Location, str]]:
@@ -22,6 +25,8 @@ def explain(error: ValidationError, whole: type[BaseModel]) -> list[tuple[Locati
         location, came = entry["loc"], entry.get("input")
         if location[:1] in (("devices",), ("events",)):  # after the name comes the kind
             location = location[:2] + location[3:]
+        if location[:1] == ("microgrids",) and location[2:3] == ("tie",):  # and so after a tie
+            location = location[:3] + location[4:]
         where = ".".join(str(part) for part in location)
         lines = []
         if entry["type"] == "extra_forbidden":
@@ -34,7 +39,8 @@ def explain(error: ValidationError, whole: type[BaseModel]) -> list[tuple[Locati
             lines.append(f"{where}: is required")
         elif entry["type"] in ("union_tag_invalid", "union_tag_not_found"):
             kind = came.get("kind") if isinstance(came, Mapping) else None
-            kinds = list(EVENTS if location[0] == "events" else SPECS)
+            tables: dict[str, Mapping[str, Any]] = {"devices": SPECS, "events": EVENTS}
+            kinds = list(tables.get(str(location[0]), _TIES))
             unknown = describe_unknown("kind", kind, kinds)
             lines.append(f"{where}: {unknown if kind is not None else 'kind is required; one of ' + ', '.join(kinds)}")
         elif entry["type"] == "value_error":
@@ -87,6 +93,11 @@ def _allowed_keys(location: Location, whole: type[BaseModel]) -> list[str]:
         model, location = known.get(str(location[2])) if len(location) > 2 else None, ()
     elif location[:1] == ("agents",):
         model, location = AgentSpec, location[2:]
+    elif location[:1] == ("microgrids",):
+        model, location = MicrogridSpec, location[2:]
+        if location[:1] == ("tie",):
+            model, location = _TIES.get(str(location[1])) if len(location) > 1 else None, ()
     for part in location:
         model = getattr(model, "model_fields", {})[part].annotation if part in model.model_fields else None
+        model = next((each for each in get_args(model) if each is not type(None)), model)
     return list(getattr(model, "model_fields", {}))

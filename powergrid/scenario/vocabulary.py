@@ -58,15 +58,19 @@ class ZoneSpec(Part):
     phases: tuple[Phase, ...] = Field(
         default=(), description="Phases of the source, 1 to 3, whose nodes are of the zone; all if unset."
     )
+    microgrid: str | None = Field(default=None, description="Microgrid by name; the zone is all its buses.")
 
     @model_validator(mode="after")
     def _one_way(self) -> ZoneSpec:
-        if bool(self.buses) == (self.downstream_of is not None):
-            raise ValueError("give exactly one of buses and downstream_of")
+        if bool(self.buses) + (self.downstream_of is not None) + (self.microgrid is not None) != 1:
+            raise ValueError("give exactly one of buses, downstream_of and microgrid")
         return self
 
     def find_buses(self, network: Network) -> list[int]:
         """Give the bus indices of the zone."""
+        if self.microgrid is not None:
+            own = next(m for m in network.microgrids if m.name == self.microgrid)
+            return sorted(network.bus_index[bus] for bus in own.buses)
         if self.downstream_of is None:
             return sorted({network.bus_index[bus.lower()] for bus in self.buses})
         inside = set(network.downstream(self.downstream_of))

@@ -108,10 +108,10 @@ def exactly(message: str) -> str:
             {"agents": small()["agents"] | {"B": small()["agents"]["A"]}},
             "small: agents.B: device 'ess' belongs to 'A' already",
         ),
-        (agent(zone={}), "small: agents.A.zone: give exactly one of buses and downstream_of"),
+        (agent(zone={}), "small: agents.A.zone: give exactly one of buses, downstream_of and microgrid"),
         (
             agent(zone={"buses": ["675"], "downstream_of": "671"}),
-            "small: agents.A.zone: give exactly one of buses and downstream_of",
+            "small: agents.A.zone: give exactly one of buses, downstream_of and microgrid",
         ),
         ({"agents": {"A": {"devices": ["ess"], "pcc": "671"}}}, "small: agents.A.zone: is required"),
         # what only the feeder can tell

@@ -144,9 +144,10 @@ def read_loads(simulation: Simulation, env: int = 0) -> Any:
 
 
 def find_imbalance(simulation: Simulation, env: int = 0) -> float:
-    """Give source + devices - loads - losses [kW]; devices that are loads are among the loads."""
+    """Give sources + devices - loads - losses [kW]; devices that are loads are among the loads."""
     snapshot = simulation.snapshot
     injecting = simulation.circuits[env].load_of_device < 0
     delivered = snapshot.device_kva[env, injecting].sum().real
     loads = read_loads(simulation, env).sum().real
-    return float(snapshot.source_kva[env].real + delivered - loads - snapshot.losses_kw[env])
+    given = snapshot.source_kva[env].real + snapshot.forming_kva[env].real.sum()
+    return float(given + delivered - loads - snapshot.losses_kw[env])
