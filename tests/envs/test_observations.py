@@ -145,7 +145,9 @@ def test_describe_tables_match_spaces_and_infos(shipped: str, mode: str, make_en
     _, infos = env.reset(seed=0)
     for agent in env.possible_agents:
         assert (tables.observations["agent"] == agent).sum() == env.observation_spaces[agent].shape[0]
-        assert (tables.actions["agent"] == agent).sum() == len(fill_actions(env, 0.0)[agent])
+        own = fill_actions(env, 0.0)[agent]
+        sizes = [len(part) for part in own.values()] if isinstance(own, dict) else [len(own)]
+        assert (tables.actions["agent"] == agent).sum() == sum(sizes)
         row = tables.agents.set_index("agent").loc[agent]
         assert row["observations"] == env.observation_spaces[agent].shape[0]
         assert tuple(row["devices"].split(", ")) == env.task.agents[env.possible_agents.index(agent)].devices
