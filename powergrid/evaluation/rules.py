@@ -179,6 +179,7 @@ class StorageRule(ReactiveRule):
         self._plans: list[StoragePlan | None] = [None] * task.n_envs
         self._support = np.zeros((task.n_envs, fleet.n))
         specs = fleet.specs
+        self._levels = np.array([spec.levels or 0 for spec in specs], dtype=np.int64)
         self._discharge = np.array([float(spec.p_max_kw) for spec in specs])
         self._charge = np.array([float(spec.p_charge_max_kw or spec.p_max_kw) for spec in specs])
         self._s_max = np.array([
@@ -220,7 +221,7 @@ class StorageRule(ReactiveRule):
         reach = np.where(self._support > 0.0, self._discharge, self._charge)
         p = self._keep(np.clip(planned + self._support * reach, -self._charge, self._discharge), soc)
         column, device, p_low, p_high = self._p
-        action[:, column] = to_action(p[:, device], p_low, p_high)
+        action[:, column] = to_level(to_action(p[:, device], p_low, p_high), self._levels[device])
         self.write_reactive(zones, np.sqrt(np.maximum(self._s_max**2 - p * p, 0.0)), action)
 
     def _keep(self, p_kw: FloatArray, soc: FloatArray) -> FloatArray:
@@ -419,3 +420,9 @@ def to_action(value: FloatArray, low: FloatArray, high: FloatArray) -> FloatArra
     """Turn values in their unit into normalised actions, -1 for ``low`` and 1 for ``high``."""
     normalised: FloatArray = np.clip(2.0 * (value - low) / (high - low) - 1.0, -1.0, 1.0)
     return normalised
+
+
+def to_level(normalised: FloatArray, sizes: IntArray) -> FloatArray:
+    """Turn normalised actions that have levels into the nearest one, of the action's ``sizes``; leave the others."""
+    levels: FloatArray = np.rint((normalised + 1.0) / 2.0 * (sizes - 1))
+    return np.where(sizes > 0, levels, normalised)

@@ -113,7 +113,7 @@ class ActionSpec:
     """One scalar that an agent decides.
 
     Continuous actions arrive normalised in [-1, 1] and stand for ``low..high`` in ``unit``, linearly;
-    discrete ones arrive as the integers 0..n-1 and stand for ``low + index``.
+    discrete ones arrive as the integers 0..n-1 and stand for n evenly spaced values, ``low`` first and ``high`` last.
     """
 
     device: str
@@ -127,6 +127,16 @@ class ActionSpec:
     def discrete(self) -> bool:
         """Whether the action is an integer position."""
         return self.n > 0
+
+    @property
+    def gain(self) -> float:
+        """How much of ``unit`` one step of the action is."""
+        return (self.high - self.low) / (self.n - 1 if self.discrete else 2)
+
+    @property
+    def offset(self) -> float:
+        """What an action of 0 stands for."""
+        return self.low if self.discrete else (self.high + self.low) / 2
 
 
 @dataclass(frozen=True)

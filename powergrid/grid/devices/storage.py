@@ -39,6 +39,11 @@ class StorageSpec(PlacedSpec):
     eta_discharge: float = Field(default=0.95, gt=0, le=1, description="Share of cell energy that reaches the grid.")
     standby_loss_kw: float = Field(default=0.0, ge=0, description="Constant drain of the cell, until it is empty.")
     reactive: bool = Field(default=False, description="Whether an agent decides reactive power as well.")
+    levels: int | None = Field(
+        default=None,
+        ge=3,
+        description="Evenly spaced powers to choose from, full charge first, one of them 0; any power if unset.",
+    )
     wear_usd_per_kwh: float = Field(
         default=0.0, ge=0, description="Cost of wear for each kWh charged or discharged, on the AC side."
     )
@@ -54,6 +59,23 @@ class StorageSpec(PlacedSpec):
             power = getattr(self, key)
             if power is not None and self.s_max_kva is not None and power > self.s_max_kva:
                 yield f"{key} {power:g} is above s_max_kva {self.s_max_kva:g}; allowed is at most that"
+        if self.levels is not None and self.p_charge_max_kw is None:
+            if self.levels % 2 == 0:
+                yield f"levels {self.levels} leaves no level for 0 kW; give an odd number, such as {self.levels + 1}"
+        elif self.levels is not None and self.p_max_kw is None:
+            yield "levels with p_charge_max_kw needs p_max_kw"
+        elif self.levels is not None:
+            idle = self._idle_level()
+            if abs(idle - round(idle)) > 1e-6:
+                yield (
+                    f"levels {self.levels} leaves no level for 0 kW between p_charge_max_kw "
+                    f"{self.p_charge_max_kw:g} and p_max_kw {self.p_max_kw:g}"
+                )
+
+    def _idle_level(self) -> float:
+        """Give where among the levels 0 kW lies."""
+        discharge, charge, _ = _fill_powers(self)
+        return charge / (charge + discharge) * ((self.levels or 1) - 1)
 
 
 class StorageFleet(PowerFleet[StorageSpec]):
@@ -74,7 +96,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         actions, states = [], []
         for name, spec in devices.items():
             discharge, charge, s = _fill_powers(spec)
-            actions.append(ActionSpec(name, "p_kw", "kW", -charge, discharge))
+            actions.append(ActionSpec(name, "p_kw", "kW", -charge, discharge, n=spec.levels or 0))
             states.append(StateSpec(name, "soc", "pu", 0.0, 1.0))
             states.append(StateSpec(name, "p_kw", "kW", -charge, discharge))
             if spec.reactive:
@@ -86,7 +108,10 @@ class StorageFleet(PowerFleet[StorageSpec]):
         """Fold ratings, efficiencies and the step's length into the constants of the hot path."""
         powers = np.array([_fill_powers(spec) for spec in self.specs]).reshape(-1, 3)
         discharge, charge, s = (self._tile(column) for column in powers.T)
-        self._p_half, self._p_mid = (discharge + charge) / 2, (discharge - charge) / 2
+        rows = [row for row in self.actions if row.name == "p_kw"]
+        self._p_gain, self._p_offset = self._tile([row.gain for row in rows]), self._tile([row.offset for row in rows])
+        idle = -self._p_offset / self._p_gain
+        self._idle = np.where([row.discrete for row in rows], np.rint(idle), idle)
         self._p_low, self._p_high = -charge, discharge
         self._s2 = s * s
         dt, e_max, standby = self.dt_h, self._values("e_max_kwh"), self._values("standby_loss_kw")
@@ -126,7 +151,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for 0 kW and 0 kvar, shape (n_envs, n_actions)."""
         action = np.zeros((self.n_envs, len(self.actions)))
-        action[:, self._p_columns] = -self._p_mid / self._p_half
+        action[:, self._p_columns] = self._idle
         return action
 
     def project(self, action: FloatArray, exo: Exogenous) -> None:
@@ -136,8 +161,8 @@ class StorageFleet(PowerFleet[StorageSpec]):
         standby takes its own. Standby alone never forces a charge: below ``soc_min`` p is 0 or charging.
         """
         p, room = self.requested_p_kw, self._room
-        np.multiply(action[:, self._p_columns], self._p_half, out=p)
-        np.add(p, self._p_mid, out=p)
+        np.multiply(action[:, self._p_columns], self._p_gain, out=p)
+        np.add(p, self._p_offset, out=p)
         np.minimum(np.maximum(p, self._p_low, out=p), self._p_high, out=p)
         np.multiply(self.soc, self._room_slope, out=room)
         np.add(room, self._room_offset, out=room)

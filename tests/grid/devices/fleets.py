@@ -47,7 +47,10 @@ def normalise(fleet: Any, **values: Any) -> npt.NDArray[np.float64]:
     row = []
     for spec in fleet.actions:
         value = float(next(iterators[spec.name]))
-        row.append(value - spec.low if spec.discrete else 2 * (value - spec.low) / (spec.high - spec.low) - 1)
+        if spec.discrete:
+            row.append((value - spec.low) * (spec.n - 1) / (spec.high - spec.low))
+        else:
+            row.append(2 * (value - spec.low) / (spec.high - spec.low) - 1)
     return np.array([row])
 
 

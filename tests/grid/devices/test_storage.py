@@ -158,3 +158,44 @@ def test_project_of_a_feasible_setpoint_changes_nothing(spec: StorageSpec, wish:
     size = float(spec.p_max_kw or 0) + (spec.p_charge_max_kw or 0)
     np.testing.assert_allclose(fleet.p_kw, p, rtol=1e-9, atol=1e-9 * size)
     np.testing.assert_allclose(fleet.q_kvar, q, rtol=1e-6, atol=1e-6 * size)
+
+
+def test_levels_stand_for_evenly_spaced_powers_from_full_charge_to_full_discharge() -> None:
+    fleet = make_fleet({"b": battery(levels=5), "c": battery()})
+    b, c = fleet.actions
+    assert (b.discrete, b.n, b.low, b.high) == (True, 5, -50.0, 50.0)
+    assert not c.discrete
+    for index, p_kw in enumerate((-50.0, -25.0, 0.0, 25.0, 50.0)):
+        fleet.project(np.array([[index, p_kw / 50.0]]), make_exogenous(n=2))
+        assert fleet.requested_p_kw[0] == pytest.approx([p_kw, p_kw], abs=1e-12)
+
+
+def test_levels_neutral_is_the_level_of_no_power() -> None:
+    fleet = make_fleet({"b": battery(levels=33), "c": battery(levels=7, p_charge_max_kw=25)})
+    neutral = fleet.neutral(make_exogenous(n=2))
+    assert neutral.tolist() == [[16.0, 2.0]]
+    take_step(fleet, neutral)
+    assert fleet.p_kw == pytest.approx(np.zeros((1, 2)), abs=1e-12)
+    assert fleet.soc == pytest.approx(np.full((1, 2), 0.5))
+
+
+def test_levels_beyond_the_window_are_projected_like_any_power() -> None:
+    fleet = make_fleet({"b": battery(levels=3, soc_initial=0.3)})
+    take_step(fleet, np.array([[2.0]]))
+    assert fleet.p_kw[0, 0] == pytest.approx(16)
+    assert fleet.projected[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"levels": 4}, "levels 4 leaves no level for 0 kW; give an odd number, such as 5"),
+        ({"levels": 2}, "greater than or equal to 3"),
+        ({"levels": 5, "p_charge_max_kw": 25}, "levels 5 leaves no level for 0 kW between p_charge_max_kw 25 and"),
+        ({"levels": 5, "p_charge_max_kw": 25, "p_max_kw": None, "bus": None, "element": "Storage.x"},
+         "levels with p_charge_max_kw needs p_max_kw"),
+    ],
+)  # fmt: skip
+def test_levels_without_one_for_no_power_are_refused(keys: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        battery(**keys)
