@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from powergrid.errors import (
     ActionError,
@@ -19,6 +19,7 @@ from powergrid.errors import (
 )
 
 if TYPE_CHECKING:
+    from powergrid.envs.central import ActionForm, CentralGridEnv
     from powergrid.envs.parallel import ParallelGridEnv
     from powergrid.scenario import Scenario
 
@@ -36,6 +37,7 @@ __all__ = [
     "list_scenarios",
     "load_scenario",
     "make",
+    "make_central",
 ]
 
 
@@ -53,6 +55,35 @@ def make(scenario: str | Path | Mapping[str, Any] | Scenario, **overrides: Any) 
     from powergrid.envs.parallel import ParallelGridEnv
 
     return ParallelGridEnv(load_scenario(scenario, overrides))
+
+
+def make_central(
+    scenario: str | Path | Mapping[str, Any] | Scenario,
+    *,
+    actions: ActionForm = "auto",
+    levels: int = 33,
+    battery: Literal["discrete", "continuous"] | None = None,
+    **overrides: Any,
+) -> CentralGridEnv:
+    """Build a single-agent Gymnasium environment: one controller for all the scenario's agents.
+
+    Args:
+        scenario: Name of a shipped scenario, path of a YAML file, the data itself, or a scenario.
+        actions: Form of the action space: ``mixed`` as the devices are, ``multidiscrete``, ``box``, or ``auto``.
+        levels: Number of values of a continuous action in the form ``multidiscrete``, and of a battery's power where
+            ``battery`` makes it discrete.
+        battery: Gives every storage device ``levels`` (``discrete``) or none (``continuous``); None leaves them as
+            the scenario has them. It is short for ``{"devices.<name>.levels": ...}`` in ``overrides``.
+        overrides: Scenario fields to change, for example ``split="test"``.
+
+    Raises:
+        ScenarioError: with every problem of the settings.
+        FeederError: the feeder does not compile or solve.
+    """
+    from powergrid.envs.central import CentralGridEnv, set_battery_levels
+
+    found = load_scenario(scenario, overrides)
+    return CentralGridEnv(set_battery_levels(found, battery, levels), actions, levels)
 
 
 def load_scenario(

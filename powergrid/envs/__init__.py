@@ -9,14 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from powergrid.envs.central import CentralGridEnv
     from powergrid.envs.networked import NetworkedGridEnv
     from powergrid.envs.parallel import ParallelGridEnv
     from powergrid.envs.task import GridTask
     from powergrid.envs.vector import GridVectorEnv
 
-__all__ = ["GridTask", "GridVectorEnv", "NetworkedGridEnv", "ParallelGridEnv"]
+__all__ = ["CentralGridEnv", "GridTask", "GridVectorEnv", "NetworkedGridEnv", "ParallelGridEnv"]
 
 _HOME = {
+    "CentralGridEnv": "central",
     "GridTask": "task",
     "GridVectorEnv": "vector",
     "NetworkedGridEnv": "networked",

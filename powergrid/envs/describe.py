@@ -26,6 +26,7 @@ _TERM_MEANING = {
     "losses_kwh": ("kWh", "an equal part of the network's losses"),
     "voltage_violation_pu": ("pu", "what nodes of the zone are outside the band, and a part of those in no zone"),
     "overload_pu": ("pu", "what branches of the zone carry above their rating, and a part of those in no zone"),
+    "soc_deviation_kwh": ("kWh", "how far from its start the agent's storage ends the episode, at the last step of it"),
 }
 
 

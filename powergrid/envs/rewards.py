@@ -88,6 +88,8 @@ class Rewards:
         if self._storage is not None:
             e_max = np.array([float(spec.e_max_kwh) for spec in self._storage.specs])
             self._kwh_per_soc = ownership(owners, self._storage.names) * e_max[:, None]
+            self._soc_initial = np.zeros((n_envs, len(e_max)))
+        self._deviation = column["soc_deviation_kwh"]
         self._stored_kwh = np.zeros((n_envs, n_agents))
         self._stored_price = np.zeros((n_envs, 1))
         self._settling = [
@@ -98,6 +100,7 @@ class Rewards:
         """Note what an environment starts from."""
         if self._storage is not None:
             self._stored_kwh[env] = self._storage.soc[env] @ self._kwh_per_soc
+            self._soc_initial[env] = self._storage.soc[env]
         simulation = self._simulation
         self._stored_price[env] = simulation.day_price[env, :-1].mean()
         reference_kw = simulation.day_load_kw[env] @ self._loads_in
@@ -134,6 +137,9 @@ class Rewards:
             stored = self._storage.soc @ self._kwh_per_soc
             terms[self._stored] = (self._stored_kwh - stored) * self._stored_price
             self._stored_kwh = stored
+            if ends.any():
+                deviation = np.abs(self._storage.soc - self._soc_initial) * ends[:, None]
+                np.matmul(deviation, self._kwh_per_soc, out=terms[self._deviation])
         if self._settling and ends.any():
             for fleet, owners in self._settling:
                 terms[self._unserved] += (fleet.settle() * ends[:, None]) @ owners

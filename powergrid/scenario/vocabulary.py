@@ -23,6 +23,7 @@ RewardTerm = Literal[
     "losses_kwh",
     "voltage_violation_pu",
     "overload_pu",
+    "soc_deviation_kwh",
 ]
 
 #: What ``profiles.source`` may be besides a user's own table.
@@ -40,6 +41,7 @@ REWARD_WEIGHTS: dict[str, float] = {
     "losses_kwh": 0.0,
     "voltage_violation_pu": 1.0,
     "overload_pu": 1.0,
+    "soc_deviation_kwh": 0.0,
 }
 
 

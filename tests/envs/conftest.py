@@ -46,7 +46,9 @@ def every_kind_scenario(request: pytest.FixtureRequest, tmp_path: Path) -> dict[
     return every_kind(request.param, tmp_path)
 
 
-@pytest.fixture(params=powergrid.list_scenarios())
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow if "8500" in name else ()) for name in powergrid.list_scenarios()]
+)
 def shipped(request: pytest.FixtureRequest) -> str:
     """Every shipped scenario by name."""
     return str(request.param)

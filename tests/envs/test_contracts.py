@@ -26,13 +26,40 @@ def test_scenario_shipped_has_its_agents(name: str, least: int, most: int, make_
         assert env.possible_agents == ["MG1", "MG2"]
 
 
-def test_scenario_shipped_has_equal_spaces_and_a_day_of_quarter_hours(
-    shipped: str, mode: str, make_env: MakeEnv
+@pytest.mark.parametrize("name", [name for name in powergrid.list_scenarios() if name.endswith("_mg")])
+def test_scenario_of_microgrids_has_equal_spaces_and_a_day_of_quarter_hours(
+    name: str, mode: str, make_env: MakeEnv
 ) -> None:
-    env = make_env(shipped, mode=mode)
+    env = make_env(name, mode=mode)
     assert len(set(map(repr, env.observation_spaces.values()))) == 1
     assert len(set(map(repr, env.action_spaces.values()))) == 1
     assert (env.scenario.episode_length, env.scenario.step_minutes) == (96, 15)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("ieee13_voltvar", (2, 3, 1)),
+        ("ieee34_voltvar", (2, 6, 2)),
+        ("ieee123_voltvar", (4, 7, 4)),
+        ("ieee8500_voltvar", (10, 12, 10)),
+    ],
+)
+def test_scenario_of_volt_var_has_the_field_s_devices_and_a_day_of_hours(
+    name: str, counts: tuple[int, ...], make_env: MakeEnv
+) -> None:
+    env = make_env(name)
+    assert env.possible_agents == ["capacitors", "regulators", "batteries"]
+    sizes = [space.nvec.tolist() for space in env.action_spaces.values()]
+    assert sizes == [[n] * count for n, count in zip((2, 33, 33), counts, strict=True)]
+    assert (env.scenario.episode_length, env.scenario.step_minutes, env.scenario.mode) == (24, 60, "centralized")
+    zones = [set(spec.zone.find_buses(env.task.simulation.network)) for spec in env.scenario.agents.values()]
+    assert not zones[0] & zones[1] | zones[0] & zones[2] | zones[1] & zones[2]
+
+
+def test_scenario_shipped_is_a_day_in_the_mode_asked_for(shipped: str, mode: str, make_env: MakeEnv) -> None:
+    env = make_env(shipped, mode=mode)
+    assert env.scenario.episode_length * env.scenario.step_minutes == 24 * 60
     assert env.scenario.mode == mode
     assert list(env.observation_spaces) == list(env.action_spaces) == env.possible_agents
     assert env.get_observation_space(env.agents[0]) is env.observation_spaces[env.agents[0]]
@@ -46,7 +73,7 @@ def test_check_multiagent_environments_accepts_every_scenario(shipped: str, mode
 
 
 def test_centralized_mode_shows_all_that_distributed_shows_and_the_network(shipped: str, make_env: MakeEnv) -> None:
-    own, all_of_it = make_env(shipped), make_env(shipped, mode="centralized")
+    own, all_of_it = make_env(shipped, mode="distributed"), make_env(shipped, mode="centralized")
     first, _ = own.reset(seed=1)
     second, _ = all_of_it.reset(seed=1)
     nodes = set(own.task.simulation.network.nodes)
@@ -59,6 +86,7 @@ def test_centralized_mode_shows_all_that_distributed_shows_and_the_network(shipp
 def test_step_random_actions_keeps_every_promise_of_an_episode(shipped: str, mode: str, make_env: MakeEnv) -> None:
     env = make_env(shipped, mode=mode)
     agents = env.possible_agents
+    horizon = env.scenario.episode_length
     arrays: list[Any] = []
     for t, moment in enumerate(play(env, seed=5)):
         assert list(moment.observations) == list(moment.infos) == agents == env.agents
@@ -69,7 +97,7 @@ def test_step_random_actions_keeps_every_promise_of_an_episode(shipped: str, mod
             arrays.append((seen, seen.copy()))
         if t:
             assert moment.terminateds == {"__all__": False}
-            assert moment.truncateds == {"__all__": t == 96}
+            assert moment.truncateds == {"__all__": t == horizon}
             assert all(type(reward) is float and np.isfinite(reward) for reward in moment.rewards.values())
             assert all(np.isfinite(v) for info in moment.infos.values() for v in info.values() if type(v) is float)
             assert abs(find_imbalance(env.task.simulation)) < 1e-4 * env.task.simulation.network.loads.kw.sum()
@@ -77,7 +105,7 @@ def test_step_random_actions_keeps_every_promise_of_an_episode(shipped: str, mod
     assert all(np.array_equal(seen, before) for seen, before in arrays)
     seen_last = [seen for seen, _ in arrays[-2 * len(agents) :]]
     assert not any(np.shares_memory(a, b) for i, a in enumerate(seen_last) for b in seen_last[:i])
-    assert t == 96
+    assert t == horizon
 
 
 def test_observation_over_days_leaves_no_channel_dead(shipped: str, mode: str, make_env: MakeEnv) -> None:
@@ -120,7 +148,7 @@ def find_idle_actions(env: NetworkedGridEnv) -> set[str]:
     env.reset(seed=3, options={"day": 171})
     idle = {f"{spec.device}.{spec.name}" for spec in simulation.actions}
     for hour in range(24):
-        for _ in range(4):
+        for _ in range(60 // env.scenario.step_minutes):
             simulation.step(simulation.neutral())
         if hour + 1 not in (12, 15, 19):
             continue
@@ -128,6 +156,7 @@ def find_idle_actions(env: NetworkedGridEnv) -> set[str]:
         base = simulation.neutral()
         discrete = np.array([spec.discrete for spec in simulation.actions])
         base[:, ~discrete] = 0.0
+        gear = np.array([spec.discrete and spec.name != "p_kw" for spec in simulation.actions])
         devices, positions, v_pu = measure(simulation, state, base)
         again = measure(simulation, state, base)
         np.testing.assert_array_equal(again[2], v_pu)  # restoring restores
@@ -137,7 +166,7 @@ def find_idle_actions(env: NetworkedGridEnv) -> set[str]:
                 action[:, column] = value
                 new_devices, new_positions, new_v_pu = measure(simulation, state, action)
                 moved = (new_positions != positions).any()
-                acted = moved if spec.discrete else _delivers(simulation, spec, new_devices - devices)
+                acted = moved if gear[column] else _delivers(simulation, spec, new_devices - devices)
                 if acted and np.abs(new_v_pu - v_pu).max() > 1e-6:
                     idle.discard(f"{spec.device}.{spec.name}")
         simulation.restore(state)

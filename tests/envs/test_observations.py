@@ -11,7 +11,7 @@ import pytest
 from powergrid.envs import NetworkedGridEnv
 from powergrid.envs.describe import Description
 from powergrid.grid.profiles import Profiles, builtin_profiles
-from tests.envs.worlds import fill_actions, play
+from tests.envs.worlds import average, fill_actions, play
 
 MakeEnv = Callable[..., NetworkedGridEnv]
 
@@ -45,19 +45,22 @@ def test_observation_carries_what_is_known_of_the_step_to_come(
     env = make_env(shipped, mode=mode)
     reader = Reader(env)
     network = env.task.simulation.network
-    tariff = year.price_usd_per_kwh[env.scenario.profiles.tariff]
+    tariff = average(year.price_usd_per_kwh[env.scenario.profiles.tariff], env)
+    pv_pu, demand_pu, horizon = average(year.pv_pu, env), average(year.demand_pu, env), env.scenario.episode_length
+    per_hour = 60 // env.scenario.step_minutes
     for t, moment in enumerate(play(env, seed=7)):
         for agent in env.possible_agents:
-            row = 96 * moment.infos[agent]["day"] + min(t, 95)  # what is beyond the horizon reads as its last row
+            first = horizon * moment.infos[agent]["day"]
+            row = first + min(t, horizon - 1)  # what is beyond the horizon reads as its last row
             seen = reader.read(moment.observations, agent)
             assert seen["world.price_usd_per_kwh"] == pytest.approx(tariff[row], abs=1e-6)
-            assert seen["world.sun_pu"] == pytest.approx(year.pv_pu[row], abs=1e-6)
+            assert seen["world.sun_pu"] == pytest.approx(pv_pu[row], abs=1e-6)
             for hours in (1, 4, 12):
-                ahead = tariff[min(row + 4 * hours, 96 * moment.infos[agent]["day"] + 95)]
+                ahead = tariff[min(row + per_hour * hours, first + horizon - 1)]
                 assert seen[f"world.price_ahead_{hours}h_usd_per_kwh"] == pytest.approx(ahead, abs=1e-6)
-            assert seen["world.time_of_day_sin"] == pytest.approx(np.sin(t * np.pi / 48), abs=1e-6)
+            assert seen["world.time_of_day_sin"] == pytest.approx(np.sin(t * 2 * np.pi / horizon), abs=1e-6)
             own = np.isin(network.loads.bus, env.scenario.agents[agent].zone.find_buses(network))
-            demand = year.demand_pu[row][env.task.simulation.series[own]] @ network.loads.kw[own]
+            demand = demand_pu[row][env.task.simulation.series[own]] @ network.loads.kw[own]
             shown = demand * env.scenario.load_scale
             assert seen[f"{agent}.demand_kw"] == pytest.approx(shown, rel=1e-5, abs=1e-3)
 
@@ -86,8 +89,12 @@ def test_observation_carries_the_solved_state_of_the_step(shipped: str, make_env
             clipped = np.clip(snapshot.v_pu[0], 0.85, 1.15)
             assert seen[f"{agent}.v_min_pu"] == pytest.approx(clipped[zone].min(), abs=1e-6)
             assert seen[f"{agent}.v_max_pu"] == pytest.approx(clipped[zone].max(), abs=1e-6)
-            assert seen[f"{agent}.v_mean_pu"] == pytest.approx(max(snapshot.v_pu[0, zone].mean(), 0.85), abs=1e-6)
-            assert seen[f"{agent}.pcc_v_pu"] == pytest.approx(max(snapshot.v_pu[0, pcc].mean(), 0.85), abs=1e-6)
+            assert seen[f"{agent}.v_mean_pu"] == pytest.approx(
+                np.clip(snapshot.v_pu[0, zone].mean(), 0.85, 1.15), abs=1e-6
+            )
+            assert seen[f"{agent}.pcc_v_pu"] == pytest.approx(
+                np.clip(snapshot.v_pu[0, pcc].mean(), 0.85, 1.15), abs=1e-6
+            )
             assert info["zone_v_min_pu"] == snapshot.v_pu[0, zone].min()
             low, high = reader.bounds[agent][f"{agent}.import_kw"]
             assert seen[f"{agent}.import_kw"] == pytest.approx(np.clip(info["import_kw"], low, high), abs=0.01)
@@ -109,7 +116,7 @@ def test_observation_carries_the_solved_state_of_the_step(shipped: str, make_env
 
 
 def test_observation_in_distributed_mode_has_no_channel_of_another_zone(shipped: str, make_env: MakeEnv) -> None:
-    env = make_env(shipped)
+    env = make_env(shipped, mode="distributed")
     table = env.describe().observations
     for agent, spec in env.scenario.agents.items():
         owners = set(table.query("agent == @agent")["owner"])

@@ -116,11 +116,11 @@ class Moment(NamedTuple):
 
 
 def play(env: Any, *, seed: int | None = None, steps: int = 96, actions: int = 0, **reset: Any) -> Iterator[Moment]:
-    """Reset and play random actions; the first moment is the reset."""
+    """Reset and play random actions, to the end of the episode at most; the first moment is the reset."""
     observations, infos = env.reset(seed=seed, **reset)
     yield Moment(observations, {}, {}, {}, infos)
     rng = np.random.default_rng(actions)
-    for _ in range(steps):
+    for _ in range(min(steps, env.scenario.episode_length)):
         yield Moment(*env.step(draw_actions(env, rng)))
 
 
@@ -136,6 +136,12 @@ def digest(moments: Iterator[Moment]) -> str:
             values = {key: value.hex() if isinstance(value, float) else value for key, value in info.items()}
             sha.update(f"{agent}{values}".encode())
     return sha.hexdigest()
+
+
+def average(series: Any, env: Any) -> Any:
+    """Average a series of quarter-hours over the environment's steps, first axis."""
+    rows = env.scenario.step_minutes // 15
+    return series.reshape(-1, rows, *series.shape[1:]).mean(axis=1)
 
 
 def read_loads(simulation: Simulation, env: int = 0) -> Any:
