@@ -36,7 +36,9 @@ SetOption = Annotated[
 ]
 AgentsOption = Annotated[
     str | None,
-    typer.Option("--agents", metavar="LAYOUT", help="Form agents per_zone, per_device, per_phase or single."),
+    typer.Option(
+        "--agents", metavar="LAYOUT", help="Form agents per_zone, per_device, per_class, per_phase or single."
+    ),
 ]
 AddDerOption = Annotated[
     float | None,

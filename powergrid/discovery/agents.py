@@ -1,4 +1,4 @@
-"""Who decides over which devices and sees which part of the feeder: by zone, device, phase, or one for all."""
+"""Who decides over which devices and sees which part of the feeder: by zone, device, class, phase, or one for all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from powergrid.discovery.wishes import LayoutSpec
 from powergrid.discovery.zones import cut_zones, default_count, nearest_device, whole_feeder
 from powergrid.grid.survey import Survey
 
+_CLASS_NAMES = {"storage": "batteries", "switch": "switches"}
 _PHASE_NAMES = {1: "phase_a", 2: "phase_b", 3: "phase_c"}
 
 Agents = dict[str, dict[str, Any]]
@@ -17,7 +18,13 @@ Agents = dict[str, dict[str, Any]]
 
 def form_agents(survey: Survey, devices: Sequence[Device], wish: LayoutSpec) -> Agents:
     """Form the agents of a layout, as a scenario says them; each device belongs to just one."""
-    form = {"per_zone": _per_zone, "per_device": _per_device, "per_phase": _per_phase, "single": _single}
+    form = {
+        "per_zone": _per_zone,
+        "per_device": _per_device,
+        "per_class": _per_class,
+        "per_phase": _per_phase,
+        "single": _single,
+    }
     agents = form[wish.layout](survey, devices, wish)
     return {name: agent for name, agent in agents.items() if agent["devices"]}
 
@@ -50,6 +57,26 @@ def _per_device(survey: Survey, devices: Sequence[Device], wish: LayoutSpec) -> 
         if device.phases and device.phases != (1, 2, 3):
             zone["phases"] = list(device.phases)
         agents[device.name] = {"devices": [device.name], "zone": zone, "pcc": network.buses[device.bus]}
+    return agents
+
+
+def _per_class(survey: Survey, devices: Sequence[Device], wish: LayoutSpec) -> Agents:
+    """Give every kind of devices an agent, which sees the buses that are electrically nearer to these than to others.
+
+    Kinds with devices at one bus share what is nearest to it.
+    """
+    network = survey.network
+    near = nearest_device(survey, [device.bus for device in devices])
+    agents: Agents = {}
+    for kind in dict.fromkeys(str(device.spec["kind"]) for device in devices):
+        own = [device for device in devices if device.spec["kind"] == kind]
+        at = {device.bus for device in own}
+        buses = sorted(at | {bus for bus, nearest in near.items() if nearest in at})
+        agents[_CLASS_NAMES.get(kind, f"{kind}s")] = {
+            "devices": [device.name for device in own],
+            "zone": {"buses": [network.buses[bus] for bus in buses]},
+            "pcc": network.buses[own[0].bus],
+        }
     return agents
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Layout = Literal["per_zone", "per_device", "per_phase", "single"]
+Layout = Literal["per_zone", "per_device", "per_class", "per_phase", "single"]
 #: How agents may be formed.
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Names = tuple[str, ...]
@@ -60,7 +60,7 @@ class AddDerSpec(Wish):
 class LayoutSpec(Wish):
     """How agents are formed."""
 
-    layout: Layout = Field(description="One agent a zone, a device, a phase, or one in all.")
+    layout: Layout = Field(description="One agent a zone, a device, a kind of devices, a phase, or one in all.")
     zones: int | None = Field(
         default=None, ge=1, description="Most zones, with `per_zone`; by the size of the feeder if unset."
     )

@@ -234,6 +234,19 @@ def test_split_phase_legs_belong_to_the_phase_that_feeds_them(looped: Path) -> N
     assert [served[f"d.{phase}"] for phase in (1, 2, 3)] == [1, 2, 3]
 
 
+def test_per_class_gives_each_kind_an_agent_and_every_node_to_somebody() -> None:
+    scenario = load_scenario("ieee34_voltvar", {"agents": "per_class"})
+    shipped = load_scenario("ieee34_voltvar")
+    owned = {name: set(agent.devices) for name, agent in scenario.agents.items()}
+    assert owned == {name: set(agent.devices) for name, agent in shipped.agents.items()}
+    nodes = nodes_of(scenario)
+    network = Circuit(read_feeder("ieee34")).network
+    assert set().union(*map(set, nodes.values())) == set(range(len(network.nodes)))
+    for name, agent in scenario.agents.items():
+        kind = {"capacitors": "844", "regulators": "814r", "batteries": "890"}[name]
+        assert network.bus_index[kind] in agent.zone.find_buses(network)
+
+
 def test_per_phase_imports_add_up_to_the_source() -> None:
     env = powergrid.make("ieee13", agents="per_phase")
     env.reset(seed=0)

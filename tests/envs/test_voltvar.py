@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from powergrid.evaluation import evaluate
 from powergrid.scenario import REWARD_WEIGHTS, load_scenario
+
+PAGE = Path(__file__).parents[2] / "docs" / "voltvar.md"
 
 
 @pytest.mark.parametrize(
@@ -57,3 +63,45 @@ def test_layout_by_zone_gives_the_same_team_reward_for_the_same_actions() -> Non
         for scenario in (by_class, by_zone)
     ]
     assert totals[0] == pytest.approx(totals[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
+def test_python_block_of_the_page_runs(block: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block, PAGE.name, "exec"), {})
+    assert "Error" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["ieee13_voltvar", "ieee34_voltvar", "ieee123_voltvar", "ieee8500_voltvar"])
+def test_page_states_the_scenario_s_weights(name: str) -> None:
+    scenario, page = load_scenario(name), PAGE.read_text(encoding="utf-8")
+    large = name == "ieee8500_voltvar"
+    stated = {
+        "penalty": scenario.penalty,
+        "reward.weights.soc_deviation_kwh": scenario.weight_of("soc_deviation_kwh"),
+        "reward.weights.losses_kwh": scenario.weight_of("losses_kwh"),
+        "reward.scale": scenario.reward.scale,
+    }
+    stated |= {
+        f"{key}` of a {kind}": getattr(spec, key)
+        for spec in scenario.devices.values()
+        for kind, key in (("capacitor", "cost_usd_per_operation"), ("regulator", "cost_usd_per_operation"))
+        if spec.kind == kind
+    }
+    for key, value in stated.items():
+        row = next(line for line in page.splitlines() if f"`{key}" in line)
+        assert float(row.split("|")[4 if large else 3]) == value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policies", ["shared", "independent"])
+def test_agents_of_classes_train(policies: str, ray_session: None, tmp_path: Path) -> None:
+    from powergrid.training import train
+
+    settings = {"num_env_runners": 0, "num_envs_per_env_runner": 2, "train_batch_size": 96, "minibatch_size": 48,
+                "num_epochs": 2, "hidden": [16, 16], "validation_episodes": 1, "iterations": 2}  # fmt: skip
+    run = train({"env_name": "ieee13_voltvar"}, settings, policies=policies, out_dir=tmp_path, name="classes")
+    assert (run.stopped, run.iterations) == ("finished", 2)
+    assert np.isfinite(run.metrics["episode_return_mean"])
+    names = {path.name for path in (run.folder).rglob("*_policy*")}
+    expected = {f"{agent}_policy" for agent in ("capacitors", "regulators", "batteries")}
+    assert names >= (expected if policies == "independent" else {f"grid_policy_{i}" for i in (1, 2, 3)})
