@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
+import numpy as np
+from scipy.spatial.distance import cdist
 
 from powergrid.grid.compile import compile_feeder, fold_load_multiplier, read_base_voltages, scale_loads
-from powergrid.grid.engine import Engine, property_type
+from powergrid.grid.engine import Engine, FloatArray, property_type
 from powergrid.grid.feeder import Feeder
 
 Data = dict[str, Any]
@@ -49,7 +51,10 @@ _MEANS_ALL = {
 }
 _ALLOCATED = frozenset(("XfkVA", "kWh"))
 _OPEN = re.compile(r"^Open\s+\"?([^.\s]+)\.(.+?)\"?((?:\s+\d+)+)\s*$", re.IGNORECASE)
-_DRAWN_SIZE = 0.12  # of a microgrid beside its host, where both have coordinates
+_DRAWN_SIZE = 0.2  # of a microgrid beside its host, as a share of the host's extent, where both have coordinates
+_DRAWN_GAP = 0.06  # room kept around it, likewise
+_FLIPS = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
+_DIRECTIONS = np.array([[np.cos(angle), np.sin(angle)] for angle in np.arange(8) * (np.pi / 4.0)])
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,7 @@ def _renamed(class_name: str, key: str, value: Any, prefix: str, own: set[tuple[
 
 
 def place_beside(buses: list[Data], entry: str, host_buses: list[Data], host_bus: str) -> None:
-    """Draw a microgrid small, with its entry at the host's bus, where both have coordinates."""
+    """Draw a microgrid small and in free space near its host's bus, where both have coordinates."""
     placed = [bus for bus in buses if "X" in bus and "Y" in bus]
     around = [bus for bus in host_buses if "X" in bus and "Y" in bus]
     start = next((bus for bus in placed if bus["Name"].lower() == entry), None)
@@ -251,11 +256,21 @@ def place_beside(buses: list[Data], entry: str, host_buses: list[Data], host_bus
         for bus in placed:
             del bus["X"], bus["Y"]
         return
+    host, own = _positions(around), _positions(placed) - _positions([start])
+    reach = float(np.ptp(host, axis=0).max()) or 1.0
+    own *= _DRAWN_SIZE * reach / (float(np.ptp(own, axis=0).max()) or 1.0)
+    ways = [
+        _positions([target]) + _DRAWN_GAP * reach * length * away + own * flip
+        for flip in _FLIPS
+        for away in _DIRECTIONS
+        for length in (1.0, 2.0, 3.0, 4.0)
+    ]
+    clear = [min(cdist(way, host).min() / (_DRAWN_GAP * reach), 1.0) for way in ways]
+    apart = [float(np.linalg.norm(way.mean(axis=0) - _positions([target]))) / reach for way in ways]
+    best = max(range(len(ways)), key=lambda i: (round(clear[i], 3), -round(apart[i], 3)))
+    for bus, (x, y) in zip(placed, ways[best].tolist(), strict=True):
+        bus.update(X=x, Y=y)
 
-    def size(group: list[Data]) -> float:
-        return float(max(max(bus[axis] for bus in group) - min(bus[axis] for bus in group) for axis in "XY"))
 
-    scale = _DRAWN_SIZE * size(around) / (size(placed) or 1.0)
-    offset = {axis: target[axis] - scale * start[axis] for axis in "XY"}
-    for bus in placed:
-        bus.update({axis: offset[axis] + scale * bus[axis] for axis in "XY"})
+def _positions(buses: list[Data]) -> FloatArray:
+    return np.array([[bus["X"], bus["Y"]] for bus in buses], dtype=np.float64)

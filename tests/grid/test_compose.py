@@ -316,11 +316,19 @@ def test_compose_names_that_are_taken_are_an_error(tmp_path: Path) -> None:
         compose(read_feeder(host), {"S": microgrid(small, "a", entry="b1", tie=LINE)})
 
 
-def test_compose_microgrid_is_drawn_beside_its_bus() -> None:
-    network = solve(compose(read_feeder("ieee34"), {"MG1": microgrid(entry="650", load_scale=0.1)})).network
+def test_compose_microgrids_are_drawn_near_their_bus_and_apart_from_all_else() -> None:
+    parts = {name: microgrid(bus=bus, entry="650", load_scale=0.1) for name, bus in (("MG1", "858"), ("MG2", "834"))}
+    network = solve(compose(read_feeder("ieee34"), parts)).network
     at = {bus: network.bus_xy[i] for bus, i in network.bus_index.items()}
-    np.testing.assert_allclose(at["mg1_650"], at["850"])
-    reach = np.ptp(np.array([at[bus] for bus in network.buses if not bus.startswith("mg1_")]), axis=0).max()
-    for bus in network.buses:
-        if bus.startswith("mg1_"):
-            assert np.abs(at[bus] - at["850"]).max() < 0.2 * reach
+    group = {name: np.array([xy for bus, xy in at.items() if bus.startswith(name)]) for name in ("mg1_", "mg2_")}
+    host = np.array([xy for bus, xy in at.items() if not bus.startswith("mg")])
+    reach = np.ptp(host, axis=0).max()
+    for own, others, bus in (
+        (group["mg1_"], [host, group["mg2_"]], "858"),
+        (group["mg2_"], [host, group["mg1_"]], "834"),
+    ):
+        assert np.ptp(own, axis=0).max() == pytest.approx(0.2 * reach, rel=0.3)  # the tie's bus may lie outside
+        assert np.linalg.norm(own - at[bus], axis=1).min() < 0.3 * reach
+        for other in others:
+            gaps = np.linalg.norm(own[:, None] - other[None], axis=2)
+            assert gaps.min() > 0.03 * reach
