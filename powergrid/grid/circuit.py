@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +19,21 @@ from powergrid.grid.compile import (
     SOURCE_CLASSES,
     Regulator,
     compile_feeder,
-    find_regulators,
     read_base_voltages,
     read_handles,
     recall_network,
     settle_options,
 )
 from powergrid.grid.controls import ActingControls, ControlPlan, find_controls, free_power, select_controls
-from powergrid.grid.engine import BulkWriter, ComplexArray, Engine, FloatArray, Handle, IntArray, PowerReader
+from powergrid.grid.engine import ComplexArray, Engine, FloatArray, Handle, IntArray, PowerReader
 from powergrid.grid.faults import Fault, place_faults
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.flows import BranchFlows
-from powergrid.grid.injections import INJECTION_PROPERTIES, Injection, place_injections
+from powergrid.grid.gear import Gear
+from powergrid.grid.injections import Injection, place_injections
 from powergrid.grid.isolation import Isolation
 from powergrid.grid.network import Network
+from powergrid.grid.setpoints import Setpoints
 from powergrid.grid.snapshot import Snapshot
 
 __all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder", "network_of"]
@@ -41,15 +42,6 @@ State = dict[str, npt.NDArray[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
 _SANE_V_PU = 5.0
-
-
-class _Group(NamedTuple):
-    """The devices of one element class: their places in the device arrays, and what writes them."""
-
-    devices: IntArray
-    scale: FloatArray
-    p_writer: BulkWriter
-    q_writer: BulkWriter
 
 
 class Circuit:
@@ -65,6 +57,9 @@ class Circuit:
             where the start of episodes is found, except on the power of devices.
 
     Attributes:
+        gear: The positions of all switchgear; ``taps``, ``steps_on`` and ``closed`` are its own arrays.
+        load_of_device: Place of the load that each device replaces, -1 where it replaces none, shape (n_devices,).
+        own_moves: Positions that the feeder's own controls moved in the last solve.
         forming: 1 where a microgrid's forming source is on, in the order of the microgrids that have one.
         source_nodes: Nodes that the other sources are tied to.
 
@@ -104,8 +99,9 @@ class Circuit:
         self.controls = ActingControls(self.engine, select_controls(self.engine, controls, self._plan))
         self.network = recall_network(feeder, self.engine, self._handles, bus_kv, controls)
         self._bind_flows()
-        self._bind_writers()
-        self._bind_switchgear()
+        self._setpoints = Setpoints(self.engine, self._handles["Load"], self.injections, self._targets)
+        self.load_of_device = self._setpoints.load_of_device
+        self._bind_gear()
         branch_index = {name: i for i, name in enumerate(self.network.branches.names)}
         self.isolation = Isolation(self.engine, self._handles, fault_names, branch_index, self._moved)
         self._keep_start()
@@ -147,64 +143,12 @@ class Circuit:
         ref = self.engine.node_ref(handle)
         return ref[ref > 0] - 1
 
-    def _bind_writers(self) -> None:
-        self._writers: list[tuple[BulkWriter, FloatArray]] = []
-        loads = list(self._handles["Load"].values())
-        self._load_writers = [self._bind_writer("Load", name, loads) for name in ("kW", "kvar")] if loads else []
-        position = {name: i for i, name in enumerate(self._handles["Load"])}
-        self.load_of_device = np.full(len(self._targets), -1)
-        groups: dict[str, list[int]] = {}
-        for device, ((class_name, _), injection) in enumerate(zip(self._targets, self.injections, strict=True)):
-            if class_name == "Load":
-                self.load_of_device[device] = position[injection.element.partition(".")[2].lower()]
-            else:
-                groups.setdefault(class_name, []).append(device)
-        self._groups = [self._bind_group(class_name, devices) for class_name, devices in groups.items()]
-
-    def _bind_writer(self, class_name: str, name: str, handles: Sequence[Handle]) -> BulkWriter:
-        """Prepare a bulk write that starts from what the elements say."""
-        writer = self.engine.bulk_writer(class_name, name, handles)
-        writer.values[:] = [self.engine.get_float(handle, class_name, name) for handle in handles]
-        self._writers.append((writer, writer.values.copy()))
-        return writer
-
-    def _bind_group(self, class_name: str, devices: list[int]) -> _Group:
-        handles = [self._targets[device][1] for device in devices]
-        p_name, q_name = INJECTION_PROPERTIES[class_name]
-        scale = np.ones(len(devices))
-        if class_name == "PVSystem":
-            scale = np.array([1.0 / self.engine.get_float(handle, class_name, "Pmpp") for handle in handles])
-        p_writer, q_writer = (self._bind_writer(class_name, name, handles) for name in (p_name, q_name))
-        return _Group(np.array(devices), scale, p_writer, q_writer)
-
-    def _bind_switchgear(self) -> None:
-        engine, branch_index = self.engine, {name: i for i, name in enumerate(self.network.branches.names)}
-        self._tap_properties = {
-            name: (engine.property_index(name, "Wdg"), engine.property_index(name, "Tap"))
-            for name in ("Transformer", "AutoTrans")
-        }
-        self._regulators = find_regulators(engine, self._handles)
-        self._regulator_branches = [branch_index[f"{r.class_name}.{r.transformer}".lower()] for r in self._regulators]
-        self.tap_min = np.array([r.lowest for r in self._regulators], dtype=np.int64)
-        self.tap_max = np.array([r.highest for r in self._regulators], dtype=np.int64)
-        self._tap_pu = self._read_tap_pu()
-        self.taps = self.read_taps()
-        self._capacitors = [
-            (handle, branch_index[f"capacitor.{name}"], engine.get_ints(handle, "Capacitor", "States"))
-            for name, handle in self._handles["Capacitor"].items()
-        ]
-        self.steps_on = self._read_steps()
-        self._steps_compiled = self.steps_on.copy()
-        self.steps_max = np.array([len(states) for _, _, states in self._capacitors], dtype=np.int64)
-        self._switches = [
-            (handle, branch_index[f"line.{name}"], engine.open_places(handle))
-            for name, handle in self._handles["Line"].items()
-        ]
-        self.closed = self._read_closed()
-        self._closed_compiled = self.closed.copy()
+    def _bind_gear(self) -> None:
+        acting = self.controls.capacitors
+        self.gear = gear = Gear(self.engine, self._handles, self.network, acting, self._moved)
+        self.taps, self.tap_min, self.tap_max = gear.taps, gear.tap_min, gear.tap_max
+        self.steps_on, self.steps_max, self.closed = gear.steps_on, gear.steps_max, gear.closed
         self.own_moves = 0
-        openers = ("SwtControl", "Relay", "Recloser", "Fuse")
-        self._lines_may_open = any(engine.handles(name) for name in openers)
 
     def _keep_start(self) -> None:
         self._y_stale = True  # so that the start and what comes after a reset stand on the same admittance matrix
@@ -213,89 +157,34 @@ class Circuit:
         self._take_voltages()
         self._v_good = self._v.copy()
         self._start = self.state()
+        self.gear.keep_start()
 
     # -- one step
 
     def write_demand(self, kw: FloatArray, kvar: FloatArray) -> None:
         """Write what every load asks for [kW], [kvar], each shape (n_loads,)."""
-        for writer, values in zip(self._load_writers, (kw, kvar), strict=False):
-            writer.values[:] = values
-            writer.write()
+        self._setpoints.write_demand(kw, kvar)
 
     def write_injections(self, p_kw: FloatArray, q_kvar: FloatArray) -> None:
         """Write the devices' setpoints, positive into the grid [kW], [kvar], each shape (n_devices,).
 
         Devices bound to a load are written with the demand instead. Call after :meth:`write_demand`.
         """
-        for group in self._groups:
-            np.multiply(p_kw[group.devices], group.scale, out=group.p_writer.values)
-            group.q_writer.values[:] = q_kvar[group.devices]
-            group.p_writer.write()
-            group.q_writer.write()
+        self._setpoints.write_injections(p_kw, q_kvar)
         if not self._y_stale:
             self.engine.keep_y()
 
     def write_taps(self, taps: IntArray) -> None:
-        """Move the regulators that are not yet there.
-
-        Args:
-            taps: Tap position from neutral, held to ``tap_min .. tap_max``, shape (n_regulators,).
-        """
-        if np.count_nonzero(taps != self.taps):
-            taps = np.clip(taps, self.tap_min, self.tap_max)
-            for i in np.flatnonzero(taps != self.taps).tolist():
-                regulator = self._regulators[i]
-                at_start = taps[i] == self._start["taps"][i]  # whose tap need not lie on a position exactly
-                exact = (
-                    self._start["tap_pu"][i] if at_start else regulator.neutral_pu + regulator.step_pu * int(taps[i])
-                )
-                self._write_tap(i, float(exact))
-                self.taps[i] = taps[i]
-
-    def _write_tap(self, i: int, tap_pu: float) -> None:
-        regulator = self._regulators[i]
-        winding_property, tap_property = self._tap_properties[regulator.class_name]
-        self.engine.set_int(regulator.handle, winding_property, regulator.winding)
-        self.engine.set_float(regulator.handle, tap_property, tap_pu)
-        self._tap_pu[i] = tap_pu
-        self._moved(self._regulator_branches[i], regulator.handle)
+        """Move the regulators that are not yet there; see :meth:`Gear.write_taps`."""
+        self.gear.write_taps(taps)
 
     def write_steps(self, steps_on: IntArray) -> None:
-        """Switch the capacitors that differ to a number of steps.
-
-        Args:
-            steps_on: Steps on, held to ``0 .. steps_max``, shape (n_capacitors,).
-        """
-        if np.count_nonzero(steps_on != self.steps_on):
-            steps_on = np.clip(steps_on, 0, self.steps_max)
-            for i in np.flatnonzero(steps_on != self.steps_on).tolist():
-                handle, branch, states = self._capacitors[i]
-                if steps_on[i] != self._steps_compiled[i]:  # else the steps that are on as compiled
-                    states = np.arange(len(states)) < steps_on[i]
-                name = self.network.capacitors[i]
-                self.engine.set_capacitor_states(name, states.astype(int).tolist())
-                # A capacitor control opens the terminal too, and goes by it; without one it has to be closed again.
-                is_open = not steps_on[i] and f"capacitor.{name}" in self.controls.capacitors
-                if self.engine.is_open(handle) != is_open:
-                    self.engine.set_open(handle, is_open=is_open)
-                self._moved(branch, handle)
-                self.steps_on[i] = steps_on[i]
+        """Switch the capacitors that differ to a number of steps; see :meth:`Gear.write_steps`."""
+        self.gear.write_steps(steps_on)
 
     def write_closed(self, closed: IntArray) -> None:
-        """Open (0) or close (1) the switches that differ, shape (n_switches,).
-
-        A line that is open in single phases as compiled returns to just that in its compiled position.
-        """
-        if np.count_nonzero(closed != self.closed):
-            for i in np.flatnonzero(closed != self.closed).tolist():
-                handle, branch, places = self._switches[i]
-                self.engine.set_open(handle, is_open=False)
-                if closed[i] == self._closed_compiled[i]:
-                    self.engine.open_at(handle, places)
-                elif not closed[i]:
-                    self.engine.set_open(handle, is_open=True)
-                self._moved(branch, handle)
-                self.closed[i] = closed[i]
+        """Open (0) or close (1) the switches that differ; see :meth:`Gear.write_closed`."""
+        self.gear.write_closed(closed)
 
     def write_forming(self, closed: IntArray) -> None:
         """Take the forming sources off (0) or put them on (1) that differ, shape (n_forming,)."""
@@ -342,7 +231,8 @@ class Circuit:
             if controls:
                 if converged and limit is not None and limit():
                     converged = self.engine.solve()
-                self._follow_controls()
+                self.own_moves = self.gear.follow()
+                self._refresh_flows()
             self._sound = converged and self._take_voltages() < _SANE_V_PU  # NaN compares false
         finally:
             if not self._sound:
@@ -396,20 +286,7 @@ class Circuit:
             FeederError: a name is not in the feeder, or a position not in range (all of them), or it does not
                 converge so.
         """
-        problems: list[str] = []
-        new = (self.taps.copy(), self.steps_on.copy())
-        for given, names, values, low, high, what in (
-            (taps, self.network.regulator_controls, new[0], self.tap_min, self.tap_max, "regulator control"),
-            (steps_on, self.network.capacitors, new[1], np.zeros_like(self.steps_max), self.steps_max, "capacitor"),
-        ):
-            for name, value in given.items():
-                if name.lower() not in names:
-                    problems.append(describe_unknown(what, name, names))
-                    continue
-                i = names.index(name.lower())
-                values[i] = value
-                if not low[i] <= value <= high[i]:
-                    problems.append(f"{what} {name!r}: {value} is outside {low[i]}..{high[i]}")
+        new, problems = self.gear.find_positions(taps, steps_on)
         if problems:
             raise FeederError(str(self.feeder.master), problems)
         self.write_taps(new[0])
@@ -450,7 +327,7 @@ class Circuit:
     @property
     def regulators(self) -> tuple[Regulator, ...]:
         """The windings that regulator controls move, in the order of the network's table."""
-        return tuple(self._regulators)
+        return self.gear.regulators
 
     def branch_admittances(self) -> Iterator[ComplexArray]:
         """Give the primitive admittance matrix of each branch [S], in the order of the branch table."""
@@ -481,14 +358,9 @@ class Circuit:
         the way there: with those of the start, equal positions, setpoints and voltages lead bit for bit to equal
         results, whatever came before.
         """
-        kept = [writer.values.copy() for writer, _ in self._writers]
-        for writer, start in self._writers:
-            writer.values[:] = start
-            writer.write()
+        kept = self._setpoints.swap_in_start()
         self.engine.build_y()
-        for (writer, _), values in zip(self._writers, kept, strict=True):
-            writer.values[:] = values
-            writer.write()
+        self._setpoints.put_back(kept)
         self.engine.keep_y()
         self._y_stale = False
         self._refresh_flows()
@@ -502,21 +374,14 @@ class Circuit:
         return {
             "v": self._v.copy(),
             "drawn": self._drawn.copy(),
-            "taps": self.taps.copy(),
-            "tap_pu": self._tap_pu.copy(),
-            "steps_on": self.steps_on.copy(),
-            "closed": self.closed.copy(),
+            **self.gear.state(),
             **self.isolation.state(),
             "forming": self.forming.copy(),
         }
 
     def restore(self, state: State) -> None:
         """Put a :meth:`state` back."""
-        for i in np.flatnonzero(state["tap_pu"] != self._tap_pu).tolist():
-            self._write_tap(i, float(state["tap_pu"][i]))
-        self.taps[:] = state["taps"]
-        self.write_steps(state["steps_on"])
-        self.write_closed(state["closed"])
+        self.gear.restore(state)
         self.isolation.restore(state)
         self.write_forming(state["forming"])
         self._v[:] = state["v"]
@@ -528,39 +393,7 @@ class Circuit:
 
     def read_taps(self) -> IntArray:
         """Read the regulators' tap positions from the engine, shape (n_regulators,)."""
-        neutral = np.array([r.neutral_pu for r in self._regulators])
-        step = np.array([r.step_pu for r in self._regulators])
-        positions: IntArray = np.rint((self._read_tap_pu() - neutral) / step).astype(np.int64)
-        return positions
-
-    def _read_tap_pu(self) -> FloatArray:
-        taps = [self.engine.get_floats(r.handle, r.class_name, "Taps")[r.winding - 1] for r in self._regulators]
-        return np.array(taps, dtype=np.float64)
-
-    def _read_steps(self) -> IntArray:
-        states = [self.engine.get_ints(handle, "Capacitor", "States").sum() for handle, _, _ in self._capacitors]
-        return np.array(states, dtype=np.int64)
-
-    def _read_closed(self) -> IntArray:
-        return np.array([not self.engine.is_open(handle) for handle, _, _ in self._switches], dtype=np.int64)
-
-    def _follow_controls(self) -> None:
-        """Take over what the feeder's own controls moved."""
-        tap_pu, steps = self._read_tap_pu(), self._read_steps()
-        for i in np.flatnonzero(tap_pu != self._tap_pu).tolist():
-            self._moved(self._regulator_branches[i], self._regulators[i].handle)
-        for i in np.flatnonzero(steps != self.steps_on).tolist():
-            self._moved(self._capacitors[i][1], self._capacitors[i][0])
-        taps = self.read_taps()
-        self.own_moves = int(np.abs(taps - self.taps).sum() + np.abs(steps - self.steps_on).sum())
-        self._tap_pu[:], self.taps[:], self.steps_on[:] = tap_pu, taps, steps
-        if self._lines_may_open:
-            for handle, branch, _ in self._switches:
-                self._moved(branch, handle)
-            closed = self._read_closed()
-            self.own_moves += int(np.abs(closed - self.closed).sum())
-            self.closed[:] = closed
-        self._refresh_flows()
+        return self.gear.read_taps()
 
     def _moved(self, branch: int, handle: Handle) -> None:
         """Note that an element's admittance changed; branch -1 is none."""

@@ -7,73 +7,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.errors import ConvergenceError, FeederError, ScenarioError, describe_unknown
-from powergrid.grid.circuit import Circuit, Injection, Snapshot
-from powergrid.grid.controls import find_control_problems, plan_controls
-from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, FlexibleLoadFleet, PowerFleet, StorageFleet
+from powergrid.errors import ConvergenceError, ScenarioError
+from powergrid.grid.circuit import Circuit, Snapshot
+from powergrid.grid.controls import plan_controls
+from powergrid.grid.days import Days
+from powergrid.grid.devices import Exogenous, StorageFleet
 from powergrid.grid.events.effects import find_faults
 from powergrid.grid.feeder import Feeder
+from powergrid.grid.fleets import Fleets, build_fleets, place_devices, sort_devices
 from powergrid.grid.islands import Islands
 from powergrid.grid.native import NativeControls
-from powergrid.grid.profiles import Profiles, assign_series, eligible_days
-from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
+from powergrid.grid.options import DivergencePolicy, SimulationOptions
+from powergrid.grid.profiles import Profiles
 from powergrid.grid.supply import Supply
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-DivergencePolicy = Literal["terminate", "hold", "raise"]
 
-
-@dataclass(frozen=True)
-class SimulationOptions:
-    """Everything about a simulation that is not the feeder, its devices or its profiles.
-
-    Attributes:
-        step_minutes: Length of a step [min].
-        horizon_steps: Steps of an episode.
-        split: Which days are drawn: train, validation, test or all.
-        tariff: Name of the price series.
-        load_scale: Factor on every load's nominal demand.
-        load_classes: Demand class by load name or pattern; see :func:`assign_series`.
-        load_seed: Seed of the draw of demand series for loads without a class.
-        taps: Tap numbers at the start by regulator control, where not the feeder's own.
-        steps_on: Capacitor steps at the start by capacitor, where not the feeder's own.
-        norm_amps: Normal ratings [A] by branch, where not the feeder's own.
-        native_controls: Let the feeder's own controls act on all that is no device.
-        divergence: What a power flow that does not converge means.
-        tolerance: Convergence tolerance of the power flow [pu].
-        max_iterations: Limit of power-flow and control iterations.
-        conductor_flows: Whether snapshots hold what flows in each conductor as well.
-        events: Spec of each event by name.
-        radial: Whether switching keeps the network radial; None follows neither that nor who is fed.
-        keep_served: Whether switching keeps fed load fed; only where the network is kept radial.
-    """
-
-    step_minutes: int = 15
-    horizon_steps: int = 96
-    split: str = "train"
-    tariff: str = "time_of_use"
-    load_scale: float = 1.0
-    load_classes: Mapping[str, str] = field(default_factory=dict)
-    load_seed: int = 0
-    taps: Mapping[str, int] = field(default_factory=dict)
-    steps_on: Mapping[str, int] = field(default_factory=dict)
-    norm_amps: Mapping[str, float] = field(default_factory=dict)
-    native_controls: bool = False
-    divergence: DivergencePolicy = "terminate"
-    tolerance: float = 1e-5
-    max_iterations: int = 100
-    conductor_flows: bool = False
-    events: Mapping[str, Any] = field(default_factory=dict)
-    radial: bool | None = None
-    keep_served: bool = False
+__all__ = ["DivergencePolicy", "Simulation", "SimulationOptions"]
 
 
 class Simulation:
@@ -111,19 +68,15 @@ class Simulation:
     ) -> None:
         self.feeder, self.options, self.n_envs = feeder, options, n_envs
         self.dt_h = options.step_minutes / 60.0
-        self.profiles = profiles.resample(options.step_minutes)
-        self.days = eligible_days(self.profiles, options.split, options.horizon_steps)
-        self._price = _pick_tariff(self.profiles, options.tariff)
-        by_kind = {kind: {n: s for n, s in devices.items() if s.kind == kind} for kind in FLEETS}
-        power = [
-            (n, s) for kind, cls in FLEETS.items() if issubclass(cls, PowerFleet) for n, s in by_kind[kind].items()
-        ]
-        self._injections = [_place(name, spec) for name, spec in power]
+        by_kind = sort_devices(devices)
+        self._injections = place_devices(by_kind)
         self._plan = plan_controls(devices, options.native_controls)
         self._faults = find_faults(feeder, options.events)
         self.circuits = [self._compile()]
         self.network = self.circuits[0].network
-        self._build_fleets(by_kind)
+        self._days = Days(profiles, options, self.network.loads, n_envs)
+        self.profiles, self.days = self._days.profiles, self._days.eligible
+        self._take_fleets(build_fleets(by_kind, self.circuits[0], options, self.profiles.demand_pu.max(), n_envs))
         self.circuits += [self._compile() for _ in range(n_envs - 1)]
         self._bind_controls()
         self._build_demand()
@@ -148,44 +101,9 @@ class Simulation:
         circuit.start_from(o.taps, o.steps_on)
         return circuit
 
-    def _build_fleets(self, by_kind: Mapping[str, Mapping[str, Any]]) -> None:
-        circuit, problems = self.circuits[0], list[str]()
-        filled: dict[str, dict[str, Any]] = {}
-        for kind, group in by_kind.items():
-            filled[kind] = {}
-            for name, spec in group.items():
-                filled[kind][name], found = fill_ratings(name, spec, circuit)
-                problems += found
-        problems += find_shared_switchgear({n: s for group in filled.values() for n, s in group.items()}, circuit)
-        self.devices = {name: spec for group in filled.values() for name, spec in group.items()}
-        problems += [f"device {line}" for line in find_control_problems(self.devices, self.network.controls)]
-        if problems:
-            raise FeederError(str(self.feeder.master), problems)
-        self.fleets: list[Any] = []
-        self._power: list[tuple[Any, slice, slice]] = []
-        self._gear: list[tuple[Any, slice, IntArray, str]] = []
-        self.actions: tuple[ActionSpec, ...] = ()
-        first = 0
-        for kind, cls in FLEETS.items():
-            if not filled[kind]:
-                continue
-            extra = {}
-            if issubclass(cls, FlexibleLoadFleet):
-                loads = circuit.load_of_device[first : first + len(filled[kind])]
-                rated_kw = self.network.loads.kw[loads]
-                extra["q_per_kw"] = self.network.loads.kvar[loads] / np.maximum(rated_kw, 1e-9)
-                extra["demand_max_kw"] = rated_kw * (self.profiles.demand_pu.max() * self.options.load_scale)
-            fleet = cls(filled[kind], self.dt_h, self.options.horizon_steps, **extra)
-            fleet.allocate(self.n_envs)
-            columns = slice(len(self.actions), len(self.actions) + len(fleet.actions))
-            self.actions += fleet.actions
-            self.fleets.append(fleet)
-            if isinstance(fleet, PowerFleet):
-                self._power.append((fleet, columns, slice(first, first + fleet.n)))
-                first += fleet.n
-            else:
-                places = np.array([find_switchgear(spec, circuit) for spec in fleet.specs])
-                self._gear.append((fleet, columns, places, kind))
+    def _take_fleets(self, fleets: Fleets) -> None:
+        self.devices, self.fleets, self.actions = fleets.devices, fleets.all, fleets.actions
+        self._power, self._gear = fleets.power, fleets.gear
         self.device_names = tuple(name for fleet in self.fleets for name in fleet.names)
         self.power_device_names = tuple(injection.name for injection in self._injections)
 
@@ -205,10 +123,7 @@ class Simulation:
             self._native.follow_switchgear(fleet, places)
 
     def _build_demand(self) -> None:
-        """Tie loads to demand series and find who replaces a load's demand."""
-        o, loads = self.options, self.network.loads
-        self.series = assign_series(loads.names, loads.kw, o.load_classes or None, self.profiles, o.load_seed)
-        self._nominal_kw, self._nominal_kvar = loads.kw * o.load_scale, loads.kvar * o.load_scale
+        """Find who replaces a load's demand, and what the sun shines on."""
         load_of_device = self.circuits[0].load_of_device
         self._bound_devices = np.flatnonzero(load_of_device >= 0)
         self._bound_loads = load_of_device[self._bound_devices]
@@ -233,15 +148,13 @@ class Simulation:
         self.islands = Islands(self.network, self.circuits[0], self.n_envs)
 
     def _allocate(self) -> None:
-        n, rows = self.n_envs, self.options.horizon_steps + 1
-        n_loads, n_power = len(self.network.loads.names), len(self._injections)
+        n, n_power = self.n_envs, len(self._injections)
         self.snapshot = Snapshot.allocate(n, self.network, n_power, conductors=self.options.conductor_flows)
-        self.day_load_kw = np.zeros((n, rows, n_loads))
-        self.day_load_kvar = np.zeros((n, rows, n_loads))
-        self.day_price = np.zeros((n, rows))
-        self.day_pv_pu = np.zeros((n, rows))
+        days = self._days
+        self.day, self.series = days.day, days.series
+        self.day_load_kw, self.day_load_kvar = days.load_kw, days.load_kvar
+        self.day_price, self.day_pv_pu = days.price_usd_per_kwh, days.pv_pu
         self.step_index = np.zeros(n, dtype=np.int64)
-        self.day = np.full(n, -1, dtype=np.int64)
         self.setpoints = np.zeros((2, n, n_power))
         self.p_kw, self.q_kvar = self.setpoints
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
@@ -281,8 +194,7 @@ class Simulation:
         Raises:
             ScenarioError: the day is not in the profiles, or the power flow does not converge at its start.
         """
-        self.day[env] = self._pick_day(rng, day)
-        self._fill_day(env)
+        self._days.start(env, rng, day)
         for fleet in self.fleets:
             fleet.reset(env, rng)
         self.step_index[env] = 0
@@ -318,8 +230,7 @@ class Simulation:
 
     def weekend(self, day: int) -> bool:
         """Whether a day of the profiles is a Saturday or a Sunday."""
-        start = int(self.profiles.start.astype("datetime64[D]").astype(np.int64))
-        return (start + day + 3) % 7 >= 5  # 1970-01-01 was a Thursday
+        return self._days.weekend(day)
 
     def neutral(self) -> FloatArray:
         """Give the actions that leave every device to itself, shape (n_envs, n_actions)."""
@@ -381,28 +292,6 @@ class Simulation:
         self._turn_clock()
 
     # -- parts of a step
-
-    def _pick_day(self, rng: np.random.Generator, day: int | None) -> int:
-        if day is None:
-            return int(self.days[rng.integers(len(self.days))])
-        last = self.profiles.n_days - -(-self.options.horizon_steps * self.options.step_minutes // 1440)
-        if not 0 <= int(day) <= last:
-            raise ScenarioError("options", [f"day {day} is outside the profiles; allowed: 0..{last}"])
-        return int(day)
-
-    def _fill_day(self, env: int) -> None:
-        """Lay out demand, sun and price of the day an environment plays; the row after the last repeats it."""
-        first = int(self.day[env]) * self.profiles.rows_per_day
-        rows = slice(first, first + self.options.horizon_steps)
-        share = self.profiles.demand_pu[rows].take(self.series, axis=1)
-        kw, kvar, price, sun = (a[env] for a in (self.day_load_kw, self.day_load_kvar, self.day_price, self.day_pv_pu))
-        np.multiply(share, self._nominal_kw, out=kw[:-1])
-        np.multiply(share, self._nominal_kvar, out=kvar[:-1])
-        price[:-1] = self._price[rows]
-        if self.profiles.pv_pu is not None:
-            sun[:-1] = self.profiles.pv_pu[rows]
-        for series in (kw, kvar, price, sun):
-            series[-1] = series[-2]
 
     def _leave_devices_alone(self, env: int) -> None:
         """Set the neutral power of one environment's devices; fleets project all at once, so put the others back."""
@@ -500,22 +389,3 @@ class Simulation:
         """Give the engines back."""
         for circuit in self.circuits:
             circuit.close()
-
-
-def _place(name: str, spec: Any) -> Injection:
-    element = getattr(spec, "element", None)
-    if element:
-        properties = ""
-        if spec.kind == "storage" and spec.control == "opendss":  # so that its controller reckons with our energy
-            properties = f"%reserve={100.0 * spec.soc_min:g}"
-            properties += "" if spec.e_max_kwh is None else f" kwhrated={spec.e_max_kwh!r}"
-        return Injection(name, element=element, properties=properties)
-    return Injection(name, bus=spec.bus, phases=tuple(spec.phases), connection=spec.connection)
-
-
-def _pick_tariff(profiles: Profiles, tariff: str) -> FloatArray:
-    if tariff not in profiles.price_usd_per_kwh:
-        raise ScenarioError(
-            f"profiles {profiles.name!r}", [describe_unknown("tariff", tariff, profiles.price_usd_per_kwh)]
-        )
-    return np.asarray(profiles.price_usd_per_kwh[tariff], dtype=np.float64)

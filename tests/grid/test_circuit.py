@@ -108,10 +108,10 @@ def largest_difference(circuit: Circuit, volts: dict[str, complex]) -> float:
 def held(circuit: Circuit) -> list[str]:
     """Text commands that put a fresh compile's switchgear where a circuit has it."""
     commands = []
-    for regulator, tap in zip(circuit._regulators, circuit._tap_pu, strict=True):
+    for regulator, tap in zip(circuit.gear.regulators, circuit.gear.tap_pu, strict=True):
         commands.append(f"edit Transformer.{regulator.transformer} wdg={regulator.winding} tap={tap:.15g}")
     for name, count, (_, _, states) in zip(
-        circuit.network.capacitors, circuit.steps_on, circuit._capacitors, strict=True
+        circuit.network.capacitors, circuit.steps_on, circuit.gear.capacitors, strict=True
     ):
         compiled = count == states.sum()
         on = states if compiled else (np.arange(len(states)) < count).astype(int)
@@ -378,7 +378,7 @@ def test_tap_numbers_are_those_of_the_control_on_any_range(mixed: Path) -> None:
         assert direct.RegControls.TapNumber() == tap
         assert circuit.read_taps().tolist() == [tap]
         assert direct.Text.Command("? Transformer.t.taps") is None
-        taps = circuit.engine.get_floats(circuit._regulators[0].handle, "Transformer", "Taps")
+        taps = circuit.engine.get_floats(circuit.gear.regulators[0].handle, "Transformer", "Taps")
         assert taps == pytest.approx([1.0, 1.05 + 0.015 * tap, 1.0])
 
 
@@ -392,12 +392,12 @@ def test_tap_between_two_positions_comes_back_with_its_number(tmp_path: Path) ->
     text = MIXED.replace("tap=1.05", "tap=1.0512").replace("band=3", "band=60")
     circuit = open_circuit(write(tmp_path, text))
     assert circuit.taps.tolist() == [0]
-    assert circuit._tap_pu.tolist() == [1.0512]
+    assert circuit.gear.tap_pu.tolist() == [1.0512]
     first = solve(circuit).v.copy()
     circuit.write_taps(np.array([2]))
     solve(circuit)
     circuit.reset()
-    assert circuit._tap_pu.tolist() == [1.0512]
+    assert circuit.gear.tap_pu.tolist() == [1.0512]
     assert solve(circuit).v.tobytes() == first.tobytes()
 
 

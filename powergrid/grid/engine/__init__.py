@@ -1,0 +1,190 @@
+"""One OpenDSS context: sandboxed text commands, handles, bulk reads and writes, solves.
+
+The only package that knows the engine's. It knows no feeders, devices or agents. Names become handles once, after
+compiling; nothing in here looks a name up while stepping.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from dss_python_backend import ffi, lib
+
+from powergrid.errors import EngineError
+from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, FloatArray, Handle, IntArray, PowerReader
+from powergrid.grid.engine.elements import Elements
+from powergrid.grid.engine.schema import engine_version, property_tables, property_type, text_of
+
+__all__ = [
+    "TOO_MANY_CONTROL_ITERATIONS",
+    "BulkWriter",
+    "ComplexArray",
+    "Engine",
+    "FloatArray",
+    "Handle",
+    "IntArray",
+    "PowerReader",
+    "engine_version",
+    "property_tables",
+    "property_type",
+]
+
+_REUSE_SYMBOLIC_FACTORISATION = 2
+_WHOLE_MATRIX = 2
+TOO_MANY_CONTROL_ITERATIONS = 485
+_TOO_MANY_TEXT = "Max Control Iterations"  # the number is 99 where the limit is hit outside a text command
+
+
+class Engine(Elements):
+    """Own one OpenDSS context with its circuit; several live in one process without touching each other.
+
+    The process's working directory never changes, nothing is written outside a temporary folder, and
+    no editor, form or shell command can run.
+    """
+
+    # -- the circuit
+
+    def prepare(self, *, tolerance: float, max_iterations: int) -> None:
+        """Set the solution options that belong to a compiled circuit.
+
+        Args:
+            tolerance: Convergence tolerance of the fixed-point iteration [pu].
+            max_iterations: Limit of power-flow and of control iterations.
+        """
+        for option in ("mode=snapshot", "controlmode=static", "number=1"):
+            self.command(f"set {option}")
+        lib.ctx_Solution_Set_Tolerance(self._context, tolerance)
+        lib.ctx_Solution_Set_MaxIterations(self._context, max_iterations)
+        lib.ctx_Solution_Set_MaxControlIterations(self._context, max_iterations)
+        lib.ctx_YMatrix_Set_SolverOptions(self._context, _REUSE_SYMBOLIC_FACTORISATION)
+        self.check()
+
+    @property
+    def load_multiplier(self) -> float:
+        """The circuit's multiplier of all loads whose status is variable."""
+        return float(lib.ctx_Solution_Get_LoadMult(self._context))
+
+    @load_multiplier.setter
+    def load_multiplier(self, value: float) -> None:
+        lib.ctx_Solution_Set_LoadMult(self._context, value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the whole circuit as data, as OpenDSS writes it.
+
+        Raises:
+            EngineError: there is no circuit, or a number in it is not finite.
+        """
+        pointer = lib.ctx_Circuit_ToJSON(self._context, 0)  # the context's own buffer: not ours to dispose
+        self.check()
+        try:
+            return dict(json.loads(text_of(pointer)))
+        except ValueError:  # it writes +Inf, which is no JSON
+            raise EngineError("a number in the circuit is not finite") from None
+
+    def from_json(self, circuit: Mapping[str, Any]) -> None:
+        """Build a circuit from data as :meth:`to_json` gives them, in place of the one that is there.
+
+        Raises:
+            EngineError: OpenDSS refused them.
+        """
+        self.clear()
+        lib.ctx_Circuit_FromJSON(self._context, json.dumps(circuit).encode("utf-8"), 0)
+        self.check()
+
+    def buses(self) -> dict[str, tuple[float, float, float]]:
+        """Give each bus's line-to-neutral base voltage [kV], 0 where none, and coordinates, NaN where none."""
+        names = ffi.new("char***")
+        dims = ffi.new("int32_t[4]")
+        lib.ctx_Circuit_Get_AllBusNames(self._context, names, dims)
+        try:
+            self.check()
+            found = {}
+            for i in range(dims[0]):
+                lib.ctx_Circuit_SetActiveBusi(self._context, i)
+                placed = lib.ctx_Bus_Get_Coorddefined(self._context)
+                found[text_of(names[0][i]).lower()] = (
+                    float(lib.ctx_Bus_Get_kVBase(self._context)),
+                    float(lib.ctx_Bus_Get_x(self._context)) if placed else math.nan,
+                    float(lib.ctx_Bus_Get_y(self._context)) if placed else math.nan,
+                )
+            return found
+        finally:
+            lib.DSS_Dispose_PPAnsiChar(names, dims[1])
+
+    def node_names(self) -> tuple[str, ...]:
+        """Give the ``bus.node`` names in the order of :meth:`voltages`, lower case."""
+        names = ffi.new("char***")
+        dims = ffi.new("int32_t[4]")
+        lib.ctx_Circuit_Get_YNodeOrder(self._context, names, dims)
+        try:
+            self.check()
+            return tuple(text_of(names[0][i]).lower() for i in range(dims[0]))
+        finally:
+            lib.DSS_Dispose_PPAnsiChar(names, dims[1])
+
+    def voltages(self, n_nodes: int) -> ComplexArray:
+        """Give the engine's own node voltages [V] without a copy, shape (n_nodes + 1,).
+
+        Entry 0 is ground. The view is valid until the circuit gets a new bus or is compiled again.
+        """
+        lib.ctx_YMatrix_getVpointer(self._context, self._v_pointer)
+        return np.frombuffer(ffi.buffer(self._v_pointer[0], 16 * (n_nodes + 1)), dtype=np.complex128)
+
+    def set_clock(self, hours: float) -> None:
+        """Tell the controls what time it is [h]; nothing advances."""
+        lib.ctx_Solution_Set_Hour(self._context, int(hours))
+        lib.ctx_Solution_Set_Seconds(self._context, (hours - int(hours)) * 3600.0)
+
+    def finish_actions(self) -> None:
+        """Carry out the actions of controls that are still waiting."""
+        lib.ctx_CtrlQueue_DoAllQueue(self._context)
+
+    def keep_y(self) -> None:
+        """Tell the engine that the last writes left the admittance matrix as it was."""
+        lib.ctx_YMatrix_Set_SystemYChanged(self._context, 0)
+
+    def build_y(self) -> None:
+        """Build the admittance matrix now, of what is written so far; voltages stay.
+
+        Twice: where something else changed as well, the engine leaves moved taps to the next time.
+        """
+        for _ in range(2):
+            lib.ctx_Solution_BuildYMatrix(self._context, _WHOLE_MATRIX, 0)
+        self.keep_y()
+        self.check()
+
+    # -- solving
+
+    def solve(self, *, controls: bool = False) -> bool:
+        """Solve the power flow and say whether it converged.
+
+        Args:
+            controls: Let the feeder's own controls act; else they are held.
+
+        Raises:
+            EngineError: OpenDSS reported something else than too many control iterations.
+        """
+        (lib.ctx_Solution_Solve if controls else lib.ctx_Solution_SolveNoControl)(self._context)
+        if self._error[0]:
+            self._recover()
+            lib.ctx_Solution_SolveNoControl(self._context)  # with the controls where they got to
+            self.check()
+        return bool(lib.ctx_Solution_Get_Converged(self._context))
+
+    def _recover(self) -> None:
+        """Go on after too many control iterations: the engine refuses to solve until the next text command."""
+        number = int(self._error[0])
+        message = text_of(lib.ctx_Error_Get_Description(self._context)).strip()
+        self._error[0] = 0
+        self.command("get number")
+        if number != TOO_MANY_CONTROL_ITERATIONS and _TOO_MANY_TEXT not in message:
+            raise EngineError(message, number)
+
+    @property
+    def iterations(self) -> int:
+        """Power-flow iterations of the last solve."""
+        return int(lib.ctx_Solution_Get_Iterations(self._context))

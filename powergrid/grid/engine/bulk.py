@@ -1,0 +1,67 @@
+"""Bulk writes and reads: one property of many elements in one call, through buffers of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from dss_python_backend import ffi, lib
+
+FloatArray = npt.NDArray[np.float64]
+ComplexArray = npt.NDArray[np.complex128]
+IntArray = npt.NDArray[np.int64]
+Handle = Any
+
+_AVOID_FULL_RECALC = 2
+
+
+class BulkWriter:
+    """Write one property of many elements of a class in a single call.
+
+    Attributes:
+        values: The buffer that is written, shape (n,); fill it in place, then call :meth:`write`.
+    """
+
+    __slots__ = ("_batch", "_count", "_flags", "_pointer", "_property", "values")
+
+    def __init__(self, handles: Sequence[Handle], property_index: int, *, keep_y: bool) -> None:
+        self.values: FloatArray = np.zeros(len(handles))
+        self._batch = ffi.new("void*[]", list(handles))
+        self._count = len(handles)
+        self._property = property_index
+        self._flags = _AVOID_FULL_RECALC if keep_y else 0
+        self._pointer = ffi.cast("double*", ffi.from_buffer(self.values))
+
+    def write(self) -> None:
+        """Send the buffer to the engine."""
+        lib.Batch_Float64Array(self._batch, self._count, self._property, 0, self._pointer, self._flags)
+
+
+class PowerReader:
+    """Read the terminal powers of many elements in a single call, summed per element."""
+
+    __slots__ = ("_batch", "_count", "_dims", "_flat", "_pointer", "_result", "_starts")
+
+    def __init__(self, handles: Sequence[Handle]) -> None:
+        self._batch = ffi.new("void*[]", list(handles))
+        self._count = len(handles)
+        self._result = ffi.new("double**")
+        self._dims = ffi.new("int32_t[4]")
+        sizes = [int(lib.Alt_CE_Get_NumConductors(h)) * int(lib.Alt_CE_Get_NumTerminals(h)) for h in handles]
+        self._starts = np.cumsum([0, *sizes[:-1]])
+        self._pointer: Any = ffi.NULL
+        self._flat: ComplexArray = np.empty(0, dtype=complex)
+
+    def read(self) -> ComplexArray:
+        """Give the complex power that each element draws from the circuit [kW + j kvar], shape (n,)."""
+        lib.Alt_CEBatch_Get_Powers(self._result, self._dims, self._batch, self._count)
+        if self._result[0] != self._pointer:  # the engine keeps its buffer while the size stays
+            self._pointer = self._result[0]
+            self._flat = np.frombuffer(ffi.buffer(self._pointer, self._dims[0] * 8), dtype=np.complex128)
+        return np.add.reduceat(self._flat, self._starts)
+
+    def __del__(self) -> None:
+        if lib is not None and self._result[0] != ffi.NULL:
+            lib.DSS_Dispose_PDouble(self._result)

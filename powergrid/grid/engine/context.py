@@ -1,0 +1,114 @@
+"""One OpenDSS context: its life, its text commands, its errors. It writes nothing beside the user's files."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dss_python_backend import ffi, lib
+
+from powergrid.errors import EngineError
+from powergrid.grid.engine.bulk import FloatArray, IntArray
+from powergrid.grid.engine.schema import text_of
+
+
+@functools.cache
+def _output_folder() -> tempfile.TemporaryDirectory[str]:
+    """Give the one folder of this process that the engine may write to; it goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="powergrid-engine-")
+
+
+class Context:
+    """Own one OpenDSS context; several live in one process without touching each other.
+
+    The process's working directory never changes, nothing is written outside a temporary folder, and
+    no editor, form or shell command can run.
+    """
+
+    def __init__(self) -> None:
+        self._context: Any = lib.ctx_New()
+        lib.ctx_DSS_Start(self._context, 0)
+        self._error = lib.ctx_Error_Get_NumberPtr(self._context)
+        self._direct: Any = None
+        lib.ctx_DSS_Set_AllowChangeDir(self._context, 0)
+        lib.ctx_DSS_Set_AllowEditor(self._context, 0)
+        lib.ctx_DSS_Set_AllowForms(self._context, 0)
+        lib.ctx_DSS_Set_AllowDOScmd(self._context, 0)
+        self._v_pointer = ffi.new("double**")
+        self._result = ffi.new("double**")
+        self._result_dims = ffi.new("int32_t[4]")
+        self._index_result = ffi.new("int32_t**")
+        self._index_dims = ffi.new("int32_t[4]")
+
+    def command(self, text: str) -> str:
+        """Run one text command and give its result.
+
+        Raises:
+            EngineError: OpenDSS refused it; with its number and text.
+        """
+        lib.ctx_Text_Set_Command(self._context, text.encode("utf-8"))
+        self.check()
+        return text_of(lib.ctx_Text_Get_Result(self._context))
+
+    def check(self) -> None:
+        """Raise what the engine holds as its last error, and clear it.
+
+        Raises:
+            EngineError: with OpenDSS's number and text.
+        """
+        number = int(self._error[0])
+        if number:
+            self._error[0] = 0
+            raise EngineError(text_of(lib.ctx_Error_Get_Description(self._context)).strip(), number)
+
+    def clear(self) -> None:
+        """Drop the circuit, keep the context."""
+        self.command("clear")
+
+    def set_folder(self, folder: Path) -> None:
+        """Let relative file names in commands start at a folder; the process's own stays where it is."""
+        lib.ctx_DSS_Set_DataPath(self._context, str(folder).encode("utf-8"))
+        self.check()
+
+    def leave_folder(self) -> None:
+        """Send whatever the engine may still write to this process's temporary folder."""
+        self.set_folder(Path(_output_folder().name))
+
+    # -- the outside
+
+    @property
+    def direct(self) -> Any:
+        """The same context through OpenDSSDirect's own interface, for looking around by hand."""
+        if self._direct is None:
+            from dss._cffi_api_util import CffiApiUtil
+            from opendssdirect.OpenDSSDirect import OpenDSSDirect
+
+            self._direct = OpenDSSDirect(CffiApiUtil(ffi, lib, self._context))
+        return self._direct
+
+    def close(self) -> None:
+        """Give the context back; views and handles of it are invalid from here on."""
+        if self._context is not None:
+            context, self._context, direct, self._direct = self._context, None, self._direct, None
+            for pointer in (self._result, self._index_result):
+                if pointer[0] != ffi.NULL:
+                    (lib.DSS_Dispose_PDouble if pointer is self._result else lib.DSS_Dispose_PInteger)(pointer)
+            if direct is None:  # else OpenDSSDirect's own wrapper disposes of the context it was given
+                lib.ctx_Dispose(context)
+
+    def __del__(self) -> None:
+        if lib is not None and getattr(self, "_context", None) is not None:
+            self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("an OpenDSS context does not pickle; pickle what it is built from")
+
+    def _floats(self) -> FloatArray:
+        return np.frombuffer(ffi.buffer(self._result[0], self._result_dims[0] * 8), dtype=np.float64).copy()
+
+    def _ints(self) -> IntArray:
+        raw = np.frombuffer(ffi.buffer(self._index_result[0], self._index_dims[0] * 4), dtype=np.int32)
+        return raw.astype(np.int64)

@@ -1,0 +1,165 @@
+"""The elements of a context's circuit: names to handles, their properties, what is open. Nothing here solves."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from dss_python_backend import ffi, lib
+
+from powergrid.errors import EngineError
+from powergrid.grid.engine import schema
+from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, FloatArray, Handle, IntArray
+from powergrid.grid.engine.context import Context
+from powergrid.grid.engine.schema import text_of
+
+
+class Elements(Context):
+    """Read and write elements one by one, for building and for switchgear that moved."""
+
+    # -- names, once after compiling
+
+    @staticmethod
+    def element_classes() -> tuple[str, ...]:
+        """Name the classes of circuit elements, as the engine writes them."""
+        return schema.element_classes()
+
+    @staticmethod
+    def property_index(class_name: str, property_name: str) -> int:
+        """Give the engine's number of a property, letter case ignored."""
+        try:
+            return schema.numbers()[1][class_name.lower(), property_name.lower()]
+        except KeyError:
+            raise EngineError(f"OpenDSS has no property {class_name}.{property_name}") from None
+
+    def handles(self, class_name: str) -> dict[str, Handle]:
+        """Give the enabled elements of a class: lower-case name to handle, in the engine's order."""
+        index = schema.numbers()[0][class_name.lower()]
+        enabled = (
+            self.property_index(class_name, "enabled") if (class_name.lower(), "enabled") in schema.numbers()[1] else 0
+        )
+        found: dict[str, Handle] = {}
+        for position in range(lib.Obj_GetCount(self._context, index)):
+            handle = lib.Obj_GetHandleByIdx(self._context, index, position + 1)
+            if not enabled or lib.Obj_GetInt32(handle, enabled):
+                name = text_of(lib.Obj_GetName(handle)).lower()
+                found[name if name not in found else f"{name}#{position + 1}"] = handle  # AllowDuplicates
+        self.check()
+        return found
+
+    def get_float(self, handle: Handle, class_name: str, name: str) -> float:
+        """Read a number of an element."""
+        return float(lib.Obj_GetFloat64(handle, self.property_index(class_name, name)))
+
+    def get_int(self, handle: Handle, class_name: str, name: str) -> int:
+        """Read a whole number or an option's ordinal of an element."""
+        return int(lib.Obj_GetInt32(handle, self.property_index(class_name, name)))
+
+    def get_text(self, handle: Handle, class_name: str, name: str) -> str:
+        """Read any property of an element as OpenDSS prints it."""
+        pointer = lib.Obj_GetAsString(handle, self.property_index(class_name, name))
+        try:
+            return text_of(pointer)
+        finally:
+            lib.DSS_Dispose_String(pointer)
+
+    def get_floats(self, handle: Handle, class_name: str, name: str) -> FloatArray:
+        """Read an array of an element."""
+        lib.Obj_GetFloat64Array(self._result, self._result_dims, handle, self.property_index(class_name, name))
+        self.check()
+        return self._floats()
+
+    def get_ints(self, handle: Handle, class_name: str, name: str) -> IntArray:
+        """Read an array of whole numbers of an element."""
+        lib.Obj_GetInt32Array(self._index_result, self._index_dims, handle, self.property_index(class_name, name))
+        self.check()
+        return self._ints()
+
+    def get_names(self, handle: Handle, class_name: str, name: str) -> list[str]:
+        """Read a list of names of an element."""
+        return [word for word in re.split(r"[\s,]+", self.get_text(handle, class_name, name).strip("[]() ")) if word]
+
+    def node_ref(self, handle: Handle) -> IntArray:
+        """Give the row of :meth:`voltages` that each conductor of an element is tied to, terminal by terminal."""
+        lib.Alt_CE_Get_NodeRef(self._index_result, self._index_dims, handle)
+        return self._ints()
+
+    def yprim(self, handle: Handle) -> ComplexArray:
+        """Give the primitive admittance matrix of an element [S], shape (n_conductors, n_conductors)."""
+        lib.Alt_CE_Get_YPrim(self._result, self._result_dims, handle)
+        flat = self._floats().view(np.complex128)
+        size = round(len(flat) ** 0.5)
+        return flat.reshape(size, size, order="F")
+
+    @staticmethod
+    def phases(handle: Handle) -> int:
+        """Give the number of phases of an element."""
+        return int(lib.Alt_CE_Get_NumPhases(handle))
+
+    @staticmethod
+    def terminals(handle: Handle) -> tuple[int, int]:
+        """Give the number of terminals of an element and of conductors in each."""
+        return int(lib.Alt_CE_Get_NumTerminals(handle)), int(lib.Alt_CE_Get_NumConductors(handle))
+
+    def bulk_writer(self, class_name: str, name: str, handles: Sequence[Handle], *, keep_y: bool = True) -> BulkWriter:
+        """Prepare the bulk write of one property; ``keep_y`` leaves the admittance matrix as it is."""
+        return BulkWriter(handles, self.property_index(class_name, name), keep_y=keep_y)
+
+    # -- single writes, for switchgear that moved
+
+    def set_float(self, handle: Handle, property_index: int, value: float) -> None:
+        """Write a number of one element; the admittance matrix is rebuilt where it depends on it."""
+        lib.Obj_SetFloat64(handle, property_index, value, 0)
+
+    def set_int(self, handle: Handle, property_index: int, value: int) -> None:
+        """Write a whole number of one element."""
+        lib.Obj_SetInt32(handle, property_index, value, 0)
+
+    def set_names(self, handle: Handle, property_index: int, names: Sequence[str]) -> None:
+        """Write a list of names of one element."""
+        kept = [ffi.new("char[]", name.encode("utf-8")) for name in names]
+        lib.Obj_SetStringArray(handle, property_index, ffi.new("char*[]", kept), len(kept), 0)
+
+    def set_floats(self, handle: Handle, property_index: int, values: Sequence[float]) -> None:
+        """Write an array of one element."""
+        lib.Obj_SetFloat64Array(handle, property_index, ffi.new("double[]", list(values)), len(values), 0)
+
+    def set_capacitor_states(self, name: str, states: Sequence[int]) -> None:
+        """Switch the steps of a capacitor, 1 is on; ``Obj_SetInt32Array`` leaves them as they are, silently."""
+        data = np.asarray(states, dtype=np.int32)
+        lib.ctx_Capacitors_Set_Name(self._context, name.encode("utf-8"))
+        self.check()
+        lib.ctx_Capacitors_Set_States(self._context, ffi.cast("int32_t*", ffi.from_buffer(data)), len(data))
+
+    def set_open(self, handle: Handle, *, is_open: bool) -> None:
+        """Open the phases of an element's first terminal, or close all phases of all its terminals."""
+        if is_open:
+            lib.Alt_CE_Open(handle, 1, 0)
+        else:
+            for terminal in range(1, self.terminals(handle)[0] + 1):
+                lib.Alt_CE_Close(handle, terminal, 0)
+
+    def open_at(self, handle: Handle, places: Sequence[tuple[int, int]]) -> None:
+        """Open single phases of an element, each given as (terminal, phase) from 1."""
+        for terminal, phase in places:
+            lib.Alt_CE_Open(handle, terminal, phase)
+
+    def open_places(self, handle: Handle) -> tuple[tuple[int, int], ...]:
+        """Give the (terminal, phase) places, from 1, where an element is open."""
+        return tuple(
+            (terminal, phase)
+            for terminal in range(1, self.terminals(handle)[0] + 1)
+            if lib.Alt_CE_IsOpen(handle, terminal, 0)  # whether any is
+            for phase in range(1, self.phases(handle) + 1)
+            if lib.Alt_CE_IsOpen(handle, terminal, phase)
+        )
+
+    def is_open(self, handle: Handle) -> bool:
+        """Whether a terminal of an element is open in all phases."""
+        places = self.open_places(handle)
+        if not places:
+            return False
+        count = Counter(terminal for terminal, _ in places)
+        return self.phases(handle) in count.values()

@@ -1,0 +1,228 @@
+"""Switchgear of one compiled circuit: positions of taps, capacitors and switches, written only where they differ.
+
+Knows neither agents nor costs: who may move what, and how often, is a fleet's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.errors import describe_unknown
+from powergrid.grid.compile import Handles, find_regulators
+from powergrid.grid.engine import Engine, FloatArray, Handle, IntArray
+from powergrid.grid.network import Network
+
+#: Classes that open lines on their own.
+_OPENERS = ("SwtControl", "Relay", "Recloser", "Fuse")
+
+
+class Gear:
+    """Move the switchgear of one circuit.
+
+    Args:
+        engine: The engine that holds the circuit.
+        handles: The circuit's elements.
+        network: Its description.
+        controlled: ``class.name`` of the capacitors that a control of the feeder moves.
+        note_moved: Is told branch and handle of what changed.
+
+    Attributes:
+        taps: Tap positions from neutral, shape (n_regulators,).
+        tap_min, tap_max: Their ranges.
+        tap_pu: Turns ratio of each tap [pu].
+        steps_on: Steps on of each capacitor, shape (n_capacitors,).
+        steps_max: Number of its steps.
+        closed: 1 where a switch is closed, shape (n_switches,).
+        regulators: The windings that regulator controls move.
+        capacitors: Handle, branch and the steps' states as compiled of each capacitor.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        handles: Handles,
+        network: Network,
+        controlled: Collection[str],
+        note_moved: Callable[[int, Handle], None],
+    ) -> None:
+        self._engine, self._network, self._controlled, self._note_moved = engine, network, controlled, note_moved
+        branch_index = {name: i for i, name in enumerate(network.branches.names)}
+        self._tap_properties = {
+            name: (engine.property_index(name, "Wdg"), engine.property_index(name, "Tap"))
+            for name in ("Transformer", "AutoTrans")
+        }
+        self.regulators = tuple(find_regulators(engine, handles))
+        self._regulator_branches = [branch_index[f"{r.class_name}.{r.transformer}".lower()] for r in self.regulators]
+        self.tap_min = np.array([r.lowest for r in self.regulators], dtype=np.int64)
+        self.tap_max = np.array([r.highest for r in self.regulators], dtype=np.int64)
+        self.tap_pu = self._read_tap_pu()
+        self.taps = self.read_taps()
+        self.capacitors = [
+            (handle, branch_index[f"capacitor.{name}"], engine.get_ints(handle, "Capacitor", "States"))
+            for name, handle in handles["Capacitor"].items()
+        ]
+        self.steps_on = self._read_steps()
+        self._steps_compiled = self.steps_on.copy()
+        self.steps_max = np.array([len(states) for _, _, states in self.capacitors], dtype=np.int64)
+        self._switches = [
+            (handle, branch_index[f"line.{name}"], engine.open_places(handle))
+            for name, handle in handles["Line"].items()
+        ]
+        self.closed = self._read_closed()
+        self._closed_compiled = self.closed.copy()
+        self._lines_may_open = any(engine.handles(name) for name in _OPENERS)
+        self.keep_start()
+
+    def keep_start(self) -> None:
+        """Take the taps as they are for those that episodes start from."""
+        self._start_taps, self._start_tap_pu = self.taps.copy(), self.tap_pu.copy()
+
+    # -- writing
+
+    def write_taps(self, taps: IntArray) -> None:
+        """Move the regulators that are not yet there.
+
+        Args:
+            taps: Tap position from neutral, held to ``tap_min .. tap_max``, shape (n_regulators,).
+        """
+        if np.count_nonzero(taps != self.taps):
+            taps = np.clip(taps, self.tap_min, self.tap_max)
+            for i in np.flatnonzero(taps != self.taps).tolist():
+                regulator = self.regulators[i]
+                at_start = taps[i] == self._start_taps[i]  # whose tap need not lie on a position exactly
+                exact = self._start_tap_pu[i] if at_start else regulator.neutral_pu + regulator.step_pu * int(taps[i])
+                self._write_tap(i, float(exact))
+                self.taps[i] = taps[i]
+
+    def _write_tap(self, i: int, tap_pu: float) -> None:
+        regulator = self.regulators[i]
+        winding_property, tap_property = self._tap_properties[regulator.class_name]
+        self._engine.set_int(regulator.handle, winding_property, regulator.winding)
+        self._engine.set_float(regulator.handle, tap_property, tap_pu)
+        self.tap_pu[i] = tap_pu
+        self._note_moved(self._regulator_branches[i], regulator.handle)
+
+    def write_steps(self, steps_on: IntArray) -> None:
+        """Switch the capacitors that differ to a number of steps.
+
+        Args:
+            steps_on: Steps on, held to ``0 .. steps_max``, shape (n_capacitors,).
+        """
+        if np.count_nonzero(steps_on != self.steps_on):
+            steps_on = np.clip(steps_on, 0, self.steps_max)
+            for i in np.flatnonzero(steps_on != self.steps_on).tolist():
+                handle, branch, states = self.capacitors[i]
+                if steps_on[i] != self._steps_compiled[i]:  # else the steps that are on as compiled
+                    states = np.arange(len(states)) < steps_on[i]
+                name = self._network.capacitors[i]
+                self._engine.set_capacitor_states(name, states.astype(int).tolist())
+                # A capacitor control opens the terminal too, and goes by it; without one it has to be closed again.
+                is_open = not steps_on[i] and f"capacitor.{name}" in self._controlled
+                if self._engine.is_open(handle) != is_open:
+                    self._engine.set_open(handle, is_open=is_open)
+                self._note_moved(branch, handle)
+                self.steps_on[i] = steps_on[i]
+
+    def write_closed(self, closed: IntArray) -> None:
+        """Open (0) or close (1) the switches that differ, shape (n_switches,).
+
+        A line that is open in single phases as compiled returns to just that in its compiled position.
+        """
+        if np.count_nonzero(closed != self.closed):
+            for i in np.flatnonzero(closed != self.closed).tolist():
+                handle, branch, places = self._switches[i]
+                self._engine.set_open(handle, is_open=False)
+                if closed[i] == self._closed_compiled[i]:
+                    self._engine.open_at(handle, places)
+                elif not closed[i]:
+                    self._engine.set_open(handle, is_open=True)
+                self._note_moved(branch, handle)
+                self.closed[i] = closed[i]
+
+    def follow(self) -> int:
+        """Take over what the feeder's own controls moved; give how many positions that were."""
+        tap_pu, steps = self._read_tap_pu(), self._read_steps()
+        for i in np.flatnonzero(tap_pu != self.tap_pu).tolist():
+            self._note_moved(self._regulator_branches[i], self.regulators[i].handle)
+        for i in np.flatnonzero(steps != self.steps_on).tolist():
+            self._note_moved(self.capacitors[i][1], self.capacitors[i][0])
+        taps = self.read_taps()
+        moves = int(np.abs(taps - self.taps).sum() + np.abs(steps - self.steps_on).sum())
+        self.tap_pu[:], self.taps[:], self.steps_on[:] = tap_pu, taps, steps
+        if self._lines_may_open:
+            for handle, branch, _ in self._switches:
+                self._note_moved(branch, handle)
+            closed = self._read_closed()
+            moves += int(np.abs(closed - self.closed).sum())
+            self.closed[:] = closed
+        return moves
+
+    # -- reading
+
+    def find_positions(self, taps: Mapping[str, int], steps_on: Mapping[str, int]) -> tuple[list[IntArray], list[str]]:
+        """Read positions by name.
+
+        Args:
+            taps: Tap position from neutral by regulator control.
+            steps_on: Steps on by capacitor.
+
+        Returns:
+            Taps and steps with these in place of the present ones, and the problems: unknown names, positions out of
+            range.
+        """
+        problems: list[str] = []
+        new = [self.taps.copy(), self.steps_on.copy()]
+        for given, names, values, low, high, what in (
+            (taps, self._network.regulator_controls, new[0], self.tap_min, self.tap_max, "regulator control"),
+            (steps_on, self._network.capacitors, new[1], np.zeros_like(self.steps_max), self.steps_max, "capacitor"),
+        ):
+            for name, value in given.items():
+                if name.lower() not in names:
+                    problems.append(describe_unknown(what, name, names))
+                    continue
+                i = names.index(name.lower())
+                values[i] = value
+                if not low[i] <= value <= high[i]:
+                    problems.append(f"{what} {name!r}: {value} is outside {low[i]}..{high[i]}")
+        return new, problems
+
+    def read_taps(self) -> IntArray:
+        """Read the regulators' tap positions from the engine, shape (n_regulators,)."""
+        neutral = np.array([r.neutral_pu for r in self.regulators])
+        step = np.array([r.step_pu for r in self.regulators])
+        positions: IntArray = np.rint((self._read_tap_pu() - neutral) / step).astype(np.int64)
+        return positions
+
+    def _read_tap_pu(self) -> FloatArray:
+        taps = [self._engine.get_floats(r.handle, r.class_name, "Taps")[r.winding - 1] for r in self.regulators]
+        return np.array(taps, dtype=np.float64)
+
+    def _read_steps(self) -> IntArray:
+        states = [self._engine.get_ints(handle, "Capacitor", "States").sum() for handle, _, _ in self.capacitors]
+        return np.array(states, dtype=np.int64)
+
+    def _read_closed(self) -> IntArray:
+        return np.array([not self._engine.is_open(handle) for handle, _, _ in self._switches], dtype=np.int64)
+
+    # -- state
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy all positions."""
+        return {
+            "taps": self.taps.copy(),
+            "tap_pu": self.tap_pu.copy(),
+            "steps_on": self.steps_on.copy(),
+            "closed": self.closed.copy(),
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Put a :meth:`state` back."""
+        for i in np.flatnonzero(state["tap_pu"] != self.tap_pu).tolist():
+            self._write_tap(i, float(state["tap_pu"][i]))
+        self.taps[:] = state["taps"]
+        self.write_steps(state["steps_on"])
+        self.write_closed(state["closed"])

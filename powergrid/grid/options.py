@@ -1,0 +1,54 @@
+"""Everything about a simulation that is not its feeder, its devices or its profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+DivergencePolicy = Literal["terminate", "hold", "raise"]
+
+
+@dataclass(frozen=True)
+class SimulationOptions:
+    """Everything about a simulation that is not the feeder, its devices or its profiles.
+
+    Attributes:
+        step_minutes: Length of a step [min].
+        horizon_steps: Steps of an episode.
+        split: Which days are drawn: train, validation, test or all.
+        tariff: Name of the price series.
+        load_scale: Factor on every load's nominal demand.
+        load_classes: Demand class by load name or pattern; see :func:`assign_series`.
+        load_seed: Seed of the draw of demand series for loads without a class.
+        taps: Tap numbers at the start by regulator control, where not the feeder's own.
+        steps_on: Capacitor steps at the start by capacitor, where not the feeder's own.
+        norm_amps: Normal ratings [A] by branch, where not the feeder's own.
+        native_controls: Let the feeder's own controls act on all that is no device.
+        divergence: What a power flow that does not converge means.
+        tolerance: Convergence tolerance of the power flow [pu].
+        max_iterations: Limit of power-flow and control iterations.
+        conductor_flows: Whether snapshots hold what flows in each conductor as well.
+        events: Spec of each event by name.
+        radial: Whether switching keeps the network radial; None follows neither that nor who is fed.
+        keep_served: Whether switching keeps fed load fed; only where the network is kept radial.
+    """
+
+    step_minutes: int = 15
+    horizon_steps: int = 96
+    split: str = "train"
+    tariff: str = "time_of_use"
+    load_scale: float = 1.0
+    load_classes: Mapping[str, str] = field(default_factory=dict)
+    load_seed: int = 0
+    taps: Mapping[str, int] = field(default_factory=dict)
+    steps_on: Mapping[str, int] = field(default_factory=dict)
+    norm_amps: Mapping[str, float] = field(default_factory=dict)
+    native_controls: bool = False
+    divergence: DivergencePolicy = "terminate"
+    tolerance: float = 1e-5
+    max_iterations: int = 100
+    conductor_flows: bool = False
+    events: Mapping[str, Any] = field(default_factory=dict)
+    radial: bool | None = None
+    keep_served: bool = False
