@@ -39,6 +39,12 @@ class GridMetricsCallback(RLlibCallback):
     ) -> None:
         """Add the sampled pieces to their episodes and log those that ended."""
         window = env_runner.config.metrics_num_episodes_for_smoothing
+        self._made = 0
+        told = env_runner.take_episode_metrics() if hasattr(env_runner, "take_episode_metrics") else None
+        if told is not None:  # summed up while sampling: the episodes hold no infos
+            for metrics in told:
+                self._log(metrics, metrics_logger, window)
+            return
         still_open: dict[str, EpisodeTotals] = {}
         for episode in samples:
             totals = still_open.get(episode.id_) or self._open.get(episode.id_) or EpisodeTotals()
@@ -46,12 +52,15 @@ class GridMetricsCallback(RLlibCallback):
                 # Entry 0 is the reset's, or the last of the piece before.
                 totals.add(str(agent), piece.get_infos()[1:])
             if episode.is_done:
-                for name, value in totals.result().items():
-                    metrics_logger.log_value(("custom", *name.split("/", 1)), value, reduce="mean", window=window)
+                self._log(totals.result(), metrics_logger, window)
             else:
                 still_open[episode.id_] = totals
         self._open = still_open
-        self._made = 0
+
+    @staticmethod
+    def _log(metrics: dict[str, float], metrics_logger: Any, window: int) -> None:
+        for name, value in metrics.items():
+            metrics_logger.log_value(("custom", *name.split("/", 1)), value, reduce="mean", window=window)
 
     def on_train_result(
         self, *, algorithm: Any, metrics_logger: Any = None, result: dict[str, Any], **kwargs: Any

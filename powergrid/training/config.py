@@ -279,6 +279,7 @@ def build_config(
             num_envs_per_env_runner=settings.num_envs_per_env_runner,
             rollout_fragment_length=settings.rollout_fragment_length,
             sample_timeout_s=settings.sample_timeout_s,
+            **_env_runner(env, settings),
         )
         .rl_module(
             rl_module_spec=MultiRLModuleSpec(
@@ -345,6 +346,18 @@ def initial_bias(space: Any, neutral: Sequence[Any], share: float) -> NDArray[np
         width = max(_LEAST_WIDTH, _WIDTH * size)
         logits.append(-share * (np.arange(size) - position) ** 2 / (2.0 * width**2))
     return np.concatenate(logits)
+
+
+def _env_runner(env: EnvClass, settings: TrainSettings) -> dict[str, Any]:
+    """Give the argument of ``PPOConfig.env_runners`` that chooses the runner."""
+    if settings.env_runner == "stock":
+        return {}
+    if env is not default_env():
+        logger.info("%s is not powergrid's own environment: RLlib's stock runner samples it.", env)
+        return {}
+    from powergrid.training.env_runner import GridEnvRunner
+
+    return {"env_runner_cls": GridEnvRunner}
 
 
 def _learning(settings: TrainSettings) -> dict[str, Any]:

@@ -65,6 +65,50 @@ class EpisodeTotals:
         return {**{name: float(np.mean(values)) for name, values in over_agents.items()}, **per_agent}
 
 
+class RunningTotals:
+    """Do what :class:`EpisodeTotals` does, for many environments whose infos come as arrays.
+
+    Args:
+        n_envs: Number of environments.
+        agents: The agents.
+        names: Names of the infos; the last one is the day.
+    """
+
+    def __init__(self, n_envs: int, agents: Sequence[str], names: Sequence[str]) -> None:
+        shape = (n_envs, len(agents), len(names))
+        self._agents, self._names = list(agents), list(names)
+        self._sums, self._counts, self._last = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        how = [over_episode(name) for name in names]
+        self._how = [np.array([each == kind for each in how]) for kind in ("sum", "last")]
+
+    def add(self, infos: NDArray[np.float64], day: NDArray[np.int64]) -> None:
+        """Take in one step: infos of shape (n_envs, n_agents, n_names - 1), days of shape (n_envs,)."""
+        last = self._last
+        last[:, :, :-1] = infos
+        last[:, :, -1] = day[:, None]
+        given = last == last
+        self._counts += given
+        self._sums += last if given.all() else np.where(given, last, 0.0)
+
+    def clear(self, env: int) -> None:
+        """Begin an episode."""
+        self._sums[env] = self._counts[env] = 0.0
+
+    def result(self, env: int) -> dict[str, float]:
+        """Give what :meth:`EpisodeTotals.result` gives of one environment's episode."""
+        sums, counts = self._sums[env], self._counts[env]
+        summed, last = self._how
+        values = np.where(summed, sums, np.where(last, self._last[env], sums / np.maximum(counts, 1.0)))
+        means, per_agent = {}, {}
+        for i, name in enumerate(self._names):
+            given = np.flatnonzero(counts[:, i])
+            if len(given):
+                means[name] = float(np.mean(values[given, i]))
+            for agent in given.tolist():
+                per_agent[f"{self._agents[agent]}/{name}"] = float(values[agent, i])
+        return {**means, **per_agent}
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (bool, int, float, np.bool_, np.number)) and not isinstance(value, np.complexfloating)
 

@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.models.base import ENCODER_OUT
 
 
 class QuietStartModule(DefaultPPOTorchRLModule):
@@ -33,6 +35,19 @@ class QuietStartModule(DefaultPPOTorchRLModule):
             last.bias.zero_()
             settings: Any = self.model_config
             self._start(last, settings.get("initial_bias"), settings.get("initial_log_std"))
+
+    def eval(self) -> Any:
+        """Leave training mode; RLlib asks for it at every forward pass, and walking the layers costs as much as one."""
+        return super().eval() if self.training else self
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Act by the policy's layers alone: RLlib's own pass computes the value network's too, and drops them."""
+        encoder: Any = self.encoder
+        if not hasattr(encoder, "actor_encoder") or self.is_stateful():
+            shared: dict[str, Any] = super()._forward(batch, **kwargs)
+            return shared
+        pi: Any = self.pi
+        return {Columns.ACTION_DIST_INPUTS: pi(encoder.actor_encoder(batch)[ENCODER_OUT])}
 
     def _start(self, last: Any, bias: list[float] | None, log_std: float | None) -> None:
         free = getattr(self.pi, "log_std", None)

@@ -58,6 +58,9 @@ class TrainSettings(BaseModel):
         description="How near the first policy is to leaving devices to themselves: 0 mid-range, 1 there.",
     )
     free_log_std: bool = Field(True, description="Learn one spread per action, not one that depends on the state.")
+    env_runner: Literal["grid", "stock"] = Field(
+        "grid", description="What samples: `grid`, powergrid's runner on arrays, or `stock`, RLlib's own."
+    )
     num_env_runners: int | None = Field(
         None,
         ge=0,

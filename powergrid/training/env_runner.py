@@ -1,0 +1,387 @@
+"""GridEnvRunner: RLlib's multi-agent runner on the vector environment, array code in place of its steps in Python."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.connectors.module_to_env import GetActions
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.env_runner import ENV_STEP_FAILURE
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.utils import metrics as names
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from_space, unsquash_action
+
+from powergrid.envs.networked import NetworkedGridEnv
+from powergrid.scenario import scenario_from_config
+from powergrid.training import trajectories
+from powergrid.training.callbacks import GridMetricsCallback
+from powergrid.training.config import AgentMapping
+from powergrid.training.metrics import RunningTotals
+from powergrid.training.trajectories import Trajectories
+from powergrid.training.vectorised import GridVectorMultiAgentEnv
+
+logger = logging.getLogger("powergrid.training")
+
+_StockRunner: Any = MultiAgentEnvRunner
+_DEFAULT_PIECES = (
+    ("AddObservationsFromEpisodesToBatch", "AddTimeDimToBatchAndZeroPad", "AddStatesFromEpisodesToBatch",
+     "AgentToModuleMapping", "BatchIndividualItems", "NumpyToTensor"),
+    ("GetActions", "TensorToNumpy", "UnBatchToIndividualItems", "ModuleToAgentUnmapping",
+     "RemoveSingleTsTimeRankFromBatch", "NormalizeAndClipActions", "ListifyDataForVectorEnv"),
+)  # fmt: skip
+HORIZON_ROOM = 128  # steps to make room for where only a number of episodes is known
+_SEES_EPISODES = ("on_episode_created", "on_episode_start", "on_episode_end", "on_sample_end")
+
+
+class GridEnvRunner(_StockRunner):  # type: ignore[misc]
+    """Sample as RLlib's ``MultiAgentEnvRunner`` does, several times as fast, where the environment is a powergrid one.
+
+    One forward pass for each policy serves all its agents in all environments. Episodes reach the learner as RLlib's
+    own objects, made of slices of arrays; metrics, callbacks, evaluation, checkpoints and fault tolerance are RLlib's.
+    Infos are put into episodes only where a callback or a learner connector of the user's may read them.
+
+    Plug it in with ``config.env_runners(env_runner_cls=GridEnvRunner)``. Where it cannot do the same as the stock
+    runner (another environment, connectors of the user's, policies with state, callbacks at every step) it says why
+    once and samples by the stock runner's code.
+    """
+
+    env: Any
+    num_envs: int
+    _ongoing_episodes: list[Any]
+    _track: Trajectories
+
+    def __init__(self, config: Any, **kwargs: Any) -> None:
+        self._bound_to: Any = None
+        self._by_arrays: bool | None = None  # how the last sample was taken
+        self._slow_because: str | None = None
+        self._totals: RunningTotals | None = None
+        self._episode_metrics: list[dict[str, float]] = []
+        super().__init__(config, **kwargs)
+        self._slow_because = self._find_obstacle() if self.env is not None else None
+        if self._slow_because:
+            logger.warning("Sampling by RLlib's own, slower runner: %s.", self._slow_because)
+        self._keep_infos = self._callbacks_see_episodes() or self.config._learner_connector is not None
+        self._bind_policies()
+
+    # -- building
+
+    def make_env(self) -> None:
+        """Make the vector environment, or what the stock runner makes where the environment is not ours."""
+        context = self._env_context()
+        scenario = self._find_scenario(context)
+        if scenario is None:
+            super().make_env()
+            return
+        if self.env is not None:
+            self.env.close()
+        self.env = GridVectorMultiAgentEnv(scenario, self.config.num_envs_per_env_runner, context.worker_index)
+        self.num_envs = self.env.num_envs
+        self._needs_initial_reset = True
+        make_callback(
+            "on_environment_created",
+            callbacks_objects=self._callbacks,
+            callbacks_functions=self.config.callbacks_on_environment_created,
+            kwargs={
+                "env_runner": self,
+                "metrics_logger": self.metrics,
+                "env": self.env.unwrapped,
+                "env_context": context,
+            },
+        )
+
+    def _env_context(self) -> Any:
+        given = self.config.env_config
+        if isinstance(given, EnvContext):
+            return given
+        return EnvContext(given, worker_index=self.worker_index or 0, num_workers=self.config.num_env_runners)
+
+    def _find_scenario(self, context: Any) -> Any:
+        """Give the scenario where the environment is NetworkedGridEnv itself; a subclass may do anything."""
+        return scenario_from_config(context) if self.config.env is NetworkedGridEnv else None
+
+    def _find_obstacle(self) -> str | None:
+        """Say why sampling by arrays would not do the same as the stock runner; None where it would."""
+        config = self.config
+        if not isinstance(self.env, GridVectorMultiAgentEnv):
+            return f"the environment is {getattr(config.env, '__name__', config.env)!r}, not NetworkedGridEnv itself"
+        for pipeline, expected in zip((self._env_to_module, self._module_to_env), _DEFAULT_PIECES, strict=True):
+            pieces = tuple(type(piece).__name__ for piece in pipeline.connectors)
+            if pieces != expected:
+                own = [piece for piece in pieces if piece not in expected]
+                return f"connectors are not RLlib's defaults ({', '.join(own) or 'some are left out'})"
+        if not isinstance(config.policy_mapping_fn, AgentMapping):
+            return "policy_mapping_fn is not of powergrid.training and may map an agent differently in each episode"
+        if self.module is None or any(self.module[name].is_stateful() for name in self.module.keys()):  # noqa: SIM118
+            return "a policy has a state between steps"
+        if self._overrides("on_episode_step"):
+            return "a callback wants every step of an episode (on_episode_step)"
+        if config.count_steps_by != "env_steps" or not config.episodes_to_numpy:
+            return "count_steps_by or episodes_to_numpy is not RLlib's default"
+        return None
+
+    def _overrides(self, hook: str) -> bool:
+        """Whether a callback of the user's is there for a hook."""
+        default = getattr(RLlibCallback, hook)
+        ours = getattr(GridMetricsCallback, hook)
+        classes = [type(each) for each in self._callbacks]
+        return bool(getattr(self.config, f"callbacks_{hook}", None)) or any(
+            getattr(each, hook) not in (default, ours) for each in classes
+        )
+
+    def _callbacks_see_episodes(self) -> bool:
+        return any(self._overrides(hook) for hook in _SEES_EPISODES)
+
+    def _bind_policies(self) -> None:
+        """Find which agents each policy acts for, in RLlib's order, and their actions' spaces."""
+        if self.env is None or self._slow_because:
+            return
+        self._agents = self.env.vector.possible_agents
+        self._mates: dict[str, list[str]] = {}
+        for agent in self._agents:
+            self._mates.setdefault(self.config.policy_mapping_fn(agent), []).append(agent)
+        self._spaces = {agent: get_base_struct_from_space(s) for agent, s in self.env.single_action_spaces.items()}
+        self._get_actions: Any = GetActions()
+        for policy in self._mates:
+            if isinstance(self.module[policy], torch.nn.Module):
+                self.module[policy].eval()  # which acting always is; else RLlib goes to and fro at every step
+        self._bound_to = self.env.vector
+        if any(isinstance(each, GridMetricsCallback) for each in self._callbacks):
+            self._totals = RunningTotals(self.num_envs, self._agents, [*self.env.vector.info_names, "day"])
+
+    # -- sampling
+
+    def _sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[Any]:
+        by_arrays = not self._slow_because and not random_actions
+        force_reset = force_reset or (self._by_arrays is not None and by_arrays != self._by_arrays)
+        self._by_arrays = by_arrays
+        if not by_arrays:
+            stock: list[Any] = super()._sample(
+                num_timesteps=num_timesteps,
+                num_episodes=num_episodes,
+                explore=explore,
+                random_actions=random_actions,
+                force_reset=force_reset,
+            )
+            return stock
+        if force_reset or num_episodes is not None or self._needs_initial_reset:
+            self._start_all()
+        self._needs_initial_reset = num_episodes is not None
+        room = HORIZON_ROOM if num_timesteps is None else -(-num_timesteps // self.num_envs)
+        self._track = self._track.succeed(max(1, room))
+        self._episode_metrics.clear()
+        self._stepped = self._ended = 0
+        done: list[Any] = []
+        taken = 0
+        while taken < num_timesteps if num_timesteps is not None else len(done) < (num_episodes or 0):
+            if not self._restart_over():
+                taken = 0
+                continue
+            with self.metrics.log_time(names.RLMODULE_INFERENCE_TIMER):
+                actions = self._act(explore, taken)
+            results = self._try_env_step(actions)
+            if results == ENV_STEP_FAILURE:
+                self._start_all()
+                taken = 0
+                continue
+            over, terminated = self._take(*results)
+            taken += self.num_envs
+            if over.any():
+                self._end_episodes(over, terminated, done, num_episodes)
+        self._log_steps()
+        self._done_episodes_for_metrics.extend(done)
+        return done + (self._cut() if num_timesteps is not None else [])
+
+    def _start_all(self) -> None:
+        """Reset all environments and begin an episode in each; what was under way is dropped, as RLlib does."""
+        if self.env.vector is not self._bound_to:
+            self._bind_policies()
+        self._ongoing_episodes = [None] * self.num_envs
+        self._shared_data: dict[str, Any] = {}
+        for env in range(self.num_envs):
+            self._new_episode(env)
+        self._ongoing_episodes_for_metrics.clear()
+        rows, infos = self._try_env_reset(seed=self._seed if self._needs_initial_reset else None, options=None)
+        self._needs_initial_reset = False
+        self._track = Trajectories(self.num_envs, 1, self.config.episode_lookback_horizon)
+        self._over = np.zeros(self.num_envs, dtype=bool)
+        self._seen = {agent: np.stack([row[agent] for row in rows]) for agent in self._agents}
+        self._infos = list(infos)
+        for env in range(self.num_envs):
+            self._start_episode(env)
+
+    def _start_episode(self, env: int) -> None:
+        """Let an environment's new episode begin with what its agents see now."""
+        trajectories.start_episode(
+            self._ongoing_episodes[env],
+            {agent: seen[env] for agent, seen in self._seen.items()},
+            self._infos[env] if self._keep_infos else {},
+        )
+        self._track.restart(env)
+        if self._totals is not None:
+            self._totals.clear(env)
+        self._make_on_episode_callback("on_episode_start", env, self._ongoing_episodes)
+
+    def _restart_over(self) -> bool:
+        """Reset the environments that are over; False where that failed and all of them were made anew."""
+        if not self._over.any():
+            return True
+        try:
+            with self.metrics.log_time(names.ENV_RESET_TIMER):
+                self._seen, _ = self.env.reset(options={"reset_mask": self._over})
+        except Exception:
+            if not self.config.restart_failed_sub_environments:
+                raise
+            logger.exception("Resetting environments failed; all of this runner's are made anew.")
+            self.make_env()
+            self._start_all()
+            return False
+        for env in np.flatnonzero(self._over).tolist():
+            if self._keep_infos:
+                self._infos[env] = self.env.infos(env)
+            self._start_episode(env)
+        self._over[:] = False
+        return True
+
+    def _act(self, explore: bool, taken: int) -> dict[str, Any]:
+        """Let every policy act once for all its agents; keep what it gave and give the actions for the environment."""
+        n, batch = self.num_envs, {}
+        for policy, mates in self._mates.items():
+            seen = np.stack([self._seen[agent] for agent in mates], axis=1).reshape(n * len(mates), -1)
+            batch[policy] = {Columns.OBS: torch.from_numpy(seen).to(self._device)}
+        if explore:
+            runners = self.config.num_env_runners or 1
+            lifetime = (self.num_env_steps_sampled_lifetime // runners + taken) * runners
+            out = self.module.forward_exploration(batch, t=lifetime)
+        else:
+            out = self.module.forward_inference(batch)
+        out = self._get_actions(
+            rl_module=self.module, batch=out, episodes=self._ongoing_episodes, explore=explore, shared_data={}
+        )
+        for_env: dict[str, Any] = {}
+        for policy, mates in self._mates.items():
+            columns = {name: _to_numpy(values, n, len(mates)) for name, values in out[policy].items()}
+            columns.setdefault(Columns.ACTIONS_FOR_ENV, self._fit_actions(columns[Columns.ACTIONS], mates[0]))
+            for i, agent in enumerate(mates):
+                for_env[agent] = _pick(columns[Columns.ACTIONS_FOR_ENV], i)
+                self._track.add(trajectories.OBSERVATIONS, agent, self._seen[agent])
+                for name, values in columns.items():
+                    if name != Columns.ACTIONS_FOR_ENV:
+                        self._track.add(name, agent, _pick(values, i))
+                self._track.add(WEIGHTS_SEQ_NO, agent, np.full(n, self._weights_seq_no))
+        return for_env
+
+    def _fit_actions(self, actions: Any, agent: str) -> Any:
+        """Scale or clip actions into their bounds, as ``NormalizeAndClipActions`` does one by one."""
+        if self.config.normalize_actions:
+            return unsquash_action(actions, self._spaces[agent])
+        return clip_action(actions, self._spaces[agent]) if self.config.clip_actions else actions
+
+    def _take(
+        self, observations: Any, rewards: Any, terminated: Any, truncated: Any, _: Any
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Keep what a step gave; give which environments are over and which by a state of their own."""
+        for i, agent in enumerate(self._agents):
+            self._track.add(trajectories.REWARDS, agent, rewards[:, i])
+        if self._keep_infos:
+            self._track.add_infos(self._infos)
+            self._infos = [self.env.infos(env) for env in range(self.num_envs)]
+        if self._totals is not None:
+            self._totals.add(self.env.vector.infos(), self.env.vector.task.simulation.day)
+        self._track.advance()
+        self._seen = observations
+        self._stepped += 1
+        return terminated | truncated, terminated
+
+    def _end_episodes(
+        self, over: npt.NDArray[np.bool_], terminated: npt.NDArray[np.bool_], done: list[Any], at_most: int | None
+    ) -> None:
+        """Fill the episodes that are over and begin new ones."""
+        self._ended += int(np.count_nonzero(over))
+        for env in np.flatnonzero(over).tolist():
+            self._fill(env, terminated=bool(terminated[env]), truncated=not terminated[env])
+            self._make_on_episode_callback("on_episode_end", env, self._ongoing_episodes)
+            done.append(self._ongoing_episodes[env])
+            if self._totals is not None:
+                self._episode_metrics.append(self._totals.result(env))
+            self._new_episode(env)
+            self._over[env] = True
+            if at_most is not None and len(done) >= at_most:
+                break
+
+    def _fill(self, env: int, **ends: bool) -> None:
+        final = {agent: seen[env] for agent, seen in self._seen.items()}
+        infos = self._infos[env] if self._keep_infos else None
+        self._track.fill(self._ongoing_episodes[env], env, final, infos, **ends)
+
+    def _cut(self) -> list[Any]:
+        """Give the pieces of the episodes that are under way, and go on with new pieces of them."""
+        pieces: list[Any] = []
+        for env, episode in enumerate(self._ongoing_episodes):
+            if self._over[env] or not self._track.length(env):
+                continue  # nothing in it yet
+            self._fill(env)
+            self._ongoing_episodes[env] = trajectories.succeed_episode(episode)
+            self._ongoing_episodes_for_metrics[episode.id_].append(episode)
+            pieces.append(episode)
+        return pieces
+
+    # -- metrics
+
+    def take_episode_metrics(self) -> list[dict[str, float]] | None:
+        """Give the infos' metrics of the episodes that ended in the last sample, None where episodes hold the infos."""
+        return self._episode_metrics if self._by_arrays and self._totals is not None else None
+
+    def _log_steps(self) -> None:
+        """Count steps under the stock runner's names, once for a sample."""
+        steps = self._stepped * self.num_envs
+        if not steps:
+            return
+        self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=steps)
+        self._count(names.NUM_ENV_STEPS_SAMPLED, names.NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, with_throughput=True)
+        if self._ended:
+            self._count(names.NUM_EPISODES, names.NUM_EPISODES_LIFETIME, self._ended)
+        for agent in self._agents:
+            self._count((names.NUM_AGENT_STEPS_SAMPLED, agent), (names.NUM_AGENT_STEPS_SAMPLED_LIFETIME, agent), steps)
+        for policy, mates in self._mates.items():
+            self._count(
+                (names.NUM_MODULE_STEPS_SAMPLED, policy),
+                (names.NUM_MODULE_STEPS_SAMPLED_LIFETIME, policy),
+                steps * len(mates),
+            )
+
+    def _count(self, now: Any, lifetime: Any, value: int, **options: bool) -> None:
+        self.metrics.log_value(now, value, reduce="sum")
+        self.metrics.log_value(lifetime, value, reduce="lifetime_sum", **options)
+
+
+def _to_numpy(values: Any, n_envs: int, n_agents: int) -> Any:
+    """Turn tensors whose rows are agents within environments into arrays of shape (n_envs, n_agents, ...)."""
+    if isinstance(values, Mapping):
+        return {key: _to_numpy(part, n_envs, n_agents) for key, part in values.items()}
+    array = values.detach().cpu().numpy()
+    if array.dtype.itemsize == 8:  # RLlib keeps 32 bits of whole numbers and of fractions
+        array = array.astype(np.int32 if array.dtype.kind == "i" else np.float32)
+    return array.reshape(n_envs, n_agents, *array.shape[1:])
+
+
+def _pick(values: Any, agent: int) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _pick(part, agent) for key, part in values.items()}
+    return values[:, agent]
