@@ -148,13 +148,17 @@ def evaluate(
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write CSV and JSON tables there.")
     ] = None,
+    feeder: Annotated[
+        list[str] | None,
+        typer.Option("--feeder", metavar="FEEDER", help="Play on this feeder, by name or master file; repeatable."),
+    ] = None,
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Play policies on the same days of SCENARIO and compare them."""
+    """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for."""
     _log_to_console(verbose)
-    report = _evaluate(_env_config(scenario, overrides, agents, add_der), policy, split, days, seed)
-    out.print(report.table())
+    report = _evaluate(_env_config(scenario, overrides, agents, add_der), policy, split, days, seed, feeder or ())
+    _print_report(report)
     if out_dir is not None:
         for file in report.write(out_dir):
             out.print(str(file), highlight=False, soft_wrap=True)
@@ -245,7 +249,9 @@ def describe(
     finally:
         env.close()
     for field in fields(description):
-        out.print(_as_table(field.name, getattr(description, field.name)))
+        frame = getattr(description, field.name)
+        if len(frame) or field.name != "placement":
+            out.print(_as_table(field.name, frame))
     if notes:
         out.print("\nfound and left out:")
     for note in notes:
@@ -342,19 +348,31 @@ def _yaml_value(text: str) -> Any:
     return value
 
 
-def _evaluate(env_config: Mapping[str, Any], policies: Sequence[str], split: str, days: int, seed: int) -> Any:
+def _evaluate(
+    env_config: Mapping[str, Any],
+    policies: Sequence[str],
+    split: str,
+    days: int,
+    seed: int,
+    feeders: Sequence[str] = (),
+) -> Any:
     from rich.progress import Progress
 
     from powergrid.evaluation import evaluate as evaluate_policies
+    from powergrid.evaluation import evaluate_feeders
+    from powergrid.scenario import scenario_from_config
 
     players = _load_policies(policies)
+    scenario = scenario_from_config(env_config)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("evaluating", total=None)
 
         def advance(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return evaluate_policies(env_config, players, split=split, days=days, seed=seed, progress=advance)
+        if feeders or scenario.feeders:
+            return evaluate_feeders(scenario, players, feeders, split=split, days=days, seed=seed, progress=advance)
+        return evaluate_policies(scenario, players, split=split, days=days, seed=seed, progress=advance)
 
 
 def _load_policies(given: Sequence[str]) -> list[Any]:
@@ -381,8 +399,15 @@ def _compare_on_test_split(run: Path, days: int) -> None:
 
     env_config = read_manifest(run)["env_config"]
     report = _evaluate(env_config, [*baseline_names(), str(run)], "test", days, 0)
-    out.print(report.table())
+    _print_report(report)
     report.write(run / "test")
+
+
+def _print_report(report: Any) -> None:
+    """Print the table, feeder by feeder where there are several."""
+    for each in getattr(report, "reports", {}).values():
+        out.print(each.table())
+    out.print(report.table())
 
 
 def _log_to_console(verbose: bool) -> None:

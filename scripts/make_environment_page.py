@@ -148,7 +148,8 @@ def make_infos() -> str:
     cells = [(f"`{r['name']}`", r["unit"], r["meaning"]) for r in rows]
     cells += [(f"`{name}`", unit, f"{text}; where there are switches") for name, unit, text in ISLAND_METRICS]
     cells += [("`worst_node`", "text", "node farthest outside the band, or nearest to its limit"),
-              ("`day`", "days", "day of the profiles that is played, from their first")]  # fmt: skip
+              ("`day`", "days", "day of the profiles that is played, from their first"),
+              ("`feeder`", "text", "feeder that is played, where the scenario has several")]  # fmt: skip
     return write_table(("name", "unit", "meaning"), cells)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _V_LOW, _V_HIGH = 0.85, 1.15
+#: Quantiles of the node voltages that stand for all of them in a summary [%].
+_PERCENTS = (5, 25, 50, 75, 95)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Channels:
         load_shares: Part of each load that is in each zone, each of shape (n_loads,).
         price_ahead_steps: How many steps ahead the price is known.
         zone_nodes: Nodes of each zone.
+        summary: Whether the network's voltages are shown as quantiles, the same for every feeder, not node by node.
 
     Attributes:
         table: The channels in the order of the columns.
@@ -70,6 +74,8 @@ class Channels:
         load_shares: Sequence[FloatArray],
         price_ahead_steps: Sequence[int],
         zone_nodes: Sequence[IntArray],
+        *,
+        summary: bool = False,
     ) -> None:
         self._simulation, self._metrics = simulation, metrics
         self.loads_in = np.array(load_shares, dtype=np.float64).reshape(len(zones), -1).T.copy()
@@ -80,6 +86,7 @@ class Channels:
         ways = [network.feeding_branches(network.buses[bus]) or [0] for bus in pccs]  # [0]: the source's own bus
         self._way_branches = np.concatenate(ways).astype(np.int64)
         self._way_starts = np.cumsum([0, *[len(way) for way in ways]])[:-1]
+        self._quantiles = _Quantiles(len(network.nodes)) if summary else None
         self.table: list[Channel] = []
         self._add_world(price_ahead_steps)
         self._exogenous = np.zeros((simulation.n_envs, horizon + 1, len(self.table)))
@@ -143,8 +150,14 @@ class Channels:
         add(Channel("network.losses_kw", "kW", 0.0, 0.2 * total, "network"))
         self._network_columns = slice(first, len(self.table))
         first = len(self.table)
-        for node in simulation.network.nodes:
-            add(Channel(f"network.{node}.v_pu", "pu", _V_LOW, _V_HIGH, "network"))
+        if self._quantiles is None:
+            for node in simulation.network.nodes:
+                add(Channel(f"network.{node}.v_pu", "pu", _V_LOW, _V_HIGH, "network"))
+        else:
+            for percent in _PERCENTS:
+                add(Channel(f"network.v_{percent:02d}_percent_pu", "pu", _V_LOW, _V_HIGH, "network"))
+            add(Channel("network.v_mean_pu", "pu", _V_LOW, _V_HIGH, "network"))
+            add(Channel("network.violation_share", "", 0.0, 1.0, "network"))
         self._node_columns = slice(first, len(self.table))
 
     def _add_devices(self) -> None:
@@ -211,7 +224,10 @@ class Channels:
         network[:, 2] = snapshot.source_kva.real
         network[:, 3] = snapshot.source_kva.imag
         network[:, 4] = snapshot.losses_kw
-        values[:, self._node_columns] = snapshot.v_pu
+        if self._quantiles is None:
+            values[:, self._node_columns] = snapshot.v_pu
+        else:
+            self._quantiles.fill(snapshot.v_pu, metrics.violation_count, values[:, self._node_columns])
         for fleet, columns in self._fleet_columns:
             fleet.observe(values[:, columns])
         if self.outages is not None:
@@ -220,6 +236,25 @@ class Channels:
     def columns_of(self, owners: Sequence[str]) -> list[int]:
         """Give the columns of some owners, in table order."""
         return [index for index, channel in enumerate(self.table) if channel.owner in owners]
+
+
+class _Quantiles:
+    """Sum up node voltages in as many numbers for every feeder: quantiles, mean, share outside the band."""
+
+    def __init__(self, n_nodes: int) -> None:
+        place = np.array(_PERCENTS) / 100.0 * (n_nodes - 1)
+        self._below = np.floor(place).astype(np.int64)
+        self._above = np.minimum(self._below + 1, n_nodes - 1)
+        self._weight = place - self._below
+        self._n_nodes = n_nodes
+
+    def fill(self, v_pu: FloatArray, violations: npt.NDArray[Any], out: FloatArray) -> None:
+        """Write the summary of voltages of shape (n_envs, n_nodes), linear between neighbours as numpy has it."""
+        ordered = np.sort(v_pu, axis=1)
+        below = ordered[:, self._below]
+        out[:, : len(_PERCENTS)] = below + (ordered[:, self._above] - below) * self._weight
+        out[:, -2] = v_pu.mean(axis=1)
+        out[:, -1] = violations / self._n_nodes
 
 
 class View:

@@ -41,6 +41,8 @@ class Description:
         observations: Agent, position in its observation, name, unit, bounds that -1..1 stand for, owner.
         rewards: Term, unit, weight [USD per unit], meaning.
         infos: Name, unit, meaning of the numbers in ``infos[agent]``.
+        placement: What was moved to bring the scenario to its feeder: key, what stood
+            there, what stands there now, why; and what is left over. Empty where it was made for it.
     """
 
     agents: pd.DataFrame
@@ -49,6 +51,7 @@ class Description:
     observations: pd.DataFrame
     rewards: pd.DataFrame
     infos: pd.DataFrame
+    placement: pd.DataFrame
 
 
 def describe(task: GridTask) -> Description:
@@ -65,7 +68,13 @@ def describe(task: GridTask) -> Description:
             [{"name": term, "unit": _TERM_MEANING[term][0], "meaning": _TERM_MEANING[term][1]} for term in TERMS]
             + [{"name": n, "unit": u, "meaning": m} for n, u, m in (*task.agent_metrics, *task.network_metrics)]
         ),
+        placement=pd.DataFrame(_placement(task), columns=["key", "was", "is", "why"]),
     )
+
+
+def _placement(task: GridTask) -> list[tuple[str, ...]]:
+    placed = task.scenario.placed
+    return [(key, *move) for key, move in placed.moves.items()] + [(left, "", "", "") for left in placed.left_over]
 
 
 def _agents(task: GridTask) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from powergrid.envs.agents import require_actions, write_actions
 from powergrid.envs.describe import Description, describe
-from powergrid.envs.task import GridTask
+from powergrid.envs.feeders import FeederTasks
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
 from powergrid.scenario import scenario_from_config
 
@@ -45,7 +45,8 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
 
     Starting state:
         Midnight of a day of the split, drawn by the seed or given as ``options={"day": n}``, solved with all
-        devices left to themselves.
+        devices left to themselves. Where the scenario has several ``feeders``, one is drawn first, or given as
+        ``options={"feeder": name}``; ``infos`` say which, and ``task``, ``describe()`` and the counts are of that one.
 
     Episode end:
         Truncated after ``episode_length`` steps (only ``truncateds["__all__"]`` is set: RLlib reads flags per agent
@@ -69,7 +70,8 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         self._stream = _stream_of(config)
         self._rng: np.random.Generator | None = None
         self._playing = False
-        self.task = GridTask(self.scenario)
+        self._feeders = FeederTasks(self.scenario)
+        self.task = self._feeders.first
         require_actions(self.scenario, self.task.agents)
         self.possible_agents = [agent.name for agent in self.task.agents]
         self.agents = list(self.possible_agents)
@@ -92,7 +94,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         Args:
             seed: Starts the stream of days and other draws anew; None goes on with it. The first reset without one
                 takes the scenario's ``seed``.
-            options: ``{"day": n}`` picks the day.
+            options: ``{"day": n}`` picks the day, ``{"feeder": name}`` the feeder where the scenario has several.
 
         Returns:
             Observations and infos by agent.
@@ -100,6 +102,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         if seed is not None or self._rng is None:
             entropy = self.scenario.seed if seed is None else seed
             self._rng = np.random.default_rng(None if entropy is None else [entropy, *self._stream])
+        self.task, options = self._feeders.draw(self._rng, options)
         self.task.reset(0, self._rng, options)
         self._playing = True
         self.agents = list(self.possible_agents)
@@ -157,8 +160,8 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         return describe(self.task)
 
     def close(self) -> None:
-        """Give the engine back."""
-        self.task.close()
+        """Give the engine back, all of them where there are several."""
+        self._feeders.close()
 
     def _index(self, agent_id: str) -> int:
         try:
@@ -170,7 +173,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         return self.task.observation_dict(0)
 
     def _infos(self) -> dict[str, dict[str, Any]]:
-        return self.task.info_dicts(0)
+        return self._feeders.infos(self.task)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._config,), {"_stream": self._stream}

@@ -11,7 +11,7 @@ from pettingzoo import ParallelEnv
 
 from powergrid.envs.agents import require_actions, write_actions
 from powergrid.envs.describe import Description, describe
-from powergrid.envs.task import GridTask
+from powergrid.envs.feeders import FeederTasks
 from powergrid.errors import ScenarioError
 from powergrid.scenario import Scenario
 
@@ -32,7 +32,8 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.render_mode = None
-        self.task = GridTask(scenario)
+        self._feeders = FeederTasks(scenario)
+        self.task = self._feeders.first
         require_actions(self.scenario, self.task.agents)
         self._rng: np.random.Generator | None = None
         self.possible_agents = [agent.name for agent in self.task.agents]
@@ -56,7 +57,8 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         Args:
             seed: Starts the stream of days and other draws anew; None goes on with it. The first reset without one
                 takes the scenario's ``seed``.
-            options: ``{"day": n}`` picks the day. ``{"options": ...}`` is let pass: PettingZoo's own test gives it.
+            options: ``{"day": n}`` picks the day, ``{"feeder": name}`` the feeder of several. ``{"options": ...}``
+                is let pass: PettingZoo's own test gives it.
 
         Raises:
             ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
@@ -64,7 +66,9 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         if seed is not None or self._rng is None:
             entropy = self.scenario.seed if seed is None else seed
             self._rng = np.random.default_rng(None if entropy is None else [entropy])
-        self.task.reset(0, self._rng, {key: value for key, value in (options or {}).items() if key != "options"})
+        given = {key: value for key, value in (options or {}).items() if key != "options"}
+        self.task, left = self._feeders.draw(self._rng, given)
+        self.task.reset(0, self._rng, left)
         self.agents = list(self.possible_agents)
         return self._observations(), self._infos()
 
@@ -107,14 +111,14 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         """Draw nothing: there is no render mode."""
 
     def close(self) -> None:
-        """Give the engine back."""
-        self.task.close()
+        """Give the engine back, all of them where there are several."""
+        self._feeders.close()
 
     def _observations(self) -> Observations:
         return self.task.observation_dict(0)
 
     def _infos(self) -> dict[str, dict[str, Any]]:
-        return self.task.info_dicts(0)
+        return self._feeders.infos(self.task)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.scenario,)

@@ -100,6 +100,7 @@ class GridTask:
             [network.load_shares(*zone) for zone in zip(zones, phases, strict=True)],
             [max(1, round(hours / simulation.dt_h)) for hours in scenario.profiles.price_ahead_hours],
             zone_nodes,
+            summary=scenario.observations == "summary",
         )
         self._outages = self.channels.outages
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from powergrid.evaluation.baselines import BASELINES, Baseline, baseline_names
+    from powergrid.evaluation.feeders import FeederComparison, evaluate_feeders
     from powergrid.evaluation.report import EvaluationReport, confidence_interval
     from powergrid.evaluation.rollout import Policy, evaluate, play_days
     from powergrid.evaluation.rules import RuleBased, RuleConstants
@@ -18,12 +19,14 @@ __all__ = [
     "BASELINES",
     "Baseline",
     "EvaluationReport",
+    "FeederComparison",
     "Policy",
     "RuleBased",
     "RuleConstants",
     "baseline_names",
     "confidence_interval",
     "evaluate",
+    "evaluate_feeders",
     "play_days",
 ]
 
@@ -31,12 +34,14 @@ _HOME = {
     "BASELINES": "baselines",
     "Baseline": "baselines",
     "EvaluationReport": "report",
+    "FeederComparison": "feeders",
     "Policy": "rollout",
     "RuleBased": "rules",
     "RuleConstants": "rules",
     "baseline_names": "baselines",
     "confidence_interval": "report",
     "evaluate": "rollout",
+    "evaluate_feeders": "feeders",
     "play_days": "rollout",
 }
 

@@ -113,6 +113,8 @@ class EvaluationReport:
 
         provenance = {
             "scenario": scenario.name,
+            "feeder": scenario.feeder,
+            "placed": bool(scenario.placed.home),
             "scenario_digest": scenario.digest(),
             "profiles_digest": scenario.read_profiles().digest(),
             "split": split,
@@ -151,8 +153,9 @@ class EvaluationReport:
         from rich.table import Table
 
         n_days = len(self.provenance["days"])
+        place = f" on {Path(self.provenance['feeder']).stem}" if self.provenance["placed"] else ""
         table = Table(
-            title=f"{self.provenance['scenario']}: {n_days} days of the {self.provenance['split']} split",
+            title=f"{self.provenance['scenario']}{place}: {n_days} days of the {self.provenance['split']} split",
             box=SIMPLE,
             caption="± 95 % interval, Student's t over days; differences are paired by day",
         )
@@ -182,9 +185,9 @@ class EvaluationReport:
         kept = {"provenance": dict(self.provenance), "best_baseline": self.best_baseline, "policies": self.summary()}
         texts = {
             "evaluation.csv": self.frame.to_csv(index=False, lineterminator="\n"),
-            "evaluation.json": json.dumps(_plain(kept), indent=1, allow_nan=False) + "\n",
+            "evaluation.json": json.dumps(plain(kept), indent=1, allow_nan=False) + "\n",
         }
-        return [_write_atomically(target / name, text) for name, text in texts.items()]
+        return [write_atomically(target / name, text) for name, text in texts.items()]
 
     def _of(self, policy: str) -> pd.DataFrame:
         return self.frame[self.frame["policy"] == policy]
@@ -237,18 +240,19 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn what is not a finite number into None, all the way down: JSON has no NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
 
 
-def _write_atomically(file: Path, text: str) -> Path:
+def write_atomically(file: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
     temporary = file.with_name(f".{file.name}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(file)

@@ -16,6 +16,7 @@ from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder import list_feeders, read_feeder
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.problems import explain, find_raw_ownership_problems, place_in
+from powergrid.scenario.swapping import settle_feeder
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
 
 
@@ -46,6 +47,7 @@ def _load(
     source: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any] | None
 ) -> tuple[Scenario, tuple[str, ...]]:
     where, data = _read(source)
+    base = data
     for key, value in (overrides or {}).items():
         nested: Any = value
         for part in reversed(key.split(".")):
@@ -53,9 +55,14 @@ def _load(
         if is_layout(data.get("agents")) != is_layout(nested.get("agents", data.get("agents"))):
             data = {k: v for k, v in data.items() if k != "agents"}  # agents by name and a layout do not mix
         data = _merge(data, nested)
+    data = settle_feeder(data, base, overrides or {}, where, _validate)
     data, notes = complete(data, where)
+    return _validate(data, where), notes
+
+
+def _validate(data: Mapping[str, Any], where: str) -> Scenario:
     try:
-        return Scenario.model_validate(data), notes
+        return Scenario.model_validate(data)
     except ValidationError as error:
         problems = explain(error, Scenario)
         if all(entry["loc"] for entry in error.errors()):  # else the references are among them
@@ -167,6 +174,13 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
         feeder = place.get("feeder") if isinstance(place, dict) else None
         if isinstance(feeder, str) and feeder.lower().endswith(".dss"):
             place["feeder"] = _join(folder, feeder)
+    feeders = data.get("feeders")
+    if isinstance(feeders, list):
+        data["feeders"] = [_resolve_feeder(folder, each) for each in feeders]
+    elif isinstance(feeders, dict):
+        data["feeders"] = {_resolve_feeder(folder, each): weight for each, weight in feeders.items()}
+    if isinstance(data.get("placement"), dict) and "home" in data["placement"]:
+        data["placement"] = data["placement"] | {"home": _resolve_feeder(folder, data["placement"]["home"])}
     if isinstance(data.get("model_root"), str):
         data["model_root"] = _join(folder, data["model_root"])
     if (
@@ -175,6 +189,11 @@ def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
         and profiles["source"] not in SHIPPED_SOURCES
     ):
         profiles["source"] = _join(folder, profiles["source"])
+
+
+def _resolve_feeder(folder: Path, reference: Any) -> Any:
+    path = isinstance(reference, str) and (reference.lower().endswith(".dss") or "/" in reference)
+    return _join(folder, reference) if path else reference
 
 
 def _join(folder: Path, written: str) -> str:

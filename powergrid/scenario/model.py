@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.circuit import network_of
@@ -19,12 +19,13 @@ from powergrid.grid.controls import find_control_problems
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
 from powergrid.grid.events import AnyEventSpec
 from powergrid.grid.events.targets import find_event_problems
-from powergrid.grid.feeder import Feeder, read_feeder
+from powergrid.grid.feeder import Feeder, list_feeders, read_feeder
 from powergrid.grid.loadshapes import follow_loadshapes, shape_of_loads
 from powergrid.grid.microgrid import MicrogridSpec
 from powergrid.grid.network import Network
 from powergrid.grid.profiles import Profiles, builtin_profiles, read_profiles
 from powergrid.grid.simulation import Simulation, SimulationOptions
+from powergrid.placement import PlacedSpec, PlacementSpec, place
 from powergrid.scenario.problems import find_ownership_problems
 from powergrid.scenario.vocabulary import (
     REWARD_WEIGHTS,
@@ -46,7 +47,14 @@ class Scenario(Part):
 
     name: str = Field(description="Short name.")
     description: str = Field(default="", description="What there is to decide.")
-    feeder: str = Field(description="Name of a shipped feeder, or path of a master file.")
+    feeder: str = Field(
+        description="Name of a shipped feeder, or path of a master file; with `feeders`, the one that names are of."
+    )
+    feeders: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="Feeders of which each episode draws one, as a list, or with their weights; see `placement`.",
+    )
+    placement: PlacementSpec = PlacementSpec()
     model_root: str | None = Field(
         default=None, description="Folder outside of which the feeder's files are not read; by default the one above."
     )
@@ -55,6 +63,11 @@ class Scenario(Part):
         default_factory=dict, description="Feeders tied to that one as microgrids, by name."
     )
     mode: Mode = Field(default="distributed", description="Whether agents see their own zone or the whole network.")
+    observations: Literal["full", "summary"] = Field(
+        default="full",
+        description="Whether the network is shown node by node or in numbers that every feeder has; `summary` with "
+        "`feeders`.",
+    )
     episode_length: int = Field(default=96, ge=1, description="Steps of an episode.")
     step_minutes: int = Field(default=15, ge=1, le=1440, description="Length of a step [min].")
     split: Literal["train", "validation", "test", "all"] = Field(default="train", description="Days to draw from.")
@@ -85,9 +98,20 @@ class Scenario(Part):
         default=None, description="Rules of switching; with any, or with events, who is fed is followed."
     )
 
+    placed: PlacedSpec = PlacedSpec()
+
+    @field_validator("feeders", mode="before")
+    @classmethod
+    def _equal_weights(cls, value: Any) -> Any:
+        return dict.fromkeys(map(str, value), 1.0) if isinstance(value, list | tuple) else value
+
     @model_validator(mode="after")
     def _references(self) -> Scenario:
+        if self.feeders and self.mode == "centralized" and self.observations == "full":
+            raise ValueError("observations: 'full' differs from feeder to feeder; with several feeders use 'summary'")
         problems = find_ownership_problems(self.devices, {name: agent.devices for name, agent in self.agents.items()})
+        if self.microgrids and self.feeders:
+            problems.append("microgrids: do not go with feeders; leave out one or the other")
         if self.microgrids and (self.events or self.reconfiguration is not None):
             problems.append("microgrids: do not go with events or reconfiguration; leave out one or the other")
         if problems:
@@ -102,9 +126,19 @@ class Scenario(Part):
         Raises:
             FeederError: a feeder is wrong, or they do not fit each other.
         """
-        host = read_feeder(self.feeder, model_root=self.model_root, trust=self.trust)
+        host = self._read_one(self.feeder)
         read = functools.partial(read_feeder, trust=self.trust)
         return compose(host, self.microgrids, read) if self.microgrids else host
+
+    def feeder_digests(self) -> dict[str, str]:
+        """Give the digest of the feeder's files, of all of them where there are several, by feeder."""
+        if not self.feeders:
+            return {self.feeder: self.read_feeder().digest}
+        return {name: self._read_one(name).digest for name in self.feeders}
+
+    def _read_one(self, reference: str) -> Feeder:
+        root = None if self.feeders and reference in list_feeders() else self.model_root
+        return read_feeder(reference, model_root=root, trust=self.trust)
 
     def read_profiles(self) -> Profiles:
         """Read the exogenous series."""
@@ -126,10 +160,14 @@ class Scenario(Part):
             ScenarioError: something refers to what the feeder or the profiles lack; all of it.
             FeederError: the feeder itself is wrong.
         """
+        if self.feeders:
+            several = f"has several feeders ({', '.join(self.feeders)}), of which this can play one: set feeder"
+            raise ScenarioError(self.name, [several])
         feeder = self.read_feeder()
         network = network_of(feeder)
         problems = list(self._find_reference_problems(network))
         if problems:
+            self._compare_with_home(feeder)
             raise ScenarioError(self.name, problems)
         options = SimulationOptions(
             step_minutes=self.step_minutes,
@@ -152,6 +190,11 @@ class Scenario(Part):
             conductor_flows=any(agent.zone.phases for agent in self.agents.values()),
         )
         return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs)
+
+    def _compare_with_home(self, feeder: Feeder) -> None:
+        """Tell what has no place, each with what is most like it, where the scenario was made for another feeder."""
+        if self.placed.home and not self.placed.moves and not self.microgrids:
+            place(self.model_dump(), self._read_one(self.placed.home), feeder, PlacementSpec(), self.name)
 
     def _find_reference_problems(self, network: Network) -> Iterable[str]:
         at = {bus: set(network.node_phase[network.node_bus == i].tolist()) for i, bus in enumerate(network.buses)}
@@ -215,6 +258,11 @@ class Scenario(Part):
         data["feeder"] = self.read_feeder().digest
         for microgrid in data["microgrids"].values():
             del microgrid["feeder"]  # in the feeder's digest
-        del data["model_root"]
+        for key in ("model_root", "placed", "feeders", *(() if self.feeders else ("placement",))):
+            del data[key]
+        if self.feeders:
+            digests = self.feeder_digests()
+            data["feeders"] = [[digests[name], weight] for name, weight in self.feeders.items()]
+            data["placement"]["home"] = None
         data["profiles"]["source"] = self.read_profiles().digest()
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -19,6 +19,9 @@ _WIDTH = 110
 #: What stands above a key.
 _COMMENTS = {
     "feeder": "Master file, from this file's folder, or the name of a shipped feeder.",
+    "feeders": "Each episode draws one of these, by weight.",
+    "placement": "How devices and zones are placed on a feeder that they were not made for.",
+    "placed": "What was placed how, and what is left over; a record that nothing reads.",
     "mode": "distributed: agents see their zone; centralized: every node of the network too.",
     "penalty": "USD per pu of voltage violation, summed over nodes, each step.",
     "profiles": "Where demand, sun and prices come from.",
@@ -47,6 +50,9 @@ def write_scenario(scenario: Scenario, path: str | Path, notes: Sequence[str] = 
         raise ScenarioError(str(path), ["profiles.source: a DataFrame cannot be written; save it as CSV or Parquet"])
     data = scenario.model_dump(mode="json", exclude_defaults=True, exclude={"profiles", "devices"})
     data["feeder"] = _from_folder(scenario.feeder, path.absolute().parent, list_feeders())
+    if scenario.feeders:
+        folder = path.absolute().parent
+        data["feeders"] = {_from_folder(name, folder, list_feeders()): w for name, w in scenario.feeders.items()}
     if scenario.model_root is not None:
         data["model_root"] = _from_folder(scenario.model_root, path.absolute().parent, ())
     profiles = scenario.profiles.model_dump(mode="json", exclude_defaults=True, exclude={"source"})

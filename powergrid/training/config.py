@@ -279,7 +279,7 @@ def build_config(
             num_envs_per_env_runner=settings.num_envs_per_env_runner,
             rollout_fragment_length=settings.rollout_fragment_length,
             sample_timeout_s=settings.sample_timeout_s,
-            **_env_runner(env, settings),
+            **_env_runner(env, settings, facts.scenario),
         )
         .rl_module(
             rl_module_spec=MultiRLModuleSpec(
@@ -348,12 +348,15 @@ def initial_bias(space: Any, neutral: Sequence[Any], share: float) -> NDArray[np
     return np.concatenate(logits)
 
 
-def _env_runner(env: EnvClass, settings: TrainSettings) -> dict[str, Any]:
+def _env_runner(env: EnvClass, settings: TrainSettings, scenario: Any) -> dict[str, Any]:
     """Give the argument of ``PPOConfig.env_runners`` that chooses the runner."""
     if settings.env_runner == "stock":
         return {}
     if env is not default_env():
         logger.info("%s is not powergrid's own environment: RLlib's stock runner samples it.", env)
+        return {}
+    if getattr(scenario, "feeders", None):
+        logger.info("Environments draw a feeder each: RLlib's stock runner samples them.")
         return {}
     from powergrid.training.env_runner import GridEnvRunner
 

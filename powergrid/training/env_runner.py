@@ -105,8 +105,11 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         return EnvContext(given, worker_index=self.worker_index or 0, num_workers=self.config.num_env_runners)
 
     def _find_scenario(self, context: Any) -> Any:
-        """Give the scenario where the environment is NetworkedGridEnv itself; a subclass may do anything."""
-        return scenario_from_config(context) if self.config.env is NetworkedGridEnv else None
+        """Give the scenario where the environment is NetworkedGridEnv itself on one feeder; others may do anything."""
+        if self.config.env is not NetworkedGridEnv:
+            return None
+        scenario = scenario_from_config(context)
+        return None if scenario.feeders else scenario
 
     def _find_obstacle(self) -> str | None:
         """Say why sampling by arrays would not do the same as the stock runner; None where it would."""

@@ -22,6 +22,7 @@ from powergrid.training.checkpoints import POLICY_FOLDER, find_checkpoint
 
 FloatArray = NDArray[np.float32]
 POLICY_FILE = "policy.json"
+MANIFEST = "run.json"
 WEIGHTS_FILE = "weights.npz"
 FORMAT = 1
 
@@ -57,6 +58,7 @@ class Policy:
     Attributes:
         policy_of: The name of each agent's policy.
         action_spaces: The action space of each agent.
+        feeders: Digest of each feeder that it was trained on, by name; empty where that is not known.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Policy:
         self.action_spaces = dict(action_spaces)
         self.normalize_actions = normalize_actions
         self.clip_actions = clip_actions
+        self.feeders: dict[str, str] = {}
 
     def act(self, observations: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Give each observed agent's action, deterministic and ready for ``env.step``."""
@@ -197,10 +200,22 @@ def load_policy(run_or_checkpoint: str | Path) -> Policy:
         PowerGridError: There is no policy there.
     """
     folder = Path(run_or_checkpoint).expanduser()
-    for candidate in (folder, folder / POLICY_FOLDER):
-        if (candidate / POLICY_FILE).is_file():
-            return Policy.load(candidate)
-    return Policy.load(find_checkpoint(folder) / POLICY_FOLDER)
+    here = [candidate for candidate in (folder, folder / POLICY_FOLDER) if (candidate / POLICY_FILE).is_file()]
+    place = here[0] if here else find_checkpoint(folder) / POLICY_FOLDER
+    policy = Policy.load(place)
+    policy.feeders = _feeders_of_run(place)
+    return policy
+
+
+def _feeders_of_run(policy_folder: Path) -> dict[str, str]:
+    """Read from the manifest of a policy's run which feeders it was trained on; nothing where there is none."""
+    for folder in policy_folder.resolve().parents[:3]:
+        try:
+            digests = json.loads((folder / MANIFEST).read_text())["digests"]
+            return dict(digests.get("feeders") or {"feeder": digests["feeder"]})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return {}
 
 
 def export_policy(algorithm: Any, folder: str | Path) -> Path:

@@ -193,13 +193,14 @@ def _scenario_yaml(scenario: Any, env_config: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump(json.loads(json.dumps(dict(env_config), default=str)), sort_keys=False))
 
 
-def _digests(scenario: Any) -> dict[str, str]:
-    """Give the SHA-256 of the scenario, of its feeder's files and of its profiles."""
+def _digests(scenario: Any) -> dict[str, Any]:
+    """Give the SHA-256 of the scenario, of its feeder's files, of all its feeders by name, and of its profiles."""
     if not hasattr(scenario, "digest"):
         return {}
     return {
         "scenario": scenario.digest(),
         "feeder": scenario.read_feeder().digest,
+        "feeders": scenario.feeder_digests(),
         "profiles": scenario.read_profiles().digest(),
     }
 
