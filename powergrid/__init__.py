@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from powergrid.envs.central import ActionForm, CentralGridEnv
     from powergrid.envs.parallel import ParallelGridEnv
     from powergrid.scenario import Scenario
+    from powergrid.training.inference import Policy
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "list_feeders",
     "list_scenarios",
+    "load_policy",
     "load_scenario",
     "make",
     "make_central",
@@ -93,6 +95,13 @@ def load_scenario(
     from powergrid import scenario
 
     return scenario.load_scenario(source, overrides)
+
+
+def load_policy(run_or_checkpoint: str | Path, *, backend: Literal["numpy", "torch"] = "numpy") -> Policy:
+    """Load a trained policy, which acts without Ray; see :func:`powergrid.training.load_policy`."""
+    from powergrid.training import inference
+
+    return inference.load_policy(run_or_checkpoint, backend=backend)
 
 
 def list_scenarios() -> list[str]:

@@ -90,7 +90,11 @@ def train(
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that step environments; 0: this one.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations, in all with --resume.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of networks, exploration and episodes.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Hyper-parameters: fast (default) or page.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Resume a run made elsewhere: runs the code in it.")
+    ] = False,
     overrides: SetOption = None,
     settings: Annotated[
         list[str] | None,
@@ -104,7 +108,7 @@ def train(
 ) -> None:
     """Train PPO on SCENARIO, leave a run folder, and compare the result on the test split."""
     chosen = parse_overrides(settings or [], option="--setting")
-    for key, value in {"num_env_runners": workers, "iterations": iterations, "seed": seed}.items():
+    for key, value in {"preset": preset, "num_env_runners": workers, "iterations": iterations, "seed": seed}.items():
         if value is not None:
             chosen[key] = value
     if (scenario is None) == (resume is None):
@@ -117,7 +121,9 @@ def train(
     limit = None if minutes is None else minutes * 60.0
     with TrainingDisplay(out) as display:
         if resume is not None:
-            result = resume_run(resume, settings=chosen, time_limit_s=limit, progress=display, verbose=verbose)
+            result = resume_run(
+                resume, settings=chosen, time_limit_s=limit, progress=display, verbose=verbose, trust=trust_checkpoint
+            )
         else:
             env_config = _env_config(str(scenario), overrides, agents, add_der)
             result = train_run(
@@ -132,6 +138,24 @@ def train(
     )
     if test_days and result.stopped != "interrupted":
         _compare_on_test_split(result.folder, test_days)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
+    format: Annotated[str, typer.Option(help="onnx or torchscript.")] = "onnx",
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the files go; RUN/export by default.")
+    ] = None,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Import the environment that a run made elsewhere names.")
+    ] = False,
+) -> None:
+    """Write the policy of RUN for use without PowerGrid: a file an agent, and a JSON of all inputs and outputs."""
+    from powergrid.training import export_run
+
+    for file in export_run(run, out_dir or run / "export", format=format, trust=trust_checkpoint):  # type: ignore[arg-type]
+        out.print(str(file), highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()

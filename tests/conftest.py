@@ -43,6 +43,15 @@ def own_cache() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_key() -> Iterator[None]:
+    """Sign checkpoints with a key of this run: the user's own is neither read nor made."""
+    with tempfile.TemporaryDirectory(prefix="powergrid-state-") as folder:
+        os.environ["POWERGRID_STATE"] = folder
+        yield
+        del os.environ["POWERGRID_STATE"]
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_process_left() -> Iterator[None]:
     """Fail the run if a test leaves a process behind, daemons included: they inherit the mark."""
     mark = f"POWERGRID_TESTS={uuid.uuid4().hex}"

@@ -10,18 +10,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from powergrid.training.algorithm import PPO, PPOConfig
+    from powergrid.training.callbacks import GridMetricsCallback
     from powergrid.training.config import ppo_config
-    from powergrid.training.inference import Policy, export_policy, load_policy
+    from powergrid.training.extraction import export_policy
+    from powergrid.training.inference import Policy, load_policy
+    from powergrid.training.portable import export_run
     from powergrid.training.run import RunResult, resume, train
     from powergrid.training.settings import TrainSettings
 
-__all__ = ["Policy", "RunResult", "TrainSettings", "export_policy", "load_policy", "ppo_config", "resume", "train"]
+__all__ = [
+    "PPO",
+    "GridMetricsCallback",
+    "PPOConfig",
+    "Policy",
+    "RunResult",
+    "TrainSettings",
+    "export_policy",
+    "export_run",
+    "load_policy",
+    "ppo_config",
+    "resume",
+    "train",
+]
 
 _HOME = {
+    "GridMetricsCallback": "callbacks",
+    "PPO": "algorithm",
+    "PPOConfig": "algorithm",
     "Policy": "inference",
     "RunResult": "run",
     "TrainSettings": "settings",
-    "export_policy": "inference",
+    "export_policy": "extraction",
+    "export_run": "portable",
     "load_policy": "inference",
     "ppo_config": "config",
     "resume": "run",

@@ -7,7 +7,7 @@ from typing import Any
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from powergrid.errors import PowerGridError
-from powergrid.training.metrics import EpisodeTotals
+from powergrid.training.metrics import CUSTOM, LEARNER_ALIASES, RETURN_ALIAS, EpisodeTotals
 
 MAX_REBUILDS = 5
 
@@ -60,14 +60,14 @@ class GridMetricsCallback(RLlibCallback):
     @staticmethod
     def _log(metrics: dict[str, float], metrics_logger: Any, window: int) -> None:
         for name, value in metrics.items():
-            metrics_logger.log_value(("custom", *name.split("/", 1)), value, reduce="mean", window=window)
+            metrics_logger.log_value((CUSTOM, *name.split("/", 1)), value, reduce="mean", window=window)
 
     def on_train_result(
         self, *, algorithm: Any, metrics_logger: Any = None, result: dict[str, Any], **kwargs: Any
     ) -> None:
         """Add the names that older RLlib versions had at the top of the result."""
-        result["episode_reward_mean"] = result.get("env_runners", {}).get("episode_return_mean", float("nan"))
-        for name in ("policy_loss", "vf_loss", "entropy"):
+        result[RETURN_ALIAS] = result.get("env_runners", {}).get("episode_return_mean", float("nan"))
+        for name in LEARNER_ALIASES:
             result[name] = mean_over_policies(result, name)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from powergrid.errors import PowerGridError
+from powergrid.training.trust import sign
 
 if TYPE_CHECKING:
     from powergrid.training.inference import Policy
@@ -25,9 +27,17 @@ class Checkpoints:
     files. ``checkpoints/latest`` and ``checkpoints/best`` are text files that name one of them.
     """
 
-    def __init__(self, run_folder: Path, keep: int) -> None:
+    def __init__(self, run_folder: Path, keep: int, claims: Mapping[str, Any] | None = None) -> None:
+        """Look after a run's checkpoints.
+
+        Args:
+            run_folder: The run's folder.
+            keep: How many to keep, beside the best one.
+            claims: What each is signed for, see :func:`powergrid.training.trust.sign`.
+        """
         self.folder = run_folder / FOLDER
         self.keep = keep
+        self.claims = dict(claims or {})
         self.folder.mkdir(parents=True, exist_ok=True)
         for unfinished in self.folder.glob(".unfinished-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -41,6 +51,7 @@ class Checkpoints:
             algorithm.save_to_path(str(unfinished.resolve()))
             policy.save(unfinished / POLICY_FOLDER)
             (unfinished / STATE_FILE).write_text(json.dumps({"iteration": iteration, **state}) + "\n")
+            sign(unfinished, self.claims)
             unfinished.rename(final)
         self._point("latest", final)
         self._prune()

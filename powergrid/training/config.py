@@ -17,7 +17,7 @@ from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.training.settings import TrainSettings, resolve_settings
 
 if TYPE_CHECKING:
-    from ray.rllib.algorithms.ppo import PPOConfig
+    from powergrid.training.algorithm import PPOConfig
 
 logger = logging.getLogger("powergrid.training")
 
@@ -175,6 +175,14 @@ def space_problems(facts: EnvFacts, policy_of: Mapping[str, str]) -> list[str]:
     return problems
 
 
+def filter_problems(facts: EnvFacts, settings: TrainSettings) -> list[str]:
+    """Say where RLlib's filter cannot serve the agents: it asserts, in a worker, that all observe the same width."""
+    shapes = {agent: space.shape for agent, space in facts.observation_spaces.items()}
+    if settings.observation_filter == "none" or len(set(shapes.values())) == 1:
+        return []
+    return [f"observation_filter 'mean_std' needs observations of one shape for all agents; they have {shapes}"]
+
+
 def _action_problems(space: gym.Space[Any]) -> list[str]:
     if isinstance(space, gym.spaces.Dict):
         return [why for part in space.spaces.values() for why in _action_problems(part)]
@@ -194,19 +202,26 @@ def available_cpus() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def fit_env_runners(wanted: int | None, cpus: int) -> tuple[int, str | None]:
+def fit_env_runners(wanted: int | None, cpus: int, reserved: int = 0) -> tuple[int, str | None]:
     """Choose the number of sampling processes that the CPUs can run.
 
     RLlib waits for ever, without a message, for a process that finds no free CPU.
+
+    Args:
+        wanted: The number asked for, None for any.
+        cpus: What Ray has.
+        reserved: CPUs that must be left, such as the one that a trial of Tune takes for itself.
 
     Returns:
         The number, and a sentence where it is less than what was wanted.
     """
     if wanted is None:  # beside a learner on two CPUs, processes gained a tenth and cost 10 s at the start
         return (0 if cpus <= 2 else min(cpus - 1, 8)), None
-    if wanted <= cpus:
+    fitting = max(cpus - reserved, 0)
+    if wanted <= fitting:
         return wanted, None
-    return cpus, f"{wanted} env runners need {wanted} CPUs and Ray has {cpus}: training with {cpus}."
+    beside = f" beside {reserved} for Tune" if reserved else ""
+    return fitting, f"{wanted} env runners need {wanted} CPUs{beside} and Ray has {cpus}: training with {fitting}."
 
 
 def ppo_config(
@@ -214,6 +229,7 @@ def ppo_config(
     *,
     env: EnvClass | None = None,
     policies: Policies = "shared",
+    preset: str = "fast",
     **settings: Any,
 ) -> PPOConfig:
     """Give an RLlib ``PPOConfig`` that is ready to build, for any scenario.
@@ -223,12 +239,14 @@ def ppo_config(
         env: The environment's class, :class:`powergrid.envs.NetworkedGridEnv` where none is given.
         policies: ``"shared"`` (one ``grid_policy``, or one for each group of agents with equal spaces),
             ``"independent"`` (``<agent>_policy``) or a mapping from agent to policy name.
+        preset: What holds where no setting says otherwise: ``"fast"``, the defaults of :class:`TrainSettings`, or
+            ``"page"``, the hyper-parameters long recommended on the Training page.
         **settings: Fields of :class:`TrainSettings`, under their own or their older RLlib names.
 
     Raises:
         ScenarioError: With every unknown setting, refused value, missing policy and unequal space.
     """
-    resolved, problems = resolve_settings(settings)
+    resolved, problems = resolve_settings({"preset": preset, **settings})
     config = as_env_config(env_config)
     env = env or default_env()
     facts = probe_env(env, config)
@@ -236,6 +254,7 @@ def ppo_config(
     try:
         policy_of = policies_of(policies, facts)
         problems += space_problems(facts, policy_of)
+        problems += filter_problems(facts, resolved)
     except ScenarioError as error:
         problems += error.problems
     if problems:
@@ -251,10 +270,9 @@ def build_config(
     settings: TrainSettings,
 ) -> PPOConfig:
     """Put checked parts together into a ``PPOConfig`` on RLlib's new API stack."""
-    from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
-    from powergrid.training.callbacks import GridMetricsCallback
+    from powergrid.training.algorithm import PPOConfig
 
     runners, warning = fit_env_runners(settings.num_env_runners, available_cpus())
     if warning:
@@ -265,7 +283,8 @@ def build_config(
     }
     config: Any = PPOConfig()
     config = (
-        config.environment(
+        config.multi_agent(policies=policies, policy_mapping_fn=AgentMapping(policy_of))
+        .environment(
             env,
             env_config=dict(env_config),
             disable_env_checking=True,  # the check resets every env with seed 42
@@ -273,13 +292,13 @@ def build_config(
             clip_actions=settings.clip_actions,
         )
         .framework("torch")
-        .multi_agent(policies=policies, policy_mapping_fn=AgentMapping(policy_of))
         .env_runners(
             num_env_runners=runners,
             num_envs_per_env_runner=settings.num_envs_per_env_runner,
             rollout_fragment_length=settings.rollout_fragment_length,
             sample_timeout_s=settings.sample_timeout_s,
             **_env_runner(env, settings, facts.scenario),
+            **({"env_to_module_connector": mean_std_filter} if settings.observation_filter == "mean_std" else {}),
         )
         .rl_module(
             rl_module_spec=MultiRLModuleSpec(
@@ -291,12 +310,18 @@ def build_config(
             restart_failed_sub_environments=True,
             delay_between_env_runner_restarts_s=0,
         )
-        .callbacks(GridMetricsCallback)
         .debugging(seed=settings.seed, log_level="ERROR")
         .training(**_learning(settings))
     )
     checked: PPOConfig = config
     return checked
+
+
+def mean_std_filter(env: Any = None, spaces: Any = None, device: Any = None) -> Any:
+    """Give RLlib's connector that scales each agent's observations by their running mean and spread."""
+    from ray.rllib.connectors.env_to_module import MeanStdFilter
+
+    return MeanStdFilter(multi_agent=True)
 
 
 def _module_spec(name: str, facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSettings) -> Any:

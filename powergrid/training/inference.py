@@ -2,7 +2,7 @@
 
 A policy is a folder of ``policy.json`` (agents, networks, action spaces) and ``weights.npz`` (arrays,
 read with ``allow_pickle=False``). The forward pass is numpy; what it gives is checked against
-RLlib's own when the policy is written.
+RLlib's own when the policy is written. With torch instead, it is RLlib's own, bit for bit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -24,7 +24,9 @@ FloatArray = NDArray[np.float32]
 POLICY_FILE = "policy.json"
 MANIFEST = "run.json"
 WEIGHTS_FILE = "weights.npz"
-FORMAT = 1
+FORMATS = (1, 2)  # 2: with filters of observations, which a reader of 1 would leave out
+
+Backend = Literal["numpy", "torch"]
 
 ACTIVATIONS: dict[str, Any] = {
     "tanh": np.tanh,
@@ -33,7 +35,6 @@ ACTIVATIONS: dict[str, Any] = {
     "swish": lambda x: x / (1 + np.exp(-x)),
     "linear": lambda x: x,
 }
-_TORCH_ACTIVATIONS = {"Tanh": "tanh", "ReLU": "relu", "ELU": "elu", "SiLU": "swish", "Identity": "linear"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,43 @@ class Network:
         for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
             x = ACTIVATIONS[activation](x @ weight.T + bias)
         return x
+
+
+@dataclass(frozen=True)
+class TorchNetwork(Network):
+    """The same, computed as RLlib computes it."""
+
+    def forward(self, observations: FloatArray) -> FloatArray:
+        """Give the distribution's inputs, bit for bit those of RLlib's module on the same batch."""
+        import torch
+
+        functions: dict[str, Any] = {
+            "tanh": torch.tanh,
+            "relu": torch.relu,
+            "elu": torch.nn.functional.elu,
+            "swish": torch.nn.functional.silu,
+            "linear": lambda x: x,
+        }
+        with torch.no_grad():
+            x = torch.from_numpy(np.ascontiguousarray(observations))
+            for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
+                linear = torch.nn.functional.linear(x, torch.from_numpy(weight), torch.from_numpy(bias))
+                x = functions[activation](linear)
+            outputs: FloatArray = x.numpy()
+        return outputs
+
+
+@dataclass(frozen=True)
+class ObservationFilter:
+    """Scale observations by the mean and spread that training saw: RLlib's MeanStdFilter, no longer learning."""
+
+    mean: NDArray[np.float64]
+    divisor: NDArray[np.float64]
+    clip: float
+
+    def __call__(self, observations: FloatArray) -> FloatArray:
+        """Give filtered observations, shape (n, width)."""
+        return np.clip((observations - self.mean) / self.divisor, -self.clip, self.clip).astype(np.float32)
 
 
 class Policy:
@@ -69,6 +107,7 @@ class Policy:
         *,
         normalize_actions: bool = True,
         clip_actions: bool = False,
+        filters: Mapping[str, ObservationFilter] | None = None,
     ) -> None:
         self.networks = dict(networks)
         self.policy_of = dict(policy_of)
@@ -76,6 +115,7 @@ class Policy:
         self.normalize_actions = normalize_actions
         self.clip_actions = clip_actions
         self.feeders: dict[str, str] = {}
+        self.filters = dict(filters or {})
 
     def act(self, observations: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Give each observed agent's action, deterministic and ready for ``env.step``."""
@@ -106,6 +146,8 @@ class Policy:
             raise PowerGridError(
                 f"agent {agent!r}: observations of shape {batch.shape}; the policy was trained on (n, {width})"
             )
+        if agent in self.filters:
+            batch = self.filters[agent](batch)
         outputs = network.forward(batch)
         space = self.action_spaces[agent]
         actions, used = self._read(space, outputs, means_only=outputs.shape[1] == _size(space, means_only=True))
@@ -147,36 +189,46 @@ class Policy:
     def save(self, folder: Path) -> None:
         """Write ``policy.json`` and ``weights.npz`` into a folder, which is made."""
         folder.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, FloatArray] = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for name, network in self.networks.items():
             for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
                 arrays[f"{name}/{i}/weight"], arrays[f"{name}/{i}/bias"] = weight, bias
+        for agent, each in self.filters.items():
+            arrays[f"filter/{agent}/mean"], arrays[f"filter/{agent}/divisor"] = each.mean, each.divisor
         np.savez(folder / WEIGHTS_FILE, allow_pickle=False, **arrays)
         described = {
-            "format": FORMAT,
+            "format": FORMATS[bool(self.filters)],
             "policy_of": self.policy_of,
             "networks": {name: list(network.activations) for name, network in self.networks.items()},
             "action_spaces": {agent: _describe(space) for agent, space in self.action_spaces.items()},
             "normalize_actions": self.normalize_actions,
             "clip_actions": self.clip_actions,
+            "filters": {agent: each.clip for agent, each in self.filters.items()},
         }
         (folder / POLICY_FILE).write_text(json.dumps(described, indent=1) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> Policy:
+    def load(cls, folder: Path, backend: Backend = "numpy") -> Policy:
         """Read what :meth:`save` wrote."""
+        if backend not in ("numpy", "torch"):
+            raise PowerGridError(describe_unknown("backend", str(backend), ["numpy", "torch"]))
+        kind = TorchNetwork if backend == "torch" else Network
         try:
             described = json.loads((folder / POLICY_FILE).read_text())
-            if described.get("format") != FORMAT:
-                raise ValueError(f"format {described.get('format')!r}; this version reads {FORMAT}")
+            if described.get("format") not in FORMATS:
+                raise ValueError(f"format {described.get('format')!r}; this version reads {FORMATS}")
             with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as arrays:
                 networks = {
-                    name: Network(
+                    name: kind(
                         weights=tuple(arrays[f"{name}/{i}/weight"] for i in range(len(activations))),
                         biases=tuple(arrays[f"{name}/{i}/bias"] for i in range(len(activations))),
                         activations=tuple(activations),
                     )
                     for name, activations in described["networks"].items()
+                }
+                filters = {
+                    agent: ObservationFilter(arrays[f"filter/{agent}/mean"], arrays[f"filter/{agent}/divisor"], clip)
+                    for agent, clip in described.get("filters", {}).items()
                 }
             return cls(
                 networks,
@@ -184,17 +236,20 @@ class Policy:
                 {agent: _restore(space) for agent, space in described["action_spaces"].items()},
                 normalize_actions=described["normalize_actions"],
                 clip_actions=described["clip_actions"],
+                filters=filters,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PowerGridError(f"{folder}: no policy that can be read: {error}") from error
 
 
-def load_policy(run_or_checkpoint: str | Path) -> Policy:
-    """Load a trained policy; starts no Ray, imports no torch and unpickles nothing.
+def load_policy(run_or_checkpoint: str | Path, *, backend: Backend = "numpy") -> Policy:
+    """Load a trained policy; starts no Ray and unpickles nothing.
 
     Args:
         run_or_checkpoint: A run folder (its best checkpoint, else its latest), one checkpoint, or a
             folder written by :func:`export_policy`.
+        backend: ``"numpy"`` needs no torch and agrees with the trained module to rounding; ``"torch"`` gives the
+            module's deterministic action bit for bit.
 
     Raises:
         PowerGridError: There is no policy there.
@@ -202,7 +257,7 @@ def load_policy(run_or_checkpoint: str | Path) -> Policy:
     folder = Path(run_or_checkpoint).expanduser()
     here = [candidate for candidate in (folder, folder / POLICY_FOLDER) if (candidate / POLICY_FILE).is_file()]
     place = here[0] if here else find_checkpoint(folder) / POLICY_FOLDER
-    policy = Policy.load(place)
+    policy = Policy.load(place, backend)
     policy.feeders = _feeders_of_run(place)
     return policy
 
@@ -216,62 +271,6 @@ def _feeders_of_run(policy_folder: Path) -> dict[str, str]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return {}
-
-
-def export_policy(algorithm: Any, folder: str | Path) -> Path:
-    """Write the policy of an RLlib algorithm to a folder that :func:`load_policy` reads.
-
-    Raises:
-        PowerGridError: A network is not a plain perceptron, or its numpy form disagrees with it.
-    """
-    target = Path(folder)
-    policy_of_algorithm(algorithm).save(target)
-    return target
-
-
-def policy_of_algorithm(algorithm: Any) -> Policy:
-    """Copy the current networks of an RLlib algorithm that :func:`ppo_config` configured."""
-    config = algorithm.config
-    policy_of = getattr(config.policy_mapping_fn, "policy_of", None)
-    if policy_of is None:
-        raise PowerGridError("only an algorithm configured by powergrid.training.ppo_config can be exported")
-    networks = {name: network_of_module(algorithm.get_module(name)) for name in sorted(set(policy_of.values()))}
-    spaces = {agent: algorithm.get_module(name).action_space for agent, name in policy_of.items()}
-    return Policy(
-        networks,
-        policy_of,
-        spaces,
-        normalize_actions=bool(config.normalize_actions),
-        clip_actions=bool(config.clip_actions),
-    )
-
-
-def network_of_module(module: Any) -> Network:
-    """Copy a PPO module's actor into arrays and check that both give the same numbers."""
-    import torch
-
-    encoder = getattr(module.encoder, "actor_encoder", None) or module.encoder.encoder
-    weights: list[FloatArray] = []
-    biases: list[FloatArray] = []
-    activations: list[str] = []
-    for layer in [*encoder.net.mlp, *module.pi.net.mlp]:
-        kind = type(layer).__name__
-        if kind == "Linear" and layer.bias is not None:
-            weights.append(layer.weight.detach().cpu().numpy().copy())
-            biases.append(layer.bias.detach().cpu().numpy().copy())
-            activations.append("linear")
-        elif kind in _TORCH_ACTIVATIONS and activations:
-            activations[-1] = _TORCH_ACTIVATIONS[kind]
-        else:
-            raise PowerGridError(f"a policy with a layer of kind {kind} cannot be exported; use a plain perceptron")
-    network = Network(tuple(weights), tuple(biases), tuple(activations))
-    sample = np.random.default_rng(0).uniform(-2, 2, (8, weights[0].shape[1])).astype(np.float32)
-    with torch.no_grad():
-        expected = module.forward_inference({"obs": torch.from_numpy(sample)})["action_dist_inputs"].cpu().numpy()
-    got = network.forward(sample)
-    if not np.allclose(got, expected[:, : got.shape[1]], rtol=1e-4, atol=1e-5, equal_nan=True):
-        raise PowerGridError("the exported policy disagrees with RLlib's own network")
-    return network
 
 
 def _size(space: gym.Space[Any], *, means_only: bool) -> int:

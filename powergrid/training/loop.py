@@ -16,7 +16,7 @@ from typing import Any
 from powergrid.errors import PowerGridError
 from powergrid.training.checkpoints import Checkpoints, find_checkpoint
 from powergrid.training.config import EnvClass, EnvFacts, build_config
-from powergrid.training.inference import policy_of_algorithm
+from powergrid.training.extraction import policy_of_algorithm
 from powergrid.training.records import (
     PROGRESS,
     EventFile,
@@ -87,6 +87,7 @@ class Plan:
     env_config: dict[str, Any]
     facts: EnvFacts
     policy_of: dict[str, str]
+    claims: Mapping[str, Any] = field(default_factory=dict)
     time_limit_s: float | None = None
     progress: Progress | None = None
     verbose: bool = False
@@ -156,7 +157,7 @@ class _Training:
         self.before_s = float(plan.state.get("elapsed_s", 0.0))
         self.bad, self.failures, self.saved = 0, 0.0, self.iteration
         self.began = time.monotonic()
-        self.checkpoints = Checkpoints(plan.folder, plan.settings.keep_checkpoints)
+        self.checkpoints = Checkpoints(plan.folder, plan.settings.keep_checkpoints, plan.claims)
         self.progress = ProgressFile(plan.folder / PROGRESS, after_iteration=self.iteration)
         self.events = EventFile(plan.folder, after_step=self.env_steps + 1 if plan.restore else None)
         stack.callback(self.events.close)

@@ -9,16 +9,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+#: Under this key of RLlib's ``env_runners`` result, and before the names in ``progress.csv``.
+CUSTOM = "custom"
+#: Names that earlier versions of RLlib had at the top of the result, and learner metrics among them.
+RETURN_ALIAS = "episode_reward_mean"
+LEARNER_ALIASES = ("policy_loss", "vf_loss", "entropy")
+
 SUMMED_ENDINGS = ("_usd", "_kwh")
-COUNT_WORDS = frozenset({"violations", "overloads", "operations", "events", "failures", "count"})
+COUNT_WORDS = frozenset({"violations", "overloads", "operations", "events", "failures", "count", "cost"})
 RUNNING_WORDS = frozenset({"cycles"})
 
 
 def over_episode(name: str) -> Literal["sum", "last", "mean"]:
     """Tell what an info comes to over an episode.
 
-    Money and energy (``..._usd``, ``..._kwh``) and counts (last word violations, overloads, operations,
-    events, failures or count) add up; what is counted since the reset (cycles) is taken at the last
+    Money and energy (``..._usd``, ``..._kwh``, ``..._cost``) and counts (last word violations, overloads,
+    operations, events, failures or count) add up; what is counted since the reset (cycles) is taken at the last
     step; prices (``..._per_...``) and all else are averaged over the steps.
     """
     last_word = name.rsplit("_", 1)[-1]

@@ -18,6 +18,7 @@ import numpy as np
 
 import powergrid
 from powergrid.training.callbacks import mean_over_policies
+from powergrid.training.metrics import CUSTOM, RETURN_ALIAS
 
 MANIFEST = "run.json"
 PROGRESS = "progress.csv"
@@ -103,6 +104,7 @@ def stable_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     runners: Mapping[str, Any] = result.get("env_runners", {})
     learners: Mapping[str, Any] = result.get("learners", {})
     metrics = {name: float(runners.get(name, math.nan)) for name in RUNNER_METRICS}
+    metrics[RETURN_ALIAS] = metrics["episode_return_mean"]
     metrics["episodes"] = float(runners.get("num_episodes_lifetime", 0) or 0)
     for agent, value in runners.get("agent_episode_returns_mean", {}).items():
         metrics[f"agent_return/{agent}"] = float(value)
@@ -112,7 +114,7 @@ def stable_metrics(result: Mapping[str, Any]) -> dict[str, float]:
             if theirs in learners[policy]:
                 metrics[f"{policy}/{name}"] = float(learners[policy][theirs])
     metrics["env_step_failures"] = float(runners.get("num_env_step_failures", 0) or 0)
-    metrics.update({f"custom/{name}": value for name, value in sorted(flatten(runners.get("custom", {})))})
+    metrics.update({f"{CUSTOM}/{name}": value for name, value in sorted(flatten(runners.get(CUSTOM, {})))})
     return metrics
 
 

@@ -20,12 +20,14 @@ from powergrid.training.config import (
     Policies,
     as_env_config,
     default_env,
+    filter_problems,
     policies_of,
     probe_env,
     space_problems,
 )
 from powergrid.training.loop import Plan, Progress, RunResult, run_loop
 from powergrid.training.settings import TrainSettings, make_settings
+from powergrid.training.trust import require_trust
 
 __all__ = ["RunResult", "resume", "train"]
 
@@ -68,7 +70,7 @@ def train(
     env_config = as_env_config(scenario)
     facts = probe_env(env, env_config, step=True)
     policy_of = policies_of(policies, facts)
-    problems = space_problems(facts, policy_of)
+    problems = space_problems(facts, policy_of) + filter_problems(facts, chosen)
     if problems:
         raise ScenarioError("training", problems)
     folder = _new_run_folder(Path(out_dir).expanduser(), name, env_config)
@@ -92,6 +94,7 @@ def train(
             facts=facts,
             policy_of=policy_of,
             time_limit_s=time_limit_s,
+            claims=trust_claims(manifest),
             progress=progress,
             verbose=verbose,
         )
@@ -106,10 +109,11 @@ def resume(
     time_limit_s: float | None = None,
     progress: Progress | None = None,
     verbose: bool = False,
+    trust: bool = False,
 ) -> RunResult:
-    """Go on with a run from its latest checkpoint: weights, optimiser, counters and files.
+    """Go on with a run from its latest checkpoint: weights, optimiser, filters, counters and files.
 
-    RLlib's part of a checkpoint is unpickled, so resume only runs whose maker you trust.
+    RLlib's part of a checkpoint is unpickled and the run's environment imported: code from the run folder is run.
 
     Args:
         run_dir: The run folder.
@@ -118,21 +122,26 @@ def resume(
         time_limit_s: Stop after the iteration that passes this time [s].
         progress: Called after each iteration.
         verbose: Show what Ray and its workers print.
+        trust: Go on although this user did not make the checkpoint on this machine.
 
     Raises:
         ScenarioError: The run has all its iterations already, or a setting is wrong.
-        PowerGridError: There is no run or no checkpoint.
+        PowerGridError: There is no run or no checkpoint, or it comes from elsewhere and is not trusted.
     """
     checkpoint = find_checkpoint(Path(run_dir).expanduser().resolve(), ("latest",))
     folder = checkpoint.parent.parent
     manifest = read_manifest(folder)
+    if not trust:
+        require_trust(
+            checkpoint, trust_claims(manifest), remedy="--resume with --trust-checkpoint, or resume(..., trust=True)"
+        )
     changes = dict(settings or {}) | ({} if iterations is None else {"iterations": iterations})
     chosen = make_settings(changes, base=TrainSettings(**manifest["settings"]))
     state = read_state(checkpoint)
     if chosen.iterations <= state["iteration"]:
         done = f"the run has {state['iteration']} iterations already; to go on, ask for more than that in all"
         raise ScenarioError(str(folder), [done])
-    env = _import_env(manifest["env"])
+    env = import_env(manifest["env"])
     facts = probe_env(env, manifest["env_config"], step=True)
     if _digests(facts.scenario) != manifest["digests"]:
         logger.warning("The scenario has changed since this run began; compare scenario.yaml in the run folder.")
@@ -147,6 +156,7 @@ def resume(
             facts=facts,
             policy_of=manifest["policies"],
             time_limit_s=time_limit_s,
+            claims=trust_claims(manifest),
             progress=progress,
             verbose=verbose,
             restore=checkpoint,
@@ -205,7 +215,17 @@ def _digests(scenario: Any) -> dict[str, Any]:
     }
 
 
-def _import_env(path: str) -> EnvClass:
+def trust_claims(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what of ``run.json`` decides which code a resume runs: checkpoints are signed for it."""
+    return {name: manifest[name] for name in ("env", "env_config", "policies")}
+
+
+def import_env(path: str) -> EnvClass:
+    """Import the environment that ``run.json`` names; do so only for a run that is trusted.
+
+    Raises:
+        PowerGridError: It cannot be imported.
+    """
     module, _, qualname = path.partition(":")
     try:
         found: Any = importlib.import_module(module)

@@ -21,6 +21,26 @@ ALIASES: dict[str, str] = {
     "fcnet_activation": "activation",
 }
 
+#: What a preset sets beside the defaults. ``fast`` is the defaults, ``page`` the values long recommended for PPO here.
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "page": {
+        "lr": 3e-4,
+        "lr_end": None,
+        "train_batch_size": 4000,
+        "minibatch_size": 128,
+        "num_epochs": 10,
+        "gamma": 0.99,
+        "lambda_": 0.95,
+        "clip_param": 0.2,
+        "vf_clip_param": 10.0,
+        "entropy_coeff": 0.01,
+        "num_env_runners": 4,
+        "num_envs_per_env_runner": 1,
+        "rollout_fragment_length": 200,
+    },
+}
+
 
 class TrainSettings(BaseModel):
     """Set how long, how and with what network PPO trains; every field has a working default."""
@@ -71,6 +91,9 @@ class TrainSettings(BaseModel):
         "auto", description="Steps one environment gives per request; `auto` divides the batch evenly."
     )
     sample_timeout_s: float = Field(120.0, gt=0, description="Longest wait for a process's steps [s].")
+    observation_filter: Literal["none", "mean_std"] = Field(
+        "none", description="`mean_std`: scale each agent's observations by their running mean and spread."
+    )
     normalize_actions: bool = Field(True, description="Scale the network's [-1, 1] to the action's bounds.")
     clip_actions: bool = Field(False, description="Clip actions to their bounds where they are not scaled.")
     checkpoint_every: int = Field(20, ge=1, description="Iterations between checkpoints.")
@@ -94,7 +117,7 @@ def resolve_settings(
     """Read settings under current or older RLlib names.
 
     Args:
-        settings: What was asked for.
+        settings: What was asked for; ``preset`` names one of :data:`PRESETS`, which all else overrides.
         base: What holds where nothing was asked; the defaults where none is given.
 
     Returns:
@@ -105,16 +128,20 @@ def resolve_settings(
     problems: list[str] = []
     known: dict[str, Any] = {}
     came_as: dict[str, str] = {}
-    for name, value in dict(settings or {}).items():
+    asked = dict(settings or {})
+    preset = asked.pop("preset", None)
+    if preset is not None and preset not in PRESETS:
+        problems.append(describe_unknown("preset", str(preset), PRESETS))
+    for name, value in asked.items():
         field = ALIASES.get(name, name)
         if field not in TrainSettings.model_fields:
-            problems.append(describe_unknown("setting", name, [*TrainSettings.model_fields, *ALIASES]))
+            problems.append(describe_unknown("setting", name, ["preset", *TrainSettings.model_fields, *ALIASES]))
         elif field in known:
             problems.append(f"{came_as[field]!r} and {name!r} are the same setting; give one")
         else:
             known[field], came_as[field] = value, name
     try:
-        return TrainSettings(**((base.model_dump() if base else {}) | known)), problems
+        return TrainSettings(**((base.model_dump() if base else {}) | PRESETS.get(str(preset), {}) | known)), problems
     except ValidationError as error:
         for item in error.errors():
             field = str(item["loc"][0]) if item["loc"] else ""
@@ -142,9 +169,15 @@ def settings_table() -> str:
     by_field: dict[str, list[str]] = {}
     for alias, meant in ALIASES.items():
         by_field.setdefault(meant, []).append(f"`{alias}`")
-    rows = ["| setting | default | meaning | also accepted as |", "|---|---|---|---|"]
+    rows = ["| setting | default | `page` | meaning | also accepted as |", "|---|---|---|---|---|"]
     for name, field in TrainSettings.model_fields.items():
-        default = "null" if field.default is None else field.default
-        shown = list(default) if isinstance(default, tuple) else default
-        rows.append(f"| `{name}` | {shown} | {field.description} | {', '.join(by_field.get(name, []))} |")
+        page = _shown(PRESETS["page"][name]) if name in PRESETS["page"] else ""
+        also = ", ".join(by_field.get(name, []))
+        rows.append(f"| `{name}` | {_shown(field.default)} | {page} | {field.description} | {also} |")
     return "\n".join(rows) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(list(value) if isinstance(value, tuple) else value)

@@ -57,6 +57,31 @@ def test_make_settings_with_one_setting_under_two_names_refuses() -> None:
         make_settings({"minibatch_size": 64, "sgd_minibatch_size": 128})
 
 
+def test_ppo_config_with_the_pages_preset_has_the_pages_values() -> None:
+    config = ppo_config({}, env=ToyGridEnv, preset="page", num_rollout_workers=2, gamma=0.9)
+    assert (config.lr, config.train_batch_size_per_learner, config.minibatch_size, config.num_epochs) == (
+        3e-4, 4000, 128, 10,
+    )  # fmt: skip
+    assert (config.lambda_, config.clip_param, config.vf_clip_param, config.entropy_coeff) == (0.95, 0.2, 10.0, 0.01)
+    assert (config.num_env_runners, config.rollout_fragment_length, config.gamma) == (2, 200, 0.9)
+
+
+def test_ppo_config_with_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ScenarioError, match=r"unknown preset 'pages' \(did you mean 'page'"):
+        ppo_config({}, env=ToyGridEnv, preset="pages")
+
+
+def test_make_settings_with_a_preset_changes_what_was_set_before() -> None:
+    before = make_settings({"hidden": [8], "lr": 1.0})
+    after = make_settings({"preset": "page", "clip_param": 0.3}, base=before)
+    assert (after.hidden, after.lr, after.clip_param, after.minibatch_size) == ((8,), 3e-4, 0.3, 128)
+
+
+def test_ppo_config_with_a_filter_that_cannot_serve_refuses() -> None:
+    with pytest.raises(ScenarioError, match="needs observations of one shape"):
+        ppo_config({"mg2_width": 9}, env=ToyGridEnv, policies="independent", observation_filter="mean_std")
+
+
 def test_aliases_lead_to_settings() -> None:
     assert set(ALIASES.values()) <= set(TrainSettings.model_fields)
 

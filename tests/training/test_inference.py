@@ -77,6 +77,68 @@ def test_loaded_policy_acts_like_rllib_with_other_settings(build, tmp_path: Path
     assert_same(ours, actions_of_rllib(algorithm, observations)[0])
 
 
+@pytest.mark.parametrize("actions", ACTIONS)
+def test_policy_loaded_with_torch_is_rllib_bit_for_bit(build, tmp_path: Path, actions: str) -> None:
+    algorithm = build({"actions": actions}, policies="independent")
+    algorithm.train()
+    export_policy(algorithm, tmp_path)
+    policy = load_policy(tmp_path, backend="torch")
+    rng = np.random.default_rng(3)
+    observations = [{a: rng.uniform(-5, 5, 6).astype(np.float32) for a in ("MG1", "MG2")} for _ in range(50)]
+    for observed, expected in zip(observations, actions_of_rllib(algorithm, observations), strict=True):
+        ours = policy.act(observed)
+        for agent in observed:
+            for mine, theirs in zip(parts_of(ours[agent]), parts_of(expected[agent]), strict=True):
+                np.testing.assert_array_equal(mine, theirs, strict=np.asarray(theirs).dtype == np.float32)
+
+
+def parts_of(action: object) -> list:
+    return list(action.values()) if isinstance(action, dict) else [action]
+
+
+def test_load_policy_with_an_unknown_backend_says_which_there_are(trained: RunResult) -> None:
+    with pytest.raises(PowerGridError, match="unknown backend 'jax'"):
+        load_policy(trained.folder, backend="jax")  # type: ignore[arg-type]
+
+
+def test_filter_of_observations_is_learnt_saved_loaded_and_exported(build, tmp_path: Path) -> None:
+    import powergrid
+
+    first = build(observation_filter="mean_std", policies="independent")
+    for _ in range(2):
+        first.train()
+    checkpoint = first.save(str(tmp_path / "saved"))
+    policy = powergrid.load_policy(checkpoint)
+    uniform = 1 / np.sqrt(3)  # the spread of what the toy grid shows, uniform in -1..1
+    for agent in ("MG1", "MG2"):
+        np.testing.assert_allclose(policy.filters[agent].mean, 0.0, atol=0.1)
+        np.testing.assert_allclose(policy.filters[agent].divisor, uniform, rtol=0.1)
+    learnt = first.env_runner._env_to_module.get_state()
+    second = build(observation_filter="mean_std", policies="independent", seed=9)
+    second.restore_from_path(checkpoint)
+    assert_states_equal(second.env_runner._env_to_module.get_state(), learnt)
+    observations = [{a: np.linspace(-3, 3, 6, dtype=np.float32) for a in ("MG1", "MG2")}]
+    connector = next(c for c in first.env_runner._env_to_module.connectors if type(c).__name__ == "MeanStdFilter")
+    connector._update_stats = False
+    expected = actions_of_rllib(first, observations)[0]
+    assert_same(policy.act(observations[0]), expected)
+    policy.filters.clear()
+    with pytest.raises(AssertionError):
+        assert_same(policy.act(observations[0]), expected)
+
+
+def assert_states_equal(ours: object, theirs: object) -> None:
+    if isinstance(theirs, dict):
+        assert set(ours) == set(theirs)
+        for name in theirs:
+            assert_states_equal(ours[name], theirs[name])
+    elif isinstance(theirs, list | tuple):
+        for mine, their in zip(ours, theirs, strict=True):
+            assert_states_equal(mine, their)
+    else:
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_act_batch_equals_act(trained: RunResult) -> None:
     policy = load_policy(trained.folder)
     observations = np.random.default_rng(0).uniform(-1, 1, (5, 6)).astype(np.float32)

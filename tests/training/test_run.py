@@ -133,6 +133,44 @@ def test_resume_restores_weights_and_optimiser(build, tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours["exp_avg"], theirs["exp_avg"])
 
 
+def test_resumed_run_has_the_counters_schedule_and_optimiser_of_one_never_stopped(
+    ray_session: None, tmp_path: Path
+) -> None:
+    settings = {**TINY, "iterations": 4, "validate_every": 0, "lr": 1e-3, "lr_end": 1e-4, "use_kl_loss": True,
+                "observation_filter": "mean_std"}  # fmt: skip
+    train({}, settings, env=ToyGridEnv, out_dir=tmp_path, name="whole")
+    train({}, settings, env=ToyGridEnv, out_dir=tmp_path, name="stopped", progress=_StopIn(1))
+    assert len(rows_of(tmp_path / "stopped")) == 2
+    resume(tmp_path / "stopped")
+    whole, stopped = rows_of(tmp_path / "whole"), rows_of(tmp_path / "stopped")
+    for name in ("iteration", "env_steps", "episodes", "lr"):
+        assert [row[name] for row in stopped] == [row[name] for row in whole]
+    assert len({row["lr"] for row in whole}) == 4
+    for name in ("policy_loss", "vf_loss", "entropy", "episode_reward_mean"):  # the same up to where it was stopped
+        assert [row[name] for row in stopped[:2]] == [row[name] for row in whole[:2]]
+    steps = [_optimiser_steps(tmp_path / name) for name in ("whole", "stopped")]
+    assert steps[0] == steps[1] > 0
+
+
+class _StopIn:
+    """Ask a run to stop as Ctrl-C does; it ends the iteration that follows."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def __call__(self, report: object) -> None:
+        if report.iteration == self.iteration:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def _optimiser_steps(run: Path) -> int:
+    import pickle
+
+    (state,) = (run / "checkpoints" / "iteration_000004").rglob("learner/state.pkl")
+    optimiser = pickle.loads(state.read_bytes())["optimizer"]["grid_policy_default_optimizer"]
+    return int(optimiser["state"]["state"][0]["step"])
+
+
 def test_resume_of_a_complete_run_says_what_to_ask_for(trained: RunResult) -> None:
     with pytest.raises(ScenarioError, match="3 iterations already"):
         resume(trained.folder)
