@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -53,15 +54,18 @@ class EngineError(PowerGridError):
 
     Attributes:
         number: OpenDSS error number, 0 when the engine gave none.
+        brief: The text on one line, without what OpenDSS wraps around it.
     """
 
     def __init__(self, message: str, number: int = 0) -> None:
         super().__init__(message, number)
         self.message = message
         self.number = number
+        described = re.findall(r"Error Description:\s*(.*?)\s*(?:Probable Cause:|$)", message, re.DOTALL)
+        self.brief = " ".join((described[-1] if described else message).split())
 
     def __str__(self) -> str:
-        return f"{self.message} (OpenDSS error {self.number})" if self.number else self.message
+        return f"{self.brief} (OpenDSS error {self.number})" if self.number else self.brief
 
 
 class ConvergenceError(EngineError):

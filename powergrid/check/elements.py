@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from powergrid.check.text import Definitions, defined_name, is_continuation, sho
 from powergrid.errors import EngineError
 from powergrid.grid.engine import Engine, FloatArray, Handle
 from powergrid.grid.feeder import Feeder
+from powergrid.grid.network import IntArray
 
 #: OpenDSS's error numbers by what they are about; others are values that it refuses.
 _ENGINE_CODES = {
@@ -114,8 +115,7 @@ def _read_error(error: EngineError, definitions: Definitions) -> tuple[str, str,
     text, number = error.message, error.number
     if nested := re.findall(r"Error (\d+) Reported From", text):
         number = int(nested[-1])
-    described = re.findall(r"Error Description:\s*(.*?)\s*(?:Probable Cause:|$)", text, re.DOTALL)
-    message = " ".join((described[-1] if described else text).split())
+    message = error.brief
     lower = message.lower()
     code = next((code for code, numbers in _ENGINE_CODES.items() if number in numbers), "bad-value")
     if any(words in lower for words in _FILE_WORDS):
@@ -226,7 +226,13 @@ def _check_load_shapes(model: Model) -> None:
         model.find("no-load-shape", f"{len(loads) - shaped} of {len(loads)} loads follow no LoadShape")
 
 
-def check_base_kv(model: Model, node_bus: list[str], base_kv: Mapping[str, float], angles: FloatArray) -> None:
+def check_base_kv(
+    model: Model,
+    node_bus: list[str],
+    base_kv: Mapping[str, float],
+    angles: FloatArray,
+    neutrals: Sequence[int] | IntArray = (),
+) -> None:
     """Compare the kV of elements with the base of their bus.
 
     Args:
@@ -234,9 +240,11 @@ def check_base_kv(model: Model, node_bus: list[str], base_kv: Mapping[str, float
         node_bus: Bus name of each node.
         base_kv: Line-to-neutral base of each bus [kV]; buses without are left out.
         angles: Voltage angle of each node [rad], for elements between two phases.
+        neutrals: Nodes that stand at 0 V.
     """
     engine = model.engine
     phasors = np.concatenate([[0.0], [base_kv.get(bus, math.nan) for bus in node_bus] * np.exp(1j * angles)])
+    phasors[np.asarray(neutrals, dtype=np.int64) + 1] = 0.0
 
     def nominal(handle: Handle, terminal: int, phases: int) -> tuple[float, str]:
         n_conductors = engine.terminals(handle)[1]

@@ -69,7 +69,8 @@ def check_solution(model: Model) -> None:
     network = describe_network(engine, read_handles(engine), everywhere)
     fed, islands = _split(model, network)
     fed_names = {network.buses[bus] for bus in fed}
-    check_base_kv(model, node_bus, {name: kv for name, kv in base_kv.items() if name in fed_names}, angles)
+    fed_kv = {name: kv for name, kv in base_kv.items() if name in fed_names}
+    check_base_kv(model, node_bus, fed_kv, angles, network.neutrals if converged else ())
     if model.broken:
         return  # what the missing elements would feed or draw is not known
     _check_islands(model, network, fed, islands)

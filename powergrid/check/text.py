@@ -8,10 +8,9 @@ from pathlib import Path
 
 from powergrid.check.report import Recorder
 from powergrid.errors import nearest_names
-from powergrid.grid.commands import DESCRIBING, VERBS, Command
+from powergrid.grid.commands import DESCRIBING, VERBS, Command, after_verb
 from powergrid.grid.feeder import Feeder
 
-_NAMED = re.compile(r"""\s*\w+\s+(?:object\s*=\s*)?["'(\[{]?\s*(\w+)\.([^\s"')\]},=]+)""", re.IGNORECASE)
 _PROBLEM = re.compile(r"(?P<file>(?:/|[A-Za-z]:[\\/]).+?)(?::(?P<line>\d+))?: (?P<message>.*)", re.DOTALL)
 #: What the reader of feeders says, and the kind of finding that it is; the first that fits.
 _READER_CODES = (
@@ -76,16 +75,20 @@ class Definitions:
 
 def defined_name(command: Command) -> str | None:
     """Give the ``class.name`` that a command defines, lower case; the source for a circuit."""
-    found = _NAMED.match(command.text) if command.verb == "new" else None
-    if found is None:
-        return None
-    return SOURCE if found[1].lower() == "circuit" else f"{found[1]}.{found[2]}".lower()
+    named = _named(command) if command.verb == "new" else None
+    return SOURCE if named is not None and named.startswith("circuit.") else named
 
 
 def edited_name(command: Command) -> str | None:
     """Give the ``class.name`` that a command edits by name, lower case."""
-    found = _NAMED.match(command.text) if command.verb == "edit" else None
-    return f"{found[1]}.{found[2]}".lower() if found else None
+    return _named(command) if command.verb == "edit" else None
+
+
+def _named(command: Command) -> str | None:
+    """Give the ``class.name`` that follows the verb, whatever quotes it is in."""
+    first = next(after_verb(command.text), None)
+    owner, dot, name = first.value.strip().lower().partition(".") if first is not None else ("", "", "")
+    return f"{owner}.{name}" if dot and owner.isidentifier() and name else None
 
 
 def find_problems(problems: Iterable[str], recorder: Recorder, master: Path) -> None:

@@ -85,6 +85,7 @@ class Channels:
         network = simulation.network
         ways = [network.feeding_branches(network.buses[bus]) or [0] for bus in pccs]  # [0]: the source's own bus
         self._way_branches = np.concatenate(ways).astype(np.int64)
+        self._no_loading = None if network.branches.names else np.zeros((simulation.n_envs, 1))
         self._way_starts = np.cumsum([0, *[len(way) for way in ways]])[:-1]
         self._quantiles = _Quantiles(len(network.nodes)) if summary else None
         self.table: list[Channel] = []
@@ -202,7 +203,8 @@ class Channels:
         values[:, : self._n_exogenous] = self._exogenous[envs, simulation.step_index]
         pcc = np.add.reduceat(snapshot.v_pu.take(self._pcc_nodes, axis=1), self._pcc_starts, axis=1)
         pcc *= self._per_pcc
-        upstream = np.maximum.reduceat(snapshot.loading_pu.take(self._way_branches, axis=1), self._way_starts, axis=1)
+        loading = snapshot.loading_pu if self._no_loading is None else self._no_loading
+        upstream = np.maximum.reduceat(loading.take(self._way_branches, axis=1), self._way_starts, axis=1)
         kva = metrics.zone_kva
         np.concatenate(
             (

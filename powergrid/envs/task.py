@@ -16,7 +16,9 @@ from powergrid.envs.channels import Channels, View
 from powergrid.envs.outages import AGENT_OUTAGE_METRICS, NETWORK_OUTAGE_METRICS
 from powergrid.envs.rewards import TERMS, Rewards
 from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.energised import Connectivity
 from powergrid.grid.metrics import Metrics
+from powergrid.grid.network import Network
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -88,8 +90,10 @@ class GridTask:
         self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
         if simulation.supply is not None:
             self.metrics.dead = simulation.supply.dead
-        if simulation.islands is not None:
+        elif simulation.islands is not None:
             self.metrics.dead = simulation.islands.dark
+        else:
+            self.metrics.dead = _dark_as_compiled(network, n_envs)
         names = list(scenario.agents)
         self.channels = Channels(
             simulation,
@@ -291,6 +295,12 @@ class GridTask:
     def close(self) -> None:
         """Give the engines back."""
         self.simulation.close()
+
+
+def _dark_as_compiled(network: Network, n_envs: int) -> npt.NDArray[np.bool_] | None:
+    """Give the nodes that nothing feeds where no switch moves, shape (n_envs, n_nodes); None where all are fed."""
+    dark = ~Connectivity(network).look(network.branches.closed).energised
+    return np.tile(dark, (n_envs, 1)) if dark.any() else None
 
 
 def _check_zones(scenario: Scenario, zones: Sequence[npt.NDArray[np.int64]]) -> None:

@@ -42,6 +42,7 @@ State = dict[str, npt.NDArray[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
 _SANE_V_PU = 5.0
+_DEAD_V_PU = 0.01
 
 
 class Circuit:
@@ -154,7 +155,10 @@ class Circuit:
         self._y_stale = True  # so that the start and what comes after a reset stand on the same admittance matrix
         self._build_y()
         self.engine.solve()
-        self._take_voltages()
+        highest = self._take_voltages()
+        if not _DEAD_V_PU < highest < _SANE_V_PU:  # NaN compares false; OpenDSS says that it converged all the same
+            remedy = "look for parts without a path to ground, impedances of 0, and controls of the feeder's own"
+            raise FeederError(str(self.feeder.master), [f"the power flow ends at {highest:.3g} pu at most; {remedy}"])
         self._v_good = self._v.copy()
         self._start = self.state()
         self.gear.keep_start()

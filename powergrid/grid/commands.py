@@ -274,6 +274,19 @@ def _writes(class_name: str, name: str, value: str) -> Danger | None:
     return "writes" if first and first in _WRITING_ACTIONS[class_name] else None
 
 
+def set_apart(text: str) -> tuple[str, str]:
+    """Cut what ends the engine while a sensor is made out of its line, and give the line that sets it afterwards.
+
+    OpenDSS crashes at ``kWs`` and ``kvars`` of a sensor that it has not tied to its element yet.
+    """
+    later: list[str] = []
+    for parameter in reversed(list(after_verb(text))):
+        if parameter.name and expand(parameter.name, _names("sensor")) in ("kws", "kvars"):
+            later.insert(0, text[parameter.start : parameter.end])
+            text = text[: parameter.start] + " " + text[parameter.end :]
+    return text, f"~ {' '.join(later)}" if later else ""
+
+
 def file_of_array(value: str) -> tuple[str, str, str] | None:
     """Take ``file=data.csv header=yes`` apart: how it is read, the file, and the rest; None where it is no such."""
     found = _FILE_OF_ARRAY.match(value)

@@ -26,6 +26,8 @@ SOURCE_CLASSES = ("Vsource", "Isource")
 _TAPPED_CLASSES = ("Transformer", "AutoTrans")
 _RECORDERS = ("EnergyMeter", "Monitor")
 _MAX_LISTED = 8
+_LAST_PHASE = 3
+_NEUTRAL_V_PU = 0.1
 #: OpenDSS's ordinals of length units, 0 is none, in km.
 _KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
 #: Between the name of a LoadShape of actual values and the demand that they are multipliers of.
@@ -234,6 +236,7 @@ def describe_network(
         bus_xy=np.array([xy[name] for name in buses], dtype=float),
         source_bus=_first_bus(engine.node_ref(source), node_bus),
         source_nodes=_source_nodes(engine, handles, forming),
+        neutrals=_find_neutrals(engine, nodes, [bus_kv[name] for name in bus_names]),
         branches=_describe_branches(engine, handles, node_bus),
         loads=_describe_loads(engine, handles["Load"], node_bus),
         regulators=tuple(regulator.transformer for regulator in regulators),
@@ -244,6 +247,13 @@ def describe_network(
         load_shapes=_read_load_shapes(engine, handles["Load"], engine.handles("LoadShape")),
         controls=controls,
     )
+
+
+def _find_neutrals(engine: Engine, nodes: Sequence[str], v_base_kv: Sequence[float]) -> IntArray:
+    """Give the nodes from number 4 on that the solved circuit holds near 0 V: some feeders number phases on."""
+    v_pu = np.abs(engine.voltages(len(nodes))[1:]) / (1000.0 * np.asarray(v_base_kv))
+    number = np.array([int(name.rpartition(".")[2]) for name in nodes])
+    return np.flatnonzero((number > _LAST_PHASE) & (v_pu < _NEUTRAL_V_PU))
 
 
 def _source_nodes(engine: Engine, handles: Handles, forming: Sequence[str]) -> IntArray:

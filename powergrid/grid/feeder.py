@@ -39,6 +39,7 @@ from powergrid.grid.commands import (
     is_plain,
     parameters,
     quote,
+    set_apart,
     split,
     unquote,
 )
@@ -268,6 +269,12 @@ class _Reader:
     def _take_edit(self, command: Command) -> None:
         """Take an edit of an element without what would write a file, and refuse what would load a program."""
         given = self._edited(command)
+        if self._class == "sensor" and command.verb == "new":
+            first, later = set_apart(command.text)
+            if later:
+                self._take_edit(replace(command, text=first))
+                self._take_edit(replace(command, text=later))
+                return
         if given is None or is_plain(command.text, self._class):
             self.commands.append(command)
             return

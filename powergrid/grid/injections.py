@@ -21,6 +21,7 @@ INJECTION_PROPERTIES = {
     "PVSystem": ("Irradiance", "kvar"),
     "Load": ("kW", "kvar"),
 }
+_LAST_PHASE = 3
 _CONNECTIONS = ("wye", "delta")
 _FLAT = "powergrid_flat"
 #: What stands between a setpoint and the power delivered and belongs to the device's own physics: cut-in and
@@ -79,6 +80,7 @@ def place_injections(
         raise FeederError(str(feeder.master), problems)
     if any(_split(injection.element)[0] == "PVSystem" for injection in injections):
         engine.command(f"new XYCurve.{_FLAT} npts=2 xarray=(0 1) yarray=(1 1)")
+    neutrals = _find_neutrals(engine, handles) if any(injection.bus for injection in injections) else {}
     placed: list[tuple[str, str]] = []
     for number, injection in enumerate(injections):
         if injection.element:
@@ -86,7 +88,7 @@ def place_injections(
             engine.command(f'edit "{class_name}.{name}" {_OBEY[class_name]} {injection.properties}')
         else:
             class_name, name = "Generator", f"powergrid_{number}_" + re.sub(r"[^a-z0-9]", "_", injection.name.lower())
-            engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv)}")
+            engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv, neutrals)}")
         placed.append((class_name, name))
     now = {class_name: engine.handles(class_name) for class_name in INJECTION_PROPERTIES}
     return [(class_name, now[class_name][name]) for class_name, name in placed]
@@ -144,13 +146,26 @@ def _join(phases: Sequence[int]) -> str:
     return ", ".join(str(phase) for phase in phases)
 
 
-def _added_generator(injection: Injection, bus_kv: Mapping[str, float]) -> str:
+def _find_neutrals(engine: Engine, handles: Handles) -> dict[str, int]:
+    """Give the neutral conductor of the buses whose loads return by one: a node from number 4 on."""
+    found: dict[str, int] = {}
+    for handle in handles["Load"].values():
+        bus, _, nodes = engine.get_text(handle, "Load", "Bus1").lower().strip("\"'").partition(".")
+        numbers = nodes.split(".")
+        n_phases = engine.phases(handle)
+        if len(numbers) == n_phases + 1 and numbers[-1].isdigit() and int(numbers[-1]) > _LAST_PHASE:
+            found.setdefault(bus, int(numbers[-1]))
+    return found
+
+
+def _added_generator(injection: Injection, bus_kv: Mapping[str, float], neutrals: Mapping[str, int]) -> str:
     """Write the properties of the generator that carries a device's power: constant power, no limits of its own."""
     bus = injection.bus.lower()
     between = injection.connection == "delta" and len(injection.phases) == 2
     n_phases = 1 if between else len(injection.phases)
     kv = bus_kv[bus] * (1.0 if n_phases == 1 and not between else 3.0**0.5)
-    nodes = ".".join(str(phase) for phase in injection.phases)
+    returns = [neutrals[bus]] if injection.connection == "wye" and bus in neutrals else []
+    nodes = ".".join(str(node) for node in (*injection.phases, *returns))
     return (
         f'bus1="{bus}.{nodes}" phases={n_phases} conn={injection.connection} kv={kv!r} '
         "kw=0 kvar=0 model=1 vminpu=0.2 vmaxpu=2 maxkvar=1e9 minkvar=-1e9 status=fixed"

@@ -62,13 +62,15 @@ class Metrics:
         phases: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.limits = (v_min_pu, v_max_pu)
+        self._low, self._high = _node_limits(network, v_min_pu, v_max_pu)
         self.dead: BoolArray | None = None
         self._n_zones = n_zones = len(zones)
         n_nodes, b = len(network.nodes), network.branches
         phases = [()] * n_zones if phases is None else [tuple(own) for own in phases]
         node_in = np.zeros((n_zones, n_nodes))
         first = b.terminal_bus[np.searchsorted(b.terminal_branch, np.arange(len(b.names)))]
-        branch_in = np.array([np.isin(first, list(zone)) for zone in zones], dtype=float).reshape(n_zones, -1)
+        branch_in = np.array([np.isin(first, list(zone)) for zone in zones], dtype=float)
+        branch_in = branch_in.reshape(n_zones, len(b.names))
         for zone, (buses, own) in enumerate(zip(zones, phases, strict=True)):
             node_in[zone, network.nodes_within(buses, own)] = 1.0
             if own:
@@ -83,7 +85,9 @@ class Metrics:
         self._limited = np.array([zone for zone in range(n_zones) if phases[zone]], dtype=np.int64)
         conductors = [network.conductor_intake(list(zones[zone]), phases[zone]) for zone in self._limited]
         self._conductor_intake = np.array(conductors, dtype=complex).T.copy()
-        self._members, self._starts, sizes = _chain([*(np.flatnonzero(row) for row in node_in), np.arange(n_nodes)])
+        nodes = [np.flatnonzero(row) for row in (*node_in, np.ones(n_nodes))]
+        live = [np.setdiff1d(own, network.neutrals) for own in nodes]
+        self._members, self._starts, sizes = _chain([a if len(a) else b for a, b in zip(live, nodes, strict=True)])
         self._per_size = 1.0 / sizes
         branches = [np.flatnonzero(row) for row in branch_in]
         self._loaded = np.array([i for i, group in enumerate(branches) if len(group)], dtype=np.int64)
@@ -100,12 +104,11 @@ class Metrics:
     def take(self, snapshot: Snapshot) -> None:
         """Measure a snapshot; results stay until the next."""
         v_pu, n_zones = snapshot.v_pu, self._n_zones
-        low, high = self.limits
         self._snapshot = snapshot
-        beyond = np.maximum(v_pu - high, low - v_pu)
+        beyond = np.maximum(v_pu - self._high, self._low - v_pu)
         dead = self.dead if self.dead is not None and self.dead.any() else None
         if dead is not None:
-            beyond[dead] = -low
+            beyond[dead] = -self.limits[0]
         self._beyond = beyond
         amount, count = self._outside
         np.maximum(beyond, 0.0, out=amount)
@@ -173,6 +176,16 @@ class Metrics:
         return np.asarray(ratio.max(axis=1))
 
 
+def _node_limits(network: Network, low: float, high: float) -> tuple[FloatArray | float, FloatArray | float]:
+    """Give the limits of the nodes' voltages [pu]: none of neutrals, shape (n_nodes,); one number without any."""
+    if not len(network.neutrals):
+        return low, high
+    limits = np.empty((2, len(network.nodes)))
+    limits[0], limits[1] = low, high
+    limits[0, network.neutrals], limits[1, network.neutrals] = -np.inf, np.inf
+    return limits[0], limits[1]
+
+
 def _sum_matrix(membership: FloatArray, n: int) -> FloatArray:
     """Give the columns that sum things by zone, by zone with an equal part of what is in none, and over all.
 
@@ -183,7 +196,6 @@ def _sum_matrix(membership: FloatArray, n: int) -> FloatArray:
     Returns:
         Shape (n, 2 n_zones + 1).
     """
-    membership = membership.reshape(-1, n)
     shared = membership.copy()
     if len(membership):
         shared[:, membership.sum(axis=0) == 0.0] = 1.0 / len(membership)

@@ -125,6 +125,8 @@ class Network:
         microgrids: Feeders that were tied to this one.
         elements: Lower-case names of all other devices that a scenario can bind: class to names.
         source_nodes: Nodes that voltage sources hold, shape (n_source_nodes,).
+        neutrals: Nodes from number 4 on that stand near 0 V as compiled: neutral conductors, which have no voltage to
+            keep within limits, shape (n_neutrals,).
     """
 
     nodes: tuple[str, ...]
@@ -143,6 +145,7 @@ class Network:
     elements: dict[str, tuple[str, ...]]
     load_shapes: dict[str, tuple[FloatArray, float]] = field(default_factory=dict)
     source_nodes: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    neutrals: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     controls: tuple[FeederControl, ...] = ()
     microgrids: tuple[Microgrid, ...] = ()
 
@@ -222,7 +225,7 @@ class Network:
     def wires(self) -> Iterator[tuple[int, int, int]]:
         """Give the pairs of nodes that a closed branch joins phase by phase: branch, node, other node."""
         b = self.branches
-        ends = np.append(b.terminal_rows[1:], len(b.row_node))
+        ends = np.append(b.terminal_rows, len(b.row_node))[1:]
         terminals: dict[int, list[list[int]]] = {}
         for branch, first, end in zip(b.terminal_branch.tolist(), b.terminal_rows.tolist(), ends.tolist(), strict=True):
             terminals.setdefault(branch, []).append((b.row_node[first:end] - 1).tolist())

@@ -145,7 +145,8 @@ def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
         live = [nodes for nodes in ends if nodes]
         nodes = live[0] if live else []
         bus = int(network.node_bus[nodes[0]]) if nodes else network.source_bus
-        note = "series" if len(live) > 1 else "" if name in controlled else "no CapControl"
+        buses = {int(network.node_bus[node]) for nodes in live for node in nodes}
+        note = "series" if len(buses) > 1 else "" if name in controlled else "no CapControl"
         ratings = {"steps": float(steps), "kvar": float(engine.get_floats(handles[name], "Capacitor", "kvar").sum())}
         yield Element(f"Capacitor.{name}", bus, _phases_of(network, nodes), ratings, note)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import powergrid
+from powergrid.check import check_feeder
 from powergrid.discovery import LAYOUTS
 from powergrid.errors import ScenarioError
 from powergrid.evaluation import evaluate
@@ -81,6 +82,21 @@ def test_large_feeder_plays_random_steps(master: str, layout: str) -> None:
 def test_feeder_without_devices_says_what_to_add() -> None:
     with pytest.raises(ScenarioError, match="--add-der"):
         powergrid.make(UPSTREAM / BARE)
+
+
+@pytest.mark.parametrize("master", SMALL)
+def test_small_feeder_is_usable_and_evaluated(master: str) -> None:
+    assert check_feeder(UPSTREAM / master).exit_code() == 0
+    frame = evaluate({"feeder": str(UPSTREAM / master)}, ["no_control", "random"], days=1).frame
+    assert (frame["converged_share"] == 1.0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("master", LARGE)
+def test_large_feeder_is_usable_and_evaluated(master: str) -> None:
+    assert check_feeder(UPSTREAM / master).exit_code() == 0
+    config = {"feeder": str(UPSTREAM / master), "episode_length": 8}
+    assert (evaluate(config, ["no_control", "random"], days=1).frame["converged_share"] == 1.0).all()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -207,8 +207,8 @@ def test_env_config_neither_name_nor_scenario_lists_the_shipped() -> None:
 
 
 def test_env_config_unknown_name_says_the_nearest(make_env: MakeEnv) -> None:
-    with pytest.raises(ScenarioError, match=r"ieee13: unknown scenario 'ieee13' \(did you mean 'ieee13_mg'"):
-        make_env("ieee13")
+    with pytest.raises(ScenarioError, match=r"ieee13_m: unknown scenario 'ieee13_m' \(did you mean 'ieee13_mg'"):
+        make_env("ieee13_m")
 
 
 def test_env_config_missing_file_says_the_nearest(tmp_path: Path, make_env: MakeEnv) -> None:

@@ -136,7 +136,8 @@ class _Diagram:
         outside = int(np.count_nonzero((worst < band[0]) | (worst > band[1])))
         dead = int(np.count_nonzero(np.isnan(worst)))
         live = self.state.v_pu[self.state.energised & (self.network.node_phase <= 3)]
-        text = f"{live.min():.3f}..{live.max():.3f} pu, {outside} of {len(worst)} buses outside the band"
+        span = f"{live.min():.3f}..{live.max():.3f} pu, " if live.size else ""
+        text = f"{span}{outside} of {len(worst)} buses outside the band"
         height = self.figure.get_figheight() * 72.0
         self.figure.text(0.015, 1.0 - 16.0 / height, self.state.title, fontsize=13, weight="bold", va="center")
         self.figure.text(

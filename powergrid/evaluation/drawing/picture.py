@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,11 @@ def save(figure: Figure, file: str | Path, *, dpi: int = 150) -> Path:
 
     path = check_suffix(file)
     kind = path.suffix.lower()[1:]
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "powergrid"}):  # names stay text
+    with (
+        mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "powergrid"}),  # names stay text
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # a box stands for it
         try:
             figure.savefig(path, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {"Software": None})
         except OSError as error:
