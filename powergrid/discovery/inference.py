@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from powergrid.discovery.agents import form_agents
 from powergrid.discovery.der import place_der
 from powergrid.discovery.devices import Device, find_devices
+from powergrid.discovery.start import infer_start
 from powergrid.discovery.wishes import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Wish
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.circuit import Circuit
@@ -140,6 +141,7 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
     if discovers:
         _infer_profiles(found, inferred, notes)
         _infer_reward(found, inferred)
+        infer_start(feeder, found.network, inferred)
         inferred.setdefault("description", f"What was discovered on {found.feeder}.")
     for key in ("discover", "add_der"):
         inferred.pop(key, None)
