@@ -18,7 +18,7 @@ AGENT_OUTAGE_METRICS = (
     ("held_switches", "switches", "switches that the rules of reconfiguration kept where they were"),
 )
 NETWORK_OUTAGE_METRICS = (
-    ("network_unserved_kwh", "kWh", "demand of the step without supply or below 0.5 pu, flexible loads left out"),
+    ("network_unserved_kwh", "kWh", "demand of the step without supply, shed or below 0.5 pu, vehicles left out"),
     ("dead_nodes", "nodes", "nodes that nothing feeds"),
     ("events_on", "events", "events that are on"),
 )
@@ -37,8 +37,6 @@ class OutageView:
     Attributes:
         channels: Name, unit, bounds and owner of each channel: ``<zone>.outages``, the outages and faults that are on
             in each zone, and ``<zone>.energised_share``, the part of its nominal load that is fed.
-        unserved_parts: Part of each load whose unserved energy counts for each zone, shape (n_loads, n_zones): the
-            zone's own, and an equal part of what is in none.
     """
 
     def __init__(
@@ -59,8 +57,6 @@ class OutageView:
         ]
         kw = loads_in * simulation.network.loads.kw[:, None]
         self._load_share = kw / np.maximum(kw.sum(axis=0), 1e-9)
-        self.unserved_parts = loads_in.copy()
-        self.unserved_parts[loads_in.sum(axis=1) == 0.0] = 1.0 / len(zones)
         outages = [(f"{z}.outages", "events", 0.0, float(n), z) for z, n in zip(zones, most, strict=True)]
         shares = [(f"{zone}.energised_share", "", 0.0, 1.0, zone) for zone in zones]
         self.channels = [*outages, *shares]

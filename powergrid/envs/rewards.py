@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.agents import ownership
-from powergrid.envs.outages import OutageView
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
 from powergrid.scenario import REWARD_WEIGHTS, Scenario
@@ -31,7 +30,6 @@ class Rewards:
         metrics: Its metrics, with one zone for each agent.
         owners: Names of each agent's devices.
         loads_in: 1 where a load is in an agent's zone, shape (n_loads, n_agents).
-        outages: What is shown of events; with it, demand without supply is among the unserved energy.
 
     Attributes:
         terms: Terms of the last step in their units, shape (n_envs, n_agents, n_terms), in the order of ``TERMS``.
@@ -45,7 +43,6 @@ class Rewards:
         metrics: Metrics,
         owners: Sequence[Sequence[str]],
         loads_in: FloatArray,
-        outages: OutageView | None = None,
     ) -> None:
         self._simulation, self._metrics = simulation, metrics
         n_envs, n_agents = simulation.n_envs, len(owners)
@@ -77,8 +74,6 @@ class Rewards:
             for term, array in fleet.terms.items()
             if term in column
         ]
-        if outages is not None and simulation.supply is not None:
-            of_fleets.append((self._unserved, simulation.supply.unserved_kwh, outages.unserved_parts))
         columns = [entry[0] for entry in of_fleets]
         island_terms = () if self._islands is None else (self._unserved, self._generation)
         self._of_islands_alone = [term for term in island_terms if term not in columns]
@@ -157,8 +152,7 @@ def _own_islands(
     """Say who answers for what islands lack and for what their forming sources give.
 
     A microgrid is the agent's that owns the switch on its tie, else the agents' whose zone holds its loads. Loads
-    elsewhere are the agents' whose zone holds them, in equal parts everybody's where none does. Loads that are EV
-    chargers are left out: what their cars lack is counted as they leave.
+    elsewhere are the agents' whose zone holds them, in equal parts everybody's where none does.
 
     Returns:
         Hours to multiply the demand with that is not served, shape (n_loads, n_agents), and USD for each kW of a
@@ -180,9 +174,5 @@ def _own_islands(
         of_loads[inside] = own
         if microgrid.forming is not None:
             prices.append(own * microgrid.forming.cost_usd_per_kwh)
-    for fleet, _, columns in simulation._power:
-        if fleet.kind == "ev_charger":
-            cars = simulation.circuits[0].load_of_device[columns]
-            of_loads[cars[cars >= 0]] = 0.0
     dt_h = simulation.dt_h
     return of_loads * dt_h, np.array(prices).reshape(-1, n_agents) * dt_h

@@ -57,7 +57,7 @@ NETWORK_METRICS = (
 ISLAND_METRICS = (
     ("islands", "microgrids", "microgrids that run on their own forming source"),
     ("forming_kw", "kW", "power given by all forming sources"),
-    ("unserved_kw", "kW", "demand of all loads that is not served, shed in an island or in the dark"),
+    ("unserved_kw", "kW", "demand that is not served, shed in an island or in the dark, vehicles left out"),
     ("dark_nodes", "nodes", "nodes that no source feeds; they violate no limit"),
 )
 
@@ -88,12 +88,13 @@ class GridTask:
         _check_zones(scenario, zone_nodes)
         band = scenario.voltage
         self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
-        if simulation.supply is not None:
-            self.metrics.dead = simulation.supply.dead
-        elif simulation.islands is not None:
-            self.metrics.dead = simulation.islands.dark
-        else:
+        self._islands = None
+        if simulation.islands is None:
             self.metrics.dead = _dark_as_compiled(network, n_envs)
+        else:
+            self.metrics.dead = simulation.islands.dark
+            if network.microgrids or simulation.supply is None:  # else infos tell of outages, and nothing can island
+                self._islands = simulation.islands
         names = list(scenario.agents)
         self.channels = Channels(
             simulation,
@@ -110,9 +111,7 @@ class GridTask:
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
         self._view = View(self.channels.table, [agent.observed for agent in self.agents])
         owners = [spec.devices for spec in scenario.agents.values()]
-        self._rewards = Rewards(
-            scenario, simulation, self.metrics, owners, self.channels.loads_in, self.channels.outages
-        )
+        self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in)
         self._owned = ownership(owners, simulation.power_device_names)
         self._power_fleets = [(f, ownership(owners, f.names)) for f in simulation.fleets if hasattr(f, "p_kw")]
         self._storage = next(((f, o) for f, o in self._power_fleets if f.kind == "storage"), None)
@@ -122,7 +121,7 @@ class GridTask:
         self._requested = np.zeros((3, n_envs, len(simulation.power_device_names)))
         self.agent_metrics = AGENT_METRICS + (AGENT_OUTAGE_METRICS if self._outages else ())
         self.network_metrics = NETWORK_METRICS + (NETWORK_OUTAGE_METRICS if self._outages else ())
-        self.network_metrics += ISLAND_METRICS if simulation.islands is not None else ()
+        self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
         switches = next((fleet for fleet in simulation.fleets if fleet.kind == "switch"), None)
         self._switches_owned = None if switches is None else ownership(owners, switches.names)
         self._own_names = (*TERMS, *(name for name, _, _ in self.agent_metrics))
@@ -251,7 +250,7 @@ class GridTask:
             simulation.paid_price,
             snapshot.converged,
             *(() if self._outages is None else self._outages.network_infos()),
-            *(() if simulation.islands is None else simulation.islands.describe(snapshot.forming_kva)),
+            *(() if self._islands is None else self._islands.describe(snapshot.forming_kva)),
         )
 
     def _take_projections(self, own: FloatArray) -> None:

@@ -198,18 +198,6 @@ class Circuit:
                 self.forming[i] = closed[i]
             self._y_stale = True
 
-    def energise(self, dark: npt.NDArray[np.bool_], least_pu: float) -> None:
-        """Start dark nodes from 0 V, and those that were dark and are no more from the start's voltages.
-
-        Args:
-            dark: Nodes that nothing feeds, shape (n_nodes,).
-            least_pu: Voltage below which a node was dark [pu].
-        """
-        self._v_nodes[dark] = 0.0
-        woken = ~dark & (self._v_pu < least_pu)
-        if woken.any():
-            self._v_nodes[woken] = self._start["v"][1:][woken]
-
     def read_forming_kw(self) -> FloatArray:
         """Give what each forming source delivers [kW], shape (n_forming,); call after a solve that converged."""
         self._drawn = self._powers.read()
@@ -246,13 +234,15 @@ class Circuit:
             self._v_good[:] = self._v
         return self._sound
 
-    def restart(self, dead: BoolArray) -> None:
+    def restart(self, dead: BoolArray, woken: BoolArray | None = None) -> None:
         """Let the next solve start from the voltages of the start, and from none at nodes that nothing feeds.
 
         Args:
             dead: Nodes that nothing feeds, shape (n_nodes,).
+            woken: Nodes that start so, the others from where they are; all if not given, shape (n_nodes,).
         """
-        self._v[:] = self._start["v"]
+        nodes = slice(None) if woken is None else woken
+        self._v_nodes[nodes] = self._start["v"][1:][nodes]
         self._v_nodes[dead] = 0.0
 
     def read(self, snapshot: Snapshot, env: int) -> None:

@@ -28,17 +28,33 @@ class Topology(NamedTuple):
     """What hangs together for one set of closed branches.
 
     Attributes:
-        island: Number of the island that each node belongs to; all nodes that a source feeds have the same, whichever
-            source it is, shape (n_nodes,).
+        island: Number of the island that each node belongs to; all nodes that the feeder's sources feed have the same,
+            whichever source it is, shape (n_nodes,).
         energised: Whether a source feeds the node, shape (n_nodes,).
         dead_share: Part of each load's phases that no source feeds, shape (n_loads,).
         loops: Independent loops, sources counted as joined: 0 where every phase is fed in one way alone.
+        forming: Whether each forming source is at work, shape (n_forming,); what it feeds is an island of its own.
     """
 
     island: IntArray
     energised: BoolArray
     dead_share: FloatArray
     loops: int
+    forming: BoolArray
+
+
+class FormingSource(NamedTuple):
+    """A source that feeds what it is tied to while its tie is open and no other source does.
+
+    Attributes:
+        tie: Branch that ties it to the rest.
+        nodes: Nodes that it holds at voltage, shape (n,).
+        p_max_kw: Its rating; of several in one island the largest works, the others stay off.
+    """
+
+    tie: int
+    nodes: IntArray
+    p_max_kw: float
 
 
 class Connectivity:
@@ -49,12 +65,18 @@ class Connectivity:
 
     Args:
         network: The network.
-        sources: Nodes that sources hold at voltage, shape (n_sources,); the feeder's own where not given. A source that
-            forms an island is one more.
+        sources: Nodes that sources hold at voltage, shape (n_sources,); the feeder's own where not given.
+        forming: Sources that form islands.
     """
 
-    def __init__(self, network: Network, sources: Sequence[int] | IntArray | None = None) -> None:
-        self._network = network
+    def __init__(
+        self,
+        network: Network,
+        sources: Sequence[int] | IntArray | None = None,
+        forming: Sequence[FormingSource] = (),
+    ) -> None:
+        self._network, self._forming = network, tuple(forming)
+        self._by_rating = np.argsort([-source.p_max_kw for source in forming], kind="stable").tolist()
         self._n_nodes = n_nodes = len(network.nodes)
         self._edges, self._edge_branch = _join(network)
         given = network.source_nodes if sources is None else sources
@@ -70,33 +92,45 @@ class Connectivity:
     def _phase_nodes(self, nodes: Sequence[int]) -> IntArray:
         return np.array([node for node in nodes if self._network.node_phase[node] <= _LAST_PHASE], dtype=np.int64)
 
-    def look(self, closed: BoolArray) -> Topology:
+    def look(self, closed: BoolArray, faulted: Sequence[int] | IntArray = ()) -> Topology:
         """Give what hangs together.
 
         Args:
             closed: Whether each branch connects its terminals, shape (n_branches,).
+            faulted: Nodes with a fault on, shape (n_faulted,). A forming source does not feed a fault: it trips.
 
         Returns:
             The topology; its arrays are shared and not to be written.
         """
-        key = np.packbits(closed).tobytes()
+        at_fault = np.asarray(faulted, dtype=np.int64)
+        key = np.packbits(closed).tobytes() + at_fault.tobytes()
         found = self._kept.get(key)
         if found is None:
             if len(self._kept) >= _MAX_KEPT:
                 self._kept.clear()
-            found = self._kept[key] = self._trace(closed)
+            found = self._kept[key] = self._trace(closed, at_fault)
         return found
 
-    def _trace(self, closed: BoolArray) -> Topology:
+    def _trace(self, closed: BoolArray, faulted: IntArray) -> Topology:
         n = self._n_nodes + 1  # one more that stands for whatever feeds the sources
         edges = np.concatenate([self._edges[:, closed[self._edge_branch]], self._root_edges], axis=1)
         graph = coo_array((np.ones(edges.shape[1]), (edges[0], edges[1])), shape=(n, n))
         count, label = connected_components(graph, directed=False)
-        energised = label[:-1] == label[-1]
-        dead = np.bincount(self._load_of_row, ~energised[self._load_nodes], minlength=len(self._per_load))
+        island = label[:-1].astype(np.int64)
+        energised: BoolArray = island == label[-1]
         loops = edges.shape[1] - n + int(count)
-        topology = Topology(label[:-1].astype(np.int64), energised, dead * self._per_load, loops)
-        for array in topology[:3]:
+        forming = np.zeros(len(self._forming), dtype=np.bool_)
+        for i in self._by_rating:
+            source = self._forming[i]
+            inside = np.isin(island, island[source.nodes])
+            if closed[source.tie] or energised[source.nodes].any() or inside[faulted].any():
+                continue
+            loops += len(source.nodes) - len(np.unique(island[source.nodes]))
+            island[inside] = island[source.nodes[0]]
+            energised, forming[i] = energised | inside, True
+        dead = np.bincount(self._load_of_row, ~energised[self._load_nodes], minlength=len(self._per_load))
+        topology = Topology(island, energised, dead * self._per_load, loops, forming)
+        for array in (island, energised, topology.dead_share, forming):
             array.flags.writeable = False
         return topology
 

@@ -51,15 +51,19 @@ class Isolation:
         self._opened: dict[str, tuple[tuple[int, int], ...]] = {}  # where each was open as compiled
         self._tripped: dict[str, list[float]] = {}  # what each generated as compiled
 
-    def write(self, opened: Iterable[str], struck: Iterable[str], tripped: Iterable[str]) -> None:
+    def write(
+        self, opened: Iterable[str], struck: Iterable[str] | None = None, tripped: Iterable[str] | None = None
+    ) -> None:
         """Bring about which elements are open, which faults are on and which generating elements stand still.
 
         Args:
             opened: ``class.name`` of the elements that are open.
-            struck: ``fault.name`` of the faults that are on.
-            tripped: ``class.name`` of the generating elements that deliver nothing.
+            struck: ``fault.name`` of the faults that are on; those that are if not given.
+            tripped: ``class.name`` of the generating elements that deliver nothing; those that do if not given.
         """
-        opened, struck, tripped = frozenset(opened), frozenset(struck), frozenset(tripped)
+        opened = frozenset(opened)
+        struck = self._struck if struck is None else frozenset(struck)
+        tripped = self._tripped.keys() if tripped is None else frozenset(tripped)
         for name in sorted(self._struck ^ struck):
             self._engine.set_open(self._faults[name], is_open=name not in struck)
             self._note_moved(-1, self._faults[name])

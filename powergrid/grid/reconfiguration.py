@@ -25,7 +25,7 @@ class Reconfiguration:
         self._connectivity, self._switches = connectivity, switches
         self._max_loops, self._keep_served = max_loops, keep_served
 
-    def project(self, before: IntArray, asked: IntArray, closed: BoolArray) -> IntArray:
+    def project(self, before: IntArray, asked: IntArray, closed: BoolArray, faulted: IntArray) -> IntArray:
         """Give the positions nearest to those asked that are feasible.
 
         Switches that offend stay as they were, in the order of the table: first closings, the last one first, then
@@ -35,28 +35,29 @@ class Reconfiguration:
             before: Positions before, shape (n_switches,).
             asked: Positions asked for, shape (n_switches,).
             closed: Whether each branch is closed; the switches' entries are not read, shape (n_branches,).
+            faulted: Nodes with a fault on, shape (n_faulted,).
 
         Returns:
             Feasible positions, shape (n_switches,).
         """
         positions = asked.copy()
-        now = self._look(positions, closed)
+        now = self._look(positions, closed, faulted)
         for i in np.flatnonzero(asked > before)[::-1].tolist():
             if now.loops <= self._max_loops:
                 break
             positions[i] = 0
-            kept = self._look(positions, closed)
+            kept = self._look(positions, closed, faulted)
             if kept.loops < now.loops:
                 now = kept
             else:
                 positions[i] = 1
         if self._keep_served:
-            dead = self._look(before, closed).dead_share
+            dead = self._look(before, closed, faulted).dead_share
             for i in np.flatnonzero(asked < before).tolist():
                 if not (now.dead_share > dead).any():
                     break
                 positions[i] = 1
-                kept = self._look(positions, closed)
+                kept = self._look(positions, closed, faulted)
                 if kept.loops <= self._max_loops and kept.dead_share.sum() < now.dead_share.sum():
                     now = kept
                 else:
@@ -69,7 +70,7 @@ class Reconfiguration:
         more[branch] = True
         return self._connectivity.look(more).loops <= max(self._max_loops, self._connectivity.look(closed).loops)
 
-    def _look(self, positions: IntArray, closed: BoolArray) -> Topology:
+    def _look(self, positions: IntArray, closed: BoolArray, faulted: IntArray) -> Topology:
         at = closed.copy()
         at[self._switches] = positions.astype(bool)
-        return self._connectivity.look(at)
+        return self._connectivity.look(at, faulted)

@@ -51,7 +51,8 @@ class Simulation:
         step_index: Steps taken since the last reset, shape (n_envs,).
         day: Day of the profiles each environment plays, shape (n_envs,).
         operations: Positions moved by any switchgear in the last step, shape (n_envs,).
-        supply: Events and who is fed, where the options have events or rules of switching, else None.
+        islands: Who is fed, where switches, microgrids or events may take the circuit apart, else None.
+        supply: Events and rules of switching, where the options have any, else None.
 
     Raises:
         FeederError: a bus or element is unknown, or the feeder does not solve.
@@ -81,7 +82,6 @@ class Simulation:
         self._bind_controls()
         self._build_demand()
         self._allocate()
-        self.supply = self._build_supply() if options.events or options.radial is not None else None
         self._build_islands()
 
     # -- building
@@ -141,11 +141,32 @@ class Simulation:
                     )
 
     def _build_islands(self) -> None:
-        """Watch what switches take apart, where there are any that may."""
+        """Follow who is fed, where switches, microgrids or events may change it."""
         self.islands: Islands | None = None
-        if self.supply is not None or not (self.network.microgrids or any(g[3] == "switch" for g in self._gear)):
-            return  # a supply, which events and rules of switching need, knows itself what is fed
-        self.islands = Islands(self.network, self.circuits[0], self.n_envs)
+        self.supply: Supply | None = None
+        o = self.options
+        has_supply = bool(o.events) or o.radial is not None
+        switches = next(((fleet, places) for fleet, _, places, kind in self._gear if kind == "switch"), None)
+        if not (has_supply or self.network.microgrids or switches):
+            return
+        load_of_device = self.circuits[0].load_of_device
+        vehicles = [load_of_device[columns] for fleet, _, columns in self._power if fleet.kind == "ev_charger"]
+        of_loads = np.concatenate([np.empty(0, dtype=np.int64), *vehicles])
+        self.islands = Islands(self.circuits, switches, of_loads[of_loads >= 0], self.n_envs)
+        if has_supply:
+            self.supply = Supply(
+                self.circuits,
+                self.islands,
+                o.events,
+                self._faults,
+                self.power_device_names,
+                switches,
+                radial=bool(o.radial),
+                keep_served=o.keep_served,
+                dt_h=self.dt_h,
+                horizon_steps=o.horizon_steps,
+                n_envs=self.n_envs,
+            )
 
     def _allocate(self) -> None:
         n, n_power = self.n_envs, len(self._injections)
@@ -164,21 +185,6 @@ class Simulation:
             step=self.step_index,
             sun_kw=np.zeros((n, len(self._p_sun))),
             demand_kw=np.zeros((n, len(self._flexible_loads))),
-        )
-
-    def _build_supply(self) -> Supply:
-        o = self.options
-        return Supply(
-            self.circuits,
-            o.events,
-            self._faults,
-            self.power_device_names,
-            next(((fleet, places) for fleet, _, places, kind in self._gear if kind == "switch"), None),
-            radial=bool(o.radial),
-            keep_served=o.keep_served,
-            dt_h=self.dt_h,
-            horizon_steps=o.horizon_steps,
-            n_envs=self.n_envs,
         )
 
     # -- playing
@@ -207,8 +213,8 @@ class Simulation:
         self._turn_clock()
         self.paid_price[env] = self.price_usd_per_kwh[env]
         self._leave_devices_alone(env)
-        if self.supply is not None:
-            self.supply.mask(self.setpoints)
+        if self.islands is not None:
+            self.islands.start(env, self.setpoints)
         demand = self._write(env, circuit, 0)
         self._move_switchgear(env, circuit)
         if not self._solve(env, circuit, demand):
@@ -220,6 +226,8 @@ class Simulation:
         if self._native is not None:
             self._native.settle(env)
         circuit.read(self.snapshot, env)
+        if self.islands is not None:
+            self.islands.count(env, self.snapshot.v_pu[env], self.day_load_kw[env, 0])
         self.snapshot.converged[env] = True
         self.operations[env] = 0
         for fleet, _, columns in self._power:
@@ -262,16 +270,16 @@ class Simulation:
             self.q_kvar[:, devices] = fleet.q_kvar
         for fleet, columns, _, _ in self._gear:
             fleet.project(action[:, columns], exo)
-        snapshot, native, supply = self.snapshot, self._native, self.supply
-        if supply is not None:
-            supply.act(self.step_index, self.setpoints)
+        snapshot, native, islands = self.snapshot, self._native, self.islands
+        if islands is not None:
+            if self.supply is not None:
+                self.supply.act(self.step_index)
+            islands.act(self.setpoints)
         for env, circuit in enumerate(self.circuits):
             demand = self._write(env, circuit, int(self.step_index[env]))
             self.operations[env] = self._move_switchgear(env, circuit)
-            if native is None and self.islands is None:
-                converged = circuit.solve()
-            else:
-                converged = self._solve(env, circuit, demand)
+            plain = native is None and islands is None
+            converged = circuit.solve() if plain else self._solve(env, circuit, demand)
             snapshot.converged[env] = converged
             if converged:
                 circuit.read(snapshot, env)
@@ -279,13 +287,15 @@ class Simulation:
                 raise ConvergenceError(self._describe_divergence(env))
             if native is not None:
                 self.operations[env] += circuit.own_moves
+            if islands is not None:
+                islands.count(env, snapshot.v_pu[env], self.day_load_kw[env, self.step_index[env]])
         p_kw, q_kvar = snapshot.device_kva.real, snapshot.device_kva.imag
         for fleet, _, devices in self._power:
             fleet.advance(p_kw[:, devices], q_kvar[:, devices], exo)
         for fleet, _, _, _ in self._gear:
             fleet.advance(exo)
-        if supply is not None:
-            supply.measure(self.step_index, snapshot.v_pu, self.day_load_kw)
+        if self.supply is not None:
+            self.supply.measure(self.step_index)
         self.paid_price = self.price_usd_per_kwh
         self.step_index += 1
         np.minimum(self.step_index, self.options.horizon_steps, out=self.step_index)
@@ -366,6 +376,7 @@ class Simulation:
             "arrays": {name: getattr(self, name).copy() for name in arrays},
             "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
             "controls": {} if self._native is None else self._native.state(),
+            "islands": {} if self.islands is None else self.islands.state(),
             "supply": {} if self.supply is None else self.supply.state(),
         }
 
@@ -379,6 +390,8 @@ class Simulation:
             self._native.restore(state["controls"])
         for circuit, kept in zip(self.circuits, state["circuits"], strict=True):
             circuit.restore(kept)
+        if self.islands is not None:
+            self.islands.restore(state["islands"])
         if self.supply is not None:
             self.supply.restore(state["supply"])
         for name, value in state["snapshot"].items():

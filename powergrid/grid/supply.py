@@ -1,6 +1,6 @@
-"""Who is fed and who is not, as events strike and switches move: between the fleets' setpoints and the circuits.
+"""What events and rules of switching do to a simulation: what is out, tripped and at fault, which switches may move.
 
-Only simulations with events or rules of reconfiguration have one. What costs time is done where something changes.
+Only simulations with events or rules of reconfiguration have one; who is fed then is the islands' to say.
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ import numpy.typing as npt
 
 from powergrid.grid.circuit import Circuit
 from powergrid.grid.devices import SwitchFleet
-from powergrid.grid.energised import Connectivity
 from powergrid.grid.events.effects import Effect, list_effects
 from powergrid.grid.events.targets import pick
 from powergrid.grid.events.timetable import Timetable
 from powergrid.grid.faults import Fault
+from powergrid.grid.islands import Islands
 from powergrid.grid.reconfiguration import Reconfiguration
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: Below this voltage [pu] contactors drop out: what a load should have got counts as unserved.
-DROP_OUT_V_PU = 0.5
-_LAST_PHASE = 3
-
 
 class Supply:
-    """Follow events, outages and what they leave without supply, in n environments.
+    """Let events strike and hold switching to its rules, in n environments.
 
     Args:
         circuits: The circuits; filled by the owner up to one an environment.
+        islands: Who is fed in them; told what events take out.
         events: Spec of each event by name.
         faults: The faults built into the circuits, by event.
         device_names: Devices with power, in the order of device arrays.
@@ -48,22 +45,15 @@ class Supply:
         timetable: When events happen.
         effects: What each event does at each of its targets.
         on: Events that are on, shape (n_envs, n_events).
-        dead: Nodes that nothing feeds, shape (n_envs, n_nodes).
-        dead_share: Part of each load that nothing feeds, shape (n_envs, n_loads).
-        unserved_kwh: Demand of the last step that was not served, shape (n_envs, n_loads); what flexible loads and
-            vehicles are owed is not in it.
         held: Switches that reconfiguration kept where they were, shape (n_envs, n_switches).
-        device_on: 0 where a device is tripped or has no supply, else 1, shape (n_envs, n_devices).
     """
 
-    memory: ClassVar[tuple[str, ...]] = (
-        *("on", "dead", "dead_share", "unserved_kwh", "held", "device_on", "_last", "_out", "_waiting", "_tripped"),
-        *("_positions", "_disturbed"),
-    )
+    memory: ClassVar[tuple[str, ...]] = ("on", "held", "_last", "_out", "_waiting")
 
     def __init__(
         self,
         circuits: Sequence[Circuit],
+        islands: Islands,
         events: Mapping[str, Any],
         faults: Mapping[str, Sequence[Fault]],
         device_names: Sequence[str],
@@ -75,17 +65,15 @@ class Supply:
         horizon_steps: int,
         n_envs: int,
     ) -> None:
-        self._circuits, self._dt_h, self._horizon = circuits, dt_h, horizon_steps
+        self._circuits, self._islands, self._dt_h, self._horizon = circuits, islands, dt_h, horizon_steps
         circuit, network = circuits[0], circuits[0].network
         self.network = network
-        branch_index = {name: i for i, name in enumerate(network.branches.names)}
-        self._lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
         self._fleet: SwitchFleet | None = switches[0] if switches else None
         self._places: IntArray = switches[1] if switches else np.empty(0, dtype=np.int64)
-        self._switches = self._lines[self._places]
-        self._unbound_lines = np.setdiff1d(np.arange(len(self._lines)), self._places)
+        self._switches = islands.switches
+        branch_index = {name: i for i, name in enumerate(network.branches.names)}
+        self._lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
         self._other_branches = np.setdiff1d(np.arange(len(network.branches.names)), self._lines)
-        self.connectivity = Connectivity(network)
         nodes = dict(zip(device_names, circuit.device_nodes, strict=True))
         bound = [injection.element.lower() for injection in circuit.injections if injection.element]
         self.effects = list_effects(
@@ -101,45 +89,38 @@ class Supply:
         ]
         self._fault_nodes = np.array(nodes_at, dtype=np.int64).reshape(-1, 3)
         self._has_faults = bool(self.timetable.is_fault.any())
-        self._set_up_rules(radial, keep_served)
-        self._device_nodes = [own[network.node_phase[own] <= _LAST_PHASE] for own in nodes.values()]
-        self._countable = np.ones(len(network.loads.names))
-        self._countable[circuit.load_of_device[circuit.load_of_device >= 0]] = 0.0
-        self._allocate(n_envs, len(device_names))
-        self._steps = [self._load_step(spec) for spec in self._specs]
-
-    def _set_up_rules(self, radial: bool, keep_served: bool) -> None:
-        network = self.network
         self._base = network.branches.closed.copy()
         if self._fleet is not None:
             self._base[self._switches] = [bool(spec.closed_initial) for spec in self._fleet.specs]
-        max_loops = self.connectivity.look(self._base).loops
         self._rules: Reconfiguration | None = None
         if radial:
-            self._rules = Reconfiguration(self.connectivity, self._switches, max_loops, keep_served=keep_served)
-
-    def _allocate(self, n_envs: int, n_devices: int) -> None:
-        network, n_events = self.network, len(self._specs)
-        n_branches, n_loads = len(network.branches.names), len(network.loads.names)
-        self.on = np.zeros((n_envs, n_events), dtype=bool)
-        self._last = np.zeros((n_envs, 2 * n_events), dtype=bool)
-        self._out, self._waiting = np.zeros((2, n_envs, n_branches), dtype=bool)
-        self._tripped = np.zeros((n_envs, n_devices), dtype=bool)
-        self.dead = np.zeros((n_envs, len(network.nodes)), dtype=bool)
-        self.dead_share, self.unserved_kwh = np.zeros((2, n_envs, n_loads))
-        self.device_on = np.ones((n_envs, n_devices))
+            loops = islands.connectivity.look(self._base).loops
+            self._rules = Reconfiguration(islands.connectivity, self._switches, loops, keep_served=keep_served)
+        self.on = np.zeros((n_envs, len(events)), dtype=bool)
+        self._last = np.zeros((n_envs, 2 * len(events)), dtype=bool)
+        self._out, self._waiting = np.zeros((2, n_envs, len(self._base)), dtype=bool)
         self.held = np.zeros((n_envs, len(self._places)), dtype=bool)
-        self._positions = np.full((n_envs, len(self._places)), -1, dtype=np.int64)
-        self._disturbed = np.zeros(n_envs, dtype=bool)
-        rows = [[node for node in own if network.node_phase[node] <= _LAST_PHASE] or [0] for own in network.loads.nodes]
-        self._load_rows = np.concatenate([np.empty(0, dtype=np.int64), *map(np.array, rows)]).astype(np.int64)
-        self._load_starts = np.cumsum([0, *map(len, rows)])[:-1].astype(np.int64)
-        self._per_load = 1.0 / np.array([len(own) for own in rows], dtype=np.float64)
+        self._steps = [self._load_step(spec) for spec in self._specs]
 
     def _load_step(self, spec: Any) -> IntArray:
         names = self.network.loads.names
         picked = pick(spec.loads, names) if spec.kind == "load_step" else []
         return np.array([names.index(name) for name in picked], dtype=np.int64)
+
+    @property
+    def dead(self) -> BoolArray:
+        """Nodes that nothing feeds, shape (n_envs, n_nodes)."""
+        return self._islands.dark
+
+    @property
+    def dead_share(self) -> FloatArray:
+        """Part of each load that nothing feeds, shape (n_envs, n_loads)."""
+        return self._islands.dead_share
+
+    @property
+    def unserved_kwh(self) -> FloatArray:
+        """Demand of the last step that was not served, vehicles left out [kWh], shape (n_envs, n_loads)."""
+        return self._islands.unserved_kw * self._dt_h
 
     # -- an episode
 
@@ -165,22 +146,16 @@ class Supply:
                 load_kvar[rows, self._steps[i]] *= spec.factor
             elif spec.kind == "pv_step" and first < self._horizon:
                 sun[rows] *= spec.factor
-        for array in (self.on, self._last, self._out, self._waiting, self._tripped, self.held, self._disturbed):
+        for array in (self.on, self._last, self._out, self._waiting, self.held):
             array[env] = False
-        self.unserved_kwh[env] = 0.0
         if self._fleet is not None:
             self._fleet.hold_open(env, self.held[env])
-            self._positions[env] = self._fleet.position[env]
-        self._follow(env, self._closed(env))
 
-    def act(self, step: IntArray, setpoints: FloatArray) -> None:
-        """Let events strike, switching keep its rules, and devices without supply deliver nothing.
-
-        Call after fleets have projected and before circuits are written.
+    def act(self, step: IntArray) -> None:
+        """Let events strike and switching keep its rules; call after fleets have projected, before the islands act.
 
         Args:
             step: Step of each environment, shape (n_envs,).
-            setpoints: Setpoints of the devices, changed in place, shape (2, n_envs, n_devices).
         """
         self.on = on = self.timetable.happening(step)
         now = np.concatenate((on, self.timetable.clearing(step, on)), axis=1)
@@ -188,37 +163,17 @@ class Supply:
         for env in np.flatnonzero(changed).tolist():
             self._strike(env, now[env])
         self._last = now
-        fleet = self._fleet
-        if fleet is not None:
+        if self._rules is not None:
             self.held[:] = False
-            changed |= (fleet.position != self._positions).any(axis=1)
-        changed |= self._waiting.any(axis=1)
-        for env in np.flatnonzero(changed).tolist():
-            self._reconfigure(env)
-        self.mask(setpoints)
+            if self._fleet is not None:
+                changed |= (self._fleet.position != self._fleet.settled).any(axis=1)
+            changed |= self._waiting.any(axis=1)
+            for env in np.flatnonzero(changed).tolist():
+                self._reconfigure(env, self._rules)
 
-    def mask(self, setpoints: FloatArray) -> None:
-        """Let devices that are tripped or without supply deliver nothing; setpoints shape (2, n_envs, n_devices)."""
-        np.multiply(setpoints, self.device_on, out=setpoints)
-
-    def measure(self, step: IntArray, v_pu: FloatArray, demand_kw: FloatArray) -> None:
-        """Count what was not served, and go on with repairs.
-
-        Args:
-            step: The step that was solved, of each environment, shape (n_envs,).
-            v_pu: Solved voltages [pu], shape (n_envs, n_nodes).
-            demand_kw: Demand of the days [kW], shape (n_envs, horizon + 1, n_loads).
-        """
-        if not self._disturbed.any():
-            self.unserved_kwh[:] = 0.0
-            return
-        low = (v_pu < DROP_OUT_V_PU) | self.dead
-        share = np.add.reduceat(low.take(self._load_rows, axis=1), self._load_starts, axis=1, dtype=np.float64)
-        share *= self._per_load * self._countable
-        share[~self._disturbed] = 0.0
-        np.multiply(share, demand_kw[np.arange(len(step)), step], out=self.unserved_kwh)
-        self.unserved_kwh *= self._dt_h
-        if self._has_faults:
+    def measure(self, step: IntArray) -> None:
+        """Go on with repairs in the steps that were solved, shape (n_envs,)."""
+        if self._has_faults and self.on.any():
             at = self._fault_nodes[self.target_rows()]
             without = self.dead[np.arange(len(step))[:, None, None], at]
             self.timetable.repair(self.on, np.logical_and.reduce(without, axis=2))
@@ -236,13 +191,15 @@ class Supply:
 
     def _strike(self, env: int, now: BoolArray) -> None:
         """Bring about the events that are on: branches out, devices tripped, faults."""
-        n_events = len(self._specs)
-        out, tripped = np.zeros_like(self._out[env]), np.zeros_like(self._tripped[env])
+        n_events, islands = len(self._specs), self._islands
+        out, tripped = np.zeros_like(self._out[env]), np.zeros_like(islands.tripped[env])
         struck, elements = [], []
+        at_fault: list[int] = []
         for event in np.flatnonzero(now[:n_events]).tolist():
             effect = self.effect_of(env, event)
             if effect.fault:
                 struck.append(effect.fault)
+                at_fault += effect.nodes
             if not effect.fault or now[n_events + event]:
                 out[list(effect.branches)] = True
             if effect.device >= 0:
@@ -252,54 +209,43 @@ class Supply:
         if self._rules is not None:  # what is repaired comes back when it closes no loop
             self._waiting[env] = (self._waiting[env] | self._out[env]) & ~out & self._base
             self._waiting[env, self._switches] = False
-        self._out[env], self._tripped[env] = out, tripped
-        self._disturbed[env] = bool(struck)
-        names = self.network.branches.names
-        opened = [names[i] for i in self._other_branches[out[self._other_branches]]]
-        self._circuits[env].isolation.write(opened, struck, elements)
+        self._out[env], islands.tripped[env] = out, tripped
+        islands.faulted[env] = False
+        islands.faulted[env, at_fault] = True
         if self._fleet is not None:
             self._fleet.hold_open(env, out[self._switches])
+        self._take_out(env, struck, elements)
+        islands.notice(env, start_over=True)
 
-    def _reconfigure(self, env: int) -> None:
-        """Hold the switches to the rules and find who is fed."""
-        fleet, rules = self._fleet, self._rules
+    def _reconfigure(self, env: int, rules: Reconfiguration) -> None:
+        """Hold the switches to the rules, and close what waits where it closes no loop."""
+        islands, fleet = self._islands, self._fleet
+        faulted = np.flatnonzero(islands.faulted[env])
         if fleet is not None:
-            if rules is not None:
-                asked = fleet.position[env].copy()
-                fleet.position[env] = rules.project(fleet.settled[env], asked, self._closed(env))
-                self.held[env] = asked != fleet.position[env]
-            self._positions[env] = fleet.position[env]
-        closed = self._closed(env)
-        if rules is not None:
-            for branch in np.flatnonzero(self._waiting[env]).tolist():
-                if rules.may_close(branch, closed):
-                    self._waiting[env, branch] = False
-                    closed[branch] = True
-        self._follow(env, closed)
+            asked = fleet.position[env].copy()
+            fleet.position[env] = rules.project(fleet.settled[env], asked, islands.closed(env), faulted)
+            self.held[env] = asked != fleet.position[env]
+        closed = islands.closed(env)
+        for branch in np.flatnonzero(self._waiting[env]).tolist():
+            if rules.may_close(branch, closed):
+                self._waiting[env, branch] = False
+                closed[branch] = True
+                self._take_out(env)
+                islands.notice(env)
 
-    def _closed(self, env: int) -> BoolArray:
-        closed: BoolArray = self._base.copy()
-        if self._fleet is not None:
-            closed[self._switches] = self._fleet.position[env] > 0
-        closed &= ~(self._out[env] | self._waiting[env])
-        return closed
-
-    def _follow(self, env: int, closed: BoolArray) -> None:
-        """Take over a topology: who is fed, lines that are no devices, the voltages that the solve starts from."""
-        topology, circuit = self.connectivity.look(closed), self._circuits[env]
-        np.logical_not(topology.energised, out=self.dead[env])
-        self.dead_share[env] = topology.dead_share
-        self.device_on[env] = [
-            not tripped and bool(topology.energised[nodes].all())
-            for tripped, nodes in zip(self._tripped[env].tolist(), self._device_nodes, strict=True)
-        ]
-        on_fault = bool((self.on[env] & self.timetable.is_fault).any())
-        self._disturbed[env] = on_fault or bool(topology.dead_share.any())
-        lines = circuit.closed.copy()
-        lines[self._unbound_lines] = closed[self._lines[self._unbound_lines]]
-        lines[self._places[self._out[env, self._switches]]] = 0
+    def _take_out(self, env: int, struck: Sequence[str] | None = None, tripped: Sequence[str] | None = None) -> None:
+        """Open what is out or waits, and put what no longer does back as it was compiled."""
+        islands, circuit = self._islands, self._circuits[env]
+        out = self._out[env] | self._waiting[env]
+        lines, changed = circuit.closed.copy(), (out != islands.out[env])[self._lines]
+        changed[self._places] = False
+        lines[changed] = (self._base & ~out)[self._lines[changed]]
+        lines[self._places[out[self._switches]]] = 0  # what protection opens is no operation of the agent's
+        islands.out[env] = out
         circuit.write_closed(lines)
-        circuit.restart(self.dead[env])
+        names = self.network.branches.names
+        opened = [names[i] for i in self._other_branches[out[self._other_branches]]]
+        circuit.isolation.write(opened, struck, tripped)
 
     # -- state
 

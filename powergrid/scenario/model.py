@@ -112,8 +112,6 @@ class Scenario(Part):
         problems = find_ownership_problems(self.devices, {name: agent.devices for name, agent in self.agents.items()})
         if self.microgrids and self.feeders:
             problems.append("microgrids: do not go with feeders; leave out one or the other")
-        if self.microgrids and (self.events or self.reconfiguration is not None):
-            problems.append("microgrids: do not go with events or reconfiguration; leave out one or the other")
         if problems:
             raise ValueError("\n".join(problems))
         return self

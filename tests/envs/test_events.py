@@ -74,9 +74,9 @@ def test_restoring_by_a_tie_serves_load_that_waiting_leaves_without(
             total += infos["West"]["network_unserved_kwh"]
             paid += infos["West"]["unserved_kwh"]
             assert infos["West"]["converged"] == 1.0
-            supply = env.task.simulation.supply
-            assert supply is not None
-            assert supply.connectivity.look(supply._closed(0)).loops == 0
+            islands = env.task.simulation.islands
+            assert islands is not None
+            assert islands.connectivity.look(islands.closed(0)).loops == 0
             if t == 2:  # cleared at once; all behind 18 is dark
                 assert infos["West"]["events"] == {"short": "18"}
                 assert infos["East"]["unserved_kwh"] == 0.0

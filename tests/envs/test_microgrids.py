@@ -137,9 +137,30 @@ def test_scenario_wrong_microgrids_are_told_all_at_once() -> None:
     assert "microgrids.MG2.forming.p_max_kw: input should be greater than 0, not -1" in text
 
 
-def test_scenario_of_microgrids_with_rules_of_reconfiguration_is_refused() -> None:
-    with pytest.raises(ScenarioError, match="microgrids: do not go with events or reconfiguration"):
-        load_scenario("ieee34_ieee13", {"reconfiguration": {}})
+def test_outage_of_the_host_costs_who_stays_tied_and_not_who_leaves(make_env: MakeEnv) -> None:
+    outage = {"kind": "line_outage", "element": "Line.l27", "at_step": 1, "duration_steps": 8}  # MG2, MG3 lie beyond
+    env = make_env("ieee34_ieee13", split="all", events={"storm": outage}, reconfiguration={})
+    env.reset(seed=0, options={"day": 171})
+    env.step(env.neutral_actions())
+    observations, rewards, terminateds, _, infos = env.step(open_tie(env, "MG2"))
+    own, tied, total = infos["MG2"], infos["MG3"], 0.25 * infos["MG1"]["unserved_kw"]
+    assert own["events"] == {"storm": "line.l27"}
+    assert own["islands"] == 1.0
+    assert own["network_unserved_kwh"] == pytest.approx(total)
+    assert own["dead_nodes"] == own["dark_nodes"] > 100.0
+    of_host = infos["MG1"]["unserved_kwh"]  # in nobody's zone: a third each
+    assert own["unserved_kwh"] == pytest.approx(of_host)
+    assert sum(info["unserved_kwh"] for info in infos.values()) == pytest.approx(total)
+    day, network = env.task.simulation.day_load_kw[0, 1], env.task.simulation.network
+    asked_kw = sum(kw for name, kw in zip(network.loads.names, day, strict=True) if name.startswith("mg3_"))
+    assert tied["unserved_kwh"] - of_host == pytest.approx(0.25 * asked_kw)
+    assert own["generation_cost_usd"] == pytest.approx(0.45 * 0.25 * own["forming_kw"])
+    assert rewards["MG3"] < rewards["MG2"]
+    assert not terminateds["__all__"]
+    table = env.describe().observations
+    for agent, share in (("MG2", 1.0), ("MG3", 0.0)):
+        row = table[(table["agent"] == agent) & (table["name"] == f"{agent}.energised_share")].iloc[0]
+        assert observations[agent][row["position"]] == pytest.approx(2.0 * share - 1.0)
 
 
 def test_scenario_zone_of_an_unknown_microgrid_names_the_nearest() -> None:

@@ -152,6 +152,36 @@ def test_devices_behind_an_outage_deliver_nothing(simulate: Simulate) -> None:
         assert (v_at(simulation, "675.1") < 1e-6) == (t in (1, 2))  # no island that feeds itself
 
 
+def test_flexible_load_without_supply_is_not_served_and_what_it_asked_for_counts(simulate: Simulate) -> None:
+    flex = {"flex": {"kind": "flexible_load", "element": "Load.652", "owed_max_kwh": 500}}
+    event = {"kind": "line_outage", "element": "Line.684652", "at_step": 1, "duration_steps": 2}
+    simulation = start(simulate({"out": event}, flex))
+    load = simulation.network.loads.names.index("652")
+    for t in range(4):
+        step(simulation)
+        asked_kwh = 0.25 * simulation.day_load_kw[0, t, load]
+        lost = out(simulation).unserved_kwh[0]
+        assert lost[load] == pytest.approx(asked_kwh if t in (1, 2) else 0.0, rel=1e-12)
+        assert lost.sum() == lost[load]
+        delivered = -simulation.snapshot.device_kva[0, 0].real
+        assert abs(delivered) < 1e-6 if t in (1, 2) else delivered > 0.5 * 4 * asked_kwh
+
+
+def test_vehicles_without_supply_are_left_to_what_they_lack_when_they_leave(simulate: Simulate) -> None:
+    cars = {
+        "cars": {"kind": "ev_charger", "element": "Load.652", "ports": 10, "p_max_kw": 11, "arrival_hour_mean": 1,
+                 "arrival_hour_std": 0.5, "stay_hours_mean": 4}
+    }  # fmt: skip
+    event = {"kind": "line_outage", "element": "Line.684652", "at_step": 8}
+    simulation = start(simulate({"out": event}, cars))
+    step(simulation, 8, action=[[0.0]])
+    assert simulation.fleets[0].owed_kwh[0, 0] > 10.0
+    owed = simulation.fleets[0].owed_kwh[0, 0]
+    step(simulation, action=[[1.0]])
+    assert simulation.fleets[0].owed_kwh[0, 0] == pytest.approx(owed, rel=0.2)  # a car may come or go
+    assert not out(simulation).unserved_kwh.any()
+
+
 # -- steps of load and sun
 
 

@@ -1,7 +1,7 @@
 """What befalls a feeder during an episode: outages, faults, and steps of load and sun.
 
 ``spec`` is what a scenario may say, ``targets`` what it means on a feeder, ``timetable`` what happens when, drawn by
-the episode's seed, ``supply`` what it does to a simulation: who is fed, what stays unserved, which switches may move.
+the episode's seed, ``supply`` what it does to a simulation: what is out, tripped and at fault, which switches may move.
 """
 
 from __future__ import annotations
