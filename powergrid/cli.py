@@ -85,6 +85,9 @@ def train(
     policies: Annotated[
         str, typer.Option(help="shared: one policy for equal agents; independent: one for each agent.")
     ] = "shared",
+    algorithm: Annotated[
+        str | None, typer.Option(help="ppo (default), mappo, sac or dqn; see docs/algorithms.md.")
+    ] = None,
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that step environments; 0: this one.")] = None,
@@ -106,13 +109,15 @@ def train(
     test_days: Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")] = 30,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train PPO on SCENARIO, leave a run folder, and compare the result on the test split."""
+    """Train on SCENARIO, leave a run folder, and compare the result on the test split."""
     chosen = parse_overrides(settings or [], option="--setting")
     for key, value in {"preset": preset, "num_env_runners": workers, "iterations": iterations, "seed": seed}.items():
         if value is not None:
             chosen[key] = value
     if (scenario is None) == (resume is None):
         raise typer.BadParameter("give either a SCENARIO or --resume RUN")
+    if resume is not None and algorithm is not None:
+        raise typer.BadParameter("a run keeps its algorithm; leave --algorithm out")
     from powergrid.training import resume as resume_run
     from powergrid.training import train as train_run
     from powergrid.training.display import TrainingDisplay
@@ -127,7 +132,7 @@ def train(
         else:
             env_config = _env_config(str(scenario), overrides, agents, add_der)
             result = train_run(
-                env_config, chosen, policies=policies, out_dir=out_dir, name=name,
+                env_config, chosen, algorithm=algorithm or "ppo", policies=policies, out_dir=out_dir, name=name,
                 time_limit_s=limit, progress=display, verbose=verbose,
             )  # fmt: skip
     out.print(

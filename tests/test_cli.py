@@ -191,6 +191,31 @@ def test_train_then_resume_on_a_feeder_with_a_quiet_console(tmp_path: Path) -> N
     assert (tmp_path / "run" / "test" / "evaluation.csv").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "algorithm", "options"),
+    [
+        ("ieee13_mg", "mappo", ["train_batch_size=192", "minibatch_size=96"]),
+        ("ieee13_mg", "sac", ["steps_per_iteration=192", "learning_starts=64", "updates_per_step=0.05"]),
+        ("ieee13_voltvar", "dqn", ["steps_per_iteration=192", "learning_starts=64", "updates_per_step=0.05"]),
+    ],
+)
+def test_every_algorithm_trains_resumes_and_is_compared_on_a_feeder(
+    tmp_path: Path, scenario: str, algorithm: str, options: list[str]
+) -> None:
+    common = ["num_envs_per_env_runner=2", "validation_episodes=1", *options]
+    settings = [item for setting in common for item in ("--setting", setting)]
+    agents = ["--agents", "per_device", "--setting", "share_unequal=true"] if algorithm == "dqn" else []
+    start = [scenario, "--algorithm", algorithm, *agents, "--iterations", "1", "--out", str(tmp_path), "--name", "run"]
+    for arguments, days in ((start, 1), (["--resume", str(tmp_path / "run"), "--iterations", "2"], 0)):
+        done = subprocess.run(
+            [sys.executable, "-m", "powergrid.cli", "train", *arguments, "--workers", "0", "--test-days", str(days),
+             *settings], capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+    assert "no_control" in (tmp_path / "run" / "test" / "evaluation.csv").read_text()
+
+
 def test_evaluate_of_an_unknown_policy_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("evaluate", "ieee13_mg", "--policy", "no_controll", "--policy", "runs/none") == 1
     assert "runs/none: no such run or checkpoint" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from powergrid.training.algorithm import PPO, PPOConfig
+    from powergrid.training.builders import algorithm_config
     from powergrid.training.callbacks import GridMetricsCallback
     from powergrid.training.config import ppo_config
     from powergrid.training.extraction import export_policy
@@ -26,6 +27,7 @@ __all__ = [
     "Policy",
     "RunResult",
     "TrainSettings",
+    "algorithm_config",
     "export_policy",
     "export_run",
     "load_policy",
@@ -41,6 +43,7 @@ _HOME = {
     "Policy": "inference",
     "RunResult": "run",
     "TrainSettings": "settings",
+    "algorithm_config": "builders",
     "export_policy": "extraction",
     "export_run": "portable",
     "load_policy": "inference",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.training.settings import TrainSettings, resolve_settings
+from powergrid.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from powergrid.training.algorithm import PPOConfig
@@ -116,7 +116,10 @@ def share_policies(facts: EnvFacts) -> dict[str, str]:
         return dict.fromkeys(facts.agents, SHARED_POLICY)
     names = {f"{SHARED_POLICY}_{number}": group for number, group in enumerate(groups, start=1)}
     told = "; ".join(f"{name} for {', '.join(group)}" for name, group in names.items())
-    logger.warning("Not all agents have equal spaces, so those that have share a policy: %s.", told)
+    logger.warning(
+        "Not all agents have equal spaces, so those that have share a policy: %s. For one policy: share_unequal=true.",
+        told,
+    )
     policy_of = {agent: name for name, group in names.items() for agent in group}
     return {agent: policy_of[agent] for agent in facts.agents}
 
@@ -246,20 +249,10 @@ def ppo_config(
     Raises:
         ScenarioError: With every unknown setting, refused value, missing policy and unequal space.
     """
-    resolved, problems = resolve_settings({"preset": preset, **settings})
-    config = as_env_config(env_config)
-    env = env or default_env()
-    facts = probe_env(env, config)
-    policy_of: dict[str, str] = {}
-    try:
-        policy_of = policies_of(policies, facts)
-        problems += space_problems(facts, policy_of)
-        problems += filter_problems(facts, resolved)
-    except ScenarioError as error:
-        problems += error.problems
-    if problems:
-        raise ScenarioError("ppo_config", problems)
-    return build_config(env, config, facts, policy_of, resolved)
+    from powergrid.training.builders import algorithm_config
+
+    config: PPOConfig = algorithm_config(env_config, "ppo", env=env, policies=policies, preset=preset, **settings)
+    return config
 
 
 def build_config(
@@ -274,6 +267,26 @@ def build_config(
 
     from powergrid.training.algorithm import PPOConfig
 
+    config: Any = PPOConfig()
+    prepare_config(config, env, env_config, facts, policy_of, settings)
+    names = dict.fromkeys(reversed(list(policy_of.values())))
+    specs = {name: module_spec(name, facts, policy_of, settings) for name in names}
+    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
+    checked: PPOConfig = config.training(**_learning(settings))
+    return checked
+
+
+def prepare_config(
+    config: Any,
+    env: EnvClass,
+    env_config: Mapping[str, Any],
+    facts: EnvFacts,
+    policy_of: Mapping[str, str],
+    settings: TrainSettings,
+) -> None:
+    """Set what is the same for every algorithm: environment, policies, runners, fault tolerance, callbacks."""
+    from powergrid.training.callbacks import GridMetricsCallback
+
     runners, warning = fit_env_runners(settings.num_env_runners, available_cpus())
     if warning:
         logger.warning(warning)
@@ -281,8 +294,7 @@ def build_config(
     policies: dict[str, Any] = {
         name: (None, facts.observation_spaces[agent], facts.action_spaces[agent], {}) for name, agent in mates.items()
     }
-    config: Any = PPOConfig()
-    config = (
+    (
         config.multi_agent(policies=policies, policy_mapping_fn=AgentMapping(policy_of))
         .environment(
             env,
@@ -300,21 +312,14 @@ def build_config(
             **_env_runner(env, settings, facts.scenario),
             **({"env_to_module_connector": mean_std_filter} if settings.observation_filter == "mean_std" else {}),
         )
-        .rl_module(
-            rl_module_spec=MultiRLModuleSpec(
-                rl_module_specs={name: _module_spec(name, facts, policy_of, settings) for name in mates}
-            )
-        )
         .fault_tolerance(
             restart_failed_env_runners=True,
             restart_failed_sub_environments=True,
             delay_between_env_runner_restarts_s=0,
         )
+        .callbacks(GridMetricsCallback)
         .debugging(seed=settings.seed, log_level="ERROR")
-        .training(**_learning(settings))
     )
-    checked: PPOConfig = config
-    return checked
 
 
 def mean_std_filter(env: Any = None, spaces: Any = None, device: Any = None) -> Any:
@@ -324,7 +329,7 @@ def mean_std_filter(env: Any = None, spaces: Any = None, device: Any = None) -> 
     return MeanStdFilter(multi_agent=True)
 
 
-def _module_spec(name: str, facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSettings) -> Any:
+def module_spec(name: str, facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSettings) -> Any:
     """Say what network a policy has and where it starts: part of the way to leaving its devices to themselves."""
     from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 

@@ -69,7 +69,8 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._slow_because = self._find_obstacle() if self.env is not None else None
         if self._slow_because:
             logger.warning("Sampling by RLlib's own, slower runner: %s.", self._slow_because)
-        self._keep_infos = self._callbacks_see_episodes() or self.config._learner_connector is not None
+        connector = self.config._learner_connector
+        self._keep_infos = self._callbacks_see_episodes() or getattr(connector, "reads_infos", connector is not None)
         self._bind_policies()
 
     # -- building

@@ -11,6 +11,7 @@ from ray.rllib.utils.numpy import SMALL_NUMBER
 
 from powergrid.errors import PowerGridError
 from powergrid.training.config import probe_env
+from powergrid.training.fitting import FIT_KEY
 from powergrid.training.inference import FloatArray, Network, ObservationFilter, Policy
 
 _TORCH_ACTIVATIONS = {"Tanh": "tanh", "ReLU": "relu", "ELU": "elu", "SiLU": "swish", "Identity": "linear"}
@@ -43,6 +44,7 @@ def policy_of_algorithm(algorithm: Any) -> Policy:
         normalize_actions=bool(config.normalize_actions),
         clip_actions=bool(config.clip_actions),
         filters=filters_of_algorithm(algorithm, policy_of),
+        fits=config.env_config.get(FIT_KEY, {}).get("fits"),
     )
 
 
@@ -75,14 +77,17 @@ def filters_of_algorithm(algorithm: Any, agents: Iterable[str]) -> dict[str, Obs
 
 
 def network_of_module(module: Any) -> Network:
-    """Copy a PPO module's actor into arrays and check that both give the same numbers."""
+    """Copy a module's actor into arrays and check that both give the same numbers.
+
+    What comes out is what the action is read from: the distribution's inputs of PPO, the tanh of SAC's means, the
+    advantages or values of DQN's actions.
+    """
     import torch
 
-    encoder = getattr(module.encoder, "actor_encoder", None) or module.encoder.encoder
     weights: list[FloatArray] = []
     biases: list[FloatArray] = []
     activations: list[str] = []
-    for layer in [*encoder.net.mlp, *module.pi.net.mlp]:
+    for layer in _actor_layers(module):
         kind = type(layer).__name__
         if kind == "Linear" and layer.bias is not None:
             weights.append(layer.weight.detach().cpu().numpy().copy())
@@ -92,11 +97,34 @@ def network_of_module(module: Any) -> Network:
             activations[-1] = _TORCH_ACTIVATIONS[kind]
         else:
             raise PowerGridError(f"a policy with a layer of kind {kind} cannot be exported; use a plain perceptron")
+    if hasattr(module, "pi_encoder"):  # RLlib squashes SAC's means by tanh; spreads are for exploration alone
+        n = len(biases[-1]) // 2
+        weights[-1], biases[-1], activations[-1] = weights[-1][:n], biases[-1][:n], "tanh"
     network = Network(tuple(weights), tuple(biases), tuple(activations))
     sample = np.random.default_rng(0).uniform(-2, 2, (8, weights[0].shape[1])).astype(np.float32)
     with torch.no_grad():
-        expected = module.forward_inference({"obs": torch.from_numpy(sample)})["action_dist_inputs"].cpu().numpy()
+        expected = _read_module(module, torch.from_numpy(sample)).cpu().numpy()
     got = network.forward(sample)
     if not np.allclose(got, expected[:, : got.shape[1]], rtol=1e-4, atol=1e-5, equal_nan=True):
         raise PowerGridError("the exported policy disagrees with RLlib's own network")
     return network
+
+
+def _actor_layers(module: Any) -> list[Any]:
+    """Give the layers from observation to action, in order."""
+    if hasattr(module, "pi_encoder"):
+        return [*module.pi_encoder.net.mlp, *module.pi.net.mlp]
+    if hasattr(module, "af"):
+        return [*module.encoder.net.mlp, *module.af.net.mlp]
+    encoder = getattr(module.encoder, "actor_encoder", None) or module.encoder.encoder
+    return [*encoder.net.mlp, *module.pi.net.mlp]
+
+
+def _read_module(module: Any, observations: Any) -> Any:
+    """Give what RLlib's own module makes of observations: what :func:`network_of_module` must agree with."""
+    if hasattr(module, "af"):
+        return module.af(module.encoder({"obs": observations})["encoder_out"])
+    inputs = module.forward_inference({"obs": observations})["action_dist_inputs"]
+    if hasattr(module, "pi_encoder"):
+        return module.get_inference_action_dist_cls().from_logits(inputs).to_deterministic().sample()
+    return inputs

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from powergrid.errors import PowerGridError, describe_unknown
 from powergrid.training.checkpoints import POLICY_FOLDER, find_checkpoint
+from powergrid.training.fitting import AgentFit
 
 FloatArray = NDArray[np.float32]
 POLICY_FILE = "policy.json"
 MANIFEST = "run.json"
 WEIGHTS_FILE = "weights.npz"
-FORMATS = (1, 2)  # 2: with filters of observations, which a reader of 1 would leave out
+FORMATS = (1, 2, 3)  # 2: with filters of observations, 3: with agents' own spaces; a reader of less leaves them out
 
 Backend = Literal["numpy", "torch"]
 
@@ -95,7 +96,8 @@ class Policy:
 
     Attributes:
         policy_of: The name of each agent's policy.
-        action_spaces: The action space of each agent.
+        action_spaces: The action space of each agent's policy.
+        fits: What lies between an agent's own spaces and its policy's, where these differ.
         feeders: Digest of each feeder that it was trained on, by name; empty where that is not known.
     """
 
@@ -108,6 +110,7 @@ class Policy:
         normalize_actions: bool = True,
         clip_actions: bool = False,
         filters: Mapping[str, ObservationFilter] | None = None,
+        fits: Mapping[str, AgentFit] | None = None,
     ) -> None:
         self.networks = dict(networks)
         self.policy_of = dict(policy_of)
@@ -116,6 +119,7 @@ class Policy:
         self.clip_actions = clip_actions
         self.feeders: dict[str, str] = {}
         self.filters = dict(filters or {})
+        self.fits = dict(fits or {})
 
     def act(self, observations: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Give each observed agent's action, deterministic and ready for ``env.step``."""
@@ -141,11 +145,14 @@ class Policy:
             raise PowerGridError(f"the policy: {describe_unknown('agent', agent, self.policy_of)}")
         network = self.networks[self.policy_of[agent]]
         batch = np.asarray(observations, np.float32)
-        width = network.weights[0].shape[1]
+        fit = self.fits.get(agent)
+        width = fit.own_width if fit else network.weights[0].shape[1]
         if batch.ndim != 2 or batch.shape[1] != width:
             raise PowerGridError(
                 f"agent {agent!r}: observations of shape {batch.shape}; the policy was trained on (n, {width})"
             )
+        if fit:
+            batch = fit.observe(batch)
         if agent in self.filters:
             batch = self.filters[agent](batch)
         outputs = network.forward(batch)
@@ -153,7 +160,7 @@ class Policy:
         actions, used = self._read(space, outputs, means_only=outputs.shape[1] == _size(space, means_only=True))
         if used != outputs.shape[1]:
             raise PowerGridError(f"agent {agent!r}: the network gives {outputs.shape[1]} numbers, {space} needs {used}")
-        return actions
+        return fit.act(actions) if fit else actions
 
     def _read(self, space: gym.Space[Any], outputs: FloatArray, *, means_only: bool) -> tuple[Any, int]:
         """Turn distribution inputs into the most likely action; also give how many inputs were used."""
@@ -197,13 +204,14 @@ class Policy:
             arrays[f"filter/{agent}/mean"], arrays[f"filter/{agent}/divisor"] = each.mean, each.divisor
         np.savez(folder / WEIGHTS_FILE, allow_pickle=False, **arrays)
         described = {
-            "format": FORMATS[bool(self.filters)],
+            "format": 3 if self.fits else 2 if self.filters else 1,
             "policy_of": self.policy_of,
             "networks": {name: list(network.activations) for name, network in self.networks.items()},
             "action_spaces": {agent: _describe(space) for agent, space in self.action_spaces.items()},
             "normalize_actions": self.normalize_actions,
             "clip_actions": self.clip_actions,
             "filters": {agent: each.clip for agent, each in self.filters.items()},
+            "fits": {agent: _describe_fit(fit) for agent, fit in self.fits.items()},
         }
         (folder / POLICY_FILE).write_text(json.dumps(described, indent=1) + "\n")
 
@@ -230,13 +238,15 @@ class Policy:
                     agent: ObservationFilter(arrays[f"filter/{agent}/mean"], arrays[f"filter/{agent}/divisor"], clip)
                     for agent, clip in described.get("filters", {}).items()
                 }
+            spaces = {agent: _restore(space) for agent, space in described["action_spaces"].items()}
             return cls(
                 networks,
                 described["policy_of"],
-                {agent: _restore(space) for agent, space in described["action_spaces"].items()},
+                spaces,
                 normalize_actions=described["normalize_actions"],
                 clip_actions=described["clip_actions"],
                 filters=filters,
+                fits={agent: _restore_fit(fit, spaces[agent]) for agent, fit in described.get("fits", {}).items()},
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PowerGridError(f"{folder}: no policy that can be read: {error}") from error
@@ -297,6 +307,15 @@ def _describe(space: gym.Space[Any]) -> dict[str, Any]:
     if isinstance(space, gym.spaces.Box):
         return {"kind": "Box", "low": space.low.tolist(), "high": space.high.tolist(), "dtype": str(space.dtype)}
     raise PowerGridError(f"action space {space} is not supported")
+
+
+def _describe_fit(fit: AgentFit) -> dict[str, Any]:
+    numbers = {name: getattr(fit, name) for name in ("own_width", "width", "place", "places", "flat")}
+    return {**numbers, "own_space": _describe(fit.own_space)}
+
+
+def _restore_fit(described: Mapping[str, Any], action_space: gym.Space[Any]) -> AgentFit:
+    return AgentFit(**{**described, "own_space": _restore(described["own_space"])}, action_space=action_space)
 
 
 def _restore(described: Mapping[str, Any]) -> gym.Space[Any]:

@@ -1,4 +1,4 @@
-"""The training loop: iterate, record, checkpoint, validate, stop cleanly; what PPO does is RLlib's."""
+"""The training loop: iterate, record, checkpoint, validate, stop cleanly; what the algorithm does is RLlib's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from powergrid.errors import PowerGridError
+from powergrid.training.builders import build_algorithm_config
 from powergrid.training.checkpoints import Checkpoints, find_checkpoint
-from powergrid.training.config import EnvClass, EnvFacts, build_config
+from powergrid.training.config import EnvClass, EnvFacts
 from powergrid.training.extraction import policy_of_algorithm
 from powergrid.training.records import (
     PROGRESS,
     EventFile,
     ProgressFile,
+    losses_are_finite,
     now,
     stable_metrics,
     start_of_session,
@@ -105,7 +107,7 @@ def run_loop(plan: Plan) -> RunResult:
         with ExitStack() as stack:
             session = stack.enter_context(ray_session(verbose=plan.verbose))
             interrupted = stack.enter_context(stop_signals())
-            config = build_config(plan.env, plan.env_config, plan.facts, plan.policy_of, plan.settings)
+            config = build_algorithm_config(plan.env, plan.env_config, plan.facts, plan.policy_of, plan.settings)
             algorithm = build_algorithm(config, session)
             stack.callback(stop_algorithm, algorithm)
             if plan.restore:
@@ -210,8 +212,7 @@ class _Training:
             raise PowerGridError(told) from error
         self.iteration += 1
         sampled = float(result.get("env_runners", {}).get("num_env_steps_sampled", math.nan))
-        loss = float(result.get("policy_loss", math.nan))
-        self.bad = 0 if sampled > 0 and math.isfinite(loss) else self.bad + 1
+        self.bad = 0 if sampled > 0 and losses_are_finite(result) else self.bad + 1
         if sampled > 0:
             self.env_steps += int(sampled)
         if self.bad >= MAX_BAD_ITERATIONS:

@@ -110,6 +110,11 @@ def export_run(
     if format not in SUFFIXES:
         raise PowerGridError(describe_unknown("format", str(format), SUFFIXES))
     policy = load_policy(run_or_checkpoint)
+    if policy.fits:
+        raise PowerGridError(
+            f"{run_or_checkpoint}: a policy that translates between spaces (share_unequal, or dqn and sac on other "
+            "than their own) cannot be exported; powergrid.load_policy acts by it"
+        )
     tables = describe_run(Path(run_or_checkpoint).expanduser(), trust=trust)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,10 @@ LEARNER_METRICS = {
 }
 
 
+#: Of algorithms that learn from a replay buffer; written where they are reported.
+REPLAY_METRICS = {"qf_loss": "qf_loss", "qf_mean": "qf_mean", "alpha": "alpha_value"}
+
+
 def now() -> str:
     """Give the time in UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -108,7 +112,8 @@ def stable_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     metrics["episodes"] = float(runners.get("num_episodes_lifetime", 0) or 0)
     for agent, value in runners.get("agent_episode_returns_mean", {}).items():
         metrics[f"agent_return/{agent}"] = float(value)
-    for name, theirs in LEARNER_METRICS.items():
+    replayed = {name: theirs for name, theirs in REPLAY_METRICS.items() if _reported(learners, theirs)}
+    for name, theirs in {**LEARNER_METRICS, **replayed}.items():
         metrics[name] = mean_over_policies(dict(result), theirs)
         for policy in (name for name in learners if name != "__all_modules__" and len(learners) > 2):
             if theirs in learners[policy]:
@@ -116,6 +121,22 @@ def stable_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     metrics["env_step_failures"] = float(runners.get("num_env_step_failures", 0) or 0)
     metrics.update({f"{CUSTOM}/{name}": value for name, value in sorted(flatten(runners.get(CUSTOM, {})))})
     return metrics
+
+
+def _reported(learners: Mapping[str, Any], name: str) -> bool:
+    return any(name in metrics for policy, metrics in learners.items() if policy != "__all_modules__")
+
+
+def losses_are_finite(result: Mapping[str, Any]) -> bool:
+    """Whether every policy's losses are finite; none are reported before a replay buffer holds enough to learn from."""
+    learners: Mapping[str, Any] = result.get("learners", {})
+    losses = [
+        float(metrics[name])
+        for policy, metrics in learners.items()
+        for name in ("policy_loss", "qf_loss")
+        if policy != "__all_modules__" and name in metrics
+    ]
+    return all(math.isfinite(loss) for loss in losses)
 
 
 class ProgressFile:

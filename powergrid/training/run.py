@@ -14,19 +14,18 @@ from typing import Any
 import yaml
 
 from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.training.algorithm_settings import dump_settings, make_algorithm_settings
+from powergrid.training.builders import plan_policies
 from powergrid.training.checkpoints import FOLDER, find_checkpoint, read_state
 from powergrid.training.config import (
     EnvClass,
     Policies,
     as_env_config,
     default_env,
-    filter_problems,
-    policies_of,
     probe_env,
-    space_problems,
 )
 from powergrid.training.loop import Plan, Progress, RunResult, run_loop
-from powergrid.training.settings import TrainSettings, make_settings
+from powergrid.training.settings import TrainSettings
 from powergrid.training.trust import require_trust
 
 __all__ = ["RunResult", "resume", "train"]
@@ -38,6 +37,7 @@ def train(
     scenario: str | Path | Mapping[str, Any],
     settings: TrainSettings | Mapping[str, Any] | None = None,
     *,
+    algorithm: str = "ppo",
     policies: Policies = "shared",
     out_dir: str | Path = "runs",
     name: str | None = None,
@@ -46,11 +46,12 @@ def train(
     verbose: bool = False,
     env: EnvClass | None = None,
 ) -> RunResult:
-    """Train PPO on a scenario and leave a run folder that says how.
+    """Train on a scenario and leave a run folder that says how.
 
     Args:
         scenario: A scenario's name or path, or an env_config.
-        settings: Training settings; those left out have their defaults.
+        settings: Settings of the algorithm; those left out have their defaults.
+        algorithm: ``"ppo"``, ``"mappo"``, ``"sac"`` or ``"dqn"``.
         policies: ``"shared"``, ``"independent"`` or a mapping from agent to policy name.
         out_dir: Where run folders go.
         name: The run folder's name; by default the scenario's name and the time.
@@ -63,14 +64,13 @@ def train(
         ScenarioError: The scenario, a setting or the policies are wrong.
         PowerGridError: Training could not go on.
     """
-    chosen = make_settings(settings)
+    chosen = make_algorithm_settings(algorithm, settings)
     if chosen.seed is None:
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
     env = env or default_env()
     env_config = as_env_config(scenario)
     facts = probe_env(env, env_config, step=True)
-    policy_of = policies_of(policies, facts)
-    problems = space_problems(facts, policy_of) + filter_problems(facts, chosen)
+    policy_of, problems = plan_policies(facts, policies, chosen)
     if problems:
         raise ScenarioError("training", problems)
     folder = _new_run_folder(Path(out_dir).expanduser(), name, env_config)
@@ -79,8 +79,9 @@ def train(
         "scenario": _scenario_name(env_config),
         "env": f"{env.__module__}:{getattr(env, '__qualname__', '')}",
         "env_config": env_config,
+        "algorithm": algorithm,
         "policies": policy_of,
-        "settings": chosen.model_dump(mode="json"),
+        "settings": dump_settings(chosen),
         "digests": _digests(facts.scenario),
         "sessions": [],
     }
@@ -136,7 +137,8 @@ def resume(
             checkpoint, trust_claims(manifest), remedy="--resume with --trust-checkpoint, or resume(..., trust=True)"
         )
     changes = dict(settings or {}) | ({} if iterations is None else {"iterations": iterations})
-    chosen = make_settings(changes, base=TrainSettings(**manifest["settings"]))
+    algorithm = manifest.get("algorithm", "ppo")
+    chosen = make_algorithm_settings(algorithm, changes, base=make_algorithm_settings(algorithm, manifest["settings"]))
     state = read_state(checkpoint)
     if chosen.iterations <= state["iteration"]:
         done = f"the run has {state['iteration']} iterations already; to go on, ask for more than that in all"
@@ -145,7 +147,7 @@ def resume(
     facts = probe_env(env, manifest["env_config"], step=True)
     if _digests(facts.scenario) != manifest["digests"]:
         logger.warning("The scenario has changed since this run began; compare scenario.yaml in the run folder.")
-    manifest["settings"] = chosen.model_dump(mode="json")
+    manifest["settings"] = dump_settings(chosen)
     return run_loop(
         Plan(
             folder=folder,

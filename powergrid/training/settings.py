@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -43,7 +43,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class TrainSettings(BaseModel):
-    """Set how long, how and with what network PPO trains; every field has a working default."""
+    """Set how long, how and with what network PPO trains; every field has a working default.
+
+    Other algorithms' settings are in :mod:`powergrid.training.algorithm_settings`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,6 +84,9 @@ class TrainSettings(BaseModel):
     env_runner: Literal["grid", "stock"] = Field(
         "grid", description="What samples: `grid`, powergrid's runner on arrays, or `stock`, RLlib's own."
     )
+    share_unequal: bool = Field(
+        False, description="Let agents of unequal spaces share a policy: padded, with a one-hot of the agent."
+    )
     num_env_runners: int | None = Field(
         None,
         ge=0,
@@ -112,19 +118,28 @@ class TrainSettings(BaseModel):
 
 
 def resolve_settings(
-    settings: Mapping[str, Any] | TrainSettings | None, base: TrainSettings | None = None
+    settings: Mapping[str, Any] | TrainSettings | None,
+    base: TrainSettings | None = None,
+    *,
+    kind: type[TrainSettings] | None = None,
+    names: Sequence[str] = (),
 ) -> tuple[TrainSettings, list[str]]:
     """Read settings under current or older RLlib names.
 
     Args:
         settings: What was asked for; ``preset`` names one of :data:`PRESETS`, which all else overrides.
         base: What holds where nothing was asked; the defaults where none is given.
+        kind: The settings' class, PPO's where none is given.
+        names: The settings that there are, all of the class where none are given.
 
     Returns:
         The settings, defaults where a value was refused, and one sentence for each problem.
     """
     if isinstance(settings, TrainSettings):
         return settings, []
+    kind = kind or TrainSettings
+    fields = list(names or kind.model_fields)
+    aliases = {alias: field for alias, field in ALIASES.items() if field in fields}
     problems: list[str] = []
     known: dict[str, Any] = {}
     came_as: dict[str, str] = {}
@@ -133,21 +148,21 @@ def resolve_settings(
     if preset is not None and preset not in PRESETS:
         problems.append(describe_unknown("preset", str(preset), PRESETS))
     for name, value in asked.items():
-        field = ALIASES.get(name, name)
-        if field not in TrainSettings.model_fields:
-            problems.append(describe_unknown("setting", name, ["preset", *TrainSettings.model_fields, *ALIASES]))
+        field = aliases.get(name, name)
+        if field not in fields:
+            problems.append(describe_unknown("setting", name, ["preset", *fields, *aliases]))
         elif field in known:
             problems.append(f"{came_as[field]!r} and {name!r} are the same setting; give one")
         else:
             known[field], came_as[field] = value, name
     try:
-        return TrainSettings(**((base.model_dump() if base else {}) | PRESETS.get(str(preset), {}) | known)), problems
+        return kind(**((base.model_dump() if base else {}) | PRESETS.get(str(preset), {}) | known)), problems
     except ValidationError as error:
         for item in error.errors():
             field = str(item["loc"][0]) if item["loc"] else ""
             message = str(item["msg"]).removeprefix("Value error, ")
             problems.append(f"{came_as.get(field, field)} = {item['input']!r}: {message}" if field else message)
-        return TrainSettings(), problems
+        return kind(), problems
 
 
 def make_settings(

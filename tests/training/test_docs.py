@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
 
+from powergrid.training.algorithm_settings import algorithm_table
 from powergrid.training.settings import settings_table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
@@ -30,3 +31,19 @@ def test_python_blocks_of_the_page_are_python() -> None:
     assert len(blocks) >= 3
     for block in blocks:
         compile(block, "docs/training.md", "exec")
+
+
+@pytest.mark.parametrize("algorithm", ["mappo", "sac", "dqn"])
+def test_settings_tables_of_the_algorithms_are_those_of_the_code(algorithm: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text()
+    table = page.split(f"<!-- settings of {algorithm} -->\n")[1].split(f"<!-- end of {algorithm} -->")[0]
+    assert table == algorithm_table(algorithm)
+
+
+def test_python_block_of_the_algorithms_page_runs(ray_session: None) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text()
+    not_run, block = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    compile(not_run, "docs/algorithms.md", "exec")
+    names: dict = {}
+    exec(block, names)
+    assert names["config"].algo_class.__name__ == "PPO"

@@ -27,15 +27,17 @@ class ToyGridEnv(MultiAgentEnv):
         mg2_width = int(self.config.get("mg2_width", width))
         widths = {"MG1": width, "MG2": mg2_width}
         self.observation_spaces = {a: gym.spaces.Box(-5.0, 5.0, (widths[a],), np.float32) for a in self.agents}
-        self.action_spaces = {a: self._action_space() for a in self.agents}
+        kind = self.config.get("actions", "box")
+        kinds = {"MG1": kind, "MG2": self.config.get("mg2_actions", kind)}
+        self.action_spaces = {a: self._action_space(kinds[a]) for a in self.agents}
         self._rng = np.random.default_rng()
         self._t = 0
 
-    def _action_space(self) -> gym.Space:
-        kind = self.config.get("actions", "box")
+    def _action_space(self, kind: str) -> gym.Space:
         box = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
         return {
             "box": box,
+            "one": gym.spaces.Box(-1.0, 1.0, (1,), np.float32),
             "wide_box": gym.spaces.Box(np.float32([-2.0, 0.0]), np.float32([4.0, 10.0])),
             "discrete": gym.spaces.Discrete(4),
             "multi_discrete": gym.spaces.MultiDiscrete([3, 5]),
