@@ -187,3 +187,66 @@ def ownership(owners: Sequence[Sequence[str]], devices: Sequence[str]) -> FloatA
     """
     owned = [[float(name in own) for own in owners] for name in devices]
     return np.array(owned).reshape(len(devices), len(owners))
+
+
+class ActionWriter:
+    """Put the actions of all agents of one environment into its action vector, checked in one pass.
+
+    Args:
+        agents: The agents.
+    """
+
+    def __init__(self, agents: Sequence[Agent]) -> None:
+        self._agents = agents
+        columns = [part for agent in agents for part in (agent.continuous, agent.discrete) if len(part)]
+        self._columns = np.concatenate([np.empty(0, dtype=np.int64), *columns])
+        low, high, whole = (np.zeros(len(self._columns)) for _ in range(3))
+        self._values, self._work = np.zeros_like(low), np.zeros_like(low)
+        self._parts: list[tuple[str, str | None, tuple[int, ...], FloatArray]] = []
+        first = 0
+        for agent in agents:
+            both = bool(len(agent.continuous)) and bool(len(agent.discrete))
+            for key, own in (("continuous", agent.continuous), ("discrete", agent.discrete)):
+                if not len(own):
+                    continue
+                part = slice(first, first + len(own))
+                self._parts.append((agent.name, key if both else None, own.shape, self._values[part]))
+                low[part], high[part] = (0.0, agent.sizes - 1.0) if own is agent.discrete else (-1.0, 1.0)
+                whole[part] = own is agent.discrete
+                first += len(own)
+        self._low, self._high = low - _TOLERANCE, high + _TOLERANCE
+        self._whole = np.flatnonzero(whole) if whole.any() else None
+
+    def write(self, actions: Mapping[str, Any], out: FloatArray) -> None:
+        """Put the actions into ``out``, shape (n_actions,).
+
+        Raises:
+            ActionError: with every problem of every agent.
+        """
+        if self._take(actions) and self._allowed():
+            out[self._columns] = self._values
+        else:
+            write_actions(self._agents, actions, out)  # slow, and says what is wrong if anything is
+
+    def _take(self, actions: Mapping[str, Any]) -> bool:
+        """Gather all actions, where they are arrays of the right shapes."""
+        try:
+            if len(actions) != len(self._agents):
+                return False
+            for name, key, shape, values in self._parts:
+                action = actions[name] if key is None else actions[name][key]
+                if action.shape != shape or (key is not None and len(actions[name]) != 2):
+                    return False
+                values[:] = action
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+            return False
+        return True
+
+    def _allowed(self) -> bool:
+        values, work = self._values, self._work
+        if np.count_nonzero(values >= self._low) + np.count_nonzero(values <= self._high) < 2 * len(values):
+            return False  # NaN fails too
+        if self._whole is None:
+            return True
+        np.rint(values, out=work)
+        return bool(np.count_nonzero((work == values)[self._whole]) == len(self._whole))

@@ -81,13 +81,10 @@ class Channels:
         self.loads_in = np.array(load_shares, dtype=np.float64).reshape(len(zones), -1).T.copy()
         horizon = simulation.options.horizon_steps
         self._ahead = np.minimum(np.arange(horizon + 1)[:, None] + np.array([*price_ahead_steps], dtype=int), horizon)
-        self._pcc_nodes, self._pcc_starts, self._per_pcc = _gather_nodes(simulation, pccs, phases)
         network = simulation.network
         ways = [network.feeding_branches(network.buses[bus]) or [0] for bus in pccs]  # [0]: the source's own bus
-        self._way_branches = np.concatenate(ways).astype(np.int64)
-        self._no_loading = None if network.branches.names else np.zeros((simulation.n_envs, 1))
-        self._way_starts = np.cumsum([0, *[len(way) for way in ways]])[:-1]
         self._quantiles = _Quantiles(len(network.nodes)) if summary else None
+        metrics.watch(_find_nodes(simulation, pccs, phases), [np.array(way, dtype=np.int64) for way in ways])
         self.table: list[Channel] = []
         self._add_world(price_ahead_steps)
         self._exogenous = np.zeros((simulation.n_envs, horizon + 1, len(self.table)))
@@ -201,21 +198,17 @@ class Channels:
         snapshot = simulation.snapshot
         envs = simulation.env_index
         values[:, : self._n_exogenous] = self._exogenous[envs, simulation.step_index]
-        pcc = np.add.reduceat(snapshot.v_pu.take(self._pcc_nodes, axis=1), self._pcc_starts, axis=1)
-        pcc *= self._per_pcc
-        loading = snapshot.loading_pu if self._no_loading is None else self._no_loading
-        upstream = np.maximum.reduceat(loading.take(self._way_branches, axis=1), self._way_starts, axis=1)
         kva = metrics.zone_kva
         np.concatenate(
             (
                 metrics.zone_v_min_pu,
                 metrics.zone_v_mean_pu,
                 metrics.zone_v_max_pu,
-                pcc,
+                metrics.watched_mean_pu,
                 kva.real,
                 kva.imag,
                 metrics.zone_loading_pu,
-                upstream,
+                metrics.watched_loading_pu,
             ),
             axis=1,
             out=values[:, self._zone_columns],
@@ -286,16 +279,8 @@ class View:
         return [scaled[:, own] for own in self._slices]
 
 
-def _gather_nodes(
-    simulation: Simulation, buses: Sequence[int], phases: Sequence[Sequence[int]]
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """Give the nodes of some buses one after the other, where each bus starts, and 1 over its number.
-
-    Where the bus has no node of the phases, all its nodes count.
-    """
+def _find_nodes(simulation: Simulation, buses: Sequence[int], phases: Sequence[Sequence[int]]) -> list[IntArray]:
+    """Give the nodes of each bus: those of its phases, all where the bus has none of these."""
     network = simulation.network
     found = [(network.nodes_within([bus], own), bus) for bus, own in zip(buses, phases, strict=True)]
-    groups = [nodes if len(nodes) else network.nodes_of([bus]) for nodes, bus in found]
-    sizes = np.array([len(group) for group in groups])
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    return np.concatenate(groups), starts, 1.0 / sizes
+    return [nodes if len(nodes) else network.nodes_of([bus]) for nodes, bus in found]

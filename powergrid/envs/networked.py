@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
-from powergrid.envs.agents import require_actions, write_actions
+from powergrid.envs.agents import ActionWriter, require_actions
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.feeders import FeederTasks
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
@@ -73,6 +73,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         self._feeders = FeederTasks(self.scenario)
         self.task = self._feeders.first
         require_actions(self.scenario, self.task.agents)
+        self._writer = ActionWriter(self.task.agents)
         self.possible_agents = [agent.name for agent in self.task.agents]
         self.agents = list(self.possible_agents)
         self.observation_spaces = {agent.name: agent.observation_space for agent in self.task.agents}
@@ -126,7 +127,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         task = self.task
         if not self._playing:
             raise ScenarioError(self.scenario.name, ["no episode is being played; call reset() before step()"])
-        write_actions(task.agents, actions, task.action_buffer()[0])
+        self._writer.write(actions, task.action_buffer()[0])
         task.step()
         terminated = bool(task.terminated[0])
         truncated = bool(task.truncated[0]) and not terminated

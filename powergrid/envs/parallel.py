@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pettingzoo import ParallelEnv
 
-from powergrid.envs.agents import require_actions, write_actions
+from powergrid.envs.agents import ActionWriter, require_actions
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.feeders import FeederTasks
 from powergrid.errors import ScenarioError
@@ -35,6 +35,7 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         self._feeders = FeederTasks(scenario)
         self.task = self._feeders.first
         require_actions(self.scenario, self.task.agents)
+        self._writer = ActionWriter(self.task.agents)
         self._rng: np.random.Generator | None = None
         self.possible_agents = [agent.name for agent in self.task.agents]
         self.agents: list[str] = []
@@ -86,7 +87,7 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         if not self.agents:
             return {}, {}, {}, {}, {}
         task = self.task
-        write_actions(task.agents, actions, task.action_buffer()[0])
+        self._writer.write(actions, task.action_buffer()[0])
         task.step()
         terminated = bool(task.terminated[0])
         truncated = bool(task.truncated[0]) and not terminated

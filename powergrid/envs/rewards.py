@@ -33,6 +33,7 @@ class Rewards:
 
     Attributes:
         terms: Terms of the last step in their units, shape (n_envs, n_agents, n_terms), in the order of ``TERMS``.
+        by_term: The same numbers term by term, shape (n_terms, n_envs, n_agents).
         rewards: Reward of the last step, shape (n_envs, n_agents).
     """
 
@@ -50,8 +51,8 @@ class Rewards:
         self._weights = weights[:, None, None]
         self._share = scenario.share_reward
         self._divergence = scenario.divergence.penalty
-        self._by_term = np.zeros((len(TERMS), n_envs, n_agents))  # each term's numbers side by side in memory
-        self.terms = self._by_term.transpose(1, 2, 0)
+        self.by_term = np.zeros((len(TERMS), n_envs, n_agents))  # each term's numbers side by side in memory
+        self.terms = self.by_term.transpose(1, 2, 0)
         self.rewards = np.zeros((n_envs, n_agents))
         column = {term: i for i, term in enumerate(TERMS)}
         self._energy, self._stored = column["energy_cost_usd"], column["stored_energy_usd"]
@@ -110,8 +111,8 @@ class Rewards:
         Args:
             ends: Whether the horizon ends with it, so that what is still owed counts as unserved, shape (n_envs,).
         """
-        simulation, metrics, terms = self._simulation, self._metrics, self._by_term
-        dt_h = simulation.dt_h
+        simulation, metrics, terms = self._simulation, self._metrics, self.by_term
+        dt_h, over = simulation.dt_h, np.count_nonzero(ends) > 0
         np.multiply(metrics.zone_kva.real, simulation.paid_price[:, None] * dt_h, out=terms[self._energy])
         terms[self._reference_column] = self._reference[simulation.env_index, simulation.step_index - 1]
         terms[self._violation] = metrics.shared_violation_pu
@@ -132,14 +133,14 @@ class Rewards:
             stored = self._storage.soc @ self._kwh_per_soc
             terms[self._stored] = (self._stored_kwh - stored) * self._stored_price
             self._stored_kwh = stored
-            if ends.any():
+            if over:
                 deviation = np.abs(self._storage.soc - self._soc_initial) * ends[:, None]
                 np.matmul(deviation, self._kwh_per_soc, out=terms[self._deviation])
-        if self._settling and ends.any():
+        if self._settling and over:
             for fleet, owners in self._settling:
                 terms[self._unserved] += (fleet.settle() * ends[:, None]) @ owners
         rewards = np.add.reduce(self._weights * terms)  # term by term: the same bits for any number of environments
-        if not simulation.snapshot.converged.all():
+        if np.count_nonzero(simulation.snapshot.converged) < simulation.n_envs:
             rewards -= self._divergence * ~simulation.snapshot.converged[:, None]
         if self._share:
             rewards[:] = rewards.mean(axis=1, keepdims=True)

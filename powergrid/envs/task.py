@@ -113,6 +113,7 @@ class GridTask:
         owners = [spec.devices for spec in scenario.agents.values()]
         self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in)
         self._owned = ownership(owners, simulation.power_device_names)
+        self._owned_complex = self._owned.astype(complex)  # no conversion at each product
         self._power_fleets = [(f, ownership(owners, f.names)) for f in simulation.fleets if hasattr(f, "p_kw")]
         self._storage = next(((f, o) for f, o in self._power_fleets if f.kind == "storage"), None)
         owned_devices = {device for own in owners for device in own}
@@ -127,6 +128,9 @@ class GridTask:
         self._own_names = (*TERMS, *(name for name, _, _ in self.agent_metrics))
         self._shared_names = tuple(name for name, _, _ in self.network_metrics)
         self._n_own = len(self._own_names)
+        self._names = names
+        self._dict_names = (*self._own_names, *self._shared_names, "worst_node", "day")
+        self._dict_names += () if self._outages is None else ("events",)
         self.info_names = (*self._own_names, *self._shared_names)
         self._info_by_name = np.zeros((len(self.info_names), n_envs, len(names)))
         self._info = self._info_by_name.transpose(1, 2, 0)
@@ -202,7 +206,7 @@ class GridTask:
 
     def observation_dict(self, env: int) -> dict[str, npt.NDArray[np.float32]]:
         """Give the observations of one environment by agent."""
-        return {agent.name: seen[env] for agent, seen in zip(self.agents, self.observe(), strict=True)}
+        return {name: seen[env] for name, seen in zip(self._names, self.observe(), strict=True)}
 
     def infos(self) -> FloatArray:
         """Give terms and metrics of the last step, shape (n_envs, n_agents, len(info_names)); reused at each call."""
@@ -215,14 +219,14 @@ class GridTask:
         """Fill in the columns that differ between agents."""
         info, metrics = self._info_by_name, self.metrics
         first = len(TERMS)
-        info[:first] = self._rewards.terms.transpose(2, 0, 1)
+        info[:first] = self._rewards.by_term
         own = info[first : self._n_own]
         own[0] = metrics.zone_violation_count
         own[1] = metrics.zone_v_min_pu
         own[2] = metrics.zone_v_max_pu
         own[3] = metrics.zone_overload_count
         own[4] = metrics.zone_kva.real
-        delivered = self.simulation.snapshot.device_kva @ self._owned
+        delivered = self.simulation.snapshot.device_kva @ self._owned_complex
         own[5] = delivered.real
         own[6] = delivered.imag
         self._take_projections(own)
@@ -254,14 +258,9 @@ class GridTask:
         )
 
     def _take_projections(self, own: FloatArray) -> None:
-        requested, first = self._requested, 0
-        for fleet, _ in self._power_fleets:
-            last = first + fleet.n
-            requested[0, :, first:last] = fleet.requested_p_kw
-            requested[1, :, first:last] = fleet.requested_q_kvar
-            first = last
+        requested = self._requested
         changed = requested[:2]
-        np.subtract(changed, self._setpoints, out=changed)
+        np.subtract(self.simulation.requested, self._setpoints, out=changed)
         np.abs(changed, out=changed)
         np.greater(np.maximum(changed[0], changed[1], out=requested[2]), 1e-6, out=requested[2])
         np.matmul(requested, self._owned, out=own[7:10])
@@ -269,18 +268,12 @@ class GridTask:
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Give the infos of one environment as agents' dicts: terms, metrics, worst node and day."""
         self._take_agent_infos()
-        shared: dict[str, Any] = {
-            name: float(values[env]) for name, values in zip(self._shared_names, self._network_infos(), strict=True)
-        }
-        shared["worst_node"] = self.worst_node(env)
-        shared["day"] = int(self.simulation.day[env])
+        shared: list[Any] = [float(values[env]) for values in self._network_infos()]
+        shared += (self.worst_node(env), int(self.simulation.day[env]))
         if self._outages is not None:
-            shared["events"] = self._outages.name_events(env)
-        rows = self._info[env, :, : self._n_own].tolist()
-        return {
-            agent.name: dict(zip(self._own_names, row, strict=True)) | shared
-            for agent, row in zip(self.agents, rows, strict=True)
-        }
+            shared.append(self._outages.name_events(env))
+        names, rows = self._dict_names, self._info[env, :, : self._n_own].tolist()
+        return {name: dict(zip(names, row + shared, strict=True)) for name, row in zip(self._names, rows, strict=True)}
 
     def money(self) -> FloatArray:
         """Give what the last step cost each agent in money, stored energy left out [USD], shape (n_envs, n_agents)."""

@@ -15,6 +15,7 @@ from powergrid.grid.devices import FLEETS, ActionSpec, FlexibleLoadFleet, PowerF
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
 
+FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 ByKind = dict[str, dict[str, Any]]
 
@@ -28,6 +29,8 @@ class Fleets(NamedTuple):
         power: Those with power, each with its columns of the actions and its places among the injections.
         gear: Those of switchgear, each with its columns, its places in the circuit's arrays and its kind.
         actions: The actions of all devices, those that no agent moves included.
+        block: What all devices with power are set to and then what was asked of them, p and then q of each,
+            shape (4, n_envs, n_devices); the fleets' own arrays are parts of it.
     """
 
     devices: dict[str, Any]
@@ -35,6 +38,7 @@ class Fleets(NamedTuple):
     power: list[tuple[Any, slice, slice]]
     gear: list[tuple[Any, slice, IntArray, str]]
     actions: tuple[ActionSpec, ...]
+    block: FloatArray
 
 
 def sort_devices(devices: Mapping[str, Any]) -> ByKind:
@@ -80,7 +84,8 @@ def build_fleets(
     """
     filled = _fill_devices(by_kind, circuit)
     loads = circuit.network.loads
-    fleets = Fleets({name: spec for group in filled.values() for name, spec in group.items()}, [], [], [], ())
+    devices = {name: spec for group in filled.values() for name, spec in group.items()}
+    fleets = Fleets(devices, [], [], [], (), np.zeros((4, n_envs, len(circuit.injections))))
     actions: tuple[ActionSpec, ...] = ()
     first = 0
     for kind, cls in FLEETS.items():
@@ -93,14 +98,15 @@ def build_fleets(
             extra["q_per_kw"] = loads.kvar[bound] / np.maximum(rated_kw, 1e-9)
             extra["demand_max_kw"] = rated_kw * (demand_max_pu * options.load_scale)
         fleet = cls(filled[kind], options.step_minutes / 60.0, options.horizon_steps, **extra)
-        fleet.allocate(n_envs)
         columns = slice(len(actions), len(actions) + len(fleet.actions))
         actions += fleet.actions
         fleets.all.append(fleet)
         if isinstance(fleet, PowerFleet):
+            fleet.allocate(n_envs, fleets.block[:, :, first : first + fleet.n])
             fleets.power.append((fleet, columns, slice(first, first + fleet.n)))
             first += fleet.n
         else:
+            fleet.allocate(n_envs)
             places = np.array([find_switchgear(spec, circuit) for spec in fleet.specs])
             fleets.gear.append((fleet, columns, places, kind))
     return fleets._replace(actions=actions)

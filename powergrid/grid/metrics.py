@@ -44,6 +44,8 @@ class Metrics:
         shared_overload_pu: The same for overloads.
         zone_overload_count: Overloaded branches by zone, shape (n_envs, n_zones).
         zone_loading_pu: Highest loading by zone, shape (n_envs, n_zones).
+        watched_mean_pu, watched_loading_pu: Mean voltages and highest loadings of what :meth:`watch` was told of, shape
+            (n_envs, n_groups).
         zone_kva: Complex power imported by each zone [kVA], shape (n_envs, n_zones).
         dead: Nodes that nothing feeds, which violate no limit and count in no voltage of a zone that has others, shape
             (n_envs, n_nodes); None where all are always fed.
@@ -62,7 +64,7 @@ class Metrics:
         phases: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.limits = (v_min_pu, v_max_pu)
-        self._low, self._high = _node_limits(network, v_min_pu, v_max_pu)
+        lowest, highest = _node_limits(network, v_min_pu, v_max_pu)
         self.dead: BoolArray | None = None
         self._n_zones = n_zones = len(zones)
         n_nodes, b = len(network.nodes), network.branches
@@ -81,86 +83,124 @@ class Metrics:
         self._node_sums = _sum_matrix(node_in, n_nodes)
         self._branch_sums = _sum_matrix(branch_in, len(b.names))
         self._intake = np.array([network.intake(list(zone)) for zone in zones])
-        self._intake = self._intake.reshape(n_zones, len(b.terminal_bus)).T.copy()
+        self._intake = self._intake.reshape(n_zones, len(b.terminal_bus)).T.astype(
+            complex
+        )  # no conversion at each take
         self._limited = np.array([zone for zone in range(n_zones) if phases[zone]], dtype=np.int64)
         conductors = [network.conductor_intake(list(zones[zone]), phases[zone]) for zone in self._limited]
         self._conductor_intake = np.array(conductors, dtype=complex).T.copy()
         nodes = [np.flatnonzero(row) for row in (*node_in, np.ones(n_nodes))]
         live = [np.setdiff1d(own, network.neutrals) for own in nodes]
-        self._members, self._starts, sizes = _chain([a if len(a) else b for a, b in zip(live, nodes, strict=True)])
-        self._per_size = 1.0 / sizes
+        self._node_groups = [a if len(a) else b for a, b in zip(live, nodes, strict=True)]
         branches = [np.flatnonzero(row) for row in branch_in]
         self._loaded = np.array([i for i, group in enumerate(branches) if len(group)], dtype=np.int64)
-        self._loaded_branches, self._loaded_starts, _ = _chain([branches[i] for i in self._loaded])
+        self._branch_groups = [branches[i] for i in self._loaded]
         self.zone_loading_pu = np.zeros((n_envs, n_zones))
-        self._outside = np.zeros((2, n_envs, n_nodes))  # amounts, then counts
-        self._over = np.zeros((2, n_envs, len(b.names)))
-        self._outside_rows = self._outside.reshape(2 * n_envs, -1)  # two axes: a product of three is slower
-        self._over_rows = self._over.reshape(2 * n_envs, -1)
+        self._n_nodes, n_both = n_nodes, n_nodes + max(len(b.names), 1)  # a place to look at where no branch is
+        self._levels = np.zeros((n_envs, n_both))  # node voltages, then loadings
+        self._measured = self._levels[:, : n_nodes + len(b.names)]
+        self._beyond = np.zeros((n_envs, n_both))
+        self._high, self._low = np.ones((1, n_both)), np.full((1, n_both), -np.inf)
+        self._high[:, :n_nodes], self._low[:, :n_nodes] = highest, lowest
+        self._zero = np.zeros((1, n_both))
+        self._excess = np.zeros((2, n_envs, n_both))  # amounts, then counts
+        rows = self._excess.reshape(2 * n_envs, -1)  # two axes: a product of three is slower
+        self._node_rows, self._branch_rows = rows[:, :n_nodes], rows[:, n_nodes : n_nodes + len(b.names)]
+        self._node_totals = np.zeros((2, n_envs, 2 * n_zones + 1))
+        self._branch_totals = np.zeros_like(self._node_totals)
+        self._node_totals_rows = self._node_totals.reshape(2 * n_envs, -1)
+        self._branch_totals_rows = self._branch_totals.reshape(2 * n_envs, -1)
+        self._bind_totals()
         self._three_phase = _three_phase_nodes(network)
         self._to_sequence = np.array([[1, _OPERATOR_A, _OPERATOR_A**2], [1, _OPERATOR_A**2, _OPERATOR_A]]).T / 3.0
+        self.watch([], [])
         self.take(Snapshot.allocate(n_envs, network, 0, conductors=bool(len(self._limited))))
 
-    def take(self, snapshot: Snapshot) -> None:
-        """Measure a snapshot; results stay until the next."""
-        v_pu, n_zones = snapshot.v_pu, self._n_zones
-        self._snapshot = snapshot
-        beyond = np.maximum(v_pu - self._high, self._low - v_pu)
-        dead = self.dead if self.dead is not None and self.dead.any() else None
-        if dead is not None:
-            beyond[dead] = -self.limits[0]
-        self._beyond = beyond
-        amount, count = self._outside
-        np.maximum(beyond, 0.0, out=amount)
-        np.greater(beyond, 0.0, out=count)
-        self.violation_pu = amount
-        sums = self._outside_rows @ self._node_sums
-        amounts, counts = sums[: len(v_pu)], sums[len(v_pu) :]
+    def _bind_totals(self) -> None:
+        """Name the parts of the sums, which every take fills anew."""
+        n_zones, n_nodes = self._n_zones, self._n_nodes
+        self.violation_pu = self._excess[0, :, :n_nodes]
+        amounts, counts = self._node_totals
         self.zone_violation_pu, self.shared_violation_pu = amounts[:, :n_zones], amounts[:, n_zones:-1]
         self.violation_sum_pu = amounts[:, -1]
         self.zone_violation_count, self.violation_count = counts[:, :n_zones], counts[:, -1]
-        amount, count = self._over
-        np.maximum(np.subtract(snapshot.loading_pu, 1.0, out=amount), 0.0, out=amount)
-        np.greater(amount, 0.0, out=count)
-        sums = self._over_rows @ self._branch_sums
-        amounts, counts = sums[: len(v_pu)], sums[len(v_pu) :]
+        amounts, counts = self._branch_totals
         self.shared_overload_pu, self.overload_sum_pu = amounts[:, n_zones:-1], amounts[:, -1]
         self.zone_overload_count, self.overload_count = counts[:, :n_zones], counts[:, -1]
-        self._take_extremes(snapshot)
+
+    def watch(self, node_groups: Sequence[IntArray], branch_groups: Sequence[IntArray]) -> None:
+        """Take means of voltages and highest loadings of more groups, in the same passes as those of the zones.
+
+        Args:
+            node_groups: Nodes of each group, one or more.
+            branch_groups: Branches of each group, one or more.
+        """
+        n_zones, branches = self._n_zones, [*self._branch_groups, *branch_groups]
+        nodes = [*self._node_groups, *node_groups]
+        groups = [*nodes, *(self._n_nodes + own for own in branches)]
+        self._members, self._starts, sizes = _chain(groups)
+        self._n_minima, self._n_means = n_zones + 1, len(nodes)  # of zones and network; of all groups of nodes
+        ends = np.append(self._starts, len(self._members))
+        self._min_members, self._mean_members = int(ends[self._n_minima]), int(ends[self._n_means])
+        self._min_starts, self._mean_starts = self._starts[: self._n_minima], self._starts[: self._n_means]
+        self._per_size = 1.0 / sizes[: self._n_means][None]
+        n_envs = len(self._levels)
+        self._chosen = np.zeros((n_envs, len(self._members)))
+        self._lowest = np.zeros((n_envs, self._n_minima))
+        self._highest, self._means = np.zeros((n_envs, len(groups))), np.zeros((n_envs, self._n_means))
+        self._to_lowest = self._chosen[:, : self._min_members]
+        self._to_means = self._chosen[:, : self._mean_members]
+        first = len(nodes) + len(self._branch_groups)
+        self._highest_loading = self._highest[:, len(nodes) : first]
+        self.watched_mean_pu, self.watched_loading_pu = self._means[:, n_zones + 1 :], self._highest[:, first:]
+        self.zone_v_max_pu, self.v_max_pu = self._highest[:, :n_zones], self._highest[:, n_zones]
+        self.zone_v_min_pu, self.v_min_pu = self._lowest[:, :-1], self._lowest[:, -1]
+        self.zone_v_mean_pu = self._means[:, :n_zones]
+        if len(self._loaded) == n_zones:
+            self.zone_loading_pu = self._highest_loading
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Measure a snapshot; results stay until the next."""
+        self._snapshot = snapshot
+        levels, beyond = self._levels, self._beyond
+        np.concatenate((snapshot.v_pu, snapshot.loading_pu), axis=1, out=self._measured)
+        amount, count = self._excess
+        np.subtract(self._low, levels, out=amount)
+        np.maximum(np.subtract(levels, self._high, out=beyond), amount, out=beyond)
+        dead = self.dead if self.dead is not None and self.dead.any() else None
+        if dead is not None:
+            beyond[:, : self._n_nodes][dead] = -self.limits[0]
+        np.maximum(beyond, self._zero, out=amount)
+        np.greater(beyond, self._zero, out=count)
+        np.matmul(self._node_rows, self._node_sums, out=self._node_totals_rows)
+        np.matmul(self._branch_rows, self._branch_sums, out=self._branch_totals_rows)
+        levels.take(self._members, 1, self._chosen, "clip")
+        np.minimum.reduceat(self._to_lowest, self._min_starts, axis=1, out=self._lowest)
+        np.maximum.reduceat(self._chosen, self._starts, axis=1, out=self._highest)
+        np.add.reduceat(self._to_means, self._mean_starts, axis=1, out=self._means)
+        np.multiply(self._means, self._per_size, out=self._means)
+        if self.zone_loading_pu is not self._highest_loading:
+            self.zone_loading_pu[:, self._loaded] = self._highest_loading
         if dead is not None:
             self._leave_out(snapshot.v_pu, dead)
         self.zone_kva = snapshot.terminal_kva @ self._intake
         if len(self._limited):
             self.zone_kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
 
-    def _take_extremes(self, snapshot: Snapshot) -> None:
-        members = snapshot.v_pu.take(self._members, axis=1)
-        lowest = np.minimum.reduceat(members, self._starts, axis=1)
-        highest = np.maximum.reduceat(members, self._starts, axis=1)
-        means = np.add.reduceat(members, self._starts, axis=1)
-        means *= self._per_size
-        self.zone_v_min_pu, self.v_min_pu = lowest[:, :-1], lowest[:, -1]
-        self.zone_v_max_pu, self.v_max_pu = highest[:, :-1], highest[:, -1]
-        self.zone_v_mean_pu = means[:, :-1]
-        if len(self._loaded):
-            loading = snapshot.loading_pu.take(self._loaded_branches, axis=1)
-            self.zone_loading_pu[:, self._loaded] = np.maximum.reduceat(loading, self._loaded_starts, axis=1)
-
     def _leave_out(self, v_pu: FloatArray, dead: BoolArray) -> None:
         """Take lowest and mean voltages anew without the nodes that nothing feeds; 0 where a zone has no other."""
-        fed = ~dead.take(self._members, axis=1)
-        members = v_pu.take(self._members, axis=1)
-        lowest = np.minimum.reduceat(np.where(fed, members, np.inf), self._starts, axis=1)
-        lowest[np.isinf(lowest)] = 0.0
-        counts = np.add.reduceat(fed, self._starts, axis=1, dtype=np.float64)
-        means = np.add.reduceat(members * fed, self._starts, axis=1) / np.maximum(counts, 1.0)
-        self.zone_v_min_pu, self.v_min_pu = lowest[:, :-1], lowest[:, -1]
-        self.zone_v_mean_pu = means[:, :-1]
+        nodes, starts = self._members[: self._min_members], self._min_starts
+        fed = ~dead.take(nodes, axis=1)
+        members = v_pu.take(nodes, axis=1)
+        np.minimum.reduceat(np.where(fed, members, np.inf), starts, axis=1, out=self._lowest)
+        self._lowest[np.isinf(self._lowest)] = 0.0
+        counts = np.add.reduceat(fed, starts, axis=1, dtype=np.float64)
+        self._means[:, : self._n_minima] = np.add.reduceat(members * fed, starts, axis=1) / np.maximum(counts, 1.0)
 
     @property
     def worst_node(self) -> IntArray:
         """Node farthest outside the limits, or nearest to one, shape (n_envs,)."""
-        worst: IntArray = self._beyond.argmax(axis=1)
+        worst: IntArray = self._beyond[:, : self._n_nodes].argmax(axis=1)
         return worst
 
     @property
@@ -169,11 +209,12 @@ class Metrics:
         v = self._snapshot.v
         if not len(self._three_phase):
             return np.zeros(len(v))
-        sequence = np.abs(v.take(self._three_phase, axis=1) @ self._to_sequence)
-        ratio = sequence[..., 1] / np.maximum(sequence[..., 0], 1e-9)
+        sequence = np.absolute(v.take(self._three_phase, axis=1) @ self._to_sequence)
+        ratio: FloatArray = sequence[..., 1] / np.maximum(sequence[..., 0], 1e-9)
         if self.dead is not None:
             ratio[self.dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0
-        return np.asarray(ratio.max(axis=1))
+        highest: FloatArray = np.maximum.reduce(ratio, axis=1)
+        return highest
 
 
 def _node_limits(network: Network, low: float, high: float) -> tuple[FloatArray | float, FloatArray | float]:

@@ -45,6 +45,7 @@ class Simulation:
 
     Attributes:
         setpoints: Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices).
+        requested: What was asked of the devices in the last step, as ``setpoints``.
         snapshot: The last solved state.
         price_usd_per_kwh: Price of the row to come, shape (n_envs,).
         paid_price: Price of the last step, shape (n_envs,) [USD/kWh].
@@ -104,6 +105,7 @@ class Simulation:
     def _take_fleets(self, fleets: Fleets) -> None:
         self.devices, self.fleets, self.actions = fleets.devices, fleets.all, fleets.actions
         self._power, self._gear = fleets.power, fleets.gear
+        self._feasible, self.requested = fleets.block[:2], fleets.block[2:]
         self.device_names = tuple(name for fleet in self.fleets for name in fleet.names)
         self.power_device_names = tuple(injection.name for injection in self._injections)
 
@@ -264,10 +266,9 @@ class Simulation:
         if self._decided is not None:
             decided, action = action, self._neutral_of_all()
             action[:, self._decided] = decided
-        for fleet, columns, devices in self._power:
+        for fleet, columns, _ in self._power:
             fleet.project(action[:, columns], exo)
-            self.p_kw[:, devices] = fleet.p_kw
-            self.q_kvar[:, devices] = fleet.q_kvar
+        self.setpoints[...] = self._feasible
         for fleet, columns, _, _ in self._gear:
             fleet.project(action[:, columns], exo)
         snapshot, native, islands = self.snapshot, self._native, self.islands

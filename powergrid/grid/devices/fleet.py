@@ -150,11 +150,20 @@ class PowerFleet(DeviceFleet[S]):
         "delivered_q_kvar",
     )
 
-    def allocate(self, n_envs: int) -> None:
-        """Make the arrays for ``n_envs`` environments; `reset` each one before use."""
+    def allocate(self, n_envs: int, block: FloatArray | None = None) -> None:
+        """Make the arrays for ``n_envs`` environments; `reset` each one before use.
+
+        Args:
+            n_envs: Number of environments.
+            block: Where setpoints and then requests live, of p and then of q each, shape (4, n_envs, n); arrays of
+                its own if unset.
+        """
         shape = (n_envs, self.n)
-        self.p_kw, self.q_kvar = np.zeros(shape), np.zeros(shape)
-        self.requested_p_kw, self.requested_q_kvar = np.zeros(shape), np.zeros(shape)
+        arrays: FloatArray = np.zeros((4, *shape)) if block is None else block
+        self.p_kw: FloatArray = arrays[0]
+        self.q_kvar: FloatArray = arrays[1]
+        self.requested_p_kw: FloatArray = arrays[2]
+        self.requested_q_kvar: FloatArray = arrays[3]
         self.delivered_p_kw, self.delivered_q_kvar = np.zeros(shape), np.zeros(shape)
         super().allocate(n_envs)
 
