@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,20 @@ BoolArray = npt.NDArray[np.bool_]
 
 _SANE_V_PU = 5.0
 _DEAD_V_PU = 0.01
+
+
+class _Rows(NamedTuple):
+    """The rows of a snapshot that belong to one environment; the snapshot is kept, so that its identity is."""
+
+    snapshot: Snapshot
+    v_pu: FloatArray
+    v: ComplexArray
+    loading_pu: FloatArray
+    terminal_kva: ComplexArray
+    terminal_kw: FloatArray
+    device_kva: ComplexArray
+    forming_kva: ComplexArray
+    conductor_kva: ComplexArray
 
 
 class Circuit:
@@ -138,6 +152,7 @@ class Circuit:
         self._drawn: ComplexArray = np.zeros(self._n_sources + len(self._targets), dtype=complex)
         self._sound = True
         self._stale: list[tuple[int, Handle]] = []
+        self._rows_of = (-1, -1)
 
     def _nodes_of(self, handle: Handle) -> IntArray:
         """Give the nodes that an element is tied to."""
@@ -250,20 +265,36 @@ class Circuit:
 
         After a solve that failed, the rows are those of the last good voltages.
         """
-        snapshot.v_pu[env] = self._v_pu
-        snapshot.v[env] = self._v
-        terminal_kva = snapshot.terminal_kva[env]
-        self._flows.read(self._v, terminal_kva, snapshot.loading_pu[env])
-        if snapshot.conductor_kva.size:
-            snapshot.conductor_kva[env] = self._flows.conductor_kva
-        snapshot.losses_kw[env] = np.add.reduce(terminal_kva.real)
+        if self._rows_of != (id(snapshot), env):
+            self._take_rows(snapshot, env)
+        rows = self._rows
+        rows.v_pu[:], rows.v[:] = self._v_pu, self._v
+        self._flows.read(self._v, rows.terminal_kva, rows.loading_pu)
+        if rows.conductor_kva.size:
+            rows.conductor_kva[:] = self._flows.conductor_kva
+        snapshot.losses_kw[env] = np.add.reduce(rows.terminal_kw)
         if self._sound:
             self._drawn = self._powers.read()
-        np.negative(self._drawn[self._n_sources :], out=snapshot.device_kva[env])
+        np.negative(self._drawn[self._n_sources :], out=rows.device_kva)
         snapshot.source_kva[env] = -np.add.reduce(self._drawn[: self._n_host_sources])
         if self._formers:
             drawn = self._drawn[self._n_host_sources : self._n_sources]
-            np.multiply(drawn, -self.forming, out=snapshot.forming_kva[env])  # exactly 0 from those that are open
+            np.multiply(drawn, -self.forming, out=rows.forming_kva)  # exactly 0 from those that are open
+
+    def _take_rows(self, snapshot: Snapshot, env: int) -> None:
+        """Keep one environment's rows of the snapshot that is read into at each step."""
+        self._rows_of = (id(snapshot), env)
+        self._rows = _Rows(
+            snapshot,
+            snapshot.v_pu[env],
+            snapshot.v[env],
+            snapshot.loading_pu[env],
+            snapshot.terminal_kva[env],
+            snapshot.terminal_kva[env].real,
+            snapshot.device_kva[env],
+            snapshot.forming_kva[env],
+            snapshot.conductor_kva[env],
+        )
 
     def reset(self) -> None:
         """Write the start back: taps, steps, switches, voltages. Nothing is compiled."""

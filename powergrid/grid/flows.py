@@ -85,4 +85,7 @@ class BranchFlows:
         if len(self._loading):
             np.absolute(current.take(self._loading_rows, None, self._current, "clip"), out=self._amps)
             np.maximum.reduceat(self._amps, self._loading_starts, out=self._loading)
-            loading_pu[self._rated] = np.multiply(self._loading, self._per_rating, out=self._loading)
+            if len(self._rated) == len(loading_pu):
+                np.multiply(self._loading, self._per_rating, out=loading_pu)
+            else:
+                loading_pu[self._rated] = np.multiply(self._loading, self._per_rating, out=self._loading)

@@ -269,17 +269,17 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         # Mean power that finishes each car just in time; a port without a car owes nothing.
         np.divide(most, np.maximum(left, self._port_one, out=work), out=work)
         np.minimum(most, self._port_max, out=most)
-        most.sum(2, out=self._most_kw)
+        np.add.reduce(most, axis=2, out=self._most_kw)
         if self._v2g:
             least = np.subtract(self._asked, owed, out=self._least)
             np.multiply(least, self._given_kw_per_kwh, out=least)
             np.minimum(np.maximum(least, self._port_zero, out=least), self._give_max, out=least)
-            least.sum(2, out=self._least_kw)
-        owed.sum(2, out=self.owed_kwh)
-        work.sum(2, out=urgency)
+            np.add.reduce(least, axis=2, out=self._least_kw)
+        np.add.reduce(owed, axis=2, out=self.owed_kwh)
+        np.add.reduce(work, axis=2, out=urgency)
         np.divide(urgency, np.maximum(self._most_kw, self._tiny), out=urgency)
         np.minimum(urgency, self._one, out=urgency)
-        np.sign(left, out=work).sum(2, out=self.connected)
+        np.add.reduce(np.sign(left, out=work), axis=2, out=self.connected)
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for charging at full power, shape (n_envs, n_actions)."""
@@ -328,12 +328,12 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         else:
             np.subtract(owed, np.multiply(power, self._kwh_per_kw, out=power), out=owed)
         np.maximum(owed, self._port_zero, out=owed)
-        owed.sum(2, out=after)
+        np.add.reduce(owed, axis=2, out=after)
         np.subtract(self.owed_kwh, after, out=self._charged)
         stays = np.greater(self._left, self._port_one, out=power)
         np.multiply(owed, stays, out=owed)
         np.multiply(asked, stays, out=asked)
-        np.subtract(after, owed.sum(2), out=self._unserved)
+        np.subtract(after, np.add.reduce(owed, axis=2), out=self._unserved)
         now = self._env, np.minimum(exo.step + 1, self.horizon_steps)
         arriving = self._arriving[now]
         np.add(owed, arriving, out=owed)
