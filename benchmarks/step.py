@@ -1,9 +1,10 @@
 """Price one environment step in engine floors, and one reset in steps, both from one run.
 
 The floor is what no environment can avoid: write every demand and setpoint in bulk, solve, read voltages, loadings
-and losses, by calls on the engine alone. It plays the very numbers that the environment's step played.
+and losses, by calls on the engine alone (``benchmarks/floor.py``). It plays the very numbers that the environment's
+step played.
 
-Usage: python benchmarks/step.py [SCENARIO ...] [--rounds N]
+Usage: python benchmarks/step.py [SCENARIO ...] [--rounds N] [--profile]
 """
 
 from __future__ import annotations
@@ -18,79 +19,26 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from floor import MOST_STEPS as STEPS
+from floor import Floor, draw_actions, record, record_all
 
 from powergrid.envs import NetworkedGridEnv
-from powergrid.envs.task import GridTask
-from powergrid.grid.circuit import Circuit
 from powergrid.grid.engine import engine_version
-from powergrid.grid.snapshot import Snapshot
 
-STEPS = 96
-
-
-class Floor:
-    """Replay a recorded day on a circuit of its own with engine calls alone."""
-
-    def __init__(self, task: GridTask, demand: Any, setpoints: Any) -> None:
-        simulation = task.simulation
-        self.circuit = circuit = Circuit(simulation.feeder, simulation.circuits[0].injections)
-        circuit.set_ratings(simulation.options.norm_amps)
-        circuit.start_from(simulation.options.taps, simulation.options.steps_on)
-        self._demand, self._setpoints = demand, setpoints
-        self._snapshot = Snapshot.allocate(1, circuit.network, len(circuit.injections))
-        direct = circuit.engine.direct
-        self._all_loadings = direct.PDElements.AllPctNorm
-        self._losses = direct.Circuit.Losses
-
-    def play(self, read: Callable[[], None]) -> float:
-        """Play the day and give the seconds it took."""
-        circuit = self.circuit
-        circuit.reset()
-        start = time.perf_counter()
-        for (kw, kvar), (p_kw, q_kvar) in zip(self._demand, self._setpoints, strict=True):
-            circuit.write_demand(kw, kvar)
-            circuit.write_injections(p_kw, q_kvar)
-            circuit.solve()
-            read()
-        return time.perf_counter() - start
-
-    def read_by_matrix(self) -> None:
-        """Read everything through the one sparse product."""
-        self.circuit.read(self._snapshot, 0)
-
-    def read_by_engine(self) -> None:
-        """Read loadings and losses through the engine's own calls; voltages are there after the solve."""
-        self._all_loadings()
-        self._losses()
+__all__ = ["STEPS", "Floor", "play_env", "play_resets", "record"]
 
 
-def record(env: NetworkedGridEnv, actions: list[dict[str, Any]]) -> tuple[list[Any], list[Any], list[Any]]:
-    """Play a day once and keep demands, setpoints and voltages of every step."""
-    simulation = env.task.simulation
-    demand, setpoints, voltages = [], [], []
-    load_of_device = simulation.circuits[0].load_of_device
-    bound = np.flatnonzero(load_of_device >= 0)
-    bound_loads = load_of_device[bound]
+def play_env(env: NetworkedGridEnv, actions: list[dict[str, Any]], step_s: Any = None) -> float:
+    """Play a day through the environment and give the seconds its steps took; ``step_s`` is filled with each one's."""
     env.reset(options={"day": 200})
-    for action in actions:
-        row = int(simulation.step_index[0])
+    clock = time.perf_counter
+    start = last = clock()
+    for i, action in enumerate(actions):
         env.step(action)
-        kw, kvar = simulation.day_load_kw[0, row].copy(), simulation.day_load_kvar[0, row].copy()
-        kw[bound_loads] = -simulation.p_kw[0, bound]  # what these draw is a device's to say
-        kvar[bound_loads] = -simulation.q_kvar[0, bound]
-        demand.append((kw, kvar))
-        setpoints.append((simulation.p_kw[0].copy(), simulation.q_kvar[0].copy()))
-        voltages.append(simulation.snapshot.v_pu[0].copy())
-    return demand, setpoints, voltages
-
-
-def play_env(env: NetworkedGridEnv, actions: list[dict[str, Any]]) -> float:
-    """Play a day through the environment and give the seconds its steps took."""
-    env.reset(options={"day": 200})
-    start = time.perf_counter()
-    for action in actions:
-        env.step(action)
-    return time.perf_counter() - start
+        if step_s is not None:
+            now = clock()
+            step_s[i], last = now - last, now
+    return clock() - start
 
 
 def play_resets(env: NetworkedGridEnv, n: int) -> float:
@@ -105,43 +53,117 @@ def measure(name: str, rounds: int) -> str:
     """Measure one scenario and give its row."""
     env = NetworkedGridEnv({"env_name": name})
     env.reset(seed=0)
-    rng = np.random.default_rng(0)
-    actions = [
-        {agent: rng.uniform(-1.0, 1.0, space.shape).astype(np.float32) for agent, space in env.action_spaces.items()}
-        for _ in range(STEPS)
-    ]
-    demand, setpoints, voltages = record(env, actions)
-    floor = Floor(env.task, demand, setpoints)
+    actions = draw_actions(env)
+    n = len(actions)
+    demand, setpoints, voltages, positions = record_all(env, actions)
+    floor = Floor(env.task, demand, setpoints, positions)
     floor.play(floor.read_by_matrix)
-    difference = float(np.abs(floor._snapshot.v_pu[0] - voltages[-1]).max())
+    difference = float(np.abs(floor.v_pu - voltages[-1]).max())
     times: dict[str, list[float]] = {"env": [], "matrix": [], "engine": [], "reset": []}
+    step_s = np.zeros(n)
+    least = {what: np.full(n, np.inf) for what in ("env", "matrix", "engine")}
     gc.collect()
     for _ in range(rounds):  # interleaved, so that a drifting machine meets all alike
-        times["env"].append(play_env(env, actions) / STEPS)
-        times["matrix"].append(floor.play(floor.read_by_matrix) / STEPS)
-        times["engine"].append(floor.play(floor.read_by_engine) / STEPS)
-        times["reset"].append(play_resets(env, STEPS // 4) / (STEPS // 4))
+        times["env"].append(play_env(env, actions, step_s) / n)
+        np.minimum(least["env"], step_s, out=least["env"])
+        for what, read in (("matrix", floor.read_by_matrix), ("engine", floor.read_by_engine)):
+            times[what].append(floor.play(read) / n)
+            np.minimum(least[what], floor.part_s.sum(axis=1), out=least[what])
+        times["reset"].append(play_resets(env, 24) / 24)
     best = [min(pair) for pair in zip(times["matrix"], times["engine"], strict=True)]
     ratio = statistics.median(e / f for e, f in zip(times["env"], best, strict=True))
     reset = statistics.median(r / e for r, e in zip(times["reset"], times["env"], strict=True))
+    undisturbed = {what: float(values.mean()) for what, values in least.items()}
+    floor_s = min(undisturbed["matrix"], undisturbed["engine"])
     network = env.task.simulation.network
-    row = (
-        f"{name:12s} {len(network.nodes):6d} {len(network.loads.names):6d} {statistics.median(best) * 1e6:9.1f} "
-        f"{statistics.median(times['env']) * 1e6:9.1f} {ratio:12.2f} {reset:12.2f} {difference:10.1e}"
-    )
     env.close()
-    return row
+    return (
+        f"{name:18s} {len(network.nodes):6d} {len(network.loads.names):6d} {floor_s * 1e6:9.1f} "
+        f"{undisturbed['env'] * 1e6:9.1f} {undisturbed['env'] / floor_s:10.2f} {ratio:12.2f} {reset:10.2f} "
+        f"{difference:9.1e}"
+    )
+
+
+class _Profile:
+    """Take the time of parts of a step, by functions in place of an object's own."""
+
+    def __init__(self) -> None:
+        self.step_s: dict[str, float] = {}
+
+    def watch(self, owner: Any, method: str, label: str) -> None:
+        """Time every call of a method under a label; calls of one step add up."""
+        function: Callable[..., Any] = getattr(owner, method)
+        clock = time.perf_counter
+        self.step_s.setdefault(label, 0.0)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = clock()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.step_s[label] += clock() - start
+
+        setattr(owner, method, timed)
+
+
+def _watch_parts(env: NetworkedGridEnv) -> _Profile:
+    task, simulation, taken = env.task, env.task.simulation, _Profile()
+    circuit = simulation.circuits[0]
+    taken.watch(env._writer, "write", "check and write actions")
+    for fleet, *_ in simulation._power + simulation._gear:
+        taken.watch(fleet, "project", "devices: feasible setpoints")
+    taken.watch(circuit, "write_demand", "write demand and setpoints")
+    taken.watch(circuit, "write_injections", "write demand and setpoints")
+    if simulation._gear:
+        taken.watch(simulation, "_move_switchgear", "move switchgear")
+    taken.watch(circuit, "solve", "solve")
+    taken.watch(circuit, "read", "read voltages, flows, powers")
+    for fleet, *_ in simulation._power + simulation._gear:
+        taken.watch(fleet, "advance", "devices: move on")
+    taken.watch(task.metrics, "take", "metrics")
+    taken.watch(task._rewards, "take", "rewards")
+    taken.watch(task.channels, "fill", "channels")
+    taken.watch(env, "_observations", "observations")
+    taken.watch(env, "_infos", "infos")
+    return taken
+
+
+def profile(name: str, rounds: int) -> list[str]:
+    """Give the parts of a step of one scenario: for each, the least time of each step over the rounds, their mean."""
+    env = NetworkedGridEnv({"env_name": name})
+    env.reset(seed=0)
+    actions = draw_actions(env)
+    taken, step_s = _watch_parts(env), np.zeros(len(actions))
+    least = np.full((len(actions), len(taken.step_s) + 1), np.inf)
+    for _ in range(rounds):
+        env.reset(options={"day": 200})
+        for i, action in enumerate(actions):
+            taken.step_s = dict.fromkeys(taken.step_s, 0.0)
+            start = time.perf_counter()
+            env.step(action)
+            step_s[i] = time.perf_counter() - start
+            now = np.array([*taken.step_s.values(), step_s[i]])
+            np.minimum(least[i], now, out=least[i])
+    *parts, total = (least.mean(axis=0) * 1e6).tolist()
+    env.close()
+    rows = zip([*taken.step_s, "everything else"], [*parts, total - sum(parts)], strict=True)
+    return [f"{name}: {total:.1f} us", *(f"  {label:30s} {us:9.1f} {100 * us / total:6.1f} %" for label, us in rows)]
 
 
 def main() -> None:
-    """Measure scenarios and print the table."""
+    """Measure scenarios and print the table, or the parts of their steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenarios", nargs="*", default=["ieee13_mg", "ieee34_mg", "ieee123_mg"])
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--profile", action="store_true", help="print where a step spends its time instead")
     args = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {engine_version()}")
-    print(f"{'scenario':12s} {'nodes':>6s} {'loads':>6s} {'floor us':>9s} {'step us':>9s} ", end="")
-    print(f"{'step/floor':>12s} {'reset/step':>12s} {'|dV| pu':>10s}")
+    if args.profile:
+        for name in args.scenarios:
+            print("\n".join(profile(name, args.rounds)), flush=True)
+        return
+    print(f"{'scenario':18s} {'nodes':>6s} {'loads':>6s} {'floor us':>9s} {'step us':>9s} {'step/floor':>10s} ", end="")
+    print(f"{'same, median':>12s} {'reset/step':>10s} {'|dV| pu':>9s}")
     for name in args.scenarios:
         print(measure(name, args.rounds), flush=True)
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from powergrid.errors import ConvergenceError, FeederError, ScenarioError
+from powergrid.grid.circuit import Snapshot
 from powergrid.grid.profiles import builtin_profiles
 from powergrid.grid.simulation import Simulation
 from powergrid.scenario import load_scenario
@@ -258,3 +259,26 @@ def test_simulation_wrong_references_lists_all(tmp_path: Path) -> None:
         "device 'reg': unknown regcontrol 'reg9' (did you mean 'reg3' or 'reg2' or 'reg1'?)",
     )
     good.close()
+
+
+@pytest.mark.parametrize("name", ["ieee13_mg", "ieee34_mg", "ieee123_mg", "ieee34_voltvar"])
+def test_solve_from_the_last_solution_agrees_with_a_cold_start(name: str) -> None:
+    simulation = load_scenario(name).simulate()
+    circuit, rng = simulation.circuits[0], np.random.default_rng(0)
+    simulation.reset(0, rng)
+    cold = Snapshot.allocate(1, simulation.network, len(simulation.power_device_names))
+    warm_iterations = cold_iterations = 0
+    for _ in range(12):
+        drawn = [rng.integers(a.n) if a.discrete else rng.uniform(-1.0, 1.0) for a in simulation.actions]
+        simulation.step(np.array([drawn], dtype=np.float64))
+        warm_iterations += circuit.engine.iterations
+        circuit.restart(np.zeros(len(simulation.network.nodes), dtype=bool))
+        assert circuit.solve()
+        cold_iterations += circuit.engine.iterations
+        circuit.read(cold, 0)
+        np.testing.assert_allclose(simulation.snapshot.v_pu, cold.v_pu, atol=10.0 * simulation.options.tolerance)
+        np.testing.assert_allclose(simulation.snapshot.losses_kw, cold.losses_kw, rtol=1e-3)
+        np.testing.assert_allclose(simulation.snapshot.source_kva, cold.source_kva, rtol=1e-3)
+    if name.endswith("_mg"):  # with taps that jump at random the last solution is no nearer than the start
+        assert warm_iterations < cold_iterations
+    simulation.close()

@@ -402,30 +402,37 @@ def draw_sessions(
     return arriving, np.maximum(remaining, 0.0, out=remaining)
 
 
+#: What a station says of the visits to its ports.
+_VISIT_KEYS = (
+    *("p_max_kw", "eta_charge", "sessions_per_day", "arrival_hour_mean", "arrival_hour_std"),
+    *("stay_hours_mean", "stay_hours_std", "energy_kwh_mean", "energy_kwh_std"),
+)
+
+
 def _draw_visits(
     specs: Sequence[EvChargerSpec], dt_h: float, end_hour: float, start_hour: float, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray, FloatArray, BoolArray]:
     """Draw who would come to each port, in order of arrival: step, stay in steps, energy, whether at all."""
-
-    def of_ports(key: str) -> FloatArray:
-        return np.repeat([float(getattr(spec, key)) for spec in specs], [spec.ports for spec in specs])[:, None]
-
-    arrival_std, stay_std = of_ports("arrival_hour_std"), of_ports("stay_hours_std")
-    stay_max_h = of_ports("stay_hours_mean") + 4 * stay_std
+    table = np.array([[getattr(spec, key) for key in _VISIT_KEYS] for spec in specs], dtype=np.float64)
+    of_ports = dict(
+        zip(_VISIT_KEYS, np.repeat(table, [spec.ports for spec in specs], axis=0).T[..., None], strict=True)
+    )
+    arrival_std, stay_std = of_ports["arrival_hour_std"], of_ports["stay_hours_std"]
+    stay_max_h = of_ports["stay_hours_mean"] + 4 * stay_std
     first_day = -int(np.ceil((stay_max_h + 4 * arrival_std).max() / 24)) - 1
     last_day = int(np.ceil((end_hour + 4 * arrival_std.max()) / 24))
     per_day = max(int(np.ceil(spec.sessions_per_day)) for spec in specs)
     day = np.repeat(np.arange(first_day, last_day), per_day)
     shape = (len(arrival_std), len(day))
-    comes = rng.random(shape) * per_day < of_ports("sessions_per_day")
+    comes = rng.random(shape) * per_day < of_ports["sessions_per_day"]
     normal = rng.standard_normal((3, *shape))
     np.minimum(np.maximum(normal, -4.0, out=normal), 4.0, out=normal)
-    hour = day * 24 + of_ports("arrival_hour_mean") + arrival_std * normal[0]
-    stay_h = of_ports("stay_hours_mean") + stay_std * normal[1]
-    energy = of_ports("energy_kwh_mean") + of_ports("energy_kwh_std") * normal[2]
+    hour = day * 24 + of_ports["arrival_hour_mean"] + arrival_std * normal[0]
+    stay_h = of_ports["stay_hours_mean"] + stay_std * normal[1]
+    energy = of_ports["energy_kwh_mean"] + of_ports["energy_kwh_std"] * normal[2]
     arrive = np.floor((hour - start_hour) / dt_h).astype(np.int64)
     stay = np.maximum(np.rint(stay_h / dt_h).astype(np.int64), 1)
-    energy = np.minimum(np.maximum(energy, 0.0), stay * dt_h * of_ports("p_max_kw") * of_ports("eta_charge"))
+    energy = np.minimum(np.maximum(energy, 0.0), stay * dt_h * of_ports["p_max_kw"] * of_ports["eta_charge"])
     order = np.argsort(arrive, axis=1, kind="stable")
     sort = np.take_along_axis
     return sort(arrive, order, 1), sort(stay, order, 1), sort(energy, order, 1), sort(comes, order, 1)

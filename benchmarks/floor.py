@@ -1,0 +1,160 @@
+"""Price the engine alone, part by part: what no environment around it can avoid in a step.
+
+A step of the floor writes every demand and setpoint in bulk, solves, and reads voltages, loadings and losses, by calls
+on the engine alone. It plays the very numbers that a step of the environment played.
+
+Usage: python benchmarks/floor.py [SCENARIO ...] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from powergrid.envs import NetworkedGridEnv
+from powergrid.envs.task import GridTask
+from powergrid.grid.circuit import Circuit
+from powergrid.grid.engine import engine_version
+from powergrid.grid.snapshot import Snapshot
+
+MOST_STEPS = 96
+PARTS = ("write", "solve", "read")
+
+
+class Floor:
+    """Replay a recorded day on a circuit of its own with engine calls alone.
+
+    Attributes:
+        part_s: Seconds that each part of each step of the last :meth:`play` took, shape (n_steps, 3).
+    """
+
+    def __init__(self, task: GridTask, demand: Any, setpoints: Any, positions: Any = None) -> None:
+        simulation = task.simulation
+        self.circuit = circuit = Circuit(simulation.feeder, simulation.circuits[0].injections)
+        circuit.set_ratings(simulation.options.norm_amps)
+        circuit.start_from(simulation.options.taps, simulation.options.steps_on)
+        self._demand, self._setpoints = demand, setpoints
+        self._positions = positions or [(circuit.taps.copy(), circuit.steps_on.copy(), circuit.closed.copy())] * len(
+            demand
+        )
+        self.part_s = np.zeros((len(demand), len(PARTS)))
+        self._snapshot = Snapshot.allocate(1, circuit.network, len(circuit.injections))
+        direct = circuit.engine.direct
+        self._all_loadings = direct.PDElements.AllPctNorm
+        self._losses = direct.Circuit.Losses
+
+    def play(self, read: Callable[[], None]) -> float:
+        """Play the day and give the seconds it took."""
+        circuit, clock = self.circuit, time.perf_counter
+        circuit.reset()
+        start = clock()
+        steps = zip(self._demand, self._setpoints, self._positions, self.part_s, strict=True)
+        for (kw, kvar), (p_kw, q_kvar), (taps, steps_on, closed), parts in steps:
+            at = clock()
+            circuit.write_demand(kw, kvar)
+            circuit.write_injections(p_kw, q_kvar)
+            circuit.write_taps(taps)
+            circuit.write_steps(steps_on)
+            circuit.write_closed(closed)
+            written = clock()
+            circuit.solve()
+            solved = clock()
+            read()
+            parts[:] = written - at, solved - written, clock() - solved
+        return clock() - start
+
+    def read_by_matrix(self) -> None:
+        """Read everything through the one sparse product."""
+        self.circuit.read(self._snapshot, 0)
+
+    def read_by_engine(self) -> None:
+        """Read loadings and losses through the engine's own calls; voltages are there after the solve."""
+        self._all_loadings()
+        self._losses()
+
+    @property
+    def v_pu(self) -> Any:
+        """Voltages of the last step that :meth:`read_by_matrix` read [pu]."""
+        return self._snapshot.v_pu[0]
+
+
+def draw_actions(env: NetworkedGridEnv) -> list[dict[str, Any]]:
+    """Draw random actions for a day, or for an episode that is shorter."""
+    for i, space in enumerate(env.action_spaces.values()):
+        space.seed(i)
+    n = min(MOST_STEPS, env.task.simulation.options.horizon_steps)
+    return [{agent: space.sample() for agent, space in env.action_spaces.items()} for _ in range(n)]
+
+
+def record(env: NetworkedGridEnv, actions: list[dict[str, Any]]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Play a day once and keep demands, setpoints and voltages of every step."""
+    return record_all(env, actions)[:3]
+
+
+def record_all(
+    env: NetworkedGridEnv, actions: list[dict[str, Any]]
+) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    """Play a day once and keep demands, setpoints, voltages and positions of switchgear of every step."""
+    simulation = env.task.simulation
+    demand, setpoints, voltages, positions = [], [], [], []
+    circuit = simulation.circuits[0]
+    bound = np.flatnonzero(circuit.load_of_device >= 0)
+    bound_loads = circuit.load_of_device[bound]
+    env.reset(options={"day": 200})
+    for action in actions:
+        row = int(simulation.step_index[0])
+        env.step(action)
+        kw, kvar = simulation.day_load_kw[0, row].copy(), simulation.day_load_kvar[0, row].copy()
+        kw[bound_loads] = -simulation.p_kw[0, bound]  # what these draw is a device's to say
+        kvar[bound_loads] = -simulation.q_kvar[0, bound]
+        demand.append((kw, kvar))
+        setpoints.append((simulation.p_kw[0].copy(), simulation.q_kvar[0].copy()))
+        voltages.append(simulation.snapshot.v_pu[0].copy())
+        positions.append((circuit.taps.copy(), circuit.steps_on.copy(), circuit.closed.copy()))
+    return demand, setpoints, voltages, positions
+
+
+def measure(name: str, rounds: int) -> str:
+    """Measure one scenario and give its row: the least time of each part of each step over the rounds, their mean."""
+    env = NetworkedGridEnv({"env_name": name})
+    env.reset(seed=0)
+    demand, setpoints, _, positions = record_all(env, draw_actions(env))
+    floor = Floor(env.task, demand, setpoints, positions)
+    by_engine, by_matrix = np.full_like(floor.part_s, np.inf), np.full_like(floor.part_s, np.inf)
+    for _ in range(rounds):
+        floor.play(floor.read_by_engine)
+        np.minimum(by_engine, floor.part_s, out=by_engine)
+        floor.play(floor.read_by_matrix)
+        np.minimum(by_matrix, floor.part_s, out=by_matrix)
+    write, solve, read_engine = by_engine.mean(axis=0) * 1e6
+    read_matrix = by_matrix.mean(axis=0)[2] * 1e6
+    total = write + solve + min(read_engine, read_matrix)
+    network = env.task.simulation.network
+    env.close()
+    return (
+        f"{name:18s} {len(network.nodes):6d} {len(network.loads.names):6d} {write:9.1f} {solve:9.1f} "
+        f"{read_engine:12.1f} {read_matrix:12.1f} {total:9.1f} {1e6 / total:9.0f}"
+    )
+
+
+def main() -> None:
+    """Measure scenarios and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenarios", nargs="*", default=["ieee13_mg", "ieee34_mg", "ieee123_mg"])
+    parser.add_argument("--rounds", type=int, default=30)
+    args = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {engine_version()}")
+    print(f"{'scenario':18s} {'nodes':>6s} {'loads':>6s} {'write us':>9s} {'solve us':>9s} ", end="")
+    print(f"{'engine reads':>12s} {'matrix reads':>12s} {'floor us':>9s} {'steps/s':>9s}")
+    for name in args.scenarios:
+        print(measure(name, args.rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
