@@ -290,7 +290,7 @@ def test_training_evaluation_and_restoring_are_those_of_the_stock_runner(tmp_pat
             stock["learners"]["grid_policy"][name], rel=1e-3, abs=1e-5
         ), name
     path = algorithms[1].save_to_path(str(tmp_path / "checkpoint"))
-    restored = type(algorithms[1]).from_checkpoint(path)
+    restored = type(algorithms[1]).from_checkpoint(path, trust=True)
     assert type(restored.env_runner) is GridEnvRunner
     for name, weights in restored.get_weights()["grid_policy"].items():
         np.testing.assert_array_equal(weights, algorithms[1].get_weights()["grid_policy"][name])

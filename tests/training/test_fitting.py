@@ -68,3 +68,22 @@ def test_undo_gives_what_act_made_the_action_of(space: gym.Space) -> None:
                 np.testing.assert_allclose(again[name][0], part, rtol=1e-5, atol=1e-6)
         else:
             np.testing.assert_allclose(again[0], action, rtol=1e-5, atol=1e-6)
+
+
+def test_fitted_environments_of_a_worker_play_unequal_days() -> None:
+    from ray.rllib.env.env_context import EnvContext
+
+    from powergrid.envs import NetworkedGridEnv
+    from powergrid.training.fitted_env import FittedEnv, fit_config
+
+    spaces = {"MG1": gym.spaces.Box(-1.0, 1.0, (28,)), "MG2": gym.spaces.Box(-1.0, 1.0, (28,))}
+    config = fit_config(NetworkedGridEnv, {"env_name": "ieee13_mg"}, {}, spaces, spaces)
+    context = EnvContext(config, worker_index=2, num_workers=3)
+    envs = [FittedEnv(context) for _ in range(2)]
+    try:
+        first, second = (env.reset(seed=5)[0]["MG1"] for env in envs)
+        assert not np.array_equal(first, second)
+        assert "__fit__" not in envs[0].inner._config
+    finally:
+        for env in envs:
+            env.close()
