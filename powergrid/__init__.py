@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from powergrid.errors import (
     ActionError,
@@ -16,11 +16,16 @@ from powergrid.errors import (
     FeederError,
     PowerGridError,
     ScenarioError,
+    describe_unknown,
 )
 
 if TYPE_CHECKING:
-    from powergrid.envs.central import ActionForm, CentralGridEnv
+    from powergrid.envs.backends import BackendName
+    from powergrid.envs.central import CentralGridEnv
+    from powergrid.envs.central_actions import ActionForm
+    from powergrid.envs.central_vector import CentralVectorEnv
     from powergrid.envs.parallel import ParallelGridEnv
+    from powergrid.envs.vector import GridVectorEnv
     from powergrid.scenario import Scenario
     from powergrid.training.inference import Policy
 
@@ -40,6 +45,7 @@ __all__ = [
     "load_scenario",
     "make",
     "make_central",
+    "make_vector",
 ]
 
 
@@ -86,6 +92,64 @@ def make_central(
 
     found = load_scenario(scenario, overrides)
     return CentralGridEnv(set_battery_levels(found, battery, levels), actions, levels)
+
+
+@overload
+def make_vector(
+    scenario: str | Path | Mapping[str, Any] | Scenario,
+    num_envs: int,
+    *,
+    view: Literal["agents"] = "agents",
+    backend: BackendName = "inline",
+    workers: int | None = None,
+    **overrides: Any,
+) -> GridVectorEnv: ...
+
+
+@overload
+def make_vector(
+    scenario: str | Path | Mapping[str, Any] | Scenario,
+    num_envs: int,
+    *,
+    view: Literal["central"],
+    backend: BackendName = "inline",
+    workers: int | None = None,
+    **overrides: Any,
+) -> CentralVectorEnv: ...
+
+
+def make_vector(
+    scenario: str | Path | Mapping[str, Any] | Scenario,
+    num_envs: int,
+    *,
+    view: Literal["agents", "central"] = "agents",
+    backend: BackendName = "inline",
+    workers: int | None = None,
+    **overrides: Any,
+) -> GridVectorEnv | CentralVectorEnv:
+    """Build many environments of a scenario that are stepped in lockstep.
+
+    Args:
+        scenario: Name of a shipped scenario, path of a YAML file, the data itself, or a scenario.
+        num_envs: Number of environments.
+        view: ``agents`` for an array for each agent, ``central`` for Gymnasium's ``VectorEnv`` with one controller.
+        backend: Where they are played: ``inline`` or ``processes``; both play the same.
+        workers: Number of processes; None takes one for each processor.
+        overrides: Scenario fields to change, for example ``split="test"``; and what the class of the view takes.
+
+    Raises:
+        ScenarioError: with every problem of the settings.
+        FeederError: the feeder does not compile or solve.
+    """
+    from powergrid.envs import CentralVectorEnv, GridVectorEnv
+
+    kinds: dict[str, Any] = {"agents": GridVectorEnv, "central": CentralVectorEnv}
+    if view not in kinds:
+        raise ScenarioError("make_vector", [f"view: {describe_unknown('view', view, kinds)}"])
+    names = ("actions", "levels", "autoreset_mode") if view == "central" else ("autoreset_mode", "worker_index")
+    own = {name: overrides.pop(name) for name in names if name in overrides}
+    kind: type[GridVectorEnv] | type[CentralVectorEnv] = kinds[view]
+    return kind(load_scenario(scenario, overrides), num_envs, backend=backend, workers=workers, **own)
 
 
 def load_scenario(

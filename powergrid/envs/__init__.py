@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from powergrid.envs.central import CentralGridEnv
+    from powergrid.envs.central_vector import CentralVectorEnv
     from powergrid.envs.networked import NetworkedGridEnv
     from powergrid.envs.parallel import ParallelGridEnv
     from powergrid.envs.task import GridTask
     from powergrid.envs.vector import GridVectorEnv
 
-__all__ = ["CentralGridEnv", "GridTask", "GridVectorEnv", "NetworkedGridEnv", "ParallelGridEnv"]
+__all__ = ["CentralGridEnv", "CentralVectorEnv", "GridTask", "GridVectorEnv", "NetworkedGridEnv", "ParallelGridEnv"]
 
 _HOME = {
     "CentralGridEnv": "central",
+    "CentralVectorEnv": "central_vector",
     "GridTask": "task",
     "GridVectorEnv": "vector",
     "NetworkedGridEnv": "networked",

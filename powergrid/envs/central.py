@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.agents import Agent
+from powergrid.envs.central_actions import ActionForm, CentralActions, find_form_problems
 from powergrid.envs.channels import View
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.task import AGENT_METRICS, MONEY_TERMS, GridTask
@@ -18,11 +18,9 @@ from powergrid.scenario import Scenario, load_scenario
 
 FloatArray = npt.NDArray[np.float64]
 Observation = npt.NDArray[np.float32]
-ActionForm = Literal["auto", "multidiscrete", "box", "mixed"]
 
 #: How the agents' own numbers become one: everything else is added up.
 _COMBINED = {"zone_v_min_pu": np.min, "zone_v_max_pu": np.max}
-_NAME = "central"
 
 
 class CentralGridEnv(gym.Env[Observation, Any]):
@@ -68,11 +66,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
     render_mode = None
 
     def __init__(self, scenario: Scenario, actions: ActionForm = "auto", levels: int = 33) -> None:
-        problems = []
-        if actions not in get_args(ActionForm):
-            problems.append(f"actions: {describe_unknown('form', actions, get_args(ActionForm))}")
-        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
-            problems.append(f"levels {levels!r} is not a whole number of at least 2")
+        problems = find_form_problems(actions, levels)
         if problems:
             raise ScenarioError("make_central", problems)
         self.scenario, self._form, self._levels = scenario, actions, levels
@@ -80,23 +74,10 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         self._rng: np.random.Generator | None = None
         self._over = True
         table = self.task.channels.table
-        everything = np.arange(len(table))
-        self._view = View(table, [everything])
-        self._agent = _as_one(self.task, everything)
-        self.observation_space = self._agent.observation_space
-        self._columns, self._sizes = _columns(self.task, self._agent)
-        self._binned = np.where(self._sizes > 0, self._sizes, levels)
-        none = np.array([], dtype=np.int64)
-        self._as_box = Agent(_NAME, (), everything, self._columns, none, none)
-        self._as_bins = Agent(_NAME, (), everything, none, self._columns, self._binned)
-        mixed = len(self._agent.continuous) > 0 and len(self._agent.discrete) > 0
-        form = ("box" if mixed else "mixed") if actions == "auto" else actions
-        self._reading = {"mixed": self._read_mixed, "box": self._read_box, "multidiscrete": self._read_bins}[form]
-        self.action_space: gym.spaces.Space[Any] = {
-            "mixed": self._agent,
-            "box": self._as_box,
-            "multidiscrete": self._as_bins,
-        }[form].action_space
+        self._view = View(table, [np.arange(len(table))])
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (len(table),), np.float32)
+        self._reading = CentralActions(self.task.agents, actions, levels)
+        self.action_space: gym.spaces.Space[Any] = self._reading.space
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -129,7 +110,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         if self._over:
             raise ScenarioError(self.scenario.name, ["no episode is being played; call reset() before step()"])
         task = self.task
-        problems = self._reading(action, task.action_buffer()[0])
+        problems = self._reading.write_one(action, task.action_buffer()[0])
         if problems:
             raise ActionError("action", problems)
         task.step()
@@ -140,14 +121,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
 
     def neutral_action(self) -> Any:
         """Give the action that leaves every device to itself, as in ``action_space``."""
-        vector = self.task.simulation.neutral()[0]
-        if self._reading == self._read_mixed:
-            return self._agent.read_action(vector)
-        values = vector[self._columns]
-        if self._reading == self._read_box:
-            sizes = np.maximum(self._sizes, 1)
-            return np.where(self._sizes > 0, (2.0 * values + 1.0) / sizes - 1.0, values).astype(np.float32)
-        return np.where(self._sizes > 0, values, np.rint((values + 1.0) / 2.0 * (self._binned - 1))).astype(np.int64)
+        return self._reading.read_one(self.task.simulation.neutral()[0])
 
     def describe(self) -> Description:
         """Give tables of observations, actions, rewards, infos, agents and devices, agent by agent."""
@@ -161,24 +135,6 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         self.task.close()
 
     # -- parts of a step
-
-    def _read_mixed(self, action: Any, out: FloatArray) -> list[str]:
-        return self._agent.write_action(action, out)
-
-    def _read_box(self, action: Any, out: FloatArray) -> list[str]:
-        values = np.zeros(len(out))
-        problems = self._as_box.write_action(action, values)
-        share = (np.clip(values[self._columns], -1.0, 1.0) + 1.0) / 2.0
-        positions = np.minimum(np.floor(share * self._sizes), self._sizes - 1)
-        out[self._columns] = np.where(self._sizes > 0, positions, values[self._columns])
-        return problems
-
-    def _read_bins(self, action: Any, out: FloatArray) -> list[str]:
-        values = np.zeros(len(out))
-        problems = self._as_bins.write_action(action, values)
-        chosen = values[self._columns]
-        out[self._columns] = np.where(self._sizes > 0, chosen, 2.0 * chosen / (self._binned - 1) - 1.0)
-        return problems
 
     def _observe(self) -> Observation:
         seen: Observation = self._view.look(self.task.channels.values)[0][0]
@@ -197,6 +153,27 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         return type(self), (self.scenario, self._form, self._levels)
 
 
+def combine_infos(infos: FloatArray, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Give every term and metric of many environments once, agents' own added up or taken at their extreme.
+
+    Args:
+        infos: Infos by agent, shape (n_envs, n_agents, n_infos).
+        names: Names of the last axis.
+
+    Returns:
+        Fresh arrays of shape (n_envs,), as ``CentralGridEnv`` has them for one; without what is not a number.
+    """
+    n_own = names.index(AGENT_METRICS[-1][0]) + 1
+    combined = infos[:, 0].T.copy()
+    np.add.reduce(infos[:, :, :n_own], axis=1, out=combined[:n_own].T)
+    for name, reduce in _COMBINED.items():
+        column = names.index(name)
+        reduce(infos[:, :, column], axis=1, out=combined[column])
+    told = dict(zip(names, combined, strict=True))
+    told["cost_usd"] = np.add.reduce([told[term] for term in MONEY_TERMS])
+    return told
+
+
 def set_battery_levels(scenario: Scenario, battery: str | None, levels: int) -> Scenario:
     """Give a scenario whose storage has ``levels`` powers (``discrete``), any (``continuous``), or as it was (None).
 
@@ -211,19 +188,3 @@ def set_battery_levels(scenario: Scenario, battery: str | None, levels: int) -> 
     chosen = levels if battery == "discrete" else None
     storage = [name for name, spec in scenario.devices.items() if spec.kind == "storage"]
     return load_scenario(scenario, {f"devices.{name}.levels": chosen for name in storage})
-
-
-def _as_one(task: GridTask, observed: npt.NDArray[np.int64]) -> Agent:
-    """Give the agent that owns what all agents own."""
-    agents = task.agents
-    continuous = np.sort(np.concatenate([agent.continuous for agent in agents]))
-    discrete = np.sort(np.concatenate([agent.discrete for agent in agents]))
-    sizes = np.array([task.simulation.actions[i].n for i in discrete], dtype=np.int64)
-    devices = tuple(name for agent in agents for name in agent.devices)
-    return Agent(_NAME, devices, observed, continuous, discrete, sizes)
-
-
-def _columns(task: GridTask, agent: Agent) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Give the columns of an agent's actions in table order, and how many positions each has, 0 for none."""
-    columns = np.sort(np.concatenate([agent.continuous, agent.discrete]))
-    return columns, np.array([task.simulation.actions[i].n for i in columns], dtype=np.int64)

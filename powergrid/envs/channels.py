@@ -271,12 +271,16 @@ class View:
 
     def look(self, values: FloatArray) -> list[npt.NDArray[np.float32]]:
         """Give fresh arrays of what each agent sees: low..high as -1..1, clipped, shape (n_envs, n_observed)."""
+        scaled = self.gather(values)
+        return [scaled[:, own] for own in self._slices]
+
+    def gather(self, values: FloatArray) -> npt.NDArray[np.float32]:
+        """Give the same as one fresh array, one agent after the other, shape (n_envs, all that agents see)."""
         seen = values.take(self._columns, axis=1)
         seen *= self._gain
         seen += self._offset
         np.minimum(np.maximum(seen, -1.0, out=seen), 1.0, out=seen)
-        scaled = seen.astype(np.float32)
-        return [scaled[:, own] for own in self._slices]
+        return seen.astype(np.float32)
 
 
 def _find_nodes(simulation: Simulation, buses: Sequence[int], phases: Sequence[Sequence[int]]) -> list[IntArray]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from powergrid.envs.rewards import TERMS
 from powergrid.envs.task import GridTask
+from powergrid.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +71,15 @@ def describe(task: GridTask) -> Description:
         ),
         placement=pd.DataFrame(_placement(task), columns=["key", "was", "is", "why"]),
     )
+
+
+def describe_scenario(scenario: Scenario) -> Description:
+    """Make the tables of a scenario, on a task that is built for that."""
+    task = GridTask(scenario)
+    try:
+        return describe(task)
+    finally:
+        task.close()
 
 
 def _placement(task: GridTask) -> list[tuple[str, ...]]:

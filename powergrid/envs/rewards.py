@@ -127,7 +127,7 @@ class Rewards:
         if self._islands is not None:
             for term in self._of_islands_alone:
                 terms[term] = 0.0
-            terms[self._unserved] += self._islands.unserved_kw @ self._load_owners
+            terms[self._unserved] += _product(self._islands.unserved_kw, self._load_owners)
             terms[self._generation] += simulation.snapshot.forming_kva.real @ self._source_prices
         if self._storage is not None:
             stored = self._storage.soc @ self._kwh_per_soc
@@ -145,6 +145,12 @@ class Rewards:
         if self._share:
             rewards[:] = rewards.mean(axis=1, keepdims=True)
         self.rewards = rewards
+
+
+def _product(of_loads: FloatArray, owners: FloatArray) -> FloatArray:
+    """Give ``of_loads @ owners`` row by row: many loads add up to the same bits for any number of environments."""
+    product: FloatArray = np.matmul(of_loads[:, None, :], owners)[:, 0]
+    return product
 
 
 def _own_islands(

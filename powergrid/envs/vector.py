@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
-from powergrid.envs.agents import Agent
-from powergrid.envs.describe import Description, describe
+from powergrid.envs.backends import BackendName, Inline, find_backend_problems, open_backend
+from powergrid.envs.batching import ActionWriter, split_rows
+from powergrid.envs.describe import Description, describe, describe_scenario
+from powergrid.envs.seeding import Seeding
 from powergrid.envs.task import GridTask
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
 from powergrid.scenario import Scenario, load_scenario
@@ -34,6 +36,9 @@ class GridVectorEnv:
             with is in the fifth result. ``DISABLED``: reset it by ``options={"reset_mask": mask}``; until then it plays
             on to no purpose.
         worker_index: Tells apart the streams of draws of several workers, as RLlib numbers them.
+        backend: Where environments are played: ``inline``, in this thread, or ``processes``, in worker processes that
+            share memory with this one. Both play the same, bit for bit.
+        workers: Number of processes; None takes one for each processor.
 
     Attributes:
         possible_agents: Names of the agents.
@@ -44,6 +49,7 @@ class GridVectorEnv:
     Raises:
         ScenarioError: the scenario is wrong, or an argument is.
         FeederError: the feeder does not compile or solve.
+        EngineError: a worker ended; in any call.
     """
 
     def __init__(
@@ -53,21 +59,44 @@ class GridVectorEnv:
         *,
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
         worker_index: int | None = None,
+        backend: BackendName = "inline",
+        workers: int | None = None,
     ) -> None:
-        _check(num_envs, autoreset_mode)
+        _check(num_envs, autoreset_mode, backend, workers)
         self.scenario = load_scenario(scenario)
-        self.num_envs = num_envs
+        self.num_envs, self.backend = num_envs, backend
+        self._rebuild = (autoreset_mode, worker_index, backend, workers)
         self.metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": autoreset_mode}
-        self.task = GridTask(self.scenario, num_envs)
-        agents = self.task.agents
+        self._same_step = autoreset_mode is AutoresetMode.SAME_STEP
+        self._slices = open_backend(
+            backend, self.scenario, "agents", num_envs, same_step=self._same_step, workers=workers
+        )
+        self._board, layout = self._slices.board, self._slices.layout
+        self._agents = agents = layout.agents
         self.possible_agents = [agent.name for agent in agents]
         self.single_observation_spaces = {agent.name: agent.observation_space for agent in agents}
         self.single_action_spaces = {agent.name: agent.action_space for agent in agents}
-        self.info_names = self.task.info_names
-        self._same_step = autoreset_mode is AutoresetMode.SAME_STEP
-        self._worker_index = worker_index
-        self._rngs: list[np.random.Generator] = []
-        self._writers = [_Writer(agent) for agent in agents]
+        self.info_names = layout.info_names
+        self._seeding = Seeding(self.scenario, num_envs, worker_index)
+        self._writers = [ActionWriter(agent) for agent in agents]
+        ends = np.cumsum([len(agent.observed) for agent in agents]).tolist()
+        self._columns = [slice(end - len(agent.observed), end) for end, agent in zip(ends, agents, strict=True)]
+
+    @property
+    def task(self) -> GridTask:
+        """The task below, where environments are played ``inline``.
+
+        Raises:
+            AttributeError: they are played elsewhere.
+        """
+        if isinstance(self._slices, Inline):
+            return self._slices.slice.task
+        raise AttributeError(f"with backend {self.backend!r} tasks are the workers' own; only 'inline' has one here")
+
+    @property
+    def days(self) -> npt.NDArray[np.int64]:
+        """Day of the profiles each environment plays, shape (num_envs,); reused at each call."""
+        return self._board.day
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
@@ -85,10 +114,9 @@ class GridVectorEnv:
         Raises:
             ScenarioError: an option or a seed is wrong, or the power flow does not converge at the start.
         """
-        chosen = dict(options or {})
-        envs = self._pick_envs(chosen.pop("reset_mask", None))
-        self._seed(seed, envs)
-        self.task.reset_all(envs, [self._rngs[env] for env in envs], chosen)
+        entropies, left = self._seeding.read(seed, options)
+        self._slices.reset(entropies, left)
+        self._seeding.started = True
         return self._observations(), {}
 
     def step(self, actions: Mapping[str, Any]) -> tuple[Observations, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
@@ -109,81 +137,59 @@ class GridVectorEnv:
             ScenarioError: nothing was started yet.
             ConvergenceError: the power flow did not converge and the scenario says ``raise``.
         """
-        task = self.task
+        board = self._board
         self._write_actions(actions)
-        task.step()
-        rewards, terminated = task.rewards.copy(), task.terminated.copy()
-        truncated = task.truncated & ~terminated
+        self._slices.step()
+        terminated, truncated = board.terminated.copy(), board.truncated.copy()
         final: dict[str, Any] = {}
         over = terminated | truncated
         if self._same_step and over.any():
-            final = {"final_obs": self._observations(), "final_info": task.infos().copy(), "_final_obs": over}
-            envs = np.flatnonzero(over).tolist()
-            task.reset_all(envs, [self._rngs[env] for env in envs])
-        return self._observations(), rewards, terminated, truncated, final
+            self._slices.complete_finals(over)
+            final = {
+                "final_obs": self._by_agent(board.final_observations),
+                "final_info": board.final_infos.copy(),
+                "_final_obs": over,
+            }
+        return self._observations(), board.rewards.copy(), terminated, truncated, final
 
     def infos(self) -> FloatArray:
         """Give terms and metrics of the last step, shape (num_envs, n_agents, len(info_names)); reused at each call.
 
         In ``SAME_STEP`` mode those of an environment that was over are in ``final_info``; here it has started anew.
         """
-        return self.task.infos()
+        return self._slices.infos()
+
+    def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
+        """Give the infos of one environment as ``NetworkedGridEnv`` does, by agent."""
+        return self._slices.info_dicts(env)
 
     def neutral_actions(self) -> dict[str, Any]:
         """Give the actions that leave every device to itself at the present step, as :meth:`step` takes them."""
-        neutral = self.task.simulation.neutral()
+        neutral = self._slices.neutral()
         return {writer.agent.name: writer.read(neutral) for writer in self._writers}
 
     def describe(self) -> Description:
         """Give tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
-        return describe(self.task)
+        return describe_scenario(self.scenario) if self.backend != "inline" else describe(self.task)
 
     def close(self) -> None:
-        """Give the engines back."""
-        self.task.close()
+        """Give engines and workers back."""
+        self._slices.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _build, (type(self), self.scenario, self.num_envs, *self._rebuild)
 
     def _observations(self) -> Observations:
-        return dict(zip(self.possible_agents, self.task.observe(), strict=True))
+        return self._by_agent(self._board.observations)
 
-    def _pick_envs(self, mask: Any) -> list[int]:
-        if mask is None:
-            return list(range(self.num_envs))
-        chosen = np.asarray(mask)
-        if chosen.shape != (self.num_envs,) or chosen.dtype != np.bool_:
-            raise ScenarioError(
-                "options", [f"reset_mask has shape {chosen.shape}, {chosen.dtype}; expected ({self.num_envs},), bool"]
-            )
-        if not self._rngs and not chosen.all():
-            raise ScenarioError("options", ["reset_mask leaves out environments that were never started"])
-        return np.flatnonzero(chosen).tolist()
-
-    def _seed(self, seed: int | Sequence[int | None] | None, envs: Sequence[int]) -> None:
-        if seed is None or isinstance(seed, int | np.integer):
-            seeds: Sequence[int | None] = [None if seed is None else int(seed) + env for env in range(self.num_envs)]
-        elif len(seed) == self.num_envs:
-            seeds = seed
-        else:
-            raise ScenarioError("seed", [f"{len(seed)} seeds for {self.num_envs} environments"])
-        if not self._rngs:
-            self._rngs = [self._stream(self._scenario_seed(env), env) for env in range(self.num_envs)]
-        for env in envs:
-            own = seeds[env]
-            if own is not None:
-                self._rngs[env] = self._stream(own, env)
-
-    def _scenario_seed(self, env: int) -> int | None:
-        seed = self.scenario.seed
-        return seed if seed is None or self._worker_index is not None else seed + env
-
-    def _stream(self, seed: int | None, env: int) -> np.random.Generator:
-        """Give the stream that NetworkedGridEnv has for the seed, worker and place among the worker's."""
-        place = () if self._worker_index is None else (self._worker_index, env)
-        return np.random.default_rng(None if seed is None else [seed, *place])
+    def _by_agent(self, seen: npt.NDArray[np.float32]) -> Observations:
+        own = seen.copy()
+        return {name: own[:, columns] for name, columns in zip(self.possible_agents, self._columns, strict=True)}
 
     def _write_actions(self, actions: Mapping[str, Any]) -> None:
-        if not self._rngs:
+        if not self._seeding.started:
             raise ScenarioError(self.scenario.name, ["no episode is being played; call reset() before step()"])
-        out = self.task.action_buffer()
+        out = self._board.actions
         try:
             sound = len(actions) == len(self._writers) and all(
                 writer.write(actions[writer.agent.name], out) for writer in self._writers
@@ -200,11 +206,11 @@ class GridVectorEnv:
             return [f"expected one array for each agent by its name, not {actions!r:.60}"]
         problems = [f"agent {name!r} has no action" for name in names if name not in actions]
         problems += [describe_unknown("agent", name, names) for name in actions if name not in names]
-        scratch = np.zeros(self.task.action_buffer().shape[1])
-        for agent in self.task.agents:
+        scratch = np.zeros(self._board.actions.shape[1])
+        for agent in self._agents:
             if agent.name not in actions:
                 continue
-            rows = _split_rows(actions[agent.name], self.num_envs)
+            rows = split_rows(actions[agent.name], self.num_envs)
             if rows is None:
                 problems.append(f"agent {agent.name!r}: actions do not have {self.num_envs} environments first")
                 continue
@@ -213,70 +219,32 @@ class GridVectorEnv:
         return problems
 
 
-class _Writer:
-    """Put one agent's actions of all environments into the action matrix."""
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-        self._both = bool(len(agent.continuous)) and bool(len(agent.discrete))
-        self._last = agent.sizes - 1
-
-    def write(self, action: Any, out: FloatArray) -> bool:
-        """Write a batch; False where something is wrong with it."""
-        agent = self.agent
-        if self._both:
-            return (
-                len(action) == 2
-                and self._write_continuous(action["continuous"], out)
-                and self._write_discrete(action["discrete"], out)
-            )
-        return (self._write_discrete if len(agent.discrete) else self._write_continuous)(action, out)
-
-    def read(self, matrix: FloatArray) -> Any:
-        """Give the agent's part of the matrix, as :meth:`write` takes it."""
-        continuous = matrix[:, self.agent.continuous].astype(np.float32)
-        discrete = np.rint(matrix[:, self.agent.discrete]).astype(np.int64)
-        if self._both:
-            return {"continuous": continuous, "discrete": discrete}
-        return discrete if len(self.agent.discrete) else continuous
-
-    def _write_continuous(self, action: Any, out: FloatArray) -> bool:
-        values = np.asarray(action, dtype=np.float64)
-        columns = self.agent.continuous
-        if values.shape != (len(out), len(columns)) or not np.abs(values).max(initial=0.0) <= 1.0 + 1e-4:
-            return False  # NaN is not <= either
-        out[:, columns] = values
-        return True
-
-    def _write_discrete(self, action: Any, out: FloatArray) -> bool:
-        values = np.asarray(action, dtype=np.float64)
-        columns = self.agent.discrete
-        if values.shape != (len(out), len(columns)):
-            return False
-        if not ((values >= 0) & (values <= self._last) & (values == np.rint(values))).all():
-            return False
-        out[:, columns] = values
-        return True
+def _build(
+    kind: type[GridVectorEnv],
+    scenario: Scenario,
+    num_envs: int,
+    autoreset_mode: AutoresetMode,
+    worker_index: int | None,
+    backend: BackendName,
+    workers: int | None,
+) -> GridVectorEnv:
+    """Build a pickled environment anew, before its first reset."""
+    return kind(
+        scenario,
+        num_envs,
+        autoreset_mode=autoreset_mode,
+        worker_index=worker_index,
+        backend=backend,
+        workers=workers,
+    )
 
 
-def _split_rows(action: Any, n: int) -> list[Any] | None:
-    """Give a batch as one action for each environment, None where it is not a batch of n."""
-    if isinstance(action, Mapping):
-        parts = {key: _split_rows(value, n) for key, value in action.items()}
-        if any(rows is None for rows in parts.values()):
-            return None
-        return [{key: rows[env] for key, rows in parts.items() if rows is not None} for env in range(n)]
-    try:
-        return list(action) if len(action) == n else None
-    except TypeError:
-        return None
-
-
-def _check(num_envs: int, autoreset_mode: Any) -> None:
+def _check(num_envs: int, autoreset_mode: Any, backend: Any, workers: Any) -> None:
     problems = []
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         problems.append(f"num_envs {num_envs!r} is not a whole number above 0")
     if autoreset_mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
         problems.append(f"autoreset_mode {autoreset_mode!r} is not AutoresetMode.SAME_STEP or DISABLED")
+    problems += find_backend_problems(backend, workers)
     if problems:
         raise ScenarioError("GridVectorEnv", problems)

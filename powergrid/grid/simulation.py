@@ -54,6 +54,7 @@ class Simulation:
         operations: Positions moved by any switchgear in the last step, shape (n_envs,).
         islands: Who is fed, where switches, microgrids or events may take the circuit apart, else None.
         supply: Events and rules of switching, where the options have any, else None.
+        first_env: What messages call the first environment, where these are some of many.
 
     Raises:
         FeederError: a bus or element is unknown, or the feeder does not solve.
@@ -69,6 +70,7 @@ class Simulation:
         n_envs: int = 1,
     ) -> None:
         self.feeder, self.options, self.n_envs = feeder, options, n_envs
+        self.first_env = 0
         self.dt_h = options.step_minutes / 60.0
         by_kind = sort_devices(devices)
         self._injections = place_devices(by_kind)
@@ -362,7 +364,7 @@ class Simulation:
 
     def _describe_divergence(self, env: int) -> str:
         return (
-            f"feeder {self.feeder.name!r}: the power flow did not converge in environment {env}, "
+            f"feeder {self.feeder.name!r}: the power flow did not converge in environment {self.first_env + env}, "
             f"day {self.day[env]}, step {self.step_index[env]}"
         )
 

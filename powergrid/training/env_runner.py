@@ -307,7 +307,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             self._track.add_infos(self._infos)
             self._infos = [self.env.infos(env) for env in range(self.num_envs)]
         if self._totals is not None:
-            self._totals.add(self.env.vector.infos(), self.env.vector.task.simulation.day)
+            self._totals.add(self.env.vector.infos(), self.env.vector.days)
         self._track.advance()
         self._seen = observations
         self._stepped += 1

@@ -86,7 +86,7 @@ class GridVectorMultiAgentEnv(_RllibVectorEnv):  # type: ignore[misc]
 
     def infos(self, env: int) -> dict[str, dict[str, Any]]:
         """Give the infos of one environment by agent."""
-        return self.vector.task.info_dicts(env)
+        return self.vector.info_dicts(env)
 
     def _rows(self, observations: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [{name: seen[i] for name, seen in observations.items()} for i in range(self.num_envs)]
