@@ -219,5 +219,5 @@ DEADLY: dict[str, tuple[str, str, int, str]] = {
     "node_below_ground": ("New Load.q bus1=b.-1.x kV=12.47 kW=10", "engine-crashed", 6, "'CalcVoltageBases'"),
     "too_many_phases": ("New Line.q phases=100000 bus1=b bus2=c", "engine-crashed", 4, "phases=100000"),
     "too_many_windings": ("New Transformer.t windings=100000000", "engine-crashed", 4, "windings=100000000"),
-    "endless_steps": ("New Capacitor.c bus1=b numsteps=100000000", "timed-out", 4, "busy after 8 s"),
+    "endless_matrix": ("New LineCode.z nphases=4000", "timed-out", 4, "busy after 8 s"),
 }
