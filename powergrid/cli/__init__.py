@@ -1,0 +1,62 @@
+"""The ``powergrid`` command: train, evaluate, list, check and describe; every computation is in the library."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+import powergrid
+from powergrid.cli.evaluation import evaluate
+from powergrid.cli.feeders import check, describe, list_all
+from powergrid.cli.options import err, parse_overrides
+from powergrid.cli.training import export, train
+from powergrid.errors import PowerGridError
+
+__all__ = ["app", "main", "parse_overrides"]
+
+app = typer.Typer(
+    name="powergrid",
+    help="Train and evaluate reinforcement-learning agents on OpenDSS feeders.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+app.command()(train)
+app.command()(export)
+app.command()(evaluate)
+app.command("list")(list_all)
+app.command()(check)
+app.command()(describe)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a PowerGrid error is told in one block and ends with exit code 1."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(given, prog_name="powergrid")
+    except PowerGridError as error:
+        if {"--verbose", "--debug"} & set(given):
+            raise
+        err.print(f"{type(error).__name__}: {escape(str(error))}", highlight=False, soft_wrap=True, style="red")
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"powergrid {powergrid.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train and evaluate reinforcement-learning agents on OpenDSS feeders."""

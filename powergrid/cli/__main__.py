@@ -1,0 +1,5 @@
+"""Run the command line as ``python -m powergrid.cli``."""
+
+from powergrid.cli import main
+
+main()

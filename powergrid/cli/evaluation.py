@@ -1,0 +1,113 @@
+"""The command that compares policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from powergrid.cli.options import (
+    AddDerOption,
+    AgentsOption,
+    SetOption,
+    SplitOption,
+    VerboseOption,
+    err,
+    log_to_console,
+    out,
+    read_env_config,
+)
+
+
+def evaluate(
+    scenario: Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")],
+    policy: Annotated[
+        list[str], typer.Option("--policy", metavar="NAME|RUN", help="A baseline's name or a run folder; repeatable.")
+    ],
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
+    split: SplitOption = "test",
+    days: Annotated[int, typer.Option(min=1, help="Days to play.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the days' choice and noise.")] = 0,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write CSV and JSON tables there.")
+    ] = None,
+    feeder: Annotated[
+        list[str] | None,
+        typer.Option("--feeder", metavar="FEEDER", help="Play on this feeder, by name or master file; repeatable."),
+    ] = None,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for."""
+    log_to_console(verbose)
+    report = play(read_env_config(scenario, overrides, agents, add_der), policy, split, days, seed, feeder or ())
+    print_report(report)
+    if out_dir is not None:
+        for file in report.write(out_dir):
+            out.print(str(file), highlight=False, soft_wrap=True)
+
+
+def play(
+    env_config: Mapping[str, Any],
+    policies: Sequence[str],
+    split: str,
+    days: int,
+    seed: int,
+    feeders: Sequence[str] = (),
+) -> Any:
+    """Play policies and give the report, with a bar on a terminal while it lasts."""
+    from rich.progress import Progress
+
+    from powergrid.evaluation import evaluate as evaluate_policies
+    from powergrid.evaluation import evaluate_feeders
+    from powergrid.scenario import scenario_from_config
+
+    players = _load_policies(policies)
+    scenario = scenario_from_config(env_config)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("evaluating", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if feeders or scenario.feeders:
+            return evaluate_feeders(scenario, players, feeders, split=split, days=days, seed=seed, progress=advance)
+        return evaluate_policies(scenario, players, split=split, days=days, seed=seed, progress=advance)
+
+
+def _load_policies(given: Sequence[str]) -> list[Any]:
+    """Load what is the folder of a run or checkpoint; names go on as they are."""
+    from powergrid.evaluation import baseline_names
+
+    players: list[Any] = []
+    for each in given:
+        if each in baseline_names() or not ("/" in each or Path(each).expanduser().exists()):
+            players.append(each)
+            continue
+        from powergrid.training import load_policy
+
+        label = Path(each).name
+        taken = {player if isinstance(player, str) else player[0] for player in players} | set(baseline_names())
+        players.append((each if label in taken else label, load_policy(each)))
+    return players
+
+
+def compare_on_test_split(run: Path, days: int) -> None:
+    """Print the trained policy beside the baselines, and keep the tables in the run folder."""
+    from powergrid.evaluation import baseline_names
+    from powergrid.training.run import read_manifest
+
+    env_config = read_manifest(run)["env_config"]
+    report = play(env_config, [*baseline_names(), str(run)], "test", days, 0)
+    print_report(report)
+    report.write(run / "test")
+
+
+def print_report(report: Any) -> None:
+    """Print the table, feeder by feeder where there are several."""
+    for each in getattr(report, "reports", {}).values():
+        out.print(each.table())
+    out.print(report.table())

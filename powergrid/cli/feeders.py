@@ -1,0 +1,148 @@
+"""The commands that look at scenarios and feeders: list, check and describe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from powergrid.cli.options import (
+    AddDerOption,
+    AgentsOption,
+    SetOption,
+    VerboseOption,
+    log_to_console,
+    out,
+    read_env_config,
+)
+
+
+def list_all() -> None:
+    """List the scenarios and feeders that come with PowerGrid."""
+    from powergrid.grid.feeder import list_feeders
+    from powergrid.scenario import list_scenarios
+
+    for title, names in (("scenarios", list_scenarios()), ("feeders", list_feeders())):
+        out.print(f"{title}:", highlight=False)
+        for each in names:
+            out.print(f"  {each}", highlight=False, soft_wrap=True)
+
+
+def check(
+    feeder: Annotated[str, typer.Argument(help="Feeder name or master file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    model_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that no file is read outside of.")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Let the feeder do more than describe a circuit.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings as on errors.")] = False,
+    timeout: Annotated[float, typer.Option(min=1.0, metavar="SECONDS", help="When to give up.")] = 120.0,
+) -> None:
+    """Compile and solve FEEDER in a process of its own and report all that is wrong with it.
+
+    Exit status: 0 usable, 1 errors (or warnings with --strict), 3 OpenDSS crashed or came to no end.
+    """
+    from powergrid.check import check_feeder
+    from powergrid.check.display import report_lines
+
+    report = check_feeder(feeder, model_root=model_root, trust=trust, timeout_s=timeout)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        for style, line in report_lines(report, width=min(out.width, 100) if out.is_terminal else 100):
+            out.print(escape(line), style=style or None, highlight=False, soft_wrap=True)
+    raise typer.Exit(report.exit_code(strict=strict))
+
+
+def describe(
+    scenario: Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")],
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all of it as a scenario file to edit, as .yaml.")
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the one-line diagram, as .png or .svg.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw voltages over distance, as .png or .svg.")
+    ] = None,
+    day: Annotated[int | None, typer.Option(min=0, help="Day to draw; the first of the split.")] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="Steps played without control before drawing; half the episode.")
+    ] = None,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show SCENARIO's agents, devices, observations and actions, draw it, or write it as a file.
+
+    Of a feeder, what is discovered on it; it is drawn as its model stands where nothing else is asked for.
+    """
+    log_to_console(verbose)
+    env_config = read_env_config(scenario, overrides, agents, add_der)
+    if draw is not None or profile is not None:
+        _draw(scenario, {key: value for key, value in env_config.items() if key != "env_name"},
+              draw, profile, day, step)  # fmt: skip
+        return
+    if day is not None or step is not None:
+        raise typer.BadParameter("--day and --step say what is drawn: give --draw FILE or --profile FILE too")
+    from powergrid.envs import NetworkedGridEnv
+    from powergrid.scenario import explain_config, write_scenario
+
+    resolved, notes = explain_config(env_config)
+    if write is not None:
+        out.print(str(write_scenario(resolved, write, notes)), highlight=False, soft_wrap=True, markup=False)
+        return
+    env = NetworkedGridEnv({"scenario": resolved})
+    try:
+        description = env.describe()
+    finally:
+        env.close()
+    for field in fields(description):
+        frame = getattr(description, field.name)
+        if len(frame) or field.name != "placement":
+            out.print(_as_table(field.name, frame))
+    if notes:
+        out.print("\nfound and left out:")
+    for note in notes:
+        out.print(f"  - {note}", highlight=False, markup=False)
+
+
+def _draw(
+    reference: str, overrides: Mapping[str, Any], diagram: Path | None, profile: Path | None,
+    day: int | None, step: int | None,
+) -> None:  # fmt: skip
+    """Write the pictures of a scenario, or of a bare feeder as its model stands."""
+    from powergrid.evaluation import drawing
+    from powergrid.grid.feeder import list_feeders
+
+    for file in (diagram, profile):
+        if file is not None:
+            drawing.check_suffix(file)
+    if not overrides and (reference in list_feeders() or reference.lower().endswith(".dss")):
+        if day is not None or step is not None:
+            raise typer.BadParameter(
+                "a bare feeder is drawn as its model stands; for a day of what is discovered on it give --agents too"
+            )
+        state = drawing.look_at_feeder(reference)
+    else:
+        state = drawing.look_at_scenario({"env_name": reference, **overrides}, day=day, step=step)
+    for file, make in ((diagram, drawing.draw_network), (profile, drawing.draw_voltage_profile)):
+        if file is not None:
+            out.print(str(drawing.save(make(state), file)), highlight=False, soft_wrap=True, markup=False)
+
+
+def _as_table(title: str, frame: Any) -> Table:
+    """Show a pandas table: numbers short, nothing cut."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for column in frame.columns:
+        table.add_column(str(column), overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{cell:g}" if isinstance(cell, float) else escape(str(cell)) for cell in row))
+    return table

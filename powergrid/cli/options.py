@@ -1,0 +1,104 @@
+"""What the commands share: their consoles, common options and how options become keys of a scenario."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from powergrid.errors import ScenarioError
+
+out = Console()
+err = Console(stderr=True)
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario key, a.b=value in YAML; repeatable."),
+]
+AgentsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--agents", metavar="LAYOUT", help="Form agents per_zone, per_device, per_class, per_phase or single."
+    ),
+]
+AddDerOption = Annotated[
+    float | None,
+    typer.Option(
+        "--add-der", metavar="PENETRATION", help="Place panels and batteries: rated sun over nominal demand, as 0.3."
+    ),
+]
+SplitOption = Annotated[str, typer.Option(help="Split of the profiles: train, validation or test.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "--debug", help="Show tracebacks and all library output.")]
+
+
+def read_env_config(
+    scenario: str, overrides: Sequence[str] | None, agents: str | None, add_der: float | None
+) -> dict[str, Any]:
+    """Give the env_config that the options of a command mean."""
+    keys = parse_overrides(overrides or [])
+    if agents is not None:
+        given = keys.get("agents")
+        keys["agents"] = {**given, "layout": agents} if isinstance(given, dict) else agents
+    if add_der is not None:
+        given = keys.get("add_der")
+        keys["add_der"] = {**(given if isinstance(given, dict) else {}), "penetration": add_der}
+    return {"env_name": scenario, **keys}
+
+
+def parse_overrides(items: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """Turn ``a.b=value`` items into nested keys; values are read as YAML.
+
+    Raises:
+        ScenarioError: An item has no ``=``, a value is no YAML, or two items contradict.
+    """
+    nested: dict[str, Any] = {}
+    problems: list[str] = []
+    for item in items:
+        path, sign, text = item.partition("=")
+        keys = path.split(".")
+        if not sign or not all(keys):
+            problems.append(f"{item!r} is not KEY=VALUE, for example rewards.voltage=2.0")
+            continue
+        try:
+            value = _yaml_value(text)
+        except yaml.YAMLError as error:
+            problems.append(f"{item!r}: the value is no YAML: {str(error).splitlines()[0]}")
+            continue
+        level: Any = nested
+        for key in keys[:-1]:
+            level = level.setdefault(key, {}) if isinstance(level, dict) else None
+        if not isinstance(level, dict):
+            problems.append(f"{item!r} goes below a key that another item gave a value")
+            continue
+        level[keys[-1]] = value
+    if problems:
+        raise ScenarioError(option, problems)
+    return nested
+
+
+def _yaml_value(text: str) -> Any:
+    """Read a YAML value; ``1e-4``, a string to YAML 1.1, is a number here."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def log_to_console(verbose: bool) -> None:
+    """Show what the library warns of, as plain lines on stderr."""
+    from rich.logging import RichHandler
+
+    log = logging.getLogger("powergrid")
+    if not any(isinstance(handler, RichHandler) for handler in log.handlers):
+        log.addHandler(
+            RichHandler(console=err, show_time=False, show_path=False, show_level=False, rich_tracebacks=False)
+        )
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    log.propagate = False

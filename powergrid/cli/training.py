@@ -1,0 +1,105 @@
+"""The commands that make policies: train and export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from powergrid.cli.evaluation import compare_on_test_split
+from powergrid.cli.options import (
+    AddDerOption,
+    AgentsOption,
+    SetOption,
+    VerboseOption,
+    log_to_console,
+    out,
+    parse_overrides,
+    read_env_config,
+)
+
+
+def train(
+    scenario: Annotated[
+        str | None, typer.Argument(help="Scenario or feeder, by name or file; not needed with --resume.")
+    ] = None,
+    policies: Annotated[
+        str, typer.Option(help="shared: one policy for equal agents; independent: one for each agent.")
+    ] = "shared",
+    algorithm: Annotated[
+        str | None, typer.Option(help="ppo (default), mappo, sac or dqn; see docs/algorithms.md.")
+    ] = None,
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that step environments; 0: this one.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Iterations, in all with --resume.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of networks, exploration and episodes.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Hyper-parameters: fast (default) or page.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Resume a run made elsewhere: runs the code in it.")
+    ] = False,
+    overrides: SetOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--setting", metavar="NAME=VALUE", help="A training setting, for example lr=1e-4; repeatable."),
+    ] = None,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders go.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
+    test_days: Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")] = 30,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train on SCENARIO, leave a run folder, and compare the result on the test split."""
+    chosen = parse_overrides(settings or [], option="--setting")
+    for key, value in {"preset": preset, "num_env_runners": workers, "iterations": iterations, "seed": seed}.items():
+        if value is not None:
+            chosen[key] = value
+    if (scenario is None) == (resume is None):
+        raise typer.BadParameter("give either a SCENARIO or --resume RUN")
+    if resume is not None and algorithm is not None:
+        raise typer.BadParameter("a run keeps its algorithm; leave --algorithm out")
+    from powergrid.training import resume as resume_run
+    from powergrid.training import train as train_run
+    from powergrid.training.display import TrainingDisplay
+
+    log_to_console(verbose)
+    limit = None if minutes is None else minutes * 60.0
+    with TrainingDisplay(out) as display:
+        if resume is not None:
+            result = resume_run(
+                resume, settings=chosen, time_limit_s=limit, progress=display, verbose=verbose, trust=trust_checkpoint
+            )
+        else:
+            env_config = read_env_config(str(scenario), overrides, agents, add_der)
+            result = train_run(
+                env_config, chosen, algorithm=algorithm or "ppo", policies=policies, out_dir=out_dir, name=name,
+                time_limit_s=limit, progress=display, verbose=verbose,
+            )  # fmt: skip
+    out.print(
+        f"{result.stopped.capitalize()} after {result.iterations} iterations, {result.env_steps:,} environment steps: "
+        f"{escape(str(result.folder))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if test_days and result.stopped != "interrupted":
+        compare_on_test_split(result.folder, test_days)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
+    format: Annotated[str, typer.Option(help="onnx or torchscript.")] = "onnx",
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the files go; RUN/export by default.")
+    ] = None,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Import the environment that a run made elsewhere names.")
+    ] = False,
+) -> None:
+    """Write the policy of RUN for use without PowerGrid: a file an agent, and a JSON of all inputs and outputs."""
+    from powergrid.training import export_run
+
+    for file in export_run(run, out_dir or run / "export", format=format, trust=trust_checkpoint):  # type: ignore[arg-type]
+        out.print(str(file), highlight=False, soft_wrap=True, markup=False)
