@@ -110,15 +110,18 @@ def _watch_parts(env: NetworkedGridEnv) -> _Profile:
     task, simulation, taken = env.task, env.task.simulation, _Profile()
     circuit = simulation.circuits[0]
     taken.watch(env._writer, "write", "check and write actions")
-    for fleet, *_ in simulation._power + simulation._gear:
-        taken.watch(fleet, "project", "devices: feasible setpoints")
+    for projecting in [simulation._projection, *(fleet for fleet, *_ in simulation._gear)]:
+        if projecting is not None:
+            taken.watch(projecting, "project", "devices: feasible setpoints")
     taken.watch(circuit, "write_demand", "write demand and setpoints")
     taken.watch(circuit, "write_injections", "write demand and setpoints")
     if simulation._gear:
         taken.watch(simulation, "_move_switchgear", "move switchgear")
     taken.watch(circuit, "solve", "solve")
     taken.watch(circuit, "read", "read voltages, flows, powers")
-    for fleet, *_ in simulation._power + simulation._gear:
+    for fleet, *_ in simulation._power:
+        taken.watch(fleet, "move_on", "devices: move on")
+    for fleet, *_ in simulation._gear:
         taken.watch(fleet, "advance", "devices: move on")
     taken.watch(task.metrics, "take", "metrics")
     taken.watch(task._rewards, "take", "rewards")

@@ -12,6 +12,9 @@ from powergrid.errors import FeederError
 from powergrid.grid.circuit import Circuit, Injection
 from powergrid.grid.controls import find_control_problems
 from powergrid.grid.devices import FLEETS, ActionSpec, FlexibleLoadFleet, PowerFleet
+from powergrid.grid.devices.fleet import POWER_NUMBERS
+from powergrid.grid.devices.ledger import Ledger
+from powergrid.grid.devices.projection import Projection
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
 
@@ -29,8 +32,8 @@ class Fleets(NamedTuple):
         power: Those with power, each with its columns of the actions and its places among the injections.
         gear: Those of switchgear, each with its columns, its places in the circuit's arrays and its kind.
         actions: The actions of all devices, those that no agent moves included.
-        block: What all devices with power are set to and then what was asked of them, p and then q of each,
-            shape (4, n_envs, n_devices); the fleets' own arrays are parts of it.
+        ledger: The numbers of all devices, those with power first; the fleets' own arrays are parts of it.
+        projection: Turns the actions of all devices with power into setpoints, None without any.
     """
 
     devices: dict[str, Any]
@@ -38,7 +41,8 @@ class Fleets(NamedTuple):
     power: list[tuple[Any, slice, slice]]
     gear: list[tuple[Any, slice, IntArray, str]]
     actions: tuple[ActionSpec, ...]
-    block: FloatArray
+    ledger: Ledger
+    projection: Projection | None
 
 
 def sort_devices(devices: Mapping[str, Any]) -> ByKind:
@@ -85,7 +89,9 @@ def build_fleets(
     filled = _fill_devices(by_kind, circuit)
     loads = circuit.network.loads
     devices = {name: spec for group in filled.values() for name, spec in group.items()}
-    fleets = Fleets(devices, [], [], [], (), np.zeros((4, n_envs, len(circuit.injections))))
+    names = [*POWER_NUMBERS, *(name for kind, cls in FLEETS.items() if filled[kind] for name in cls.numbers)]
+    ledger = Ledger(names, n_envs, len(devices))
+    fleets = Fleets(devices, [], [], [], (), ledger, None)
     actions: tuple[ActionSpec, ...] = ()
     first = 0
     for kind, cls in FLEETS.items():
@@ -101,15 +107,20 @@ def build_fleets(
         columns = slice(len(actions), len(actions) + len(fleet.actions))
         actions += fleet.actions
         fleets.all.append(fleet)
+        own = slice(first, first + fleet.n)
+        first += fleet.n
+        fleet.allocate(n_envs, ledger.part(own))
         if isinstance(fleet, PowerFleet):
-            fleet.allocate(n_envs, fleets.block[:, :, first : first + fleet.n])
-            fleets.power.append((fleet, columns, slice(first, first + fleet.n)))
-            first += fleet.n
+            fleets.power.append((fleet, columns, own))
         else:
-            fleet.allocate(n_envs)
             places = np.array([find_switchgear(spec, circuit) for spec in fleet.specs])
             fleets.gear.append((fleet, columns, places, kind))
-    return fleets._replace(actions=actions)
+    projection = None
+    if fleets.power:
+        block = ledger.block(POWER_NUMBERS)[:4, :, : len(circuit.injections)]
+        of_power, columns_of = [fleet for fleet, _, _ in fleets.power], [columns for _, columns, _ in fleets.power]
+        projection = Projection(of_power, columns_of, block, len(actions))
+    return fleets._replace(actions=actions, projection=projection)
 
 
 def _fill_devices(by_kind: ByKind, circuit: Circuit) -> ByKind:

@@ -17,6 +17,7 @@ from powergrid.grid.circuit import Circuit, Snapshot
 from powergrid.grid.controls import plan_controls
 from powergrid.grid.days import Days
 from powergrid.grid.devices import Exogenous, StorageFleet
+from powergrid.grid.devices.fleet import POWER_NUMBERS
 from powergrid.grid.events.effects import find_faults
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.fleets import Fleets, build_fleets, place_devices, sort_devices
@@ -46,6 +47,8 @@ class Simulation:
     Attributes:
         setpoints: Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices).
         requested: What was asked of the devices in the last step, as ``setpoints``.
+        delivered: What the solved grid says they delivered in it, as ``setpoints``.
+        ledger: The numbers of all devices, in the order of ``device_names``.
         snapshot: The last solved state.
         price_usd_per_kwh: Price of the row to come, shape (n_envs,).
         paid_price: Price of the last step, shape (n_envs,) [USD/kWh].
@@ -107,7 +110,9 @@ class Simulation:
     def _take_fleets(self, fleets: Fleets) -> None:
         self.devices, self.fleets, self.actions = fleets.devices, fleets.all, fleets.actions
         self._power, self._gear = fleets.power, fleets.gear
-        self._feasible, self.requested = fleets.block[:2], fleets.block[2:]
+        self.ledger, self._projection = fleets.ledger, fleets.projection
+        power = fleets.ledger.block(POWER_NUMBERS)[:, :, : len(self._injections)]
+        self._feasible, self.requested, self.delivered = power[:2], power[2:4], power[4:]
         self.device_names = tuple(name for fleet in self.fleets for name in fleet.names)
         self.power_device_names = tuple(injection.name for injection in self._injections)
 
@@ -175,6 +180,7 @@ class Simulation:
     def _allocate(self) -> None:
         n, n_power = self.n_envs, len(self._injections)
         self.snapshot = Snapshot.allocate(n, self.network, n_power, conductors=self.options.conductor_flows)
+        self._device_kva = self.snapshot.device_kva.view(np.float64).reshape(n, n_power, 2).transpose(2, 0, 1)
         days = self._days
         self.day, self.series = days.day, days.series
         self.day_load_kw, self.day_load_kvar = days.load_kw, days.load_kvar
@@ -268,9 +274,9 @@ class Simulation:
         if self._decided is not None:
             decided, action = action, self._neutral_of_all()
             action[:, self._decided] = decided
-        for fleet, columns, _ in self._power:
-            fleet.project(action[:, columns], exo)
-        self.setpoints[...] = self._feasible
+        if self._projection is not None:
+            self._projection.project(action, exo)
+            self.setpoints[...] = self._feasible
         for fleet, columns, _, _ in self._gear:
             fleet.project(action[:, columns], exo)
         snapshot, native, islands = self.snapshot, self._native, self.islands
@@ -292,9 +298,9 @@ class Simulation:
                 self.operations[env] += circuit.own_moves
             if islands is not None:
                 islands.count(env, snapshot.v_pu[env], self.day_load_kw[env, self.step_index[env]])
-        p_kw, q_kvar = snapshot.device_kva.real, snapshot.device_kva.imag
-        for fleet, _, devices in self._power:
-            fleet.advance(p_kw[:, devices], q_kvar[:, devices], exo)
+        self.delivered[...] = self._device_kva
+        for fleet, _, _ in self._power:
+            fleet.move_on(exo)
         for fleet, _, _, _ in self._gear:
             fleet.advance(exo)
         if self.supply is not None:

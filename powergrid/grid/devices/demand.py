@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from powergrid.grid.devices.fleet import PowerFleet
+from powergrid.grid.devices.projection import Request
 from powergrid.grid.devices.spec import (
     ActionSpec,
     BoolArray,
@@ -51,6 +52,7 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
 
     kind: ClassVar[str] = "flexible_load"
     memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "owed_kwh", "share", "demand_kw", "_cut")
+    numbers: ClassVar[tuple[str, ...]] = (*PowerFleet.numbers, "owed_kwh", "share", "demand_kw", "deferred_kwh")
 
     def __init__(
         self,
@@ -85,7 +87,6 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         low, high = self._values("share_min"), self._values("share_max")
         # The hot path reckons in the cut of demand, 1 - share: zero for a load left to itself.
         self._half, self._mid = (high - low) / 2, 1 - (high + low) / 2
-        self._cut_low, self._cut_high = 1 - high, 1 - low
         self._owed_max = self._values("owed_max_kwh")
         self._room_slope, self._room_span = np.full_like(low, -1 / self.dt_h), self._owed_max / self.dt_h
         self._hours, self._tiny = np.full_like(low, self.dt_h), np.full_like(low, _TINY)
@@ -94,9 +95,11 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
         self._precompute()
-        self.owed_kwh, self.share, self.demand_kw = np.zeros(shape), np.ones(shape), np.zeros(shape)
+        ledger = self._ledger
+        self.owed_kwh, self.share, self.demand_kw = ledger["owed_kwh"], ledger["share"], ledger["demand_kw"]
+        self.share[...] = 1.0
         self._cut, self._room = np.zeros(shape), np.zeros(shape)
-        self._deferred = np.zeros(shape)
+        self._deferred = ledger["deferred_kwh"]
         self.terms = {"deferred_kwh": self._deferred}
         return {"owed_kwh": self.owed_kwh, "share": self.share, "demand_kw": self.demand_kw}
 
@@ -107,15 +110,21 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         """Give the actions for share 1, shape (n_envs, n_actions)."""
         return self._mid / self._half
 
-    def project(self, action: FloatArray, exo: Exogenous) -> None:
+    def _find_requests(self) -> Request:
+        """Say what the actions mean: a cut of demand, 1 - share."""
+        request = super()._find_requests()
+        low, high = (np.array([getattr(spec, key) for spec in self.specs]) for key in ("share_min", "share_max"))
+        request.gain[0], request.offset[0] = -(high - low) / 2, 1 - (high + low) / 2
+        request.low[0], request.high[0] = 1 - high, 1 - low
+        return request
+
+    def limit(self, exo: Exogenous) -> None:
         """Limit the asked share so that the energy owed stays between 0 and ``owed_max_kwh``.
 
         Sets ``p_kw = -share·demand`` and the reactive power of the load's own power factor.
         """
         demand, cut, room = exo.demand_kw, self._cut, self._room
-        np.subtract(self._mid, np.multiply(action, self._half, out=cut), out=cut)
-        np.minimum(np.maximum(cut, self._cut_low, out=cut), self._cut_high, out=cut)
-        np.multiply(cut, demand, out=cut)
+        np.multiply(self.requested_p_kw, demand, out=cut)
         np.subtract(cut, demand, out=self.requested_p_kw)
         np.multiply(self.owed_kwh, self._room_slope, out=room)
         np.maximum(cut, room, out=cut)
@@ -124,14 +133,12 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         np.multiply(self.requested_p_kw, self._kvar_per_kw, out=self.requested_q_kvar)
         np.multiply(self.p_kw, self._kvar_per_kw, out=self.q_kvar)
 
-    def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+    def move_on(self, exo: Exogenous) -> None:
         """Book the energy put off or paid back.
 
         What is owed follows the share that was set: what the grid's voltage does to the delivered power of
         a load is no debt of its owner.
         """
-        self.delivered_p_kw[...] = p_kw
-        self.delivered_q_kvar[...] = q_kvar
         self.demand_kw[...] = exo.demand_kw
         owed, share, work = self.owed_kwh, self.share, self._room
         np.divide(self._cut, np.maximum(exo.demand_kw, self._tiny, out=work), out=share)
@@ -169,6 +176,10 @@ class EvChargerSpec(PlacedSpec):
         return self.energy_kwh_mean + 4 * self.energy_kwh_std
 
 
+#: Sums over the ports of a station, rows of the ledger that follow each other.
+_PORT_SUMS = ("ports_most_kw", "ports_owed_kwh", "ports_urgency", "ports_connected")
+
+
 class EvChargerFleet(PowerFleet[EvChargerSpec]):
     """All the charging stations: the least laxity is served first, at unity power factor.
 
@@ -187,6 +198,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         *("_arriving", "_stay", "_owed", "_asked", "_left", "_port_kw"),
         *("_most", "_least", "_most_kw", "_least_kw", "owed_kwh", "connected", "urgency"),
     )
+    numbers: ClassVar[tuple[str, ...]] = (*PowerFleet.numbers, *_PORT_SUMS, "unserved_kwh", "charged_kwh")
 
     def __init__(
         self, devices: Mapping[str, EvChargerSpec], dt_h: float, horizon_steps: int, start_hour: float = 0.0
@@ -215,11 +227,8 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
 
     def _precompute(self) -> None:
         """Fold ratings and the step's length into the constants of the hot path."""
-        self._share_half = self._tile([1.0 if spec.v2g else 0.5 for spec in self.specs])
-        self._share_mid = 1 - self._share_half
-        self._share_low = self._share_mid - self._share_half
-        self._zero, self._one = np.zeros_like(self._share_low), np.ones_like(self._share_low)
-        self._tiny = np.full_like(self._share_low, _TINY)
+        self._zero, self._one = self._tile(np.zeros(self.n)), self._tile(np.ones(self.n))
+        self._tiny = np.full_like(self._zero, _TINY)
         # Ports are padded to the largest station: what is not there never sees a car.
         p_max, eta, gives = (
             np.repeat(self._values(key)[..., None], self._ports, axis=2) for key in ("p_max_kw", "eta_charge", "v2g")
@@ -230,6 +239,9 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._steps_per_kwh = 1 / (p_max * self._kwh_per_kw)
         self._port_zero, self._port_one = np.zeros_like(p_max), np.ones_like(p_max)
         self._env = np.arange(self.n_envs)
+        self._first_row = self._env * (self.horizon_steps + 1)
+        self._last_step = np.full(self.n_envs, self.horizon_steps)
+        self._one_step = np.ones(self.n_envs, dtype=np.int64)
         self._first_port = (np.arange(self.n_envs * self.n) * self._ports).reshape(self.n_envs, self.n, 1)
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
@@ -241,11 +253,16 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         tables = (shape[0], self.horizon_steps + 1, self.n, self._ports)
         self.start_hour = np.full(shape[0], self._start_hour)
         self._arriving, self._stay = np.zeros(tables), np.zeros(tables)
-        self._owed, self._asked, self._left, self._port_kw = (np.zeros(ports) for _ in range(4))
-        self._most, self._least, self._work = np.zeros(ports), np.zeros(ports), np.zeros(ports)
-        self._most_kw, self._least_kw = np.zeros(shape), np.zeros(shape)
-        self.owed_kwh, self.connected, self.urgency = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        self._unserved, self._charged, self._after = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._arriving_rows, self._stay_rows = (t.reshape(-1, *ports[1:]) for t in (self._arriving, self._stay))
+        self._asked, self._left, self._port_kw, self._arrived = (np.zeros(ports) for _ in range(4))
+        self._least, self._work, self._sorted, self._given = (np.zeros(ports) for _ in range(4))
+        # what is summed over ports in one pass, and the sums: of all that is seen, of what is owed before and after
+        self._of_ports, self._sums = np.zeros((4, *ports)), self._ledger.block(_PORT_SUMS)
+        self._most, self._owed, self._urgent, self._there = self._of_ports
+        self._most_kw, self.owed_kwh, self.urgency, self.connected = self._sums
+        self._stock, self._stock_sums = np.zeros((2, *ports)), np.zeros((2, *shape))
+        self._least_kw, self._taken = np.zeros(shape), np.zeros(shape)
+        self._unserved, self._charged = self._ledger["unserved_kwh"], self._ledger["charged_kwh"]
         self.terms = {"unserved_kwh": self._unserved, "charged_kwh": self._charged}
         return {
             "connected": self.connected,
@@ -264,62 +281,79 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
 
     def _look(self) -> None:
         """Take stock of the connected cars: what they can take or give, and how urgent they are."""
-        owed, left, most, work, urgency = self._owed, self._left, self._most, self._work, self.urgency
+        owed, left, most, urgent, urgency = self._owed, self._left, self._most, self._urgent, self.urgency
         np.multiply(owed, self._kw_per_kwh, out=most)
         # Mean power that finishes each car just in time; a port without a car owes nothing.
-        np.divide(most, np.maximum(left, self._port_one, out=work), out=work)
+        np.divide(most, np.maximum(left, self._port_one, out=urgent), out=urgent)
         np.minimum(most, self._port_max, out=most)
-        np.add.reduce(most, axis=2, out=self._most_kw)
         if self._v2g:
             least = np.subtract(self._asked, owed, out=self._least)
             np.multiply(least, self._given_kw_per_kwh, out=least)
             np.minimum(np.maximum(least, self._port_zero, out=least), self._give_max, out=least)
             np.add.reduce(least, axis=2, out=self._least_kw)
-        np.add.reduce(owed, axis=2, out=self.owed_kwh)
-        np.add.reduce(work, axis=2, out=urgency)
-        np.divide(urgency, np.maximum(self._most_kw, self._tiny), out=urgency)
+        np.sign(left, out=self._there)
+        np.add.reduce(self._of_ports, axis=3, out=self._sums)
+        np.divide(urgency, np.maximum(self._most_kw, self._tiny, out=self._taken), out=urgency)
         np.minimum(urgency, self._one, out=urgency)
-        np.add.reduce(np.sign(left, out=work), axis=2, out=self.connected)
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for charging at full power, shape (n_envs, n_actions)."""
         return np.ones((self.n_envs, self.n))
 
-    def project(self, action: FloatArray, exo: Exogenous) -> None:
+    def _find_requests(self) -> Request:
+        """Say what the actions mean: a share of what the connected cars can take, or give back."""
+        request = super()._find_requests()
+        half = np.array([1.0 if spec.v2g else 0.5 for spec in self.specs])
+        request.gain[0], request.offset[0] = half, 1 - half
+        request.low[0], request.high[0] = 1 - half - half, 1.0
+        return request
+
+    def limit(self, exo: Exogenous) -> None:
         """Turn shares into station power and give it to the ports, least laxity first.
 
         The share is of what the connected cars can take in this step, below 0 of what they can give back, so
         every request is feasible. Laxity is the time left less the time full power needs.
         """
-        share = np.multiply(action, self._share_half)
-        np.add(share, self._share_mid, out=share)
-        np.minimum(np.maximum(share, self._share_low, out=share), self._one, out=share)
-        taken = np.maximum(share, self._zero)
+        share = self.requested_p_kw
+        taken = np.maximum(share, self._zero, out=self._taken)
         np.multiply(taken, self._most_kw, out=taken)
         laxity = np.multiply(self._owed, self._steps_per_kwh, out=self._work)
         np.subtract(self._left, laxity, out=laxity)
         order = laxity.argsort(2, "stable")
         np.add(order, self._first_port, out=order)
-        _share_out(taken, self._most, order, self._port_kw)
+        self._share_out(taken, self._most, order, self._port_kw)
         if self._v2g:
             given = np.multiply(np.minimum(share, self._zero), self._least_kw)
             giving = np.empty_like(self._port_kw)
-            _share_out(np.negative(given), self._least, order[..., ::-1], giving)
+            self._share_out(np.negative(given), self._least, order[..., ::-1], giving)
             np.subtract(self._port_kw, giving, out=self._port_kw)
             np.add(taken, given, out=taken)
         np.negative(taken, out=self.p_kw)
         self.requested_p_kw[...] = self.p_kw
 
-    def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+    def _share_out(self, total: FloatArray, most: FloatArray, order: IntArray, out: FloatArray) -> None:
+        """Give ports, in order, as much as they can take until the station's total is spent.
+
+        Args:
+            total: What there is to give [kW], shape (n_envs, n).
+            most: What each port can take [kW], shape (n_envs, n, ports).
+            order: Flat indices of ports, first served first, shape (n_envs, n, ports).
+            out: What each port gets [kW], written, C-contiguous, shape (n_envs, n, ports).
+        """
+        sorted_most, given = most.take(order, None, self._sorted, "clip"), self._given
+        np.subtract(total[..., None], sorted_most.cumsum(2, None, given), out=given)
+        np.add(given, sorted_most, out=given)
+        np.minimum(np.maximum(given, self._port_zero, out=given), sorted_most, out=given)
+        out.put(order, given, "clip")
+
+    def move_on(self, exo: Exogenous) -> None:
         """Charge the cars with what was delivered, see off who leaves and let in who comes.
 
         Energy that a car still owes when it leaves, at the end of this step, is ``unserved_kwh`` of this step.
         """
-        self.delivered_p_kw[...] = p_kw
-        self.delivered_q_kvar[...] = q_kvar
-        owed, asked, after, power = self._owed, self._asked, self._after, self._work
+        owed, asked, power, (before, after) = self._owed, self._asked, self._work, self._stock
         # The grid may deliver a little more or less than was set; every port gets its part of that.
-        ratio = np.divide(p_kw, np.where(self.p_kw, self.p_kw, np.inf))
+        ratio = np.divide(self.delivered_p_kw, np.where(self.p_kw, self.p_kw, np.inf))
         np.multiply(self._port_kw, ratio[..., None], out=power)
         if self._v2g:
             given = np.multiply(power, self._kwh_per_given_kw)
@@ -327,18 +361,19 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
             np.minimum(np.subtract(owed, power, out=owed), asked, out=owed)
         else:
             np.subtract(owed, np.multiply(power, self._kwh_per_kw, out=power), out=owed)
-        np.maximum(owed, self._port_zero, out=owed)
-        np.add.reduce(owed, axis=2, out=after)
-        np.subtract(self.owed_kwh, after, out=self._charged)
+        np.maximum(owed, self._port_zero, out=before)
         stays = np.greater(self._left, self._port_one, out=power)
-        np.multiply(owed, stays, out=owed)
-        np.multiply(asked, stays, out=asked)
-        np.subtract(after, np.add.reduce(owed, axis=2), out=self._unserved)
-        now = self._env, np.minimum(exo.step + 1, self.horizon_steps)
-        arriving = self._arriving[now]
-        np.add(owed, arriving, out=owed)
-        np.add(asked, arriving, out=asked)
-        self._left[...] = self._stay[now]
+        np.multiply(before, stays, out=after)
+        sums = np.add.reduce(self._stock, axis=3, out=self._stock_sums)
+        np.subtract(self.owed_kwh, sums[0], out=self._charged)
+        np.subtract(sums[0], sums[1], out=self._unserved)
+        row = np.add(exo.step, self._one_step)
+        np.add(np.minimum(row, self._last_step, out=row), self._first_row, out=row)
+        arrived = self._arriving_rows.take(row, 0, self._arrived, "clip")
+        np.add(after, arrived, out=owed)
+        if self._v2g:
+            np.add(np.multiply(asked, stays, out=asked), arrived, out=asked)
+        self._stay_rows.take(row, 0, self._left, "clip")
         self._look()
 
     def settle(self) -> FloatArray:
@@ -346,22 +381,6 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         possible = self._left * self._port_max * self._kwh_per_kw
         short: FloatArray = np.maximum(self._owed - possible, 0.0).sum(axis=2)
         return short
-
-
-def _share_out(total: FloatArray, most: FloatArray, order: IntArray, out: FloatArray) -> None:
-    """Give ports, in order, as much as they can take until the station's total is spent.
-
-    Args:
-        total: What there is to give [kW], shape (n_envs, n).
-        most: What each port can take [kW], shape (n_envs, n, ports).
-        order: Flat indices of ports, first served first, shape (n_envs, n, ports).
-        out: What each port gets [kW], written, C-contiguous, shape (n_envs, n, ports).
-    """
-    sorted_most = most.take(order)
-    given = np.subtract(total[..., None], sorted_most.cumsum(2))
-    np.add(given, sorted_most, out=given)
-    np.minimum(np.maximum(given, 0.0, out=given), sorted_most, out=given)
-    out.reshape(-1)[order] = given
 
 
 def draw_sessions(

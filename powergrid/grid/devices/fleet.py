@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from powergrid.grid.devices.ledger import Ledger
+from powergrid.grid.devices.projection import Projection, Request
 from powergrid.grid.devices.spec import (
     ActionSpec,
     BoolArray,
@@ -38,6 +40,7 @@ class DeviceFleet(ABC, Generic[S]):
     kind: ClassVar[str]
     required: ClassVar[tuple[str, ...]] = ()
     memory: ClassVar[tuple[str, ...]] = ()
+    numbers: ClassVar[tuple[str, ...]] = ()  # rows of the ledger that a kind has
 
     def __init__(self, devices: Mapping[str, S], dt_h: float, horizon_steps: int) -> None:
         for name, spec in devices.items():
@@ -56,6 +59,7 @@ class DeviceFleet(ABC, Generic[S]):
         self.terms: dict[str, FloatArray] = {}
         self.n_envs = 0
         self._watched: list[tuple[Columns, npt.NDArray[Any], IntArray | None]] = []
+        self._ledger = Ledger((), 0, 0)
 
     @property
     @abstractmethod
@@ -78,9 +82,15 @@ class DeviceFleet(ABC, Generic[S]):
     def _start(self, env: int, rng: np.random.Generator) -> None:
         """Fill the zeroed arrays of one environment with what it starts from."""
 
-    def allocate(self, n_envs: int) -> None:
-        """Make the arrays for ``n_envs`` environments; `reset` each one before use."""
+    def allocate(self, n_envs: int, ledger: Ledger | None = None) -> None:
+        """Make the arrays for ``n_envs`` environments; `reset` each one before use.
+
+        Args:
+            n_envs: Number of environments.
+            ledger: Where the fleet's numbers live, with its devices as columns; one of its own if unset.
+        """
         self.n_envs = n_envs
+        self._ledger = Ledger(self.numbers, n_envs, self.n) if ledger is None else ledger
         self._watched = []
         for name, array in self._allocate((n_envs, self.n)).items():
             columns, owners = self._columns(self.states, name)
@@ -129,6 +139,10 @@ class DeviceFleet(ABC, Generic[S]):
         return pack_columns([column for column, _ in found]), pack_columns([owner for _, owner in found])
 
 
+#: The rows of a ledger that all fleets with power have, first of all and in this order.
+POWER_NUMBERS = ("p_kw", "q_kvar", "requested_p_kw", "requested_q_kvar", "delivered_p_kw", "delivered_q_kvar")
+
+
 class PowerFleet(DeviceFleet[S]):
     """A fleet with active and reactive power, positive into the grid.
 
@@ -139,87 +153,78 @@ class PowerFleet(DeviceFleet[S]):
         requested_q_kvar: What the action asked [kvar], shape (n_envs, n).
         delivered_p_kw: What the solved grid says was delivered in the last step [kW], shape (n_envs, n).
         delivered_q_kvar: The same for reactive power [kvar], shape (n_envs, n).
+        request: What actions mean, after `allocate`.
+        circle: Apparent-power rating, squared [kVA²], infinite where q is no agent's, and 1 where p has priority in
+            it, else 0, shape (2, n); after `allocate`.
+        reactive: Whether an agent decides the reactive power of any device.
     """
 
-    memory: ClassVar[tuple[str, ...]] = (
-        "p_kw",
-        "q_kvar",
-        "requested_p_kw",
-        "requested_q_kvar",
-        "delivered_p_kw",
-        "delivered_q_kvar",
-    )
+    numbers: ClassVar[tuple[str, ...]] = POWER_NUMBERS
+    memory: ClassVar[tuple[str, ...]] = POWER_NUMBERS
+    #: Whether active power gives way to reactive power, after the kVA circle was kept; see :meth:`give_way`.
+    gives_way: bool = False
 
-    def allocate(self, n_envs: int, block: FloatArray | None = None) -> None:
-        """Make the arrays for ``n_envs`` environments; `reset` each one before use.
-
-        Args:
-            n_envs: Number of environments.
-            block: Where setpoints and then requests live, of p and then of q each, shape (4, n_envs, n); arrays of
-                its own if unset.
-        """
-        shape = (n_envs, self.n)
-        arrays: FloatArray = np.zeros((4, *shape)) if block is None else block
-        self.p_kw: FloatArray = arrays[0]
-        self.q_kvar: FloatArray = arrays[1]
-        self.requested_p_kw: FloatArray = arrays[2]
-        self.requested_q_kvar: FloatArray = arrays[3]
-        self.delivered_p_kw, self.delivered_q_kvar = np.zeros(shape), np.zeros(shape)
-        super().allocate(n_envs)
+    def allocate(self, n_envs: int, ledger: Ledger | None = None) -> None:
+        """Make the arrays for ``n_envs`` environments; see :meth:`DeviceFleet.allocate`."""
+        ledger = Ledger(self.numbers, n_envs, self.n) if ledger is None else ledger
+        block = ledger.block(POWER_NUMBERS)
+        self.p_kw, self.q_kvar, self.requested_p_kw, self.requested_q_kvar = block[:4]
+        self.delivered_p_kw, self.delivered_q_kvar = block[4:]
+        self.request, self.circle = self._find_requests(), np.stack([np.full(self.n, np.inf), np.ones(self.n)])
+        self.reactive = False
+        super().allocate(n_envs, ledger)
+        self._alone = Projection([self], [slice(0, len(self.actions))], block[:4], len(self.actions))
 
     @property
     def projected(self) -> BoolArray:
         """Whether what was asked had to change to be feasible, shape (n_envs, n)."""
-        return ~(
-            np.isclose(self.p_kw, self.requested_p_kw, rtol=1e-9, atol=1e-9)
-            & np.isclose(self.q_kvar, self.requested_q_kvar, rtol=1e-9, atol=1e-9)
-        )
+        kept: BoolArray = np.isclose(self.p_kw, self.requested_p_kw, rtol=1e-9, atol=1e-9)
+        kept &= np.isclose(self.q_kvar, self.requested_q_kvar, rtol=1e-9, atol=1e-9)
+        return ~kept
 
-    @abstractmethod
+    def project(self, action: FloatArray, exo: Exogenous) -> None:
+        """Turn actions, shape (n_envs, n_actions), into feasible setpoints."""
+        self._alone.project(action, exo)
+
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
         """Move on by one step in which ``p_kw`` and ``q_kvar``, shape (n_envs, n), were delivered."""
+        self.delivered_p_kw[...] = p_kw
+        self.delivered_q_kvar[...] = q_kvar
+        self.move_on(exo)
 
-    def _set_up_actions(self) -> None:
-        """Prepare the mapping of actions; kinds with p and q call it when they allocate."""
-        self._p_columns, self._p_owners = self._columns(self.actions, "p_kw")
-        self._q_columns, self._q_owners = self._columns(self.actions, "q_kvar")
-        rows = [row for row in self.actions if row.name == "q_kvar"]
-        self._q_half = self._tile([(row.high - row.low) / 2 for row in rows])
-        self._q_mid = self._tile([(row.high + row.low) / 2 for row in rows])
-        self._q_low, self._q_high = self._q_mid - self._q_half, self._q_mid + self._q_half
-        self._reactive = bool(rows)
-        self._zero, self._one = np.zeros((self.n_envs, self.n)), np.ones((self.n_envs, self.n))
+    @abstractmethod
+    def limit(self, exo: Exogenous) -> None:
+        """Turn requests into setpoints within the kind's own limits, all but what the kVA circle leaves for q."""
 
-    def _read_reactive(self, action: FloatArray) -> None:
-        """Turn the reactive columns of an action into ``requested_q_kvar``."""
-        q = action[:, self._q_columns] * self._q_half
-        np.add(q, self._q_mid, out=q)
-        np.maximum(q, self._q_low, out=q)
-        self.requested_q_kvar[:, self._q_owners] = np.minimum(q, self._q_high, out=q)
+    @abstractmethod
+    def move_on(self, exo: Exogenous) -> None:
+        """Move on by one step in which what is in ``delivered_p_kw`` and ``delivered_q_kvar`` was delivered."""
 
+    def give_way(self) -> None:
+        """Let active power give way to reactive power, in kinds that have it."""
 
-def limit_reactive_power(
-    p_kw: FloatArray, q_kvar: FloatArray, s2_max_kva2: FloatArray, out: FloatArray | None = None
-) -> FloatArray:
-    """Keep reactive power within what active power leaves of the kVA circle.
+    def _find_requests(self) -> Request:
+        """Say what the actions mean: power in physical units, where a kind does not say otherwise."""
+        columns = np.full((2, self.n), -1.0)
+        gain, offset, low, high = np.zeros((4, 2, self.n))
+        for column, row in enumerate(self.actions):
+            place = int(row.name == "q_kvar"), self.names.index(row.device)
+            columns[place], gain[place], offset[place] = column, row.gain, row.offset
+            low[place], high[place] = row.low, row.high
+        return Request(columns, gain, offset, low, high)
 
-    Args:
-        p_kw: Active power, already within the circle [kW], shape (..., n).
-        q_kvar: Requested reactive power [kvar], shape (..., n).
-        s2_max_kva2: Apparent-power rating, squared [kVA²], shape (..., n).
-        out: Where to write the answer.
+    def _limit_reactive(self, s_max_kva: FloatArray, p_first: FloatArray | None = None) -> None:
+        """Hold reactive power to a kVA circle [kVA], where agents decide it; by 0 to all of it, else to what p leaves.
 
-    Returns:
-        The feasible reactive power, sign kept [kvar], shape (..., n).
-
-    Source:
-        IEEE Std 1547-2018, 5.2 (active power has priority).
-    """
-    room = np.multiply(p_kw, p_kw)
-    np.subtract(s2_max_kva2, room, out=room)
-    np.sqrt(np.maximum(room, 0.0, out=room), out=room)
-    limited = np.minimum(q_kvar, room, out=out)
-    return np.maximum(limited, np.negative(room, out=room), out=limited)
+        Args:
+            s_max_kva: Apparent-power rating, shape (n,).
+            p_first: 1 where active power has priority, shape (n,); everywhere if unset.
+        """
+        decided = self.request.columns[1] >= 0
+        self.reactive = bool(decided.any())
+        self.circle[0] = np.where(decided, s_max_kva * s_max_kva, np.inf)
+        if p_first is not None:
+            self.circle[1] = p_first
 
 
 def pack_columns(index: Sequence[int]) -> Columns:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet, limit_reactive_power
+from powergrid.grid.devices.fleet import PowerFleet
+from powergrid.grid.devices.projection import Request
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, StateSpec
 
 
@@ -55,6 +56,7 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
     kind: ClassVar[str] = "generator"
     required: ClassVar[tuple[str, ...]] = ("p_max_kw",)
     memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "on", "previous_p_kw", "_next_on")
+    numbers: ClassVar[tuple[str, ...]] = (*PowerFleet.numbers, "on", "generation_cost_usd", "starts")
 
     def __init__(self, devices: Mapping[str, GeneratorSpec], dt_h: float, horizon_steps: int) -> None:
         super().__init__(devices, dt_h, horizon_steps)
@@ -74,7 +76,8 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         """Fold ratings, ramps and costs into the constants of the hot path."""
         p_max, p_min = self._values("p_max_kw"), self._values("p_min_kw")
         s = self._tile([spec.s_max_kva or 1.25 * float(spec.p_max_kw or 0.0) for spec in self.specs])
-        self._half, self._p_max, self._s2 = p_max / 2, np.minimum(p_max, s), s * s
+        self._zero, self._p_max = np.zeros_like(s), np.minimum(p_max, s)
+        self._limit_reactive(s[0])
         self._p_min = np.minimum(p_min, self._p_max)
         self._on_from = np.maximum(p_min / 2, 1e-9 * p_max)
         ramps = [spec.ramp_kw_per_min for spec in self.specs]
@@ -87,11 +90,12 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         self._c, self._start_usd = self._values("cost_c_usd_per_h") * dt, self._values("start_cost_usd")
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
-        self._set_up_actions()
+        self._p_columns, _ = self._columns(self.actions, "p_kw")
         self._precompute()
-        self.on, self.previous_p_kw, self._next_on = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self.on, self.previous_p_kw, self._next_on = self._ledger["on"], np.zeros(shape), np.zeros(shape)
         self._floor, self._ceiling = np.zeros(shape), np.zeros(shape)
-        self._cost, self._starts = np.zeros(shape), np.zeros(shape)
+        self._asked_on, self._runs_on = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        self._cost, self._starts = self._ledger["generation_cost_usd"], self._ledger["starts"]
         self.terms = {"generation_cost_usd": self._cost, "starts": self._starts}
         return {"p_kw": self.delivered_p_kw, "on": self.on, "q_kvar": self.delivered_q_kvar}
 
@@ -107,33 +111,37 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         action[:, self._p_columns] = -1.0
         return action
 
-    def project(self, action: FloatArray, exo: Exogenous) -> None:
-        """Limit what is asked to on/off, ramp, output limits and the kVA circle.
+    def _find_requests(self) -> Request:
+        """Say what the actions mean: power, held to the kVA rating."""
+        request = super()._find_requests()
+        s = [np.inf if spec.s_max_kva is None else spec.s_max_kva for spec in self.specs]
+        np.minimum(request.high[0], s, out=request.high[0])
+        return request
+
+    def limit(self, exo: Exogenous) -> None:
+        """Limit what is asked to on/off, ramp and output limits; the kVA circle comes after.
 
         Below half of ``p_min_kw`` (or at 0) off is asked, up to ``p_min_kw`` that. While running, power
         changes by at most the ramp; a start may reach, and a stop may leave from, the larger of ``p_min_kw``
         and the ramp; from higher up a generator told to stop ramps down first.
         """
         asked, p, previous, on = self.requested_p_kw, self.p_kw, self.previous_p_kw, self._next_on
-        np.add(np.multiply(action[:, self._p_columns], self._half, out=asked), self._half, out=asked)
-        np.minimum(np.maximum(asked, self._zero, out=asked), self._p_max, out=asked)
-        on[...] = np.logical_or(asked >= self._on_from, previous > self._jump)
+        asked_on, runs_on = self._asked_on, self._runs_on
+        np.greater_equal(asked, self._on_from, out=asked_on)
+        on[...] = np.logical_or(asked_on, np.greater(previous, self._jump, out=runs_on), out=asked_on)
         np.maximum(asked, self._p_min, out=p)
         np.maximum(p, np.subtract(previous, self._ramp, out=self._floor), out=p)
         # Off, the ceiling is the jump from 0; running, it is the ramp from the last setpoint.
         ceiling = np.add(previous, self._jump, out=self._ceiling)
-        np.subtract(ceiling, self.on * self._jump_less_ramp, out=ceiling)
+        np.subtract(ceiling, np.multiply(self.on, self._jump_less_ramp, out=self._floor), out=ceiling)
         np.minimum(np.minimum(p, ceiling, out=p), self._p_max, out=p)
         np.multiply(p, on, out=p)
-        if self._reactive:
-            self._read_reactive(action)
-            limit_reactive_power(p, self.requested_q_kvar, self._s2, out=self.q_kvar)
+        if self.reactive:
             np.multiply(self.q_kvar, on, out=self.q_kvar)
 
-    def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
-        """Pay for the delivered power and for starts, shape (n_envs, n)."""
-        self.delivered_p_kw[...] = p_kw
-        self.delivered_q_kvar[...] = q_kvar
+    def move_on(self, exo: Exogenous) -> None:
+        """Pay for the delivered power and for starts."""
+        p_kw = self.delivered_p_kw
         starts, cost = self._starts, self._cost
         np.maximum(np.subtract(self._next_on, self.on, out=starts), self._zero, out=starts)
         self.on[...] = self._next_on

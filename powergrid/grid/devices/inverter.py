@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from powergrid.grid.devices.fleet import PowerFleet
+from powergrid.grid.devices.projection import Request
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, StateSpec
 
 _ABSORB_PU = {"none": 0.0, "kva": 1.0, "category_a": 0.25, "category_b": 0.44}
@@ -51,6 +52,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
     kind: ClassVar[str] = "inverter"
     required: ClassVar[tuple[str, ...]] = ("p_max_kw",)
     memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "available_kw")
+    numbers: ClassVar[tuple[str, ...]] = (*PowerFleet.numbers, "available_kw", "curtailed_kwh")
 
     def __init__(self, devices: Mapping[str, InverterSpec], dt_h: float, horizon_steps: int) -> None:
         super().__init__(devices, dt_h, horizon_steps)
@@ -71,13 +73,14 @@ class InverterFleet(PowerFleet[InverterSpec]):
     def _precompute(self) -> None:
         """Fold ratings and the reactive rules into the constants of the hot path."""
         self._p_max = self._values("p_max_kw")
-        self._curtailable = any(spec.curtailable for spec in self.specs)
+        self._zero, self._one = np.zeros_like(self._p_max), np.ones_like(self._p_max)
         s = self._tile([spec.s_max_kva or 1.1 * float(spec.p_max_kw or 0.0) for spec in self.specs])
         self._s, self._s2 = s, s * s
         self._p_rated = np.minimum(self._p_max, s)
-        self._watt_first = self._tile([spec.priority == "watt" for spec in self.specs])
-        self._var_first = 1 - self._watt_first
-        self._any_var_first = bool(self._var_first.any())
+        watt_first = np.array([spec.priority == "watt" for spec in self.specs], dtype=np.float64)
+        self._limit_reactive(s[0], watt_first)
+        self._var_first = self._tile(1 - watt_first)
+        self.gives_way = self.reactive and bool(self._var_first.any())
         # Category capability against output: none under 5 %, in proportion up to 20 %, full above.
         category = self._tile([spec.reactive.startswith("category") for spec in self.specs]) > 0
         self._any_category = bool(category.any())
@@ -95,13 +98,10 @@ class InverterFleet(PowerFleet[InverterSpec]):
         self._factor_ceiling = np.where(factor > 0, s * sine, s)
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
-        self._set_up_actions()
         self._precompute()
         self._hours = np.full(shape, self.dt_h)
-        self._share_half = np.full((shape[0], sum(spec.curtailable for spec in self.specs)), 0.5)
-        self.available_kw, self._share = np.zeros(shape), np.ones(shape)
+        self.available_kw, self._curtailed = self._ledger["available_kw"], self._ledger["curtailed_kwh"]
         self._room, self._scale = np.zeros(shape), np.zeros(shape)
-        self._curtailed = np.zeros(shape)
         self.terms = {"curtailed_kwh": self._curtailed}
         return {"available_kw": self.available_kw, "p_kw": self.delivered_p_kw, "q_kvar": self.delivered_q_kvar}
 
@@ -111,11 +111,21 @@ class InverterFleet(PowerFleet[InverterSpec]):
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for all the sun and 0 kvar, shape (n_envs, n_actions)."""
         action = np.ones((self.n_envs, len(self.actions)))
-        action[:, self._q_columns] = -self._q_mid / self._q_half
+        for column, row in enumerate(self.actions):
+            if row.name == "q_kvar":
+                action[:, column] = -row.offset / row.gain
         return action
 
-    def project(self, action: FloatArray, exo: Exogenous) -> None:
-        """Limit what is asked to the sun, the reactive capability and the kVA circle.
+    def _find_requests(self) -> Request:
+        """Say what the actions mean: that on p is a share of what the sun offers, all of it where p is no agent's."""
+        request = super()._find_requests()
+        shares = request.columns[0] >= 0
+        request.gain[0], request.offset[0] = 0.5 * shares, np.where(shares, 0.5, 1.0)
+        request.low[0], request.high[0] = 1.0 - shares, 1.0
+        return request
+
+    def limit(self, exo: Exogenous) -> None:
+        """Limit what is asked to the sun and to the reactive capability; the kVA circle comes after.
 
         The action on p is a share of what the sun offers: -1 is nothing, +1 is all of it.
 
@@ -124,47 +134,36 @@ class InverterFleet(PowerFleet[InverterSpec]):
             (category A) or 44 % (category B) absorbed, from 20 % of rated active power on; in proportion to
             active power between 5 % and 20 %; below 5 % none is required, and here none is given.
         """
-        available, p, share = self.available_kw, self.requested_p_kw, self._share
+        available, asked = self.available_kw, self.requested_p_kw
         np.minimum(np.maximum(exo.sun_kw, self._zero, out=available), self._p_max, out=available)
-        if self._curtailable:
-            asked = action[:, self._p_columns] * self._share_half
-            share[:, self._p_owners] = np.add(asked, self._share_half, out=asked)
-            np.minimum(np.maximum(share, self._zero, out=share), self._one, out=share)
-            np.multiply(share, available, out=p)
-        else:
-            p[...] = available
-        np.minimum(p, self._s, out=self.p_kw)
-        if self._reactive:
-            self._read_reactive(action)
-            self._limit_reactive()
-
-    def _limit_reactive(self) -> None:
-        """Bring ``requested_q_kvar`` within capability, factor and circle; let p give way to var priority."""
-        p, q, room, zero = self.p_kw, self.q_kvar, self._room, self._zero
-        q[...] = self.requested_q_kvar
+        np.multiply(asked, available, out=asked)
+        np.minimum(asked, self._s, out=self.p_kw)
         if self._any_category:
-            scale = np.multiply(p, self._scale_slope, out=self._scale)
-            np.minimum(np.add(scale, self._scale_offset, out=scale), self._one, out=scale)
-            np.multiply(scale, p >= self._scale_from, out=scale)
-            np.maximum(q, np.multiply(scale, self._absorb, out=room), out=q)
-            np.minimum(q, np.multiply(scale, self._inject, out=room), out=q)
-        np.multiply(np.multiply(p, p, out=room), self._watt_first, out=room)
-        np.subtract(self._s2, room, out=room)
-        np.sqrt(np.maximum(room, zero, out=room), out=room)
+            self._limit_category()
         if self._any_factor:
-            factor = np.add(p * self._tangent, self._factor_floor)
-            np.minimum(room, np.minimum(factor, self._factor_ceiling, out=factor), out=room)
-        np.minimum(q, room, out=q)
-        np.maximum(q, np.negative(room, out=room), out=q)
-        if self._any_var_first:
-            np.multiply(np.multiply(q, q, out=room), self._var_first, out=room)
-            np.subtract(self._s2, room, out=room)
-            np.minimum(p, np.sqrt(np.maximum(room, zero, out=room), out=room), out=p)
+            p, q, room = self.p_kw, self.q_kvar, self._room
+            np.minimum(np.add(p * self._tangent, self._factor_floor), self._factor_ceiling, out=room)
+            np.minimum(q, room, out=q)
+            np.maximum(q, np.negative(room, out=room), out=q)
 
-    def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
-        """Keep what was delivered and count what the sun offered in vain, shape (n_envs, n)."""
-        self.delivered_p_kw[...] = p_kw
-        self.delivered_q_kvar[...] = q_kvar
+    def _limit_category(self) -> None:
+        """Bring reactive power within the capability of a category at the present output."""
+        p, q, room = self.p_kw, self.q_kvar, self._room
+        scale = np.multiply(p, self._scale_slope, out=self._scale)
+        np.minimum(np.add(scale, self._scale_offset, out=scale), self._one, out=scale)
+        np.multiply(scale, p >= self._scale_from, out=scale)
+        np.maximum(q, np.multiply(scale, self._absorb, out=room), out=q)
+        np.minimum(q, np.multiply(scale, self._inject, out=room), out=q)
+
+    def give_way(self) -> None:
+        """Let active power give way where reactive power has priority."""
+        p, q, room = self.p_kw, self.q_kvar, self._room
+        np.multiply(np.multiply(q, q, out=room), self._var_first, out=room)
+        np.subtract(self._s2, room, out=room)
+        np.minimum(p, np.sqrt(np.maximum(room, self._zero, out=room), out=room), out=p)
+
+    def move_on(self, exo: Exogenous) -> None:
+        """Count what the sun offered in vain."""
         lost = self._curtailed
-        np.maximum(np.subtract(self.available_kw, p_kw, out=lost), self._zero, out=lost)
+        np.maximum(np.subtract(self.available_kw, self.delivered_p_kw, out=lost), self._zero, out=lost)
         np.multiply(lost, self._hours, out=lost)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet, limit_reactive_power
+from powergrid.grid.devices.fleet import PowerFleet
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, StateSpec
 
 #: Power below which a battery that is led by a controller counts as idle, in parts of its rating.
@@ -90,6 +90,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
     kind: ClassVar[str] = "storage"
     required: ClassVar[tuple[str, ...]] = ("e_max_kwh", "p_max_kw")
     memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "soc", "cycles")
+    numbers: ClassVar[tuple[str, ...]] = (*PowerFleet.numbers, "soc", "cycles", "throughput_kwh", "storage_wear_usd")
 
     def __init__(self, devices: Mapping[str, StorageSpec], dt_h: float, horizon_steps: int) -> None:
         super().__init__(devices, dt_h, horizon_steps)
@@ -109,11 +110,11 @@ class StorageFleet(PowerFleet[StorageSpec]):
         powers = np.array([_fill_powers(spec) for spec in self.specs]).reshape(-1, 3)
         discharge, charge, s = (self._tile(column) for column in powers.T)
         rows = [row for row in self.actions if row.name == "p_kw"]
-        self._p_gain, self._p_offset = self._tile([row.gain for row in rows]), self._tile([row.offset for row in rows])
-        idle = -self._p_offset / self._p_gain
+        idle = -self._tile([row.offset for row in rows]) / self._tile([row.gain for row in rows])
         self._idle = np.where([row.discrete for row in rows], np.rint(idle), idle)
-        self._p_low, self._p_high = -charge, discharge
-        self._s2 = s * s
+        self._p_high = discharge
+        self._zero, self._one = np.zeros_like(s), np.ones_like(s)
+        self._limit_reactive(powers[:, 2])
         dt, e_max, standby = self.dt_h, self._values("e_max_kwh"), self._values("standby_loss_kw")
         soc_min, soc_max = self._values("soc_min"), self._values("soc_max")
         eta_c, eta_d = self._values("eta_charge"), self._values("eta_discharge")
@@ -131,12 +132,12 @@ class StorageFleet(PowerFleet[StorageSpec]):
         self._cycles_per_kwh = 0.5 / ((soc_max - soc_min) * e_max)
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
-        self._set_up_actions()
+        self._p_columns, _ = self._columns(self.actions, "p_kw")
         self._precompute()
-        self.soc, self.cycles, self._work = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self.soc, self.cycles, self._work = self._ledger["soc"], self._ledger["cycles"], np.zeros(shape)
         self._room = np.zeros((2, *shape))
         self._most, self._least = self._room
-        self._throughput, self._cost = np.zeros(shape), np.zeros(shape)
+        self._throughput, self._cost = self._ledger["throughput_kwh"], self._ledger["storage_wear_usd"]
         self.terms = {"throughput_kwh": self._throughput, "storage_wear_usd": self._cost}
         return {"soc": self.soc, "p_kw": self.delivered_p_kw, "q_kvar": self.delivered_q_kvar}
 
@@ -154,25 +155,19 @@ class StorageFleet(PowerFleet[StorageSpec]):
         action[:, self._p_columns] = self._idle
         return action
 
-    def project(self, action: FloatArray, exo: Exogenous) -> None:
-        """Limit what is asked to the SOC window after this step, then to the kVA circle, p first.
+    def limit(self, exo: Exogenous) -> None:
+        """Limit what is asked to the SOC window after this step; the kVA circle comes after, p first.
 
         A discharge of p takes ``p·dt/eta_discharge`` from the cell, a charge adds ``|p|·dt·eta_charge``,
         standby takes its own. Standby alone never forces a charge: below ``soc_min`` p is 0 or charging.
         """
         p, room = self.requested_p_kw, self._room
-        np.multiply(action[:, self._p_columns], self._p_gain, out=p)
-        np.add(p, self._p_offset, out=p)
-        np.minimum(np.maximum(p, self._p_low, out=p), self._p_high, out=p)
         np.multiply(self.soc, self._room_slope, out=room)
         np.add(room, self._room_offset, out=room)
         np.minimum(np.maximum(room, self._room_low, out=room), self._room_high, out=room)
         if self._led.size:
             self._continue_led(p)
         np.maximum(np.minimum(p, self._most, out=self.p_kw), self._least, out=self.p_kw)
-        if self._reactive:
-            self._read_reactive(action)
-            limit_reactive_power(self.p_kw, self.requested_q_kvar, self._s2, out=self.q_kvar)
 
     def _continue_led(self, p: FloatArray) -> None:
         """Let what the feeder's own controllers lead go on as it did; they decide from there in the solve."""
@@ -181,10 +176,9 @@ class StorageFleet(PowerFleet[StorageSpec]):
         last = np.where(np.abs(last) > _IDLE_SHARE * self._p_high[:, led], last, 0.0)
         p[:, led] = np.minimum(np.maximum(last, self._least[:, led]), self._most[:, led])
 
-    def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
-        """Move the cells on by one step of delivered power, shape (n_envs, n)."""
-        self.delivered_p_kw[...] = p_kw
-        self.delivered_q_kvar[...] = q_kvar
+    def move_on(self, exo: Exogenous) -> None:
+        """Move the cells on by one step of delivered power."""
+        p_kw = self.delivered_p_kw
         soc, work, throughput = self.soc, self._work, self._throughput
         # Of the two efficiencies the one that leaves less in the cell applies, whatever the sign.
         np.multiply(p_kw, self._soc_per_kw, out=self._room)

@@ -90,6 +90,7 @@ class SwitchgearFleet(DeviceFleet[G]):
 
     state_name: ClassVar[str]
     memory: ClassVar[tuple[str, ...]] = (*("position", "requested_position", "operations", "locked_steps", "_settled"),)
+    numbers: ClassVar[tuple[str, ...]] = ("operations", "switching_wear_usd")
 
     def __init__(self, devices: Mapping[str, G], dt_h: float, horizon_steps: int) -> None:
         super().__init__(devices, dt_h, horizon_steps)
@@ -116,7 +117,7 @@ class SwitchgearFleet(DeviceFleet[G]):
         self.position, self.requested_position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self._settled, self.operations = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self.locked_steps = np.zeros(shape, np.int64)
-        self._moved, self._cost = np.zeros(shape), np.zeros(shape)
+        self._moved, self._cost = self._ledger["operations"], self._ledger["switching_wear_usd"]
         self.terms = {"operations": self._moved, "switching_wear_usd": self._cost}
         return {self.state_name: self._settled, "locked_steps": self.locked_steps}
 
