@@ -1,4 +1,4 @@
-"""The ``powergrid`` command: train, evaluate, list, check and describe; every computation is in the library."""
+"""The ``powergrid`` command: train, tune, evaluate, list, check and describe; every computation is in the library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import powergrid
 from powergrid.cli.evaluation import evaluate
 from powergrid.cli.feeders import check, describe, list_all
 from powergrid.cli.options import err, parse_overrides
-from powergrid.cli.training import export, train
+from powergrid.cli.training import export, train, tune
 from powergrid.errors import PowerGridError
 
 __all__ = ["app", "main", "parse_overrides"]
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 
 app.command()(train)
+app.command()(tune)
 app.command()(export)
 app.command()(evaluate)
 app.command("list")(list_all)

@@ -1,9 +1,11 @@
-"""The commands that make policies: train and export."""
+"""The commands that make policies: train, tune and export."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -86,6 +88,73 @@ def train(
     )
     if test_days and result.stopped != "interrupted":
         compare_on_test_split(result.folder, test_days)
+
+
+def tune(
+    scenario: Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")],
+    samples: Annotated[int, typer.Option(min=1, help="Trials; the first has the settings as they are.")] = 8,
+    iterations: Annotated[int, typer.Option(min=1, help="Training iterations of each trial.")] = 100,
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Most trials at once; default: as many as CPUs allow.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws and of each trial's training.")] = 0,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=RANGE]",
+            help="Vary this instead of the whole space: lr, lr=1e-4..1e-2 or gamma=[0.98, 0.99]; repeatable.",
+        ),
+    ] = None,
+    policies: Annotated[
+        str, typer.Option(help="shared: one policy for equal agents; independent: one for each agent.")
+    ] = "shared",
+    algorithm: Annotated[str, typer.Option(help="ppo, mappo, sac or dqn; see docs/algorithms.md.")] = "ppo",
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
+    overrides: SetOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--setting", metavar="NAME=VALUE", help="A setting that every trial has; repeatable."),
+    ] = None,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the folder of it goes.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of the folder.")] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train on SCENARIO with several settings, and rank them by the return on validation days."""
+    fixed = parse_overrides(settings or [], option="--setting")
+    env_config = read_env_config(scenario, overrides, agents, add_der)
+    from powergrid.training import tune as tune_settings
+    from powergrid.training.display import TuningDisplay
+
+    log_to_console(verbose)
+    with TuningDisplay(out, samples, iterations) as display:
+        result = tune_settings(
+            env_config, fixed, samples=samples, iterations=iterations, concurrent=concurrent, seed=seed,
+            search=search or (), algorithm=algorithm, policies=policies, out_dir=out_dir, name=name,
+            progress=display, verbose=verbose,
+        )  # fmt: skip
+    out.print(result.table())
+    out.print(f"{result.stopped.capitalize()}: {escape(str(result.folder))}", highlight=False, soft_wrap=True)
+    if result.best is not None:
+        varied = {"--algorithm": algorithm if algorithm != "ppo" else None, "--agents": agents, "--add-der": add_der,
+                  "--policies": policies if policies != "shared" else None}  # fmt: skip
+        command = _train_command(scenario, varied, overrides or [], fixed | result.best.drawn)
+        out.print(f"Train with the best settings:\n{command}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _train_command(scenario: str, options: Mapping[str, Any], overrides: list[str], settings: Mapping[str, Any]) -> str:
+    """Write the command that trains with settings."""
+    words = ["powergrid", "train", scenario]
+    words += [str(word) for option, value in options.items() if value is not None for word in (option, value)]
+    words += [word for item in overrides for word in ("--set", item)]
+    words += [word for name, value in settings.items() for word in ("--setting", f"{name}={_as_yaml(value)}")]
+    return shlex.join(words)
+
+
+def _as_yaml(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def export(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from powergrid.training.portable import export_run
     from powergrid.training.run import RunResult, resume, train
     from powergrid.training.settings import TrainSettings
+    from powergrid.training.tuning import TuneResult, tune
 
 __all__ = [
     "PPO",
@@ -27,6 +28,7 @@ __all__ = [
     "Policy",
     "RunResult",
     "TrainSettings",
+    "TuneResult",
     "algorithm_config",
     "export_policy",
     "export_run",
@@ -34,6 +36,7 @@ __all__ = [
     "ppo_config",
     "resume",
     "train",
+    "tune",
 ]
 
 _HOME = {
@@ -43,6 +46,7 @@ _HOME = {
     "Policy": "inference",
     "RunResult": "run",
     "TrainSettings": "settings",
+    "TuneResult": "tuning",
     "algorithm_config": "builders",
     "export_policy": "extraction",
     "export_run": "portable",
@@ -50,6 +54,7 @@ _HOME = {
     "ppo_config": "config",
     "resume": "run",
     "train": "run",
+    "tune": "tuning",
 }
 
 

@@ -76,7 +76,7 @@ def train(
     folder = _new_run_folder(Path(out_dir).expanduser(), name, env_config)
     (folder / "scenario.yaml").write_text(_scenario_yaml(facts.scenario, env_config))
     manifest = {
-        "scenario": _scenario_name(env_config),
+        "scenario": scenario_name(env_config),
         "env": f"{env.__module__}:{getattr(env, '__qualname__', '')}",
         "env_config": env_config,
         "algorithm": algorithm,
@@ -182,7 +182,7 @@ def read_manifest(run_folder: Path) -> dict[str, Any]:
 
 def _new_run_folder(out_dir: Path, name: str | None, env_config: Mapping[str, Any]) -> Path:
     """Make the run's folder, without touching one that is there."""
-    wanted = name or f"{_scenario_name(env_config)}-{datetime.now():%Y%m%d-%H%M%S}"
+    wanted = name or f"{scenario_name(env_config)}-{datetime.now():%Y%m%d-%H%M%S}"
     if name is not None and (Path(name).name != name or name in {".", ".."}):
         raise ScenarioError("name", [f"{name!r} is no folder name; use --out for the place"])
     folder = (out_dir / wanted).resolve()
@@ -194,7 +194,8 @@ def _new_run_folder(out_dir: Path, name: str | None, env_config: Mapping[str, An
     return folder
 
 
-def _scenario_name(env_config: Mapping[str, Any]) -> str:
+def scenario_name(env_config: Mapping[str, Any]) -> str:
+    """Give the name that folders of runs on a scenario begin with."""
     path = Path(str(env_config.get("env_name", env_config.get("feeder", "run"))))
     return (path.parent.name if path.name == "Master.dss" else path.stem) or "run"
 

@@ -1,0 +1,183 @@
+"""Tune an algorithm's settings on a scenario: Ray Tune runs trials, each a training run with a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.training.algorithm_settings import dump_settings, make_algorithm_settings
+from powergrid.training.builders import plan_policies
+from powergrid.training.config import EnvClass, Policies, as_env_config, available_cpus, default_env, probe_env
+from powergrid.training.loop import stop_signals
+from powergrid.training.records import start_of_session
+from powergrid.training.run import scenario_name
+from powergrid.training.search import Dimension, draw_trials, search_space
+from powergrid.training.session import ray_session
+from powergrid.training.trial_runs import fit_trials, run_trials
+from powergrid.training.trials import TRIALS, Trial, TrialBook, TuneProgress, ranked
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+logger = logging.getLogger("powergrid.training")
+
+BEST, MANIFEST = "best.yaml", "tune.json"
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """Tell what tuning came to.
+
+    Attributes:
+        folder: Where the trials' run folders and the tables are.
+        trials: All trials, in the order of their numbers.
+        space: What was varied.
+        fixed: The settings that all trials have in common.
+        stopped: ``"finished"`` or ``"interrupted"``.
+    """
+
+    folder: Path
+    trials: Sequence[Trial]
+    space: Mapping[str, Dimension]
+    fixed: Mapping[str, Any]
+    stopped: str
+
+    @property
+    def best(self) -> Trial | None:
+        """Give the finished trial with the highest validation return; None where none has finished."""
+        return next(iter(ranked([trial for trial in self.trials if trial.state == "finished"])), None)
+
+    @property
+    def best_settings(self) -> dict[str, Any]:
+        """Give the settings to train with, those of the best trial; without one, those given."""
+        return {**self.fixed, **(self.best.drawn if self.best else {})}
+
+    def table(self) -> Table:
+        """Give the trials as a table, the best first."""
+        from rich.box import SIMPLE
+        from rich.table import Table
+
+        table = Table(box=SIMPLE, header_style="bold")
+        for column in ("trial", "state", "validation return", "iterations", "time", "settings"):
+            table.add_column(column, justify="left" if column in ("state", "settings") else "right")
+        for trial in ranked(self.trials):
+            drawn = " ".join(f"{name}={value}" for name, value in trial.drawn.items())
+            score = "-" if math.isnan(trial.validation_return) else f"{trial.validation_return:.4g}"
+            table.add_row(str(trial.number), trial.state, score, str(trial.iterations), f"{trial.time_s:.0f} s", drawn)
+        return table
+
+
+def tune(
+    scenario: str | Path | Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    samples: int = 8,
+    iterations: int = 100,
+    concurrent: int | None = None,
+    seed: int = 0,
+    search: Sequence[str] = (),
+    algorithm: str = "ppo",
+    policies: Policies = "shared",
+    out_dir: str | Path = "runs",
+    name: str | None = None,
+    progress: TuneProgress | None = None,
+    verbose: bool = False,
+    env: EnvClass | None = None,
+) -> TuneResult:
+    """Train with several settings and rank them by the return on the validation split.
+
+    The first trial has the settings as they are, the others draws from the space, all of them the same training seed.
+    The test split is not played. Ctrl-C ends the iterations under way and keeps what was reached.
+
+    Args:
+        scenario: A scenario's name or path, or an env_config.
+        settings: Settings that every trial has; they are not varied.
+        samples: Number of trials.
+        iterations: Training iterations of each trial.
+        concurrent: Most trials at once; as many as there are CPUs for if None.
+        seed: Seed of the draws, and of every trial's training where ``settings`` has no ``seed``.
+        search: What to vary; see :func:`powergrid.training.search.search_space`.
+        algorithm: ``"ppo"``, ``"mappo"``, ``"sac"`` or ``"dqn"``.
+        policies: As :func:`powergrid.training.train` takes them.
+        out_dir: Where the folder goes.
+        name: The folder's name; by default ``tune-``, the scenario's name and the time.
+        progress: Called with a trial whenever it has something new, and with all trials.
+        verbose: Show what Ray and its workers print.
+        env: The environment's class; by default :class:`powergrid.envs.NetworkedGridEnv`.
+
+    Raises:
+        ScenarioError: The scenario, a setting, the policies or the search space are wrong.
+        PowerGridError: Every trial failed; with the first one's cause.
+    """
+    fixed = {"seed": seed, "num_env_runners": 0, **(settings or {}), "iterations": iterations}
+    space = search_space(algorithm, fixed, search)
+    chosen = make_algorithm_settings(algorithm, fixed)
+    env, env_config = env or default_env(), as_env_config(scenario)
+    _, problems = plan_policies(probe_env(env, env_config, step=True), policies, chosen)
+    if not chosen.validate_every:
+        problems = [*problems, "validate_every = 0: tuning ranks by validation, so there must be one"]
+    if not space:
+        problems = [*problems, "nothing is left to vary; fix fewer settings or name some with --search"]
+    if problems:
+        raise ScenarioError("tuning", problems)
+    folder = _new_folder(Path(out_dir).expanduser(), name, env_config)
+    drawn = draw_trials(space, samples, seed, dump_settings(chosen))
+    trials = [Trial(number, settings) for number, settings in enumerate(drawn)]
+    runners = max(chosen.num_env_runners or 0, 0)
+    given = {
+        "env_config": env_config, "fixed": fixed, "algorithm": algorithm, "policies": policies,
+        "folder": str(folder), "env": env, "verbose": verbose,
+    }  # fmt: skip
+    _write_manifest(folder, given, space, seed, samples)
+    book = TrialBook(folder, trials, tuple(space), progress)
+    book.write()
+    with ExitStack() as stack:
+        stack.enter_context(ray_session(verbose=verbose))
+        interrupted = stack.enter_context(stop_signals())
+        at_once, told = fit_trials(concurrent, runners, available_cpus(), samples)
+        for sentence in told:
+            logger.warning("%s", sentence)
+        run_trials(given, book, at_once, runners, interrupted.is_set)
+        book.close()
+    if all(trial.state == "failed" for trial in trials):
+        raise PowerGridError(f"every trial failed; the first one's cause:\n{trials[0].error}")
+    result = TuneResult(folder, trials, space, fixed, "interrupted" if interrupted.is_set() else "finished")
+    if result.best is not None:
+        (folder / BEST).write_text(yaml.safe_dump(result.best_settings, sort_keys=False))
+    return result
+
+
+def _new_folder(out_dir: Path, name: str | None, env_config: Mapping[str, Any]) -> Path:
+    """Make the folder of the tuning, without touching one that is there."""
+    if name is not None and (Path(name).name != name or name in {".", ".."}):
+        raise ScenarioError("name", [f"{name!r} is no folder name; use --out for the place"])
+    wanted = name or f"tune-{scenario_name(env_config)}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = (out_dir / wanted).resolve()
+    if (folder / TRIALS).exists():
+        raise ScenarioError(str(folder), ["a tuning is there already; choose another name"])
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write_manifest(
+    folder: Path, given: Mapping[str, Any], space: Mapping[str, Dimension], seed: int, samples: int
+) -> None:
+    told = {
+        **{name: value for name, value in given.items() if name not in ("folder", "verbose")},
+        "env": f"{given['env'].__module__}:{getattr(given['env'], '__qualname__', '')}",
+        "space": {name: str(dimension) for name, dimension in space.items()},
+        "seed": seed,
+        "samples": samples,
+        **start_of_session(0),
+    }
+    (folder / MANIFEST).write_text(json.dumps(told, indent=1, default=str) + "\n")
