@@ -120,7 +120,7 @@ def tune(
     name: Annotated[str | None, typer.Option(help="Name of the folder.")] = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train on SCENARIO with several settings, and rank them by the return on validation days."""
+    """Train on SCENARIO with several settings and rank them by return on validation days."""
     fixed = parse_overrides(settings or [], option="--setting")
     env_config = read_env_config(scenario, overrides, agents, add_der)
     from powergrid.training import tune as tune_settings
