@@ -15,6 +15,7 @@ from powergrid.errors import EngineError
 from powergrid.grid.engine import Engine, FloatArray, Handle
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.network import IntArray
+from powergrid.grid.windings import find_tap_changers
 
 #: OpenDSS's error numbers by what they are about; others are values that it refuses.
 _ENGINE_CODES = {
@@ -138,6 +139,9 @@ def survey(model: Model) -> None:
     switches = [name for name, h in handles.get("Line", {}).items() if engine.get_int(h, "Line", "Switch")]
     if switches:
         controllable["Line (switch)"] = switches
+    tapped = [each.regulator.transformer for each in find_tap_changers(engine, model.handles) if not each.note]
+    if tapped:
+        controllable["Transformer (taps)"] = tapped
     model.recorder.state(
         elements={name: len(own) for name, own in handles.items()}, controllable=controllable,
         name=model.feeder.name,

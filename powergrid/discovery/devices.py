@@ -65,15 +65,11 @@ def find_devices(survey: Survey, wish: DiscoverSpec) -> Findings:
     take.kind("generators", "Generator", survey.generators, wish.generators, _generator, "gen", "p_max_kw")
     take.kind("capacitors", "capacitor", survey.capacitors, wish.capacitors, _capacitor, "cap", "kvar")
     take.kind("regulators", "regulator control", survey.regulators, wish.regulators, _regulator, "reg", "")
+    _take_tap_changers(survey, wish, take)
     _take_switches(survey, wish, take)
     _take_loads(survey, wish, take)
     if survey.series_capacitors:
         found.notes.append(f"{_listed(survey.series_capacitors)}: in series, so not for switching")
-    if survey.fixed_taps:
-        found.hints.append(
-            f"transformers without a RegControl keep their taps ({survey.fixed_taps} in all); add a RegControl to the "
-            "model for each whose taps shall move"
-        )
     return found
 
 
@@ -108,18 +104,24 @@ class _Taker:
             if elements:
                 self.note(f"{_listed([e.name for e in elements])} left to the feeder; discover.{key}: true takes them")
             return
-        elif len(usable) > self._most:
-            order = sorted(range(len(usable)), key=lambda i: (-usable[i].ratings.get(size, 0.0), i))
-            chosen = [usable[i] for i in sorted(order[: self._most])]
-            rest = [usable[i].name for i in sorted(order[self._most :])]
-            self.note(
-                f"{_listed(rest)} left to the feeder: more than discover.max_per_kind = {self._most}; raise it, or "
-                f"name them in discover.{key}"
-            )
+        else:
+            chosen = self.largest(key, usable, size)
         if useless:
             self.note(f"{_listed([e.name for e in useless])} left out: no {' or '.join(needed)} above 0 in the model")
         for element in chosen:
             self.add(element, spec_of(element), prefix)
+
+    def largest(self, key: str, usable: list[Element], size: str) -> list[Element]:
+        """Give the elements with the highest rating, as many as are taken of a kind, and note the others."""
+        if len(usable) <= self._most:
+            return usable
+        order = sorted(range(len(usable)), key=lambda i: (-usable[i].ratings.get(size, 0.0), i))
+        rest = [usable[i].name for i in sorted(order[self._most :])]
+        self.note(
+            f"{_listed(rest)} left to the feeder: more than discover.max_per_kind = {self._most}; raise it, or "
+            f"name them in discover.{key}"
+        )
+        return [usable[i] for i in sorted(order[: self._most])]
 
     def pick(self, key: str, what: str, elements: Sequence[Element], wanted: Names) -> list[Element]:
         """Pick elements by name or pattern, in the feeder's order."""
@@ -209,8 +211,32 @@ def _regulator(element: Element) -> dict[str, Any]:
     return {"kind": "regulator", "element": element.name, **taps}
 
 
+def _tap_changer(element: Element) -> dict[str, Any]:
+    return {"winding": int(element.ratings["winding"]), **_regulator(element)}
+
+
 def _switch(element: Element) -> dict[str, Any]:
     return {"kind": "switch", "element": element.name, "closed_initial": bool(element.ratings["closed"])}
+
+
+def _take_tap_changers(survey: Survey, wish: DiscoverSpec, take: _Taker) -> None:
+    """Take transformers without a regulator control as wished; by default those that change taps under load."""
+    key, wanted, there = "tap_changers", wish.tap_changers, survey.tap_changers
+    if isinstance(wanted, tuple):
+        chosen = take.pick(key, "transformer without a regulator control", there, wanted)
+    elif wanted == "none":
+        chosen = []
+    else:
+        chosen = take.largest(key, [e for e in there if wanted == "all" or not e.note], "s_max_kva")
+    for element in chosen:
+        take.add(element, _tap_changer(element), "reg")
+    for why in dict.fromkeys(e.note for e in there):
+        rest = [e.name for e in there if e.note == why and e not in chosen]
+        if not rest or wanted == "all":
+            continue
+        reason = why or "discover.tap_changers leaves them out"
+        keys = "names in discover.tap_changers take them" + (", or all" if why or wanted == "none" else "")
+        take.found.hints.append(f"{_listed(rest)}: taps without a RegControl stay ({reason}); {keys}")
 
 
 def _take_switches(survey: Survey, wish: DiscoverSpec, take: _Taker) -> None:

@@ -151,9 +151,13 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
 def nothing_to_control(found: Survey, notes: Sequence[str]) -> str:
     """Say that a feeder has nothing to control, and what can be added and how."""
     left = f" Found and left out: {'; '.join(notes)}." if notes else ""
+    names = [element.name.partition(".")[2] for element in found.tap_changers]
+    taps = (
+        f" Transformers with taps: {len(names)}; discover: {{tap_changers: [{names[0]}]}} takes one." if names else ""
+    )
     return (
         "the feeder has nothing that agents could control: no RegControl, no switchable capacitor, no Storage, "
-        f"PVSystem or Generator with a rating.{left} Add panels and batteries with --add-der 0.3 (or "
+        f"PVSystem or Generator with a rating.{left}{taps} Add panels and batteries with --add-der 0.3 (or "
         "add_der: {penetration: 0.3}), list devices under devices, or let loads defer demand with discover: "
         "{flexible_loads: 10}"
     )
@@ -250,7 +254,8 @@ def _served(found: Survey, nodes: Sequence[int]) -> tuple[int, ...]:
 
 
 def _elements(found: Survey) -> dict[str, Element]:
-    kinds = (found.regulators, found.capacitors, found.storage, found.pv, found.generators, found.switches)
+    gear = (found.regulators, found.tap_changers, found.capacitors, found.switches)
+    kinds = (*gear, found.storage, found.pv, found.generators)
     return {element.name.lower(): element for kind in kinds for element in kind}
 
 

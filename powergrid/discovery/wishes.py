@@ -25,7 +25,12 @@ class DiscoverSpec(Wish):
     however many.
     """
 
-    regulators: bool | Names = Field(default=True, description="Regulator controls and on-load tap changers.")
+    regulators: bool | Names = Field(default=True, description="Windings that a RegControl moves.")
+    tap_changers: Literal["auto", "all", "none"] | Names = Field(
+        default="auto",
+        description="Transformers with taps and no RegControl: `auto` takes those between medium voltages for which "
+        "the model gives a tap range or a tap off nominal, or whose sides have the same voltage.",
+    )
     capacitors: bool | Names = Field(default=True, description="Shunt capacitors, with a CapControl or without.")
     storage: bool | Names = Field(default=True, description="Storage elements.")
     pv: bool | Names = Field(default=True, description="PVSystem elements.")

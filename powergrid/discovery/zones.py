@@ -121,6 +121,7 @@ def _bonus(survey: Survey) -> dict[tuple[int, int], float]:
     """Give how good a place for a cut each hop between buses is, 1 or more."""
     network = survey.network
     regulated = {f"{kind}.{name}" for name in network.regulators for kind in ("transformer", "autotrans")}
+    regulated |= {element.name.lower() for element in survey.tap_changers if not element.note}
     switches = {int(element.ratings["branch"]) for element in survey.switches}
     longest = float(survey.distance.max(initial=0.0)) or 1.0
     names = network.branches.names

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from powergrid.envs.task import GridTask
 from powergrid.evaluation.rules import RuleBased
 from powergrid.grid.circuit import network_of
-from powergrid.grid.controls import CLASSES_OF_KIND
+from powergrid.grid.controls import CLASSES_OF_KIND, target_of
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -64,7 +64,7 @@ def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
         name: {"control": "opendss"}
         for name, spec in scenario.devices.items()
         if spec.kind in ("regulator", "capacitor")
-        and any((class_name, spec.element.lower()) in moved for class_name in CLASSES_OF_KIND[spec.kind])
+        and any((class_name, target_of(spec)) in moved for class_name in CLASSES_OF_KIND[spec.kind])
     }
     return {"native_controls": True, "devices": devices}
 

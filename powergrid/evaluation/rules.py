@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from powergrid.envs.task import GridTask
 from powergrid.evaluation.planning import GeneratorPlan, StoragePlan
+from powergrid.grid.ratings import find_switchgear
+from powergrid.grid.simulation import Simulation
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -339,6 +341,7 @@ class SwitchgearRule(FleetRule):
         super().__init__(task, fleet, constants)
         name = {"regulator": "tap", "capacitor": "steps_on"}[fleet.kind]
         self._position = self.columns(name)
+        self._lifts = np.array([_lifts(task.simulation, spec) for spec in fleet.specs])
         self._rest = np.zeros((task.n_envs, fleet.n), dtype=np.int64)
         self._rest_steps = max(1, round(constants.switch_rest_h / self.dt_h))
 
@@ -358,8 +361,19 @@ class SwitchgearRule(FleetRule):
         move -= np.where((over > 0.0) & (over > short + 2 * margin), 1, 0)
         move = move * (self._rest == 0) * (self.fleet.locked_steps == 0)
         self._rest = np.where(move != 0, self._rest_steps, np.maximum(self._rest - 1, 0))
-        goal = self.fleet.position[:, device] + move[:, device]
+        goal = self.fleet.position[:, device] + (move * self._lifts)[:, device]
         action[:, column] = np.clip(goal, low, high) - low
+
+
+def _lifts(simulation: Simulation, spec: Any) -> int:
+    """Say whether the voltage rises with a position (1), or falls (-1): with taps on the side of the source."""
+    if spec.kind != "regulator":
+        return 1
+    circuit, network = simulation.circuits[0], simulation.network
+    regulator = circuit.regulators[find_switchgear(spec, circuit)]
+    buses = network.branches.buses[network.branch_index[f"{regulator.class_name}.{regulator.transformer}".lower()]]
+    depth = [network.depth.get(bus, 0) for bus in buses]
+    return -1 if regulator.winding <= len(depth) and depth[regulator.winding - 1] < max(depth) else 1
 
 
 RULES: dict[str, type[FleetRule]] = {

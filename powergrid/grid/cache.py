@@ -36,7 +36,10 @@ _MAX_FILES = 512
 _MAX_IN_MEMORY = 32
 _ABANDONED_AFTER_S = 3600.0
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError)
-_MAKERS = ("cache.py", "compile.py", "controls.py", "network.py", "engine/__init__.py", "engine/elements.py")
+_MAKERS = (
+    *("cache.py", "compile.py", "controls.py", "network.py", "windings.py", "engine/__init__.py"),
+    "engine/elements.py",
+)
 _TABLES = {table.__name__: table for table in (Network, Branches, FeederControl, Loads)}
 
 _in_memory: OrderedDict[str, Network] = OrderedDict()

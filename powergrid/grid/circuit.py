@@ -17,7 +17,6 @@ from powergrid.grid.cache import recall
 from powergrid.grid.compile import (
     BRANCH_CLASSES,
     SOURCE_CLASSES,
-    Regulator,
     compile_feeder,
     read_base_voltages,
     read_handles,
@@ -35,6 +34,7 @@ from powergrid.grid.isolation import Isolation
 from powergrid.grid.network import Network
 from powergrid.grid.setpoints import Setpoints
 from powergrid.grid.snapshot import Snapshot
+from powergrid.grid.windings import Regulator
 
 __all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder", "network_of"]
 
@@ -70,6 +70,8 @@ class Circuit:
         max_iterations: Limit of power-flow and control iterations.
         plan: Which elements the feeder's own controls move once an episode plays; none if unset. They all act
             where the start of episodes is found, except on the power of devices.
+        tapped: Transformers as ``class.name``, lower case, whose taps are moved though no regulator control may do
+            so, each with the number of its winding, or 0; see :meth:`Gear.find_regulator`.
 
     Attributes:
         gear: The positions of all switchgear; ``taps``, ``steps_on`` and ``closed`` are its own arrays.
@@ -92,6 +94,7 @@ class Circuit:
         tolerance: float = 1e-5,
         max_iterations: int = 100,
         plan: ControlPlan | None = None,
+        tapped: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.feeder = feeder
         self.injections = tuple(injections)
@@ -99,6 +102,7 @@ class Circuit:
         self._tolerance = tolerance
         self._max_iterations = max_iterations
         self._plan = plan or ControlPlan()
+        self._tapped = tuple(tapped)
         self.engine = Engine()
         compile_feeder(feeder, self.engine)
         settle_options(self.engine, tolerance=tolerance, max_iterations=max_iterations)
@@ -161,7 +165,7 @@ class Circuit:
 
     def _bind_gear(self) -> None:
         acting = self.controls.capacitors
-        self.gear = gear = Gear(self.engine, self._handles, self.network, acting, self._moved)
+        self.gear = gear = Gear(self.engine, self._handles, self.network, acting, self._moved, self._tapped)
         self.taps, self.tap_min, self.tap_max = gear.taps, gear.tap_min, gear.tap_max
         self.steps_on, self.steps_max, self.closed = gear.steps_on, gear.steps_max, gear.closed
         self.own_moves = 0
@@ -351,7 +355,7 @@ class Circuit:
 
     @property
     def regulators(self) -> tuple[Regulator, ...]:
-        """The windings that regulator controls move, in the order of the network's table."""
+        """The windings that are moved: by regulator controls, in the order of the network's table, then the others."""
         return self.gear.regulators
 
     def branch_admittances(self) -> Iterator[ComplexArray]:
@@ -438,7 +442,7 @@ class Circuit:
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = (self.feeder, self.injections, self.faults, self._tolerance, self._max_iterations, self._plan)
-        return _rebuild, kept
+        return _rebuild, (*kept, self._tapped)
 
 
 def network_of(feeder: Feeder) -> Network:
@@ -464,5 +468,7 @@ def _rebuild(
     tolerance: float,
     max_iterations: int,
     plan: ControlPlan,
+    tapped: tuple[tuple[str, int], ...],
 ) -> Circuit:
-    return Circuit(feeder, injections, faults=faults, tolerance=tolerance, max_iterations=max_iterations, plan=plan)
+    limits: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
+    return Circuit(feeder, injections, faults=faults, plan=plan, tapped=tapped, **limits)

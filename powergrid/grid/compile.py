@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,13 +17,13 @@ from powergrid.grid.commands import DESCRIBING
 from powergrid.grid.engine import TOO_MANY_CONTROL_ITERATIONS, Engine, FloatArray, Handle, IntArray
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.network import Branches, FeederControl, Loads, Network
+from powergrid.grid.windings import TAPPED_CLASSES, Handles, find_regulators
 
 #: Delivering element classes, in the order of the branch table.
 BRANCH_CLASSES = ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor")
 #: Element classes that a scenario can bind a device to.
-BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", "Transformer", "RegControl", "Line")
+BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", *TAPPED_CLASSES, "RegControl", "Line")
 SOURCE_CLASSES = ("Vsource", "Isource")
-_TAPPED_CLASSES = ("Transformer", "AutoTrans")
 _RECORDERS = ("EnergyMeter", "Monitor")
 _MAX_LISTED = 8
 _LAST_PHASE = 3
@@ -32,35 +32,6 @@ _NEUTRAL_V_PU = 0.1
 _KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
 #: Between the name of a LoadShape of actual values and the demand that they are multipliers of.
 _ACTUAL = "@"
-
-Handles = Mapping[str, Mapping[str, Handle]]
-
-
-@dataclass(frozen=True)
-class Regulator:
-    """The tapped winding that a regulator control moves.
-
-    Attributes:
-        control: Name of the control.
-        transformer: Name of the transformer.
-        class_name: ``Transformer`` or ``AutoTrans``.
-        handle: The transformer.
-        winding: Number of the tapped winding.
-        neutral_pu: Tap at position 0 [pu].
-        step_pu: Change a position [pu].
-        lowest: Lowest position.
-        highest: Highest position.
-    """
-
-    control: str
-    transformer: str
-    class_name: str
-    handle: Handle
-    winding: int
-    neutral_pu: float
-    step_pu: float
-    lowest: int
-    highest: int
 
 
 def compile_feeder(feeder: Feeder, engine: Engine) -> None:
@@ -160,34 +131,6 @@ def read_base_voltages(feeder: Feeder, engine: Engine) -> dict[str, float]:
         remedy = "is its level in 'Set VoltageBases=[...]', and does 'CalcVoltageBases' come last?"
         raise FeederError(str(feeder.master), [f"no base voltage at {shown}; {remedy}"])
     return bus_kv
-
-
-def find_regulators(engine: Engine, handles: Handles) -> list[Regulator]:
-    """Find the windings that the feeder's regulator controls move, each once, in the order of the controls."""
-    found: dict[tuple[str, str, int], Regulator] = {}
-    for control, handle in handles["RegControl"].items():
-        class_name, _, name = engine.get_text(handle, "RegControl", "Transformer").lower().rpartition(".")
-        for tapped in _TAPPED_CLASSES:
-            if name in handles[tapped] and class_name in ("", tapped.lower()):
-                winding = max(0, engine.get_int(handle, "RegControl", "TapWinding"))
-                winding = winding or engine.get_int(handle, "RegControl", "Winding")
-                key = (tapped, name, winding)
-                if key not in found:
-                    found[key] = _read_regulator(engine, control, name, tapped, handles[tapped][name], winding)
-                break
-    return list(found.values())
-
-
-def _read_regulator(
-    engine: Engine, control: str, transformer: str, class_name: str, handle: Handle, winding: int
-) -> Regulator:
-    """Read the tap range of a winding; positions are counted as ``RegControl.TapNum`` does, 0 at mid-range."""
-    engine.set_int(handle, engine.property_index(class_name, "Wdg"), winding)
-    low, high = (engine.get_float(handle, class_name, name) for name in ("MinTap", "MaxTap"))
-    n_taps = max(1, engine.get_int(handle, class_name, "NumTaps"))
-    step, neutral = (high - low) / n_taps, (high + low) / 2.0
-    half = n_taps // 2
-    return Regulator(control, transformer, class_name, handle, winding, neutral, step, -half, half)
 
 
 def recall_network(

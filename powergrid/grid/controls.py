@@ -75,9 +75,15 @@ def plan_controls(devices: Mapping[str, Any], others: bool) -> ControlPlan:
         devices: Spec of each device by name.
         others: Whether the controls of elements that are no device act.
     """
-    bound = {name: spec.element.lower() for name, spec in devices.items() if getattr(spec, "element", None)}
+    bound = {name: target_of(spec) for name, spec in devices.items() if getattr(spec, "element", None)}
     native = frozenset(element for name, element in bound.items() if devices[name].control == "opendss")
     return ControlPlan(native, frozenset(bound.values()) - native, others)
+
+
+def target_of(spec: Any) -> str:
+    """Give the name by which controls know what a bound device is: its element, of a winding with the number."""
+    winding = getattr(spec, "winding", None)
+    return f"{spec.element}.{winding}".lower() if winding else str(spec.element).lower()
 
 
 def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederControl]) -> Iterable[str]:
@@ -87,7 +93,7 @@ def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederC
             continue
         classes = CLASSES_OF_KIND[spec.kind]
         able = [control for control in controls if control.class_name in classes]
-        if any(spec.element.lower() in control.targets for control in able):
+        if any(target_of(spec) in control.targets for control in able):
             continue
         there = [f"{control.class_name}.{control.name} ({control.targets[0]})" for control in able if control.targets]
         near = nearest_names(spec.element.lower(), [t for control in able for t in control.targets])
@@ -114,9 +120,10 @@ def find_controls(engine: Engine) -> tuple[FeederControl, ...]:
                 winding = max(0, engine.get_int(handle, class_name, "TapWinding"))
                 winding = winding or engine.get_int(handle, class_name, "Winding")
                 first = windings.setdefault((short, winding), name)
-                targets = (f"regcontrol.{first}",)
+                owner = "autotrans" if moved.startswith("autotrans.") else "transformer"
+                targets = (f"regcontrol.{first}", f"{owner}.{short}.{winding}")
                 if tapped.setdefault(short, winding) == winding:  # by its transformer's name the first is meant
-                    targets = (*targets, f"transformer.{short}")
+                    targets = (*targets, f"{owner}.{short}")
             elif class_name == "CapControl":
                 targets = (f"capacitor.{short}",)
             else:

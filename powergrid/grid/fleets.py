@@ -60,6 +60,12 @@ def place_devices(by_kind: ByKind) -> list[Injection]:
     ]
 
 
+def find_tapped_devices(by_kind: ByKind) -> list[tuple[str, int]]:
+    """Give the transformers whose taps devices move, each with its winding or 0, in the order of the tables."""
+    bound = [(spec.element.lower(), spec.winding or 0) for spec in by_kind["regulator"].values()]
+    return [(element, winding) for element, winding in bound if not element.startswith("regcontrol.")]
+
+
 def _place(name: str, spec: Any) -> Injection:
     element = getattr(spec, "element", None)
     if element:

@@ -5,16 +5,22 @@ Knows neither agents nor costs: who may move what, and how often, is a fleet's t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import describe_unknown
-from powergrid.grid.compile import Handles, find_regulators
 from powergrid.grid.engine import Engine, FloatArray, Handle, IntArray
 from powergrid.grid.network import Network
+from powergrid.grid.windings import (
+    TAPPED_CLASSES,
+    Handles,
+    Regulator,
+    find_regulators,
+    read_winding,
+)
 
 #: Classes that open lines on their own.
 _OPENERS = ("SwtControl", "Relay", "Recloser", "Fuse")
@@ -29,6 +35,7 @@ class Gear:
         network: Its description.
         controlled: ``class.name`` of the capacitors that a control of the feeder moves.
         note_moved: Is told branch and handle of what changed.
+        tapped: Transformers as ``class.name`` whose taps are moved besides, each with its winding or 0.
 
     Attributes:
         taps: Tap positions from neutral, shape (n_regulators,).
@@ -37,7 +44,7 @@ class Gear:
         steps_on: Steps on of each capacitor, shape (n_capacitors,).
         steps_max: Number of its steps.
         closed: 1 where a switch is closed, shape (n_switches,).
-        regulators: The windings that regulator controls move.
+        regulators: The windings that regulator controls move, and after them those of ``tapped`` that none moves.
         capacitors: Handle, branch and the steps' states as compiled of each capacitor.
     """
 
@@ -48,14 +55,15 @@ class Gear:
         network: Network,
         controlled: Collection[str],
         note_moved: Callable[[int, Handle], None],
+        tapped: Iterable[tuple[str, int]] = (),
     ) -> None:
         self._engine, self._network, self._controlled, self._note_moved = engine, network, controlled, note_moved
         branch_index = {name: i for i, name in enumerate(network.branches.names)}
         self._tap_properties = {
-            name: (engine.property_index(name, "Wdg"), engine.property_index(name, "Tap"))
-            for name in ("Transformer", "AutoTrans")
+            name: (engine.property_index(name, "Wdg"), engine.property_index(name, "Tap")) for name in TAPPED_CLASSES
         }
-        self.regulators = tuple(find_regulators(engine, handles))
+        self._handles = handles
+        self.regulators = self._find_windings(tapped)
         self._regulator_branches = [branch_index[f"{r.class_name}.{r.transformer}".lower()] for r in self.regulators]
         self.tap_min = np.array([r.lowest for r in self.regulators], dtype=np.int64)
         self.tap_max = np.array([r.highest for r in self.regulators], dtype=np.int64)
@@ -76,6 +84,42 @@ class Gear:
         self._closed_compiled = self.closed.copy()
         self._lines_may_open = any(engine.handles(name) for name in _OPENERS)
         self.keep_start()
+
+    def _find_windings(self, tapped: Iterable[tuple[str, int]]) -> tuple[Regulator, ...]:
+        """Find the windings to be moved, and note where those of ``tapped`` are among them."""
+        found = find_regulators(self._engine, self._handles)
+        self._place_of: dict[tuple[str, int], int] = {}
+        for element, winding in tapped:
+            place = _find_winding(found, element, winding)
+            if place < 0:
+                regulator = read_winding(self._engine, self._handles, element, winding)
+                if isinstance(regulator, str):  # which is told with all else that is wrong with the devices
+                    continue
+                place = _find_winding(found, element, regulator.winding)
+                if place < 0:
+                    place = len(found)
+                    found.append(regulator)
+            self._place_of[element, winding] = place
+        return tuple(found)
+
+    def find_regulator(self, element: str, winding: int = 0) -> int:
+        """Give the place of a winding among :attr:`regulators`, -1 where it has none.
+
+        Args:
+            element: ``class.name`` of a regulator control or of a transformer, lower case.
+            winding: Number of the winding of a transformer; 0 is the one with a control, or the one that is tapped.
+        """
+        class_name, _, name = element.partition(".")
+        if class_name == "regcontrol":
+            controls = self._network.regulator_controls
+            return controls.index(name) if name in controls else -1
+        asked = (element, winding)
+        return self._place_of[asked] if asked in self._place_of else _find_winding(self.regulators, element, winding)
+
+    def find_winding_problem(self, element: str, winding: int | None) -> str:
+        """Say why a transformer's winding cannot be moved, nothing where it can."""
+        found = read_winding(self._engine, self._handles, element, winding or 0)
+        return found if isinstance(found, str) else ""
 
     def keep_start(self) -> None:
         """Take the taps as they are for those that episodes start from."""
@@ -226,3 +270,12 @@ class Gear:
         self.taps[:] = state["taps"]
         self.write_steps(state["steps_on"])
         self.write_closed(state["closed"])
+
+
+def _find_winding(regulators: Sequence[Regulator], element: str, winding: int) -> int:
+    """Give the place of a transformer's winding, of the first with a control where it is 0; -1 where there is none."""
+    for place, regulator in enumerate(regulators):
+        same = element == f"{regulator.class_name}.{regulator.transformer}".lower()
+        if same and (winding == regulator.winding or (winding == 0 and regulator.control)):
+            return place
+    return -1

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from powergrid.errors import FeederError, describe_unknown
-from powergrid.grid.compile import Handles
 from powergrid.grid.engine import Engine, Handle
 from powergrid.grid.feeder import Feeder
+from powergrid.grid.windings import Handles
 
 #: Classes that can carry a device's power, and the properties its active and reactive power go to.
 INJECTION_PROPERTIES = {

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.grid.compile import Handles
 from powergrid.grid.engine import Engine, Handle
+from powergrid.grid.windings import Handles
 
 #: Properties that make an element of a class generate, in the order in which they are written.
 _GENERATING = {"Generator": ("kW", "kvar"), "PVSystem": ("Irradiance",)}

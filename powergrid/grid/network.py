@@ -155,6 +155,11 @@ class Network:
         return {name: index for index, name in enumerate(self.buses)}
 
     @cached_property
+    def branch_index(self) -> dict[str, int]:
+        """Branch to index, by ``class.name`` in lower case."""
+        return {name: index for index, name in enumerate(self.branches.names)}
+
+    @cached_property
     def graph(self) -> nx.Graph[int]:
         """Buses joined by the closed branches; edges carry the branch index."""
         graph: nx.Graph[int] = nx.Graph()

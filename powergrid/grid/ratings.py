@@ -57,6 +57,8 @@ def fill_ratings(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str]
 
 def find_switchgear(spec: Any, circuit: Circuit) -> int:
     """Give the place of a capacitor, regulator or switch in the circuit's own arrays, -1 where it has none."""
+    if spec.kind == "regulator":
+        return circuit.gear.find_regulator(spec.element.lower(), spec.winding or 0)
     class_name, _, element = spec.element.lower().partition(".")
     names = _switchgear_names(class_name, circuit)
     return names.index(element) if element in names else -1
@@ -77,7 +79,8 @@ def _switchgear_names(class_name: str, circuit: Circuit) -> tuple[str, ...]:
     network = circuit.network
     return {
         "capacitor": network.capacitors,
-        "transformer": network.regulators,
+        "transformer": network.elements["Transformer"],
+        "autotrans": network.elements["AutoTrans"],
         "regcontrol": network.regulator_controls,
         "line": network.switches,
     }[class_name]
@@ -85,6 +88,9 @@ def _switchgear_names(class_name: str, circuit: Circuit) -> tuple[str, ...]:
 
 def _fill_switchgear(name: str, spec: Any, class_name: str, element: str, circuit: Circuit) -> tuple[Any, list[str]]:
     index = find_switchgear(spec, circuit)
+    if index < 0 and spec.kind == "regulator" and element in _switchgear_names(class_name, circuit):
+        problem = circuit.gear.find_winding_problem(spec.element, spec.winding)
+        return spec, [f"device {name!r}: {spec.element}: {problem}"]
     if index < 0:
         return spec, [
             f"device {name!r}: {describe_unknown(class_name, element, _switchgear_names(class_name, circuit))}"
@@ -95,14 +101,20 @@ def _fill_switchgear(name: str, spec: Any, class_name: str, element: str, circui
         update = {"steps": circuit.capacitor_steps[index], "steps_initial": int(circuit.steps_on[index])}
         limits = {"steps": circuit.capacitor_steps[index]}
     elif spec.kind == "regulator":
-        update = {"tap_initial": int(circuit.taps[index])}
         limits = {"tap_min": int(circuit.tap_min[index]), "tap_max": int(circuit.tap_max[index])}
+        update = {"tap_initial": int(circuit.taps[index])} | limits
     else:
         update = {"closed_initial": bool(circuit.closed[index])}
     update = {key: value for key, value in update.items() if _open(spec, key)}
     if spec.control == "opendss":  # the feeder's control knows no limits but the element's
         update |= limits
-    return spec.model_copy(update=update), []
+    filled = spec.model_copy(update=update)
+    if spec.kind == "regulator" and spec.tap_initial is not None:
+        low, high = filled.range
+        if not low <= spec.tap_initial <= high:
+            given = f"tap_initial {spec.tap_initial} is outside tap_min..tap_max = {low}..{high} of {spec.element}"
+            return filled, [f"device {name!r}: {given}"]
+    return filled, []
 
 
 def _open(spec: DeviceSpec, key: str) -> bool:

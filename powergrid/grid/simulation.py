@@ -20,7 +20,7 @@ from powergrid.grid.devices import Exogenous, StorageFleet
 from powergrid.grid.devices.fleet import POWER_NUMBERS
 from powergrid.grid.events.effects import find_faults
 from powergrid.grid.feeder import Feeder
-from powergrid.grid.fleets import Fleets, build_fleets, place_devices, sort_devices
+from powergrid.grid.fleets import Fleets, build_fleets, find_tapped_devices, place_devices, sort_devices
 from powergrid.grid.islands import Islands
 from powergrid.grid.native import NativeControls
 from powergrid.grid.options import DivergencePolicy, SimulationOptions
@@ -78,6 +78,7 @@ class Simulation:
         by_kind = sort_devices(devices)
         self._injections = place_devices(by_kind)
         self._plan = plan_controls(devices, options.native_controls)
+        self._tapped = find_tapped_devices(by_kind)
         self._faults = find_faults(feeder, options.events)
         self.circuits = [self._compile()]
         self.network = self.circuits[0].network
@@ -102,6 +103,7 @@ class Simulation:
             tolerance=o.tolerance,
             max_iterations=o.max_iterations,
             plan=self._plan,
+            tapped=self._tapped,
         )
         circuit.set_ratings(o.norm_amps)
         circuit.start_from(o.taps, o.steps_on)

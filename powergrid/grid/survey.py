@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from powergrid.grid.circuit import Circuit
-from powergrid.grid.compile import Regulator
 from powergrid.grid.engine import Engine, FloatArray
 from powergrid.grid.network import Network
+from powergrid.grid.windings import TAPPED_CLASSES, Regulator, TapChanger, find_tap_changers
 
 #: Classes whose elements feed or store power, and the ratings that are read: our name to theirs.
 _SOURCES: dict[str, dict[str, str]] = {
@@ -64,7 +64,8 @@ class Survey:
         series_capacitors: Names of the capacitors that lie in series.
         storage, pv, generators: Elements that store or feed power.
         switches: Lines meant to be switched, and lines that are open as compiled.
-        fixed_taps: Number of transformers with more than one tap and no control.
+        tap_changers: Transformers with taps and no regulator control; the note says why one is not taken for a tap
+            changer under load.
         delta_loads: Whether each load is tied between phases, shape (n_loads,).
         distance: Electrical length of each branch, the magnitude of its impedance [pu on 1 MVA], shape (n_branches,).
     """
@@ -78,7 +79,7 @@ class Survey:
     pv: tuple[Element, ...]
     generators: tuple[Element, ...]
     switches: tuple[Element, ...]
-    fixed_taps: int
+    tap_changers: tuple[Element, ...]
     delta_loads: tuple[bool, ...]
     distance: FloatArray
 
@@ -86,11 +87,9 @@ class Survey:
 def survey(circuit: Circuit) -> Survey:
     """Read what a compiled feeder has to control."""
     engine, network = circuit.engine, circuit.network
-    regulators = tuple(_regulator(network, each) for each in circuit.regulators)
+    regulators = tuple(_regulator(network, each) for each in circuit.regulators if each.control)
     banks = tuple(_capacitors(engine, circuit))
-    transformers = engine.handles("Transformer")
-    regulated = {each.transformer for each in circuit.regulators}
-    free = (handle for name, handle in transformers.items() if name not in regulated)
+    tapped = {class_name: engine.handles(class_name) for class_name in ("RegControl", *TAPPED_CLASSES)}
     return Survey(
         feeder=circuit.feeder.name,
         network=network,
@@ -101,7 +100,7 @@ def survey(circuit: Circuit) -> Survey:
         pv=tuple(_sources(engine, network, "PVSystem")),
         generators=tuple(_sources(engine, network, "Generator")),
         switches=tuple(_switches(engine, network)),
-        fixed_taps=sum(engine.get_int(handle, "Transformer", "NumTaps") > 1 for handle in free),
+        tap_changers=tuple(_tap_changer(network, each) for each in find_tap_changers(engine, tapped)),
         delta_loads=tuple(
             engine.get_text(handle, "Load", "Conn").lower().startswith(("d", "ll"))
             for handle in engine.handles("Load").values()
@@ -126,11 +125,26 @@ def _terminal_nodes(network: Network, branch: int) -> list[list[int]]:
 
 
 def _regulator(network: Network, regulator: Regulator) -> Element:
-    branch = network.branches.names.index(f"{regulator.class_name}.{regulator.transformer}".lower())
+    bus, phases = _winding_place(network, regulator)
+    return Element(f"RegControl.{regulator.control}", bus, phases, _tap_range(regulator))
+
+
+def _tap_changer(network: Network, tapped: TapChanger) -> Element:
+    regulator = tapped.regulator
+    bus, phases = _winding_place(network, regulator)
+    ratings = {"s_max_kva": tapped.kva, "winding": float(regulator.winding), **_tap_range(regulator)}
+    return Element(f"{regulator.class_name}.{regulator.transformer}", bus, phases, ratings, tapped.note)
+
+
+def _tap_range(regulator: Regulator) -> dict[str, float]:
+    return {"tap_min": float(regulator.lowest), "tap_max": float(regulator.highest)}
+
+
+def _winding_place(network: Network, regulator: Regulator) -> tuple[int, tuple[int, ...]]:
+    """Give the bus of a winding, and the phases of the source that feed it there."""
+    branch = network.branch_index[f"{regulator.class_name}.{regulator.transformer}".lower()]
     nodes = _terminal_nodes(network, branch)[regulator.winding - 1]
-    bus = int(network.node_bus[nodes[0]]) if nodes else network.source_bus
-    ratings = {"tap_min": float(regulator.lowest), "tap_max": float(regulator.highest)}
-    return Element(f"RegControl.{regulator.control}", bus, _phases_of(network, nodes), ratings)
+    return (int(network.node_bus[nodes[0]]) if nodes else network.source_bus), _phases_of(network, nodes)
 
 
 def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
@@ -141,7 +155,7 @@ def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
     }
     handles = engine.handles("Capacitor")
     for name, steps in zip(network.capacitors, circuit.capacitor_steps, strict=True):
-        ends = _terminal_nodes(network, network.branches.names.index(f"capacitor.{name}"))
+        ends = _terminal_nodes(network, network.branch_index[f"capacitor.{name}"])
         live = [nodes for nodes in ends if nodes]
         nodes = live[0] if live else []
         bus = int(network.node_bus[nodes[0]]) if nodes else network.source_bus

@@ -100,6 +100,8 @@ class Devices:
         spec["element"] = new
         if spec["kind"] == "capacitor" and why != "same name":
             spec["steps"] = spec["steps_initial"] = None  # the new bank's own
+        if spec["kind"] == "regulator" and why != "same name":
+            spec["winding"] = None
         if spec["kind"] == "flexible_load" and scale:
             was, now = self._names.home.find_element(old), self.there.find_element(new)
             if was is not None and now is not None and was.ratings["p_max_kw"] > 0.0 < now.ratings["p_max_kw"]:
@@ -126,7 +128,7 @@ class Devices:
                 return None, ""
             self._taken.add(found.name)
             return found.name, f"rule {self._names.wish.rule}"
-        element = self._names.in_order("regcontrol" if class_name == "transformer" else class_name).get(
+        element = self._names.in_order("regcontrol" if class_name in ("transformer", "autotrans") else class_name).get(
             "" if (own := self._names.home.find_element(old)) is None else own.name.lower()
         )
         return (None, "") if element is None else (element.name, "order of distance")

@@ -110,12 +110,15 @@ class Names:
         if class_name not in self._matched:
             prefix, key = f"{class_name}.", {"regcontrol": "taps", "capacitor": "steps_on"}.get(class_name, "")
             named = {f"{prefix}{name.lower()}" for name in self.data[key]} if key else set()
-            for spec in self.data["devices"].values():
-                own = self.home.find_element(str(spec["element"])) if spec.get("element") else None
-                named |= {own.name.lower()} if own is not None else set()
+            bound = [str(spec["element"]) for spec in self.data["devices"].values() if spec.get("element")]
+            own = [element for name in bound if (element := self.home.find_element(name)) is not None]
+            named |= {element.name.lower() for element in own}
             mapped = {str(new).lower() for new in self.map.values()}
+            known = self.home.elements(class_name)
+            if class_name == "regcontrol":  # the tap changers that only a scenario takes for such
+                known = self.home.in_order([*known, *(e for e in own if e in self.home.survey.tap_changers)])
             self._matched[class_name] = match_elements(
-                [e for e in self.home.elements(class_name) if e.name.lower() in named - set(self.map)],
+                [e for e in known if e.name.lower() in named - set(self.map)],
                 [e for e in self.there.elements(class_name) if e.name.lower() not in mapped],
             )
         return self._matched[class_name]

@@ -111,9 +111,9 @@ class Sites:
     def elements(self, class_name: str) -> list[Element]:
         """Give the elements of a class that a device may be bound to, in the order of their distance."""
         survey, network = self.survey, self.survey.network
+        tapped = [*survey.regulators, *(element for element in survey.tap_changers if not element.note)]
         kinds: dict[str, Sequence[Element]] = {
-            "regcontrol": survey.regulators,
-            "transformer": survey.regulators,
+            **dict.fromkeys(("regcontrol", "transformer", "autotrans"), tapped),
             "capacitor": survey.capacitors,
             "storage": survey.storage,
             "pvsystem": survey.pv,
@@ -129,7 +129,12 @@ class Sites:
             ]
         else:
             found = list(kinds.get(class_name, ()))
-        return sorted(found, key=lambda element: float(self.distance[element.bus]))
+        return self.in_order(found)
+
+    def in_order(self, elements: Iterable[Element]) -> list[Element]:
+        """Give elements, each once, in the order of their distance."""
+        once = {element.name.lower(): element for element in elements}
+        return sorted(once.values(), key=lambda element: float(self.distance[element.bus]))
 
     def find_element(self, name: str) -> Element | None:
         """Give the element of a ``class.name``; a regulated transformer is its control."""
@@ -138,7 +143,8 @@ class Sites:
         if class_name == "transformer" and rest in network.regulators:
             class_name, rest = "regcontrol", network.regulator_controls[network.regulators.index(rest)]
         own = f"{class_name}.{rest}"
-        return next((element for element in self.elements(class_name) if element.name.lower() == own), None)
+        known = [*self.elements(class_name), *self.survey.tap_changers]
+        return next((element for element in known if element.name.lower() == own), None)
 
     def has(self, name: str) -> bool:
         """Say whether there is a ``class.name`` that a device could be bound to."""

@@ -243,7 +243,7 @@ class _Diagram:
             elif len(buses) < 2:
                 continue
             elif kind in ("transformer", "autotrans"):
-                symbol = "regulator" if name in regulated else "transformer"
+                symbol = "regulator" if name in regulated or branch in moved else "transformer"
                 found.setdefault(symbol, {})[frozenset(buses)] = branch
             elif kind == "line" and not self.state.closed[branch]:
                 found.setdefault("switch_open", {})[frozenset(buses)] = branch

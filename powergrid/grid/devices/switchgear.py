@@ -13,6 +13,9 @@ from pydantic import Field
 from powergrid.grid.devices.fleet import DeviceFleet
 from powergrid.grid.devices.spec import ActionSpec, BoolArray, BoundSpec, Exogenous, FloatArray, IntArray, StateSpec
 
+#: Positions on either side of neutral where OpenDSS is told no other range.
+_USUAL_TAPS = 16
+
 
 class SwitchgearSpec(BoundSpec):
     """What YAML may say about anything that moves in steps."""
@@ -47,21 +50,36 @@ class CapacitorSpec(SwitchgearSpec):
 class RegulatorSpec(SwitchgearSpec):
     """What YAML may say about a voltage regulator or an on-load tap changer."""
 
-    element_classes: ClassVar[tuple[str, ...]] = ("Transformer", "RegControl")
+    element_classes: ClassVar[tuple[str, ...]] = ("AutoTrans", "Transformer", "RegControl")
 
     kind: Literal["regulator"] = Field(description="Kind of the device.")
-    tap_min: int = Field(default=-16, le=0, description="Lowest tap.")
-    tap_max: int = Field(default=16, ge=0, description="Highest tap.")
+    winding: int | None = Field(
+        default=None,
+        ge=1,
+        description="Winding of a transformer whose tap moves; if unset, that of its RegControl, else the one whose "
+        "tap is off nominal or has a range of its own, else the second.",
+    )
+    tap_min: int | None = Field(default=None, le=0, description="Lowest tap; the feeder's if unset.")
+    tap_max: int | None = Field(default=None, ge=0, description="Highest tap; the feeder's if unset.")
     tap_initial: int | None = Field(default=None, description="Tap when an episode starts; the feeder's if unset.")
     moves_per_step: int | None = Field(default=None, ge=1, description="Most taps moved at once; no limit if unset.")
 
     def find_problems(self) -> Iterable[str]:
         """Yield what contradicts between the keys."""
         yield from super().find_problems()
-        if self.tap_min == self.tap_max:
+        if self.winding is not None and self.element.lower().startswith("regcontrol."):
+            yield f"winding {self.winding} goes with a transformer; {self.element!r} has its own"
+        if self.tap_min == self.tap_max and self.tap_min is not None:
             yield f"tap_min {self.tap_min} is not below tap_max {self.tap_max}"
-        if self.tap_initial is not None and not self.tap_min <= self.tap_initial <= self.tap_max:
-            yield f"tap_initial {self.tap_initial} is outside tap_min..tap_max = {self.tap_min}..{self.tap_max}"
+        low, high = self.range
+        if self.tap_initial is not None and not low <= self.tap_initial <= high:
+            yield f"tap_initial {self.tap_initial} is outside tap_min..tap_max = {low}..{high}"
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Lowest and highest tap, OpenDSS's usual ones where they are the feeder's and not known yet."""
+        low = -_USUAL_TAPS if self.tap_min is None else self.tap_min
+        return low, _USUAL_TAPS if self.tap_max is None else self.tap_max
 
 
 class SwitchSpec(SwitchgearSpec):
@@ -192,12 +210,8 @@ class RegulatorFleet(SwitchgearFleet[RegulatorSpec]):
     state_name: ClassVar[str] = "tap"
 
     def _range(self, spec: RegulatorSpec) -> tuple[int, int, int, int]:
-        return (
-            spec.tap_min,
-            spec.tap_max,
-            int(spec.tap_initial or 0),
-            spec.moves_per_step or spec.tap_max - spec.tap_min,
-        )
+        low, high = spec.range
+        return low, high, int(spec.tap_initial or 0), spec.moves_per_step or high - low
 
 
 class SwitchFleet(SwitchgearFleet[SwitchSpec]):

@@ -81,6 +81,11 @@ class Elements(Context):
         """Read a list of names of an element."""
         return [word for word in re.split(r"[\s,]+", self.get_text(handle, class_name, name).strip("[]() ")) if word]
 
+    def is_written(self, handle: Handle, class_name: str, names: Sequence[str]) -> bool:
+        """Whether the model says any of some properties of an element itself, be it what the engine takes anyway."""
+        order = lib.Obj_GetPropSeqPtr(handle)
+        return any(order[self.property_index(class_name, name)] > 0 for name in names)
+
     def node_ref(self, handle: Handle) -> IntArray:
         """Give the row of :meth:`voltages` that each conductor of an element is tied to, terminal by terminal."""
         lib.Alt_CE_Get_NodeRef(self._index_result, self._index_dims, handle)
