@@ -8,7 +8,7 @@ from pathlib import Path
 
 from powergrid.check.report import Recorder
 from powergrid.errors import nearest_names
-from powergrid.grid.commands import DESCRIBING, VERBS, Command, after_verb
+from powergrid.grid.commands import DESCRIBING, VERBS, Command, after_verb, describe_unknown_command
 from powergrid.grid.feeder import Feeder
 
 _PROBLEM = re.compile(r"(?P<file>(?:/|[A-Za-z]:[\\/]).+?)(?::(?P<line>\d+))?: (?P<message>.*)", re.DOTALL)
@@ -125,7 +125,7 @@ def find_misplaced(feeder: Feeder, recorder: Recorder) -> None:
                 binary.add(file)
                 recorder.find("unreadable-file", "holds binary data", file, line)
             elif file not in binary and not no_circuit:
-                recorder.find("unknown-command", f"{text!r} is no command; it was left out", file, line)
+                recorder.find("unknown-command", describe_unknown_command(command), file, line)
         elif verb in _MACHINE_VERBS:
             recorder.find("shell-command", f"{text!r} is not run", file, line)
         elif (verb in DESCRIBING or command.assigns) and verb != "set":

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from powergrid.errors import nearest_names
 from powergrid.grid.engine import property_tables
 
 #: OpenDSS's commands in its own order: an abbreviation means the first that begins with it.
@@ -78,6 +79,7 @@ NEVER_SET = frozenset(
     """editor datapath registryupdate dssvisualizationtool numcpus numcores numactors activeactor cpu actorprogress
     parallel concatenatereports""".split()  # noqa: SIM905
 )
+_SHOWN = 72
 _LIBRARIES = frozenset(("usermodel", "shaftmodel", "dynadll"))
 _DATA_FILES = ("file", "csvfile", "dblfile", "sngfile", "pqcsvfile")
 #: First letters of the actions of a class that write a file.
@@ -111,7 +113,7 @@ class Command:
     @property
     def verb(self) -> str:
         """The command in full, lower case, or its first word where OpenDSS has none like it."""
-        word = re.split(r"[\s=,]", self.text.lstrip(), maxsplit=1)[0].lower()
+        word = unquote(re.split(r"[\s=,]", self.text.lstrip(), maxsplit=1)[0]).lower()
         return expand(word, VERBS) or word
 
     @property
@@ -272,6 +274,31 @@ def _writes(class_name: str, name: str, value: str) -> Danger | None:
     if class_name == "energymeter" and first == "r":
         return "rewrites"
     return "writes" if first and first in _WRITING_ACTIONS[class_name] else None
+
+
+def find_unknown(commands: Iterable[Command], left_out: Iterable[Command]) -> Iterator[Command]:
+    """Give the lines that are no command of OpenDSS's, those before the last ``clear`` left out.
+
+    Args:
+        commands: What is run; what was left out of the same line is part of it.
+        left_out: What is not.
+    """
+    run = {(command.file, command.line) for command in commands}
+    unknown: list[Command] = []
+    for command in left_out:
+        if command.verb in CLEARING:
+            unknown.clear()
+        elif not (command.verb in VERBS or command.assigns or (command.file, command.line) in run):
+            unknown.append(command)
+    yield from unknown
+
+
+def describe_unknown_command(command: Command) -> str:
+    """Say that a line is no command, with the command that was likely meant."""
+    near = nearest_names(command.verb, VERBS)
+    text = " ".join(command.text.split())
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"{text if len(text) <= _SHOWN else text[: _SHOWN - 4] + ' ...'!r} is no command{hint}"
 
 
 def set_apart(text: str) -> tuple[str, str]:

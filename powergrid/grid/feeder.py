@@ -32,10 +32,12 @@ from powergrid.grid.commands import (
     after_verb,
     class_of,
     decode,
+    describe_unknown_command,
     expand,
     file_argument,
     file_of_array,
     find_dangers,
+    find_unknown,
     is_plain,
     parameters,
     quote,
@@ -48,6 +50,7 @@ from powergrid.grid.microgrid import Microgrid
 __all__ = ["Command", "Feeder", "find_feeder", "list_feeders", "models_folder", "read_feeder", "scan_feeder"]
 
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_CIRCUIT = re.compile(r"\s*new\s+(object\s*=\s*)?\"?circuit\.", re.IGNORECASE)
 _NAMING = ("type", "class", "element", "object")  # options that change what is edited next
 _SWITCHING = ("open", "close", "enable", "disable", "select")
 
@@ -128,10 +131,13 @@ def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, 
             those that open windows or a shell, end the session or change its folder.
 
     Raises:
-        FeederError: a file is missing, unreadable or outside the root, or a command is not allowed; all of them,
-            each with file and line.
+        FeederError: a file is missing, unreadable or outside the root, or a command is not allowed or not known;
+            all of them, each with file and line.
     """
     feeder, problems = scan_feeder(reference, model_root=model_root, trust=trust)
+    if any(map(_begins_circuit, feeder.commands)):  # else it is another kind of file
+        unknown = find_unknown(feeder.commands, feeder.left_out)
+        problems += [f"{command.where}: {describe_unknown_command(command)}" for command in unknown]
     if problems:
         raise FeederError(str(feeder.master), problems)
     return feeder
@@ -162,8 +168,7 @@ def scan_feeder(
         raise FeederError(str(master), [f"lies outside the model_root {root}; {_remedy(root, master.resolve())}"])
     reader.read(master, ())
     problems = reader.problems
-    circuit = re.compile(r"\s*new\s+(object\s*=\s*)?\"?circuit\.", re.IGNORECASE)
-    if not problems and not any(circuit.match(command.text) for command in reader.commands):
+    if not problems and not any(map(_begins_circuit, reader.commands)):
         problems = ["no 'New Circuit.<name>' in it: this is not a master file"]
     name = master.parent.name if master.name == "Master.dss" else master.stem
     feeder = Feeder(
@@ -177,6 +182,10 @@ def scan_feeder(
         files=tuple(reader.hashes),
     )
     return feeder, problems
+
+
+def _begins_circuit(command: Command) -> bool:
+    return _CIRCUIT.match(command.text) is not None
 
 
 def _remedy(root: Path, wanted: Path) -> str:

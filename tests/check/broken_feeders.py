@@ -123,7 +123,9 @@ BROKEN: dict[str, Broken] = {
     ),
     "reduce": Broken("Reduce", "rewriting-command", "another circuit", refused="another circuit"),
     "positive_sequence": Broken("MakePosSeq", "rewriting-command", "another circuit", refused="another circuit"),
-    "typing_error_in_a_command": Broken("Nwe Load.q bus1=b kV=12.47 kW=10", "unknown-command", "is no command"),
+    "typing_error_in_a_command": Broken(
+        "Nwe Load.q bus1=b kV=12.47 kW=10", "unknown-command", "did you mean 'new'?", refused="is no command"
+    ),
     "elements_before_a_clear": Broken(
         f"{_LOAD}\nClear\n" + AROUND.format(""), "dropped-circuit", "4 commands before 'Clear'", ("Master.dss", 5)
     ),
@@ -170,7 +172,9 @@ BROKEN: dict[str, Broken] = {
         "New LineGeometry.g nconds=3 nphases=3\nNew Line.z bus1=b bus2=c geometry=g", "impossible-element", "WireData",
         ("Master.dss", 4), "WireData",
     ),
-    "enormous_line_of_text": Broken(f"{_LOAD} ! {'x' * 1_000_000}\nNwe", "unknown-command", "'Nwe'", ("Master.dss", 5)),
+    "enormous_line_of_text": Broken(
+        f"{_LOAD} ! {'x' * 1_000_000}\nNwe", "unknown-command", "'Nwe'", ("Master.dss", 5), refused="'Nwe' is no"
+    ),
     # -- the circuit as a whole
     "no_base_voltages": Broken(
         _NO_BASES.format(_LOAD), "no-base-kv", "any bus", _MASTER, "no base voltages", whole=True

@@ -131,7 +131,7 @@ def test_continuation_belongs_to_the_element_above(tmp_path: Path) -> None:
      "DOScmd rm -rf /", "Quit", "Dump", "Visualize what=powers", "FileEdit x", "cd ..", "Distribute kW=3", "Rephase",
      "CvrtLoadShapes", "Sample", "BuildY", "? Load.a.kW", "Set Mode=Daily", "set datapath=/",
      "set editor=x Recorder=yes", "Set casename=z",
-     "set tol=1 maxiter=3", "Uuids file=x", "'solve'", "Foo bar", "ClearAll2"],
+     "set tol=1 maxiter=3", "Uuids file=x", "'solve'", "\"Show\" Voltages"],
 )  # fmt: skip
 def test_command_that_describes_nothing_is_left_out_and_listed(tmp_path: Path, line: str) -> None:
     master = write(tmp_path, MASTER + "! one more\n" + line + "\n")
@@ -244,3 +244,20 @@ def test_circulating_models_read_without_their_solves_and_plots() -> None:
     feeder = read_feeder(UPSTREAM / "8500-Node" / "Master.dss")
     assert {command.verb for command in feeder.left_out} <= {"clear", "solve", "set", "show", "plot", "export"}
     assert len(feeder.commands) > 5000
+
+
+def test_lines_that_are_no_commands_are_refused_together_with_the_nearest(tmp_path: Path) -> None:
+    lines = "Nwe Load.a bus1=sourcebus kw=1\n\nSovle\nredirct more.dss\nFoo bar\nClearAll2\n'New' Load.b bus1=sourcebus"
+    master = tmp_path / "typed.dss"
+    master.write_text(f"Claer is before the start\nClear\nNew Circuit.c basekv=4.16\n{lines}\nplot circuit\n")
+    with pytest.raises(FeederError) as raised:
+        read_feeder(master)
+    assert list(raised.value.problems) == [
+        f"{master}:4: 'Nwe Load.a bus1=sourcebus kw=1' is no command (did you mean 'new'?)",
+        f"{master}:6: 'Sovle' is no command (did you mean 'solve'?)",
+        f"{master}:7: 'redirct more.dss' is no command (did you mean 'redirect'?)",
+        f"{master}:8: 'Foo bar' is no command",
+        f"{master}:9: 'ClearAll2' is no command (did you mean 'clearall'?)",
+    ]
+    with pytest.raises(FeederError, match="'Sovle'"):
+        read_feeder(master, trust=True)
