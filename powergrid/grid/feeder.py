@@ -47,12 +47,23 @@ from powergrid.grid.commands import (
 )
 from powergrid.grid.microgrid import Microgrid
 
-__all__ = ["Command", "Feeder", "find_feeder", "list_feeders", "models_folder", "read_feeder", "scan_feeder"]
+__all__ = [
+    "Command", "Feeder", "Reference", "find_feeder", "list_feeders", "models_folder", "read_feeder", "scan_feeder",
+]  # fmt: skip
 
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _CIRCUIT = re.compile(r"\s*new\s+(object\s*=\s*)?\"?circuit\.", re.IGNORECASE)
 _NAMING = ("type", "class", "element", "object")  # options that change what is edited next
 _SWITCHING = ("open", "close", "enable", "disable", "select")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A file that a command names: where it does so, how it is written, and the file; None for a program library."""
+
+    where: str
+    written: str
+    target: Path | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class Feeder:
         model_root: Folder outside of which nothing was read, unless trusted.
         trust: Whether the model may do what it wants.
         files: All files it consists of, in the order they were first read.
+        references: What its commands name of them.
     """
 
     name: str
@@ -82,6 +94,7 @@ class Feeder:
     model_root: Path | None = None
     trust: bool = False
     files: tuple[Path, ...] = ()
+    references: tuple[Reference, ...] = ()
 
 
 def models_folder() -> Path:
@@ -180,6 +193,7 @@ def scan_feeder(
         model_root=root,
         trust=trust,
         files=tuple(reader.hashes),
+        references=tuple(reader.references),
     )
     return feeder, problems
 
@@ -206,6 +220,7 @@ class _Reader:
         self.left_out: list[Command] = []
         self.problems: list[str] = []
         self.hashes: dict[Path, bytes] = {}
+        self.references: list[Reference] = []
         self._order = hashlib.sha256()
         self._variables: dict[str, str] = {}
         self._class: str | None = None  # of the element that is edited next
@@ -297,7 +312,8 @@ class _Reader:
             elif danger == "maps":
                 changes.append((parameter, ""))
             elif self.trust:
-                continue
+                if danger == "library":
+                    self.references.append(Reference(command.where, parameter.value, None))
             elif danger == "library":
                 self.problems.append(
                     f"{command.where}: {shown} loads a program library, which is not allowed; 'trust: true' allows it"
@@ -434,7 +450,9 @@ class _Reader:
                 outside = outside or real
             elif os.path.isfile(target):  # Path.is_file raises where a folder may not be entered
                 tidy = Path(os.path.normpath(target))
-                return tidy if tidy.resolve() == real else target
+                found = tidy if tidy.resolve() == real else target
+                self.references.append(Reference(command.where, written, found))
+                return found
         if outside is not None:
             self.problems.append(
                 f"{command.where}: {what} a file outside the model_root {self.root}: {written!r}; "

@@ -14,7 +14,9 @@ from pydantic import ValidationError
 from powergrid.discovery import infer, is_layout, leaves_something
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder import list_feeders, read_feeder
+from powergrid.scenario.bundle import unpack_config
 from powergrid.scenario.model import Scenario
+from powergrid.scenario.paths import map_paths
 from powergrid.scenario.problems import explain, find_raw_ownership_problems, place_in
 from powergrid.scenario.swapping import settle_feeder
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
@@ -46,7 +48,7 @@ def load_scenario(
 def _load(
     source: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any] | None
 ) -> tuple[Scenario, tuple[str, ...]]:
-    where, data = _read(source)
+    where, data = read_source(source)
     base = data
     for key, value in (overrides or {}).items():
         nested: Any = value
@@ -110,7 +112,7 @@ def explain_config(config: Mapping[str, Any]) -> tuple[Scenario, tuple[str, ...]
     Raises:
         ScenarioError: as :func:`scenario_from_config`.
     """
-    settings = dict(config)
+    settings = unpack_config(config)
     name, data = settings.pop("env_name", None), settings.pop("scenario", None)
     if name is None and data is None and settings.get("feeder") is not None:
         return _load({}, settings)
@@ -122,13 +124,23 @@ def explain_config(config: Mapping[str, Any]) -> tuple[Scenario, tuple[str, ...]
     return _load(data if name is None else name, settings)
 
 
-def _read(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[str, Any]]:
+def is_scenario_file(source: str | Path) -> bool:
+    """Whether a scenario's name or path is the path of a scenario file."""
+    return Path(source).suffix.lower() in (".yaml", ".yml")
+
+
+def read_source(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[str, Any]]:
+    """Give what errors call a scenario, and its data before anything is discovered, paths as absolute ones.
+
+    Raises:
+        ScenarioError: there is no such scenario, or the file is not YAML.
+    """
     if isinstance(source, Scenario):
         return source.name, source.model_dump()
     if isinstance(source, Mapping):
         return str(source.get("name", "scenario")), dict(source)
     path = Path(source)
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if is_scenario_file(path):
         if not path.is_file():
             names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
             raise ScenarioError(str(path), [describe_unknown("file", path.name, names)])
@@ -149,7 +161,7 @@ def _read(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[
     if not isinstance(data, dict):
         raise ScenarioError(where, [f"holds a {type(data).__name__}, not keys with values"])
     if path.is_file():
-        _resolve_paths(data, path.absolute().parent)
+        data = _resolve_paths(data, path.absolute().parent)
     return where, data
 
 
@@ -167,33 +179,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _resolve_paths(data: dict[str, Any], folder: Path) -> None:
+def _resolve_paths(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Let paths of a scenario file count from its own folder."""
-    profiles, microgrids = data.get("profiles"), data.get("microgrids")
-    for place in (data, *(microgrids.values() if isinstance(microgrids, dict) else ())):
-        feeder = place.get("feeder") if isinstance(place, dict) else None
-        if isinstance(feeder, str) and feeder.lower().endswith(".dss"):
-            place["feeder"] = _join(folder, feeder)
-    feeders = data.get("feeders")
-    if isinstance(feeders, list):
-        data["feeders"] = [_resolve_feeder(folder, each) for each in feeders]
-    elif isinstance(feeders, dict):
-        data["feeders"] = {_resolve_feeder(folder, each): weight for each, weight in feeders.items()}
-    if isinstance(data.get("placement"), dict) and "home" in data["placement"]:
-        data["placement"] = data["placement"] | {"home": _resolve_feeder(folder, data["placement"]["home"])}
-    if isinstance(data.get("model_root"), str):
-        data["model_root"] = _join(folder, data["model_root"])
-    if (
-        isinstance(profiles, dict)
-        and isinstance(profiles.get("source"), str)
-        and profiles["source"] not in SHIPPED_SOURCES
-    ):
-        profiles["source"] = _join(folder, profiles["source"])
 
+    def resolve(written: str | Path, key: str) -> str | Path:
+        text = str(written)
+        if key == "profiles":
+            return written if text in SHIPPED_SOURCES else _join(folder, text)
+        path = key == "model_root" or text.lower().endswith(".dss") or "/" in text
+        return _join(folder, text) if path else written
 
-def _resolve_feeder(folder: Path, reference: Any) -> Any:
-    path = isinstance(reference, str) and (reference.lower().endswith(".dss") or "/" in reference)
-    return _join(folder, reference) if path else reference
+    return map_paths(data, resolve)
 
 
 def _join(folder: Path, written: str) -> str:
