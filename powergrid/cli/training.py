@@ -36,6 +36,10 @@ def train(
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that step environments; 0: this one.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Train on the Ray cluster there: HOST:PORT of its head, or auto."),
+    ] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations, in all with --resume.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of networks, exploration and episodes.")] = None,
     preset: Annotated[str | None, typer.Option(help="Hyper-parameters: fast (default) or page.")] = None,
@@ -72,13 +76,14 @@ def train(
     with TrainingDisplay(out) as display:
         if resume is not None:
             result = resume_run(
-                resume, settings=chosen, time_limit_s=limit, progress=display, verbose=verbose, trust=trust_checkpoint
-            )
+                resume, settings=chosen, time_limit_s=limit, progress=display, verbose=verbose, address=address,
+                trust=trust_checkpoint,
+            )  # fmt: skip
         else:
             env_config = read_env_config(str(scenario), overrides, agents, add_der)
             result = train_run(
                 env_config, chosen, algorithm=algorithm or "ppo", policies=policies, out_dir=out_dir, name=name,
-                time_limit_s=limit, progress=display, verbose=verbose,
+                time_limit_s=limit, progress=display, verbose=verbose, address=address,
             )  # fmt: skip
     out.print(
         f"{result.stopped.capitalize()} after {result.iterations} iterations, {result.env_steps:,} environment steps: "

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from powergrid.scenario import pack_env_config
     from powergrid.training.algorithm import PPO, PPOConfig
     from powergrid.training.builders import algorithm_config
     from powergrid.training.callbacks import GridMetricsCallback
@@ -33,6 +34,7 @@ __all__ = [
     "export_policy",
     "export_run",
     "load_policy",
+    "pack_env_config",
     "ppo_config",
     "resume",
     "train",
@@ -51,6 +53,7 @@ _HOME = {
     "export_policy": "extraction",
     "export_run": "portable",
     "load_policy": "inference",
+    "pack_env_config": "config",
     "ppo_config": "config",
     "resume": "run",
     "train": "run",

@@ -22,6 +22,7 @@ from powergrid.training.config import (
     space_problems,
 )
 from powergrid.training.extraction import policy_of_algorithm
+from powergrid.training.recovery import PROBE_S, RestoresRunners
 from powergrid.training.trust import require_trust, sign
 
 logger = logging.getLogger("powergrid.training")
@@ -51,7 +52,7 @@ class SavedCheckpoint(str, _TrainingResult):
         return self.checkpoint, self.metrics
 
 
-class PPO(rllib.PPO):
+class PPO(RestoresRunners, rllib.PPO):
     """RLlib's PPO, whose checkpoints are paths, hold a policy, and are loaded only by their maker or with trust."""
 
     def save(self, checkpoint_dir: str | None = None) -> SavedCheckpoint:
@@ -113,7 +114,11 @@ class PPOConfig(rllib.PPOConfig):
         self._own_policies = False
         self._unshared: list[str] = []
         self.callbacks(GridMetricsCallback)
-        self.fault_tolerance(restart_failed_sub_environments=True, delay_between_env_runner_restarts_s=0)
+        self.fault_tolerance(
+            restart_failed_sub_environments=True,
+            delay_between_env_runner_restarts_s=0,
+            env_runner_health_probe_timeout_s=PROBE_S,
+        )
 
     def training(self, **settings: Any) -> PPOConfig:
         """Take RLlib's arguments, and ``sgd_minibatch_size`` and ``num_sgd_iter``.

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.scenario import pack_env_config
+from powergrid.training.recovery import PROBE_S
 from powergrid.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -64,6 +66,17 @@ def default_env() -> EnvClass:
 
     env: EnvClass = NetworkedGridEnv
     return env
+
+
+def travelling_config(env: Any, env_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the env_config for processes that may be on other machines; only powergrid's environments know bundles.
+
+    Raises:
+        ScenarioError: A feeder refers to files that do not travel.
+    """
+    if not (isinstance(env, type) and issubclass(env, default_env())):  # type: ignore[arg-type]
+        return dict(env_config)
+    return pack_env_config(env_config)
 
 
 def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = False) -> EnvFacts:
@@ -316,6 +329,7 @@ def prepare_config(
             restart_failed_env_runners=True,
             restart_failed_sub_environments=True,
             delay_between_env_runner_restarts_s=0,
+            env_runner_health_probe_timeout_s=PROBE_S,
         )
         .callbacks(GridMetricsCallback)
         .debugging(seed=settings.seed, log_level="ERROR")

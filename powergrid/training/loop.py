@@ -16,7 +16,7 @@ from typing import Any
 from powergrid.errors import PowerGridError
 from powergrid.training.builders import build_algorithm_config
 from powergrid.training.checkpoints import Checkpoints, find_checkpoint
-from powergrid.training.config import EnvClass, EnvFacts
+from powergrid.training.config import EnvClass, EnvFacts, travelling_config
 from powergrid.training.extraction import policy_of_algorithm
 from powergrid.training.records import (
     PROGRESS,
@@ -93,21 +93,23 @@ class Plan:
     time_limit_s: float | None = None
     progress: Progress | None = None
     verbose: bool = False
+    address: str | None = None
     restore: Path | None = None
     state: dict[str, Any] = field(default_factory=dict)
 
 
 def run_loop(plan: Plan) -> RunResult:
-    """Train as planned, on a Ray started for it unless one is running."""
+    """Train as planned, on the cluster at the plan's address, or on a Ray started for it unless one is running."""
     first = int(plan.state.get("iteration", 0))
-    entry = start_of_session(first)
+    entry = start_of_session(first, plan.address)
     plan.manifest["sessions"].append(entry)
     write_manifest(plan.folder, plan.manifest)
     try:
         with ExitStack() as stack:
-            session = stack.enter_context(ray_session(verbose=plan.verbose))
+            session = stack.enter_context(ray_session(verbose=plan.verbose, address=plan.address))
             interrupted = stack.enter_context(stop_signals())
-            config = build_algorithm_config(plan.env, plan.env_config, plan.facts, plan.policy_of, plan.settings)
+            env_config = travelling_config(plan.env, plan.env_config) if session.shared else plan.env_config
+            config = build_algorithm_config(plan.env, env_config, plan.facts, plan.policy_of, plan.settings)
             algorithm = build_algorithm(config, session)
             stack.callback(stop_algorithm, algorithm)
             if plan.restore:
@@ -157,7 +159,7 @@ class _Training:
         best: float | None = plan.state.get("best_score")
         self.best_score = -math.inf if best is None else best
         self.before_s = float(plan.state.get("elapsed_s", 0.0))
-        self.bad, self.failures, self.saved = 0, 0.0, self.iteration
+        self.bad, self.failures, self.losses, self.saved = 0, 0.0, 0.0, self.iteration
         self.began = time.monotonic()
         self.checkpoints = Checkpoints(plan.folder, plan.settings.keep_checkpoints, plan.claims)
         self.progress = ProgressFile(plan.folder / PROGRESS, after_iteration=self.iteration)
@@ -271,10 +273,18 @@ class _Training:
             self.checkpoints.mark_best(saved)
 
     def _warn_of_failures(self, metrics: Mapping[str, float]) -> None:
-        """Say once that environments fail and are made anew: training goes on without those steps."""
+        """Say that environments fail and are made anew, or that processes die: training goes on without those steps."""
         if metrics["env_step_failures"] > self.failures == 0:
             logger.warning("Environments failed and were started anew; the newest cause:\n%s", self._why(None))
         self.failures = metrics["env_step_failures"]
+        if metrics["env_runner_losses"] > self.losses:
+            logger.warning(
+                "A sampling process was lost in iteration %d, with the steps it had under way: %d at work, %d lost so "
+                "far, %d back. Training goes on.",
+                self.iteration,
+                *(metrics[name] for name in ("env_runners", "env_runner_losses", "env_runner_restarts")),
+            )
+        self.losses = metrics["env_runner_losses"]
 
     def _report(self, row: Mapping[str, float], elapsed: float, speed: float) -> IterationReport:
         done = self.iteration - int(self.plan.state.get("iteration", 0))

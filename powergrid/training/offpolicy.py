@@ -18,6 +18,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils import metrics as names
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, TD_ERROR_KEY, TIMERS
 
+from powergrid.training.recovery import RestoresRunners
 from powergrid.training.replay import Replay
 
 _SAC: Any = SAC
@@ -30,7 +31,7 @@ _SquashedGaussian: Any = TorchSquashedGaussian
 _REPLAY = "replay"
 
 
-class ReplayTraining:
+class ReplayTraining(RestoresRunners):
     """Sample, keep the transitions in arrays, and take as many gradient steps as the settings say.
 
     RLlib's own replay buffer makes an episode object of each transition that it draws, and learns from these; most

@@ -81,11 +81,12 @@ def write_manifest(run_folder: Path, manifest: Mapping[str, Any]) -> None:
     temporary.replace(run_folder / MANIFEST)
 
 
-def start_of_session(from_iteration: int) -> dict[str, Any]:
-    """Give the manifest's entry of one start of training, the first or a resume."""
+def start_of_session(from_iteration: int, address: str | None = None) -> dict[str, Any]:
+    """Give the manifest's entry of one start of training, the first or a resume, on a cluster if it has an address."""
     return {
         "start": now(),
         "from_iteration": from_iteration,
+        **({} if address is None else {"address": address}),
         "command": sys.argv,
         "versions": installed_versions(),
         "git_commit": git_commit(),
@@ -119,8 +120,18 @@ def stable_metrics(result: Mapping[str, Any]) -> dict[str, float]:
             if theirs in learners[policy]:
                 metrics[f"{policy}/{name}"] = float(learners[policy][theirs])
     metrics["env_step_failures"] = float(runners.get("num_env_step_failures", 0) or 0)
+    metrics.update(_count_runners(result))
     metrics.update({f"{CUSTOM}/{name}": value for name, value in sorted(flatten(runners.get(CUSTOM, {})))})
     return metrics
+
+
+def _count_runners(result: Mapping[str, Any]) -> dict[str, float]:
+    """Count the processes that sample beside this one: those at work, how often one was lost, how often one is back."""
+    faults = result.get("fault_tolerance", {})
+    wanted = int(result.get("config", {}).get("num_env_runners") or 0)
+    healthy = int(faults.get("num_healthy_workers", wanted))
+    back = int(faults.get("num_remote_worker_restarts", 0))
+    return {"env_runners": healthy, "env_runner_losses": back + wanted - healthy, "env_runner_restarts": back}
 
 
 def _reported(learners: Mapping[str, Any], name: str) -> bool:

@@ -44,6 +44,7 @@ def train(
     time_limit_s: float | None = None,
     progress: Progress | None = None,
     verbose: bool = False,
+    address: str | None = None,
     env: EnvClass | None = None,
 ) -> RunResult:
     """Train on a scenario and leave a run folder that says how.
@@ -58,6 +59,7 @@ def train(
         time_limit_s: Stop after the iteration that passes this time [s].
         progress: Called after each iteration.
         verbose: Show what Ray and its workers print.
+        address: Train on the Ray cluster there, ``HOST:PORT`` of its head or ``auto``, and leave it running.
         env: The environment's class; by default :class:`powergrid.envs.NetworkedGridEnv`.
 
     Raises:
@@ -98,6 +100,7 @@ def train(
             claims=trust_claims(manifest),
             progress=progress,
             verbose=verbose,
+            address=address,
         )
     )
 
@@ -110,6 +113,7 @@ def resume(
     time_limit_s: float | None = None,
     progress: Progress | None = None,
     verbose: bool = False,
+    address: str | None = None,
     trust: bool = False,
 ) -> RunResult:
     """Go on with a run from its latest checkpoint: weights, optimiser, filters, counters and files.
@@ -123,6 +127,7 @@ def resume(
         time_limit_s: Stop after the iteration that passes this time [s].
         progress: Called after each iteration.
         verbose: Show what Ray and its workers print.
+        address: As for :func:`train`.
         trust: Go on although this user did not make the checkpoint on this machine.
 
     Raises:
@@ -161,6 +166,7 @@ def resume(
             claims=trust_claims(manifest),
             progress=progress,
             verbose=verbose,
+            address=address,
             restore=checkpoint,
             state=state,
         )

@@ -1,4 +1,4 @@
-"""A local Ray that starts quietly, leaves nothing behind, and still says why a worker died."""
+"""A Ray to train on: started quietly and ended without a trace, or joined; it still says why a worker died."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from powergrid.errors import PowerGridError
+from powergrid.training.joining import join_cluster, logs_of_this_job
 
 LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",  # else Ray writes a token to the home directory and warns about it
@@ -29,10 +30,19 @@ LONGEST_TEMP_DIR = 30  # Ray puts sockets below it, and the kernel cuts a socket
 
 
 class RaySession:
-    """Know where a local Ray keeps its logs and what it would have printed."""
+    """Know where Ray keeps its workers' logs and what it would have printed.
+
+    Args:
+        temp_dir: Where a Ray started for this run keeps its files; None where it was not.
+
+    Attributes:
+        shared: Whether the Ray was not started for this run: it may have machines without our files.
+    """
 
     def __init__(self, temp_dir: Path | None) -> None:
         self.temp_dir = temp_dir
+        self.shared = temp_dir is None
+        self.joined = ""
         self.held_back: collections.deque[str] = collections.deque(maxlen=20)
 
     def explain(self) -> str:
@@ -40,9 +50,13 @@ class RaySession:
         return self._worker_traceback() or (self.held_back[-1] if self.held_back else "")
 
     def _worker_traceback(self) -> str:
-        if self.temp_dir is None:
+        if self.temp_dir is not None:
+            folder, pattern = self.temp_dir, "session_2*/logs/worker-*.err"
+        elif self.joined:
+            folder, pattern = logs_of_this_job()
+        else:
             return ""
-        logs = [log for log in self.temp_dir.glob("session_2*/logs/worker-*.err") if log.stat().st_size]
+        logs = [log for log in folder.glob(pattern) if log.stat().st_size]
         for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
             told = root_traceback(log.read_text(errors="replace"))
             if told:
@@ -71,13 +85,18 @@ _CHAINED = (
 
 
 @contextlib.contextmanager
-def ray_session(*, verbose: bool = False) -> Iterator[RaySession]:
-    """Start a local Ray for the block and stop it after; use the Ray that runs, if one does.
+def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterator[RaySession]:
+    """Start a local Ray for the block and stop it after; use the one that this process has, if it has one.
 
     Args:
         verbose: Show all that Ray, its workers and the libraries print.
+        address: Join the cluster there instead, and leave it running; see :func:`join_cluster`.
+
+    Raises:
+        PowerGridError: There is no cluster at the address.
     """
-    for name, value in {**LOCAL_ENVIRONMENT, **({} if verbose else QUIET_ENVIRONMENT)}.items():
+    local = LOCAL_ENVIRONMENT if address is None else {}  # a cluster says itself whether it wants a token
+    for name, value in {**local, **({} if verbose else QUIET_ENVIRONMENT)}.items():
         os.environ.setdefault(name, value)
     with contextlib.ExitStack() as stack:
         if not verbose:
@@ -93,11 +112,18 @@ def ray_session(*, verbose: bool = False) -> Iterator[RaySession]:
         session = RaySession(None)
         if not verbose:
             stack.enter_context(_hold_back(session.held_back))
-        if not ray.is_initialized():
+        if address is not None:
+            if not ray.is_initialized():
+                stack.callback(ray.shutdown)
+            with _no_stderr(enabled=not verbose):
+                session.joined = join_cluster(address, verbose=verbose)
+        elif not ray.is_initialized():
             session.temp_dir = stack.enter_context(_temp_dir())
+            session.shared = False
             stack.callback(ray.shutdown)
             with _importable_by_workers(), _no_stderr(enabled=not verbose):
                 ray.init(
+                    address="local",
                     include_dashboard=False,
                     log_to_driver=verbose,
                     logging_level=logging.INFO if verbose else logging.ERROR,
