@@ -74,7 +74,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         self._rng: np.random.Generator | None = None
         self._over = True
         table = self.task.channels.table
-        self._view = View(table, [np.arange(len(table))])
+        self._view = View(table, [np.arange(len(table))], self.task.n_envs)
         self.observation_space = gym.spaces.Box(-1.0, 1.0, (len(table),), np.float32)
         self._reading = CentralActions(self.task.agents, actions, levels)
         self.action_space: gym.spaces.Space[Any] = self._reading.space

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.outages import OutageView
+from powergrid.grid.devices.ledger import find_places
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
 
@@ -93,6 +94,7 @@ class Channels:
         self._add_devices()
         self.outages = self._add_outages(zones, zone_nodes)
         self.values = np.zeros((simulation.n_envs, len(self.table)))
+        self._bind()
 
     # -- the table
 
@@ -138,15 +140,13 @@ class Channels:
         for quantity in ("loading_pu", "upstream_loading_pu"):
             for zone in zones:
                 add(Channel(f"{zone}.{quantity}", "pu", 0.0, 2.0, zone))
-        self._zone_columns = slice(first, len(self.table))
-        first = len(self.table)
         total = 2.0 * max(float(np.hypot(loads.kw.sum(), loads.kvar.sum())), 50.0)
         add(Channel("network.v_min_pu", "pu", _V_LOW, _V_HIGH, "network"))
         add(Channel("network.v_max_pu", "pu", _V_LOW, _V_HIGH, "network"))
         add(Channel("network.source_p_kw", "kW", -total, total, "network"))
         add(Channel("network.source_q_kvar", "kvar", -total, total, "network"))
         add(Channel("network.losses_kw", "kW", 0.0, 0.2 * total, "network"))
-        self._network_columns = slice(first, len(self.table))
+        self._solved_columns = slice(first, len(self.table))
         first = len(self.table)
         if self._quantiles is None:
             for node in simulation.network.nodes:
@@ -159,7 +159,7 @@ class Channels:
         self._node_columns = slice(first, len(self.table))
 
     def _add_devices(self) -> None:
-        self._fleet_columns = []
+        self._fleet_columns: list[tuple[Any, slice]] = []
         for fleet in self._simulation.fleets:
             first = len(self.table)
             for state in fleet.states:
@@ -178,6 +178,33 @@ class Channels:
 
     # -- the matrix
 
+    def _bind(self) -> None:
+        """Find where each number of the matrix comes from, so that a few gathers fill it."""
+        simulation, metrics, values = self._simulation, self._metrics, self.values
+        n_envs, n_rows, _ = self._exogenous.shape
+        self._first_row = np.arange(n_envs) * n_rows
+        self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
+        kva, source = metrics.zone_kva, metrics.source_kva[:, None]
+        solved = (
+            *(metrics.zone_v_min_pu, metrics.zone_v_mean_pu, metrics.zone_v_max_pu, metrics.watched_mean_pu),
+            *(kva.real, kva.imag, metrics.zone_loading_pu, metrics.watched_loading_pu),
+            *(metrics.v_min_pu[:, None], metrics.v_max_pu[:, None], source.real, source.imag),
+            metrics.losses_kw[:, None],
+        )
+        self._solved = np.concatenate([find_places(metrics.results, part) for part in solved], axis=1)
+        self._to_exogenous, self._to_solved = values[:, : self._n_exogenous], values[:, self._solved_columns]
+        self._to_nodes = values[:, self._node_columns]
+        first = last = self._node_columns.stop
+        kept, self._observed = [np.zeros((n_envs, 0), dtype=np.int64)], []
+        for fleet, columns in self._fleet_columns:
+            places = fleet.find_states(simulation.ledger)
+            if places is not None and columns.start == last:
+                kept.append(places)
+                last = columns.stop
+            else:
+                self._observed.append((fleet, columns))
+        self._states, self._to_states = np.concatenate(kept, axis=1), values[:, first:last]
+
     def start_day(self, env: int) -> None:
         """Lay out what is known of the day that an environment starts."""
         simulation = self._simulation
@@ -195,35 +222,16 @@ class Channels:
     def fill(self) -> None:
         """Take the solved state and what is known of the step to come."""
         simulation, metrics, values = self._simulation, self._metrics, self.values
-        snapshot = simulation.snapshot
-        envs = simulation.env_index
-        values[:, : self._n_exogenous] = self._exogenous[envs, simulation.step_index]
-        kva = metrics.zone_kva
-        np.concatenate(
-            (
-                metrics.zone_v_min_pu,
-                metrics.zone_v_mean_pu,
-                metrics.zone_v_max_pu,
-                metrics.watched_mean_pu,
-                kva.real,
-                kva.imag,
-                metrics.zone_loading_pu,
-                metrics.watched_loading_pu,
-            ),
-            axis=1,
-            out=values[:, self._zone_columns],
-        )
-        network = values[:, self._network_columns]
-        network[:, 0] = metrics.v_min_pu
-        network[:, 1] = metrics.v_max_pu
-        network[:, 2] = snapshot.source_kva.real
-        network[:, 3] = snapshot.source_kva.imag
-        network[:, 4] = snapshot.losses_kw
+        rows = np.add(simulation.step_index, self._first_row)
+        self._exogenous_rows.take(rows, 0, self._to_exogenous, "clip")
+        metrics.results.take(self._solved, None, self._to_solved, "clip")
         if self._quantiles is None:
-            values[:, self._node_columns] = snapshot.v_pu
+            self._to_nodes[...] = simulation.snapshot.v_pu
         else:
-            self._quantiles.fill(snapshot.v_pu, metrics.violation_count, values[:, self._node_columns])
-        for fleet, columns in self._fleet_columns:
+            self._quantiles.fill(simulation.snapshot.v_pu, metrics.violation_count, self._to_nodes)
+        if self._states.size:
+            simulation.ledger.values.take(self._states, None, self._to_states, "clip")
+        for fleet, columns in self._observed:
             fleet.observe(values[:, columns])
         if self.outages is not None:
             self.outages.fill(values[:, self._outage_columns])
@@ -258,14 +266,18 @@ class View:
     Args:
         table: The channels.
         columns: Columns of the table that each agent sees.
+        n_envs: Number of environments.
     """
 
-    def __init__(self, table: Sequence[Channel], columns: Sequence[IntArray]) -> None:
+    def __init__(self, table: Sequence[Channel], columns: Sequence[IntArray], n_envs: int) -> None:
         self._columns = np.concatenate(columns)
         low = np.array([table[i].low for i in self._columns])
         high = np.array([table[i].high for i in self._columns])
-        self._gain = 2.0 / (high - low)
-        self._offset = -1.0 - low * self._gain
+        gain = 2.0 / (high - low)
+        # every constant has the full shape: a ufunc takes twice as long where it must broadcast
+        self._gain, self._offset = np.tile(gain, (n_envs, 1)), np.tile(-1.0 - low * gain, (n_envs, 1))
+        self._low, self._high = np.full_like(self._gain, -1.0), np.ones_like(self._gain)
+        self._seen = np.zeros_like(self._gain)
         ends = np.cumsum([len(own) for own in columns]).tolist()
         self._slices = [slice(end - len(own), end) for end, own in zip(ends, columns, strict=True)]
 
@@ -276,10 +288,10 @@ class View:
 
     def gather(self, values: FloatArray) -> npt.NDArray[np.float32]:
         """Give the same as one fresh array, one agent after the other, shape (n_envs, all that agents see)."""
-        seen = values.take(self._columns, axis=1)
-        seen *= self._gain
-        seen += self._offset
-        np.minimum(np.maximum(seen, -1.0, out=seen), 1.0, out=seen)
+        seen = values.take(self._columns, 1, self._seen, "clip")
+        np.multiply(seen, self._gain, out=seen)
+        np.add(seen, self._offset, out=seen)
+        np.minimum(np.maximum(seen, self._low, out=seen), self._high, out=seen)
         return seen.astype(np.float32)
 
 

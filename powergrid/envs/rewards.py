@@ -48,17 +48,25 @@ class Rewards:
         self._simulation, self._metrics = simulation, metrics
         n_envs, n_agents = simulation.n_envs, len(owners)
         weights = np.array([scenario.weight_of(term) for term in TERMS]) * -scenario.reward.scale
-        self._weights = weights[:, None, None]
         self._share = scenario.share_reward
         self._divergence = scenario.divergence.penalty
         self.by_term = np.zeros((len(TERMS), n_envs, n_agents))  # each term's numbers side by side in memory
+        self._weights, self._weighed = (
+            np.tile(weights[:, None, None], (1, n_envs, n_agents)),
+            np.zeros_like(self.by_term),
+        )
         self.terms = self.by_term.transpose(1, 2, 0)
         self.rewards = np.zeros((n_envs, n_agents))
         column = {term: i for i, term in enumerate(TERMS)}
         self._energy, self._stored = column["energy_cost_usd"], column["stored_energy_usd"]
         self._violation, self._overload = column["voltage_violation_pu"], column["overload_pu"]
         self._reference_column = column["reference_cost_usd"]
-        self._reference = np.zeros((n_envs, simulation.options.horizon_steps + 1, n_agents))
+        n_rows = simulation.options.horizon_steps + 1
+        self._reference = np.zeros((n_envs, n_rows, n_agents))
+        self._reference_rows, self._last_row = self._reference.reshape(-1, n_agents), np.arange(n_envs) * n_rows - 1
+        self._dt_h = np.full(n_envs, simulation.dt_h)
+        self._paid, self._losses_kw = np.zeros(n_envs), metrics.losses_kw[:, None]
+        self._loss_hours = np.full((n_envs, 1), simulation.dt_h / n_agents)
         self._loads_in, self._sun_kw = loads_in, np.zeros(n_agents)
         for fleet in simulation.fleets:
             if fleet.kind == "inverter":
@@ -68,26 +76,20 @@ class Rewards:
         self._generation, self._islands = column["generation_cost_usd"], simulation.islands
         if self._islands is not None:
             self._load_owners, self._source_prices = _own_islands(simulation, owners, loads_in)
-        # which fleets have which terms, and who owns what in each
-        of_fleets = [
-            (column[term], array, ownership(owners, fleet.names))
-            for fleet in simulation.fleets
-            for term, array in fleet.terms.items()
-            if term in column
-        ]
-        columns = [entry[0] for entry in of_fleets]
-        island_terms = () if self._islands is None else (self._unserved, self._generation)
-        self._of_islands_alone = [term for term in island_terms if term not in columns]
-        self._of_fleets = [entry for i, entry in enumerate(of_fleets) if entry[0] not in columns[:i]]
-        self._added = [entry for i, entry in enumerate(of_fleets) if entry[0] in columns[:i]]  # to a term of another
+        # what devices cost, and who owns which; terms that are no device's read as zero
+        self._device_terms = simulation.ledger.find(TERMS)
+        self._owners = ownership(owners, simulation.device_names)
+        self._of_devices = np.zeros((len(TERMS), n_envs, len(self._owners)))
+        self._of_devices_rows = self._of_devices.reshape(-1, len(self._owners))
+        self._by_term_rows = self.by_term.reshape(-1, n_agents)
         self._storage = next((f for f in simulation.fleets if f.kind == "storage"), None)
         if self._storage is not None:
             e_max = np.array([float(spec.e_max_kwh) for spec in self._storage.specs])
             self._kwh_per_soc = ownership(owners, self._storage.names) * e_max[:, None]
             self._soc_initial = np.zeros((n_envs, len(e_max)))
         self._deviation = column["soc_deviation_kwh"]
-        self._stored_kwh = np.zeros((n_envs, n_agents))
-        self._stored_price = np.zeros((n_envs, 1))
+        self._stored_kwh, self._stored_now = np.zeros((n_envs, n_agents)), np.zeros((n_envs, n_agents))
+        self._stored_price = np.zeros((n_envs, n_agents))
         self._settling = [
             (fleet, ownership(owners, fleet.names)) for fleet in simulation.fleets if hasattr(fleet, "settle")
         ]
@@ -112,34 +114,32 @@ class Rewards:
             ends: Whether the horizon ends with it, so that what is still owed counts as unserved, shape (n_envs,).
         """
         simulation, metrics, terms = self._simulation, self._metrics, self.by_term
-        dt_h, over = simulation.dt_h, np.count_nonzero(ends) > 0
-        np.multiply(metrics.zone_kva.real, simulation.paid_price[:, None] * dt_h, out=terms[self._energy])
-        terms[self._reference_column] = self._reference[simulation.env_index, simulation.step_index - 1]
+        over = np.count_nonzero(ends) > 0
+        simulation.ledger.values.take(self._device_terms, 0, self._of_devices, "clip")
+        np.dot(self._of_devices_rows, self._owners, self._by_term_rows)
+        paid = np.multiply(simulation.paid_price, self._dt_h, out=self._paid)
+        np.multiply(metrics.zone_kva.real, paid[:, None], out=terms[self._energy])
+        rows = np.add(simulation.step_index, self._last_row)
+        self._reference_rows.take(rows, 0, terms[self._reference_column], "clip")
         terms[self._violation] = metrics.shared_violation_pu
         terms[self._overload] = metrics.shared_overload_pu
-        terms[self._losses] = (simulation.snapshot.losses_kw * (dt_h / terms.shape[2]))[:, None]
-        if self._settling:
-            terms[self._unserved] = 0.0
-        for column, array, owners in self._of_fleets:
-            np.matmul(array, owners, out=terms[column])
-        for column, array, owners in self._added:
-            terms[column] += array @ owners
+        np.multiply(self._losses_kw, self._loss_hours, out=terms[self._losses])
         if self._islands is not None:
-            for term in self._of_islands_alone:
-                terms[term] = 0.0
             terms[self._unserved] += _product(self._islands.unserved_kw, self._load_owners)
             terms[self._generation] += simulation.snapshot.forming_kva.real @ self._source_prices
         if self._storage is not None:
-            stored = self._storage.soc @ self._kwh_per_soc
-            terms[self._stored] = (self._stored_kwh - stored) * self._stored_price
-            self._stored_kwh = stored
+            stored, change = self._stored_now, terms[self._stored]
+            np.matmul(self._storage.soc, self._kwh_per_soc, out=stored)
+            np.multiply(np.subtract(self._stored_kwh, stored, out=change), self._stored_price, out=change)
+            self._stored_kwh[...] = stored
             if over:
                 deviation = np.abs(self._storage.soc - self._soc_initial) * ends[:, None]
                 np.matmul(deviation, self._kwh_per_soc, out=terms[self._deviation])
         if self._settling and over:
             for fleet, owners in self._settling:
                 terms[self._unserved] += (fleet.settle() * ends[:, None]) @ owners
-        rewards = np.add.reduce(self._weights * terms)  # term by term: the same bits for any number of environments
+        np.multiply(self._weights, terms, out=self._weighed)
+        rewards = np.add.reduce(self._weighed)  # term by term: the same bits for any number of environments
         if np.count_nonzero(simulation.snapshot.converged) < simulation.n_envs:
             rewards -= self._divergence * ~simulation.snapshot.converged[:, None]
         if self._share:

@@ -138,7 +138,7 @@ class Slice:
         self.task = task
         task.simulation.first_env = first
         self.board, self._same_step = board, layout.same_step
-        self._view = View(task.channels.table, _seen(task, view))
+        self._view = View(task.channels.table, _seen(task, view), task.n_envs)
         whole = len(layout.owned) == layout.n_actions
         self._owned: IntArray | slice = slice(None) if whole else layout.owned
         self._rngs: dict[int, np.random.Generator] = {}

@@ -16,6 +16,7 @@ from powergrid.envs.channels import Channels, View
 from powergrid.envs.outages import AGENT_OUTAGE_METRICS, NETWORK_OUTAGE_METRICS
 from powergrid.envs.rewards import TERMS, Rewards
 from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.devices.ledger import find_places
 from powergrid.grid.energised import Connectivity
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.network import Network
@@ -60,6 +61,9 @@ ISLAND_METRICS = (
     ("unserved_kw", "kW", "demand that is not served, shed in an island or in the dark, vehicles left out"),
     ("dark_nodes", "nodes", "nodes that no source feeds; they violate no limit"),
 )
+#: The rows of the ledger that the metrics from ``delivered_kw`` to ``cycles`` are summed of. Three in the middle are
+#: of the difference between what was asked and what was set; they are written over.
+_LEDGER_METRICS = ("delivered_p_kw", "delivered_q_kvar", *("p_kw",) * 3, "throughput_kwh", "cycles")
 
 
 class GridTask:
@@ -109,17 +113,19 @@ class GridTask:
         )
         self._outages = self.channels.outages
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
-        self._view = View(self.channels.table, [agent.observed for agent in self.agents])
+        self._view = View(self.channels.table, [agent.observed for agent in self.agents], n_envs)
         owners = [spec.devices for spec in scenario.agents.values()]
         self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in)
-        self._owned = ownership(owners, simulation.power_device_names)
-        self._owned_complex = self._owned.astype(complex)  # no conversion at each product
-        self._power_fleets = [(f, ownership(owners, f.names)) for f in simulation.fleets if hasattr(f, "p_kw")]
-        self._storage = next(((f, o) for f, o in self._power_fleets if f.kind == "storage"), None)
+        self._owned = ownership(owners, simulation.device_names)
+        self._device_rows = simulation.ledger.find(_LEDGER_METRICS)
+        self._of_devices = np.zeros((len(_LEDGER_METRICS), n_envs, len(self._owned)))
+        self._of_devices_rows = self._of_devices.reshape(-1, len(self._owned))
+        self._changed = self._of_devices[2:4, :, : len(simulation.power_device_names)]
+        self._change = self._of_devices[4, :, : len(simulation.power_device_names)]
+        self._noticed = np.full_like(self._change, 1e-6)
         owned_devices = {device for own in owners for device in own}
         self._all_owned = all(name in owned_devices for name in simulation.device_names)
         self._setpoints = simulation.setpoints
-        self._requested = np.zeros((3, n_envs, len(simulation.power_device_names)))
         self.agent_metrics = AGENT_METRICS + (AGENT_OUTAGE_METRICS if self._outages else ())
         self.network_metrics = NETWORK_METRICS + (NETWORK_OUTAGE_METRICS if self._outages else ())
         self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
@@ -134,6 +140,15 @@ class GridTask:
         self.info_names = (*self._own_names, *self._shared_names)
         self._info_by_name = np.zeros((len(self.info_names), n_envs, len(names)))
         self._info = self._info_by_name.transpose(1, 2, 0)
+        of_zones = (
+            *(self.metrics.zone_violation_count, self.metrics.zone_v_min_pu, self.metrics.zone_v_max_pu),
+            *(self.metrics.zone_overload_count, self.metrics.zone_kva.real),
+        )
+        self._zone_places = np.stack([find_places(self.metrics.results, part) for part in of_zones])
+        first, last = len(TERMS) + len(of_zones), len(TERMS) + len(of_zones) + len(_LEDGER_METRICS)
+        self._info_of_zones = self._info_by_name[len(TERMS) : first]
+        self._info_of_devices = self._info_by_name[first:last].reshape(-1, len(names))
+        self._info_of_held = self._info_by_name[last] if self._outages is not None else None
         self._action = np.zeros((n_envs, len(simulation.actions)))
         self._money_terms = [TERMS.index(term) for term in MONEY_TERMS]
         self.rewards = self._rewards.rewards
@@ -217,25 +232,15 @@ class GridTask:
 
     def _take_agent_infos(self) -> None:
         """Fill in the columns that differ between agents."""
-        info, metrics = self._info_by_name, self.metrics
-        first = len(TERMS)
-        info[:first] = self._rewards.by_term
-        own = info[first : self._n_own]
-        own[0] = metrics.zone_violation_count
-        own[1] = metrics.zone_v_min_pu
-        own[2] = metrics.zone_v_max_pu
-        own[3] = metrics.zone_overload_count
-        own[4] = metrics.zone_kva.real
-        delivered = self.simulation.snapshot.device_kva @ self._owned_complex
-        own[5] = delivered.real
-        own[6] = delivered.imag
-        self._take_projections(own)
-        if self._storage is not None:
-            fleet, owners = self._storage
-            np.matmul(fleet.terms["throughput_kwh"], owners, out=own[10])
-            np.matmul(fleet.cycles, owners, out=own[11])
-        if self._outages is not None and self._switches_owned is not None and self.simulation.supply is not None:
-            np.matmul(self.simulation.supply.held, self._switches_owned, out=own[12])
+        self._info_by_name[: len(TERMS)] = self._rewards.by_term
+        self.metrics.results.take(self._zone_places, None, self._info_of_zones, "clip")
+        simulation, changed, change = self.simulation, self._changed, self._change
+        simulation.ledger.values.take(self._device_rows, 0, self._of_devices, "clip")
+        np.abs(np.subtract(simulation.requested, self._setpoints, out=changed), out=changed)
+        change[...] = np.maximum(changed[0], changed[1], out=change) > self._noticed
+        np.dot(self._of_devices_rows, self._owned, self._info_of_devices)
+        if self._info_of_held is not None and self._switches_owned is not None and simulation.supply is not None:
+            np.matmul(simulation.supply.held, self._switches_owned, out=self._info_of_held)
 
     def _network_infos(self) -> tuple[npt.NDArray[Any], ...]:
         """Give the columns that agents share, in the order of ``network_metrics``, each of shape (n_envs,)."""
@@ -256,14 +261,6 @@ class GridTask:
             *(() if self._outages is None else self._outages.network_infos()),
             *(() if self._islands is None else self._islands.describe(snapshot.forming_kva)),
         )
-
-    def _take_projections(self, own: FloatArray) -> None:
-        requested = self._requested
-        changed = requested[:2]
-        np.subtract(self.simulation.requested, self._setpoints, out=changed)
-        np.abs(changed, out=changed)
-        np.greater(np.maximum(changed[0], changed[1], out=requested[2]), 1e-6, out=requested[2])
-        np.matmul(requested, self._owned, out=own[7:10])
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Give the infos of one environment as agents' dicts: terms, metrics, worst node and day."""

@@ -47,6 +47,8 @@ class Metrics:
         watched_mean_pu, watched_loading_pu: Mean voltages and highest loadings of what :meth:`watch` was told of, shape
             (n_envs, n_groups).
         zone_kva: Complex power imported by each zone [kVA], shape (n_envs, n_zones).
+        losses_kw, source_kva: As in the snapshot, shape (n_envs,).
+        results: All of these numbers one after the other, but for those of nodes; each of the arrays is a view.
         dead: Nodes that nothing feeds, which violate no limit and count in no voltage of a zone that has others, shape
             (n_envs, n_nodes); None where all are always fed.
 
@@ -95,36 +97,44 @@ class Metrics:
         branches = [np.flatnonzero(row) for row in branch_in]
         self._loaded = np.array([i for i, group in enumerate(branches) if len(group)], dtype=np.int64)
         self._branch_groups = [branches[i] for i in self._loaded]
-        self.zone_loading_pu = np.zeros((n_envs, n_zones))
         self._n_nodes, n_both = n_nodes, n_nodes + max(len(b.names), 1)  # a place to look at where no branch is
         self._levels = np.zeros((n_envs, n_both))  # node voltages, then loadings
         self._measured = self._levels[:, : n_nodes + len(b.names)]
         self._beyond = np.zeros((n_envs, n_both))
-        self._high, self._low = np.ones((1, n_both)), np.full((1, n_both), -np.inf)
+        self._high, self._low = np.ones((n_envs, n_both)), np.full((n_envs, n_both), -np.inf)
         self._high[:, :n_nodes], self._low[:, :n_nodes] = highest, lowest
-        self._zero = np.zeros((1, n_both))
+        self._zero = np.zeros((n_envs, n_both))
         self._excess = np.zeros((2, n_envs, n_both))  # amounts, then counts
         rows = self._excess.reshape(2 * n_envs, -1)  # two axes: a product of three is slower
         self._node_rows, self._branch_rows = rows[:, :n_nodes], rows[:, n_nodes : n_nodes + len(b.names)]
-        self._node_totals = np.zeros((2, n_envs, 2 * n_zones + 1))
-        self._branch_totals = np.zeros_like(self._node_totals)
-        self._node_totals_rows = self._node_totals.reshape(2 * n_envs, -1)
-        self._branch_totals_rows = self._branch_totals.reshape(2 * n_envs, -1)
-        self._bind_totals()
         self._three_phase = _three_phase_nodes(network)
         self._to_sequence = np.array([[1, _OPERATOR_A, _OPERATOR_A**2], [1, _OPERATOR_A**2, _OPERATOR_A]]).T / 3.0
         self.watch([], [])
         self.take(Snapshot.allocate(n_envs, network, 0, conductors=bool(len(self._limited))))
 
-    def _bind_totals(self) -> None:
-        """Name the parts of the sums, which every take fills anew."""
-        n_zones, n_nodes = self._n_zones, self._n_nodes
+    def _bind_results(self, n_groups: int) -> None:
+        """Name the parts of the results, which every take fills anew."""
+        n_envs, n_zones, n_nodes = len(self._levels), self._n_zones, self._n_nodes
+        of_sums = (2, n_envs, 2 * n_zones + 1)
+        shapes = [of_sums, of_sums, (n_envs, self._n_minima), (n_envs, n_groups), (n_envs, self._n_means)]
+        shapes += [(n_envs, n_zones), (n_envs, n_zones, 2), (n_envs,), (n_envs, 2)]
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+        self.results = np.zeros(int(ends[-1]))
+        parts = zip(np.split(self.results, ends[:-1]), shapes, strict=True)
+        node_totals, branch_totals, self._lowest, self._highest, self._means, loading, zone_kva, losses, source = (
+            part.reshape(shape) for part, shape in parts
+        )
+        self._node_totals_rows = node_totals.reshape(2 * n_envs, -1)
+        self._branch_totals_rows = branch_totals.reshape(2 * n_envs, -1)
+        self.zone_loading_pu, self.losses_kw = loading, losses
+        self.zone_kva = zone_kva.view(np.complex128)[..., 0]
+        self.source_kva = source.view(np.complex128)[..., 0]
         self.violation_pu = self._excess[0, :, :n_nodes]
-        amounts, counts = self._node_totals
+        amounts, counts = node_totals
         self.zone_violation_pu, self.shared_violation_pu = amounts[:, :n_zones], amounts[:, n_zones:-1]
         self.violation_sum_pu = amounts[:, -1]
         self.zone_violation_count, self.violation_count = counts[:, :n_zones], counts[:, -1]
-        amounts, counts = self._branch_totals
+        amounts, counts = branch_totals
         self.shared_overload_pu, self.overload_sum_pu = amounts[:, n_zones:-1], amounts[:, -1]
         self.zone_overload_count, self.overload_count = counts[:, :n_zones], counts[:, -1]
 
@@ -143,11 +153,10 @@ class Metrics:
         ends = np.append(self._starts, len(self._members))
         self._min_members, self._mean_members = int(ends[self._n_minima]), int(ends[self._n_means])
         self._min_starts, self._mean_starts = self._starts[: self._n_minima], self._starts[: self._n_means]
-        self._per_size = 1.0 / sizes[: self._n_means][None]
         n_envs = len(self._levels)
+        self._per_size = np.tile(1.0 / sizes[: self._n_means], (n_envs, 1))
         self._chosen = np.zeros((n_envs, len(self._members)))
-        self._lowest = np.zeros((n_envs, self._n_minima))
-        self._highest, self._means = np.zeros((n_envs, len(groups))), np.zeros((n_envs, self._n_means))
+        self._bind_results(len(groups))
         self._to_lowest = self._chosen[:, : self._min_members]
         self._to_means = self._chosen[:, : self._mean_members]
         first = len(nodes) + len(self._branch_groups)
@@ -171,7 +180,7 @@ class Metrics:
         if dead is not None:
             beyond[:, : self._n_nodes][dead] = -self.limits[0]
         np.maximum(beyond, self._zero, out=amount)
-        np.greater(beyond, self._zero, out=count)
+        np.sign(amount, out=count)
         np.matmul(self._node_rows, self._node_sums, out=self._node_totals_rows)
         np.matmul(self._branch_rows, self._branch_sums, out=self._branch_totals_rows)
         levels.take(self._members, 1, self._chosen, "clip")
@@ -183,7 +192,9 @@ class Metrics:
             self.zone_loading_pu[:, self._loaded] = self._highest_loading
         if dead is not None:
             self._leave_out(snapshot.v_pu, dead)
-        self.zone_kva = snapshot.terminal_kva @ self._intake
+        self.losses_kw[...] = snapshot.losses_kw
+        self.source_kva[...] = snapshot.source_kva
+        np.matmul(snapshot.terminal_kva, self._intake, out=self.zone_kva)
         if len(self._limited):
             self.zone_kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
 
@@ -209,7 +220,8 @@ class Metrics:
         v = self._snapshot.v
         if not len(self._three_phase):
             return np.zeros(len(v))
-        sequence = np.absolute(v.take(self._three_phase, axis=1) @ self._to_sequence)
+        sequence = np.absolute(v.take(self._three_phase, axis=1).reshape(-1, 3) @ self._to_sequence)
+        sequence = sequence.reshape(len(v), -1, 2)
         ratio: FloatArray = sequence[..., 1] / np.maximum(sequence[..., 0], 1e-9)
         if self.dead is not None:
             ratio[self.dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0

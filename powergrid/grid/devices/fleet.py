@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.grid.devices.ledger import Ledger
+from powergrid.grid.devices.ledger import Ledger, find_places
 from powergrid.grid.devices.projection import Projection, Request
 from powergrid.grid.devices.spec import (
     ActionSpec,
@@ -111,6 +111,16 @@ class DeviceFleet(ABC, Generic[S]):
         """Write the states, in physical units, into ``out`` of shape (n_envs, n_states)."""
         for columns, array, owners in self._watched:
             out[:, columns] = array if owners is None else array[:, owners]
+
+    def find_states(self, ledger: Ledger) -> IntArray | None:
+        """Give where each state lies among a ledger's numbers, shape (n_envs, n_states); None if any does not."""
+        places = np.zeros((self.n_envs, len(self.states)), dtype=np.int64)
+        for columns, array, owners in self._watched:
+            if not np.shares_memory(array, ledger.values):
+                return None
+            found = find_places(ledger.values, array)
+            places[:, columns] = found if owners is None else found[:, owners]
+        return places
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """Copy everything that the future depends on."""

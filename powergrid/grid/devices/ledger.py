@@ -49,3 +49,14 @@ class Ledger:
         """Give the place of each row; the row of zeros for those that are not kept."""
         places = {name: row for row, name in enumerate(self.names)}
         return np.array([places.get(name, len(self.names)) for name in names], dtype=np.int64)
+
+
+def find_places(whole: FloatArray, part: FloatArray) -> IntArray:
+    """Give where the numbers of a view lie among those of the contiguous array it is a view of, as flat indices.
+
+    One gather with such indices reads many small views at once.
+    """
+    places = np.int64((part.ctypes.data - whole.ctypes.data) // whole.itemsize)
+    for size, stride in zip(part.shape, part.strides, strict=True):
+        places = np.add.outer(places, np.arange(size) * (stride // whole.itemsize))
+    return np.asarray(places, dtype=np.int64)
