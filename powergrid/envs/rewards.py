@@ -51,10 +51,8 @@ class Rewards:
         self._share = scenario.share_reward
         self._divergence = scenario.divergence.penalty
         self.by_term = np.zeros((len(TERMS), n_envs, n_agents))  # each term's numbers side by side in memory
-        self._weights, self._weighed = (
-            np.tile(weights[:, None, None], (1, n_envs, n_agents)),
-            np.zeros_like(self.by_term),
-        )
+        self._weights = np.tile(weights[:, None, None], (1, n_envs, n_agents))
+        self._weighed = np.zeros_like(self.by_term)
         self.terms = self.by_term.transpose(1, 2, 0)
         self.rewards = np.zeros((n_envs, n_agents))
         column = {term: i for i, term in enumerate(TERMS)}
@@ -129,7 +127,7 @@ class Rewards:
             terms[self._generation] += simulation.snapshot.forming_kva.real @ self._source_prices
         if self._storage is not None:
             stored, change = self._stored_now, terms[self._stored]
-            np.matmul(self._storage.soc, self._kwh_per_soc, out=stored)
+            np.dot(self._storage.soc, self._kwh_per_soc, stored)
             np.multiply(np.subtract(self._stored_kwh, stored, out=change), self._stored_price, out=change)
             self._stored_kwh[...] = stored
             if over:

@@ -122,7 +122,7 @@ class GridTask:
         self._of_devices_rows = self._of_devices.reshape(-1, len(self._owned))
         self._changed = self._of_devices[2:4, :, : len(simulation.power_device_names)]
         self._change = self._of_devices[4, :, : len(simulation.power_device_names)]
-        self._noticed = np.full_like(self._change, 1e-6)
+        self._noticed, self._was_changed = np.full_like(self._change, 1e-6), np.zeros_like(self._change, dtype=bool)
         owned_devices = {device for own in owners for device in own}
         self._all_owned = all(name in owned_devices for name in simulation.device_names)
         self._setpoints = simulation.setpoints
@@ -137,6 +137,7 @@ class GridTask:
         self._names = names
         self._dict_names = (*self._own_names, *self._shared_names, "worst_node", "day")
         self._dict_names += () if self._outages is None else ("events",)
+        self._empty_info: dict[str, Any] = dict.fromkeys(self._dict_names)
         self.info_names = (*self._own_names, *self._shared_names)
         self._info_by_name = np.zeros((len(self.info_names), n_envs, len(names)))
         self._info = self._info_by_name.transpose(1, 2, 0)
@@ -237,7 +238,8 @@ class GridTask:
         simulation, changed, change = self.simulation, self._changed, self._change
         simulation.ledger.values.take(self._device_rows, 0, self._of_devices, "clip")
         np.abs(np.subtract(simulation.requested, self._setpoints, out=changed), out=changed)
-        change[...] = np.maximum(changed[0], changed[1], out=change) > self._noticed
+        np.maximum(changed[0], changed[1], out=change)
+        change[...] = np.greater(change, self._noticed, out=self._was_changed)
         np.dot(self._of_devices_rows, self._owned, self._info_of_devices)
         if self._info_of_held is not None and self._switches_owned is not None and simulation.supply is not None:
             np.matmul(simulation.supply.held, self._switches_owned, out=self._info_of_held)
@@ -269,8 +271,13 @@ class GridTask:
         shared += (self.worst_node(env), int(self.simulation.day[env]))
         if self._outages is not None:
             shared.append(self._outages.name_events(env))
-        names, rows = self._dict_names, self._info[env, :, : self._n_own].tolist()
-        return {name: dict(zip(names, row + shared, strict=True)) for name, row in zip(self._names, rows, strict=True)}
+        of_all = dict(zip(self._dict_names[self._n_own :], shared, strict=True))
+        infos: dict[str, dict[str, Any]] = {}
+        for name, row in zip(self._names, self._info[env, :, : self._n_own].tolist(), strict=True):
+            infos[name] = info = self._empty_info.copy()  # which has room for all: a dict that grows takes longer
+            info.update(zip(self._own_names, row, strict=True))
+            info.update(of_all)
+        return infos
 
     def money(self) -> FloatArray:
         """Give what the last step cost each agent in money, stored energy left out [USD], shape (n_envs, n_agents)."""

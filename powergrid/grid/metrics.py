@@ -181,8 +181,8 @@ class Metrics:
             beyond[:, : self._n_nodes][dead] = -self.limits[0]
         np.maximum(beyond, self._zero, out=amount)
         np.sign(amount, out=count)
-        np.matmul(self._node_rows, self._node_sums, out=self._node_totals_rows)
-        np.matmul(self._branch_rows, self._branch_sums, out=self._branch_totals_rows)
+        np.dot(self._node_rows, self._node_sums, self._node_totals_rows)
+        np.dot(self._branch_rows, self._branch_sums, self._branch_totals_rows)
         levels.take(self._members, 1, self._chosen, "clip")
         np.minimum.reduceat(self._to_lowest, self._min_starts, axis=1, out=self._lowest)
         np.maximum.reduceat(self._chosen, self._starts, axis=1, out=self._highest)
@@ -194,7 +194,7 @@ class Metrics:
             self._leave_out(snapshot.v_pu, dead)
         self.losses_kw[...] = snapshot.losses_kw
         self.source_kva[...] = snapshot.source_kva
-        np.matmul(snapshot.terminal_kva, self._intake, out=self.zone_kva)
+        np.dot(snapshot.terminal_kva, self._intake, self.zone_kva)
         if len(self._limited):
             self.zone_kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
 

@@ -193,6 +193,7 @@ class Simulation:
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations = np.zeros(n, dtype=np.int64)
         self.env_index = np.arange(n)
+        self._first_row = self.env_index * (self.options.horizon_steps + 1)
         self._exogenous = Exogenous(
             step=self.step_index,
             sun_kw=np.zeros((n, len(self._p_sun))),
@@ -328,13 +329,13 @@ class Simulation:
 
     def _turn_clock(self) -> None:
         """Take the exogenous row of the current step."""
-        envs, step = self.env_index, self.step_index
-        self.price_usd_per_kwh = self.day_price[envs, step]
-        exo = self._exogenous
+        rows, exo = np.add(self.step_index, self._first_row), self._exogenous
+        self.price_usd_per_kwh = self.day_price.take(rows)
         if self._p_sun.size:
-            np.multiply(self.day_pv_pu[envs, step][:, None], self._p_sun, out=exo.sun_kw)
+            np.multiply(self.day_pv_pu.take(rows)[:, None], self._p_sun, out=exo.sun_kw)
         if self._flexible_loads.size:
-            exo.demand_kw[:] = self.day_load_kw[envs, step][:, self._flexible_loads]
+            places = rows[:, None] * self.day_load_kw.shape[2] + self._flexible_loads
+            self.day_load_kw.take(places, None, exo.demand_kw, "clip")
 
     def _solve(self, env: int, circuit: Circuit, demand: tuple[FloatArray, FloatArray]) -> bool:
         """Solve what is written, with the feeder's own controls and islands where there are any."""

@@ -116,7 +116,7 @@ class DeviceFleet(ABC, Generic[S]):
         """Give where each state lies among a ledger's numbers, shape (n_envs, n_states); None if any does not."""
         places = np.zeros((self.n_envs, len(self.states)), dtype=np.int64)
         for columns, array, owners in self._watched:
-            if not np.shares_memory(array, ledger.values):
+            if array.size and not np.shares_memory(array, ledger.values):
                 return None
             found = find_places(ledger.values, array)
             places[:, columns] = found if owners is None else found[:, owners]
