@@ -285,6 +285,10 @@ def build_config(
     names = dict.fromkeys(reversed(list(policy_of.values())))
     specs = {name: module_spec(name, facts, policy_of, settings) for name in names}
     config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
+    if settings.learner == "grid":
+        from powergrid.training.learner import GridPPOLearner
+
+        config.learners(learner_class=GridPPOLearner)
     checked: PPOConfig = config.training(**_learning(settings))
     return checked
 

@@ -14,7 +14,14 @@ from powergrid.training.config import probe_env
 from powergrid.training.fitting import FIT_KEY
 from powergrid.training.inference import FloatArray, Network, ObservationFilter, Policy
 
-_TORCH_ACTIVATIONS = {"Tanh": "tanh", "ReLU": "relu", "ELU": "elu", "SiLU": "swish", "Identity": "linear"}
+_TORCH_ACTIVATIONS = {
+    "Tanh": "tanh",
+    "FastTanh": "tanh",
+    "ReLU": "relu",
+    "ELU": "elu",
+    "SiLU": "swish",
+    "Identity": "linear",
+}
 
 
 def export_policy(algorithm: Any, folder: str | Path) -> Path:

@@ -10,14 +10,14 @@ import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 
 from powergrid.errors import PowerGridError
-from powergrid.training.network import QuietStartModule
+from powergrid.training.network import FastTanh, QuietStartModule
 
 #: The column of a training batch with what the critic sees.
 JOINT_OBSERVATION = "joint_observation"
 
 _Connector: Any = ConnectorV2
 _ACTIVATIONS: dict[str, Any] = {
-    "tanh": torch.nn.Tanh,
+    "tanh": FastTanh,
     "relu": torch.nn.ReLU,
     "elu": torch.nn.ELU,
     "swish": torch.nn.SiLU,

@@ -84,6 +84,9 @@ class TrainSettings(BaseModel):
     env_runner: Literal["grid", "stock"] = Field(
         "grid", description="What samples: `grid`, powergrid's runner on arrays, or `stock`, RLlib's own."
     )
+    learner: Literal["grid", "stock"] = Field(
+        "grid", description="What learns: `grid`, powergrid's faster form of RLlib's PPO learner, or `stock`, RLlib's."
+    )
     share_unequal: bool = Field(
         False, description="Let agents of unequal spaces share a policy: padded, with a one-hot of the agent."
     )
