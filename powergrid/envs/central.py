@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 Observation = npt.NDArray[np.float32]
 
 #: How the agents' own numbers become one: everything else is added up.
-_COMBINED = {"zone_v_min_pu": np.min, "zone_v_max_pu": np.max}
+_COMBINED = {"zone_v_min_pu": np.minimum.reduce, "zone_v_max_pu": np.maximum.reduce}
 
 
 class CentralGridEnv(gym.Env[Observation, Any]):
@@ -76,6 +76,9 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         table = self.task.channels.table
         self._view = View(table, [np.arange(len(table))], self.task.n_envs)
         self.observation_space = gym.spaces.Box(-1.0, 1.0, (len(table),), np.float32)
+        names = self.task.info_names
+        self._extremes = [(names.index(name), reduce) for name, reduce in _COMBINED.items()]
+        self._n_combined = names.index(AGENT_METRICS[-1][0]) + 1  # what agents' outages are is the first one's alone
         self._reading = CentralActions(self.task.agents, actions, levels)
         self.action_space: gym.spaces.Space[Any] = self._reading.space
 
@@ -142,11 +145,13 @@ class CentralGridEnv(gym.Env[Observation, Any]):
 
     def _info(self) -> dict[str, Any]:
         """Give every term and metric once, agents' own added up or taken at their extreme."""
-        by_agent = list(self.task.info_dicts(0).values())
-        info = dict(by_agent[0])
-        for name in self.task.info_names[: self.task.info_names.index(AGENT_METRICS[-1][0]) + 1]:
-            info[name] = float(_COMBINED.get(name, np.sum)([own[name] for own in by_agent]))
-        info["cost_usd"] = sum(info[term] for term in MONEY_TERMS)
+        own, shared = self.task.info_parts(0)
+        combined = np.add.reduce(own)
+        for column, reduce in self._extremes:
+            combined[column] = reduce(own[:, column])
+        combined[self._n_combined :] = own[0, self._n_combined :]
+        info = dict(zip(self.task.info_keys, combined.tolist() + shared, strict=True))
+        info["cost_usd"] = sum([info[term] for term in MONEY_TERMS])
         return info
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -79,6 +79,7 @@ class GridTask:
         terminated: Whether the last step ended the episode by divergence, shape (n_envs,).
         truncated: Whether the last step was the last of the horizon, shape (n_envs,).
         info_names: Names of the columns of :meth:`infos`.
+        info_keys: Keys of each dict of :meth:`info_dicts`: these names, and what is no number.
         agent_metrics, network_metrics: Name, unit and meaning of what infos hold besides the reward terms.
     """
 
@@ -135,9 +136,9 @@ class GridTask:
         self._shared_names = tuple(name for name, _, _ in self.network_metrics)
         self._n_own = len(self._own_names)
         self._names = names
-        self._dict_names = (*self._own_names, *self._shared_names, "worst_node", "day")
-        self._dict_names += () if self._outages is None else ("events",)
-        self._empty_info: dict[str, Any] = dict.fromkeys(self._dict_names)
+        self.info_keys = (*self._own_names, *self._shared_names, "worst_node", "day")
+        self.info_keys += () if self._outages is None else ("events",)
+        self._empty_info: dict[str, Any] = dict.fromkeys(self.info_keys)
         self.info_names = (*self._own_names, *self._shared_names)
         self._info_by_name = np.zeros((len(self.info_names), n_envs, len(names)))
         self._info = self._info_by_name.transpose(1, 2, 0)
@@ -266,18 +267,28 @@ class GridTask:
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Give the infos of one environment as agents' dicts: terms, metrics, worst node and day."""
+        own, shared = self.info_parts(env)
+        of_all = dict(zip(self.info_keys[self._n_own :], shared, strict=True))
+        infos: dict[str, dict[str, Any]] = {}
+        for name, row in zip(self._names, own.tolist(), strict=True):
+            infos[name] = info = self._empty_info.copy()  # which has room for all: a dict that grows takes longer
+            info.update(zip(self._own_names, row, strict=True))
+            info.update(of_all)
+        return infos
+
+    def info_parts(self, env: int) -> tuple[FloatArray, list[Any]]:
+        """Give the infos of one environment: what agents have of their own, and what they share.
+
+        Returns:
+            Own infos, shape (n_agents, n_own), reused at each call, and the shared ones, worst node and day with
+            them; under ``info_keys``, own before shared.
+        """
         self._take_agent_infos()
         shared: list[Any] = [float(values[env]) for values in self._network_infos()]
         shared += (self.worst_node(env), int(self.simulation.day[env]))
         if self._outages is not None:
             shared.append(self._outages.name_events(env))
-        of_all = dict(zip(self._dict_names[self._n_own :], shared, strict=True))
-        infos: dict[str, dict[str, Any]] = {}
-        for name, row in zip(self._names, self._info[env, :, : self._n_own].tolist(), strict=True):
-            infos[name] = info = self._empty_info.copy()  # which has room for all: a dict that grows takes longer
-            info.update(zip(self._own_names, row, strict=True))
-            info.update(of_all)
-        return infos
+        return self._info[env, :, : self._n_own], shared
 
     def money(self) -> FloatArray:
         """Give what the last step cost each agent in money, stored energy left out [USD], shape (n_envs, n_agents)."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import EngineError, FeederError, describe_unknown
+from powergrid.grid.admittance import Admittance
 from powergrid.grid.cache import recall
 from powergrid.grid.compile import (
     BRANCH_CLASSES,
@@ -120,9 +121,11 @@ class Circuit:
         self._bind_flows()
         self._setpoints = Setpoints(self.engine, self._handles["Load"], self.injections, self._targets)
         self.load_of_device = self._setpoints.load_of_device
+        capacitors = [i for i, name in enumerate(self.network.branches.names) if name.startswith("capacitor.")]
+        self._admittance = Admittance(self.engine, self._setpoints, self._flows, capacitors)
         self._bind_gear()
         branch_index = {name: i for i, name in enumerate(self.network.branches.names)}
-        self.isolation = Isolation(self.engine, self._handles, fault_names, branch_index, self._moved)
+        self.isolation = Isolation(self.engine, self._handles, fault_names, branch_index, self._admittance.note_change)
         self._keep_start()
 
     # -- building
@@ -155,7 +158,6 @@ class Circuit:
         self._powers = PowerReader([*sources, *self._formers, *[handle for _, handle in self._targets]])
         self._drawn: ComplexArray = np.zeros(self._n_sources + len(self._targets), dtype=complex)
         self._sound = True
-        self._stale: list[tuple[int, Handle]] = []
         self._rows_of = (-1, -1)
 
     def _nodes_of(self, handle: Handle) -> IntArray:
@@ -165,15 +167,16 @@ class Circuit:
 
     def _bind_gear(self) -> None:
         acting = self.controls.capacitors
-        self.gear = gear = Gear(self.engine, self._handles, self.network, acting, self._moved, self._tapped)
+        self.gear = gear = Gear(self.engine, self._handles, self.network, acting, self._admittance, self._tapped)
         self.taps, self.tap_min, self.tap_max = gear.taps, gear.tap_min, gear.tap_max
         self.steps_on, self.steps_max, self.closed = gear.steps_on, gear.steps_max, gear.closed
         self.own_moves = 0
 
     def _keep_start(self) -> None:
-        self._y_stale = True  # so that the start and what comes after a reset stand on the same admittance matrix
-        self._build_y()
+        # So that the start and what comes after a reset stand on the same admittance matrix.
+        self._admittance.build()
         self.engine.solve()
+        self._admittance.factorised = True
         highest = self._take_voltages()
         if not _DEAD_V_PU < highest < _SANE_V_PU:  # NaN compares false; OpenDSS says that it converged all the same
             remedy = "look for parts without a path to ground, impedances of 0, and controls of the feeder's own"
@@ -194,7 +197,7 @@ class Circuit:
         Devices bound to a load are written with the demand instead. Call after :meth:`write_demand`.
         """
         self._setpoints.write_injections(p_kw, q_kvar)
-        if not self._y_stale:
+        if not self._admittance.stale:
             self.engine.keep_y()
 
     def write_taps(self, taps: IntArray) -> None:
@@ -215,7 +218,7 @@ class Circuit:
             for i in np.flatnonzero(closed != self.forming).tolist():
                 self.engine.set_open(self._formers[i], is_open=not closed[i])
                 self.forming[i] = closed[i]
-            self._y_stale = True
+                self._admittance.note_change(-1, self._formers[i])
 
     def read_forming_kw(self) -> FloatArray:
         """Give what each forming source delivers [kW], shape (n_forming,); call after a solve that converged."""
@@ -234,16 +237,19 @@ class Circuit:
         Returns:
             Whether the power flow converged to finite voltages.
         """
-        if self._y_stale or (controls and self.controls.set_power):  # these leave setpoints of theirs in the matrix
-            self._build_y()
+        if controls and self.controls.set_power:  # these leave setpoints of theirs in the matrix
+            self._admittance.build()
+        elif self._admittance.stale:
+            self._admittance.update()
         self._sound = False
         try:
             converged = self.engine.solve(controls=controls)
+            self._admittance.factorised = True
             if controls:
                 if converged and limit is not None and limit():
                     converged = self.engine.solve()
                 self.own_moves = self.gear.follow()
-                self._refresh_flows()
+                self._admittance.refresh_flows()
             self._sound = converged and self._take_voltages() < _SANE_V_PU  # NaN compares false
         finally:
             if not self._sound:
@@ -380,20 +386,6 @@ class Circuit:
         np.multiply(self._v_pu, self._v_pu_scale, out=self._v_pu)
         return float(np.maximum.reduce(self._v_pu))
 
-    def _build_y(self) -> None:
-        """Build the admittance matrix as a function of the switchgear alone.
-
-        The engine puts the setpoints of the moment into it. They change neither the solution nor what is read, but
-        the way there: with those of the start, equal positions, setpoints and voltages lead bit for bit to equal
-        results, whatever came before.
-        """
-        kept = self._setpoints.swap_in_start()
-        self.engine.build_y()
-        self._setpoints.put_back(kept)
-        self.engine.keep_y()
-        self._y_stale = False
-        self._refresh_flows()
-
     # -- state
 
     def state(self) -> State:
@@ -417,24 +409,12 @@ class Circuit:
         self._v_good[:] = state["v"]
         self._drawn, self._sound = state["drawn"].copy(), False  # the engine's powers are those of its last solve
         self._take_voltages()
-        if self._y_stale:
-            self._build_y()
+        if self._admittance.stale:
+            self._admittance.update()
 
     def read_taps(self) -> IntArray:
         """Read the regulators' tap positions from the engine, shape (n_regulators,)."""
         return self.gear.read_taps()
-
-    def _moved(self, branch: int, handle: Handle) -> None:
-        """Note that an element's admittance changed; branch -1 is none."""
-        if branch >= 0:
-            self._stale.append((branch, handle))
-        self._y_stale = True
-
-    def _refresh_flows(self) -> None:
-        """Take changed admittances into the branch flows; the engine makes them with its matrix, not before."""
-        for branch, handle in self._stale:
-            self._flows.refresh(branch, self.engine.yprim(handle))
-        self._stale.clear()
 
     def close(self) -> None:
         """Give the engine back."""

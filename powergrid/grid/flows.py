@@ -68,6 +68,32 @@ class BranchFlows:
         """Take over a branch's changed admittance [S]."""
         self._matrix.data[self._slices[branch]] = 1e-3 * yprim.conj().ravel()
 
+    def find_ties(self, branches: Sequence[int]) -> list[IntArray]:
+        """Find where others could tie the nodes of some branches to each other.
+
+        Args:
+            branches: Indices of the branches.
+
+        Returns:
+            For each pair of nodes of one of these branches the places of the matrix, in any but them, that tie the
+            pair; for :meth:`has_ties`.
+        """
+        n_columns, size = self._matrix.shape[1], np.diff(self._matrix.indptr)
+        pair = np.repeat(self._row_node, size) * n_columns + self._matrix.indices
+        of_others = np.ones(len(pair), dtype=bool)
+        wanted = [np.empty(0, dtype=np.int64)]
+        for branch in branches:
+            of_others[self._slices[branch]] = False
+            wanted.append(pair[self._slices[branch]])
+        needed = np.unique(np.concatenate(wanted))
+        needed = needed[(needed // n_columns > 0) & (needed % n_columns > 0)]  # none is to ground
+        places = np.flatnonzero(of_others & np.isin(pair, needed))
+        return [places[pair[places] == each] for each in needed.tolist()]
+
+    def has_ties(self, ties: Sequence[IntArray]) -> bool:
+        """Whether at present some other branch ties each pair of nodes that :meth:`find_ties` gave places for."""
+        return all(self._matrix.data[places].any() for places in ties)
+
     def read(self, v: ComplexArray, terminal_kva: ComplexArray, loading_pu: FloatArray) -> None:
         """Fill in the power into each branch terminal and the loading of each branch.
 

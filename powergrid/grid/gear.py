@@ -5,14 +5,15 @@ Knows neither agents nor costs: who may move what, and how often, is a fleet's t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import describe_unknown
-from powergrid.grid.engine import Engine, FloatArray, Handle, IntArray
+from powergrid.grid.admittance import Admittance
+from powergrid.grid.engine import Engine, FloatArray, IntArray
 from powergrid.grid.network import Network
 from powergrid.grid.windings import (
     TAPPED_CLASSES,
@@ -34,7 +35,7 @@ class Gear:
         handles: The circuit's elements.
         network: Its description.
         controlled: ``class.name`` of the capacitors that a control of the feeder moves.
-        note_moved: Is told branch and handle of what changed.
+        admittance: The circuit's matrix, which is told what moved.
         tapped: Transformers as ``class.name`` whose taps are moved besides, each with its winding or 0.
 
     Attributes:
@@ -54,10 +55,10 @@ class Gear:
         handles: Handles,
         network: Network,
         controlled: Collection[str],
-        note_moved: Callable[[int, Handle], None],
+        admittance: Admittance,
         tapped: Iterable[tuple[str, int]] = (),
     ) -> None:
-        self._engine, self._network, self._controlled, self._note_moved = engine, network, controlled, note_moved
+        self._engine, self._network, self._controlled, self._admittance = engine, network, controlled, admittance
         branch_index = {name: i for i, name in enumerate(network.branches.names)}
         self._tap_properties = {
             name: (engine.property_index(name, "Wdg"), engine.property_index(name, "Tap")) for name in TAPPED_CLASSES
@@ -148,7 +149,7 @@ class Gear:
         self._engine.set_int(regulator.handle, winding_property, regulator.winding)
         self._engine.set_float(regulator.handle, tap_property, tap_pu)
         self.tap_pu[i] = tap_pu
-        self._note_moved(self._regulator_branches[i], regulator.handle)
+        self._admittance.note_step(self._regulator_branches[i], regulator.handle)
 
     def write_steps(self, steps_on: IntArray) -> None:
         """Switch the capacitors that differ to a number of steps.
@@ -168,7 +169,7 @@ class Gear:
                 is_open = not steps_on[i] and f"capacitor.{name}" in self._controlled
                 if self._engine.is_open(handle) != is_open:
                     self._engine.set_open(handle, is_open=is_open)
-                self._note_moved(branch, handle)
+                self._admittance.note_step(branch, handle)
                 self.steps_on[i] = steps_on[i]
 
     def write_closed(self, closed: IntArray) -> None:
@@ -184,22 +185,22 @@ class Gear:
                     self._engine.open_at(handle, places)
                 elif not closed[i]:
                     self._engine.set_open(handle, is_open=True)
-                self._note_moved(branch, handle)
+                self._admittance.note_change(branch, handle)
                 self.closed[i] = closed[i]
 
     def follow(self) -> int:
         """Take over what the feeder's own controls moved; give how many positions that were."""
         tap_pu, steps = self._read_tap_pu(), self._read_steps()
         for i in np.flatnonzero(tap_pu != self.tap_pu).tolist():
-            self._note_moved(self._regulator_branches[i], self.regulators[i].handle)
+            self._admittance.note_change(self._regulator_branches[i], self.regulators[i].handle)
         for i in np.flatnonzero(steps != self.steps_on).tolist():
-            self._note_moved(self.capacitors[i][1], self.capacitors[i][0])
+            self._admittance.note_change(self.capacitors[i][1], self.capacitors[i][0])
         taps = self.read_taps()
         moves = int(np.abs(taps - self.taps).sum() + np.abs(steps - self.steps_on).sum())
         self.tap_pu[:], self.taps[:], self.steps_on[:] = tap_pu, taps, steps
         if self._lines_may_open:
             for handle, branch, _ in self._switches:
-                self._note_moved(branch, handle)
+                self._admittance.note_change(branch, handle)
             closed = self._read_closed()
             moves += int(np.abs(closed - self.closed).sum())
             self.closed[:] = closed

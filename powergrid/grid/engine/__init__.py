@@ -150,12 +150,27 @@ class Engine(Elements):
     def build_y(self) -> None:
         """Build the admittance matrix now, of what is written so far; voltages stay.
 
-        Twice: where something else changed as well, the engine leaves moved taps to the next time.
+        Three times: taps and capacitor steps that moved are left to the next time where something else changed as
+        well, and are then put into the matrix that is there; only the last is built whole of all that there is.
         """
-        for _ in range(2):
+        for _ in range(3 if self.y_wants_rebuild else 2):
             lib.ctx_Solution_BuildYMatrix(self._context, _WHOLE_MATRIX, 0)
         self.keep_y()
         self.check()
+
+    def update_y(self) -> None:
+        """Bring into the admittance matrix what taps and capacitor steps that moved change in it; voltages stay.
+
+        Entry by entry, with the symbolic factorisation kept; bit for bit the matrix that :meth:`build_y` would build
+        where that has the same entries.
+        """
+        lib.ctx_Solution_BuildYMatrix(self._context, _WHOLE_MATRIX, 0)
+        self.check()
+
+    @property
+    def y_wants_rebuild(self) -> bool:
+        """Whether something was written that taps and capacitor steps alone do not account for."""
+        return bool(lib.ctx_YMatrix_Get_SystemYChanged(self._context))
 
     # -- solving
 

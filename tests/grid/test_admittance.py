@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from powergrid.grid.circuit import Circuit
+from powergrid.grid.feeder import read_feeder
+
+
+def solve_at(circuit: Circuit, rng: np.random.Generator, *, whole: bool) -> bytes:
+    """Move taps and capacitors at random, solve, and give the voltages bit for bit."""
+    loads = circuit.network.loads
+    circuit.write_demand(loads.kw * rng.uniform(0.3, 1.1, len(loads.kw)), loads.kvar)
+    circuit.write_injections(np.zeros(0), np.zeros(0))
+    circuit.write_taps(rng.integers(-8, 9, len(circuit.taps)))
+    circuit.write_steps(rng.integers(0, circuit.steps_max + 1))
+    if whole:
+        circuit._admittance.build()
+    assert circuit.solve()
+    return circuit.engine.voltages(len(circuit.network.nodes)).tobytes()
+
+
+@pytest.mark.parametrize("name", ["ieee13", "ieee34", "ieee123"])
+def test_taps_and_steps_brought_in_give_the_solutions_of_a_matrix_built_whole(name: str) -> None:
+    found = []
+    for whole in (False, True):
+        circuit, rng = Circuit(read_feeder(name)), np.random.default_rng(0)
+        found.append([solve_at(circuit, rng, whole=whole) for _ in range(12)])
+        circuit.close()
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 12
+
+
+def test_solution_does_not_depend_on_a_line_that_was_open_before() -> None:
+    circuit = Circuit(read_feeder("ieee123"))
+    first = solve_at(circuit, np.random.default_rng(1), whole=False)
+    closed = circuit.closed.copy()
+    closed[3] = 0
+    circuit.write_closed(closed)
+    circuit.solve()
+    circuit.reset()
+    assert solve_at(circuit, np.random.default_rng(1), whole=False) == first
+    circuit.close()
+
+
+def test_capacitor_that_alone_ties_two_phases_is_built_in_whole() -> None:
+    circuit = Circuit(read_feeder("ieee13"))
+    flows, branches = circuit._flows, circuit.network.branches
+    capacitors = [i for i, name in enumerate(branches.names) if name.startswith("capacitor.")]
+    ties = flows.find_ties(capacitors)
+    assert ties
+    assert flows.has_ties(ties)
+    for places in ties[:1]:
+        flows._matrix.data[places] = 0.0
+    assert not flows.has_ties(ties)
+    circuit.close()
