@@ -167,7 +167,7 @@ class Gear:
                 self._engine.set_capacitor_states(name, states.astype(int).tolist())
                 # A capacitor control opens the terminal too, and goes by it; without one it has to be closed again.
                 is_open = not steps_on[i] and f"capacitor.{name}" in self._controlled
-                if self._engine.is_open(handle) != is_open:
+                if not self._engine.is_open(handle) if is_open else self._engine.any_open(handle):
                     self._engine.set_open(handle, is_open=is_open)
                 self._admittance.note_step(branch, handle)
                 self.steps_on[i] = steps_on[i]

@@ -161,6 +161,10 @@ class Elements(Context):
             if lib.Alt_CE_IsOpen(handle, terminal, phase)
         )
 
+    def any_open(self, handle: Handle) -> bool:
+        """Whether any phase of any terminal of an element is open."""
+        return any(lib.Alt_CE_IsOpen(handle, terminal, 0) for terminal in range(1, self.terminals(handle)[0] + 1))
+
     def is_open(self, handle: Handle) -> bool:
         """Whether a terminal of an element is open in all phases."""
         places = self.open_places(handle)
