@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from floor import MOST_STEPS as STEPS
-from floor import Floor, draw_actions, record, record_all
 
+from benchmarks.floor import MOST_STEPS as STEPS
+from benchmarks.floor import Floor, draw_actions, record, record_all
 from powergrid.envs import NetworkedGridEnv
 from powergrid.grid.engine import engine_version
 

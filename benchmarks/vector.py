@@ -17,8 +17,8 @@ import time
 from typing import Any
 
 import numpy as np
-from step import STEPS, Floor, play_env, record
 
+from benchmarks.step import STEPS, Floor, play_env, record
 from powergrid.envs import GridVectorEnv, NetworkedGridEnv
 from powergrid.grid.engine import engine_version
 
