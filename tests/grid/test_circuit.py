@@ -688,6 +688,19 @@ def test_feeder_that_cannot_carry_its_demand_is_refused(tmp_path: Path) -> None:
         open_circuit(write(tmp_path, heavy))
 
 
+@pytest.mark.parametrize(("source_pu", "shown"), [(6.0, "6 pu"), (0.005, "0.005 pu")])
+def test_start_that_opendss_calls_solved_and_no_feeder_has_is_refused(
+    tmp_path: Path, source_pu: float, shown: str
+) -> None:
+    text = f"New Circuit.x basekv=12.47 pu={source_pu}\nNew Line.l bus1=sourcebus bus2=b length=1 units=km\n"
+    end = "New Load.a bus1=b kV=12.47 kW=1 model=2\nSet VoltageBases=[12.47]\nCalcVoltageBases\n"
+    with pytest.raises(FeederError, match=f"the power flow ends at {shown} at most; look for parts without a path"):
+        open_circuit(write(tmp_path, text + end))
+    for inside in (4.0, 0.02):
+        circuit = open_circuit(write(tmp_path, text.replace(f"pu={source_pu}", f"pu={inside}") + end))
+        assert solve(circuit).v_pu.max() == pytest.approx(inside, rel=0.01)
+
+
 def test_names_that_the_feeder_allows_twice_are_all_kept(tmp_path: Path) -> None:
     twice = MIXED.replace("New Load.zero", "Set AllowDuplicates=yes\nNew Load.a bus1=c kV=4.16 kW=40\nNew Load.zero")
     circuit = open_circuit(write(tmp_path, twice))
