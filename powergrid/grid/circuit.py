@@ -33,6 +33,7 @@ from powergrid.grid.gear import Gear
 from powergrid.grid.injections import Injection, place_injections
 from powergrid.grid.isolation import Isolation
 from powergrid.grid.network import Network
+from powergrid.grid.protection import Protection
 from powergrid.grid.setpoints import Setpoints
 from powergrid.grid.snapshot import Snapshot
 from powergrid.grid.windings import Regulator
@@ -124,8 +125,10 @@ class Circuit:
         capacitors = [i for i, name in enumerate(self.network.branches.names) if name.startswith("capacitor.")]
         self._admittance = Admittance(self.engine, self._setpoints, self._flows, capacitors)
         self._bind_gear()
-        branch_index = {name: i for i, name in enumerate(self.network.branches.names)}
-        self.isolation = Isolation(self.engine, self._handles, fault_names, branch_index, self._admittance.note_change)
+        branch_index, lines = self.network.branch_index, self._handles["Line"]
+        note = self._admittance.note_change
+        self.protection = Protection(self.engine, self.controls.controls, lines, branch_index, note)
+        self.isolation = Isolation(self.engine, self._handles, fault_names, branch_index, note)
         self._keep_start()
 
     # -- building
@@ -396,12 +399,15 @@ class Circuit:
             "v": self._v.copy(),
             "drawn": self._drawn.copy(),
             **self.gear.state(),
+            **self.protection.state(),
             **self.isolation.state(),
             "forming": self.forming.copy(),
         }
 
     def restore(self, state: State) -> None:
         """Put a :meth:`state` back."""
+        if self.protection.restore(state):
+            self.gear.notice_lines()
         self.gear.restore(state)
         self.isolation.restore(state)
         self.write_forming(state["forming"])

@@ -172,6 +172,10 @@ class Gear:
                 self._admittance.note_step(branch, handle)
                 self.steps_on[i] = steps_on[i]
 
+    def notice_lines(self) -> None:
+        """Take over which lines are closed after others than :meth:`write_closed` moved them."""
+        self.closed[:] = self._read_closed()
+
     def write_closed(self, closed: IntArray) -> None:
         """Open (0) or close (1) the switches that differ, shape (n_switches,).
 

@@ -419,3 +419,140 @@ def test_agent_with_nothing_to_decide_is_an_error_with_the_remedy() -> None:
     override = {f"devices.{device}.control": "frozen" for device in scenario.agents[names[0]].devices}
     with pytest.raises(ScenarioError, match=f"agents.{names[0]}: none of its devices .* set control: agent"):
         ParallelGridEnv(load_scenario("ieee13_mg", override))
+
+
+# -- switches
+
+#: A spur with a load of its own; it draws 23 A at nominal demand.
+SPUR = """New Line.spur bus1=b bus2=z length=1 units=km r1=0.1 x1=0.1
+New Load.z bus1=z kv=12.47 kw=500 kvar=100 vminpu=0.5
+New TCC_Curve.fast npts=2 c_array=[1 10] t_array=[0.1 0.01]"""
+TRIPS = {
+    "Fuse": "New Fuse.p monitoredobj=Line.spur ratedcurrent=40 fusecurve=fast",
+    "Relay": "New Relay.p monitoredobj=Line.spur type=current phasecurve=fast phasetrip=40 shots=1",
+    "Recloser": "New Recloser.p monitoredobj=Line.spur phasetrip=40 shots=2 recloseintervals=[2]",
+}
+#: So that the demand of the spur crosses 40 A during the day, and not at its start.
+BUSY = {"load_scale": 2.4, "profiles": {"load_classes": {"z": "residential"}}}
+
+
+def switch(control: str = "opendss") -> dict[str, Any]:
+    return {"sw": {"kind": "switch", "element": "Line.spur", "control": control}}
+
+
+def spur(simulation: Simulation) -> tuple[bool, float, float]:
+    """Whether the spur's line is closed, the voltage behind it [pu] and the current in it [A]."""
+    network, circuit = simulation.network, simulation.circuits[0]
+    closed = bool(circuit.closed[network.switches.index("spur")])
+    terminal = network.branches.terminal_branch.tolist().index(network.branch_index["line.spur"])
+    v_pu = float(simulation.snapshot.v_pu[0, network.nodes.index("z.1")])
+    at_b = float(simulation.snapshot.v_pu[0, network.nodes.index("b.1")])
+    return closed, v_pu, abs(simulation.snapshot.terminal_kva[0, terminal]) / (3**0.5 * 12.47 * at_b)
+
+
+@pytest.mark.parametrize("protection", TRIPS)
+def test_protection_left_to_opendss_opens_its_line_at_the_current_that_it_is_set_to(
+    simulate: Simulate, protection: str
+) -> None:
+    tied = simulate(switch("agent") | battery("agent"), SPUR, TRIPS[protection], **BUSY)
+    amps = []
+    for _ in range(96):
+        tied.step(tied.neutral())
+        closed, _, drawn = spur(tied)
+        assert closed  # the feeder's own protection leaves an agent's switch alone
+        amps.append(drawn)
+    due = next(i for i, drawn in enumerate(amps) if drawn > 40.0)
+    assert 0 < due < 90
+    simulation = simulate(switch() | battery("agent"), SPUR, TRIPS[protection], **BUSY)
+    assert [action.device for action in simulation.actions] == ["bat"]
+    for i in range(96):
+        simulation.step(simulation.neutral())
+        closed, v_pu, drawn = spur(simulation)
+        assert closed is (i < due)
+        assert simulation.operations[0] == (i == due)
+        if i >= due:
+            assert v_pu < 1e-3
+            assert drawn == pytest.approx(0.0, abs=1e-6)
+        else:
+            assert drawn == pytest.approx(amps[i], abs=1e-3)
+
+
+@pytest.mark.parametrize("protection", TRIPS)
+def test_protection_that_tripped_is_whole_again_in_the_next_episode(simulate: Simulate, protection: str) -> None:
+    simulation = simulate(switch() | battery("agent"), SPUR, TRIPS[protection], **BUSY)
+    first = trace(simulation, 96)
+    assert not spur(simulation)[0]
+    for _ in range(2):
+        simulation.reset(0, np.random.default_rng(0), 20)
+        assert trace(simulation, 96) == first
+
+
+def test_fuse_that_blew_in_one_phase_is_restored_with_a_state_and_gone_after_a_reset(simulate: Simulate) -> None:
+    lone = "New Load.lone bus1=z.2 phases=1 kv=7.2 kw=250 kvar=50 vminpu=0.5"
+    simulation = simulate(switch() | battery("agent"), SPUR, lone, TRIPS["Fuse"], **BUSY)
+    network, start = simulation.network, simulation.snapshot.v.copy()
+    two, one = (network.nodes.index(node) for node in ("z.2", "z.1"))
+    for _ in range(96):
+        if simulation.snapshot.v_pu[0, two] < 0.5:
+            break
+        simulation.step(simulation.neutral())
+    assert simulation.snapshot.v_pu[0, one] > 0.8
+    circuit, state = simulation.circuits[0], simulation.circuits[0].state()
+    assert state["open_conductors"].tolist() == [[False, True, False, False, False, False]]
+    simulation.reset(0, np.random.default_rng(0), 20)
+    assert simulation.snapshot.v.tobytes() == start.tobytes()
+    circuit.restore(state)
+    assert circuit.state()["open_conductors"].tolist() == state["open_conductors"].tolist()
+    assert circuit.state()["v"].tobytes() == state["v"].tobytes()
+
+
+def test_switch_control_left_to_opendss_takes_the_position_it_is_told(simulate: Simulate) -> None:
+    control = "New SwtControl.p switchedobj=Line.spur switchedterm=1 action=open delay=0"
+    simulation = simulate(switch() | battery("agent"), SPUR, control)
+    for _ in range(3):
+        simulation.step(simulation.neutral())
+        assert spur(simulation)[:2] == (False, pytest.approx(0.0, abs=1e-3))
+    by_hand = simulate(switch("agent") | battery("agent"), SPUR, control)
+    column = [action.device for action in by_hand.actions].index("sw")
+    action = by_hand.neutral()
+    for position in (1, 0, 1):
+        action[0, column] = position
+        by_hand.step(action)
+        assert spur(by_hand)[0] is bool(position)
+
+
+# -- ExpControl
+
+
+def test_inverter_under_an_exponential_control_follows_its_slope(simulate: Simulate) -> None:
+    control = "New ExpControl.e derlist=[PVSystem.pv] vreg=1.0 slope=5 vregtau=0 deltaq_factor=0.3"
+    devices = solar(reactive="kva") | solar("agent", "pv2", reactive="kva")
+    simulation = simulate(devices, control, pu=1.05, day=180, load_scale=0.2)
+    bus = simulation.network.nodes_of([simulation.network.bus_index["b"]])
+    action = simulation.neutral()
+    assert {spec.device for spec in simulation.actions} == {"pv2"}
+    seen = []
+    for _ in range(60):
+        simulation.step(action)
+        assert simulation.snapshot.converged[0]
+        v = simulation.snapshot.v_pu[0, bus].mean()
+        p, q = simulation.snapshot.device_kva[0].real, simulation.snapshot.device_kva[0].imag
+        assert q[0] == pytest.approx(-5.0 * (v - 1.0) * 3000.0, rel=0.02, abs=2.0)
+        assert p[0] == pytest.approx(simulation.fleets[0].available_kw[0, 0], abs=0.5)
+        assert q[1] == pytest.approx(0.0, abs=0.1)  # what the agent asks of the other
+        seen.append(q[0])
+    assert min(seen) < -400.0
+    simulation.reset(0, np.random.default_rng(0), 180)
+    once = trace(simulation, 30)
+    simulation.reset(0, np.random.default_rng(0), 180)
+    assert trace(simulation, 30) == once
+
+
+def test_exponential_control_leaves_an_agents_inverter_alone(simulate: Simulate) -> None:
+    simulation = simulate(
+        solar("agent", reactive="kva") | solar("opendss", "pv2"), "New ExpControl.e slope=5 vregtau=0", pu=1.07
+    )
+    for _ in range(3):
+        simulation.step(np.array([[0.1]]))
+        assert simulation.snapshot.device_kva[0, 0].imag == pytest.approx(0.1 * 3000.0, rel=1e-3)
+        assert simulation.snapshot.device_kva[0, 1].imag < -20.0

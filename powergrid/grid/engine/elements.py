@@ -138,6 +138,12 @@ class Elements(Context):
         self.check()
         lib.ctx_Capacitors_Set_States(self._context, ffi.cast("int32_t*", ffi.from_buffer(data)), len(data))
 
+    def reset_protection(self, class_name: str, name: str) -> None:
+        """Let a fuse, relay or recloser forget that it tripped; it puts its line where it normally is."""
+        getattr(lib, f"ctx_{class_name}s_Set_Name")(self._context, name.encode("utf-8"))
+        self.check()
+        getattr(lib, f"ctx_{class_name}s_Reset")(self._context)
+
     def set_open(self, handle: Handle, *, is_open: bool) -> None:
         """Open the phases of an element's first terminal, or close all phases of all its terminals."""
         if is_open:
