@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from powergrid.errors import EngineError, FeederError, describe_unknown
 from powergrid.grid.admittance import Admittance
-from powergrid.grid.cache import recall
+from powergrid.grid.cache import describing_alone, recall
 from powergrid.grid.compile import (
     BRANCH_CLASSES,
     SOURCE_CLASSES,
@@ -440,11 +440,15 @@ def network_of(feeder: Feeder) -> Network:
     known = recall(feeder)
     if known is not None:
         return known
-    circuit = Circuit(feeder)
-    try:
-        return circuit.network
-    finally:
-        circuit.close()
+    with describing_alone(feeder):
+        known = recall(feeder)  # another process may have compiled it meanwhile
+        if known is not None:
+            return known
+        circuit = Circuit(feeder)
+        try:
+            return circuit.network
+        finally:
+            circuit.close()
 
 
 def _rebuild(

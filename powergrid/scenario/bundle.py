@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from powergrid.errors import ScenarioError
-from powergrid.grid.cache import cache_folder
+from powergrid.grid.store import cache_folder
 from powergrid.scenario.paths import map_paths
 
 #: The key of an ``env_config`` that holds a bundle, and what paths into it begin with.

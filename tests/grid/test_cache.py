@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from powergrid.grid import cache
+from powergrid.grid import cache, store
 from powergrid.grid.circuit import Circuit, Snapshot, network_of
 from powergrid.grid.feeder import list_feeders, read_feeder
 from powergrid.grid.injections import Injection
@@ -28,9 +28,14 @@ CalcVoltageBases
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the test's own, nothing remembered."""
     place = tmp_path / "cache"
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(place))
+    monkeypatch.setenv(store.FOLDER_VARIABLE, str(place))
     cache.forget()
     return place
+
+
+def networks(folder: Path) -> list[Path]:
+    """The files of descriptions that are kept."""
+    return list(folder.glob("network-*.npz"))
 
 
 def write_model(tmp_path: Path) -> Path:
@@ -72,11 +77,11 @@ def test_circuit_is_the_same_to_the_bit_without_with_memory_and_from_disk(
     feeder = read_feeder(name)
     bus = network_of(feeder).nodes[-1].rpartition(".")
     devices = (Injection("pv", bus=bus[0], phases=(int(bus[2]),)),)
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
+    monkeypatch.setenv(store.FOLDER_VARIABLE, "")
     cache.forget()
     without = Circuit(feeder, devices)
     expected = play(without)
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(folder))
+    monkeypatch.setenv(store.FOLDER_VARIABLE, str(folder))
     from_disk = []
     for forget in (True, False):
         if forget:
@@ -93,14 +98,14 @@ def test_edit_of_a_data_file_is_seen(tmp_path: Path, folder: Path) -> None:
     assert network_of(read_feeder(master)).load_shapes["s"][0].tolist() == [0.5, 1.0, 0.0]
     (tmp_path / "sun.csv").write_text("0.5\n1\n0.25\n")
     assert network_of(read_feeder(master)).load_shapes["s"][0].tolist() == [0.5, 1.0, 0.25]
-    assert len(list(folder.glob("*.npz"))) == 2
+    assert len(networks(folder)) == 2
 
 
 def test_known_feeder_is_not_compiled_again(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     feeder = read_feeder(write_model(tmp_path))
     first = network_of(feeder)
     cache.forget()
-    (file,) = folder.iterdir()
+    (file,) = networks(folder)
     os.utime(file, (0, 0))
     second = network_of(feeder)
     assert_same(first, second)
@@ -125,7 +130,7 @@ def test_shared_network_cannot_be_written_and_ratings_stay_with_their_circuit(fo
 def test_entry_that_is_damaged_is_made_again(tmp_path: Path, folder: Path, damage: str) -> None:
     feeder = read_feeder(write_model(tmp_path))
     first = network_of(feeder)
-    (file,) = folder.iterdir()
+    (file,) = networks(folder)
     whole = file.read_bytes()
     cache.forget()
     if damage == "folder":
@@ -150,7 +155,7 @@ def test_entry_that_is_damaged_is_made_again(tmp_path: Path, folder: Path, damag
 def test_entry_that_holds_a_pickle_is_not_opened(tmp_path: Path, folder: Path) -> None:
     feeder = read_feeder(write_model(tmp_path))
     first = network_of(feeder)
-    (file,) = folder.iterdir()
+    (file,) = networks(folder)
     np.savez(file, text=np.array([object()]), allow_pickle=True)
     cache.forget()
     assert_same(network_of(feeder), first)
@@ -162,7 +167,7 @@ def test_cache_without_a_place_is_silently_none(
 ) -> None:
     (tmp_path / "taken").write_text("")
     written = {"file": tmp_path / "taken", "below a file": tmp_path / "taken" / "x", "empty": ""}[place]
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(written))
+    monkeypatch.setenv(store.FOLDER_VARIABLE, str(written))
     assert network_of(read_feeder(write_model(tmp_path))).loads.names == ("a",)
     assert not folder.exists()
     assert (tmp_path / "taken").read_text() == ""
@@ -171,14 +176,15 @@ def test_cache_without_a_place_is_silently_none(
 def test_oldest_entries_go_when_there_are_too_many(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_MAX_FILES", 2)
+    monkeypatch.setattr(store, "_MAX_FILES", 4)
     master = write_model(tmp_path)
     for i in range(4):
         (tmp_path / "sun.csv").write_text(f"0.5\n1\n{i}\n")
         network_of(read_feeder(master))
-        newest = max(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+        newest = max(networks(folder), key=lambda file: file.stat().st_mtime_ns)
         os.utime(newest, (i, i))
-    assert sorted(file.stat().st_mtime for file in folder.iterdir()) == [2.0, 3.0]
+    (scan,) = folder.glob("scan-*.npz")  # one for each master file
+    assert sorted(file.stat().st_mtime for file in folder.iterdir() if file != scan) == [1.0, 2.0, 3.0]
 
 
 def test_writers_at_the_same_time_share_one_entry(tmp_path: Path, folder: Path) -> None:
@@ -201,18 +207,19 @@ def test_writers_at_the_same_time_share_one_entry(tmp_path: Path, folder: Path) 
         worker.stdin.flush()
     assert [worker.communicate()[0].strip() for worker in workers] == ["200.0"] * 4
     assert [worker.returncode for worker in workers] == [0] * 4
-    assert [file.suffix for file in folder.iterdir()] == [".npz"]
+    assert sorted(file.name.partition("-")[0] for file in folder.glob("*.npz")) == ["network", "scan"]
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_folder_is_the_users_own_unless_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, "~/here")
+    monkeypatch.setenv(store.FOLDER_VARIABLE, "~/here")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / "here"
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, "")
-    assert cache.cache_folder() is None
-    monkeypatch.delenv(cache.FOLDER_VARIABLE)
+    assert store.cache_folder() == tmp_path / "here"
+    monkeypatch.setenv(store.FOLDER_VARIABLE, "")
+    assert store.cache_folder() is None
+    monkeypatch.delenv(store.FOLDER_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.cache_folder() == tmp_path / "xdg" / "powergrid"
+    assert store.cache_folder() == tmp_path / "xdg" / "powergrid"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    assert cache.cache_folder() == tmp_path / ".cache" / "powergrid"
+    assert store.cache_folder() == tmp_path / ".cache" / "powergrid"
