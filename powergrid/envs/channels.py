@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from powergrid.envs.outages import OutageView
 from powergrid.grid.devices.ledger import find_places
+from powergrid.grid.events.spec import widen_price
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
 
@@ -107,7 +108,7 @@ class Channels:
         self._world("time_of_day_cos", "", -1.0, 1.0)
         self._world("weekend", "", 0.0, 1.0)
         self._world("sun_pu", "pu", 0.0, 1.2)
-        self._world("price_usd_per_kwh", "USD/kWh", low, high)
+        self._world("price_usd_per_kwh", "USD/kWh", *widen_price(simulation.options.events, low, high))
         for steps in price_ahead_steps:
             hours = steps * simulation.dt_h
             self._world(f"price_ahead_{hours:g}h_usd_per_kwh", "USD/kWh", low, high)
@@ -215,7 +216,7 @@ class Channels:
         out[:, 2] = simulation.weekend(int(simulation.day[env]))
         out[:, 3] = simulation.day_pv_pu[env]
         price = simulation.day_price[env]
-        out[:, 4] = price
+        out[:, 4] = simulation.day_paid_price[env]
         np.take(price, self._ahead, out=out[:, 5 : self._n_world])
         np.matmul(simulation.day_load_kw[env], self.loads_in, out=out[:, self._n_world :])
 

@@ -101,7 +101,7 @@ class Rewards:
         self._stored_price[env] = simulation.day_price[env, :-1].mean()
         reference_kw = simulation.day_load_kw[env] @ self._loads_in
         reference_kw -= simulation.day_pv_pu[env][:, None] * self._sun_kw
-        np.multiply(reference_kw, simulation.day_price[env][:, None] * simulation.dt_h, out=self._reference[env])
+        np.multiply(reference_kw, simulation.day_paid_price[env][:, None] * simulation.dt_h, out=self._reference[env])
         self.terms[env] = 0.0
         self.rewards[env] = 0.0
 

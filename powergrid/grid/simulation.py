@@ -19,6 +19,7 @@ from powergrid.grid.days import Days
 from powergrid.grid.devices import Exogenous, StorageFleet
 from powergrid.grid.devices.fleet import POWER_NUMBERS
 from powergrid.grid.events.effects import find_faults
+from powergrid.grid.events.spec import has_spikes
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.fleets import Fleets, build_fleets, find_tapped_devices, place_devices, sort_devices
 from powergrid.grid.islands import Islands
@@ -51,6 +52,8 @@ class Simulation:
         ledger: The numbers of all devices, in the order of ``device_names``.
         snapshot: The last solved state.
         price_usd_per_kwh: Price of the row to come, shape (n_envs,).
+        day_price: Price of the day by the tariff, shape (n_envs, horizon_steps + 1) [USD/kWh].
+        day_paid_price: The same with what events make of it; ``day_price`` itself where none does.
         paid_price: Price of the last step, shape (n_envs,) [USD/kWh].
         step_index: Steps taken since the last reset, shape (n_envs,).
         day: Day of the profiles each environment plays, shape (n_envs,).
@@ -187,6 +190,7 @@ class Simulation:
         self.day, self.series = days.day, days.series
         self.day_load_kw, self.day_load_kvar = days.load_kw, days.load_kvar
         self.day_price, self.day_pv_pu = days.price_usd_per_kwh, days.pv_pu
+        self.day_paid_price = self.day_price.copy() if has_spikes(self.options.events) else self.day_price
         self.step_index = np.zeros(n, dtype=np.int64)
         self.setpoints = np.zeros((2, n, n_power))
         self.p_kw, self.q_kvar = self.setpoints
@@ -222,7 +226,10 @@ class Simulation:
             self._native.reset(env)
         circuit.reset()
         if self.supply is not None:
-            self.supply.reset(env, rng, self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env])
+            if self.day_paid_price is not self.day_price:
+                self.day_paid_price[env] = self.day_price[env]
+            load_kw, load_kvar, sun = self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env]
+            self.supply.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
         self._turn_clock()
         self.paid_price[env] = self.price_usd_per_kwh[env]
         self._leave_devices_alone(env)
@@ -330,7 +337,7 @@ class Simulation:
     def _turn_clock(self) -> None:
         """Take the exogenous row of the current step."""
         rows, exo = np.add(self.step_index, self._first_row), self._exogenous
-        self.price_usd_per_kwh = self.day_price.take(rows)
+        self.price_usd_per_kwh = self.day_paid_price.take(rows)
         if self._p_sun.size:
             np.multiply(self.day_pv_pu.take(rows)[:, None], self._p_sun, out=exo.sun_kw)
         if self._flexible_loads.size:
@@ -381,7 +388,7 @@ class Simulation:
 
     def state(self) -> dict[str, Any]:
         """Copy everything the future depends on, except random generators."""
-        arrays = ("step_index", "day", "day_load_kw", "day_load_kvar", "day_price", "day_pv_pu")
+        arrays = ("step_index", "day", "day_load_kw", "day_load_kvar", "day_price", "day_paid_price", "day_pv_pu")
         return {
             "circuits": [circuit.state() for circuit in self.circuits],
             "fleets": [fleet.state_dict() for fleet in self.fleets],

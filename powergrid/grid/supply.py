@@ -44,7 +44,7 @@ class Supply:
     Attributes:
         timetable: When events happen.
         effects: What each event does at each of its targets.
-        on: Events that are on, shape (n_envs, n_events).
+        on: Events that are on, each time of one that happens several times by itself, shape (n_envs, n_times).
         held: Switches that reconfiguration kept where they were, shape (n_envs, n_switches).
     """
 
@@ -76,11 +76,13 @@ class Supply:
         self._other_branches = np.setdiff1d(np.arange(len(network.branches.names)), self._lines)
         nodes = dict(zip(device_names, circuit.device_nodes, strict=True))
         bound = [injection.element.lower() for injection in circuit.injections if injection.element]
-        self.effects = list_effects(
+        effects = list_effects(
             events, faults, network, nodes, bound, self._switches.tolist(), circuit.isolation.nodes_at
         )
-        self.timetable = Timetable(events, [len(e) for e in self.effects], dt_h, horizon_steps, n_envs)
+        self.timetable = table = Timetable(events, [len(e) for e in effects], dt_h, horizon_steps, n_envs)
+        self.effects = [effects[event] for event in table.of_event]
         self._specs = tuple(events.values())
+        n_times = len(table.names)
         self._first_target = np.cumsum([0, *map(len, self.effects)])[:-1].astype(np.int64)
         nodes_at = [
             [*effect.nodes, *[effect.nodes[0]] * 3][:3] if effect.fault else [0] * 3
@@ -96,8 +98,9 @@ class Supply:
         if radial:
             loops = islands.connectivity.look(self._base).loops
             self._rules = Reconfiguration(islands.connectivity, self._switches, loops, keep_served=keep_served)
-        self.on = np.zeros((n_envs, len(events)), dtype=bool)
-        self._last = np.zeros((n_envs, 2 * len(events)), dtype=bool)
+        self.on = np.zeros((n_envs, n_times), dtype=bool)
+        self._last = np.zeros((n_envs, 2 * n_times), dtype=bool)
+        self._strikes = np.tile([self._specs[event].kind != "price_spike" for event in table.of_event], 2).astype(bool)
         self._out, self._waiting = np.zeros((2, n_envs, len(self._base)), dtype=bool)
         self.held = np.zeros((n_envs, len(self._places)), dtype=bool)
         self._steps = [self._load_step(spec) for spec in self._specs]
@@ -125,9 +128,15 @@ class Supply:
     # -- an episode
 
     def reset(
-        self, env: int, rng: np.random.Generator, load_kw: FloatArray, load_kvar: FloatArray, sun: FloatArray
+        self,
+        env: int,
+        rng: np.random.Generator,
+        load_kw: FloatArray,
+        load_kvar: FloatArray,
+        sun: FloatArray,
+        price: FloatArray,
     ) -> None:
-        """Draw the events of an episode and lay those of load and sun out on its day.
+        """Draw the events of an episode and lay those of load, sun and price out on its day.
 
         Args:
             env: Which environment.
@@ -135,17 +144,22 @@ class Supply:
             load_kw: Demand of the day, changed in place [kW], shape (horizon + 1, n_loads).
             load_kvar: The same for reactive power [kvar].
             sun: Sun of the day, changed in place [pu], shape (horizon + 1,).
+            price: Price of the day, changed in place [USD/kWh], shape (horizon + 1,).
         """
         table = self.timetable
         table.draw(env, rng)
-        for i, spec in enumerate(self._specs):
-            first, last = int(table.start[env, i]), int(table.end[env, i])
-            rows = slice(first, last + (last == self._horizon))  # the row after the last repeats it
-            if spec.kind == "load_step" and first < self._horizon:
-                load_kw[rows, self._steps[i]] *= spec.factor
-                load_kvar[rows, self._steps[i]] *= spec.factor
-            elif spec.kind == "pv_step" and first < self._horizon:
-                sun[rows] *= spec.factor
+        for event, spec in enumerate(self._specs):
+            if spec.kind not in ("load_step", "pv_step", "price_spike"):
+                continue
+            rows = np.zeros(self._horizon + 1, dtype=bool)  # times that overlap count once
+            for i in np.flatnonzero(table.of_event == event).tolist():
+                rows[table.start[env, i] : table.end[env, i]] |= table.start[env, i] < self._horizon
+            rows[-1] = rows[-2]  # the row after the last repeats it
+            if spec.kind == "load_step":
+                load_kw[np.ix_(rows, self._steps[event])] *= spec.factor
+                load_kvar[np.ix_(rows, self._steps[event])] *= spec.factor
+            else:
+                (sun if spec.kind == "pv_step" else price)[rows] *= spec.factor
         for array in (self.on, self._last, self._out, self._waiting, self.held):
             array[env] = False
         if self._fleet is not None:
@@ -159,7 +173,7 @@ class Supply:
         """
         self.on = on = self.timetable.happening(step)
         now = np.concatenate((on, self.timetable.clearing(step, on)), axis=1)
-        changed = (now != self._last).any(axis=1)
+        changed = ((now != self._last) & self._strikes).any(axis=1)
         for env in np.flatnonzero(changed).tolist():
             self._strike(env, now[env])
         self._last = now
@@ -191,16 +205,16 @@ class Supply:
 
     def _strike(self, env: int, now: BoolArray) -> None:
         """Bring about the events that are on: branches out, devices tripped, faults."""
-        n_events, islands = len(self._specs), self._islands
+        n_times, islands = len(self.timetable.names), self._islands
         out, tripped = np.zeros_like(self._out[env]), np.zeros_like(islands.tripped[env])
         struck, elements = [], []
         at_fault: list[int] = []
-        for event in np.flatnonzero(now[:n_events]).tolist():
+        for event in np.flatnonzero(now[:n_times]).tolist():
             effect = self.effect_of(env, event)
-            if effect.fault:
+            if effect.fault and effect.fault not in struck:
                 struck.append(effect.fault)
                 at_fault += effect.nodes
-            if not effect.fault or now[n_events + event]:
+            if not effect.fault or now[n_times + event]:
                 out[list(effect.branches)] = True
             if effect.device >= 0:
                 tripped[effect.device] = True

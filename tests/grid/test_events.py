@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import powergrid
 from powergrid.errors import ScenarioError
 from powergrid.grid.engine import Engine
 from powergrid.grid.feeder import find_feeder, read_feeder
@@ -431,9 +432,105 @@ def test_events_wrong_are_all_told_at_once(simulate: Simulate) -> None:
         ({"kind": "generator_outage"}, "exactly one of device and element"),
         ({"kind": "fault", "bus": "671", "grounded": False}, "two phases"),
         ({"kind": "pv_step", "factor": -1}, "events.x.factor"),
+        ({"kind": "price_spike", "factor": -1}, "events.x.factor"),
+        (
+            {"kind": "price_spike", "factor": 2, "rate_per_day": 1, "at_step": 2, "probability": 0.5},
+            "leave out at_step and probability",
+        ),
+        ({"kind": "pv_step", "factor": 0, "rate_per_day": 0}, "events.x.rate_per_day"),
     ],
 )
 def test_event_wrong_in_itself_names_key_and_remedy(event: dict[str, Any], message: str) -> None:
     with pytest.raises(ScenarioError, match=r"events\.x") as caught:
         load_scenario(world({"x": event}))
     assert message in str(caught.value)
+
+
+# -- prices and rates
+
+
+def test_price_spike_multiplies_what_is_paid_and_not_what_was_announced(simulate: Simulate) -> None:
+    spike = {"kind": "price_spike", "factor": 8.0, "at_step": 5, "duration_steps": 3}
+    more = {"kind": "price_spike", "factor": 0.5, "at_step": 7, "duration_steps": 2}
+    plain, spiked = start(simulate({})), start(simulate({"spike": spike, "more": more}))
+    for i in range(24):
+        for simulation in (plain, spiked):
+            step(simulation)
+        factor = {5: 8.0, 6: 8.0, 7: 4.0, 8: 0.5}.get(i, 1.0)
+        assert spiked.paid_price[0] == factor * plain.paid_price[0]
+        assert spiked.snapshot.v.tobytes() == plain.snapshot.v.tobytes()
+    np.testing.assert_array_equal(spiked.day_price, plain.day_price)
+    assert start(spiked).paid_price[0] == plain.day_price[0, 0]
+
+
+def test_price_spike_is_seen_as_the_price_of_the_step_to_come_and_paid_in_the_reward() -> None:
+    events = {"spike": {"kind": "price_spike", "factor": 10.0, "at_step": 4, "duration_steps": 1}}
+    costs, seen = [], []
+    for own in ({}, events):
+        env = powergrid.make(world(own))
+        env.reset(seed=0, options={"day": 30})
+        row = env.describe().observations.query("agent == 'A'")["name"].tolist().index("world.price_usd_per_kwh")
+        for _ in range(5):
+            observations, _, _, _, infos = env.step({"A": np.zeros(1, dtype=np.float32)})
+            seen.append(observations["A"][row])
+            costs.append(infos["A"]["energy_cost_usd"])
+        env.close()
+    assert costs[9] == pytest.approx(10.0 * costs[4])
+    assert costs[5:9] == pytest.approx(costs[:4])
+    assert all(-1.0 <= value <= 1.0 for value in seen)
+    assert seen[8] > max(seen[5:8]) + 0.1
+
+
+def test_spikes_that_overlap_count_once_and_other_events_besides(simulate: Simulate) -> None:
+    spike = {"kind": "price_spike", "factor": 3.0, "rate_per_day": 20, "duration_steps": 4}
+    simulation = start(simulate({"spike": spike}))
+    factors = simulation.day_paid_price[0] / simulation.day_price[0]
+    assert set(np.round(factors, 9).tolist()) == {1.0, 3.0}
+    table = out(simulation).timetable
+    lengths = (table.end - table.start)[table.start < 24]
+    assert lengths.sum() > np.count_nonzero(factors[:-1] > 2.0)  # some do overlap
+
+
+def test_rate_draws_as_many_times_as_poisson_within_the_hours(simulate: Simulate) -> None:
+    storm = {
+        "kind": "line_outage", "element": ["Line.671684", "Line.692675"], "rate_per_day": 12,
+        "between_hours": [1, 4.75], "duration_steps": 2,
+    }  # fmt: skip
+    simulation = simulate({"storm": storm, "always": {"kind": "load_step", "factor": 1.1, "at_step": 3}})
+    table, counts, starts, targets = out(simulation).timetable, [], [], []
+    rng = np.random.default_rng(5)
+    for _ in range(3000):
+        table.draw(0, rng)
+        happens = (table.start[0] < 24) & (table.of_event == 0)
+        counts.append(int(happens.sum()))
+        starts += table.start[0, happens].tolist()
+        targets += table.target[0, happens].tolist()
+    assert np.mean(counts) == pytest.approx(2.0, abs=0.1)  # 12 a day in the 4 hours of 16 steps
+    assert np.var(counts) == pytest.approx(2.0, abs=0.2)
+    assert np.mean(np.array(counts) == 0) == pytest.approx(np.exp(-2.0), abs=0.02)
+    assert (min(starts), max(starts)) == (4, 19)
+    assert np.mean(starts) == pytest.approx(11.5, abs=0.2)
+    assert np.mean(targets) == pytest.approx(0.5, abs=0.03)
+    assert table.names[:2] == ("storm", "storm#2")
+    assert table.names[-1] == "always"
+    assert table.start[0, -1] == 3
+
+
+def test_every_time_of_an_event_with_a_rate_strikes_and_ends(simulate: Simulate) -> None:
+    storm = {
+        "kind": "line_outage", "element": ["Line.671684", "Line.692675"], "rate_per_day": 30, "duration_steps": 2,
+    }  # fmt: skip
+    simulation = simulate({"storm": storm})
+    struck = 0
+    for seed in range(4):
+        start(simulation, seed=seed)
+        table = out(simulation).timetable
+        for i in range(24):
+            step(simulation)
+            on = (table.start[0] <= i) & (i < table.end[0])
+            assert out(simulation).on[0].tolist() == on.tolist()
+            out_now = {out(simulation).effect_of(0, k).place for k in np.flatnonzero(on)}
+            for line, node in (("line.671684", "652.1"), ("line.692675", "675.1")):
+                assert (v_at(simulation, node) < 1e-3) is (line in out_now)
+        struck += int((table.start[0] < 24).sum())
+    assert struck > 12

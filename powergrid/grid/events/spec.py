@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -28,7 +29,8 @@ class EventSpec(BaseModel):
     """When an event happens; each kind adds what.
 
     It starts at ``at_step`` or ``at_hour``, else at a step drawn from ``between_hours`` (the whole episode where that
-    is not given). It happens once at most, in an episode or not by ``probability``.
+    is not given). It happens once at most, in an episode or not by ``probability``, or as often as ``rate_per_day``
+    makes it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +44,10 @@ class EventSpec(BaseModel):
     )
     probability: float = Field(default=1.0, gt=0, le=1, description="Probability that it happens in an episode.")
 
+    rate_per_day: float | None = Field(
+        default=None, gt=0, le=48, description="How often it happens on average in 24 hours, at random; each by itself."
+    )
+
     @model_validator(mode="after")
     def _check(self) -> EventSpec:
         problems = list(self.find_problems())
@@ -54,6 +60,11 @@ class EventSpec(BaseModel):
         given = [key for key in ("at_step", "at_hour", "between_hours") if getattr(self, key) is not None]
         if len(given) > 1:
             yield f"give at most one of at_step, at_hour and between_hours, not {' and '.join(given)}"
+        if self.rate_per_day is not None:
+            clash = [key for key in ("at_step", "at_hour") if getattr(self, key) is not None]
+            clash += ["probability"] if self.probability != 1.0 else []
+            if clash:
+                yield f"rate_per_day draws how often and when; leave out {' and '.join(clash)}"
         for key in ("between_hours", "duration_steps", "duration_hours", "repair_steps"):
             value = getattr(self, key, None)
             if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
@@ -146,8 +157,16 @@ class PvStepSpec(LastingSpec):
     factor: float = Field(ge=0, le=2, description="Factor on the power that the sun offers.")
 
 
+class PriceSpikeSpec(LastingSpec):
+    """The price of energy is multiplied by a factor, unannounced."""
+
+    kind: Literal["price_spike"] = Field(description="Kind of the event.")
+    factor: float = Field(ge=0, le=1000, description="Factor on the price of the tariff.")
+
+
 AnyEventSpec = Annotated[
-    LineOutageSpec | GeneratorOutageSpec | FaultSpec | LoadStepSpec | PvStepSpec, Field(discriminator="kind")
+    LineOutageSpec | GeneratorOutageSpec | FaultSpec | LoadStepSpec | PvStepSpec | PriceSpikeSpec,
+    Field(discriminator="kind"),
 ]
 """Any event, told apart by its ``kind``."""
 
@@ -157,5 +176,19 @@ EVENTS: dict[str, type[EventSpec]] = {
     "fault": FaultSpec,
     "load_step": LoadStepSpec,
     "pv_step": PvStepSpec,
+    "price_spike": PriceSpikeSpec,
 }
 """The spec of each kind."""
+
+
+def has_spikes(events: Mapping[str, Any]) -> bool:
+    """Whether any event changes the price."""
+    return any(spec.kind == "price_spike" for spec in events.values())
+
+
+def widen_price(events: Mapping[str, Any], low: float, high: float) -> tuple[float, float]:
+    """Give the bounds of a price [USD/kWh] that events may multiply, several at a time."""
+    factors = [spec.factor for spec in events.values() if spec.kind == "price_spike"]
+    least, most = (math.prod(bound(1.0, factor) for factor in factors) for bound in (min, max))
+    reached = [price * factor for price in (low, high) for factor in (least, most)]
+    return min(reached), max(reached)
