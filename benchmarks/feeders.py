@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -26,11 +25,11 @@ from typing import Any
 import numpy as np
 
 import powergrid
+from benchmarks.common import machine_line
 from powergrid.check import check_feeder
 from powergrid.discovery import LAYOUTS
 from powergrid.errors import PowerGridError
 from powergrid.evaluation import evaluate
-from powergrid.grid.engine import engine_version
 
 #: What is added to a feeder with nothing to control.
 ADDED = {"penetration": 0.3}
@@ -202,10 +201,13 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=2, help="days that each baseline plays; 0 for none")
     parser.add_argument("--add-der", type=float, metavar="PENETRATION", help="place panels and batteries")
     parser.add_argument("--timeout", type=float, default=300.0, help="when a check gives up [s]")
+    parser.add_argument("--quick", action="store_true", help="one feeder, one layout, 8 steps: shows that it runs")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table, else a line for each number")
     given = parser.parse_args()
+    if given.quick:
+        given.feeders, given.layouts, given.steps, given.days = given.feeders[:1] or ["ieee13"], "single", 8, 1
     keys = {} if given.add_der is None else {"add_der": {"penetration": given.add_der}}
-    print(f"{engine_version()}, Python {platform.python_version()}, {os.cpu_count()} cores", file=sys.stderr)
+    print(machine_line(), file=sys.stderr)
     trials = []
     with tempfile.TemporaryDirectory() as folder:  # first makes shall find nothing kept from before
         os.environ["POWERGRID_CACHE"] = folder

@@ -8,19 +8,16 @@ Usage: python benchmarks/floor.py [SCENARIO ...] [--rounds N]
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common import Table, machine_line, make_parser, parse
 from powergrid.envs import NetworkedGridEnv
 from powergrid.envs.task import GridTask
 from powergrid.grid.circuit import Circuit
-from powergrid.grid.engine import engine_version
 from powergrid.grid.snapshot import Snapshot
 
 MOST_STEPS = 96
@@ -120,8 +117,8 @@ def record_all(
     return demand, setpoints, voltages, positions
 
 
-def measure(name: str, rounds: int) -> str:
-    """Measure one scenario and give its row: the least time of each part of each step over the rounds, their mean."""
+def measure(name: str, rounds: int) -> tuple[float, ...]:
+    """Measure one scenario and give its cells: the least time of each part of each step over the rounds, their mean."""
     env = NetworkedGridEnv({"env_name": name})
     env.reset(seed=0)
     demand, setpoints, _, positions = record_all(env, draw_actions(env))
@@ -137,23 +134,20 @@ def measure(name: str, rounds: int) -> str:
     total = write + solve + min(read_engine, read_matrix)
     network = env.task.simulation.network
     env.close()
-    return (
-        f"{name:18s} {len(network.nodes):6d} {len(network.loads.names):6d} {write:9.1f} {solve:9.1f} "
-        f"{read_engine:12.1f} {read_matrix:12.1f} {total:9.1f} {1e6 / total:9.0f}"
-    )
+    return len(network.nodes), len(network.loads.names), write, solve, read_engine, read_matrix, total, 1e6 / total
 
 
 def main() -> None:
     """Measure scenarios and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenarios", nargs="*", default=["ieee13_mg", "ieee34_mg", "ieee123_mg"])
-    parser.add_argument("--rounds", type=int, default=30)
-    args = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {engine_version()}")
-    print(f"{'scenario':18s} {'nodes':>6s} {'loads':>6s} {'write us':>9s} {'solve us':>9s} ", end="")
-    print(f"{'engine reads':>12s} {'matrix reads':>12s} {'floor us':>9s} {'steps/s':>9s}")
+    parser = make_parser(__doc__, ["ieee13_mg", "ieee34_mg", "ieee123_mg"], rounds=30)
+    args = parse(parser)
+    print(machine_line())
+    table = Table(
+        ("scenario", "18s"), ("nodes", "6d"), ("loads", "6d"), ("write us", "9.1f"), ("solve us", "9.1f"),
+        ("engine reads", "12.1f"), ("matrix reads", "12.1f"), ("floor us", "9.1f"), ("steps/s", "9.0f"),
+    )  # fmt: skip
     for name in args.scenarios:
-        print(measure(name, args.rounds), flush=True)
+        table.add(name, *measure(name, args.rounds))
 
 
 if __name__ == "__main__":

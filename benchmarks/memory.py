@@ -1,25 +1,28 @@
-"""Weigh environments: a worker with its first one, each further one, and what thousands of steps add.
+"""Weigh environments: a worker with its first one, each further one, and what steps add.
 
-Each scenario is weighed in a process of its own, by its resident memory.
+Each scenario is weighed in a process of its own, by its resident memory, what is free handed back first. Growth is
+that of ``--steps`` environment steps with their resets, played alone or in ``--envs`` environments at once.
 
-Usage: python benchmarks/memory.py [SCENARIO ...] [--envs N] [--steps N]      (--steps 1000000 takes minutes)
+Usage: python benchmarks/memory.py [SCENARIO ...] [--envs N] [--steps N] [--vector] [--minutes M] [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
 import multiprocessing
 import os
-import platform
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SETTLE_STEPS = 500
+from benchmarks.common import Table, machine_line, make_parser, parse
+
+SETTLE_STEPS = 2000
 
 
 def resident_mb() -> float:
@@ -31,36 +34,49 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def play(env: Any, actions: list[dict[str, Any]], n_steps: int) -> None:
-    """Play steps with episodes as they end."""
-    env.reset()
-    for i in range(n_steps):
-        _, _, terminateds, truncateds, _ = env.step(actions[i % len(actions)])
-        if terminateds["__all__"] or truncateds["__all__"]:
-            env.reset()
+def grow(play: Callable[[int], None], steps: int, minutes: float) -> tuple[float, int]:
+    """Let an environment settle, and give what so many steps then add [MB], and the steps that there was time for."""
+    play(SETTLE_STEPS)
+    before, end, played = resident_mb(), time.monotonic() + 60.0 * minutes, 0
+    while played < steps and time.monotonic() < end:
+        portion = min(steps - played, 10_000)
+        play(portion)
+        played += portion
+    return resident_mb() - before, played
 
 
-def weigh(name: str, n_envs: int, n_steps: int) -> tuple[float, float, float, float]:
-    """Give what a bare process, its first environment, each further one and the steps weigh [MB]."""
+def weigh(name: str, n_envs: int, steps: int, minutes: float, *, vector: bool) -> tuple[float, ...]:
+    """Give what a bare process, its first environment and each further one weigh, and what steps add [MB]."""
     from powergrid.envs import GridVectorEnv, NetworkedGridEnv
 
     bare = resident_mb()
     env = NetworkedGridEnv({"env_name": name})
     for i, space in enumerate(env.action_spaces.values()):
         space.seed(i)
-    actions = [{agent: space.sample() for agent, space in env.action_spaces.items()} for _ in range(96)]
+    actions = [{agent: space.sample() for agent, space in env.action_spaces.items()} for _ in range(97)]
     env.reset(seed=0)
-    play(env, actions, SETTLE_STEPS)
+
+    def play_one(n_steps: int) -> None:
+        for i in range(n_steps):
+            _, _, terminateds, truncateds, _ = env.step(actions[i % len(actions)])
+            if terminateds["__all__"] or truncateds["__all__"]:
+                env.reset()
+
+    play_one(SETTLE_STEPS)
     one = resident_mb()
-    play(env, actions, n_steps)
-    grown = resident_mb()
-    vector = GridVectorEnv(name, n_envs)
-    vector.reset(seed=0)
-    stacked = {agent: _stack(action, n_envs) for agent, action in actions[0].items()}
-    for _ in range(SETTLE_STEPS // n_envs):
-        vector.step(stacked)
-    further = (resident_mb() - grown) / n_envs
-    return bare, one - bare, further, grown - one
+    envs = GridVectorEnv(name, n_envs)
+    envs.reset(seed=0)
+    stacked = [{agent: _stack(action, n_envs) for agent, action in step.items()} for step in actions]
+
+    def play_all(n_steps: int) -> None:
+        for i in range(max(1, n_steps // n_envs)):
+            envs.step(stacked[i % len(stacked)])
+            envs.infos()
+
+    play_all(SETTLE_STEPS)
+    further = (resident_mb() - one) / n_envs
+    growth, played = grow(play_all if vector else play_one, steps, minutes)
+    return bare, one - bare, further, growth, played
 
 
 def _stack(action: Any, n: int) -> Any:
@@ -71,20 +87,24 @@ def _stack(action: Any, n: int) -> Any:
 
 def main() -> None:
     """Weigh scenarios and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenarios", nargs="*", default=["ieee13_mg", "ieee34_mg", "ieee123_mg"])
+    parser = make_parser(__doc__, ["ieee13_mg", "ieee34_mg", "ieee123_mg"], rounds=1)
     parser.add_argument("--envs", type=int, default=16, help="further environments in one process")
-    parser.add_argument("--steps", type=int, default=20_000, help="steps over which growth is taken")
-    args = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
-    print(
-        f"{'scenario':18s} {'bare MB':>8s} {'first MB':>9s} {'further MB each':>16s} {'growth MB':>10s} {'steps':>8s}"
-    )
+    parser.add_argument("--steps", type=float, default=20_000, help="steps over which growth is taken, as 1e6")
+    parser.add_argument("--vector", action="store_true", help="play them in all environments at once")
+    parser.add_argument("--minutes", type=float, default=30.0, help="when to end for want of time, each scenario")
+    args = parse(parser)
+    if args.quick:
+        args.envs, args.steps = 2, 1000
+    print(machine_line())
+    table = Table(
+        ("scenario", "18s"), ("bare MB", "8.1f"), ("first MB", "9.1f"), ("further MB each", "16.2f"),
+        ("growth MB", "10.2f"), ("steps", "8d"),
+    )  # fmt: skip
     context = multiprocessing.get_context("spawn")
     for name in args.scenarios:
         with context.Pool(1) as pool:
-            bare, first, further, growth = pool.apply(weigh, (name, args.envs, args.steps))
-        print(f"{name:18s} {bare:8.1f} {first:9.1f} {further:16.2f} {growth:10.2f} {args.steps:8d}", flush=True)
+            job = (name, args.envs, int(args.steps), args.minutes)
+            table.add(name, *pool.apply(weigh, job, {"vector": args.vector}))
 
 
 if __name__ == "__main__":

@@ -5,19 +5,16 @@ Usage: python benchmarks/sampling.py [SCENARIO ...] [--envs N] [--rounds N] [--p
 
 from __future__ import annotations
 
-import argparse
 import cProfile
-import os
-import platform
+import functools
 import pstats
 import statistics
 import time
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from powergrid.grid.engine import engine_version
+from benchmarks.common import Table, machine_line, make_parser, median_ratio, parse, take_turns
 from powergrid.training.config import ppo_config
 from powergrid.training.session import ray_session
 
@@ -40,20 +37,16 @@ def sample(runner: Any, envs: int) -> float:
     return (time.perf_counter() - start) / (envs * STEPS)
 
 
-def measure(scenario: str, envs: int, rounds: int) -> str:
-    """Measure one scenario and give its row."""
+def measure(scenario: str, envs: int, rounds: int) -> tuple[float, ...]:
+    """Measure one scenario and give the cells of its row."""
     runners = {name: make_runner(name, scenario, envs) for name in ("stock", "grid")}
-    times: dict[str, list[float]] = {name: [] for name in runners}
     for runner in runners.values():
         sample(runner, envs)
-    for _ in range(rounds):  # interleaved, so that a drifting machine meets both alike
-        for name, runner in runners.items():
-            times[name].append(sample(runner, envs))
-    ratio = statistics.median(a / b for a, b in zip(times["stock"], times["grid"], strict=True))
-    stock, grid = (1.0 / statistics.median(times[name]) for name in ("stock", "grid"))
+    times = take_turns(rounds, {name: functools.partial(sample, runner, envs) for name, runner in runners.items()})
     for runner in runners.values():
         runner.stop()
-    return f"{scenario:14s} {envs:5d} {stock:14.0f} {grid:14.0f} {ratio:11.2f}"
+    stock, grid = (1.0 / statistics.median(times[name]) for name in ("stock", "grid"))
+    return envs, stock, grid, median_ratio(times, "stock", "grid")
 
 
 def profile(scenario: str, envs: int) -> None:
@@ -69,25 +62,23 @@ def profile(scenario: str, envs: int) -> None:
 
 def main() -> None:
     """Measure scenarios and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenarios", nargs="*", default=["ieee13_mg", "ieee123_mg"])
+    parser = make_parser(__doc__, ["ieee13_mg", "ieee123_mg"], rounds=7)
     parser.add_argument("--envs", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--profile", action="store_true")
-    args = parser.parse_args()
+    parser.add_argument("--profile", action="store_true", help="say where our runner spends its time instead")
+    args = parse(parser)
     with ray_session():
         torch.set_num_threads(1)
-        print(
-            f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {engine_version()}, ",
-            end="",
-        )
-        print(f"ray {version('ray')}, torch {version('torch')}")
-        print(f"{'scenario':14s} {'envs':>5s} {'stock steps/s':>14s} {'grid steps/s':>14s} {'grid/stock':>11s}")
-        for scenario in args.scenarios:
-            if args.profile:
+        print(machine_line("ray", "torch"))
+        if args.profile:
+            for scenario in args.scenarios:
                 profile(scenario, args.envs)
-            else:
-                print(measure(scenario, args.envs, args.rounds), flush=True)
+            return
+        table = Table(
+            ("scenario", "18s"), ("envs", "5d"), ("stock steps/s", "14.0f"), ("grid steps/s", "14.0f"),
+            ("grid/stock", "11.2f"),
+        )  # fmt: skip
+        for scenario in args.scenarios:
+            table.add(scenario, *measure(scenario, args.envs, args.rounds))
 
 
 if __name__ == "__main__":

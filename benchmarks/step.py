@@ -9,21 +9,17 @@ Usage: python benchmarks/step.py [SCENARIO ...] [--rounds N] [--profile]
 
 from __future__ import annotations
 
-import argparse
 import gc
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common import Table, machine_line, make_parser, median_ratio, parse
 from benchmarks.floor import MOST_STEPS as STEPS
 from benchmarks.floor import Floor, draw_actions, record, record_all
 from powergrid.envs import NetworkedGridEnv
-from powergrid.grid.engine import engine_version
 
 __all__ = ["STEPS", "Floor", "play_env", "play_resets", "record"]
 
@@ -49,8 +45,8 @@ def play_resets(env: NetworkedGridEnv, n: int) -> float:
     return time.perf_counter() - start
 
 
-def measure(name: str, rounds: int) -> str:
-    """Measure one scenario and give its row."""
+def measure(name: str, rounds: int) -> tuple[float, ...]:
+    """Measure one scenario and give the cells of its row."""
     env = NetworkedGridEnv({"env_name": name})
     env.reset(seed=0)
     actions = draw_actions(env)
@@ -70,18 +66,14 @@ def measure(name: str, rounds: int) -> str:
             times[what].append(floor.play(read) / n)
             np.minimum(least[what], floor.part_s.sum(axis=1), out=least[what])
         times["reset"].append(play_resets(env, 24) / 24)
-    best = [min(pair) for pair in zip(times["matrix"], times["engine"], strict=True)]
-    ratio = statistics.median(e / f for e, f in zip(times["env"], best, strict=True))
-    reset = statistics.median(r / e for r, e in zip(times["reset"], times["env"], strict=True))
+    times["floor"] = [min(pair) for pair in zip(times["matrix"], times["engine"], strict=True)]
+    ratio, reset = median_ratio(times, "env", "floor"), median_ratio(times, "reset", "env")
     undisturbed = {what: float(values.mean()) for what, values in least.items()}
     floor_s = min(undisturbed["matrix"], undisturbed["engine"])
     network = env.task.simulation.network
     env.close()
-    return (
-        f"{name:18s} {len(network.nodes):6d} {len(network.loads.names):6d} {floor_s * 1e6:9.1f} "
-        f"{undisturbed['env'] * 1e6:9.1f} {undisturbed['env'] / floor_s:10.2f} {ratio:12.2f} {reset:10.2f} "
-        f"{difference:9.1e}"
-    )
+    size, env_s = (len(network.nodes), len(network.loads.names)), undisturbed["env"]
+    return (*size, floor_s * 1e6, env_s * 1e6, env_s / floor_s, ratio, reset, difference)
 
 
 class _Profile:
@@ -155,20 +147,20 @@ def profile(name: str, rounds: int) -> list[str]:
 
 def main() -> None:
     """Measure scenarios and print the table, or the parts of their steps."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenarios", nargs="*", default=["ieee13_mg", "ieee34_mg", "ieee123_mg"])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser = make_parser(__doc__, ["ieee13_mg", "ieee34_mg", "ieee123_mg"], rounds=30)
     parser.add_argument("--profile", action="store_true", help="print where a step spends its time instead")
-    args = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {engine_version()}")
+    args = parse(parser)
+    print(machine_line())
     if args.profile:
         for name in args.scenarios:
             print("\n".join(profile(name, args.rounds)), flush=True)
         return
-    print(f"{'scenario':18s} {'nodes':>6s} {'loads':>6s} {'floor us':>9s} {'step us':>9s} {'step/floor':>10s} ", end="")
-    print(f"{'same, median':>12s} {'reset/step':>10s} {'|dV| pu':>9s}")
+    table = Table(
+        ("scenario", "18s"), ("nodes", "6d"), ("loads", "6d"), ("floor us", "9.1f"), ("step us", "9.1f"),
+        ("step/floor", "10.2f"), ("same, median", "12.2f"), ("reset/step", "10.2f"), ("|dV| pu", "9.1e"),
+    )  # fmt: skip
     for name in args.scenarios:
-        print(measure(name, args.rounds), flush=True)
+        table.add(name, *measure(name, args.rounds))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+import powergrid
+from benchmarks.common import Table, median_ratio, take_turns
 from benchmarks.naive import ALLOWED_REWARD, ALLOWED_V_PU, MODES, Pair
+from powergrid.cli import main
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -38,3 +42,70 @@ def test_benchmark_runs_as_a_file_and_as_a_module(how: list[str]) -> None:
     assert "DSS C-API" in machine
     assert "episodes" in headings
     assert [row.split()[:2] for row in rows] == [["ieee13_voltvar", mode] for mode in MODES]
+
+
+# powergrid bench
+
+
+def run_bench(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as raised:
+        main(["bench", *arguments])
+    return int(raised.value.code or 0)
+
+
+def test_bench_lists_every_benchmark_with_what_it_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_bench("--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    files = {file.stem for file in FOLDER.glob("*.py")} - {"__init__", "common"}
+    assert {line.split()[0] for line in lines} == files
+    assert all(len(line.split()) > 4 and line.rstrip().endswith((".", ";", ",", ":")) for line in lines)
+
+
+def test_bench_runs_one_in_a_process_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_bench("floor", "--quick") == 0
+    told = capfd.readouterr().out
+    assert "== floor" in told
+    assert "ieee13_mg" in told
+
+
+def test_bench_of_an_unknown_name_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_bench("flor") == 1
+    assert "did you mean 'floor'" in capsys.readouterr().err
+
+
+def test_bench_outside_a_checkout_says_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(powergrid, "__file__", str(tmp_path / "powergrid" / "__init__.py"))
+    assert run_bench("--list") == 1
+    assert "they come with the source" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["step", "vector", "memory", "sampling", "feeders", "scaling"])
+def test_every_benchmark_runs_quickly(name: str) -> None:
+    command = [sys.executable, str(FOLDER / f"{name}.py"), "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, "ieee13" in done.stdout) == (0, True), done.stderr
+
+
+# what they share
+
+
+def test_turns_are_taken_round_by_round_and_ratios_are_of_one_round() -> None:
+    order: list[str] = []
+
+    def play(name: str, seconds: Sequence[float]) -> float:
+        order.append(name)
+        return seconds[len(order) // 2 - (len(order) % 2 == 0)]
+
+    times = take_turns(3, {"a": lambda: play("a", [2.0, 6.0, 40.0]), "b": lambda: play("b", [1.0, 2.0, 10.0])})
+    assert order == ["a", "b"] * 3
+    assert times == {"a": [2.0, 6.0, 40.0], "b": [1.0, 2.0, 10.0]}
+    assert median_ratio(times, "a", "b") == 3.0
+
+
+def test_table_lines_numbers_up_under_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(("name", "8s"), ("wide heading", "5.1f"), ("n", "3d"))
+    table.add("x", 2.25, 7)
+    assert capsys.readouterr().out.splitlines() == ["name     wide heading   n", "x                 2.2   7"]

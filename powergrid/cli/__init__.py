@@ -1,4 +1,4 @@
-"""The ``powergrid`` command: train, tune, evaluate, list, check and describe; every computation is in the library."""
+"""The ``powergrid`` command: train, evaluate, check, describe and more; every computation is in the library."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 import powergrid
+from powergrid.cli.bench import bench
 from powergrid.cli.evaluation import evaluate
 from powergrid.cli.feeders import check, describe, list_all
 from powergrid.cli.options import err, parse_overrides
@@ -34,6 +35,7 @@ app.command()(evaluate)
 app.command("list")(list_all)
 app.command()(check)
 app.command()(describe)
+app.command()(bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
