@@ -5,11 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import powergrid
 from benchmarks.common import Table, median_ratio, take_turns
 from benchmarks.naive import ALLOWED_REWARD, ALLOWED_V_PU, MODES, Pair
+from benchmarks.scaling import compose, fit_exponent
 from powergrid.cli import main
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -109,3 +111,24 @@ def test_table_lines_numbers_up_under_headings(capsys: pytest.CaptureFixture[str
     table = Table(("name", "8s"), ("wide heading", "5.1f"), ("n", "3d"))
     table.add("x", 2.25, 7)
     assert capsys.readouterr().out.splitlines() == ["name     wide heading   n", "x                 2.2   7"]
+
+
+# scaling
+
+
+def test_exponent_of_a_power_law_is_found_with_its_interval() -> None:
+    sizes = np.array([10.0, 30.0, 100.0, 1000.0])
+    exponent, half = fit_exponent(sizes, 3.0 * sizes**0.8)
+    assert exponent == pytest.approx(0.8)
+    assert half == pytest.approx(0.0, abs=1e-6)
+    noisy, half = fit_exponent(sizes, 3.0 * sizes**0.8 * np.array([1.1, 0.9, 1.1, 0.9]))
+    assert abs(noisy - 0.8) < half < 0.5
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_composed_circuits_grow_by_a_microgrid_each(n: int) -> None:
+    scenario = powergrid.load_scenario(compose(n))
+    env = powergrid.make(scenario)
+    env.reset(seed=0)
+    assert len(env.possible_agents) == n
+    env.close()
