@@ -6,6 +6,8 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -240,3 +242,17 @@ def test_recompiling_solving_and_reopening_does_not_grow() -> None:
     for _ in range(50):
         compile_feeder(feeder, engine)
     assert resident_mb() - before < 10.0
+
+
+def test_first_engine_of_a_process_leaves_the_working_directory_where_it_is(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "import powergrid.grid.engine as engine\n"  # loads the library, in the folder that Python was started in
+        "os.chdir(sys.argv[1])\n"
+        "from powergrid.grid.circuit import Circuit\n"
+        "from powergrid.grid.feeder import read_feeder\n"
+        "Circuit(read_feeder('ieee13')).close()\n"
+        "print(os.getcwd())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()) == tmp_path.resolve()

@@ -12,7 +12,7 @@ from dss_python_backend import ffi, lib
 
 from powergrid.errors import EngineError
 from powergrid.grid.engine.bulk import FloatArray, IntArray
-from powergrid.grid.engine.schema import text_of
+from powergrid.grid.engine.schema import new_context, text_of
 
 
 @functools.cache
@@ -29,7 +29,7 @@ class Context:
     """
 
     def __init__(self) -> None:
-        self._context: Any = lib.ctx_New()
+        self._context: Any = new_context()
         lib.ctx_DSS_Start(self._context, 0)
         self._error = lib.ctx_Error_Get_NumberPtr(self._context)
         self._direct: Any = None

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from typing import Any
 
 from dss_python_backend import ffi, lib
+
+
+def new_context() -> Any:
+    """Make a context; the first one of a process moves it to where it was when the library was loaded, so move back."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # somebody has removed it; there is nothing to go back to
+        return lib.ctx_New()
+    context = lib.ctx_New()
+    os.chdir(here)
+    return context
 
 
 def text_of(pointer: Any) -> str:
@@ -16,7 +28,7 @@ def text_of(pointer: Any) -> str:
 
 @functools.cache
 def _raw_schema() -> dict[str, Any]:
-    context = lib.ctx_New()
+    context = new_context()
     try:
         lib.ctx_DSS_Start(context, 0)
         return dict(json.loads(text_of(lib.DSS_ExtractSchema(context, 0))))
@@ -67,7 +79,7 @@ def element_classes() -> tuple[str, ...]:
 @functools.cache
 def engine_version() -> str:
     """Give the version of the OpenDSS engine library, as it states it itself."""
-    context = lib.ctx_New()
+    context = new_context()
     try:
         lib.ctx_DSS_Start(context, 0)
         text = text_of(lib.ctx_DSS_Get_Version(context))
