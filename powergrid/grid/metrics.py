@@ -108,6 +108,7 @@ class Metrics:
         rows = self._excess.reshape(2 * n_envs, -1)  # two axes: a product of three is slower
         self._node_rows, self._branch_rows = rows[:, :n_nodes], rows[:, n_nodes : n_nodes + len(b.names)]
         self._three_phase = _three_phase_nodes(network)
+        self._bind_unbalance(n_envs)
         self._to_sequence = np.array([[1, _OPERATOR_A, _OPERATOR_A**2], [1, _OPERATOR_A**2, _OPERATOR_A]]).T / 3.0
         self.watch([], [])
         self.take(Snapshot.allocate(n_envs, network, 0, conductors=bool(len(self._limited))))
@@ -137,6 +138,16 @@ class Metrics:
         amounts, counts = branch_totals
         self.shared_overload_pu, self.overload_sum_pu = amounts[:, n_zones:-1], amounts[:, -1]
         self.zone_overload_count, self.overload_count = counts[:, :n_zones], counts[:, -1]
+
+    def _bind_unbalance(self, n_envs: int) -> None:
+        """Make room for what :attr:`unbalance_pu` passes through."""
+        n_buses = len(self._three_phase)
+        self._phasors = np.zeros((n_envs, n_buses, 3), dtype=complex)
+        self._phasors_rows = self._phasors.reshape(-1, 3)
+        self._sequences = np.zeros((n_envs * n_buses, 2), dtype=complex)
+        self._sequence = np.zeros((n_envs * n_buses, 2))
+        self._positive, self._negative = self._sequence.T.reshape(2, n_envs, n_buses)
+        self._ratio, self._tiny = np.zeros((n_envs, n_buses)), np.full((n_envs, n_buses), 1e-9)
 
     def watch(self, node_groups: Sequence[IntArray], branch_groups: Sequence[IntArray]) -> None:
         """Take means of voltages and highest loadings of more groups, in the same passes as those of the zones.
@@ -220,9 +231,10 @@ class Metrics:
         v = self._snapshot.v
         if not len(self._three_phase):
             return np.zeros(len(v))
-        sequence = np.absolute(v.take(self._three_phase, axis=1).reshape(-1, 3) @ self._to_sequence)
-        sequence = sequence.reshape(len(v), -1, 2)
-        ratio: FloatArray = sequence[..., 1] / np.maximum(sequence[..., 0], 1e-9)
+        v.take(self._three_phase, 1, self._phasors, "clip")
+        np.absolute(np.dot(self._phasors_rows, self._to_sequence, self._sequences), out=self._sequence)
+        positive, ratio = self._positive, self._ratio
+        np.divide(self._negative, np.maximum(positive, self._tiny, out=positive), out=ratio)
         if self.dead is not None:
             ratio[self.dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0
         highest: FloatArray = np.maximum.reduce(ratio, axis=1)

@@ -242,7 +242,8 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._first_row = self._env * (self.horizon_steps + 1)
         self._last_step = np.full(self.n_envs, self.horizon_steps)
         self._one_step = np.ones(self.n_envs, dtype=np.int64)
-        self._first_port = (np.arange(self.n_envs * self.n) * self._ports).reshape(self.n_envs, self.n, 1)
+        first_port = (np.arange(self.n_envs * self.n) * self._ports).reshape(self.n_envs, self.n, 1)
+        self._first_port = np.repeat(first_port, self._ports, axis=2)
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
         self._precompute()
@@ -341,7 +342,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
             out: What each port gets [kW], written, C-contiguous, shape (n_envs, n, ports).
         """
         sorted_most, given = most.take(order, None, self._sorted, "clip"), self._given
-        np.subtract(total[..., None], sorted_most.cumsum(2, None, given), out=given)
+        np.subtract(total[..., None], np.add.accumulate(sorted_most, 2, None, given), out=given)
         np.add(given, sorted_most, out=given)
         np.minimum(np.maximum(given, self._port_zero, out=given), sorted_most, out=given)
         out.put(order, given, "clip")

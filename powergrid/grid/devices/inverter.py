@@ -101,7 +101,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
         self._precompute()
         self._hours = np.full(shape, self.dt_h)
         self.available_kw, self._curtailed = self._ledger["available_kw"], self._ledger["curtailed_kwh"]
-        self._room, self._scale = np.zeros(shape), np.zeros(shape)
+        self._room, self._scale, self._below = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
         self.terms = {"curtailed_kwh": self._curtailed}
         return {"available_kw": self.available_kw, "p_kw": self.delivered_p_kw, "q_kvar": self.delivered_q_kvar}
 
@@ -151,7 +151,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
         p, q, room = self.p_kw, self.q_kvar, self._room
         scale = np.multiply(p, self._scale_slope, out=self._scale)
         np.minimum(np.add(scale, self._scale_offset, out=scale), self._one, out=scale)
-        np.multiply(scale, p >= self._scale_from, out=scale)
+        np.copyto(scale, self._zero, where=np.less(p, self._scale_from, out=self._below))
         np.maximum(q, np.multiply(scale, self._absorb, out=room), out=q)
         np.minimum(q, np.multiply(scale, self._inject, out=room), out=q)
 
