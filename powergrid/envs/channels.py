@@ -268,6 +268,9 @@ class View:
         table: The channels.
         columns: Columns of the table that each agent sees.
         n_envs: Number of environments.
+
+    Attributes:
+        parts: Where what each agent sees lies in what :meth:`gather` gives.
     """
 
     def __init__(self, table: Sequence[Channel], columns: Sequence[IntArray], n_envs: int) -> None:
@@ -280,12 +283,12 @@ class View:
         self._low, self._high = np.full_like(self._gain, -1.0), np.ones_like(self._gain)
         self._seen = np.zeros_like(self._gain)
         ends = np.cumsum([len(own) for own in columns]).tolist()
-        self._slices = [slice(end - len(own), end) for end, own in zip(ends, columns, strict=True)]
+        self.parts = [slice(end - len(own), end) for end, own in zip(ends, columns, strict=True)]
 
     def look(self, values: FloatArray) -> list[npt.NDArray[np.float32]]:
         """Give fresh arrays of what each agent sees: low..high as -1..1, clipped, shape (n_envs, n_observed)."""
         scaled = self.gather(values)
-        return [scaled[:, own] for own in self._slices]
+        return [scaled[:, own] for own in self.parts]
 
     def gather(self, values: FloatArray) -> npt.NDArray[np.float32]:
         """Give the same as one fresh array, one agent after the other, shape (n_envs, all that agents see)."""

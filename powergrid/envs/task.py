@@ -223,7 +223,8 @@ class GridTask:
 
     def observation_dict(self, env: int) -> dict[str, npt.NDArray[np.float32]]:
         """Give the observations of one environment by agent."""
-        return {name: seen[env] for name, seen in zip(self._names, self.observe(), strict=True)}
+        seen = self._view.gather(self.channels.values)[env]
+        return {name: seen[own] for name, own in zip(self._names, self._view.parts, strict=True)}
 
     def infos(self) -> FloatArray:
         """Give terms and metrics of the last step, shape (n_envs, n_agents, len(info_names)); reused at each call."""
