@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from powergrid.placement.host import place_host
 from powergrid.placement.swap import place
 from powergrid.placement.wishes import RULES, PlacedSpec, PlacementSpec
 
-__all__ = ["RULES", "PlacedSpec", "PlacementSpec", "place"]
+__all__ = ["RULES", "PlacedSpec", "PlacementSpec", "place", "place_host"]

@@ -38,7 +38,12 @@ def place(
         ScenarioError: with everything that has no place, each with what is most like it on the new feeder.
         FeederError: a feeder does not compile or solve.
     """
-    names = Names(data, Sites(home.name, survey_of(home)), Sites(there.name, survey_of(there)), wish)
+    return settle(Names(data, Sites(home.name, survey_of(home)), Sites(there.name, survey_of(there)), wish), where)
+
+
+def settle(names: Names, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Find what stands for all that a scenario names; as :func:`place`."""
+    data, there, wish = names.data, names.there, names.wish
     zones = Zones(names)
     devices = Devices(names, zones)
     zones.leave_out(names.dropped)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from powergrid.discovery import leaves_something
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder import Feeder, list_feeders, read_feeder
-from powergrid.placement import PlacementSpec, place
+from powergrid.placement import PlacementSpec, place, place_host
 from powergrid.scenario.model import Scenario
 
 Validate = Callable[[Mapping[str, Any], str], Scenario]
@@ -47,9 +47,9 @@ def settle_feeder(
         del settled["feeders"]
     target, wish = settled.get("feeder"), _read_wish(settled.get("placement"))
     home = wish.home or (origin if "feeder" in overrides else None)
-    if home is None or target is None or str(home) == str(target) or leaves_something(data) or data.get("microgrids"):
-        return settled  # of feeders that are tied together only names can be checked, on the whole of them
-    if wish.rule is None and not wish.map:
+    if home is None or target is None or str(home) == str(target) or leaves_something(data):
+        return settled
+    if wish.rule is None and not wish.map and not data.get("microgrids"):
         return settled | {"placed": {"home": str(home)}}  # names fit, or the simulation tells which do not
     return _bring(settled, base, overrides, str(home), str(target), wish, where, validate)
 
@@ -110,7 +110,8 @@ def _bring(
     new = _read(target, data)
     if new.digest == old.digest:
         return data
-    moved, record = place(at_home.model_dump(), old, new, wish, where)
+    bring = place_host if at_home.microgrids else place
+    moved, record = bring(at_home.model_dump(), old, new, wish, where)
     kept = {key: moved[key] for key in ("model_root", "trust") if key in moved} | {
         key: data[key] for key in ("model_root", "trust") if key in data
     }
