@@ -556,3 +556,45 @@ def test_exponential_control_leaves_an_agents_inverter_alone(simulate: Simulate)
         simulation.step(np.array([[0.1]]))
         assert simulation.snapshot.device_kva[0, 0].imag == pytest.approx(0.1 * 3000.0, rel=1e-3)
         assert simulation.snapshot.device_kva[0, 1].imag < -20.0
+
+
+FOUR_WIRE = """New Circuit.four basekv=0.4 pu=1.07 bus1=src.1.2.3.4 r1=0.01 x1=0.02 r0=0.01 x0=0.02
+New Reactor.ground phases=1 bus1=src.4 bus2=src.0 r=0.1 x=0
+New Linecode.lc nphases=4 units=km rmatrix=[0.4|0.05 0.4|0.05 0.05 0.4|0.05 0.05 0.05 0.4]
+~ xmatrix=[0.3|0.1 0.3|0.1 0.1 0.3|0.1 0.1 0.1 0.3] cmatrix=[0|0 0|0 0 0|0 0 0 0]
+New Line.l1 phases=4 bus1=src.1.2.3.4 bus2=a.1.2.3.4 linecode=lc length=0.2 units=km
+New Line.l2 phases=4 bus1=a.1.2.3.4 bus2=b.1.2.3.4 linecode=lc length=0.2 units=km
+New Load.a phases=1 bus1=a.1.4 kv=0.23 kw=10 kvar=3
+New Load.b phases=1 bus1=b.2.4 kv=0.23 kw=8 kvar=2
+New PVSystem.p1 phases=3 bus1=a.1.2.3.4 kv=0.4 kva=24 pmpp=20
+New PVSystem.p2 phases=1 bus1=b.2.4 kv=0.23 kva=12 pmpp=10
+New XYCurve.vv npts=6 yarray=[1 1 0 0 -1 -1] xarray=[0.5 0.92 0.98 1.02 1.08 1.5]
+New InvControl.vv mode=voltvar vvc_curve1=vv refreactivepower=varmax
+Set VoltageBases=[0.4]
+CalcVoltageBases
+"""
+
+
+def test_volt_var_control_of_two_inverters_on_four_wires_keeps_voltages_sane_and_the_same(tmp_path: Path) -> None:
+    master = tmp_path / "four.dss"
+    master.write_text(FOUR_WIRE)
+    devices = {f"p{i}": solar("opendss", f"p{i}")[f"p{i}"] for i in (1, 2)}
+    devices |= {"ess": {"kind": "storage", "bus": "a", "p_max_kw": 1, "e_max_kwh": 2}}
+    agents = {"A": {"devices": list(devices), "zone": {"buses": ["a", "b"]}, "pcc": "a"}}
+    simulation = load_scenario({"name": "four", "feeder": str(master), "devices": devices, "agents": agents}).simulate(
+        2
+    )
+    for env in range(2):
+        simulation.reset(env, np.random.default_rng(0), 180)
+    phases = simulation.network.node_phase <= 3
+    for _ in range(60):
+        simulation.step(simulation.neutral())
+        snapshot = simulation.snapshot
+        assert snapshot.converged.all()
+        assert snapshot.v[0].tobytes() == snapshot.v[1].tobytes()
+        assert ((snapshot.v_pu[:, phases] > 0.9) & (snapshot.v_pu[:, phases] < 1.1)).all()
+        assert (snapshot.v_pu[:, ~phases] < 0.05).all()
+    p1, p2 = (simulation.power_device_names.index(name) for name in ("p1", "p2"))
+    assert snapshot.device_kva[0, p1].imag < -5.0
+    assert snapshot.device_kva[0, p2].imag < -2.0
+    simulation.close()
