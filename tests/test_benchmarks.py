@@ -132,3 +132,18 @@ def test_composed_circuits_grow_by_a_microgrid_each(n: int) -> None:
     env.reset(seed=0)
     assert len(env.possible_agents) == n
     env.close()
+
+
+def test_starts_are_priced_with_and_without_what_is_kept() -> None:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "compile.py"), "ieee13", "--quick", "--workers", "2"],
+        cwd=FOLDER.parent, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    machine, _, first, later, blank, _, workers = done.stdout.splitlines()
+    assert "DSS C-API" in machine
+    assert [row.split()[:2] for row in (first, later, workers)] == [
+        ["ieee13", "nothing"], ["ieee13", "all"], ["ieee13", "2"]
+    ]  # fmt: skip
+    assert blank == ""
+    read_ms = [float(row.split()[2]) for row in (first, later)]
+    assert 0.0 < read_ms[1] < read_ms[0]

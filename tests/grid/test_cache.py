@@ -12,6 +12,7 @@ import pytest
 
 from powergrid.grid import cache, store
 from powergrid.grid.circuit import Circuit, Snapshot, network_of
+from powergrid.grid.engine import property_tables, schema
 from powergrid.grid.feeder import list_feeders, read_feeder
 from powergrid.grid.injections import Injection
 
@@ -27,6 +28,7 @@ CalcVoltageBases
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the test's own, nothing remembered."""
+    property_tables()  # what the engine says of itself is kept elsewhere
     place = tmp_path / "cache"
     monkeypatch.setenv(store.FOLDER_VARIABLE, str(place))
     cache.forget()
@@ -207,8 +209,8 @@ def test_writers_at_the_same_time_share_one_entry(tmp_path: Path, folder: Path) 
         worker.stdin.flush()
     assert [worker.communicate()[0].strip() for worker in workers] == ["200.0"] * 4
     assert [worker.returncode for worker in workers] == [0] * 4
-    assert sorted(file.name.partition("-")[0] for file in folder.glob("*.npz")) == ["network", "scan"]
-    assert len(list(folder.iterdir())) == 2
+    assert sorted(file.name.partition("-")[0] for file in folder.glob("*.npz")) == ["network", "scan", "schema"]
+    assert len(list(folder.iterdir())) == 3
 
 
 def test_folder_is_the_users_own_unless_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,3 +225,34 @@ def test_folder_is_the_users_own_unless_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
     assert store.cache_folder() == tmp_path / ".cache" / "powergrid"
+
+
+def test_engines_own_words_are_the_same_from_disk(folder: Path) -> None:
+    words = (schema.numbers(), schema.property_tables(), schema.element_classes())
+    try:
+        for entries in ([], ["schema"]):
+            assert [file.name.partition("-")[0] for file in folder.glob("*")] == entries
+            for function in (schema._classes, schema.numbers, schema.property_tables, schema.element_classes):
+                function.cache_clear()
+            assert (schema.numbers(), schema.property_tables(), schema.element_classes()) == words
+        assert schema.property_tables()["generator"]["usermodel"]
+        assert not schema.property_tables()["generator"]["kw"]
+        assert schema.property_type("Line", "LineCode") == ("DSSObjectReference", "LineCode")
+    finally:
+        for function in (schema._classes, schema.numbers, schema.property_tables, schema.element_classes):
+            function.cache_clear()
+
+
+def test_damaged_words_of_the_engine_are_asked_for_again(folder: Path) -> None:
+    words = schema.property_tables()
+    try:
+        schema._classes.cache_clear()
+        schema._classes()
+        (file,) = folder.glob("schema-*.npz")
+        np.savez(file, text=np.frombuffer(b'[["Line", 1, [["bus1"]]]]', dtype=np.uint8))
+        schema._classes.cache_clear()
+        schema.property_tables.cache_clear()
+        assert schema.property_tables() == words
+    finally:
+        schema._classes.cache_clear()
+        schema.property_tables.cache_clear()

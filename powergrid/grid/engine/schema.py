@@ -1,13 +1,37 @@
-"""What the engine says of itself: its classes, their properties, its version. Read once a process."""
+"""What the engine says of itself: its version, read once a process; its classes and their properties, read once."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from dss_python_backend import ffi, lib
+
+from powergrid.grid.store import UNREADABLE, made_by, open_entry, write_entry
+
+_KIND = "schema"
+
+
+class _Property(NamedTuple):
+    """A property: its name in commands and in data, number, type, the class that it refers to, whether it is a file."""
+
+    name: str
+    in_data: str
+    number: int
+    kind: str
+    refers_to: str
+    is_file: bool
+
+
+class _Class(NamedTuple):
+    """A class of elements, and its properties in the engine's order."""
+
+    name: str
+    number: int
+    properties: tuple[_Property, ...]
 
 
 def new_context() -> Any:
@@ -27,6 +51,22 @@ def text_of(pointer: Any) -> str:
 
 
 @functools.cache
+def _classes() -> list[_Class]:
+    """Give the engine's classes with their properties: kept, since it takes as long as to compile a small feeder."""
+    key = hashlib.sha256(f"{engine_version()}\0{made_by('engine/schema.py')}".encode()).hexdigest()
+    with open_entry(_KIND, key) as entry:
+        if entry is not None:
+            try:
+                return [
+                    _Class(name, number, tuple(map(_Property._make, own))) for name, number, own in json.loads(entry[0])
+                ]
+            except UNREADABLE:
+                pass
+    classes = [_Class._make(_read_class(entry)) for entry in _raw_schema()["classes"]]
+    write_entry(_KIND, key, json.dumps(classes), {})
+    return classes
+
+
 def _raw_schema() -> dict[str, Any]:
     context = new_context()
     try:
@@ -36,28 +76,37 @@ def _raw_schema() -> dict[str, Any]:
         lib.ctx_Dispose(context)
 
 
+def _read_class(entry: dict[str, Any]) -> tuple[str, int, tuple[_Property, ...]]:
+    """Take what is used of a class out of the schema, its properties in the engine's order."""
+    own = (
+        _Property(
+            prop["name"].lower(),
+            prop["altName"].lower(),
+            int(prop["index"]),
+            str(prop["type"]),
+            prop["params"][1] if isinstance(prop["params"][1], str) else "",  # else an address or a size
+            "IsFilename" in prop["flags"],
+        )
+        for prop in entry["properties"]
+    )
+    return entry["name"], int(entry["index"]), tuple(sorted(own, key=lambda prop: prop.number))
+
+
 @functools.cache
 def property_tables() -> dict[str, dict[str, bool]]:
     """Give the properties of every element class in the engine's order, and whether each names a file; lower case."""
-    return {
-        entry["name"].lower(): {
-            prop["name"].lower(): "IsFilename" in prop["flags"]
-            for prop in sorted(entry["properties"], key=lambda prop: int(prop["index"]))
-        }
-        for entry in _raw_schema()["classes"]
-    }
+    return {each.name.lower(): {prop.name: prop.is_file for prop in each.properties} for each in _classes()}
 
 
 @functools.cache
 def numbers() -> tuple[dict[str, int], dict[tuple[str, str], int], dict[tuple[str, str], tuple[str, str]]]:
     """Read the numbers of the engine's classes, its properties, and their types by the names that data have."""
-    schema = _raw_schema()
-    classes = {entry["name"].lower(): int(entry["index"]) for entry in schema["classes"]}
+    classes = {each.name.lower(): each.number for each in _classes()}
     properties, types = {}, {}
-    for entry in schema["classes"]:
-        for prop in entry["properties"]:
-            properties[entry["name"].lower(), prop["name"].lower()] = int(prop["index"])
-            types[entry["name"].lower(), prop["altName"].lower()] = (str(prop["type"]), str(prop["params"][1]))
+    for each in _classes():
+        for prop in each.properties:
+            properties[each.name.lower(), prop.name] = prop.number
+            types[each.name.lower(), prop.in_data] = (prop.kind, prop.refers_to)
     return classes, properties, types
 
 
@@ -72,7 +121,7 @@ def property_type(class_name: str, key: str) -> tuple[str, str]:
 @functools.cache
 def element_classes() -> tuple[str, ...]:
     """Name the classes of circuit elements, as the engine writes them."""
-    names = [entry["name"] for entry in _raw_schema()["classes"]]
+    names = [each.name for each in _classes()]
     return tuple(name for name in names if (name.lower(), "enabled") in numbers()[1])
 
 
