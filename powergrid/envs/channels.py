@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from powergrid.envs.outages import OutageView
 from powergrid.grid.devices.ledger import find_places
+from powergrid.grid.devices.spec import Rows
 from powergrid.grid.events.spec import widen_price
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
@@ -90,6 +91,8 @@ class Channels:
         self.table: list[Channel] = []
         self._add_world(price_ahead_steps)
         self._exogenous = np.zeros((simulation.n_envs, horizon + 1, len(self.table)))
+        angle = np.arange(horizon + 1) * simulation.dt_h * (np.pi / 12.0)
+        self._exogenous[:, :, 0], self._exogenous[:, :, 1] = np.sin(angle), np.cos(angle)
         self._n_exogenous = len(self.table)
         self._add_solved(zones)
         self._add_devices()
@@ -206,19 +209,20 @@ class Channels:
                 self._observed.append((fleet, columns))
         self._states, self._to_states = np.concatenate(kept, axis=1), values[:, first:last]
 
-    def start_day(self, env: int) -> None:
-        """Lay out what is known of the day that an environment starts."""
-        simulation = self._simulation
-        out = self._exogenous[env]
-        hours = np.arange(len(out)) * simulation.dt_h
-        np.sin(hours * (np.pi / 12.0), out=out[:, 0])
-        np.cos(hours * (np.pi / 12.0), out=out[:, 1])
-        out[:, 2] = simulation.weekend(int(simulation.day[env]))
-        out[:, 3] = simulation.day_pv_pu[env]
-        price = simulation.day_price[env]
-        out[:, 4] = simulation.day_paid_price[env]
-        np.take(price, self._ahead, out=out[:, 5 : self._n_world])
-        np.matmul(simulation.day_load_kw[env], self.loads_in, out=out[:, self._n_world :])
+    def start_day(self, rows: Rows, zone_kw: FloatArray) -> None:
+        """Lay out what is known of the day that some environments start.
+
+        Args:
+            rows: The environments.
+            zone_kw: Demand in each zone on their days [kW], shape (n_rows, horizon_steps + 1, n_zones).
+        """
+        simulation, out = self._simulation, self._exogenous
+        out[rows, :, 2] = simulation.weekend[rows, None]
+        out[rows, :, 3] = simulation.day_pv_pu[rows]
+        price = simulation.day_price[rows]
+        out[rows, :, 4] = simulation.day_paid_price[rows]
+        out[rows, :, 5 : self._n_world] = price.take(self._ahead, axis=1)
+        out[rows, :, self._n_world :] = zone_kw
 
     def fill(self) -> None:
         """Take the solved state and what is known of the step to come."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.agents import ownership
+from powergrid.grid.devices.spec import Rows
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
 from powergrid.scenario import REWARD_WEIGHTS, Scenario
@@ -65,7 +66,7 @@ class Rewards:
         self._dt_h = np.full(n_envs, simulation.dt_h)
         self._paid, self._losses_kw = np.zeros(n_envs), metrics.losses_kw[:, None]
         self._loss_hours = np.full((n_envs, 1), simulation.dt_h / n_agents)
-        self._loads_in, self._sun_kw = loads_in, np.zeros(n_agents)
+        self._sun_kw = np.zeros(n_agents)
         for fleet in simulation.fleets:
             if fleet.kind == "inverter":
                 p_max_kw = np.array([float(spec.p_max_kw) for spec in fleet.specs])
@@ -92,18 +93,25 @@ class Rewards:
             (fleet, ownership(owners, fleet.names)) for fleet in simulation.fleets if hasattr(fleet, "settle")
         ]
 
-    def start(self, env: int) -> None:
-        """Note what an environment starts from."""
+    def start(self, rows: Rows, zone_kw: FloatArray) -> None:
+        """Note what some environments start from.
+
+        Args:
+            rows: The environments.
+            zone_kw: Demand in each agent's zone on their days [kW], shape (n_rows, horizon_steps + 1, n_agents).
+        """
         if self._storage is not None:
-            self._stored_kwh[env] = self._storage.soc[env] @ self._kwh_per_soc
-            self._soc_initial[env] = self._storage.soc[env]
+            self._soc_initial[rows] = soc = self._storage.soc[rows]
+            self._stored_kwh[rows] = soc @ self._kwh_per_soc
         simulation = self._simulation
-        self._stored_price[env] = simulation.day_price[env, :-1].mean()
-        reference_kw = simulation.day_load_kw[env] @ self._loads_in
-        reference_kw -= simulation.day_pv_pu[env][:, None] * self._sun_kw
-        np.multiply(reference_kw, simulation.day_paid_price[env][:, None] * simulation.dt_h, out=self._reference[env])
-        self.terms[env] = 0.0
-        self.rewards[env] = 0.0
+        price = simulation.day_price[rows]
+        self._stored_price[rows] = np.add.reduce(price[:, :-1], axis=1, keepdims=True) / (price.shape[1] - 1)
+        reference = np.multiply(simulation.day_pv_pu[rows, :, None], self._sun_kw)
+        np.subtract(zone_kw, reference, out=reference)
+        paid = simulation.day_paid_price[rows] * simulation.dt_h
+        self._reference[rows] = np.multiply(reference, paid[:, :, None], out=reference)
+        self.terms[rows] = 0.0
+        self.rewards[rows] = 0.0
 
     def take(self, ends: BoolArray) -> None:
         """Take the terms of the step that was solved.

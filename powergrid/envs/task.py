@@ -16,6 +16,7 @@ from powergrid.envs.channels import Channels, View
 from powergrid.envs.outages import AGENT_OUTAGE_METRICS, NETWORK_OUTAGE_METRICS
 from powergrid.envs.rewards import TERMS, Rewards
 from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.devices.ledger import find_places
 from powergrid.grid.energised import Connectivity
 from powergrid.grid.metrics import Metrics
@@ -186,13 +187,13 @@ class GridTask:
             problems.append(f"day {day!r} is not a whole number")
         if problems:
             raise ScenarioError("options", problems)
-        for env, rng in zip(envs, rngs, strict=True):
-            self.simulation.reset(env, rng, None if day is None else int(day))
+        self.simulation.reset_all(envs, rngs, None if day is None else int(day))
         self.metrics.take(self.simulation.snapshot)
-        for env in envs:
-            self._rewards.start(env)
-            self.channels.start_day(env)
-            self.terminated[env] = self.truncated[env] = False
+        rows = pack_columns(envs)
+        zone_kw = np.matmul(self.simulation.day_load_kw[rows], self.channels.loads_in)
+        self._rewards.start(rows, zone_kw)
+        self.channels.start_day(rows, zone_kw)
+        self.terminated[rows] = self.truncated[rows] = False
         self.channels.fill()
 
     def action_buffer(self) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,7 @@ from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles import Profiles, assign_series, eligible_days
 
 FloatArray = npt.NDArray[np.float64]
+Rows = slice | npt.NDArray[np.int64]
 
 
 class Days:
@@ -30,6 +33,7 @@ class Days:
         load_kw, load_kvar: Demand of each load, shape (n_envs, horizon_steps + 1, n_loads).
         price_usd_per_kwh: Price, shape (n_envs, horizon_steps + 1).
         pv_pu: What the sun offers, in parts of the panels' rating, shape (n_envs, horizon_steps + 1).
+        weekend: Whether each day of the profiles is a Saturday or a Sunday, shape (n_days,).
 
     Raises:
         ScenarioError: profiles, tariff, split or horizon do not fit each other.
@@ -48,32 +52,36 @@ class Days:
         self.load_kvar = np.zeros((n_envs, rows, n_loads))
         self.price_usd_per_kwh = np.zeros((n_envs, rows))
         self.pv_pu = np.zeros((n_envs, rows))
+        self._share = np.zeros((o.horizon_steps, n_loads))
+        self._row_of_step = np.minimum(np.arange(rows), o.horizon_steps - 1)  # the row after the last repeats it
+        start = int(self.profiles.start.astype("datetime64[D]").astype(np.int64))
+        self.weekend = (start + np.arange(self.profiles.n_days) + 3) % 7 >= 5  # 1970-01-01 was a Thursday
 
-    def start(self, env: int, rng: np.random.Generator, day: int | None) -> None:
-        """Lay out a day for an environment, drawn where none is given; the row after the last repeats it.
+    def start(self, rows: Rows, envs: Sequence[int], rngs: Sequence[np.random.Generator], day: int | None) -> None:
+        """Lay out a day for some environments, drawn where none is given; the row after the last repeats it.
+
+        Args:
+            rows: The environments, as an index.
+            envs: The same, one after the other.
+            rngs: A generator for each.
+            day: The day that all play, from the first of the profiles.
 
         Raises:
             ScenarioError: the day is not in the profiles.
         """
-        profiles, horizon = self.profiles, self._options.horizon_steps
-        self.day[env] = self._pick(rng, day)
-        first = int(self.day[env]) * profiles.rows_per_day
-        rows = slice(first, first + horizon)
-        share = profiles.demand_pu[rows].take(self.series, axis=1)
-        kw, kvar = self.load_kw[env], self.load_kvar[env]
-        price, sun = self.price_usd_per_kwh[env], self.pv_pu[env]
-        np.multiply(share, self._nominal_kw, out=kw[:-1])
-        np.multiply(share, self._nominal_kvar, out=kvar[:-1])
-        price[:-1] = self._price[rows]
+        profiles, share = self.profiles, self._share
+        for env, rng in zip(envs, rngs, strict=True):
+            picked = self.day[env] = self._pick(rng, day)
+            first = picked * profiles.rows_per_day
+            profiles.demand_pu[first : first + len(share)].take(self.series, 1, share, "clip")
+            kw, kvar = self.load_kw[env], self.load_kvar[env]
+            np.multiply(share, self._nominal_kw, out=kw[:-1])
+            np.multiply(share, self._nominal_kvar, out=kvar[:-1])
+            kw[-1], kvar[-1] = kw[-2], kvar[-2]
+        at = self.day[rows, None] * profiles.rows_per_day + self._row_of_step
+        self.price_usd_per_kwh[rows] = self._price.take(at)
         if profiles.pv_pu is not None:
-            sun[:-1] = profiles.pv_pu[rows]
-        for series in (kw, kvar, price, sun):
-            series[-1] = series[-2]
-
-    def weekend(self, day: int) -> bool:
-        """Whether a day of the profiles is a Saturday or a Sunday."""
-        start = int(self.profiles.start.astype("datetime64[D]").astype(np.int64))
-        return (start + day + 3) % 7 >= 5  # 1970-01-01 was a Thursday
+            self.pv_pu[rows] = profiles.pv_pu.take(at)
 
     def _pick(self, rng: np.random.Generator, day: int | None) -> int:
         if day is None:

@@ -6,7 +6,7 @@ Useful without any learning: it knows no agents, no observations and no rewards.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from powergrid.grid.circuit import Circuit, Snapshot
 from powergrid.grid.controls import plan_controls
 from powergrid.grid.days import Days
 from powergrid.grid.devices import Exogenous, StorageFleet
-from powergrid.grid.devices.fleet import POWER_NUMBERS
+from powergrid.grid.devices.fleet import POWER_NUMBERS, pack_columns
+from powergrid.grid.devices.spec import Rows
 from powergrid.grid.events.effects import find_faults
 from powergrid.grid.events.spec import has_spikes
 from powergrid.grid.feeder import Feeder
@@ -217,22 +218,38 @@ class Simulation:
         Raises:
             ScenarioError: the day is not in the profiles, or the power flow does not converge at its start.
         """
-        self._days.start(env, rng, day)
+        self.reset_all([env], [rng], day)
+
+    def reset_all(self, envs: Sequence[int], rngs: Sequence[np.random.Generator], day: int | None = None) -> None:
+        """Put several environments, each with a generator of its own, at the start of a day; see :meth:`reset`."""
+        rows = pack_columns(envs)
+        self._days.start(rows, envs, rngs, day)
         for fleet in self.fleets:
-            fleet.reset(env, rng)
-        self.step_index[env] = 0
-        circuit = self.circuits[env]
-        if self._native is not None:
-            self._native.reset(env)
-        circuit.reset()
-        if self.supply is not None:
-            if self.day_paid_price is not self.day_price:
-                self.day_paid_price[env] = self.day_price[env]
-            load_kw, load_kvar, sun = self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env]
-            self.supply.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
+            fleet.reset_all(rows, rngs)
+        self.step_index[rows] = 0
+        if self.day_paid_price is not self.day_price:
+            self.day_paid_price[rows] = self.day_price[rows]
+        for env, rng in zip(envs, rngs, strict=True):
+            if self._native is not None:
+                self._native.reset(env)
+            self.circuits[env].reset()
+            if self.supply is not None:
+                load_kw, load_kvar, sun = self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env]
+                self.supply.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
         self._turn_clock()
-        self.paid_price[env] = self.price_usd_per_kwh[env]
-        self._leave_devices_alone(env)
+        self.paid_price[rows] = self.price_usd_per_kwh[rows]
+        self._leave_devices_alone(rows, others=len(envs) < self.n_envs)
+        for env in envs:
+            self._start(env, self.circuits[env])
+        self.snapshot.converged[rows] = True
+        self.operations[rows] = 0
+        self.delivered[:, rows] = self._device_kva[:, rows]
+        for fleet, _, _ in self._power:
+            if fleet.kind == "flexible_load":
+                fleet.demand_kw[rows] = self._exogenous.demand_kw[rows]
+
+    def _start(self, env: int, circuit: Circuit) -> None:
+        """Solve one environment at the start of its day."""
         if self.islands is not None:
             self.islands.start(env, self.setpoints)
         demand = self._write(env, circuit, 0)
@@ -248,17 +265,11 @@ class Simulation:
         circuit.read(self.snapshot, env)
         if self.islands is not None:
             self.islands.count(env, self.snapshot.v_pu[env], self.day_load_kw[env, 0])
-        self.snapshot.converged[env] = True
-        self.operations[env] = 0
-        for fleet, _, columns in self._power:
-            fleet.delivered_p_kw[env] = self.snapshot.device_kva[env, columns].real
-            fleet.delivered_q_kvar[env] = self.snapshot.device_kva[env, columns].imag
-            if fleet.kind == "flexible_load":
-                fleet.demand_kw[env] = self._exogenous.demand_kw[env]
 
-    def weekend(self, day: int) -> bool:
-        """Whether a day of the profiles is a Saturday or a Sunday."""
-        return self._days.weekend(day)
+    @property
+    def weekend(self) -> BoolArray:
+        """Whether the day that each environment plays is a Saturday or a Sunday, shape (n_envs,)."""
+        return self._days.weekend[self.day]
 
     def neutral(self) -> FloatArray:
         """Give the actions that leave every device to itself, shape (n_envs, n_actions)."""
@@ -322,17 +333,19 @@ class Simulation:
 
     # -- parts of a step
 
-    def _leave_devices_alone(self, env: int) -> None:
-        """Set the neutral power of one environment's devices; fleets project all at once, so put the others back."""
-        for fleet, _, columns in self._power:
-            arrays = [getattr(fleet, name) for name in fleet.memory] if self.n_envs > 1 else []
+    def _leave_devices_alone(self, rows: Rows, *, others: bool) -> None:
+        """Set the neutral power of some environments' devices; fleets project all at once, so put the others back."""
+        if self._projection is None:
+            return
+        kept = []
+        if others:
+            arrays = [getattr(fleet, name) for fleet, _, _ in self._power for name in fleet.memory]
             kept = [(array, array.copy()) for array in arrays if array.ndim == 2]  # the larger ones do not change
-            fleet.project(fleet.neutral(self._exogenous), self._exogenous)
-            self.p_kw[env, columns] = fleet.p_kw[env]
-            self.q_kvar[env, columns] = fleet.q_kvar[env]
-            for array, before in kept:
-                before[env] = array[env]
-                array[...] = before
+        self._projection.project(self._neutral_of_all(), self._exogenous)
+        for array, before in kept:
+            before[rows] = array[rows]
+            array[...] = before
+        self.setpoints[:, rows] = self._feasible[:, rows]
 
     def _turn_clock(self) -> None:
         """Take the exogenous row of the current step."""

@@ -166,6 +166,30 @@ def test_restore_of_a_state_plays_the_same_future(tmp_path: Path) -> None:
     simulation.close()
 
 
+def test_reset_of_several_at_once_gives_what_one_after_the_other_does(tmp_path: Path) -> None:
+    scenario = load_scenario(every_kind("ieee13", tmp_path))
+    together, alone = scenario.simulate(4), scenario.simulate(4)
+    ranges = [(0, spec.n - 1) if spec.discrete else (-1, 1) for spec in together.actions]
+    action = np.tile([high for _, high in ranges], (4, 1)).astype(np.float64)
+    streams = [[np.random.default_rng(env) for env in range(4)] for _ in range(2)]
+    for envs in ([0, 1, 2, 3], [0, 3]):  # all of them, then some while the others go on
+        together.reset_all(envs, [streams[0][env] for env in envs])
+        for env in envs:
+            alone.reset(env, streams[1][env])
+        for _ in range(3):
+            together.step(action)
+            alone.step(action)
+            for name, value in vars(alone.snapshot).items():
+                np.testing.assert_array_equal(getattr(together.snapshot, name), value, err_msg=name)
+            assert together.day.tolist() == alone.day.tolist()
+            assert len(set(together.day.tolist())) > 2
+    for own, other in zip(together.fleets, alone.fleets, strict=True):
+        for name, value in other.state_dict().items():
+            np.testing.assert_array_equal(own.state_dict()[name], value, err_msg=f"{own.kind}.{name}")
+    together.close()
+    alone.close()
+
+
 def test_clock_shows_the_row_to_come_and_what_was_paid(simulate: Simulate) -> None:
     simulation = start(simulate(BATTERY, episode_length=3), day=50)
     prices = builtin_profiles().price_usd_per_kwh["time_of_use"][50 * 96 :]

@@ -11,14 +11,15 @@ from pydantic import Field
 
 from powergrid.grid.devices.fleet import PowerFleet
 from powergrid.grid.devices.projection import Request
+from powergrid.grid.devices.sessions import Sessions, lay_out
 from powergrid.grid.devices.spec import (
     ActionSpec,
-    BoolArray,
     BoundSpec,
     Exogenous,
     FloatArray,
     IntArray,
     PlacedSpec,
+    Rows,
     StateSpec,
 )
 
@@ -103,8 +104,8 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         self.terms = {"deferred_kwh": self._deferred}
         return {"owed_kwh": self.owed_kwh, "share": self.share, "demand_kw": self.demand_kw}
 
-    def _start(self, env: int, rng: np.random.Generator) -> None:
-        self.share[env] = 1.0
+    def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
+        self.share[rows] = 1.0
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for share 1, shape (n_envs, n_actions)."""
@@ -224,6 +225,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._start_hour = float(start_hour)
         self._ports = max((spec.ports for spec in self.specs), default=1)
         self._v2g = any(spec.v2g for spec in self.specs)
+        self._sessions: dict[float, Sessions] = {}
 
     def _precompute(self) -> None:
         """Fold ratings and the step's length into the constants of the hot path."""
@@ -249,8 +251,8 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._precompute()
         ports = (*shape, self._ports)
         sizes = [spec.ports for spec in self.specs]
-        self._port_devices = np.repeat(np.arange(self.n), sizes)
-        self._port_places = np.concatenate([np.arange(size) for size in sizes])
+        of_station = [i * self._ports + np.arange(size) for i, size in enumerate(sizes)]
+        self._port_columns = np.concatenate(of_station)
         tables = (shape[0], self.horizon_steps + 1, self.n, self._ports)
         self.start_hour = np.full(shape[0], self._start_hour)
         self._arriving, self._stay = np.zeros(tables), np.zeros(tables)
@@ -272,13 +274,23 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
             "urgency": self.urgency,
         }
 
-    def _start(self, env: int, rng: np.random.Generator) -> None:
-        arriving, stay = draw_sessions(self.specs, self.dt_h, self.horizon_steps, float(self.start_hour[env]), rng)
-        self._arriving[env][:, self._port_devices, self._port_places] = arriving
-        self._stay[env][:, self._port_devices, self._port_places] = stay
-        self._owed[env] = self._asked[env] = self._arriving[env, 0]
-        self._left[env] = self._stay[env, 0]
+    def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
+        envs = self._env[rows]
+        for hour in set(self.start_hour[rows].tolist()):
+            own = np.flatnonzero(self.start_hour[rows] == hour).tolist()
+            self._draw(hour, envs[own], [rngs[i] for i in own])
+        self._owed[rows] = self._asked[rows] = self._arriving[rows, 0]
+        self._left[rows] = self._stay[rows, 0]
         self._look()
+
+    def _draw(self, hour: float, envs: IntArray, rngs: Sequence[np.random.Generator]) -> None:
+        """Draw the sessions of environments whose step 0 is at an hour of the day, and lay them out."""
+        if hour not in self._sessions:
+            self._sessions[hour] = Sessions(self.specs, self.dt_h, self.horizon_steps, hour)
+        n_steps, width = self.horizon_steps + 1, self.n * self._ports
+        starts = np.add.outer(envs * (n_steps * width), self._port_columns).reshape(-1)
+        tables = self._arriving.reshape(-1), self._stay.reshape(-1)
+        lay_out(self._sessions[hour].draw(rngs), starts, width, n_steps, *tables)
 
     def _look(self) -> None:
         """Take stock of the connected cars: what they can take or give, and how urgent they are."""
@@ -382,77 +394,3 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         possible = self._left * self._port_max * self._kwh_per_kw
         short: FloatArray = np.maximum(self._owed - possible, 0.0).sum(axis=2)
         return short
-
-
-def draw_sessions(
-    specs: Sequence[EvChargerSpec], dt_h: float, horizon_steps: int, start_hour: float, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
-    """Draw the charging sessions of stations for one episode, all their ports at once.
-
-    A car that finds its port taken goes elsewhere. A car asks for no more than full power can give during
-    its stay. A car that came before the episode is there at step 0 and asks for the part of its energy that
-    belongs to the rest of its stay.
-
-    Args:
-        specs: The stations.
-        dt_h: Length of a step [h].
-        horizon_steps: Steps of an episode.
-        start_hour: Hour of the day of step 0 [h].
-        rng: Source of everything random.
-
-    Returns:
-        Energy a car that arrives asks for [kWh], and steps until the present car leaves (0: no car), each of
-        shape (horizon_steps + 1, n_ports), station by station.
-    """
-    arrive, stay, energy, comes = _draw_visits(specs, dt_h, start_hour + horizon_steps * dt_h, start_hour, rng)
-    n_ports = len(arrive)
-    arriving, leaves = np.zeros((horizon_steps + 1, n_ports)), np.zeros((horizon_steps + 1, n_ports))
-    port, free_at = np.arange(n_ports), np.full(n_ports, np.iinfo(np.int64).min)
-    for at, length, kwh, come in zip(arrive.T, stay.T, energy.T, comes.T, strict=True):
-        fits = come & (at >= free_at)
-        np.copyto(free_at, at + length, where=fits)
-        fits &= (at + length > 0) & (at <= horizon_steps)
-        if not fits.any():
-            continue
-        begin, end = np.maximum(at, 0)[fits], (at + length)[fits]
-        leaves[begin, port[fits]] = end
-        arriving[begin, port[fits]] = kwh[fits] * (end - begin) / length[fits]
-    remaining = np.maximum.accumulate(leaves, axis=0)
-    remaining -= np.arange(horizon_steps + 1)[:, None]
-    return arriving, np.maximum(remaining, 0.0, out=remaining)
-
-
-#: What a station says of the visits to its ports.
-_VISIT_KEYS = (
-    *("p_max_kw", "eta_charge", "sessions_per_day", "arrival_hour_mean", "arrival_hour_std"),
-    *("stay_hours_mean", "stay_hours_std", "energy_kwh_mean", "energy_kwh_std"),
-)
-
-
-def _draw_visits(
-    specs: Sequence[EvChargerSpec], dt_h: float, end_hour: float, start_hour: float, rng: np.random.Generator
-) -> tuple[IntArray, IntArray, FloatArray, BoolArray]:
-    """Draw who would come to each port, in order of arrival: step, stay in steps, energy, whether at all."""
-    table = np.array([[getattr(spec, key) for key in _VISIT_KEYS] for spec in specs], dtype=np.float64)
-    of_ports = dict(
-        zip(_VISIT_KEYS, np.repeat(table, [spec.ports for spec in specs], axis=0).T[..., None], strict=True)
-    )
-    arrival_std, stay_std = of_ports["arrival_hour_std"], of_ports["stay_hours_std"]
-    stay_max_h = of_ports["stay_hours_mean"] + 4 * stay_std
-    first_day = -int(np.ceil((stay_max_h + 4 * arrival_std).max() / 24)) - 1
-    last_day = int(np.ceil((end_hour + 4 * arrival_std.max()) / 24))
-    per_day = max(int(np.ceil(spec.sessions_per_day)) for spec in specs)
-    day = np.repeat(np.arange(first_day, last_day), per_day)
-    shape = (len(arrival_std), len(day))
-    comes = rng.random(shape) * per_day < of_ports["sessions_per_day"]
-    normal = rng.standard_normal((3, *shape))
-    np.minimum(np.maximum(normal, -4.0, out=normal), 4.0, out=normal)
-    hour = day * 24 + of_ports["arrival_hour_mean"] + arrival_std * normal[0]
-    stay_h = of_ports["stay_hours_mean"] + stay_std * normal[1]
-    energy = of_ports["energy_kwh_mean"] + of_ports["energy_kwh_std"] * normal[2]
-    arrive = np.floor((hour - start_hour) / dt_h).astype(np.int64)
-    stay = np.maximum(np.rint(stay_h / dt_h).astype(np.int64), 1)
-    energy = np.minimum(np.maximum(energy, 0.0), stay * dt_h * of_ports["p_max_kw"] * of_ports["eta_charge"])
-    order = np.argsort(arrive, axis=1, kind="stable")
-    sort = np.take_along_axis
-    return sort(arrive, order, 1), sort(stay, order, 1), sort(energy, order, 1), sort(comes, order, 1)

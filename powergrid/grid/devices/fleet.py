@@ -19,6 +19,7 @@ from powergrid.grid.devices.spec import (
     Exogenous,
     FloatArray,
     IntArray,
+    Rows,
     StateSpec,
 )
 
@@ -60,6 +61,7 @@ class DeviceFleet(ABC, Generic[S]):
         self.n_envs = 0
         self._watched: list[tuple[Columns, npt.NDArray[Any], IntArray | None]] = []
         self._ledger = Ledger((), 0, 0)
+        self._beside: list[npt.NDArray[Any]] = []  # what is remembered and not in the ledger
 
     @property
     @abstractmethod
@@ -79,8 +81,8 @@ class DeviceFleet(ABC, Generic[S]):
         """Make the arrays of a kind; give the array behind each name in ``states``."""
 
     @abstractmethod
-    def _start(self, env: int, rng: np.random.Generator) -> None:
-        """Fill the zeroed arrays of one environment with what it starts from."""
+    def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
+        """Fill the zeroed arrays of some environments, a generator each, with what they start from."""
 
     def allocate(self, n_envs: int, ledger: Ledger | None = None) -> None:
         """Make the arrays for ``n_envs`` environments; `reset` each one before use.
@@ -98,14 +100,19 @@ class DeviceFleet(ABC, Generic[S]):
                 self._watched.append((columns, array[:, owners], None))
             else:
                 self._watched.append((columns, array, owners))
+        kept = [*(getattr(self, name) for name in self.memory), *self.terms.values()]
+        self._beside = [array for array in kept if not np.may_share_memory(array, self._ledger.values)]
 
     def reset(self, env: int, rng: np.random.Generator) -> None:
         """Put one environment at its start; what is random comes from ``rng`` alone."""
-        for name in self.memory:
-            getattr(self, name)[env] = 0
-        for term in self.terms.values():
-            term[env] = 0.0
-        self._start(env, rng)
+        self.reset_all(slice(env, env + 1), [rng])
+
+    def reset_all(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
+        """Put some environments at their start; what is random comes from the generator of each."""
+        self._ledger.values[:, rows] = 0.0
+        for array in self._beside:
+            array[rows] = 0
+        self._start(rows, rngs)
 
     def observe(self, out: FloatArray) -> None:
         """Write the states, in physical units, into ``out`` of shape (n_envs, n_states)."""

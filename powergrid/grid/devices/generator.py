@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from powergrid.grid.devices.fleet import PowerFleet
 from powergrid.grid.devices.projection import Request
-from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, StateSpec
+from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 
 class GeneratorSpec(PlacedSpec):
@@ -79,6 +79,7 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         self._zero, self._p_max = np.zeros_like(s), np.minimum(p_max, s)
         self._limit_reactive(s[0])
         self._p_min = np.minimum(p_min, self._p_max)
+        self._on_initial = np.array([spec.initially_on for spec in self.specs], dtype=np.float64)
         self._on_from = np.maximum(p_min / 2, 1e-9 * p_max)
         ramps = [spec.ramp_kw_per_min for spec in self.specs]
         step_min = 60 * self.dt_h
@@ -99,11 +100,10 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         self.terms = {"generation_cost_usd": self._cost, "starts": self._starts}
         return {"p_kw": self.delivered_p_kw, "on": self.on, "q_kvar": self.delivered_q_kvar}
 
-    def _start(self, env: int, rng: np.random.Generator) -> None:
-        on = np.array([spec.initially_on for spec in self.specs], dtype=np.float64)
-        self.on[env] = self._next_on[env] = on
-        power = on * self._p_min[env]
-        self.p_kw[env] = self.requested_p_kw[env] = self.previous_p_kw[env] = self.delivered_p_kw[env] = power
+    def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
+        self.on[rows] = self._next_on[rows] = self._on_initial
+        power = self._on_initial * self._p_min[rows]
+        self.p_kw[rows] = self.requested_p_kw[rows] = self.previous_p_kw[rows] = self.delivered_p_kw[rows] = power
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for off and 0 kvar, shape (n_envs, n_actions)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from powergrid.grid.devices.fleet import PowerFleet
 from powergrid.grid.devices.projection import Request
-from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, StateSpec
+from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 _ABSORB_PU = {"none": 0.0, "kva": 1.0, "category_a": 0.25, "category_b": 0.44}
 _INJECT_PU = {"none": 0.0, "kva": 1.0, "category_a": 0.44, "category_b": 0.44}
@@ -105,7 +105,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
         self.terms = {"curtailed_kwh": self._curtailed}
         return {"available_kw": self.available_kw, "p_kw": self.delivered_p_kw, "q_kvar": self.delivered_q_kvar}
 
-    def _start(self, env: int, rng: np.random.Generator) -> None:
+    def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
         """Start in the dark: nothing is remembered between episodes."""
 
     def neutral(self, exo: Exogenous) -> FloatArray:

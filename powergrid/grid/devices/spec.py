@@ -18,6 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Columns = slice | IntArray
+#: Some environments, as the first index of arrays.
+Rows = slice | IntArray
 
 Control = Literal["agent", "opendss", "frozen"]
 Phase = Annotated[int, Field(ge=1, le=3)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from powergrid.grid.devices.fleet import PowerFleet
-from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, StateSpec
+from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 #: Power below which a battery that is led by a controller counts as idle, in parts of its rating.
 _IDLE_SHARE = 1e-4
@@ -115,6 +115,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         self._p_high = discharge
         self._zero, self._one = np.zeros_like(s), np.ones_like(s)
         self._limit_reactive(powers[:, 2])
+        self._soc_initial = np.array([spec.soc_initial for spec in self.specs])
         dt, e_max, standby = self.dt_h, self._values("e_max_kwh"), self._values("standby_loss_kw")
         soc_min, soc_max = self._values("soc_min"), self._values("soc_max")
         eta_c, eta_d = self._values("eta_charge"), self._values("eta_discharge")
@@ -141,8 +142,8 @@ class StorageFleet(PowerFleet[StorageSpec]):
         self.terms = {"throughput_kwh": self._throughput, "storage_wear_usd": self._cost}
         return {"soc": self.soc, "p_kw": self.delivered_p_kw, "q_kvar": self.delivered_q_kvar}
 
-    def _start(self, env: int, rng: np.random.Generator) -> None:
-        self.soc[env] = [spec.soc_initial for spec in self.specs]
+    def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
+        self.soc[rows] = self._soc_initial
 
     @property
     def room_kw(self) -> tuple[FloatArray, FloatArray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -11,7 +11,16 @@ import numpy.typing as npt
 from pydantic import Field
 
 from powergrid.grid.devices.fleet import DeviceFleet
-from powergrid.grid.devices.spec import ActionSpec, BoolArray, BoundSpec, Exogenous, FloatArray, IntArray, StateSpec
+from powergrid.grid.devices.spec import (
+    ActionSpec,
+    BoolArray,
+    BoundSpec,
+    Exogenous,
+    FloatArray,
+    IntArray,
+    Rows,
+    StateSpec,
+)
 
 #: Positions on either side of neutral where OpenDSS is told no other range.
 _USUAL_TAPS = 16
@@ -139,8 +148,8 @@ class SwitchgearFleet(DeviceFleet[G]):
         self.terms = {"operations": self._moved, "switching_wear_usd": self._cost}
         return {self.state_name: self._settled, "locked_steps": self.locked_steps}
 
-    def _start(self, env: int, rng: np.random.Generator) -> None:
-        self.position[env] = self.requested_position[env] = self._settled[env] = self._ranges[:, 2]
+    def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
+        self.position[rows] = self.requested_position[rows] = self._settled[rows] = self._ranges[:, 2]
 
     def follow(self, env: int, rows: IntArray, position: IntArray) -> None:
         """Put some devices of one environment where the feeder's own controls have moved them in this step."""

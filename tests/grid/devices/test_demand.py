@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powergrid.grid.devices import EvChargerSpec, FlexibleLoadSpec
-from powergrid.grid.devices.demand import draw_sessions
+from powergrid.grid.devices.sessions import Sessions, draw_sessions
 from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise, observe, take_step
 
 
@@ -198,6 +198,29 @@ def test_draw_sessions_over_a_year_has_the_means_asked_for() -> None:
     assert np.mean(step % 96) / 4 == pytest.approx(9 - 0.125, abs=0.1)  # arrivals are counted from their step's start
     assert arriving[step, port].mean() == pytest.approx(20, abs=0.3)
     assert (remaining[step, port] == 32).all()
+
+
+def test_sessions_drawn_together_are_those_of_each_generator_alone() -> None:
+    specs = [station(ports=3, arrival_hour_std=3, stay_hours_std=2, energy_kwh_std=4), station(ports=2)]
+    sessions = Sessions(specs, 0.25, 96, 0.0)
+    together = sessions.draw([np.random.default_rng(seed) for seed in range(4)])
+    assert len(together.place) > 4 * 5
+    for seed in range(4):
+        own = together.place // 5 == seed
+        place, *alone = sessions.draw([np.random.default_rng(seed)])
+        np.testing.assert_array_equal(together.place[own] - 5 * seed, place)
+        for part, expected in zip(together[1:], alone, strict=True):
+            np.testing.assert_array_equal(part[own], expected)
+
+
+def test_sessions_never_hold_two_cars_at_a_port() -> None:
+    spec = station(ports=4, sessions_per_day=3, arrival_hour_std=4, stay_hours_mean=9, stay_hours_std=3)
+    visits = Sessions([spec], 0.5, 240, 0.0).draw([np.random.default_rng(0)])
+    for port in range(4):
+        begin, end = visits.begin[visits.place == port], visits.end[visits.place == port]
+        assert len(begin) > 3
+        assert (begin[1:] >= end[:-1]).all()
+        assert (end > begin).all()
 
 
 chargers = st.builds(
