@@ -43,7 +43,7 @@ __all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder", "network_of"]
 State = dict[str, npt.NDArray[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
-_SANE_V_PU = 5.0
+SANE_V_PU = 5.0
 _DEAD_V_PU = 0.01
 
 
@@ -120,10 +120,10 @@ class Circuit:
         self.controls = ActingControls(self.engine, select_controls(self.engine, controls, self._plan))
         self.network = recall_network(feeder, self.engine, self._handles, bus_kv, controls)
         self._bind_flows()
-        self._setpoints = Setpoints(self.engine, self._handles["Load"], self.injections, self._targets)
-        self.load_of_device = self._setpoints.load_of_device
+        self.setpoints = Setpoints(self.engine, self._handles["Load"], self.injections, self._targets)
+        self.load_of_device = self.setpoints.load_of_device
         capacitors = [i for i, name in enumerate(self.network.branches.names) if name.startswith("capacitor.")]
-        self._admittance = Admittance(self.engine, self._setpoints, self._flows, capacitors)
+        self._admittance = Admittance(self.engine, self.setpoints, self.flows, capacitors)
         self._bind_gear()
         branch_index, lines = self.network.branch_index, self._handles["Line"]
         note = self._admittance.note_change
@@ -147,7 +147,7 @@ class Circuit:
         handles = (
             self._handles[class_name][name] for class_name in BRANCH_CLASSES for name in self._handles[class_name]
         )
-        self._flows = BranchFlows(branches, [self.engine.yprim(handle) for handle in handles], n_nodes)
+        self.flows = BranchFlows(branches, [self.engine.yprim(handle) for handle in handles], n_nodes)
         self._v = self.engine.voltages(n_nodes)
         self._v_nodes = self._v[1:]
         self._v_pu = np.zeros(n_nodes)
@@ -157,9 +157,9 @@ class Circuit:
         sources = [handle for c in SOURCE_CLASSES for name, handle in self._handles[c].items() if name not in forming]
         self.source_nodes = np.unique(np.concatenate([self._nodes_of(handle) for handle in sources]))
         self.forming = np.zeros(len(forming), dtype=np.int64)
-        self._n_host_sources, self._n_sources = len(sources), len(sources) + len(forming)
-        self._powers = PowerReader([*sources, *self._formers, *[handle for _, handle in self._targets]])
-        self._drawn: ComplexArray = np.zeros(self._n_sources + len(self._targets), dtype=complex)
+        self._n_host_sources, self.n_sources = len(sources), len(sources) + len(forming)
+        self.powers = PowerReader([*sources, *self._formers, *[handle for _, handle in self._targets]])
+        self._drawn: ComplexArray = np.zeros(self.n_sources + len(self._targets), dtype=complex)
         self._sound = True
         self._rows_of = (-1, -1)
 
@@ -181,7 +181,7 @@ class Circuit:
         self.engine.solve()
         self._admittance.factorised = True
         highest = self._take_voltages()
-        if not _DEAD_V_PU < highest < _SANE_V_PU:  # NaN compares false; OpenDSS says that it converged all the same
+        if not _DEAD_V_PU < highest < SANE_V_PU:  # NaN compares false; OpenDSS says that it converged all the same
             remedy = "look for parts without a path to ground, impedances of 0, and controls of the feeder's own"
             raise FeederError(str(self.feeder.master), [f"the power flow ends at {highest:.3g} pu at most; {remedy}"])
         self._v_good = self._v.copy()
@@ -192,14 +192,18 @@ class Circuit:
 
     def write_demand(self, kw: FloatArray, kvar: FloatArray) -> None:
         """Write what every load asks for [kW], [kvar], each shape (n_loads,)."""
-        self._setpoints.write_demand(kw, kvar)
+        self.setpoints.write_demand(kw, kvar)
 
     def write_injections(self, p_kw: FloatArray, q_kvar: FloatArray) -> None:
         """Write the devices' setpoints, positive into the grid [kW], [kvar], each shape (n_devices,).
 
         Devices bound to a load are written with the demand instead. Call after :meth:`write_demand`.
         """
-        self._setpoints.write_injections(p_kw, q_kvar)
+        self.setpoints.write_injections(p_kw, q_kvar)
+        self.keep_y()
+
+    def keep_y(self) -> None:
+        """Tell the engine that setpoints left the admittance matrix as it was; call after they are written."""
         if not self._admittance.stale:
             self.engine.keep_y()
 
@@ -225,8 +229,8 @@ class Circuit:
 
     def read_forming_kw(self) -> FloatArray:
         """Give what each forming source delivers [kW], shape (n_forming,); call after a solve that converged."""
-        self._drawn = self._powers.read()
-        delivered: FloatArray = -self._drawn[self._n_host_sources : self._n_sources].real
+        self._drawn = self.powers.read()
+        delivered: FloatArray = -self._drawn[self._n_host_sources : self.n_sources].real
         return delivered
 
     def solve(self, *, controls: bool = False, limit: Callable[[], bool] | None = None) -> bool:
@@ -253,14 +257,51 @@ class Circuit:
                     converged = self.engine.solve()
                 self.own_moves = self.gear.follow()
                 self._admittance.refresh_flows()
-            self._sound = converged and self._take_voltages() < _SANE_V_PU  # NaN compares false
+            self._sound = converged and self._take_voltages() < SANE_V_PU  # NaN compares false
         finally:
             if not self._sound:
-                self._v[:] = self._v_good
-                self._take_voltages()
+                self.fall_back()
         if self._sound:
             self._v_good[:] = self._v
         return self._sound
+
+    def solve_into(self, v: ComplexArray) -> bool:
+        """Solve with the controls held and give the voltages as they are; whether they are sound is for the caller.
+
+        Args:
+            v: Filled with the node voltages, ground first [V], shape (n_nodes + 1,).
+
+        Returns:
+            Whether the engine says that the power flow converged. Where the caller finds it did not to sound voltages,
+            :meth:`fall_back` has to follow.
+        """
+        if self._admittance.stale:
+            self._admittance.update()
+        self._sound = False
+        try:
+            self._sound = self.engine.solve()
+            self._admittance.factorised = True
+        except BaseException:
+            self.fall_back()
+            raise
+        v[:] = self._v
+        return self._sound
+
+    def fall_back(self) -> None:
+        """Put the last good voltages back after a solve that failed, so that the next one starts sound."""
+        self._sound = False
+        self._v[:] = self._v_good
+        self._take_voltages()
+
+    def keep_in(self, v: ComplexArray, v_pu: FloatArray) -> None:
+        """Keep the last good voltages and their magnitudes in rows of a snapshot from here on.
+
+        Args:
+            v: Node voltages with ground first [V], shape (n_nodes + 1,).
+            v_pu: Their magnitudes [pu], shape (n_nodes,).
+        """
+        v[:], v_pu[:] = self._v_good, self._v_pu
+        self._v_good, self._v_pu = v, v_pu
 
     def restart(self, dead: BoolArray, woken: BoolArray | None = None) -> None:
         """Let the next solve start from the voltages of the start, and from none at nodes that nothing feeds.
@@ -282,16 +323,16 @@ class Circuit:
             self._take_rows(snapshot, env)
         rows = self._rows
         rows.v_pu[:], rows.v[:] = self._v_pu, self._v
-        self._flows.read(self._v, rows.terminal_kva, rows.loading_pu)
+        self.flows.read(self._v, rows.terminal_kva, rows.loading_pu)
         if rows.conductor_kva.size:
-            rows.conductor_kva[:] = self._flows.conductor_kva
+            rows.conductor_kva[:] = self.flows.conductor_kva
         snapshot.losses_kw[env] = np.add.reduce(rows.terminal_kw)
         if self._sound:
-            self._drawn = self._powers.read()
-        np.negative(self._drawn[self._n_sources :], out=rows.device_kva)
+            self._drawn = self.powers.read()
+        np.negative(self._drawn[self.n_sources :], out=rows.device_kva)
         snapshot.source_kva[env] = -np.add.reduce(self._drawn[: self._n_host_sources])
         if self._formers:
-            drawn = self._drawn[self._n_host_sources : self._n_sources]
+            drawn = self._drawn[self._n_host_sources : self.n_sources]
             np.multiply(drawn, -self.forming, out=rows.forming_kva)  # exactly 0 from those that are open
 
     def _take_rows(self, snapshot: Snapshot, env: int) -> None:
@@ -352,7 +393,7 @@ class Circuit:
         for name, amps in norm_amps.items():
             rated[branches.names.index(name.lower())] = amps
         self.network = replace(self.network, branches=replace(branches, norm_amps=rated))
-        self._flows.set_ratings(self.network.branches)
+        self.flows.set_ratings(self.network.branches)
 
     def positions(self, kind: str) -> IntArray:
         """Give the positions of all switchgear of a device kind; the circuit's own array."""
@@ -394,7 +435,7 @@ class Circuit:
     def state(self) -> State:
         """Give what the next solve and read depend on besides the setpoints."""
         if self._sound:
-            self._drawn = self._powers.read()
+            self._drawn = self.powers.read()
         return {
             "v": self._v.copy(),
             "drawn": self._drawn.copy(),

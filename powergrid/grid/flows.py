@@ -34,6 +34,7 @@ class BranchFlows:
     """
 
     def __init__(self, branches: Branches, yprims: Sequence[ComplexArray], n_nodes: int) -> None:
+        self._branches, self._n_nodes, n_rows = branches, n_nodes, len(branches.row_node)
         sizes = np.array([len(block) for block in yprims], dtype=np.int64)
         ends = np.cumsum(sizes * sizes)
         self._slices = [slice(int(end - size * size), int(end)) for end, size in zip(ends, sizes, strict=True)]
@@ -41,16 +42,52 @@ class BranchFlows:
         for first, size, entries in zip(branches.branch_rows.tolist(), sizes.tolist(), self._slices, strict=True):
             columns[entries] = np.tile(branches.row_node[first : first + size], size)
         row_starts = np.concatenate([[0], np.cumsum(np.repeat(sizes, sizes))])
-        shape = (len(branches.row_node), n_nodes + 1)
-        self._matrix = csr_array((np.zeros(len(columns), dtype=complex), columns, row_starts), shape=shape)
+        self._pattern = columns, row_starts
+        self._bind(np.zeros((1, len(columns)), dtype=complex))
         for branch, block in enumerate(yprims):
             self.refresh(branch, block)
         self._v_conj = np.empty(n_nodes + 1, dtype=complex)
-        self.conductor_kva: ComplexArray = np.empty(shape[0], dtype=complex)
-        self._conductor_ka: ComplexArray = np.empty(shape[0], dtype=complex)
+        self.conductor_kva: ComplexArray = np.empty(n_rows, dtype=complex)
+        self._conductor_ka: ComplexArray = np.empty(n_rows, dtype=complex)
         self._row_node = branches.row_node
         self._terminal_rows = branches.terminal_rows
         self.set_ratings(branches)
+
+    def _bind(self, admittances: ComplexArray) -> None:
+        """Make the matrix of circuits, block by block, of their admittances, shape (n_circuits, n_entries)."""
+        n, (columns, row_starts) = len(admittances), self._pattern
+        width, data = self._n_nodes + 1, admittances.reshape(-1)
+        starts = np.append(0, _repeat(row_starts[1:], n, len(columns)))
+        shape = (n * (len(row_starts) - 1), n * width)
+        self._matrix = csr_array((data, _repeat(columns, n, width), starts), shape=shape)
+        self._matrix.data = data  # the very memory: what refreshes one refreshes the other
+
+    @classmethod
+    def stack(cls, parts: Sequence[BranchFlows]) -> BranchFlows:
+        """Give the flows of several circuits of one feeder, read in one product.
+
+        Args:
+            parts: The flows of each circuit; what refreshes one of them refreshes the whole.
+        """
+        first, n = parts[0], len(parts)
+        whole = object.__new__(cls)
+        vars(whole).update(vars(first))
+        admittances = np.stack([part._matrix.data for part in parts])
+        whole._bind(admittances)
+        for part, row in zip(parts, admittances, strict=True):
+            part._matrix.data = row
+        n_rows, n_nodes = len(first._row_node), first._n_nodes + 1
+        whole._v_conj = np.empty(n * n_nodes, dtype=complex)
+        whole.conductor_kva, whole._conductor_ka = np.empty((2, n * n_rows), dtype=complex)
+        whole._row_node = _repeat(first._row_node, n, n_nodes)
+        whole._terminal_rows = _repeat(first._terminal_rows, n, n_rows)
+        whole._loading_rows = _repeat(first._loading_rows, n, n_rows)
+        whole._loading_starts = _repeat(first._loading_starts, n, len(first._loading_rows))
+        whole._rated = _repeat(first._rated, n, len(first._branches.names))
+        whole._per_rating = np.tile(first._per_rating, n)
+        whole._current = np.empty(len(whole._loading_rows), dtype=complex)
+        whole._amps, whole._loading = np.empty(len(whole._loading_rows)), np.empty(len(whole._rated))
+        return whole
 
     def set_ratings(self, branches: Branches) -> None:
         """Take over the table's normal ratings; the phase currents of a branch's first terminal count against it."""
@@ -98,12 +135,13 @@ class BranchFlows:
         """Fill in the power into each branch terminal and the loading of each branch.
 
         Args:
-            v: Node voltages with ground first [V], shape (n_nodes + 1,).
+            v: Node voltages with ground first [V], shape (n_nodes + 1,); of stacked circuits one row each, as of all.
             terminal_kva: Filled with the complex power into each terminal [kVA], shape (n_terminals,).
             loading_pu: Filled with current over normal rating where there is one, shape (n_branches,).
         """
-        if not len(terminal_kva):
+        if not terminal_kva.size:
             return
+        v, terminal_kva, loading_pu = v.reshape(-1), terminal_kva.reshape(-1), loading_pu.reshape(-1)
         np.conjugate(v, out=self._v_conj)
         current, matrix = self._conductor_ka, self._matrix
         current.fill(0.0)
@@ -120,3 +158,9 @@ class BranchFlows:
                 np.multiply(self._loading, self._per_rating, out=loading_pu)
             else:
                 loading_pu[self._rated] = np.multiply(self._loading, self._per_rating, out=self._loading)
+
+
+def _repeat(index: IntArray, n: int, step: int) -> IntArray:
+    """Give an index n times, each time a step further on, one after the other."""
+    repeated: IntArray = np.add.outer(np.arange(n) * step, index).reshape(-1)
+    return repeated

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ConvergenceError, ScenarioError
+from powergrid.grid.batch import CircuitBatch
 from powergrid.grid.circuit import Circuit, Snapshot
 from powergrid.grid.controls import plan_controls
 from powergrid.grid.days import Days
@@ -94,6 +95,8 @@ class Simulation:
         self._build_demand()
         self._allocate()
         self._build_islands()
+        plain = self._native is None and self.islands is None
+        self._batch = CircuitBatch(self.circuits, self.snapshot) if plain else None
 
     # -- building
 
@@ -192,13 +195,15 @@ class Simulation:
         self.day_load_kw, self.day_load_kvar = days.load_kw, days.load_kvar
         self.day_price, self.day_pv_pu = days.price_usd_per_kwh, days.pv_pu
         self.day_paid_price = self.day_price.copy() if has_spikes(self.options.events) else self.day_price
+        _, n_rows, n_loads = days.load_kw.shape
+        self._load_rows = days.load_kw.reshape(-1, n_loads), days.load_kvar.reshape(-1, n_loads)
+        self._first_row = np.arange(n) * n_rows
         self.step_index = np.zeros(n, dtype=np.int64)
         self.setpoints = np.zeros((2, n, n_power))
         self.p_kw, self.q_kvar = self.setpoints
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations = np.zeros(n, dtype=np.int64)
         self.env_index = np.arange(n)
-        self._first_row = self.env_index * (self.options.horizon_steps + 1)
         self._exogenous = Exogenous(
             step=self.step_index,
             sun_kw=np.zeros((n, len(self._p_sun))),
@@ -239,8 +244,12 @@ class Simulation:
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
         self._leave_devices_alone(rows, others=len(envs) < self.n_envs)
-        for env in envs:
-            self._start(env, self.circuits[env])
+        if self._batch is not None and len(envs) == self.n_envs:
+            for env in np.flatnonzero(~self._play(self._batch)).tolist():
+                self._refuse_start(env)
+        else:
+            for env in envs:
+                self._start(env, self.circuits[env])
         self.snapshot.converged[rows] = True
         self.operations[rows] = 0
         self.delivered[:, rows] = self._device_kva[:, rows]
@@ -255,16 +264,19 @@ class Simulation:
         demand = self._write(env, circuit, 0)
         self._move_switchgear(env, circuit)
         if not self._solve(env, circuit, demand):
-            problem = (
-                f"the power flow does not converge at the start of day {self.day[env]} (load_scale "
-                f"{self.options.load_scale:g}); lower load_scale or raise max_iterations"
-            )
-            raise ScenarioError(f"feeder {self.feeder.name!r}", [problem])
+            self._refuse_start(env)
         if self._native is not None:
             self._native.settle(env)
         circuit.read(self.snapshot, env)
         if self.islands is not None:
             self.islands.count(env, self.snapshot.v_pu[env], self.day_load_kw[env, 0])
+
+    def _refuse_start(self, env: int) -> NoReturn:
+        problem = (
+            f"the power flow does not converge at the start of day {self.day[env]} (load_scale "
+            f"{self.options.load_scale:g}); lower load_scale or raise max_iterations"
+        )
+        raise ScenarioError(f"feeder {self.feeder.name!r}", [problem])
 
     @property
     def weekend(self) -> BoolArray:
@@ -300,25 +312,13 @@ class Simulation:
             self.setpoints[...] = self._feasible
         for fleet, columns, _, _ in self._gear:
             fleet.project(action[:, columns], exo)
-        snapshot, native, islands = self.snapshot, self._native, self.islands
-        if islands is not None:
-            if self.supply is not None:
-                self.supply.act(self.step_index)
-            islands.act(self.setpoints)
-        for env, circuit in enumerate(self.circuits):
-            demand = self._write(env, circuit, int(self.step_index[env]))
-            self.operations[env] = self._move_switchgear(env, circuit)
-            plain = native is None and islands is None
-            converged = circuit.solve() if plain else self._solve(env, circuit, demand)
-            snapshot.converged[env] = converged
-            if converged:
-                circuit.read(snapshot, env)
-            elif self.options.divergence == "raise":
-                raise ConvergenceError(self._describe_divergence(env))
-            if native is not None:
-                self.operations[env] += circuit.own_moves
-            if islands is not None:
-                islands.count(env, snapshot.v_pu[env], self.day_load_kw[env, self.step_index[env]])
+        if self._batch is not None:
+            converged = self.snapshot.converged
+            converged[...] = self._play(self._batch)
+            if self.options.divergence == "raise" and not converged.all():
+                raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
+        else:
+            self._play_each()
         self.delivered[...] = self._device_kva
         for fleet, _, _ in self._power:
             fleet.move_on(exo)
@@ -332,6 +332,40 @@ class Simulation:
         self._turn_clock()
 
     # -- parts of a step
+
+    def _play(self, batch: CircuitBatch) -> BoolArray:
+        """Write, solve and read all circuits; give whether each power flow converged, shape (n_envs,)."""
+        kw, kvar = batch.fill_demand(*self._load_rows, np.add(self.step_index, self._first_row))
+        if self._bound_loads.size:
+            kw[:, self._bound_loads] = -self.p_kw[:, self._bound_devices]
+            kvar[:, self._bound_loads] = -self.q_kvar[:, self._bound_devices]
+        batch.fill_injections(self.p_kw, self.q_kvar)
+        for env, circuit in enumerate(self.circuits):
+            batch.write(env)
+            if self._gear:
+                self.operations[env] = self._move_switchgear(env, circuit)
+            batch.solve(env)
+        return batch.read()
+
+    def _play_each(self) -> None:
+        """Do the same circuit by circuit, with islands and the feeder's own controls."""
+        snapshot, native, islands = self.snapshot, self._native, self.islands
+        if islands is not None:
+            if self.supply is not None:
+                self.supply.act(self.step_index)
+            islands.act(self.setpoints)
+        for env, circuit in enumerate(self.circuits):
+            demand = self._write(env, circuit, int(self.step_index[env]))
+            self.operations[env] = self._move_switchgear(env, circuit)
+            snapshot.converged[env] = converged = self._solve(env, circuit, demand)
+            if converged:
+                circuit.read(snapshot, env)
+            elif self.options.divergence == "raise":
+                raise ConvergenceError(self._describe_divergence(env))
+            if native is not None:
+                self.operations[env] += circuit.own_moves
+            if islands is not None:
+                islands.count(env, snapshot.v_pu[env], self.day_load_kw[env, self.step_index[env]])
 
     def _leave_devices_alone(self, rows: Rows, *, others: bool) -> None:
         """Set the neutral power of some environments' devices; fleets project all at once, so put the others back."""

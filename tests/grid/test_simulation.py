@@ -269,6 +269,34 @@ def test_step_that_diverges_keeps_the_last_good_state_and_recovers(simulate: Sim
         strict.step(np.ones((1, 1)))
 
 
+def test_environment_that_diverges_leaves_the_others_their_step(simulate: Simulate) -> None:
+    devices = {
+        "giant": {"kind": "storage", "bus": "611", "phases": [3], "e_max_kwh": 1e6, "p_max_kw": 6e4},
+        "reg": {"kind": "regulator", "element": "RegControl.reg1"},
+    }
+    simulation = start(simulate(devices, n_envs=3, divergence={"policy": "hold"}))
+    alone = start(simulate(devices))
+    neutral = simulation.neutral()
+    simulation.step(neutral)
+    alone.step(neutral[:1])
+    before = {name: value.copy() for name, value in vars(simulation.snapshot).items()}
+    action = simulation.neutral()
+    action[1, 0] = 1.0
+    action[:, 1] += 1.0  # a tap that moves changes the branch flows that the diverged rows must not follow
+    simulation.step(action)
+    alone.step(action[:1])
+    assert simulation.snapshot.converged.tolist() == [True, False, True]
+    for name, value in vars(simulation.snapshot).items():
+        if name != "converged":
+            np.testing.assert_array_equal(value[1], before[name][1], err_msg=name)
+            np.testing.assert_array_equal(value[[0, 2]], vars(alone.snapshot)[name][[0, 0]], err_msg=name)
+    assert not np.array_equal(simulation.snapshot.v_pu[0], before["v_pu"][0])
+    for _ in range(2):
+        simulation.step(simulation.neutral())
+    assert simulation.snapshot.converged.all()
+    np.testing.assert_allclose(simulation.snapshot.v_pu[1], simulation.snapshot.v_pu[0], atol=1e-3)
+
+
 def test_simulation_wrong_references_lists_all(tmp_path: Path) -> None:
     """Devices handed to the simulation without a scenario are checked as well."""
     scenario = load_scenario(every_kind("ieee13", tmp_path))

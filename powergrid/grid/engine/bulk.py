@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,27 +23,34 @@ class BulkWriter:
 
     Attributes:
         values: The buffer that is written, shape (n,); fill it in place, then call :meth:`write`.
+        write: Sends the buffer to the engine.
     """
 
-    __slots__ = ("_batch", "_count", "_flags", "_pointer", "_property", "values")
+    __slots__ = ("_batch", "_flags", "_property", "values", "write")
 
     def __init__(self, handles: Sequence[Handle], property_index: int, *, keep_y: bool) -> None:
-        self.values: FloatArray = np.zeros(len(handles))
         self._batch = ffi.new("void*[]", list(handles))
-        self._count = len(handles)
         self._property = property_index
         self._flags = _AVOID_FULL_RECALC if keep_y else 0
-        self._pointer = ffi.cast("double*", ffi.from_buffer(self.values))
+        self.move_to(np.zeros(len(handles)))
 
-    def write(self) -> None:
-        """Send the buffer to the engine."""
-        lib.Batch_Float64Array(self._batch, self._count, self._property, 0, self._pointer, self._flags)
+    def move_to(self, values: FloatArray) -> None:
+        """Write from another buffer from now on, shape (n,), contiguous."""
+        self.values: FloatArray = values
+        pointer = ffi.cast("double*", ffi.from_buffer(values))
+        arguments = (self._batch, len(values), self._property, 0, pointer, self._flags)
+        self.write: Callable[[], None] = functools.partial(lib.Batch_Float64Array, *arguments)
 
 
 class PowerReader:
-    """Read the terminal powers of many elements in a single call, summed per element."""
+    """Read the terminal powers of many elements in a single call, summed per element.
 
-    __slots__ = ("_batch", "_count", "_dims", "_flat", "_pointer", "_result", "_starts")
+    Attributes:
+        starts: Where each element's conductors start in what :meth:`fetch` gives, shape (n,).
+        size: Number of conductors of all elements.
+    """
+
+    __slots__ = ("_batch", "_count", "_dims", "_flat", "_pointer", "_result", "size", "starts")
 
     def __init__(self, handles: Sequence[Handle]) -> None:
         self._batch = ffi.new("void*[]", list(handles))
@@ -50,17 +58,22 @@ class PowerReader:
         self._result = ffi.new("double**")
         self._dims = ffi.new("int32_t[4]")
         sizes = [int(lib.Alt_CE_Get_NumConductors(h)) * int(lib.Alt_CE_Get_NumTerminals(h)) for h in handles]
-        self._starts = np.cumsum([0, *sizes[:-1]])
+        self.starts = np.cumsum([0, *sizes[:-1]])
+        self.size = sum(sizes)
         self._pointer: Any = ffi.NULL
         self._flat: ComplexArray = np.empty(0, dtype=complex)
 
     def read(self) -> ComplexArray:
         """Give the complex power that each element draws from the circuit [kW + j kvar], shape (n,)."""
+        return np.add.reduceat(self.fetch(), self.starts)
+
+    def fetch(self) -> ComplexArray:
+        """Give the same conductor by conductor, shape (size,): the engine's own numbers, overwritten by the next."""
         lib.Alt_CEBatch_Get_Powers(self._result, self._dims, self._batch, self._count)
         if self._result[0] != self._pointer:  # the engine keeps its buffer while the size stays
             self._pointer = self._result[0]
             self._flat = np.frombuffer(ffi.buffer(self._pointer, self._dims[0] * 8), dtype=np.complex128)
-        return np.add.reduceat(self._flat, self._starts)
+        return self._flat
 
     def __del__(self) -> None:
         if lib is not None and self._result[0] != ffi.NULL:
