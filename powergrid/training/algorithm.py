@@ -22,7 +22,7 @@ from powergrid.training.config import (
     space_problems,
 )
 from powergrid.training.extraction import policy_of_algorithm
-from powergrid.training.recovery import PROBE_S, RestoresRunners
+from powergrid.training.recovery import PROBE_S, KeepsRunners
 from powergrid.training.trust import require_trust, sign
 
 logger = logging.getLogger("powergrid.training")
@@ -52,7 +52,7 @@ class SavedCheckpoint(str, _TrainingResult):
         return self.checkpoint, self.metrics
 
 
-class PPO(RestoresRunners, rllib.PPO):
+class PPO(KeepsRunners, rllib.PPO):
     """RLlib's PPO, whose checkpoints are paths, hold a policy, and are loaded only by their maker or with trust."""
 
     def save(self, checkpoint_dir: str | None = None) -> SavedCheckpoint:

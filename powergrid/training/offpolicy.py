@@ -18,7 +18,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils import metrics as names
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, TD_ERROR_KEY, TIMERS
 
-from powergrid.training.recovery import RestoresRunners
+from powergrid.training.recovery import KeepsRunners
 from powergrid.training.replay import Replay
 
 _SAC: Any = SAC
@@ -31,7 +31,7 @@ _SquashedGaussian: Any = TorchSquashedGaussian
 _REPLAY = "replay"
 
 
-class ReplayTraining(RestoresRunners):
+class ReplayTraining(KeepsRunners):
     """Sample, keep the transitions in arrays, and take as many gradient steps as the settings say.
 
     RLlib's own replay buffer makes an episode object of each transition that it draws, and learns from these; most
@@ -49,7 +49,7 @@ class ReplayTraining(RestoresRunners):
         """Build what RLlib builds, and the replay."""
         self.replay = Replay(config.buffer_capacity, config.n_step, config.gamma, config.seed)
         self._due = 0.0
-        super().setup(config)  # type: ignore[misc]
+        super().setup(config)
 
     def training_step(self) -> None:
         """Sample once; take the gradient steps that are due; give the runners the new weights."""

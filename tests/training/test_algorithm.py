@@ -84,6 +84,56 @@ def test_config_with_too_many_workers_takes_what_fits_and_says_so(
     assert small_config.num_env_runners == 4
 
 
+@pytest.fixture
+def held_cpus(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let somebody else hold all CPUs."""
+    import ray
+
+    @ray.remote(num_cpus=2)
+    class Holder:
+        def here(self) -> bool:
+            return True
+
+    monkeypatch.setattr("powergrid.training.recovery.FREE_CPUS_PATIENCE_S", 2.0)
+    holder = Holder.remote()
+    assert ray.get(holder.here.remote())
+    yield
+    ray.kill(holder)
+
+
+def test_algorithm_whose_workers_find_no_free_cpu_trains_without_them_and_says_so(
+    held_cpus: None, small_config: PPOConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    small_config.rollouts(num_rollout_workers=2, rollout_fragment_length=48)
+    with caplog.at_level(logging.WARNING, "powergrid.training"):
+        algorithm = small_config.build_algo()
+    try:
+        (told,) = [record.message for record in caplog.records if record.name == "powergrid.training"]
+        assert told.startswith("2 env runners need 2 CPUs, and 0 of Ray's 2 are free: training with 0.")
+        assert algorithm.train()["num_env_steps_sampled_lifetime"] > 0
+        assert algorithm.config.num_env_runners == 0
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.slow
+def test_checkpoint_loads_beside_the_algorithm_that_still_holds_the_cpus(
+    small_config: PPOConfig, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    first = small_config.rollouts(num_rollout_workers=2, rollout_fragment_length=48).build_algo()
+    try:
+        checkpoint = first.save(str(tmp_path / "saved"))
+        with caplog.at_level(logging.WARNING, "powergrid.training"):
+            second = PPO.from_checkpoint(checkpoint)
+        try:
+            assert "0 of Ray's 2 are free: training with 0" in caplog.text
+            assert second.train()["training_iteration"] == 1
+        finally:
+            second.stop()
+    finally:
+        first.stop()
+
+
 def test_save_gives_a_path_that_loads_with_all_its_state(trainer: PPO, tmp_path: Path) -> None:
     for _ in range(2):
         trainer.train()

@@ -47,3 +47,11 @@ def test_python_block_of_the_algorithms_page_runs(ray_session: None) -> None:
     names: dict = {}
     exec(block, names)
     assert names["config"].algo_class.__name__ == "PPO"
+
+
+def test_faults_of_the_page_name_tests_that_are_there() -> None:
+    root = Path(__file__).parents[2]
+    named = set(re.findall(r"`(test_\w+)`", (root / "docs" / "faults.md").read_text()))
+    code = "".join(file.read_text() for file in (root / "tests").rglob("test_*.py"))
+    assert len(named) > 12
+    assert [name for name in sorted(named) if f"def {name}(" not in code] == []
