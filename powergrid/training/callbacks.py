@@ -40,10 +40,7 @@ class GridMetricsCallback(RLlibCallback):
         """Add the sampled pieces to their episodes and log those that ended."""
         window = env_runner.config.metrics_num_episodes_for_smoothing
         self._made = 0
-        told = env_runner.take_episode_metrics() if hasattr(env_runner, "take_episode_metrics") else None
-        if told is not None:  # summed up while sampling: the episodes hold no infos
-            for metrics in told:
-                self._log(metrics, metrics_logger, window)
+        if getattr(env_runner, "logs_infos", False):  # summed up while sampling: the episodes hold no infos
             return
         still_open: dict[str, EpisodeTotals] = {}
         for episode in samples:

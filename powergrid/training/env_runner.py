@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,21 @@ import numpy.typing as npt
 import torch
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.callbacks.utils import make_callback
-from ray.rllib.connectors.module_to_env import GetActions
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils import metrics as names
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
-from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from_space, unsquash_action
 
 from powergrid.envs.networked import NetworkedGridEnv
 from powergrid.scenario import scenario_from_config
 from powergrid.training import trajectories
+from powergrid.training.acting import PolicyActor, pick_agent
 from powergrid.training.callbacks import GridMetricsCallback
 from powergrid.training.config import AgentMapping
-from powergrid.training.metrics import RunningTotals
+from powergrid.training.episode_metrics import EpisodeRecords
+from powergrid.training.metrics import CUSTOM, RunningTotals
 from powergrid.training.trajectories import Trajectories
 from powergrid.training.vectorised import GridVectorMultiAgentEnv
 
@@ -64,7 +63,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._by_arrays: bool | None = None  # how the last sample was taken
         self._slow_because: str | None = None
         self._totals: RunningTotals | None = None
-        self._episode_metrics: list[dict[str, float]] = []
+        self._info_metrics: list[npt.NDArray[np.float64]] = []  # of the episodes that ended since the last metrics
         super().__init__(config, **kwargs)
         self._slow_because = self._find_obstacle() if self.env is not None else None
         if self._slow_because:
@@ -152,14 +151,31 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._mates: dict[str, list[str]] = {}
         for agent in self._agents:
             self._mates.setdefault(self.config.policy_mapping_fn(agent), []).append(agent)
-        self._spaces = {agent: get_base_struct_from_space(s) for agent, s in self.env.single_action_spaces.items()}
-        self._get_actions: Any = GetActions()
         for policy in self._mates:
             if isinstance(self.module[policy], torch.nn.Module):
                 self.module[policy].eval()  # which acting always is; else RLlib goes to and fro at every step
+        self._make_actors()
         self._bound_to = self.env.vector
         if any(isinstance(each, GridMetricsCallback) for each in self._callbacks):
             self._totals = RunningTotals(self.num_envs, self._agents, [*self.env.vector.info_names, "day"])
+
+    def _make_actors(self) -> None:
+        self._actors = {
+            policy: PolicyActor(
+                self.module[policy],
+                mates,
+                self.env.single_action_spaces[mates[0]],
+                self._device,
+                normalize=self.config.normalize_actions,
+                clip=self.config.clip_actions,
+            )
+            for policy, mates in self._mates.items()
+        }
+        self._prepare_actors()
+
+    def _prepare_actors(self) -> None:
+        for actor in self._actors.values():
+            actor.prepare()
 
     # -- sampling
 
@@ -189,7 +205,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._needs_initial_reset = num_episodes is not None
         room = HORIZON_ROOM if num_timesteps is None else -(-num_timesteps // self.num_envs)
         self._track = self._track.succeed(max(1, room))
-        self._episode_metrics.clear()
+        self._prepare_actors()
         self._stepped = self._ended = 0
         done: list[Any] = []
         taken = 0
@@ -265,44 +281,27 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
 
     def _act(self, explore: bool, taken: int) -> dict[str, Any]:
         """Let every policy act once for all its agents; keep what it gave and give the actions for the environment."""
-        n, batch = self.num_envs, {}
-        for policy, mates in self._mates.items():
-            seen = np.stack([self._seen[agent] for agent in mates], axis=1).reshape(n * len(mates), -1)
-            batch[policy] = {Columns.OBS: torch.from_numpy(seen).to(self._device)}
-        if explore:
-            runners = self.config.num_env_runners or 1
-            lifetime = (self.num_env_steps_sampled_lifetime // runners + taken) * runners
-            out = self.module.forward_exploration(batch, t=lifetime)
-        else:
-            out = self.module.forward_inference(batch)
-        out = self._get_actions(
-            rl_module=self.module, batch=out, episodes=self._ongoing_episodes, explore=explore, shared_data={}
-        )
+        runners = self.config.num_env_runners or 1
+        lifetime = (self.num_env_steps_sampled_lifetime // runners + taken) * runners
         for_env: dict[str, Any] = {}
-        for policy, mates in self._mates.items():
-            columns = {name: _to_numpy(values, n, len(mates)) for name, values in out[policy].items()}
-            columns.setdefault(Columns.ACTIONS_FOR_ENV, self._fit_actions(columns[Columns.ACTIONS], mates[0]))
-            for i, agent in enumerate(mates):
-                for_env[agent] = _pick(columns[Columns.ACTIONS_FOR_ENV], i)
-                self._track.add(trajectories.OBSERVATIONS, agent, self._seen[agent])
-                for name, values in columns.items():
-                    if name != Columns.ACTIONS_FOR_ENV:
-                        self._track.add(name, agent, _pick(values, i))
-                self._track.add(WEIGHTS_SEQ_NO, agent, np.full(n, self._weights_seq_no))
+        for actor in self._actors.values():
+            agents = actor.agents
+            seen = np.stack([self._seen[agent] for agent in agents], axis=1)
+            columns = actor.act(seen, explore=explore, t=lifetime)
+            played = columns.pop(Columns.ACTIONS_FOR_ENV)
+            for i, agent in enumerate(agents):
+                for_env[agent] = pick_agent(played, i)
+            self._track.add(trajectories.OBSERVATIONS, agents, seen)
+            for name, values in columns.items():
+                self._track.add(name, agents, values)
+            self._track.add(WEIGHTS_SEQ_NO, agents, np.full(seen.shape[:2], self._weights_seq_no))
         return for_env
-
-    def _fit_actions(self, actions: Any, agent: str) -> Any:
-        """Scale or clip actions into their bounds, as ``NormalizeAndClipActions`` does one by one."""
-        if self.config.normalize_actions:
-            return unsquash_action(actions, self._spaces[agent])
-        return clip_action(actions, self._spaces[agent]) if self.config.clip_actions else actions
 
     def _take(
         self, observations: Any, rewards: Any, terminated: Any, truncated: Any, _: Any
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Keep what a step gave; give which environments are over and which by a state of their own."""
-        for i, agent in enumerate(self._agents):
-            self._track.add(trajectories.REWARDS, agent, rewards[:, i])
+        self._track.add(trajectories.REWARDS, tuple(self._agents), rewards)
         if self._keep_infos:
             self._track.add_infos(self._infos)
             self._infos = [self.env.infos(env) for env in range(self.num_envs)]
@@ -323,7 +322,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             self._make_on_episode_callback("on_episode_end", env, self._ongoing_episodes)
             done.append(self._ongoing_episodes[env])
             if self._totals is not None:
-                self._episode_metrics.append(self._totals.result(env))
+                self._info_metrics.append(self._totals.result(env))
             self._new_episode(env)
             self._over[env] = True
             if at_most is not None and len(done) >= at_most:
@@ -348,9 +347,28 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
 
     # -- metrics
 
-    def take_episode_metrics(self) -> list[dict[str, float]] | None:
-        """Give the infos' metrics of the episodes that ended in the last sample, None where episodes hold the infos."""
-        return self._episode_metrics if self._by_arrays and self._totals is not None else None
+    @property
+    def logs_infos(self) -> bool:
+        """Whether the infos of the last sample's episodes are logged here, and not in the episodes."""
+        return bool(self._by_arrays) and self._totals is not None
+
+    def get_metrics(self) -> Any:
+        """Give the metrics since the last call: RLlib's, and those of the infos."""
+        if self._by_arrays:
+            records = EpisodeRecords(self._done_episodes_for_metrics, self._ongoing_episodes_for_metrics)
+            records.log(self.metrics, self.config)
+            self._done_episodes_for_metrics.clear()
+        if self._info_metrics and self._totals is not None:
+            window = self.config.metrics_num_episodes_for_smoothing
+            values = np.stack(self._info_metrics[-window:])
+            given = ~np.isnan(values)
+            counts = given.sum(axis=0)
+            means = np.where(given, values, 0.0).sum(axis=0) / np.maximum(counts, 1)
+            for key, mean, count in zip(self._totals.keys, means.tolist(), counts.tolist(), strict=True):
+                if count:
+                    self.metrics.log_value((CUSTOM, *key), mean, reduce="mean", window=window)
+        self._info_metrics.clear()
+        return super().get_metrics()
 
     def _log_steps(self) -> None:
         """Count steps under the stock runner's names, once for a sample."""
@@ -373,19 +391,3 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
     def _count(self, now: Any, lifetime: Any, value: int, **options: bool) -> None:
         self.metrics.log_value(now, value, reduce="sum")
         self.metrics.log_value(lifetime, value, reduce="lifetime_sum", **options)
-
-
-def _to_numpy(values: Any, n_envs: int, n_agents: int) -> Any:
-    """Turn tensors whose rows are agents within environments into arrays of shape (n_envs, n_agents, ...)."""
-    if isinstance(values, Mapping):
-        return {key: _to_numpy(part, n_envs, n_agents) for key, part in values.items()}
-    array = values.detach().cpu().numpy()
-    if array.dtype.itemsize == 8:  # RLlib keeps 32 bits of whole numbers and of fractions
-        array = array.astype(np.int32 if array.dtype.kind == "i" else np.float32)
-    return array.reshape(n_envs, n_agents, *array.shape[1:])
-
-
-def _pick(values: Any, agent: int) -> Any:
-    if isinstance(values, Mapping):
-        return {key: _pick(part, agent) for key, part in values.items()}
-    return values[:, agent]

@@ -94,7 +94,7 @@ def network_of_module(module: Any) -> Network:
     weights: list[FloatArray] = []
     biases: list[FloatArray] = []
     activations: list[str] = []
-    for layer in _actor_layers(module):
+    for layer in actor_layers(module):
         kind = type(layer).__name__
         if kind == "Linear" and layer.bias is not None:
             weights.append(layer.weight.detach().cpu().numpy().copy())
@@ -117,7 +117,7 @@ def network_of_module(module: Any) -> Network:
     return network
 
 
-def _actor_layers(module: Any) -> list[Any]:
+def actor_layers(module: Any) -> list[Any]:
     """Give the layers from observation to action, in order."""
     if hasattr(module, "pi_encoder"):
         return [*module.pi_encoder.net.mlp, *module.pi.net.mlp]

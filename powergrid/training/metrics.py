@@ -78,41 +78,55 @@ class RunningTotals:
         n_envs: Number of environments.
         agents: The agents.
         names: Names of the infos; the last one is the day.
+
+    Attributes:
+        keys: What :meth:`result` gives, in its order: names, then agents with names.
     """
 
     def __init__(self, n_envs: int, agents: Sequence[str], names: Sequence[str]) -> None:
         shape = (n_envs, len(agents), len(names))
-        self._agents, self._names = list(agents), list(names)
+        self.keys = [(name,) for name in names] + [(agent, name) for agent in agents for name in names]
         self._sums, self._counts, self._last = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._waiting: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
         how = [over_episode(name) for name in names]
         self._how = [np.array([each == kind for each in how]) for kind in ("sum", "last")]
 
     def add(self, infos: NDArray[np.float64], day: NDArray[np.int64]) -> None:
         """Take in one step: infos of shape (n_envs, n_agents, n_names - 1), days of shape (n_envs,)."""
-        last = self._last
-        last[:, :, :-1] = infos
-        last[:, :, -1] = day[:, None]
-        given = last == last
-        self._counts += given
-        self._sums += last if given.all() else np.where(given, last, 0.0)
+        self._waiting.append((infos.copy(), day.copy()))
+
+    def _settle(self) -> None:
+        """Add up the steps that wait, all at once."""
+        if not self._waiting:
+            return
+        steps = np.empty((len(self._waiting), *self._sums.shape))
+        for step, (infos, day) in zip(steps, self._waiting, strict=True):
+            step[:, :, :-1] = infos
+            step[:, :, -1] = day[:, None]
+        self._waiting.clear()
+        given = ~np.isnan(steps)
+        self._counts += given.sum(axis=0)
+        self._sums += steps.sum(axis=0) if given.all() else np.where(given, steps, 0.0).sum(axis=0)
+        self._last[:] = steps[-1]
 
     def clear(self, env: int) -> None:
         """Begin an episode."""
+        self._settle()
         self._sums[env] = self._counts[env] = 0.0
 
-    def result(self, env: int) -> dict[str, float]:
-        """Give what :meth:`EpisodeTotals.result` gives of one environment's episode."""
+    def result(self, env: int) -> NDArray[np.float64]:
+        """Give what :meth:`EpisodeTotals.result` gives of one environment's episode, shape (len(keys),).
+
+        What no step gave is NaN.
+        """
+        self._settle()
         sums, counts = self._sums[env], self._counts[env]
         summed, last = self._how
         values = np.where(summed, sums, np.where(last, self._last[env], sums / np.maximum(counts, 1.0)))
-        means, per_agent = {}, {}
-        for i, name in enumerate(self._names):
-            given = np.flatnonzero(counts[:, i])
-            if len(given):
-                means[name] = float(np.mean(values[given, i]))
-            for agent in given.tolist():
-                per_agent[f"{self._agents[agent]}/{name}"] = float(values[agent, i])
-        return {**means, **per_agent}
+        values[counts == 0] = np.nan
+        given = counts > 0
+        means = np.where(given, values, 0.0).sum(axis=0) / np.where(given.any(axis=0), given.sum(axis=0), np.nan)
+        return np.concatenate([means, values.ravel()])
 
 
 def _is_number(value: object) -> bool:

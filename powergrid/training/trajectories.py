@@ -36,40 +36,57 @@ class Trajectories:
         self._n_envs, self._lookback = n_envs, lookback
         self._capacity = capacity + lookback
         self._columns: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[tuple[str, tuple[str, ...]], list[Any]] = {}
+        self._settled = 0  # steps that the columns hold; those after it wait
         self.t = 0
         self.begin = np.zeros(n_envs, dtype=np.int64)
         self.behind = np.zeros(n_envs, dtype=np.int64)  # steps of the same episode before ``begin``, up to lookback
         self._infos: list[Sequence[Mapping[str, Any]]] = []
 
-    def add(self, name: str, agent: str, values: Any) -> None:
-        """Write what an agent has at the present step in all environments; a structure of arrays (n_envs, ...)."""
-        columns = self._columns.setdefault(name, {})
-        if agent not in columns:
-            columns[agent] = tree.map_structure(self._allocate, values)
-        column = columns[agent]
-        if isinstance(column, np.ndarray):
-            column[:, self.t] = values
-        else:
-            tree.map_structure(self._write, column, values)
+    def add(self, name: str, agents: tuple[str, ...], values: Any) -> None:
+        """Keep what agents have at the present step in all environments.
+
+        Args:
+            name: The column.
+            agents: The agents, the same ones in the same order at each step.
+            values: An array of shape (n_envs, n_agents, ...), or a structure of them, that nobody writes into later.
+        """
+        self._waiting.setdefault((name, agents), []).append(values)
+
+    def _settle(self) -> None:
+        """Write the steps that wait into the columns: once for many costs a fraction of each by itself."""
+        if self._settled == self.t:
+            return
+        while self.t >= self._capacity:
+            self._capacity *= 2
+            for columns in self._columns.values():
+                for agent, column in columns.items():
+                    columns[agent] = tree.map_structure(_double, column)
+        for (name, agents), steps in self._waiting.items():
+            columns = self._columns.setdefault(name, {})
+            stacked = tree.map_structure(lambda *parts: np.stack(parts, axis=1), *steps)  # (n_envs, steps, agents, ...)
+            for i, agent in enumerate(agents):
+                if agent not in columns:
+                    columns[agent] = tree.map_structure(self._allocate, stacked)
+                tree.map_structure(
+                    lambda column, values, i=i: self._write(column, values[:, :, i]), columns[agent], stacked
+                )
+            steps.clear()
+        self._settled = self.t
 
     def add_infos(self, infos: Sequence[Mapping[str, Any]]) -> None:
         """Keep the infos seen before the present step, one mapping by agent for each environment."""
         self._infos.append(infos)
 
     def _allocate(self, values: Any) -> Any:
-        return np.zeros((self._n_envs, self._capacity, *values.shape[1:]), dtype=values.dtype)
+        return np.zeros((self._n_envs, self._capacity, *values.shape[3:]), dtype=values.dtype)
 
     def _write(self, column: Any, values: Any) -> None:
-        column[:, self.t] = values
+        column[:, self._settled : self.t] = values
 
     def advance(self) -> None:
         """Go on to the next step."""
         self.t += 1
-        if self.t == self._capacity:
-            self._capacity *= 2
-            for columns in self._columns.values():
-                for agent, column in columns.items():
-                    columns[agent] = tree.map_structure(_double, column)
 
     def succeed(self, capacity: int) -> Trajectories:
         """Give what goes on from here, with the last steps to look back to.
@@ -77,9 +94,10 @@ class Trajectories:
         Args:
             capacity: Steps to make room for.
         """
+        self._settle()
         after = Trajectories(self._n_envs, capacity, self._lookback)
         kept = min(self.t, self._lookback)
-        after.t = kept
+        after.t = after._settled = kept
         after.begin[:] = kept
         after.behind = np.minimum(self.t - self.begin + self.behind, kept)
         for name, columns in self._columns.items():
@@ -121,6 +139,7 @@ class Trajectories:
             terminated: Whether the episode ended in a state of its own.
             truncated: Whether it was cut off by the environment.
         """
+        self._settle()
         n, back = self.length(env), int(self.behind[env])
         rows = slice(int(self.begin[env]) - back, self.t)
         now = time.perf_counter()

@@ -36,6 +36,7 @@ def take_stock_order(runner: Any) -> None:
         order = list(set(runner._agents))
         mates = {name: sorted(agents, key=order.index) for name, agents in runner._mates.items()}
         runner._mates = dict(sorted(mates.items(), key=lambda item: order.index(item[1][0])))
+        runner._make_actors()
 
 
 class ManyRunners:
