@@ -9,7 +9,7 @@ import argparse
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -218,15 +218,20 @@ SECTIONS: dict[str, Callable[[], str]] = {
 
 
 def make_page(page: str) -> str:
+    """Fill the sections of docs/environment.md anew."""
+    return fill_page(page, SECTIONS)
+
+
+def fill_page(page: str, sections: Mapping[str, Callable[[], str]]) -> str:
     """Fill a page's sections anew.
 
     Raises:
         ValueError: a section of the page is unknown, or one is missing from it.
     """
     named = re.findall(r"<!-- begin: (\w+) -->", page)
-    if sorted(named) != sorted(SECTIONS):
-        raise ValueError(f"the page has sections {sorted(named)}, expected {sorted(SECTIONS)}")
-    for name, make in SECTIONS.items():
+    if sorted(named) != sorted(sections):
+        raise ValueError(f"the page has sections {sorted(named)}, expected {sorted(sections)}")
+    for name, make in sections.items():
         begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
         before, _, rest = page.partition(begin)
         page = f"{before}{begin}\n{make()}\n{end}{rest.partition(end)[2]}"

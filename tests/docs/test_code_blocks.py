@@ -4,8 +4,8 @@ A page is run from top to bottom in a folder of its own: Python in one namespace
 the command line, YAML as a scenario. What a page calls ``path/to/Master.dss`` or ``~/grids/north/Master.dss`` is a copy
 of the 13-node feeder, and a run folder that no command of the page has made is a copy of one small run.
 
-What would take long is shortened, and only so: see ``SHORTER``. ``<!-- not run: reason -->`` right before a block
-leaves it out; its ``powergrid`` commands are parsed still.
+What would take long is shortened, and only so: see ``SHORTER`` in ``running``. ``<!-- not run: reason -->`` right
+before a block leaves it out; its ``powergrid`` commands are parsed still.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import yaml
 from typer.main import get_command
 
 import powergrid
-from powergrid.cli import app, main
+from powergrid.cli import app
 from powergrid.grid.feeder import models_folder
 from tests.docs.blocks import (
     CODE,
@@ -34,22 +34,13 @@ from tests.docs.blocks import (
     blocks_of,
     commands_of,
 )
+from tests.docs.running import HEAVY, run_command
 from tests.training.test_page import OURS, SECTIONS
 from tests.training.test_page import blocks_of as sections_of
 
 # Python of these sections is run by tests/training/test_page.py, with what it needs around it.
 WALKED = "\n".join(sections_of(OURS, "python")[section] for section in [*SECTIONS, "distributed training"])
 
-TINY = "num_env_runners=0 rollout_fragment_length=auto num_envs_per_env_runner=2 hidden=[8,8] validation_episodes=1"
-ON_POLICY = f"{TINY} train_batch_size=192 minibatch_size=96 num_epochs=1"
-OFF_POLICY = f"{TINY} steps_per_iteration=192 learning_starts=96 train_batch_size=32"
-#: Options that replace a command's own, or are added to them.
-SHORTER: dict[str, dict[str, str]] = {
-    "train": {"--iterations": "1", "--test-days": "1"},
-    "tune": {"--iterations": "1", "--samples": "1"},
-    "evaluate": {"--days": "2"},
-}
-HEAVY = {"train", "tune"}
 A_RUN = re.compile(r"^(runs/[\w.-]+|their_run)$")
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
@@ -117,14 +108,6 @@ def test_parser_finds_blocks_comments_and_continued_lines() -> None:
     assert (fourth.language, fourth.line) == ("", 20)
 
 
-@pytest.fixture(scope="session")
-def sample_run(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train one iteration, for pages that speak of a run they do not make."""
-    out = tmp_path_factory.mktemp("sample")
-    run_command(["powergrid", "train", "ieee13_mg", "--name", "sample", "--out", str(out), "--test-days", "0"])
-    return out / "sample"
-
-
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the folder that a page is run in, with a feeder of the reader's own."""
@@ -155,26 +138,6 @@ def test_page_runs_from_top_to_bottom(page: Path, place: Path, request: pytest.F
     for name in list(names):
         if hasattr(names[name], "close") and name in ("env", "envs"):
             names[name].close()  # type: ignore[attr-defined]
-
-
-def run_command(words: list[str]) -> None:
-    """Run a ``powergrid`` command, shortened; it must end well."""
-    name, arguments = words[1], list(words[2:])
-    options = dict(SHORTER.get(name, {}))
-    if "--resume" in arguments:
-        options["--iterations"] = "2"  # one more than the run has
-    for option, value in options.items():
-        if option in arguments:
-            arguments[arguments.index(option) + 1] = value
-        else:
-            arguments += [option, value]
-    if name in HEAVY and "--resume" not in arguments:
-        off_policy = {"sac", "dqn"} & set(arguments)
-        settings = (OFF_POLICY if off_policy else ON_POLICY).split()
-        arguments += [word for setting in settings for word in ("--setting", setting)]
-    with pytest.raises(SystemExit) as ended:
-        main([name, *arguments])
-    assert not ended.value.code, " ".join(words)
 
 
 def read_scenario(block: Block, place: Path) -> None:
