@@ -45,7 +45,7 @@ def test_solution_does_not_depend_on_a_line_that_was_open_before() -> None:
 
 def test_capacitor_that_alone_ties_two_phases_is_built_in_whole() -> None:
     circuit = Circuit(read_feeder("ieee13"))
-    flows, branches = circuit._flows, circuit.network.branches
+    flows, branches = circuit._admittance._flows, circuit.network.branches
     capacitors = [i for i, name in enumerate(branches.names) if name.startswith("capacitor.")]
     ties = flows.find_ties(capacitors)
     assert ties
