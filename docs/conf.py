@@ -15,6 +15,7 @@ version = release
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+smartquotes = False  # they turn --option into a dash
 exclude_patterns = ["_build"]
 
 html_theme = "furo"
