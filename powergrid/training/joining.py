@@ -47,8 +47,8 @@ def join_cluster(address: str, *, verbose: bool = False) -> str:
         told = " ".join(str(error).split())
         raise PowerGridError(
             f"--address {address}: the Ray cluster at {found} does not take this process. This machine must be one of "
-            f"its nodes (`ray start --address={found}`), with the same versions of Ray and Python, and its token where "
-            f"it asks for one. Ray says: {told}"
+            f"its nodes (`ray start --address={found}`), with the same versions of Ray and Python, and where it "
+            f"asks for a token RAY_AUTH_MODE=token and that. Ray says: {told}"
         ) from error
     return found
 
