@@ -3,18 +3,20 @@
 The other bridge is :class:`NaiveVoltVar` below: a Gymnasium-style wrapper around OpenDSSDirect, written with care but
 in the usual way. It reads the feeder's text anew at each reset, activates element after element to write loads, taps,
 capacitors and batteries, lets ``Solution.Solve`` solve, and reads voltages bus by bus. Ours is
-``powergrid.make_central``, everything it does included. Both play the same days with the same actions, and every
-voltage and reward of both is compared before any time is taken.
+``powergrid.make_central``, everything it does included, and by the side of it ``powergrid.make_vector``, many at once,
+per environment. All play the same days with the same actions, and every voltage and reward is compared before any time
+is taken.
 
 As such bridges usually do, it writes what every device is to do in each step; with ``--careful`` it writes only what
 moved, and so leaves the admittance matrix alone where nothing did.
 
-Usage: python benchmarks/naive.py [SCENARIO ...] [--rounds N] [--careful] [--quick]
+Usage: python benchmarks/naive.py [SCENARIO ...] [--rounds N] [--envs N] [--careful] [--quick]
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,9 +25,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium.vector import AutoresetMode
 
 import powergrid
 from benchmarks.common import Table, machine_line, make_parser, parse
+from powergrid.envs import CentralVectorEnv
 from powergrid.envs.central import CentralGridEnv
 from powergrid.scenario import Scenario
 
@@ -228,11 +232,13 @@ class Pair:
 
     Args:
         name: The scenario.
+        n_envs: How many environments our vector environment has.
         careful: Whether the other one writes only what moved.
     """
 
-    def __init__(self, name: str, *, careful: bool = False) -> None:
+    def __init__(self, name: str, n_envs: int, *, careful: bool = False) -> None:
         self.ours: CentralGridEnv = powergrid.make_central(name, actions="mixed")
+        self.vector = CentralVectorEnv(name, n_envs, actions="mixed", autoreset_mode=AutoresetMode.DISABLED)
         simulation = self.ours.task.simulation
         circuit, network = simulation.circuits[0], simulation.network
         self.days, self.n_steps = simulation.days, simulation.options.horizon_steps
@@ -241,7 +247,7 @@ class Pair:
             dict(zip(network.capacitors, circuit.steps_on.tolist(), strict=True)),
         )
         self.naive = NaiveVoltVar(self.ours.scenario, str(simulation.feeder.master), start, careful=careful)
-        self._held = self.ours.neutral_action()
+        self._held, self._n_envs = self.ours.neutral_action(), n_envs
         self._n_batteries = len(self.naive.batteries)
         self._loads: dict[int, tuple[FloatArray, FloatArray]] = {}
 
@@ -267,10 +273,18 @@ class Pair:
         """Play an episode and give the seconds of its reset and of each step, shape (1 + n_steps,)."""
         return self._play(lambda: self.ours.reset(options={"day": day}), self.ours.step, actions)
 
+    def play_vector(self, day: int, actions: list[Any]) -> FloatArray:
+        """Play an episode in every environment at once and give the same, per environment."""
+        stacked = self._stack(actions)
+        return self._play(lambda: self.vector.reset(options={"day": day}), self.vector.step, stacked) / self._n_envs
+
     def play_naive(self, day: int, actions: list[Any]) -> FloatArray:
         """Play an episode through the other bridge and give the same."""
         loads = self.loads_of(day)
         return self._play(lambda: self.naive.reset(*loads), self.naive.step, [action.tolist() for action in actions])
+
+    def _stack(self, actions: list[Any]) -> list[Any]:
+        return [np.tile(action, (self._n_envs, 1)) for action in actions]
 
     @staticmethod
     def _play(reset: Callable[[], Any], step: Callable[[Any], Any], actions: Sequence[Any]) -> FloatArray:
@@ -289,6 +303,7 @@ class Pair:
         """
         loads = self.loads_of(day)
         self.ours.reset(options={"day": day})
+        self.vector.reset(options={"day": day})
         self.naive.reset(*loads)
         nodes = self.ours.task.simulation.network.nodes
         snapshot = self.ours.task.simulation.snapshot
@@ -298,16 +313,18 @@ class Pair:
             return float(np.abs(snapshot.v_pu[0] - [theirs[node] for node in nodes]).max())
 
         v_pu, off, largest = differ(), 0.0, 0.0
-        for action in actions:
+        for action, stacked in zip(actions, self._stack(actions), strict=True):
             reward = float(self.ours.step(action)[1])
-            other = self.naive.step(action.tolist())[1]
-            off, largest = max(off, abs(reward - other)), max(largest, abs(reward))
+            others = self.vector.step(stacked)[1], self.naive.step(action.tolist())[1]
+            off = max(off, *(float(np.abs(reward - other).max()) for other in others))
+            largest = max(largest, abs(reward))
             v_pu = max(v_pu, differ())
         return v_pu, off / largest
 
     def close(self) -> None:
         """Give the engines back."""
         self.ours.close()
+        self.vector.close()
         self.naive.dss.Text.Command("Clear")
 
 
@@ -315,9 +332,9 @@ def measure(pair: Pair, mode: str, rounds: int) -> tuple[float, ...]:
     """Measure one scenario in one mode.
 
     Returns:
-        Largest difference of voltages [pu]; a step and a reset of each, the naive one's first [s]; how many times as
-        long as ours its steps take, and its episodes, reset included, by the least times of each; and the median over
-        the rounds of the episodes' ratio.
+        Largest difference of voltages [pu]; a step of the naive one, of ours alone and of ours among many, and resets
+        of the same [s], by the least times; then for ours alone and for ours among many how many times as long the
+        naive one's episodes take, reset included: by the least times, and the median over the rounds.
 
     Raises:
         AssertionError: the two do not play the same.
@@ -328,35 +345,42 @@ def measure(pair: Pair, mode: str, rounds: int) -> tuple[float, ...]:
     v_pu, reward = np.max([pair.compare(*play) for play in plays], axis=0).tolist()
     assert v_pu < ALLOWED_V_PU, f"voltages differ by {v_pu:.1e} pu"
     assert reward < ALLOWED_REWARD, f"rewards differ by {reward:.1e} of the largest"
-    least = {who: np.full((len(plays), 1 + pair.n_steps), np.inf) for who in ("naive", "ours")}
-    ratios = []
+    whose = {"naive": pair.play_naive, "ours": pair.play_ours, "vector": pair.play_vector}
+    least = {who: np.full((len(plays), 1 + pair.n_steps), np.inf) for who in whose}
+    ratios: dict[str, list[float]] = {"ours": [], "vector": []}
     gc.collect()
     for _ in range(rounds):
         for i, play in enumerate(plays):
-            naive, ours = pair.play_naive(*play), pair.play_ours(*play)
-            np.minimum(least["naive"][i], naive, out=least["naive"][i])
-            np.minimum(least["ours"][i], ours, out=least["ours"][i])
-            ratios.append(naive.sum() / ours.sum())
-    naive, ours = least["naive"].mean(axis=0), least["ours"].mean(axis=0)
-    steps = naive[1:].mean(), ours[1:].mean()
-    return (v_pu, *steps, naive[0], ours[0], steps[0] / steps[1], naive.sum() / ours.sum(), statistics.median(ratios))
+            times = {who: take(*play) for who, take in whose.items()}
+            for who, seconds in times.items():
+                np.minimum(least[who][i], seconds, out=least[who][i])
+            for who, found in ratios.items():
+                found.append(times["naive"].sum() / times[who].sum())
+    mean = {who: seconds.mean(axis=0) for who, seconds in least.items()}
+    steps, resets = [mean[who][1:].mean() for who in whose], [mean[who][0] for who in whose]
+    both = ((mean["naive"].sum() / mean[who].sum(), statistics.median(found)) for who, found in ratios.items())
+    return (v_pu, *steps, *resets, *itertools.chain(*both))
 
 
 def main() -> None:
     """Measure scenarios and print the table."""
     parser = make_parser(__doc__, SCENARIOS, rounds=20)
+    parser.add_argument("--envs", type=int, default=16, help="environments of the vector environment")
     parser.add_argument("--careful", action="store_true", help="let the other bridge write only what moved")
     args = parse(parser)
     print(machine_line("opendssdirect.py"))
+    print("single: make_central; vector: one of", args.envs, "in make_vector; ratios: naive episodes over ours")
     table = Table(
-        ("scenario", "16s"), ("gear", "6s"), ("|dV| pu", "7.0e"), ("naive step us", "9.0f"), ("ours", "6.0f"),
-        ("naive reset ms", "6.2f"), ("ours", "6.2f"), ("steps", "5.2f"), ("episodes", "5.2f"), ("same, median", "5.2f"),
+        ("scenario", "16s"), ("gear", "6s"), ("|dV| pu", "7.0e"), ("naive step us", "9.0f"), ("single", "6.0f"),
+        ("vector", "6.0f"), ("naive reset ms", "6.2f"), ("single", "6.2f"), ("vector", "6.2f"),
+        ("naive/single", "5.2f"), ("median", "5.2f"), ("naive/vector", "5.2f"), ("median", "5.2f"),
     )  # fmt: skip
     for name in args.scenarios:
-        pair = Pair(name, careful=args.careful)
+        pair = Pair(name, args.envs, careful=args.careful)
         for mode in MODES:
-            v_pu, naive, ours, naive_reset, our_reset, *ratios = measure(pair, mode, args.rounds)
-            table.add(name, mode, v_pu, naive * 1e6, ours * 1e6, naive_reset * 1e3, our_reset * 1e3, *ratios)
+            v_pu, *rest = measure(pair, mode, args.rounds)
+            steps, resets, ratios = rest[:3], rest[3:6], rest[6:]
+            table.add(name, mode, v_pu, *(s * 1e6 for s in steps), *(s * 1e3 for s in resets), *ratios)
         pair.close()
 
 
