@@ -5,9 +5,9 @@ Knows what moved, not why. Equal positions give the same matrix bit for bit, wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
-from powergrid.grid.engine import Engine, Handle
+from powergrid.grid.engine import ComplexArray, Engine, Handle
 from powergrid.grid.flows import BranchFlows
 from powergrid.grid.setpoints import Setpoints
 
@@ -39,17 +39,21 @@ class Admittance:
         self._ties = flows.find_ties(capacitors)
         self.stale = self.factorised = False
         self._whole = True
-        self._branches: list[tuple[int, Handle]] = []
+        self._branches: list[tuple[int, Handle, Hashable]] = []
+        self._known: dict[int, dict[Hashable, ComplexArray]] = {}
 
-    def note_step(self, branch: int, handle: Handle) -> None:
-        """Note that a tap or a capacitor's steps were written."""
-        self._branches.append((branch, handle))
+    def note_step(self, branch: int, handle: Handle, position: Hashable) -> None:
+        """Note that a tap or a capacitor's steps were written, and all that is set there now."""
+        self._branches.append((branch, handle, position))
         self.stale = True
 
     def note_change(self, branch: int, handle: Handle) -> None:
         """Note that anything else changed an element's admittance, or the engine itself did; branch -1 is none."""
         if branch >= 0:
-            self._branches.append((branch, handle))
+            self._branches.append((branch, handle, None))
+            self._known.pop(branch, None)
+        else:
+            self._known.clear()
         self.stale = self._whole = True
 
     def update(self) -> None:
@@ -73,6 +77,13 @@ class Admittance:
 
     def refresh_flows(self) -> None:
         """Take changed admittances into the branch flows; the engine makes them with its matrix, not before."""
-        for branch, handle in self._branches:
-            self._flows.refresh(branch, self._engine.yprim(handle))
+        for branch, handle, position in self._branches:
+            known = self._known.setdefault(branch, {})
+            if position not in known:
+                found = self._flows.per_kv(self._engine.yprim(handle))
+                if position is None:
+                    self._flows.refresh(branch, found)
+                    continue
+                known[position] = found
+            self._flows.refresh(branch, known[position])
         self._branches.clear()

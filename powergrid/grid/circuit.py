@@ -76,7 +76,7 @@ class Circuit:
             so, each with the number of its winding, or 0; see :meth:`Gear.find_regulator`.
 
     Attributes:
-        gear: The positions of all switchgear; ``taps``, ``steps_on`` and ``closed`` are its own arrays.
+        gear: The positions of all switchgear, and what moves it.
         load_of_device: Place of the load that each device replaces, -1 where it replaces none, shape (n_devices,).
         own_moves: Positions that the feeder's own controls moved in the last solve.
         forming: 1 where a microgrid's forming source is on, in the order of the microgrids that have one.
@@ -171,8 +171,7 @@ class Circuit:
     def _bind_gear(self) -> None:
         acting = self.controls.capacitors
         self.gear = gear = Gear(self.engine, self._handles, self.network, acting, self._admittance, self._tapped)
-        self.taps, self.tap_min, self.tap_max = gear.taps, gear.tap_min, gear.tap_max
-        self.steps_on, self.steps_max, self.closed = gear.steps_on, gear.steps_max, gear.closed
+        self.tap_min, self.tap_max, self.steps_max = gear.tap_min, gear.tap_max, gear.steps_max
         self.own_moves = 0
 
     def _keep_start(self) -> None:
@@ -397,7 +396,22 @@ class Circuit:
 
     def positions(self, kind: str) -> IntArray:
         """Give the positions of all switchgear of a device kind; the circuit's own array."""
-        return {"regulator": self.taps, "capacitor": self.steps_on, "switch": self.closed}[kind]
+        return self.gear.positions(kind)
+
+    @property
+    def taps(self) -> IntArray:
+        """Tap positions from neutral, shape (n_regulators,)."""
+        return self.gear.taps
+
+    @property
+    def steps_on(self) -> IntArray:
+        """Steps on of each capacitor, shape (n_capacitors,)."""
+        return self.gear.steps_on
+
+    @property
+    def closed(self) -> IntArray:
+        """1 where a switch is closed, shape (n_switches,)."""
+        return self.gear.closed
 
     def handle_of(self, device: int) -> Handle:
         """Give the element that carries a device's power."""

@@ -45,7 +45,7 @@ class BranchFlows:
         self._pattern = columns, row_starts
         self._bind(np.zeros((1, len(columns)), dtype=complex))
         for branch, block in enumerate(yprims):
-            self.refresh(branch, block)
+            self.refresh(branch, self.per_kv(block))
         self._v_conj = np.empty(n_nodes + 1, dtype=complex)
         self.conductor_kva: ComplexArray = np.empty(n_rows, dtype=complex)
         self._conductor_ka: ComplexArray = np.empty(n_rows, dtype=complex)
@@ -101,9 +101,15 @@ class BranchFlows:
         self._amps = np.empty(len(self._loading_rows))
         self._loading = np.empty(len(rated))
 
-    def refresh(self, branch: int, yprim: ComplexArray) -> None:
-        """Take over a branch's changed admittance [S]."""
-        self._matrix.data[self._slices[branch]] = 1e-3 * yprim.conj().ravel()
+    @staticmethod
+    def per_kv(yprim: ComplexArray) -> ComplexArray:
+        """Give a branch's admittance [S] as :meth:`refresh` takes it, which is how it stands in the matrix."""
+        entries: ComplexArray = 1e-3 * yprim.conj().ravel()
+        return entries
+
+    def refresh(self, branch: int, entries: ComplexArray) -> None:
+        """Take over a branch's changed admittance, as :meth:`per_kv` gives it."""
+        self._matrix.data[self._slices[branch]] = entries
 
     def find_ties(self, branches: Sequence[int]) -> list[IntArray]:
         """Find where others could tie the nodes of some branches to each other.

@@ -27,6 +27,10 @@ from powergrid.grid.windings import (
 _OPENERS = ("SwtControl", "Relay", "Recloser", "Fuse")
 
 
+#: Where the positions of each device kind are kept.
+_POSITIONS = {"regulator": "taps", "capacitor": "steps_on", "switch": "closed"}
+
+
 class Gear:
     """Move the switchgear of one circuit.
 
@@ -66,6 +70,11 @@ class Gear:
         self._handles = handles
         self.regulators = self._find_windings(tapped)
         self._regulator_branches = [branch_index[f"{r.class_name}.{r.transformer}".lower()] for r in self.regulators]
+        self._taps_of = [
+            [place for place, other in enumerate(self._regulator_branches) if other == branch]
+            for branch in self._regulator_branches
+        ]
+        self._active_winding: dict[int, int] = {}
         self.tap_min = np.array([r.lowest for r in self.regulators], dtype=np.int64)
         self.tap_max = np.array([r.highest for r in self.regulators], dtype=np.int64)
         self.tap_pu = self._read_tap_pu()
@@ -83,6 +92,7 @@ class Gear:
         ]
         self.closed = self._read_closed()
         self._closed_compiled = self.closed.copy()
+        self._movers = {"regulator": self._move_tap, "capacitor": self._move_steps, "switch": self._move_switch}
         self._lines_may_open = any(engine.handles(name) for name in _OPENERS)
         self.keep_start()
 
@@ -126,7 +136,27 @@ class Gear:
         """Take the taps as they are for those that episodes start from."""
         self._start_taps, self._start_tap_pu = self.taps.copy(), self.tap_pu.copy()
 
+    def positions(self, kind: str) -> IntArray:
+        """Give the positions of all switchgear of a device kind; the circuit's own array."""
+        array: IntArray = getattr(self, _POSITIONS[kind])
+        return array
+
+    def keep_in(self, kind: str, row: IntArray) -> None:
+        """Keep the positions of a device kind in an array from here on, a row of many circuits' perhaps."""
+        row[...] = self.positions(kind)
+        setattr(self, _POSITIONS[kind], row)
+
     # -- writing
+
+    def move(self, kind: str, i: int, goal: int) -> None:
+        """Move one that is not there yet.
+
+        Args:
+            kind: Its device kind.
+            i: Its place among :meth:`positions`.
+            goal: Tap from neutral, steps on, or 0 open and 1 closed; taps and steps are held to their range.
+        """
+        self._movers[kind](i, goal)
 
     def write_taps(self, taps: IntArray) -> None:
         """Move the regulators that are not yet there.
@@ -134,22 +164,27 @@ class Gear:
         Args:
             taps: Tap position from neutral, held to ``tap_min .. tap_max``, shape (n_regulators,).
         """
-        if np.count_nonzero(taps != self.taps):
-            taps = np.clip(taps, self.tap_min, self.tap_max)
-            for i in np.flatnonzero(taps != self.taps).tolist():
-                regulator = self.regulators[i]
-                at_start = taps[i] == self._start_taps[i]  # whose tap need not lie on a position exactly
-                exact = self._start_tap_pu[i] if at_start else regulator.neutral_pu + regulator.step_pu * int(taps[i])
-                self._write_tap(i, float(exact))
-                self.taps[i] = taps[i]
+        for i in np.flatnonzero(taps != self.taps).tolist():
+            self.move("regulator", i, int(taps[i]))
+
+    def _move_tap(self, i: int, tap: int) -> None:
+        tap = min(max(tap, int(self.tap_min[i])), int(self.tap_max[i]))
+        if tap != self.taps[i]:
+            regulator = self.regulators[i]
+            at_start = tap == self._start_taps[i]  # whose tap need not lie on a position exactly
+            exact = self._start_tap_pu[i] if at_start else regulator.neutral_pu + regulator.step_pu * tap
+            self._write_tap(i, float(exact))
+            self.taps[i] = tap
 
     def _write_tap(self, i: int, tap_pu: float) -> None:
-        regulator = self.regulators[i]
+        regulator, branch = self.regulators[i], self._regulator_branches[i]
         winding_property, tap_property = self._tap_properties[regulator.class_name]
-        self._engine.set_int(regulator.handle, winding_property, regulator.winding)
+        if self._active_winding.get(branch) != regulator.winding:  # nothing else moves it once all is built
+            self._engine.set_int(regulator.handle, winding_property, regulator.winding)
+            self._active_winding[branch] = regulator.winding
         self._engine.set_float(regulator.handle, tap_property, tap_pu)
         self.tap_pu[i] = tap_pu
-        self._admittance.note_step(self._regulator_branches[i], regulator.handle)
+        self._admittance.note_step(branch, regulator.handle, tuple(self.tap_pu[self._taps_of[i]].tolist()))
 
     def write_steps(self, steps_on: IntArray) -> None:
         """Switch the capacitors that differ to a number of steps.
@@ -157,20 +192,24 @@ class Gear:
         Args:
             steps_on: Steps on, held to ``0 .. steps_max``, shape (n_capacitors,).
         """
-        if np.count_nonzero(steps_on != self.steps_on):
-            steps_on = np.clip(steps_on, 0, self.steps_max)
-            for i in np.flatnonzero(steps_on != self.steps_on).tolist():
-                handle, branch, states = self.capacitors[i]
-                if steps_on[i] != self._steps_compiled[i]:  # else the steps that are on as compiled
-                    states = np.arange(len(states)) < steps_on[i]
-                name = self._network.capacitors[i]
-                self._engine.set_capacitor_states(name, states.astype(int).tolist())
-                # A capacitor control opens the terminal too, and goes by it; without one it has to be closed again.
-                is_open = not steps_on[i] and f"capacitor.{name}" in self._controlled
-                if not self._engine.is_open(handle) if is_open else self._engine.any_open(handle):
-                    self._engine.set_open(handle, is_open=is_open)
-                self._admittance.note_step(branch, handle)
-                self.steps_on[i] = steps_on[i]
+        for i in np.flatnonzero(steps_on != self.steps_on).tolist():
+            self.move("capacitor", i, int(steps_on[i]))
+
+    def _move_steps(self, i: int, on: int) -> None:
+        handle, branch, compiled = self.capacitors[i]
+        on = min(max(on, 0), len(compiled))
+        if on == self.steps_on[i]:
+            return
+        as_compiled = on == self._steps_compiled[i]  # and so the very steps that are on there
+        states = compiled.tolist() if as_compiled else [int(step < on) for step in range(len(compiled))]
+        name = self._network.capacitors[i]
+        self._engine.set_capacitor_states(name, states)
+        # A capacitor control opens the terminal too, and goes by it; without one it has to be closed again.
+        is_open = not on and f"capacitor.{name}" in self._controlled
+        if not self._engine.is_open(handle) if is_open else self._engine.any_open(handle):
+            self._engine.set_open(handle, is_open=is_open)
+        self._admittance.note_step(branch, handle, on)
+        self.steps_on[i] = on
 
     def notice_lines(self) -> None:
         """Take over which lines are closed after others than :meth:`write_closed` moved them."""
@@ -181,16 +220,18 @@ class Gear:
 
         A line that is open in single phases as compiled returns to just that in its compiled position.
         """
-        if np.count_nonzero(closed != self.closed):
-            for i in np.flatnonzero(closed != self.closed).tolist():
-                handle, branch, places = self._switches[i]
-                self._engine.set_open(handle, is_open=False)
-                if closed[i] == self._closed_compiled[i]:
-                    self._engine.open_at(handle, places)
-                elif not closed[i]:
-                    self._engine.set_open(handle, is_open=True)
-                self._admittance.note_change(branch, handle)
-                self.closed[i] = closed[i]
+        for i in np.flatnonzero(closed != self.closed).tolist():
+            self.move("switch", i, int(closed[i]))
+
+    def _move_switch(self, i: int, closed: int) -> None:
+        handle, branch, places = self._switches[i]
+        self._engine.set_open(handle, is_open=False)
+        if closed == self._closed_compiled[i]:
+            self._engine.open_at(handle, places)
+        elif not closed:
+            self._engine.set_open(handle, is_open=True)
+        self._admittance.note_change(branch, handle)
+        self.closed[i] = closed
 
     def follow(self) -> int:
         """Take over what the feeder's own controls moved; give how many positions that were."""

@@ -25,6 +25,7 @@ from powergrid.grid.events.spec import has_spikes
 from powergrid.grid.feeder import Feeder
 from powergrid.grid.fleets import Fleets, build_fleets, find_tapped_devices, place_devices, sort_devices
 from powergrid.grid.islands import Islands
+from powergrid.grid.moves import Moves
 from powergrid.grid.native import NativeControls
 from powergrid.grid.options import DivergencePolicy, SimulationOptions
 from powergrid.grid.profiles import Profiles
@@ -95,6 +96,7 @@ class Simulation:
         self._build_demand()
         self._allocate()
         self._build_islands()
+        self._moves = Moves(self.circuits, [(fleet, places, kind) for fleet, _, places, kind in self._gear])
         plain = self._native is None and self.islands is None
         self._batch = CircuitBatch(self.circuits, self.snapshot) if plain else None
 
@@ -262,7 +264,8 @@ class Simulation:
         if self.islands is not None:
             self.islands.start(env, self.setpoints)
         demand = self._write(env, circuit, 0)
-        self._move_switchgear(env, circuit)
+        self._moves.find()
+        self._moves.play(env)
         if not self._solve(env, circuit, demand):
             self._refuse_start(env)
         if self._native is not None:
@@ -340,10 +343,11 @@ class Simulation:
             kw[:, self._bound_loads] = -self.p_kw[:, self._bound_devices]
             kvar[:, self._bound_loads] = -self.q_kvar[:, self._bound_devices]
         batch.fill_injections(self.p_kw, self.q_kvar)
-        for env, circuit in enumerate(self.circuits):
+        self._moves.find()
+        self.operations[...] = self._moves.count
+        for env in range(self.n_envs):
             batch.write(env)
-            if self._gear:
-                self.operations[env] = self._move_switchgear(env, circuit)
+            self._moves.play(env)
             batch.solve(env)
         return batch.read()
 
@@ -354,9 +358,11 @@ class Simulation:
             if self.supply is not None:
                 self.supply.act(self.step_index)
             islands.act(self.setpoints)
+        self._moves.find()
+        self.operations[...] = self._moves.count
         for env, circuit in enumerate(self.circuits):
             demand = self._write(env, circuit, int(self.step_index[env]))
-            self.operations[env] = self._move_switchgear(env, circuit)
+            self._moves.play(env)
             snapshot.converged[env] = converged = self._solve(env, circuit, demand)
             if converged:
                 circuit.read(snapshot, env)
@@ -410,20 +416,6 @@ class Simulation:
         circuit.write_demand(kw, kvar)
         circuit.write_injections(self.p_kw[env], self.q_kvar[env])
         return kw, kvar
-
-    def _move_switchgear(self, env: int, circuit: Circuit) -> int:
-        moved = 0
-        for fleet, _, places, kind in self._gear:
-            now, write = {
-                "regulator": (circuit.taps, circuit.write_taps),
-                "capacitor": (circuit.steps_on, circuit.write_steps),
-                "switch": (circuit.closed, circuit.write_closed),
-            }[kind]
-            goal = now.copy()
-            goal[places] = fleet.position[env]
-            moved += int(np.abs(goal - now).sum())
-            write(goal)
-        return moved
 
     def _describe_divergence(self, env: int) -> str:
         return (

@@ -54,3 +54,44 @@ def test_capacitor_that_alone_ties_two_phases_is_built_in_whole() -> None:
         flows._matrix.data[places] = 0.0
     assert not flows.has_ties(ties)
     circuit.close()
+
+
+def flow_entries(circuit: Circuit, branch: int) -> tuple[bytes, bytes]:
+    """Give a branch's admittance as the flows have it, and as the engine does now."""
+    flows = circuit.flows
+    handle = next(r.handle for r in circuit.gear.regulators)
+    kept = flows._matrix.data[flows._slices[branch]]
+    return kept.tobytes(), flows.per_kv(circuit.engine.yprim(handle)).tobytes()
+
+
+def test_flows_at_a_position_seen_before_have_the_admittance_of_the_engine() -> None:
+    circuit = Circuit(read_feeder("ieee13"))
+    branch = circuit.gear._regulator_branches[0]
+    seen = []
+    for tap in (4, -3, 4, 0, -3):
+        circuit.write_taps(np.full(len(circuit.taps), tap))
+        assert circuit.solve()
+        kept, now = flow_entries(circuit, branch)
+        assert kept == now
+        seen.append(now)
+    assert seen[0] == seen[2] != seen[1] == seen[4]
+    circuit.close()
+
+
+def test_flows_at_a_position_seen_while_open_are_read_anew_when_closed() -> None:
+    circuit = Circuit(read_feeder("ieee13"))
+    branch, handle = circuit.gear._regulator_branches[0], circuit.gear.regulators[0].handle
+    taps = circuit.taps.copy()
+    seen = []
+    for is_open in (False, True, False):
+        circuit.engine.set_open(handle, is_open=is_open)
+        circuit._admittance.note_change(branch, handle)
+        for tap in (2, 5, 2):
+            taps[0] = tap
+            circuit.write_taps(taps)
+            circuit.solve()
+            kept, now = flow_entries(circuit, branch)
+            assert kept == now
+        seen.append(now)
+    assert seen[0] == seen[2] != seen[1]
+    circuit.close()
