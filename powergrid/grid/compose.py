@@ -129,6 +129,7 @@ class _Composition:
         phases, bus = sorted(part.nodes[entry]), spec.bus.lower()
         kv = (whole.kv[bus], part.kv[entry])
         tie = describe_tie(spec.tie, f"{prefix}tie", (bus, prefix + entry), phases, kv)
+        own_names = names_of(data)
         for class_name, element in tie.items():
             data.setdefault(class_name, []).append(element)
         if "Transformer" in tie:
@@ -138,10 +139,17 @@ class _Composition:
             source = describe_forming_source(spec.forming, f"{prefix}forming", prefix + entry, phases, kv[1])
             data.setdefault("Vsource", []).append(source)
             opened.append(("Vsource", f"{prefix}forming", " 1"))
+        problems = []
+        clashing = [key for key in _names_of_tie(prefix, tie, spec) if key in own_names]
+        if clashing:
+            shown = ", ".join(f"{class_name}.{each.removeprefix(prefix)}" for class_name, each in clashing)
+            problems.append(f"{part.name} has {shown}, a name that is kept for its tie; rename it in the feeder")
         taken = names_of(whole.data) & names_of(data)
         if taken:
             shown = ", ".join(sorted(".".join(key) for key in taken)[:8])
-            return [f"microgrids.{name}: its names are taken already: {shown}; give it another name"]
+            problems.append(f"microgrids.{name}: its names are taken already: {shown}; give it another name")
+        if problems:
+            return problems
         for class_name, objects in data.items():
             whole.data.setdefault(class_name, []).extend(objects)
         whole.opened.extend(opened)
@@ -155,6 +163,13 @@ class _Composition:
 
 def _entry_of(spec: MicrogridSpec, part: Part) -> str:
     return (spec.entry or bus_name(part.data["Vsource"][0]["Bus1"])).lower()
+
+
+def _names_of_tie(prefix: str, tie: Mapping[str, Data], spec: MicrogridSpec) -> list[tuple[str, str]]:
+    """Give class and name of all that tying a microgrid adds to it."""
+    names = [(class_name, f"{prefix}tie") for class_name in tie]
+    names += [("Bus", f"{prefix}tie")] if "Transformer" in tie else []
+    return names + ([("Vsource", f"{prefix}forming")] if spec.forming is not None else [])
 
 
 def _find_name_problems(names: Iterable[str]) -> Iterator[str]:

@@ -312,8 +312,20 @@ def test_compose_names_that_are_taken_are_an_error(tmp_path: Path) -> None:
         "small",
         SMALL.replace("Line.loop", "Line.tie").replace("SwitchedObj=Line.loop", "SwitchedObj=Line.tie"),
     )
-    with pytest.raises(FeederError, match=r"microgrids\.S: its names are taken already: .*Load\.s_house"):
+    with pytest.raises(FeederError, match=r"microgrids\.S: its names are taken already: .*Load\.s_house") as caught:
         compose(read_feeder(host), {"S": microgrid(small, "a", entry="b1", tie=LINE)})
+    kept = "microgrids.S: feeder 'small' has Line.tie, a name that is kept for its tie; rename it in the feeder"
+    assert kept in caught.value.problems
+
+
+def test_compose_bus_that_is_called_as_the_tie_is_an_error_and_not_joined_to_it(tmp_path: Path) -> None:
+    host = write(tmp_path, "host", HOST)
+    small = write(tmp_path, "small", SMALL.replace("Bus2=b3", "Bus2=tie").replace("Bus1=b3", "Bus1=tie"))
+    with pytest.raises(FeederError, match=r"microgrids\.S: feeder 'small' has Bus\.tie, a name that is kept"):
+        compose(read_feeder(host), {"S": microgrid(small, "a", entry="b1", tie=TRANSFORMER)})
+    assert (
+        "s_tie" in solve(compose(read_feeder(host), {"S": microgrid(small, "a", entry="b1", tie=LINE)})).network.buses
+    )
 
 
 def test_compose_microgrids_are_drawn_near_their_bus_and_apart_from_all_else() -> None:
