@@ -74,7 +74,7 @@ class OutageView:
         supply = self._supply
         return (
             supply.unserved_kwh.sum(axis=1),
-            np.count_nonzero(supply.dead, axis=1),
+            supply.count_dead(),
             np.count_nonzero(supply.on, axis=1),
         )
 

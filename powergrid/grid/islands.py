@@ -114,6 +114,7 @@ class Islands:
         self._lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
         self._fleet: SwitchFleet | None = switches[0] if switches else None
         self.switches: IntArray = self._lines[switches[1]] if switches else np.empty(0, dtype=np.int64)
+        self._neutrals = network.neutrals
         self._ratings, sources = [], []
         for microgrid in network.microgrids:
             if (forming := microgrid.forming) is not None:
@@ -304,8 +305,15 @@ class Islands:
             np.add.reduce(self.islanded, axis=1, dtype=np.float64),
             np.add.reduce(forming_kva.real, axis=1),
             np.add.reduce(self.unserved_kw, axis=1),
-            np.add.reduce(self.dark, axis=1, dtype=np.float64),
+            self.count_dark(),
         )
+
+    def count_dark(self) -> FloatArray:
+        """Count the nodes that nothing feeds, neutrals left out: those have no voltage to lack; shape (n_envs,)."""
+        count: FloatArray = np.add.reduce(self.dark, axis=1, dtype=np.float64)
+        if len(self._neutrals):
+            count -= np.add.reduce(self.dark[:, self._neutrals], axis=1, dtype=np.float64)
+        return count
 
     # -- state
 

@@ -115,6 +115,10 @@ class Supply:
         """Nodes that nothing feeds, shape (n_envs, n_nodes)."""
         return self._islands.dark
 
+    def count_dead(self) -> FloatArray:
+        """Count the nodes that nothing feeds, neutrals left out, shape (n_envs,)."""
+        return self._islands.count_dark()
+
     @property
     def dead_share(self) -> FloatArray:
         """Part of each load that nothing feeds, shape (n_envs, n_loads)."""

@@ -243,3 +243,32 @@ def test_page_on_events_names_every_key_and_its_blocks_are_scenarios() -> None:
     assert len(blocks) == 2
     for block in blocks:
         load_scenario("ieee13_mg", yaml.safe_load(block)).simulate().close()
+
+
+FOUR_WIRES = """
+New Circuit.street basekv=10 bus1=s
+New Transformer.t windings=2 buses=(s a.1.2.3.4) conns=(delta wye) kvs=(10 0.4) kvas=(250 250) xhl=4
+New Reactor.earth bus1=a.4 bus2=a.0 phases=1 R=0.5 X=0
+New LineCode.cable nphases=4 r1=0.3 x1=0.1 r0=0.9 x0=0.4 units=km
+New Line.ab bus1=a.1.2.3.4 bus2=b.1.2.3.4 linecode=cable length=0.1 units=km
+New Line.bc bus1=b.1.2.3.4 bus2=c.1.2.3.4 linecode=cable length=0.1 units=km
+New Load.b bus1=b.1.4 phases=1 kv=0.23 kw=9
+New Load.c bus1=c.2.4 phases=1 kv=0.23 kw=12
+New Storage.s bus1=b.1.2.3 kv=0.4 kWrated=20 kWhrated=40
+Set VoltageBases=[10 0.4]
+CalcVoltageBases
+"""
+
+
+def test_neutral_conductors_are_never_counted_as_without_supply(tmp_path: Path) -> None:
+    master = tmp_path / "Master.dss"
+    master.write_text(FOUR_WIRES)
+    outage = {"kind": "line_outage", "element": "Line.bc", "at_step": 1, "duration_steps": 1}
+    env = NetworkedGridEnv({"feeder": str(master), "events": {"out": outage}})
+    env.reset(seed=0)
+    dead = []
+    for _ in range(3):
+        *_, infos = env.step(env.neutral_actions())
+        dead.append((infos["zone_1"]["dead_nodes"], infos["zone_1"]["network_unserved_kwh"] > 0.0))
+    env.close()
+    assert dead == [(0.0, False), (3.0, True), (0.0, False)]
