@@ -88,7 +88,11 @@ class Keys:
             else:
                 element = self._names.in_order(class_name).get(full)
                 new, why = (None if element is None else element.name.partition(".")[2]), "order of distance"
-            if new is not None:
+            if new is not None and new.lower() not in known:  # a transformer that no RegControl moves
+                self._names.left.append(
+                    f"{key}.{name}: no control moves the taps of {new!r}, which start as the model has them"
+                )
+            elif new is not None:
                 moved[new] = value
                 self._names.moves[f"{key}.{name}"] = (name, new, why)
             elif self._names.wish.rule is None and full not in self._names.map:

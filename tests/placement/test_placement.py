@@ -215,6 +215,27 @@ def test_regulators_and_capacitors_follow_the_order_of_distance_and_the_rest_is_
     assert "creg1b" not in left
 
 
+def test_taps_of_a_regulator_whose_place_takes_a_transformer_without_one_are_left_over(tmp_path: Path) -> None:
+    master = tmp_path / "Master.dss"
+    master.write_text(
+        "New Circuit.tapped basekv=12.47\n"
+        "New Transformer.sub windings=2 buses=(sourcebus a) conns=(delta wye) kvs=(12.47 4.16) kvas=(5000 5000) xhl=5"
+        " taps=(1 1.025)\n"
+        "New Line.l1 bus1=a bus2=b r1=0.2 x1=0.3 length=1 units=km\n"
+        "New Line.l2 bus1=b bus2=c r1=0.2 x1=0.3 length=1 units=km\n"
+        "New Load.b bus1=b kv=4.16 kw=900\nNew Load.c bus1=c kv=4.16 kw=600\n"
+        "Set VoltageBases=[12.47 4.16]\nCalcVoltageBases\n"
+    )
+    scenario = swap("ieee13_mg", str(master), rule="load")
+    assert scenario.taps == {}
+    left = "taps.reg1: no control moves the taps of 'sub', which start as the model has them"
+    assert left in scenario.placed.left_over
+    env = powergrid.make(scenario)
+    env.reset(seed=0)
+    assert env.step({agent: env.action_space(agent).sample() for agent in env.agents})[0]
+    env.close()
+
+
 def test_element_without_counterpart_is_a_problem_until_it_is_left_out() -> None:
     assert any(
         "devices.flex_" in problem
