@@ -149,6 +149,14 @@ def test_describe_of_a_feeder_tells_what_was_left_and_writes_a_scenario(
     assert "no_control" in capsys.readouterr().out
 
 
+def test_describe_draws_and_writes_when_asked_for_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawing, file = tmp_path / "a.svg", tmp_path / "mine.yaml"
+    assert run_cli("describe", "ieee13", "--draw", str(drawing), "--write", str(file)) == 0
+    assert capsys.readouterr().out.split() == [str(drawing), str(file)]
+    assert drawing.exists()
+    assert powergrid.load_scenario(file) == powergrid.load_scenario("ieee13")
+
+
 def test_describe_of_a_feeder_without_devices_says_what_to_add(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

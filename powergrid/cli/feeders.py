@@ -86,11 +86,13 @@ def describe(
     """
     log_to_console(verbose)
     env_config = read_env_config(scenario, overrides, agents, add_der)
-    if draw is not None or profile is not None:
+    draws = draw is not None or profile is not None
+    if draws:
         _draw(scenario, {key: value for key, value in env_config.items() if key != "env_name"},
               draw, profile, day, step)  # fmt: skip
+    if draws and write is None:
         return
-    if day is not None or step is not None:
+    if not draws and (day is not None or step is not None):
         raise typer.BadParameter("--day and --step say what is drawn: give --draw FILE or --profile FILE too")
     from powergrid.envs import NetworkedGridEnv
     from powergrid.scenario import explain_config, write_scenario
