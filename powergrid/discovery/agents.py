@@ -17,7 +17,10 @@ Agents = dict[str, dict[str, Any]]
 
 
 def form_agents(survey: Survey, devices: Sequence[Device], wish: LayoutSpec) -> Agents:
-    """Form the agents of a layout, as a scenario says them; each device belongs to just one."""
+    """Form the agents of a layout, as a scenario says them; each device belongs to at most one.
+
+    Every agent has something to decide: what the feeder's own controls move, or nobody, forms no agent by itself.
+    """
     form = {
         "per_zone": _per_zone,
         "per_device": _per_device,
@@ -25,8 +28,18 @@ def form_agents(survey: Survey, devices: Sequence[Device], wish: LayoutSpec) -> 
         "per_phase": _per_phase,
         "single": _single,
     }
+    deciding = {device.name for device in devices if _is_decided(device)} or {device.name for device in devices}
     agents = form[wish.layout](survey, devices, wish)
-    return {name: agent for name, agent in agents.items() if agent["devices"]}
+    return {name: agent for name, agent in agents.items() if not deciding.isdisjoint(agent["devices"])}
+
+
+def _is_decided(device: Device) -> bool:
+    return str(device.spec.get("control", "agent")) == "agent"
+
+
+def _decided(devices: Sequence[Device]) -> list[Device]:
+    """Give the devices that an agent decides over; all of them where there are none, which is told elsewhere."""
+    return [device for device in devices if _is_decided(device)] or list(devices)
 
 
 def _per_zone(survey: Survey, devices: Sequence[Device], wish: LayoutSpec) -> Agents:
@@ -34,7 +47,7 @@ def _per_zone(survey: Survey, devices: Sequence[Device], wish: LayoutSpec) -> Ag
     network = survey.network
     count = wish.zones or default_count(network)
     agents: Agents = {}
-    for number, zone in enumerate(cut_zones(survey, [device.bus for device in devices], count), start=1):
+    for number, zone in enumerate(cut_zones(survey, [device.bus for device in _decided(devices)], count), start=1):
         inside = set(zone.buses)
         own = [device.name for device in devices if device.bus in inside]
         agents[f"zone_{number}"] = {"devices": own, "zone": zone.data, "pcc": network.buses[zone.root]}
@@ -46,7 +59,7 @@ def _per_device(survey: Survey, devices: Sequence[Device], wish: LayoutSpec) -> 
 
     Devices at one bus share its zone; a device that is not tied to all phases sees its own phases of it.
     """
-    network = survey.network
+    network, devices = survey.network, _decided(devices)
     near = nearest_device(survey, [device.bus for device in devices])
     agents: Agents = {}
     for device in devices:
@@ -66,6 +79,8 @@ def _per_class(survey: Survey, devices: Sequence[Device], wish: LayoutSpec) -> A
     Kinds with devices at one bus share what is nearest to it.
     """
     network = survey.network
+    kinds = {device.spec["kind"] for device in _decided(devices)}
+    devices = [device for device in devices if device.spec["kind"] in kinds]
     near = nearest_device(survey, [device.bus for device in devices])
     agents: Agents = {}
     for kind in dict.fromkeys(str(device.spec["kind"]) for device in devices):

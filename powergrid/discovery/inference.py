@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -64,10 +64,20 @@ def leaves_something(data: Mapping[str, Any]) -> bool:
     devices, agents = data.get("devices"), data.get("agents")
     return (
         devices in (None, "discover")
+        or lays_over(devices)
         or agents is None
         or isinstance(agents, str)
         or is_layout(agents)
         or any(data.get(key) is not None for key in ("discover", "add_der"))
+    )
+
+
+def lays_over(devices: Any) -> bool:
+    """Say whether a value of ``devices`` has keys of devices that are to be discovered, and no devices in full."""
+    return (
+        isinstance(devices, Mapping)
+        and bool(devices)
+        and all(isinstance(spec, Mapping) and not {"kind", "bus", "element"} & set(spec) for spec in devices.values())
     )
 
 
@@ -106,11 +116,16 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
     discover = _read_wish(DiscoverSpec, "discover", data.get("discover"), problems)
     add_der = _read_wish(AddDerSpec, "add_der", data["add_der"], problems) if data.get("add_der") is not None else None
     layout = _read_layout(data.get("agents"), problems)
-    discovers = data.get("devices") in (None, "discover")
+    laid_over: Mapping[str, Any] = data["devices"] if lays_over(data.get("devices")) else {}
+    discovers = data.get("devices") in (None, "discover") or bool(laid_over)
     if isinstance(data.get("devices"), str) and not discovers:
         problems.append(f"devices: {describe_unknown('word', data['devices'], ['discover'])}")
     if data.get("discover") is not None and not discovers:
         problems.append("discover: devices are given; leave them out, or write devices: discover")
+    for key, value in (("devices", data.get("devices")), ("agents", data.get("agents"))):
+        if not isinstance(value, Mapping | str | None):
+            word = "discover" if key == "devices" else ", ".join(LAYOUTS)
+            raise ScenarioError(where, [f"{key}: give them by name, or a word ({word}), not {value!r}"])
     if (discovers or add_der is not None) and layout is None:
         given = ", ".join(map(str, data["agents"]))
         problems.append(
@@ -129,6 +144,9 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
         inferred["devices"] = dict(data["devices"])
     if add_der is not None:
         devices = [*devices, *place_der(found, add_der, {device.name for device in devices})]
+    names = [device.name for device in devices]
+    problems += [f"devices: {describe_unknown('device', name, names)}" for name in laid_over if name not in names]
+    devices = [replace(device, spec=device.spec | dict(laid_over.get(device.name, {}))) for device in devices]
     if not devices and not problems:
         problems.append(nothing_to_control(found, notes))
     if problems:

@@ -328,3 +328,41 @@ def test_baselines_play_every_layout(looped: Path, layout: str) -> None:
     config: Mapping[str, Any] = {"feeder": str(looped), "agents": layout, "episode_length": 24}
     report = evaluate(config, ["no_control", "native", "rule_based", "random"], days=1)
     assert report.table().row_count == 4
+
+
+# -- who controls what is found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_discovered_device_is_left_to_the_feeder_by_its_key(looped: Path, layout: str) -> None:
+    staged = {"devices.reg_vr.control": "opendss", "devices.gen_diesel.control": "frozen"}
+    scenario = load_scenario(looped, {"agents": layout, **staged})
+    assert list(scenario.devices) == list(load_scenario(looped).devices)
+    assert (scenario.devices["reg_vr"].control, scenario.devices["gen_diesel"].control) == ("opendss", "frozen")
+    env = NetworkedGridEnv({"scenario": scenario})
+    env.reset(seed=0)
+    assert not {"reg_vr.tap", "gen_diesel.p_kw"} & set(env.describe().actions["name"])
+    assert not {"reg_vr", "gen_diesel"} & set(env.possible_agents)
+    *_, infos = env.step(env.neutral_actions())
+    assert next(iter(infos.values()))["converged"] == 1.0
+    env.close()
+
+
+def test_zones_are_cut_so_that_each_agent_has_something_to_decide(looped: Path) -> None:
+    found = load_scenario(looped)
+    idle = {name: {"control": "frozen"} for name in found.devices if name != "cap_bank"}
+    scenario = load_scenario({"feeder": str(looped), "devices": idle, "agents": {"layout": "per_zone", "zones": 4}})
+    assert list(scenario.agents) == ["zone_1"]
+    assert set(scenario.agents["zone_1"].devices) == set(found.devices)
+
+
+def test_key_of_a_device_that_is_not_found_names_the_nearest(looped: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"unknown device 'cap_bnk' \(did you mean 'cap_bank'"):
+        load_scenario(looped, {"devices.cap_bnk.control": "frozen"})
+
+
+@pytest.mark.parametrize("key", ["agents", "devices"])
+@pytest.mark.parametrize("value", [3, [1, 2], True])
+def test_devices_and_agents_of_another_type_are_told(looped: Path, key: str, value: Any) -> None:
+    with pytest.raises(ScenarioError, match=rf"{key}: give them by name, or a word \((discover|per_zone).*not "):
+        load_scenario({"name": "x", "feeder": str(looped), key: value})
