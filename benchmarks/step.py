@@ -98,6 +98,10 @@ class _Profile:
         setattr(owner, method, timed)
 
 
+#: What a batch of circuits is written by.
+_WRITES = ("fill_demand", "fill_injections", "write")
+
+
 def _watch_parts(env: NetworkedGridEnv) -> _Profile:
     task, simulation, taken = env.task, env.task.simulation, _Profile()
     circuit = simulation.circuits[0]
@@ -105,12 +109,17 @@ def _watch_parts(env: NetworkedGridEnv) -> _Profile:
     for projecting in [simulation._projection, *(fleet for fleet, *_ in simulation._gear)]:
         if projecting is not None:
             taken.watch(projecting, "project", "devices: feasible setpoints")
-    taken.watch(circuit, "write_demand", "write demand and setpoints")
-    taken.watch(circuit, "write_injections", "write demand and setpoints")
+    batch, moves = simulation._batch, simulation._moves
+    for writer, names in ((circuit, ("write_demand", "write_injections")), (batch, _WRITES)):
+        for method in names if writer is not None else ():
+            taken.watch(writer, method, "write demand and setpoints")
     if simulation._gear:
-        taken.watch(simulation, "_move_switchgear", "move switchgear")
-    taken.watch(circuit, "solve", "solve")
-    taken.watch(circuit, "read", "read voltages, flows, powers")
+        for method in ("find", "play"):
+            taken.watch(moves, method, "move switchgear")
+    for solver in (circuit, batch):
+        if solver is not None:
+            taken.watch(solver, "solve", "solve")
+            taken.watch(solver, "read", "read voltages, flows, powers")
     for fleet, *_ in simulation._power:
         taken.watch(fleet, "move_on", "devices: move on")
     for fleet, *_ in simulation._gear:
