@@ -76,6 +76,11 @@ class Floor:
         self._losses()
 
     @property
+    def steps(self) -> list[tuple[Any, Any]]:
+        """Demand and setpoints of every step."""
+        return list(zip(self._demand, self._setpoints, strict=True))
+
+    @property
     def v_pu(self) -> Any:
         """Voltages of the last step that :meth:`read_by_matrix` read [pu]."""
         return self._snapshot.v_pu[0]

@@ -1,7 +1,9 @@
 """Price a step of the vector environment, per environment, in engine floors and in steps of a single environment.
 
-The floor is that of ``benchmarks/step.py``: bulk writes, a solve and bulk reads by calls on the engine alone. With
-``--backends`` it compares where environments are played: two workers with one, and with none.
+The floor is that of ``benchmarks/step.py``: bulk writes, a solve and bulk reads by calls on the engine alone, on one
+circuit. Many circuits in turn do not stay in the processor's caches as one does, so that there is a second floor: the
+same calls on as many circuits as there are environments, step by step. With ``--backends`` it compares where
+environments are played: two workers with one, and with none.
 
 Usage: python benchmarks/vector.py [SCENARIO ...] [--envs N] [--rounds N] [--backends]
 """
@@ -36,6 +38,21 @@ def play_resets(env: GridVectorEnv) -> float:
     return (time.perf_counter() - start) / env.num_envs
 
 
+def play_floors(floors: list[Floor], how: str) -> float:
+    """Play the floor's day in many circuits in lockstep and give the seconds of a step of one."""
+    calls = [(f.circuit, getattr(f, how)) for f in floors]
+    for floor in floors:
+        floor.circuit.reset()
+    start = time.perf_counter()
+    for (kw, kvar), (p_kw, q_kvar) in floors[0].steps:
+        for circuit, read in calls:
+            circuit.write_demand(kw, kvar)
+            circuit.write_injections(p_kw, q_kvar)
+            circuit.solve()
+            read()
+    return (time.perf_counter() - start) / STEPS / len(floors)
+
+
 def measure(name: str, n: int, rounds: int) -> tuple[float, ...]:
     """Measure one scenario and give the cells of its row."""
     single, vector = NetworkedGridEnv({"env_name": name}), GridVectorEnv(name, n)
@@ -45,11 +62,13 @@ def measure(name: str, n: int, rounds: int) -> tuple[float, ...]:
     actions = [{a: rng.uniform(-1.0, 1.0, s.shape).astype(np.float32) for a, s in spaces.items()} for _ in range(STEPS)]
     stacked = [{agent: np.stack([action] * n) for agent, action in step.items()} for step in actions]
     demand, setpoints, _ = record(single, actions)
-    floor = Floor(single.task, demand, setpoints)
+    floors = [Floor(single.task, demand, setpoints) for _ in range(n)]
+    floor = floors[0]
     times = take_turns(
         rounds,
         {
             "floor": lambda: min(floor.play(floor.read_by_matrix), floor.play(floor.read_by_engine)) / STEPS,
+            "floors": lambda: min(play_floors(floors, how) for how in ("read_by_matrix", "read_by_engine")),
             "single": lambda: play_env(single, actions) / STEPS,
             "vector": lambda: play_vector(vector, stacked),
             "reset": lambda: play_resets(vector),
@@ -57,8 +76,9 @@ def measure(name: str, n: int, rounds: int) -> tuple[float, ...]:
     )
     single.close()
     vector.close()
-    ratios = [median_ratio(times, *pair) for pair in (("vector", "floor"), ("single", "vector"), ("reset", "vector"))]
-    return (n, statistics.median(times["floor"]) * 1e6, statistics.median(times["vector"]) * 1e6, *ratios)
+    pairs = (("vector", "floor"), ("vector", "floors"), ("single", "vector"), ("reset", "vector"))
+    us = (statistics.median(times[what]) * 1e6 for what in ("floor", "floors", "vector"))
+    return (n, *us, *(median_ratio(times, *pair) for pair in pairs))
 
 
 def compare_backends(name: str, n: int, rounds: int) -> tuple[float, ...]:
@@ -92,8 +112,8 @@ def main() -> None:
             table.add(name, *compare_backends(name, args.envs, args.rounds))
         return
     table = Table(
-        ("scenario", "18s"), ("envs", "5d"), ("floor us", "9.1f"), ("step/env us", "11.1f"),
-        ("(step/env)/floor", "13.2f"), ("single/vector", "11.2f"), ("reset/step", "12.2f"),
+        ("scenario", "18s"), ("envs", "5d"), ("floor us", "9.1f"), ("floors us", "9.1f"), ("step/env us", "11.1f"),
+        ("(step/env)/floor", "13.2f"), ("/floors", "7.2f"), ("single/vector", "11.2f"), ("reset/step", "12.2f"),
     )  # fmt: skip
     for name in args.scenarios:
         table.add(name, *measure(name, args.envs, args.rounds))
