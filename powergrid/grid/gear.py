@@ -70,10 +70,12 @@ class Gear:
         self._handles = handles
         self.regulators = self._find_windings(tapped)
         self._regulator_branches = [branch_index[f"{r.class_name}.{r.transformer}".lower()] for r in self.regulators]
-        self._taps_of = [
-            [place for place, other in enumerate(self._regulator_branches) if other == branch]
-            for branch in self._regulator_branches
-        ]
+        of = self._regulator_branches
+        self._tapped = [
+            (r.handle, r.winding, of[i], [j for j in range(len(of)) if of[j] == of[i] and j != i],
+             self._tap_properties[r.class_name])
+            for i, r in enumerate(self.regulators)
+        ]  # fmt: skip
         self._active_winding: dict[int, int] = {}
         self.tap_min = np.array([r.lowest for r in self.regulators], dtype=np.int64)
         self.tap_max = np.array([r.highest for r in self.regulators], dtype=np.int64)
@@ -134,7 +136,15 @@ class Gear:
 
     def keep_start(self) -> None:
         """Take the taps as they are for those that episodes start from."""
-        self._start_taps, self._start_tap_pu = self.taps.copy(), self.tap_pu.copy()
+        self._turns = []
+        for i, regulator in enumerate(self.regulators):
+            low, start = int(self.tap_min[i]), int(self.taps[i])
+            turns = [
+                float(regulator.neutral_pu + regulator.step_pu * tap) for tap in range(low, int(self.tap_max[i]) + 1)
+            ]
+            if 0 <= start - low < len(turns):
+                turns[start - low] = float(self.tap_pu[i])  # which need not lie on a position exactly
+            self._turns.append((low, turns))
 
     def positions(self, kind: str) -> IntArray:
         """Give the positions of all switchgear of a device kind; the circuit's own array."""
@@ -168,23 +178,21 @@ class Gear:
             self.move("regulator", i, int(taps[i]))
 
     def _move_tap(self, i: int, tap: int) -> None:
-        tap = min(max(tap, int(self.tap_min[i])), int(self.tap_max[i]))
+        low, turns = self._turns[i]
+        tap = min(max(tap, low), low + len(turns) - 1)
         if tap != self.taps[i]:
-            regulator = self.regulators[i]
-            at_start = tap == self._start_taps[i]  # whose tap need not lie on a position exactly
-            exact = self._start_tap_pu[i] if at_start else regulator.neutral_pu + regulator.step_pu * tap
-            self._write_tap(i, float(exact))
+            self._write_tap(i, turns[tap - low])
             self.taps[i] = tap
 
     def _write_tap(self, i: int, tap_pu: float) -> None:
-        regulator, branch = self.regulators[i], self._regulator_branches[i]
-        winding_property, tap_property = self._tap_properties[regulator.class_name]
-        if self._active_winding.get(branch) != regulator.winding:  # nothing else moves it once all is built
-            self._engine.set_int(regulator.handle, winding_property, regulator.winding)
-            self._active_winding[branch] = regulator.winding
-        self._engine.set_float(regulator.handle, tap_property, tap_pu)
+        handle, winding, branch, others, (winding_property, tap_property) = self._tapped[i]
+        if self._active_winding.get(branch) != winding:  # nothing else moves it once all is built
+            self._engine.set_int(handle, winding_property, winding)
+            self._active_winding[branch] = winding
+        self._engine.set_float(handle, tap_property, tap_pu)
         self.tap_pu[i] = tap_pu
-        self._admittance.note_step(branch, regulator.handle, tuple(self.tap_pu[self._taps_of[i]].tolist()))
+        position = (tap_pu, *self.tap_pu[others].tolist()) if others else tap_pu
+        self._admittance.note_step(branch, handle, (i, position))
 
     def write_steps(self, steps_on: IntArray) -> None:
         """Switch the capacitors that differ to a number of steps.
