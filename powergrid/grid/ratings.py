@@ -108,6 +108,8 @@ def _fill_switchgear(name: str, spec: Any, class_name: str, element: str, circui
     update = {key: value for key, value in update.items() if _open(spec, key)}
     if spec.control == "opendss":  # the feeder's control knows no limits but the element's
         update |= limits
+    elif beyond := _find_beyond(spec, limits):
+        return spec, [f"device {name!r}: {problem} of {spec.element}" for problem in beyond]
     filled = spec.model_copy(update=update)
     if spec.kind == "regulator" and spec.tap_initial is not None:
         low, high = filled.range
@@ -115,6 +117,19 @@ def _fill_switchgear(name: str, spec: Any, class_name: str, element: str, circui
             given = f"tap_initial {spec.tap_initial} is outside tap_min..tap_max = {low}..{high} of {spec.element}"
             return filled, [f"device {name!r}: {given}"]
     return filled, []
+
+
+def _find_beyond(spec: Any, limits: Mapping[str, Any]) -> list[str]:
+    """Give the limits of a spec that its element cannot reach: moves there would be counted and never made."""
+    if spec.kind == "capacitor" and spec.steps is not None and spec.steps > limits["steps"]:
+        return [f"steps {spec.steps} are more than the {limits['steps']}"]
+    low, high = limits.get("tap_min", 0), limits.get("tap_max", 0)
+    given = {key: getattr(spec, key) for key in ("tap_min", "tap_max") if key in limits}
+    return [
+        f"{key} {tap} is outside {low}..{high}"
+        for key, tap in given.items()
+        if tap is not None and not low <= tap <= high
+    ]
 
 
 def _open(spec: DeviceSpec, key: str) -> bool:

@@ -217,6 +217,20 @@ def test_winding_with_one_tap_or_beyond_its_range_is_refused(tmp_path: Path) -> 
             simulate(path, {"t": tap("Transformer.sub", winding=2)})
 
 
+@pytest.mark.parametrize(
+    ("device", "limits", "message"),
+    [
+        ("regulator_1", {"tap_max": 17}, "device 'regulator_1': tap_max 17 is outside -16..16 of RegControl.reg1"),
+        ("regulator_1", {"tap_min": -20}, "device 'regulator_1': tap_min -20 is outside -16..16 of RegControl.reg1"),
+        ("capacitor_1", {"steps": 3}, "device 'capacitor_1': steps 3 are more than the 1 of Capacitor.cap1"),
+    ],
+)
+def test_limits_beyond_the_element_are_refused(device: str, limits: dict[str, int], message: str) -> None:
+    with pytest.raises(PowerGridError) as caught:
+        load_scenario("ieee13_voltvar", {f"devices.{device}.{key}": v for key, v in limits.items()}).simulate()
+    assert message in str(caught.value)
+
+
 def test_one_winding_under_two_names_is_refused(master: Path) -> None:
     with pytest.raises(PowerGridError, match="already belongs to device 'one'"):
         simulate(master, {"one": tap("Transformer.sub"), "two": tap("Transformer.sub", winding=1)})
