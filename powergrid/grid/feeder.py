@@ -88,6 +88,11 @@ def find_feeder(reference: str | Path) -> Path:
     if path.parent != Path() and path.parent.is_dir():
         names = [p.name for p in path.parent.iterdir() if p.suffix.lower() == ".dss"]
         raise FeederError(str(path), [describe_unknown("file", path.name, names)])
+    if path.parent != Path():
+        there = next(folder for folder in path.parents if folder.is_dir())
+        missing = path.parts[len(there.parts)]
+        folders = [p.name for p in there.iterdir() if p.is_dir()]
+        raise FeederError(str(path), [f"{describe_unknown('folder', missing, folders)} in {there.absolute()}"])
     raise FeederError(str(reference), [describe_unknown("feeder", reference, list_feeders()) + ", or a path to a .dss"])
 
 

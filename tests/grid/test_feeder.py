@@ -63,6 +63,13 @@ def test_master_with_a_typing_error_names_the_nearest_file(tmp_path: Path) -> No
         find_feeder(tmp_path / "Mastr.dss")
 
 
+def test_path_through_a_folder_that_is_not_there_names_the_nearest_folder(tmp_path: Path) -> None:
+    (tmp_path / "grids" / "north").mkdir(parents=True)
+    with pytest.raises(FeederError, match=r"unknown folder 'nroth' \(did you mean 'north'\?\) in .*grids") as caught:
+        read_feeder(tmp_path / "grids" / "nroth" / "deep" / "Master.dss")
+    assert "ieee13" not in str(caught.value)
+
+
 def test_folder_in_place_of_a_master_lists_the_files(tmp_path: Path) -> None:
     write(tmp_path, MASTER)
     with pytest.raises(FeederError, match=r"is a folder; name its master file, one of: Master\.dss"):
