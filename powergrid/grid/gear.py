@@ -94,7 +94,6 @@ class Gear:
         ]
         self.closed = self._read_closed()
         self._closed_compiled = self.closed.copy()
-        self._movers = {"regulator": self._move_tap, "capacitor": self._move_steps, "switch": self._move_switch}
         self._lines_may_open = any(engine.handles(name) for name in _OPENERS)
         self.keep_start()
 
@@ -166,7 +165,7 @@ class Gear:
             i: Its place among :meth:`positions`.
             goal: Tap from neutral, steps on, or 0 open and 1 closed; taps and steps are held to their range.
         """
-        self._movers[kind](i, goal)
+        _MOVERS[kind](self, i, goal)
 
     def write_taps(self, taps: IntArray) -> None:
         """Move the regulators that are not yet there.
@@ -324,6 +323,10 @@ class Gear:
         self.taps[:] = state["taps"]
         self.write_steps(state["steps_on"])
         self.write_closed(state["closed"])
+
+
+#: What moves each device kind; not kept by the gear, which would then refer to itself and live until collected.
+_MOVERS = {"regulator": Gear._move_tap, "capacitor": Gear._move_steps, "switch": Gear._move_switch}
 
 
 def _find_winding(regulators: Sequence[Regulator], element: str, winding: int) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
+import threading
+import weakref
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import pytest
 from powergrid.errors import EngineError, FeederError
 from powergrid.grid.circuit import Circuit, Snapshot
 from powergrid.grid.compile import compile_feeder
-from powergrid.grid.engine import Engine, engine_version
+from powergrid.grid.engine import Engine, context, engine_version
 from powergrid.grid.feeder import Command, Feeder, read_feeder
 
 WORDY_MASTER = """Clear
@@ -202,6 +205,28 @@ def test_engine_closes_twice_and_after_direct() -> None:
     assert circuit.engine.direct.Circuit.NumNodes() == 41
     circuit.close()
     circuit.close()
+
+
+def test_circuit_is_freed_without_the_garbage_collector() -> None:
+    gc.disable()
+    try:
+        circuit = Circuit(read_feeder("ieee13"))
+        engine = weakref.ref(circuit.engine)
+        del circuit
+        assert engine() is None
+    finally:
+        gc.enable()
+
+
+def test_engine_closed_in_another_thread_is_disposed_of_by_its_own() -> None:
+    engine = Circuit(read_feeder("ieee13")).engine
+    thread = threading.Thread(target=engine.close)
+    thread.start()
+    thread.join()
+    own = threading.get_ident()
+    assert len(context._LEFT[own]) == 1
+    assert Circuit(read_feeder("ieee13")).solve()
+    assert own not in context._LEFT
 
 
 def test_version_is_that_of_the_engine() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,14 @@ from dss_python_backend import ffi, lib
 from powergrid.errors import EngineError
 from powergrid.grid.engine.bulk import FloatArray, IntArray
 from powergrid.grid.engine.schema import new_context, text_of
+
+#: By thread, what disposes of its contexts that were closed in another.
+_LEFT: dict[int, list[Callable[[], None]]] = {}
+
+
+def _drop(held: list[Any]) -> None:
+    """Let go of an object here and now."""
+    held.clear()
 
 
 @functools.cache
@@ -24,11 +34,17 @@ def _output_folder() -> tempfile.TemporaryDirectory[str]:
 class Context:
     """Own one OpenDSS context; several live in one process without touching each other.
 
+    It belongs to the thread that made it: disposing of it in another ends the process, and the garbage collector runs
+    in whatever thread it likes. What is closed elsewhere is therefore kept until its own thread makes the next one.
+
     The process's working directory never changes, nothing is written outside a temporary folder, and
     no editor, form or shell command can run.
     """
 
     def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        for leave in _LEFT.pop(self._thread, ()):
+            leave()
         self._context: Any = new_context()
         lib.ctx_DSS_Start(self._context, 0)
         self._error = lib.ctx_Error_Get_NumberPtr(self._context)
@@ -96,8 +112,15 @@ class Context:
             for pointer in (self._result, self._index_result):
                 if pointer[0] != ffi.NULL:
                     (lib.DSS_Dispose_PDouble if pointer is self._result else lib.DSS_Dispose_PInteger)(pointer)
-            if direct is None:  # else OpenDSSDirect's own wrapper disposes of the context it was given
-                lib.ctx_Dispose(context)
+            # OpenDSSDirect's own wrapper, where there is one, disposes of the context it was given.
+            leave = (
+                functools.partial(lib.ctx_Dispose, context) if direct is None else functools.partial(_drop, [direct])
+            )
+            del direct
+            if threading.get_ident() == self._thread:
+                leave()
+            else:
+                _LEFT.setdefault(self._thread, []).append(leave)
 
     def __del__(self) -> None:
         if lib is not None and getattr(self, "_context", None) is not None:
