@@ -22,6 +22,7 @@ INJECTION_PROPERTIES = {
     "Load": ("kW", "kvar"),
 }
 _LAST_PHASE = 3
+_KVAR_AT_FIRST = 25.0
 _CONNECTIONS = ("wye", "delta")
 _FLAT = "powergrid_flat"
 #: What stands between a setpoint and the power delivered and belongs to the device's own physics: cut-in and
@@ -85,13 +86,23 @@ def place_injections(
     for number, injection in enumerate(injections):
         if injection.element:
             class_name, name = _split(injection.element)
-            engine.command(f'edit "{class_name}.{name}" {_OBEY[class_name]} {injection.properties}')
+            limits = _free_kvar(engine, handles[class_name][name]) if class_name == "Storage" else ""
+            engine.command(f'edit "{class_name}.{name}" {_OBEY[class_name]} {limits} {injection.properties}')
         else:
             class_name, name = "Generator", f"powergrid_{number}_" + re.sub(r"[^a-z0-9]", "_", injection.name.lower())
             engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv, neutrals)}")
         placed.append((class_name, name))
     now = {class_name: engine.handles(class_name) for class_name in INJECTION_PROPERTIES}
     return [(class_name, now[class_name][name]) for class_name, name in placed]
+
+
+def _free_kvar(engine: Engine, handle: Handle) -> str:
+    """Let a battery whose model gives kW and no kVA use all of its inverter.
+
+    OpenDSS takes the kVA from the kW then, and leaves kvarMax at the 25 kvar that any new Storage begins with.
+    """
+    kva, *limits = (engine.get_float(handle, "Storage", key) for key in ("kVA", "kvarMax", "kvarMaxAbs"))
+    return f"kvarMax={kva} kvarMaxAbs={kva}" if limits == [_KVAR_AT_FIRST, _KVAR_AT_FIRST] else ""
 
 
 def _split(element: str) -> tuple[str, str]:

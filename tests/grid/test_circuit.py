@@ -254,6 +254,18 @@ def test_bound_storage_stays_inside_its_inverter(mixed: Path) -> None:
     assert solve(circuit).device_kva[0, 0].real == pytest.approx(-250.0, abs=1e-3)
 
 
+@pytest.mark.parametrize(("written", "q_kvar"), [("", 80.0), ("kva=100", 80.0), ("kvarmax=40 kvarmaxabs=40", 40.0)])
+def test_bound_storage_without_a_rating_of_its_own_gives_all_kvar_of_its_inverter(
+    tmp_path: Path, written: str, q_kvar: float
+) -> None:
+    battery = f"New Storage.bare bus1=b phases=3 kV=12.47 kWrated=100 kWhrated=300 {written}\n"
+    text = "New Circuit.c basekv=12.47\nNew Line.l bus1=sourcebus bus2=b r1=0.1 x1=0.2 length=1\n"
+    master = write(tmp_path, text + battery + "Set VoltageBases=[12.47]\nCalcVoltageBases\n")
+    circuit = open_circuit(master, [Injection("bess", element="Storage.bare")])
+    circuit.write_injections(np.array([-50.0]), np.array([80.0]))
+    assert solve(circuit).device_kva[0, 0] == pytest.approx(-50.0 + 1j * q_kvar, abs=1e-3)
+
+
 def test_load_multiplier_of_the_feeder_becomes_part_of_the_demand(tmp_path: Path) -> None:
     master = write(tmp_path, MIXED.replace("kW=60 kvar=20", "kW=60 kvar=20 status=fixed") + "Set LoadMult=0.5\n")
     circuit = open_circuit(master)
