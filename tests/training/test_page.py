@@ -131,8 +131,8 @@ print('walked')
 }
 
 
-def blocks_of(page: Path, language: str) -> dict[str, str]:
-    """Give each section's code in a language, all of its blocks; a block said not to be run is left out."""
+def blocks_of(page: Path, language: str, *, also_marked: bool = False) -> dict[str, str]:
+    """Give each section's code in a language, all of its blocks; one marked as not run is left out unless asked for."""
     text = page.read_text(encoding="utf-8")
     if page.suffix == ".rst":
         text = re.sub(r"^(.+)\n([=~-])\2+$", r"# \1", text, flags=re.MULTILINE)
@@ -147,7 +147,7 @@ def blocks_of(page: Path, language: str) -> dict[str, str]:
     for found in re.finditer(pattern, text, re.MULTILINE | re.DOTALL):
         if found["title"]:
             title = found["title"].lower()
-        elif not found.groupdict().get("skip"):
+        elif also_marked or not found.groupdict().get("skip"):
             sections[title] = sections.get(title, "") + textwrap.dedent(found["code"]) + "\n"
     return sections
 
@@ -222,7 +222,7 @@ def test_last_section_of_the_page_runs_on_a_cluster_of_two_nodes(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    lines = blocks_of(page, "bash")["distributed training"].splitlines()
+    lines = blocks_of(page, "bash", also_marked=True)["distributed training"].splitlines()
     commands = [line for line in lines if line.startswith("ray ")]
     assert [shlex.split(line)[:2] for line in commands] == [["ray", "start"]] * 2
     written = [line.replace("6379", port).replace("<head-node-ip>", "127.0.0.1") for line in commands]
