@@ -3,7 +3,7 @@
 The floor is that of ``benchmarks/step.py``: bulk writes, a solve and bulk reads by calls on the engine alone, on one
 circuit. Many circuits in turn do not stay in the processor's caches as one does, so that there is a second floor: the
 same calls on as many circuits as there are environments, step by step. With ``--backends`` it compares where
-environments are played: two workers with one, and with none.
+environments are played: two processes with one, and what two bring to the floor, half of its circuits in each.
 
 Usage: python benchmarks/vector.py [SCENARIO ...] [--envs N] [--rounds N] [--backends]
 """
@@ -11,6 +11,7 @@ Usage: python benchmarks/vector.py [SCENARIO ...] [--envs N] [--rounds N] [--bac
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import statistics
 import time
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Table, machine_line, make_parser, median_ratio, parse, take_turns
+from benchmarks.floor import draw_actions
 from benchmarks.step import STEPS, Floor, play_env, record
 from powergrid.envs import GridVectorEnv, NetworkedGridEnv
 
@@ -81,32 +83,82 @@ def measure(name: str, n: int, rounds: int) -> tuple[float, ...]:
     return (n, *us, *(median_ratio(times, *pair) for pair in pairs))
 
 
+class FloorPair:
+    """Play the floor in as many circuits as there are environments: all here, or half of them in another process."""
+
+    def __init__(self, name: str, n: int) -> None:
+        self._here = make_floors(name, n)
+        self._half = self._here[: n - n // 2]
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._other = context.Process(target=_play_when_asked, args=(theirs, name, n // 2), daemon=True)
+        self._other.start()
+        self._pipe.recv()
+
+    def play_alone(self) -> float:
+        """Play all circuits here and give the seconds of a step of one."""
+        return play_floors(self._here, "read_by_matrix")
+
+    def play_together(self) -> float:
+        """Play half of them here and half there at once and give the same."""
+        start = time.perf_counter()
+        self._pipe.send(True)
+        play_floors(self._half, "read_by_matrix")
+        self._pipe.recv()
+        return (time.perf_counter() - start) / STEPS / len(self._here)
+
+    def close(self) -> None:
+        """End the other process."""
+        self._pipe.send(False)
+        self._other.join()
+
+
+def make_floors(name: str, n: int) -> list[Floor]:
+    """Record a day of a scenario and make the floor for it n times."""
+    env = NetworkedGridEnv({"env_name": name})
+    env.reset(seed=0)
+    demand, setpoints, _ = record(env, draw_actions(env))
+    return [Floor(env.task, demand, setpoints) for _ in range(n)]
+
+
+def _play_when_asked(pipe: Any, name: str, n: int) -> None:
+    floors = make_floors(name, n)
+    pipe.send(True)
+    while pipe.recv():
+        play_floors(floors, "read_by_matrix")
+        pipe.send(True)
+
+
 def compare_backends(name: str, n: int, rounds: int) -> tuple[float, ...]:
-    """Measure one scenario in this process, in one other and in two, and give the cells of its row."""
+    """Measure one scenario in this process alone and with another beside it, and give the cells of its row."""
     envs = {"inline": GridVectorEnv(name, n)}
     envs |= {kind: GridVectorEnv(name, n, backend="processes", workers=k) for k, kind in ((1, "one"), (2, "two"))}
+    floors = FloorPair(name, n)
     rng = np.random.default_rng(0)
     spaces = envs["inline"].single_action_spaces
     shapes = {agent: (n, *(space.shape or ())) for agent, space in spaces.items()}
     actions = [{a: rng.uniform(-1.0, 1.0, s).astype(np.float32) for a, s in shapes.items()} for _ in range(STEPS)]
-    times = take_turns(rounds, {kind: functools.partial(play_vector, env, actions) for kind, env in envs.items()})
+    plays = {kind: functools.partial(play_vector, env, actions) for kind, env in envs.items()}
+    times = take_turns(rounds, plays | {"floor": floors.play_alone, "floors": floors.play_together})
+    floors.close()
     for env in envs.values():
         env.close()
     inline = statistics.median(times["inline"]) * 1e6
-    return n, inline, *(median_ratio(times, *pair) for pair in (("inline", "one"), ("one", "two"), ("inline", "two")))
+    pairs = (("inline", "one"), ("one", "two"), ("inline", "two"), ("floor", "floors"))
+    return n, inline, *(median_ratio(times, *pair) for pair in pairs)
 
 
 def main() -> None:
     """Measure scenarios and print the table."""
     parser = make_parser(__doc__, ["ieee13_mg", "ieee34_mg", "ieee123_mg"], rounds=20)
     parser.add_argument("--envs", type=int, default=16)
-    parser.add_argument("--backends", action="store_true", help="compare worker processes with none")
+    parser.add_argument("--backends", action="store_true", help="compare two processes with one")
     args = parse(parser)
     print(machine_line())
     if args.backends:
         table = Table(
             ("scenario", "18s"), ("envs", "5d"), ("inline us/env", "12.1f"), ("inline/1 process", "16.2f"),
-            ("1/2 processes", "13.2f"), ("inline/2 processes", "18.2f"),
+            ("1/2 processes", "13.2f"), ("inline/2 processes", "18.2f"), ("floor 1/2 processes", "19.2f"),
         )  # fmt: skip
         for name in args.scenarios:
             table.add(name, *compare_backends(name, args.envs, args.rounds))

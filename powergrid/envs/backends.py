@@ -1,4 +1,4 @@
-"""Where environments are played: in this thread, or in processes that share arrays with this one."""
+"""Where environments are played: in this thread, or besides in processes that share arrays with this one."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ class Backend(ABC):
         bounds: First environment of each slice, and the one after its last.
     """
 
-    def __init__(self, layout: Layout, board: Board, n_slices: int) -> None:
-        self.layout, self.board = layout, board
-        cuts = [round(i * layout.n_envs / n_slices) for i in range(n_slices + 1)]
-        self.bounds = list(itertools.pairwise(cuts))
+    def __init__(self, layout: Layout, board: Board, bounds: list[tuple[int, int]]) -> None:
+        self.layout, self.board, self.bounds = layout, board, bounds
         self._infos_wanted = self._infos_fresh = False
 
     def reset(self, entropies: Mapping[int, Entropy], options: Mapping[str, Any]) -> None:
@@ -96,7 +94,7 @@ class Inline(Backend):
     def __init__(self, scenario: Scenario, view: ViewName, n_envs: int, *, same_step: bool) -> None:
         task = GridTask(scenario, n_envs)
         layout = Layout.of(task, view, n_envs, same_step=same_step)
-        super().__init__(layout, Board(layout), 1)
+        super().__init__(layout, Board(layout), [(0, n_envs)])
         self.slice = Slice(task, layout, view, self.board)
 
     def _step(self, *, infos: bool) -> None:
@@ -104,24 +102,25 @@ class Inline(Backend):
         self._infos_wanted = False  # they cost nothing more on demand
 
     def _call(self, calls: Sequence[tuple[Any, ...] | None]) -> list[Any]:
-        return [None if call is None else getattr(self.slice, call[0])(*call[1:]) for call in calls]
+        return [call_slice(self.slice, call) for call in calls]
 
     def close(self) -> None:
         """Give the engines back."""
         self.slice.close()
 
 
-def look_ahead(scenario: Scenario, view: ViewName, n_envs: int, *, same_step: bool) -> Layout:
-    """Build one environment to see what all are like; wrong scenarios show here, before any worker starts."""
-    task = GridTask(scenario)
-    try:
-        return Layout.of(task, view, n_envs, same_step=same_step)
-    finally:
-        task.close()
+def call_slice(part: Slice, call: tuple[Any, ...] | None) -> Any:
+    """Call a method of a slice by name, with its arguments; None for none."""
+    return None if call is None else getattr(part, call[0])(*call[1:])
 
 
-def count_workers(workers: int | None, n_envs: int) -> int:
-    """Give the number of workers: what is asked for, or one for each processor, never more than environments."""
+def split_envs(n_envs: int, n_slices: int) -> list[tuple[int, int]]:
+    """Cut environments into slices of like size: the first of each, and the one after its last."""
+    return list(itertools.pairwise(round(i * n_envs / n_slices) for i in range(n_slices + 1)))
+
+
+def count_processes(workers: int | None, n_envs: int) -> int:
+    """Give the number of processes: what is asked for, or one for each processor, never more than environments."""
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(workers, n_envs))
@@ -135,8 +134,8 @@ def open_backend(
         return Inline(scenario, view, n_envs, same_step=same_step)
     from powergrid.envs.workers import Processes
 
-    layout = look_ahead(scenario, view, n_envs, same_step=same_step)
-    return Processes(scenario, view, layout, count_workers(workers, n_envs))
+    n_processes = count_processes(workers, n_envs)
+    return Processes(scenario, view, n_envs, same_step=same_step, n_processes=n_processes)
 
 
 def find_backend_problems(name: object, workers: object) -> list[str]:

@@ -36,9 +36,9 @@ class GridVectorEnv:
             with is in the fifth result. ``DISABLED``: reset it by ``options={"reset_mask": mask}``; until then it plays
             on to no purpose.
         worker_index: Tells apart the streams of draws of several workers, as RLlib numbers them.
-        backend: Where environments are played: ``inline``, in this thread, or ``processes``, in worker processes that
-            share memory with this one. Both play the same, bit for bit.
-        workers: Number of processes; None takes one for each processor.
+        backend: Where environments are played: ``inline``, in this thread, or ``processes``, some of them in worker
+            processes that share memory with this one. Both play the same, bit for bit.
+        workers: Number of processes that play, this one among them; None takes one for each processor.
 
     Attributes:
         possible_agents: Names of the agents.

@@ -1,18 +1,21 @@
-"""Workers that each own a slice of the environments: processes that share memory with their parent."""
+"""Processes that each play a slice of the environments in shared memory, the caller's own among them."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
+import os
 import pickle
 import signal
+import time
 import traceback
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from powergrid.envs.backends import Backend
+from powergrid.envs.backends import Backend, call_slice, split_envs
 from powergrid.envs.slices import Board, Layout, Slice, ViewName
 from powergrid.envs.task import GridTask
 from powergrid.errors import EngineError
@@ -20,38 +23,49 @@ from powergrid.scenario import Scenario
 
 _STEP, _STEP_AND_INFOS, _QUIT, _DONE = b"s", b"i", b"q", b""
 _PATIENCE_S = 5.0
+_WATCH_S = 0.002
 
 
 class Processes(Backend):
-    """Play each slice in a process of its own; actions and all that is seen lie in memory that both map.
+    """Play the first slice here and each other one in a process of its own; all lies in memory that they share.
 
-    A worker never outlives this process: it ends when its pipe does. The memory has no name that could be left over.
+    The caller would only wait for the others, and be woken late; so it plays too. A worker never outlives this
+    process: it ends when its pipe does. The memory has no name that could be left over.
 
     Args:
-        scenario: The scenario.
+        scenario: The scenario; wrong ones show here, before any worker starts.
         view: What is seen.
-        layout: What all environments have in common.
-        n_workers: Number of processes.
+        n_envs: Number of environments.
+        same_step: Whether an environment that is over starts anew within the step.
+        n_processes: Number of processes, this one among them.
     """
 
-    def __init__(self, scenario: Scenario, view: ViewName, layout: Layout, n_workers: int) -> None:
+    def __init__(self, scenario: Scenario, view: ViewName, n_envs: int, *, same_step: bool, n_processes: int) -> None:
         # A fresh interpreter: a forked one would inherit engines and locks in whatever state they are.
         context = multiprocessing.get_context("spawn")
-        memory = context.RawArray("B", Board.n_bytes(layout))
-        super().__init__(layout, Board(layout, memory), n_workers)
+        bounds = split_envs(n_envs, n_processes)
+        task = GridTask(scenario, bounds[0][1])
+        layout = Layout.of(task, view, n_envs, same_step=same_step)
+        memory, bells = context.RawArray("B", Board.n_bytes(layout)), context.RawArray("q", 2 * n_processes)
+        self._asked, self._answered = _open_bells(bells)
+        self._heard = [0] * n_processes
+        self._patience_s = _find_patience(n_processes)
+        super().__init__(layout, Board(layout, memory), bounds)
+        self._own = Slice(task, layout, view, self.board.rows(*bounds[0]))
         self._pipes: list[Connection] = []
         self._workers: list[Any] = []
-        self._shut = weakref.finalize(self, _shut_down, self._pipes, self._workers)
+        self._shut = weakref.finalize(self, _shut_down, self._own, self._pipes, self._workers)
         try:
-            for place in self.bounds:
+            for place in bounds[1:]:
                 ours, theirs = context.Pipe()
-                job = (theirs, scenario, view, layout, memory, place)
+                line = _Line(theirs, bells, len(self._pipes) + 1, self._patience_s)
+                job = (line, scenario, view, layout, memory, place)
                 worker = context.Process(target=_work, args=job, name=f"powergrid-{place[0]}", daemon=True)
                 self._pipes.append(ours)
                 worker.start()
                 self._workers.append(worker)
                 theirs.close()
-            self._collect(list(range(n_workers)))
+            self._collect(list(range(1, n_processes)))
         except _PlayedError as failed:
             self.close()
             raise failed.cause from None
@@ -61,22 +75,39 @@ class Processes(Backend):
 
     def _step(self, *, infos: bool) -> None:
         token = _STEP_AND_INFOS if infos else _STEP
-        self._exchange(dict.fromkeys(range(len(self.bounds)), token))
+        self._exchange(dict.fromkeys(range(1, len(self.bounds)), token), functools.partial(_step, self._own, infos))
 
     def _call(self, calls: Sequence[tuple[Any, ...] | None]) -> list[Any]:
-        return self._exchange({i: pickle.dumps(call) for i, call in enumerate(calls) if call is not None})
+        messages = {i: pickle.dumps(call) for i, call in enumerate(calls) if i and call is not None}
+        return self._exchange(messages, functools.partial(call_slice, self._own, calls[0]))
 
-    def _exchange(self, messages: dict[int, bytes]) -> list[Any]:
-        """Send messages to workers and wait for all answers; whatever breaks that off ends the workers."""
+    def _exchange(self, messages: Mapping[int, bytes], play_own: Callable[[], Any]) -> list[Any]:
+        """Send messages to workers, play the slice here, and wait for all; whatever breaks that off ends the workers.
+
+        Args:
+            messages: What each worker gets.
+            play_own: Does the same in this process, and gives its answer.
+        """
         if not self._shut.alive:
             raise EngineError("the worker processes have ended; build the environment anew")
         try:
             for i, message in messages.items():
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # told below, where it is missed
-                    self._pipes[i].send_bytes(message)
-            return self._collect(list(messages))
-        except _PlayedError as failed:
-            raise failed.cause from None
+                    self._pipes[i - 1].send_bytes(message)
+                self._asked[i] += 1
+            failed: Exception | None = None
+            own = None
+            try:
+                own = play_own()
+            except Exception as error:  # noqa: BLE001 (raised once the others have answered)
+                failed = error
+            answers = self._collect(list(messages))
+            if failed is not None:
+                raise _PlayedError(failed)
+            answers[0] = own
+            return answers
+        except _PlayedError as played:
+            raise played.cause from None
         except BaseException:
             self.close()
             raise
@@ -92,7 +123,9 @@ class Processes(Backend):
         raised = []
         for i in asked:
             try:
-                answer = self._pipes[i].recv_bytes()
+                _listen(self._answered, i, self._heard[i], self._patience_s)
+                answer = self._pipes[i - 1].recv_bytes()
+                self._heard[i] = self._answered[i]
             except (EOFError, ConnectionResetError):
                 raise EngineError(self._describe_death(i)) from None
             if answer != _DONE:
@@ -105,8 +138,9 @@ class Processes(Backend):
 
     def _describe_death(self, i: int) -> str:
         first, last = self.bounds[i]
-        self._workers[i].join(_PATIENCE_S)
-        code = self._workers[i].exitcode
+        worker = self._workers[i - 1]
+        worker.join(_PATIENCE_S)
+        code = worker.exitcode
         hint = "" if code != 1 else "; a script that starts it needs the guard: if __name__ == '__main__'"
         return (
             f"worker process {i} with environments {first}..{last - 1} ended with exit code {code}{hint}; "
@@ -114,7 +148,7 @@ class Processes(Backend):
         )
 
     def close(self) -> None:
-        """End the workers, each giving its engines back."""
+        """End the workers, each process giving its engines back."""
         self._shut()
 
 
@@ -126,7 +160,8 @@ class _PlayedError(Exception):
         self.cause = cause
 
 
-def _shut_down(pipes: list[Connection], workers: list[Any]) -> None:
+def _shut_down(own: Slice, pipes: list[Connection], workers: list[Any]) -> None:
+    own.close()
     for pipe in pipes:
         with contextlib.suppress(OSError):
             pipe.send_bytes(_QUIT)
@@ -139,9 +174,55 @@ def _shut_down(pipes: list[Connection], workers: list[Any]) -> None:
         worker.close()
 
 
-def _work(
-    pipe: Connection, scenario: Scenario, view: ViewName, layout: Layout, memory: Any, place: tuple[int, int]
-) -> None:
+class _Line:
+    """A worker's end of the way between it and its caller: a pipe, and a bell for each direction.
+
+    Whoever waits watches the other's bell for a moment before it sleeps in the pipe: a process that sleeps is woken
+    after 20 to 130 µs, and maybe on the processor that its caller goes on to use.
+    """
+
+    def __init__(self, pipe: Connection, bells: Any, place: int, patience_s: float) -> None:
+        self._pipe, self._bells, self._place, self._patience_s = pipe, bells, place, patience_s
+        self._heard = 0
+
+    def ask(self) -> bytes:
+        """Wait for what the caller wants."""
+        asked, _ = _open_bells(self._bells)
+        _listen(asked, self._place, self._heard, self._patience_s)
+        message = self._pipe.recv_bytes()
+        self._heard = asked[self._place]
+        return message
+
+    def answer(self, answer: bytes) -> None:
+        """Give the caller what came of it."""
+        self._pipe.send_bytes(answer)
+        _, answered = _open_bells(self._bells)
+        answered[self._place] += 1
+
+
+def _open_bells(bells: Any) -> tuple[memoryview, memoryview]:
+    """Give the counters of what was asked of each process and of what each has answered; each has one writer."""
+    counters = memoryview(bells).cast("B").cast("q")
+    half = len(counters) // 2
+    return counters[:half], counters[half:]
+
+
+def _listen(counters: memoryview, place: int, heard: int, patience_s: float) -> None:
+    """Watch a counter until it moves, for a time; a hint alone: the pipe says what was sent and when."""
+    clock = time.perf_counter
+    until = clock() + patience_s
+    while counters[place] == heard and clock() < until:
+        os.sched_yield()
+
+
+def _find_patience(n_processes: int) -> float:
+    """Say how long to watch: not at all where processes would take each other's processor [s]."""
+    if not hasattr(os, "sched_yield") or not hasattr(os, "sched_getaffinity"):
+        return 0.0
+    return _WATCH_S if n_processes <= len(os.sched_getaffinity(0)) else 0.0
+
+
+def _work(line: _Line, scenario: Scenario, view: ViewName, layout: Layout, memory: Any, place: tuple[int, int]) -> None:
     """Be a worker: build a slice and do what is asked until there is nobody left to ask."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the caller's to handle; it ends this by the pipe
     with contextlib.suppress(EOFError, OSError):
@@ -150,25 +231,28 @@ def _work(
                 GridTask(scenario, place[1] - place[0]), layout, view, Board(layout, memory).rows(*place), place[0]
             )
         except Exception as error:  # noqa: BLE001 (the caller gets it)
-            pipe.send_bytes(_pack_error(error))
+            line.answer(_pack_error(error))
             return
-        pipe.send_bytes(_DONE)
+        line.answer(_DONE)
         try:
-            while (message := pipe.recv_bytes()) != _QUIT:
-                pipe.send_bytes(_answer(part, message))
+            while (message := line.ask()) != _QUIT:
+                line.answer(_answer(part, message))
         finally:
             part.close()
+
+
+def _step(part: Slice, infos: bool) -> None:
+    part.step()
+    if infos:
+        part.infos()
 
 
 def _answer(part: Slice, message: bytes) -> bytes:
     try:
         if message in (_STEP, _STEP_AND_INFOS):
-            part.step()
-            if message == _STEP_AND_INFOS:
-                part.infos()
+            _step(part, message == _STEP_AND_INFOS)
             return _DONE
-        name, *arguments = pickle.loads(message)
-        answer = getattr(part, name)(*arguments)
+        answer = call_slice(part, pickle.loads(message))
         return _DONE if answer is None else pickle.dumps((True, answer))
     except Exception as error:  # noqa: BLE001 (the caller gets it)
         return _pack_error(error)

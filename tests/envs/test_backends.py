@@ -84,6 +84,7 @@ def test_processes_play_bit_for_bit_what_inline_plays(make, tmp_path: Path, scen
 
 def test_error_of_a_worker_is_raised_with_type_and_message_and_play_goes_on(make) -> None:
     env = make("ieee13_mg", 4, backend="processes", workers=2)
+    assert len(multiprocessing.active_children()) == 1  # the caller plays too
     with pytest.raises(ScenarioError, match="day 99999 is outside the profiles"):
         env.reset(seed=0, options={"day": 99999})
     with pytest.raises(ScenarioError, match="unknown option 'dya'"):
@@ -97,14 +98,28 @@ def test_error_of_a_worker_is_raised_with_type_and_message_and_play_goes_on(make
     assert all(np.isfinite(observed).all() for observed in seen.values())
 
 
+@pytest.mark.parametrize("culprit", [0, 3])  # the caller's own slice, a worker's
 @pytest.mark.parametrize("backend", ["inline", "processes"])
-def test_divergence_names_the_environment_among_all(make, backend: str) -> None:
+def test_divergence_names_the_environment_among_all(make, backend: str, culprit: int) -> None:
     env = make(shaky("raise"), 4, backend=backend, **({} if backend == "inline" else {"workers": 2}))
     env.reset(seed=0)
-    actions = env.neutral_actions()
-    actions["A"][3] = 1.0  # more than the bus can carry
-    with pytest.raises(ConvergenceError, match="environment 3, day"):
-        env.step(actions)
+    calm = env.neutral_actions()
+    wild = {name: values.copy() for name, values in calm.items()}
+    wild["A"][culprit] = 1.0  # more than the bus can carry
+    with pytest.raises(ConvergenceError, match=f"environment {culprit}, day"):
+        env.step(wild)
+    env.reset(seed=0)
+    env.step(calm)  # every process is asked and answers once a step, whoever failed
+    assert np.isfinite(env.step(calm)[1]).all()
+
+
+def test_processes_more_than_processors_play_the_same(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)  # nobody watches, all sleep
+    inline, other = make("ieee13_mg", 3), make("ieee13_mg", 3, backend="processes", workers=3)
+    assert_same(inline.reset(seed=2), other.reset(seed=2))
+    actions = inline.neutral_actions()
+    for _ in range(3):
+        assert_same(inline.step(actions), other.step(actions))
 
 
 def test_wrong_backend_tells_what_there_is() -> None:
@@ -159,7 +174,7 @@ def test_nothing_is_left_however_the_program_ends(tmp_path: Path, how: str) -> N
         "import multiprocessing, os\n"
         "from powergrid.envs import GridVectorEnv\n"
         "if __name__ == '__main__':\n"
-        "    env = GridVectorEnv('ieee13_mg', 2, backend='processes', workers=2)\n"
+        "    env = GridVectorEnv('ieee13_mg', 3, backend='processes', workers=3)\n"
         "    env.reset(seed=0)\n"
         "    env.step(env.neutral_actions())\n"
         "    print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
