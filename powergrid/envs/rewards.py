@@ -65,6 +65,7 @@ class Rewards:
         self._reference_rows, self._last_row = self._reference.reshape(-1, n_agents), np.arange(n_envs) * n_rows - 1
         self._dt_h = np.full(n_envs, simulation.dt_h)
         self._paid, self._losses_kw = np.zeros(n_envs), metrics.losses_kw[:, None]
+        self._paid_column, self._zone_kw = self._paid[:, None], metrics.zone_kva.real
         self._loss_hours = np.full((n_envs, 1), simulation.dt_h / n_agents)
         self._sun_kw = np.zeros(n_agents)
         for fleet in simulation.fleets:
@@ -123,8 +124,8 @@ class Rewards:
         over = np.count_nonzero(ends) > 0
         simulation.ledger.values.take(self._device_terms, 0, self._of_devices, "clip")
         np.dot(self._of_devices_rows, self._owners, self._by_term_rows)
-        paid = np.multiply(simulation.paid_price, self._dt_h, out=self._paid)
-        np.multiply(metrics.zone_kva.real, paid[:, None], out=terms[self._energy])
+        np.multiply(simulation.paid_price, self._dt_h, out=self._paid)
+        np.multiply(self._zone_kw, self._paid_column, out=terms[self._energy])
         rows = np.add(simulation.step_index, self._last_row)
         self._reference_rows.take(rows, 0, terms[self._reference_column], "clip")
         terms[self._violation] = metrics.shared_violation_pu

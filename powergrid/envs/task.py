@@ -211,7 +211,7 @@ class GridTask:
         simulation = self.simulation
         simulation.step(self._action)
         self.metrics.take(simulation.snapshot)
-        np.equal(simulation.step_index, simulation.options.horizon_steps, out=self.truncated)
+        np.equal(simulation.step_index, simulation.last_step, out=self.truncated)
         self._rewards.take(self.truncated)
         self.rewards = self._rewards.rewards
         if simulation.options.divergence == "terminate":

@@ -99,7 +99,8 @@ class Metrics:
         self._branch_groups = [branches[i] for i in self._loaded]
         self._n_nodes, n_both = n_nodes, n_nodes + max(len(b.names), 1)  # a place to look at where no branch is
         self._levels = np.zeros((n_envs, n_both))  # node voltages, then loadings
-        self._measured = self._levels[:, : n_nodes + len(b.names)]
+        self._level_of_nodes = self._levels[:, :n_nodes]
+        self._level_of_branches = self._levels[:, n_nodes : n_nodes + len(b.names)]
         self._beyond = np.zeros((n_envs, n_both))
         self._high, self._low = np.ones((n_envs, n_both)), np.full((n_envs, n_both), -np.inf)
         self._high[:, :n_nodes], self._low[:, :n_nodes] = highest, lowest
@@ -183,7 +184,7 @@ class Metrics:
         """Measure a snapshot; results stay until the next."""
         self._snapshot = snapshot
         levels, beyond = self._levels, self._beyond
-        np.concatenate((snapshot.v_pu, snapshot.loading_pu), axis=1, out=self._measured)
+        self._level_of_nodes[...], self._level_of_branches[...] = snapshot.v_pu, snapshot.loading_pu
         amount, count = self._excess
         np.subtract(self._low, levels, out=amount)
         np.maximum(np.subtract(levels, self._high, out=beyond), amount, out=beyond)

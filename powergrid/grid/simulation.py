@@ -59,6 +59,7 @@ class Simulation:
         day_paid_price: The same with what events make of it; ``day_price`` itself where none does.
         paid_price: Price of the last step, shape (n_envs,) [USD/kWh].
         step_index: Steps taken since the last reset, shape (n_envs,).
+        last_step: Steps of an episode, shape (n_envs,).
         day: Day of the profiles each environment plays, shape (n_envs,).
         operations: Positions moved by any switchgear in the last step, shape (n_envs,).
         islands: Who is fed, where switches, microgrids or events may take the circuit apart, else None.
@@ -201,6 +202,7 @@ class Simulation:
         self._load_rows = days.load_kw.reshape(-1, n_loads), days.load_kvar.reshape(-1, n_loads)
         self._first_row = np.arange(n) * n_rows
         self.step_index = np.zeros(n, dtype=np.int64)
+        self._one_step, self.last_step = np.ones_like(self.step_index), np.full(n, self.options.horizon_steps)
         self.setpoints = np.zeros((2, n, n_power))
         self.p_kw, self.q_kvar = self.setpoints
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
@@ -330,8 +332,8 @@ class Simulation:
         if self.supply is not None:
             self.supply.measure(self.step_index)
         self.paid_price = self.price_usd_per_kwh
-        self.step_index += 1
-        np.minimum(self.step_index, self.options.horizon_steps, out=self.step_index)
+        step = np.add(self.step_index, self._one_step, out=self.step_index)
+        np.minimum(step, self.last_step, out=step)
         self._turn_clock()
 
     # -- parts of a step

@@ -242,8 +242,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._port_zero, self._port_one = np.zeros_like(p_max), np.ones_like(p_max)
         self._env = np.arange(self.n_envs)
         self._first_row = self._env * (self.horizon_steps + 1)
-        self._last_step = np.full(self.n_envs, self.horizon_steps)
-        self._one_step = np.ones(self.n_envs, dtype=np.int64)
+        self._next_step = np.minimum(np.arange(1, self.horizon_steps + 2), self.horizon_steps)
         first_port = (np.arange(self.n_envs * self.n) * self._ports).reshape(self.n_envs, self.n, 1)
         self._first_port = np.repeat(first_port, self._ports, axis=2)
 
@@ -366,8 +365,10 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         """
         owed, asked, power, (before, after) = self._owed, self._asked, self._work, self._stock
         # The grid may deliver a little more or less than was set; every port gets its part of that.
-        ratio = np.divide(self.delivered_p_kw, np.where(self.p_kw, self.p_kw, np.inf))
-        np.multiply(self._port_kw, ratio[..., None], out=power)
+        set_kw = np.add(
+            self.p_kw, np.equal(self.p_kw, self._zero), out=self._taken
+        )  # where nothing was set, no port has
+        np.multiply(self._port_kw, np.divide(self.delivered_p_kw, set_kw, out=set_kw)[..., None], out=power)
         if self._v2g:
             given = np.multiply(power, self._kwh_per_given_kw)
             np.minimum(np.multiply(power, self._kwh_per_kw, out=power), given, out=power)
@@ -375,13 +376,12 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         else:
             np.subtract(owed, np.multiply(power, self._kwh_per_kw, out=power), out=owed)
         np.maximum(owed, self._port_zero, out=before)
-        stays = np.greater(self._left, self._port_one, out=power)
+        stays = np.greater(self._left, self._port_one)
         np.multiply(before, stays, out=after)
         sums = np.add.reduce(self._stock, axis=3, out=self._stock_sums)
         np.subtract(self.owed_kwh, sums[0], out=self._charged)
         np.subtract(sums[0], sums[1], out=self._unserved)
-        row = np.add(exo.step, self._one_step)
-        np.add(np.minimum(row, self._last_step, out=row), self._first_row, out=row)
+        row = np.add(self._next_step.take(exo.step), self._first_row)
         arrived = self._arriving_rows.take(row, 0, self._arrived, "clip")
         np.add(after, arrived, out=owed)
         if self._v2g:

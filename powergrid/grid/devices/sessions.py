@@ -68,14 +68,18 @@ class Sessions:
         per_day = max(int(np.ceil(spec.sessions_per_day)) for spec in specs)
         day = np.repeat(np.arange(first_day, last_day), per_day)
         self._shape = (self.n_ports, len(day))
-        self._per_day, self._sessions_per_day = float(per_day), of_ports("sessions_per_day")
+        # constants have the full shape (n_ports, n_draws): a ufunc that broadcasts takes twice the time on so little
+        self._per_day, self._sessions_per_day = float(per_day), self._fill(of_ports("sessions_per_day"))
         # arrival, stay and energy are each a mean plus a deviation times what is drawn, shape (3, n_ports, n_draws)
         means = (day * 24 + of_ports("arrival_hour_mean"), stay_mean, of_ports("energy_kwh_mean"))
-        self._mean = np.stack([np.broadcast_to(mean, self._shape) for mean in means])
-        self._std = np.stack([arrival_std, stay_std, of_ports("energy_kwh_std")])
-        self._p_max_kw, self._eta = of_ports("p_max_kw"), of_ports("eta_charge")
+        self._mean = np.stack([self._fill(mean) for mean in means])
+        self._std = np.stack([self._fill(std) for std in (arrival_std, stay_std, of_ports("energy_kwh_std"))])
+        self._p_max_kw, self._eta = self._fill(of_ports("p_max_kw")), self._fill(of_ports("eta_charge"))
         # one draw a day that never reaches into the next day's comes in order of arrival already
         self._in_order = per_day <= 1 and 2.0 * _CUT * float(arrival_std.max()) <= 24.0
+
+    def _fill(self, values: FloatArray) -> FloatArray:
+        return np.array(np.broadcast_to(values, self._shape))
 
     def draw(self, rngs: Sequence[np.random.Generator]) -> Visits:
         """Draw the visits of one episode from each generator."""
@@ -105,16 +109,19 @@ class Sessions:
     def _admit(self, arrive: FloatArray, stay: FloatArray, energy: FloatArray, comes: BoolArray) -> Visits:
         """Let cars in, in order of arrival, where their port is free; keep who is there during the episode."""
         leave = np.add(arrive, stay)
-        free_at = np.full(arrive.shape[:2], -np.inf)
-        for k in range(arrive.shape[2]):
-            fits = comes[..., k]
-            np.logical_and(fits, arrive[..., k] >= free_at, out=fits)
-            np.copyto(free_at, leave[..., k], where=fits)
+        if np.count_nonzero(arrive[..., 1:] < leave[..., :-1]):  # else nobody finds a port taken
+            free_at = np.full(arrive.shape[:2], -np.inf)
+            for k in range(arrive.shape[2]):
+                fits = comes[..., k]
+                np.logical_and(fits, arrive[..., k] >= free_at, out=fits)
+                np.copyto(free_at, leave[..., k], where=fits)
         seen = np.logical_and(comes, leave > 0.0, out=comes)
         np.logical_and(seen, arrive <= self._horizon, out=seen)
-        at = np.flatnonzero(seen)
-        begin, end, length = np.maximum(arrive[seen], 0.0), leave[seen], stay[seen]
-        asked = energy[seen] * (end - begin) / length
+        at = seen.reshape(-1).nonzero()[0]
+        begin, end, length, asked = (values.take(at) for values in (arrive, leave, stay, energy))
+        np.maximum(begin, 0.0, out=begin)
+        np.multiply(asked, end - begin, out=asked)
+        np.divide(asked, length, out=asked)
         return Visits(at // arrive.shape[2], begin.astype(np.int64), end.astype(np.int64), asked)
 
 
@@ -129,15 +136,19 @@ def lay_out(visits: Visits, starts: IntArray, width: int, n_steps: int, arriving
         arriving: Written with the energy that each car asks for at the step it comes [kWh], flat.
         stay: Written with the steps until the present car leaves, flat.
     """
-    first = starts.take(visits.place)
-    arriving[first + visits.begin * width] = visits.energy_kwh
-    lengths = np.minimum(visits.end, n_steps) - visits.begin
-    step = np.arange(int(lengths.sum()))
-    step -= np.repeat(np.cumsum(lengths) - lengths - visits.begin, lengths)
-    left = np.repeat(visits.end, lengths)
-    left -= step
+    first, begin, end = starts.take(visits.place), visits.begin, visits.end
+    arriving[first + begin * width] = visits.energy_kwh
+    lengths = np.minimum(end, n_steps) - begin
+    ends = np.add.accumulate(lengths)
+    if not len(ends):
+        return
+    # of each step of each visit its number, from the first of the visit's on
+    step = np.arange(int(ends[-1]))
+    np.subtract(step, (ends - lengths - begin).repeat(lengths), out=step)
+    left = end.repeat(lengths)
+    np.subtract(left, step, out=left)
     np.multiply(step, width, out=step)
-    step += np.repeat(first, lengths)
+    np.add(step, first.repeat(lengths), out=step)
     stay[step] = left
 
 
