@@ -116,6 +116,10 @@ def tune(
     algorithm: Annotated[str, typer.Option(help="ppo, mappo, sac or dqn; see docs/algorithms.md.")] = "ppo",
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run trials on the Ray cluster there: HOST:PORT of its head, or auto."),
+    ] = None,
     overrides: SetOption = None,
     settings: Annotated[
         list[str] | None,
@@ -136,7 +140,7 @@ def tune(
         result = tune_settings(
             env_config, fixed, samples=samples, iterations=iterations, concurrent=concurrent, seed=seed,
             search=search or (), algorithm=algorithm, policies=policies, out_dir=out_dir, name=name,
-            progress=display, verbose=verbose,
+            progress=display, verbose=verbose, address=address,
         )  # fmt: skip
     out.print(result.table())
     out.print(f"{result.stopped.capitalize()}: {escape(str(result.folder))}", highlight=False, soft_wrap=True)

@@ -83,7 +83,7 @@ class Bundle:
                     shutil.rmtree(final)
                 temporary = Path(tempfile.mkdtemp(prefix=".", dir=place))
                 try:
-                    self._write(temporary)
+                    self.write(temporary)
                     with contextlib.suppress(OSError):  # there by now
                         temporary.rename(final)
                 finally:
@@ -95,10 +95,15 @@ class Bundle:
     def _for_this_process(self) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="powergrid-bundle-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        self._write(folder)
+        self.write(folder)
         return folder
 
-    def _write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """Write the files into a folder.
+
+        Raises:
+            ScenarioError: the archive does not hold what its hash says, or paths that leave the folder.
+        """
         with zipfile.ZipFile(io.BytesIO(self.archive)) as archive:
             names = archive.namelist()
             wrong = [name for name in names if not _stays_inside(name)]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray import tune as ray_tune
 
 from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.scenario.bundle import Bundle
 from powergrid.training.loop import VALIDATION_SCORE, IterationReport
-from powergrid.training.run import train
+from powergrid.training.records import MANIFEST, write_manifest
+from powergrid.training.run import train, trust_claims
 from powergrid.training.trials import TrialBook
+from powergrid.training.trust import SIGNATURE_FILE, sign
 
+RUN = "run"  # what a trial reports its run folder under
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's run folder has its records
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours lets the iterations under way end
@@ -48,7 +54,11 @@ def run_trials(
             param_space={"trial": ray_tune.grid_search(points)},
             tune_config=ray_tune.TuneConfig(max_concurrent_trials=at_once),
             run_config=ray_tune.RunConfig(
-                name="tune", storage_path=unused, verbose=0, callbacks=[_Booking(book)], stop=_Asked(interrupted)
+                name="tune",
+                storage_path=unused,
+                verbose=0,
+                callbacks=[_Booking(book, given["env_config"])],
+                stop=_Asked(interrupted),
             ),
         ).fit()
 
@@ -81,9 +91,10 @@ def fit_trials(wanted: int | None, runners: int, cpus: int, samples: int) -> tup
 
 
 def run_trial(config: Mapping[str, Any]) -> None:
-    """Train one trial and report each iteration to Tune; this runs in a process of Ray's."""
-    from ray import tune as ray_tune
+    """Train one trial and report each iteration to Tune; this runs in a process of Ray's.
 
+    On a Ray that others have, on whatever machine, the run folder goes to the tuning with the last report.
+    """
     trial, began = config["trial"], time.monotonic()
     given = trial["given"]
 
@@ -97,14 +108,38 @@ def run_trial(config: Mapping[str, Any]) -> None:
             }
         )
 
-    try:
-        train(
-            given["env_config"], {**given["fixed"], **trial["drawn"]}, algorithm=given["algorithm"],
-            policies=given["policies"], out_dir=given["folder"], name=trial["name"], progress=report,
-            verbose=given["verbose"], env=given["env"],
-        )  # fmt: skip
-    except PowerGridError as error:
-        ray_tune.report({"error": f"{type(error).__name__}: {error}"})
+    travelling = given["travelling"]
+    with ExitStack() as stack:
+        out_dir = (
+            given["folder"]
+            if travelling is None
+            else stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-trial-"))
+        )
+        try:
+            train(
+                given["env_config"] if travelling is None else travelling, {**given["fixed"], **trial["drawn"]},
+                algorithm=given["algorithm"], policies=given["policies"], out_dir=out_dir, name=trial["name"],
+                progress=report, verbose=given["verbose"], env=given["env"],
+            )  # fmt: skip
+        except PowerGridError as error:
+            ray_tune.report({"error": f"{type(error).__name__}: {error}"})
+        if travelling is not None:
+            ray_tune.report({RUN: pack_run(Path(out_dir) / trial["name"])})
+
+
+def pack_run(folder: Path) -> Bundle:
+    """Take a run folder along by content."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return Bundle.of({file.relative_to(folder).as_posix(): file.read_bytes() for file in files})
+
+
+def bring_home(run: Bundle, folder: Path, env_config: Mapping[str, Any]) -> None:
+    """Write a run folder that another machine packed, as if the run had been made here, by this user."""
+    run.write(folder)
+    manifest = {**json.loads((folder / MANIFEST).read_text()), "env_config": dict(env_config)}
+    write_manifest(folder, manifest)
+    for signature in folder.rglob(SIGNATURE_FILE):
+        sign(signature.parent, trust_claims(manifest))
 
 
 class _Asked(ray_tune.Stopper):
@@ -126,11 +161,15 @@ class _Asked(ray_tune.Stopper):
 class _Booking(ray_tune.Callback):
     """Write down what trials report and how they end."""
 
-    def __init__(self, book: TrialBook) -> None:
-        self._book = book
+    def __init__(self, book: TrialBook, env_config: Mapping[str, Any]) -> None:
+        self._book, self._env_config = book, env_config
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        self._book.take(_number(trial), result)
+        if RUN in result:
+            bring_home(result[RUN], self._book.folder / self._book.trials[_number(trial)].folder, self._env_config)
+            trial.last_result.pop(RUN, None)  # Tune keeps it, and saves it
+        else:
+            self._book.take(_number(trial), result)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._book.end(_number(trial))

@@ -17,7 +17,15 @@ import yaml
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training.algorithm_settings import dump_settings, make_algorithm_settings
 from powergrid.training.builders import plan_policies
-from powergrid.training.config import EnvClass, Policies, as_env_config, available_cpus, default_env, probe_env
+from powergrid.training.config import (
+    EnvClass,
+    Policies,
+    as_env_config,
+    available_cpus,
+    default_env,
+    probe_env,
+    travelling_config,
+)
 from powergrid.training.loop import stop_signals
 from powergrid.training.records import start_of_session
 from powergrid.training.run import scenario_name
@@ -92,6 +100,7 @@ def tune(
     name: str | None = None,
     progress: TuneProgress | None = None,
     verbose: bool = False,
+    address: str | None = None,
     env: EnvClass | None = None,
 ) -> TuneResult:
     """Train with several settings and rank them by the return on the validation split.
@@ -113,6 +122,8 @@ def tune(
         name: The folder's name; by default ``tune-``, the scenario's name and the time.
         progress: Called with a trial whenever it has something new, and with all trials.
         verbose: Show what Ray and its workers print.
+        address: Run the trials on the Ray cluster there, ``HOST:PORT`` of its head or ``auto``, and leave it running;
+            the folder of a run comes here when the run ends.
         env: The environment's class; by default :class:`powergrid.envs.NetworkedGridEnv`.
 
     Raises:
@@ -123,6 +134,39 @@ def tune(
     space = search_space(algorithm, fixed, search)
     chosen = make_algorithm_settings(algorithm, fixed)
     env, env_config = env or default_env(), as_env_config(scenario)
+    _refuse_what_cannot_be_ranked(env, env_config, policies, chosen, space)
+    drawn = draw_trials(space, samples, seed, dump_settings(chosen))
+    trials = [Trial(number, settings) for number, settings in enumerate(drawn)]
+    runners = max(chosen.num_env_runners or 0, 0)
+    place = _find_place(Path(out_dir).expanduser(), name, env_config)
+    with ExitStack() as stack:
+        session = stack.enter_context(ray_session(verbose=verbose, address=address))
+        interrupted = stack.enter_context(stop_signals())
+        given = {
+            "env_config": env_config, "fixed": fixed, "algorithm": algorithm, "policies": policies,
+            "folder": str(place), "env": env, "verbose": verbose,
+            "travelling": travelling_config(env, env_config) if session.shared else None,
+        }  # fmt: skip
+        at_once, told = fit_trials(concurrent, runners, available_cpus(), samples)
+        for sentence in told:
+            logger.warning("%s", sentence)
+        place.mkdir(parents=True, exist_ok=True)
+        _write_manifest(place, given, space, seed, samples, address)
+        book = TrialBook(place, trials, tuple(space), progress)
+        book.write()
+        run_trials(given, book, at_once, runners, interrupted.is_set)
+        book.close()
+    if all(trial.state == "failed" for trial in trials):
+        raise PowerGridError(f"every trial failed; the first one's cause:\n{trials[0].error}")
+    result = TuneResult(place, trials, space, fixed, "interrupted" if interrupted.is_set() else "finished")
+    if result.best is not None:
+        (place / BEST).write_text(yaml.safe_dump(result.best_settings, sort_keys=False))
+    return result
+
+
+def _refuse_what_cannot_be_ranked(
+    env: EnvClass, env_config: Mapping[str, Any], policies: Policies, chosen: Any, space: Mapping[str, Dimension]
+) -> None:
     _, problems = plan_policies(probe_env(env, env_config, step=True), policies, chosen)
     if not chosen.validate_every:
         problems = [*problems, "validate_every = 0: tuning ranks by validation, so there must be one"]
@@ -130,54 +174,33 @@ def tune(
         problems = [*problems, "nothing is left to vary; fix fewer settings or name some with --search"]
     if problems:
         raise ScenarioError("tuning", problems)
-    folder = _new_folder(Path(out_dir).expanduser(), name, env_config)
-    drawn = draw_trials(space, samples, seed, dump_settings(chosen))
-    trials = [Trial(number, settings) for number, settings in enumerate(drawn)]
-    runners = max(chosen.num_env_runners or 0, 0)
-    given = {
-        "env_config": env_config, "fixed": fixed, "algorithm": algorithm, "policies": policies,
-        "folder": str(folder), "env": env, "verbose": verbose,
-    }  # fmt: skip
-    _write_manifest(folder, given, space, seed, samples)
-    book = TrialBook(folder, trials, tuple(space), progress)
-    book.write()
-    with ExitStack() as stack:
-        stack.enter_context(ray_session(verbose=verbose))
-        interrupted = stack.enter_context(stop_signals())
-        at_once, told = fit_trials(concurrent, runners, available_cpus(), samples)
-        for sentence in told:
-            logger.warning("%s", sentence)
-        run_trials(given, book, at_once, runners, interrupted.is_set)
-        book.close()
-    if all(trial.state == "failed" for trial in trials):
-        raise PowerGridError(f"every trial failed; the first one's cause:\n{trials[0].error}")
-    result = TuneResult(folder, trials, space, fixed, "interrupted" if interrupted.is_set() else "finished")
-    if result.best is not None:
-        (folder / BEST).write_text(yaml.safe_dump(result.best_settings, sort_keys=False))
-    return result
 
 
-def _new_folder(out_dir: Path, name: str | None, env_config: Mapping[str, Any]) -> Path:
-    """Make the folder of the tuning, without touching one that is there."""
+def _find_place(out_dir: Path, name: str | None, env_config: Mapping[str, Any]) -> Path:
+    """Give the folder that the tuning shall have, where none is yet; it makes none."""
     if name is not None and (Path(name).name != name or name in {".", ".."}):
         raise ScenarioError("name", [f"{name!r} is no folder name; use --out for the place"])
     wanted = name or f"tune-{scenario_name(env_config)}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = (out_dir / wanted).resolve()
     if (folder / TRIALS).exists():
         raise ScenarioError(str(folder), ["a tuning is there already; choose another name"])
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _write_manifest(
-    folder: Path, given: Mapping[str, Any], space: Mapping[str, Dimension], seed: int, samples: int
+    folder: Path,
+    given: Mapping[str, Any],
+    space: Mapping[str, Dimension],
+    seed: int,
+    samples: int,
+    address: str | None,
 ) -> None:
     told = {
-        **{name: value for name, value in given.items() if name not in ("folder", "verbose")},
+        **{name: given[name] for name in ("env_config", "fixed", "algorithm", "policies")},
         "env": f"{given['env'].__module__}:{getattr(given['env'], '__qualname__', '')}",
         "space": {name: str(dimension) for name, dimension in space.items()},
         "seed": seed,
         "samples": samples,
-        **start_of_session(0),
+        **start_of_session(0, address),
     }
     (folder / MANIFEST).write_text(json.dumps(told, indent=1, default=str) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -105,6 +106,35 @@ def test_second_node_without_the_files_samples_the_scenario_that_came_with_the_r
         assert (bundle / "0" / "model" / "net" / "Master.dss").is_file()
         assert not list((tmp_path / node / "home").rglob("*.dss"))
     assert cluster.alive() == 2  # the run took leave of the cluster and left it running
+
+
+@pytest.mark.slow
+def test_trials_on_both_nodes_end_up_as_runs_where_tuning_was_asked_for(
+    cluster: Nodes, place: dict[str, str], model: Path, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "num_env_runners": 0, "validate_every": 1, "validation_episodes": 1}
+    script = tmp_path / "driver.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from powergrid.training import load_policy, resume, tune\n"
+        f"result = tune({str(model / 'mine.yaml')!r}, {settings!r}, samples=2, iterations=2, search=['lr'],\n"
+        f"              address={cluster.address!r}, out_dir={str(tmp_path)!r}, name='t')\n"
+        "for trial in result.trials:\n"
+        "    run = result.folder / trial.folder\n"
+        "    print(trial.state, trial.iterations, *load_policy(run).policy_of)\n"
+        "    print(resume(run, iterations=3).iterations)\n"  # signed by this user, so without --trust-checkpoint
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=place, capture_output=True, text=True, timeout=400
+    )
+    assert done.stdout.split() == ["finished", "2", "A", "3"] * 2, done.stdout + done.stderr[-6000:]
+    runs = [tmp_path / "t" / f"trial_{number:03d}" for number in range(2)]
+    manifests = [json.loads((run / "run.json").read_text()) for run in runs]
+    assert manifests[0]["env_config"] == manifests[1]["env_config"] == {"env_name": str(model / "mine.yaml")}
+    for node in ("head", "second"):  # a trial on each, with its files by content
+        assert len(list((tmp_path / node / "cache" / "bundles").iterdir())) == 1
+    assert not list(Path(tempfile.gettempdir()).glob("pg-trial-*"))
+    assert cluster.alive() == 2
 
 
 @pytest.mark.slow
