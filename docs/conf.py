@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 project = "PowerGrid"
 author = "The PowerGrid authors"
 copyright = author
@@ -20,3 +23,20 @@ exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = f"PowerGrid {release}"
+
+html_math_renderer = "mathml"
+
+
+def _show_math(self, node, *, block: bool) -> None:
+    """Write a formula as MathML, which browsers draw themselves: the site needs no script from elsewhere."""
+    self.body.append(tex2mathml(node.astext(), as_block=block))
+    raise nodes.SkipNode
+
+
+def setup(app) -> None:
+    """Draw formulas without MathJax."""
+    app.add_html_math_renderer(
+        "mathml",
+        (lambda self, node: _show_math(self, node, block=False), None),
+        (lambda self, node: _show_math(self, node, block=True), None),
+    )

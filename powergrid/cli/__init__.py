@@ -11,7 +11,7 @@ from rich.markup import escape
 
 import powergrid
 from powergrid.cli.bench import bench
-from powergrid.cli.evaluation import evaluate
+from powergrid.cli.evaluation import curves, evaluate
 from powergrid.cli.feeders import check, describe, list_all
 from powergrid.cli.options import err, parse_overrides
 from powergrid.cli.training import export, train, tune
@@ -32,6 +32,7 @@ app.command()(train)
 app.command()(tune)
 app.command()(export)
 app.command()(evaluate)
+app.command()(curves)
 app.command("list")(list_all)
 app.command()(check)
 app.command()(describe)

@@ -1,4 +1,4 @@
-"""The command that compares policies."""
+"""The commands that compare policies and runs."""
 
 from __future__ import annotations
 
@@ -48,6 +48,48 @@ def evaluate(
     if out_dir is not None:
         for file in report.write(out_dir):
             out.print(str(file), highlight=False, soft_wrap=True)
+
+
+def curves(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of one scenario.")],
+    file: Annotated[Path, typer.Option("--out", metavar="FILE", help="The picture: .png or .svg.")] = Path(
+        "curves.png"
+    ),
+    column: Annotated[
+        str, typer.Option(metavar="NAME", help="Column of progress.csv.")
+    ] = "validation/episode_return_mean",
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", metavar="NAME", help="Play this baseline on the validation's days; repeatable."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="What stands above the picture.")] = None,
+) -> None:
+    """Draw the learning curves of RUNs, those trained alike in one colour with their mean."""
+    from powergrid.evaluation import baseline_returns
+    from powergrid.evaluation.drawing import Curve, check_suffix, draw_learning_curves, save
+    from powergrid.training.curves import read_curves, validation_days
+    from powergrid.training.loop import VALIDATION_SCORE
+
+    check_suffix(file)
+    read = read_curves(runs, column)
+    if baseline and column != VALIDATION_SCORE:
+        raise typer.BadParameter(f"--baseline goes with --column {VALIDATION_SCORE}: these are returns of its days")
+    manifest = read[0].manifest
+    levels = baseline_returns(manifest["env_config"], baseline, validation_days(manifest)) if baseline else {}
+    groups: dict[str, list[Curve]] = {}
+    for each in read:
+        groups.setdefault(each.label, []).append(Curve(each.env_steps, each.values))
+    figure = draw_learning_curves(
+        groups, title=title or str(manifest["scenario"]), value_label=_COLUMN_LABELS.get(column, column), levels=levels
+    )
+    out.print(str(save(figure, file)), highlight=False, soft_wrap=True, markup=False)
+
+
+#: What stands at the axis for the columns that are drawn most.
+_COLUMN_LABELS = {
+    "validation/episode_return_mean": "return of a validation day, summed over agents",
+    "episode_return_mean": "return of a training episode, summed over agents",
+}
 
 
 def play(

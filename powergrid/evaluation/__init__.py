@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from powergrid.evaluation.baselines import BASELINES, Baseline, baseline_names
     from powergrid.evaluation.feeders import FeederComparison, evaluate_feeders
     from powergrid.evaluation.report import EvaluationReport, confidence_interval
-    from powergrid.evaluation.rollout import Policy, evaluate, play_days
+    from powergrid.evaluation.rollout import Policy, baseline_returns, evaluate, play_days
     from powergrid.evaluation.rules import RuleBased, RuleConstants
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "RuleBased",
     "RuleConstants",
     "baseline_names",
+    "baseline_returns",
     "confidence_interval",
     "evaluate",
     "evaluate_feeders",
@@ -36,6 +37,7 @@ _HOME = {
     "EvaluationReport": "report",
     "FeederComparison": "feeders",
     "Policy": "rollout",
+    "baseline_returns": "rollout",
     "RuleBased": "rules",
     "RuleConstants": "rules",
     "baseline_names": "baselines",

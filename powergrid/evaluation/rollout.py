@@ -84,6 +84,33 @@ def evaluate(
     return EvaluationReport.from_rows(rows, kinds, scenario=scenario, split=split, days=chosen.tolist(), seed=seed)
 
 
+def baseline_returns(
+    env_config: Mapping[str, Any] | Scenario, names: Sequence[str], days: Sequence[int], *, split: str = "validation"
+) -> dict[str, float]:
+    """Give each baseline's mean return of an episode, summed over agents, on certain days.
+
+    Args:
+        env_config: As :func:`evaluate` takes it.
+        names: The baselines.
+        days: The days of the profiles to play; one may come more than once.
+        split: The split that the days are of.
+
+    Raises:
+        ScenarioError: the settings or a name are wrong, or a day is not in the profiles.
+    """
+    scenario = _read_scenario(env_config, split)
+    players = _find_players(names)
+    returns: dict[str, float] = {}
+    for name, _ in players:
+        task = _find_task({}, scenario, BASELINES[name].overrides(scenario), len(days))
+        try:
+            rows = play_days(task, BASELINES[name].make(0), days)
+        finally:
+            task.close()
+        returns[name] = float(np.mean([row["reward"] for row in rows])) * len(task.agents)
+    return returns
+
+
 def pick_days(days: IntArray, count: int) -> IntArray:
     """Pick days spread evenly over what there is, all of it where there are fewer; the first of one."""
     if count >= len(days):
