@@ -173,7 +173,7 @@ class Gear:
         Args:
             taps: Tap position from neutral, held to ``tap_min .. tap_max``, shape (n_regulators,).
         """
-        for i in np.flatnonzero(taps != self.taps).tolist():
+        for i in _find_moved(taps, self.taps):
             self.move("regulator", i, int(taps[i]))
 
     def _move_tap(self, i: int, tap: int) -> None:
@@ -199,7 +199,7 @@ class Gear:
         Args:
             steps_on: Steps on, held to ``0 .. steps_max``, shape (n_capacitors,).
         """
-        for i in np.flatnonzero(steps_on != self.steps_on).tolist():
+        for i in _find_moved(steps_on, self.steps_on):
             self.move("capacitor", i, int(steps_on[i]))
 
     def _move_steps(self, i: int, on: int) -> None:
@@ -227,7 +227,7 @@ class Gear:
 
         A line that is open in single phases as compiled returns to just that in its compiled position.
         """
-        for i in np.flatnonzero(closed != self.closed).tolist():
+        for i in _find_moved(closed, self.closed):
             self.move("switch", i, int(closed[i]))
 
     def _move_switch(self, i: int, closed: int) -> None:
@@ -243,9 +243,9 @@ class Gear:
     def follow(self) -> int:
         """Take over what the feeder's own controls moved; give how many positions that were."""
         tap_pu, steps = self._read_tap_pu(), self._read_steps()
-        for i in np.flatnonzero(tap_pu != self.tap_pu).tolist():
+        for i in _find_moved(tap_pu, self.tap_pu):
             self._admittance.note_change(self._regulator_branches[i], self.regulators[i].handle)
-        for i in np.flatnonzero(steps != self.steps_on).tolist():
+        for i in _find_moved(steps, self.steps_on):
             self._admittance.note_change(self.capacitors[i][1], self.capacitors[i][0])
         taps = self.read_taps()
         moves = int(np.abs(taps - self.taps).sum() + np.abs(steps - self.steps_on).sum())
@@ -318,11 +318,18 @@ class Gear:
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Put a :meth:`state` back."""
-        for i in np.flatnonzero(state["tap_pu"] != self.tap_pu).tolist():
+        for i in _find_moved(state["tap_pu"], self.tap_pu):
             self._write_tap(i, float(state["tap_pu"][i]))
         self.taps[:] = state["taps"]
         self.write_steps(state["steps_on"])
         self.write_closed(state["closed"])
+
+
+def _find_moved(wanted: npt.NDArray[Any], now: npt.NDArray[Any]) -> Sequence[int]:
+    """Give the places where positions differ; mostly none, which is soon told."""
+    away = wanted != now
+    found: list[int] = away.nonzero()[0].tolist() if np.count_nonzero(away) else []
+    return found
 
 
 #: What moves each device kind; not kept by the gear, which would then refer to itself and live until collected.

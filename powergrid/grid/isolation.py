@@ -16,6 +16,9 @@ from powergrid.grid.windings import Handles
 #: Properties that make an element of a class generate, in the order in which they are written.
 _GENERATING = {"Generator": ("kW", "kvar"), "PVSystem": ("Irradiance",)}
 
+#: What a state holds.
+_KEYS = ("opened", "struck", "tripped")
+
 IntArray = npt.NDArray[np.int64]
 Names = npt.NDArray[np.str_]
 
@@ -101,4 +104,6 @@ class Isolation:
 
     def restore(self, state: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """Put a :meth:`state` back."""
-        self.write(*([str(name) for name in state[key]] for key in ("opened", "struck", "tripped")))
+        if not (self._opened or self._struck or self._tripped or any(state[key].size for key in _KEYS)):
+            return  # as at nearly every reset: nothing was out of service, and nothing is
+        self.write(*([str(name) for name in state[key]] for key in _KEYS))
