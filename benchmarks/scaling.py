@@ -1,4 +1,4 @@
-"""Fit how a step's cost grows with nodes, agents, environments and worker processes: exponents with intervals.
+"""Fit how a step's cost grows with nodes, agents, environments and processes: exponents with intervals.
 
 A cost that grows as x^a has the exponent a: 1 is in proportion, 0 not at all, -1 is what workers give at best. Fits are
 least squares of logarithms over the points printed; the interval is of 95 %. Each series is measured in turn, point
@@ -8,7 +8,7 @@ by point, and a point is the least time of each step over the rounds, their mean
 - microgrids: the 34-node feeder with one to five 13-node microgrids, one agent each: nodes of one kind
 - agents: the 123-node feeder under the layouts single, per_zone and per_device
 - environments: GridVectorEnv in this process, time for each environment
-- workers: the same 16 environments in one worker process to as many as there are processors
+- workers: the same 16 environments in one process to as many as there are processors, this one among them
 
 Usage: python benchmarks/scaling.py [SERIES ...] [--rounds N] [--quick]
 """
