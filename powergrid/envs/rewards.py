@@ -64,9 +64,10 @@ class Rewards:
         self._reference = np.zeros((n_envs, n_rows, n_agents))
         self._reference_rows, self._last_row = self._reference.reshape(-1, n_agents), np.arange(n_envs) * n_rows - 1
         self._dt_h = np.full(n_envs, simulation.dt_h)
-        self._paid, self._losses_kw = np.zeros(n_envs), metrics.losses_kw[:, None]
-        self._paid_column, self._zone_kw = self._paid[:, None], metrics.zone_kva.real
-        self._loss_hours = np.full((n_envs, 1), simulation.dt_h / n_agents)
+        # what all agents of an environment share is taken once for each: a product that broadcasts takes longer
+        self._env_of_agent = np.tile(np.arange(n_envs)[:, None], (1, n_agents))
+        self._paid, self._shared, self._zone_kw = np.zeros(n_envs), np.zeros((n_envs, n_agents)), metrics.zone_kva.real
+        self._loss_hours = np.full((n_envs, n_agents), simulation.dt_h / n_agents)
         self._sun_kw = np.zeros(n_agents)
         for fleet in simulation.fleets:
             if fleet.kind == "inverter":
@@ -125,12 +126,14 @@ class Rewards:
         simulation.ledger.values.take(self._device_terms, 0, self._of_devices, "clip")
         np.dot(self._of_devices_rows, self._owners, self._by_term_rows)
         np.multiply(simulation.paid_price, self._dt_h, out=self._paid)
-        np.multiply(self._zone_kw, self._paid_column, out=terms[self._energy])
+        of_agents, shared = self._env_of_agent, self._shared
+        np.multiply(self._zone_kw, self._paid.take(of_agents, None, shared, "clip"), out=terms[self._energy])
         rows = np.add(simulation.step_index, self._last_row)
         self._reference_rows.take(rows, 0, terms[self._reference_column], "clip")
         terms[self._violation] = metrics.shared_violation_pu
         terms[self._overload] = metrics.shared_overload_pu
-        np.multiply(self._losses_kw, self._loss_hours, out=terms[self._losses])
+        metrics.losses_kw.take(of_agents, None, shared, "clip")
+        np.multiply(shared, self._loss_hours, out=terms[self._losses])
         if self._islands is not None:
             terms[self._unserved] += _product(self._islands.unserved_kw, self._load_owners)
             terms[self._generation] += simulation.snapshot.forming_kva.real @ self._source_prices

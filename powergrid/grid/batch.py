@@ -31,9 +31,9 @@ class CircuitBatch:
         self._table = SetpointTable([circuit.setpoints for circuit in circuits])
         self._flows = BranchFlows.stack([circuit.flows for circuit in circuits])
         self._readers = [circuit.powers for circuit in circuits]
-        self._starts = first.powers.starts
+        n_sources = first.n_sources
+        self._starts = np.append(0, first.powers.starts[n_sources:])  # all sources as one
         self._drawn = np.zeros((len(circuits), first.powers.size), dtype=complex)
-        self._n_sources = first.n_sources
         self._v_now, self._level = np.zeros_like(snapshot.v), np.zeros_like(snapshot.v_pu)
         self._v_nodes = self._v_now[:, 1:]
         self._scale = np.tile(1.0 / first.network.v_base, (len(circuits), 1))
@@ -90,8 +90,8 @@ class CircuitBatch:
             snapshot.conductor_kva.reshape(-1)[...] = self._flows.conductor_kva
         np.add.reduce(self._terminal_kw, axis=1, out=snapshot.losses_kw)
         drawn = np.add.reduceat(self._drawn, self._starts, axis=1)
-        np.negative(drawn[:, self._n_sources :], out=snapshot.device_kva)
-        np.negative(np.add.reduce(drawn[:, : self._n_sources], axis=1), out=snapshot.source_kva)
+        np.negative(drawn[:, 1:], out=snapshot.device_kva)
+        np.negative(drawn[:, 0], out=snapshot.source_kva)
 
     def _read_sound(self, sound: BoolArray) -> None:
         """Fill the rows of the circuits that converged; put the others back where they last did."""

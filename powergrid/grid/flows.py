@@ -50,7 +50,8 @@ class BranchFlows:
         self.conductor_kva: ComplexArray = np.empty(n_rows, dtype=complex)
         self._conductor_ka: ComplexArray = np.empty(n_rows, dtype=complex)
         self._row_node = branches.row_node
-        self._terminal_rows = branches.terminal_rows
+        self._terminal_rows = np.append(branches.terminal_rows, n_rows)
+        self._bind_sums()
         self.set_ratings(branches)
 
     def _bind(self, admittances: ComplexArray) -> None:
@@ -61,6 +62,11 @@ class BranchFlows:
         shape = (n * (len(row_starts) - 1), n * width)
         self._matrix = csr_array((data, _repeat(columns, n, width), starts), shape=shape)
         self._matrix.data = data  # the very memory: what refreshes one refreshes the other
+
+    def _bind_sums(self) -> None:
+        """Write the sums over terminals as a product with ones, which is faster than to reduce them row by row."""
+        n_rows = int(self._terminal_rows[-1])
+        self._sums = self._terminal_rows, np.arange(n_rows), np.ones(n_rows, dtype=complex)
 
     @classmethod
     def stack(cls, parts: Sequence[BranchFlows]) -> BranchFlows:
@@ -80,26 +86,27 @@ class BranchFlows:
         whole._v_conj = np.empty(n * n_nodes, dtype=complex)
         whole.conductor_kva, whole._conductor_ka = np.empty((2, n * n_rows), dtype=complex)
         whole._row_node = _repeat(first._row_node, n, n_nodes)
-        whole._terminal_rows = _repeat(first._terminal_rows, n, n_rows)
-        whole._loading_rows = _repeat(first._loading_rows, n, n_rows)
-        whole._loading_starts = _repeat(first._loading_starts, n, len(first._loading_rows))
+        whole._terminal_rows = np.append(_repeat(first._terminal_rows[:-1], n, n_rows), n * n_rows)
+        whole._bind_sums()
         whole._rated = _repeat(first._rated, n, len(first._branches.names))
-        whole._per_rating = np.tile(first._per_rating, n)
-        whole._current = np.empty(len(whole._loading_rows), dtype=complex)
-        whole._amps, whole._loading = np.empty(len(whole._loading_rows)), np.empty(len(whole._rated))
+        whole._bind_loadings(
+            np.stack([_repeat(rows, n, n_rows) for rows in first._loading_rows]), np.tile(first._per_rating, n)
+        )
         return whole
 
     def set_ratings(self, branches: Branches) -> None:
         """Take over the table's normal ratings; the phase currents of a branch's first terminal count against it."""
-        rated = np.flatnonzero(branches.norm_amps > 0.0)
-        rows = [np.arange(branches.branch_rows[i], branches.branch_rows[i] + branches.phases[i]) for i in rated]
-        self._rated = rated
-        self._loading_rows = np.concatenate([np.empty(0, dtype=np.int64), *rows])
-        self._loading_starts = np.cumsum([0, *[len(r) for r in rows]])[:-1].astype(np.int64)
-        self._per_rating = 1000.0 / branches.norm_amps[rated]
-        self._current = np.empty(len(self._loading_rows), dtype=complex)
-        self._amps = np.empty(len(self._loading_rows))
-        self._loading = np.empty(len(rated))
+        self._rated = rated = np.flatnonzero(branches.norm_amps > 0.0)
+        first, phases = branches.branch_rows[rated], np.maximum(branches.phases[rated], 1)
+        # one row for each phase; a branch with fewer phases shows its last one again
+        phase = np.minimum(np.arange(phases.max(initial=1))[:, None], phases - 1)
+        self._bind_loadings((first + phase).astype(np.int64), 1000.0 / branches.norm_amps[rated])
+
+    def _bind_loadings(self, rows: IntArray, per_rating: FloatArray) -> None:
+        """Take over the rows of each phase's current, shape (n_phases, n), and what makes amperes a loading, (n,)."""
+        self._loading_rows, self._per_rating = rows, per_rating
+        self._current, self._amps = np.empty(rows.shape, dtype=complex), np.empty(rows.shape)
+        self._loading = np.empty(len(per_rating))
 
     @staticmethod
     def per_kv(yprim: ComplexArray) -> ComplexArray:
@@ -156,10 +163,12 @@ class BranchFlows:
         _sparsetools.csr_matvec(n_rows, n_columns, matrix.indptr, matrix.indices, matrix.data, self._v_conj, current)
         power = v.take(self._row_node, None, self.conductor_kva, "clip")
         np.multiply(power, current, out=power)
-        np.add.reduceat(power, self._terminal_rows, out=terminal_kva)
+        terminal_kva.fill(0.0)
+        starts, conductors, ones = self._sums
+        _sparsetools.csr_matvec(len(terminal_kva), n_rows, starts, conductors, ones, power, terminal_kva)
         if len(self._loading):
             np.absolute(current.take(self._loading_rows, None, self._current, "clip"), out=self._amps)
-            np.maximum.reduceat(self._amps, self._loading_starts, out=self._loading)
+            np.maximum.reduce(self._amps, axis=0, out=self._loading)
             if len(self._rated) == len(loading_pu):
                 np.multiply(self._loading, self._per_rating, out=loading_pu)
             else:

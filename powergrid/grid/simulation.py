@@ -208,6 +208,9 @@ class Simulation:
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations = np.zeros(n, dtype=np.int64)
         self.env_index = np.arange(n)
+        # of the full shape: a product that broadcasts takes longer
+        self._sun_kw = np.tile(self._p_sun, (n, 1))
+        self._env_of_sun = np.tile(self.env_index[:, None], (1, len(self._p_sun)))
         self._exogenous = Exogenous(
             step=self.step_index,
             sun_kw=np.zeros((n, len(self._p_sun))),
@@ -394,7 +397,8 @@ class Simulation:
         rows, exo = np.add(self.step_index, self._first_row), self._exogenous
         self.price_usd_per_kwh = self.day_paid_price.take(rows)
         if self._p_sun.size:
-            np.multiply(self.day_pv_pu.take(rows)[:, None], self._p_sun, out=exo.sun_kw)
+            sun = self.day_pv_pu.take(rows).take(self._env_of_sun, None, exo.sun_kw, "clip")
+            np.multiply(sun, self._sun_kw, out=sun)
         if self._flexible_loads.size:
             places = rows[:, None] * self.day_load_kw.shape[2] + self._flexible_loads
             self.day_load_kw.take(places, None, exo.demand_kw, "clip")

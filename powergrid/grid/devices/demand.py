@@ -177,8 +177,12 @@ class EvChargerSpec(PlacedSpec):
         return self.energy_kwh_mean + 4 * self.energy_kwh_std
 
 
-#: Sums over the ports of a station, rows of the ledger that follow each other.
-_PORT_SUMS = ("ports_most_kw", "ports_owed_kwh", "ports_urgency", "ports_connected")
+#: Sums over the ports of a station, rows of the ledger that follow each other: of what is seen of the cars, then of
+#: what they owed at the end of the step before anyone left, and after.
+_PORT_SUMS = (
+    *("ports_most_kw", "ports_owed_kwh", "ports_urgency", "ports_connected"),
+    *("ports_before_kwh", "ports_after_kwh"),
+)
 
 
 class EvChargerFleet(PowerFleet[EvChargerSpec]):
@@ -245,6 +249,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._next_step = np.minimum(np.arange(1, self.horizon_steps + 2), self.horizon_steps)
         first_port = (np.arange(self.n_envs * self.n) * self._ports).reshape(self.n_envs, self.n, 1)
         self._first_port = np.repeat(first_port, self._ports, axis=2)
+        self._station_of_port = self._first_port // self._ports
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
         self._precompute()
@@ -257,13 +262,12 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._arriving, self._stay = np.zeros(tables), np.zeros(tables)
         self._arriving_rows, self._stay_rows = (t.reshape(-1, *ports[1:]) for t in (self._arriving, self._stay))
         self._asked, self._left, self._port_kw, self._arrived = (np.zeros(ports) for _ in range(4))
-        self._least, self._work, self._sorted, self._given = (np.zeros(ports) for _ in range(4))
-        # what is summed over ports in one pass, and the sums: of all that is seen, of what is owed before and after
-        self._of_ports, self._sums = np.zeros((4, *ports)), self._ledger.block(_PORT_SUMS)
-        self._most, self._owed, self._urgent, self._there = self._of_ports
-        self._most_kw, self.owed_kwh, self.urgency, self.connected = self._sums
-        self._stock, self._stock_sums = np.zeros((2, *ports)), np.zeros((2, *shape))
-        self._least_kw, self._taken = np.zeros(shape), np.zeros(shape)
+        self._least, self._work, self._sorted, self._given, self._room = (np.zeros(ports) for _ in range(5))
+        # what is summed over ports, all in one pass, and the sums
+        self._of_ports, self._sums = np.zeros((len(_PORT_SUMS), *ports)), self._ledger.block(_PORT_SUMS)
+        self._most, self._owed, self._urgent, self._there, self._before, self._after = self._of_ports
+        self._most_kw, self.owed_kwh, self.urgency, self.connected, self._before_kwh, self._after_kwh = self._sums
+        self._least_kw, self._taken, self._set_kw = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self._unserved, self._charged = self._ledger["unserved_kwh"], self._ledger["charged_kwh"]
         self.terms = {"unserved_kwh": self._unserved, "charged_kwh": self._charged}
         return {
@@ -327,6 +331,11 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         every request is feasible. Laxity is the time left less the time full power needs.
         """
         share = self.requested_p_kw
+        if not np.count_nonzero(self.connected):
+            self._port_kw.fill(0.0)
+            self.p_kw.fill(-0.0)  # the bits that what follows would give
+            share.fill(-0.0)
+            return
         taken = np.maximum(share, self._zero, out=self._taken)
         np.multiply(taken, self._most_kw, out=taken)
         laxity = np.multiply(self._owed, self._steps_per_kwh, out=self._work)
@@ -352,8 +361,9 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
             order: Flat indices of ports, first served first, shape (n_envs, n, ports).
             out: What each port gets [kW], written, C-contiguous, shape (n_envs, n, ports).
         """
-        sorted_most, given = most.take(order, None, self._sorted, "clip"), self._given
-        np.subtract(total[..., None], np.add.accumulate(sorted_most, 2, None, given), out=given)
+        sorted_most, given, room = most.take(order, None, self._sorted, "clip"), self._given, self._room
+        total.take(self._station_of_port, None, room, "clip")
+        np.subtract(room, np.add.accumulate(sorted_most, 2, None, given), out=given)
         np.add(given, sorted_most, out=given)
         np.minimum(np.maximum(given, self._port_zero, out=given), sorted_most, out=given)
         out.put(order, given, "clip")
@@ -363,12 +373,20 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
 
         Energy that a car still owes when it leaves, at the end of this step, is ``unserved_kwh`` of this step.
         """
-        owed, asked, power, (before, after) = self._owed, self._asked, self._work, self._stock
-        # The grid may deliver a little more or less than was set; every port gets its part of that.
-        set_kw = np.add(
-            self.p_kw, np.equal(self.p_kw, self._zero), out=self._taken
-        )  # where nothing was set, no port has
-        np.multiply(self._port_kw, np.divide(self.delivered_p_kw, set_kw, out=set_kw)[..., None], out=power)
+        row = np.add(self._next_step.take(exo.step), self._first_row)
+        if not np.count_nonzero(self.connected):
+            left = self._stay_rows.take(row, 0, self._left, "clip")
+            if not np.count_nonzero(left):  # nobody is here and nobody comes
+                self._charged.fill(0.0)
+                self._unserved.fill(0.0)
+                return
+        owed, asked, power, before, after = self._owed, self._asked, self._work, self._before, self._after
+        # The grid may deliver a little more or less than was set; every port gets its part of that. Where nothing was
+        # set, no port has.
+        p_kw, ratio = self.p_kw, self._set_kw
+        np.copysign(np.maximum(np.absolute(p_kw, out=ratio), self._tiny, out=ratio), p_kw, out=ratio)
+        np.divide(self.delivered_p_kw, ratio, out=ratio)
+        np.multiply(self._port_kw, ratio.take(self._station_of_port, None, power, "clip"), out=power)
         if self._v2g:
             given = np.multiply(power, self._kwh_per_given_kw)
             np.minimum(np.multiply(power, self._kwh_per_kw, out=power), given, out=power)
@@ -376,18 +394,18 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         else:
             np.subtract(owed, np.multiply(power, self._kwh_per_kw, out=power), out=owed)
         np.maximum(owed, self._port_zero, out=before)
-        stays = np.greater(self._left, self._port_one)
+        # 1 for who stays beyond this step, 0 for who leaves; a port without a car owes nothing
+        stays = np.minimum(np.subtract(self._left, self._port_one, out=power), self._port_one, out=power)
         np.multiply(before, stays, out=after)
-        sums = np.add.reduce(self._stock, axis=3, out=self._stock_sums)
-        np.subtract(self.owed_kwh, sums[0], out=self._charged)
-        np.subtract(sums[0], sums[1], out=self._unserved)
-        row = np.add(self._next_step.take(exo.step), self._first_row)
+        self._charged[...] = self.owed_kwh
         arrived = self._arriving_rows.take(row, 0, self._arrived, "clip")
         np.add(after, arrived, out=owed)
         if self._v2g:
             np.add(np.multiply(asked, stays, out=asked), arrived, out=asked)
         self._stay_rows.take(row, 0, self._left, "clip")
         self._look()
+        np.subtract(self._charged, self._before_kwh, out=self._charged)
+        np.subtract(self._before_kwh, self._after_kwh, out=self._unserved)
 
     def settle(self) -> FloatArray:
         """Give the energy that connected cars can no longer get even at full power [kWh], (n_envs, n)."""

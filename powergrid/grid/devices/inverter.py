@@ -96,6 +96,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
         self._tangent = np.where(factor > 0, sine / np.where(factor > 0, factor, 1.0), 0.0)
         self._factor_floor = np.where(factor > 0, 0.0, s)
         self._factor_ceiling = np.where(factor > 0, s * sine, s)
+        self._neutral = self._tile([1.0 if row.name == "p_kw" else -row.offset / row.gain for row in self.actions])
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
         self._precompute()
@@ -110,11 +111,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Give the actions for all the sun and 0 kvar, shape (n_envs, n_actions)."""
-        action = np.ones((self.n_envs, len(self.actions)))
-        for column, row in enumerate(self.actions):
-            if row.name == "q_kvar":
-                action[:, column] = -row.offset / row.gain
-        return action
+        return self._neutral.copy()
 
     def _find_requests(self) -> Request:
         """Say what the actions mean: that on p is a share of what the sun offers, all of it where p is no agent's."""

@@ -62,16 +62,20 @@ class Sessions:
             of_ports("stay_hours_std"),
             of_ports("stay_hours_mean"),
         )
-        end_hour = start_hour + horizon_steps * dt_h
-        first_day = -int(np.ceil((stay_mean + _CUT * stay_std + _CUT * arrival_std).max() / 24)) - 1
-        last_day = int(np.ceil((end_hour + _CUT * arrival_std.max()) / 24))
+        arrival_mean, reach = of_ports("arrival_hour_mean"), _CUT * arrival_std
+        first_day, last_day = find_days(
+            start_hour - dt_h,
+            start_hour + (horizon_steps + 1) * dt_h,
+            np.stack([arrival_mean - reach, arrival_mean + reach]),
+            np.maximum(stay_mean + _CUT * stay_std, dt_h),
+        )
         per_day = max(int(np.ceil(spec.sessions_per_day)) for spec in specs)
-        day = np.repeat(np.arange(first_day, last_day), per_day)
+        day = np.repeat(np.arange(first_day, last_day + 1), per_day)
         self._shape = (self.n_ports, len(day))
         # constants have the full shape (n_ports, n_draws): a ufunc that broadcasts takes twice the time on so little
         self._per_day, self._sessions_per_day = float(per_day), self._fill(of_ports("sessions_per_day"))
         # arrival, stay and energy are each a mean plus a deviation times what is drawn, shape (3, n_ports, n_draws)
-        means = (day * 24 + of_ports("arrival_hour_mean"), stay_mean, of_ports("energy_kwh_mean"))
+        means = (day * 24 + arrival_mean, stay_mean, of_ports("energy_kwh_mean"))
         self._mean = np.stack([self._fill(mean) for mean in means])
         self._std = np.stack([self._fill(std) for std in (arrival_std, stay_std, of_ports("energy_kwh_std"))])
         self._p_max_kw, self._eta = self._fill(of_ports("p_max_kw")), self._fill(of_ports("eta_charge"))
@@ -123,6 +127,23 @@ class Sessions:
         np.multiply(asked, end - begin, out=asked)
         np.divide(asked, length, out=asked)
         return Visits(at // arrive.shape[2], begin.astype(np.int64), end.astype(np.int64), asked)
+
+
+def find_days(begin_hour: float, end_hour: float, arrival: FloatArray, stay_hours: FloatArray) -> tuple[int, int]:
+    """Give the first and the last day, from that of the start, of whose cars any may be there during an episode.
+
+    One day more comes before them, whose cars may hold a port until the others come.
+
+    Args:
+        begin_hour, end_hour: Hour of the start and of the end, both from the midnight before the start, widened by a
+            step for what is rounded.
+        arrival: Earliest and latest hour of arrival at each port, shape (2, n_ports, 1).
+        stay_hours: Longest stay at each port, shape (n_ports, 1).
+    """
+    earliest, latest = arrival
+    first = np.floor((begin_hour - latest - stay_hours) / 24.0).min()
+    last = np.floor((end_hour - earliest) / 24.0).max()
+    return int(first), int(last)
 
 
 def lay_out(visits: Visits, starts: IntArray, width: int, n_steps: int, arriving: FloatArray, stay: FloatArray) -> None:

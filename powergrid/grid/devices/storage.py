@@ -121,11 +121,12 @@ class StorageFleet(PowerFleet[StorageSpec]):
         eta_c, eta_d = self._values("eta_charge"), self._values("eta_discharge")
         drain = standby * dt / e_max
         # Row 0: the most that may be discharged; row 1: the least, that is the most charge, negative.
-        self._room_slope = np.stack([e_max * eta_d / dt, e_max / (eta_c * dt)])
-        self._room_offset = self._room_slope * np.stack([-soc_min - drain, -soc_max - drain])
+        slope = np.stack([e_max * eta_d / dt, e_max / (eta_c * dt)])
+        self._most_slope, self._least_slope = slope
+        self._room_offset = slope * np.stack([-soc_min - drain, -soc_max - drain])
         self._room_low = np.stack([self._zero, -np.minimum(charge, s)])
         self._room_high = np.stack([np.minimum(discharge, s), self._zero])
-        self._soc_per_kw = np.stack([dt / (eta_d * e_max), dt * eta_c / e_max])
+        self._soc_per_discharged_kw, self._soc_per_charged_kw = dt / (eta_d * e_max), dt * eta_c / e_max
         self._soc_drain = drain
         self._hours = np.full_like(e_max, dt)
         self._led = np.flatnonzero([spec.control == "opendss" for spec in self.specs])
@@ -163,7 +164,9 @@ class StorageFleet(PowerFleet[StorageSpec]):
         standby takes its own. Standby alone never forces a charge: below ``soc_min`` p is 0 or charging.
         """
         p, room = self.requested_p_kw, self._room
-        np.multiply(self.soc, self._room_slope, out=room)
+        # one product for each row: one that has to broadcast takes longer than both
+        np.multiply(self.soc, self._most_slope, out=self._most)
+        np.multiply(self.soc, self._least_slope, out=self._least)
         np.add(room, self._room_offset, out=room)
         np.minimum(np.maximum(room, self._room_low, out=room), self._room_high, out=room)
         if self._led.size:
@@ -182,8 +185,10 @@ class StorageFleet(PowerFleet[StorageSpec]):
         p_kw = self.delivered_p_kw
         soc, work, throughput = self.soc, self._work, self._throughput
         # Of the two efficiencies the one that leaves less in the cell applies, whatever the sign.
-        np.multiply(p_kw, self._soc_per_kw, out=self._room)
-        np.subtract(soc, np.maximum(self._most, self._least, out=work), out=soc)
+        most, least = self._most, self._least
+        np.multiply(p_kw, self._soc_per_discharged_kw, out=most)
+        np.multiply(p_kw, self._soc_per_charged_kw, out=least)
+        np.subtract(soc, np.maximum(most, least, out=work), out=soc)
         np.subtract(soc, self._soc_drain, out=soc)
         np.minimum(np.maximum(soc, self._zero, out=soc), self._one, out=soc)
         np.multiply(np.abs(p_kw, out=throughput), self._hours, out=throughput)

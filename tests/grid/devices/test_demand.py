@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powergrid.grid.devices import EvChargerSpec, FlexibleLoadSpec
-from powergrid.grid.devices.sessions import Sessions, draw_sessions
+from powergrid.grid.devices.sessions import Sessions, draw_sessions, find_days
 from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise, observe, take_step
 
 
@@ -139,6 +139,7 @@ def test_project_serves_least_laxity_first() -> None:
         fleet.state_dict()
         | {"_owed": np.array([[[20.0, 20.0, 5.0]]]), "_left": np.array([[[8.0, 3.0, 1.0]]])}
         | {"_asked": np.full((1, 1, 3), 20.0), "_most": np.array([[[10.0, 10.0, 5.0]]]), "_most_kw": [[25.0]]}
+        | {"connected": [[3.0]]}
     )  # hours of laxity: 6, 1, 0.5
     fleet.project(np.array([[0.0]]), make_exogenous())
     np.testing.assert_allclose(fleet._port_kw, [[[0, 7.5, 5]]])  # half of 25 kW
@@ -267,3 +268,41 @@ def test_any_stations_any_wishes_close_the_books(specs: list[EvChargerSpec], see
         fleet.observe(seen)
         assert (seen[0] >= bounds[:, 0] - 1e-9).all()
         assert (seen[0] <= bounds[:, 1] + 1e-9).all()
+
+
+@given(specs=st.lists(chargers, min_size=1, max_size=3), seed=st.integers(0, 2**32 - 1))
+def test_any_stations_charge_the_same_alone_and_beside_others(specs: list[EvChargerSpec], seed: int) -> None:
+    """A fleet that has no car at all may take shorter ways than one with cars in another environment."""
+    devices = {f"s{i}": spec for i, spec in enumerate(specs)}
+    alone, beside = (make_fleet(devices, dt_h=0.5, horizon=48, n_envs=n) for n in (1, 3))
+    alone.reset(0, np.random.default_rng(seed))
+    beside.reset(1, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    for step in range(48):
+        actions = rng.uniform(-1.2, 1.2, (3, len(alone.actions)))
+        for fleet, wishes in ((alone, actions[1:2]), (beside, actions)):
+            exo = make_exogenous(fleet.n_envs, step=step, n=fleet.n)
+            fleet.project(wishes, exo)
+            fleet.advance(0.99 * fleet.p_kw + 1e-12, fleet.q_kvar, exo)  # no grid gives just what was set
+        for name in ("owed_kwh", "connected", "urgency", "p_kw", "requested_p_kw", "_owed", "_port_kw"):
+            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(beside, name)[1], err_msg=name)
+        for name, term in alone.terms.items():
+            np.testing.assert_array_equal(term[0], beside.terms[name][1], err_msg=name)
+
+
+@given(
+    begin=st.floats(0, 24),
+    hours=st.floats(1, 200),
+    mean=st.floats(0, 24),
+    reach=st.floats(0, 40),
+    stay=st.floats(0, 80),
+)
+def test_days_hold_every_car_that_may_be_there(
+    begin: float, hours: float, mean: float, reach: float, stay: float
+) -> None:
+    arrival = np.array([[[mean - reach]], [[mean + reach]]])
+    first, last = find_days(begin, begin + hours, arrival, np.array([[stay]]))
+    assert 24 * first + mean + reach + stay <= begin + 1e-9  # all its cars have left
+    assert 24 * (first + 1) + mean + reach + stay > begin - 1e-9  # some of the next day's have not
+    assert 24 * last + mean - reach <= begin + hours + 1e-9
+    assert 24 * (last + 1) + mean - reach > begin + hours - 1e-9
