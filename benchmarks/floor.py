@@ -76,9 +76,9 @@ class Floor:
         self._losses()
 
     @property
-    def steps(self) -> list[tuple[Any, Any]]:
-        """Demand and setpoints of every step."""
-        return list(zip(self._demand, self._setpoints, strict=True))
+    def steps(self) -> list[tuple[Any, Any, Any]]:
+        """Demand, setpoints and positions of switchgear of every step."""
+        return list(zip(self._demand, self._setpoints, self._positions, strict=True))
 
     @property
     def v_pu(self) -> Any:

@@ -170,7 +170,8 @@ def measure(name: str, rounds: int, *, quick: bool) -> None:
     for (size, label, _), s in zip(points, seconds.tolist(), strict=True):
         table.add(size, label, s * 1e6)
     exponent, half = fit_exponent(np.array([point[0] for point in points], dtype=float), seconds)
-    print(f"{name}: cost grows with the power {exponent:.2f} +- {half:.2f}\n", flush=True)
+    interval = f" +- {half:.2f}" if len(points) > 2 else ", of two points"
+    print(f"{name}: cost grows with the power {exponent:.2f}{interval}\n", flush=True)
 
 
 def main() -> None:

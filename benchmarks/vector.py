@@ -14,13 +14,15 @@ import functools
 import multiprocessing
 import statistics
 import time
+from collections.abc import Mapping
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from benchmarks.common import Table, machine_line, make_parser, median_ratio, parse, take_turns
-from benchmarks.floor import draw_actions
-from benchmarks.step import STEPS, Floor, play_env, record
+from benchmarks.floor import draw_actions, record_all
+from benchmarks.step import STEPS, Floor, play_env
 from powergrid.envs import GridVectorEnv, NetworkedGridEnv
 
 
@@ -46,32 +48,33 @@ def play_floors(floors: list[Floor], how: str) -> float:
     for floor in floors:
         floor.circuit.reset()
     start = time.perf_counter()
-    for (kw, kvar), (p_kw, q_kvar) in floors[0].steps:
+    for (kw, kvar), (p_kw, q_kvar), (taps, steps_on, closed) in floors[0].steps:
         for circuit, read in calls:
             circuit.write_demand(kw, kvar)
             circuit.write_injections(p_kw, q_kvar)
+            circuit.write_taps(taps)
+            circuit.write_steps(steps_on)
+            circuit.write_closed(closed)
             circuit.solve()
             read()
-    return (time.perf_counter() - start) / STEPS / len(floors)
+    return (time.perf_counter() - start) / len(floors[0].steps) / len(floors)
 
 
 def measure(name: str, n: int, rounds: int) -> tuple[float, ...]:
     """Measure one scenario and give the cells of its row."""
     single, vector = NetworkedGridEnv({"env_name": name}), GridVectorEnv(name, n)
     single.reset(seed=0)
-    rng = np.random.default_rng(0)
-    spaces = single.action_spaces
-    actions = [{a: rng.uniform(-1.0, 1.0, s.shape).astype(np.float32) for a, s in spaces.items()} for _ in range(STEPS)]
-    stacked = [{agent: np.stack([action] * n) for agent, action in step.items()} for step in actions]
-    demand, setpoints, _ = record(single, actions)
-    floors = [Floor(single.task, demand, setpoints) for _ in range(n)]
-    floor = floors[0]
+    actions = draw_actions(single)
+    stacked = [stack_actions([step] * n) for step in actions]
+    demand, setpoints, _, positions = record_all(single, actions)
+    floors = [Floor(single.task, demand, setpoints, positions) for _ in range(n)]
+    floor, steps = floors[0], len(actions)
     times = take_turns(
         rounds,
         {
-            "floor": lambda: min(floor.play(floor.read_by_matrix), floor.play(floor.read_by_engine)) / STEPS,
+            "floor": lambda: min(floor.play(floor.read_by_matrix), floor.play(floor.read_by_engine)) / steps,
             "floors": lambda: min(play_floors(floors, how) for how in ("read_by_matrix", "read_by_engine")),
-            "single": lambda: play_env(single, actions) / STEPS,
+            "single": lambda: play_env(single, actions) / steps,
             "vector": lambda: play_vector(vector, stacked),
             "reset": lambda: play_resets(vector),
         },
@@ -81,6 +84,17 @@ def measure(name: str, n: int, rounds: int) -> tuple[float, ...]:
     pairs = (("vector", "floor"), ("vector", "floors"), ("single", "vector"), ("reset", "vector"))
     us = (statistics.median(times[what]) * 1e6 for what in ("floor", "floors", "vector"))
     return (n, *us, *(median_ratio(times, *pair) for pair in pairs))
+
+
+def stack_actions(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give the actions of environments as the vector environment takes them: an array for each agent or part."""
+    first = steps[0]
+    return {
+        key: stack_actions([step[key] for step in steps])
+        if isinstance(first[key], Mapping)
+        else np.stack([step[key] for step in steps])
+        for key in first
+    }
 
 
 class FloorPair:
@@ -105,7 +119,7 @@ class FloorPair:
         self._pipe.send(True)
         play_floors(self._half, "read_by_matrix")
         self._pipe.recv()
-        return (time.perf_counter() - start) / STEPS / len(self._here)
+        return (time.perf_counter() - start) / len(self._here[0].steps) / len(self._here)
 
     def close(self) -> None:
         """End the other process."""
@@ -117,8 +131,8 @@ def make_floors(name: str, n: int) -> list[Floor]:
     """Record a day of a scenario and make the floor for it n times."""
     env = NetworkedGridEnv({"env_name": name})
     env.reset(seed=0)
-    demand, setpoints, _ = record(env, draw_actions(env))
-    return [Floor(env.task, demand, setpoints) for _ in range(n)]
+    demand, setpoints, _, positions = record_all(env, draw_actions(env))
+    return [Floor(env.task, demand, setpoints, positions) for _ in range(n)]
 
 
 def _play_when_asked(pipe: Any, name: str, n: int) -> None:
@@ -134,10 +148,10 @@ def compare_backends(name: str, n: int, rounds: int) -> tuple[float, ...]:
     envs = {"inline": GridVectorEnv(name, n)}
     envs |= {kind: GridVectorEnv(name, n, backend="processes", workers=k) for k, kind in ((1, "one"), (2, "two"))}
     floors = FloorPair(name, n)
-    rng = np.random.default_rng(0)
-    spaces = envs["inline"].single_action_spaces
-    shapes = {agent: (n, *(space.shape or ())) for agent, space in spaces.items()}
-    actions = [{a: rng.uniform(-1.0, 1.0, s).astype(np.float32) for a, s in shapes.items()} for _ in range(STEPS)]
+    steps = min(STEPS, envs["inline"].task.simulation.options.horizon_steps)
+    spaces = gym.spaces.Dict(dict(envs["inline"].single_action_spaces))
+    spaces.seed(0)
+    actions = [stack_actions([spaces.sample() for _ in range(n)]) for _ in range(steps)]
     plays = {kind: functools.partial(play_vector, env, actions) for kind, env in envs.items()}
     times = take_turns(rounds, plays | {"floor": floors.play_alone, "floors": floors.play_together})
     floors.close()
