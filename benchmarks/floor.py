@@ -27,13 +27,26 @@ PARTS = ("write", "solve", "read")
 class Floor:
     """Replay a recorded day on a circuit of its own with engine calls alone.
 
+    Args:
+        task: The task whose day it is.
+        demand, setpoints, positions: What was recorded of the day, as :func:`record_all` gives it; without positions
+            the switchgear stays.
+        tolerance: Of the power flow; the scenario's if unset [pu].
+
     Attributes:
         part_s: Seconds that each part of each step of the last :meth:`play` took, shape (n_steps, 3).
     """
 
-    def __init__(self, task: GridTask, demand: Any, setpoints: Any, positions: Any = None) -> None:
+    def __init__(
+        self, task: GridTask, demand: Any, setpoints: Any, positions: Any = None, *, tolerance: float | None = None
+    ) -> None:
         simulation = task.simulation
-        self.circuit = circuit = Circuit(simulation.feeder, simulation.circuits[0].injections)
+        self.circuit = circuit = Circuit(
+            simulation.feeder,
+            simulation.circuits[0].injections,
+            tolerance=tolerance or simulation.options.tolerance,
+            max_iterations=simulation.options.max_iterations,
+        )
         circuit.set_ratings(simulation.options.norm_amps)
         circuit.start_from(simulation.options.taps, simulation.options.steps_on)
         self._demand, self._setpoints = demand, setpoints

@@ -91,6 +91,19 @@ def test_every_benchmark_runs_quickly(name: str) -> None:
     assert (done.returncode, "ieee13" in done.stdout) == (0, True), done.stderr
 
 
+def test_solver_options_are_priced_and_tighter_tolerances_are_truer() -> None:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "solver.py"), "--quick"],
+        cwd=FOLDER.parent, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    rows = [line for line in done.stdout.splitlines() if line.startswith("ieee13_voltvar")]
+    off = {row[18:38].strip(): float(row.split()[-1]) for row in rows}
+    tighter = ["tolerance 1e-4", "default: 1e-5", "tolerance 1e-6", "tolerance 1e-8"]
+    assert [off[name] for name in tighter] == sorted((off[name] for name in tighter), reverse=True)
+    assert 0.0 < off["tolerance 1e-8"] < 1e-7
+    assert off["Newton, 1e-5"] == pytest.approx(off["default: 1e-5"], rel=0.5)
+
+
 # what they share
 
 
