@@ -1,4 +1,4 @@
-"""Where environments are played: in this thread, or besides in processes that share arrays with this one."""
+"""Where environments are played: in this thread, in several, or in processes that share arrays with this one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from powergrid.envs.task import GridTask
 from powergrid.errors import describe_unknown
 from powergrid.scenario import Scenario
 
-BackendName = Literal["inline", "processes"]
+BackendName = Literal["inline", "threads", "processes"]
 
 
 class Backend(ABC):
@@ -89,10 +89,18 @@ class Backend(ABC):
 
 
 class Inline(Backend):
-    """Play all environments in the caller's thread, as one slice."""
+    """Play all environments in this process, as one slice.
 
-    def __init__(self, scenario: Scenario, view: ViewName, n_envs: int, *, same_step: bool) -> None:
-        task = GridTask(scenario, n_envs)
+    Args:
+        scenario: The scenario.
+        view: What is seen.
+        n_envs: Number of environments.
+        same_step: Whether an environment that is over starts anew within the step.
+        n_threads: Number of threads that share the calls on the engine; all else is the caller's.
+    """
+
+    def __init__(self, scenario: Scenario, view: ViewName, n_envs: int, *, same_step: bool, n_threads: int = 1) -> None:
+        task = GridTask(scenario, n_envs, n_threads)
         layout = Layout.of(task, view, n_envs, same_step=same_step)
         super().__init__(layout, Board(layout), [(0, n_envs)])
         self.slice = Slice(task, layout, view, self.board)
@@ -119,8 +127,8 @@ def split_envs(n_envs: int, n_slices: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(round(i * n_envs / n_slices) for i in range(n_slices + 1)))
 
 
-def count_processes(workers: int | None, n_envs: int) -> int:
-    """Give the number of processes: what is asked for, or one for each processor, never more than environments."""
+def count_workers(workers: int | None, n_envs: int) -> int:
+    """Give the number of threads or processes: as asked, or one for each processor, never more than environments."""
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(workers, n_envs))
@@ -132,24 +140,21 @@ def open_backend(
     """Build the environments on a backend."""
     if name == "inline":
         return Inline(scenario, view, n_envs, same_step=same_step)
+    n_workers = count_workers(workers, n_envs)
+    if name == "threads":
+        return Inline(scenario, view, n_envs, same_step=same_step, n_threads=n_workers)
     from powergrid.envs.workers import Processes
 
-    n_processes = count_processes(workers, n_envs)
-    return Processes(scenario, view, n_envs, same_step=same_step, n_processes=n_processes)
+    return Processes(scenario, view, n_envs, same_step=same_step, n_processes=n_workers)
 
 
 def find_backend_problems(name: object, workers: object) -> list[str]:
     """Say what is wrong with a choice of backend."""
     problems = []
-    if name == "threads":
-        problems.append(
-            "backend 'threads' is not offered: OpenDSS ends the process with a segmentation fault where engines are "
-            "made in several threads; choose backend 'processes'"
-        )
-    elif name not in get_args(BackendName):
+    if name not in get_args(BackendName):
         problems.append(f"backend: {describe_unknown('backend', name, get_args(BackendName))}")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         problems.append(f"workers {workers!r} is not a whole number above 0")
     elif workers is not None and name == "inline":
-        problems.append(f"workers {workers}: backend 'inline' has none; choose backend 'processes'")
+        problems.append(f"workers {workers}: backend 'inline' has none; choose backend 'threads' or 'processes'")
     return problems

@@ -37,8 +37,8 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
         actions: Form of the action space, as in ``CentralGridEnv``.
         levels: Number of values of a continuous action in the form ``multidiscrete``.
         autoreset_mode: Gymnasium's ``NEXT_STEP``, ``SAME_STEP`` or ``DISABLED``; it stands in ``metadata``.
-        backend: Where environments are played: ``inline`` or ``processes``.
-        workers: Number of processes that play, this one among them; None takes one for each processor.
+        backend: Where environments are played: ``inline``, ``threads`` or ``processes``.
+        workers: Number of threads or processes that play, the caller's among them; None takes one for each processor.
 
     Raises:
         ScenarioError: the scenario is wrong, or an argument is; all of them.

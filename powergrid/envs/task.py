@@ -73,6 +73,7 @@ class GridTask:
     Args:
         scenario: The scenario.
         n_envs: Number of independent environments, stepped in lockstep.
+        n_threads: Number of threads that write and solve their circuits, the caller's among them.
 
     Attributes:
         agents: The agents, in the scenario's order.
@@ -84,9 +85,9 @@ class GridTask:
         agent_metrics, network_metrics: Name, unit and meaning of what infos hold besides the reward terms.
     """
 
-    def __init__(self, scenario: Scenario, n_envs: int = 1) -> None:
+    def __init__(self, scenario: Scenario, n_envs: int = 1, n_threads: int = 1) -> None:
         self.scenario = scenario
-        self.simulation = simulation = scenario.simulate(n_envs)
+        self.simulation = simulation = scenario.simulate(n_envs, n_threads)
         network = simulation.network
         zones = [spec.zone.find_buses(network) for spec in scenario.agents.values()]
         phases = [spec.zone.phases for spec in scenario.agents.values()]

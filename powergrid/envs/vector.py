@@ -36,9 +36,10 @@ class GridVectorEnv:
             with is in the fifth result. ``DISABLED``: reset it by ``options={"reset_mask": mask}``; until then it plays
             on to no purpose.
         worker_index: Tells apart the streams of draws of several workers, as RLlib numbers them.
-        backend: Where environments are played: ``inline``, in this thread, or ``processes``, some of them in worker
-            processes that share memory with this one. Both play the same, bit for bit.
-        workers: Number of processes that play, this one among them; None takes one for each processor.
+        backend: Where environments are played: ``inline``, in this thread; ``threads``, which share the calls on the
+            engine and nothing else; or ``processes``, some of them in worker processes that share memory with this
+            one. All play the same, bit for bit.
+        workers: Number of threads or processes that play, the caller's among them; None takes one for each processor.
 
     Attributes:
         possible_agents: Names of the agents.
@@ -84,14 +85,16 @@ class GridVectorEnv:
 
     @property
     def task(self) -> GridTask:
-        """The task below, where environments are played ``inline``.
+        """The task below, where environments are played in this process.
 
         Raises:
             AttributeError: they are played elsewhere.
         """
         if isinstance(self._slices, Inline):
             return self._slices.slice.task
-        raise AttributeError(f"with backend {self.backend!r} tasks are the workers' own; only 'inline' has one here")
+        raise AttributeError(
+            f"with backend {self.backend!r} tasks are the workers' own; only 'inline' and 'threads' have one here"
+        )
 
     @property
     def days(self) -> npt.NDArray[np.int64]:
@@ -170,7 +173,7 @@ class GridVectorEnv:
 
     def describe(self) -> Description:
         """Give tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
-        return describe_scenario(self.scenario) if self.backend != "inline" else describe(self.task)
+        return describe(self.task) if isinstance(self._slices, Inline) else describe_scenario(self.scenario)
 
     def close(self) -> None:
         """Give engines and workers back."""

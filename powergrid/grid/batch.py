@@ -6,11 +6,13 @@ played by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from powergrid.grid.circuit import SANE_V_PU, BoolArray, Circuit
+from powergrid.grid.crew import Crew
 from powergrid.grid.engine import FloatArray, IntArray
 from powergrid.grid.flows import BranchFlows
 from powergrid.grid.setpoints import SetpointTable
@@ -23,9 +25,10 @@ class CircuitBatch:
     Args:
         circuits: The circuits, one an environment, with the same devices.
         snapshot: Is filled; each circuit's last good voltages are its row from here on.
+        n_threads: Number of threads that write and solve circuits, the caller's among them.
     """
 
-    def __init__(self, circuits: Sequence[Circuit], snapshot: Snapshot) -> None:
+    def __init__(self, circuits: Sequence[Circuit], snapshot: Snapshot, n_threads: int = 1) -> None:
         self._circuits, self._snapshot = circuits, snapshot
         first = circuits[0]
         self._table = SetpointTable([circuit.setpoints for circuit in circuits])
@@ -41,6 +44,8 @@ class CircuitBatch:
         self._converged = np.zeros(len(circuits), dtype=bool)
         for env, circuit in enumerate(circuits):
             circuit.keep_in(snapshot.v[env], snapshot.v_pu[env])
+        n_threads = min(n_threads, len(circuits))
+        self._crew = Crew(n_threads, len(circuits)) if n_threads > 1 else None
 
     def fill_demand(self, day_kw: FloatArray, day_kvar: FloatArray, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """Take each circuit's row of what loads ask for; give what will be written, to be changed in place.
@@ -54,6 +59,33 @@ class CircuitBatch:
     def fill_injections(self, p_kw: FloatArray, q_kvar: FloatArray) -> None:
         """Take the devices' setpoints, positive into the grid [kW], [kvar], each shape (n_envs, n_devices)."""
         self._table.fill_injections(p_kw, q_kvar)
+
+    def play(self, move: Callable[[int], None]) -> BoolArray:
+        """Write what was filled in to all circuits, solve and read them.
+
+        Args:
+            move: Moves the switchgear of one circuit.
+
+        Returns:
+            Whether each power flow converged, as :meth:`read`.
+        """
+        if self._crew is None:
+            self._play(move, 0, len(self._circuits))
+        else:
+            self._crew.share(functools.partial(self._play, move))
+        return self.read()
+
+    def _play(self, move: Callable[[int], None], first: int, last: int) -> None:
+        """Write and solve some of the circuits, by calls on the engine that concern nobody else's."""
+        for env in range(first, last):
+            self.write(env)
+            move(env)
+            self.solve(env)
+
+    def close(self) -> None:
+        """End the threads, where there are more than the caller's."""
+        if self._crew is not None:
+            self._crew.close()
 
     def write(self, env: int) -> None:
         """Write what was filled in to one circuit, before its switchgear."""

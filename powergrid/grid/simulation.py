@@ -20,6 +20,7 @@ from powergrid.grid.days import Days
 from powergrid.grid.devices import Exogenous, StorageFleet
 from powergrid.grid.devices.fleet import POWER_NUMBERS, pack_columns
 from powergrid.grid.devices.spec import Rows
+from powergrid.grid.engine import threads_may_enter
 from powergrid.grid.events.effects import find_faults
 from powergrid.grid.events.spec import has_spikes
 from powergrid.grid.feeder import Feeder
@@ -37,6 +38,15 @@ BoolArray = npt.NDArray[np.bool_]
 
 __all__ = ["DivergencePolicy", "Simulation", "SimulationOptions"]
 
+_NOTHING_TO_SHARE = (
+    "threads share circuits that are only written and solved; where the feeder's own controls act, switches move, "
+    "microgrids may island or events happen, each is played by itself: choose backend 'processes' or 'inline'"
+)
+_NO_THREADS = (
+    "threads may enter OpenDSS safely only on Linux, and where powergrid loaded it: import powergrid before "
+    "opendssdirect or dss, or choose backend 'processes'"
+)
+
 
 class Simulation:
     """Step n copies of one feeder with its devices through days of profiles.
@@ -47,6 +57,7 @@ class Simulation:
         profiles: The exogenous series.
         options: All the rest.
         n_envs: Number of independent copies.
+        n_threads: Number of threads that write and solve circuits, the caller's among them.
 
     Attributes:
         setpoints: Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices).
@@ -68,7 +79,7 @@ class Simulation:
 
     Raises:
         FeederError: a bus or element is unknown, or the feeder does not solve.
-        ScenarioError: profiles, tariff, split or horizon do not fit each other.
+        ScenarioError: profiles, tariff, split or horizon do not fit each other, or threads find nothing to share.
     """
 
     def __init__(
@@ -78,8 +89,10 @@ class Simulation:
         profiles: Profiles,
         options: SimulationOptions,
         n_envs: int = 1,
+        n_threads: int = 1,
     ) -> None:
         self.feeder, self.options, self.n_envs = feeder, options, n_envs
+        self._batch: CircuitBatch | None = None
         self.first_env = 0
         self.dt_h = options.step_minutes / 60.0
         by_kind = sort_devices(devices)
@@ -99,7 +112,10 @@ class Simulation:
         self._build_islands()
         self._moves = Moves(self.circuits, [(fleet, places, kind) for fleet, _, places, kind in self._gear])
         plain = self._native is None and self.islands is None
-        self._batch = CircuitBatch(self.circuits, self.snapshot) if plain else None
+        if n_threads > 1 and not (plain and threads_may_enter):
+            self.close()
+            raise ScenarioError(f"feeder {feeder.name!r}", [_NOTHING_TO_SHARE if not plain else _NO_THREADS])
+        self._batch = CircuitBatch(self.circuits, self.snapshot, n_threads) if plain else None
 
     # -- building
 
@@ -350,11 +366,7 @@ class Simulation:
         batch.fill_injections(self.p_kw, self.q_kvar)
         self._moves.find()
         self.operations[...] = self._moves.count
-        for env in range(self.n_envs):
-            batch.write(env)
-            self._moves.play(env)
-            batch.solve(env)
-        return batch.read()
+        return batch.play(self._moves.play)
 
     def _play_each(self) -> None:
         """Do the same circuit by circuit, with islands and the feeder's own controls."""
@@ -464,5 +476,7 @@ class Simulation:
 
     def close(self) -> None:
         """Give the engines back."""
+        if self._batch is not None:
+            self._batch.close()
         for circuit in self.circuits:
             circuit.close()

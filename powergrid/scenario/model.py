@@ -151,8 +151,8 @@ class Scenario(Part):
         own = shape_of_loads(network) if str(self.profiles.source) == "loadshapes" else {}
         return own | self.profiles.load_classes
 
-    def simulate(self, n_envs: int = 1) -> Simulation:
-        """Build the simulation.
+    def simulate(self, n_envs: int = 1, n_threads: int = 1) -> Simulation:
+        """Build the simulation of n environments, written and solved by some threads.
 
         Raises:
             ScenarioError: something refers to what the feeder or the profiles lack; all of it.
@@ -187,7 +187,7 @@ class Scenario(Part):
             keep_served=self.reconfiguration is not None and self.reconfiguration.keep_served,
             conductor_flows=any(agent.zone.phases for agent in self.agents.values()),
         )
-        return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs)
+        return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs, n_threads)
 
     def _compare_with_home(self, feeder: Feeder) -> None:
         """Tell what has no place, each with what is most like it, where the scenario was made for another feeder."""

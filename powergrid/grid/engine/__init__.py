@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from dss_python_backend import ffi, lib
 
 from powergrid.errors import EngineError
 from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, FloatArray, Handle, IntArray, PowerReader
 from powergrid.grid.engine.elements import Elements
+from powergrid.grid.engine.library import ffi, lib, threads_may_enter
 from powergrid.grid.engine.schema import engine_version, property_tables, property_type, text_of
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "engine_version",
     "property_tables",
     "property_type",
+    "threads_may_enter",
 ]
 
 _REUSE_SYMBOLIC_FACTORISATION = 2

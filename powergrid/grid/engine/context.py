@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dss_python_backend import ffi, lib
 
 from powergrid.errors import EngineError
 from powergrid.grid.engine.bulk import FloatArray, IntArray
+from powergrid.grid.engine.library import ffi, lib
 from powergrid.grid.engine.schema import new_context, text_of
 
 #: By thread, what disposes of its contexts that were closed in another.

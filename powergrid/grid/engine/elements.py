@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from dss_python_backend import ffi, lib
 
 from powergrid.errors import EngineError
 from powergrid.grid.engine import schema
 from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, FloatArray, Handle, IntArray
 from powergrid.grid.engine.context import Context
+from powergrid.grid.engine.library import ffi, lib
 from powergrid.grid.engine.schema import text_of
 
 

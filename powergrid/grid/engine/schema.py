@@ -8,8 +8,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from dss_python_backend import ffi, lib
-
+from powergrid.grid.engine.library import ffi, lib
 from powergrid.grid.store import UNREADABLE, made_by, open_entry, write_entry
 
 _KIND = "schema"
