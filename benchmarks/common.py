@@ -52,7 +52,7 @@ def take_turns(rounds: int, plays: Mapping[str, Callable[[], float]]) -> Times:
 
 
 def median_ratio(times: Mapping[str, Sequence[float]], what: str, base: str) -> float:
-    """Give the median over the rounds of one time over another of the same round."""
+    """Return the median over the rounds of one time over another of the same round."""
     return statistics.median(a / b for a, b in zip(times[what], times[base], strict=True))
 
 

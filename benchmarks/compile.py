@@ -25,9 +25,9 @@ FEEDERS = ("ieee8500", "ieee123")
 PARTS = ("read", "describe", "build", "commands")
 _WORKER = """
 import json, sys, time
-from powergrid.grid.circuit import Circuit, compile_feeder, network_of
+from powergrid.grid.circuit.circuit import Circuit, compile_feeder, network_of
 from powergrid.grid.engine import Engine
-from powergrid.grid.feeder import read_feeder
+from powergrid.grid.feeder.feeder import read_feeder
 laps = []
 def lap(): laps.append(time.process_time())
 print("ready", flush=True)

@@ -27,9 +27,9 @@ import numpy as np
 import powergrid
 from benchmarks.common import machine_line
 from powergrid.check import check_feeder
-from powergrid.discovery import LAYOUTS
 from powergrid.errors import PowerGridError
 from powergrid.evaluation import evaluate
+from powergrid.scenario.discovery import LAYOUTS
 
 #: What is added to a feeder with nothing to control.
 ADDED = {"penetration": 0.3}
@@ -78,7 +78,7 @@ class Trial:
     errors: list[str] = field(default_factory=list)
 
     def cells(self) -> list[str]:
-        """Give the cells of its row, under HEADINGS."""
+        """Return the cells of its row, under HEADINGS."""
         buses, nodes, loads, kw = self.size
         devices = ", ".join(f"{count} {_SHORT.get(kind, kind)}" for kind, count in self.devices.items())
         played, solved = self.steps
@@ -179,7 +179,7 @@ def play(trial: Trial, layout: str, steps: int, keys: dict[str, Any]) -> None:
 
 
 def as_table(trials: list[Trial]) -> str:
-    """Give a Markdown table of trials, columns without a cell left out."""
+    """Return a Markdown table of trials, columns without a cell left out."""
     rows = [trial.cells() for trial in trials]
     kept = [i for i in range(len(HEADINGS)) if any(row[i] for row in rows)]
     lines = [[HEADINGS[i] for i in kept], ["---"] * len(kept), *([row[i] for i in kept] for row in rows)]
@@ -187,7 +187,7 @@ def as_table(trials: list[Trial]) -> str:
 
 
 def as_lines(trial: Trial) -> str:
-    """Give a line for each cell of a trial that has something in it."""
+    """Return a line for each cell of a trial that has something in it."""
     cells = zip(HEADINGS, trial.cells(), strict=True)
     return "\n".join(f"{heading:>15}  {cell}" for heading, cell in cells if cell)
 

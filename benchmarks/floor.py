@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.common import Table, machine_line, make_parser, parse
 from powergrid.envs import NetworkedGridEnv
-from powergrid.envs.task import GridTask
-from powergrid.grid.circuit import Circuit
-from powergrid.grid.snapshot import Snapshot
+from powergrid.envs.core import GridTask
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.circuit.snapshot import Snapshot
 
 MOST_STEPS = 96
 PARTS = ("write", "solve", "read")

@@ -26,7 +26,7 @@ SETTLE_STEPS = 2000
 
 
 def resident_mb() -> float:
-    """Give this process's resident memory, what is free handed back first [MB]."""
+    """Return this process's resident memory, what is free handed back first [MB]."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -46,7 +46,7 @@ def grow(play: Callable[[int], None], steps: int, minutes: float) -> tuple[float
 
 
 def weigh(name: str, n_envs: int, steps: int, minutes: float, *, vector: bool) -> tuple[float, ...]:
-    """Give what a bare process, its first environment and each further one weigh, and what steps add [MB]."""
+    """Return what a bare process, its first environment and each further one weigh, and what steps add [MB]."""
     from powergrid.envs import GridVectorEnv, NetworkedGridEnv
 
     bare = resident_mb()

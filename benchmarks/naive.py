@@ -208,7 +208,7 @@ class NaiveVoltVar:
         return np.concatenate([self._v_pu, state])
 
     def _reward(self, operations_usd: float, *, over: bool) -> tuple[float, dict[str, float]]:
-        """Give the reward of docs/voltvar.md and its terms."""
+        """Return the reward of docs/voltvar.md and its terms."""
         weights = self._scenario.reward.weights
         violation_pu = float(np.maximum(np.maximum(self._v_pu - 1.05, 0.95 - self._v_pu), 0.0).sum())
         losses_kw = self.dss.Circuit.Losses()[0] / 1000.0
@@ -261,7 +261,7 @@ class Pair:
         return actions
 
     def loads_of(self, day: int) -> tuple[FloatArray, FloatArray]:
-        """Give the demand of a day, as both have it ready [kW], [kvar], each of shape (n_steps, n_loads)."""
+        """Return the demand of a day, as both have it ready [kW], [kvar], each of shape (n_steps, n_loads)."""
         if day not in self._loads:
             self.ours.reset(options={"day": day})
             simulation = self.ours.task.simulation
@@ -322,7 +322,7 @@ class Pair:
         return v_pu, off / largest
 
     def close(self) -> None:
-        """Give the engines back."""
+        """Release the engines."""
         self.ours.close()
         self.vector.close()
         self.naive.dss.Text.Command("Clear")

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from benchmarks.common import Table, machine_line, make_parser, median_ratio, parse, take_turns
-from powergrid.training.config import ppo_config
-from powergrid.training.session import ray_session
+from powergrid.training.rllib.config import ppo_config
+from powergrid.training.runs.session import ray_session
 
 STEPS = 96
 

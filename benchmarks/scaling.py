@@ -38,14 +38,14 @@ ENVS = 16
 
 
 def fit_exponent(sizes: FloatArray, seconds: FloatArray) -> tuple[float, float]:
-    """Give the exponent of a power law through some points, and half its interval of 95 %; NaN from two points."""
+    """Return the exponent of a power law through some points, and half its interval of 95 %; NaN from two points."""
     fit = linregress(np.log(sizes), np.log(seconds))
     freedom = len(sizes) - 2
     return float(fit.slope), float(t.ppf(0.975, freedom) * fit.stderr) if freedom else float("nan")
 
 
 def compose(n_microgrids: int) -> dict[str, Any]:
-    """Give a scenario of the 34-node feeder with some 13-node microgrids, each with a battery, sun and an agent."""
+    """Return a scenario of the 34-node feeder with some 13-node microgrids, each with a battery, sun and an agent."""
     numbers = range(1, n_microgrids + 1)
     return {
         "name": f"ieee34_{n_microgrids}x13",
@@ -113,34 +113,34 @@ def make_vector(stack: ExitStack, n_envs: int, **backend: Any) -> Callable[[], F
 
 
 def by_nodes(stack: ExitStack) -> Iterator[Point]:
-    """Give the shipped feeders by their nodes."""
+    """Return the shipped feeders by their nodes."""
     for feeder in FEEDERS:
         env, play = make_single(stack, {"env_name": feeder, "agents": "single", "add_der": {"penetration": 0.3}})
         yield len(env.task.simulation.network.nodes), feeder, play
 
 
 def by_microgrids(stack: ExitStack) -> Iterator[Point]:
-    """Give composed circuits by their nodes."""
+    """Return composed circuits by their nodes."""
     for n in range(1, len(TIES) + 1):
         env, play = make_single(stack, {"scenario": compose(n)})
         yield len(env.task.simulation.network.nodes), f"ieee34 + {n} x ieee13", play
 
 
 def by_agents(stack: ExitStack) -> Iterator[Point]:
-    """Give layouts of one feeder by their agents."""
+    """Return layouts of one feeder by their agents."""
     for layout in ("single", "per_zone", "per_device"):
         env, play = make_single(stack, {"env_name": "ieee123", "agents": layout, "add_der": {"penetration": 0.3}})
         yield len(env.possible_agents), f"ieee123 {layout}", play
 
 
 def by_environments(stack: ExitStack) -> Iterator[Point]:
-    """Give vector environments by how many they are."""
+    """Return vector environments by how many they are."""
     for n in (1, 2, 4, 8, 16, 32):
         yield n, f"ieee13_mg, {n} at once", make_vector(stack, n)
 
 
 def by_workers(stack: ExitStack) -> Iterator[Point]:
-    """Give the same environments by the workers that play them."""
+    """Return the same environments by the workers that play them."""
     for n in range(1, max(2, len(os.sched_getaffinity(0))) + 1):
         yield n, f"ieee13_mg, {n} processes", make_vector(stack, ENVS, backend="processes", workers=n)
 

@@ -133,7 +133,7 @@ def _watch_parts(env: NetworkedGridEnv) -> _Profile:
 
 
 def profile(name: str, rounds: int) -> list[str]:
-    """Give the parts of a step of one scenario: for each, the least time of each step over the rounds, their mean."""
+    """Return the parts of a step of one scenario: for each, the least time of each step over the rounds, their mean."""
     env = NetworkedGridEnv({"env_name": name})
     env.reset(seed=0)
     actions = draw_actions(env)

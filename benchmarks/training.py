@@ -25,10 +25,10 @@ import numpy as np
 
 from benchmarks.common import machine_line
 from powergrid.evaluation import evaluate
-from powergrid.training.config import as_env_config, default_env, policy_names, ppo_config, probe_env
-from powergrid.training.extraction import policy_of_algorithm
-from powergrid.training.session import RaySession, build_algorithm, ray_session
-from powergrid.training.settings import TrainSettings, make_settings
+from powergrid.training.policies.extraction import policy_of_algorithm
+from powergrid.training.rllib.config import as_env_config, default_env, policy_names, ppo_config, probe_env
+from powergrid.training.runs.session import RaySession, build_algorithm, ray_session
+from powergrid.training.runs.settings import TrainSettings, make_settings
 
 PAGE_PROCESSES, PAGE_FRAGMENT = 4, 200
 #: What the page leaves to RLlib, under powergrid's names.
@@ -43,7 +43,7 @@ RLLIB_DEFAULTS: dict[str, Any] = {
 def stock_config(
     scenario: str, settings: TrainSettings, runners: int, envs: int, fragment: int | str, seed: int = 0
 ) -> Any:
-    """Give RLlib's own PPOConfig, runner, learner and network; of powergrid there is only the environment."""
+    """Return RLlib's own PPOConfig, runner, learner and network; of powergrid there is only the environment."""
     from ray.rllib.algorithms.ppo import PPOConfig
 
     env, env_config = default_env(), as_env_config(scenario)
@@ -93,7 +93,7 @@ def stock_config(
 
 
 def own_config(scenario: str, **settings: Any) -> Any:
-    """Give powergrid's configuration; its processes take turns with the stock ones."""
+    """Return powergrid's configuration; its processes take turns with the stock ones."""
     config: Any = ppo_config(scenario, **settings)
     return config.env_runners(num_cpus_per_env_runner=0)
 
@@ -214,7 +214,7 @@ def time_to_return(
 
 
 def greedy_return(algorithm: Any, scenario: str, days: int) -> float:
-    """Give the mean return of the policy's means over days of the validation split."""
+    """Return the mean return of the policy's means over days of the validation split."""
     report = evaluate(
         as_env_config(scenario), [("trained", policy_of_algorithm(algorithm))], split="validation", days=days
     )

@@ -88,7 +88,7 @@ def measure(name: str, n: int, rounds: int) -> tuple[float, ...]:
 
 
 def stack_actions(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Give the actions of environments as the vector environment takes them: an array for each agent or part."""
+    """Return the actions of environments as the vector environment takes them: an array for each agent or part."""
     first = steps[0]
     return {
         key: stack_actions([step[key] for step in steps])

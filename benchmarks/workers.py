@@ -22,8 +22,8 @@ import numpy as np
 from scipy.optimize import nnls
 
 from benchmarks.common import Table, machine_line, make_parser, parse
-from powergrid.training.config import available_cpus, ppo_config
-from powergrid.training.session import RaySession, build_algorithm, ray_session, stop_algorithm
+from powergrid.training.rllib.config import available_cpus, ppo_config
+from powergrid.training.runs.session import RaySession, build_algorithm, ray_session, stop_algorithm
 
 BATCHES = (1536, 3072, 6144)
 ENVS = 16
@@ -33,7 +33,7 @@ BEYOND = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class IterationModel:
-    """Give the seconds of an iteration, s, q, c and f as above, and how far the points are from it.
+    """Return the seconds of an iteration, s, q, c and f as above, and how far the points are from it.
 
     Attributes:
         s: A worker's time for a step [s].
@@ -50,15 +50,15 @@ class IterationModel:
     worst: float = 0.0
 
     def seconds(self, workers: int, steps: int) -> float:
-        """Give the time of an iteration of some steps."""
+        """Return the time of an iteration of some steps."""
         return self.s * steps / workers + self.q * steps + self.c * workers + self.f
 
     def best_workers(self, steps: int) -> float:
-        """Give how many workers make an iteration shortest; more of them cost more than they bring."""
+        """Return how many workers make an iteration shortest; more of them cost more than they bring."""
         return math.sqrt(self.s * steps / self.c) if self.c else math.inf
 
     def cpu_hours(self, workers: int, steps: int) -> float:
-        """Give the CPU-hours of a million steps, of as many CPUs as workers, at work or waiting."""
+        """Return the CPU-hours of a million steps, of as many CPUs as workers, at work or waiting."""
         return workers * self.seconds(workers, steps) / steps * 1e6 / 3600.0
 
 

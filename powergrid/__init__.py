@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from powergrid.envs.parallel import ParallelGridEnv
     from powergrid.envs.vector import GridVectorEnv
     from powergrid.scenario import Scenario
-    from powergrid.training.inference import Policy
+    from powergrid.training.policies.inference import Policy
 
 __version__ = "0.1.0"
 
@@ -163,7 +163,7 @@ def load_scenario(
 
 def load_policy(run_or_checkpoint: str | Path, *, backend: Literal["numpy", "torch"] = "numpy") -> Policy:
     """Load a trained policy, which acts without Ray; see :func:`powergrid.training.load_policy`."""
-    from powergrid.training import inference
+    from powergrid.training.policies import inference
 
     return inference.load_policy(run_or_checkpoint, backend=backend)
 

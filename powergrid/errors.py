@@ -77,7 +77,7 @@ class ActionError(_ProblemsError):
 
 
 def nearest_names(name: str, allowed: Iterable[str], limit: int = 3) -> list[str]:
-    """Give the allowed names most like a wrong one, best first, letter case ignored."""
+    """Return the allowed names most like a wrong one, best first, letter case ignored."""
     by_key = {str(candidate).lower(): str(candidate) for candidate in allowed}
     close = difflib.get_close_matches(str(name).lower(), list(by_key), n=limit, cutoff=0.5)
     return [by_key[key] for key in close]

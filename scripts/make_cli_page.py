@@ -31,7 +31,7 @@ Info = ArgumentInfo | OptionInfo
 
 
 def walk_commands(group: typer.Typer, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Callable[..., Any]]]:
-    """Give the function of every command below a group, with the words that call it."""
+    """Return the function of every command below a group, with the words that call it."""
     for command in group.registered_commands:
         function = command.callback
         if function is not None and not command.hidden:
@@ -42,7 +42,7 @@ def walk_commands(group: typer.Typer, words: tuple[str, ...]) -> Iterator[tuple[
 
 
 def list_parameters(function: Callable[..., Any]) -> Iterator[tuple[str, Info, type, Any]]:
-    """Give name, description, type and default of what a command takes; the default is ``...`` where there is none."""
+    """Return name, description, type and default (``...`` if it has none) of what a command takes."""
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         annotation, default = hints[name], parameter.default

@@ -19,11 +19,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import powergrid
-from powergrid.envs.task import ISLAND_METRICS
+from powergrid.envs.core import ISLAND_METRICS
 from powergrid.errors import PowerGridError
 from powergrid.grid.devices import SPECS
-from powergrid.grid.events import EVENTS
-from powergrid.grid.microgrid import MicrogridSpec
+from powergrid.grid.feeder.microgrid import MicrogridSpec
+from powergrid.grid.outages import EVENTS
 from powergrid.scenario import AgentSpec, Scenario
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "environment.md"

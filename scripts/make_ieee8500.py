@@ -43,7 +43,7 @@ class Plan:
     area: Mapping[str, str]
 
     def end(self, buses: Iterable[str]) -> str:
-        """Give the farthest bus of an element."""
+        """Return the farthest bus of an element."""
         return max((bus.split(".")[0] for bus in buses), key=self.place.__getitem__)
 
 
@@ -178,7 +178,7 @@ def lines(tables: Mapping[str, Sequence[Row]], plan: Plan) -> Iterator[str]:
 
 
 def ends(row: Row) -> tuple[str, str]:
-    """Give the two buses of a line."""
+    """Return the two buses of a line."""
     return row["Bus1"], row["Bus2"]
 
 
@@ -345,7 +345,7 @@ def reference_taps(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def make(folder: Path) -> dict[str, str]:
-    """Give the text of each file, by name."""
+    """Return the text of each file, by name."""
     names = ("Bus", "CapControl", "Capacitor", "Line", "LineCode", "Load", "Reactor", "RegControl", "Transformer")
     tables = {name: read_table(folder, name) for name in (*names, "Vsource", "XfmrCode")}
     plan = walk(tables)

@@ -62,7 +62,7 @@ QUANTA: dict[str, tuple[type[np.integer[Any]], float]] = {
 
 
 def make_calendar() -> pd.DatetimeIndex:
-    """Give the start of each quarter-hour of the year, local standard time, without a time zone."""
+    """Return the start of each quarter-hour of the year, local standard time, without a time zone."""
     return pd.date_range(f"{YEAR}-01-01", periods=N_ROWS, freq="15min", name="time")
 
 

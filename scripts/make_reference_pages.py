@@ -14,11 +14,11 @@ from pathlib import Path
 
 from make_environment_page import describe, describe_default, describe_type, fill_page, write_table
 
-from powergrid.envs.task import ISLAND_METRICS
+from powergrid.envs.core import ISLAND_METRICS
 from powergrid.evaluation import evaluate
 from powergrid.grid.devices import SPECS
-from powergrid.training.metrics import RETURN_ALIAS, over_episode
-from powergrid.training.records import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
+from powergrid.training.rllib.metrics import RETURN_ALIAS, over_episode
+from powergrid.training.runs.records import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 EXAMPLE = "ieee13_voltvar"

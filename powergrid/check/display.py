@@ -18,7 +18,7 @@ Line = tuple[str, str]
 
 
 def report_lines(report: FeederReport, *, width: int = 100, shown: int = _SHOWN) -> list[Line]:
-    """Give a report as lines of text, each with a style.
+    """Return a report as lines of text, each with a style.
 
     Args:
         report: What a check found.
@@ -38,7 +38,7 @@ def report_lines(report: FeederReport, *, width: int = 100, shown: int = _SHOWN)
 
 
 def verdict(report: FeederReport) -> str:
-    """Give the outcome in one sentence."""
+    """Return the outcome in one sentence."""
     counts = [(len(report.of_severity(severity)), severity) for severity in SEVERITIES]
     counted = ", ".join(f"{n} {severity}{'s' * (n != 1)}" for n, severity in counts if n) or "nothing to report"
     if report.outcome != "complete":
@@ -82,7 +82,7 @@ def _names(names: list[str]) -> str:
 
 
 def _group(found: list[Finding], folder: Path, width: int, shown: int) -> Iterator[Line]:
-    """Give the findings of one kind: title, the first ones, the remedy once."""
+    """Return the findings of one kind: title, the first ones, the remedy once."""
     yield _STYLES[found[0].severity], f"  {CHECKS[found[0].code].title} [{found[0].code}] ({len(found)})"
     listed = found if len(found) <= shown + 1 else found[:shown]
     for finding in listed:

@@ -13,9 +13,9 @@ from powergrid.check.report import Recorder
 from powergrid.check.text import Definitions, defined_name, is_continuation, shorten
 from powergrid.errors import EngineError
 from powergrid.grid.engine import Engine, FloatArray, Handle
-from powergrid.grid.feeder import Feeder
-from powergrid.grid.network import IntArray
-from powergrid.grid.windings import find_tap_changers
+from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.feeder.network import IntArray
+from powergrid.grid.feeder.windings import find_tap_changers
 
 #: OpenDSS's error numbers by what they are about; others are values that it refuses.
 _ENGINE_CODES = {
@@ -112,7 +112,7 @@ def compile_all(model: Model) -> None:
 
 
 def _read_error(error: EngineError, definitions: Definitions) -> tuple[str, str, str]:
-    """Give the kind of an engine's refusal, its text on one line, and the element that it names."""
+    """Return the kind of an engine's refusal, its text on one line, and the element that it names."""
     text, number = error.message, error.number
     if nested := re.findall(r"Error (\d+) Reported From", text):
         number = int(nested[-1])

@@ -17,7 +17,7 @@ from powergrid.check.text import (
 )
 from powergrid.errors import EngineError, FeederError
 from powergrid.grid.engine import Engine
-from powergrid.grid.feeder import scan_feeder
+from powergrid.grid.feeder.feeder import scan_feeder
 
 
 def inspect_feeder(reference: str | Path, recorder: Recorder | None = None, **options: Any) -> FeederReport:
@@ -26,7 +26,7 @@ def inspect_feeder(reference: str | Path, recorder: Recorder | None = None, **op
     Args:
         reference: Name of a shipped feeder or path of a master file.
         recorder: Where findings go as they are found.
-        options: As :func:`~powergrid.grid.feeder.read_feeder` takes them.
+        options: As :func:`~powergrid.grid.feeder.feeder.read_feeder` takes them.
     """
     recorder = recorder or Recorder(FeederReport(str(reference)))
     recorder.at("", 0, "reading the files")

@@ -196,15 +196,15 @@ class FeederReport:
         return self.of_severity("error")
 
     def of_severity(self, severity: str) -> list[Finding]:
-        """Give the findings of a severity."""
+        """Return the findings of a severity."""
         return [finding for finding in self.findings if finding.severity == severity]
 
     def of_code(self, code: str) -> list[Finding]:
-        """Give the findings of a kind."""
+        """Return the findings of a kind."""
         return [finding for finding in self.findings if finding.code == code]
 
     def exit_code(self, *, strict: bool = False) -> int:
-        """Give the status for scripts: 0 usable, 1 errors (or warnings, if strict), 3 crashed or timed out."""
+        """Return the status for scripts: 0 usable, 1 errors (or warnings, if strict), 3 crashed or timed out."""
         if self.outcome != "complete":
             return 3
         return int(bool(self.errors or (strict and self.of_severity("warning"))))
@@ -219,7 +219,7 @@ class FeederReport:
             raise FeederError(self.feeder, [": ".join(filter(None, (f.where, f.message))) for f in self.errors])
 
     def as_dict(self) -> dict[str, Any]:
-        """Give everything as plain data for JSON."""
+        """Return everything as plain data for JSON."""
         return {**_finite(asdict(self)), "usable": not self.errors and self.outcome == "complete"}
 
 

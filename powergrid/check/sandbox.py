@@ -17,7 +17,7 @@ from typing import Any
 
 from powergrid.check.report import FeederReport, Finding, Recorder, take_facts
 from powergrid.errors import FeederError
-from powergrid.grid.feeder import find_feeder
+from powergrid.grid.feeder.feeder import find_feeder
 
 _MEMORY_BYTES = 8 * 2**30
 _FILE_BYTES = 512 * 2**20

@@ -10,20 +10,20 @@ import numpy as np
 
 from powergrid.check.elements import Model, check_admittances, check_base_kv
 from powergrid.check.report import Snapshot
-from powergrid.discovery import summarise
 from powergrid.errors import EngineError, FeederError, nearest_names
-from powergrid.grid.circuit import Circuit
-from powergrid.grid.compile import (
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.circuit.snapshot import Snapshot as Solved
+from powergrid.grid.engine import Engine, FloatArray
+from powergrid.grid.feeder.compile import (
     SOURCE_CLASSES,
     compile_feeder,
     describe_network,
     read_handles,
     settle_options,
 )
-from powergrid.grid.energised import Connectivity
-from powergrid.grid.engine import Engine, FloatArray
-from powergrid.grid.network import BoolArray, IntArray, Network
-from powergrid.grid.snapshot import Snapshot as Solved
+from powergrid.grid.feeder.network import BoolArray, IntArray, Network
+from powergrid.grid.outages.connectivity import Connectivity
+from powergrid.scenario.discovery import summarise
 
 _TOLERANCE = 1e-5
 _ITERATIONS = 100
@@ -126,7 +126,7 @@ def _list(names: list[str], one: str, many: str) -> str:
 
 
 def _split(model: Model, network: Network) -> tuple[set[int], list[list[int]]]:
-    """Give the buses that a source feeds, and the parts that none does."""
+    """Return the buses that a source feeds, and the parts that none does."""
     node_bus = network.node_bus
     sources = {
         int(node_bus[node - 1])
@@ -170,7 +170,7 @@ def _check_islands(model: Model, network: Network, fed: set[int], islands: list[
 
 
 def _any_element(model: Model, wanted: set[int], node_bus: IntArray) -> str:
-    """Give an element at some buses, for its place in the files."""
+    """Return an element at some buses, for its place in the files."""
     for class_name, handles in model.handles.items():
         for name, handle in handles.items():
             if any(node > 0 and int(node_bus[node - 1]) in wanted for node in model.engine.node_ref(handle)):
@@ -313,7 +313,7 @@ def _check_voltages(model: Model, network: Network, v_pu: FloatArray) -> None:
 
 
 def _first_elements(model: Model, network: Network) -> dict[int, str]:
-    """Give a branch that ends at each bus, for its place in the files."""
+    """Return a branch that ends at each bus, for its place in the files."""
     branches, found = network.branches, dict[int, str]()
     for branch, bus in zip(branches.terminal_branch.tolist(), branches.terminal_bus.tolist(), strict=True):
         found[bus] = branches.names[branch]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from powergrid.check.report import Recorder
 from powergrid.errors import nearest_names
-from powergrid.grid.commands import DESCRIBING, VERBS, Command, after_verb, describe_unknown_command
-from powergrid.grid.feeder import Feeder
+from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.feeder.syntax import DESCRIBING, VERBS, Command, after_verb, describe_unknown_command
 
 _PROBLEM = re.compile(r"(?P<file>(?:/|[A-Za-z]:[\\/]).+?)(?::(?P<line>\d+))?: (?P<message>.*)", re.DOTALL)
 #: What the reader of feeders says, and the kind of finding that it is; the first that fits.
@@ -63,7 +63,7 @@ class Definitions:
             self._texts.setdefault(active, []).append(command.text.lower())
 
     def place(self, element: str) -> tuple[str, int]:
-        """Give file and line of ``class.name``, empty and 0 where the files do not define it."""
+        """Return file and line of ``class.name``, empty and 0 where the files do not define it."""
         command = self.first.get(element.lower())
         return (str(command.file), command.line) if command else ("", 0)
 
@@ -74,18 +74,18 @@ class Definitions:
 
 
 def defined_name(command: Command) -> str | None:
-    """Give the ``class.name`` that a command defines, lower case; the source for a circuit."""
+    """Return the ``class.name`` that a command defines, lower case; the source for a circuit."""
     named = _named(command) if command.verb == "new" else None
     return SOURCE if named is not None and named.startswith("circuit.") else named
 
 
 def edited_name(command: Command) -> str | None:
-    """Give the ``class.name`` that a command edits by name, lower case."""
+    """Return the ``class.name`` that a command edits by name, lower case."""
     return _named(command) if command.verb == "edit" else None
 
 
 def _named(command: Command) -> str | None:
-    """Give the ``class.name`` that follows the verb, whatever quotes it is in."""
+    """Return the ``class.name`` that follows the verb, whatever quotes it is in."""
     first = next(after_verb(command.text), None)
     owner, dot, name = first.value.strip().lower().partition(".") if first is not None else ("", "", "")
     return f"{owner}.{name}" if dot and owner.isidentifier() and name else None

@@ -66,5 +66,5 @@ def find_benchmarks() -> Path:
 
 
 def _summary(file: Path) -> str:
-    """Give the first line of a benchmark's docstring; nothing is imported."""
+    """Return the first line of a benchmark's docstring; nothing is imported."""
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]

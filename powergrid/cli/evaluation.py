@@ -67,8 +67,8 @@ def curves(
     """Draw the learning curves of RUNs, those trained alike in one colour with their mean."""
     from powergrid.evaluation import baseline_returns
     from powergrid.evaluation.drawing import Curve, check_suffix, draw_learning_curves, save
-    from powergrid.training.curves import read_curves, validation_days
-    from powergrid.training.loop import VALIDATION_SCORE
+    from powergrid.training.runs.curves import read_curves, validation_days
+    from powergrid.training.runs.loop import VALIDATION_SCORE
 
     check_suffix(file)
     read = read_curves(runs, column)
@@ -140,7 +140,7 @@ def _load_policies(given: Sequence[str]) -> list[Any]:
 def compare_on_test_split(run: Path, days: int) -> None:
     """Print the trained policy beside the baselines, and keep the tables in the run folder."""
     from powergrid.evaluation import baseline_names
-    from powergrid.training.run import read_manifest
+    from powergrid.training.runs.run import read_manifest
 
     env_config = read_manifest(run)["env_config"]
     report = play(env_config, [*baseline_names(), str(run)], "test", days, 0)

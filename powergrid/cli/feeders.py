@@ -25,7 +25,7 @@ from powergrid.cli.options import (
 
 def list_all() -> None:
     """List the scenarios and feeders that come with PowerGrid."""
-    from powergrid.grid.feeder import list_feeders
+    from powergrid.grid.feeder.feeder import list_feeders
     from powergrid.scenario import list_scenarios
 
     for title, names in (("scenarios", list_scenarios()), ("feeders", list_feeders())):
@@ -122,7 +122,7 @@ def _draw(
 ) -> None:  # fmt: skip
     """Write the pictures of a scenario, or of a bare feeder as its model stands."""
     from powergrid.evaluation import drawing
-    from powergrid.grid.feeder import list_feeders
+    from powergrid.grid.feeder.feeder import list_feeders
 
     for file in (diagram, profile):
         if file is not None:

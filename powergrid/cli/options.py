@@ -38,7 +38,7 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "--debug", help="Show 
 def read_env_config(
     scenario: str, overrides: Sequence[str] | None, agents: str | None, add_der: float | None
 ) -> dict[str, Any]:
-    """Give the env_config that the options of a command mean."""
+    """Return the env_config that the options of a command mean."""
     keys = parse_overrides(overrides or [])
     if agents is not None:
         given = keys.get("agents")

@@ -69,7 +69,7 @@ def train(
         raise typer.BadParameter("a run keeps its algorithm; leave --algorithm out")
     from powergrid.training import resume as resume_run
     from powergrid.training import train as train_run
-    from powergrid.training.display import TrainingDisplay
+    from powergrid.training.runs.display import TrainingDisplay
 
     log_to_console(verbose)
     limit = None if minutes is None else minutes * 60.0
@@ -133,7 +133,7 @@ def tune(
     fixed = parse_overrides(settings or [], option="--setting")
     env_config = read_env_config(scenario, overrides, agents, add_der)
     from powergrid.training import tune as tune_settings
-    from powergrid.training.display import TuningDisplay
+    from powergrid.training.runs.display import TuningDisplay
 
     log_to_console(verbose)
     with TuningDisplay(out, samples, iterations) as display:

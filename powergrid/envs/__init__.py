@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from powergrid.envs.central import CentralGridEnv
     from powergrid.envs.central_vector import CentralVectorEnv
+    from powergrid.envs.core import GridTask
     from powergrid.envs.networked import NetworkedGridEnv
     from powergrid.envs.parallel import ParallelGridEnv
-    from powergrid.envs.task import GridTask
     from powergrid.envs.vector import GridVectorEnv
 
 __all__ = ["CentralGridEnv", "CentralVectorEnv", "GridTask", "GridVectorEnv", "NetworkedGridEnv", "ParallelGridEnv"]
@@ -21,7 +21,7 @@ __all__ = ["CentralGridEnv", "CentralVectorEnv", "GridTask", "GridVectorEnv", "N
 _HOME = {
     "CentralGridEnv": "central",
     "CentralVectorEnv": "central_vector",
-    "GridTask": "task",
+    "GridTask": "core",
     "GridVectorEnv": "vector",
     "NetworkedGridEnv": "networked",
     "ParallelGridEnv": "parallel",

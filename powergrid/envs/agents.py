@@ -80,7 +80,7 @@ class Agent:
         ]
 
     def read_action(self, vector: FloatArray) -> Any:
-        """Give the agent's part of an action vector, as in ``action_space``.
+        """Return the agent's part of an action vector, as in ``action_space``.
 
         Args:
             vector: The action vector of one environment, shape (n_actions,).
@@ -179,7 +179,7 @@ def write_actions(agents: Sequence[Agent], actions: Mapping[str, Any], out: Floa
 
 
 def ownership(owners: Sequence[Sequence[str]], devices: Sequence[str]) -> FloatArray:
-    """Give 1 where an agent owns a device, shape (n_devices, n_agents).
+    """Return 1 where an agent owns a device, shape (n_devices, n_agents).
 
     Args:
         owners: Names of each agent's devices.

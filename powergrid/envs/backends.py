@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from powergrid.envs.core import GridTask
 from powergrid.envs.slices import Board, BoolArray, Entropy, FloatArray, Layout, Slice, ViewName
-from powergrid.envs.task import GridTask
 from powergrid.errors import describe_unknown
 from powergrid.scenario import Scenario
 
@@ -45,19 +45,19 @@ class Backend(ABC):
         self._infos_fresh = self._infos_wanted
 
     def infos(self) -> FloatArray:
-        """Give terms and metrics of the last step; once asked for, workers write them at every step."""
+        """Return terms and metrics of the last step; once asked for, workers write them at every step."""
         if not self._infos_fresh:
             self._call([("infos",)] * len(self.bounds))
             self._infos_wanted = self._infos_fresh = True
         return self.board.infos
 
     def neutral(self) -> FloatArray:
-        """Give the actions that leave every device to itself."""
+        """Return the actions that leave every device to itself."""
         self._call([("neutral",)] * len(self.bounds))
         return self.board.neutral
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
-        """Give the infos of one environment as agents' dicts."""
+        """Return the infos of one environment as agents' dicts."""
         calls = [("info_dicts", env - first) if first <= env < last else None for first, last in self.bounds]
         found: dict[str, dict[str, Any]] = next(answer for answer in self._call(calls) if answer is not None)
         return found
@@ -85,7 +85,7 @@ class Backend(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give engines and workers back."""
+        """Release engines and workers."""
 
 
 class Inline(Backend):
@@ -113,7 +113,7 @@ class Inline(Backend):
         return [call_slice(self.slice, call) for call in calls]
 
     def close(self) -> None:
-        """Give the engines back."""
+        """Release the engines."""
         self.slice.close()
 
 
@@ -128,7 +128,7 @@ def split_envs(n_envs: int, n_slices: int) -> list[tuple[int, int]]:
 
 
 def count_workers(workers: int | None, n_envs: int) -> int:
-    """Give the number of threads or processes: as asked, or one for each processor, never more than environments."""
+    """Return the number of threads or processes: as asked, or one for each processor, never more than environments."""
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(workers, n_envs))

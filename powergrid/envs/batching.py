@@ -33,7 +33,7 @@ class ActionWriter:
         return (self._write_discrete if len(agent.discrete) else self._write_continuous)(action, out)
 
     def read(self, matrix: FloatArray) -> Any:
-        """Give the agent's part of the matrix, as :meth:`write` takes it."""
+        """Return the agent's part of the matrix, as :meth:`write` takes it."""
         continuous = matrix[:, self.agent.continuous].astype(np.float32)
         discrete = np.rint(matrix[:, self.agent.discrete]).astype(np.int64)
         if self._both:
@@ -60,7 +60,7 @@ class ActionWriter:
 
 
 def split_rows(action: Any, n: int) -> list[Any] | None:
-    """Give a batch as one action for each environment, None where it is not a batch of n."""
+    """Return a batch as one action for each environment, None where it is not a batch of n."""
     if isinstance(action, Mapping):
         parts = {key: split_rows(value, n) for key, value in action.items()}
         if any(rows is None for rows in parts.values()):

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from powergrid.envs.central_actions import ActionForm, CentralActions, find_form_problems
 from powergrid.envs.channels import View
+from powergrid.envs.core import AGENT_METRICS, MONEY_TERMS, GridTask
 from powergrid.envs.describe import Description, describe
-from powergrid.envs.task import AGENT_METRICS, MONEY_TERMS, GridTask
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
 from powergrid.scenario import Scenario, load_scenario
 
@@ -123,18 +123,18 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         return self._observe(), float(task.rewards[0].sum()), terminated, truncated, self._info()
 
     def neutral_action(self) -> Any:
-        """Give the action that leaves every device to itself, as in ``action_space``."""
+        """Return the action that leaves every device to itself, as in ``action_space``."""
         return self._reading.read_one(self.task.simulation.neutral()[0])
 
     def describe(self) -> Description:
-        """Give tables of observations, actions, rewards, infos, agents and devices, agent by agent."""
+        """Return tables of observations, actions, rewards, infos, agents and devices, agent by agent."""
         return describe(self.task)
 
     def render(self) -> None:
         """Draw nothing: there is no render mode."""
 
     def close(self) -> None:
-        """Give the engine back."""
+        """Release the engine."""
         self.task.close()
 
     # -- parts of a step
@@ -144,7 +144,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         return seen
 
     def _info(self) -> dict[str, Any]:
-        """Give every term and metric once, agents' own added up or taken at their extreme."""
+        """Return every term and metric once, agents' own added up or taken at their extreme."""
         own, shared = self.task.info_parts(0)
         combined = np.add.reduce(own)
         for column, reduce in self._extremes:
@@ -159,7 +159,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
 
 
 def combine_infos(infos: FloatArray, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """Give every term and metric of many environments once, agents' own added up or taken at their extreme.
+    """Return every term and metric of many environments once, agents' own added up or taken at their extreme.
 
     Args:
         infos: Infos by agent, shape (n_envs, n_agents, n_infos).
@@ -180,7 +180,7 @@ def combine_infos(infos: FloatArray, names: Sequence[str]) -> dict[str, npt.NDAr
 
 
 def set_battery_levels(scenario: Scenario, battery: str | None, levels: int) -> Scenario:
-    """Give a scenario whose storage has ``levels`` powers (``discrete``), any (``continuous``), or as it was (None).
+    """Return a scenario whose storage has ``levels`` powers (``discrete``), any (``continuous``), or as it was (None).
 
     Raises:
         ScenarioError: ``battery`` is none of these, or a battery cannot have so many levels.

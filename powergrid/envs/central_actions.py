@@ -80,11 +80,11 @@ class CentralActions:
         return []
 
     def read_one(self, vector: FloatArray) -> Any:
-        """Give the action that an action vector stands for."""
+        """Return the action that an action vector stands for."""
         return self._agent.read_action(vector) if self._form == "mixed" else self._revert(vector)
 
     def read(self, matrix: FloatArray) -> Any:
-        """Give the batch of actions that action vectors stand for, shape (n_envs, n_actions)."""
+        """Return the batch of actions that action vectors stand for, shape (n_envs, n_actions)."""
         return self._writer.read(matrix) if self._form == "mixed" else self._revert(matrix)
 
     def _convert(self, values: FloatArray, out: FloatArray) -> None:
@@ -118,7 +118,7 @@ class CentralActions:
 
 
 def _as_one(agents: Sequence[Agent]) -> Agent:
-    """Give the agent that owns what all agents own."""
+    """Return the agent that owns what all agents own."""
     continuous = np.sort(np.concatenate([agent.continuous for agent in agents]))
     discrete = np.concatenate([agent.discrete for agent in agents])
     order = np.argsort(discrete)
@@ -128,7 +128,7 @@ def _as_one(agents: Sequence[Agent]) -> Agent:
 
 
 def _columns(agent: Agent) -> tuple[IntArray, IntArray]:
-    """Give the columns of an agent's actions in table order, and how many positions each has, 0 for none."""
+    """Return the columns of an agent's actions in table order, and how many positions each has, 0 for none."""
     columns = np.concatenate([agent.continuous, agent.discrete])
     sizes = np.concatenate([np.zeros_like(agent.continuous), agent.sizes])
     order = np.argsort(columns)

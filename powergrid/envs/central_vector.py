@@ -150,15 +150,15 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
         return board.observations.copy(), rewards, terminated, truncated, infos | self._infos()
 
     def neutral_actions(self) -> Any:
-        """Give the actions that leave every device to itself at the present step, as :meth:`step` takes them."""
+        """Return the actions that leave every device to itself at the present step, as :meth:`step` takes them."""
         return self._reading.read(self._slices.neutral())
 
     def describe(self) -> Description:
-        """Give tables of observations, actions, rewards, infos, agents and devices, agent by agent."""
+        """Return tables of observations, actions, rewards, infos, agents and devices, agent by agent."""
         return describe_scenario(self.scenario)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Give engines and workers back."""
+        """Release engines and workers."""
         if hasattr(self, "_slices"):  # Gymnasium closes what could not be built, too
             self._slices.close()
 
@@ -173,7 +173,7 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
         return self._as_infos(self._slices.infos(), board.day, board.worst_node, of)
 
     def _finals(self, over: BoolArray) -> dict[str, Any]:
-        """Give what environments ended with, as Gymnasium's own vector environments do."""
+        """Return what environments ended with, as Gymnasium's own vector environments do."""
         self._slices.complete_finals(over)
         board = self._board
         ends = np.full(self.num_envs, None, dtype=object)

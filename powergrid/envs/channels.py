@@ -15,8 +15,8 @@ import numpy.typing as npt
 from powergrid.envs.outages import OutageView
 from powergrid.grid.devices.ledger import find_places
 from powergrid.grid.devices.spec import Rows
-from powergrid.grid.events.spec import widen_price
 from powergrid.grid.metrics import Metrics
+from powergrid.grid.outages.events import widen_price
 from powergrid.grid.simulation import Simulation
 
 FloatArray = npt.NDArray[np.float64]
@@ -242,7 +242,7 @@ class Channels:
             self.outages.fill(values[:, self._outage_columns])
 
     def columns_of(self, owners: Sequence[str]) -> list[int]:
-        """Give the columns of some owners, in table order."""
+        """Return the columns of some owners, in table order."""
         return [index for index, channel in enumerate(self.table) if channel.owner in owners]
 
 
@@ -290,12 +290,12 @@ class View:
         self.parts = [slice(end - len(own), end) for end, own in zip(ends, columns, strict=True)]
 
     def look(self, values: FloatArray) -> list[npt.NDArray[np.float32]]:
-        """Give fresh arrays of what each agent sees: low..high as -1..1, clipped, shape (n_envs, n_observed)."""
+        """Return fresh arrays of what each agent sees: low..high as -1..1, clipped, shape (n_envs, n_observed)."""
         scaled = self.gather(values)
         return [scaled[:, own] for own in self.parts]
 
     def gather(self, values: FloatArray) -> npt.NDArray[np.float32]:
-        """Give the same as one fresh array, one agent after the other, shape (n_envs, all that agents see)."""
+        """Return the same as one fresh array, one agent after the other, shape (n_envs, all that agents see)."""
         seen = values.take(self._columns, 1, self._seen, "clip")
         np.multiply(seen, self._gain, out=seen)
         np.add(seen, self._offset, out=seen)
@@ -304,7 +304,7 @@ class View:
 
 
 def _find_nodes(simulation: Simulation, buses: Sequence[int], phases: Sequence[Sequence[int]]) -> list[IntArray]:
-    """Give the nodes of each bus: those of its phases, all where the bus has none of these."""
+    """Return the nodes of each bus: those of its phases, all where the bus has none of these."""
     network = simulation.network
     found = [(network.nodes_within([bus], own), bus) for bus, own in zip(buses, phases, strict=True)]
     return [nodes if len(nodes) else network.nodes_of([bus]) for nodes, bus in found]

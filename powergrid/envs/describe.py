@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from powergrid.envs.core import GridTask
 from powergrid.envs.rewards import TERMS
-from powergrid.envs.task import GridTask
 from powergrid.scenario import Scenario
 
 if TYPE_CHECKING:

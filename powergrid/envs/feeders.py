@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from powergrid.envs.task import GridTask
+from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
 from powergrid.scenario import Scenario, pick_feeder, scenarios_by_feeder
 
@@ -59,7 +59,7 @@ class FeederTasks:
     def draw(
         self, rng: np.random.Generator, options: Mapping[str, Any] | None
     ) -> tuple[GridTask, Mapping[str, Any] | None]:
-        """Give the task of an episode, and the options that are left.
+        """Return the task of an episode, and the options that are left.
 
         Args:
             rng: Draws the feeder where ``options`` does not name it; untouched where there is one alone.
@@ -74,7 +74,7 @@ class FeederTasks:
         return self.tasks[pick_feeder(self._scenario, name)], left
 
     def infos(self, task: GridTask) -> dict[str, dict[str, Any]]:
-        """Give a task's infos by agent, with the feeder where there are several."""
+        """Return a task's infos by agent, with the feeder where there are several."""
         infos = task.info_dicts(0)
         if self.several:
             for info in infos.values():
@@ -82,7 +82,7 @@ class FeederTasks:
         return infos
 
     def close(self) -> None:
-        """Give all engines back."""
+        """Release all engines."""
         for task in self.tasks.values():
             task.close()
 

@@ -80,11 +80,11 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         self.action_spaces = {agent.name: agent.action_space for agent in self.task.agents}
 
     def get_observation_space(self, agent_id: str) -> Any:
-        """Give the observation space of an agent."""
+        """Return the observation space of an agent."""
         return self.observation_spaces[agent_id]
 
     def get_action_space(self, agent_id: str) -> Any:
-        """Give the action space of an agent."""
+        """Return the action space of an agent."""
         return self.action_spaces[agent_id]
 
     def reset(
@@ -143,7 +143,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         return round(float(metrics.zone_violation_count[0, self._index(agent_id)]))
 
     def compute_cost(self, agent_id: str | None = None) -> float:
-        """Give the money the last step cost an agent, or all of them [USD].
+        """Return the money the last step cost an agent, or all of them [USD].
 
         Energy bought less energy sold, fuel, wear of storage and switchgear; not the change of stored energy and
         not the penalties.
@@ -152,16 +152,16 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         return float(money.sum() if agent_id is None else money[self._index(agent_id)])
 
     def neutral_actions(self) -> dict[str, Any]:
-        """Give the actions that leave every device to itself at the present step: the baseline ``no_control``."""
+        """Return the actions that leave every device to itself at the present step: the baseline ``no_control``."""
         neutral = self.task.simulation.neutral()[0]
         return {agent.name: agent.read_action(neutral) for agent in self.task.agents}
 
     def describe(self) -> Description:
-        """Give tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
+        """Return tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
         return describe(self.task)
 
     def close(self) -> None:
-        """Give the engine back, all of them where there are several."""
+        """Release the engine, all of them where there are several."""
         self._feeders.close()
 
     def _index(self, agent_id: str) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from powergrid.grid.outages.supply import Supply
 from powergrid.grid.simulation import Simulation
-from powergrid.grid.supply import Supply
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -70,7 +70,7 @@ class OutageView:
         np.subtract(1.0, out[:, n_zones:], out=out[:, n_zones:])
 
     def network_infos(self) -> tuple[npt.NDArray[Any], ...]:
-        """Give the numbers of all environments in the order of ``NETWORK_OUTAGE_METRICS``, each of shape (n_envs,)."""
+        """Return the numbers in the order of ``NETWORK_OUTAGE_METRICS``, each of shape (n_envs,)."""
         supply = self._supply
         return (
             supply.unserved_kwh.sum(axis=1),
@@ -79,7 +79,7 @@ class OutageView:
         )
 
     def name_events(self, env: int) -> dict[str, str]:
-        """Give what is on in one environment: event by name, to the place it befalls."""
+        """Return what is on in one environment: event by name, to the place it befalls."""
         supply = self._supply
         return {
             supply.timetable.names[i]: supply.effect_of(env, i).place for i in np.flatnonzero(supply.on[env]).tolist()

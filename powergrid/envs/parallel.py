@@ -43,11 +43,11 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         self.action_spaces = {agent.name: agent.action_space for agent in self.task.agents}
 
     def observation_space(self, agent: str) -> Any:
-        """Give the observation space of an agent."""
+        """Return the observation space of an agent."""
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> Any:
-        """Give the action space of an agent."""
+        """Return the action space of an agent."""
         return self.action_spaces[agent]
 
     def reset(
@@ -105,14 +105,14 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         return result
 
     def describe(self) -> Description:
-        """Give tables of observations, actions, rewards, infos, agents and devices."""
+        """Return tables of observations, actions, rewards, infos, agents and devices."""
         return describe(self.task)
 
     def render(self) -> None:
         """Draw nothing: there is no render mode."""
 
     def close(self) -> None:
-        """Give the engine back, all of them where there are several."""
+        """Release the engine, all of them where there are several."""
         self._feeders.close()
 
     def _observations(self) -> Observations:

@@ -158,7 +158,7 @@ class Rewards:
 
 
 def _product(of_loads: FloatArray, owners: FloatArray) -> FloatArray:
-    """Give ``of_loads @ owners`` row by row: many loads add up to the same bits for any number of environments."""
+    """Return ``of_loads @ owners`` row by row: many loads add up to the same bits for any number of environments."""
     product: FloatArray = np.matmul(of_loads[:, None, :], owners)[:, 0]
     return product
 

@@ -31,7 +31,7 @@ class Seeding:
         self.started = False
 
     def read(self, seed: Seed, options: Mapping[str, Any] | None) -> tuple[dict[int, Entropy], dict[str, Any]]:
-        """Give what starts the stream of each environment to start, and the options that are left.
+        """Return what starts the stream of each environment to start, and the options that are left.
 
         Raises:
             ScenarioError: the mask or the seeds are wrong.
@@ -42,7 +42,7 @@ class Seeding:
         return {env: self._entropy(env, seeds[env]) for env in envs}, left
 
     def _entropy(self, env: int, own: int | None) -> Entropy:
-        """Give the numbers that NetworkedGridEnv starts from with the seed, worker and place among the worker's."""
+        """Return the numbers that NetworkedGridEnv starts from with the seed, worker and place among the worker's."""
         if own is None and self.started:
             return None
         if own is None:

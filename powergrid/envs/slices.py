@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from powergrid.envs.agents import Agent
 from powergrid.envs.channels import View
-from powergrid.envs.task import GridTask
+from powergrid.envs.core import GridTask
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -104,13 +104,13 @@ class Board:
 
     @staticmethod
     def n_bytes(layout: Layout) -> int:
-        """Give the size of the buffer that a board of a layout needs, generously."""
+        """Return the size of the buffer that a board of a layout needs, generously."""
         n_agents, n_infos = len(layout.agents), len(layout.info_names)
         doubles = 2 * layout.n_actions + n_agents * (1 + 2 * n_infos) + 4
         return layout.n_envs * (8 * doubles + 8 * layout.n_observed + 2) + 16 * _ALIGNMENT
 
     def rows(self, first: int, last: int) -> Board:
-        """Give the same arrays for some of the environments."""
+        """Return the same arrays for some of the environments."""
         part = object.__new__(Board)
         arrays = {name: array for name, array in vars(self).items() if not name.startswith("_")}
         vars(part).update({name: array[first:last] for name, array in arrays.items()})
@@ -177,11 +177,11 @@ class Slice:
         self.board.neutral[:] = self.task.simulation.neutral()
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
-        """Give the infos of one environment, counted within the slice, as agents' dicts."""
+        """Return the infos of one environment, counted within the slice, as agents' dicts."""
         return self.task.info_dicts(env)
 
     def close(self) -> None:
-        """Give the engines back."""
+        """Release the engines."""
         self.task.close()
 
     def _restart(self, envs: Sequence[int], options: Mapping[str, Any] | None = None) -> None:

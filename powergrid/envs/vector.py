@@ -12,9 +12,9 @@ from gymnasium.vector import AutoresetMode
 
 from powergrid.envs.backends import BackendName, Inline, find_backend_problems, open_backend
 from powergrid.envs.batching import ActionWriter, split_rows
+from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
 from powergrid.envs.seeding import Seeding
-from powergrid.envs.task import GridTask
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
 from powergrid.scenario import Scenario, load_scenario
 
@@ -156,27 +156,27 @@ class GridVectorEnv:
         return self._observations(), board.rewards.copy(), terminated, truncated, final
 
     def infos(self) -> FloatArray:
-        """Give terms and metrics of the last step, shape (num_envs, n_agents, len(info_names)); reused at each call.
+        """Return terms and metrics of the last step, shape (num_envs, n_agents, len(info_names)); reused at each call.
 
         In ``SAME_STEP`` mode those of an environment that was over are in ``final_info``; here it has started anew.
         """
         return self._slices.infos()
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
-        """Give the infos of one environment as ``NetworkedGridEnv`` does, by agent."""
+        """Return the infos of one environment as ``NetworkedGridEnv`` does, by agent."""
         return self._slices.info_dicts(env)
 
     def neutral_actions(self) -> dict[str, Any]:
-        """Give the actions that leave every device to itself at the present step, as :meth:`step` takes them."""
+        """Return the actions that leave every device to itself at the present step, as :meth:`step` takes them."""
         neutral = self._slices.neutral()
         return {writer.agent.name: writer.read(neutral) for writer in self._writers}
 
     def describe(self) -> Description:
-        """Give tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
+        """Return tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
         return describe(self.task) if isinstance(self._slices, Inline) else describe_scenario(self.scenario)
 
     def close(self) -> None:
-        """Give engines and workers back."""
+        """Release engines and workers."""
         self._slices.close()
 
     def __reduce__(self) -> tuple[Any, ...]:

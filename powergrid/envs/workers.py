@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from powergrid.envs.backends import Backend, call_slice, split_envs
+from powergrid.envs.core import GridTask
 from powergrid.envs.slices import Board, Layout, Slice, ViewName
-from powergrid.envs.task import GridTask
 from powergrid.errors import EngineError
 from powergrid.scenario import Scenario
 
@@ -194,14 +194,14 @@ class _Line:
         return message
 
     def answer(self, answer: bytes) -> None:
-        """Give the caller what came of it."""
+        """Return the caller what came of it."""
         self._pipe.send_bytes(answer)
         _, answered = _open_bells(self._bells)
         answered[self._place] += 1
 
 
 def _open_bells(bells: Any) -> tuple[memoryview, memoryview]:
-    """Give the counters of what was asked of each process and of what each has answered; each has one writer."""
+    """Return the counters of what was asked of each process and of what each has answered; each has one writer."""
     counters = memoryview(bells).cast("B").cast("q")
     half = len(counters) // 2
     return counters[:half], counters[half:]

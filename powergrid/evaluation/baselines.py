@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.task import GridTask
+from powergrid.envs.core import GridTask
 from powergrid.evaluation.rules import RuleBased
-from powergrid.grid.circuit import network_of
-from powergrid.grid.controls import CLASSES_OF_KIND, target_of
+from powergrid.grid.circuit.circuit import network_of
+from powergrid.grid.circuit.controls import CLASSES_OF_KIND, target_of
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -28,7 +28,7 @@ class Baseline(Protocol):
         """Get ready for the episode that an environment has just started."""
 
     def act(self, task: GridTask) -> FloatArray:
-        """Give the actions of the step to come, shape (n_envs, n_actions)."""
+        """Return the actions of the step to come, shape (n_envs, n_actions)."""
 
 
 class NoControl:
@@ -42,7 +42,7 @@ class NoControl:
         """Nothing to get ready."""
 
     def act(self, task: GridTask) -> FloatArray:
-        """Give the neutral actions."""
+        """Return the neutral actions."""
         return task.simulation.neutral()
 
 
@@ -54,7 +54,7 @@ class NativeControls(NoControl):
 
 
 def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
-    """Give the overrides that leave all regulators and capacitors to the feeder's own controls.
+    """Return the overrides that leave all regulators and capacitors to the feeder's own controls.
 
     Those that no control of the feeder moves stay with their agents, and so does all that sets power.
     """

@@ -45,7 +45,7 @@ class FeederComparison:
         return whole[["feeder", *(column for column in whole.columns if column != "feeder")]]
 
     def summary(self) -> list[dict[str, Any]]:
-        """Give a row for each feeder and policy.
+        """Return a row for each feeder and policy.
 
         ``score`` is (reward - that of ``no_control``) / (that of the best baseline - that of ``no_control``): 0 is as
         good as doing nothing, 1 as the best baseline; None where one was not played or nothing lies between them.
@@ -54,7 +54,7 @@ class FeederComparison:
         return [self._row(feeder, policy) for feeder, report in self.reports.items() for policy in report.kinds]
 
     def table(self) -> Table:
-        """Give the summary as a table of the command line; what is gained over ``no_control`` is in the files."""
+        """Return the summary as a table of the command line; what is gained over ``no_control`` is in the files."""
         from rich.box import SIMPLE
         from rich.table import Table
 
@@ -72,7 +72,7 @@ class FeederComparison:
         return table
 
     def to_markdown(self) -> str:
-        """Give the summary as Markdown."""
+        """Return the summary as Markdown."""
         lines = ["| " + " | ".join(_HEADINGS) + " |", "|---|---|---|" + "---:|" * (len(_HEADINGS) - 3)]
         lines += ["| " + " | ".join(row) + " |" for row in self._cells()]
         return "\n".join(lines) + "\n"
@@ -197,7 +197,7 @@ def _on_feeder(scenario: Scenario, name: str) -> Scenario:
 
 
 def _label(name: str, names: Sequence[str]) -> str:
-    """Give a feeder's short name, the whole one where two have the same."""
+    """Return a feeder's short name, the whole one where two have the same."""
     stems = [Path(each).stem for each in names]
     stem = Path(name).stem
     return stem if stems.count(stem) == 1 else name.replace("/", "_")

@@ -73,7 +73,7 @@ class StoragePlan:
         self._low, self._per_window = low, 1.0 / (high - low)
 
     def power(self, step: int, soc: FloatArray) -> FloatArray:
-        """Give the best power at a state of charge, shape (n,) [kW]."""
+        """Return the best power at a state of charge, shape (n,) [kW]."""
         place = np.clip((soc - self._low) * self._per_window, 0.0, 1.0) * (SOC_POINTS - 1)
         left = np.minimum(place.astype(np.int64), SOC_POINTS - 2)
         device = np.arange(len(soc))

@@ -66,7 +66,7 @@ class Interval:
 
 
 def confidence_interval(values: npt.ArrayLike) -> Interval:
-    """Give the mean and the half-width of its two-sided 95 % interval by Student's t.
+    """Return the mean and the half-width of its two-sided 95 % interval by Student's t.
 
     Args:
         values: One value a day, taken as independent draws; days of one week are alike, so the truth is wider.
@@ -134,21 +134,21 @@ class EvaluationReport:
         return max(rewards, key=lambda name: rewards[name]) if rewards else None
 
     def reward(self, policy: str) -> Interval:
-        """Give a policy's mean reward of an episode, over agents and days, with its interval."""
+        """Return a policy's mean reward of an episode, over agents and days, with its interval."""
         return confidence_interval(self._of(policy)["reward"])
 
     def difference(self, policy: str, other: str) -> Interval:
-        """Give by how much a policy's reward is higher than another's, paired day by day, with its interval."""
+        """Return by how much a policy's reward is higher than another's, paired day by day, with its interval."""
         mine, theirs = (self._of(name).set_index("day")["reward"] for name in (policy, other))
         return confidence_interval(mine - theirs.loc[mine.index])
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """Give means over days, sums as of 24 hours, the worst of all days, and rewards with intervals, by policy."""
+        """Return means over days, sums as of 24 hours, the worst of all days, and rewards with intervals, by policy."""
         best = self.best_baseline
         return {name: self._summarise(name, best) for name in self.kinds}
 
     def table(self) -> Table:
-        """Give the table of the command line: one row for each policy."""
+        """Return the table of the command line: one row for each policy."""
         from rich.box import SIMPLE
         from rich.table import Table
 
@@ -167,7 +167,7 @@ class EvaluationReport:
         return table
 
     def to_markdown(self) -> str:
-        """Give the same table as Markdown."""
+        """Return the same table as Markdown."""
         lines = [
             "| " + " | ".join(_HEADINGS).replace("best, ", "best ") + " |",
             "|---|" + "---:|" * (len(_HEADINGS) - 1),

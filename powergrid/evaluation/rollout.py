@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.agents import write_actions
+from powergrid.envs.core import MONEY_TERMS, GridTask
 from powergrid.envs.rewards import TERMS
-from powergrid.envs.task import MONEY_TERMS, GridTask
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.report import EvaluationReport
@@ -28,7 +28,7 @@ class Policy(Protocol):
     """What turns observations into actions, agent by agent, as a trained policy does."""
 
     def act(self, observations: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Any]:
-        """Give each observed agent's action."""
+        """Return each observed agent's action."""
 
 
 def evaluate(
@@ -87,7 +87,7 @@ def evaluate(
 def baseline_returns(
     env_config: Mapping[str, Any] | Scenario, names: Sequence[str], days: Sequence[int], *, split: str = "validation"
 ) -> dict[str, float]:
-    """Give each baseline's mean return of an episode, summed over agents, on certain days.
+    """Return each baseline's mean return of an episode, summed over agents, on certain days.
 
     Args:
         env_config: As :func:`evaluate` takes it.
@@ -196,7 +196,7 @@ class EpisodeTotals:
             np.copyto(self._cycles, self._storage.cycles.mean(axis=1), where=alive)
 
     def row(self, env: int) -> dict[str, Any]:
-        """Give the totals of one environment's episode, units in the names."""
+        """Return the totals of one environment's episode, units in the names."""
         task = self._task
         simulation, steps = task.simulation, self._steps[env]
         dt_h, network = simulation.dt_h, simulation.network
@@ -235,7 +235,7 @@ class EpisodeTotals:
 
 
 def _find_task(tasks: dict[str, GridTask], scenario: Scenario, overrides: Mapping[str, Any], n_envs: int) -> GridTask:
-    """Give the task of a scenario with some overrides, the one that is there already if it is."""
+    """Return the task of a scenario with some overrides, the one that is there already if it is."""
     key = repr(sorted(overrides.items()))
     if key not in tasks:
         tasks[key] = GridTask(load_scenario(scenario, overrides) if overrides else scenario, n_envs)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.task import GridTask
+from powergrid.envs.core import GridTask
 from powergrid.evaluation.planning import GeneratorPlan, StoragePlan
 from powergrid.grid.ratings import find_switchgear
 from powergrid.grid.simulation import Simulation
@@ -410,7 +410,7 @@ class RuleBased:
             rule.reset(task, env)
 
     def act(self, task: GridTask) -> FloatArray:
-        """Give the actions of the step to come, shape (n_envs, n_actions)."""
+        """Return the actions of the step to come, shape (n_envs, n_actions)."""
         action = task.simulation.neutral()
         metrics = task.metrics
         zones = Zones(metrics.zone_v_min_pu, metrics.zone_v_max_pu, metrics.zone_loading_pu, metrics.zone_kva.real)
@@ -420,7 +420,7 @@ class RuleBased:
 
 
 def find_sunny_agents(task: GridTask) -> FloatArray:
-    """Give 1 for agents whose inverters are rated above all the demand of their zone, shape (n_agents,)."""
+    """Return 1 for agents whose inverters are rated above all the demand of their zone, shape (n_agents,)."""
     simulation = task.simulation
     demand = simulation.network.loads.kw @ task.channels.loads_in * simulation.options.load_scale
     sunny = []

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import FeederError
-from powergrid.grid.circuit import Circuit, Injection
-from powergrid.grid.controls import find_control_problems
+from powergrid.grid.circuit.circuit import Circuit, Injection
+from powergrid.grid.circuit.controls import find_control_problems
 from powergrid.grid.devices import FLEETS, ActionSpec, FlexibleLoadFleet, PowerFleet
 from powergrid.grid.devices.fleet import POWER_NUMBERS
 from powergrid.grid.devices.ledger import Ledger
@@ -46,7 +46,7 @@ class Fleets(NamedTuple):
 
 
 def sort_devices(devices: Mapping[str, Any]) -> ByKind:
-    """Give devices by kind, in the order of the tables."""
+    """Return devices by kind, in the order of the tables."""
     return {kind: {n: s for n, s in devices.items() if s.kind == kind} for kind in FLEETS}
 
 
@@ -61,7 +61,7 @@ def place_devices(by_kind: ByKind) -> list[Injection]:
 
 
 def find_tapped_devices(by_kind: ByKind) -> list[tuple[str, int]]:
-    """Give the transformers whose taps devices move, each with its winding or 0, in the order of the tables."""
+    """Return the transformers whose taps devices move, each with its winding or 0, in the order of the tables."""
     bound = [(spec.element.lower(), spec.winding or 0) for spec in by_kind["regulator"].values()]
     return [(element, winding) for element, winding in bound if not element.startswith("regcontrol.")]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.grid.circuit import Snapshot
-from powergrid.grid.network import Network
+from powergrid.grid.circuit.circuit import Snapshot
+from powergrid.grid.feeder.network import Network
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -243,7 +243,7 @@ class Metrics:
 
 
 def _node_limits(network: Network, low: float, high: float) -> tuple[FloatArray | float, FloatArray | float]:
-    """Give the limits of the nodes' voltages [pu]: none of neutrals, shape (n_nodes,); one number without any."""
+    """Return the limits of the nodes' voltages [pu]: none of neutrals, shape (n_nodes,); one number without any."""
     if not len(network.neutrals):
         return low, high
     limits = np.empty((2, len(network.nodes)))
@@ -253,7 +253,7 @@ def _node_limits(network: Network, low: float, high: float) -> tuple[FloatArray 
 
 
 def _sum_matrix(membership: FloatArray, n: int) -> FloatArray:
-    """Give the columns that sum things by zone, by zone with an equal part of what is in none, and over all.
+    """Return the columns that sum things by zone, by zone with an equal part of what is in none, and over all.
 
     Args:
         membership: 1 where a thing is in a zone, shape (n_zones, n).
@@ -269,14 +269,14 @@ def _sum_matrix(membership: FloatArray, n: int) -> FloatArray:
 
 
 def _chain(groups: Sequence[IntArray]) -> tuple[IntArray, IntArray, IntArray]:
-    """Give groups of indices one after the other, where each starts, and how long each is."""
+    """Return groups of indices one after the other, where each starts, and how long each is."""
     sizes = np.array([len(group) for group in groups], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
     return np.concatenate([np.empty(0, dtype=np.int64), *groups]), starts, sizes
 
 
 def _carries(network: Network, phases: Sequence[int]) -> FloatArray:
-    """Give 1 for the branches whose first terminal has a node of some phases, shape (n_branches,)."""
+    """Return 1 for the branches whose first terminal has a node of some phases, shape (n_branches,)."""
     b = network.branches
     fed_by = np.concatenate([[0], network.served_phase])
     ends = np.append(b.terminal_rows, len(b.row_node))[np.searchsorted(b.terminal_branch, np.arange(len(b.names))) + 1]
@@ -285,7 +285,7 @@ def _carries(network: Network, phases: Sequence[int]) -> FloatArray:
 
 
 def _three_phase_nodes(network: Network) -> IntArray:
-    """Give the entries of ``Snapshot.v`` of each bus with phases 1, 2 and 3, shape (n_buses, 3)."""
+    """Return the entries of ``Snapshot.v`` of each bus with phases 1, 2 and 3, shape (n_buses, 3)."""
     found: dict[int, dict[int, int]] = {}
     for node, (bus, phase) in enumerate(zip(network.node_bus.tolist(), network.node_phase.tolist(), strict=True)):
         found.setdefault(bus, {})[phase] = node + 1

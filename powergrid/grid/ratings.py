@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from powergrid.errors import describe_unknown
-from powergrid.grid.circuit import Circuit
+from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.devices.spec import DeviceSpec
 from powergrid.grid.engine import Engine, Handle
 
@@ -56,7 +56,7 @@ def fill_ratings(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str]
 
 
 def find_switchgear(spec: Any, circuit: Circuit) -> int:
-    """Give the place of a capacitor, regulator or switch in the circuit's own arrays, -1 where it has none."""
+    """Return the place of a capacitor, regulator or switch in the circuit's own arrays, -1 where it has none."""
     if spec.kind == "regulator":
         return circuit.gear.find_regulator(spec.element.lower(), spec.winding or 0)
     class_name, _, element = spec.element.lower().partition(".")
@@ -120,7 +120,7 @@ def _fill_switchgear(name: str, spec: Any, class_name: str, element: str, circui
 
 
 def _find_beyond(spec: Any, limits: Mapping[str, Any]) -> list[str]:
-    """Give the limits of a spec that its element cannot reach: moves there would be counted and never made."""
+    """Return the limits of a spec that its element cannot reach: moves there would be counted and never made."""
     if spec.kind == "capacitor" and spec.steps is not None and spec.steps > limits["steps"]:
         return [f"steps {spec.steps} are more than the {limits['steps']}"]
     low, high = limits.get("tap_min", 0), limits.get("tap_max", 0)

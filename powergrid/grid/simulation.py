@@ -13,24 +13,24 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ConvergenceError, ScenarioError
-from powergrid.grid.batch import CircuitBatch
-from powergrid.grid.circuit import Circuit, Snapshot
-from powergrid.grid.controls import plan_controls
-from powergrid.grid.days import Days
+from powergrid.grid.circuit.batch import CircuitBatch
+from powergrid.grid.circuit.circuit import Circuit, Snapshot
+from powergrid.grid.circuit.controls import plan_controls
+from powergrid.grid.circuit.moves import Moves
+from powergrid.grid.circuit.native import NativeControls
 from powergrid.grid.devices import Exogenous, StorageFleet
 from powergrid.grid.devices.fleet import POWER_NUMBERS, pack_columns
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.engine import threads_may_enter
-from powergrid.grid.events.effects import find_faults
-from powergrid.grid.events.spec import has_spikes
-from powergrid.grid.feeder import Feeder
+from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.fleets import Fleets, build_fleets, find_tapped_devices, place_devices, sort_devices
-from powergrid.grid.islands import Islands
-from powergrid.grid.moves import Moves
-from powergrid.grid.native import NativeControls
 from powergrid.grid.options import DivergencePolicy, SimulationOptions
-from powergrid.grid.profiles import Profiles
-from powergrid.grid.supply import Supply
+from powergrid.grid.outages.effects import find_faults
+from powergrid.grid.outages.events import has_spikes
+from powergrid.grid.outages.islands import Islands
+from powergrid.grid.outages.supply import Supply
+from powergrid.grid.profiles.days import Days
+from powergrid.grid.profiles.profiles import Profiles
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -308,12 +308,12 @@ class Simulation:
         return self._days.weekend[self.day]
 
     def neutral(self) -> FloatArray:
-        """Give the actions that leave every device to itself, shape (n_envs, n_actions)."""
+        """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
         action = self._neutral_of_all()
         return action if self._decided is None else action[:, self._decided]
 
     def _neutral_of_all(self) -> FloatArray:
-        """Give the same for all devices, those that no agent moves included."""
+        """Return the same for all devices, those that no agent moves included."""
         parts = [fleet.neutral(self._exogenous) for fleet in self.fleets]
         return np.concatenate(parts, axis=1) if parts else np.zeros((self.n_envs, 0))
 
@@ -475,7 +475,7 @@ class Simulation:
         self._turn_clock()
 
     def close(self) -> None:
-        """Give the engines back."""
+        """Release the engines."""
         if self._batch is not None:
             self._batch.close()
         for circuit in self.circuits:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from powergrid.errors import ScenarioError
-from powergrid.grid.store import cache_folder
+from powergrid.grid.engine.store import cache_folder
 from powergrid.scenario.paths import map_paths
 
 #: The key of an ``env_config`` that holds a bundle, and what paths into it begin with.
@@ -53,7 +53,7 @@ class Bundle:
         return cls(_digest(files), len(files), stream.getvalue())
 
     def unpack(self) -> Path:
-        """Give a folder with the files: in the user's cache, under their hash, written once.
+        """Return a folder with the files: in the user's cache, under their hash, written once.
 
         What lies there is compared with the hash the first time a process asks, and written anew where it differs.
 
@@ -122,7 +122,7 @@ class Bundle:
 
 
 def unpack_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Give an ``env_config`` whose paths lead to files on this machine: those of its bundle, where it has one.
+    """Return an ``env_config`` whose paths lead to files on this machine: those of its bundle, where it has one.
 
     Raises:
         ScenarioError: what stands under ``bundle`` is none, or is damaged.

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from powergrid.discovery import infer, is_layout, leaves_something
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.grid.feeder import list_feeders, read_feeder
+from powergrid.grid.feeder.feeder import list_feeders, read_feeder
 from powergrid.scenario.bundle import unpack_config
+from powergrid.scenario.discovery import infer, is_layout, leaves_something
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.paths import map_paths
 from powergrid.scenario.problems import explain, find_raw_ownership_problems, place_in
@@ -74,7 +74,7 @@ def _validate(data: Mapping[str, Any], where: str) -> Scenario:
 
 
 def complete(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fill in what a scenario's data leave to be discovered; see :func:`powergrid.discovery.infer`.
+    """Fill in what a scenario's data leave to be discovered; see :func:`powergrid.scenario.discovery.infer`.
 
     Returns:
         The data, and a sentence for each thing that was found on the feeder and left out.
@@ -130,7 +130,7 @@ def is_scenario_file(source: str | Path) -> bool:
 
 
 def read_source(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[str, Any]]:
-    """Give what errors call a scenario, and its data before anything is discovered, paths as absolute ones.
+    """Return what errors call a scenario, and its data before anything is discovered, paths as absolute ones.
 
     Raises:
         ScenarioError: there is no such scenario, or the file is not YAML.
@@ -193,7 +193,7 @@ def _resolve_paths(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _join(folder: Path, written: str) -> str:
-    """Give the path that counts from a folder, without ``..`` where leaving that out means the same file."""
+    """Return the path that counts from a folder, without ``..`` where leaving that out means the same file."""
     path = folder / Path(written).expanduser()
     plain = Path(os.path.normpath(path))
     same = path.exists() and plain.exists() and path.samefile(plain)

@@ -13,19 +13,19 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.grid.circuit import network_of
-from powergrid.grid.compose import compose
-from powergrid.grid.controls import find_control_problems
+from powergrid.grid.circuit.circuit import network_of
+from powergrid.grid.circuit.controls import find_control_problems
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
-from powergrid.grid.events import AnyEventSpec
-from powergrid.grid.events.targets import find_event_problems
-from powergrid.grid.feeder import Feeder, list_feeders, read_feeder
-from powergrid.grid.loadshapes import follow_loadshapes, shape_of_loads
-from powergrid.grid.microgrid import MicrogridSpec
-from powergrid.grid.network import Network
-from powergrid.grid.profiles import Profiles, builtin_profiles, read_profiles
+from powergrid.grid.feeder.compose import compose
+from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
+from powergrid.grid.feeder.microgrid import MicrogridSpec
+from powergrid.grid.feeder.network import Network
+from powergrid.grid.outages import AnyEventSpec
+from powergrid.grid.outages.targets import find_event_problems
+from powergrid.grid.profiles.loadshapes import follow_loadshapes, shape_of_loads
+from powergrid.grid.profiles.profiles import Profiles, builtin_profiles, read_profiles
 from powergrid.grid.simulation import Simulation, SimulationOptions
-from powergrid.placement import PlacedSpec, PlacementSpec, place
+from powergrid.scenario.placement import PlacedSpec, PlacementSpec, place
 from powergrid.scenario.problems import find_ownership_problems
 from powergrid.scenario.vocabulary import (
     REWARD_WEIGHTS,
@@ -129,7 +129,7 @@ class Scenario(Part):
         return compose(host, self.microgrids, read) if self.microgrids else host
 
     def feeder_digests(self) -> dict[str, str]:
-        """Give the digest of the feeder's files, of all of them where there are several, by feeder."""
+        """Return the digest of the feeder's files, of all of them where there are several, by feeder."""
         if not self.feeders:
             return {self.feeder: self.read_feeder().digest}
         return {name: self._read_one(name).digest for name in self.feeders}
@@ -147,7 +147,7 @@ class Scenario(Part):
         return read_profiles(source)
 
     def _load_classes(self, network: Network) -> dict[str, str]:
-        """Give the demand class of loads: by the scenario, else by their LoadShape where these are the source."""
+        """Return the demand class of loads: by the scenario, else by their LoadShape where these are the source."""
         own = shape_of_loads(network) if str(self.profiles.source) == "loadshapes" else {}
         return own | self.profiles.load_classes
 
@@ -233,14 +233,14 @@ class Scenario(Part):
         yield from find_event_problems(self.events, network, power, taken, self.step_minutes / 60.0, hours)
 
     def weight_of(self, term: str) -> float:
-        """Give the weight of a reward term [USD per unit], ``penalty`` included where it applies."""
+        """Return the weight of a reward term [USD per unit], ``penalty`` included where it applies."""
         weight = float(self.reward.weights.get(term, REWARD_WEIGHTS[term]))  # type: ignore[call-overload]
         return weight * self.penalty if term in ("voltage_violation_pu", "overload_pu") else weight
 
     # -- identity
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the whole scenario as plain data, as YAML would hold it."""
+        """Return the whole scenario as plain data, as YAML would hold it."""
         data = self.model_dump(mode="json", exclude={"profiles": {"source"}})
         source = self.profiles.source
         data["profiles"]["source"] = str(source) if isinstance(source, str | Path) else "a DataFrame"
@@ -251,7 +251,7 @@ class Scenario(Part):
         return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
 
     def digest(self) -> str:
-        """Give a SHA-256 over the scenario, its feeder's files and its profiles, wherever these lie."""
+        """Return a SHA-256 over the scenario, its feeder's files and its profiles, wherever these lie."""
         data = self.to_dict()
         data["feeder"] = self.read_feeder().digest
         for microgrid in data["microgrids"].values():

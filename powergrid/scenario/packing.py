@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from powergrid.errors import FeederError, ScenarioError
-from powergrid.grid.feeder import Feeder, Reference, list_feeders, read_feeder
+from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, read_feeder
 from powergrid.scenario.bundle import BUNDLE_KEY, INSIDE, Bundle
 from powergrid.scenario.loading import is_scenario_file, list_scenarios, read_source
 from powergrid.scenario.model import Scenario
@@ -23,7 +23,7 @@ _YAML_FOLDER, _PROFILES_FOLDER = "scenario", "profiles"
 
 
 def pack_env_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Give an ``env_config`` that means the same on machines which have none of the scenario's files.
+    """Return an ``env_config`` that means the same on machines which have none of the scenario's files.
 
     Scenario file, feeders (every file that is read for them) and tables of profiles go along by content, under the
     key ``bundle``; there they are unpacked into the user's cache. What comes with the package stays a name.
@@ -131,7 +131,7 @@ class _Packing:
         return INSIDE + name
 
     def _folder(self, root: Path) -> str:
-        """Give a model's root its place in the bundle; its own name stays, since feeders may be called by it."""
+        """Return a model's root its place in the bundle; its own name stays, since feeders may be called by it."""
         return self._folders.setdefault(root, f"{len(self._folders)}/{root.name or 'root'}")
 
     def _feeder(self, written: str | Path, root: str | Path | None) -> str:
@@ -161,7 +161,7 @@ def _inside(value: str | Path) -> bool:
 
 
 def _places(file: Path, root: Path) -> list[str]:
-    """Give where a file lies below the root: as it is written, and as links lead to it."""
+    """Return where a file lies below the root: as it is written, and as links lead to it."""
     found = [path.relative_to(root).as_posix() for path in (file, file.resolve()) if path.is_relative_to(root)]
     return list(dict.fromkeys(found))
 

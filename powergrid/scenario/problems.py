@@ -9,8 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from powergrid.errors import describe_unknown
 from powergrid.grid.devices import SPECS
-from powergrid.grid.events import EVENTS
-from powergrid.grid.microgrid import LineTie, MicrogridSpec, TransformerTie
+from powergrid.grid.feeder.microgrid import LineTie, MicrogridSpec, TransformerTie
+from powergrid.grid.outages import EVENTS
 from powergrid.scenario.vocabulary import REWARD_WEIGHTS, AgentSpec
 
 Location = tuple[int | str, ...]
@@ -54,7 +54,7 @@ def explain(error: ValidationError, whole: type[BaseModel]) -> list[tuple[Locati
 
 
 def place_in(data: Any, location: Location) -> tuple[int, ...]:
-    """Give where a location stands in the data, so that problems can be listed in reading order."""
+    """Return where a location stands in the data, so that problems can be listed in reading order."""
     place: list[int] = []
     for part in location:
         keys = list(data) if isinstance(data, Mapping) else list(range(len(data))) if isinstance(data, list) else []

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from powergrid.discovery import leaves_something
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.grid.feeder import Feeder, list_feeders, read_feeder
-from powergrid.placement import PlacementSpec, place, place_host
+from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
+from powergrid.scenario.discovery import leaves_something
 from powergrid.scenario.model import Scenario
+from powergrid.scenario.placement import PlacementSpec, place, place_host
 
 Validate = Callable[[Mapping[str, Any], str], Scenario]
 
@@ -55,7 +55,7 @@ def settle_feeder(
 
 
 def scenarios_by_feeder(scenario: Scenario) -> dict[str, Scenario]:
-    """Give the scenario on each of its feeders, in their order; itself where it has one alone.
+    """Return the scenario on each of its feeders, in their order; itself where it has one alone.
 
     Raises:
         ScenarioError: something has no place on a feeder; all of it, feeder by feeder.
@@ -76,7 +76,7 @@ def scenarios_by_feeder(scenario: Scenario) -> dict[str, Scenario]:
 
 
 def pick_feeder(scenario: Scenario, name: Any) -> str:
-    """Give the feeder of a scenario's several that a name means.
+    """Return the feeder of a scenario's several that a name means.
 
     Raises:
         ScenarioError: it is none of them.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from powergrid.grid.devices.spec import Phase
-from powergrid.grid.network import Network
+from powergrid.grid.feeder.network import Network
 
 Mode = Literal["distributed", "centralized"]
 RewardTerm = Literal[
@@ -69,7 +69,7 @@ class ZoneSpec(Part):
         return self
 
     def find_buses(self, network: Network) -> list[int]:
-        """Give the bus indices of the zone."""
+        """Return the bus indices of the zone."""
         if self.microgrid is not None:
             own = next(m for m in network.microgrids if m.name == self.microgrid)
             return sorted(network.bus_index[bus] for bus in own.buses)

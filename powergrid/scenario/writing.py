@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from powergrid.errors import ScenarioError
-from powergrid.grid.feeder import list_feeders
+from powergrid.grid.feeder.feeder import list_feeders
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from powergrid.scenario import pack_env_config
-    from powergrid.training.algorithm import PPO, PPOConfig
-    from powergrid.training.builders import algorithm_config
-    from powergrid.training.callbacks import GridMetricsCallback
-    from powergrid.training.config import ppo_config
-    from powergrid.training.extraction import export_policy
-    from powergrid.training.inference import Policy, load_policy
-    from powergrid.training.portable import export_run
-    from powergrid.training.run import RunResult, resume, train
-    from powergrid.training.settings import TrainSettings
-    from powergrid.training.tuning import TuneResult, tune
+    from powergrid.training.policies.extraction import export_policy
+    from powergrid.training.policies.inference import Policy, load_policy
+    from powergrid.training.policies.portable import export_run
+    from powergrid.training.rllib.algorithm import PPO, PPOConfig
+    from powergrid.training.rllib.builders import algorithm_config
+    from powergrid.training.rllib.callbacks import GridMetricsCallback
+    from powergrid.training.rllib.config import ppo_config
+    from powergrid.training.runs.run import RunResult, resume, train
+    from powergrid.training.runs.settings import TrainSettings
+    from powergrid.training.runs.tuning import TuneResult, tune
 
 __all__ = [
     "PPO",
@@ -42,22 +42,22 @@ __all__ = [
 ]
 
 _HOME = {
-    "GridMetricsCallback": "callbacks",
-    "PPO": "algorithm",
-    "PPOConfig": "algorithm",
-    "Policy": "inference",
-    "RunResult": "run",
-    "TrainSettings": "settings",
-    "TuneResult": "tuning",
-    "algorithm_config": "builders",
-    "export_policy": "extraction",
-    "export_run": "portable",
-    "load_policy": "inference",
-    "pack_env_config": "config",
-    "ppo_config": "config",
-    "resume": "run",
-    "train": "run",
-    "tune": "tuning",
+    "GridMetricsCallback": "rllib.callbacks",
+    "PPO": "rllib.algorithm",
+    "PPOConfig": "rllib.algorithm",
+    "Policy": "policies.inference",
+    "RunResult": "runs.run",
+    "TrainSettings": "runs.settings",
+    "TuneResult": "runs.tuning",
+    "algorithm_config": "rllib.builders",
+    "export_policy": "policies.extraction",
+    "export_run": "policies.portable",
+    "load_policy": "policies.inference",
+    "pack_env_config": "rllib.config",
+    "ppo_config": "rllib.config",
+    "resume": "runs.run",
+    "train": "runs.run",
+    "tune": "runs.tuning",
 }
 
 

@@ -13,8 +13,8 @@ from powergrid.check.display import report_lines, verdict
 from powergrid.check.inspection import inspect_feeder
 from powergrid.cli import main
 from powergrid.errors import FeederError
-from powergrid.grid.circuit import Circuit
-from powergrid.grid.feeder import list_feeders, read_feeder
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.feeder.feeder import list_feeders, read_feeder
 from tests.check.broken_feeders import AROUND, BROKEN, DEADLY, Broken
 
 UPSTREAM = Path(__file__).parents[2].parent / "shared" / "upstream-feeders"
@@ -41,7 +41,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
-    """Give size and time of change of all that is below a folder."""
+    """Return size and time of change of all that is below a folder."""
     return {str(p): (p.lstat().st_size, p.lstat().st_mtime_ns) for p in [folder, *folder.rglob("*")]}
 
 

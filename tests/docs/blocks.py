@@ -34,12 +34,12 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """Give the blocks of a page, also those of a language that nobody knows."""
+    """Return the blocks of a page, also those of a language that nobody knows."""
     return list(blocks_in(page.read_text(encoding="utf-8"), page))
 
 
 def blocks_in(text: str, page: Path) -> Iterator[Block]:
-    """Give the blocks of a text."""
+    """Return the blocks of a text."""
     before = ""
     for token in MarkdownIt("commonmark").parse(text):
         if token.type == "fence" and not token.info.startswith("{"):
@@ -51,6 +51,6 @@ def blocks_in(text: str, page: Path) -> Iterator[Block]:
 
 
 def commands_of(block: Block) -> list[list[str]]:
-    """Give the words of each command of a block; a line that ends in a backslash goes on."""
+    """Return the words of each command of a block; a line that ends in a backslash goes on."""
     lines = block.text.replace("\\\n", " ").splitlines()
     return [words for words in (shlex.split(line, comments=True) for line in lines) if words]

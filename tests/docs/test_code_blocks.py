@@ -20,7 +20,7 @@ from typer.main import get_command
 
 import powergrid
 from powergrid.cli import app
-from powergrid.grid.feeder import models_folder
+from powergrid.grid.feeder.feeder import models_folder
 from tests.docs.blocks import (
     CODE,
     COMMANDS,
@@ -110,7 +110,7 @@ def test_parser_finds_blocks_comments_and_continued_lines() -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the folder that a page is run in, with a feeder of the reader's own."""
+    """Return the folder that a page is run in, with a feeder of the reader's own."""
     home = tmp_path / "home"
     for folder in (tmp_path / "path" / "to", home / "grids" / "north"):
         shutil.copytree(models_folder() / "ieee13", folder)

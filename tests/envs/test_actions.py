@@ -11,7 +11,7 @@ import pytest
 
 from powergrid.envs import NetworkedGridEnv
 from powergrid.envs.agents import write_actions
-from powergrid.grid.profiles import builtin_profiles
+from powergrid.grid.profiles.profiles import builtin_profiles
 from tests.envs.worlds import fill_actions
 
 MakeEnv = Callable[..., NetworkedGridEnv]

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from powergrid.envs import NetworkedGridEnv
-from powergrid.grid.events import EVENTS
-from powergrid.grid.feeder import find_feeder
+from powergrid.grid.feeder.feeder import find_feeder
+from powergrid.grid.outages import EVENTS
 from powergrid.scenario import load_scenario
 from tests.envs.worlds import digest, find_imbalance, play
 

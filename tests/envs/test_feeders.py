@@ -13,7 +13,7 @@ import yaml
 
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import ScenarioError
-from powergrid.grid.feeder import read_feeder
+from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.scenario import load_scenario, write_scenario
 from tests.envs.worlds import digest, draw_actions, find_imbalance, play
 

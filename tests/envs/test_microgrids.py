@@ -11,7 +11,7 @@ import yaml
 
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import FeederError, ScenarioError
-from powergrid.grid.feeder import models_folder
+from powergrid.grid.feeder.feeder import models_folder
 from powergrid.scenario import Scenario, load_scenario
 from tests.envs.worlds import fill_actions
 

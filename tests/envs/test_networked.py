@@ -179,7 +179,7 @@ def read_rss_mb() -> float:
 
 
 def measure_growth(env: NetworkedGridEnv, steps: int, resets: int) -> float:
-    """Give how much the process grows after a warm-up [MB]."""
+    """Return how much the process grows after a warm-up [MB]."""
     rng = np.random.default_rng(0)
     actions = [draw_actions(env, rng) for _ in range(64)]
     env.reset(seed=0)

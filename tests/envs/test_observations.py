@@ -10,7 +10,7 @@ import pytest
 
 from powergrid.envs import NetworkedGridEnv
 from powergrid.envs.describe import Description
-from powergrid.grid.profiles import Profiles, builtin_profiles
+from powergrid.grid.profiles.profiles import Profiles, builtin_profiles
 from tests.envs.worlds import average, fill_actions, play
 
 MakeEnv = Callable[..., NetworkedGridEnv]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import powergrid
 from powergrid.envs import NetworkedGridEnv
 from powergrid.envs.rewards import TERMS
-from powergrid.grid.profiles import builtin_profiles
+from powergrid.grid.profiles.profiles import builtin_profiles
 from powergrid.scenario import REWARD_WEIGHTS
 from tests.envs.worlds import average, draw_actions, every_kind, fill_actions, find_imbalance, play, read_loads
 
@@ -73,7 +73,7 @@ def test_import_of_a_zone_is_its_loads_and_losses_less_its_devices(shipped: str,
 
 
 def _bus_of(env: NetworkedGridEnv, device: str) -> int:
-    """Give the bus of a device; -1 for one that is a load, which is read with the loads."""
+    """Return the bus of a device; -1 for one that is a load, which is read with the loads."""
     spec = env.scenario.devices[device]
     return env.task.simulation.network.bus_index[spec.bus.lower()] if getattr(spec, "bus", None) else -1
 

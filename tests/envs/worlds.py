@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from powergrid.grid.engine import PowerReader
-from powergrid.grid.feeder import find_feeder
+from powergrid.grid.feeder.feeder import find_feeder
 from powergrid.grid.simulation import Simulation
 
 #: Where the devices of :func:`every_kind` sit, feeder by feeder.
@@ -28,7 +28,7 @@ PLACES: dict[str, dict[str, str]] = {
 
 
 def every_kind(feeder: str, folder: Path) -> dict[str, Any]:
-    """Give a scenario with all eight kinds of devices; generator, storage and PV are elements of the feeder."""
+    """Return a scenario with all eight kinds of devices; generator, storage and PV are elements of the feeder."""
     at = PLACES[feeder]
     master = folder / f"{feeder}_more.dss"
     master.write_text(
@@ -64,7 +64,7 @@ New PVSystem.own_pv Bus1={at["pv"]} Phases=3 kV={at["kv"]} Pmpp=400 kVA=440
 
 
 def shaky(policy: str = "terminate", **keys: Any) -> dict[str, Any]:
-    """Give a scenario in which full discharge of a giant battery at a weak, one-phase bus makes the solve diverge."""
+    """Return a scenario in which full discharge of a giant battery at a weak, one-phase bus makes the solve diverge."""
     return {
         "name": "shaky",
         "feeder": "ieee13",
@@ -95,7 +95,7 @@ def draw_actions(env: Any, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def fill_actions(env: Any, value: float) -> dict[str, Any]:
-    """Give every agent the same number in every continuous action, and position 0."""
+    """Return every agent the same number in every continuous action, and position 0."""
 
     def fill(space: gym.Space[Any]) -> Any:
         if isinstance(space, gym.spaces.Dict):
@@ -125,7 +125,7 @@ def play(env: Any, *, seed: int | None = None, steps: int = 96, actions: int = 0
 
 
 def digest(moments: Iterator[Moment]) -> str:
-    """Give a SHA-256 over every bit of observations, rewards and infos, in the order of the agents."""
+    """Return a SHA-256 over every bit of observations, rewards and infos, in the order of the agents."""
     sha = hashlib.sha256()
     for moment in moments:
         for agent, seen in moment.observations.items():
@@ -150,7 +150,7 @@ def read_loads(simulation: Simulation, env: int = 0) -> Any:
 
 
 def find_imbalance(simulation: Simulation, env: int = 0) -> float:
-    """Give sources + devices - loads - losses [kW]; devices that are loads are among the loads."""
+    """Return sources + devices - loads - losses [kW]; devices that are loads are among the loads."""
     snapshot = simulation.snapshot
     injecting = simulation.circuits[env].load_of_device < 0
     delivered = snapshot.device_kva[env, injecting].sum().real

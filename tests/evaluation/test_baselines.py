@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from powergrid.envs.task import GridTask
+from powergrid.envs.core import GridTask
 from powergrid.evaluation import BASELINES, RuleBased, RuleConstants, baseline_names
 from powergrid.evaluation.baselines import leave_to_feeder
 from powergrid.scenario import load_scenario

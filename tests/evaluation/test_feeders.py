@@ -16,7 +16,7 @@ from rich.console import Console
 from powergrid.cli import main
 from powergrid.errors import ScenarioError
 from powergrid.evaluation import FeederComparison, evaluate, evaluate_feeders
-from powergrid.grid.feeder import read_feeder
+from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.scenario import load_scenario
 
 SHORT = {"env_name": "ieee13_mg", "episode_length": 8}

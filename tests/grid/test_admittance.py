@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from powergrid.grid.circuit import Circuit
-from powergrid.grid.feeder import read_feeder
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.feeder.feeder import read_feeder
 
 
 def solve_at(circuit: Circuit, rng: np.random.Generator, *, whole: bool) -> bytes:
@@ -57,7 +57,7 @@ def test_capacitor_that_alone_ties_two_phases_is_built_in_whole() -> None:
 
 
 def flow_entries(circuit: Circuit, branch: int) -> tuple[bytes, bytes]:
-    """Give a branch's admittance as the flows have it, and as the engine does now."""
+    """Return a branch's admittance as the flows have it, and as the engine does now."""
     flows = circuit.flows
     handle = next(r.handle for r in circuit.gear.regulators)
     kept = flows._matrix.data[flows._slices[branch]]

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from powergrid.grid import cache, store
-from powergrid.grid.circuit import Circuit, Snapshot, network_of
-from powergrid.grid.engine import property_tables, schema
-from powergrid.grid.feeder import list_feeders, read_feeder
-from powergrid.grid.injections import Injection
+from powergrid.grid.circuit.circuit import Circuit, Snapshot, network_of
+from powergrid.grid.circuit.injections import Injection
+from powergrid.grid.engine import property_tables, schema, store
+from powergrid.grid.feeder import cache
+from powergrid.grid.feeder.feeder import list_feeders, read_feeder
 
 MODEL = """New Circuit.tiny basekv=12.47
 New LoadShape.s npts=3 interval=1 mult=(file=sun.csv)
@@ -192,7 +192,7 @@ def test_oldest_entries_go_when_there_are_too_many(
 def test_writers_at_the_same_time_share_one_entry(tmp_path: Path, folder: Path) -> None:
     master = write_model(tmp_path)
     code = (
-        "import sys; from powergrid.grid import cache; from powergrid.grid.circuit import network_of\n"
+        "import sys; from powergrid.grid.feeder import cache; from powergrid.grid.circuit.circuit import network_of\n"
         "from powergrid.grid.feeder import read_feeder; feeder = read_feeder(sys.argv[1]); sys.stdin.readline()\n"
         "for _ in range(50): first = network_of(feeder); cache.keep(feeder, first); cache.forget()\n"
         "print(cache.recall(feeder).loads.kw.sum())"

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from powergrid.errors import FeederError
-from powergrid.grid import cache, feeder, scan_cache, store
-from powergrid.grid.circuit import network_of
-from powergrid.grid.engine import property_tables
-from powergrid.grid.feeder import list_feeders, models_folder, read_feeder
+from powergrid.grid.circuit.circuit import network_of
+from powergrid.grid.engine import property_tables, store
+from powergrid.grid.feeder import cache, feeder, scan_cache
+from powergrid.grid.feeder.feeder import list_feeders, models_folder, read_feeder
 
 MASTER = """New Circuit.tiny basekv=12.47
 New LoadShape.s npts=3 interval=1 mult=(file=sun.csv)
@@ -77,7 +77,7 @@ def test_feeder_read_before_is_the_same_without_being_scanned(
 
 def test_second_process_does_not_scan(tmp_path: Path, folder: Path) -> None:
     code = (
-        "import sys; from powergrid.grid import feeder\n"
+        "import sys; from powergrid.grid.feeder import feeder\n"
         "def refuse(*_): raise SystemExit('scanned')\n"
         "if sys.argv[2] == 'known': feeder.scan_files = refuse\n"
         "print(feeder.read_feeder(sys.argv[1]).digest)"
@@ -259,7 +259,7 @@ def test_cache_that_cannot_be_written_is_silently_none(
 
 def test_disk_that_is_full_leaves_no_half_entry(tmp_path: Path, folder: Path) -> None:
     code = (
-        "import sys, resource; from powergrid.grid.feeder import read_feeder\n"
+        "import sys, resource; from powergrid.grid.feeder.feeder import read_feeder\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); print(read_feeder(sys.argv[1]).digest)"
     )
     master = write_model(tmp_path)
@@ -271,7 +271,7 @@ def test_disk_that_is_full_leaves_no_half_entry(tmp_path: Path, folder: Path) ->
 
 def test_workers_that_start_together_scan_and_compile_once(tmp_path: Path, folder: Path) -> None:
     code = (
-        "import sys; from powergrid.grid import circuit, feeder\n"
+        "import sys; from powergrid.grid.circuit import circuit; from powergrid.grid.feeder import feeder\n"
         "done = []\n"
         "def counted(name, function):\n"
         "    def count(*args, **keys):\n"
@@ -315,8 +315,8 @@ def test_lock_left_by_a_worker_that_died_is_no_obstacle(
     monkeypatch.setattr(store, "_PATIENCE_S", 600.0)
     master = write_model(tmp_path)
     code = (
-        "import os, sys; from pathlib import Path; from powergrid.grid import scan_cache\n"
-        "from powergrid.grid.feeder import models_folder; master = Path(sys.argv[1])\n"
+        "import os, sys; from pathlib import Path; from powergrid.grid.feeder import scan_cache\n"
+        "from powergrid.grid.feeder.feeder import models_folder; master = Path(sys.argv[1])\n"
         "with scan_cache.scanning_alone(master, master.parent.parent, models_folder().resolve(), False): os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, str(master)], check=True)

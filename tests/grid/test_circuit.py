@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powergrid.errors import FeederError
-from powergrid.grid.circuit import Circuit, Injection, Snapshot
-from powergrid.grid.compile import compile_feeder
+from powergrid.grid.circuit.circuit import Circuit, Injection, Snapshot
 from powergrid.grid.engine import Engine
-from powergrid.grid.feeder import list_feeders, read_feeder
+from powergrid.grid.feeder.compile import compile_feeder
+from powergrid.grid.feeder.feeder import list_feeders, read_feeder
 
 ComplexArray = npt.NDArray[np.complex128]
 

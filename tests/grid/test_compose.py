@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from powergrid.errors import FeederError
-from powergrid.grid.circuit import Circuit
-from powergrid.grid.compose import compose
-from powergrid.grid.feeder import Feeder, list_feeders, models_folder, read_feeder
-from powergrid.grid.microgrid import MicrogridSpec
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.feeder.compose import compose
+from powergrid.grid.feeder.feeder import Feeder, list_feeders, models_folder, read_feeder
+from powergrid.grid.feeder.microgrid import MicrogridSpec
 
 EXACT_PU = 1e-9
 TRANSFORMER = {"kind": "transformer", "s_max_kva": 1000, "x_percent": 5.0, "r_percent": 1.2}
@@ -30,7 +30,7 @@ def solve(feeder: Feeder) -> Circuit:
 
 
 def voltages(circuit: Circuit) -> dict[str, complex]:
-    """Give the phasor of each node over its base voltage."""
+    """Return the phasor of each node over its base voltage."""
     pu = circuit._v[1:] / circuit.network.v_base
     return dict(zip(circuit.network.nodes, pu.tolist(), strict=True))
 

@@ -11,8 +11,8 @@ import pytest
 
 from powergrid.envs.parallel import ParallelGridEnv
 from powergrid.errors import ScenarioError
-from powergrid.grid.compile import compile_feeder, settle_options
 from powergrid.grid.engine import Engine
+from powergrid.grid.feeder.compile import compile_feeder, settle_options
 from powergrid.grid.simulation import Simulation
 from powergrid.scenario import load_scenario
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from powergrid.grid.circuit import Circuit
-from powergrid.grid.energised import Connectivity
-from powergrid.grid.feeder import list_feeders, read_feeder
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.feeder.feeder import list_feeders, read_feeder
+from powergrid.grid.outages.connectivity import Connectivity
 
 
 @pytest.fixture(scope="module")

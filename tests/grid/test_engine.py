@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from powergrid.errors import EngineError, FeederError
-from powergrid.grid.circuit import Circuit, Snapshot
-from powergrid.grid.compile import compile_feeder
+from powergrid.grid.circuit.circuit import Circuit, Snapshot
 from powergrid.grid.engine import Engine, context, engine_version
-from powergrid.grid.feeder import Command, Feeder, read_feeder
+from powergrid.grid.feeder.compile import compile_feeder
+from powergrid.grid.feeder.feeder import Command, Feeder, read_feeder
 
 WORDY_MASTER = """Clear
 New Circuit.tiny basekv=12.47 R1=0.01 X1=0.1
@@ -274,8 +274,8 @@ def test_first_engine_of_a_process_leaves_the_working_directory_where_it_is(tmp_
         "import os, sys\n"
         "import powergrid.grid.engine as engine\n"  # loads the library, in the folder that Python was started in
         "os.chdir(sys.argv[1])\n"
-        "from powergrid.grid.circuit import Circuit\n"
-        "from powergrid.grid.feeder import read_feeder\n"
+        "from powergrid.grid.circuit.circuit import Circuit\n"
+        "from powergrid.grid.feeder.feeder import read_feeder\n"
         "Circuit(read_feeder('ieee13')).close()\n"
         "print(os.getcwd())\n"
     )

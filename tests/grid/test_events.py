@@ -12,7 +12,7 @@ import pytest
 import powergrid
 from powergrid.errors import ScenarioError
 from powergrid.grid.engine import Engine
-from powergrid.grid.feeder import find_feeder, read_feeder
+from powergrid.grid.feeder.feeder import find_feeder, read_feeder
 from powergrid.grid.simulation import Simulation
 from powergrid.scenario import load_scenario
 from tests.envs.worlds import read_loads

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from powergrid.errors import FeederError
-from powergrid.grid import commands as feeder_module
-from powergrid.grid.circuit import Circuit
+from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import Engine
-from powergrid.grid.feeder import Command, find_feeder, list_feeders, read_feeder
+from powergrid.grid.feeder import syntax as feeder_module
+from powergrid.grid.feeder.feeder import Command, find_feeder, list_feeders, read_feeder
 
 UPSTREAM = Path(__file__).parents[2].parent / "shared" / "upstream-feeders"
 

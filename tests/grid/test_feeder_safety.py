@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from powergrid.errors import EngineError, FeederError
-from powergrid.grid.circuit import Circuit
-from powergrid.grid.commands import NEVER_RUN, NEVER_SET, OPTIONS, VERBS, find_dangers, parameters
+from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import Engine
-from powergrid.grid.feeder import Feeder, read_feeder
+from powergrid.grid.feeder.feeder import Feeder, read_feeder
+from powergrid.grid.feeder.syntax import NEVER_RUN, NEVER_SET, OPTIONS, VERBS, find_dangers, parameters
 
 HEAD = """Clear
 New Circuit.tiny basekv=12.47 pu=1.0 R1=0.01 X1=0.1

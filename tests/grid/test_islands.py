@@ -27,7 +27,7 @@ def no_forming() -> dict[str, Any]:
 
 
 def act(simulation: Simulation, **values: float) -> Any:
-    """Give neutral actions with some changed, by ``device__action``."""
+    """Return neutral actions with some changed, by ``device__action``."""
     action = simulation.neutral()
     for name, value in values.items():
         device, what = name.split("__")

@@ -14,9 +14,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from powergrid.grid.circuit.snapshot import Snapshot
+from powergrid.grid.feeder.network import Branches, Loads, Network
 from powergrid.grid.metrics import Metrics
-from powergrid.grid.network import Branches, Loads, Network
-from powergrid.grid.snapshot import Snapshot
 
 NODES = ("source.1", "source.2", "source.3", "one.1", "one.2", "one.3", "two.1", "two.2", "two.3", "tail.1")
 BUSES = ("source", "one", "two", "tail")

@@ -61,7 +61,7 @@ def step(simulation: Simulation, n: int = 1, **values: float) -> Any:
 
 
 def demand_at(simulation: Simulation, t: int, buses: set[str]) -> float:
-    """Give the demand at some buses of the host, or of microgrids by prefix with a star [kW]."""
+    """Return the demand at some buses of the host, or of microgrids by prefix with a star [kW]."""
     network = simulation.network
     kw = 0.0
     for i, bus in enumerate(network.loads.bus.tolist()):

@@ -8,9 +8,9 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from powergrid.grid.circuit import Circuit, Snapshot
-from powergrid.grid.feeder import list_feeders, read_feeder
-from powergrid.grid.network import Network
+from powergrid.grid.circuit.circuit import Circuit, Snapshot
+from powergrid.grid.feeder.feeder import list_feeders, read_feeder
+from powergrid.grid.feeder.network import Network
 
 # IEEE 13, from its drawing:
 #

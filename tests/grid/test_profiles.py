@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powergrid.errors import ScenarioError
-from powergrid.grid.profiles import (
+from powergrid.grid.profiles.profiles import (
     Profiles,
     assign_series,
     builtin_profiles,

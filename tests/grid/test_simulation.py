@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from powergrid.errors import ConvergenceError, FeederError, ScenarioError
-from powergrid.grid.circuit import Snapshot
-from powergrid.grid.profiles import builtin_profiles
+from powergrid.grid.circuit.circuit import Snapshot
+from powergrid.grid.profiles.profiles import builtin_profiles
 from powergrid.grid.simulation import Simulation
 from powergrid.scenario import load_scenario
 from tests.envs.worlds import every_kind, find_imbalance, read_loads

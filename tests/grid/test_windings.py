@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from powergrid.envs.task import GridTask
+from powergrid.envs.core import GridTask
 from powergrid.errors import PowerGridError
 from powergrid.evaluation import RuleBased
 from powergrid.evaluation.baselines import leave_to_feeder
-from powergrid.grid.circuit import Circuit
-from powergrid.grid.compile import compile_feeder
+from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import Engine
-from powergrid.grid.feeder import read_feeder
+from powergrid.grid.feeder.compile import compile_feeder
+from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.grid.simulation import Simulation
 from powergrid.scenario import load_scenario
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from powergrid.training import RunResult, train
-from powergrid.training.config import ppo_config
-from powergrid.training.session import RaySession, build_algorithm
+from powergrid.training.rllib.config import ppo_config
+from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.training.toy import ToyGridEnv
 
 TINY = {

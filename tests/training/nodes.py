@@ -79,7 +79,7 @@ class Nodes:
 
 @contextmanager
 def ray_nodes(folder: str, port: int | None = None) -> Iterator[Nodes]:
-    """Give a cluster without nodes, and end those it has at the end."""
+    """Return a cluster without nodes, and end those it has at the end."""
     nodes = Nodes(folder, port)
     try:
         yield nodes

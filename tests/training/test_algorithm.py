@@ -14,7 +14,7 @@ import powergrid
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training import PPO, GridMetricsCallback, PPOConfig, ppo_config
-from powergrid.training.trust import FOLDER_VARIABLE
+from powergrid.training.policies.trust import FOLDER_VARIABLE
 from tests.training.toy import ToyGridEnv
 
 SMALL = {"train_batch_size": 384, "sgd_minibatch_size": 192, "num_sgd_iter": 1}
@@ -94,7 +94,7 @@ def held_cpus(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         def here(self) -> bool:
             return True
 
-    monkeypatch.setattr("powergrid.training.recovery.FREE_CPUS_PATIENCE_S", 2.0)
+    monkeypatch.setattr("powergrid.training.rllib.recovery.FREE_CPUS_PATIENCE_S", 2.0)
     holder = Holder.remote()
     assert ray.get(holder.here.remote())
     yield

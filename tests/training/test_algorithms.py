@@ -13,13 +13,13 @@ import pytest
 
 from powergrid.errors import ScenarioError
 from powergrid.training import RunResult, algorithm_config, export_policy, load_policy, resume, train
-from powergrid.training.algorithm_settings import (
+from powergrid.training.rllib.algorithm_settings import (
     SETTINGS,
     dump_settings,
     fields_of,
     make_algorithm_settings,
 )
-from powergrid.training.session import RaySession, build_algorithm
+from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.training.toy import ToyGridEnv
 
 pytestmark = pytest.mark.usefixtures("ray_session")

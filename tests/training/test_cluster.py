@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from powergrid.errors import PowerGridError
-from powergrid.grid.feeder import models_folder
-from powergrid.training.joining import join_cluster
+from powergrid.grid.feeder.feeder import models_folder
+from powergrid.training.runs.joining import join_cluster
 from tests.training.nodes import Nodes, free_port, ray_nodes
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ SCENARIO = {
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Give the environment of a driver, with a home and a cache of its own."""
+    """Return the environment of a driver, with a home and a cache of its own."""
     with tempfile.TemporaryDirectory(prefix="pg.", dir="/tmp") as short:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": short, "PYTHONWARNINGS": "ignore"}
         env.pop("RAY_ADDRESS", None)
@@ -49,7 +49,7 @@ def place(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def machine(env: dict[str, str], folder: Path) -> dict[str, str]:
-    """Give an environment like another machine's: its own home, cache and keys."""
+    """Return an environment like another machine's: its own home, cache and keys."""
     (folder / "home").mkdir(parents=True)
     return env | {
         "HOME": str(folder / "home"), "POWERGRID_CACHE": str(folder / "cache"), "POWERGRID_STATE": str(folder / "state")

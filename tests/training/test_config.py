@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from powergrid.errors import ScenarioError
-from powergrid.training.config import AgentMapping, fit_env_runners, initial_bias, policy_names, ppo_config
-from powergrid.training.settings import ALIASES, TrainSettings, make_settings
+from powergrid.training.rllib.config import AgentMapping, fit_env_runners, initial_bias, policy_names, ppo_config
+from powergrid.training.runs.settings import ALIASES, TrainSettings, make_settings
 from tests.training.toy import ToyGridEnv
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from powergrid.training.display import TrainingDisplay, describe_report
-from powergrid.training.loop import IterationReport
+from powergrid.training.runs.display import TrainingDisplay, describe_report
+from powergrid.training.runs.loop import IterationReport
 
 REPORT = IterationReport(
     iteration=3,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
 
-from powergrid.training.algorithm_settings import algorithm_table
-from powergrid.training.settings import settings_table
+from powergrid.training.rllib.algorithm_settings import algorithm_table
+from powergrid.training.runs.settings import settings_table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 

@@ -20,9 +20,9 @@ import pytest
 
 from powergrid.scenario import load_scenario
 from powergrid.training import ppo_config, resume
-from powergrid.training.env_runner import GridEnvRunner
-from powergrid.training.records import stable_metrics
-from powergrid.training.session import RaySession, build_algorithm
+from powergrid.training.rllib.env_runner import GridEnvRunner
+from powergrid.training.runs.records import stable_metrics
+from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.training.conftest import TINY
 from tests.training.faulty import FaultyGridEnv
 

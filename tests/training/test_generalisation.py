@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from powergrid.evaluation import evaluate_feeders
-from powergrid.grid.feeder import read_feeder
+from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.training import load_policy, train
 from tests.training.conftest import TINY
 

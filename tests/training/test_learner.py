@@ -12,12 +12,12 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator
 
-from powergrid.training.builders import algorithm_config
-from powergrid.training.config import ppo_config
-from powergrid.training.learner import GridPPOLearner
-from powergrid.training.minibatches import Minibatches
-from powergrid.training.network import FastTanh
-from powergrid.training.session import RaySession, build_algorithm
+from powergrid.training.rllib.builders import algorithm_config
+from powergrid.training.rllib.config import ppo_config
+from powergrid.training.rllib.learner import GridPPOLearner
+from powergrid.training.rllib.minibatches import Minibatches
+from powergrid.training.rllib.network import FastTanh
+from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.training.conftest import TINY
 from tests.training.test_env_runner import flatten
 from tests.training.toy import ToyGridEnv

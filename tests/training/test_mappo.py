@@ -10,8 +10,8 @@ import torch
 
 from powergrid.errors import PowerGridError
 from powergrid.training import algorithm_config
-from powergrid.training.mappo import JOINT_OBSERVATION, CentralCriticModule, JointObservations
-from powergrid.training.session import RaySession, build_algorithm
+from powergrid.training.rllib.mappo import JOINT_OBSERVATION, CentralCriticModule, JointObservations
+from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.training.toy import ToyGridEnv
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -35,7 +35,7 @@ def algorithm(request: pytest.FixtureRequest):
 
 
 def learner_batch(algorithm: Any, episodes: list[Any]) -> Any:
-    """Give what the learner makes of episodes."""
+    """Return what the learner makes of episodes."""
     learner = algorithm.learner_group._learner
     return learner._learner_connector(
         rl_module=learner.module, batch={}, episodes=episodes, shared_data={}, metrics=learner.metrics
@@ -86,7 +86,7 @@ def test_advantages_and_their_bootstrap_are_of_the_joint_state(algorithm: Any) -
 
 
 def _value_targets(rewards: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Give GAE's targets; ``values`` has one more entry, of the state after the last step."""
+    """Return GAE's targets; ``values`` has one more entry, of the state after the last step."""
     advantage, targets = 0.0, np.zeros(len(rewards))
     for t in reversed(range(len(rewards))):
         advantage = rewards[t] + GAMMA * values[t + 1] - values[t] + GAMMA * LAMBDA * advantage

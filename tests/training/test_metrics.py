@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from powergrid.training.metrics import EpisodeTotals, over_episode
+from powergrid.training.rllib.metrics import EpisodeTotals, over_episode
 
 
 @pytest.mark.parametrize(

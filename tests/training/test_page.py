@@ -132,7 +132,7 @@ print('walked')
 
 
 def blocks_of(page: Path, language: str, *, also_marked: bool = False) -> dict[str, str]:
-    """Give each section's code in a language, all of its blocks; one marked as not run is left out unless asked for."""
+    """Return the code of each section in a language; blocks marked as not run only if asked for."""
     text = page.read_text(encoding="utf-8")
     if page.suffix == ".rst":
         text = re.sub(r"^(.+)\n([=~-])\2+$", r"# \1", text, flags=re.MULTILINE)
@@ -153,7 +153,7 @@ def blocks_of(page: Path, language: str, *, also_marked: bool = False) -> dict[s
 
 
 def walk_of(page: Path, replacements: dict[str, str]) -> tuple[str, str]:
-    """Give the programs that a page amounts to: all but its last section, and that one on a cluster."""
+    """Return the programs that a page amounts to: all but its last section, and that one on a cluster."""
     code = blocks_of(page, "python")
     whole = "\n".join(code.values())
     for old in replacements:
@@ -186,7 +186,7 @@ PAGES = [
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Give the environment of a process with a home of its own and a short folder for Ray's sockets."""
+    """Return the environment of a process with a home of its own and a short folder for Ray's sockets."""
     with tempfile.TemporaryDirectory(prefix="pg.", dir="/tmp") as short:
         (tmp_path / "home").mkdir()
         yield {

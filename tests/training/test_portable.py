@@ -14,7 +14,7 @@ from powergrid.cli import main
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError
 from powergrid.training import RunResult, export_policy, export_run, load_policy, train
-from powergrid.training.inference import ACTIVATIONS, Network, ObservationFilter, Policy
+from powergrid.training.policies.inference import ACTIVATIONS, Network, ObservationFilter, Policy
 from tests.training.conftest import TINY
 from tests.training.test_inference import ACTIONS, assert_same
 from tests.training.toy import ToyGridEnv

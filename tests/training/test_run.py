@@ -14,8 +14,8 @@ import yaml
 
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training import RunResult, load_policy, resume, train
-from powergrid.training.checkpoints import Checkpoints
-from powergrid.training.records import ProgressFile
+from powergrid.training.runs.checkpoints import Checkpoints
+from powergrid.training.runs.records import ProgressFile
 from tests.training.conftest import TINY
 from tests.training.toy import ToyGridEnv
 

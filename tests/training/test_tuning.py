@@ -18,9 +18,9 @@ from typer.main import get_command
 from powergrid.cli import app, main
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training import load_policy, tune
-from powergrid.training.algorithm_settings import SETTINGS, make_algorithm_settings
-from powergrid.training.search import SPACES, Choice, Range, draw_trials, search_space, space_table
-from powergrid.training.trial_runs import fit_trials
+from powergrid.training.rllib.algorithm_settings import SETTINGS, make_algorithm_settings
+from powergrid.training.runs.search import SPACES, Choice, Range, draw_trials, search_space, space_table
+from powergrid.training.runs.trial_runs import fit_trials
 from tests.training.conftest import TINY
 from tests.training.toy import ToyGridEnv
 

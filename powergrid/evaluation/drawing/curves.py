@@ -34,7 +34,7 @@ class Curve:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Give the mean of alike runs, over the steps that all of them have; between points by straight lines.
+    """Return the mean of alike runs, over the steps that all of them have; between points by straight lines.
 
     Args:
         curves: One or more, of one point or more each.

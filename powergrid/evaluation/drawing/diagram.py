@@ -52,7 +52,7 @@ def draw_network(state: GridState) -> Figure:
 
 
 def worst_voltages(state: GridState) -> FloatArray:
-    """Give each bus the voltage of its phase farthest from the middle of the band, NaN where dead [pu]."""
+    """Return each bus the voltage of its phase farthest from the middle of the band, NaN where dead [pu]."""
     network, worst = state.network, np.full(len(state.network.buses), np.nan)
     phases = np.flatnonzero((network.node_phase <= 3) & state.energised)
     off = np.abs(state.v_pu - sum(state.band) / 2.0)
@@ -62,7 +62,7 @@ def worst_voltages(state: GridState) -> FloatArray:
 
 
 def level_names(state: GridState) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Give the voltage level of each bus, 0 is the highest, and the levels' names."""
+    """Return the voltage level of each bus, 0 is the highest, and the levels' names."""
     network = state.network
     bus_kv = np.zeros(len(network.buses))
     bus_kv[network.node_bus] = np.round(network.v_base * 3.0**0.5 / 1000.0, 3)
@@ -109,7 +109,7 @@ class _Diagram:
         return places, height
 
     def _least_distances(self) -> FloatArray:
-        """Give how near buses may come to each other: a symbol between two needs its room."""
+        """Return how near buses may come to each other: a symbol between two needs its room."""
         b, few = self.network.branches, len(self.network.buses) <= 60
         least = np.full((len(self.network.buses),) * 2, 19.0 if few else 13.0)
         for branch, buses in enumerate(b.buses):
@@ -270,7 +270,7 @@ class _Diagram:
         return branches if kind.startswith("capacitor") else []
 
     def _on_branch(self, branch: int, kind: str) -> tuple[FloatArray, tuple[float, float]]:
-        """Give the middle of a branch and its direction, or a place beside the bus that it hangs on."""
+        """Return the middle of a branch and its direction, or a place beside the bus that it hangs on."""
         buses = self.network.branches.buses[branch]
         if len(buses) < 2:
             way = self._free_way(buses[0])
@@ -284,7 +284,7 @@ class _Diagram:
         return (start + end) / 2.0, way if kind != "regulator" else (1.0, 0.0)
 
     def _free_way(self, bus: int) -> tuple[float, float]:
-        """Give the direction in which a bus has no branch, of the eight of the compass the freest."""
+        """Return the direction in which a bus has no branch, of the eight of the compass the freest."""
         ends = [e for buses in self.network.branches.buses if bus in buses for e in buses if e != bus]
         ways = np.array([(np.cos(t), np.sin(t)) for t in np.linspace(0.0, 2.0 * np.pi, 8, endpoint=False) + np.pi])
         if not ends:

@@ -68,7 +68,7 @@ class Room:
     def _weigh(
         self, anchor: FloatArray, width: float, height: float, reach: tuple[float, ...]
     ) -> tuple[FloatArray, float]:
-        """Give the centre of the best box and the area that it covers, what is outside the drawing included."""
+        """Return the centre of the best box and the area that it covers, what is outside the drawing included."""
         half = np.array([width, height]) / 2.0
         gap = np.repeat(reach, len(_TURNS))
         way = np.tile(np.column_stack([np.cos(_TURNS), np.sin(_TURNS)]), (len(reach), 1))

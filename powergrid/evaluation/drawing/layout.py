@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.linalg import spsolve
 
-from powergrid.grid.network import Network
+from powergrid.grid.feeder.network import Network
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -18,7 +18,7 @@ _LEAST_KNOWN = 0.25
 
 
 def lay_out(network: Network) -> tuple[FloatArray, bool]:
-    """Give every bus a place.
+    """Return every bus a place.
 
     Returns:
         Places, shape (n_buses, 2), all finite, and whether they are a map, so that both axes have one scale.
@@ -156,7 +156,7 @@ def push_apart(places: FloatArray, least: FloatArray, rounds: int = 60) -> Float
 
 
 def _joined(network: Network) -> nx.Graph[int]:
-    """Give the buses joined by all branches, open ones too: they are drawn as well."""
+    """Return the buses joined by all branches, open ones too: they are drawn as well."""
     graph: nx.Graph[int] = nx.Graph()
     graph.add_nodes_from(range(len(network.buses)))
     for buses in network.branches.buses:

@@ -21,7 +21,7 @@ _HIGH = ("#e0301e", "#6d0010")
 
 
 def voltage_colours(band: tuple[float, float]) -> tuple[LinearSegmentedColormap, Normalize]:
-    """Give the colours of voltages: pale within the band, strong from its limits on."""
+    """Return the colours of voltages: pale within the band, strong from its limits on."""
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     low, high = band

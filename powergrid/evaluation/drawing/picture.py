@@ -15,7 +15,7 @@ _SUFFIXES = (".png", ".svg")
 
 
 def check_suffix(file: str | Path) -> Path:
-    """Give the path of a picture.
+    """Return the path of a picture.
 
     Raises:
         ScenarioError: its suffix is neither .png nor .svg, or its folder is missing.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.evaluation.drawing.state import GridState
-from powergrid.grid.network import Network
+from powergrid.grid.feeder.network import Network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,7 +152,7 @@ def _name_distance(network: Network) -> str:
 
 
 def _pair_nodes(network: Network, closed: BoolArray) -> IntArray:
-    """Give the pairs of nodes that closed branches join, conductor by conductor, as seen from the first terminal."""
+    """Return the pairs of nodes that closed branches join, conductor by conductor, as seen from the first terminal."""
     b = network.branches
     ends = np.append(b.terminal_rows[1:], len(b.row_node))
     terminals: dict[int, list[IntArray]] = {}

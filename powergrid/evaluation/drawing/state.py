@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.task import GridTask
+from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
 from powergrid.evaluation.baselines import BASELINES
-from powergrid.grid.circuit import Circuit
-from powergrid.grid.feeder import read_feeder
-from powergrid.grid.network import Network
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.feeder.feeder import read_feeder
+from powergrid.grid.feeder.network import Network
 from powergrid.scenario import Scenario, load_scenario, scenario_from_config
 
 FloatArray = npt.NDArray[np.float64]
@@ -127,7 +127,7 @@ def _state_of(task: GridTask, day: int, steps: int) -> GridState:
 
 
 def _closed_branches(circuit: Circuit) -> BoolArray:
-    """Give whether each branch is closed now: lines by their switch, capacitors by their steps."""
+    """Return whether each branch is closed now: lines by their switch, capacitors by their steps."""
     network = circuit.network
     closed = network.branches.closed.copy()
     index = {name: i for i, name in enumerate(network.branches.names)}

@@ -75,6 +75,6 @@ MEANING = {
 
 
 def stroke(kind: str, centre: FloatArray, radius: float, way: tuple[float, float] = (1.0, 0.0)) -> Strokes:
-    """Give a symbol's strokes at a place, turned so that its x axis points along ``way``."""
+    """Return a symbol's strokes at a place, turned so that its x axis points along ``way``."""
     turn = np.array([[way[0], way[1]], [-way[1], way[0]]])
     return [np.asarray(centre) + radius * (line @ turn) for line in SYMBOLS[kind]]

@@ -108,7 +108,7 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         self.share[rows] = 1.0
 
     def neutral(self, exo: Exogenous) -> FloatArray:
-        """Give the actions for share 1, shape (n_envs, n_actions)."""
+        """Return the actions for share 1, shape (n_envs, n_actions)."""
         return self._mid / self._half
 
     def _find_requests(self) -> Request:
@@ -149,7 +149,7 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         np.maximum(work, self._zero, out=self._deferred)
 
     def settle(self) -> FloatArray:
-        """Give the energy still owed, which nobody will serve if the episode ends now [kWh], (n_envs, n)."""
+        """Return the energy still owed, which nobody will serve if the episode ends now [kWh], (n_envs, n)."""
         return self.owed_kwh.copy()
 
 
@@ -313,7 +313,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         np.minimum(urgency, self._one, out=urgency)
 
     def neutral(self, exo: Exogenous) -> FloatArray:
-        """Give the actions for charging at full power, shape (n_envs, n_actions)."""
+        """Return the actions for charging at full power, shape (n_envs, n_actions)."""
         return np.ones((self.n_envs, self.n))
 
     def _find_requests(self) -> Request:
@@ -353,7 +353,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self.requested_p_kw[...] = self.p_kw
 
     def _share_out(self, total: FloatArray, most: FloatArray, order: IntArray, out: FloatArray) -> None:
-        """Give ports, in order, as much as they can take until the station's total is spent.
+        """Return ports, in order, as much as they can take until the station's total is spent.
 
         Args:
             total: What there is to give [kW], shape (n_envs, n).
@@ -408,7 +408,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         np.subtract(self._before_kwh, self._after_kwh, out=self._unserved)
 
     def settle(self) -> FloatArray:
-        """Give the energy that connected cars can no longer get even at full power [kWh], (n_envs, n)."""
+        """Return the energy that connected cars can no longer get even at full power [kWh], (n_envs, n)."""
         possible = self._left * self._port_max * self._kwh_per_kw
         short: FloatArray = np.maximum(self._owed - possible, 0.0).sum(axis=2)
         return short

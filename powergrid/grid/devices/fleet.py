@@ -70,7 +70,7 @@ class DeviceFleet(ABC, Generic[S]):
 
     @abstractmethod
     def neutral(self, exo: Exogenous) -> FloatArray:
-        """Give the actions that leave every device to itself, shape (n_envs, n_actions)."""
+        """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
 
     @abstractmethod
     def project(self, action: FloatArray, exo: Exogenous) -> None:
@@ -120,7 +120,7 @@ class DeviceFleet(ABC, Generic[S]):
             out[:, columns] = array if owners is None else array[:, owners]
 
     def find_states(self, ledger: Ledger) -> IntArray | None:
-        """Give where each state lies among a ledger's numbers, shape (n_envs, n_states); None if any does not."""
+        """Return where each state lies among a ledger's numbers, shape (n_envs, n_states); None if any does not."""
         places = np.zeros((self.n_envs, len(self.states)), dtype=np.int64)
         for columns, array, owners in self._watched:
             if array.size and not np.shares_memory(array, ledger.values):
@@ -245,7 +245,7 @@ class PowerFleet(DeviceFleet[S]):
 
 
 def pack_columns(index: Sequence[int]) -> Columns:
-    """Give an index as a slice where evenly spaced (a view, several times faster), else as an array."""
+    """Return an index as a slice where evenly spaced (a view, several times faster), else as an array."""
     if not index:
         return slice(0, 0)
     step = index[1] - index[0] if len(index) > 1 else 1

@@ -106,7 +106,7 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         self.p_kw[rows] = self.requested_p_kw[rows] = self.previous_p_kw[rows] = self.delivered_p_kw[rows] = power
 
     def neutral(self, exo: Exogenous) -> FloatArray:
-        """Give the actions for off and 0 kvar, shape (n_envs, n_actions)."""
+        """Return the actions for off and 0 kvar, shape (n_envs, n_actions)."""
         action = np.zeros((self.n_envs, len(self.actions)))
         action[:, self._p_columns] = -1.0
         return action

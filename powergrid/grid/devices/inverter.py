@@ -110,7 +110,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
         """Start in the dark: nothing is remembered between episodes."""
 
     def neutral(self, exo: Exogenous) -> FloatArray:
-        """Give the actions for all the sun and 0 kvar, shape (n_envs, n_actions)."""
+        """Return the actions for all the sun and 0 kvar, shape (n_envs, n_actions)."""
         return self._neutral.copy()
 
     def _find_requests(self) -> Request:

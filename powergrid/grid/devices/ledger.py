@@ -27,18 +27,18 @@ class Ledger:
         self.values: FloatArray = np.zeros((len(self.names) + 1, n_envs, n_devices))
 
     def part(self, columns: slice) -> Ledger:
-        """Give the same ledger for some of the devices."""
+        """Return the same ledger for some of the devices."""
         part = object.__new__(Ledger)
         part.names, part.values = self.names, self.values[:, :, columns]
         return part
 
     def __getitem__(self, name: str) -> FloatArray:
-        """Give a row, shape (n_envs, n_devices)."""
+        """Return a row, shape (n_envs, n_devices)."""
         row: FloatArray = self.values[self.names.index(name)]
         return row
 
     def block(self, names: Sequence[str]) -> FloatArray:
-        """Give rows that follow each other, shape (len(names), n_envs, n_devices)."""
+        """Return rows that follow each other, shape (len(names), n_envs, n_devices)."""
         first = self.names.index(names[0])
         if self.names[first : first + len(names)] != tuple(names):
             raise ValueError(f"rows {', '.join(names)} do not follow each other")
@@ -46,13 +46,13 @@ class Ledger:
         return rows
 
     def find(self, names: Sequence[str]) -> IntArray:
-        """Give the place of each row; the row of zeros for those that are not kept."""
+        """Return the place of each row; the row of zeros for those that are not kept."""
         places = {name: row for row, name in enumerate(self.names)}
         return np.array([places.get(name, len(self.names)) for name in names], dtype=np.int64)
 
 
 def find_places(whole: FloatArray, part: FloatArray) -> IntArray:
-    """Give where the numbers of a view lie among those of the contiguous array it is a view of, as flat indices.
+    """Return where the numbers of a view lie among those of the contiguous array it is a view of, as flat indices.
 
     One gather with such indices reads many small views at once.
     """

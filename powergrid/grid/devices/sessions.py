@@ -130,7 +130,7 @@ class Sessions:
 
 
 def find_days(begin_hour: float, end_hour: float, arrival: FloatArray, stay_hours: FloatArray) -> tuple[int, int]:
-    """Give the first and the last day, from that of the start, of whose cars any may be there during an episode.
+    """Return the first and the last day, from that of the start, of whose cars any may be there during an episode.
 
     One day more comes before them, whose cars may hold a port until the others come.
 

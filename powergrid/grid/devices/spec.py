@@ -196,7 +196,7 @@ class Fleet(Protocol):
         """Put one environment at its start; what is random comes from ``rng`` alone."""
 
     def neutral(self, exo: Exogenous) -> FloatArray:
-        """Give the actions that leave every device to itself, shape (n_envs, n_actions)."""
+        """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
 
     def project(self, action: FloatArray, exo: Exogenous) -> None:
         """Turn actions into feasible setpoints, shape (n_envs, n_actions) in."""

@@ -73,7 +73,7 @@ class StorageSpec(PlacedSpec):
                 )
 
     def _idle_level(self) -> float:
-        """Give where among the levels 0 kW lies."""
+        """Return where among the levels 0 kW lies."""
         discharge, charge, _ = _fill_powers(self)
         return charge / (charge + discharge) * ((self.levels or 1) - 1)
 
@@ -152,7 +152,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         return self._least, self._most
 
     def neutral(self, exo: Exogenous) -> FloatArray:
-        """Give the actions for 0 kW and 0 kvar, shape (n_envs, n_actions)."""
+        """Return the actions for 0 kW and 0 kvar, shape (n_envs, n_actions)."""
         action = np.zeros((self.n_envs, len(self.actions)))
         action[:, self._p_columns] = self._idle
         return action
@@ -197,7 +197,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
 
 
 def _fill_powers(spec: StorageSpec) -> tuple[float, float, float]:
-    """Give the discharging, charging and apparent power of a battery with its defaults [kW, kW, kVA]."""
+    """Return the discharging, charging and apparent power of a battery with its defaults [kW, kW, kVA]."""
     discharge = float(spec.p_max_kw or 0.0)
     charge = discharge if spec.p_charge_max_kw is None else spec.p_charge_max_kw
     return discharge, charge, max(discharge, charge) if spec.s_max_kva is None else spec.s_max_kva

@@ -133,7 +133,7 @@ class SwitchgearFleet(DeviceFleet[G]):
 
     @abstractmethod
     def _range(self, spec: G) -> tuple[int, int, int, int]:
-        """Give lowest, highest and initial position, and the most positions moved in one step."""
+        """Return lowest, highest and initial position, and the most positions moved in one step."""
 
     def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
         low, high, _, moves = (self._tile(column).astype(np.int64) for column in self._ranges.T)
@@ -166,7 +166,7 @@ class SwitchgearFleet(DeviceFleet[G]):
         return changed
 
     def neutral(self, exo: Exogenous) -> FloatArray:
-        """Give the actions that move nothing, shape (n_envs, n_actions)."""
+        """Return the actions that move nothing, shape (n_envs, n_actions)."""
         return (self._settled - self._low).astype(np.float64)
 
     def project(self, action: FloatArray, exo: Exogenous) -> None:

@@ -74,7 +74,7 @@ class Engine(Elements):
         lib.ctx_Solution_Set_LoadMult(self._context, value)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the whole circuit as data, as OpenDSS writes it.
+        """Return the whole circuit as data, as OpenDSS writes it.
 
         Raises:
             EngineError: there is no circuit, or a number in it is not finite.
@@ -97,7 +97,7 @@ class Engine(Elements):
         self.check()
 
     def buses(self) -> dict[str, tuple[float, float, float]]:
-        """Give each bus's line-to-neutral base voltage [kV], 0 where none, and coordinates, NaN where none."""
+        """Return each bus's line-to-neutral base voltage [kV], 0 where none, and coordinates, NaN where none."""
         names = ffi.new("char***")
         dims = ffi.new("int32_t[4]")
         lib.ctx_Circuit_Get_AllBusNames(self._context, names, dims)
@@ -117,7 +117,7 @@ class Engine(Elements):
             lib.DSS_Dispose_PPAnsiChar(names, dims[1])
 
     def node_names(self) -> tuple[str, ...]:
-        """Give the ``bus.node`` names in the order of :meth:`voltages`, lower case."""
+        """Return the ``bus.node`` names in the order of :meth:`voltages`, lower case."""
         names = ffi.new("char***")
         dims = ffi.new("int32_t[4]")
         lib.ctx_Circuit_Get_YNodeOrder(self._context, names, dims)
@@ -128,7 +128,7 @@ class Engine(Elements):
             lib.DSS_Dispose_PPAnsiChar(names, dims[1])
 
     def voltages(self, n_nodes: int) -> ComplexArray:
-        """Give the engine's own node voltages [V] without a copy, shape (n_nodes + 1,).
+        """Return the engine's own node voltages [V] without a copy, shape (n_nodes + 1,).
 
         Entry 0 is ground. The view is valid until the circuit gets a new bus or is compiled again.
         """

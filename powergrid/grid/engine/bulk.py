@@ -65,11 +65,11 @@ class PowerReader:
         self._flat: ComplexArray = np.empty(0, dtype=complex)
 
     def read(self) -> ComplexArray:
-        """Give the complex power that each element draws from the circuit [kW + j kvar], shape (n,)."""
+        """Return the complex power that each element draws from the circuit [kW + j kvar], shape (n,)."""
         return np.add.reduceat(self.fetch(), self.starts)
 
     def fetch(self) -> ComplexArray:
-        """Give the same conductor by conductor, shape (size,): the engine's own numbers, overwritten by the next."""
+        """Return the same conductor by conductor, shape (size,): the engine's own numbers, overwritten by the next."""
         lib.Alt_CEBatch_Get_Powers(self._result, self._dims, self._batch, self._count)
         if self._result[0] != self._pointer:  # the engine keeps its buffer while the size stays
             self._pointer = self._result[0]

@@ -27,7 +27,7 @@ def _drop(held: list[Any]) -> None:
 
 @functools.cache
 def _output_folder() -> tempfile.TemporaryDirectory[str]:
-    """Give the one folder of this process that the engine may write to; it goes with the process."""
+    """Return the one folder of this process that the engine may write to; it goes with the process."""
     return tempfile.TemporaryDirectory(prefix="powergrid-engine-")
 
 
@@ -106,7 +106,7 @@ class Context:
         return self._direct
 
     def close(self) -> None:
-        """Give the context back; views and handles of it are invalid from here on."""
+        """Release the context; views and handles of it are invalid from here on."""
         if self._context is not None:
             context, self._context, direct, self._direct = self._context, None, self._direct, None
             for pointer in (self._result, self._index_result):

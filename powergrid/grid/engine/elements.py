@@ -28,14 +28,14 @@ class Elements(Context):
 
     @staticmethod
     def property_index(class_name: str, property_name: str) -> int:
-        """Give the engine's number of a property, letter case ignored."""
+        """Return the engine's number of a property, letter case ignored."""
         try:
             return schema.numbers()[1][class_name.lower(), property_name.lower()]
         except KeyError:
             raise EngineError(f"OpenDSS has no property {class_name}.{property_name}") from None
 
     def handles(self, class_name: str) -> dict[str, Handle]:
-        """Give the enabled elements of a class: lower-case name to handle, in the engine's order."""
+        """Return the enabled elements of a class: lower-case name to handle, in the engine's order."""
         index = schema.numbers()[0][class_name.lower()]
         enabled = (
             self.property_index(class_name, "enabled") if (class_name.lower(), "enabled") in schema.numbers()[1] else 0
@@ -87,12 +87,12 @@ class Elements(Context):
         return any(order[self.property_index(class_name, name)] > 0 for name in names)
 
     def node_ref(self, handle: Handle) -> IntArray:
-        """Give the row of :meth:`voltages` that each conductor of an element is tied to, terminal by terminal."""
+        """Return the row of :meth:`voltages` that each conductor of an element is tied to, terminal by terminal."""
         lib.Alt_CE_Get_NodeRef(self._index_result, self._index_dims, handle)
         return self._ints()
 
     def yprim(self, handle: Handle) -> ComplexArray:
-        """Give the primitive admittance matrix of an element [S], shape (n_conductors, n_conductors)."""
+        """Return the primitive admittance matrix of an element [S], shape (n_conductors, n_conductors)."""
         lib.Alt_CE_Get_YPrim(self._result, self._result_dims, handle)
         flat = self._floats().view(np.complex128)
         size = round(len(flat) ** 0.5)
@@ -100,12 +100,12 @@ class Elements(Context):
 
     @staticmethod
     def phases(handle: Handle) -> int:
-        """Give the number of phases of an element."""
+        """Return the number of phases of an element."""
         return int(lib.Alt_CE_Get_NumPhases(handle))
 
     @staticmethod
     def terminals(handle: Handle) -> tuple[int, int]:
-        """Give the number of terminals of an element and of conductors in each."""
+        """Return the number of terminals of an element and of conductors in each."""
         return int(lib.Alt_CE_Get_NumTerminals(handle)), int(lib.Alt_CE_Get_NumConductors(handle))
 
     def bulk_writer(self, class_name: str, name: str, handles: Sequence[Handle], *, keep_y: bool = True) -> BulkWriter:
@@ -158,7 +158,7 @@ class Elements(Context):
             lib.Alt_CE_Open(handle, terminal, phase)
 
     def open_places(self, handle: Handle) -> tuple[tuple[int, int], ...]:
-        """Give the (terminal, phase) places, from 1, where an element is open."""
+        """Return the (terminal, phase) places, from 1, where an element is open."""
         return tuple(
             (terminal, phase)
             for terminal in range(1, self.terminals(handle)[0] + 1)

@@ -9,7 +9,7 @@ import os
 from typing import Any, NamedTuple
 
 from powergrid.grid.engine.library import ffi, lib
-from powergrid.grid.store import UNREADABLE, made_by, open_entry, write_entry
+from powergrid.grid.engine.store import UNREADABLE, made_by, open_entry, write_entry
 
 _KIND = "schema"
 
@@ -45,14 +45,14 @@ def new_context() -> Any:
 
 
 def text_of(pointer: Any) -> str:
-    """Give a string of the engine's, empty where there is none."""
+    """Return a string of the engine's, empty where there is none."""
     return ffi.string(pointer).decode("utf-8", "replace") if pointer != ffi.NULL else ""
 
 
 @functools.cache
 def _classes() -> list[_Class]:
-    """Give the engine's classes with their properties: kept, since it takes as long as to compile a small feeder."""
-    key = hashlib.sha256(f"{engine_version()}\0{made_by('engine/schema.py')}".encode()).hexdigest()
+    """Return the engine's classes with their properties: kept, since it takes as long as to compile a small feeder."""
+    key = hashlib.sha256(f"{engine_version()}\0{made_by()}".encode()).hexdigest()
     with open_entry(_KIND, key) as entry:
         if entry is not None:
             try:
@@ -93,7 +93,7 @@ def _read_class(entry: dict[str, Any]) -> tuple[str, int, tuple[_Property, ...]]
 
 @functools.cache
 def property_tables() -> dict[str, dict[str, bool]]:
-    """Give the properties of every element class in the engine's order, and whether each names a file; lower case."""
+    """Return the properties of every element class in the engine's order, and whether each names a file; lower case."""
     return {each.name.lower(): {prop.name: prop.is_file for prop in each.properties} for each in _classes()}
 
 
@@ -110,7 +110,7 @@ def numbers() -> tuple[dict[str, int], dict[tuple[str, str], int], dict[tuple[st
 
 
 def property_type(class_name: str, key: str) -> tuple[str, str]:
-    """Give the type of a property by its name in ``Engine.to_json``, and the class that it refers to if any.
+    """Return the type of a property by its name in ``Engine.to_json``, and the class that it refers to if any.
 
     Both are as the engine's schema writes them, the type empty where the class has no such property.
     """
@@ -126,7 +126,7 @@ def element_classes() -> tuple[str, ...]:
 
 @functools.cache
 def engine_version() -> str:
-    """Give the version of the OpenDSS engine library, as it states it itself."""
+    """Return the version of the OpenDSS engine library, as it states it itself."""
     context = new_context()
     try:
         lib.ctx_DSS_Start(context, 0)

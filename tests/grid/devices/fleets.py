@@ -12,7 +12,7 @@ from powergrid.grid.devices import FLEETS, Exogenous
 
 
 def make_exogenous(n_envs: int = 1, step: int = 0, sun_kw: Any = 0.0, demand_kw: Any = 0.0, n: int = 1) -> Exogenous:
-    """Give the outside world of a fleet of n devices."""
+    """Return the outside world of a fleet of n devices."""
     return Exogenous(
         step=np.full(n_envs, step),
         sun_kw=np.broadcast_to(np.asarray(sun_kw, dtype=float), (n_envs, n)).copy(),

@@ -1,0 +1,319 @@
+"""The decision problem, batched: seeds and days in, observations, rewards and infos out as arrays.
+
+The one core behind every environment class. It knows no learning library; dicts per agent are made from its arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.envs.agents import Agent, build_agents, ownership
+from powergrid.envs.channels import Channels, View
+from powergrid.envs.outages import AGENT_OUTAGE_METRICS, NETWORK_OUTAGE_METRICS
+from powergrid.envs.rewards import TERMS, Rewards
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.devices.fleet import pack_columns
+from powergrid.grid.devices.ledger import find_places
+from powergrid.grid.feeder.network import Network
+from powergrid.grid.metrics import Metrics
+from powergrid.grid.outages.connectivity import Connectivity
+from powergrid.scenario import Scenario
+
+FloatArray = npt.NDArray[np.float64]
+
+#: The terms that are money changing hands.
+MONEY_TERMS = ("energy_cost_usd", "generation_cost_usd", "storage_wear_usd", "switching_wear_usd")
+#: What infos hold besides the reward terms: name, unit, meaning. The first group is the agent's own.
+AGENT_METRICS = (
+    ("voltage_violations", "nodes", "nodes of the zone outside the band"),
+    ("zone_v_min_pu", "pu", "lowest voltage of the zone"),
+    ("zone_v_max_pu", "pu", "highest voltage of the zone"),
+    ("zone_overloads", "branches", "branches of the zone above their normal rating"),
+    ("import_kw", "kW", "power imported by the zone at its boundary"),
+    ("delivered_kw", "kW", "power delivered by the agent's devices, into the grid"),
+    ("delivered_kvar", "kvar", "reactive power delivered by the agent's devices, into the grid"),
+    ("projection_kw", "kW", "how far setpoints were moved to be feasible, summed over devices"),
+    ("projection_kvar", "kvar", "the same for reactive power"),
+    ("projected_devices", "devices", "devices whose setpoint was moved"),
+    ("throughput_kwh", "kWh", "energy charged and discharged by the agent's storage"),
+    ("cycles", "cycles", "equivalent full cycles of the agent's storage since reset"),
+)
+NETWORK_METRICS = (
+    ("network_violations", "nodes", "nodes of the network outside the band"),
+    ("network_violation_pu", "pu", "sum of what nodes of the network are outside the band"),
+    ("network_v_min_pu", "pu", "lowest voltage of the network"),
+    ("network_v_max_pu", "pu", "highest voltage of the network"),
+    ("network_overloads", "branches", "branches of the network above their normal rating"),
+    ("network_losses_kw", "kW", "losses of all delivering elements"),
+    ("network_unbalance_pu", "pu", "highest voltage unbalance of a three-phase bus"),
+    ("source_p_kw", "kW", "power imported from the transmission side"),
+    ("operations", "operations", "positions moved by all switchgear, the feeder's own included"),
+    ("price_usd_per_kwh", "USD/kWh", "price of the step"),
+    ("converged", "0 or 1", "whether the power flow converged"),
+)
+#: And these where switches may take the network apart.
+ISLAND_METRICS = (
+    ("islands", "microgrids", "microgrids that run on their own forming source"),
+    ("forming_kw", "kW", "power given by all forming sources"),
+    ("unserved_kw", "kW", "demand that is not served, shed in an island or in the dark, vehicles left out"),
+    ("dark_nodes", "nodes", "nodes that no source feeds; they violate no limit"),
+)
+#: The rows of the ledger that the metrics from ``delivered_kw`` to ``cycles`` are summed of. Three in the middle are
+#: of the difference between what was asked and what was set; they are written over.
+_LEDGER_METRICS = ("delivered_p_kw", "delivered_q_kvar", *("p_kw",) * 3, "throughput_kwh", "cycles")
+
+
+class GridTask:
+    """Play a scenario in n environments.
+
+    Args:
+        scenario: The scenario.
+        n_envs: Number of independent environments, stepped in lockstep.
+        n_threads: Number of threads that write and solve their circuits, the caller's among them.
+
+    Attributes:
+        agents: The agents, in the scenario's order.
+        rewards: Reward of the last step, shape (n_envs, n_agents).
+        terminated: Whether the last step ended the episode by divergence, shape (n_envs,).
+        truncated: Whether the last step was the last of the horizon, shape (n_envs,).
+        info_names: Names of the columns of :meth:`infos`.
+        info_keys: Keys of each dict of :meth:`info_dicts`: these names, and what is no number.
+        agent_metrics, network_metrics: Name, unit and meaning of what infos hold besides the reward terms.
+    """
+
+    def __init__(self, scenario: Scenario, n_envs: int = 1, n_threads: int = 1) -> None:
+        self.scenario = scenario
+        self.simulation = simulation = scenario.simulate(n_envs, n_threads)
+        network = simulation.network
+        zones = [spec.zone.find_buses(network) for spec in scenario.agents.values()]
+        phases = [spec.zone.phases for spec in scenario.agents.values()]
+        zone_nodes = [network.nodes_within(*zone) for zone in zip(zones, phases, strict=True)]
+        _check_zones(scenario, zone_nodes)
+        band = scenario.voltage
+        self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
+        self._islands = None
+        if simulation.islands is None:
+            self.metrics.dead = _dark_as_compiled(network, n_envs)
+        else:
+            self.metrics.dead = simulation.islands.dark
+            if network.microgrids or simulation.supply is None:  # else infos tell of outages, and nothing can island
+                self._islands = simulation.islands
+        names = list(scenario.agents)
+        self.channels = Channels(
+            simulation,
+            self.metrics,
+            names,
+            [network.bus_index[spec.pcc.lower()] for spec in scenario.agents.values()],
+            phases,
+            [network.load_shares(*zone) for zone in zip(zones, phases, strict=True)],
+            [max(1, round(hours / simulation.dt_h)) for hours in scenario.profiles.price_ahead_hours],
+            zone_nodes,
+            summary=scenario.observations == "summary",
+        )
+        self._outages = self.channels.outages
+        self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
+        self._view = View(self.channels.table, [agent.observed for agent in self.agents], n_envs)
+        owners = [spec.devices for spec in scenario.agents.values()]
+        self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in)
+        self._owned = ownership(owners, simulation.device_names)
+        self._device_rows = simulation.ledger.find(_LEDGER_METRICS)
+        self._of_devices = np.zeros((len(_LEDGER_METRICS), n_envs, len(self._owned)))
+        self._of_devices_rows = self._of_devices.reshape(-1, len(self._owned))
+        self._changed = self._of_devices[2:4, :, : len(simulation.power_device_names)]
+        self._change = self._of_devices[4, :, : len(simulation.power_device_names)]
+        self._noticed, self._was_changed = np.full_like(self._change, 1e-6), np.zeros_like(self._change, dtype=bool)
+        owned_devices = {device for own in owners for device in own}
+        self._all_owned = all(name in owned_devices for name in simulation.device_names)
+        self._setpoints = simulation.setpoints
+        self.agent_metrics = AGENT_METRICS + (AGENT_OUTAGE_METRICS if self._outages else ())
+        self.network_metrics = NETWORK_METRICS + (NETWORK_OUTAGE_METRICS if self._outages else ())
+        self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
+        switches = next((fleet for fleet in simulation.fleets if fleet.kind == "switch"), None)
+        self._switches_owned = None if switches is None else ownership(owners, switches.names)
+        self._own_names = (*TERMS, *(name for name, _, _ in self.agent_metrics))
+        self._shared_names = tuple(name for name, _, _ in self.network_metrics)
+        self._n_own = len(self._own_names)
+        self._names = names
+        self.info_keys = (*self._own_names, *self._shared_names, "worst_node", "day")
+        self.info_keys += () if self._outages is None else ("events",)
+        self._empty_info: dict[str, Any] = dict.fromkeys(self.info_keys)
+        self.info_names = (*self._own_names, *self._shared_names)
+        self._info_by_name = np.zeros((len(self.info_names), n_envs, len(names)))
+        self._info = self._info_by_name.transpose(1, 2, 0)
+        of_zones = (
+            *(self.metrics.zone_violation_count, self.metrics.zone_v_min_pu, self.metrics.zone_v_max_pu),
+            *(self.metrics.zone_overload_count, self.metrics.zone_kva.real),
+        )
+        self._zone_places = np.stack([find_places(self.metrics.results, part) for part in of_zones])
+        first, last = len(TERMS) + len(of_zones), len(TERMS) + len(of_zones) + len(_LEDGER_METRICS)
+        self._info_of_zones = self._info_by_name[len(TERMS) : first]
+        self._info_of_devices = self._info_by_name[first:last].reshape(-1, len(names))
+        self._info_of_held = self._info_by_name[last] if self._outages is not None else None
+        self._action = np.zeros((n_envs, len(simulation.actions)))
+        self._money_terms = [TERMS.index(term) for term in MONEY_TERMS]
+        self.rewards = self._rewards.rewards
+        self.terminated = np.zeros(n_envs, dtype=bool)
+        self.truncated = np.zeros(n_envs, dtype=bool)
+
+    @property
+    def n_envs(self) -> int:
+        """Number of environments."""
+        return self.simulation.n_envs
+
+    def reset(self, env: int, rng: np.random.Generator, options: Mapping[str, Any] | None = None) -> None:
+        """Start an episode in one environment.
+
+        Args:
+            env: Which environment.
+            rng: Draws the day and everything else that is random in the episode.
+            options: ``day`` picks the day of the profiles.
+
+        Raises:
+            ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
+        """
+        self.reset_all([env], [rng], options)
+
+    def reset_all(
+        self, envs: Sequence[int], rngs: Sequence[np.random.Generator], options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Start an episode in several environments, each with a generator of its own; see :meth:`reset`."""
+        chosen = dict(options or {})
+        day = chosen.pop("day", None)
+        problems = [describe_unknown("option", key, ["day"]) for key in chosen]
+        if day is not None and (isinstance(day, bool) or not isinstance(day, int | np.integer)):
+            problems.append(f"day {day!r} is not a whole number")
+        if problems:
+            raise ScenarioError("options", problems)
+        self.simulation.reset_all(envs, rngs, None if day is None else int(day))
+        self.metrics.take(self.simulation.snapshot)
+        rows = pack_columns(envs)
+        zone_kw = np.matmul(self.simulation.day_load_kw[rows], self.channels.loads_in)
+        self._rewards.start(rows, zone_kw)
+        self.channels.start_day(rows, zone_kw)
+        self.terminated[rows] = self.truncated[rows] = False
+        self.channels.fill()
+
+    def action_buffer(self) -> FloatArray:
+        """Return the action matrix to fill, devices of no agent left to themselves, shape (n_envs, n_actions)."""
+        if not self._all_owned:
+            self._action[:] = self.simulation.neutral()
+        return self._action
+
+    def step(self) -> None:
+        """Play the actions in :meth:`action_buffer`.
+
+        Raises:
+            ConvergenceError: the power flow did not converge and the scenario says ``raise``.
+        """
+        simulation = self.simulation
+        simulation.step(self._action)
+        self.metrics.take(simulation.snapshot)
+        np.equal(simulation.step_index, simulation.last_step, out=self.truncated)
+        self._rewards.take(self.truncated)
+        self.rewards = self._rewards.rewards
+        if simulation.options.divergence == "terminate":
+            np.logical_not(simulation.snapshot.converged, out=self.terminated)
+        self.channels.fill()
+
+    def observe(self) -> list[npt.NDArray[np.float32]]:
+        """Return fresh arrays of what each agent sees, each of shape (n_envs, n_observed)."""
+        return self._view.look(self.channels.values)
+
+    def observation_dict(self, env: int) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the observations of one environment by agent."""
+        seen = self._view.gather(self.channels.values)[env]
+        return {name: seen[own] for name, own in zip(self._names, self._view.parts, strict=True)}
+
+    def infos(self) -> FloatArray:
+        """Return terms and metrics of the last step, shape (n_envs, n_agents, len(info_names)); reused at each call."""
+        self._take_agent_infos()
+        for row, values in zip(self._info_by_name[self._n_own :], self._network_infos(), strict=True):
+            row[:] = values[:, None]
+        return self._info
+
+    def _take_agent_infos(self) -> None:
+        """Fill in the columns that differ between agents."""
+        self._info_by_name[: len(TERMS)] = self._rewards.by_term
+        self.metrics.results.take(self._zone_places, None, self._info_of_zones, "clip")
+        simulation, changed, change = self.simulation, self._changed, self._change
+        simulation.ledger.values.take(self._device_rows, 0, self._of_devices, "clip")
+        np.abs(np.subtract(simulation.requested, self._setpoints, out=changed), out=changed)
+        np.maximum(changed[0], changed[1], out=change)
+        change[...] = np.greater(change, self._noticed, out=self._was_changed)
+        np.dot(self._of_devices_rows, self._owned, self._info_of_devices)
+        if self._info_of_held is not None and self._switches_owned is not None and simulation.supply is not None:
+            np.matmul(simulation.supply.held, self._switches_owned, out=self._info_of_held)
+
+    def _network_infos(self) -> tuple[npt.NDArray[Any], ...]:
+        """Return the columns that agents share, in the order of ``network_metrics``, each of shape (n_envs,)."""
+        metrics, simulation = self.metrics, self.simulation
+        snapshot = simulation.snapshot
+        return (
+            metrics.violation_count,
+            metrics.violation_sum_pu,
+            metrics.v_min_pu,
+            metrics.v_max_pu,
+            metrics.overload_count,
+            snapshot.losses_kw,
+            metrics.unbalance_pu,
+            snapshot.source_kva.real,
+            simulation.operations,
+            simulation.paid_price,
+            snapshot.converged,
+            *(() if self._outages is None else self._outages.network_infos()),
+            *(() if self._islands is None else self._islands.describe(snapshot.forming_kva)),
+        )
+
+    def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
+        """Return the infos of one environment as agents' dicts: terms, metrics, worst node and day."""
+        own, shared = self.info_parts(env)
+        of_all = self._empty_info.copy()  # copies of a dict with all its keys take less than dicts that grow
+        of_all.update(zip(self.info_keys[self._n_own :], shared, strict=True))
+        infos: dict[str, dict[str, Any]] = {}
+        for name, row in zip(self._names, own.tolist(), strict=True):
+            infos[name] = info = of_all.copy()
+            info.update(zip(self._own_names, row, strict=True))
+        return infos
+
+    def info_parts(self, env: int) -> tuple[FloatArray, list[Any]]:
+        """Return the infos of one environment: what agents have of their own, and what they share.
+
+        Returns:
+            Own infos, shape (n_agents, n_own), reused at each call, and the shared ones, worst node and day with
+            them; under ``info_keys``, own before shared.
+        """
+        self._take_agent_infos()
+        shared: list[Any] = [float(values[env]) for values in self._network_infos()]
+        shared += (self.worst_node(env), int(self.simulation.day[env]))
+        if self._outages is not None:
+            shared.append(self._outages.name_events(env))
+        return self._info[env, :, : self._n_own], shared
+
+    def money(self) -> FloatArray:
+        """Return the money the last step cost each agent, stored energy left out [USD], shape (n_envs, n_agents)."""
+        money: FloatArray = self._rewards.terms[:, :, self._money_terms].sum(axis=2)
+        return money
+
+    def worst_node(self, env: int) -> str:
+        """Name the node farthest outside the band, or nearest to its limit."""
+        return self.simulation.network.nodes[int(self.metrics.worst_node[env])]
+
+    def close(self) -> None:
+        """Release the engines."""
+        self.simulation.close()
+
+
+def _dark_as_compiled(network: Network, n_envs: int) -> npt.NDArray[np.bool_] | None:
+    """Return the nodes that nothing feeds where no switch moves, shape (n_envs, n_nodes); None where all are fed."""
+    dark = ~Connectivity(network).look(network.branches.closed).energised
+    return np.tile(dark, (n_envs, 1)) if dark.any() else None
+
+
+def _check_zones(scenario: Scenario, zones: Sequence[npt.NDArray[np.int64]]) -> None:
+    empty = [name for name, nodes in zip(scenario.agents, zones, strict=True) if not len(nodes)]
+    if empty:
+        raise ScenarioError(scenario.name, [f"agents.{name}: its zone has no bus" for name in empty])

@@ -1,0 +1,255 @@
+"""The feeder's own controls: which there are, whom they move, and which of them act.
+
+Works on a compiled circuit; knows neither agents nor time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from powergrid.errors import nearest_names
+from powergrid.grid.engine import Engine, Handle
+from powergrid.grid.feeder.network import FeederControl
+
+#: Control classes that move switchgear, and the property that names what they move.
+_SWITCHGEAR = {
+    "RegControl": "Transformer",
+    "CapControl": "Capacitor",
+    "SwtControl": "SwitchedObj",
+    "Relay": "SwitchedObj",
+    "Recloser": "SwitchedObj",
+    "Fuse": "SwitchedObj",
+}
+#: Control classes that set power, the property that lists whom, and the class of whom an unlisted one takes all.
+_POWER = {
+    "InvControl": ("DERList", "PVSystem"),
+    "ExpControl": ("DERList", "PVSystem"),
+    "StorageController": ("ElementList", "Storage"),
+    "GenDispatcher": ("GenList", "Generator"),
+}
+#: Control classes that a kind of device can be left to.
+CLASSES_OF_KIND: Mapping[str, tuple[str, ...]] = {
+    "regulator": ("RegControl",),
+    "capacitor": ("CapControl",),
+    "switch": ("SwtControl", "Relay", "Recloser", "Fuse"),
+    "inverter": ("InvControl", "ExpControl"),
+    "storage": ("StorageController",),
+}
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class ControlPlan:
+    """Who moves what in a circuit.
+
+    Attributes:
+        native: ``class.name``, lower case, of the elements that the feeder's own controls move.
+        held: The same of the elements that these must leave alone: an agent moves them, or nobody.
+        others: Whether the controls of all other elements act.
+    """
+
+    native: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
+    others: bool = False
+
+    def moves(self, target: str) -> bool:
+        """Whether the feeder's own controls may move an element."""
+        return target in self.native or (self.others and target not in self.held)
+
+    def select(self, control: FeederControl) -> FeederControl | None:
+        """Return a control with the elements left to it, None where none is."""
+        if control.class_name in _SWITCHGEAR:  # several names of one winding
+            own = set(control.targets)
+            acts = bool(own & self.native) or (self.others and not own & self.held)
+            return control if acts else None
+        left = tuple(target for target in control.targets if self.moves(target))
+        return replace(control, targets=left) if left else None
+
+
+def plan_controls(devices: Mapping[str, Any], others: bool) -> ControlPlan:
+    """Read off the devices who moves what.
+
+    Args:
+        devices: Spec of each device by name.
+        others: Whether the controls of elements that are no device act.
+    """
+    bound = {name: target_of(spec) for name, spec in devices.items() if getattr(spec, "element", None)}
+    native = frozenset(element for name, element in bound.items() if devices[name].control == "opendss")
+    return ControlPlan(native, frozenset(bound.values()) - native, others)
+
+
+def target_of(spec: Any) -> str:
+    """Return the name by which controls know what a bound device is: its element, of a winding with the number."""
+    winding = getattr(spec, "winding", None)
+    return f"{spec.element}.{winding}".lower() if winding else str(spec.element).lower()
+
+
+def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederControl]) -> Iterable[str]:
+    """Yield, device by device, what is to be left to a control that the feeder does not have."""
+    for name, spec in devices.items():
+        if spec.control != "opendss":
+            continue
+        classes = CLASSES_OF_KIND[spec.kind]
+        able = [control for control in controls if control.class_name in classes]
+        if any(target_of(spec) in control.targets for control in able):
+            continue
+        there = [f"{control.class_name}.{control.name} ({control.targets[0]})" for control in able if control.targets]
+        near = nearest_names(spec.element.lower(), [t for control in able for t in control.targets])
+        more = ", ..." if len(there) > _MAX_LISTED else ""
+        listed = f"the feeder has {', '.join(there[:_MAX_LISTED])}{more}" if there else "the feeder has none"
+        remedy = f" (did you mean {near[0]!r}?)" if near else ""
+        yield (
+            f"{name}: control 'opendss', but no {' or '.join(classes)} moves {spec.element!r}; {listed}{remedy}; "
+            "else control is agent or frozen"
+        )
+
+
+def find_controls(engine: Engine) -> tuple[FeederControl, ...]:
+    """Find the enabled controls of a compiled circuit and what each moves."""
+    found: list[FeederControl] = []
+    windings: dict[tuple[str, int], str] = {}
+    tapped: dict[str, int] = {}
+    for class_name, key in _SWITCHGEAR.items():
+        for name, handle in engine.handles(class_name).items():
+            moved = engine.get_text(handle, class_name, key).lower()
+            short = moved.rpartition(".")[2]
+            targets: tuple[str, ...]
+            if class_name == "RegControl":
+                winding = max(0, engine.get_int(handle, class_name, "TapWinding"))
+                winding = winding or engine.get_int(handle, class_name, "Winding")
+                first = windings.setdefault((short, winding), name)
+                owner = "autotrans" if moved.startswith("autotrans.") else "transformer"
+                targets = (f"regcontrol.{first}", f"{owner}.{short}.{winding}")
+                if tapped.setdefault(short, winding) == winding:  # by its transformer's name the first is meant
+                    targets = (*targets, f"{owner}.{short}")
+            elif class_name == "CapControl":
+                targets = (f"capacitor.{short}",)
+            else:
+                targets = (moved if "." in moved else f"line.{short}",)
+            found.append(FeederControl(class_name, name, targets))
+    for class_name, (key, owned) in _POWER.items():
+        every = tuple(f"{owned.lower()}.{name}" for name in engine.handles(owned))
+        for name, handle in engine.handles(class_name).items():
+            listed = [entry.lower() for entry in engine.get_names(handle, class_name, key)]
+            targets = tuple(entry if "." in entry else f"{owned.lower()}.{entry}" for entry in listed)
+            found.append(FeederControl(class_name, name, targets or every))
+    return tuple(found)
+
+
+def free_power(engine: Engine, controls: Sequence[FeederControl], plan: ControlPlan) -> None:
+    """Take devices' elements away from the controls that set power; before the first solve, for they leave traces.
+
+    The others are left as they are where nothing of theirs is a device's.
+    """
+    for control in controls:
+        if control.class_name not in _POWER or not plan.held & set(control.targets):
+            continue
+        left = tuple(target for target in control.targets if target not in plan.held)
+        if left:
+            _narrow(engine, control, left)
+        else:
+            _disable(engine, control)
+
+
+def select_controls(engine: Engine, controls: Sequence[FeederControl], plan: ControlPlan) -> tuple[FeederControl, ...]:
+    """Disable the controls that do not act; where none acts, leave all as they are, for they are never asked.
+
+    Returns:
+        The controls that act, each with the elements left to it.
+    """
+    chosen = [(control, plan.select(control)) for control in controls]
+    acting = tuple(left for _, left in chosen if left is not None)
+    if acting:
+        for control, left in chosen:
+            if left is None:
+                _disable(engine, control)
+            elif left.targets != control.targets:
+                _narrow(engine, control, left.targets)
+    return acting
+
+
+def _disable(engine: Engine, control: FeederControl) -> None:
+    if control.name in engine.handles(control.class_name):
+        engine.command(f'edit "{control.class_name}.{control.name}" enabled=no')
+
+
+def _narrow(engine: Engine, control: FeederControl, targets: Sequence[str]) -> None:
+    """Let a control of several elements act on some; their weights go with them."""
+    handle = engine.handles(control.class_name)[control.name]
+    key, _ = _POWER[control.class_name]
+    weights = _read_weights(engine, control, handle)
+    engine.set_names(handle, engine.property_index(control.class_name, key), _listed(control.class_name, targets))
+    if weights is not None:
+        kept = [w for target, w in zip(control.targets, weights, strict=False) if target in targets]
+        engine.set_floats(handle, engine.property_index(control.class_name, "Weights"), kept)
+
+
+def _listed(class_name: str, targets: Sequence[str]) -> list[str]:
+    """Write elements as a control's list takes them: only inverter controls take the class."""
+    return [t if class_name in ("InvControl", "ExpControl") else t.rpartition(".")[2] for t in targets]
+
+
+def _read_weights(engine: Engine, control: FeederControl, handle: Handle) -> list[float] | None:
+    if control.class_name not in ("StorageController", "GenDispatcher"):
+        return None
+    weights = engine.get_floats(handle, control.class_name, "Weights").tolist()
+    return weights if len(weights) == len(control.targets) else [1.0] * len(control.targets)
+
+
+class ActingControls:
+    """The controls that act in one circuit, made ready for each solve.
+
+    Args:
+        engine: The engine that holds the circuit.
+        controls: The controls that act.
+
+    Attributes:
+        controls: The same.
+        capacitors: ``class.name`` of the capacitors that they switch.
+        set_power: Whether any sets power, so that the admittance matrix is not a function of switchgear alone.
+    """
+
+    def __init__(self, engine: Engine, controls: Sequence[FeederControl]) -> None:
+        self.controls = tuple(controls)
+        self._engine = engine
+        self.set_power = any(control.class_name in _POWER for control in controls)
+        switched = [control for control in controls if control.class_name == "CapControl"]
+        self.capacitors = frozenset(target for control in switched for target in control.targets)
+        self._switching = [engine.handles("CapControl")[control.name] for control in switched]
+        self._dead_time = engine.property_index("CapControl", "DeadTime")
+        self._timed = any(self._follows_clock(control) for control in controls)
+        self._lists: list[tuple[Handle, int, list[str], int, list[float] | None]] = []
+        for control in controls:
+            if control.class_name in _POWER:
+                handle = engine.handles(control.class_name)[control.name]
+                key = engine.property_index(control.class_name, _POWER[control.class_name][0])
+                weights = _read_weights(engine, control, handle)
+                w_key = engine.property_index(control.class_name, "Weights") if weights is not None else 0
+                self._lists.append((handle, key, _listed(control.class_name, control.targets), w_key, weights))
+
+    def _follows_clock(self, control: FeederControl) -> bool:
+        if control.class_name == "CapControl":
+            handle = self._engine.handles("CapControl")[control.name]
+            return self._engine.get_text(handle, "CapControl", "Type").lower().startswith(("time", "follow"))
+        return control.class_name == "StorageController"
+
+    def prepare(self, hours: float) -> None:
+        """Set the clock where a control minds it, and make controls forget the last solve.
+
+        What controls of power remember of it (voltages, the reactive power before) depends on how the circuit came
+        here, and so would the result, within their tolerance. Naming their elements anew makes them start over.
+
+        Args:
+            hours: Time since the profiles begin [h].
+        """
+        if self._timed:
+            self._engine.finish_actions()  # storage controllers leave some for later, and there is no later here
+            self._engine.set_clock(hours)
+        for handle in self._switching:  # so that they look at their capacitor, and know of no opening before
+            self._engine.set_float(handle, self._dead_time, 0.0)
+        for handle, key, names, w_key, weights in self._lists:
+            self._engine.set_names(handle, key, names)
+            if weights is not None:
+                self._engine.set_floats(handle, w_key, weights)

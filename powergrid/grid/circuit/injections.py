@@ -1,0 +1,183 @@
+"""Where devices put their power: on elements of the feeder, or at buses through generators that are added.
+
+Checks the names against the circuit and readies the elements; writes no setpoint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from powergrid.errors import FeederError, describe_unknown
+from powergrid.grid.engine import Engine, Handle
+from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.feeder.windings import Handles
+
+#: Classes that can carry a device's power, and the properties its active and reactive power go to.
+INJECTION_PROPERTIES = {
+    "Generator": ("kW", "kvar"),
+    "Storage": ("kW", "kvar"),
+    "PVSystem": ("Irradiance", "kvar"),
+    "Load": ("kW", "kvar"),
+}
+_LAST_PHASE = 3
+_KVAR_AT_FIRST = 25.0
+_CONNECTIONS = ("wye", "delta")
+_FLAT = "powergrid_flat"
+#: What stands between a setpoint and the power delivered and belongs to the device's own physics: cut-in and
+#: idling thresholds, curves, voltage limits and control, circuit-wide multipliers. Ratings are kept.
+_OBEY = {
+    "Generator": "model=1 vminpu=0.2 vmaxpu=2 status=fixed dispmode=default maxkvar=1e9 minkvar=-1e9",
+    "Storage": "vminpu=0.2 vmaxpu=2 %stored=50 %reserve=0 %idlingkw=0 %cutin=0 %cutout=0 dispmode=default state=idling",
+    "PVSystem": (
+        f"vminpu=0.2 vmaxpu=2 %cutin=0 %cutout=0 %pmpp=100 varfollowinverter=no effcurve={_FLAT} p-tcurve={_FLAT}"
+    ),
+    "Load": "status=fixed",
+}
+
+
+@dataclass(frozen=True)
+class Injection:
+    """Where a device puts its power: on an element of the feeder, or at a bus through one that is added.
+
+    Attributes:
+        name: The device's name.
+        element: ``Class.name`` of an element that the feeder has, or empty.
+        bus: Bus name where an element is added, or empty.
+        phases: Phase numbers at that bus.
+        connection: ``wye`` or ``delta``.
+        properties: More to set on the element of the feeder, as OpenDSS text.
+    """
+
+    name: str
+    element: str = ""
+    bus: str = ""
+    phases: tuple[int, ...] = (1, 2, 3)
+    connection: str = "wye"
+    properties: str = ""
+
+
+def place_injections(
+    feeder: Feeder, engine: Engine, injections: Sequence[Injection], handles: Handles, bus_kv: Mapping[str, float]
+) -> list[tuple[str, Handle]]:
+    """Ready the element of each injection in a compiled circuit.
+
+    Args:
+        feeder: The feeder, for errors.
+        engine: The engine that holds it.
+        injections: Where the devices' power goes.
+        handles: The circuit's elements.
+        bus_kv: Line-to-neutral base voltage of each bus [kV].
+
+    Returns:
+        Class and handle of each injection's element, in the order given.
+
+    Raises:
+        FeederError: injections name what the circuit lacks; all of them at once, with the nearest names.
+    """
+    problems = list(_find_problems(engine, injections, handles, bus_kv))
+    if problems:
+        raise FeederError(str(feeder.master), problems)
+    if any(_split(injection.element)[0] == "PVSystem" for injection in injections):
+        engine.command(f"new XYCurve.{_FLAT} npts=2 xarray=(0 1) yarray=(1 1)")
+    neutrals = _find_neutrals(engine, handles) if any(injection.bus for injection in injections) else {}
+    placed: list[tuple[str, str]] = []
+    for number, injection in enumerate(injections):
+        if injection.element:
+            class_name, name = _split(injection.element)
+            limits = _free_kvar(engine, handles[class_name][name]) if class_name == "Storage" else ""
+            engine.command(f'edit "{class_name}.{name}" {_OBEY[class_name]} {limits} {injection.properties}')
+        else:
+            class_name, name = "Generator", f"powergrid_{number}_" + re.sub(r"[^a-z0-9]", "_", injection.name.lower())
+            engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv, neutrals)}")
+        placed.append((class_name, name))
+    now = {class_name: engine.handles(class_name) for class_name in INJECTION_PROPERTIES}
+    return [(class_name, now[class_name][name]) for class_name, name in placed]
+
+
+def _free_kvar(engine: Engine, handle: Handle) -> str:
+    """Let a battery whose model gives kW and no kVA use all of its inverter.
+
+    OpenDSS takes the kVA from the kW then, and leaves kvarMax at the 25 kvar that any new Storage begins with.
+    """
+    kva, *limits = (engine.get_float(handle, "Storage", key) for key in ("kVA", "kvarMax", "kvarMaxAbs"))
+    return f"kvarMax={kva} kvarMaxAbs={kva}" if limits == [_KVAR_AT_FIRST, _KVAR_AT_FIRST] else ""
+
+
+def _split(element: str) -> tuple[str, str]:
+    """Split ``Class.name``: the class as OpenDSS writes it, the name in lower case."""
+    written, _, name = element.partition(".")
+    known = next((c for c in INJECTION_PROPERTIES if c.lower() == written.lower()), written)
+    return known, name.lower()
+
+
+def _find_problems(
+    engine: Engine, injections: Sequence[Injection], handles: Handles, bus_kv: Mapping[str, float]
+) -> Iterator[str]:
+    bus_phases: dict[str, list[int]] = {}
+    for node in engine.node_names():
+        bus, _, phase = node.rpartition(".")
+        bus_phases.setdefault(bus, []).append(int(phase))
+    taken: dict[tuple[str, str], str] = {}
+    for injection in injections:
+        where = f"device {injection.name!r}"
+        if not injection.element:
+            yield from (f"{where}: {problem}" for problem in _bus_problems(injection, bus_phases))
+            continue
+        class_name, name = _split(injection.element)
+        if class_name not in INJECTION_PROPERTIES:
+            yield f"{where}: {describe_unknown('element class', class_name, INJECTION_PROPERTIES)}"
+        elif name not in handles[class_name]:
+            yield f"{where}: {describe_unknown(class_name, injection.element.partition('.')[2], handles[class_name])}"
+        elif (class_name, name) in taken:
+            yield f"{where}: {class_name}.{name} already belongs to device {taken[class_name, name]!r}"
+        elif class_name == "PVSystem" and engine.get_float(handles[class_name][name], class_name, "Pmpp") <= 0.0:
+            yield f"{where}: {class_name}.{name} has Pmpp = 0 kW, so no irradiance can set its power"
+        taken.setdefault((class_name, name), injection.name)
+
+
+def _bus_problems(injection: Injection, bus_phases: Mapping[str, list[int]]) -> Iterator[str]:
+    bus, phases = injection.bus.lower(), injection.phases
+    if bus not in bus_phases:
+        yield describe_unknown("bus", injection.bus, bus_phases)
+        return
+    if not phases or len(set(phases)) != len(phases):
+        yield f"phases are {list(phases)}; give each phase once"
+    missing = [phase for phase in phases if phase not in bus_phases[bus]]
+    if missing:
+        yield f"bus {bus!r} has no phase {_join(missing)}; it has {_join(sorted(bus_phases[bus]))}"
+    if injection.connection not in _CONNECTIONS:
+        yield describe_unknown("connection", injection.connection, _CONNECTIONS)
+    elif injection.connection == "delta" and len(phases) not in (2, 3):
+        yield f"delta takes two or three phases, not {len(phases)}"
+
+
+def _join(phases: Sequence[int]) -> str:
+    return ", ".join(str(phase) for phase in phases)
+
+
+def _find_neutrals(engine: Engine, handles: Handles) -> dict[str, int]:
+    """Return the neutral conductor of the buses whose loads return by one: a node from number 4 on."""
+    found: dict[str, int] = {}
+    for handle in handles["Load"].values():
+        bus, _, nodes = engine.get_text(handle, "Load", "Bus1").lower().strip("\"'").partition(".")
+        numbers = nodes.split(".")
+        n_phases = engine.phases(handle)
+        if len(numbers) == n_phases + 1 and numbers[-1].isdigit() and int(numbers[-1]) > _LAST_PHASE:
+            found.setdefault(bus, int(numbers[-1]))
+    return found
+
+
+def _added_generator(injection: Injection, bus_kv: Mapping[str, float], neutrals: Mapping[str, int]) -> str:
+    """Write the properties of the generator that carries a device's power: constant power, no limits of its own."""
+    bus = injection.bus.lower()
+    between = injection.connection == "delta" and len(injection.phases) == 2
+    n_phases = 1 if between else len(injection.phases)
+    kv = bus_kv[bus] * (1.0 if n_phases == 1 and not between else 3.0**0.5)
+    returns = [neutrals[bus]] if injection.connection == "wye" and bus in neutrals else []
+    nodes = ".".join(str(node) for node in (*injection.phases, *returns))
+    return (
+        f'bus1="{bus}.{nodes}" phases={n_phases} conn={injection.connection} kv={kv!r} '
+        "kw=0 kvar=0 model=1 vminpu=0.2 vmaxpu=2 maxkvar=1e9 minkvar=-1e9 status=fixed"
+    )

@@ -1,0 +1,345 @@
+"""Switchgear of one compiled circuit: positions of taps, capacitors and switches, written only where they differ.
+
+Knows neither agents nor costs: who may move what, and how often, is a fleet's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.errors import describe_unknown
+from powergrid.grid.circuit.admittance import Admittance
+from powergrid.grid.engine import Engine, FloatArray, IntArray
+from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.windings import (
+    TAPPED_CLASSES,
+    Handles,
+    Regulator,
+    find_regulators,
+    read_winding,
+)
+
+#: Classes that open lines on their own.
+_OPENERS = ("SwtControl", "Relay", "Recloser", "Fuse")
+
+
+#: Where the positions of each device kind are kept.
+_POSITIONS = {"regulator": "taps", "capacitor": "steps_on", "switch": "closed"}
+
+
+class Gear:
+    """Move the switchgear of one circuit.
+
+    Args:
+        engine: The engine that holds the circuit.
+        handles: The circuit's elements.
+        network: Its description.
+        controlled: ``class.name`` of the capacitors that a control of the feeder moves.
+        admittance: The circuit's matrix, which is told what moved.
+        tapped: Transformers as ``class.name`` whose taps are moved besides, each with its winding or 0.
+
+    Attributes:
+        taps: Tap positions from neutral, shape (n_regulators,).
+        tap_min, tap_max: Their ranges.
+        tap_pu: Turns ratio of each tap [pu].
+        steps_on: Steps on of each capacitor, shape (n_capacitors,).
+        steps_max: Number of its steps.
+        closed: 1 where a switch is closed, shape (n_switches,).
+        regulators: The windings that regulator controls move, and after them those of ``tapped`` that none moves.
+        capacitors: Handle, branch and the steps' states as compiled of each capacitor.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        handles: Handles,
+        network: Network,
+        controlled: Collection[str],
+        admittance: Admittance,
+        tapped: Iterable[tuple[str, int]] = (),
+    ) -> None:
+        self._engine, self._network, self._controlled, self._admittance = engine, network, controlled, admittance
+        branch_index = {name: i for i, name in enumerate(network.branches.names)}
+        self._tap_properties = {
+            name: (engine.property_index(name, "Wdg"), engine.property_index(name, "Tap")) for name in TAPPED_CLASSES
+        }
+        self._handles = handles
+        self.regulators = self._find_windings(tapped)
+        self._regulator_branches = [branch_index[f"{r.class_name}.{r.transformer}".lower()] for r in self.regulators]
+        of = self._regulator_branches
+        self._tapped = [
+            (r.handle, r.winding, of[i], [j for j in range(len(of)) if of[j] == of[i] and j != i],
+             self._tap_properties[r.class_name])
+            for i, r in enumerate(self.regulators)
+        ]  # fmt: skip
+        self._active_winding: dict[int, int] = {}
+        self.tap_min = np.array([r.lowest for r in self.regulators], dtype=np.int64)
+        self.tap_max = np.array([r.highest for r in self.regulators], dtype=np.int64)
+        self.tap_pu = self._read_tap_pu()
+        self.taps = self.read_taps()
+        self.capacitors = [
+            (handle, branch_index[f"capacitor.{name}"], engine.get_ints(handle, "Capacitor", "States"))
+            for name, handle in handles["Capacitor"].items()
+        ]
+        self.steps_on = self._read_steps()
+        self._steps_compiled = self.steps_on.copy()
+        self.steps_max = np.array([len(states) for _, _, states in self.capacitors], dtype=np.int64)
+        self._switches = [
+            (handle, branch_index[f"line.{name}"], engine.open_places(handle))
+            for name, handle in handles["Line"].items()
+        ]
+        self.closed = self._read_closed()
+        self._closed_compiled = self.closed.copy()
+        self._lines_may_open = any(engine.handles(name) for name in _OPENERS)
+        self.keep_start()
+
+    def _find_windings(self, tapped: Iterable[tuple[str, int]]) -> tuple[Regulator, ...]:
+        """Find the windings to be moved, and note where those of ``tapped`` are among them."""
+        found = find_regulators(self._engine, self._handles)
+        self._place_of: dict[tuple[str, int], int] = {}
+        for element, winding in tapped:
+            place = _find_winding(found, element, winding)
+            if place < 0:
+                regulator = read_winding(self._engine, self._handles, element, winding)
+                if isinstance(regulator, str):  # which is told with all else that is wrong with the devices
+                    continue
+                place = _find_winding(found, element, regulator.winding)
+                if place < 0:
+                    place = len(found)
+                    found.append(regulator)
+            self._place_of[element, winding] = place
+        return tuple(found)
+
+    def find_regulator(self, element: str, winding: int = 0) -> int:
+        """Return the place of a winding among :attr:`regulators`, -1 where it has none.
+
+        Args:
+            element: ``class.name`` of a regulator control or of a transformer, lower case.
+            winding: Number of the winding of a transformer; 0 is the one with a control, or the one that is tapped.
+        """
+        class_name, _, name = element.partition(".")
+        if class_name == "regcontrol":
+            controls = self._network.regulator_controls
+            return controls.index(name) if name in controls else -1
+        asked = (element, winding)
+        return self._place_of[asked] if asked in self._place_of else _find_winding(self.regulators, element, winding)
+
+    def find_winding_problem(self, element: str, winding: int | None) -> str:
+        """Say why a transformer's winding cannot be moved, nothing where it can."""
+        found = read_winding(self._engine, self._handles, element, winding or 0)
+        return found if isinstance(found, str) else ""
+
+    def keep_start(self) -> None:
+        """Take the taps as they are for those that episodes start from."""
+        self._turns = []
+        for i, regulator in enumerate(self.regulators):
+            low, start = int(self.tap_min[i]), int(self.taps[i])
+            turns = [
+                float(regulator.neutral_pu + regulator.step_pu * tap) for tap in range(low, int(self.tap_max[i]) + 1)
+            ]
+            if 0 <= start - low < len(turns):
+                turns[start - low] = float(self.tap_pu[i])  # which need not lie on a position exactly
+            self._turns.append((low, turns))
+
+    def positions(self, kind: str) -> IntArray:
+        """Return the positions of all switchgear of a device kind; the circuit's own array."""
+        array: IntArray = getattr(self, _POSITIONS[kind])
+        return array
+
+    def keep_in(self, kind: str, row: IntArray) -> None:
+        """Keep the positions of a device kind in an array from here on, a row of many circuits' perhaps."""
+        row[...] = self.positions(kind)
+        setattr(self, _POSITIONS[kind], row)
+
+    # -- writing
+
+    def move(self, kind: str, i: int, goal: int) -> None:
+        """Move one that is not there yet.
+
+        Args:
+            kind: Its device kind.
+            i: Its place among :meth:`positions`.
+            goal: Tap from neutral, steps on, or 0 open and 1 closed; taps and steps are held to their range.
+        """
+        _MOVERS[kind](self, i, goal)
+
+    def write_taps(self, taps: IntArray) -> None:
+        """Move the regulators that are not yet there.
+
+        Args:
+            taps: Tap position from neutral, held to ``tap_min .. tap_max``, shape (n_regulators,).
+        """
+        for i in _find_moved(taps, self.taps):
+            self.move("regulator", i, int(taps[i]))
+
+    def _move_tap(self, i: int, tap: int) -> None:
+        low, turns = self._turns[i]
+        tap = min(max(tap, low), low + len(turns) - 1)
+        if tap != self.taps[i]:
+            self._write_tap(i, turns[tap - low])
+            self.taps[i] = tap
+
+    def _write_tap(self, i: int, tap_pu: float) -> None:
+        handle, winding, branch, others, (winding_property, tap_property) = self._tapped[i]
+        if self._active_winding.get(branch) != winding:  # nothing else moves it once all is built
+            self._engine.set_int(handle, winding_property, winding)
+            self._active_winding[branch] = winding
+        self._engine.set_float(handle, tap_property, tap_pu)
+        self.tap_pu[i] = tap_pu
+        position = (tap_pu, *self.tap_pu[others].tolist()) if others else tap_pu
+        self._admittance.note_step(branch, handle, (i, position))
+
+    def write_steps(self, steps_on: IntArray) -> None:
+        """Switch the capacitors that differ to a number of steps.
+
+        Args:
+            steps_on: Steps on, held to ``0 .. steps_max``, shape (n_capacitors,).
+        """
+        for i in _find_moved(steps_on, self.steps_on):
+            self.move("capacitor", i, int(steps_on[i]))
+
+    def _move_steps(self, i: int, on: int) -> None:
+        handle, branch, compiled = self.capacitors[i]
+        on = min(max(on, 0), len(compiled))
+        if on == self.steps_on[i]:
+            return
+        as_compiled = on == self._steps_compiled[i]  # and so the very steps that are on there
+        states = compiled.tolist() if as_compiled else [int(step < on) for step in range(len(compiled))]
+        name = self._network.capacitors[i]
+        self._engine.set_capacitor_states(name, states)
+        # A capacitor control opens the terminal too, and goes by it; without one it has to be closed again.
+        is_open = not on and f"capacitor.{name}" in self._controlled
+        if not self._engine.is_open(handle) if is_open else self._engine.any_open(handle):
+            self._engine.set_open(handle, is_open=is_open)
+        self._admittance.note_step(branch, handle, on)
+        self.steps_on[i] = on
+
+    def notice_lines(self) -> None:
+        """Take over which lines are closed after others than :meth:`write_closed` moved them."""
+        self.closed[:] = self._read_closed()
+
+    def write_closed(self, closed: IntArray) -> None:
+        """Open (0) or close (1) the switches that differ, shape (n_switches,).
+
+        A line that is open in single phases as compiled returns to just that in its compiled position.
+        """
+        for i in _find_moved(closed, self.closed):
+            self.move("switch", i, int(closed[i]))
+
+    def _move_switch(self, i: int, closed: int) -> None:
+        handle, branch, places = self._switches[i]
+        self._engine.set_open(handle, is_open=False)
+        if closed == self._closed_compiled[i]:
+            self._engine.open_at(handle, places)
+        elif not closed:
+            self._engine.set_open(handle, is_open=True)
+        self._admittance.note_change(branch, handle)
+        self.closed[i] = closed
+
+    def follow(self) -> int:
+        """Take over what the feeder's own controls moved; give how many positions that were."""
+        tap_pu, steps = self._read_tap_pu(), self._read_steps()
+        for i in _find_moved(tap_pu, self.tap_pu):
+            self._admittance.note_change(self._regulator_branches[i], self.regulators[i].handle)
+        for i in _find_moved(steps, self.steps_on):
+            self._admittance.note_change(self.capacitors[i][1], self.capacitors[i][0])
+        taps = self.read_taps()
+        moves = int(np.abs(taps - self.taps).sum() + np.abs(steps - self.steps_on).sum())
+        self.tap_pu[:], self.taps[:], self.steps_on[:] = tap_pu, taps, steps
+        if self._lines_may_open:
+            for handle, branch, _ in self._switches:
+                self._admittance.note_change(branch, handle)
+            closed = self._read_closed()
+            moves += int(np.abs(closed - self.closed).sum())
+            self.closed[:] = closed
+        return moves
+
+    # -- reading
+
+    def find_positions(self, taps: Mapping[str, int], steps_on: Mapping[str, int]) -> tuple[list[IntArray], list[str]]:
+        """Read positions by name.
+
+        Args:
+            taps: Tap position from neutral by regulator control.
+            steps_on: Steps on by capacitor.
+
+        Returns:
+            Taps and steps with these in place of the present ones, and the problems: unknown names, positions out of
+            range.
+        """
+        problems: list[str] = []
+        new = [self.taps.copy(), self.steps_on.copy()]
+        for given, names, values, low, high, what in (
+            (taps, self._network.regulator_controls, new[0], self.tap_min, self.tap_max, "regulator control"),
+            (steps_on, self._network.capacitors, new[1], np.zeros_like(self.steps_max), self.steps_max, "capacitor"),
+        ):
+            for name, value in given.items():
+                if name.lower() not in names:
+                    problems.append(describe_unknown(what, name, names))
+                    continue
+                i = names.index(name.lower())
+                values[i] = value
+                if not low[i] <= value <= high[i]:
+                    problems.append(f"{what} {name!r}: {value} is outside {low[i]}..{high[i]}")
+        return new, problems
+
+    def read_taps(self) -> IntArray:
+        """Read the regulators' tap positions from the engine, shape (n_regulators,)."""
+        neutral = np.array([r.neutral_pu for r in self.regulators])
+        step = np.array([r.step_pu for r in self.regulators])
+        positions: IntArray = np.rint((self._read_tap_pu() - neutral) / step).astype(np.int64)
+        return positions
+
+    def _read_tap_pu(self) -> FloatArray:
+        taps = [self._engine.get_floats(r.handle, r.class_name, "Taps")[r.winding - 1] for r in self.regulators]
+        return np.array(taps, dtype=np.float64)
+
+    def _read_steps(self) -> IntArray:
+        states = [self._engine.get_ints(handle, "Capacitor", "States").sum() for handle, _, _ in self.capacitors]
+        return np.array(states, dtype=np.int64)
+
+    def _read_closed(self) -> IntArray:
+        return np.array([not self._engine.is_open(handle) for handle, _, _ in self._switches], dtype=np.int64)
+
+    # -- state
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy all positions."""
+        return {
+            "taps": self.taps.copy(),
+            "tap_pu": self.tap_pu.copy(),
+            "steps_on": self.steps_on.copy(),
+            "closed": self.closed.copy(),
+        }
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Put a :meth:`state` back."""
+        for i in _find_moved(state["tap_pu"], self.tap_pu):
+            self._write_tap(i, float(state["tap_pu"][i]))
+        self.taps[:] = state["taps"]
+        self.write_steps(state["steps_on"])
+        self.write_closed(state["closed"])
+
+
+def _find_moved(wanted: npt.NDArray[Any], now: npt.NDArray[Any]) -> Sequence[int]:
+    """Return the places where positions differ; mostly none, which is soon told."""
+    away = wanted != now
+    found: list[int] = away.nonzero()[0].tolist() if np.count_nonzero(away) else []
+    return found
+
+
+#: What moves each device kind; not kept by the gear, which would then refer to itself and live until collected.
+_MOVERS = {"regulator": Gear._move_tap, "capacitor": Gear._move_steps, "switch": Gear._move_switch}
+
+
+def _find_winding(regulators: Sequence[Regulator], element: str, winding: int) -> int:
+    """Return the place of a transformer's winding, of the first with a control where it is 0; -1 if it has none."""
+    for place, regulator in enumerate(regulators):
+        same = element == f"{regulator.class_name}.{regulator.transformer}".lower()
+        if same and (winding == regulator.winding or (winding == 0 and regulator.control)):
+            return place
+    return -1

@@ -1,0 +1,188 @@
+"""A folder of the user's cache: entries of text and arrays, found by their key, whole or not at all.
+
+What cannot be read is not there, and what cannot be written is left: it is only a cache. Nothing is unpickled. Knows
+nothing of what the entries mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import os
+import stat
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if sys.platform != "win32":
+    import fcntl
+
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+#: Environment variable: another folder, or empty for none.
+FOLDER_VARIABLE = "POWERGRID_CACHE"
+#: What decoding an entry may raise that is not as it should be.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError, MemoryError,
+              zipfile.BadZipFile)  # fmt: skip
+_MAX_BYTES = 256 * 1024**2
+_MAX_FILES = 512
+_ABANDONED_AFTER_S = 3600.0
+_PATIENCE_S = 10.0
+_LOOK_AGAIN_AFTER_S = 0.01
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def cache_folder() -> Path | None:
+    """Return the folder of the cache, None where it is switched off or there is no place for it."""
+    written = os.environ.get(FOLDER_VARIABLE)
+    try:
+        if written is not None:
+            return Path(written).expanduser().absolute() if written else None
+        base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+        return Path(base) / "powergrid" if base else Path.home() / ".cache" / "powergrid"
+    except RuntimeError:  # nobody's home
+        return None
+
+
+@functools.cache
+def made_by() -> str:
+    """Name the release, the libraries and the code of ``powergrid.grid``: an entry that others made is not found."""
+    code = hashlib.sha256()
+    with contextlib.suppress(OSError):  # not installed as files: the release has to do
+        for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+            code.update(path.read_bytes())
+    try:
+        release = importlib.metadata.version("powergrid-dss")
+    except importlib.metadata.PackageNotFoundError:
+        release = "unknown"
+    return f"{release} numpy {np.__version__} {code.hexdigest()}"
+
+
+@contextlib.contextmanager
+def open_entry(kind: str, key: str) -> Iterator[tuple[str, Arrays] | None]:
+    """Return the text and the arrays of an entry, None where there is none that can be read.
+
+    An entry of another user, or that others could have written, is none: a feeder's commands are not checked again.
+    """
+    folder = cache_folder()
+    if folder is None:
+        yield None
+        return
+    with contextlib.ExitStack() as opened:
+        try:
+            stream = opened.enter_context((folder / f"{kind}-{key}.npz").open("rb"))
+            if not _is_own(os.fstat(stream.fileno())):
+                raise PermissionError
+            entries = opened.enter_context(np.load(stream, allow_pickle=False))
+            text = bytes(entries["text"]).decode()
+            with contextlib.suppress(OSError):
+                os.utime(stream.name)  # the oldest go first
+        except UNREADABLE:
+            yield None
+            return
+        yield text, entries
+
+
+def _is_own(status: os.stat_result) -> bool:
+    if sys.platform == "win32":
+        return True
+    return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
+
+
+def write_entry(kind: str, key: str, text: str, arrays: Arrays) -> None:
+    """Write an entry under another name and move it: who reads finds all of it or nothing."""
+    folder = cache_folder()
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f"{key[:16]}-", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                np.savez(stream, allow_pickle=False, text=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+            os.replace(name, folder / f"{kind}-{key}.npz")
+        except BaseException:
+            os.unlink(name)
+            raise
+        _prune(folder)
+    except OSError:  # read-only, full, no folder
+        return
+
+
+@contextlib.contextmanager
+def alone(kind: str, key: str) -> Iterator[None]:
+    """Make an entry while no other process does: who comes later waits, and should then look for it first.
+
+    Nobody waits for long, and where locks cannot be had nobody waits at all: then the work is done twice.
+    """
+    folder = cache_folder()
+    handle = None if folder is None else _lock(folder, folder / f"{kind}-{key[:32]}.lock")
+    try:
+        yield
+    finally:
+        if handle is not None and folder is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(folder / f"{kind}-{key[:32]}.lock")
+            _unlock(handle)
+
+
+def _lock(folder: Path, file: Path) -> int | None:
+    """Take hold of a lock file, None where it cannot be had; the system frees it when its holder dies."""
+    if sys.platform == "win32":
+        return None
+    deadline = time.monotonic() + _PATIENCE_S
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        while time.monotonic() < deadline:
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(handle), os.stat(file)):
+                    return handle
+                os.close(handle)  # its holder has removed it
+            except FileNotFoundError:
+                os.close(handle)
+            except BlockingIOError:
+                os.close(handle)
+                time.sleep(_LOOK_AGAIN_AFTER_S)
+            except BaseException:
+                os.close(handle)
+                raise
+    except OSError:
+        return None
+    return None
+
+
+def _unlock(handle: int) -> None:
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # closing does not do it where a child process has the file too
+        os.close(handle)
+
+
+def _prune(folder: Path) -> None:
+    """Remove the entries used longest ago until the cache is within its bounds; others may do so at the same time."""
+    entries = []
+    for file in folder.iterdir():
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            if file.suffix == ".npz":
+                entries.append((status.st_mtime, status.st_size, file))
+            elif file.suffix in (".tmp", ".lock") and status.st_mtime < time.time() - _ABANDONED_AFTER_S:
+                file.unlink()
+    entries.sort(key=lambda entry: entry[0], reverse=True)
+    n_bytes = 0
+    for place, (_, size, file) in enumerate(entries):
+        n_bytes += size
+        if place and (n_bytes > _MAX_BYTES or place >= _MAX_FILES):  # the newest stays, however large
+            with contextlib.suppress(OSError):
+                file.unlink()

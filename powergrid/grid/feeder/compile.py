@@ -1,0 +1,312 @@
+"""From a feeder's commands to a compiled circuit and its description as data.
+
+Runs once a circuit; knows neither devices nor setpoints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from powergrid.errors import EngineError, FeederError
+from powergrid.grid.engine import TOO_MANY_CONTROL_ITERATIONS, Engine, FloatArray, Handle, IntArray
+from powergrid.grid.feeder.cache import keep, recall
+from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
+from powergrid.grid.feeder.syntax import DESCRIBING
+from powergrid.grid.feeder.windings import TAPPED_CLASSES, Handles, find_regulators
+
+#: Delivering element classes, in the order of the branch table.
+BRANCH_CLASSES = ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor")
+#: Element classes that a scenario can bind a device to.
+BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", *TAPPED_CLASSES, "RegControl", "Line")
+SOURCE_CLASSES = ("Vsource", "Isource")
+_RECORDERS = ("EnergyMeter", "Monitor")
+_MAX_LISTED = 8
+_LAST_PHASE = 3
+_NEUTRAL_V_PU = 0.1
+#: OpenDSS's ordinals of length units, 0 is none, in km.
+_KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
+#: Between the name of a LoadShape of actual values and the demand that they are multipliers of.
+_ACTUAL = "@"
+
+
+def compile_feeder(feeder: Feeder, engine: Engine) -> None:
+    """Build a feeder in an engine, command by command, or from data where it was composed.
+
+    Raises:
+        FeederError: OpenDSS refused a command; with file, line, number and text.
+    """
+    engine.clear()
+    if feeder.circuit:
+        _build_from_data(feeder, engine)
+        return
+    folder = None
+    try:
+        for command in feeder.commands:
+            if command.file.parent != folder:
+                folder = command.file.parent
+                engine.set_folder(folder)
+            try:
+                engine.command(command.text)
+            except EngineError as error:
+                if error.number == TOO_MANY_CONTROL_ITERATIONS and command.verb not in DESCRIBING:
+                    engine.command("get number")  # a trusted Solve; the engine goes on after the next command
+                    continue
+                raise FeederError(command.where, [f"{command.text.strip()!r}: {error}"]) from None
+    finally:
+        engine.leave_folder()
+
+
+def _build_from_data(feeder: Feeder, engine: Engine) -> None:
+    circuit = json.loads(feeder.circuit)
+    try:
+        engine.from_json(circuit)
+        for capacitor in circuit.get("Capacitor", ()):
+            if "States" in capacitor and capacitor.get("Enabled", True):  # which the engine reads as all on
+                engine.set_capacitor_states(capacitor["Name"], capacitor["States"])
+    except EngineError as error:
+        raise FeederError(str(feeder.master), [f"composed circuit: {error}"]) from None
+
+
+def settle_options(engine: Engine, *, tolerance: float, max_iterations: int) -> None:
+    """Take out of a compiled circuit what only costs time or stands between a setpoint and the power drawn.
+
+    Meters and monitors are disabled. The circuit's load multiplier becomes part of the loads, so that what is
+    written as demand is what is drawn.
+    """
+    for class_name in _RECORDERS:
+        if engine.handles(class_name):
+            engine.command(f"batchedit {class_name}..* enabled=no")
+    engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
+    fold_load_multiplier(engine)
+
+
+def fold_load_multiplier(engine: Engine) -> None:
+    """Turn the circuit's load multiplier into part of the loads that mind it."""
+    multiplier = engine.load_multiplier
+    loads = [h for h in engine.handles("Load").values() if engine.get_text(h, "Load", "Status").lower() == "variable"]
+    engine.load_multiplier = 1.0
+    scale_loads(engine, loads, multiplier)
+
+
+def scale_loads(engine: Engine, loads: Sequence[Handle], multiplier: float) -> None:
+    """Multiply the nominal demand of loads, active and reactive."""
+    if multiplier == 1.0 or not loads:
+        return
+    # Read both before either is written: kW drags kvar along.
+    demand = {name: [multiplier * engine.get_float(h, "Load", name) for h in loads] for name in ("kW", "kvar")}
+    for name, values in demand.items():
+        writer = engine.bulk_writer("Load", name, loads, keep_y=False)
+        writer.values[:] = values
+        writer.write()
+
+
+def read_handles(engine: Engine) -> dict[str, dict[str, Handle]]:
+    """Return the handles of all elements that are read or written: class to lower-case name to handle."""
+    classes = dict.fromkeys((*BINDABLE_CLASSES, *BRANCH_CLASSES, *SOURCE_CLASSES))
+    return {name: engine.handles(name) for name in classes}
+
+
+def read_base_voltages(feeder: Feeder, engine: Engine) -> dict[str, float]:
+    """Return the line-to-neutral base voltage of each bus [kV].
+
+    Raises:
+        FeederError: a bus that is part of the circuit has none.
+    """
+    bus_kv = {name: kv for name, (kv, _, _) in engine.buses().items()}
+    buses = dict.fromkeys(name.rpartition(".")[0] for name in engine.node_names())
+    if not buses:
+        raise FeederError(
+            str(feeder.master), ["no base voltages: end it with 'Set VoltageBases=[...]', 'CalcVoltageBases'"]
+        )
+    missing = [name for name in buses if bus_kv.get(name, 0.0) <= 0.0]
+    if missing:
+        shown = ", ".join(missing[:_MAX_LISTED]) + (
+            f", ... ({len(missing)} in all)" if len(missing) > _MAX_LISTED else ""
+        )
+        remedy = "is its level in 'Set VoltageBases=[...]', and does 'CalcVoltageBases' come last?"
+        raise FeederError(str(feeder.master), [f"no base voltage at {shown}; {remedy}"])
+    return bus_kv
+
+
+def recall_network(
+    feeder: Feeder,
+    engine: Engine,
+    handles: Handles,
+    bus_kv: Mapping[str, float],
+    controls: tuple[FeederControl, ...] = (),
+) -> Network:
+    """Return the description of a compiled, solved circuit: that of the same feeder compiled before, if any.
+
+    What the feeder's own protection opened while solving is read anew: it may depend on the devices placed.
+    """
+    known = recall(feeder)
+    branches = [(name, handle) for class_name in BRANCH_CLASSES for name, handle in handles[class_name].items()]
+    if known is None or known.nodes != engine.node_names() or len(known.branches.names) != len(branches):
+        return keep(feeder, describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids]))
+    closed = np.array([not engine.is_open(handle) for _, handle in branches], dtype=np.bool_)
+    if np.array_equal(closed, known.branches.closed):
+        return known
+    return replace(known, branches=replace(known.branches, closed=closed))
+
+
+def describe_network(
+    engine: Engine,
+    handles: Handles,
+    bus_kv: Mapping[str, float],
+    controls: tuple[FeederControl, ...] = (),
+    forming: Sequence[str] = (),
+) -> Network:
+    """Read a compiled, solved circuit into a network description."""
+    nodes = engine.node_names()
+    bus_names = [name.rpartition(".")[0] for name in nodes]
+    buses = tuple(dict.fromkeys(bus_names))
+    index = {name: i for i, name in enumerate(buses)}
+    node_bus = np.array([index[name] for name in bus_names])
+    xy = {name: place for name, (_, *place) in engine.buses().items()}
+    source = next(handle for name in SOURCE_CLASSES for handle in handles[name].values())
+    regulators = find_regulators(engine, handles)
+    return Network(
+        nodes=nodes,
+        node_bus=node_bus,
+        node_phase=np.array([int(name.rpartition(".")[2]) for name in nodes]),
+        v_base=np.array([bus_kv[name] * 1000.0 for name in bus_names]),
+        buses=buses,
+        bus_xy=np.array([xy[name] for name in buses], dtype=float),
+        source_bus=_first_bus(engine.node_ref(source), node_bus),
+        source_nodes=_source_nodes(engine, handles, forming),
+        neutrals=_find_neutrals(engine, nodes, [bus_kv[name] for name in bus_names]),
+        branches=_describe_branches(engine, handles, node_bus),
+        loads=_describe_loads(engine, handles["Load"], node_bus),
+        regulators=tuple(regulator.transformer for regulator in regulators),
+        regulator_controls=tuple(regulator.control for regulator in regulators),
+        capacitors=tuple(handles["Capacitor"]),
+        switches=tuple(handles["Line"]),
+        elements={name: tuple(handles[name]) for name in BINDABLE_CLASSES},
+        load_shapes=_read_load_shapes(engine, handles["Load"], engine.handles("LoadShape")),
+        controls=controls,
+    )
+
+
+def _find_neutrals(engine: Engine, nodes: Sequence[str], v_base_kv: Sequence[float]) -> IntArray:
+    """Return the nodes from number 4 on that the solved circuit holds near 0 V: some feeders number phases on."""
+    v_pu = np.abs(engine.voltages(len(nodes))[1:]) / (1000.0 * np.asarray(v_base_kv))
+    number = np.array([int(name.rpartition(".")[2]) for name in nodes])
+    return np.flatnonzero((number > _LAST_PHASE) & (v_pu < _NEUTRAL_V_PU))
+
+
+def _source_nodes(engine: Engine, handles: Handles, forming: Sequence[str]) -> IntArray:
+    """Return the indices of the nodes that voltage sources are tied to, in order; forming sources are open as yet."""
+    refs = [engine.node_ref(handle) for name, handle in handles["Vsource"].items() if name not in forming]
+    nodes = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *refs]))
+    return nodes[nodes > 0] - 1
+
+
+def _first_bus(node_ref: IntArray, node_bus: IntArray) -> int:
+    """Return the bus of the first conductor that is not grounded, -1 where all are."""
+    live = node_ref[node_ref > 0]
+    return int(node_bus[live[0] - 1]) if len(live) else -1
+
+
+def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> Branches:
+    names: list[str] = []
+    amps: list[float] = []
+    phases: list[int] = []
+    closed: list[bool] = []
+    rows: list[IntArray] = []
+    branch_rows: list[int] = []
+    terminal_rows: list[int] = []
+    terminal_branch: list[int] = []
+    terminal_bus: list[int] = []
+    row = 0
+    lengths: list[tuple[float, bool, bool]] = []
+    codes = engine.handles("LineCode")
+    for class_name in BRANCH_CLASSES:
+        for name, handle in handles[class_name].items():
+            refs = engine.node_ref(handle)
+            n_terminals, n_conductors = engine.terminals(handle)
+            branch_rows.append(row)
+            for first in range(0, n_terminals * n_conductors, n_conductors):
+                terminal_rows.append(row + first)
+                terminal_branch.append(len(names))
+                terminal_bus.append(_first_bus(refs[first : first + n_conductors], node_bus))
+            names.append(f"{class_name}.{name}".lower())
+            amps.append(engine.get_float(handle, class_name, "NormAmps") if class_name != "Capacitor" else 0.0)
+            phases.append(engine.phases(handle))
+            closed.append(not engine.is_open(handle))
+            lengths.append(_read_length(engine, handle, codes) if class_name == "Line" else (0.0, True, False))
+            rows.append(refs)
+            row += len(refs)
+    return Branches(
+        names=tuple(names),
+        norm_amps=np.array(amps, dtype=np.float64),
+        phases=np.array(phases, dtype=np.int64),
+        row_node=np.concatenate([np.empty(0, dtype=np.int64), *rows]),
+        branch_rows=np.array(branch_rows, dtype=np.int64),
+        terminal_rows=np.array(terminal_rows, dtype=np.int64),
+        terminal_branch=np.array(terminal_branch, dtype=np.int64),
+        terminal_bus=np.array(terminal_bus, dtype=np.int64),
+        closed=np.array(closed, dtype=np.bool_),
+        length_km=np.array([length for length, _, _ in lengths], dtype=np.float64),
+        has_length_unit=np.array([known for _, known, _ in lengths], dtype=np.bool_),
+        is_switch=np.array([is_switch for _, _, is_switch in lengths], dtype=np.bool_),
+    )
+
+
+def _read_length(engine: Engine, line: Handle, codes: Mapping[str, Handle]) -> tuple[float, bool, bool]:
+    """Read a line's length [km], whether it has a unit, and whether the line is a switch.
+
+    A line without a unit is as long as its line code's unit says: OpenDSS multiplies the two as they are.
+    """
+    unit = engine.get_int(line, "Line", "Units")
+    code = engine.get_text(line, "Line", "LineCode").lower()
+    if not unit and code in codes:
+        unit = engine.get_int(codes[code], "LineCode", "Units")
+    length = engine.get_float(line, "Line", "Length") * _KM.get(unit, 1.0)
+    return length, unit in _KM, engine.get_int(line, "Line", "Switch") != 0
+
+
+def _read_load_shapes(
+    engine: Engine, loads: Mapping[str, Handle], known: Mapping[str, Handle]
+) -> dict[str, tuple[FloatArray, float]]:
+    """Read the LoadShapes that loads name: multipliers and interval [min], 0 where it is not fixed.
+
+    A shape of actual values (UseActual) becomes multipliers of each nominal demand that it is used for, NaN for 0 kW.
+    """
+    shapes: dict[str, tuple[FloatArray, float]] = {}
+    for load in loads.values():
+        name = _shape_of(engine, load, known)
+        handle = known.get(name.partition(_ACTUAL)[0])
+        if name in shapes or handle is None:
+            continue
+        values = engine.get_floats(handle, "LoadShape", "PMult")
+        if _ACTUAL in name:
+            values = values / (engine.get_float(load, "Load", "kW") or np.nan)
+        shapes[name] = (values, 60.0 * engine.get_float(handle, "LoadShape", "Interval"))
+    return shapes
+
+
+def _shape_of(engine: Engine, load: Handle, known: Mapping[str, Handle]) -> str:
+    """Name the LoadShape of a load; one of actual values by the load's demand too: ``shape@100kw``."""
+    shape = engine.get_text(load, "Load", "Yearly") or engine.get_text(load, "Load", "Daily")
+    name = shape.lower().rpartition(".")[2]
+    if name in known and engine.get_int(known[name], "LoadShape", "UseActual"):
+        return f"{name}{_ACTUAL}{engine.get_float(load, 'Load', 'kW'):.12g}kw"
+    return name
+
+
+def _describe_loads(engine: Engine, handles: Mapping[str, Handle], node_bus: IntArray) -> Loads:
+    refs = [engine.node_ref(handle) for handle in handles.values()]
+    shapes = engine.handles("LoadShape")
+    return Loads(
+        names=tuple(handles),
+        bus=np.array([_first_bus(ref, node_bus) for ref in refs], dtype=np.int64),
+        kw=np.array([engine.get_float(h, "Load", "kW") for h in handles.values()], dtype=np.float64),
+        kvar=np.array([engine.get_float(h, "Load", "kvar") for h in handles.values()], dtype=np.float64),
+        shapes=tuple(_shape_of(engine, handle, shapes) for handle in handles.values()),
+        nodes=tuple(tuple((ref[ref > 0] - 1).tolist()) for ref in refs),
+    )

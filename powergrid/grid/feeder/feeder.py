@@ -1,0 +1,187 @@
+"""A feeder on disk: find it, and read it, from its files or from what reading these very files gave before.
+
+By default a feeder writes nothing, loads no library and reads no file outside its root.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from powergrid.errors import FeederError, describe_unknown
+from powergrid.grid.feeder.microgrid import Microgrid
+from powergrid.grid.feeder.reader import Reference, Scan, remedy, scan_files
+from powergrid.grid.feeder.scan_cache import keep_scan, recall_scan, scanning_alone
+from powergrid.grid.feeder.syntax import Command, describe_unknown_command, find_unknown
+
+__all__ = [
+    "Command", "Feeder", "Reference", "find_feeder", "list_feeders", "models_folder", "read_feeder", "scan_feeder",
+]  # fmt: skip
+
+_CIRCUIT = re.compile(r"\s*new\s+(object\s*=\s*)?\"?circuit\.", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Feeder:
+    """A feeder read from disk.
+
+    Attributes:
+        name: Short name: the folder of a shipped feeder, the file's stem of another.
+        master: The master file.
+        commands: What is run, in order, redirects already followed.
+        left_out: What the files also say and is not run (Solve, Show, Export ...).
+        digest: SHA-256 over the content of all files read, data files included, and over ``trust``.
+        circuit: The circuit as the engine's own data (JSON) where it was composed, else empty: then it is ``commands``.
+        microgrids: What was tied to it, where it was composed.
+        model_root: Folder outside of which nothing was read, unless trusted.
+        trust: Whether the model may do what it wants.
+        files: All files it consists of, in the order they were first read.
+        references: What its commands name of them.
+    """
+
+    name: str
+    master: Path
+    commands: tuple[Command, ...]
+    left_out: tuple[Command, ...]
+    digest: str
+    circuit: str = ""
+    microgrids: tuple[Microgrid, ...] = ()
+    model_root: Path | None = None
+    trust: bool = False
+    files: tuple[Path, ...] = ()
+    references: tuple[Reference, ...] = ()
+
+
+def models_folder() -> Path:
+    """Return the folder of the shipped feeders: inside an installed package, or beside it in a checkout."""
+    package = Path(str(importlib.resources.files("powergrid")))
+    installed = package / "dss_models"
+    return installed if installed.is_dir() else package.parent / "dss_models"
+
+
+def list_feeders() -> list[str]:
+    """Name the shipped feeders."""
+    return sorted(master.parent.name for master in models_folder().glob("*/Master.dss"))
+
+
+def find_feeder(reference: str | Path) -> Path:
+    """Turn a shipped feeder's name or a path into the path of its master file.
+
+    Raises:
+        FeederError: nothing is there; with the nearest shipped name or file name.
+    """
+    shipped = models_folder() / str(reference) / "Master.dss"
+    if re.fullmatch(r"[\w-]+", str(reference)) and shipped.is_file():
+        return shipped
+    try:
+        path = Path(reference).expanduser()
+    except RuntimeError:
+        raise FeederError(str(reference), ["nobody has a home folder of that name"]) from None
+    if path.is_file():
+        return path.absolute()
+    if path.is_dir():
+        masters = sorted(p.name for p in path.iterdir() if p.suffix.lower() == ".dss")
+        raise FeederError(str(path), [f"is a folder; name its master file, one of: {', '.join(masters) or 'none'}"])
+    if path.parent != Path() and path.parent.is_dir():
+        names = [p.name for p in path.parent.iterdir() if p.suffix.lower() == ".dss"]
+        raise FeederError(str(path), [describe_unknown("file", path.name, names)])
+    if path.parent != Path():
+        there = next(folder for folder in path.parents if folder.is_dir())
+        missing = path.parts[len(there.parts)]
+        folders = [p.name for p in there.iterdir() if p.is_dir()]
+        raise FeederError(str(path), [f"{describe_unknown('folder', missing, folders)} in {there.absolute()}"])
+    raise FeederError(str(reference), [describe_unknown("feeder", reference, list_feeders()) + ", or a path to a .dss"])
+
+
+def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, trust: bool = False) -> Feeder:
+    """Read a feeder: the master file and all that it redirects to or takes data from.
+
+    Args:
+        reference: Name of a shipped feeder (``"ieee13"``) or path of a master file.
+        model_root: Folder outside of which no file is read, links followed. By default the folder above the master
+            file's own, since what several feeders share usually lies beside them.
+        trust: Let the model do what it says: read and write anywhere, load program libraries, run all commands but
+            those that open windows or a shell, end the session or change its folder.
+
+    Raises:
+        FeederError: a file is missing, unreadable or outside the root, or a command is not allowed or not known;
+            all of them, each with file and line.
+    """
+    master, root = _locate(reference, model_root, trust)
+    place = (master, root, models_folder().resolve(), trust)
+    scan = recall_scan(*place)
+    if scan is None:
+        with scanning_alone(*place):
+            scan = recall_scan(*place)  # another process may have read it meanwhile
+            if scan is None:
+                scan, problems = scan_files(*place)
+                problems = [*(problems or _find_missing_circuit(scan)), *_find_unknown_commands(scan)]
+                if problems:
+                    raise FeederError(str(master), problems)
+                keep_scan(*place, scan)
+    return _feeder_of(master, root, trust, scan)
+
+
+def scan_feeder(
+    reference: str | Path, *, model_root: str | Path | None = None, trust: bool = False
+) -> tuple[Feeder, list[str]]:
+    """Read a feeder as far as it can be read, for looking at what is wrong with it.
+
+    Args:
+        reference: As for :func:`read_feeder`.
+        model_root: As for :func:`read_feeder`.
+        trust: As for :func:`read_feeder`.
+
+    Returns:
+        The feeder, without what was refused, and the problems that :func:`read_feeder` raises.
+
+    Raises:
+        FeederError: there is no such feeder, or it lies outside its root.
+    """
+    master, root = _locate(reference, model_root, trust)
+    scan, problems = scan_files(master, root, models_folder().resolve(), trust)
+    return _feeder_of(master, root, trust, scan), problems or _find_missing_circuit(scan)
+
+
+def _locate(reference: str | Path, model_root: str | Path | None, trust: bool) -> tuple[Path, Path]:
+    """Return the master file and the folder outside of which nothing is read."""
+    master = find_feeder(reference)
+    root = master.resolve().parent.parent if model_root is None else Path(model_root).expanduser().resolve()
+    if not root.is_dir():
+        raise FeederError(str(master), [f"model_root {str(model_root)!r} is not a folder"])
+    if model_root is not None and not trust and not master.resolve().is_relative_to(root):
+        raise FeederError(str(master), [f"lies outside the model_root {root}; {remedy(root, master.resolve())}"])
+    return master, root
+
+
+def _begins_circuit(command: Command) -> bool:
+    return _CIRCUIT.match(command.text) is not None
+
+
+def _find_missing_circuit(scan: Scan) -> list[str]:
+    if any(map(_begins_circuit, scan.commands)):
+        return []
+    return ["no 'New Circuit.<name>' in it: this is not a master file"]
+
+
+def _find_unknown_commands(scan: Scan) -> Iterator[str]:
+    if any(map(_begins_circuit, scan.commands)):  # else it is another kind of file
+        for command in find_unknown(scan.commands, scan.left_out):
+            yield f"{command.where}: {describe_unknown_command(command)}"
+
+
+def _feeder_of(master: Path, root: Path, trust: bool, scan: Scan) -> Feeder:
+    return Feeder(
+        name=master.parent.name if master.name == "Master.dss" else master.stem,
+        master=master,
+        commands=scan.commands,
+        left_out=scan.left_out,
+        digest=scan.digest,
+        model_root=root,
+        trust=trust,
+        files=tuple(scan.files),
+        references=scan.references,
+    )

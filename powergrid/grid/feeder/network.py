@@ -1,0 +1,344 @@
+"""What a compiled feeder consists of: nodes, branches, loads, regulators, capacitors, and how they hang together.
+
+Plain data and graph questions; knows no engine and no time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import networkx as nx
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.errors import describe_unknown
+from powergrid.grid.feeder.microgrid import Microgrid
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Lines, transformers and the other delivering elements, conductor by conductor.
+
+    A row is one conductor of one terminal of one branch, in the order branch, terminal, conductor.
+
+    Attributes:
+        names: ``class.name``, lower case, shape (n_branches,).
+        norm_amps: Normal rating [A], 0 where there is none, shape (n_branches,).
+        phases: Number of phases, the first conductors of each terminal, shape (n_branches,).
+        row_node: Node of each row, 0 is ground, node i is entry i - 1 of the node tables, shape (n_rows,).
+        branch_rows: First row of each branch, shape (n_branches,).
+        terminal_rows: First row of each terminal, shape (n_terminals,).
+        terminal_branch: Branch of each terminal, shape (n_terminals,).
+        terminal_bus: Bus index of each terminal, -1 where it is tied to ground only, shape (n_terminals,).
+        closed: Whether the branch connects its terminals as compiled, at least in one phase, shape (n_branches,).
+        length_km: Length of lines [km], 0 of other branches; where neither line nor line code gives a unit, the bare
+            number, shape (n_branches,).
+        has_length_unit: Whether a line's length has a unit; true of other branches, shape (n_branches,).
+        is_switch: Whether the model calls a line a switch, shape (n_branches,).
+    """
+
+    names: tuple[str, ...]
+    norm_amps: FloatArray
+    phases: IntArray
+    row_node: IntArray
+    branch_rows: IntArray
+    terminal_rows: IntArray
+    terminal_branch: IntArray
+    terminal_bus: IntArray
+    closed: BoolArray
+    length_km: FloatArray
+    has_length_unit: BoolArray
+    is_switch: BoolArray
+
+    @cached_property
+    def buses(self) -> list[list[int]]:
+        """The different buses that each branch is tied to, in the order of its terminals."""
+        ends: list[list[int]] = [[] for _ in self.names]
+        for branch, bus in zip(self.terminal_branch.tolist(), self.terminal_bus.tolist(), strict=True):
+            if bus >= 0 and bus not in ends[branch]:
+                ends[branch].append(bus)
+        return ends
+
+
+@dataclass(frozen=True)
+class Loads:
+    """The feeder's loads at their nominal demand.
+
+    Attributes:
+        names: Lower case, shape (n_loads,).
+        bus: Bus index, shape (n_loads,).
+        kw: Nominal active demand [kW], shape (n_loads,).
+        kvar: Nominal reactive demand [kvar], shape (n_loads,).
+        shapes: Name of the load's own LoadShape (yearly, else daily), empty where none.
+        nodes: Indices of the nodes that each load is tied to; empty where that is not known.
+    """
+
+    names: tuple[str, ...]
+    bus: IntArray
+    kw: FloatArray
+    kvar: FloatArray
+    shapes: tuple[str, ...]
+    nodes: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class FeederControl:
+    """A control that the feeder has of its own.
+
+    Attributes:
+        class_name: Its class, as OpenDSS writes it.
+        name: Its name, lower case.
+        targets: ``class.name``, lower case, of what it moves: one element under all its names for a control of
+            switchgear, all its elements for one that sets power.
+    """
+
+    class_name: str
+    name: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A feeder as data.
+
+    Attributes:
+        nodes: ``bus.phase`` names in the engine's order, shape (n_nodes,).
+        node_bus: Bus index of each node, shape (n_nodes,).
+        node_phase: Phase number of each node, shape (n_nodes,).
+        v_base: Line-to-neutral base voltage [V] of each node, shape (n_nodes,).
+        buses: Bus names, lower case, in the order of their first node.
+        bus_xy: Coordinates, NaN where the feeder gives none, shape (n_buses, 2).
+        source_bus: Index of the bus that the first source feeds.
+        regulators: Names of the transformers that a RegControl moves, in the order of the controls; once a winding.
+        regulator_controls: Names of those controls.
+        capacitors: Capacitor names.
+        switches: Names of all lines: each can be opened and closed.
+        controls: The feeder's own controls, as compiled.
+        load_shapes: Multipliers and the interval between them [min] of each LoadShape that a load names, by name.
+        microgrids: Feeders that were tied to this one.
+        elements: Lower-case names of all other devices that a scenario can bind: class to names.
+        source_nodes: Nodes that voltage sources hold, shape (n_source_nodes,).
+        neutrals: Nodes from number 4 on that stand near 0 V as compiled: neutral conductors, which have no voltage to
+            keep within limits, shape (n_neutrals,).
+    """
+
+    nodes: tuple[str, ...]
+    node_bus: IntArray
+    node_phase: IntArray
+    v_base: FloatArray
+    buses: tuple[str, ...]
+    bus_xy: FloatArray
+    source_bus: int
+    branches: Branches
+    loads: Loads
+    regulators: tuple[str, ...]
+    regulator_controls: tuple[str, ...]
+    capacitors: tuple[str, ...]
+    switches: tuple[str, ...]
+    elements: dict[str, tuple[str, ...]]
+    load_shapes: dict[str, tuple[FloatArray, float]] = field(default_factory=dict)
+    source_nodes: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    neutrals: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    controls: tuple[FeederControl, ...] = ()
+    microgrids: tuple[Microgrid, ...] = ()
+
+    @cached_property
+    def bus_index(self) -> dict[str, int]:
+        """Bus name to index."""
+        return {name: index for index, name in enumerate(self.buses)}
+
+    @cached_property
+    def branch_index(self) -> dict[str, int]:
+        """Branch to index, by ``class.name`` in lower case."""
+        return {name: index for index, name in enumerate(self.branches.names)}
+
+    @cached_property
+    def graph(self) -> nx.Graph[int]:
+        """Buses joined by the closed branches; edges carry the branch index."""
+        graph: nx.Graph[int] = nx.Graph()
+        graph.add_nodes_from(range(len(self.buses)))
+        for branch, buses in enumerate(self.branches.buses):
+            if self.branches.closed[branch]:
+                for other in buses[1:]:
+                    graph.add_edge(buses[0], other, branch=branch)
+        return graph
+
+    def distances_km(self, closed: BoolArray | None = None) -> FloatArray:
+        """Return how far each bus is from the source along the lines, the shortest way where there are several.
+
+        Args:
+            closed: Whether each branch is closed, as compiled if not given, shape (n_branches,).
+
+        Returns:
+            Distances [km], infinite where nothing closed leads, shape (n_buses,). A line whose length has no unit
+            counts with its bare number.
+        """
+        b = self.branches
+        graph: nx.Graph[int] = nx.Graph()
+        graph.add_node(self.source_bus)
+        for branch in np.flatnonzero(b.closed if closed is None else closed).tolist():
+            buses, length = b.buses[branch], max(0.0, float(b.length_km[branch]))
+            for other in buses[1:]:
+                if not graph.has_edge(buses[0], other) or length < graph[buses[0]][other]["length"]:
+                    graph.add_edge(buses[0], other, length=length)
+        distances = np.full(len(self.buses), np.inf)
+        for bus, distance in nx.single_source_dijkstra_path_length(graph, self.source_bus, weight="length").items():
+            distances[bus] = distance
+        return distances
+
+    @cached_property
+    def tree(self) -> nx.DiGraph[int]:
+        """The buses that the source feeds, each below the one it is reached through by the fewest branches."""
+        tree: nx.DiGraph[int] = nx.bfs_tree(self.graph, self.source_bus)
+        return tree
+
+    @cached_property
+    def depth(self) -> dict[int, int]:
+        """Number of branches between the source and each bus that it feeds."""
+        return dict(nx.single_source_shortest_path_length(self.tree, self.source_bus))
+
+    @cached_property
+    def served_phase(self) -> IntArray:
+        """Phase of the source, 1 to 3, that feeds each node, shape (n_nodes,).
+
+        Behind a single-phase transformer both legs are of the phase of its primary, whatever their numbers; where the
+        primary is tied between two phases, of the first. Nodes that nothing feeds have their own number.
+        """
+        phase = np.zeros(len(self.nodes), dtype=np.int64)
+        neighbours: dict[int, list[int]] = {}
+        for _, one, other in self.wires():
+            neighbours.setdefault(one, []).append(other)
+            neighbours.setdefault(other, []).append(one)
+        waiting = [i for i in self.nodes_of([self.source_bus]).tolist() if 1 <= self.node_phase[i] <= 3]
+        phase[waiting] = self.node_phase[waiting]
+        for node in waiting:  # grows while it is walked
+            for other in neighbours.get(node, ()):
+                if not phase[other]:
+                    phase[other] = phase[node]
+                    waiting.append(other)
+        unfed = phase == 0
+        phase[unfed] = self.node_phase[unfed]
+        return phase
+
+    def wires(self) -> Iterator[tuple[int, int, int]]:
+        """Return the pairs of nodes that a closed branch joins phase by phase: branch, node, other node."""
+        b = self.branches
+        ends = np.append(b.terminal_rows, len(b.row_node))[1:]
+        terminals: dict[int, list[list[int]]] = {}
+        for branch, first, end in zip(b.terminal_branch.tolist(), b.terminal_rows.tolist(), ends.tolist(), strict=True):
+            terminals.setdefault(branch, []).append((b.row_node[first:end] - 1).tolist())
+        for branch, rows in terminals.items():
+            if not b.closed[branch]:
+                continue
+            if b.phases[branch] == 1 and b.names[branch].startswith(("transformer.", "autotrans.")):
+                live = [[node for node in terminal if node >= 0] for terminal in rows]
+                for terminal in live[1:]:
+                    firsts = live[0] if len(live[0]) == len(terminal) else live[0][:1] * len(terminal)
+                    yield from ((branch, one, other) for one, other in zip(firsts, terminal, strict=False))
+                continue
+            for terminal in rows[1:]:
+                pairs = list(zip(rows[0], terminal, strict=True))[: int(b.phases[branch])]
+                yield from ((branch, one, other) for one, other in pairs if one >= 0 and other >= 0)
+
+    def nodes_within(self, buses: Sequence[int], phases: Sequence[int] = ()) -> IntArray:
+        """Return the nodes of some buses, of those fed by some phases where these are given, in node order."""
+        inside = np.isin(self.node_bus, list(buses))
+        if len(phases):
+            inside &= np.isin(self.served_phase, list(phases))
+        return np.flatnonzero(inside)
+
+    def load_shares(self, buses: Sequence[int], phases: Sequence[int] = ()) -> FloatArray:
+        """Return the part of each load that is at some buses and phases, 0 to 1, shape (n_loads,).
+
+        A load's power counts in equal parts for the nodes it is tied to.
+        """
+        share = np.isin(self.loads.bus, list(buses)).astype(np.float64)
+        if len(phases):
+            chosen = np.isin(self.served_phase, list(phases))
+            for load, nodes in enumerate(self.loads.nodes):
+                if share[load] and nodes:
+                    share[load] = float(chosen[list(nodes)].mean())
+        return share
+
+    def downstream(self, bus: str) -> list[int]:
+        """Return the bus and all buses that are fed through it, as seen from the source.
+
+        Raises:
+            KeyError: the bus is not in the feeder; the message names the nearest.
+        """
+        key = bus.lower()
+        if key not in self.bus_index:
+            raise KeyError(describe_unknown("bus", bus, self.buses))
+        start = self.bus_index[key]
+        if start not in self.tree:
+            return [start]
+        return sorted({start, *nx.descendants(self.tree, start)})
+
+    def feeding_branches(self, bus: str) -> list[int]:
+        """Return the branches on the way from the source to a bus, those side by side included.
+
+        Raises:
+            KeyError: the bus is not in the feeder; the message names the nearest.
+        """
+        key = bus.lower()
+        if key not in self.bus_index:
+            raise KeyError(describe_unknown("bus", bus, self.buses))
+        if not nx.has_path(self.graph, self.source_bus, self.bus_index[key]):
+            return []
+        way = nx.shortest_path(self.graph, self.source_bus, self.bus_index[key])
+        hops = {frozenset(hop) for hop in itertools.pairwise(way)}
+        b = self.branches
+        ends: dict[int, set[int]] = {}
+        for branch, end in zip(b.terminal_branch.tolist(), b.terminal_bus.tolist(), strict=True):
+            ends.setdefault(branch, set()).add(end)
+        return [branch for branch, own in ends.items() if own in hops]
+
+    def nodes_of(self, buses: list[int]) -> IntArray:
+        """Return the node indices of some buses, in node order."""
+        return np.flatnonzero(np.isin(self.node_bus, buses))
+
+    def boundary(self, buses: list[int]) -> FloatArray:
+        """Return the weights that turn terminal flows into the power imported by a set of buses.
+
+        A terminal inside the set, of a branch that also has a terminal outside, carries -1: what flows
+        into the branch there leaves the set.
+
+        Returns:
+            Weights for terminal flows, shape (n_terminals,).
+        """
+        b = self.branches
+        inside = np.isin(b.terminal_bus, buses)
+        real = b.terminal_bus >= 0
+        n_inside = np.bincount(b.terminal_branch, weights=inside & real, minlength=len(b.names))
+        n_real = np.bincount(b.terminal_branch, weights=real, minlength=len(b.names))
+        crosses = (n_inside > 0) & (n_inside < n_real)
+        return -(inside & crosses[b.terminal_branch]).astype(np.float64)
+
+    def intake(self, buses: list[int]) -> FloatArray:
+        """Return the weights of :meth:`boundary`, and of what the source gives where its bus is in the set.
+
+        Returns:
+            Weights for terminal flows, shape (n_terminals,).
+        """
+        weights = self.boundary(buses)
+        if self.source_bus in buses:
+            weights += self.branches.terminal_bus == self.source_bus
+        return weights
+
+    def conductor_intake(self, buses: list[int], phases: Sequence[int]) -> FloatArray:
+        """Return the weights of :meth:`intake` for what flows in the conductors of some phases.
+
+        Returns:
+            Weights for conductor flows, shape (n_rows,).
+        """
+        b = self.branches
+        sizes = np.diff(np.append(b.terminal_rows, len(b.row_node)))
+        fed_by = np.concatenate([[0], self.served_phase])
+        return np.repeat(self.intake(buses), sizes) * np.isin(fed_by[b.row_node], list(phases))

@@ -1,0 +1,394 @@
+"""Read a feeder's files: their commands with file and line, what is left out, what is refused.
+
+A model is a program; what it may reach is decided here, before anything is compiled. Knows text and files, not
+electricity, and nothing of where feeders are found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from powergrid.errors import nearest_names
+from powergrid.grid.feeder.syntax import (
+    CLEARING,
+    COORDINATES,
+    DESCRIBING,
+    DESCRIBING_OPTIONS,
+    EDITING,
+    INCLUDES,
+    NEVER_RUN,
+    NEVER_SET,
+    OPTIONS,
+    REWRITING,
+    VERBS,
+    Command,
+    Parameter,
+    after_verb,
+    class_of,
+    decode,
+    expand,
+    file_argument,
+    file_of_array,
+    find_dangers,
+    is_plain,
+    parameters,
+    quote,
+    set_apart,
+    split,
+    unquote,
+)
+
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_NAMING = ("type", "class", "element", "object")  # options that change what is edited next
+_SWITCHING = ("open", "close", "enable", "disable", "select")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A file that a command names: where it does so, how it is written, and the file; None for a program library."""
+
+    where: str
+    written: str
+    target: Path | None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What reading a feeder's files gave.
+
+    Attributes:
+        commands: What is run, in order, redirects already followed.
+        left_out: What the files also say and is not run.
+        digest: SHA-256 over the content of all files read and over ``trust``.
+        files: SHA-256 and real path, links followed, of each file, in the order they were first read.
+        looked: Real path of each place where a file was looked for, empty where none may be read there.
+        references: What its commands name of the files.
+    """
+
+    commands: tuple[Command, ...]
+    left_out: tuple[Command, ...]
+    digest: str
+    files: Mapping[Path, tuple[bytes, str]]
+    looked: Mapping[Path, str]
+    references: tuple[Reference, ...]
+
+
+def scan_files(master: Path, root: Path, shipped: Path, trust: bool) -> tuple[Scan, list[str]]:
+    """Read a master file and all that it redirects to or takes data from, as far as it can be read.
+
+    Args:
+        master: The master file.
+        root: Folder outside of which no file is read, unless trusted.
+        shipped: Folder that may be read besides.
+        trust: Whether the model may do what it wants.
+
+    Returns:
+        What was read, without what was refused, and the problems, each with file and line.
+    """
+    reader = _Reader(root, shipped, trust)
+    reader.read(master, ())
+    files = {file: (digest, str(resolve(file))) for file, digest in reader.hashes.items()}
+    scan = Scan(
+        commands=tuple(reader.commands),
+        left_out=tuple(reader.left_out),
+        digest=reader.digest(),
+        files=files,
+        looked=reader.looked,
+        references=tuple(reader.references),
+    )
+    return scan, reader.problems
+
+
+def resolve(file: Path) -> Path | None:
+    """Return the real path of a file, links followed, None where there can be none."""
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that cannot be one
+        return None
+
+
+def is_allowed(real: Path, root: Path, shipped: Path, trust: bool) -> bool:
+    """Whether a file may be read: anything in the root, and the shipped feeders, which hold nothing private."""
+    return trust or real.is_relative_to(root) or real.is_relative_to(shipped)
+
+
+def remedy(root: Path, wanted: Path) -> str:
+    """Say which key allows a file outside the root."""
+    try:
+        common = os.path.commonpath([root, wanted.parent])
+    except ValueError:  # another drive
+        return "'trust: true' allows it"
+    return f"'model_root: {common}' or 'trust: true' allows it"
+
+
+class _Reader:
+    """Walk a master file and its redirects, sorting commands."""
+
+    def __init__(self, root: Path, shipped: Path, trust: bool) -> None:
+        self.root, self.trust, self._shipped = root, trust, shipped
+        self.looked: dict[Path, str] = {}
+        self.commands: list[Command] = []
+        self.left_out: list[Command] = []
+        self.problems: list[str] = []
+        self.hashes: dict[Path, bytes] = {}
+        self.references: list[Reference] = []
+        self._order = hashlib.sha256()
+        self._variables: dict[str, str] = {}
+        self._class: str | None = None  # of the element that is edited next
+
+    def digest(self) -> str:
+        """Return a hash over all contents in the order they were read; where the files lie does not matter."""
+        digest = self._order.copy()
+        if self.trust:
+            digest.update(b"trusted")
+        return digest.hexdigest()
+
+    def _open(self, file: Path, where: str) -> bytes | None:
+        """Read a file and note its content, or the problem."""
+        try:
+            raw = file.read_bytes()
+        except OSError as error:
+            self.problems.append(f"{where}: cannot be read: {error.strerror}")
+            return None
+        self.hashes[file] = hashlib.sha256(raw).digest()
+        self._order.update(self.hashes[file])
+        return raw
+
+    def read(self, file: Path, above: tuple[Path, ...]) -> None:
+        """Take all commands of a file."""
+        above = (*above, file)
+        raw = self._open(file, str(file))
+        if raw is not None:
+            for command in split(file, decode(raw)):
+                self._take(command, above)
+
+    def _take(self, command: Command, above: tuple[Path, ...]) -> None:
+        """Sort one command: run as written, run in part, left out, or a problem."""
+        verb = command.verb
+        if verb in EDITING or command.assigns:
+            self._take_edit(command)
+        elif verb in INCLUDES:
+            self._include(command, above)
+        elif verb in CLEARING:
+            self.left_out += [*self.commands, command]  # what came before is another circuit
+            self.commands.clear()
+        elif verb in NEVER_RUN or verb not in VERBS:
+            self.left_out.append(command)
+        elif verb in REWRITING and not self.trust:
+            self.problems.append(
+                f"{command.where}: {verb} makes another circuit of this one; run it in OpenDSS and save the result"
+            )
+        elif verb == "set":
+            self._take_options(command)
+        elif verb in COORDINATES:
+            self._take_coordinates(command)
+        elif verb in DESCRIBING or self.trust:
+            self._take_other(command, verb)
+        else:
+            self.left_out.append(command)
+
+    def _take_other(self, command: Command, verb: str) -> None:
+        """Take a command that edits no properties, and follow what it makes the active element."""
+        if verb == "var":
+            self._variables.update(
+                (p.name.lower(), self._value_of(p.value)) for p in after_verb(command.text) if p.name
+            )
+        else:
+            first = next(iter(self._values(after_verb(command.text))), None)
+            named = first is not None and "." in first.value and verb in _SWITCHING
+            self._class = class_of(first.value) if named and first is not None else None
+        self.commands.append(command)
+
+    # -- edits
+
+    def _take_edit(self, command: Command) -> None:
+        """Take an edit of an element without what would write a file, and refuse what would load a program."""
+        given = self._edited(command)
+        if self._class == "sensor" and command.verb == "new":
+            first, later = set_apart(command.text)
+            if later:
+                self._take_edit(replace(command, text=first))
+                self._take_edit(replace(command, text=later))
+                return
+        if given is None or is_plain(command.text, self._class):
+            self.commands.append(command)
+            return
+        changes: list[tuple[Parameter, str]] = []
+        for parameter, danger in find_dangers(given, self._class):
+            shown = parameter.name or parameter.value
+            if danger == "file":
+                text = self._data_file(command, parameter)
+                if text is not None:
+                    changes.append((parameter, text))
+            elif danger == "maps":
+                changes.append((parameter, ""))
+            elif self.trust:
+                if danger == "library":
+                    self.references.append(Reference(command.where, parameter.value, None))
+            elif danger == "library":
+                self.problems.append(
+                    f"{command.where}: {shown} loads a program library, which is not allowed; 'trust: true' allows it"
+                )
+            elif danger == "rewrites":
+                self.problems.append(f"{command.where}: {shown}={parameter.value} makes another circuit of this one")
+            else:
+                changes.append((parameter, ""))
+        text = command.text
+        for parameter, new in reversed(changes):
+            if new:
+                text = text[: parameter.value_start] + new + text[parameter.end :]
+            else:
+                self.left_out.append(replace(command, text=command.text[parameter.start : parameter.end]))
+                text = text[: parameter.start] + " " + text[parameter.end :]
+        self.commands.append(replace(command, text=text))
+
+    def _edited(self, command: Command) -> list[Parameter] | None:
+        """Note the class an edit is of and give its parameters; None where it can be told that none matters."""
+        text, verb = command.text, command.verb
+        if command.assigns:
+            given = list(self._values(parameters(text)))
+            owner, _, name = given[0].name.rpartition(".")
+            if "." in owner:
+                self._class = class_of(owner)
+            return [given[0]._replace(name=name), *given[1:]]
+        if verb in ("more", "m", "~"):
+            return None if is_plain(text, self._class) else list(self._values(after_verb(text)))
+        walk = iter(self._values(after_verb(text)))
+        target = next(walk, None)
+        if target is not None and "." in target.value:
+            self._class = class_of(target.value)
+        return None if is_plain(text, self._class) else list(walk)
+
+    def _values(self, given: Iterator[Parameter]) -> Iterator[Parameter]:
+        """Replace the variables among parameters by their values."""
+        for parameter in given:
+            yield parameter._replace(value=self._value_of(parameter.value)) if "@" in parameter.value else parameter
+
+    def _value_of(self, written: str) -> str:
+        """Replace a variable by its value, as OpenDSS does where a value begins with one."""
+        name = re.match(r"@[^.^]*", written)
+        if name is None or name[0].lower() not in self._variables:
+            return written
+        return unquote(self._variables[name[0].lower()]) + written[name.end() :]
+
+    # -- options
+
+    def _take_options(self, command: Command) -> None:
+        """Take the options of a ``set`` that describe the circuit."""
+        given = [p for p in self._values(after_verb(command.text)) if p.name]
+        allowed = [self._may_set(p) for p in given]
+        for describing, kept in ((True, self.commands), (False, self.left_out)):
+            chosen = [p for p, may in zip(given, allowed, strict=True) if may is describing]
+            if len(chosen) == len(given) and (given or not describing):
+                kept.append(command)
+            elif chosen:
+                written = " ".join(f"{p.name}={command.text[p.value_start : p.end]}" for p in chosen)
+                kept.append(replace(command, text=f"set {written}"))
+
+    def _may_set(self, option: Parameter) -> bool:
+        full = expand(option.name, OPTIONS)
+        if full in _NAMING:
+            names_class = full in ("type", "class") or "." in option.value
+            self._class = class_of(option.value) if names_class else self._class
+        return full in DESCRIBING_OPTIONS or (self.trust and full in OPTIONS and full not in NEVER_SET)
+
+    # -- files
+
+    def _include(self, command: Command, above: tuple[Path, ...]) -> None:
+        target = self._find(command, self._value_of(file_argument(command.text)), f"{command.verb} of")
+        if target is None:
+            return
+        if target.resolve() in (file.resolve() for file in above):
+            self.problems.append(f"{command.where}: {command.text.strip()!r} redirects in a circle")
+            return
+        self.read(target, above)
+
+    def _take_coordinates(self, command: Command) -> None:
+        target = self._find(command, self._value_of(file_argument(command.text)), f"{command.verb} of")
+        if target is not None:
+            text = self._data(command, target, text_only=True)
+            if text is not None:
+                self.commands.append(replace(command, text=f"{command.verb} {text}"))
+
+    def _data_file(self, command: Command, parameter: Parameter) -> str | None:
+        """Check the data file that a value names and give the value that names just that file."""
+        shown = f"{parameter.name}: data from" if parameter.name else "data from"
+        array = file_of_array(parameter.value)
+        if array is None:
+            target = self._find(command, parameter.value.strip(), shown)
+            return self._data(command, target, text_only="csv" in parameter.name.lower()) if target else None
+        how, written, rest = array
+        target = self._find(command, self._value_of(written).strip(), shown)
+        inner = self._data(command, target, text_only=how in ("file", "csvfile"), openers="\"'") if target else None
+        text = quote(f"{how}={inner}{rest}", "([{\"'") if inner else None
+        if inner and text is None:
+            self.problems.append(f"{command.where}: the name {written!r} holds too many kinds of quotes for OpenDSS")
+        return text
+
+    def _data(self, command: Command, target: Path, *, text_only: bool, openers: str = "\"'([{") -> str | None:
+        """Take a data file into the digest and give its full name in quotes; nothing else will be opened for it."""
+        raw = self._open(target, f"{command.where}: {target}")
+        if raw is None:
+            return None
+        if text_only and raw.startswith(_BYTE_ORDER_MARKS[command.verb in COORDINATES :]):
+            self.problems.append(
+                f"{command.where}: {target} begins with a byte order mark, which OpenDSS takes for data; "
+                "save it as plain UTF-8 or ASCII"
+            )
+            return None
+        quoted = quote(str(target), openers)
+        if quoted is None:
+            self.problems.append(
+                f"{command.where}: the name {str(target)!r} holds too many kinds of quotes for OpenDSS"
+            )
+        return quoted
+
+    def _find(self, command: Command, written: str, what: str) -> Path | None:
+        """Resolve the file that a command names, or note the problem."""
+        outside: Path | None = None
+        folders = dict.fromkeys((command.file.parent, command.file.resolve().parent))  # the second where it is a link
+        for folder in folders:
+            target = folder / written.replace("\\", "/")
+            self.looked[target] = ""
+            real = resolve(target)
+            if real is None:
+                continue
+            if not is_allowed(real, self.root, self._shipped, self.trust):
+                outside = outside or real
+            elif os.path.isfile(target):  # Path.is_file raises where a folder may not be entered
+                self.looked[target] = str(real)
+                tidy = Path(os.path.normpath(target))
+                found = tidy if tidy.resolve() == real else target
+                self.references.append(Reference(command.where, written, found))
+                return found
+        if outside is not None:
+            self.problems.append(
+                f"{command.where}: {what} a file outside the model_root {self.root}: {written!r}; "
+                + remedy(self.root, outside)
+            )
+        else:
+            hint = _nearest(next(iter(folders)), written)
+            self.problems.append(f"{command.where}: {what} a missing file {written!r}{hint}")
+        return None
+
+
+def _nearest(folder: Path, written: str) -> str:
+    """Return the hint for a file that is not there: the same name in other letters, else a near one in its folder."""
+    parts = written.replace("\\", "/").split("/")
+    real: list[str] = []
+    for place, part in enumerate(parts):
+        try:
+            names = [".", "..", *sorted(p.name for p in folder.joinpath(*real).iterdir())]
+        except (OSError, ValueError):
+            return ""
+        same = part if part in names else next((name for name in names if name.lower() == part.lower()), None)
+        if same is None:
+            near = nearest_names(part, names[2:]) if place == len(parts) - 1 else []
+            return f" (did you mean {'/'.join([*real, near[0]])!r}?)" if near else ""
+        real.append(same)
+    return f" (did you mean {'/'.join(real)!r}? Letter case matters here)" if real != parts else ""

@@ -1,0 +1,381 @@
+"""Who is fed and who is not, and what is served: for switches, outages, faults and forming sources alike.
+
+A part of the circuit without any source converges to anything near 0 V, silently; here it is known from the state of
+all branches, held at 0 V and its demand counted as not served. A part that a forming source feeds is kept within that
+source's rating. Knows neither agents nor prices, nor why a branch is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.devices import SwitchFleet
+from powergrid.grid.feeder.network import Network
+from powergrid.grid.outages.connectivity import Connectivity, FormingSource
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+#: Below this voltage [pu] contactors drop out: what a load should have got counts as unserved.
+DROP_OUT_V_PU = 0.5
+_LAST_PHASE = 3
+_CLOSE_ENOUGH = 1e-3  # of the rating: how far below it a limited source may stay
+_MAX_CORRECTIONS = 8
+_LOOK, _START_OVER = 1, 2
+
+
+class _Island(NamedTuple):
+    """A part of the circuit that a forming source feeds.
+
+    Attributes:
+        source: Place of the source among the forming sources.
+        p_min_kw: Least power of the source [kW].
+        p_max_kw: Most power of the source [kW].
+        loads: Loads in the island.
+        devices: Devices in the island that are no loads.
+    """
+
+    source: int
+    p_min_kw: float
+    p_max_kw: float
+    loads: IntArray
+    devices: IntArray
+
+
+class _Rows:
+    """Nodes of loads or devices one after the other, neutrals left out; one that has no others is at its first."""
+
+    def __init__(self, network: Network, nodes: Sequence[Sequence[int] | IntArray]) -> None:
+        own = [[int(node) for node in of_one if network.node_phase[node] <= _LAST_PHASE] or [0] for of_one in nodes]
+        self._rows = np.array([node for of_one in own for node in of_one], dtype=np.int64)
+        self._starts = np.cumsum([0, *map(len, own)])[:-1].astype(np.int64)
+        self._parts = 1.0 / np.array([len(of_one) for of_one in own], dtype=np.float64)
+
+    def share(self, of_nodes: BoolArray) -> FloatArray:
+        """Return the part of each one's nodes that are among some, shape (n,)."""
+        if not len(self._starts):
+            return np.zeros(0)
+        share: FloatArray = np.add.reduceat(of_nodes[self._rows], self._starts, dtype=np.float64) * self._parts
+        return share
+
+
+class Islands:
+    """Follow who is fed in n environments, and solve circuits that may have been taken apart.
+
+    While a microgrid's tie is open and no other way leads to another source, its forming source holds its voltage,
+    unless a fault is in its reach. Where the island asks for more than the source may give, all consumption in it, of
+    loads and of devices, is cut by one factor; where it offers more than the source may take, all generation of
+    devices is. Either factor is found by solving again, losses included, until the source is within 0.1 % of its
+    rating and not above. Where nothing feeds a phase of a device it delivers nothing.
+
+    Args:
+        circuits: The circuits; filled by the owner up to one an environment.
+        switches: The switch devices and their places among the network's lines, or None.
+        vehicles: Loads whose unserved demand is counted elsewhere: what cars lack is known as they leave.
+        n_envs: Number of environments.
+
+    Attributes:
+        connectivity: Answers who is fed, for all environments.
+        switches: Branch of each switch device, shape (n_switches,).
+        out: Branches that are out of service whatever switches say, shape (n_envs, n_branches).
+        faulted: Nodes with a fault on, shape (n_envs, n_nodes).
+        tripped: Devices that deliver nothing whatever feeds them, shape (n_envs, n_devices).
+        dark: Nodes that nothing feeds, shape (n_envs, n_nodes).
+        dead_share: Part of each load that nothing feeds, shape (n_envs, n_loads).
+        device_on: 0 where a device is tripped or not fed, else 1, shape (n_envs, n_devices).
+        served: Factor on each load's demand as it was asked of the circuit, shape (n_envs, n_loads).
+        unserved_kw: Demand of the last step that is not served, without supply, shed in an island or below 0.5 pu,
+            vehicles left out [kW], shape (n_envs, n_loads).
+        islanded: Whether each microgrid with a forming source runs on it, shape (n_envs, n_forming).
+        solves: Power flows solved so far, those that found the factors included.
+    """
+
+    memory: ClassVar[tuple[str, ...]] = (
+        *("out", "faulted", "tripped", "dark", "dead_share", "device_on", "served", "unserved_kw", "islanded"),
+        *("_positions", "_due", "_apart"),
+    )
+
+    def __init__(
+        self,
+        circuits: Sequence[Circuit],
+        switches: tuple[SwitchFleet, IntArray] | None,
+        vehicles: IntArray,
+        n_envs: int,
+    ) -> None:
+        self._circuits = circuits
+        circuit, network = circuits[0], circuits[0].network
+        branch_index = {name: i for i, name in enumerate(network.branches.names)}
+        self._lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
+        self._fleet: SwitchFleet | None = switches[0] if switches else None
+        self.switches: IntArray = self._lines[switches[1]] if switches else np.empty(0, dtype=np.int64)
+        self._neutrals = network.neutrals
+        self._ratings, sources = [], []
+        for microgrid in network.microgrids:
+            if (forming := microgrid.forming) is not None:
+                entry = network.nodes_of([network.bus_index[microgrid.entry]])
+                sources.append(FormingSource(branch_index[f"line.{microgrid.tie}"], entry, forming.p_max_kw))
+                self._ratings.append((forming.p_min_kw, forming.p_max_kw))
+        self._entries = [source.nodes for source in sources]
+        self.connectivity = Connectivity(network, circuit.source_nodes, sources)
+        self._loads, self._devices = _Rows(network, network.loads.nodes), _Rows(network, circuit.device_nodes)
+        self._bound_devices = np.flatnonzero(circuit.load_of_device >= 0)
+        self._bound_loads = circuit.load_of_device[self._bound_devices]
+        self._free_standing = circuit.load_of_device < 0
+        self._countable = np.ones(len(network.loads.names))
+        self._countable[vehicles] = 0.0
+        self._allocate(network, len(self._free_standing), n_envs)
+        self.solves = 0
+
+    def _allocate(self, network: Network, n_devices: int, n_envs: int) -> None:
+        n_loads, n_nodes = len(network.loads.names), len(network.nodes)
+        self.out = np.zeros((n_envs, len(network.branches.names)), dtype=np.bool_)
+        self.dark, self.faulted = np.zeros((2, n_envs, n_nodes), dtype=np.bool_)
+        self.tripped = np.zeros((n_envs, n_devices), dtype=np.bool_)
+        self.device_on = np.ones((n_envs, n_devices))
+        self.served = np.ones((n_envs, n_loads))
+        self.dead_share, self.unserved_kw = np.zeros((2, n_envs, n_loads))
+        self.islanded = np.zeros((n_envs, len(self._ratings)), dtype=np.bool_)
+        self._positions = np.full((n_envs, len(self.switches)), -1, dtype=np.int64)
+        self._due = np.full(n_envs, _START_OVER, dtype=np.int64)
+        self._apart = np.zeros(n_envs, dtype=np.bool_)
+        self._asked_kw = np.zeros((n_envs, len(self._bound_loads)))
+        self._parts: list[list[_Island]] = [[] for _ in range(n_envs)]
+
+    # -- who is fed
+
+    def closed(self, env: int) -> BoolArray:
+        """Return whether each branch connects its terminals once the switches stand as asked, shape (n_branches,)."""
+        circuit = self._circuits[env]
+        closed: BoolArray = circuit.network.branches.closed.copy()
+        closed[self._lines] = circuit.closed != 0
+        if self._fleet is not None:
+            closed[self.switches] = self._fleet.position[env] > 0
+        closed &= ~self.out[env]
+        return closed
+
+    def notice(self, env: int, *, start_over: bool = False) -> None:
+        """Have an environment looked at before its next solve, which starts from the episode's voltages if told."""
+        self._due[env] = max(int(self._due[env]), _START_OVER if start_over else _LOOK)
+
+    def start(self, env: int, setpoints: FloatArray) -> None:
+        """Start an episode of one environment with nothing out, tripped or at fault; see :meth:`act`."""
+        self.out[env] = self.faulted[env] = self.tripped[env] = False
+        self.notice(env, start_over=True)
+        self._follow(env)
+        self._asked_kw[env] = -setpoints[0, env, self._bound_devices]
+        setpoints[:, env] *= self.device_on[env]
+
+    def act(self, setpoints: FloatArray) -> None:
+        """Follow what has changed; call after fleets have projected and before circuits are written.
+
+        Args:
+            setpoints: Setpoints of the devices, changed in place, shape (2, n_envs, n_devices).
+        """
+        if self._fleet is not None:
+            np.maximum(self._due, (self._fleet.position != self._positions).any(axis=1), out=self._due)
+        for env in np.flatnonzero(self._due).tolist():
+            self._follow(env)
+        if self._apart.any():
+            np.negative(setpoints[0][:, self._bound_devices], out=self._asked_kw)
+            np.multiply(setpoints, self.device_on, out=setpoints)
+
+    def _follow(self, env: int) -> None:
+        before, circuit = self.dark[env].copy(), self._circuits[env]
+        self._look(env)
+        circuit.write_forming(self.islanded[env].astype(np.int64))
+        circuit.restart(self.dark[env], None if self._due[env] == _START_OVER else before & ~self.dark[env])
+        if self._fleet is not None:
+            self._positions[env] = self._fleet.position[env]
+        self._due[env] = 0
+        fed = self._devices.share(self.dark[env]) == 0.0
+        np.logical_and(fed, ~self.tripped[env], out=self.device_on[env], casting="unsafe")
+        self._apart[env] = self.dark[env].any() or self.faulted[env].any() or not self.device_on[env].all()
+        self._apart[env] |= self.islanded[env].any()
+        self.served[env], self.unserved_kw[env] = 1.0, 0.0
+
+    def _look(self, env: int) -> None:
+        """Take over who is fed by whom."""
+        topology = self.connectivity.look(self.closed(env), np.flatnonzero(self.faulted[env]))
+        self.dark[env], self.dead_share[env] = ~topology.energised, topology.dead_share
+        self.islanded[env] = topology.forming
+        self._parts[env] = parts = []
+        for source in np.flatnonzero(topology.forming).tolist():
+            inside = topology.island == topology.island[self._entries[source][0]]
+            loads = np.flatnonzero(self._loads.share(inside))
+            devices = np.flatnonzero((self._devices.share(inside) > 0.0) & self._free_standing)
+            parts.append(_Island(source, *self._ratings[source], loads, devices))
+
+    # -- one environment
+
+    def solve(
+        self,
+        env: int,
+        circuit: Circuit,
+        demand: tuple[FloatArray, FloatArray],
+        setpoints: tuple[FloatArray, FloatArray],
+        solve: Callable[[], bool],
+    ) -> bool:
+        """Solve a circuit whose demand, setpoints and switches are written.
+
+        Args:
+            env: Which environment it is.
+            circuit: The circuit.
+            demand: What loads ask for [kW], [kvar], each shape (n_loads,).
+            setpoints: What devices shall deliver [kW], [kvar], each shape (n_devices,).
+            solve: Solves the circuit as it is written, and says whether it converged.
+
+        Returns:
+            Whether the power flow converged.
+        """
+        self.solves += 1
+        converged = self._solve_parts(env, circuit, demand, setpoints, solve) if self._parts[env] else solve()
+        if circuit.own_moves or not converged:  # the feeder's own protection may have opened lines
+            self.notice(env, start_over=not converged)
+        return converged
+
+    def _solve_parts(
+        self,
+        env: int,
+        circuit: Circuit,
+        demand: tuple[FloatArray, FloatArray],
+        setpoints: tuple[FloatArray, FloatArray],
+        solve: Callable[[], bool],
+    ) -> bool:
+        """Solve until every forming source is within its rating."""
+        searches = [_Search(island, demand[0], setpoints[0]) for island in self._parts[env]]
+        moves = 0
+        for _ in range(_MAX_CORRECTIONS):
+            self._write(env, circuit, searches, demand, setpoints)
+            converged = solve()
+            moves += circuit.own_moves
+            circuit.own_moves = moves
+            if not converged:
+                return False
+            p_kw = circuit.read_forming_kw()
+            changed = [search.correct(float(p_kw[search.island.source])) for search in searches]
+            if not any(changed):
+                break
+            self.solves += 1
+        return True
+
+    def _write(
+        self,
+        env: int,
+        circuit: Circuit,
+        searches: Sequence[_Search],
+        demand: tuple[FloatArray, FloatArray],
+        setpoints: tuple[FloatArray, FloatArray],
+    ) -> None:
+        served = self.served[env]
+        served[:] = 1.0
+        p_kw, q_kvar = setpoints[0].copy(), setpoints[1].copy()
+        for search in searches:
+            served[search.island.loads] = search.consumption
+            search.limit(p_kw, q_kvar)
+        circuit.write_demand(demand[0] * served, demand[1] * served)
+        circuit.write_injections(p_kw, q_kvar)
+
+    # -- what is served
+
+    def count(self, env: int, v_pu: FloatArray, demand_kw: FloatArray) -> None:
+        """Count what an environment's solved step did not serve.
+
+        Args:
+            env: Which environment.
+            v_pu: Solved voltages [pu], shape (n_nodes,).
+            demand_kw: Demand of the day in that step [kW], shape (n_loads,); of devices that are loads, what they
+                asked for counts.
+        """
+        if not self._apart[env]:
+            return
+        without = self._loads.share((v_pu < DROP_OUT_V_PU) | self.dark[env])
+        asked = np.maximum(demand_kw, 0.0)
+        asked[self._bound_loads] = np.maximum(self._asked_kw[env], 0.0)
+        np.multiply(1.0 - self.served[env] * (1.0 - without), asked * self._countable, out=self.unserved_kw[env])
+
+    def describe(self, forming_kva: npt.NDArray[np.complex128]) -> tuple[FloatArray, ...]:
+        """Return islands, power of their sources [kW], demand not served [kW] and dark nodes, each shape (n_envs,)."""
+        return (
+            np.add.reduce(self.islanded, axis=1, dtype=np.float64),
+            np.add.reduce(forming_kva.real, axis=1),
+            np.add.reduce(self.unserved_kw, axis=1),
+            self.count_dark(),
+        )
+
+    def count_dark(self) -> FloatArray:
+        """Count the nodes that nothing feeds, neutrals left out: those have no voltage to lack; shape (n_envs,)."""
+        count: FloatArray = np.add.reduce(self.dark, axis=1, dtype=np.float64)
+        if len(self._neutrals):
+            count -= np.add.reduce(self.dark[:, self._neutrals], axis=1, dtype=np.float64)
+        return count
+
+    # -- state
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy everything the future depends on, besides what circuits and fleets hold."""
+        return {name: getattr(self, name).copy() for name in self.memory}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Put a :meth:`state` back, after those of circuits and fleets."""
+        for name in self.memory:
+            getattr(self, name)[...] = state[name]
+        for env, due in enumerate(self._due.tolist()):
+            if not due:
+                self._look(env)
+
+
+class _Search:
+    """Find the factor on an island's consumption, or on its generation, that keeps its source within its rating."""
+
+    def __init__(self, island: _Island, demand_kw: FloatArray, p_kw: FloatArray) -> None:
+        self.island = island
+        own = p_kw[island.devices]
+        asked = float(np.maximum(demand_kw[island.loads], 0.0).sum() - np.minimum(own, 0.0).sum())
+        offered = float(np.maximum(own, 0.0).sum())
+        self.consumption, self.generation, self._slope = 1.0, 1.0, 0.0
+        self._short = asked - offered > island.p_max_kw
+        self._over = offered - asked > -island.p_min_kw
+        if self._short:
+            self._slope, self.consumption = asked, (island.p_max_kw + offered) / asked
+        elif self._over:
+            self._slope, self.generation = -offered, (asked - island.p_min_kw) / offered
+        self._asked, self._offered = asked, offered
+        self._last: tuple[float, float] | None = None
+
+    def limit(self, p_kw: FloatArray, q_kvar: FloatArray) -> None:
+        """Apply the factors to the devices of the island, in place; reactive power goes with consumption only."""
+        devices = self.island.devices
+        own = p_kw[devices]
+        factor = np.where(own < 0.0, self.consumption, self.generation)
+        p_kw[devices] = own * factor
+        q_kvar[devices] *= np.where(own < 0.0, self.consumption, 1.0)
+
+    def correct(self, source_kw: float) -> bool:
+        """Take what the source gives with the present factors; say whether they had to change."""
+        low, high = self.island.p_min_kw, self.island.p_max_kw
+        slack = _CLOSE_ENOUGH * max(high, -low)
+        if not self._short and not self._over:
+            if low - 1e-9 <= source_kw <= high:
+                return False
+            self._short, self._over = source_kw > high, source_kw < low
+            self._slope = self._asked if self._short else -self._offered
+        factor = self.consumption if self._short else self.generation
+        aim = high - 0.5 * slack if self._short else low + 0.5 * slack
+        if abs(source_kw - aim) <= 0.5 * slack or (factor >= 1.0 and low <= source_kw <= high):
+            return False
+        if self._last is not None and factor != self._last[0]:
+            slope = (source_kw - self._last[1]) / (factor - self._last[0])
+            self._slope = slope if slope * self._slope > 0.0 else self._slope
+        self._last = (factor, source_kw)
+        changed = min(max(factor + (aim - source_kw) / self._slope, 0.0), 1.0) if self._slope else factor
+        if self._short:
+            self.consumption = changed
+        else:
+            self.generation = changed
+        return changed != factor

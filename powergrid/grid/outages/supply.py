@@ -1,0 +1,283 @@
+"""What events and rules of switching do to a simulation: what is out, tripped and at fault, which switches may move.
+
+Only simulations with events or rules of reconfiguration have one; who is fed then is the islands' to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.circuit.faults import Fault
+from powergrid.grid.devices import SwitchFleet
+from powergrid.grid.outages.effects import Effect, list_effects
+from powergrid.grid.outages.islands import Islands
+from powergrid.grid.outages.reconfiguration import Reconfiguration
+from powergrid.grid.outages.targets import pick
+from powergrid.grid.outages.timetable import Timetable
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Supply:
+    """Let events strike and hold switching to its rules, in n environments.
+
+    Args:
+        circuits: The circuits; filled by the owner up to one an environment.
+        islands: Who is fed in them; told what events take out.
+        events: Spec of each event by name.
+        faults: The faults built into the circuits, by event.
+        device_names: Devices with power, in the order of device arrays.
+        switches: The switch devices and their places among the network's lines, or None.
+        radial: Whether switching keeps the network radial.
+        keep_served: Whether switching keeps fed load fed.
+        dt_h: Length of a step [h].
+        horizon_steps: Steps of an episode.
+        n_envs: Number of environments.
+
+    Attributes:
+        timetable: When events happen.
+        effects: What each event does at each of its targets.
+        on: Events that are on, each time of one that happens several times by itself, shape (n_envs, n_times).
+        held: Switches that reconfiguration kept where they were, shape (n_envs, n_switches).
+    """
+
+    memory: ClassVar[tuple[str, ...]] = ("on", "held", "_last", "_out", "_waiting")
+
+    def __init__(
+        self,
+        circuits: Sequence[Circuit],
+        islands: Islands,
+        events: Mapping[str, Any],
+        faults: Mapping[str, Sequence[Fault]],
+        device_names: Sequence[str],
+        switches: tuple[SwitchFleet, IntArray] | None,
+        *,
+        radial: bool,
+        keep_served: bool,
+        dt_h: float,
+        horizon_steps: int,
+        n_envs: int,
+    ) -> None:
+        self._circuits, self._islands, self._dt_h, self._horizon = circuits, islands, dt_h, horizon_steps
+        circuit, network = circuits[0], circuits[0].network
+        self.network = network
+        self._fleet: SwitchFleet | None = switches[0] if switches else None
+        self._places: IntArray = switches[1] if switches else np.empty(0, dtype=np.int64)
+        self._switches = islands.switches
+        branch_index = {name: i for i, name in enumerate(network.branches.names)}
+        self._lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
+        self._other_branches = np.setdiff1d(np.arange(len(network.branches.names)), self._lines)
+        nodes = dict(zip(device_names, circuit.device_nodes, strict=True))
+        bound = [injection.element.lower() for injection in circuit.injections if injection.element]
+        effects = list_effects(
+            events, faults, network, nodes, bound, self._switches.tolist(), circuit.isolation.nodes_at
+        )
+        self.timetable = table = Timetable(events, [len(e) for e in effects], dt_h, horizon_steps, n_envs)
+        self.effects = [effects[event] for event in table.of_event]
+        self._specs = tuple(events.values())
+        n_times = len(table.names)
+        self._first_target = np.cumsum([0, *map(len, self.effects)])[:-1].astype(np.int64)
+        nodes_at = [
+            [*effect.nodes, *[effect.nodes[0]] * 3][:3] if effect.fault else [0] * 3
+            for e in self.effects
+            for effect in e
+        ]
+        self._fault_nodes = np.array(nodes_at, dtype=np.int64).reshape(-1, 3)
+        self._has_faults = bool(self.timetable.is_fault.any())
+        self._base = network.branches.closed.copy()
+        if self._fleet is not None:
+            self._base[self._switches] = [bool(spec.closed_initial) for spec in self._fleet.specs]
+        self._rules: Reconfiguration | None = None
+        if radial:
+            loops = islands.connectivity.look(self._base).loops
+            self._rules = Reconfiguration(islands.connectivity, self._switches, loops, keep_served=keep_served)
+        self.on = np.zeros((n_envs, n_times), dtype=bool)
+        self._last = np.zeros((n_envs, 2 * n_times), dtype=bool)
+        self._strikes = np.tile([self._specs[event].kind != "price_spike" for event in table.of_event], 2).astype(bool)
+        self._out, self._waiting = np.zeros((2, n_envs, len(self._base)), dtype=bool)
+        self.held = np.zeros((n_envs, len(self._places)), dtype=bool)
+        self._steps = [self._load_step(spec) for spec in self._specs]
+
+    def _load_step(self, spec: Any) -> IntArray:
+        names = self.network.loads.names
+        picked = pick(spec.loads, names) if spec.kind == "load_step" else []
+        return np.array([names.index(name) for name in picked], dtype=np.int64)
+
+    @property
+    def dead(self) -> BoolArray:
+        """Nodes that nothing feeds, shape (n_envs, n_nodes)."""
+        return self._islands.dark
+
+    def count_dead(self) -> FloatArray:
+        """Count the nodes that nothing feeds, neutrals left out, shape (n_envs,)."""
+        return self._islands.count_dark()
+
+    @property
+    def dead_share(self) -> FloatArray:
+        """Part of each load that nothing feeds, shape (n_envs, n_loads)."""
+        return self._islands.dead_share
+
+    @property
+    def unserved_kwh(self) -> FloatArray:
+        """Demand of the last step that was not served, vehicles left out [kWh], shape (n_envs, n_loads)."""
+        return self._islands.unserved_kw * self._dt_h
+
+    # -- an episode
+
+    def reset(
+        self,
+        env: int,
+        rng: np.random.Generator,
+        load_kw: FloatArray,
+        load_kvar: FloatArray,
+        sun: FloatArray,
+        price: FloatArray,
+    ) -> None:
+        """Draw the events of an episode and lay those of load, sun and price out on its day.
+
+        Args:
+            env: Which environment.
+            rng: Draws them.
+            load_kw: Demand of the day, changed in place [kW], shape (horizon + 1, n_loads).
+            load_kvar: The same for reactive power [kvar].
+            sun: Sun of the day, changed in place [pu], shape (horizon + 1,).
+            price: Price of the day, changed in place [USD/kWh], shape (horizon + 1,).
+        """
+        table = self.timetable
+        table.draw(env, rng)
+        for event, spec in enumerate(self._specs):
+            if spec.kind not in ("load_step", "pv_step", "price_spike"):
+                continue
+            rows = np.zeros(self._horizon + 1, dtype=bool)  # times that overlap count once
+            for i in np.flatnonzero(table.of_event == event).tolist():
+                rows[table.start[env, i] : table.end[env, i]] |= table.start[env, i] < self._horizon
+            rows[-1] = rows[-2]  # the row after the last repeats it
+            if spec.kind == "load_step":
+                load_kw[np.ix_(rows, self._steps[event])] *= spec.factor
+                load_kvar[np.ix_(rows, self._steps[event])] *= spec.factor
+            else:
+                (sun if spec.kind == "pv_step" else price)[rows] *= spec.factor
+        for array in (self.on, self._last, self._out, self._waiting, self.held):
+            array[env] = False
+        if self._fleet is not None:
+            self._fleet.hold_open(env, self.held[env])
+
+    def act(self, step: IntArray) -> None:
+        """Let events strike and switching keep its rules; call after fleets have projected, before the islands act.
+
+        Args:
+            step: Step of each environment, shape (n_envs,).
+        """
+        self.on = on = self.timetable.happening(step)
+        now = np.concatenate((on, self.timetable.clearing(step, on)), axis=1)
+        changed = ((now != self._last) & self._strikes).any(axis=1)
+        for env in np.flatnonzero(changed).tolist():
+            self._strike(env, now[env])
+        self._last = now
+        if self._rules is not None:
+            self.held[:] = False
+            if self._fleet is not None:
+                changed |= (self._fleet.position != self._fleet.settled).any(axis=1)
+            changed |= self._waiting.any(axis=1)
+            for env in np.flatnonzero(changed).tolist():
+                self._reconfigure(env, self._rules)
+
+    def measure(self, step: IntArray) -> None:
+        """Go on with repairs in the steps that were solved, shape (n_envs,)."""
+        if self._has_faults and self.on.any():
+            at = self._fault_nodes[self.target_rows()]
+            without = self.dead[np.arange(len(step))[:, None, None], at]
+            self.timetable.repair(self.on, np.logical_and.reduce(without, axis=2))
+
+    def target_rows(self) -> IntArray:
+        """Return the row of each event's drawn target among all targets of all events, shape (n_envs, n_events)."""
+        rows: IntArray = self._first_target + self.timetable.target
+        return rows
+
+    # -- what changes
+
+    def effect_of(self, env: int, event: int) -> Effect:
+        """Return what an event does at the target drawn for an environment."""
+        return self.effects[event][int(self.timetable.target[env, event])]
+
+    def _strike(self, env: int, now: BoolArray) -> None:
+        """Bring about the events that are on: branches out, devices tripped, faults."""
+        n_times, islands = len(self.timetable.names), self._islands
+        out, tripped = np.zeros_like(self._out[env]), np.zeros_like(islands.tripped[env])
+        struck, elements = [], []
+        at_fault: list[int] = []
+        for event in np.flatnonzero(now[:n_times]).tolist():
+            effect = self.effect_of(env, event)
+            if effect.fault and effect.fault not in struck:
+                struck.append(effect.fault)
+                at_fault += effect.nodes
+            if not effect.fault or now[n_times + event]:
+                out[list(effect.branches)] = True
+            if effect.device >= 0:
+                tripped[effect.device] = True
+            if effect.tripped:
+                elements.append(effect.tripped)
+        if self._rules is not None:  # what is repaired comes back when it closes no loop
+            self._waiting[env] = (self._waiting[env] | self._out[env]) & ~out & self._base
+            self._waiting[env, self._switches] = False
+        self._out[env], islands.tripped[env] = out, tripped
+        islands.faulted[env] = False
+        islands.faulted[env, at_fault] = True
+        if self._fleet is not None:
+            self._fleet.hold_open(env, out[self._switches])
+        self._take_out(env, struck, elements)
+        islands.notice(env, start_over=True)
+
+    def _reconfigure(self, env: int, rules: Reconfiguration) -> None:
+        """Hold the switches to the rules, and close what waits where it closes no loop."""
+        islands, fleet = self._islands, self._fleet
+        faulted = np.flatnonzero(islands.faulted[env])
+        if fleet is not None:
+            asked = fleet.position[env].copy()
+            fleet.position[env] = rules.project(fleet.settled[env], asked, islands.closed(env), faulted)
+            self.held[env] = asked != fleet.position[env]
+        closed = islands.closed(env)
+        for branch in np.flatnonzero(self._waiting[env]).tolist():
+            if rules.may_close(branch, closed):
+                self._waiting[env, branch] = False
+                closed[branch] = True
+                self._take_out(env)
+                islands.notice(env)
+
+    def _take_out(self, env: int, struck: Sequence[str] | None = None, tripped: Sequence[str] | None = None) -> None:
+        """Open what is out or waits, and put what no longer does back as it was compiled."""
+        islands, circuit = self._islands, self._circuits[env]
+        out = self._out[env] | self._waiting[env]
+        lines, changed = circuit.closed.copy(), (out != islands.out[env])[self._lines]
+        changed[self._places] = False
+        lines[changed] = (self._base & ~out)[self._lines[changed]]
+        lines[self._places[out[self._switches]]] = 0  # what protection opens is no operation of the agent's
+        islands.out[env] = out
+        circuit.write_closed(lines)
+        names = self.network.branches.names
+        opened = [names[i] for i in self._other_branches[out[self._other_branches]]]
+        circuit.isolation.write(opened, struck, tripped)
+
+    # -- state
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy everything the future depends on, besides what circuits and fleets hold."""
+        own = {name: getattr(self, name).copy() for name in self.memory}
+        return own | {f"timetable.{name}": getattr(self.timetable, name).copy() for name in self.timetable.memory}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Put a :meth:`state` back, after those of circuits and fleets."""
+        for name in self.memory:
+            getattr(self, name)[...] = state[name]
+        for name in self.timetable.memory:
+            getattr(self.timetable, name)[...] = state[f"timetable.{name}"]
+        if self._fleet is not None:
+            for env, out in enumerate(self._out):
+                self._fleet.hold_open(env, out[self._switches])

@@ -1,0 +1,25 @@
+"""Series of demand, sun and price: read, checked, dealt out to loads, cut into days."""
+
+from __future__ import annotations
+
+from powergrid.grid.profiles.profiles import (
+    Profiles,
+    assign_series,
+    builtin_profiles,
+    eligible_days,
+    forecast,
+    profiles_from_loadshapes,
+    read_profiles,
+    split_days,
+)
+
+__all__ = [
+    "Profiles",
+    "assign_series",
+    "builtin_profiles",
+    "eligible_days",
+    "forecast",
+    "profiles_from_loadshapes",
+    "read_profiles",
+    "split_days",
+]

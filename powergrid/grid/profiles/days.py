@@ -1,0 +1,101 @@
+"""The days that environments play: demand, sun and price of a day laid out step by step, once at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.feeder.network import Loads
+from powergrid.grid.options import SimulationOptions
+from powergrid.grid.profiles.profiles import Profiles, assign_series, eligible_days
+
+FloatArray = npt.NDArray[np.float64]
+Rows = slice | npt.NDArray[np.int64]
+
+
+class Days:
+    """Lay out days of profiles for n environments.
+
+    Args:
+        profiles: The exogenous series.
+        options: Step, horizon, split, tariff and demand.
+        loads: The load table.
+        n_envs: Number of environments.
+
+    Attributes:
+        profiles: The series in steps of the simulation.
+        eligible: Days of the split, from the profiles' first.
+        series: Demand series of each load, shape (n_loads,).
+        day: Day that each environment plays, -1 before the first, shape (n_envs,).
+        load_kw, load_kvar: Demand of each load, shape (n_envs, horizon_steps + 1, n_loads).
+        price_usd_per_kwh: Price, shape (n_envs, horizon_steps + 1).
+        pv_pu: What the sun offers, in parts of the panels' rating, shape (n_envs, horizon_steps + 1).
+        weekend: Whether each day of the profiles is a Saturday or a Sunday, shape (n_days,).
+
+    Raises:
+        ScenarioError: profiles, tariff, split or horizon do not fit each other.
+    """
+
+    def __init__(self, profiles: Profiles, options: SimulationOptions, loads: Loads, n_envs: int) -> None:
+        self._options = o = options
+        self.profiles = profiles.resample(o.step_minutes)
+        self.eligible = eligible_days(self.profiles, o.split, o.horizon_steps)
+        self._price = _pick_tariff(self.profiles, o.tariff)
+        self.series = assign_series(loads.names, loads.kw, o.load_classes or None, self.profiles, o.load_seed)
+        self._nominal_kw, self._nominal_kvar = loads.kw * o.load_scale, loads.kvar * o.load_scale
+        rows, n_loads = o.horizon_steps + 1, len(loads.names)
+        self.day = np.full(n_envs, -1, dtype=np.int64)
+        self.load_kw = np.zeros((n_envs, rows, n_loads))
+        self.load_kvar = np.zeros((n_envs, rows, n_loads))
+        self.price_usd_per_kwh = np.zeros((n_envs, rows))
+        self.pv_pu = np.zeros((n_envs, rows))
+        self._share = np.zeros((o.horizon_steps, n_loads))
+        self._row_of_step = np.minimum(np.arange(rows), o.horizon_steps - 1)  # the row after the last repeats it
+        start = int(self.profiles.start.astype("datetime64[D]").astype(np.int64))
+        self.weekend = (start + np.arange(self.profiles.n_days) + 3) % 7 >= 5  # 1970-01-01 was a Thursday
+
+    def start(self, rows: Rows, envs: Sequence[int], rngs: Sequence[np.random.Generator], day: int | None) -> None:
+        """Lay out a day for some environments, drawn where none is given; the row after the last repeats it.
+
+        Args:
+            rows: The environments, as an index.
+            envs: The same, one after the other.
+            rngs: A generator for each.
+            day: The day that all play, from the first of the profiles.
+
+        Raises:
+            ScenarioError: the day is not in the profiles.
+        """
+        profiles, share = self.profiles, self._share
+        for env, rng in zip(envs, rngs, strict=True):
+            picked = self.day[env] = self._pick(rng, day)
+            first = picked * profiles.rows_per_day
+            profiles.demand_pu[first : first + len(share)].take(self.series, 1, share, "clip")
+            kw, kvar = self.load_kw[env], self.load_kvar[env]
+            np.multiply(share, self._nominal_kw, out=kw[:-1])
+            np.multiply(share, self._nominal_kvar, out=kvar[:-1])
+            kw[-1], kvar[-1] = kw[-2], kvar[-2]
+        at = self.day[rows, None] * profiles.rows_per_day + self._row_of_step
+        self.price_usd_per_kwh[rows] = self._price.take(at)
+        if profiles.pv_pu is not None:
+            self.pv_pu[rows] = profiles.pv_pu.take(at)
+
+    def _pick(self, rng: np.random.Generator, day: int | None) -> int:
+        if day is None:
+            return int(self.eligible[rng.integers(len(self.eligible))])
+        o = self._options
+        last = self.profiles.n_days - -(-o.horizon_steps * o.step_minutes // 1440)
+        if not 0 <= int(day) <= last:
+            raise ScenarioError("options", [f"day {day} is outside the profiles; allowed: 0..{last}"])
+        return int(day)
+
+
+def _pick_tariff(profiles: Profiles, tariff: str) -> FloatArray:
+    if tariff not in profiles.price_usd_per_kwh:
+        raise ScenarioError(
+            f"profiles {profiles.name!r}", [describe_unknown("tariff", tariff, profiles.price_usd_per_kwh)]
+        )
+    return np.asarray(profiles.price_usd_per_kwh[tariff], dtype=np.float64)

@@ -1,0 +1,447 @@
+"""Return every step its demand, sun and price; split the days; look ahead. It knows neither engine nor agents.
+
+Every row is the mean over the interval that starts at its time stamp, in local standard time.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.profiles.tables import MINUTES_PER_DAY, derive_pv, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Split = Literal["train", "validation", "test", "all"]
+ForecastKind = Literal["perfect", "persistence", "noisy"]
+
+# of every 17 weeks 12 train, 2 validate and 3 test; 17 and the 13 weeks of a season share no factor, so the pattern
+# meets every season
+CYCLE_WEEKS = 17
+TEST_WEEKS = (2, 8, 14)
+VALIDATION_WEEKS = (5, 11)
+LARGE_LOAD_KW = 100.0
+COMMERCIAL_CHANCE = {"large": 0.75, "small": 0.2}
+FORECAST_MEMORY_HOURS = 6.0
+
+
+@dataclass(frozen=True, eq=False)
+class Profiles:
+    """Hold the exogenous series of a scenario, whole days from a midnight on.
+
+    Attributes:
+        name: Where the series come from.
+        step_minutes: Length of a row [min]; divides a day.
+        start: Midnight of day 0, local standard time.
+        demand_pu: Demand per unit of each load's rated kW, shape (n_rows, n_series).
+        demand_names: Name of each demand series; what precedes a final ``_<number>`` is its class.
+        pv_pu: DC power per unit of a PV array's STC rating, shape (n_rows,); None where unknown.
+        irradiance_pu: Irradiance on the modules per 1000 W/m2, shape (n_rows,); None where unknown.
+        temperature_c: Air temperature [deg C], shape (n_rows,); None where unknown.
+        price_usd_per_kwh: Price of energy by tariff [USD/kWh], each of shape (n_rows,).
+    """
+
+    name: str
+    step_minutes: int
+    start: np.datetime64
+    demand_pu: FloatArray
+    demand_names: tuple[str, ...]
+    pv_pu: FloatArray | None = None
+    irradiance_pu: FloatArray | None = None
+    temperature_c: FloatArray | None = None
+    price_usd_per_kwh: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Keep read-only views, so that no step can change the series and the caller's own arrays stay writeable."""
+        prices: dict[str, FloatArray] = {}
+        for name, values in self._series().items():
+            view = values.view()
+            view.flags.writeable = False
+            kind, _, tariff = name.partition(":")
+            if tariff:
+                prices[tariff] = view
+            else:
+                object.__setattr__(self, kind, view)
+        object.__setattr__(self, "price_usd_per_kwh", prices)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(self.demand_pu.shape[0])
+
+    @property
+    def rows_per_day(self) -> int:
+        """Number of rows in a day."""
+        return MINUTES_PER_DAY // self.step_minutes
+
+    @property
+    def n_days(self) -> int:
+        """Number of whole days."""
+        return self.n_rows // self.rows_per_day
+
+    def _series(self) -> dict[str, FloatArray]:
+        plain = {"pv_pu": self.pv_pu, "irradiance_pu": self.irradiance_pu, "temperature_c": self.temperature_c}
+        series = {"demand_pu": self.demand_pu} | {key: value for key, value in plain.items() if value is not None}
+        return series | {f"price_usd_per_kwh:{tariff}": value for tariff, value in self.price_usd_per_kwh.items()}
+
+    def resample(self, step_minutes: int) -> Profiles:
+        """Change the length of a row: coarser rows are means, finer rows hold their value.
+
+        Energy is the same either way, since a row is a mean over its interval.
+
+        Raises:
+            ScenarioError: If the step is neither a whole divisor nor a whole multiple that divides a day.
+        """
+        if step_minutes == self.step_minutes:
+            return self
+        allowed = _allowed_steps(self.step_minutes)
+        if step_minutes not in allowed:
+            problem = f"step_minutes {step_minutes} does not fit rows of {self.step_minutes} min; allowed: "
+            raise ScenarioError(f"profiles {self.name!r}", [problem + ", ".join(str(step) for step in allowed)])
+
+        def change(values: FloatArray) -> FloatArray:
+            if step_minutes < self.step_minutes:
+                return np.repeat(values, self.step_minutes // step_minutes, axis=0)
+            blocks = values.reshape(-1, step_minutes // self.step_minutes, *values.shape[1:])
+            return np.asarray(blocks.mean(axis=1), dtype=np.float64)
+
+        series = {name: change(values) for name, values in self._series().items()}
+        prices = {tariff: series[f"price_usd_per_kwh:{tariff}"] for tariff in self.price_usd_per_kwh}
+        return replace(
+            self,
+            step_minutes=step_minutes,
+            demand_pu=series["demand_pu"],
+            pv_pu=series.get("pv_pu"),
+            irradiance_pu=series.get("irradiance_pu"),
+            temperature_c=series.get("temperature_c"),
+            price_usd_per_kwh=prices,
+        )
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the content, for a run's manifest; the name does not enter."""
+        head = [self.step_minutes, str(self.start.astype("datetime64[m]")), list(self.demand_names)]
+        sha = hashlib.sha256(json.dumps(head).encode())
+        for name, values in sorted(self._series().items()):
+            sha.update(f"{name}{values.shape}".encode())
+            sha.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
+        return sha.hexdigest()
+
+
+def _allowed_steps(step_minutes: int) -> list[int]:
+    finer = [step for step in range(1, step_minutes + 1) if step_minutes % step == 0]
+    coarser = range(2 * step_minutes, MINUTES_PER_DAY + 1, step_minutes)
+    return finer + [step for step in coarser if MINUTES_PER_DAY % step == 0]
+
+
+@functools.lru_cache(maxsize=1)
+def builtin_profiles() -> Profiles:
+    """Return the year at 15 minutes that ships with the package, read-only and loaded once.
+
+    Source:
+        ``scripts/make_profiles.py``; provenance and figures in ``docs/profiles.md``.
+    """
+    with (resources.files("powergrid") / "data" / "profiles.npz").open("rb") as file, np.load(file) as archive:
+        meta = json.loads(archive["meta"].tobytes())
+        # division by the whole number of counts in a unit gives the decimal as written, multiplication may not
+        series = {key: archive[key] / round(1.0 / quantum) for key, quantum in meta["quanta"].items()}
+    return Profiles(
+        name=meta["name"],
+        step_minutes=meta["step_minutes"],
+        start=np.datetime64(meta["start"], "m"),
+        demand_pu=np.ascontiguousarray(series["demand_pu"].T),
+        demand_names=tuple(meta["demand_names"]),
+        pv_pu=series["pv_pu"],
+        irradiance_pu=series["irradiance_pu"],
+        temperature_c=series["temperature_c"],
+        price_usd_per_kwh=dict(zip(meta["tariffs"], series["price_usd_per_kwh"], strict=True)),
+    )
+
+
+def read_profiles(source: str | Path | pd.DataFrame, name: str | None = None) -> Profiles:
+    """Read your own series from a CSV file, a Parquet file or a DataFrame.
+
+    Columns: ``time`` (or a DatetimeIndex), ``demand_pu:<name>`` or ``load_pu:<name>``, ``pv_pu``, ``irradiance_pu``,
+    ``temperature_c``, ``price_usd_per_kwh:<tariff>`` or ``price_usd_per_kwh``. Without ``pv_pu`` it is derived from
+    ``irradiance_pu`` and ``temperature_c``; where one of these is missing too it stays None.
+
+    Raises:
+        ScenarioError: With every problem of the table.
+    """
+    table = read_table(source, name)
+    sun, air = table.plain.get("irradiance_pu"), table.plain.get("temperature_c")
+    pv_pu = table.plain.get("pv_pu")
+    if pv_pu is None and sun is not None and air is not None:
+        pv_pu = derive_pv(sun, air)
+    return Profiles(
+        name=table.name,
+        step_minutes=table.step_minutes,
+        start=table.start,
+        demand_pu=np.stack(list(table.demand_pu.values()), axis=1),
+        demand_names=tuple(table.demand_pu),
+        pv_pu=pv_pu,
+        irradiance_pu=sun,
+        temperature_c=air,
+        price_usd_per_kwh=table.price_usd_per_kwh,
+    )
+
+
+def profiles_from_loadshapes(
+    shapes: Mapping[str, tuple[FloatArray, float]],
+    step_minutes: int,
+    start: np.datetime64 = np.datetime64("2018-01-01", "m"),  # noqa: B008 (an immutable scalar)
+) -> Profiles:
+    """Make demand series out of a feeder's own LoadShapes.
+
+    A shape runs from midnight and repeats, as it does in OpenDSS; the result has as many days as the longest shape
+    begins, one where all are daily. Each row is the mean of the shape over the row, so energy is kept.
+
+    Args:
+        shapes: Multipliers, shape (n_points,), and the interval between them [min], by name of the LoadShape.
+        step_minutes: Length of a row [min]; divides a day.
+        start: Midnight of day 0; by default a Monday.
+
+    Raises:
+        ScenarioError: With every shape that is empty, not finite or has no fixed interval.
+    """
+    problems = [] if shapes else ["the feeder has no LoadShape"]
+    if step_minutes < 1 or MINUTES_PER_DAY % step_minutes:
+        problems.append(f"step_minutes {step_minutes} does not divide a day of {MINUTES_PER_DAY} min")
+    for name, (values, interval) in shapes.items():
+        if not np.isfinite(interval) or interval <= 0.0:
+            problems.append(f"LoadShape {name!r}: interval {interval:g} min; only a fixed interval > 0 can be used")
+        if np.ndim(values) != 1 or np.size(values) == 0:
+            problems.append(f"LoadShape {name!r}: multipliers of shape {np.shape(values)}, not a list of numbers")
+        elif not np.isfinite(values).all():
+            problems.append(f"LoadShape {name!r}: point {int(np.argmin(np.isfinite(values)))} is not finite")
+    if problems:
+        raise ScenarioError("profiles from LoadShapes", problems)
+    longest = max(np.size(values) * interval for values, interval in shapes.values())
+    n_days = max(1, int(np.ceil(longest / MINUTES_PER_DAY - 1e-9)))
+    edges = np.arange(n_days * MINUTES_PER_DAY // step_minutes + 1, dtype=np.float64) * step_minutes
+    series = [_average_shape(np.asarray(values, dtype=np.float64), step, edges) for values, step in shapes.values()]
+    return Profiles("loadshapes", step_minutes, start, np.stack(series, axis=1), tuple(shapes))
+
+
+def _average_shape(values: FloatArray, interval: float, edges: FloatArray) -> FloatArray:
+    """Average a repeating step function between edges [min], by differences of its integral."""
+    period = len(values) * interval
+    integral = np.concatenate(([0.0], np.cumsum(values * interval)))
+    turns = np.floor(edges / period + 1e-12)
+    rest = np.clip(edges - turns * period, 0.0, period)
+    total = turns * integral[-1] + np.interp(rest, np.arange(len(values) + 1) * interval, integral)
+    return np.asarray(np.diff(total) / np.diff(edges), dtype=np.float64)
+
+
+def split_days(profiles: Profiles | int, start: np.datetime64 | None = None, split: str = "all") -> IntArray:
+    """Return the days of a split, as indices from day 0.
+
+    Whole weeks from Monday on, by a pattern of 17: weeks 2, 8 and 14 test, 5 and 11 validate, the other 12 train.
+    Days before the first Monday and after the last Sunday train. Of 3 to 5 whole weeks the last tests and the one
+    before it validates. With fewer there is only ``"all"``.
+
+    Args:
+        profiles: The series, or their number of days.
+        start: Midnight of day 0; needed with a number of days only.
+        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
+
+    Raises:
+        ScenarioError: If there is no such split or the series are too short to be split.
+    """
+    if isinstance(profiles, Profiles):
+        n_days, start = profiles.n_days, profiles.start
+    else:
+        n_days = int(profiles)
+    if split not in get_args(Split):
+        raise ScenarioError("split", [describe_unknown("split", split, get_args(Split))])
+    days = np.arange(n_days, dtype=np.int64)
+    if split == "all":
+        return days
+    if start is None:
+        raise ScenarioError("split", ["a number of days needs the date it starts at"])
+    weekday = (int(start.astype("datetime64[D]").astype(np.int64)) + 3) % 7  # 1970-01-01 was a Thursday
+    first_monday = -weekday % 7
+    n_weeks = max(0, (n_days - first_monday) // 7)
+    if n_weeks < 3:
+        raise ScenarioError(
+            "split",
+            [f"{split!r} needs at least 3 whole weeks from Monday to Sunday, and there are {n_weeks}; use 'all'"],
+        )
+    weeks = np.arange(n_weeks)
+    if n_weeks < 6:
+        test, validation = weeks == n_weeks - 1, weeks == n_weeks - 2
+    else:
+        test, validation = (np.isin(weeks % CYCLE_WEEKS, picked) for picked in (TEST_WEEKS, VALIDATION_WEEKS))
+    of_day = np.zeros(n_days, dtype=np.int64)
+    of_day[first_monday : first_monday + 7 * n_weeks] = np.repeat(np.where(test, 2, np.where(validation, 1, 0)), 7)
+    return np.flatnonzero(of_day == ("train", "validation", "test").index(split)).astype(np.int64)
+
+
+def eligible_days(profiles: Profiles, split: str, horizon_steps: int, step_minutes: int | None = None) -> IntArray:
+    """Return the days an episode may start on: all the days it covers lie in the split and in the series.
+
+    Args:
+        profiles: The series.
+        split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
+        horizon_steps: Steps of an episode, >= 1; an episode starts at midnight.
+        step_minutes: Length of a step [min]; by default that of the series.
+
+    Raises:
+        ScenarioError: If an episode is longer than any block of days; says the longest possible.
+    """
+    minutes = profiles.step_minutes if step_minutes is None else step_minutes
+    if horizon_steps < 1:
+        raise ScenarioError("horizon_steps", [f"{horizon_steps} is below 1"])
+    days = split_days(profiles, None, split)
+    span = -(-horizon_steps * minutes // MINUTES_PER_DAY)
+    # days in a row are those whose last index is span - 1 further on than the first
+    first, last = days[: max(0, len(days) - span + 1)], days[span - 1 :]
+    fits: IntArray = first[last - first == span - 1]
+    if not len(fits):
+        blocks = np.split(days, np.flatnonzero(np.diff(days) > 1) + 1)
+        longest = max(len(block) for block in blocks)
+        problem = (
+            f"{horizon_steps} steps of {minutes} min cover {span} days, more than any block of split {split!r};"
+            f" the longest possible is {longest * MINUTES_PER_DAY // minutes} steps ({longest} days)"
+        )
+        raise ScenarioError("horizon_steps", [problem])
+    return fits
+
+
+def assign_series(
+    load_names: Sequence[str],
+    load_kw: Sequence[float] | FloatArray,
+    classes: Mapping[str, str] | None,
+    profiles: Profiles,
+    seed: int,
+) -> IntArray:
+    """Return each load a demand series: its class by rule, its variant by a hash of seed and name.
+
+    The outcome for a load depends on the seed, its own name and its own kW only, not on the other loads or their order.
+    Without a rule the class is ``"mixed"``: a load of 100 kW or more is commercial with chance 0.75, a smaller one
+    with chance 0.2, else residential. Where the series have not both of these classes, any series may be drawn.
+
+    Args:
+        load_names: Names of the loads; letter case does not matter.
+        load_kw: Rated power of each load [kW], shape (n_loads,).
+        classes: Class (or name of one series) by load name or ``fnmatch`` pattern; a full name goes before patterns,
+            an earlier pattern before a later one. The class may be ``"mixed"``.
+        profiles: The series.
+        seed: Seed of the draw.
+
+    Returns:
+        Index of the series of each load, shape (n_loads,).
+
+    Raises:
+        ScenarioError: With every class that does not exist and every name or pattern that fits no load.
+    """
+    members = _group_series(profiles.demand_names)
+    rules = {pattern.lower(): name for pattern, name in (classes or {}).items()}
+    lowered = [name.lower() for name in load_names]
+    problems = []
+    for pattern, name in rules.items():
+        if name not in members and name != "mixed":
+            problems.append(f"{pattern!r}: " + describe_unknown("class", name, [*members, "mixed"]))
+        if not any(fnmatch.fnmatchcase(load, pattern) for load in lowered):
+            problems.append(describe_unknown("load", pattern, load_names))
+    if problems:
+        raise ScenarioError("load classes", problems)
+    series = np.empty(len(lowered), dtype=np.int64)
+    for i, (load, kw) in enumerate(zip(lowered, load_kw, strict=True)):
+        matches = [load] if load in rules else [pattern for pattern in rules if fnmatch.fnmatchcase(load, pattern)]
+        name = rules[matches[0]] if matches else "mixed"
+        if name == "mixed":
+            chance = COMMERCIAL_CHANCE["large" if kw >= LARGE_LOAD_KW else "small"]
+            name = "commercial" if _draw(seed, load, "class") < chance else "residential"
+            if not {"commercial", "residential"} <= members.keys():
+                name = ""
+        candidates = members[name] if name else list(range(len(profiles.demand_names)))
+        series[i] = candidates[int(_draw(seed, load, "variant") * len(candidates))]
+    return series
+
+
+def _group_series(names: Sequence[str]) -> dict[str, list[int]]:
+    """Group series by class, what precedes a final ``_<number>``; each is also a class of its own by its full name."""
+    members: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        stem, _, number = name.rpartition("_")
+        members.setdefault(stem if stem and number.isdigit() else name, []).append(index)
+    return members | {name: [index] for index, name in enumerate(names) if name not in members}
+
+
+def _draw(seed: int, name: str, purpose: str) -> float:
+    """Draw from [0, 1) by a hash that is the same in every process and on every machine."""
+    digest = hashlib.sha256(f"{seed}|{purpose}|{name}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2.0**48
+
+
+def forecast(
+    series: FloatArray,
+    rows: IntArray,
+    horizon: int,
+    kind: str = "perfect",
+    error_std: float = 0.0,
+    rng: np.random.Generator | None = None,
+    *,
+    rows_per_day: int = 96,
+) -> FloatArray:
+    """Look ahead in a series from the current row of each environment.
+
+    ``perfect`` is what will come. ``persistence`` is the same time on the last day known; where the series has no day
+    before, it is the present value. ``noisy`` is what will come times ``1 + e``, e an AR(1) in lead time with a memory
+    of 6 h that starts at 0 now and reaches ``error_std`` many hours ahead, never below 0 times; drawn afresh at each
+    call. Beyond its end the series goes on with the same time of its last day.
+
+    Args:
+        series: Values by row, shape (n_rows,) or (n_rows, k).
+        rows: Current row of each environment, shape (n_envs,).
+        horizon: Number of rows to look ahead, the first being the one after the current.
+        kind: ``"perfect"``, ``"persistence"`` or ``"noisy"``.
+        error_std: Relative standard deviation of the error far ahead [-], for ``noisy``.
+        rng: Source of the error, for ``noisy``.
+        rows_per_day: Rows in a day.
+
+    Returns:
+        Values ahead, shape (n_envs, horizon) or (n_envs, horizon, k).
+
+    Raises:
+        ScenarioError: If there is no such kind, or ``noisy`` has no rng.
+    """
+    if kind not in get_args(ForecastKind):
+        raise ScenarioError("forecast", [describe_unknown("kind", kind, get_args(ForecastKind))])
+    lead = np.arange(1, horizon + 1)
+    now = np.asarray(rows, dtype=np.int64)[:, None]
+    target = now + lead
+    if kind == "persistence":
+        target = target - -(-lead // rows_per_day) * rows_per_day
+        return np.asarray(series[np.where(target < 0, now, target)])
+    beyond = np.maximum(target - (len(series) - 1), 0)
+    values = np.asarray(series[target - -(-beyond // rows_per_day) * rows_per_day])
+    if kind == "perfect":
+        return values
+    if rng is None:
+        raise ScenarioError("forecast", ["kind 'noisy' needs a random generator"])
+    shocks = rng.standard_normal(values.shape)
+    errors = error_std * np.einsum("lj,ej...->el...", _error_growth(horizon, rows_per_day), shocks)
+    return np.asarray(values * np.maximum(1.0 + errors, 0.0))
+
+
+@functools.lru_cache(maxsize=16)
+def _error_growth(horizon: int, rows_per_day: int) -> FloatArray:
+    """Return the matrix that turns unit shocks into an AR(1) over lead time from 0, shape (horizon, horizon)."""
+    phi = float(np.exp(-24.0 / (rows_per_day * FORECAST_MEMORY_HOURS)))
+    lag = np.subtract.outer(np.arange(horizon), np.arange(horizon))
+    return np.asarray(np.where(lag >= 0, np.sqrt(1.0 - phi**2) * phi ** np.maximum(lag, 0), 0.0))

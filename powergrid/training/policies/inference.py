@@ -1,0 +1,330 @@
+"""Use a trained policy without Ray and without torch; it trains nothing and never unpickles.
+
+A policy is a folder of ``policy.json`` (agents, networks, action spaces) and ``weights.npz`` (arrays,
+read with ``allow_pickle=False``). The forward pass is numpy; what it gives is checked against
+RLlib's own when the policy is written. With torch instead, it is RLlib's own, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from powergrid.errors import PowerGridError, describe_unknown
+from powergrid.training.rllib.fitting import AgentFit
+from powergrid.training.runs.checkpoints import POLICY_FOLDER, find_checkpoint
+
+FloatArray = NDArray[np.float32]
+POLICY_FILE = "policy.json"
+MANIFEST = "run.json"
+WEIGHTS_FILE = "weights.npz"
+FORMATS = (1, 2, 3)  # 2: with filters of observations, 3: with agents' own spaces; a reader of less leaves them out
+
+Backend = Literal["numpy", "torch"]
+
+ACTIVATIONS: dict[str, Any] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, np.float32(0)),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "swish": lambda x: x / (1 + np.exp(-x)),
+    "linear": lambda x: x,
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A multi-layer perceptron from observation to the inputs of the action distribution."""
+
+    weights: tuple[FloatArray, ...]
+    biases: tuple[FloatArray, ...]
+    activations: tuple[str, ...]
+
+    def forward(self, observations: FloatArray) -> FloatArray:
+        """Return the distribution's inputs, shape (n, outputs), for observations of shape (n, inputs)."""
+        x = observations
+        for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
+            x = ACTIVATIONS[activation](x @ weight.T + bias)
+        return x
+
+
+@dataclass(frozen=True)
+class TorchNetwork(Network):
+    """The same, computed as RLlib computes it."""
+
+    def forward(self, observations: FloatArray) -> FloatArray:
+        """Return the distribution's inputs, bit for bit those of RLlib's module on the same batch."""
+        import torch
+
+        functions: dict[str, Any] = {
+            "tanh": torch.tanh,
+            "relu": torch.relu,
+            "elu": torch.nn.functional.elu,
+            "swish": torch.nn.functional.silu,
+            "linear": lambda x: x,
+        }
+        with torch.no_grad():
+            x = torch.from_numpy(np.ascontiguousarray(observations))
+            for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
+                linear = torch.nn.functional.linear(x, torch.from_numpy(weight), torch.from_numpy(bias))
+                x = functions[activation](linear)
+            outputs: FloatArray = x.numpy()
+        return outputs
+
+
+@dataclass(frozen=True)
+class ObservationFilter:
+    """Scale observations by the mean and spread that training saw: RLlib's MeanStdFilter, no longer learning."""
+
+    mean: NDArray[np.float64]
+    divisor: NDArray[np.float64]
+    clip: float
+
+    def __call__(self, observations: FloatArray) -> FloatArray:
+        """Return filtered observations, shape (n, width)."""
+        return np.clip((observations - self.mean) / self.divisor, -self.clip, self.clip).astype(np.float32)
+
+
+class Policy:
+    """Act for every agent the way the trained networks do without exploration.
+
+    Attributes:
+        policy_of: The name of each agent's policy.
+        action_spaces: The action space of each agent's policy.
+        fits: What lies between an agent's own spaces and its policy's, where these differ.
+        feeders: Digest of each feeder that it was trained on, by name; empty where that is not known.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, Network],
+        policy_of: Mapping[str, str],
+        action_spaces: Mapping[str, gym.Space[Any]],
+        *,
+        normalize_actions: bool = True,
+        clip_actions: bool = False,
+        filters: Mapping[str, ObservationFilter] | None = None,
+        fits: Mapping[str, AgentFit] | None = None,
+    ) -> None:
+        self.networks = dict(networks)
+        self.policy_of = dict(policy_of)
+        self.action_spaces = dict(action_spaces)
+        self.normalize_actions = normalize_actions
+        self.clip_actions = clip_actions
+        self.feeders: dict[str, str] = {}
+        self.filters = dict(filters or {})
+        self.fits = dict(fits or {})
+
+    def act(self, observations: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """Return each observed agent's action, deterministic and ready for ``env.step``."""
+        return {
+            agent: _first(self.act_batch(agent, np.asarray(seen, np.float32)[None]))
+            for agent, seen in observations.items()
+        }
+
+    def act_batch(self, agent: str, observations: NDArray[Any]) -> Any:
+        """Return one agent's actions for many observations at once.
+
+        Args:
+            agent: The agent's name.
+            observations: Shape (n, width).
+
+        Returns:
+            Actions with n as first axis; for a Dict space a dict of such arrays.
+
+        Raises:
+            PowerGridError: The agent is unknown or the observations have another width.
+        """
+        if agent not in self.policy_of:
+            raise PowerGridError(f"the policy: {describe_unknown('agent', agent, self.policy_of)}")
+        network = self.networks[self.policy_of[agent]]
+        batch = np.asarray(observations, np.float32)
+        fit = self.fits.get(agent)
+        width = fit.own_width if fit else network.weights[0].shape[1]
+        if batch.ndim != 2 or batch.shape[1] != width:
+            raise PowerGridError(
+                f"agent {agent!r}: observations of shape {batch.shape}; the policy was trained on (n, {width})"
+            )
+        if fit:
+            batch = fit.observe(batch)
+        if agent in self.filters:
+            batch = self.filters[agent](batch)
+        outputs = network.forward(batch)
+        space = self.action_spaces[agent]
+        actions, used = self._read(space, outputs, means_only=outputs.shape[1] == _size(space, means_only=True))
+        if used != outputs.shape[1]:
+            raise PowerGridError(f"agent {agent!r}: the network gives {outputs.shape[1]} numbers, {space} needs {used}")
+        return fit.act(actions) if fit else actions
+
+    def _read(self, space: gym.Space[Any], outputs: FloatArray, *, means_only: bool) -> tuple[Any, int]:
+        """Turn distribution inputs into the most likely action; also give how many inputs were used."""
+        if isinstance(space, gym.spaces.Dict):
+            parts: dict[str, Any] = {}
+            used = 0
+            for name, part in space.spaces.items():
+                parts[name], taken = self._read(part, outputs[:, used:], means_only=means_only)
+                used += taken
+            return parts, used
+        if isinstance(space, gym.spaces.Discrete):
+            return np.argmax(outputs[:, : space.n], axis=1), int(space.n)
+        if isinstance(space, gym.spaces.MultiDiscrete):
+            edges = np.cumsum(space.nvec)
+            picks = [np.argmax(outputs[:, e - n : e], axis=1) for e, n in zip(edges, space.nvec, strict=True)]
+            return np.stack(picks, axis=1), int(edges[-1])
+        if isinstance(space, gym.spaces.Box):
+            n = int(np.prod(space.shape))
+            means = outputs[:, :n].reshape(-1, *space.shape)
+            return self._scale(space, means), n if means_only else 2 * n
+        raise PowerGridError(f"action space {space} is not supported")
+
+    def _scale(self, space: gym.spaces.Box, action: FloatArray) -> FloatArray:
+        """Do what RLlib's NormalizeAndClipActions does to a float Box."""
+        if self.normalize_actions:
+            if not (np.all(space.bounded_below) and np.all(space.bounded_above)):
+                return action
+            action = space.low + (action + np.float32(1.0)) * (space.high - space.low) / np.float32(2.0)
+        elif not self.clip_actions:
+            return action
+        return np.clip(action, space.low, space.high)
+
+    def save(self, folder: Path) -> None:
+        """Write ``policy.json`` and ``weights.npz`` into a folder, which is made."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, network in self.networks.items():
+            for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+                arrays[f"{name}/{i}/weight"], arrays[f"{name}/{i}/bias"] = weight, bias
+        for agent, each in self.filters.items():
+            arrays[f"filter/{agent}/mean"], arrays[f"filter/{agent}/divisor"] = each.mean, each.divisor
+        np.savez(folder / WEIGHTS_FILE, allow_pickle=False, **arrays)
+        described = {
+            "format": 3 if self.fits else 2 if self.filters else 1,
+            "policy_of": self.policy_of,
+            "networks": {name: list(network.activations) for name, network in self.networks.items()},
+            "action_spaces": {agent: _describe(space) for agent, space in self.action_spaces.items()},
+            "normalize_actions": self.normalize_actions,
+            "clip_actions": self.clip_actions,
+            "filters": {agent: each.clip for agent, each in self.filters.items()},
+            "fits": {agent: _describe_fit(fit) for agent, fit in self.fits.items()},
+        }
+        (folder / POLICY_FILE).write_text(json.dumps(described, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, backend: Backend = "numpy") -> Policy:
+        """Read what :meth:`save` wrote."""
+        if backend not in ("numpy", "torch"):
+            raise PowerGridError(describe_unknown("backend", str(backend), ["numpy", "torch"]))
+        kind = TorchNetwork if backend == "torch" else Network
+        try:
+            described = json.loads((folder / POLICY_FILE).read_text())
+            if described.get("format") not in FORMATS:
+                raise ValueError(f"format {described.get('format')!r}; this version reads {FORMATS}")
+            with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as arrays:
+                networks = {
+                    name: kind(
+                        weights=tuple(arrays[f"{name}/{i}/weight"] for i in range(len(activations))),
+                        biases=tuple(arrays[f"{name}/{i}/bias"] for i in range(len(activations))),
+                        activations=tuple(activations),
+                    )
+                    for name, activations in described["networks"].items()
+                }
+                filters = {
+                    agent: ObservationFilter(arrays[f"filter/{agent}/mean"], arrays[f"filter/{agent}/divisor"], clip)
+                    for agent, clip in described.get("filters", {}).items()
+                }
+            spaces = {agent: _restore(space) for agent, space in described["action_spaces"].items()}
+            return cls(
+                networks,
+                described["policy_of"],
+                spaces,
+                normalize_actions=described["normalize_actions"],
+                clip_actions=described["clip_actions"],
+                filters=filters,
+                fits={agent: _restore_fit(fit, spaces[agent]) for agent, fit in described.get("fits", {}).items()},
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PowerGridError(f"{folder}: no policy that can be read: {error}") from error
+
+
+def load_policy(run_or_checkpoint: str | Path, *, backend: Backend = "numpy") -> Policy:
+    """Load a trained policy; starts no Ray and unpickles nothing.
+
+    Args:
+        run_or_checkpoint: A run folder (its best checkpoint, else its latest), one checkpoint, or a
+            folder written by :func:`export_policy`.
+        backend: ``"numpy"`` needs no torch and agrees with the trained module to rounding; ``"torch"`` gives the
+            module's deterministic action bit for bit.
+
+    Raises:
+        PowerGridError: There is no policy there.
+    """
+    folder = Path(run_or_checkpoint).expanduser()
+    here = [candidate for candidate in (folder, folder / POLICY_FOLDER) if (candidate / POLICY_FILE).is_file()]
+    place = here[0] if here else find_checkpoint(folder) / POLICY_FOLDER
+    policy = Policy.load(place, backend)
+    policy.feeders = _feeders_of_run(place)
+    return policy
+
+
+def _feeders_of_run(policy_folder: Path) -> dict[str, str]:
+    """Read from the manifest of a policy's run which feeders it was trained on; nothing where there is none."""
+    for folder in policy_folder.resolve().parents[:3]:
+        try:
+            digests = json.loads((folder / MANIFEST).read_text())["digests"]
+            return dict(digests.get("feeders") or {"feeder": digests["feeder"]})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return {}
+
+
+def _size(space: gym.Space[Any], *, means_only: bool) -> int:
+    if isinstance(space, gym.spaces.Dict):
+        return sum(_size(part, means_only=means_only) for part in space.spaces.values())
+    if isinstance(space, gym.spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return int(np.sum(space.nvec))
+    return int(np.prod(space.shape or ())) * (1 if means_only else 2)
+
+
+def _first(action: Any) -> Any:
+    return {name: _first(part) for name, part in action.items()} if isinstance(action, dict) else action[0]
+
+
+def _describe(space: gym.Space[Any]) -> dict[str, Any]:
+    if isinstance(space, gym.spaces.Dict):
+        return {"kind": "Dict", "spaces": [[name, _describe(part)] for name, part in space.spaces.items()]}
+    if isinstance(space, gym.spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist()}
+    if isinstance(space, gym.spaces.Box):
+        return {"kind": "Box", "low": space.low.tolist(), "high": space.high.tolist(), "dtype": str(space.dtype)}
+    raise PowerGridError(f"action space {space} is not supported")
+
+
+def _describe_fit(fit: AgentFit) -> dict[str, Any]:
+    numbers = {name: getattr(fit, name) for name in ("own_width", "width", "place", "places", "flat")}
+    return {**numbers, "own_space": _describe(fit.own_space)}
+
+
+def _restore_fit(described: Mapping[str, Any], action_space: gym.Space[Any]) -> AgentFit:
+    return AgentFit(**{**described, "own_space": _restore(described["own_space"])}, action_space=action_space)
+
+
+def _restore(described: Mapping[str, Any]) -> gym.Space[Any]:
+    kind = described["kind"]
+    if kind == "Dict":
+        return gym.spaces.Dict({name: _restore(part) for name, part in described["spaces"]})
+    if kind == "Discrete":
+        return gym.spaces.Discrete(described["n"], start=described["start"])
+    if kind == "MultiDiscrete":
+        return gym.spaces.MultiDiscrete(described["nvec"])
+    dtype = np.dtype(described["dtype"])
+    return gym.spaces.Box(np.array(described["low"], dtype), np.array(described["high"], dtype), dtype=dtype.type)

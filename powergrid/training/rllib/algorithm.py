@@ -1,0 +1,217 @@
+"""RLlib's PPO under the names of its earlier versions too; what it learns and how is RLlib's own."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import ray.rllib.algorithms.ppo as rllib
+from ray.train._internal.session import _TrainingResult
+
+from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.training.policies.extraction import policy_of_algorithm
+from powergrid.training.policies.trust import require_trust, sign
+from powergrid.training.rllib.callbacks import GridMetricsCallback
+from powergrid.training.rllib.config import (
+    AgentMapping,
+    available_cpus,
+    default_env,
+    fit_env_runners,
+    policies_of,
+    probe_env,
+    space_problems,
+)
+from powergrid.training.rllib.recovery import PROBE_S, KeepsRunners
+from powergrid.training.runs.checkpoints import POLICY_FOLDER
+
+logger = logging.getLogger("powergrid.training")
+
+#: Arguments of ``PPOConfig.training`` and ``PPOConfig.rollouts`` in earlier versions, and what they are called now.
+OLD_TRAINING_NAMES = {"sgd_minibatch_size": "minibatch_size", "num_sgd_iter": "num_epochs"}
+OLD_ROLLOUTS_NAMES = {
+    "num_rollout_workers": "num_env_runners",
+    "num_envs_per_worker": "num_envs_per_env_runner",
+    "recreate_failed_workers": "restart_failed_env_runners",
+}
+_TO_FAULT_TOLERANCE = ("restart_failed_env_runners",)
+
+
+class SavedCheckpoint(str, _TrainingResult):
+    """The path of a checkpoint, as ``save()`` gave in earlier versions, and RLlib's result of saving in one."""
+
+    def __new__(cls, checkpoint: Any, metrics: Any) -> SavedCheckpoint:
+        """Make the path of what RLlib saved."""
+        return str.__new__(cls, checkpoint.path)
+
+    def __init__(self, checkpoint: Any, metrics: Any) -> None:
+        self.checkpoint, self.metrics = checkpoint, metrics
+
+    def __getnewargs__(self) -> Any:
+        """Let it pickle: it crosses processes where Tune trains."""
+        return self.checkpoint, self.metrics
+
+
+class PPO(KeepsRunners, rllib.PPO):
+    """RLlib's PPO, whose checkpoints are paths, hold a policy, and are loaded only by their maker or with trust."""
+
+    def save(self, checkpoint_dir: str | None = None) -> SavedCheckpoint:
+        """Write a checkpoint, with the policy for use without RLlib, signed with this user's key.
+
+        Args:
+            checkpoint_dir: The folder; a new one below the system's folder for temporary files where none is given.
+
+        Returns:
+            The folder's path, a ``str``; ``PPO.from_checkpoint``, ``restore`` and ``load_policy`` take it.
+        """
+        result = super().save(checkpoint_dir)
+        saved = SavedCheckpoint(result.checkpoint, result.metrics)
+        try:
+            policy_of_algorithm(self).save(Path(saved) / POLICY_FOLDER)
+        except PowerGridError as error:
+            logger.warning("%s: RLlib can load it, powergrid.load_policy cannot: %s", saved, error)
+        sign(Path(saved))
+        return saved
+
+    @classmethod
+    def from_checkpoint(cls, path: Any, filesystem: Any = None, *, trust: bool = False, **kwargs: Any) -> Any:
+        """Build the algorithm that a checkpoint holds, with its state.
+
+        A checkpoint of RLlib is Python pickle: loading one runs what is in it.
+
+        Args:
+            path: The checkpoint's folder, absolute or not, or what ``save`` gave.
+            filesystem: As RLlib's.
+            trust: Load it although this user did not make it.
+            kwargs: As RLlib's.
+
+        Raises:
+            PowerGridError: It was made elsewhere, or was changed, and ``trust`` is not set.
+        """
+        place = getattr(path, "path", path)  # RLlib's own Checkpoint has one
+        if filesystem is None and "://" not in str(place):
+            path = str(Path(place).expanduser().resolve())
+            if not trust:
+                require_trust(Path(path), remedy="PPO.from_checkpoint(path, trust=True)")
+        elif not trust:
+            require_trust(None, remedy="PPO.from_checkpoint(path, trust=True)", shown=str(place))
+        # by RLlib's class: the checkpoint says which one it is, and Tune's name "PPO" stands for RLlib's
+        return rllib.PPO.from_checkpoint(path, filesystem, **kwargs)
+
+
+class PPOConfig(rllib.PPOConfig):
+    """RLlib's ``PPOConfig``, which also takes what its earlier versions took.
+
+    ``training(sgd_minibatch_size=..., num_sgd_iter=...)`` and ``rollouts(num_rollout_workers=...)`` work;
+    ``environment(NetworkedGridEnv, env_config={...})`` without ``multi_agent(...)`` gives all agents one policy,
+    ``grid_policy``, or one for each group with equal spaces; more processes than Ray has CPUs are cut down with a
+    sentence when the algorithm is built or the configuration goes to Tune; infos become metrics. Everything else has
+    RLlib's defaults.
+    """
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class or PPO)  # type: ignore[no-untyped-call]
+        self._own_policies = False
+        self._unshared: list[str] = []
+        self.callbacks(GridMetricsCallback)
+        self.fault_tolerance(
+            restart_failed_sub_environments=True,
+            delay_between_env_runner_restarts_s=0,
+            env_runner_health_probe_timeout_s=PROBE_S,
+        )
+
+    def training(self, **settings: Any) -> PPOConfig:
+        """Take RLlib's arguments, and ``sgd_minibatch_size`` and ``num_sgd_iter``.
+
+        Raises:
+            ScenarioError: One argument came under two names.
+        """
+        config: PPOConfig = super().training(**_renamed("training", settings, OLD_TRAINING_NAMES))
+        return config
+
+    def rollouts(self, **settings: Any) -> PPOConfig:
+        """Take what RLlib's ``env_runners`` takes, and the names of earlier versions."""
+        renamed = _renamed("rollouts", settings, OLD_ROLLOUTS_NAMES)
+        tolerance = {name: renamed.pop(name) for name in _TO_FAULT_TOLERANCE if name in renamed}
+        if tolerance:
+            self.fault_tolerance(**tolerance)
+        config: PPOConfig = self.env_runners(**renamed)
+        return config
+
+    def environment(self, env: Any = None, **settings: Any) -> PPOConfig:
+        """Take the environment; agents share ``grid_policy`` where no policies are given.
+
+        Raises:
+            ScenarioError: The scenario is wrong.
+        """
+        config: PPOConfig = super().environment(env, **settings)
+        config.disable_env_checking = settings.get("disable_env_checking", True)  # the check resets with seed 42
+        if (not config.is_multi_agent or self._own_policies) and callable(config.env):
+            config._share_policies()
+        return config
+
+    def multi_agent(self, **settings: Any) -> PPOConfig:
+        """Take the policies and who has which."""
+        self._own_policies, self._unshared = False, []
+        config: PPOConfig = super().multi_agent(**settings)
+        return config
+
+    def build_algo(self, env: Any = None, use_copy: bool = True) -> Any:
+        """Build the algorithm, with no more processes than Ray has CPUs for.
+
+        Raises:
+            ScenarioError: No policies were given, and PPO cannot learn on the agents' spaces.
+        """
+        self._require_policies()
+        if not self._is_frozen:
+            self.num_env_runners = self._fitting_env_runners()
+        return super().build_algo(env, use_copy)
+
+    build = build_algo
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what Tune takes, with a CPU left for the trial itself."""
+        self._require_policies()
+        settings: dict[str, Any] = super().to_dict()
+        for own in ("_own_policies", "_unshared"):
+            settings.pop(own)
+        if not self._is_frozen:  # an algorithm's own, which is built
+            settings["num_env_runners"] = self._fitting_env_runners(reserved=self.num_cpus_for_main_process)
+        return settings
+
+    def _fitting_env_runners(self, reserved: int = 0) -> int:
+        if not self.num_env_runners:
+            return 0
+        runners, warning = fit_env_runners(self.num_env_runners, available_cpus(), reserved)
+        if warning:
+            logger.warning(warning)
+        return runners
+
+    def _require_policies(self) -> None:
+        if self._unshared:
+            raise ScenarioError("PPOConfig without multi_agent(...)", self._unshared)
+
+    def _share_policies(self) -> None:
+        facts = probe_env(self.env or default_env(), self.env_config)
+        policy_of = policies_of("shared", facts)
+        self._unshared = space_problems(facts, policy_of)
+        if self._unshared:  # multi_agent(...) may follow
+            return
+        mates = {name: agent for agent, name in reversed(list(policy_of.items()))}
+        self.multi_agent(
+            policies={
+                name: (None, facts.observation_spaces[agent], facts.action_spaces[agent], {})
+                for name, agent in mates.items()
+            },
+            policy_mapping_fn=AgentMapping(policy_of),
+        )
+        self._own_policies = True
+
+
+def _renamed(method: str, settings: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Return settings under their present names."""
+    twice = [f"{old!r} and {new!r} are the same setting; give one" for old, new in names.items()
+             if old in settings and new in settings]  # fmt: skip
+    if twice:
+        raise ScenarioError(f"PPOConfig.{method}", twice)
+    return {names.get(name, name): value for name, value in settings.items()}

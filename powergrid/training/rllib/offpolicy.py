@@ -1,0 +1,211 @@
+"""SAC and DQN as RLlib has them, learning from arrays of transitions in place of lists of episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.dqn.dqn import DQN, DQNConfig
+from ray.rllib.algorithms.sac.sac import SAC, SACConfig
+from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
+from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
+from ray.rllib.core import ALL_MODULES
+from ray.rllib.core.distribution.torch.torch_distribution import TorchDeterministic, TorchSquashedGaussian
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils import metrics as names
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, TD_ERROR_KEY, TIMERS
+
+from powergrid.training.rllib.recovery import KeepsRunners
+from powergrid.training.rllib.replay import Replay
+
+_SAC: Any = SAC
+_DQN: Any = DQN
+_SACConfig: Any = SACConfig
+_DQNConfig: Any = DQNConfig
+_SACLearner: Any = SACTorchLearner
+_SACModule: Any = DefaultSACTorchRLModule
+_SquashedGaussian: Any = TorchSquashedGaussian
+_REPLAY = "replay"
+
+
+class ReplayTraining(KeepsRunners):
+    """Sample, keep the transitions in arrays, and take as many gradient steps as the settings say.
+
+    RLlib's own replay buffer makes an episode object of each transition that it draws, and learns from these; most
+    of an update's time is spent there. What a gradient step does, and the order of things, is RLlib's.
+    """
+
+    config: Any
+    metrics: Any
+    env_runner_group: Any
+    learner_group: Any
+    replay: Replay
+    _due: float
+
+    def setup(self, config: Any) -> None:
+        """Build what RLlib builds, and the replay."""
+        self.replay = Replay(config.buffer_capacity, config.n_step, config.gamma, config.seed)
+        self._due = 0.0
+        super().setup(config)
+
+    def training_step(self) -> None:
+        """Sample once; take the gradient steps that are due; give the runners the new weights."""
+        with self.metrics.log_time((TIMERS, names.ENV_RUNNER_SAMPLING_TIMER)):
+            sampled: Any = synchronous_parallel_sample(
+                worker_set=self.env_runner_group,
+                concat=True,
+                sample_timeout_s=self.config.sample_timeout_s,
+                _uses_new_env_runners=True,
+                _return_metrics=True,
+            )
+        episodes, results = sampled
+        self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        with self.metrics.log_time((TIMERS, names.REPLAY_BUFFER_ADD_DATA_TIMER)):
+            steps = self.replay.add(episodes)
+        if self.replay.env_steps < self.config.learning_starts:
+            return
+        self._due += steps * self.config.updates_per_step
+        updates, self._due = divmod(self._due, 1.0)
+        for _ in range(int(updates)):
+            self._update()
+        if updates:
+            with self.metrics.log_time((TIMERS, names.SYNCH_WORKER_WEIGHTS_TIMER)):
+                self.env_runner_group.sync_weights(
+                    from_worker_or_learner_group=self.learner_group,
+                    policies=set(self.replay.buffers),
+                    global_vars=None,
+                    inference_only=True,
+                )
+
+    def _update(self) -> None:
+        """Take one gradient step of every policy."""
+        count = self.config.train_batch_size_per_learner
+        with self.metrics.log_time((TIMERS, names.REPLAY_BUFFER_SAMPLE_TIMER)):
+            drawn = self.replay.sample(count)
+            batches = {
+                name: SampleBatch({key: torch.from_numpy(values) for key, values in columns.items()})
+                for name, columns in drawn.items()
+            }
+            batch = MultiAgentBatch(batches, env_steps=count)
+        with self.metrics.log_time((TIMERS, names.LEARNER_UPDATE_TIMER)):
+            lifetime = names.NUM_ENV_STEPS_SAMPLED_LIFETIME
+            agents_lifetime = names.NUM_AGENT_STEPS_SAMPLED_LIFETIME
+            results = self.learner_group.update(
+                batch=batch,
+                timesteps={
+                    lifetime: self.metrics.peek((ENV_RUNNER_RESULTS, lifetime)),
+                    agents_lifetime: self.metrics.peek((ENV_RUNNER_RESULTS, agents_lifetime), default={}),
+                },
+            )
+            for result in results:
+                for name in set(result) - {ALL_MODULES}:
+                    result[name].pop(TD_ERROR_KEY, None)  # an array; the loss has used it
+            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Return RLlib's state, with the replay where checkpoints shall hold it."""
+        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)  # type: ignore[misc]
+        if self.config.store_buffer:
+            state[_REPLAY] = {"transitions": self.replay.get_state(), "due": self._due}
+        return state
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a state; a replay that it does not hold is filled anew."""
+        super().set_state(state)  # type: ignore[misc]
+        if _REPLAY in state:
+            self.replay.set_state(state[_REPLAY]["transitions"])
+            self._due = float(state[_REPLAY]["due"])
+
+
+class ReplaySAC(ReplayTraining, _SAC):  # type: ignore[misc]
+    """RLlib's SAC on :class:`Replay`."""
+
+    @classmethod
+    def get_default_config(cls) -> Any:
+        """Return the configuration that RLlib starts from."""
+        return ReplaySACConfig()
+
+
+class ReplayDQN(ReplayTraining, _DQN):  # type: ignore[misc]
+    """RLlib's DQN on :class:`Replay`."""
+
+    @classmethod
+    def get_default_config(cls) -> Any:
+        """Return the configuration that RLlib starts from."""
+        return ReplayDQNConfig()
+
+
+class ReplayConfig:
+    """What the replay is told beside what RLlib's configurations hold."""
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class)  # type: ignore[call-arg]
+        self.buffer_capacity = 200_000
+        self.learning_starts = 1536
+        self.updates_per_step = 0.25
+        self.store_buffer = False
+        self.replay_buffer_config = {"type": "MultiAgentEpisodeReplayBuffer", "capacity": 1}  # RLlib's, left empty
+
+    def replay(self, *, capacity: int, learning_starts: int, updates_per_step: float, store: bool) -> Any:
+        """Say how much is kept, and when and how often it is learnt from."""
+        self.buffer_capacity, self.learning_starts = capacity, learning_starts
+        self.updates_per_step, self.store_buffer = updates_per_step, store
+        return self
+
+
+class ReplaySACConfig(ReplayConfig, _SACConfig):  # type: ignore[misc]
+    """RLlib's ``SACConfig`` for :class:`ReplaySAC`."""
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class or ReplaySAC)
+
+    def get_default_rl_module_spec(self) -> Any:
+        """Return the module whose deterministic action is squashed too."""
+        return RLModuleSpec(module_class=SquashedModule)
+
+    def get_default_learner_class(self) -> Any:
+        """Return the learner whose checkpoints hold all that it has learnt."""
+        return CompleteSACLearner
+
+
+class ReplayDQNConfig(ReplayConfig, _DQNConfig):  # type: ignore[misc]
+    """RLlib's ``DQNConfig`` for :class:`ReplayDQN`."""
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class or ReplayDQN)
+
+
+class SquashedGaussian(_SquashedGaussian):  # type: ignore[misc]
+    """RLlib's squashed Gaussian; RLlib's most likely action is the mean before it is squashed."""
+
+    def to_deterministic(self) -> Any:
+        """Return the squashed mean."""
+        return TorchDeterministic(loc=self._squash(self.loc))
+
+
+class SquashedModule(_SACModule):  # type: ignore[misc]
+    """RLlib's module of SAC, acting by the squashed mean where it does not explore."""
+
+    def get_inference_action_dist_cls(self) -> Any:
+        """Return the distribution that actions without exploration are read from."""
+        return SquashedGaussian
+
+
+class CompleteSACLearner(_SACLearner):  # type: ignore[misc]
+    """RLlib's learner of SAC, with the weights of the entropy in its state, where RLlib leaves them out."""
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Return the state."""
+        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
+        state["log_alpha"] = {name: float(value.item()) for name, value in self.curr_log_alpha.items()}
+        return state
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a state."""
+        super().set_state(state)
+        for name, value in state.get("log_alpha", {}).items():
+            with torch.no_grad():
+                self.curr_log_alpha[name].fill_(value)

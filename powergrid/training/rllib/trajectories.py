@@ -1,0 +1,224 @@
+"""What a runner samples, as columns over time, and its way into RLlib's episodes; no environment, no policy."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tree
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+
+Episode: Any = MultiAgentEpisode  # whose own types are not for export
+AgentEpisode: Any = SingleAgentEpisode
+Buffer: Any = InfiniteLookbackBuffer
+
+OBSERVATIONS, ACTIONS, REWARDS, INFOS = "obs", "actions", "rewards", "infos"
+
+
+class Trajectories:
+    """Keep what all environments did since the last sample, step by step, and cut episodes out of it.
+
+    A column is an array (n_envs, capacity, ...), or a structure of them, by agent. All environments share the time
+    axis; where each one's episode begins on it is ``begin``.
+
+    Args:
+        n_envs: Number of environments.
+        capacity: Steps to make room for; it doubles when they are full.
+        lookback: Steps before the beginning that an episode which goes on may look back to.
+    """
+
+    def __init__(self, n_envs: int, capacity: int, lookback: int) -> None:
+        self._n_envs, self._lookback = n_envs, lookback
+        self._capacity = capacity + lookback
+        self._columns: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[tuple[str, tuple[str, ...]], list[Any]] = {}
+        self._settled = 0  # steps that the columns hold; those after it wait
+        self.t = 0
+        self.begin = np.zeros(n_envs, dtype=np.int64)
+        self.behind = np.zeros(n_envs, dtype=np.int64)  # steps of the same episode before ``begin``, up to lookback
+        self._infos: list[Sequence[Mapping[str, Any]]] = []
+
+    def add(self, name: str, agents: tuple[str, ...], values: Any) -> None:
+        """Keep what agents have at the present step in all environments.
+
+        Args:
+            name: The column.
+            agents: The agents, the same ones in the same order at each step.
+            values: An array of shape (n_envs, n_agents, ...), or a structure of them, that nobody writes into later.
+        """
+        self._waiting.setdefault((name, agents), []).append(values)
+
+    def _settle(self) -> None:
+        """Write the steps that wait into the columns: once for many costs a fraction of each by itself."""
+        if self._settled == self.t:
+            return
+        while self.t >= self._capacity:
+            self._capacity *= 2
+            for columns in self._columns.values():
+                for agent, column in columns.items():
+                    columns[agent] = tree.map_structure(_double, column)
+        for (name, agents), steps in self._waiting.items():
+            columns = self._columns.setdefault(name, {})
+            stacked = tree.map_structure(lambda *parts: np.stack(parts, axis=1), *steps)  # (n_envs, steps, agents, ...)
+            for i, agent in enumerate(agents):
+                if agent not in columns:
+                    columns[agent] = tree.map_structure(self._allocate, stacked)
+                tree.map_structure(
+                    lambda column, values, i=i: self._write(column, values[:, :, i]), columns[agent], stacked
+                )
+            steps.clear()
+        self._settled = self.t
+
+    def add_infos(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the infos seen before the present step, one mapping by agent for each environment."""
+        self._infos.append(infos)
+
+    def _allocate(self, values: Any) -> Any:
+        return np.zeros((self._n_envs, self._capacity, *values.shape[3:]), dtype=values.dtype)
+
+    def _write(self, column: Any, values: Any) -> None:
+        column[:, self._settled : self.t] = values
+
+    def advance(self) -> None:
+        """Go on to the next step."""
+        self.t += 1
+
+    def succeed(self, capacity: int) -> Trajectories:
+        """Return what goes on from here, with the last steps to look back to.
+
+        Args:
+            capacity: Steps to make room for.
+        """
+        self._settle()
+        after = Trajectories(self._n_envs, capacity, self._lookback)
+        kept = min(self.t, self._lookback)
+        after.t = after._settled = kept
+        after.begin[:] = kept
+        after.behind = np.minimum(self.t - self.begin + self.behind, kept)
+        for name, columns in self._columns.items():
+            after._columns[name] = {
+                agent: tree.map_structure(
+                    lambda old, new: _copy_tail(old, new, self.t, kept),
+                    column,
+                    tree.map_structure(after._fresh, column),
+                )
+                for agent, column in columns.items()
+            }
+        after._infos = self._infos[len(self._infos) - kept :] if self._infos else []
+        return after
+
+    def _fresh(self, column: Any) -> Any:
+        return np.zeros((self._n_envs, self._capacity, *column.shape[2:]), dtype=column.dtype)
+
+    def length(self, env: int) -> int:
+        """Return the steps of an environment's present episode since the last sample."""
+        return int(self.t - self.begin[env])
+
+    def fill(
+        self,
+        episode: Any,
+        env: int,
+        final: Mapping[str, Any],
+        final_infos: Mapping[str, Any] | None,
+        *,
+        terminated: bool = False,
+        truncated: bool = False,
+    ) -> None:
+        """Put an environment's steps since the last sample into its episode.
+
+        Args:
+            episode: The episode as :func:`start_episode` or :func:`succeed_episode` left it.
+            env: The environment.
+            final: What agents see after the last step, each of shape (n_observed,).
+            final_infos: Their infos after the last step; None leaves infos empty.
+            terminated: Whether the episode ended in a state of its own.
+            truncated: Whether it was cut off by the environment.
+        """
+        self._settle()
+        n, back = self.length(env), int(self.behind[env])
+        rows = slice(int(self.begin[env]) - back, self.t)
+        now = time.perf_counter()
+        for agent, own in episode.agent_episodes.items():
+            before = self._columns[OBSERVATIONS][agent][env, rows]
+            _put(own.observations, np.concatenate([before, final[agent][None]]), back)
+            _put(own.actions, tree.map_structure(lambda column: column[env, rows], self._columns[ACTIONS][agent]), back)
+            _put(own.rewards, self._columns[REWARDS][agent][env, rows], back)
+            own.infos.data = self._read_infos(agent, env, rows, final_infos)
+            own.infos.lookback = back
+            own.extra_model_outputs = {
+                name: Buffer(data=columns[agent][env, rows], lookback=back)
+                for name, columns in self._columns.items()
+                if name not in (OBSERVATIONS, ACTIONS, REWARDS) and agent in columns
+            }
+            own.t = own.t_started + n
+            own.is_terminated, own.is_truncated = terminated, truncated
+            own._last_added_observation, own._last_added_infos = final[agent], own.infos.data[-1]
+            own._last_step_time = now
+            steps = episode.env_t_to_agent_t[agent]
+            steps.data = list(range(own.t_started - back, own.t + 1))
+            steps.lookback = back
+        episode._len_lookback_buffers = back
+        episode.env_t = episode.env_t_started + n
+        episode.is_terminated, episode.is_truncated = terminated, truncated
+        episode._last_step_time = now
+
+    def _read_infos(self, agent: str, env: int, rows: slice, final_infos: Mapping[str, Any] | None) -> list[Any]:
+        if final_infos is None:
+            return [{} for _ in range(rows.stop - rows.start + 1)]
+        return [*(infos[env][agent] for infos in self._infos[rows]), final_infos[agent]]
+
+    def restart(self, env: int) -> None:
+        """Let an environment's next episode begin at the present step."""
+        self.begin[env], self.behind[env] = self.t, 0
+
+
+def start_episode(episode: Any, observations: Mapping[str, Any], infos: Mapping[str, Any]) -> None:
+    """Put the reset into a new episode, as RLlib's own runner does."""
+    episode.add_env_reset(observations=observations, infos=infos)
+    episode._start_time = time.perf_counter()
+
+
+def succeed_episode(episode: Any) -> Any:
+    """Return the piece that follows a piece of an episode, to be filled by the next sample."""
+    after = Episode(
+        id_=episode.id_,
+        observation_space=episode.observation_space,
+        action_space=episode.action_space,
+        env_t_started=episode.env_t,
+        agent_t_started={agent: own.t for agent, own in episode.agent_episodes.items()},
+        agent_module_ids={agent: own.module_id for agent, own in episode.agent_episodes.items()},
+        agent_to_module_mapping_fn=episode.agent_to_module_mapping_fn,
+    )
+    for agent, own in episode.agent_episodes.items():
+        piece = AgentEpisode(
+            id_=own.id_,
+            agent_id=agent,
+            module_id=own.module_id,
+            multi_agent_episode_id=episode.id_,
+            observation_space=own.observation_space,
+            action_space=own.action_space,
+            t_started=own.t,
+        )
+        piece._start_time = time.perf_counter()
+        after.agent_episodes[agent] = piece
+    after._custom_data = copy.deepcopy(episode.custom_data)
+    after._start_time = time.perf_counter()
+    return after
+
+
+def _put(buffer: Any, data: Any, lookback: int) -> None:
+    buffer.data, buffer.lookback, buffer.finalized = data, lookback, True
+
+
+def _double(column: Any) -> Any:
+    return np.concatenate([column, np.zeros_like(column)], axis=1)
+
+
+def _copy_tail(old: Any, new: Any, t: int, kept: int) -> Any:
+    new[:, :kept] = old[:, t - kept : t]
+    return new

@@ -1,0 +1,133 @@
+"""The vector environment as RLlib's runners know one: lists of dicts for theirs, arrays for ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from ray.rllib.env.vector.vector_multi_agent_env import VectorMultiAgentEnv
+
+from powergrid.envs.vector import GridVectorEnv
+from powergrid.scenario import Scenario
+
+_RllibVectorEnv: Any = VectorMultiAgentEnv
+
+
+class GridVectorMultiAgentEnv(_RllibVectorEnv):  # type: ignore[misc]
+    """Several environments of one scenario behind RLlib's vector interface.
+
+    With lists of dicts it does what ``SyncVectorMultiAgentEnv`` does with that many ``NetworkedGridEnv``: same seeds,
+    same days, and an environment that is over starts anew in the step after. With arrays it leaves resets to the
+    caller; see :class:`powergrid.envs.GridVectorEnv`.
+
+    Args:
+        scenario: The scenario.
+        num_envs: Number of environments.
+        worker_index: RLlib's number of the worker.
+
+    Attributes:
+        vector: The environments as arrays.
+        envs: A view of each environment: its agents and spaces.
+    """
+
+    def __init__(self, scenario: Scenario, num_envs: int, worker_index: int) -> None:
+        self.vector = GridVectorEnv(
+            scenario, num_envs, autoreset_mode=AutoresetMode.DISABLED, worker_index=worker_index
+        )
+        self.num_envs = num_envs
+        self.metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": "next_step"}
+        self.single_observation_spaces = self.vector.single_observation_spaces
+        self.single_action_spaces = self.vector.single_action_spaces
+        self.single_observation_space = gym.spaces.Dict({**self.single_observation_spaces})
+        self.single_action_space = gym.spaces.Dict(self.single_action_spaces)
+        self.envs = [_Place(self.vector, i) for i in range(num_envs)]
+        self._over = np.zeros(num_envs, dtype=bool)
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+        """Start episodes; lists of observations and infos by agent, or arrays where ``reset_mask`` is given."""
+        observations, nothing = self.vector.reset(seed=seed, options=options)
+        if options and "reset_mask" in options:
+            return observations, nothing
+        self._over[:] = False
+        return self._rows(observations), self._infos()
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Any]:
+        """Play one step of arrays by agent, or of a list of one dict for each environment."""
+        if isinstance(actions, Mapping):
+            return self.vector.step(actions)
+        return self._step_rows(actions)
+
+    def _step_rows(self, actions: Sequence[Mapping[str, Any]]) -> tuple[Any, Any, Any, Any, Any]:
+        over = self._over.copy()
+        n, agents = self.num_envs, self.vector.possible_agents
+        rewards = np.zeros((n, len(agents)))
+        terminated, truncated = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+        observations = None
+        if not over.all():
+            idle = self.vector.neutral_actions() if over.any() else {}
+            rows = [{name: _pick(idle, name, i) for name in agents} if over[i] else actions[i] for i in range(n)]
+            batch = {name: _stack([row[name] for row in rows]) for name in agents}
+            observations, rewards, terminated, truncated, _ = self.vector.step(batch)
+        if over.any():
+            observations, _ = self.vector.reset(options={"reset_mask": over})
+            rewards[over] = 0.0
+            terminated[over] = truncated[over] = False
+        self._over = terminated | truncated
+        return (
+            self._rows(observations or {}),
+            [dict(zip(agents, row, strict=True)) for row in rewards.tolist()],
+            [{"__all__": flag} for flag in terminated.tolist()],
+            [{"__all__": flag} for flag in truncated.tolist()],
+            self._infos(),
+        )
+
+    def infos(self, env: int) -> dict[str, dict[str, Any]]:
+        """Return the infos of one environment by agent."""
+        return self.vector.info_dicts(env)
+
+    def _rows(self, observations: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [{name: seen[i] for name, seen in observations.items()} for i in range(self.num_envs)]
+
+    def _infos(self) -> list[dict[str, dict[str, Any]]]:
+        return [self.infos(i) for i in range(self.num_envs)]
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Release the engines."""
+        self.vector.close()
+
+
+class _Place:
+    """One environment of several, as far as RLlib asks for it: who is in it and what they may do."""
+
+    def __init__(self, vector: GridVectorEnv, index: int) -> None:
+        self.index, self.scenario = index, vector.scenario
+        self.possible_agents = self.agents = list(vector.possible_agents)
+        self.observation_spaces = vector.single_observation_spaces
+        self.action_spaces = vector.single_action_spaces
+
+    @property
+    def unwrapped(self) -> _Place:
+        """This."""
+        return self
+
+    def get_observation_space(self, agent_id: str) -> Any:
+        """Return the observation space of an agent."""
+        return self.observation_spaces[agent_id]
+
+    def get_action_space(self, agent_id: str) -> Any:
+        """Return the action space of an agent."""
+        return self.action_spaces[agent_id]
+
+
+def _stack(rows: Sequence[Any]) -> Any:
+    if isinstance(rows[0], Mapping):
+        return {key: _stack([row[key] for row in rows]) for key in rows[0]}
+    return np.stack([np.asarray(row) for row in rows])
+
+
+def _pick(batch: Mapping[str, Any], name: str, env: int) -> Any:
+    action = batch[name]
+    return {key: part[env] for key, part in action.items()} if isinstance(action, Mapping) else action[env]

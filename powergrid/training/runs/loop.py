@@ -1,0 +1,296 @@
+"""The training loop: iterate, record, checkpoint, validate, stop cleanly; what the algorithm does is RLlib's."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from powergrid.errors import PowerGridError
+from powergrid.training.policies.extraction import policy_of_algorithm
+from powergrid.training.rllib.builders import build_algorithm_config
+from powergrid.training.rllib.config import EnvClass, EnvFacts, travelling_config
+from powergrid.training.runs.checkpoints import Checkpoints, find_checkpoint
+from powergrid.training.runs.records import (
+    PROGRESS,
+    EventFile,
+    ProgressFile,
+    losses_are_finite,
+    now,
+    stable_metrics,
+    start_of_session,
+    write_manifest,
+)
+from powergrid.training.runs.session import RaySession, build_algorithm, ray_session, stop_algorithm
+from powergrid.training.runs.settings import TrainSettings
+from powergrid.training.runs.validation import Validation
+
+logger = logging.getLogger("powergrid.training")
+
+MAX_BAD_ITERATIONS = 3
+VALIDATION_SEED = 20_000
+VALIDATION_SCORE = "validation/episode_return_mean"
+
+
+@dataclass(frozen=True)
+class IterationReport:
+    """Tell how training stands after an iteration; ``metrics`` is the row of ``progress.csv``."""
+
+    iteration: int
+    iterations: int
+    env_steps: int
+    env_steps_per_s: float
+    elapsed_s: float
+    left_s: float
+    metrics: Mapping[str, float]
+
+
+Progress = Callable[[IterationReport], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Tell what a run came to.
+
+    Attributes:
+        folder: The run folder.
+        iterations: Iterations the run has in all.
+        env_steps: Environment steps the run has in all.
+        stopped: ``"finished"``, ``"time limit"`` or ``"interrupted"``.
+        metrics: The last iteration's row of ``progress.csv``.
+        latest: The newest checkpoint.
+        best: The best checkpoint.
+    """
+
+    folder: Path
+    iterations: int
+    env_steps: int
+    stopped: str
+    metrics: Mapping[str, float]
+    latest: Path
+    best: Path
+
+
+@dataclass
+class Plan:
+    """Everything a loop needs to know before it starts, checked."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    settings: TrainSettings
+    env: EnvClass
+    env_config: dict[str, Any]
+    facts: EnvFacts
+    policy_of: dict[str, str]
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    time_limit_s: float | None = None
+    progress: Progress | None = None
+    verbose: bool = False
+    address: str | None = None
+    restore: Path | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+def run_loop(plan: Plan) -> RunResult:
+    """Train as planned, on the cluster at the plan's address, or on a Ray started for it unless one is running."""
+    first = int(plan.state.get("iteration", 0))
+    entry = start_of_session(first, plan.address)
+    plan.manifest["sessions"].append(entry)
+    write_manifest(plan.folder, plan.manifest)
+    try:
+        with ExitStack() as stack:
+            session = stack.enter_context(ray_session(verbose=plan.verbose, address=plan.address))
+            interrupted = stack.enter_context(stop_signals())
+            env_config = travelling_config(plan.env, plan.env_config) if session.shared else plan.env_config
+            config = build_algorithm_config(plan.env, env_config, plan.facts, plan.policy_of, plan.settings)
+            algorithm = build_algorithm(config, session)
+            stack.callback(stop_algorithm, algorithm)
+            if plan.restore:
+                algorithm.restore_from_path(str(plan.restore.resolve()))
+            training = _Training(plan, algorithm, session, stack)
+            result = training.run(interrupted)
+        entry["stopped"] = result.stopped
+        entry["to_iteration"] = result.iterations
+    except BaseException as error:
+        entry["stopped"] = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise
+    finally:
+        entry["end"] = now()
+        write_manifest(plan.folder, plan.manifest)
+    return result
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into a request to stop; the second one stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        logger.warning("Stopping after this iteration; once more to stop at once.")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Training:
+    """One loop under way."""
+
+    def __init__(self, plan: Plan, algorithm: Any, session: RaySession, stack: ExitStack) -> None:
+        self.plan, self.algorithm, self.session = plan, algorithm, session
+        self.iteration = int(plan.state.get("iteration", 0))
+        self.env_steps = int(plan.state.get("env_steps", 0))
+        best: float | None = plan.state.get("best_score")
+        self.best_score = -math.inf if best is None else best
+        self.before_s = float(plan.state.get("elapsed_s", 0.0))
+        self.bad, self.failures, self.losses, self.saved = 0, 0.0, 0.0, self.iteration
+        self.began = time.monotonic()
+        self.checkpoints = Checkpoints(plan.folder, plan.settings.keep_checkpoints, plan.claims)
+        self.progress = ProgressFile(plan.folder / PROGRESS, after_iteration=self.iteration)
+        self.events = EventFile(plan.folder, after_step=self.env_steps + 1 if plan.restore else None)
+        stack.callback(self.events.close)
+        self.validation: Validation | None = None
+        if plan.settings.validate_every:
+            self.validation = Validation(
+                plan.env,
+                plan.env_config,
+                split=plan.settings.validation_split,
+                episodes=plan.settings.validation_episodes,
+                seed=VALIDATION_SEED,
+            )
+            stack.callback(self.validation.close)
+
+    def run(self, interrupted: threading.Event) -> RunResult:
+        """Iterate until the iterations are done, the time is up or someone asks to stop."""
+        settings, limit = self.plan.settings, self.plan.time_limit_s
+        metrics: dict[str, float] = {}
+        stopped = "interrupted" if interrupted.is_set() else ""
+        while not stopped:
+            start = time.monotonic()
+            result = self._iterate()
+            elapsed = time.monotonic() - self.began
+            if self.iteration >= settings.iterations:
+                stopped = "finished"
+            elif limit is not None and elapsed >= limit:
+                stopped = "time limit"
+            elif interrupted.is_set():
+                stopped = "interrupted"
+            metrics = self._record(result, time.monotonic() - start, last=bool(stopped))
+        if self.saved != self.iteration or self.plan.restore is None:
+            self._save(metrics)
+        folder = self.plan.folder
+        return RunResult(
+            folder=folder,
+            iterations=self.iteration,
+            env_steps=self.env_steps,
+            stopped=stopped,
+            metrics=metrics,
+            latest=find_checkpoint(folder, ("latest",)),
+            best=find_checkpoint(folder),
+        )
+
+    def _iterate(self) -> dict[str, Any]:
+        """Run one iteration of RLlib and check that it did something."""
+        try:
+            result: dict[str, Any] = self.algorithm.train()
+        except Exception as error:
+            told = f"training stopped at iteration {self.iteration + 1}; the cause:\n{self._why(error)}"
+            raise PowerGridError(told) from error
+        self.iteration += 1
+        sampled = float(result.get("env_runners", {}).get("num_env_steps_sampled", math.nan))
+        self.bad = 0 if sampled > 0 and losses_are_finite(result) else self.bad + 1
+        if sampled > 0:
+            self.env_steps += int(sampled)
+        if self.bad >= MAX_BAD_ITERATIONS:
+            what = "no environment steps came in" if not sampled > 0 else "the loss was not a finite number"
+            raise PowerGridError(f"{what} for {self.bad} iterations; the newest cause:\n{self._why(None)}")
+        return result
+
+    def _why(self, error: BaseException | None) -> str:
+        told = self.session.explain()
+        if told:
+            return told
+        while error is not None and (error.__cause__ or error.__context__):
+            error = error.__cause__ or error.__context__
+        return f"{type(error).__name__}: {error}" if error else "(no traceback was left; --verbose shows all output)"
+
+    def _record(self, result: dict[str, Any], took_s: float, *, last: bool) -> dict[str, float]:
+        """Write the iteration down; validate and checkpoint where it is time to."""
+        settings = self.plan.settings
+        metrics = stable_metrics(result)
+        if self.validation is not None and (last or self.iteration % settings.validate_every == 0):
+            metrics.update(self.validation.score(policy_of_algorithm(self.algorithm)))
+        elapsed = time.monotonic() - self.began
+        sampled = float(result.get("env_runners", {}).get("num_env_steps_sampled", 0) or 0)
+        speed = sampled / took_s if sampled > 0 else 0.0
+        counters = {
+            "iteration": self.iteration,
+            "time_s": round(self.before_s + elapsed, 3),
+            "env_steps": self.env_steps,
+            "env_steps_per_s": round(speed, 1),
+        }
+        row = {**counters, **metrics}
+        self.progress.add(row)
+        self.events.add({key: value for key, value in row.items() if key != "iteration"}, result, self.env_steps)
+        self._warn_of_failures(metrics)
+        better = metrics.get(VALIDATION_SCORE, -math.inf) > self.best_score
+        if last or better or self.iteration % settings.checkpoint_every == 0:
+            self._save(metrics)
+        if self.plan.progress is not None:
+            self.plan.progress(self._report(row, elapsed, speed))
+        return row
+
+    def _save(self, metrics: Mapping[str, float]) -> None:
+        """Write a checkpoint and move ``best`` where this one is better."""
+        score = metrics.get(VALIDATION_SCORE if self.validation is not None else "episode_return_mean", math.nan)
+        better = score > self.best_score
+        if better:
+            self.best_score = score
+        state = {
+            "env_steps": self.env_steps,
+            "elapsed_s": round(self.before_s + time.monotonic() - self.began, 3),
+            "best_score": self.best_score if math.isfinite(self.best_score) else None,
+        }
+        saved = self.checkpoints.save(self.algorithm, policy_of_algorithm(self.algorithm), self.iteration, state)
+        self.saved = self.iteration
+        if better:
+            self.checkpoints.mark_best(saved)
+
+    def _warn_of_failures(self, metrics: Mapping[str, float]) -> None:
+        """Say that environments fail and are made anew, or that processes die: training goes on without those steps."""
+        if metrics["env_step_failures"] > self.failures == 0:
+            logger.warning("Environments failed and were started anew; the newest cause:\n%s", self._why(None))
+        self.failures = metrics["env_step_failures"]
+        if metrics["env_runner_losses"] > self.losses:
+            logger.warning(
+                "A sampling process was lost in iteration %d, with the steps it had under way: %d at work, %d lost so "
+                "far, %d back. Training goes on.",
+                self.iteration,
+                *(metrics[name] for name in ("env_runners", "env_runner_losses", "env_runner_restarts")),
+            )
+        self.losses = metrics["env_runner_losses"]
+
+    def _report(self, row: Mapping[str, float], elapsed: float, speed: float) -> IterationReport:
+        done = self.iteration - int(self.plan.state.get("iteration", 0))
+        left = (self.plan.settings.iterations - self.iteration) * elapsed / max(done, 1)
+        if self.plan.time_limit_s is not None:
+            left = min(left, max(self.plan.time_limit_s - elapsed, 0.0))
+        return IterationReport(
+            self.iteration, self.plan.settings.iterations, self.env_steps, speed, elapsed, left, dict(row)
+        )

@@ -1,0 +1,221 @@
+"""What a run writes down: its manifest, progress.csv and TensorBoard events; it decides nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import powergrid
+from powergrid.training.rllib.callbacks import mean_over_policies
+from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS
+
+MANIFEST = "run.json"
+PROGRESS = "progress.csv"
+DISTRIBUTIONS = {
+    "ray": "ray",
+    "torch": "torch",
+    "numpy": "numpy",
+    "gymnasium": "gymnasium",
+    "opendssdirect": "opendssdirect.py",
+    "dss_engine": "dss-python-backend",
+}
+RUNNER_METRICS = ("episode_return_mean", "episode_return_min", "episode_return_max", "episode_len_mean")
+LEARNER_METRICS = {
+    "policy_loss": "policy_loss",
+    "vf_loss": "vf_loss",
+    "entropy": "entropy",
+    "kl": "mean_kl_loss",
+    "vf_explained_var": "vf_explained_var",
+    "lr": "default_optimizer_learning_rate",
+}
+
+
+#: Of algorithms that learn from a replay buffer; written where they are reported.
+REPLAY_METRICS = {"qf_loss": "qf_loss", "qf_mean": "qf_mean", "alpha": "alpha_value"}
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Return the versions that a result depends on; None for what is not installed."""
+    versions: dict[str, str | None] = {"powergrid": powergrid.__version__, "python": platform.python_version()}
+    for name, distribution in DISTRIBUTIONS.items():
+        try:
+            versions[name] = version(distribution)
+        except PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def git_commit() -> str | None:
+    """Return the commit of PowerGrid's source tree, with ``+`` where it has changes; None outside of git."""
+    source = Path(powergrid.__file__).parent
+    try:
+        asked = [
+            subprocess.run(["git", "-C", str(source), *words], capture_output=True, text=True, timeout=10, check=True)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no", "--", "."])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked[0].stdout.strip() + ("+" if asked[1].stdout.strip() else "")
+
+
+def write_manifest(run_folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``run.json``, whole or not at all."""
+    temporary = run_folder / f".{MANIFEST}"
+    temporary.write_text(json.dumps(manifest, indent=1, default=str) + "\n")
+    temporary.replace(run_folder / MANIFEST)
+
+
+def start_of_session(from_iteration: int, address: str | None = None) -> dict[str, Any]:
+    """Return the manifest's entry of a start or a resume of training, on a cluster if it has an address."""
+    return {
+        "start": now(),
+        "from_iteration": from_iteration,
+        **({} if address is None else {"address": address}),
+        "command": sys.argv,
+        "versions": installed_versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Return every finite number of a nested result under its path, ``a/b/c``."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}/")
+        elif isinstance(value, bool | int | float | np.number) or (isinstance(value, np.ndarray) and value.ndim == 0):
+            number = float(value)
+            if math.isfinite(number):
+                yield f"{prefix}{key}", number
+
+
+def stable_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """Pick the documented metrics out of RLlib's result, under names that do not follow RLlib's."""
+    runners: Mapping[str, Any] = result.get("env_runners", {})
+    learners: Mapping[str, Any] = result.get("learners", {})
+    metrics = {name: float(runners.get(name, math.nan)) for name in RUNNER_METRICS}
+    metrics[RETURN_ALIAS] = metrics["episode_return_mean"]
+    metrics["episodes"] = float(runners.get("num_episodes_lifetime", 0) or 0)
+    for agent, value in runners.get("agent_episode_returns_mean", {}).items():
+        metrics[f"agent_return/{agent}"] = float(value)
+    replayed = {name: theirs for name, theirs in REPLAY_METRICS.items() if _reported(learners, theirs)}
+    for name, theirs in {**LEARNER_METRICS, **replayed}.items():
+        metrics[name] = mean_over_policies(dict(result), theirs)
+        for policy in (name for name in learners if name != "__all_modules__" and len(learners) > 2):
+            if theirs in learners[policy]:
+                metrics[f"{policy}/{name}"] = float(learners[policy][theirs])
+    metrics["env_step_failures"] = float(runners.get("num_env_step_failures", 0) or 0)
+    metrics.update(_count_runners(result))
+    metrics.update({f"{CUSTOM}/{name}": value for name, value in sorted(flatten(runners.get(CUSTOM, {})))})
+    return metrics
+
+
+def _count_runners(result: Mapping[str, Any]) -> dict[str, float]:
+    """Count the processes that sample beside this one: those at work, how often one was lost, how often one is back."""
+    faults = result.get("fault_tolerance", {})
+    wanted = int(result.get("config", {}).get("num_env_runners") or 0)
+    healthy = int(faults.get("num_healthy_workers", wanted))
+    back = int(faults.get("num_remote_worker_restarts", 0))
+    return {"env_runners": healthy, "env_runner_losses": back + wanted - healthy, "env_runner_restarts": back}
+
+
+def _reported(learners: Mapping[str, Any], name: str) -> bool:
+    return any(name in metrics for policy, metrics in learners.items() if policy != "__all_modules__")
+
+
+def losses_are_finite(result: Mapping[str, Any]) -> bool:
+    """Whether every policy's losses are finite; none are reported before a replay buffer holds enough to learn from."""
+    learners: Mapping[str, Any] = result.get("learners", {})
+    losses = [
+        float(metrics[name])
+        for policy, metrics in learners.items()
+        for name in ("policy_loss", "qf_loss")
+        if policy != "__all_modules__" and name in metrics
+    ]
+    return all(math.isfinite(loss) for loss in losses)
+
+
+class ProgressFile:
+    """Append one row an iteration to ``progress.csv``; each row is on disk when ``add`` returns."""
+
+    def __init__(self, file: Path, after_iteration: int = 0) -> None:
+        """Open the file; rows of iterations past ``after_iteration`` are dropped: they are played again."""
+        self.file = file
+        self.columns: list[str] = []
+        if file.is_file():
+            with file.open(newline="") as stream:
+                rows = list(csv.DictReader(stream))
+            if rows:
+                self.columns = list(rows[0])
+                self._rewrite([row for row in rows if _iteration(row) <= after_iteration])
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Append a row; a new metric becomes a new column, empty in the rows before."""
+        new = [name for name in row if name not in self.columns]
+        if new:
+            rows: list[dict[str, Any]] = []
+            if self.file.is_file():
+                with self.file.open(newline="") as stream:
+                    rows = list(csv.DictReader(stream))
+            self.columns += new
+            self._rewrite(rows)
+        with self.file.open("a", newline="") as stream:
+            csv.DictWriter(stream, self.columns, restval="").writerow({k: _shown(v) for k, v in row.items()})
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        temporary = self.file.with_name(f".{self.file.name}")
+        with temporary.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, self.columns, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.file)
+
+
+def _iteration(row: Mapping[str, Any]) -> int:
+    try:
+        return int(row["iteration"])
+    except (KeyError, TypeError, ValueError):
+        return sys.maxsize  # a row cut short by a kill
+
+
+def _shown(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.8g}"
+
+
+class EventFile:
+    """Write TensorBoard events: the stable names, and RLlib's whole result below ``ray/``."""
+
+    def __init__(self, folder: Path, after_step: int | None = None) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=after_step, write_to_disk=True)
+
+    def add(self, metrics: Mapping[str, float], result: Mapping[str, Any], step: int) -> None:
+        """Write one iteration at ``step`` environment steps."""
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, step)
+        for name, value in flatten({key: part for key, part in result.items() if key != "config"}):
+            self._writer.add_scalar(f"ray/{name}", value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write out what is left."""
+        self._writer.close()

@@ -1,0 +1,246 @@
+"""Start and resume training runs: what is asked for becomes a run folder; the loop itself is in loop."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.training.policies.trust import require_trust
+from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
+from powergrid.training.rllib.builders import plan_policies
+from powergrid.training.rllib.config import (
+    EnvClass,
+    Policies,
+    as_env_config,
+    default_env,
+    probe_env,
+)
+from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state
+from powergrid.training.runs.loop import Plan, Progress, RunResult, run_loop
+from powergrid.training.runs.settings import TrainSettings
+
+__all__ = ["RunResult", "resume", "train"]
+
+logger = logging.getLogger("powergrid.training")
+
+
+def train(
+    scenario: str | Path | Mapping[str, Any],
+    settings: TrainSettings | Mapping[str, Any] | None = None,
+    *,
+    algorithm: str = "ppo",
+    policies: Policies = "shared",
+    out_dir: str | Path = "runs",
+    name: str | None = None,
+    time_limit_s: float | None = None,
+    progress: Progress | None = None,
+    verbose: bool = False,
+    address: str | None = None,
+    env: EnvClass | None = None,
+) -> RunResult:
+    """Train on a scenario and leave a run folder that says how.
+
+    Args:
+        scenario: A scenario's name or path, or an env_config.
+        settings: Settings of the algorithm; those left out have their defaults.
+        algorithm: ``"ppo"``, ``"mappo"``, ``"sac"`` or ``"dqn"``.
+        policies: ``"shared"``, ``"independent"`` or a mapping from agent to policy name.
+        out_dir: Where run folders go.
+        name: The run folder's name; by default the scenario's name and the time.
+        time_limit_s: Stop after the iteration that passes this time [s].
+        progress: Called after each iteration.
+        verbose: Show what Ray and its workers print.
+        address: Train on the Ray cluster there, ``HOST:PORT`` of its head or ``auto``, and leave it running.
+        env: The environment's class; by default :class:`powergrid.envs.NetworkedGridEnv`.
+
+    Raises:
+        ScenarioError: The scenario, a setting or the policies are wrong.
+        PowerGridError: Training could not go on.
+    """
+    chosen = make_algorithm_settings(algorithm, settings)
+    if chosen.seed is None:
+        chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
+    env = env or default_env()
+    env_config = as_env_config(scenario)
+    facts = probe_env(env, env_config, step=True)
+    policy_of, problems = plan_policies(facts, policies, chosen)
+    if problems:
+        raise ScenarioError("training", problems)
+    folder = _new_run_folder(Path(out_dir).expanduser(), name, env_config)
+    (folder / "scenario.yaml").write_text(_scenario_yaml(facts.scenario, env_config))
+    manifest = {
+        "scenario": scenario_name(env_config),
+        "env": f"{env.__module__}:{getattr(env, '__qualname__', '')}",
+        "env_config": env_config,
+        "algorithm": algorithm,
+        "policies": policy_of,
+        "settings": dump_settings(chosen),
+        "digests": _digests(facts.scenario),
+        "sessions": [],
+    }
+    return run_loop(
+        Plan(
+            folder=folder,
+            manifest=manifest,
+            settings=chosen,
+            env=env,
+            env_config=env_config,
+            facts=facts,
+            policy_of=policy_of,
+            time_limit_s=time_limit_s,
+            claims=trust_claims(manifest),
+            progress=progress,
+            verbose=verbose,
+            address=address,
+        )
+    )
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    iterations: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    time_limit_s: float | None = None,
+    progress: Progress | None = None,
+    verbose: bool = False,
+    address: str | None = None,
+    trust: bool = False,
+) -> RunResult:
+    """Go on with a run from its latest checkpoint: weights, optimiser, filters, counters and files.
+
+    RLlib's part of a checkpoint is unpickled and the run's environment imported: code from the run folder is run.
+
+    Args:
+        run_dir: The run folder.
+        iterations: Iterations the run shall have in all; by default what it was started with.
+        settings: Settings that differ from now on, for example ``num_env_runners``.
+        time_limit_s: Stop after the iteration that passes this time [s].
+        progress: Called after each iteration.
+        verbose: Show what Ray and its workers print.
+        address: As for :func:`train`.
+        trust: Go on although this user did not make the checkpoint on this machine.
+
+    Raises:
+        ScenarioError: The run has all its iterations already, or a setting is wrong.
+        PowerGridError: There is no run or no checkpoint, or it comes from elsewhere and is not trusted.
+    """
+    checkpoint = find_checkpoint(Path(run_dir).expanduser().resolve(), ("latest",))
+    folder = checkpoint.parent.parent
+    manifest = read_manifest(folder)
+    if not trust:
+        require_trust(
+            checkpoint, trust_claims(manifest), remedy="--resume with --trust-checkpoint, or resume(..., trust=True)"
+        )
+    changes = dict(settings or {}) | ({} if iterations is None else {"iterations": iterations})
+    algorithm = manifest.get("algorithm", "ppo")
+    chosen = make_algorithm_settings(algorithm, changes, base=make_algorithm_settings(algorithm, manifest["settings"]))
+    state = read_state(checkpoint)
+    if chosen.iterations <= state["iteration"]:
+        done = f"the run has {state['iteration']} iterations already; to go on, ask for more than that in all"
+        raise ScenarioError(str(folder), [done])
+    env = import_env(manifest["env"])
+    facts = probe_env(env, manifest["env_config"], step=True)
+    if _digests(facts.scenario) != manifest["digests"]:
+        logger.warning("The scenario has changed since this run began; compare scenario.yaml in the run folder.")
+    manifest["settings"] = dump_settings(chosen)
+    return run_loop(
+        Plan(
+            folder=folder,
+            manifest=manifest,
+            settings=chosen,
+            env=env,
+            env_config=manifest["env_config"],
+            facts=facts,
+            policy_of=manifest["policies"],
+            time_limit_s=time_limit_s,
+            claims=trust_claims(manifest),
+            progress=progress,
+            verbose=verbose,
+            address=address,
+            restore=checkpoint,
+            state=state,
+        )
+    )
+
+
+def read_manifest(run_folder: Path) -> dict[str, Any]:
+    """Return what ``run.json`` says of a run.
+
+    Raises:
+        PowerGridError: It is missing or cannot be read.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((run_folder / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise PowerGridError(f"{run_folder}: no run that can be read: {error}") from error
+    return manifest
+
+
+def _new_run_folder(out_dir: Path, name: str | None, env_config: Mapping[str, Any]) -> Path:
+    """Make the run's folder, without touching one that is there."""
+    wanted = name or f"{scenario_name(env_config)}-{datetime.now():%Y%m%d-%H%M%S}"
+    if name is not None and (Path(name).name != name or name in {".", ".."}):
+        raise ScenarioError("name", [f"{name!r} is no folder name; use --out for the place"])
+    folder = (out_dir / wanted).resolve()
+    if (folder / FOLDER).exists():
+        if name is not None:
+            raise ScenarioError(str(folder), ["a run is there already; resume it or choose another name"])
+        folder = folder.with_name(f"{wanted}-{secrets.token_hex(2)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def scenario_name(env_config: Mapping[str, Any]) -> str:
+    """Return the name that folders of runs on a scenario begin with."""
+    path = Path(str(env_config.get("env_name", env_config.get("feeder", "run"))))
+    return (path.parent.name if path.name == "Master.dss" else path.stem) or "run"
+
+
+def _scenario_yaml(scenario: Any, env_config: Mapping[str, Any]) -> str:
+    if hasattr(scenario, "to_yaml"):
+        return str(scenario.to_yaml())
+    return str(yaml.safe_dump(json.loads(json.dumps(dict(env_config), default=str)), sort_keys=False))
+
+
+def _digests(scenario: Any) -> dict[str, Any]:
+    """Return the SHA-256 of the scenario, of its feeder's files, of all its feeders by name, and of its profiles."""
+    if not hasattr(scenario, "digest"):
+        return {}
+    return {
+        "scenario": scenario.digest(),
+        "feeder": scenario.read_feeder().digest,
+        "feeders": scenario.feeder_digests(),
+        "profiles": scenario.read_profiles().digest(),
+    }
+
+
+def trust_claims(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of ``run.json`` decides which code a resume runs: checkpoints are signed for it."""
+    return {name: manifest[name] for name in ("env", "env_config", "policies")}
+
+
+def import_env(path: str) -> EnvClass:
+    """Import the environment that ``run.json`` names; do so only for a run that is trusted.
+
+    Raises:
+        PowerGridError: It cannot be imported.
+    """
+    module, _, qualname = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise PowerGridError(f"the run's environment {path} cannot be imported: {error}") from error
+    env: EnvClass = found
+    return env

@@ -1,0 +1,233 @@
+"""A Ray to train on: started quietly and ended without a trace, or joined; it still says why a worker died."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from powergrid.errors import PowerGridError
+from powergrid.training.runs.joining import join_cluster, logs_of_this_job
+
+LOCAL_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",  # else Ray writes a token to the home directory and warns about it
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+QUIET_ENVIRONMENT = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+LONGEST_TEMP_DIR = 30  # Ray puts sockets below it, and the kernel cuts a socket's path at 107 characters
+
+
+class RaySession:
+    """Know where Ray keeps its workers' logs and what it would have printed.
+
+    Args:
+        temp_dir: Where a Ray started for this run keeps its files; None where it was not.
+
+    Attributes:
+        shared: Whether the Ray was not started for this run: it may have machines without our files.
+    """
+
+    def __init__(self, temp_dir: Path | None) -> None:
+        self.temp_dir = temp_dir
+        self.shared = temp_dir is None
+        self.joined = ""
+        self.held_back: collections.deque[str] = collections.deque(maxlen=20)
+
+    def explain(self) -> str:
+        """Return the newest traceback of a worker, or the last error Ray reported; empty where there is none."""
+        return self._worker_traceback() or (self.held_back[-1] if self.held_back else "")
+
+    def _worker_traceback(self) -> str:
+        if self.temp_dir is not None:
+            folder, pattern = self.temp_dir, "session_2*/logs/worker-*.err"
+        elif self.joined:
+            folder, pattern = logs_of_this_job()
+        else:
+            return ""
+        logs = [log for log in folder.glob(pattern) if log.stat().st_size]
+        for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
+            told = root_traceback(log.read_text(errors="replace"))
+            if told:
+                return told
+        return ""
+
+
+def root_traceback(text: str, most: int = 60) -> str:
+    """Return the newest chain of tracebacks' first one, the cause; empty where there is none."""
+    lines = text.splitlines()
+    starts = [i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line]
+    if not starts:
+        return ""
+    first = len(starts) - 1
+    while first and any(line.strip() in _CHAINED for line in lines[starts[first - 1] : starts[first]]):
+        first -= 1
+    end = starts[first + 1] if first + 1 < len(starts) else len(lines)
+    shown = [line for line in lines[starts[first] : end] if line.strip() and line.strip() not in _CHAINED]
+    return "\n".join(shown[:most])
+
+
+_CHAINED = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
+
+
+@contextlib.contextmanager
+def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterator[RaySession]:
+    """Start a local Ray for the block and stop it after; use the one that this process has, if it has one.
+
+    Args:
+        verbose: Show all that Ray, its workers and the libraries print.
+        address: Join the cluster there instead, and leave it running; see :func:`join_cluster`.
+
+    Raises:
+        PowerGridError: There is no cluster at the address.
+    """
+    local = LOCAL_ENVIRONMENT if address is None else {}  # a cluster says itself whether it wants a token
+    for name, value in {**local, **({} if verbose else QUIET_ENVIRONMENT)}.items():
+        os.environ.setdefault(name, value)
+    with contextlib.ExitStack() as stack:
+        if not verbose:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        import ray
+        import ray.rllib  # gives its loggers their handlers on import
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # two threads beside a busy neighbour made small updates 60 times slower
+        stack.callback(torch.set_num_threads, threads)
+        session = RaySession(None)
+        if not verbose:
+            stack.enter_context(_hold_back(session.held_back))
+        if address is not None:
+            if not ray.is_initialized():
+                stack.callback(ray.shutdown)
+            with _no_stderr(enabled=not verbose):
+                session.joined = join_cluster(address, verbose=verbose)
+        elif not ray.is_initialized():
+            session.temp_dir = stack.enter_context(_temp_dir())
+            session.shared = False
+            stack.callback(ray.shutdown)
+            with _importable_by_workers(), _no_stderr(enabled=not verbose):
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=verbose,
+                    logging_level=logging.INFO if verbose else logging.ERROR,
+                    _temp_dir=str(session.temp_dir),
+                )
+        yield session
+
+
+class _Keep(logging.Handler):
+    """Keep the text of errors instead of printing them."""
+
+    def __init__(self, kept: collections.deque[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._kept = kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._kept.append(self.format(record))
+
+
+@contextlib.contextmanager
+def _hold_back(kept: collections.deque[str]) -> Iterator[None]:
+    """Send what Ray's loggers would print to a list; what a user can act on is told from there."""
+    names = [name for name in logging.Logger.manager.loggerDict if name == "ray" or name.startswith("ray.")]
+    loggers = [logging.getLogger(name) for name in {"ray", *names}]
+    before = [(each, each.handlers[:], each.propagate) for each in loggers if each.handlers or each.name == "ray"]
+    for each, _, _ in before:
+        each.handlers[:] = [_Keep(kept)] if each.name == "ray" else []
+        each.propagate = each.name != "ray"
+    try:
+        yield
+    finally:
+        for each, handlers, propagate in before:
+            each.handlers[:], each.propagate = handlers, propagate
+
+
+@contextlib.contextmanager
+def _no_stderr(*, enabled: bool) -> Iterator[None]:
+    """Drop what Ray's C++ core writes to the error stream while it starts; exceptions still come through."""
+    if not enabled:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _importable_by_workers() -> Iterator[None]:
+    """Let the workers import what this process can: they inherit PYTHONPATH when Ray starts."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+@contextlib.contextmanager
+def _temp_dir() -> Iterator[Path]:
+    parent = tempfile.gettempdir()
+    if len(parent) > LONGEST_TEMP_DIR and os.path.isdir("/tmp"):
+        parent = "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="pg-ray-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build_algorithm(config: Any, session: RaySession) -> Any:
+    """Build the algorithm without the empty folder that RLlib makes under ``~/ray_results``.
+
+    Raises:
+        PowerGridError: RLlib cannot start; with the traceback of the worker that failed.
+    """
+    from ray.tune.trainable import trainable as their_module
+
+    trainable: Any = their_module  # the name is theirs, not exported
+    elsewhere = trainable.DEFAULT_STORAGE_PATH
+    with tempfile.TemporaryDirectory(prefix="pg-") as unused:
+        trainable.DEFAULT_STORAGE_PATH = unused
+        try:
+            return config.build_algo()
+        except Exception as error:
+            why = session.explain() or f"{type(error).__name__}: {error}"
+            raise PowerGridError(f"RLlib could not start; the cause:\n{why}") from error
+        finally:
+            trainable.DEFAULT_STORAGE_PATH = elsewhere
+
+
+def stop_algorithm(algorithm: Any, timeout_s: float = 20.0) -> None:
+    """Stop the algorithm; give up waiting where a worker hangs (Ray's own shutdown then kills it)."""
+    if not algorithm.config.num_env_runners:
+        algorithm.stop()  # OpenDSS crashes where an engine is closed by another thread than this
+        return
+    stopper = threading.Thread(target=algorithm.stop, daemon=True)
+    stopper.start()
+    stopper.join(timeout_s)
