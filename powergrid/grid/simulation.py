@@ -29,7 +29,7 @@ from powergrid.grid.outages.effects import find_faults
 from powergrid.grid.outages.events import has_spikes
 from powergrid.grid.outages.islands import Islands
 from powergrid.grid.outages.supply import Supply
-from powergrid.grid.profiles.days import Days
+from powergrid.grid.profiles.episode_days import Days
 from powergrid.grid.profiles.profiles import Profiles
 
 FloatArray = npt.NDArray[np.float64]

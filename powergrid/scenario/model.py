@@ -22,8 +22,13 @@ from powergrid.grid.feeder.microgrid import MicrogridSpec
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.outages import AnyEventSpec
 from powergrid.grid.outages.targets import find_event_problems
-from powergrid.grid.profiles.loadshapes import follow_loadshapes, shape_of_loads
-from powergrid.grid.profiles.profiles import Profiles, builtin_profiles, read_profiles
+from powergrid.grid.profiles.profiles import (
+    Profiles,
+    builtin_profiles,
+    follow_loadshapes,
+    read_profiles,
+    shape_of_loads,
+)
 from powergrid.grid.simulation import Simulation, SimulationOptions
 from powergrid.scenario.placement import PlacedSpec, PlacementSpec, place
 from powergrid.scenario.problems import find_ownership_problems

@@ -11,7 +11,7 @@ import powergrid
 from powergrid.errors import ScenarioError
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.feeder.feeder import read_feeder
-from powergrid.grid.profiles.loadshapes import find_shape_problems, shape_of_loads
+from powergrid.grid.profiles.profiles import find_shape_problems, shape_of_loads
 
 SHAPED = """
 Clear

@@ -1,4 +1,4 @@
-"""Profiles: the shipped year, users' tables, splits, the series of each load, forecasts."""
+"""Profiles: the shipped year, users' tables, splits, the series of each load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from powergrid.grid.profiles.profiles import (
     assign_series,
     builtin_profiles,
     eligible_days,
-    forecast,
     profiles_from_loadshapes,
     read_profiles,
     split_days,
@@ -514,49 +513,3 @@ def test_assign_wrong_rules_are_all_reported() -> None:
     first, second = caught.value.problems
     assert "unknown class 'residental' (did you mean 'residential'" in first
     assert "unknown load 'laod_1' (did you mean 'load_1'" in second
-
-
-# forecasts -------------------------------------------------------------------------------------------------------
-
-RAMP = np.arange(96.0 * 5)
-
-
-def test_forecast_perfect_is_what_comes_and_holds_the_last_day_beyond_the_end() -> None:
-    ahead = forecast(RAMP, np.array([0, 100]), 4)
-    assert ahead.tolist() == [[1, 2, 3, 4], [101, 102, 103, 104]]
-    assert forecast(RAMP, np.array([478]), 3).tolist() == [[479, 384, 385]]
-
-
-def test_forecast_persistence_is_the_same_time_of_a_day_known() -> None:
-    ahead = forecast(RAMP, np.array([200, 3]), 97, "persistence")
-    assert ahead[0, :2].tolist() == [105, 106]
-    assert ahead[0, 95] == 200
-    assert ahead[0, 96] == 105
-    assert (ahead <= np.array([[200], [3]])).all()
-    assert (ahead[1, :92] == 3).all()  # no day before
-
-
-def test_forecast_noisy_error_grows_with_lead_and_follows_the_seed() -> None:
-    rows = np.zeros(4000, dtype=np.int64)
-    series = np.full(200, 2.0)
-    ahead = forecast(series, rows, 96, "noisy", 0.1, np.random.default_rng(0))
-    std = (ahead / 2.0 - 1.0).std(axis=0)
-    phi = np.exp(-1.0 / 24.0)  # 6 h in quarters of an hour
-    np.testing.assert_allclose(std, 0.1 * np.sqrt(1 - phi ** (2 * np.arange(1, 97))), rtol=0.06)
-    assert np.array_equal(ahead, forecast(series, rows, 96, "noisy", 0.1, np.random.default_rng(0)))
-    assert not np.array_equal(ahead[0], ahead[1])
-    assert forecast(series, rows, 96, "noisy", 3.0, np.random.default_rng(0)).min() == 0.0
-
-
-def test_forecast_of_many_series_has_an_axis_more() -> None:
-    demand, rows = builtin_profiles().demand_pu, np.array([5, 700])
-    for kind in ("perfect", "persistence", "noisy"):
-        assert forecast(demand, rows, 8, kind, 0.1, np.random.default_rng(0)).shape == (2, 8, 24)
-    np.testing.assert_array_equal(forecast(demand, rows, 8)[1, 0], demand[701])
-
-
-def test_forecast_unknown_kind_or_no_generator_is_refused() -> None:
-    with pytest.raises(ScenarioError, match="unknown kind 'perfekt' \\(did you mean 'perfect'"):
-        forecast(RAMP, np.array([0]), 4, "perfekt")
-    with pytest.raises(ScenarioError, match="needs a random generator"):
-        forecast(RAMP, np.array([0]), 4, "noisy", 0.1)

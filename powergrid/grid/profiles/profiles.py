@@ -1,6 +1,7 @@
-"""Return every step its demand, sun and price; split the days; look ahead. It knows neither engine nor agents.
+"""Series of demand, sun and price: shipped, read or the feeder's own; dealt out to loads, split into days.
 
-Every row is the mean over the interval that starts at its time stamp, in local standard time.
+It knows neither engine nor agents. Every row is the mean over the interval that starts at its time stamp, in local
+standard time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.feeder.network import Network
 from powergrid.grid.profiles.tables import MINUTES_PER_DAY, derive_pv, read_table
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Split = Literal["train", "validation", "test", "all"]
-ForecastKind = Literal["perfect", "persistence", "noisy"]
 
 # of every 17 weeks 12 train, 2 validate and 3 test; 17 and the 13 weeks of a season share no factor, so the pattern
 # meets every season
@@ -36,7 +37,8 @@ TEST_WEEKS = (2, 8, 14)
 VALIDATION_WEEKS = (5, 11)
 LARGE_LOAD_KW = 100.0
 COMMERCIAL_CHANCE = {"large": 0.75, "small": 0.2}
-FORECAST_MEMORY_HOURS = 6.0
+#: The series of loads that name no LoadShape: OpenDSS takes them at their nominal demand.
+FLAT = "flat"
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,6 +248,52 @@ def _average_shape(values: FloatArray, interval: float, edges: FloatArray) -> Fl
     return np.asarray(np.diff(total) / np.diff(edges), dtype=np.float64)
 
 
+def find_shape_problems(network: Network) -> list[str]:
+    """List what keeps the feeder's LoadShapes from being followed."""
+    problems = []
+    for name, (values, interval) in network.load_shapes.items():
+        if not np.isfinite(interval) or interval <= 0.0:
+            problems.append(f"LoadShape {name!r} has no fixed interval")
+        elif not np.size(values):
+            problems.append(f"LoadShape {name!r} has no points")
+        elif not np.isfinite(values).all():
+            stem, _, kw = name.rpartition("@")
+            if stem and float(kw.removesuffix("kw")) == 0.0:
+                problems.append(
+                    f"LoadShape {stem!r} has actual values (UseActual=yes) and a load of 0 kW, to which they give no "
+                    "multiplier; give that load its rated kW"
+                )
+            else:
+                problems.append(f"LoadShape {name!r} has a point that is not finite")
+    return problems
+
+
+def follow_loadshapes(network: Network, base: Profiles) -> Profiles:
+    """Return the base series with the feeder's LoadShapes as demand, repeated over all its days.
+
+    Args:
+        network: The feeder; its loads name their shapes.
+        base: Gives days, sun, temperature and prices.
+
+    Raises:
+        ScenarioError: no load names a LoadShape, or one cannot be used.
+    """
+    if not network.load_shapes:
+        raise ScenarioError("profiles", ["source 'loadshapes': no load of the feeder names a LoadShape"])
+    problems = find_shape_problems(network)
+    if problems:
+        raise ScenarioError("profiles", [f"source 'loadshapes': {problem}" for problem in problems])
+    shapes = profiles_from_loadshapes(network.load_shapes, base.step_minutes, base.start)
+    rows = np.arange(base.n_rows) % shapes.n_rows
+    demand = np.column_stack([shapes.demand_pu[rows], np.ones(base.n_rows)])
+    return replace(base, name="loadshapes", demand_pu=demand, demand_names=(*shapes.demand_names, FLAT))
+
+
+def shape_of_loads(network: Network) -> dict[str, str]:
+    """Say which series of :func:`follow_loadshapes` each load follows, by load name."""
+    return {load: shape or FLAT for load, shape in zip(network.loads.names, network.loads.shapes, strict=True)}
+
+
 def split_days(profiles: Profiles | int, start: np.datetime64 | None = None, split: str = "all") -> IntArray:
     """Return the days of a split, as indices from day 0.
 
@@ -386,62 +434,3 @@ def _draw(seed: int, name: str, purpose: str) -> float:
     """Draw from [0, 1) by a hash that is the same in every process and on every machine."""
     digest = hashlib.sha256(f"{seed}|{purpose}|{name}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2.0**48
-
-
-def forecast(
-    series: FloatArray,
-    rows: IntArray,
-    horizon: int,
-    kind: str = "perfect",
-    error_std: float = 0.0,
-    rng: np.random.Generator | None = None,
-    *,
-    rows_per_day: int = 96,
-) -> FloatArray:
-    """Look ahead in a series from the current row of each environment.
-
-    ``perfect`` is what will come. ``persistence`` is the same time on the last day known; where the series has no day
-    before, it is the present value. ``noisy`` is what will come times ``1 + e``, e an AR(1) in lead time with a memory
-    of 6 h that starts at 0 now and reaches ``error_std`` many hours ahead, never below 0 times; drawn afresh at each
-    call. Beyond its end the series goes on with the same time of its last day.
-
-    Args:
-        series: Values by row, shape (n_rows,) or (n_rows, k).
-        rows: Current row of each environment, shape (n_envs,).
-        horizon: Number of rows to look ahead, the first being the one after the current.
-        kind: ``"perfect"``, ``"persistence"`` or ``"noisy"``.
-        error_std: Relative standard deviation of the error far ahead [-], for ``noisy``.
-        rng: Source of the error, for ``noisy``.
-        rows_per_day: Rows in a day.
-
-    Returns:
-        Values ahead, shape (n_envs, horizon) or (n_envs, horizon, k).
-
-    Raises:
-        ScenarioError: If there is no such kind, or ``noisy`` has no rng.
-    """
-    if kind not in get_args(ForecastKind):
-        raise ScenarioError("forecast", [describe_unknown("kind", kind, get_args(ForecastKind))])
-    lead = np.arange(1, horizon + 1)
-    now = np.asarray(rows, dtype=np.int64)[:, None]
-    target = now + lead
-    if kind == "persistence":
-        target = target - -(-lead // rows_per_day) * rows_per_day
-        return np.asarray(series[np.where(target < 0, now, target)])
-    beyond = np.maximum(target - (len(series) - 1), 0)
-    values = np.asarray(series[target - -(-beyond // rows_per_day) * rows_per_day])
-    if kind == "perfect":
-        return values
-    if rng is None:
-        raise ScenarioError("forecast", ["kind 'noisy' needs a random generator"])
-    shocks = rng.standard_normal(values.shape)
-    errors = error_std * np.einsum("lj,ej...->el...", _error_growth(horizon, rows_per_day), shocks)
-    return np.asarray(values * np.maximum(1.0 + errors, 0.0))
-
-
-@functools.lru_cache(maxsize=16)
-def _error_growth(horizon: int, rows_per_day: int) -> FloatArray:
-    """Return the matrix that turns unit shocks into an AR(1) over lead time from 0, shape (horizon, horizon)."""
-    phi = float(np.exp(-24.0 / (rows_per_day * FORECAST_MEMORY_HOURS)))
-    lag = np.subtract.outer(np.arange(horizon), np.arange(horizon))
-    return np.asarray(np.where(lag >= 0, np.sqrt(1.0 - phi**2) * phi ** np.maximum(lag, 0), 0.0))

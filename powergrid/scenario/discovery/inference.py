@@ -14,7 +14,7 @@ from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.survey import Element, Survey, survey
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
-from powergrid.grid.profiles.loadshapes import find_shape_problems
+from powergrid.grid.profiles.profiles import find_shape_problems
 from powergrid.scenario.discovery.agents import form_agents
 from powergrid.scenario.discovery.der import place_der
 from powergrid.scenario.discovery.devices import Device, find_devices

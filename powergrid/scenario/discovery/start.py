@@ -18,8 +18,7 @@ from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.controls import ControlPlan
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
-from powergrid.grid.profiles.loadshapes import shape_of_loads
-from powergrid.grid.profiles.profiles import builtin_profiles
+from powergrid.grid.profiles.profiles import builtin_profiles, shape_of_loads
 
 FloatArray = npt.NDArray[np.float64]
 Positions = tuple[dict[str, int], dict[str, int]]
