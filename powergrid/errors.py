@@ -14,31 +14,70 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 
 class PowerGridError(Exception):
     """Catch every error that PowerGrid raises on purpose."""
 
 
-class _ProblemsError(PowerGridError):
-    """An error that carries every problem found, not just the first."""
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, as data; ``str()`` of it is the line that errors show.
 
-    def __init__(self, where: str, problems: Sequence[str]) -> None:
-        self.where = where
-        self.problems = tuple(problems)
-        super().__init__(where, self.problems)
+    Attributes:
+        code: The kind of problem, stable, for programs to tell problems apart; empty where nobody has to.
+        where: Place of it: ``file:line``, a key of the scenario; empty where the error itself says it.
+        text: What came and what is allowed.
+        remedy: What to do, empty where the text says it.
+    """
+
+    code: str
+    where: str
+    text: str
+    remedy: str = ""
 
     def __str__(self) -> str:
-        if not self.problems:
-            return self.where
-        if len(self.problems) == 1:
-            return f"{self.where}: {self.problems[0]}"
-        lines = "\n".join(f"  {problem}" for problem in self.problems)
-        return f"{self.where} has {len(self.problems)} problems\n{lines}"
+        line = f"{self.where}: {self.text}" if self.where else self.text
+        return f"{line}; {self.remedy}" if self.remedy else line
 
-    def __reduce__(self) -> tuple[type[_ProblemsError], tuple[str, tuple[str, ...]]]:
-        return type(self), (self.where, self.problems)
+    def under(self, place: str) -> Problem:
+        """Return the same problem of a part, placed in the whole: ``place: where``."""
+        return replace(self, where=f"{place}: {self.where}" if self.where else place)
+
+    @classmethod
+    def of(cls, problem: Problem | str) -> Problem:
+        """Return a problem as it is, and a line of text as one without a code."""
+        return problem if isinstance(problem, Problem) else cls("", "", str(problem))
+
+
+class _ProblemsError(PowerGridError):
+    """An error that carries every problem found, not just the first.
+
+    Attributes:
+        where: What the problems are of: a file, a scenario.
+        details: The problems as data.
+    """
+
+    def __init__(self, where: str, problems: Iterable[Problem | str] = ()) -> None:
+        self.where = where
+        self.details = tuple(map(Problem.of, problems))
+        super().__init__(where, self.details)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The problems as lines of text."""
+        return tuple(map(str, self.details))
+
+    def __str__(self) -> str:
+        problems = self.problems
+        if not problems:
+            return self.where
+        if len(problems) == 1:
+            return f"{self.where}: {problems[0]}"
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        return f"{self.where} has {len(problems)} problems\n{lines}"
 
 
 class ScenarioError(_ProblemsError):
