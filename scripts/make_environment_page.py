@@ -19,11 +19,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import powergrid
-from powergrid.envs.core import ISLAND_METRICS
 from powergrid.errors import PowerGridError
 from powergrid.grid.devices import SPECS
 from powergrid.grid.feeder.microgrid import MicrogridSpec
 from powergrid.grid.outages import EVENTS
+from powergrid.quantities import REWARD_TERMS, STEP, Quantity
 from powergrid.scenario import AgentSpec, Scenario
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "environment.md"
@@ -141,16 +141,15 @@ def make_rewards() -> str:
     return write_table(("term", "unit", f"weight in `{EXAMPLE}`", "meaning"), cells)
 
 
+def describe_meaning(quantity: Quantity) -> str:
+    """Write what a number means, and where it is reported if not everywhere."""
+    return "; ".join(filter(None, (quantity.meaning, quantity.where)))
+
+
 def make_infos() -> str:
     """Write the table of infos that are not reward terms."""
-    tables = describe()
-    rows = tables.infos[~tables.infos["name"].isin(tables.rewards["term"])].to_dict("records")
-    cells = [(f"`{r['name']}`", r["unit"], r["meaning"]) for r in rows]
-    cells += [(f"`{name}`", unit, f"{text}; where there are switches") for name, unit, text in ISLAND_METRICS]
-    cells += [("`worst_node`", "text", "node farthest outside the band, or nearest to its limit"),
-              ("`day`", "days", "day of the profiles that is played, from their first"),
-              ("`feeder`", "text", "feeder that is played, where the scenario has several")]  # fmt: skip
-    return write_table(("name", "unit", "meaning"), cells)
+    rows = ((f"`{q.name}`", q.unit, describe_meaning(q)) for q in STEP if q not in REWARD_TERMS)
+    return write_table(("name", "unit", "meaning"), rows)
 
 
 def make_errors() -> str:

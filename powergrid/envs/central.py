@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from powergrid.envs.central_actions import ActionForm, CentralActions, find_form_problems
 from powergrid.envs.channels import View
-from powergrid.envs.core import AGENT_METRICS, MONEY_TERMS, GridTask
+from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
+from powergrid.quantities import AGENT_METRICS, MONEY_TERMS
 from powergrid.scenario import Scenario, load_scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -78,7 +79,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         self.observation_space = gym.spaces.Box(-1.0, 1.0, (len(table),), np.float32)
         names = self.task.info_names
         self._extremes = [(names.index(name), reduce) for name, reduce in _COMBINED.items()]
-        self._n_combined = names.index(AGENT_METRICS[-1][0]) + 1  # what agents' outages are is the first one's alone
+        self._n_combined = names.index(AGENT_METRICS[-1].name) + 1  # what agents' outages are is the first one's alone
         self._reading = CentralActions(self.task.agents, actions, levels)
         self.action_space: gym.spaces.Space[Any] = self._reading.space
 
@@ -168,7 +169,7 @@ def combine_infos(infos: FloatArray, names: Sequence[str]) -> dict[str, npt.NDAr
     Returns:
         Fresh arrays of shape (n_envs,), as ``CentralGridEnv`` has them for one; without what is not a number.
     """
-    n_own = names.index(AGENT_METRICS[-1][0]) + 1
+    n_own = names.index(AGENT_METRICS[-1].name) + 1
     combined = infos[:, 0].T.copy()
     np.add.reduce(infos[:, :, :n_own], axis=1, out=combined[:n_own].T)
     for name, reduce in _COMBINED.items():

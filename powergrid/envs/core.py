@@ -13,55 +13,26 @@ import numpy.typing as npt
 
 from powergrid.envs.agents import Agent, build_agents, ownership
 from powergrid.envs.channels import Channels, View
-from powergrid.envs.outages import AGENT_OUTAGE_METRICS, NETWORK_OUTAGE_METRICS
-from powergrid.envs.rewards import TERMS, Rewards
+from powergrid.envs.rewards import Rewards
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.devices.ledger import find_places
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.outages.connectivity import Connectivity
+from powergrid.quantities import (
+    AGENT_EVENT_METRICS,
+    AGENT_METRICS,
+    ISLAND_METRICS,
+    MONEY_TERMS,
+    NETWORK_EVENT_METRICS,
+    NETWORK_METRICS,
+    TERMS,
+)
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
 
-#: The terms that are money changing hands.
-MONEY_TERMS = ("energy_cost_usd", "generation_cost_usd", "storage_wear_usd", "switching_wear_usd")
-#: What infos hold besides the reward terms: name, unit, meaning. The first group is the agent's own.
-AGENT_METRICS = (
-    ("voltage_violations", "nodes", "nodes of the zone outside the band"),
-    ("zone_v_min_pu", "pu", "lowest voltage of the zone"),
-    ("zone_v_max_pu", "pu", "highest voltage of the zone"),
-    ("zone_overloads", "branches", "branches of the zone above their normal rating"),
-    ("import_kw", "kW", "power imported by the zone at its boundary"),
-    ("delivered_kw", "kW", "power delivered by the agent's devices, into the grid"),
-    ("delivered_kvar", "kvar", "reactive power delivered by the agent's devices, into the grid"),
-    ("projection_kw", "kW", "how far setpoints were moved to be feasible, summed over devices"),
-    ("projection_kvar", "kvar", "the same for reactive power"),
-    ("projected_devices", "devices", "devices whose setpoint was moved"),
-    ("throughput_kwh", "kWh", "energy charged and discharged by the agent's storage"),
-    ("cycles", "cycles", "equivalent full cycles of the agent's storage since reset"),
-)
-NETWORK_METRICS = (
-    ("network_violations", "nodes", "nodes of the network outside the band"),
-    ("network_violation_pu", "pu", "sum of what nodes of the network are outside the band"),
-    ("network_v_min_pu", "pu", "lowest voltage of the network"),
-    ("network_v_max_pu", "pu", "highest voltage of the network"),
-    ("network_overloads", "branches", "branches of the network above their normal rating"),
-    ("network_losses_kw", "kW", "losses of all delivering elements"),
-    ("network_unbalance_pu", "pu", "highest voltage unbalance of a three-phase bus"),
-    ("source_p_kw", "kW", "power imported from the transmission side"),
-    ("operations", "operations", "positions moved by all switchgear, the feeder's own included"),
-    ("price_usd_per_kwh", "USD/kWh", "price of the step"),
-    ("converged", "0 or 1", "whether the power flow converged"),
-)
-#: And these where switches may take the network apart.
-ISLAND_METRICS = (
-    ("islands", "microgrids", "microgrids that run on their own forming source"),
-    ("forming_kw", "kW", "power given by all forming sources"),
-    ("unserved_kw", "kW", "demand that is not served, shed in an island or in the dark, vehicles left out"),
-    ("dark_nodes", "nodes", "nodes that no source feeds; they violate no limit"),
-)
 #: The rows of the ledger that the metrics from ``delivered_kw`` to ``cycles`` are summed of. Three in the middle are
 #: of the difference between what was asked and what was set; they are written over.
 _LEDGER_METRICS = ("delivered_p_kw", "delivered_q_kvar", *("p_kw",) * 3, "throughput_kwh", "cycles")
@@ -82,7 +53,7 @@ class GridTask:
         truncated: Whether the last step was the last of the horizon, shape (n_envs,).
         info_names: Names of the columns of :meth:`infos`.
         info_keys: Keys of each dict of :meth:`info_dicts`: these names, and what is no number.
-        agent_metrics, network_metrics: Name, unit and meaning of what infos hold besides the reward terms.
+        agent_metrics, network_metrics: What infos hold besides the reward terms.
     """
 
     def __init__(self, scenario: Scenario, n_envs: int = 1, n_threads: int = 1) -> None:
@@ -129,13 +100,13 @@ class GridTask:
         owned_devices = {device for own in owners for device in own}
         self._all_owned = all(name in owned_devices for name in simulation.device_names)
         self._setpoints = simulation.setpoints
-        self.agent_metrics = AGENT_METRICS + (AGENT_OUTAGE_METRICS if self._outages else ())
-        self.network_metrics = NETWORK_METRICS + (NETWORK_OUTAGE_METRICS if self._outages else ())
+        self.agent_metrics = AGENT_METRICS + (AGENT_EVENT_METRICS if self._outages else ())
+        self.network_metrics = NETWORK_METRICS + (NETWORK_EVENT_METRICS if self._outages else ())
         self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
         switches = next((fleet for fleet in simulation.fleets if fleet.kind == "switch"), None)
         self._switches_owned = None if switches is None else ownership(owners, switches.names)
-        self._own_names = (*TERMS, *(name for name, _, _ in self.agent_metrics))
-        self._shared_names = tuple(name for name, _, _ in self.network_metrics)
+        self._own_names = (*TERMS, *(metric.name for metric in self.agent_metrics))
+        self._shared_names = tuple(metric.name for metric in self.network_metrics)
         self._n_own = len(self._own_names)
         self._names = names
         self.info_keys = (*self._own_names, *self._shared_names, "worst_node", "day")

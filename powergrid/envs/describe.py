@@ -6,29 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from powergrid.envs.core import GridTask
-from powergrid.envs.rewards import TERMS
+from powergrid.quantities import REWARD_TERMS
 from powergrid.scenario import Scenario
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_TERM_MEANING = {
-    "energy_cost_usd": ("USD", "energy imported by the zone at the price of the step; negative when it exports"),
-    "reference_cost_usd": ("USD", "what the zone's demand less all its sun costs at that price, losses left out"),
-    "generation_cost_usd": ("USD", "fuel and starts of the agent's generators"),
-    "storage_wear_usd": ("USD", "wear of the agent's storage"),
-    "stored_energy_usd": ("USD", "energy taken out of the agent's storage, at the day's mean price"),
-    "switching_wear_usd": ("USD", "wear of the agent's switchgear"),
-    "unserved_kwh": (
-        "kWh",
-        "energy owed to flexible loads and vehicles and not delivered in time, and demand of the zone without supply",
-    ),
-    "curtailed_kwh": ("kWh", "sun not used"),
-    "losses_kwh": ("kWh", "an equal part of the network's losses"),
-    "voltage_violation_pu": ("pu", "what nodes of the zone are outside the band, and a part of those in no zone"),
-    "overload_pu": ("pu", "what branches of the zone carry above their rating, and a part of those in no zone"),
-    "soc_deviation_kwh": ("kWh", "how far from its start the agent's storage ends the episode, at the last step of it"),
-}
 
 
 @dataclass(frozen=True)
@@ -66,8 +48,8 @@ def describe(task: GridTask) -> Description:
         observations=pd.DataFrame(_observations(task)),
         rewards=pd.DataFrame(_rewards(task)),
         infos=pd.DataFrame(
-            [{"name": term, "unit": _TERM_MEANING[term][0], "meaning": _TERM_MEANING[term][1]} for term in TERMS]
-            + [{"name": n, "unit": u, "meaning": m} for n, u, m in (*task.agent_metrics, *task.network_metrics)]
+            {"name": told.name, "unit": told.unit, "meaning": told.meaning}
+            for told in (*REWARD_TERMS, *task.agent_metrics, *task.network_metrics)
         ),
         placement=pd.DataFrame(_placement(task), columns=["key", "was", "is", "why"]),
     )
@@ -139,11 +121,6 @@ def _observations(task: GridTask) -> list[dict[str, object]]:
 
 def _rewards(task: GridTask) -> list[dict[str, object]]:
     return [
-        {
-            "term": term,
-            "unit": _TERM_MEANING[term][0],
-            "weight": task.scenario.weight_of(term),
-            "meaning": _TERM_MEANING[term][1],
-        }
-        for term in TERMS
+        {"term": term.name, "unit": term.unit, "weight": task.scenario.weight_of(term.name), "meaning": term.meaning}
+        for term in REWARD_TERMS
     ]

@@ -13,16 +13,6 @@ from powergrid.grid.simulation import Simulation
 
 FloatArray = npt.NDArray[np.float64]
 
-#: What infos hold besides the rest: name, unit, meaning. The first group is the agent's own.
-AGENT_OUTAGE_METRICS = (
-    ("held_switches", "switches", "switches that the rules of reconfiguration kept where they were"),
-)
-NETWORK_OUTAGE_METRICS = (
-    ("network_unserved_kwh", "kWh", "demand of the step without supply, shed or below 0.5 pu, vehicles left out"),
-    ("dead_nodes", "nodes", "nodes that nothing feeds"),
-    ("events_on", "events", "events that are on"),
-)
-
 
 class OutageView:
     """Turn a supply into channels and infos.
@@ -70,7 +60,7 @@ class OutageView:
         np.subtract(1.0, out[:, n_zones:], out=out[:, n_zones:])
 
     def network_infos(self) -> tuple[npt.NDArray[Any], ...]:
-        """Return the numbers in the order of ``NETWORK_OUTAGE_METRICS``, each of shape (n_envs,)."""
+        """Return the numbers in the order of ``NETWORK_EVENT_METRICS``, each of shape (n_envs,)."""
         supply = self._supply
         return (
             supply.unserved_kwh.sum(axis=1),

@@ -14,12 +14,11 @@ from powergrid.envs.agents import ownership
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
-from powergrid.scenario import REWARD_WEIGHTS, Scenario
+from powergrid.quantities import TERMS
+from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-TERMS: tuple[str, ...] = tuple(REWARD_WEIGHTS)
 
 
 class Rewards:

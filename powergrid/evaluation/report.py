@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import powergrid
+from powergrid.quantities import EVALUATION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,27 +23,6 @@ if TYPE_CHECKING:
     from powergrid.scenario import Scenario
 
 CONFIDENCE = 0.95
-#: Columns of the frame that a summary averages over days, per 24 hours.
-PER_DAY = (
-    "cost_usd",
-    "violation_node_hours",
-    "overload_branch_hours",
-    "losses_kwh",
-    "import_kwh",
-    "energy_cost_usd",
-    "generation_cost_usd",
-    "storage_wear_usd",
-    "stored_energy_usd",
-    "switching_wear_usd",
-    "unserved_kwh",
-    "curtailed_kwh",
-    "storage_cycles",
-    "operations",
-    "projection_kwh",
-    "projection_kvarh",
-)
-MEANS = ("violation_share", "converged_share", "import_peak_kw")
-HIGHEST = ("violation_max_pu", "v_max_pu", "loading_max_pu", "unbalance_max_pu")
 _DISTRIBUTIONS = ("numpy", "pandas", "scipy", "opendssdirect.py", "dss-python-backend")
 _HEADINGS = ("policy", "cost, USD/day", "violations, node-h/day", "losses, kWh/day", "reward", "over best, baseline")
 
@@ -206,10 +186,11 @@ class EvaluationReport:
         if best is not None and name != best:
             gain = self.difference(name, best)
             found |= {"reward_over_best_baseline": gain.mean, "reward_over_best_baseline_half_interval": gain.half}
-        found |= {f"{key}_per_day": float((rows[key] * to_day).mean()) for key in PER_DAY}
-        found |= {f"{key}_mean": float(rows[key].mean()) for key in MEANS}
-        found |= {key: float(rows[key].max()) for key in HIGHEST}
-        found["v_min_pu"] = float(rows["v_min_pu"].min())
+        told = {how: [q.name for q in EVALUATION if q.summarised == how] for how in ("per_day", "mean", "max", "min")}
+        found |= {f"{key}_per_day": float((rows[key] * to_day).mean()) for key in told["per_day"]}
+        found |= {f"{key}_mean": float(rows[key].mean()) for key in told["mean"]}
+        found |= {key: float(rows[key].max()) for key in told["max"]}
+        found |= {key: float(rows[key].min()) for key in told["min"]}
         found["worst_node"] = str(rows["worst_node"].to_list()[int(rows["violation_max_pu"].to_numpy().argmax())])
         return found
 

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.agents import write_actions
-from powergrid.envs.core import MONEY_TERMS, GridTask
-from powergrid.envs.rewards import TERMS
+from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.report import EvaluationReport
+from powergrid.quantities import MONEY_TERMS, TERMS
 from powergrid.scenario import Scenario, load_scenario, scenario_from_config
 
 FloatArray = npt.NDArray[np.float64]

@@ -239,7 +239,7 @@ class Scenario(Part):
 
     def weight_of(self, term: str) -> float:
         """Return the weight of a reward term [USD per unit], ``penalty`` included where it applies."""
-        weight = float(self.reward.weights.get(term, REWARD_WEIGHTS[term]))  # type: ignore[call-overload]
+        weight = float(self.reward.weights.get(term, REWARD_WEIGHTS[term]))
         return weight * self.penalty if term in ("voltage_violation_pu", "overload_pu") else weight
 
     # -- identity

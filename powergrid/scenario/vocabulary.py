@@ -3,46 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from powergrid.grid.devices.spec import Phase
 from powergrid.grid.feeder.network import Network
+from powergrid.quantities import REWARD_TERMS
 
 Mode = Literal["distributed", "centralized"]
-RewardTerm = Literal[
-    "energy_cost_usd",
-    "reference_cost_usd",
-    "generation_cost_usd",
-    "storage_wear_usd",
-    "stored_energy_usd",
-    "switching_wear_usd",
-    "unserved_kwh",
-    "curtailed_kwh",
-    "losses_kwh",
-    "voltage_violation_pu",
-    "overload_pu",
-    "soc_deviation_kwh",
-]
-
 #: What ``profiles.source`` may be besides a user's own table.
 SHIPPED_SOURCES = ("builtin", "loadshapes")
 #: Weight of each reward term where a scenario says nothing [USD per unit of the term].
-REWARD_WEIGHTS: dict[str, float] = {
-    "energy_cost_usd": 1.0,
-    "reference_cost_usd": -1.0,
-    "generation_cost_usd": 1.0,
-    "storage_wear_usd": 1.0,
-    "stored_energy_usd": 1.0,
-    "switching_wear_usd": 1.0,
-    "unserved_kwh": 2.0,
-    "curtailed_kwh": 0.0,
-    "losses_kwh": 0.0,
-    "voltage_violation_pu": 1.0,
-    "overload_pu": 1.0,
-    "soc_deviation_kwh": 0.0,
-}
+REWARD_WEIGHTS = {term.name: term.weight for term in REWARD_TERMS if term.weight is not None}
+if TYPE_CHECKING:
+    RewardTerm = str
+else:  # pydantic refuses any other key; a type checker wants names spelt out, and they are told once, in the table
+    RewardTerm = Literal[tuple(REWARD_WEIGHTS)]
 
 
 class Part(BaseModel):

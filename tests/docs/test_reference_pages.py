@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 from tensorboardX.proto import event_pb2
 
-import powergrid
 from powergrid.grid.devices import SPECS
+from powergrid.quantities import TRAINING
 
 ROOT = Path(__file__).parents[2]
 AGENTS, POLICIES = ("MG1", "MG2"), ("grid_policy",)
@@ -39,24 +39,6 @@ def test_every_key_of_a_device_has_a_meaning(script: ModuleType) -> None:
         assert all(row.rstrip(" |")[-1] in ".)" for row in table.splitlines()[2:]), kind
 
 
-def test_metric_without_an_explanation_is_refused(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(script.EVALUATION, "worst_node")
-    monkeypatch.setitem(script.EVALUATION, "nothing", ("", "no such column"))
-    with pytest.raises(ValueError, match=r"explain \['worst_node'\], and drop \['nothing'\]"):
-        script.make_evaluation()
-
-
-def test_every_number_of_a_steps_infos_is_explained(script: ModuleType) -> None:
-    told = set(re.findall(r"^\| `(\w+)`", script.make_step(), re.MULTILINE))
-    env = powergrid.make("ieee13_mg")
-    env.reset(seed=0)
-    *_, infos = env.step({agent: env.action_space(agent).sample() for agent in env.agents})
-    env.close()
-    numbers = {name for name, value in infos["MG1"].items() if not isinstance(value, str)}
-    assert numbers - told <= {"day"}
-    assert told - numbers <= {"islands", "forming_kw", "unserved_kw", "dark_nodes"}  # where there are switches
-
-
 def tags_of(run: Path) -> set[str]:
     """Read the names in a run's TensorBoard files."""
     tags: set[str] = set()
@@ -79,12 +61,12 @@ def as_pattern(name: str) -> str:
 
 
 @pytest.mark.slow
-def test_names_of_the_page_are_those_of_a_real_run(sample_run: Path, script: ModuleType) -> None:
+def test_names_of_the_page_are_those_of_a_real_run(sample_run: Path) -> None:
     tags = tags_of(sample_run)
     ours = {tag for tag in tags if not tag.startswith("ray/")}
     with (sample_run / "progress.csv").open(newline="") as stream:
         columns = set(next(csv.reader(stream)))
-    told = {name for name in script.TRAINING if name not in ONLY_OFF_POLICY | {"<policy>/<name>"}}
+    told = {q.name for q in TRAINING if q.name not in ONLY_OFF_POLICY | {"<policy>/<name>"}}
     for name in told:
         assert any(re.fullmatch(as_pattern(name), column) for column in columns), name
         # what was no number yet, such as a return before the first episode is over, has no tag

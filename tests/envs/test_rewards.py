@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import powergrid
 from powergrid.envs import NetworkedGridEnv
-from powergrid.envs.rewards import TERMS
 from powergrid.grid.profiles.profiles import builtin_profiles
+from powergrid.quantities import TERMS
 from powergrid.scenario import REWARD_WEIGHTS
 from tests.envs.worlds import average, draw_actions, every_kind, fill_actions, find_imbalance, play, read_loads
 

@@ -4,35 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from powergrid.quantities import over_episode
 
 #: Under this key of RLlib's ``env_runners`` result, and before the names in ``progress.csv``.
 CUSTOM = "custom"
 #: Names that earlier versions of RLlib had at the top of the result, and learner metrics among them.
 RETURN_ALIAS = "episode_reward_mean"
 LEARNER_ALIASES = ("policy_loss", "vf_loss", "entropy")
-
-SUMMED_ENDINGS = ("_usd", "_kwh")
-COUNT_WORDS = frozenset({"violations", "overloads", "operations", "events", "failures", "count", "cost"})
-RUNNING_WORDS = frozenset({"cycles"})
-
-
-def over_episode(name: str) -> Literal["sum", "last", "mean"]:
-    """Tell what an info comes to over an episode.
-
-    Money and energy (``..._usd``, ``..._kwh``, ``..._cost``) and counts (last word violations, overloads,
-    operations, events, failures or count) add up; what is counted since the reset (cycles) is taken at the last
-    step; prices (``..._per_...``) and all else are averaged over the steps.
-    """
-    last_word = name.rsplit("_", 1)[-1]
-    if last_word in RUNNING_WORDS:
-        return "last"
-    if "_per_" not in name and (name.endswith(SUMMED_ENDINGS) or last_word in COUNT_WORDS):
-        return "sum"
-    return "mean"
 
 
 class EpisodeTotals:

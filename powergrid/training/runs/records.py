@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import powergrid
+from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
 from powergrid.training.rllib.callbacks import mean_over_policies
 from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS
 
@@ -30,19 +31,6 @@ DISTRIBUTIONS = {
     "opendssdirect": "opendssdirect.py",
     "dss_engine": "dss-python-backend",
 }
-RUNNER_METRICS = ("episode_return_mean", "episode_return_min", "episode_return_max", "episode_len_mean")
-LEARNER_METRICS = {
-    "policy_loss": "policy_loss",
-    "vf_loss": "vf_loss",
-    "entropy": "entropy",
-    "kl": "mean_kl_loss",
-    "vf_explained_var": "vf_explained_var",
-    "lr": "default_optimizer_learning_rate",
-}
-
-
-#: Of algorithms that learn from a replay buffer; written where they are reported.
-REPLAY_METRICS = {"qf_loss": "qf_loss", "qf_mean": "qf_mean", "alpha": "alpha_value"}
 
 
 def now() -> str:
