@@ -8,6 +8,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from powergrid.errors import Problem
 from powergrid.grid.circuit.circuit import Circuit, Snapshot
 from powergrid.grid.feeder.feeder import list_feeders, read_feeder
 from powergrid.grid.feeder.network import Network
@@ -157,3 +158,34 @@ def test_bases_of_ieee13_are_line_to_neutral() -> None:
     base = {network.nodes[i]: network.v_base[i] for i in range(len(network.nodes))}
     assert base["671.1"] == pytest.approx(4160 / 3**0.5, rel=1e-6)
     assert base["634.2"] == pytest.approx(480 / 3**0.5, rel=1e-6)
+
+
+def test_find_returns_the_index_whatever_the_letter_case(ieee13: Circuit) -> None:
+    network = ieee13.network
+    assert network.find("bus", "SourceBus") == network.source_bus
+    assert network.find_bus("611", phases=[3]) == network.buses.index("611")
+    assert network.find_element("CAPACITOR.Cap1") == network.capacitors.index("cap1")
+    assert network.find("branch", "Line.650632") == network.branches.names.index("line.650632")
+    assert network.find("regulator control", "reg2") == network.regulator_controls.index("reg2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "code", "nearest"),
+    [
+        ("bus", "61l", "unknown-bus", "'611'"),
+        ("branch", "line.65063", "unknown-branch", "'line.650632'"),
+        ("regulator control", "reg", "unknown-regulator-control", "'reg1'"),
+        ("Storage", "ess", "unknown-storage", "there is none"),
+    ],
+)
+def test_find_of_what_is_not_there_is_a_problem(ieee13: Circuit, kind: str, name: str, code: str, nearest: str) -> None:
+    problem = ieee13.network.find(kind, name, "devices.a")
+    assert isinstance(problem, Problem)
+    assert (problem.code, problem.where) == (code, "devices.a")
+    assert f"unknown {kind} {name!r}" in problem.text
+    assert nearest in problem.text
+
+
+def test_find_bus_without_a_phase_is_a_problem(ieee13: Circuit) -> None:
+    problem = ieee13.network.find_bus("611", phases=[1, 3], where="devices.a")
+    assert problem == Problem("missing-phase", "devices.a", "bus '611' has phases [3], not [1]")

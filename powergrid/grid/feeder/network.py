@@ -14,7 +14,7 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.errors import describe_unknown
+from powergrid.errors import Problem, describe_unknown
 from powergrid.grid.feeder.microgrid import Microgrid
 
 FloatArray = npt.NDArray[np.float64]
@@ -159,6 +159,66 @@ class Network:
         """Branch to index, by ``class.name`` in lower case."""
         return {name: index for index, name in enumerate(self.branches.names)}
 
+    # -- what a name refers to: whoever reads a name from a user asks here, so that it is judged once
+
+    @cached_property
+    def _indices(self) -> dict[str, dict[str, int]]:
+        """What can be referred to, by kind: lower-case name to index."""
+        named = {
+            "branch": self.branches.names,
+            "load": self.loads.names,
+            "regulator control": self.regulator_controls,
+            **{class_name.lower(): names for class_name, names in self.elements.items()},
+            "capacitor": self.capacitors,
+            "line": self.switches,
+        }
+        indices = {kind: {name: index for index, name in enumerate(names)} for kind, names in named.items()}
+        return indices | {"bus": self.bus_index}
+
+    def find(self, kind: str, name: str, where: str = "") -> int | Problem:
+        """Return the index of what a name refers to, or the problem that there is no such thing.
+
+        Args:
+            kind: ``bus``, ``branch``, ``load``, ``capacitor``, ``line``, ``regulator control``, or
+                another class of elements that a scenario can bind; letter case ignored.
+            name: Its name, letter case ignored.
+            where: Where the name was written, for the problem.
+
+        Returns:
+            The index in the tables of this network, or ``Problem`` of code ``unknown-<kind>`` with the nearest names.
+        """
+        known = self._indices.get(kind.lower(), {})
+        index = known.get(name.lower())
+        if index is None:
+            return Problem(f"unknown-{kind.lower().replace(' ', '-')}", where, describe_unknown(kind, name, known))
+        return index
+
+    def find_bus(self, name: str, phases: Sequence[int] = (), where: str = "") -> int | Problem:
+        """Return the index of a bus, or the problem: there is none, or it lacks one of some phases.
+
+        Returns:
+            The index, or ``Problem`` of code ``unknown-bus`` or ``missing-phase``.
+        """
+        bus = self.find("bus", name, where)
+        if isinstance(bus, Problem) or not len(phases):
+            return bus
+        has = sorted(set(self.node_phase[self.node_bus == bus].tolist()))
+        missing = sorted(set(phases) - set(has))
+        return Problem("missing-phase", where, f"bus {name!r} has phases {has}, not {missing}") if missing else bus
+
+    def find_element(self, element: str, where: str = "") -> int | Problem:
+        """Return the index of ``class.name`` among the elements of its class, or the problem, as :meth:`find` does."""
+        class_name, _, name = element.partition(".")
+        return self.find(class_name, name, where)
+
+    def _bus(self, name: str) -> int:
+        found = self.find("bus", name)
+        if isinstance(found, Problem):
+            raise KeyError(str(found))
+        return found
+
+    # -- how it hangs together
+
     @cached_property
     def graph(self) -> nx.Graph[int]:
         """Buses joined by the closed branches; edges carry the branch index."""
@@ -273,10 +333,7 @@ class Network:
         Raises:
             KeyError: the bus is not in the feeder; the message names the nearest.
         """
-        key = bus.lower()
-        if key not in self.bus_index:
-            raise KeyError(describe_unknown("bus", bus, self.buses))
-        start = self.bus_index[key]
+        start = self._bus(bus)
         if start not in self.tree:
             return [start]
         return sorted({start, *nx.descendants(self.tree, start)})
@@ -287,17 +344,15 @@ class Network:
         Raises:
             KeyError: the bus is not in the feeder; the message names the nearest.
         """
-        key = bus.lower()
-        if key not in self.bus_index:
-            raise KeyError(describe_unknown("bus", bus, self.buses))
-        if not nx.has_path(self.graph, self.source_bus, self.bus_index[key]):
+        end = self._bus(bus)
+        if not nx.has_path(self.graph, self.source_bus, end):
             return []
-        way = nx.shortest_path(self.graph, self.source_bus, self.bus_index[key])
+        way = nx.shortest_path(self.graph, self.source_bus, end)
         hops = {frozenset(hop) for hop in itertools.pairwise(way)}
         b = self.branches
         ends: dict[int, set[int]] = {}
-        for branch, end in zip(b.terminal_branch.tolist(), b.terminal_bus.tolist(), strict=True):
-            ends.setdefault(branch, set()).add(end)
+        for branch, at in zip(b.terminal_branch.tolist(), b.terminal_bus.tolist(), strict=True):
+            ends.setdefault(branch, set()).add(at)
         return [branch for branch, own in ends.items() if own in hops]
 
     def nodes_of(self, buses: list[int]) -> IntArray:
