@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from powergrid.training.policies.extraction import export_policy
     from powergrid.training.policies.inference import Policy, load_policy
     from powergrid.training.policies.portable import export_run
-    from powergrid.training.rllib.algorithm import PPO, PPOConfig
-    from powergrid.training.rllib.builders import algorithm_config
-    from powergrid.training.rllib.callbacks import GridMetricsCallback
-    from powergrid.training.rllib.config import ppo_config
+    from powergrid.training.rllib.config import algorithm_config, ppo_config
+    from powergrid.training.rllib.metrics import GridMetricsCallback
+    from powergrid.training.rllib.ppo import PPO, PPOConfig
     from powergrid.training.runs.run import RunResult, resume, train
     from powergrid.training.runs.settings import TrainSettings
     from powergrid.training.runs.tuning import TuneResult, tune
@@ -42,14 +41,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "GridMetricsCallback": "rllib.callbacks",
-    "PPO": "rllib.algorithm",
-    "PPOConfig": "rllib.algorithm",
+    "GridMetricsCallback": "rllib.metrics",
+    "PPO": "rllib.ppo",
+    "PPOConfig": "rllib.ppo",
     "Policy": "policies.inference",
     "RunResult": "runs.run",
     "TrainSettings": "runs.settings",
     "TuneResult": "runs.tuning",
-    "algorithm_config": "rllib.builders",
+    "algorithm_config": "rllib.config",
     "export_policy": "policies.extraction",
     "export_run": "policies.portable",
     "load_policy": "policies.inference",

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from powergrid.errors import ScenarioError
-from powergrid.training.rllib.config import AgentMapping, fit_env_runners, initial_bias, policy_names, ppo_config
+from powergrid.training.rllib.agents import AgentMapping, fit_env_runners, policy_names
+from powergrid.training.rllib.config import initial_bias, ppo_config
 from powergrid.training.runs.settings import ALIASES, TrainSettings, make_settings
 from tests.training.toy import ToyGridEnv
 

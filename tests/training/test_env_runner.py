@@ -15,9 +15,9 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import ConvergenceError
-from powergrid.training.rllib.callbacks import GridMetricsCallback
 from powergrid.training.rllib.config import ppo_config
 from powergrid.training.rllib.env_runner import GridEnvRunner
+from powergrid.training.rllib.metrics import GridMetricsCallback
 from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.envs.worlds import every_kind
 from tests.training.conftest import TINY

@@ -12,11 +12,9 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator
 
-from powergrid.training.rllib.builders import algorithm_config
-from powergrid.training.rllib.config import ppo_config
-from powergrid.training.rllib.learner import GridPPOLearner
-from powergrid.training.rllib.minibatches import Minibatches
-from powergrid.training.rllib.network import FastTanh
+from powergrid.training.rllib.config import algorithm_config, ppo_config
+from powergrid.training.rllib.learner import GridPPOLearner, Minibatches
+from powergrid.training.rllib.modules import FastTanh
 from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.training.conftest import TINY
 from tests.training.test_env_runner import flatten

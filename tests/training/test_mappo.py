@@ -10,7 +10,7 @@ import torch
 
 from powergrid.errors import PowerGridError
 from powergrid.training import algorithm_config
-from powergrid.training.rllib.mappo import JOINT_OBSERVATION, CentralCriticModule, JointObservations
+from powergrid.training.rllib.modules import JOINT_OBSERVATION, CentralCriticModule, JointObservations
 from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.training.toy import ToyGridEnv
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from powergrid.training.rllib.replay import TransitionBuffer
+from powergrid.training.rllib.off_policy import TransitionBuffer
 
 
 def filled(*, capacity: int = 10, n_step: int = 1, terminated: bool = False, gamma: float = 0.5) -> TransitionBuffer:

@@ -11,8 +11,8 @@ from ray.rllib.utils.numpy import SMALL_NUMBER
 
 from powergrid.errors import PowerGridError
 from powergrid.training.policies.inference import FloatArray, Network, ObservationFilter, Policy
-from powergrid.training.rllib.config import probe_env
-from powergrid.training.rllib.fitting import FIT_KEY
+from powergrid.training.policies.spaces import FIT_KEY
+from powergrid.training.rllib.agents import probe_env
 
 _TORCH_ACTIVATIONS = {
     "Tanh": "tanh",

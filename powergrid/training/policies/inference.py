@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from powergrid.errors import PowerGridError, describe_unknown
-from powergrid.training.rllib.fitting import AgentFit
+from powergrid.training.policies.spaces import AgentFit
 from powergrid.training.runs.checkpoints import POLICY_FOLDER, find_checkpoint
 
 FloatArray = NDArray[np.float32]

@@ -19,14 +19,12 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from powergrid.envs.networked import NetworkedGridEnv
 from powergrid.scenario import scenario_from_config
-from powergrid.training.rllib import trajectories
-from powergrid.training.rllib.acting import PolicyActor, pick_agent
-from powergrid.training.rllib.callbacks import GridMetricsCallback
-from powergrid.training.rllib.config import AgentMapping
-from powergrid.training.rllib.episode_metrics import EpisodeRecords
-from powergrid.training.rllib.metrics import CUSTOM, RunningTotals
-from powergrid.training.rllib.trajectories import Trajectories
-from powergrid.training.rllib.vectorised import GridVectorMultiAgentEnv
+from powergrid.training.rllib import episodes
+from powergrid.training.rllib.agents import AgentMapping
+from powergrid.training.rllib.environments import GridVectorMultiAgentEnv
+from powergrid.training.rllib.episodes import EpisodeRecords, Trajectories
+from powergrid.training.rllib.metrics import CUSTOM, GridMetricsCallback, RunningTotals
+from powergrid.training.rllib.modules import PolicyActor, pick_agent
 
 logger = logging.getLogger("powergrid.training")
 
@@ -248,7 +246,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
 
     def _start_episode(self, env: int) -> None:
         """Let an environment's new episode begin with what its agents see now."""
-        trajectories.start_episode(
+        episodes.start_episode(
             self._ongoing_episodes[env],
             {agent: seen[env] for agent, seen in self._seen.items()},
             self._infos[env] if self._keep_infos else {},
@@ -291,7 +289,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             played = columns.pop(Columns.ACTIONS_FOR_ENV)
             for i, agent in enumerate(agents):
                 for_env[agent] = pick_agent(played, i)
-            self._track.add(trajectories.OBSERVATIONS, agents, seen)
+            self._track.add(episodes.OBSERVATIONS, agents, seen)
             for name, values in columns.items():
                 self._track.add(name, agents, values)
             self._track.add(WEIGHTS_SEQ_NO, agents, np.full(seen.shape[:2], self._weights_seq_no))
@@ -301,7 +299,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self, observations: Any, rewards: Any, terminated: Any, truncated: Any, _: Any
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Keep what a step gave; give which environments are over and which by a state of their own."""
-        self._track.add(trajectories.REWARDS, tuple(self._agents), rewards)
+        self._track.add(episodes.REWARDS, tuple(self._agents), rewards)
         if self._keep_infos:
             self._track.add_infos(self._infos)
             self._infos = [self.env.infos(env) for env in range(self.num_envs)]
@@ -340,7 +338,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             if self._over[env] or not self._track.length(env):
                 continue  # nothing in it yet
             self._fill(env)
-            self._ongoing_episodes[env] = trajectories.succeed_episode(episode)
+            self._ongoing_episodes[env] = episodes.succeed_episode(episode)
             self._ongoing_episodes_for_metrics[episode.id_].append(episode)
             pieces.append(episode)
         return pieces

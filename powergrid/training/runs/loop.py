@@ -15,8 +15,9 @@ from typing import Any
 
 from powergrid.errors import PowerGridError
 from powergrid.training.policies.extraction import policy_of_algorithm
-from powergrid.training.rllib.builders import build_algorithm_config
-from powergrid.training.rllib.config import EnvClass, EnvFacts, travelling_config
+from powergrid.training.rllib.agents import EnvClass, EnvFacts, travelling_config
+from powergrid.training.rllib.config import build_algorithm_config
+from powergrid.training.rllib.older_names import older_module_names
 from powergrid.training.runs.checkpoints import Checkpoints, find_checkpoint
 from powergrid.training.runs.records import (
     PROGRESS,
@@ -113,7 +114,8 @@ def run_loop(plan: Plan) -> RunResult:
             algorithm = build_algorithm(config, session)
             stack.callback(stop_algorithm, algorithm)
             if plan.restore:
-                algorithm.restore_from_path(str(plan.restore.resolve()))
+                with older_module_names():
+                    algorithm.restore_from_path(str(plan.restore.resolve()))
             training = _Training(plan, algorithm, session, stack)
             result = training.run(interrupted)
         entry["stopped"] = result.stopped

@@ -18,8 +18,7 @@ import numpy as np
 
 import powergrid
 from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
-from powergrid.training.rllib.callbacks import mean_over_policies
-from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS
+from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS, mean_over_policies
 
 MANIFEST = "run.json"
 PROGRESS = "progress.csv"

@@ -15,15 +15,8 @@ import yaml
 
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training.policies.trust import require_trust
+from powergrid.training.rllib.agents import EnvClass, Policies, as_env_config, default_env, plan_policies, probe_env
 from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
-from powergrid.training.rllib.builders import plan_policies
-from powergrid.training.rllib.config import (
-    EnvClass,
-    Policies,
-    as_env_config,
-    default_env,
-    probe_env,
-)
 from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state
 from powergrid.training.runs.loop import Plan, Progress, RunResult, run_loop
 from powergrid.training.runs.settings import TrainSettings

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from powergrid.errors import PowerGridError, ScenarioError
-from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
-from powergrid.training.rllib.builders import plan_policies
-from powergrid.training.rllib.config import (
+from powergrid.training.rllib.agents import (
     EnvClass,
     Policies,
     as_env_config,
     available_cpus,
     default_env,
+    plan_policies,
     probe_env,
     travelling_config,
 )
+from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
 from powergrid.training.runs.loop import stop_signals
 from powergrid.training.runs.records import start_of_session
 from powergrid.training.runs.run import scenario_name

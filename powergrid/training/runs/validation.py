@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from powergrid.training.policies.inference import Policy
-from powergrid.training.rllib.config import EnvClass
+from powergrid.training.rllib.agents import EnvClass
 from powergrid.training.rllib.metrics import EpisodeTotals
 
 

@@ -12,8 +12,7 @@ from ray.train._internal.session import _TrainingResult
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training.policies.extraction import policy_of_algorithm
 from powergrid.training.policies.trust import require_trust, sign
-from powergrid.training.rllib.callbacks import GridMetricsCallback
-from powergrid.training.rllib.config import (
+from powergrid.training.rllib.agents import (
     AgentMapping,
     available_cpus,
     default_env,
@@ -22,7 +21,9 @@ from powergrid.training.rllib.config import (
     probe_env,
     space_problems,
 )
-from powergrid.training.rllib.recovery import PROBE_S, KeepsRunners
+from powergrid.training.rllib.fault_tolerance import PROBE_S, KeepsRunners
+from powergrid.training.rllib.metrics import GridMetricsCallback
+from powergrid.training.rllib.older_names import older_module_names
 from powergrid.training.runs.checkpoints import POLICY_FOLDER
 
 logger = logging.getLogger("powergrid.training")
@@ -96,7 +97,8 @@ class PPO(KeepsRunners, rllib.PPO):
         elif not trust:
             require_trust(None, remedy="PPO.from_checkpoint(path, trust=True)", shown=str(place))
         # by RLlib's class: the checkpoint says which one it is, and Tune's name "PPO" stands for RLlib's
-        return rllib.PPO.from_checkpoint(path, filesystem, **kwargs)
+        with older_module_names():
+            return rllib.PPO.from_checkpoint(path, filesystem, **kwargs)
 
 
 class PPOConfig(rllib.PPOConfig):

@@ -1,0 +1,349 @@
+"""RLlib's modules here: perceptrons that start quiet, MAPPO's central critic, and how they act for many at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.connectors.module_to_env import GetActions
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussian
+from ray.rllib.core.models.base import ENCODER_OUT
+from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
+from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from_space, unsquash_action
+
+from powergrid.errors import PowerGridError
+from powergrid.training.policies.extraction import actor_layers
+
+
+class QuietStartModule(DefaultPPOTorchRLModule):
+    """Start RLlib's PPO module as one policy everywhere: chosen means and spreads, and chosen odds of positions.
+
+    ``model_config`` may hold ``initial_bias`` (a mean for each continuous action, in units of the normalised action, a
+    logit for each position, in the order of the parts) and ``initial_log_std``. The last policy layer starts 100
+    times smaller than RLlib makes it, so that the first policy hardly depends on what is observed.
+
+    Source:
+        Andrychowicz et al., What Matters In On-Policy Reinforcement Learning?, ICLR 2021, on the last policy layer
+        and the first spread.
+    """
+
+    def setup(self) -> None:
+        """Build the networks, then quieten the last policy layer."""
+        super().setup()  # type: ignore[no-untyped-call]
+        quicken(self)
+        pi: Any = self.pi
+        last: Any = [layer for layer in pi.modules() if isinstance(layer, torch.nn.Linear)][-1]
+        with torch.no_grad():
+            last.weight.mul_(0.01)
+            last.bias.zero_()
+            settings: Any = self.model_config
+            self._start(last, settings.get("initial_bias"), settings.get("initial_log_std"))
+
+    def train(self, mode: bool = True) -> Any:
+        """Enter or leave training mode; RLlib asks for it at every pass, and to walk the layers takes as long."""
+        return super().train(mode) if self.training != mode else self
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Act by the policy's layers alone: RLlib's own pass computes the value network's too, and drops them."""
+        encoder: Any = self.encoder
+        if not hasattr(encoder, "actor_encoder") or self.is_stateful():
+            shared: dict[str, Any] = super()._forward(batch, **kwargs)
+            return shared
+        pi: Any = self.pi
+        return {Columns.ACTION_DIST_INPUTS: pi(encoder.actor_encoder(batch)[ENCODER_OUT])}
+
+    def _start(self, last: Any, bias: list[float] | None, log_std: float | None) -> None:
+        free = getattr(self.pi, "log_std", None)
+        if free is not None and log_std is not None:
+            free.fill_(log_std)
+        given, entry = 0, 0  # places in the chosen numbers, and in the layer, which has spreads as well
+        for kind, size in _parts(self.action_space):
+            if bias is not None:
+                chosen = torch.as_tensor(bias[given : given + size], dtype=last.bias.dtype)
+                last.bias[entry : entry + size] = chosen
+            given, entry = given + size, entry + size
+            if kind == "box" and free is None:
+                if log_std is not None:
+                    last.bias[entry : entry + size] = log_std
+                entry += size
+
+
+class FastTanh(torch.nn.Tanh):
+    """A hidden layer's tanh, by NumPy where it is learnt on a CPU: torch's takes several times as long there."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return tanh of every entry; within 4 units in the last place of torch's where NumPy's is taken."""
+        if not (torch.is_grad_enabled() and x.requires_grad) or x.device.type != "cpu" or x.dtype is not torch.float32:
+            return super().forward(x)
+        result: torch.Tensor = _NumpyTanh.apply(x)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _NumpyTanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        y = torch.from_numpy(np.tanh(x.detach().numpy()))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(grads[0], y)
+
+
+def quicken(module: torch.nn.Module) -> None:
+    """Put :class:`FastTanh` in the place of every tanh of a module."""
+    for parent in list(module.modules()):
+        for name, layer in parent.named_children():
+            if type(layer) is torch.nn.Tanh:
+                setattr(parent, name, FastTanh())
+
+
+def _parts(space: Any) -> Iterator[tuple[str, int]]:
+    """Return the parts of an action space in the order of the distribution's inputs: kind and number of inputs."""
+    if isinstance(space, gym.spaces.Dict):
+        for part in space.spaces.values():
+            yield from _parts(part)
+    elif isinstance(space, gym.spaces.Box):
+        yield "box", int(np.prod(space.shape))
+    else:
+        yield "positions", int(space.n if isinstance(space, gym.spaces.Discrete) else np.sum(space.nvec))
+
+
+#: The column of a training batch with what the critic sees.
+JOINT_OBSERVATION = "joint_observation"
+
+_Connector: Any = ConnectorV2
+_ACTIVATIONS: dict[str, Any] = {
+    "tanh": FastTanh,
+    "relu": torch.nn.ReLU,
+    "elu": torch.nn.ELU,
+    "swish": torch.nn.SiLU,
+    "linear": torch.nn.Identity,
+}
+
+
+def joint_width(widths: Mapping[str, int], agent: str) -> int:
+    """Return how many entries the critic of an agent's policy sees."""
+    return widths[agent] + sum(widths.values()) + len(widths)
+
+
+class JointObservations(_Connector):  # type: ignore[misc]
+    """Add what the critic sees to every step that is learnt from.
+
+    That is the agent's own observation, the observations of all agents at the same step in a fixed order, and a
+    one-hot of the agent, by which agents that share a critic may have unequal values. It is put together from the
+    sampled episodes, after RLlib has added the step from which the value of what follows is bootstrapped: so that
+    value too is of the joint state. The environment, its runners and the actors know nothing of it.
+
+    Args:
+        agents: All agents, in the fixed order.
+    """
+
+    reads_infos = False
+
+    def __init__(
+        self, input_observation_space: Any = None, input_action_space: Any = None, *, agents: Sequence[str] = ()
+    ) -> None:
+        super().__init__(input_observation_space, input_action_space, agents=list(agents))
+        self._agents = list(agents)
+
+    def __call__(self, *, batch: dict[str, Any], episodes: list[Any], **kwargs: Any) -> dict[str, Any]:
+        """Add the column :data:`JOINT_OBSERVATION` to the batch."""
+        for episode in episodes:
+            pieces = episode.agent_episodes
+            steps = {agent: len(piece) for agent, piece in pieces.items()}
+            if set(steps) != set(self._agents) or len(set(steps.values())) != 1:
+                raise PowerGridError(
+                    f"mappo needs all agents in every step; an episode has the steps {steps} of agents {self._agents}"
+                )
+            (n,) = set(steps.values())
+            seen = {agent: np.asarray(pieces[agent].get_observations(slice(0, n)), np.float32) for agent in pieces}
+            everything = np.concatenate([seen[agent] for agent in self._agents], axis=1)
+            # in the order in which RLlib adds the other columns, whose rows these go with
+            for piece in self.single_agent_episode_iterator([episode], agents_that_stepped_only=False):
+                agent = piece.agent_id
+                who = np.zeros((n, len(self._agents)), np.float32)
+                who[:, self._agents.index(agent)] = 1.0
+                joint = np.concatenate([seen[agent], everything, who], axis=1)
+                self.add_n_batch_items(batch, JOINT_OBSERVATION, joint, n, piece)
+        return batch
+
+
+class JoinAgents:
+    """Build :class:`JointObservations`; RLlib's ``learner_connector``, and unlike a lambda it pickles by name."""
+
+    reads_infos = False
+
+    def __init__(self, agents: Sequence[str]) -> None:
+        self.agents = list(agents)
+
+    def __call__(self, observation_space: Any, action_space: Any) -> JointObservations:
+        """Return the connector."""
+        return JointObservations(observation_space, action_space, agents=self.agents)
+
+
+class CentralCriticModule(QuietStartModule):
+    """An actor on the agent's own observation and a critic on the joint one.
+
+    ``model_config`` holds ``joint_width`` and ``critic_hiddens`` beside what :class:`QuietStartModule` reads. The
+    critic is there in training only: sampling and inference need the agent's own observation and nothing else.
+    """
+
+    def setup(self) -> None:
+        """Build the actor as RLlib does, and the critic."""
+        settings: Any = self.model_config
+        catalog: Any = self.catalog
+        catalog.actor_critic_encoder_config.inference_only = True  # no critic on the agent's own observation
+        super().setup()
+        width, activation = int(settings["joint_width"]), _ACTIVATIONS[settings["fcnet_activation"]]
+        layers: list[torch.nn.Module] = []
+        for hidden in settings["critic_hiddens"]:
+            layers += [torch.nn.Linear(width, hidden), activation()]
+            width = hidden
+        self.vf: Any = torch.nn.Sequential(*layers, torch.nn.Linear(width, 1))
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """Return what only training needs."""
+        return ["vf"]
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        output: dict[str, Any] = self._forward(batch)
+        return output
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Any:
+        """Return the values of joint observations, shape (n,)."""
+        return self.vf(batch[JOINT_OBSERVATION]).squeeze(-1)
+
+
+_HALF_LOG_TWO_PI = math.log(math.sqrt(2.0 * math.pi))
+
+
+class PolicyActor:
+    """Act by a policy's module, and fit its actions into the agents' bounds.
+
+    Where the module is one of powergrid's perceptrons with one spread per action, its layers and its Gaussian are
+    computed here, operation by operation as RLlib's objects do it, so that every bit is the same.
+
+    Args:
+        module: The policy's module.
+        agents: The agents it acts for, whose spaces are equal.
+        space: Their action space.
+        device: Where the module is.
+        normalize: Whether the module's [-1, 1] is scaled to the actions' bounds.
+        clip: Whether actions are clipped to their bounds where they are not scaled.
+    """
+
+    def __init__(
+        self, module: Any, agents: Sequence[str], space: gym.Space[Any], device: Any, *, normalize: bool, clip: bool
+    ) -> None:
+        self.agents = tuple(agents)
+        self._module, self._device = module, device
+        self._normalize, self._clip = normalize, clip
+        self._struct = get_base_struct_from_space(space)
+        self._get_actions: Any = GetActions()
+        self._layers = _plain_layers(module)
+        self._box = _bounds(space) if normalize else None
+
+    def prepare(self) -> None:
+        """Take in new weights, before the first step of a sample."""
+        if self._layers is None:
+            return
+        with torch.no_grad():
+            head = self._module.pi
+            log_std, bound = head.log_std, head.log_std_clip_param_const
+            self._log_std = (torch.clamp(log_std, -bound, bound) if head.clip_log_std else log_std).detach()[None]
+            self._std = self._log_std.exp()
+            self._twice_variance, self._log_of_std = 2 * self._std**2, self._std.log()
+
+    def act(self, seen: Any, *, explore: bool, t: int) -> dict[str, Any]:
+        """Return what the policy says, by RLlib's columns, each (n_envs, n_agents, ...), and the actions to play.
+
+        Args:
+            seen: Observations, shape (n_envs, n_agents, n_observed).
+            explore: Whether to draw actions.
+            t: Steps sampled so far, by which RLlib's modules may explore.
+        """
+        n, m = seen.shape[:2]
+        rows = torch.from_numpy(seen.reshape(n * m, -1)).to(self._device)
+        out = self._draw(rows) if explore and self._layers is not None else self._ask(rows, explore, t)
+        columns = {name: _to_numpy(values, n, m) for name, values in out.items()}
+        if Columns.ACTIONS_FOR_ENV not in columns:
+            columns[Columns.ACTIONS_FOR_ENV] = self._fit(columns[Columns.ACTIONS])
+        return columns
+
+    def _ask(self, rows: Any, explore: bool, t: int) -> dict[str, Any]:
+        """Let RLlib's module and its connector act."""
+        batch = {Columns.OBS: rows}
+        module = self._module
+        out = module.forward_exploration(batch, t=t) if explore else module.forward_inference(batch)
+        self._get_actions._get_actions(out, module, explore)
+        return dict(out)
+
+    def _draw(self, x: Any) -> dict[str, Any]:
+        """Do what the layers, the head and the Gaussian of the module do."""
+        with torch.inference_mode():
+            for layer in self._layers or ():
+                if isinstance(layer, torch.nn.Linear):
+                    x = torch.nn.functional.linear(x, layer.weight, layer.bias)
+                else:
+                    x = torch.tanh(x) if isinstance(layer, torch.nn.Tanh) else layer(x)
+            inputs = torch.cat([x, self._log_std.expand(len(x), -1)], dim=1)
+            actions = torch.normal(x, self._std.expand_as(x))
+            logp = -((actions - x) ** 2) / self._twice_variance - self._log_of_std - _HALF_LOG_TWO_PI
+            return {
+                Columns.ACTION_DIST_INPUTS: inputs,
+                Columns.ACTIONS: actions,
+                Columns.ACTION_LOGP: logp.sum(-1),
+            }
+
+    def _fit(self, actions: Any) -> Any:
+        """Scale or clip actions into their bounds, as ``NormalizeAndClipActions`` does one by one."""
+        if self._box is not None:
+            low, width, high = self._box
+            return np.minimum(np.maximum(low + (actions + 1.0) * width / 2.0, low), high)
+        if self._normalize:
+            return unsquash_action(actions, self._struct)
+        return clip_action(actions, self._struct) if self._clip else actions
+
+
+def _plain_layers(module: Any) -> list[Any] | None:
+    """Return the layers from observation to mean, where the module does nothing else; None where it may."""
+    known = type(module) in (QuietStartModule, CentralCriticModule) and type(module.pi) is TorchFreeLogStdMLPHead
+    if not known or module.get_exploration_action_dist_cls() is not TorchDiagGaussian:
+        return None
+    return None if module.is_stateful() or not hasattr(module.encoder, "actor_encoder") else actor_layers(module)
+
+
+def _bounds(space: gym.Space[Any]) -> tuple[Any, Any, Any] | None:
+    """Return low, width and high of a Box of fractions that is bounded everywhere."""
+    if not isinstance(space, gym.spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        return None
+    if not (np.all(space.bounded_below) and np.all(space.bounded_above)):
+        return None
+    return space.low, space.high - space.low, space.high
+
+
+def _to_numpy(values: Any, n_envs: int, n_agents: int) -> Any:
+    """Turn tensors whose rows are agents within environments into arrays of shape (n_envs, n_agents, ...)."""
+    if isinstance(values, Mapping):
+        return {key: _to_numpy(part, n_envs, n_agents) for key, part in values.items()}
+    array = values.detach().cpu().numpy()
+    if array.dtype.itemsize == 8:  # RLlib keeps 32 bits of whole numbers and of fractions
+        array = array.astype(np.int32 if array.dtype.kind == "i" else np.float32)
+    return array.reshape(n_envs, n_agents, *array.shape[1:])
+
+
+def pick_agent(values: Any, agent: int) -> Any:
+    """Return one agent's part of columns of shape (n_envs, n_agents, ...)."""
+    if isinstance(values, Mapping):
+        return {key: pick_agent(part, agent) for key, part in values.items()}
+    return values[:, agent]
