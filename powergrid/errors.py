@@ -39,8 +39,12 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.where}: {self.text}" if self.where else self.text
-        return f"{line}; {self.remedy}" if self.remedy else line
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+    @property
+    def message(self) -> str:
+        """What came, what is allowed and what to do, without the place."""
+        return f"{self.text}; {self.remedy}" if self.remedy else self.text
 
     def under(self, place: str) -> Problem:
         """Return the same problem of a part, placed in the whole: ``place: where``."""

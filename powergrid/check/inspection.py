@@ -33,9 +33,8 @@ def inspect_feeder(reference: str | Path, recorder: Recorder | None = None, **op
     try:
         feeder, problems = scan_feeder(reference, **options)
     except FeederError as error:
-        for problem in error.problems:
-            code = "outside-root" if "outside the model_root" in problem else "no-feeder"
-            recorder.find(code, problem, error.where)
+        for problem in error.details:
+            recorder.find(problem.code, problem.message, error.where)
         return recorder.report
     recorder.state(master=str(feeder.master))
     find_problems(problems, recorder, feeder.master)

@@ -46,8 +46,8 @@ def check_feeder(
     try:
         master = find_feeder(path)
     except FeederError as error:
-        for problem in error.problems:
-            Recorder(report).find("no-feeder", problem, error.where)
+        for problem in error.details:
+            Recorder(report).find(problem.code, problem.message, error.where)
         return report
     options = {"model_root": str(Path(model_root).expanduser().absolute()) if model_root else None, "trust": trust}
     request = [str(master), json.dumps({key: value for key, value in options.items() if value}), str(timeout_s)]

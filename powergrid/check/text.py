@@ -7,24 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from powergrid.check.report import Recorder
-from powergrid.errors import nearest_names
+from powergrid.errors import Problem, nearest_names
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.syntax import DESCRIBING, VERBS, Command, after_verb, describe_unknown_command
 
-_PROBLEM = re.compile(r"(?P<file>(?:/|[A-Za-z]:[\\/]).+?)(?::(?P<line>\d+))?: (?P<message>.*)", re.DOTALL)
-#: What the reader of feeders says, and the kind of finding that it is; the first that fits.
-_READER_CODES = (
-    ("letter case matters", "file-case"),
-    ("data from a missing file", "missing-data-file"),
-    ("of a missing file", "missing-file"),
-    ("outside the model_root", "outside-root"),
-    ("byte order mark", "unreadable-file"),
-    ("in a circle", "redirect-circle"),
-    ("another circuit of this one", "rewriting-command"),
-    ("program library", "program-library"),
-    ("cannot be read", "unreadable-file"),
-    ("no 'new circuit", "no-circuit"),
-)
 _MACHINE_VERBS = ("doscmd", "fileedit", "formedit", "cd", "quit", "save", "dump", "newactor", "connect", "disconnect")
 _CONTINUATIONS = ("more", "m", "~")
 _SHOWN = 72
@@ -91,15 +77,17 @@ def _named(command: Command) -> str | None:
     return f"{owner}.{name}" if dot and owner.isidentifier() and name else None
 
 
-def find_problems(problems: Iterable[str], recorder: Recorder, master: Path) -> None:
-    """Take down what the reader of the files refused."""
+def find_problems(problems: Iterable[Problem], recorder: Recorder, master: Path) -> None:
+    """Take down what the reader of the files refused; its codes are those of findings."""
     for problem in problems:
-        parts = _PROBLEM.fullmatch(problem)
-        file, line, message = (
-            (parts["file"], int(parts["line"] or 0), parts["message"]) if parts else (str(master), 0, problem)
-        )
-        code = next((code for words, code in _READER_CODES if words in message.lower()), "refused")
-        recorder.find(code, message, file, line)
+        file, line = split_place(problem.where)
+        recorder.find(problem.code, problem.message, file or master, line)
+
+
+def split_place(where: str) -> tuple[str, int]:
+    """Return file and line of ``file:line``, 0 where there is no line."""
+    file, _, line = where.rpartition(":")
+    return (file, int(line)) if file and line.isdigit() else (where, 0)
 
 
 def find_misplaced(feeder: Feeder, recorder: Recorder) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from powergrid.errors import FeederError, describe_unknown
+from powergrid.errors import FeederError, Problem, describe_unknown
 from powergrid.grid.feeder.microgrid import Microgrid
 from powergrid.grid.feeder.reader import Reference, Scan, remedy, scan_files
 from powergrid.grid.feeder.scan_cache import keep_scan, recall_scan, scanning_alone
@@ -79,21 +79,25 @@ def find_feeder(reference: str | Path) -> Path:
     try:
         path = Path(reference).expanduser()
     except RuntimeError:
-        raise FeederError(str(reference), ["nobody has a home folder of that name"]) from None
+        raise _not_found(reference, "nobody has a home folder of that name") from None
     if path.is_file():
         return path.absolute()
     if path.is_dir():
         masters = sorted(p.name for p in path.iterdir() if p.suffix.lower() == ".dss")
-        raise FeederError(str(path), [f"is a folder; name its master file, one of: {', '.join(masters) or 'none'}"])
+        raise _not_found(path, f"is a folder; name its master file, one of: {', '.join(masters) or 'none'}")
     if path.parent != Path() and path.parent.is_dir():
         names = [p.name for p in path.parent.iterdir() if p.suffix.lower() == ".dss"]
-        raise FeederError(str(path), [describe_unknown("file", path.name, names)])
+        raise _not_found(path, describe_unknown("file", path.name, names))
     if path.parent != Path():
         there = next(folder for folder in path.parents if folder.is_dir())
         missing = path.parts[len(there.parts)]
         folders = [p.name for p in there.iterdir() if p.is_dir()]
-        raise FeederError(str(path), [f"{describe_unknown('folder', missing, folders)} in {there.absolute()}"])
-    raise FeederError(str(reference), [describe_unknown("feeder", reference, list_feeders()) + ", or a path to a .dss"])
+        raise _not_found(path, f"{describe_unknown('folder', missing, folders)} in {there.absolute()}")
+    raise _not_found(reference, describe_unknown("feeder", reference, list_feeders()) + ", or a path to a .dss")
+
+
+def _not_found(reference: str | Path, text: str) -> FeederError:
+    return FeederError(str(reference), [Problem("no-feeder", "", text)])
 
 
 def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, trust: bool = False) -> Feeder:
@@ -127,7 +131,7 @@ def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, 
 
 def scan_feeder(
     reference: str | Path, *, model_root: str | Path | None = None, trust: bool = False
-) -> tuple[Feeder, list[str]]:
+) -> tuple[Feeder, list[Problem]]:
     """Read a feeder as far as it can be read, for looking at what is wrong with it.
 
     Args:
@@ -151,9 +155,11 @@ def _locate(reference: str | Path, model_root: str | Path | None, trust: bool) -
     master = find_feeder(reference)
     root = master.resolve().parent.parent if model_root is None else Path(model_root).expanduser().resolve()
     if not root.is_dir():
-        raise FeederError(str(master), [f"model_root {str(model_root)!r} is not a folder"])
+        text = f"model_root {str(model_root)!r} is not a folder"
+        raise FeederError(str(master), [Problem("no-feeder", "", text)])
     if model_root is not None and not trust and not master.resolve().is_relative_to(root):
-        raise FeederError(str(master), [f"lies outside the model_root {root}; {remedy(root, master.resolve())}"])
+        text = f"lies outside the model_root {root}"
+        raise FeederError(str(master), [Problem("outside-root", "", text, remedy(root, master.resolve()))])
     return master, root
 
 
@@ -161,16 +167,16 @@ def _begins_circuit(command: Command) -> bool:
     return _CIRCUIT.match(command.text) is not None
 
 
-def _find_missing_circuit(scan: Scan) -> list[str]:
+def _find_missing_circuit(scan: Scan) -> list[Problem]:
     if any(map(_begins_circuit, scan.commands)):
         return []
-    return ["no 'New Circuit.<name>' in it: this is not a master file"]
+    return [Problem("no-circuit", "", "no 'New Circuit.<name>' in it: this is not a master file")]
 
 
-def _find_unknown_commands(scan: Scan) -> Iterator[str]:
+def _find_unknown_commands(scan: Scan) -> Iterator[Problem]:
     if any(map(_begins_circuit, scan.commands)):  # else it is another kind of file
         for command in find_unknown(scan.commands, scan.left_out):
-            yield f"{command.where}: {describe_unknown_command(command)}"
+            yield Problem("unknown-command", command.where, describe_unknown_command(command))
 
 
 def _feeder_of(master: Path, root: Path, trust: bool, scan: Scan) -> Feeder:

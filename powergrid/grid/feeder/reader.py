@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from powergrid.errors import nearest_names
+from powergrid.errors import Problem, nearest_names
 from powergrid.grid.feeder.syntax import (
     CLEARING,
     COORDINATES,
@@ -78,7 +78,7 @@ class Scan:
     references: tuple[Reference, ...]
 
 
-def scan_files(master: Path, root: Path, shipped: Path, trust: bool) -> tuple[Scan, list[str]]:
+def scan_files(master: Path, root: Path, shipped: Path, trust: bool) -> tuple[Scan, list[Problem]]:
     """Read a master file and all that it redirects to or takes data from, as far as it can be read.
 
     Args:
@@ -88,7 +88,8 @@ def scan_files(master: Path, root: Path, shipped: Path, trust: bool) -> tuple[Sc
         trust: Whether the model may do what it wants.
 
     Returns:
-        What was read, without what was refused, and the problems, each with file and line.
+        What was read, without what was refused, and the problems, each with file and line; their codes are those of
+        ``powergrid check``.
     """
     reader = _Reader(root, shipped, trust)
     reader.read(master, ())
@@ -134,7 +135,7 @@ class _Reader:
         self.looked: dict[Path, str] = {}
         self.commands: list[Command] = []
         self.left_out: list[Command] = []
-        self.problems: list[str] = []
+        self.problems: list[Problem] = []
         self.hashes: dict[Path, bytes] = {}
         self.references: list[Reference] = []
         self._order = hashlib.sha256()
@@ -148,12 +149,12 @@ class _Reader:
             digest.update(b"trusted")
         return digest.hexdigest()
 
-    def _open(self, file: Path, where: str) -> bytes | None:
+    def _open(self, file: Path, where: str, shown: str = "") -> bytes | None:
         """Read a file and note its content, or the problem."""
         try:
             raw = file.read_bytes()
         except OSError as error:
-            self.problems.append(f"{where}: cannot be read: {error.strerror}")
+            self._refuse("unreadable-file", where, f"{shown}cannot be read: {error.strerror}")
             return None
         self.hashes[file] = hashlib.sha256(raw).digest()
         self._order.update(self.hashes[file])
@@ -180,9 +181,8 @@ class _Reader:
         elif verb in NEVER_RUN or verb not in VERBS:
             self.left_out.append(command)
         elif verb in REWRITING and not self.trust:
-            self.problems.append(
-                f"{command.where}: {verb} makes another circuit of this one; run it in OpenDSS and save the result"
-            )
+            text = f"{verb} makes another circuit of this one"
+            self._refuse("rewriting-command", command.where, text, "run it in OpenDSS and save the result")
         elif verb == "set":
             self._take_options(command)
         elif verb in COORDINATES:
@@ -231,11 +231,11 @@ class _Reader:
                 if danger == "library":
                     self.references.append(Reference(command.where, parameter.value, None))
             elif danger == "library":
-                self.problems.append(
-                    f"{command.where}: {shown} loads a program library, which is not allowed; 'trust: true' allows it"
-                )
+                text = f"{shown} loads a program library, which is not allowed"
+                self._refuse("program-library", command.where, text, "'trust: true' allows it")
             elif danger == "rewrites":
-                self.problems.append(f"{command.where}: {shown}={parameter.value} makes another circuit of this one")
+                text = f"{shown}={parameter.value} makes another circuit of this one"
+                self._refuse("rewriting-command", command.where, text)
             else:
                 changes.append((parameter, ""))
         text = command.text
@@ -304,7 +304,7 @@ class _Reader:
         if target is None:
             return
         if target.resolve() in (file.resolve() for file in above):
-            self.problems.append(f"{command.where}: {command.text.strip()!r} redirects in a circle")
+            self._refuse("redirect-circle", command.where, f"{command.text.strip()!r} redirects in a circle")
             return
         self.read(target, above)
 
@@ -320,35 +320,32 @@ class _Reader:
         shown = f"{parameter.name}: data from" if parameter.name else "data from"
         array = file_of_array(parameter.value)
         if array is None:
-            target = self._find(command, parameter.value.strip(), shown)
+            target = self._find(command, parameter.value.strip(), shown, is_data=True)
             return self._data(command, target, text_only="csv" in parameter.name.lower()) if target else None
         how, written, rest = array
-        target = self._find(command, self._value_of(written).strip(), shown)
+        target = self._find(command, self._value_of(written).strip(), shown, is_data=True)
         inner = self._data(command, target, text_only=how in ("file", "csvfile"), openers="\"'") if target else None
         text = quote(f"{how}={inner}{rest}", "([{\"'") if inner else None
         if inner and text is None:
-            self.problems.append(f"{command.where}: the name {written!r} holds too many kinds of quotes for OpenDSS")
+            self._refuse("refused", command.where, f"the name {written!r} holds too many kinds of quotes for OpenDSS")
         return text
 
     def _data(self, command: Command, target: Path, *, text_only: bool, openers: str = "\"'([{") -> str | None:
         """Take a data file into the digest and give its full name in quotes; nothing else will be opened for it."""
-        raw = self._open(target, f"{command.where}: {target}")
+        raw = self._open(target, command.where, f"{target}: ")
         if raw is None:
             return None
         if text_only and raw.startswith(_BYTE_ORDER_MARKS[command.verb in COORDINATES :]):
-            self.problems.append(
-                f"{command.where}: {target} begins with a byte order mark, which OpenDSS takes for data; "
-                "save it as plain UTF-8 or ASCII"
-            )
+            text = f"{target} begins with a byte order mark, which OpenDSS takes for data"
+            self._refuse("unreadable-file", command.where, text, "save it as plain UTF-8 or ASCII")
             return None
         quoted = quote(str(target), openers)
         if quoted is None:
-            self.problems.append(
-                f"{command.where}: the name {str(target)!r} holds too many kinds of quotes for OpenDSS"
-            )
+            text = f"the name {str(target)!r} holds too many kinds of quotes for OpenDSS"
+            self._refuse("refused", command.where, text)
         return quoted
 
-    def _find(self, command: Command, written: str, what: str) -> Path | None:
+    def _find(self, command: Command, written: str, what: str, *, is_data: bool = False) -> Path | None:
         """Resolve the file that a command names, or note the problem."""
         outside: Path | None = None
         folders = dict.fromkeys((command.file.parent, command.file.resolve().parent))  # the second where it is a link
@@ -367,28 +364,36 @@ class _Reader:
                 self.references.append(Reference(command.where, written, found))
                 return found
         if outside is not None:
-            self.problems.append(
-                f"{command.where}: {what} a file outside the model_root {self.root}: {written!r}; "
-                + remedy(self.root, outside)
-            )
+            text = f"{what} a file outside the model_root {self.root}: {written!r}"
+            self._refuse("outside-root", command.where, text, remedy(self.root, outside))
         else:
-            hint = _nearest(next(iter(folders)), written)
-            self.problems.append(f"{command.where}: {what} a missing file {written!r}{hint}")
+            hint, is_case = _nearest(next(iter(folders)), written)
+            code = "file-case" if is_case else "missing-data-file" if is_data else "missing-file"
+            self._refuse(code, command.where, f"{what} a missing file {written!r}{hint}")
         return None
 
+    def _refuse(self, code: str, where: str, text: str, remedy: str = "") -> None:
+        self.problems.append(Problem(code, where, text, remedy))
 
-def _nearest(folder: Path, written: str) -> str:
-    """Return the hint for a file that is not there: the same name in other letters, else a near one in its folder."""
+
+def _nearest(folder: Path, written: str) -> tuple[str, bool]:
+    """Return the hint for a file that is not there, and whether only the letter case of its name is wrong.
+
+    The hint is the same name in other letters, else a near one in its folder.
+    """
     parts = written.replace("\\", "/").split("/")
     real: list[str] = []
     for place, part in enumerate(parts):
         try:
             names = [".", "..", *sorted(p.name for p in folder.joinpath(*real).iterdir())]
         except (OSError, ValueError):
-            return ""
+            return "", False
+        # A feeder written on Windows, where letter case does not matter.
         same = part if part in names else next((name for name in names if name.lower() == part.lower()), None)
         if same is None:
             near = nearest_names(part, names[2:]) if place == len(parts) - 1 else []
-            return f" (did you mean {'/'.join([*real, near[0]])!r}?)" if near else ""
+            return (f" (did you mean {'/'.join([*real, near[0]])!r}?)" if near else ""), False
         real.append(same)
-    return f" (did you mean {'/'.join(real)!r}? Letter case matters here)" if real != parts else ""
+    if real == parts:
+        return "", False
+    return f" (did you mean {'/'.join(real)!r}? Letter case matters here)", True
