@@ -27,8 +27,7 @@ from powergrid.evaluation.drawing import (
     trace_voltages,
 )
 from powergrid.evaluation.drawing.diagram import worst_voltages
-from powergrid.evaluation.drawing.labels import Room
-from powergrid.evaluation.drawing.layout import fill_places, lay_out, place_as_tree
+from powergrid.evaluation.drawing.layout import Room, fill_places, lay_out, place_as_tree
 from powergrid.grid.feeder.feeder import list_feeders
 from tests.envs.worlds import PLACES, every_kind
 

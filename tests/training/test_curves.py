@@ -11,7 +11,7 @@ from powergrid.cli import main
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.evaluation import baseline_returns
-from powergrid.evaluation.drawing.curves import Curve, draw_learning_curves, mean_curve
+from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, mean_curve
 from powergrid.training.runs.curves import read_curves, validation_days
 from powergrid.training.runs.loop import VALIDATION_SCORE, VALIDATION_SEED
 

@@ -1,34 +1,24 @@
 """Draw a solved feeder, the one-line diagram and the voltage profile over distance; and learning curves.
 
-``state`` says what is drawn, ``layout`` where buses go, ``labels`` where names go, ``symbols`` what elements look
-like. Importing this package is cheap: matplotlib loads when something is drawn, needs no display and keeps no state.
+``state`` says what is drawn, ``layout`` where buses and names go, ``symbols`` what elements look like. Importing this
+package is cheap: matplotlib loads when something is drawn, needs no display and keeps no state.
 """
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from powergrid.evaluation.drawing.curves import Curve, draw_learning_curves
-    from powergrid.evaluation.drawing.diagram import draw_network
-    from powergrid.evaluation.drawing.picture import check_suffix, save
-    from powergrid.evaluation.drawing.profile import draw_voltage_profile, trace_voltages
-    from powergrid.evaluation.drawing.state import GridState, PlacedDevice, look_at_feeder, look_at_scenario
+from powergrid.errors import ScenarioError
 
-_HOME = {
-    "Curve": "curves",
-    "GridState": "state",
-    "PlacedDevice": "state",
-    "check_suffix": "picture",
-    "draw_learning_curves": "curves",
-    "draw_network": "diagram",
-    "draw_voltage_profile": "profile",
-    "look_at_feeder": "state",
-    "look_at_scenario": "state",
-    "save": "picture",
-    "trace_voltages": "profile",
-}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, draw_voltage_profile, trace_voltages
+    from powergrid.evaluation.drawing.diagram import draw_network
+    from powergrid.evaluation.drawing.state import GridState, PlacedDevice, look_at_feeder, look_at_scenario
 
 __all__ = [
     "Curve",
@@ -44,8 +34,56 @@ __all__ = [
     "trace_voltages",
 ]
 
+_HOME = {
+    **dict.fromkeys(("Curve", "draw_learning_curves", "draw_voltage_profile", "trace_voltages"), "charts"),
+    **dict.fromkeys(("GridState", "PlacedDevice", "look_at_feeder", "look_at_scenario"), "state"),
+    "draw_network": "diagram",
+}
+_SUFFIXES = (".png", ".svg")
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def check_suffix(file: str | Path) -> Path:
+    """Return the path of a picture.
+
+    Raises:
+        ScenarioError: its suffix is neither .png nor .svg, or its folder is missing.
+    """
+    path = Path(file).expanduser()
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ScenarioError(str(file), [f"a picture ends in {' or '.join(_SUFFIXES)}, not in {path.suffix!r}"])
+    if not path.parent.is_dir():
+        raise ScenarioError(str(file), [f"there is no folder {str(path.parent)!r}"])
+    return path
+
+
+def save(figure: Figure, file: str | Path, *, dpi: int = 150) -> Path:
+    """Write a figure as PNG or SVG, by the suffix; equal figures give equal files.
+
+    Args:
+        figure: As ``draw_network`` and ``draw_voltage_profile`` give it.
+        file: Where it goes.
+        dpi: Resolution of a PNG [dots per inch].
+
+    Raises:
+        ScenarioError: the suffix is neither, or the file cannot be written.
+    """
+    import matplotlib as mpl
+
+    path = check_suffix(file)
+    kind = path.suffix.lower()[1:]
+    with (
+        mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "powergrid"}),  # names stay text
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # a box stands for it
+        try:
+            figure.savefig(path, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        except OSError as error:
+            raise ScenarioError(str(file), [f"cannot be written: {error.strerror}"]) from None
+    return path

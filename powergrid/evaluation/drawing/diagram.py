@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.evaluation.drawing.labels import Room, text_size
-from powergrid.evaluation.drawing.layout import lay_out, push_apart
-from powergrid.evaluation.drawing.panel import draw_panel, voltage_colours
+from powergrid.evaluation.drawing.layout import FEW_BUSES, WIDTH, Room, place_on_page, text_size
 from powergrid.evaluation.drawing.state import GridState
-from powergrid.evaluation.drawing.symbols import BLACK, FILLED, INK, stroke
+from powergrid.evaluation.drawing.symbols import BLACK, FILLED, INK, draw_panel, stroke, voltage_colours
+from powergrid.grid.feeder.network import Network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,24 +18,12 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-_WIDTH, _PANEL, _MARGIN, _TITLE = 11.0 * 72.0, 2.4 * 72.0, 34.0, 42.0
-_HEIGHTS = (6.0 * 72.0, 11.0 * 72.0)
-#: Up to this many buses, each has its name; and up to this many elements of a class, each has its symbol.
-FEW_BUSES = 150
+_PANEL, _TITLE = 2.4 * 72.0, 42.0
+#: Up to this many elements of a class, each has its symbol.
 _FEW_SYMBOLS = 40
 _LEVEL_COLOURS = ("#1a1a1a", "#4f6272", "#9b8b6c", "#b3b3b3")
-_ZONE_HUES = (
-    "#1f77b4",
-    "#ff9f1c",
-    "#2ca02c",
-    "#9467bd",
-    "#d1495b",
-    "#17a2b8",
-    "#8c6d31",
-    "#e377c2",
-    "#7f7f7f",
-    "#bcbd22",
-)
+_ZONE_HUES = ("#1f77b4", "#ff9f1c", "#2ca02c", "#9467bd", "#d1495b", "#17a2b8", "#8c6d31", "#e377c2", "#7f7f7f",
+              "#bcbd22")  # fmt: skip
 
 
 def draw_network(state: GridState) -> Figure:
@@ -61,13 +48,15 @@ def worst_voltages(state: GridState) -> FloatArray:
     return worst
 
 
-def level_names(state: GridState) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return the voltage level of each bus, 0 is the highest, and the levels' names."""
-    network = state.network
+def bus_voltages_kv(network: Network) -> FloatArray:
+    """Return the nominal line-to-line voltage of each bus [kV], to the volt, so that levels come out alike."""
     bus_kv = np.zeros(len(network.buses))
     bus_kv[network.node_bus] = np.round(network.v_base * 3.0**0.5 / 1000.0, 3)
-    levels, index = np.unique(-bus_kv, return_inverse=True)
-    return index.astype(np.int64), [f"{-kv:.4g} kV" for kv in levels.tolist()]
+    return bus_kv
+
+
+def _level_colour(level: int) -> str:
+    return _LEVEL_COLOURS[min(level, len(_LEVEL_COLOURS) - 1)]
 
 
 class _Diagram:
@@ -78,45 +67,18 @@ class _Diagram:
 
         self.state, self.network = state, state.network
         self.small = len(self.network.buses) <= FEW_BUSES
-        self.xy, height = self._scale(*lay_out(self.network))
-        full = _WIDTH + _PANEL, height + _TITLE
+        self.xy, height = place_on_page(self.network, state.closed)
+        full = WIDTH + _PANEL, height + _TITLE
         self.figure = Figure(figsize=(full[0] / 72.0, full[1] / 72.0), facecolor="white")
-        self.axes = self._add_axes(0.0, _WIDTH, height, full)
-        self.panel = self._add_axes(_WIDTH, _PANEL, height, full)
-        self.room = Room(_WIDTH, height)
+        self.axes = self._add_axes(0.0, WIDTH, height, full)
+        self.panel = self._add_axes(WIDTH, _PANEL, height, full)
+        self.room = Room(WIDTH, height)
         self.shown: dict[str, None] = {}
+        self.worst = worst_voltages(state)
+        self.bus_kv = bus_voltages_kv(self.network)
+        levels, self.level = np.unique(-self.bus_kv, return_inverse=True)  # 0 is the highest
+        self.level_names = [f"{-kv:.4g} kV" for kv in levels.tolist()]
         self.radius = 6.0 if len(self.network.buses) <= 60 else 4.2
-
-    def _scale(self, xy: FloatArray, is_map: bool) -> tuple[FloatArray, float]:
-        """Turn places into points, and give the height of the drawing."""
-        span = np.ptp(xy, axis=0)
-        inner = _WIDTH - 2.0 * _MARGIN
-        if is_map:
-            scale = np.full(2, inner / max(span[0], 1e-9 * max(span[1], 1.0)))
-            height = float(np.clip(span[1] * scale[1] + 2.0 * _MARGIN, *_HEIGHTS))
-            scale[:] = min(scale[0], (height - 2.0 * _MARGIN) / max(span[1], 1e-12))
-        else:
-            height = float(np.clip(span[1] * 30.0 + 2.0 * _MARGIN, *_HEIGHTS))
-            scale = np.array([inner, height - 2.0 * _MARGIN]) / np.maximum(span, 1e-12)
-        scaled = (xy - xy.min(axis=0) - span / 2.0) * np.where(span > 0.0, scale, 0.0)
-        places = scaled + np.array([_WIDTH, height]) / 2.0
-        if self.small:
-            places = push_apart(places, self._least_distances())
-            span = np.ptp(places, axis=0)
-            room = np.array([_WIDTH, height]) - 2.0 * _MARGIN
-            places = (places - places.min(axis=0) - span / 2.0) * np.minimum(1.0, room / np.maximum(span, 1e-9))
-            places = places + np.array([_WIDTH, height]) / 2.0
-        return places, height
-
-    def _least_distances(self) -> FloatArray:
-        """Return how near buses may come to each other: a symbol between two needs its room."""
-        b, few = self.network.branches, len(self.network.buses) <= 60
-        least = np.full((len(self.network.buses),) * 2, 19.0 if few else 13.0)
-        for branch, buses in enumerate(b.buses):
-            if not b.names[branch].startswith("line.") or b.is_switch[branch] or not self.state.closed[branch]:
-                for other in buses[1:]:
-                    least[buses[0], other] = least[other, buses[0]] = 36.0 if few else 22.0
-        return least
 
     def _add_axes(self, left: float, width: float, height: float, full: tuple[float, float]) -> Axes:
         axes = self.figure.add_axes((left / full[0], 0.0, width / full[0], height / full[1]))
@@ -132,7 +94,7 @@ class _Diagram:
         self._draw_zones()
         if self.small:
             self._name_buses()
-        worst, band = worst_voltages(self.state), self.state.band
+        worst, band = self.worst, self.state.band
         outside = int(np.count_nonzero((worst < band[0]) | (worst > band[1])))
         dead = int(np.count_nonzero(np.isnan(worst)))
         live = self.state.v_pu[self.state.energised & (self.network.node_phase <= 3)]
@@ -143,8 +105,7 @@ class _Diagram:
         self.figure.text(
             0.015, 1.0 - 33.0 / height, text + (f", {dead} without voltage" if dead else ""), fontsize=9.5, va="center"
         )
-        colours, names = _LEVEL_COLOURS, level_names(self.state)[1]
-        levels = [(name, colours[min(i, len(colours) - 1)]) for i, name in enumerate(names)]
+        levels = [(name, _level_colour(i)) for i, name in enumerate(self.level_names)]
         draw_panel(self.panel, list(self.shown), levels, band, dead=dead > 0, ringed=outside > 0)
         return self.figure
 
@@ -153,7 +114,6 @@ class _Diagram:
     def _draw_branches(self) -> None:
         """Draw what joins buses as straight lines: open lines dashed, secondaries thin."""
         b, closed = self.network.branches, self.state.closed
-        level, _ = level_names(self.state)
         groups: dict[str, list[tuple[int, int, int]]] = {}
         for branch, buses in enumerate(b.buses):
             kind = b.names[branch].partition(".")[0]
@@ -164,23 +124,18 @@ class _Diagram:
         for name, edges in groups.items():
             table = np.array(edges)
             segments = self.xy[table[:, 1:]]
-            lower = level[table[:, 1:]].max(axis=1)
+            lower = self.level[table[:, 1:]].max(axis=1)
             widths = factor * np.array([0.8, 0.8, 1.4, 2.0])[np.clip(b.phases[table[:, 0]], 0, 3)]
-            widths[self._is_secondary(table[:, 2])] = 0.6 * factor
-            colours = [_LEVEL_COLOURS[min(i, len(_LEVEL_COLOURS) - 1)] for i in lower.tolist()]
+            widths[self.bus_kv[table[:, 2]] < 1.0] = 0.6 * factor
+            colours = [_level_colour(i) for i in lower.tolist()]
             style = (0, (3, 3)) if name.startswith("open") else "solid"
             self._add_lines(list(segments), name, color=colours, linewidths=widths, linestyle=style, zorder=2)
             if self.small:
                 self.room.take_segments(segments)
 
-    def _is_secondary(self, buses: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        bus_kv = np.zeros(len(self.network.buses))
-        bus_kv[self.network.node_bus] = self.network.v_base * 3.0**0.5 / 1000.0
-        return np.asarray(bus_kv[buses] < 1.0)
-
     def _draw_buses(self) -> None:
         colour_map, norm = voltage_colours(self.state.band)
-        worst, (low, high) = worst_voltages(self.state), self.state.band
+        worst, (low, high) = self.worst, self.state.band
         outside = (worst < low) | (worst > high)
         size = 34.0 if len(worst) <= 60 else (20.0 if self.small else float(np.clip(16000.0 / len(worst), 4.5, 14.0)))
         plain, dead = np.flatnonzero(~outside & np.isfinite(worst)), np.flatnonzero(np.isnan(worst))
@@ -263,7 +218,7 @@ class _Diagram:
         """Leave out what there is too much of: service transformers, and closed switches."""
         if len(branches) <= _FEW_SYMBOLS or kind in ("regulator", "switch_open"):
             return branches
-        b, level = self.network.branches, level_names(self.state)[0]
+        b, level = self.network.branches, self.level
         if kind == "transformer":
             high = [n for n in branches if 0 in level[b.buses[n]]]
             return high if len(high) <= _FEW_SYMBOLS else []
@@ -309,7 +264,7 @@ class _Diagram:
                 continue
             width = 2.0 * radius + 3.0 + text_size(name, size)[0]
             anchor = self.xy[device.bus]
-            centre = self.room.settle(anchor, width, 2.0 * radius + 2.0, (8.0, 16.0, 26.0, 40.0, 60.0))
+            centre = self.room.find_any(anchor, width, 2.0 * radius + 2.0, (8.0, 16.0, 26.0, 40.0, 60.0))
             side = -1.0 if centre[0] >= anchor[0] else 1.0  # the symbol stands on the side of its bus
             symbol = centre + np.array([side * (width / 2.0 - radius), 0.0])
             places.setdefault(device.kind, []).append((symbol, (1.0, 0.0)))

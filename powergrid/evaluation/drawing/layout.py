@@ -1,4 +1,7 @@
-"""Where buses go: the model's coordinates, what is missing filled in, or a tree where there are none."""
+"""Where buses, names and symbols go: the model's coordinates, what is missing filled in, a tree where there are none.
+
+It draws nothing. Lengths on the page are in points, 72 to the inch, as matplotlib has its text sizes.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,55 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Below this share of buses with coordinates of their own, a tree tells more than a map.
 _LEAST_KNOWN = 0.25
+
+#: Width and margin of the drawing, and the least and most of its height [points].
+WIDTH, MARGIN, HEIGHTS = 11.0 * 72.0, 34.0, (6.0 * 72.0, 11.0 * 72.0)
+#: Up to this many buses, each has its name and room around it.
+FEW_BUSES = 150
+# The first place tried is up and to the right of what a name belongs to, where maps have it.
+_TURNS = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False) + np.pi / 4.0
+
+
+def place_on_page(network: Network, closed: BoolArray) -> tuple[FloatArray, float]:
+    """Place every bus on the page, so that symbols and names have their room.
+
+    Args:
+        network: The feeder.
+        closed: Whether each branch is closed, shape (n_branches,).
+
+    Returns:
+        Places, shape (n_buses, 2), and the height of the drawing [points].
+    """
+    xy, is_map = lay_out(network)
+    span = np.ptp(xy, axis=0)
+    inner = WIDTH - 2.0 * MARGIN
+    if is_map:
+        scale = np.full(2, inner / max(span[0], 1e-9 * max(span[1], 1.0)))
+        height = float(np.clip(span[1] * scale[1] + 2.0 * MARGIN, *HEIGHTS))
+        scale[:] = min(scale[0], (height - 2.0 * MARGIN) / max(span[1], 1e-12))
+    else:
+        height = float(np.clip(span[1] * 30.0 + 2.0 * MARGIN, *HEIGHTS))
+        scale = np.array([inner, height - 2.0 * MARGIN]) / np.maximum(span, 1e-12)
+    middle = np.array([WIDTH, height]) / 2.0
+    places = (xy - xy.min(axis=0) - span / 2.0) * np.where(span > 0.0, scale, 0.0) + middle
+    if len(network.buses) <= FEW_BUSES:
+        places = push_apart(places, _least_distances(network, closed))
+        span = np.ptp(places, axis=0)
+        # Pushed apart they may have left the page: shrunk to fit it, never grown.
+        room = np.minimum(1.0, (np.array([WIDTH, height]) - 2.0 * MARGIN) / np.maximum(span, 1e-9))
+        places = (places - places.min(axis=0) - span / 2.0) * room + middle
+    return places, height
+
+
+def _least_distances(network: Network, closed: BoolArray) -> FloatArray:
+    """Return how near buses may come to each other: a symbol between two needs its room."""
+    b, few = network.branches, len(network.buses) <= 60
+    least = np.full((len(network.buses),) * 2, 19.0 if few else 13.0)
+    for branch, buses in enumerate(b.buses):
+        if not b.names[branch].startswith("line.") or b.is_switch[branch] or not closed[branch]:
+            for other in buses[1:]:
+                least[buses[0], other] = least[other, buses[0]] = 36.0 if few else 22.0
+    return least
 
 
 def lay_out(network: Network) -> tuple[FloatArray, bool]:
@@ -162,3 +214,81 @@ def _joined(network: Network) -> nx.Graph[int]:
     for buses in network.branches.buses:
         graph.add_edges_from((buses[0], other) for other in buses[1:])
     return graph
+
+
+class Room:
+    """The free room of a drawing; all lengths in points.
+
+    Args:
+        width: Width of the drawing.
+        height: Height of the drawing.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        self._size = np.array([width, height])
+        self._taken = np.empty((0, 5))
+
+    def take(self, centres: FloatArray, half: float, weight: float = 1.0) -> None:
+        """Take squares around some places; a lower weight is covered more readily."""
+        centres = np.asarray(centres, dtype=np.float64).reshape(-1, 2)
+        boxes = np.hstack([centres - half, centres + half, np.full((len(centres), 1), weight)])
+        self._taken = np.vstack([self._taken, boxes])
+
+    def take_segments(self, segments: FloatArray, half: float = 1.5, weight: float = 0.3, apart: float = 5.0) -> None:
+        """Take what some straight lines cover, shape (n, 2, 2)."""
+        for start, end in segments:
+            count = max(2, int(np.hypot(*(end - start)) / apart))
+            self.take(start + np.linspace(0.0, 1.0, count)[:, None] * (end - start), half, weight)
+
+    def find(
+        self, anchor: FloatArray, width: float, height: float, reach: tuple[float, ...], most: float = np.inf
+    ) -> FloatArray | None:
+        """Find and take the place near an anchor that covers least.
+
+        Args:
+            anchor: What the box belongs to.
+            width: Width of the box.
+            height: Height of the box.
+            reach: Gaps between anchor and box that are tried.
+            most: Covered area that is still accepted.
+
+        Returns:
+            The centre of the box, None if all places cover more than ``most``.
+        """
+        centre, covered = self._weigh(anchor, width, height, reach)
+        if covered > most:
+            return None
+        self._take_box(centre, width, height)
+        return centre
+
+    def find_any(self, anchor: FloatArray, width: float, height: float, reach: tuple[float, ...]) -> FloatArray:
+        """Do as :meth:`find`, however much the best place covers."""
+        centre, _ = self._weigh(anchor, width, height, reach)
+        self._take_box(centre, width, height)
+        return centre
+
+    def _take_box(self, centre: FloatArray, width: float, height: float) -> None:
+        half = np.array([width, height]) / 2.0
+        self._taken = np.vstack([self._taken, [*(centre - half), *(centre + half), 1.0]])
+
+    def _weigh(
+        self, anchor: FloatArray, width: float, height: float, reach: tuple[float, ...]
+    ) -> tuple[FloatArray, float]:
+        """Return the centre of the best box and the area that it covers, what is outside the drawing included."""
+        half = np.array([width, height]) / 2.0
+        gap = np.repeat(reach, len(_TURNS))
+        way = np.tile(np.column_stack([np.cos(_TURNS), np.sin(_TURNS)]), (len(reach), 1))
+        centres = anchor + way * (gap[:, None] + half)
+        low, high = centres - half, centres + half
+        sides = np.minimum(high[:, None, :], self._taken[None, :, 2:4]) - np.maximum(
+            low[:, None, :], self._taken[None, :, :2]
+        )
+        covered = (np.maximum(sides, 0.0).prod(axis=2) * self._taken[:, 4]).sum(axis=1)
+        covered += 100.0 * (np.maximum(-low, 0.0) + np.maximum(high - self._size, 0.0)).sum(axis=1)
+        best = int(np.argmin(covered + 0.15 * gap))  # of places that cover alike, the nearest
+        return np.asarray(centres[best]), float(covered[best])
+
+
+def text_size(text: str, size: float) -> tuple[float, float]:
+    """Estimate width and height of a line of text [points]."""
+    return 0.62 * size * len(text) + 2.0, 1.2 * size
