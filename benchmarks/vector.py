@@ -3,8 +3,8 @@
 The floor is that of ``benchmarks/step.py``: bulk writes, a solve and bulk reads by calls on the engine alone, on one
 circuit. Many circuits in turn do not stay in the processor's caches as one does, so that there is a second floor: the
 same calls on as many circuits as there are environments, step by step. With ``--backends`` it compares where
-environments are played: two processes with one, two threads with one, and what two processes bring to the floor, half
-of its circuits in each.
+environments are played: two processes with one, and what two processes bring to the floor, half of its circuits in
+each.
 
 Usage: python benchmarks/vector.py [SCENARIO ...] [--envs N] [--rounds N] [--backends]
 """
@@ -145,8 +145,8 @@ def _play_when_asked(pipe: Any, name: str, n: int) -> None:
 
 
 def compare_backends(name: str, n: int, rounds: int) -> tuple[float, ...]:
-    """Measure one scenario in one thread, in two, and with another process beside, and give the cells of its row."""
-    envs = {"inline": GridVectorEnv(name, n), "threads": GridVectorEnv(name, n, backend="threads", workers=2)}
+    """Measure one scenario in one process, and with another beside, and return the cells of its row."""
+    envs = {"inline": GridVectorEnv(name, n)}
     envs |= {kind: GridVectorEnv(name, n, backend="processes", workers=k) for k, kind in ((1, "one"), (2, "two"))}
     floors = FloorPair(name, n)
     steps = min(STEPS, envs["inline"].task.simulation.options.horizon_steps)
@@ -159,7 +159,7 @@ def compare_backends(name: str, n: int, rounds: int) -> tuple[float, ...]:
     for env in envs.values():
         env.close()
     inline = statistics.median(times["inline"]) * 1e6
-    pairs = (("inline", "one"), ("one", "two"), ("inline", "two"), ("inline", "threads"), ("floor", "floors"))
+    pairs = (("inline", "one"), ("one", "two"), ("inline", "two"), ("floor", "floors"))
     return n, inline, *(median_ratio(times, *pair) for pair in pairs)
 
 
@@ -167,13 +167,13 @@ def main() -> None:
     """Measure scenarios and print the table."""
     parser = make_parser(__doc__, ["ieee13_mg", "ieee34_mg", "ieee123_mg"], rounds=20)
     parser.add_argument("--envs", type=int, default=16)
-    parser.add_argument("--backends", action="store_true", help="compare two processes, and two threads, with one")
+    parser.add_argument("--backends", action="store_true", help="compare two processes with one")
     args = parse(parser)
     print(machine_line())
     if args.backends:
         table = Table(
             ("scenario", "18s"), ("envs", "5d"), ("inline us/env", "12.1f"), ("inline/1 process", "16.2f"),
-            ("1/2 processes", "13.2f"), ("inline/2 processes", "18.2f"), ("inline/2 threads", "16.2f"),
+            ("1/2 processes", "13.2f"), ("inline/2 processes", "18.2f"),
             ("floor 1/2 processes", "19.2f"),
         )  # fmt: skip
         for name in args.scenarios:

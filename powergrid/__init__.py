@@ -20,10 +20,9 @@ from powergrid.errors import (
 )
 
 if TYPE_CHECKING:
+    from powergrid.envs.agents import ActionForm
     from powergrid.envs.backends import BackendName
-    from powergrid.envs.central import CentralGridEnv
-    from powergrid.envs.central_actions import ActionForm
-    from powergrid.envs.central_vector import CentralVectorEnv
+    from powergrid.envs.central import CentralGridEnv, CentralVectorEnv
     from powergrid.envs.parallel import ParallelGridEnv
     from powergrid.envs.vector import GridVectorEnv
     from powergrid.scenario import Scenario
@@ -133,8 +132,8 @@ def make_vector(
         scenario: Name of a shipped scenario, path of a YAML file, the data itself, or a scenario.
         num_envs: Number of environments.
         view: ``agents`` for an array for each agent, ``central`` for Gymnasium's ``VectorEnv`` with one controller.
-        backend: Where they are played: ``inline``, ``threads`` or ``processes``; all play the same.
-        workers: Number of threads or processes; None takes one for each processor.
+        backend: Where they are played: ``inline`` or ``processes``; both play the same.
+        workers: Number of processes; None takes one for each processor.
         overrides: Scenario fields to change, for example ``split="test"``; and what the class of the view takes.
 
     Raises:

@@ -9,8 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from powergrid.envs.central import CentralGridEnv
-    from powergrid.envs.central_vector import CentralVectorEnv
+    from powergrid.envs.central import CentralGridEnv, CentralVectorEnv
     from powergrid.envs.core import GridTask
     from powergrid.envs.networked import NetworkedGridEnv
     from powergrid.envs.parallel import ParallelGridEnv
@@ -20,7 +19,7 @@ __all__ = ["CentralGridEnv", "CentralVectorEnv", "GridTask", "GridVectorEnv", "N
 
 _HOME = {
     "CentralGridEnv": "central",
-    "CentralVectorEnv": "central_vector",
+    "CentralVectorEnv": "central",
     "GridTask": "core",
     "GridVectorEnv": "vector",
     "NetworkedGridEnv": "networked",

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.channels import Channels
-from powergrid.errors import ActionError, ScenarioError
+from powergrid.envs.observations import Channels
+from powergrid.errors import ActionError, ScenarioError, describe_unknown
 from powergrid.grid.devices import ActionSpec
 from powergrid.scenario import Scenario
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
+ActionForm = Literal["auto", "multidiscrete", "box", "mixed"]
+
 _TOLERANCE = 1e-4
+#: Name of the one agent that decides over what all agents do.
+_NAME = "central"
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,10 @@ class Agent:
         """Return the agent's part of an action vector, as in ``action_space``.
 
         Args:
-            vector: The action vector of one environment, shape (n_actions,).
+            vector: The action vector of one environment, shape (n_actions,), or of several, environments first.
         """
-        continuous = vector[self.continuous].astype(np.float32)
-        discrete = np.rint(vector[self.discrete]).astype(np.int64)
+        continuous = vector[..., self.continuous].astype(np.float32)
+        discrete = np.rint(vector[..., self.discrete]).astype(np.int64)
         if not len(self.discrete):
             return continuous
         return {"continuous": continuous, "discrete": discrete} if len(self.continuous) else discrete
@@ -156,28 +160,6 @@ def require_actions(scenario: Scenario, agents: Sequence[Agent]) -> None:
         raise ScenarioError(scenario.name, problems)
 
 
-def write_actions(agents: Sequence[Agent], actions: Mapping[str, Any], out: FloatArray) -> None:
-    """Put all agents' actions into the action vector of one environment.
-
-    Raises:
-        ActionError: with every problem of every agent.
-    """
-    problems = []
-    if not isinstance(actions, Mapping):
-        raise ActionError("actions", [f"expected one action for each agent by its name, not {actions!r:.60}"])
-    if len(actions) != len(agents) or any(agent.name not in actions for agent in agents):
-        names = [agent.name for agent in agents]
-        missing = [name for name in names if name not in actions]
-        unknown = [name for name in actions if name not in names]
-        problems += [f"agent {name!r} has no action" for name in missing]
-        problems += [f"unknown agent {name!r}; agents are {', '.join(names)}" for name in unknown]
-    for agent in agents:
-        if agent.name in actions:
-            problems += agent.write_action(actions[agent.name], out)
-    if problems:
-        raise ActionError("actions", problems)
-
-
 def ownership(owners: Sequence[Sequence[str]], devices: Sequence[str]) -> FloatArray:
     """Return 1 where an agent owns a device, shape (n_devices, n_agents).
 
@@ -190,19 +172,23 @@ def ownership(owners: Sequence[Sequence[str]], devices: Sequence[str]) -> FloatA
 
 
 class ActionWriter:
-    """Put the actions of all agents of one environment into its action vector, checked in one pass.
+    """Put the actions of all agents into action vectors, checked in one pass.
 
     Args:
         agents: The agents.
+        n_envs: Number of environments, the first axis of every action; None for one whose actions have no such axis.
     """
 
-    def __init__(self, agents: Sequence[Agent]) -> None:
-        self._agents = agents
+    def __init__(self, agents: Sequence[Agent], n_envs: int | None = None) -> None:
+        self.agents, self._n_envs = tuple(agents), n_envs
         columns = [part for agent in agents for part in (agent.continuous, agent.discrete) if len(part)]
         self._columns = np.concatenate([np.empty(0, dtype=np.int64), *columns])
-        low, high, whole = (np.zeros(len(self._columns)) for _ in range(3))
-        self._values, self._work = np.zeros_like(low), np.zeros_like(low)
+        # every constant has the full shape: a ufunc takes longer where it must broadcast
+        shape = (n_envs or 1, len(self._columns))
+        self._values, self._work = np.zeros(shape), np.zeros(shape)
+        self._low, self._high = np.full(shape, -1.0 - _TOLERANCE), np.full(shape, 1.0 + _TOLERANCE)
         self._parts: list[tuple[str, str | None, tuple[int, ...], FloatArray]] = []
+        whole: list[int] = []
         first = 0
         for agent in agents:
             both = bool(len(agent.continuous)) and bool(len(agent.discrete))
@@ -210,43 +196,173 @@ class ActionWriter:
                 if not len(own):
                     continue
                 part = slice(first, first + len(own))
-                self._parts.append((agent.name, key if both else None, own.shape, self._values[part]))
-                low[part], high[part] = (0.0, agent.sizes - 1.0) if own is agent.discrete else (-1.0, 1.0)
-                whole[part] = own is agent.discrete
+                values = self._values[0, part] if n_envs is None else self._values[:, part]
+                self._parts.append((agent.name, key if both else None, values.shape, values))
+                if own is agent.discrete:
+                    self._low[:, part], self._high[:, part] = -_TOLERANCE, agent.sizes - 1.0 + _TOLERANCE
+                    whole += range(part.start, part.stop)
                 first += len(own)
-        self._low, self._high = low - _TOLERANCE, high + _TOLERANCE
-        self._whole = np.flatnonzero(whole) if whole.any() else None
+        self._whole = np.array(whole, dtype=np.int64) if whole else None
 
     def write(self, actions: Mapping[str, Any], out: FloatArray) -> None:
-        """Put the actions into ``out``, shape (n_actions,).
+        """Put actions by agent into ``out``, shape (n_envs, n_actions).
 
         Raises:
-            ActionError: with every problem of every agent.
+            ActionError: with every problem of every agent in every environment.
         """
         if self._take(actions) and self._allowed():
-            out[self._columns] = self._values
+            out[:, self._columns] = self._values
         else:
-            write_actions(self._agents, actions, out)  # slow, and says what is wrong if anything is
+            self._write_each(actions, out)  # slow: takes lists too, and says what is wrong if anything is
+
+    def read(self, matrix: FloatArray) -> dict[str, Any]:
+        """Return the actions that action vectors stand for, as :meth:`write` takes them, shape (n_envs, n_actions)."""
+        vectors = matrix[0] if self._n_envs is None else matrix
+        return {agent.name: agent.read_action(vectors) for agent in self.agents}
 
     def _take(self, actions: Mapping[str, Any]) -> bool:
         """Gather all actions, where they are arrays of the right shapes."""
         try:
-            if len(actions) != len(self._agents):
+            if len(actions) != len(self.agents):
                 return False
             for name, key, shape, values in self._parts:
                 action = actions[name] if key is None else actions[name][key]
                 if action.shape != shape or (key is not None and len(actions[name]) != 2):
                     return False
-                values[:] = action
+                values[...] = action
         except (AttributeError, KeyError, TypeError, ValueError, IndexError):
             return False
         return True
 
     def _allowed(self) -> bool:
         values, work = self._values, self._work
-        if np.count_nonzero(values >= self._low) + np.count_nonzero(values <= self._high) < 2 * len(values):
+        if np.count_nonzero(values >= self._low) + np.count_nonzero(values <= self._high) < 2 * values.size:
             return False  # NaN fails too
         if self._whole is None:
             return True
-        np.rint(values, out=work)
-        return bool(np.count_nonzero((work == values)[self._whole]) == len(self._whole))
+        same = np.equal(np.rint(values, out=work), values)[:, self._whole]
+        return bool(np.count_nonzero(same) == same.size)
+
+    def _write_each(self, actions: Mapping[str, Any], out: FloatArray) -> None:
+        if not isinstance(actions, Mapping):
+            raise ActionError("actions", [f"expected one action for each agent by its name, not {actions!r:.60}"])
+        names = [agent.name for agent in self.agents]
+        problems = [f"agent {name!r} has no action" for name in names if name not in actions]
+        problems += [f"unknown agent {n!r}; agents are {', '.join(names)}" for n in actions if n not in names]
+        for agent in self.agents:
+            if agent.name not in actions:
+                continue
+            action = actions[agent.name]
+            if self._n_envs is None:
+                problems += agent.write_action(action, out[0])
+            elif (rows := _split_rows(action, self._n_envs)) is None:
+                problems.append(f"agent {agent.name!r}: actions do not have {self._n_envs} environments first")
+            else:
+                found = ((env, agent.write_action(row, out[env])) for env, row in enumerate(rows))
+                problems += [f"environment {env}: {problem}" for env, own in found for problem in own]
+        if problems:
+            raise ActionError("actions", problems)
+
+
+def _split_rows(action: Any, n: int) -> list[Any] | None:
+    """Return a batch as one action for each environment, None where it is not a batch of n."""
+    if isinstance(action, Mapping):
+        parts = {key: _split_rows(value, n) for key, value in action.items()}
+        if any(rows is None for rows in parts.values()):
+            return None
+        return [{key: rows[env] for key, rows in parts.items() if rows is not None} for env in range(n)]
+    try:
+        return list(action) if len(action) == n else None
+    except TypeError:
+        return None
+
+
+def find_form_problems(actions: object, levels: object) -> list[str]:
+    """Say what is wrong with a form of the action space."""
+    problems = []
+    if actions not in get_args(ActionForm):
+        problems.append(f"actions: {describe_unknown('form', actions, get_args(ActionForm))}")
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
+        problems.append(f"levels {levels!r} is not a whole number of at least 2")
+    return problems
+
+
+class CentralActions:
+    """Read actions of one controller that decides over what all agents do.
+
+    Args:
+        agents: The agents.
+        form: Form of the action space.
+        levels: Number of values of a continuous action in the form ``multidiscrete``.
+        n_envs: As :class:`ActionWriter` has it.
+
+    Attributes:
+        space: The action space of one environment.
+    """
+
+    def __init__(self, agents: Sequence[Agent], form: ActionForm, levels: int, n_envs: int | None = None) -> None:
+        own = _as_one(agents)
+        self._columns, self._sizes = _columns(own)
+        self._binned = np.where(self._sizes > 0, self._sizes, levels)
+        none = np.array([], dtype=np.int64)
+        mixed = len(own.continuous) > 0 and len(own.discrete) > 0
+        self._form = ("box" if mixed else "mixed") if form == "auto" else form
+        agent = {
+            "mixed": own,
+            "box": Agent(_NAME, (), none, self._columns, none, none),
+            "multidiscrete": Agent(_NAME, (), none, none, self._columns, self._binned),
+        }[self._form]
+        self._writer, self._one = ActionWriter([agent], n_envs), n_envs is None
+        self.space: gym.spaces.Space[Any] = agent.action_space
+
+    def write(self, action: Any, out: FloatArray) -> None:
+        """Put actions into action vectors, shape (n_envs, n_actions).
+
+        Raises:
+            ActionError: an action has a wrong shape, type or value; all of them.
+        """
+        values = out if self._form == "mixed" else np.zeros(out.shape)
+        self._writer.write({_NAME: action}, values)
+        if values is not out:
+            self._convert(values, out)
+
+    def read(self, matrix: FloatArray) -> Any:
+        """Return the actions that action vectors stand for, as :meth:`write` takes them, shape (n_envs, n_actions)."""
+        if self._form == "mixed":
+            return self._writer.read(matrix)[_NAME]
+        return self._revert(matrix[0] if self._one else matrix)
+
+    def _convert(self, values: FloatArray, out: FloatArray) -> None:
+        """Write what actions of the form mean as the devices' own, environments first where there are several."""
+        chosen, sizes = values[..., self._columns], self._sizes
+        if self._form == "box":
+            share = (np.clip(chosen, -1.0, 1.0) + 1.0) / 2.0
+            positions = np.minimum(np.floor(share * sizes), sizes - 1)
+            out[..., self._columns] = np.where(sizes > 0, positions, chosen)
+        else:
+            out[..., self._columns] = np.where(sizes > 0, chosen, 2.0 * chosen / (self._binned - 1) - 1.0)
+
+    def _revert(self, vector: FloatArray) -> Any:
+        values = vector[..., self._columns]
+        if self._form == "box":
+            sizes = np.maximum(self._sizes, 1)
+            return np.where(self._sizes > 0, (2.0 * values + 1.0) / sizes - 1.0, values).astype(np.float32)
+        return np.where(self._sizes > 0, values, np.rint((values + 1.0) / 2.0 * (self._binned - 1))).astype(np.int64)
+
+
+def _as_one(agents: Sequence[Agent]) -> Agent:
+    """Return the agent that owns what all agents own."""
+    continuous = np.sort(np.concatenate([agent.continuous for agent in agents]))
+    discrete = np.concatenate([agent.discrete for agent in agents])
+    order = np.argsort(discrete)
+    sizes = np.concatenate([agent.sizes for agent in agents])[order]
+    devices = tuple(name for agent in agents for name in agent.devices)
+    return Agent(_NAME, devices, np.array([], dtype=np.int64), continuous, discrete[order], sizes)
+
+
+def _columns(agent: Agent) -> tuple[IntArray, IntArray]:
+    """Return the columns of an agent's actions in table order, and how many positions each has, 0 for none."""
+    columns = np.concatenate([agent.continuous, agent.discrete])
+    sizes = np.concatenate([np.zeros_like(agent.continuous), agent.sizes])
+    order = np.argsort(columns)
+    return columns[order], sizes[order]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.agents import Agent, build_agents, ownership
-from powergrid.envs.channels import Channels, View
+from powergrid.envs.observations import Channels, View
 from powergrid.envs.rewards import Rewards
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.devices.fleet import pack_columns
@@ -33,6 +33,7 @@ from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
 
+CLOSED = "the environment is closed; build it anew"
 #: The rows of the ledger that the metrics from ``delivered_kw`` to ``cycles`` are summed of. Three in the middle are
 #: of the difference between what was asked and what was set; they are written over.
 _LEDGER_METRICS = ("delivered_p_kw", "delivered_q_kvar", *("p_kw",) * 3, "throughput_kwh", "cycles")
@@ -44,7 +45,6 @@ class GridTask:
     Args:
         scenario: The scenario.
         n_envs: Number of independent environments, stepped in lockstep.
-        n_threads: Number of threads that write and solve their circuits, the caller's among them.
 
     Attributes:
         agents: The agents, in the scenario's order.
@@ -56,9 +56,9 @@ class GridTask:
         agent_metrics, network_metrics: What infos hold besides the reward terms.
     """
 
-    def __init__(self, scenario: Scenario, n_envs: int = 1, n_threads: int = 1) -> None:
-        self.scenario = scenario
-        self.simulation = simulation = scenario.simulate(n_envs, n_threads)
+    def __init__(self, scenario: Scenario, n_envs: int = 1) -> None:
+        self.scenario, self._closed = scenario, False
+        self.simulation = simulation = scenario.simulate(n_envs)
         network = simulation.network
         zones = [spec.zone.find_buses(network) for spec in scenario.agents.values()]
         phases = [spec.zone.phases for spec in scenario.agents.values()]
@@ -144,7 +144,8 @@ class GridTask:
             options: ``day`` picks the day of the profiles.
 
         Raises:
-            ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
+            ScenarioError: an option is unknown or wrong, the power flow does not converge at the start, or the task is
+                closed.
         """
         self.reset_all([env], [rng], options)
 
@@ -152,6 +153,7 @@ class GridTask:
         self, envs: Sequence[int], rngs: Sequence[np.random.Generator], options: Mapping[str, Any] | None = None
     ) -> None:
         """Start an episode in several environments, each with a generator of its own; see :meth:`reset`."""
+        self.require_open()
         chosen = dict(options or {})
         day = chosen.pop("day", None)
         problems = [describe_unknown("option", key, ["day"]) for key in chosen]
@@ -179,7 +181,9 @@ class GridTask:
 
         Raises:
             ConvergenceError: the power flow did not converge and the scenario says ``raise``.
+            ScenarioError: the task is closed.
         """
+        self.require_open()
         simulation = self.simulation
         simulation.step(self._action)
         self.metrics.take(simulation.snapshot)
@@ -273,9 +277,20 @@ class GridTask:
         """Name the node farthest outside the band, or nearest to its limit."""
         return self.simulation.network.nodes[int(self.metrics.worst_node[env])]
 
+    def require_open(self) -> None:
+        """Refuse to go on once the engines are released: a call into one that is gone ends the process.
+
+        Raises:
+            ScenarioError: the task is closed.
+        """
+        if self._closed:
+            raise ScenarioError(self.scenario.name, [CLOSED])
+
     def close(self) -> None:
-        """Release the engines."""
-        self.simulation.close()
+        """Release the engines; may come more than once."""
+        if not self._closed:
+            self._closed = True
+            self.simulation.close()
 
 
 def _dark_as_compiled(network: Network, n_envs: int) -> npt.NDArray[np.bool_] | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from powergrid.envs.agents import ActionWriter, require_actions
+from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe
-from powergrid.envs.feeders import FeederTasks
-from powergrid.errors import ActionError, ScenarioError, describe_unknown
+from powergrid.envs.episode import Episode
+from powergrid.errors import ActionError, describe_unknown
 from powergrid.scenario import scenario_from_config
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     Observations = dict[str, npt.NDArray[np.float32]]
@@ -67,17 +68,18 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         super().__init__()
         self._config = dict(config or {})
         self.scenario = scenario_from_config(self._config)
-        self._stream = _stream_of(config)
-        self._rng: np.random.Generator | None = None
-        self._playing = False
-        self._feeders = FeederTasks(self.scenario)
-        self.task = self._feeders.first
+        self._episode = Episode(self.scenario, _stream_of(config))
         require_actions(self.scenario, self.task.agents)
         self._writer = ActionWriter(self.task.agents)
         self.possible_agents = [agent.name for agent in self.task.agents]
         self.agents = list(self.possible_agents)
         self.observation_spaces = {agent.name: agent.observation_space for agent in self.task.agents}
         self.action_spaces = {agent.name: agent.action_space for agent in self.task.agents}
+
+    @property
+    def task(self) -> GridTask:
+        """The task that is played: of the feeder that was drawn last, where there are several."""
+        return self._episode.task
 
     def get_observation_space(self, agent_id: str) -> Any:
         """Return the observation space of an agent."""
@@ -100,14 +102,9 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         Returns:
             Observations and infos by agent.
         """
-        if seed is not None or self._rng is None:
-            entropy = self.scenario.seed if seed is None else seed
-            self._rng = np.random.default_rng(None if entropy is None else [entropy, *self._stream])
-        self.task, options = self._feeders.draw(self._rng, options)
-        self.task.reset(0, self._rng, options)
-        self._playing = True
+        task = self._episode.start(seed, options)
         self.agents = list(self.possible_agents)
-        return self._observations(), self._infos()
+        return task.observation_dict(0), self._episode.infos()
 
     def step(
         self, actions: Mapping[str, Any]
@@ -122,18 +119,14 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
 
         Raises:
             ActionError: an action has a wrong agent, shape, type or value; all of them.
-            ScenarioError: the episode is over, or was never started.
+            ScenarioError: the episode is over, or was never started, or the environment is closed.
         """
-        task = self.task
-        if not self._playing:
-            raise ScenarioError(self.scenario.name, ["no episode is being played; call reset() before step()"])
-        self._writer.write(actions, task.action_buffer()[0])
-        task.step()
-        terminated = bool(task.terminated[0])
-        truncated = bool(task.truncated[0]) and not terminated
-        self._playing = not (terminated or truncated)
+        episode = self._episode
+        task = episode.ready()
+        self._writer.write(actions, task.action_buffer())
+        terminated, truncated = episode.play()
         rewards = dict(zip(self.possible_agents, task.rewards[0].tolist(), strict=True))
-        return self._observations(), rewards, {"__all__": terminated}, {"__all__": truncated}, self._infos()
+        return task.observation_dict(0), rewards, {"__all__": terminated}, {"__all__": truncated}, episode.infos()
 
     def count_violations(self, agent_id: str | None = None) -> int:
         """Count the nodes outside the voltage band, in an agent's zone or in the whole network."""
@@ -153,8 +146,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
 
     def neutral_actions(self) -> dict[str, Any]:
         """Return the actions that leave every device to itself at the present step: the baseline ``no_control``."""
-        neutral = self.task.simulation.neutral()[0]
-        return {agent.name: agent.read_action(neutral) for agent in self.task.agents}
+        return self._writer.read(self.task.simulation.neutral())
 
     def describe(self) -> Description:
         """Return tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
@@ -162,7 +154,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
 
     def close(self) -> None:
         """Release the engine, all of them where there are several."""
-        self._feeders.close()
+        self._episode.close()
 
     def _index(self, agent_id: str) -> int:
         try:
@@ -170,14 +162,15 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         except ValueError:
             raise ActionError("agent", [describe_unknown("agent", agent_id, self.possible_agents)]) from None
 
-    def _observations(self) -> Observations:
-        return self.task.observation_dict(0)
-
-    def _infos(self) -> dict[str, dict[str, Any]]:
-        return self._feeders.infos(self.task)
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._config,), {"_stream": self._stream}
+        return _build, (type(self), self._config, self._episode.stream)
+
+
+def _build(kind: type[NetworkedGridEnv], config: Mapping[str, Any], stream: tuple[int, ...]) -> NetworkedGridEnv:
+    """Build a pickled environment anew, before its first reset."""
+    env = kind(config)
+    env._episode.stream = stream
+    return env
 
 
 def _stream_of(config: Any) -> tuple[int, ...]:

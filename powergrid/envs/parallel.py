@@ -10,9 +10,9 @@ import numpy.typing as npt
 from pettingzoo import ParallelEnv
 
 from powergrid.envs.agents import ActionWriter, require_actions
+from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe
-from powergrid.envs.feeders import FeederTasks
-from powergrid.errors import ScenarioError
+from powergrid.envs.episode import Episode
 from powergrid.scenario import Scenario
 
 Observations = dict[str, npt.NDArray[np.float32]]
@@ -32,15 +32,18 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.render_mode = None
-        self._feeders = FeederTasks(scenario)
-        self.task = self._feeders.first
+        self._episode = Episode(scenario)
         require_actions(self.scenario, self.task.agents)
         self._writer = ActionWriter(self.task.agents)
-        self._rng: np.random.Generator | None = None
         self.possible_agents = [agent.name for agent in self.task.agents]
         self.agents: list[str] = []
         self.observation_spaces = {agent.name: agent.observation_space for agent in self.task.agents}
         self.action_spaces = {agent.name: agent.action_space for agent in self.task.agents}
+
+    @property
+    def task(self) -> GridTask:
+        """The task that is played: of the feeder that was drawn last, where there are several."""
+        return self._episode.task
 
     def observation_space(self, agent: str) -> Any:
         """Return the observation space of an agent."""
@@ -64,14 +67,10 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         Raises:
             ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
         """
-        if seed is not None or self._rng is None:
-            entropy = self.scenario.seed if seed is None else seed
-            self._rng = np.random.default_rng(None if entropy is None else [entropy])
         given = {key: value for key, value in (options or {}).items() if key != "options"}
-        self.task, left = self._feeders.draw(self._rng, given)
-        self.task.reset(0, self._rng, left)
+        task = self._episode.start(seed, given)
         self.agents = list(self.possible_agents)
-        return self._observations(), self._infos()
+        return task.observation_dict(0), self._episode.infos()
 
     def step(
         self, actions: Mapping[str, Any]
@@ -80,29 +79,24 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
 
         Raises:
             ActionError: an action has a wrong agent, shape, type or value; all of them.
-            ScenarioError: the environment was never reset.
+            ScenarioError: the environment was never reset, or is closed.
         """
-        if self._rng is None:
-            raise ScenarioError(self.scenario.name, ["no episode is being played; call reset() before step()"])
-        if not self.agents:
+        episode, agents = self._episode, self.agents
+        if episode.over:
+            episode.task.require_open()
             return {}, {}, {}, {}, {}
-        task = self.task
-        self._writer.write(actions, task.action_buffer()[0])
-        task.step()
-        terminated = bool(task.terminated[0])
-        truncated = bool(task.truncated[0]) and not terminated
-        agents = self.agents
-        rewards = dict(zip(agents, task.rewards[0].tolist(), strict=True))
-        result = (
-            self._observations(),
-            rewards,
-            dict.fromkeys(agents, terminated),
-            dict.fromkeys(agents, truncated),
-            self._infos(),
-        )
+        task = episode.ready()
+        self._writer.write(actions, task.action_buffer())
+        terminated, truncated = episode.play()
         if terminated or truncated:
             self.agents = []
-        return result
+        return (
+            task.observation_dict(0),
+            dict(zip(agents, task.rewards[0].tolist(), strict=True)),
+            dict.fromkeys(agents, terminated),
+            dict.fromkeys(agents, truncated),
+            episode.infos(),
+        )
 
     def describe(self) -> Description:
         """Return tables of observations, actions, rewards, infos, agents and devices."""
@@ -113,13 +107,7 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
 
     def close(self) -> None:
         """Release the engine, all of them where there are several."""
-        self._feeders.close()
-
-    def _observations(self) -> Observations:
-        return self.task.observation_dict(0)
-
-    def _infos(self) -> dict[str, dict[str, Any]]:
-        return self._feeders.infos(self.task)
+        self._episode.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.scenario,)

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
+from powergrid.envs.agents import ActionWriter
 from powergrid.envs.backends import BackendName, Inline, find_backend_problems, open_backend
-from powergrid.envs.batching import ActionWriter, split_rows
 from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
-from powergrid.envs.seeding import Seeding
-from powergrid.errors import ActionError, ScenarioError, describe_unknown
+from powergrid.errors import ScenarioError
 from powergrid.scenario import Scenario, load_scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -36,10 +35,9 @@ class GridVectorEnv:
             with is in the fifth result. ``DISABLED``: reset it by ``options={"reset_mask": mask}``; until then it plays
             on to no purpose.
         worker_index: Tells apart the streams of draws of several workers, as RLlib numbers them.
-        backend: Where environments are played: ``inline``, in this thread; ``threads``, which share the calls on the
-            engine and nothing else; or ``processes``, some of them in worker processes that share memory with this
-            one. All play the same, bit for bit.
-        workers: Number of threads or processes that play, the caller's among them; None takes one for each processor.
+        backend: Where environments are played: ``inline``, in this process, or ``processes``, some of them in worker
+            processes that share memory with this one. Both play the same, bit for bit.
+        workers: Number of processes that play, the caller's among them; None takes one for each processor.
 
     Attributes:
         possible_agents: Names of the agents.
@@ -70,16 +68,21 @@ class GridVectorEnv:
         self.metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": autoreset_mode}
         self._same_step = autoreset_mode is AutoresetMode.SAME_STEP
         self._slices = open_backend(
-            backend, self.scenario, "agents", num_envs, same_step=self._same_step, workers=workers
+            backend,
+            self.scenario,
+            "agents",
+            num_envs,
+            same_step=self._same_step,
+            workers=workers,
+            worker_index=worker_index,
         )
         self._board, layout = self._slices.board, self._slices.layout
-        self._agents = agents = layout.agents
+        agents = layout.agents
         self.possible_agents = [agent.name for agent in agents]
         self.single_observation_spaces = {agent.name: agent.observation_space for agent in agents}
         self.single_action_spaces = {agent.name: agent.action_space for agent in agents}
         self.info_names = layout.info_names
-        self._seeding = Seeding(self.scenario, num_envs, worker_index)
-        self._writers = [ActionWriter(agent) for agent in agents]
+        self._writer = ActionWriter(agents, num_envs)
         ends = np.cumsum([len(agent.observed) for agent in agents]).tolist()
         self._columns = [slice(end - len(agent.observed), end) for end, agent in zip(ends, agents, strict=True)]
 
@@ -92,9 +95,7 @@ class GridVectorEnv:
         """
         if isinstance(self._slices, Inline):
             return self._slices.slice.task
-        raise AttributeError(
-            f"with backend {self.backend!r} tasks are the workers' own; only 'inline' and 'threads' have one here"
-        )
+        raise AttributeError(f"with backend {self.backend!r} tasks are the workers' own; only 'inline' has one here")
 
     @property
     def days(self) -> npt.NDArray[np.int64]:
@@ -117,9 +118,7 @@ class GridVectorEnv:
         Raises:
             ScenarioError: an option or a seed is wrong, or the power flow does not converge at the start.
         """
-        entropies, left = self._seeding.read(seed, options)
-        self._slices.reset(entropies, left)
-        self._seeding.started = True
+        self._slices.reset(seed, options)
         return self._observations(), {}
 
     def step(self, actions: Mapping[str, Any]) -> tuple[Observations, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
@@ -137,11 +136,12 @@ class GridVectorEnv:
 
         Raises:
             ActionError: an action has a wrong agent, shape, type or value; all of them, with their environment.
-            ScenarioError: nothing was started yet.
+            ScenarioError: nothing was started yet, or all is closed.
             ConvergenceError: the power flow did not converge and the scenario says ``raise``.
         """
         board = self._board
-        self._write_actions(actions)
+        self._slices.require_started()
+        self._writer.write(actions, board.actions)
         self._slices.step()
         terminated, truncated = board.terminated.copy(), board.truncated.copy()
         final: dict[str, Any] = {}
@@ -168,8 +168,7 @@ class GridVectorEnv:
 
     def neutral_actions(self) -> dict[str, Any]:
         """Return the actions that leave every device to itself at the present step, as :meth:`step` takes them."""
-        neutral = self._slices.neutral()
-        return {writer.agent.name: writer.read(neutral) for writer in self._writers}
+        return self._writer.read(self._slices.neutral())
 
     def describe(self) -> Description:
         """Return tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
@@ -188,38 +187,6 @@ class GridVectorEnv:
     def _by_agent(self, seen: npt.NDArray[np.float32]) -> Observations:
         own = seen.copy()
         return {name: own[:, columns] for name, columns in zip(self.possible_agents, self._columns, strict=True)}
-
-    def _write_actions(self, actions: Mapping[str, Any]) -> None:
-        if not self._seeding.started:
-            raise ScenarioError(self.scenario.name, ["no episode is being played; call reset() before step()"])
-        out = self._board.actions
-        try:
-            sound = len(actions) == len(self._writers) and all(
-                writer.write(actions[writer.agent.name], out) for writer in self._writers
-            )
-        except (KeyError, TypeError, ValueError, IndexError):
-            sound = False
-        if not sound:
-            raise ActionError("actions", self._find_problems(actions))
-
-    def _find_problems(self, actions: Any) -> list[str]:
-        """Say what is wrong with actions that were refused: slow, and only then needed."""
-        names = self.possible_agents
-        if not isinstance(actions, Mapping):
-            return [f"expected one array for each agent by its name, not {actions!r:.60}"]
-        problems = [f"agent {name!r} has no action" for name in names if name not in actions]
-        problems += [describe_unknown("agent", name, names) for name in actions if name not in names]
-        scratch = np.zeros(self._board.actions.shape[1])
-        for agent in self._agents:
-            if agent.name not in actions:
-                continue
-            rows = split_rows(actions[agent.name], self.num_envs)
-            if rows is None:
-                problems.append(f"agent {agent.name!r}: actions do not have {self.num_envs} environments first")
-                continue
-            for env, row in enumerate(rows):
-                problems += [f"environment {env}: {problem}" for problem in agent.write_action(row, scratch)]
-        return problems
 
 
 def _build(
@@ -243,11 +210,8 @@ def _build(
 
 
 def _check(num_envs: int, autoreset_mode: Any, backend: Any, workers: Any) -> None:
-    problems = []
-    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
-        problems.append(f"num_envs {num_envs!r} is not a whole number above 0")
+    problems = find_backend_problems(num_envs, backend, workers)
     if autoreset_mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
         problems.append(f"autoreset_mode {autoreset_mode!r} is not AutoresetMode.SAME_STEP or DISABLED")
-    problems += find_backend_problems(backend, workers)
     if problems:
         raise ScenarioError("GridVectorEnv", problems)

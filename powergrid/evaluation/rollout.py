@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.agents import write_actions
+from powergrid.envs.agents import ActionWriter
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES, Baseline
@@ -253,11 +253,11 @@ class _ActingPolicy:
 
     def act(self, task: GridTask) -> FloatArray:
         """Ask the policy once for each environment."""
-        action = task.action_buffer().copy()
+        action, writer = task.action_buffer().copy(), ActionWriter(task.agents)
         seen = dict(zip([agent.name for agent in task.agents], task.observe(), strict=True))
         for env in range(task.n_envs):
             actions = self._policy.act({name: rows[env] for name, rows in seen.items()})
-            write_actions(task.agents, actions, action[env])
+            writer.write(actions, action[env : env + 1])
         return action
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from powergrid.envs import NetworkedGridEnv
-from powergrid.envs.agents import write_actions
+from powergrid.envs.agents import ActionWriter
 from powergrid.grid.profiles.profiles import builtin_profiles
 from tests.envs.worlds import fill_actions
 
@@ -56,7 +56,7 @@ def test_action_space_of_positions_only_is_multidiscrete_and_of_numbers_only_a_b
 def test_describe_actions_names_what_each_number_sets(every_kind_scenario: dict[str, Any], make_env: MakeEnv) -> None:
     env = make_env(every_kind_scenario)
     table = env.describe().actions
-    simulation = env.task.simulation
+    simulation, writer = env.task.simulation, ActionWriter(env.task.agents)
     for agent in env.possible_agents:
         space = env.action_spaces[agent]
         rows = table.query("agent == @agent")
@@ -68,9 +68,9 @@ def test_describe_actions_names_what_each_number_sets(every_kind_scenario: dict[
                 actions = fill_actions(env, 0.0)
                 before = env.task.action_buffer().copy()
                 actions[agent][part][row.position] = 1
-                write_actions(env.task.agents, fill_actions(env, 0.0), before[0])
+                writer.write(fill_actions(env, 0.0), before)
                 after = before.copy()
-                write_actions(env.task.agents, actions, after[0])
+                writer.write(actions, after)
                 (column,) = np.flatnonzero((before != after)[0])
                 spec = simulation.actions[column]
                 assert f"{spec.device}.{spec.name}" == row.name

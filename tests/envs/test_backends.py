@@ -91,7 +91,7 @@ def test_processes_play_bit_for_bit_what_inline_plays(make, tmp_path: Path, scen
     assert_same(inline.neutral_actions(), other.neutral_actions())
     assert inline.info_dicts(4) == other.info_dicts(4)
     assert other.describe().actions.equals(inline.describe().actions)
-    with pytest.raises(AttributeError, match="only 'inline' and 'threads' have one here"):
+    with pytest.raises(AttributeError, match="only 'inline' has one here"):
         _ = other.task
 
 
@@ -130,8 +130,11 @@ def test_processes_more_than_processors_play_the_same(make, monkeypatch: pytest.
 def test_wrong_backend_tells_what_there_is() -> None:
     with pytest.raises(ScenarioError, match=r"unknown backend 'process'.*processes"):
         GridVectorEnv("ieee13_mg", 2, backend="process")  # type: ignore[arg-type]
-    with pytest.raises(ScenarioError, match="'inline' has none; choose backend 'threads' or 'processes'"):
+    with pytest.raises(ScenarioError, match="'inline' has none; choose backend 'processes'"):
         GridVectorEnv("ieee13_mg", 2, workers=2)
+    for view in ("agents", "central"):
+        with pytest.raises(ScenarioError, match=r"backend 'threads' is gone; use 'processes'.* or 'inline'"):
+            powergrid.make_vector("ieee13_mg", 2, view=view, backend="threads")  # type: ignore[call-overload]
     with pytest.raises(ScenarioError) as raised:
         powergrid.make_vector("ieee13_mg", 0, workers=2)
     assert len(raised.value.problems) == 2

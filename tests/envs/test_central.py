@@ -56,13 +56,13 @@ def test_check_env_accepts_every_form_of_mixed_devices(form: str, tmp_path: Any,
 def test_step_plays_as_the_agents_do_and_adds_their_rewards(name: str, make_central: MakeCentral) -> None:
     env, team = make_central(name), powergrid.make(name)
     seen, info = env.reset(seed=4)
-    team.reset(seed=4)
-    assert info["day"] == next(iter(team._infos().values()))["day"]
+    _, told = team.reset(seed=4)
+    assert info["day"] == next(iter(told.values()))["day"]
     rng = np.random.default_rng(1)
     for _ in range(env.scenario.episode_length):
         action = draw_action(env.action_space, rng)
         seen, reward, _, truncated, info = env.step(action)
-        vector = env.task._action[0]
+        vector = env.task.action_buffer()[0]
         parts = {agent.name: agent.read_action(vector) for agent in team.task.agents}
         _, rewards, _, truncations, infos = team.step(parts)
         assert reward == pytest.approx(sum(rewards.values()), rel=1e-6, abs=1e-9)
@@ -129,7 +129,7 @@ def test_box_and_bins_reach_both_ends_of_everything(tmp_path: Any, make_central:
         top = env.action_space.nvec - 1 if high is None else np.full(len(table), high, np.float32)
         for action, expected in ((np.full(len(table), low, top.dtype), least), (top, most)):
             env.step(action)
-            np.testing.assert_array_equal(env.task._action[0], expected)
+            np.testing.assert_array_equal(env.task.action_buffer()[0], expected)
 
 
 def test_battery_continuous_gives_a_box_and_discrete_gives_levels(make_central: MakeCentral) -> None:

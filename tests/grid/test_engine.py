@@ -281,3 +281,25 @@ def test_first_engine_of_a_process_leaves_the_working_directory_where_it_is(tmp_
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()) == tmp_path.resolve()
+
+
+def test_thread_enters_the_engine_after_the_environment_has_moved() -> None:
+    """A new thread's first call reads the environment that the library was loaded with; it must still be there."""
+    code = """
+import os, threading
+os.environ["POWERGRID_TEST"] = "the array moves to where it can be freed"
+from powergrid.grid.engine import Engine
+engine = Engine()
+engine.command("new circuit.c")
+for i in range(3000):  # it moves on as it grows, and where it was is written over
+    os.environ[f"POWERGRID_TEST_{i}"] = "x" * 50
+filled = [bytes([255]) * size for size in range(16, 4096, 8) for _ in range(20)]
+solved = []
+for _ in range(20):
+    thread = threading.Thread(target=lambda: solved.append(engine.solve()))
+    thread.start()
+    thread.join()
+print(all(solved), len(solved))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "True 20\n"), done.stderr[-2000:]

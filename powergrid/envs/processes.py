@@ -15,9 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from powergrid.envs.backends import Backend, call_slice, split_envs
+from powergrid.envs.backends import Backend, Board, Layout, Slice, ViewName, call_slice, split_envs
 from powergrid.envs.core import GridTask
-from powergrid.envs.slices import Board, Layout, Slice, ViewName
 from powergrid.errors import EngineError
 from powergrid.scenario import Scenario
 
@@ -38,19 +37,29 @@ class Processes(Backend):
         n_envs: Number of environments.
         same_step: Whether an environment that is over starts anew within the step.
         n_processes: Number of processes, this one among them.
+        worker_index: Tells apart the streams of several workers, as RLlib numbers them.
     """
 
-    def __init__(self, scenario: Scenario, view: ViewName, n_envs: int, *, same_step: bool, n_processes: int) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        view: ViewName,
+        n_envs: int,
+        *,
+        same_step: bool,
+        n_processes: int,
+        worker_index: int | None = None,
+    ) -> None:
         # A fresh interpreter: a forked one would inherit engines and locks in whatever state they are.
         context = multiprocessing.get_context("spawn")
         bounds = split_envs(n_envs, n_processes)
         task = GridTask(scenario, bounds[0][1])
-        layout = Layout.of(task, view, n_envs, same_step=same_step)
+        layout = Layout.of(task, view, n_envs, same_step=same_step, worker_index=worker_index)
         memory, bells = context.RawArray("B", Board.n_bytes(layout)), context.RawArray("q", 2 * n_processes)
         self._asked, self._answered = _open_bells(bells)
         self._heard = [0] * n_processes
         self._patience_s = _find_patience(n_processes)
-        super().__init__(layout, Board(layout, memory), bounds)
+        super().__init__(scenario, layout, Board(layout, memory), bounds)
         self._own = Slice(task, layout, view, self.board.rows(*bounds[0]))
         self._pipes: list[Connection] = []
         self._workers: list[Any] = []
@@ -67,10 +76,10 @@ class Processes(Backend):
                 theirs.close()
             self._collect(list(range(1, n_processes)))
         except _PlayedError as failed:
-            self.close()
+            self._release()
             raise failed.cause from None
         except BaseException:
-            self.close()
+            self._release()
             raise
 
     def _step(self, *, infos: bool) -> None:
@@ -86,7 +95,7 @@ class Processes(Backend):
 
         Args:
             messages: What each worker gets.
-            play_own: Does the same in this process, and gives its answer.
+            play_own: Does the same in this process, and returns its answer.
         """
         if not self._shut.alive:
             raise EngineError("the worker processes have ended; build the environment anew")
@@ -109,7 +118,7 @@ class Processes(Backend):
         except _PlayedError as played:
             raise played.cause from None
         except BaseException:
-            self.close()
+            self._release()
             raise
 
     def _collect(self, asked: Sequence[int]) -> list[Any]:
@@ -147,8 +156,8 @@ class Processes(Backend):
             "all others were ended as well: build the environment anew"
         )
 
-    def close(self) -> None:
-        """End the workers, each process giving its engines back."""
+    def _release(self) -> None:
+        """End the workers; each process gives its engines back."""
         self._shut()
 
 

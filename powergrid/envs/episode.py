@@ -1,0 +1,245 @@
+"""What starts an episode and what ends it: seeds, the draw of a feeder, and whether one is being played."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from powergrid.envs.core import GridTask
+from powergrid.errors import ScenarioError
+from powergrid.scenario import Scenario, pick_feeder, scenarios_by_feeder
+
+Seed = int | Sequence[int | None] | None
+#: What starts the stream of draws of an environment: None goes on with it, an empty tuple takes any, else the numbers.
+Entropy = tuple[int, ...] | None
+
+NOT_STARTED = "no episode is being played; call reset() before step()"
+
+
+class Episode:
+    """Play one environment of a scenario, from reset to the end of the episode, and know whether one is on.
+
+    Args:
+        scenario: The scenario.
+        stream: Tells its draws apart from those of other environments with the same seed.
+        several: Whether a scenario with several feeders plays all of them.
+
+    Attributes:
+        task: The task that is played: of the feeder that was drawn last.
+        rng: The stream of draws, None before the first reset.
+        playing: Whether an episode is on.
+    """
+
+    def __init__(self, scenario: Scenario, stream: Sequence[int] = (), *, several: bool = True) -> None:
+        self.scenario, self.stream = scenario, tuple(stream)
+        self._feeders = FeederTasks(scenario) if several else None
+        self.task = GridTask(scenario) if self._feeders is None else self._feeders.first
+        self.rng: np.random.Generator | None = None
+        self.playing = False
+
+    def start(self, seed: int | None, options: Mapping[str, Any] | None) -> GridTask:
+        """Start an episode and return its task.
+
+        Args:
+            seed: Starts the stream of draws anew; None goes on with it, or takes the scenario's the first time.
+            options: ``feeder`` picks the feeder where there are several; the rest is the task's.
+
+        Raises:
+            ScenarioError: an option is wrong, the power flow does not converge, or the environment is closed.
+        """
+        if seed is not None or self.rng is None:
+            entropy = self.scenario.seed if seed is None else seed
+            self.rng = np.random.default_rng(None if entropy is None else [entropy, *self.stream])
+        if self._feeders is not None:
+            self.task, options = self._feeders.draw(self.rng, options)
+        self.task.reset(0, self.rng, options)
+        self.playing = True
+        return self.task
+
+    @property
+    def over(self) -> bool:
+        """Whether an episode was played to its end, and none has started since."""
+        return self.rng is not None and not self.playing
+
+    def ready(self) -> GridTask:
+        """Return the task of the episode that is on.
+
+        Raises:
+            ScenarioError: the environment is closed, or no episode is on.
+        """
+        if not self.playing:
+            self.task.require_open()
+            raise ScenarioError(self.scenario.name, [NOT_STARTED])
+        return self.task
+
+    def play(self) -> tuple[bool, bool]:
+        """Play the actions that were written, and say whether the episode was terminated or else truncated."""
+        task = self.task
+        task.step()
+        terminated = bool(task.terminated[0])
+        truncated = bool(task.truncated[0]) and not terminated
+        self.playing = not (terminated or truncated)
+        return terminated, truncated
+
+    def infos(self) -> dict[str, dict[str, Any]]:
+        """Return the infos by agent, with the feeder where there are several."""
+        infos = self.task.info_dicts(0)
+        if self.scenario.feeders:
+            for info in infos.values():
+                info["feeder"] = self.task.scenario.feeder
+        return infos
+
+    def close(self) -> None:
+        """Release the engine, all of them where there are several; may come more than once."""
+        self.playing = False
+        if self._feeders is None:
+            self.task.close()
+        else:
+            self._feeders.close()
+
+
+class FeederTasks:
+    """Build a scenario's tasks, feeder by feeder; of a scenario with one feeder, the one.
+
+    Args:
+        scenario: The scenario.
+
+    Attributes:
+        tasks: Tasks by feeder, as the scenario names them.
+
+    Raises:
+        ScenarioError: something has no place on a feeder, or spaces differ between feeders; all of it.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self.tasks: dict[str, GridTask] = {}
+        problems: list[str] = []
+        try:
+            for name, own in scenarios_by_feeder(scenario).items():
+                try:
+                    self.tasks[name] = GridTask(own)
+                except ScenarioError as error:
+                    if not self.several:
+                        raise
+                    problems += [f"{name}: {problem}" for problem in error.problems]
+            problems = problems or (_differences(self.tasks) if self.several else [])
+            if problems:
+                raise ScenarioError(scenario.name, problems)
+        except BaseException:
+            self.close()
+            raise
+        weights = np.array(list(scenario.feeders.values()) or [1.0])
+        self._chances = weights / weights.sum()
+
+    @property
+    def several(self) -> bool:
+        """Whether there is anything to draw."""
+        return bool(self._scenario.feeders)
+
+    @property
+    def first(self) -> GridTask:
+        """The task of the first feeder."""
+        return next(iter(self.tasks.values()))
+
+    def draw(
+        self, rng: np.random.Generator, options: Mapping[str, Any] | None
+    ) -> tuple[GridTask, Mapping[str, Any] | None]:
+        """Return the task of an episode, and the options that are left.
+
+        Args:
+            rng: Draws the feeder where ``options`` does not name it; untouched where there is one alone.
+            options: ``feeder`` picks the feeder.
+        """
+        if not self.several:
+            return self.first, options
+        left = dict(options or {})
+        name = left.pop("feeder", None)
+        if name is None:
+            name = list(self.tasks)[int(rng.choice(len(self.tasks), p=self._chances))]
+        return self.tasks[pick_feeder(self._scenario, name)], left
+
+    def close(self) -> None:
+        """Release all engines."""
+        for task in self.tasks.values():
+            task.close()
+
+
+def _differences(tasks: Mapping[str, GridTask]) -> list[str]:
+    """Say where agents see or decide other things on one feeder than on the first."""
+    (home, first), *others = tasks.items()
+    problems = []
+    for name, task in others:
+        for one, other in zip(first.agents, task.agents, strict=False):
+            for kind in ("action", "observation"):
+                mine, theirs = (getattr(agent, f"{kind}_space") for agent in (one, other))
+                if mine != theirs:
+                    problems.append(f"agent {one.name!r}: its {kind} space is {mine} on {home}, but {theirs} on {name}")
+            seen, too = ([t.channels.table[i].name for i in a.observed] for t, a in ((first, one), (task, other)))
+            if len(seen) == len(too) and seen != too:
+                new = next(b for a, b in zip(seen, too, strict=True) if a != b)
+                problems.append(f"agent {one.name!r}: it sees {new!r} on {name}, and something else there on {home}")
+        if len(first.agents) != len(task.agents):
+            problems.append(f"there are {len(first.agents)} agents on {home}, but {len(task.agents)} on {name}")
+    return problems
+
+
+class Seeding:
+    """Turn the arguments of ``reset`` into environments and what starts each one's stream.
+
+    Args:
+        first_seed: The seed of a first reset without one.
+        n_envs: Number of environments.
+        worker_index: Tells apart the streams of several workers, as RLlib numbers them.
+
+    Attributes:
+        started: Whether all environments were started once.
+    """
+
+    def __init__(self, first_seed: int | None, n_envs: int, worker_index: int | None = None) -> None:
+        self._seed, self._n_envs, self._worker_index = first_seed, n_envs, worker_index
+        self.started = False
+
+    def read(self, seed: Seed, options: Mapping[str, Any] | None) -> tuple[dict[int, Entropy], dict[str, Any]]:
+        """Return what starts the stream of each environment to start, and the options that are left.
+
+        Raises:
+            ScenarioError: the mask or the seeds are wrong.
+        """
+        left = dict(options or {})
+        envs = self._pick_envs(left.pop("reset_mask", None))
+        seeds = self._spread(seed)
+        return {env: self._entropy(env, seeds[env]) for env in envs}, left
+
+    def _entropy(self, env: int, own: int | None) -> Entropy:
+        """Return the numbers that NetworkedGridEnv starts from with the seed, worker and place among the worker's."""
+        if own is None and self.started:
+            return None
+        if own is None:
+            own = self._seed if self._seed is None or self._worker_index is not None else self._seed + env
+        if own is None:
+            return ()
+        return (int(own),) if self._worker_index is None else (int(own), self._worker_index, env)
+
+    def _spread(self, seed: Seed) -> Sequence[int | None]:
+        if seed is None:
+            return [None] * self._n_envs
+        if isinstance(seed, int | np.integer):
+            return [int(seed) + env for env in range(self._n_envs)]
+        if len(seed) != self._n_envs:
+            raise ScenarioError("seed", [f"{len(seed)} seeds for {self._n_envs} environments"])
+        return seed
+
+    def _pick_envs(self, mask: Any) -> list[int]:
+        if mask is None:
+            return list(range(self._n_envs))
+        chosen = np.asarray(mask)
+        if chosen.shape != (self._n_envs,) or chosen.dtype != np.bool_:
+            raise ScenarioError(
+                "options", [f"reset_mask has shape {chosen.shape}, {chosen.dtype}; expected ({self._n_envs},), bool"]
+            )
+        if not self.started and not chosen.all():
+            raise ScenarioError("options", ["reset_mask leaves out environments that were never started"])
+        return np.flatnonzero(chosen).tolist()
