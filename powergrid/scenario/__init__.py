@@ -1,18 +1,23 @@
 """The whole configuration vocabulary, validated: one file says everything about an environment.
 
-``vocabulary`` holds the parts of a scenario, ``model`` the whole and how it is built, ``loading`` how a name, a file
-or an ``env_config`` becomes one, ``writing`` how it becomes a file, ``swapping`` how it comes to other feeders,
-``problems`` how what is wrong is told, ``packing`` and ``bundle`` how its files come to other machines.
+``vocabulary`` holds the parts of a scenario, ``model`` the whole and how it is built, ``files`` reads and writes it,
+``loading`` makes one of a name, data or an ``env_config`` and brings it to other feeders, ``problems`` tells what is
+wrong, ``bundle`` takes its files to other machines.
 """
 
 from __future__ import annotations
 
-from powergrid.scenario.loading import explain_config, list_scenarios, load_scenario, scenario_from_config
+from powergrid.scenario.bundle import pack_env_config
+from powergrid.scenario.files import list_scenarios, write_scenario
+from powergrid.scenario.loading import (
+    explain_config,
+    load_scenario,
+    pick_feeder,
+    scenario_from_config,
+    scenarios_by_feeder,
+)
 from powergrid.scenario.model import Scenario
-from powergrid.scenario.packing import pack_env_config
-from powergrid.scenario.swapping import pick_feeder, scenarios_by_feeder
 from powergrid.scenario.vocabulary import REWARD_WEIGHTS, SHIPPED_SOURCES, AgentSpec, Mode, RewardTerm, ZoneSpec
-from powergrid.scenario.writing import write_scenario
 
 __all__ = [
     "REWARD_WEIGHTS",

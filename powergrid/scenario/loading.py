@@ -1,31 +1,21 @@
-"""From a name, a YAML file, plain data or an ``env_config`` to a validated scenario."""
+"""From a name, a file, data or an ``env_config`` to a validated scenario, brought to the feeder it is asked for."""
 
 from __future__ import annotations
 
-import importlib.resources
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.grid.feeder.feeder import list_feeders, read_feeder
+from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
 from powergrid.scenario.bundle import unpack_config
 from powergrid.scenario.discovery import infer, is_layout, leaves_something
+from powergrid.scenario.files import list_scenarios, read_source
 from powergrid.scenario.model import Scenario
-from powergrid.scenario.paths import map_paths
+from powergrid.scenario.placement import PlacementSpec, place, place_host
 from powergrid.scenario.problems import explain, find_raw_ownership_problems, place_in
-from powergrid.scenario.swapping import settle_feeder
-from powergrid.scenario.vocabulary import SHIPPED_SOURCES
-
-
-def list_scenarios() -> list[str]:
-    """Name the shipped scenarios."""
-    folder = importlib.resources.files("powergrid") / "scenarios"
-    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load_scenario(
@@ -57,7 +47,7 @@ def _load(
         if is_layout(data.get("agents")) != is_layout(nested.get("agents", data.get("agents"))):
             data = {k: v for k, v in data.items() if k != "agents"}  # agents by name and a layout do not mix
         data = _merge(data, nested)
-    data = settle_feeder(data, base, overrides or {}, where, _validate)
+    data = _bring_to_feeder(data, base, overrides or {}, where)
     data, notes = complete(data, where)
     return _validate(data, where), notes
 
@@ -124,83 +114,100 @@ def explain_config(config: Mapping[str, Any]) -> tuple[Scenario, tuple[str, ...]
     return _load(data if name is None else name, settings)
 
 
-def is_scenario_file(source: str | Path) -> bool:
-    """Whether a scenario's name or path is the path of a scenario file."""
-    return Path(source).suffix.lower() in (".yaml", ".yml")
-
-
-def read_source(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[str, Any]]:
-    """Return what errors call a scenario, and its data before anything is discovered, paths as absolute ones.
+def scenarios_by_feeder(scenario: Scenario) -> dict[str, Scenario]:
+    """Return the scenario on each of its feeders, in their order; itself where it has one alone.
 
     Raises:
-        ScenarioError: there is no such scenario, or the file is not YAML.
+        ScenarioError: something has no place on a feeder; all of it, feeder by feeder.
     """
-    if isinstance(source, Scenario):
-        return source.name, source.model_dump()
-    if isinstance(source, Mapping):
-        return str(source.get("name", "scenario")), dict(source)
-    path = Path(source)
-    if is_scenario_file(path):
-        if not path.is_file():
-            names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-            raise ScenarioError(str(path), [describe_unknown("file", path.name, names)])
-        text, where = path.read_text(encoding="utf-8"), str(path)
-    else:
-        shipped = str(source) in list_scenarios()
-        if not shipped and (path.suffix.lower() == ".dss" or path.is_dir() or str(source) in list_feeders()):
-            return str(source), {"feeder": str(source)}
-        if not shipped:
-            known = [*list_scenarios(), *list_feeders()]
-            raise ScenarioError(str(source), [describe_unknown("scenario", source, known)])
-        entry = importlib.resources.files("powergrid") / "scenarios" / f"{source}.yaml"
-        text, where = entry.read_text(encoding="utf-8"), f"{source}.yaml"
-    try:
-        data = yaml.load(text, _Loader)  # a safe loader that minds repeated keys
-    except yaml.YAMLError as error:
-        raise ScenarioError(where, [f"is not YAML: {' '.join(str(error).split())}"]) from None
-    if not isinstance(data, dict):
-        raise ScenarioError(where, [f"holds a {type(data).__name__}, not keys with values"])
-    if path.is_file():
-        data = _resolve_paths(data, path.absolute().parent)
-    return where, data
+    if not scenario.feeders:
+        return {scenario.feeder: scenario}
+    found, problems = dict[str, Scenario](), list[str]()
+    for name in scenario.feeders:
+        try:
+            found[name] = load_scenario(scenario, {"feeder": name})
+        except ScenarioError as error:
+            problems += [f"{name}: {problem}" for problem in error.problems]
+    if problems:
+        raise ScenarioError(scenario.name, problems)
+    return found
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that comes twice is an error, not the loss of the first."""
+def pick_feeder(scenario: Scenario, name: Any) -> str:
+    """Return the feeder of a scenario's several that a name means.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    problem = f"key {key.value!r} comes twice"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _resolve_paths(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Let paths of a scenario file count from its own folder."""
-
-    def resolve(written: str | Path, key: str) -> str | Path:
-        text = str(written)
-        if key == "profiles":
-            return written if text in SHIPPED_SOURCES else _join(folder, text)
-        path = key == "model_root" or text.lower().endswith(".dss") or "/" in text
-        return _join(folder, text) if path else written
-
-    return map_paths(data, resolve)
-
-
-def _join(folder: Path, written: str) -> str:
-    """Return the path that counts from a folder, without ``..`` where leaving that out means the same file."""
-    path = folder / Path(written).expanduser()
-    plain = Path(os.path.normpath(path))
-    same = path.exists() and plain.exists() and path.samefile(plain)
-    return str(plain if same else path)
+    Raises:
+        ScenarioError: it is none of them.
+    """
+    if name not in scenario.feeders:
+        raise ScenarioError("options", [describe_unknown("feeder", name, scenario.feeders)])
+    return str(name)
 
 
 def _merge(base: Any, change: Any) -> Any:
     if isinstance(base, Mapping) and isinstance(change, Mapping):
         return {**base, **{key: _merge(base.get(key), value) for key, value in change.items()}}
     return change
+
+
+def _bring_to_feeder(
+    data: Mapping[str, Any], base: Mapping[str, Any], overrides: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """Bring a scenario's data to its feeder where they were made for another one.
+
+    Args:
+        data: The scenario's data, overrides merged in.
+        base: The data without overrides; their feeder is the one that names are of.
+        overrides: What was overridden.
+        where: What errors call the scenario.
+
+    Raises:
+        ScenarioError: something has no place on the feeder; all of it, with what is most like it there.
+    """
+    data, feeders = dict(data), data.get("feeders")
+    first = next(iter(feeders), None) if isinstance(feeders, list | tuple | dict) else None
+    origin = base.get("feeder") or (first if "feeders" in base else None)
+    if feeders:
+        if leaves_something(data):
+            raise ScenarioError(
+                where, ["feeders: with several of them devices and agents have to be given, so that spaces are equal"]
+            )
+        data.setdefault("observations", "summary")
+        if "feeder" not in overrides or "feeders" in overrides:
+            data.setdefault("feeder", origin or first)
+            return data
+        del data["feeders"]
+    target, options = data.get("feeder"), _read_placement(data.get("placement"))
+    home = options.home or (origin if "feeder" in overrides else None)
+    if home is None or target is None or str(home) == str(target) or leaves_something(data):
+        return data
+    if options.rule is None and not options.map and not data.get("microgrids"):
+        return data | {"placed": {"home": str(home)}}  # names fit, or the simulation tells which do not
+    at_home = _validate(data | {"feeder": str(home)}, where)
+    old = _read_feeder(str(home), base)
+    if str(target) in list_feeders() and "model_root" not in overrides:
+        data["model_root"] = None  # was the folder of the old feeder's files
+    new = _read_feeder(str(target), data)
+    if new.digest == old.digest:  # another name of the same files
+        return data
+    bring = place_host if at_home.microgrids else place
+    moved, record = bring(at_home.model_dump(), old, new, options, where)
+    return {
+        **moved,
+        **{key: data[key] for key in ("model_root", "trust") if key in data},
+        "feeder": str(target),
+        "placement": options.model_dump() | {"home": None},
+        "placed": record | {"home": str(home)},
+    }
+
+
+def _read_placement(value: Any) -> PlacementSpec:
+    try:
+        return PlacementSpec.model_validate({} if value is None else value)
+    except ValidationError:
+        return PlacementSpec()  # what is wrong with it is told when the whole scenario is checked
+
+
+def _read_feeder(reference: str, data: Mapping[str, Any]) -> Feeder:
+    root = None if reference in list_feeders() else data.get("model_root")
+    return read_feeder(reference, model_root=root, trust=data.get("trust") is True)

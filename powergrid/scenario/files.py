@@ -1,0 +1,244 @@
+"""Scenario files: which there are, reading them, writing one that a user can edit, and where they name other files."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.feeder.feeder import list_feeders
+from powergrid.scenario.model import Scenario
+from powergrid.scenario.vocabulary import SHIPPED_SOURCES
+
+#: Takes what is written and which key it stands under, and gives what shall stand there.
+Change = Callable[[str | Path, str], Any]
+
+_WIDTH = 110
+#: What stands above a key.
+_COMMENTS = {
+    "feeder": "Master file, from this file's folder, or the name of a shipped feeder.",
+    "feeders": "Each episode draws one of these, by weight.",
+    "placement": "How devices and zones are placed on a feeder that they were not made for.",
+    "placed": "What was placed how, and what is left over; a record that nothing reads.",
+    "mode": "distributed: agents see their zone; centralized: every node of the network too.",
+    "penalty": "USD per pu of voltage violation, summed over nodes, each step.",
+    "profiles": "Where demand, sun and prices come from.",
+    "reward": "scale turns USD into reward.",
+    "devices": "Ratings are the model's where it has them; delete a device to leave it to the feeder.",
+    "agents": "A device belongs to at most one agent; a bus may be in several zones.",
+}
+
+
+def list_scenarios() -> list[str]:
+    """Name the shipped scenarios."""
+    folder = importlib.resources.files("powergrid") / "scenarios"
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def is_scenario_file(source: str | Path) -> bool:
+    """Whether a scenario's name or path is the path of a scenario file."""
+    return Path(source).suffix.lower() in (".yaml", ".yml")
+
+
+def read_source(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str, dict[str, Any]]:
+    """Return what errors call a scenario, and its data before anything is discovered, paths as absolute ones.
+
+    Raises:
+        ScenarioError: there is no such scenario, or the file is not YAML.
+    """
+    if isinstance(source, Scenario):
+        return source.name, source.model_dump()
+    if isinstance(source, Mapping):
+        return str(source.get("name", "scenario")), dict(source)
+    path = Path(source)
+    if is_scenario_file(path):
+        if not path.is_file():
+            names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+            raise ScenarioError(str(path), [describe_unknown("file", path.name, names)])
+        text, where = path.read_text(encoding="utf-8"), str(path)
+    else:
+        shipped = str(source) in list_scenarios()
+        if not shipped and (path.suffix.lower() == ".dss" or path.is_dir() or str(source) in list_feeders()):
+            return str(source), {"feeder": str(source)}
+        if not shipped:
+            known = [*list_scenarios(), *list_feeders()]
+            raise ScenarioError(str(source), [describe_unknown("scenario", source, known)])
+        entry = importlib.resources.files("powergrid") / "scenarios" / f"{source}.yaml"
+        text, where = entry.read_text(encoding="utf-8"), f"{source}.yaml"
+    try:
+        data = yaml.load(text, _Loader)  # a safe loader that minds repeated keys
+    except yaml.YAMLError as error:
+        raise ScenarioError(where, [f"is not YAML: {' '.join(str(error).split())}"]) from None
+    if not isinstance(data, dict):
+        raise ScenarioError(where, [f"holds a {type(data).__name__}, not keys with values"])
+    if path.is_file():
+        data = _resolve_paths(data, path.absolute().parent)
+    return where, data
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that comes twice is an error, not the loss of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"key {key.value!r} comes twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _resolve_paths(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Let paths of a scenario file count from its own folder."""
+
+    def resolve(written: str | Path, key: str) -> str | Path:
+        text = str(written)
+        if key == "profiles":
+            return written if text in SHIPPED_SOURCES else _join(folder, text)
+        path = key == "model_root" or text.lower().endswith(".dss") or "/" in text
+        return _join(folder, text) if path else written
+
+    return map_paths(data, resolve)
+
+
+def _join(folder: Path, written: str) -> str:
+    """Return the path that counts from a folder, without ``..`` where leaving that out means the same file."""
+    path = folder / Path(written).expanduser()
+    plain = Path(os.path.normpath(path))
+    same = path.exists() and plain.exists() and path.samefile(plain)
+    return str(plain if same else path)
+
+
+def write_scenario(scenario: Scenario, path: str | Path, notes: Sequence[str] = ()) -> Path:
+    """Write a scenario as commented YAML, without the keys that say what they would say anyway.
+
+    Args:
+        scenario: The scenario.
+        path: The file, made or replaced; ends with ``.yaml`` or ``.yml``.
+        notes: What was found on the feeder and left out, written at the top.
+
+    Raises:
+        ScenarioError: the suffix is another, the file cannot be written, or the profiles are a DataFrame.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise ScenarioError(str(path), ["a scenario file ends with .yaml or .yml"])
+    source = scenario.profiles.source
+    if not isinstance(source, str | Path):
+        raise ScenarioError(str(path), ["profiles.source: a DataFrame cannot be written; save it as CSV or Parquet"])
+    data = scenario.model_dump(mode="json", exclude_defaults=True, exclude={"profiles", "devices"})
+    data["feeder"] = _from_folder(scenario.feeder, path.absolute().parent, list_feeders())
+    if scenario.feeders:
+        folder = path.absolute().parent
+        data["feeders"] = {_from_folder(name, folder, list_feeders()): w for name, w in scenario.feeders.items()}
+    if scenario.model_root is not None:
+        data["model_root"] = _from_folder(scenario.model_root, path.absolute().parent, ())
+    profiles = scenario.profiles.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
+    if source != "builtin":
+        profiles["source"] = _from_folder(str(source), path.absolute().parent, SHIPPED_SOURCES)
+    if profiles:
+        data["profiles"] = profiles
+    data["devices"] = {
+        name: {"kind": spec.kind, **spec.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})}
+        for name, spec in scenario.devices.items()
+    }
+    try:
+        path.write_text(_compose(data, notes), encoding="utf-8")
+    except OSError as error:
+        raise ScenarioError(str(path), [f"cannot be written: {error.strerror}"]) from None
+    return path
+
+
+def _from_folder(reference: str, folder: Path, names: Sequence[str]) -> str:
+    """Write a path from a folder on, where that is possible; leave names as they are."""
+    if reference in names:
+        return reference
+    target = Path(reference).expanduser().absolute()
+    try:
+        written = os.path.relpath(target, folder)
+    except ValueError:  # another drive
+        return str(target)
+    found = folder / written
+    return Path(written).as_posix() if found.exists() and found.samefile(target) else str(target)
+
+
+def _compose(data: dict[str, Any], notes: Sequence[str]) -> str:
+    """Lay out the keys in the order of the vocabulary, a device and an agent a line."""
+    lines = [f"# {data['name']}: everything about an environment. docs/scenarios.md explains the keys."]
+    if notes:
+        lines += ["#", "# Found on the feeder and left out:"]
+        for note in notes:
+            wrapped = textwrap.wrap(note, _WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+            lines += [f"# {'-' if i == 0 else ' '} {line}" for i, line in enumerate(wrapped)]
+    for key in Scenario.model_fields:
+        if key not in data:
+            continue
+        if key in _COMMENTS:
+            lines += ["", f"# {_COMMENTS[key]}"]
+        if key in ("devices", "agents"):
+            lines.append(f"{key}:")
+            for name, value in data[key].items():
+                lines += textwrap.indent(_flow({name: value})[1:-1], "  ").splitlines()
+        else:
+            lines += yaml.safe_dump({key: data[key]}, sort_keys=False, allow_unicode=True, width=_WIDTH).splitlines()
+    return "\n".join(lines) + "\n"
+
+
+def _flow(value: dict[str, Any]) -> str:
+    """Write a value in flow style, without the line break at the end."""
+    dumped: str = yaml.safe_dump(
+        value, sort_keys=False, allow_unicode=True, default_flow_style=True, width=_WIDTH, indent=4
+    )
+    return dumped.strip()
+
+
+def map_paths(data: Mapping[str, Any], change: Change) -> dict[str, Any]:
+    """Change every value of a scenario or an ``env_config`` that may name a file; nothing else, and not in place.
+
+    Args:
+        data: Its keys may be dotted, as in ``"profiles.source"``.
+        change: Called with the value and its key: ``env_name`` or ``scenario``, ``feeder`` (also those of
+            ``feeders`` and a placement's ``home``), ``microgrid``, ``model_root`` or ``profiles``.
+    """
+    return {key: _walk(value, tuple(str(key).split(".")), change) for key, value in data.items()}
+
+
+def _walk(value: Any, at: tuple[str, ...], change: Change) -> Any:
+    key = _key_of(at)
+    if key == "feeders":
+        if isinstance(value, Mapping):
+            return {_changed(each, "feeder", change): weight for each, weight in value.items()}
+        return [_changed(each, "feeder", change) for each in value] if isinstance(value, list | tuple) else value
+    if key:
+        if key == "scenario" and isinstance(value, Mapping):
+            return map_paths(value, change)
+        return _changed(value, key, change)
+    if isinstance(value, Mapping) and at[0] in ("profiles", "placement", "microgrids"):
+        return {name: _walk(part, (*at, *str(name).split(".")), change) for name, part in value.items()}
+    return value
+
+
+def _key_of(at: tuple[str, ...]) -> str:
+    """Say what a value names by where it stands; empty where it names no file."""
+    match at:
+        case ("env_name" | "scenario" | "feeder" | "feeders" | "model_root" as key,):
+            return key
+        case ("profiles", "source"):
+            return "profiles"
+        case ("placement", "home"):
+            return "feeder"
+        case ("microgrids", _, "feeder"):
+            return "microgrid"
+    return ""
+
+
+def _changed(value: Any, key: str, change: Change) -> Any:
+    return change(value, key) if isinstance(value, str | Path) else value
