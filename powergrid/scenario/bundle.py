@@ -30,7 +30,8 @@ BUNDLE_KEY = "bundle"
 INSIDE = "bundle:"
 _FOLDER = "bundles"
 _UNUSED_AFTER_S = 30 * 86400.0
-_unpacked: dict[str, Path] = {}
+#: What this process has compared with its hash already, by cache folder and digest.
+_unpacked: dict[tuple[Path | None, str], Path] = {}
 #: A whole circuit of 8,500 nodes comes to 4 MB as text, a tenth of that packed.
 MAX_BYTES = 256 * 1024**2
 _YAML_FOLDER, _PROFILES_FOLDER = "scenario", "profiles"
@@ -97,14 +98,14 @@ class Bundle:
         Raises:
             ScenarioError: the archive does not hold what its hash says, or paths that leave the folder.
         """
-        known = _unpacked.get(self.digest)
+        cache = cache_folder()
+        known = _unpacked.get((cache, self.digest))
         if known is None or not known.is_dir():
-            known = _unpacked[self.digest] = self._kept() or self._for_this_process()
+            known = _unpacked[cache, self.digest] = self._kept(cache) or self._for_this_process()
         return known
 
-    def _kept(self) -> Path | None:
+    def _kept(self, cache: Path | None) -> Path | None:
         """Unpack into the cache; None where there is no place for it."""
-        cache = cache_folder()
         if cache is None:
             return None
         place = cache / _FOLDER

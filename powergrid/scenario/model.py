@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.errors import Problem, ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.circuit.controls import find_control_problems
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
@@ -199,39 +199,26 @@ class Scenario(Part):
         if self.placed.home and not self.placed.moves and not self.microgrids:
             place(self.model_dump(), self._read_one(self.placed.home), feeder, PlacementSpec(), self.name)
 
-    def _find_reference_problems(self, network: Network) -> Iterable[str]:
-        at = {bus: set(network.node_phase[network.node_bus == i].tolist()) for i, bus in enumerate(network.buses)}
+    def _find_reference_problems(self, network: Network) -> Iterator[Problem | str]:
+        """Yield what the scenario names and its feeder lacks, in the order of the keys."""
         for name, device in self.devices.items():
-            bus, element = getattr(device, "bus", None), getattr(device, "element", None)
-            if bus is not None and bus.lower() not in at:
-                yield f"devices.{name}: {describe_unknown('bus', bus, network.buses)}"
-            elif bus is not None:
-                missing = sorted(set(getattr(device, "phases", ())) - at[bus.lower()])
-                if missing:
-                    yield f"devices.{name}: bus {bus!r} has phases {sorted(at[bus.lower()])}, not {missing}"
-            if element is not None:
-                class_name, _, element_name = element.partition(".")
-                names = {c.lower(): n for c, n in network.elements.items()}.get(class_name.lower(), ())
-                if element_name.lower() not in names:
-                    yield f"devices.{name}: {describe_unknown(class_name, element_name, names)}"
+            where = f"devices.{name}"
+            if (bus := getattr(device, "bus", None)) is not None:
+                yield from _missing(network.find_bus(bus, getattr(device, "phases", ()), where))
+            if (element := getattr(device, "element", None)) is not None:
+                yield from _missing(network.find_element(element, where))
         bound = {n: d for n, d in self.devices.items() if getattr(d, "element", None)}
         yield from (f"devices.{problem}" for problem in find_control_problems(bound, network.controls))
         for agent, spec in self.agents.items():
             for bus in (*spec.zone.names(), spec.pcc):
-                if bus.lower() not in at:
-                    yield f"agents.{agent}: {describe_unknown('bus', bus, network.buses)}"
-            named = spec.zone.microgrid
-            if named is not None and named not in self.microgrids:
-                yield f"agents.{agent}.zone: {describe_unknown('microgrid', named, self.microgrids)}"
-        for key, what, given, known in (
-            ("taps", "regulator control", self.taps, network.regulator_controls),
-            ("steps_on", "capacitor", self.steps_on, network.capacitors),
-            ("norm_amps", "branch", self.norm_amps, network.branches.names),
-        ):
-            for name in given:
-                if name.lower() not in known:
-                    yield f"{key}: {describe_unknown(what, name, known)}"
-
+                yield from _missing(network.find_bus(bus, where=f"agents.{agent}"))
+            own = spec.zone.microgrid
+            if own is not None and own not in self.microgrids:
+                unknown = describe_unknown("microgrid", own, self.microgrids)
+                yield Problem("unknown-microgrid", f"agents.{agent}.zone", unknown)
+        yield from _missing(*(network.find("regulator control", name, "taps") for name in self.taps))
+        yield from _missing(*(network.find("capacitor", name, "steps_on") for name in self.steps_on))
+        yield from _missing(*(network.find("branch", name, "norm_amps") for name in self.norm_amps))
         power = [n for n, d in self.devices.items() if issubclass(FLEETS[d.kind], PowerFleet)]
         taken = [str(d.element).lower() for d in self.devices.values() if d.element]
         hours = self.episode_length * self.step_minutes / 60.0
@@ -269,3 +256,7 @@ class Scenario(Part):
             data["placement"]["home"] = None
         data["profiles"]["source"] = self.read_profiles().digest()
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _missing(*found: int | Problem) -> Iterator[Problem]:
+    return (each for each in found if isinstance(each, Problem))

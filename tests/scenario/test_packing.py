@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ import yaml
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import ScenarioError
 from powergrid.grid.feeder.feeder import models_folder
-from powergrid.scenario import bundle as bundles
 from powergrid.scenario import load_scenario, pack_env_config, scenario_from_config
 from powergrid.scenario.bundle import Bundle
 
@@ -58,7 +59,6 @@ def abroad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path, A
         packed = pickle.dumps(pack_env_config(config))
         folder.rename(folder.with_name("gone"))
         monkeypatch.setenv("POWERGRID_CACHE", str(tmp_path / "cache of another machine"))
-        monkeypatch.setattr(bundles, "_unpacked", {})
         arrived: dict[str, Any] = pickle.loads(packed)
         return arrived
 
@@ -174,8 +174,14 @@ def test_trust_does_not_travel_unasked(home: Path, abroad: Any, tmp_path: Path) 
     master.write_text(master.read_text() + f"\nRedirect {tmp_path / 'other.dss'}\n")
     with pytest.raises(Exception, match="outside the model_root"):
         scenario.read_feeder()
-    bundles._unpacked.clear()  # the next process finds the copy changed, and makes it anew
-    assert scenario_from_config(arrived).read_feeder().digest == feeder.digest
+    code = (
+        "import pickle, sys; from powergrid.scenario import scenario_from_config; "
+        "print(scenario_from_config(pickle.load(sys.stdin.buffer)).read_feeder().digest)"
+    )
+    next_process = subprocess.run(  # finds the copy changed, and makes it anew
+        [sys.executable, "-c", code], input=pickle.dumps(arrived), capture_output=True, timeout=120, check=True
+    )
+    assert next_process.stdout.decode().strip() == feeder.digest
 
 
 def test_links_of_a_model_travel_as_files(home: Path, abroad: Any) -> None:
@@ -201,7 +207,6 @@ def test_bundle_that_was_changed_or_leaves_its_folder_is_refused(tmp_path: Path)
 
 def test_bundle_without_a_cache_lies_in_a_folder_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POWERGRID_CACHE", "")
-    monkeypatch.setattr(bundles, "_unpacked", {})
     bundle = Bundle.of({"a.txt": b"one"}, ["empty"])
     folder = bundle.unpack()
     try:
