@@ -301,10 +301,10 @@ def test_workers_that_start_together_scan_and_compile_once(tmp_path: Path, folde
 def test_worker_that_hangs_keeps_the_others_waiting_no_longer_than_patience(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(store, "PATIENCE_S", 0.1)
     master = write_model(tmp_path)
     place = (master, tmp_path.parent, models_folder().resolve(), False)
-    with scan_cache.scanning_alone(*place):  # locks are of the open file: this process waits for itself
+    with scan_cache.scanning_alone(*place):  # as another worker would
         assert read_feeder(master).commands
     assert not list(folder.glob("*.lock"))
 
@@ -312,7 +312,7 @@ def test_worker_that_hangs_keeps_the_others_waiting_no_longer_than_patience(
 def test_lock_left_by_a_worker_that_died_is_no_obstacle(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_PATIENCE_S", 600.0)
+    monkeypatch.setattr(store, "PATIENCE_S", 600.0)
     master = write_model(tmp_path)
     code = (
         "import os, sys; from pathlib import Path; from powergrid.grid.feeder import scan_cache\n"

@@ -22,9 +22,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-
-if sys.platform != "win32":
-    import fcntl
+from filelock import BaseFileLock, FileLock
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
@@ -36,7 +34,8 @@ UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFEr
 _MAX_BYTES = 256 * 1024**2
 _MAX_FILES = 512
 _ABANDONED_AFTER_S = 3600.0
-_PATIENCE_S = 10.0
+#: How long a process waits for another that makes the same entry [s].
+PATIENCE_S = 10.0
 _LOOK_AGAIN_AFTER_S = 0.01
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -125,48 +124,21 @@ def alone(kind: str, key: str) -> Iterator[None]:
     Nobody waits for long, and where locks cannot be had nobody waits at all: then the work is done twice.
     """
     folder = cache_folder()
-    handle = None if folder is None else _lock(folder, folder / f"{kind}-{key[:32]}.lock")
-    try:
+    with contextlib.ExitStack() as held:
+        if folder is not None:
+            with contextlib.suppress(OSError, RuntimeError):  # read-only or in use for long; held by this thread
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                lock = FileLock(folder / f"{kind}-{key[:32]}.lock", timeout=PATIENCE_S, mode=0o600)
+                lock.acquire(poll_interval=_LOOK_AGAIN_AFTER_S)
+                held.callback(_release, lock)
         yield
-    finally:
-        if handle is not None and folder is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(folder / f"{kind}-{key[:32]}.lock")
-            _unlock(handle)
 
 
-def _lock(folder: Path, file: Path) -> int | None:
-    """Take hold of a lock file, None where it cannot be had; the system frees it when its holder dies."""
-    if sys.platform == "win32":
-        return None
-    deadline = time.monotonic() + _PATIENCE_S
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        while time.monotonic() < deadline:
-            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(handle), os.stat(file)):
-                    return handle
-                os.close(handle)  # its holder has removed it
-            except FileNotFoundError:
-                os.close(handle)
-            except BlockingIOError:
-                os.close(handle)
-                time.sleep(_LOOK_AGAIN_AFTER_S)
-            except BaseException:
-                os.close(handle)
-                raise
-    except OSError:
-        return None
-    return None
-
-
-def _unlock(handle: int) -> None:
-    if sys.platform != "win32":
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_UN)  # closing does not do it where a child process has the file too
-        os.close(handle)
+def _release(lock: BaseFileLock) -> None:
+    """Free a lock; its file goes first, because one that is unlinked while free may be another's by then."""
+    with contextlib.suppress(OSError):
+        os.unlink(lock.lock_file)
+    lock.release()
 
 
 def _prune(folder: Path) -> None:
