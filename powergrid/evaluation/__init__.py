@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from powergrid.evaluation.baselines import BASELINES, Baseline, baseline_names
-    from powergrid.evaluation.feeders import FeederComparison, evaluate_feeders
-    from powergrid.evaluation.report import EvaluationReport, confidence_interval
-    from powergrid.evaluation.rollout import Policy, baseline_returns, evaluate, play_days
+    from powergrid.evaluation.report import EvaluationReport, FeederComparison, confidence_interval
+    from powergrid.evaluation.rollout import Policy, baseline_returns, evaluate, evaluate_feeders, play_days
     from powergrid.evaluation.rules import RuleBased, RuleConstants
 
 __all__ = [
@@ -32,19 +31,10 @@ __all__ = [
 ]
 
 _HOME = {
-    "BASELINES": "baselines",
-    "Baseline": "baselines",
-    "EvaluationReport": "report",
-    "FeederComparison": "feeders",
-    "Policy": "rollout",
-    "baseline_returns": "rollout",
-    "RuleBased": "rules",
-    "RuleConstants": "rules",
-    "baseline_names": "baselines",
-    "confidence_interval": "report",
-    "evaluate": "rollout",
-    "evaluate_feeders": "feeders",
-    "play_days": "rollout",
+    **dict.fromkeys(("BASELINES", "Baseline", "baseline_names"), "baselines"),
+    **dict.fromkeys(("EvaluationReport", "FeederComparison", "confidence_interval"), "report"),
+    **dict.fromkeys(("Policy", "baseline_returns", "evaluate", "evaluate_feeders", "play_days"), "rollout"),
+    **dict.fromkeys(("RuleBased", "RuleConstants"), "rules"),
 }
 
 

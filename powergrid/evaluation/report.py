@@ -1,4 +1,4 @@
-"""What an evaluation came to: a table to read, rows to work with, files to keep; it plays nothing."""
+"""What evaluations came to, on one feeder or on several: tables to read, rows to work with, files; it plays nothing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 _DISTRIBUTIONS = ("numpy", "pandas", "scipy", "opendssdirect.py", "dss-python-backend")
+_FEEDER_HEADINGS = ("feeder", "policy", "trained on it", "reward", "over no_control", "score", "violations, node-h/day")
 _HEADINGS = ("policy", "cost, USD/day", "violations, node-h/day", "losses, kWh/day", "reward", "over best, baseline")
 
 
@@ -148,26 +149,15 @@ class EvaluationReport:
 
     def to_markdown(self) -> str:
         """Return the same table as Markdown."""
-        lines = [
-            "| " + " | ".join(_HEADINGS).replace("best, ", "best ") + " |",
-            "|---|" + "---:|" * (len(_HEADINGS) - 1),
-        ]
-        lines += ["| " + " | ".join(row) + " |" for row in self._cells()]
-        return "\n".join(lines) + "\n"
+        return _as_markdown([heading.replace("best, ", "best ") for heading in _HEADINGS], self._cells(), n_texts=1)
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write ``evaluation.csv`` (a row for each policy and day) and ``evaluation.json`` (summary, provenance).
 
         Each file is whole or not there; the folder is made.
         """
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
         kept = {"provenance": dict(self.provenance), "best_baseline": self.best_baseline, "policies": self.summary()}
-        texts = {
-            "evaluation.csv": self.frame.to_csv(index=False, lineterminator="\n"),
-            "evaluation.json": json.dumps(plain(kept), indent=1, allow_nan=False) + "\n",
-        }
-        return [write_atomically(target / name, text) for name, text in texts.items()]
+        return _write_tables(Path(folder), "evaluation", self.frame, kept)
 
     def _of(self, policy: str) -> pd.DataFrame:
         return self.frame[self.frame["policy"] == policy]
@@ -211,6 +201,115 @@ class EvaluationReport:
         return rows
 
 
+@dataclass(frozen=True)
+class FeederComparison:
+    """What policies came to on several feeders.
+
+    Attributes:
+        reports: The evaluation on each feeder, by its name.
+        trained_on: Names of the evaluated feeders that each trained policy saw in training; policies that do not say
+            are left out.
+        placements: By feeder, the rule or map that placed the scenario there; empty where it was made for it.
+    """
+
+    reports: Mapping[str, EvaluationReport]
+    trained_on: Mapping[str, tuple[str, ...]]
+    placements: Mapping[str, str]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row for each feeder, policy and day; columns as in ``EvaluationReport.frame``, ``feeder`` first."""
+        import pandas as pd
+
+        frames = [report.frame.assign(feeder=name) for name, report in self.reports.items()]
+        whole = pd.concat(frames, ignore_index=True)
+        return whole[["feeder", *(column for column in whole.columns if column != "feeder")]]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return a row for each feeder and policy.
+
+        ``score`` is (reward - that of ``no_control``) / (that of the best baseline - that of ``no_control``): 0 is as
+        good as doing nothing, 1 as the best baseline; None where one was not played or nothing lies between them.
+        ``trained_on_it`` is None for baselines and policies that do not say.
+        """
+        return [self._row(feeder, policy) for feeder, report in self.reports.items() for policy in report.kinds]
+
+    def table(self) -> Table:
+        """Return the summary as a table of the command line; what is gained over ``no_control`` is in the files."""
+        from rich.box import SIMPLE
+        from rich.table import Table
+
+        caption = "score: 0 is no_control, 1 the best baseline on that feeder"
+        table = Table(title="by feeder", box=SIMPLE, caption=caption)
+        shown = [place for place, heading in enumerate(_FEEDER_HEADINGS) if heading != "over no_control"]  # 80 columns
+        for place in shown:
+            heading = _FEEDER_HEADINGS[place].replace(" on", "\non").replace(", ", "\n")
+            if place < 2:
+                table.add_column(heading, overflow="fold", min_width=11)
+            else:
+                table.add_column(heading, justify="left" if place == 2 else "right", no_wrap=True)
+        for row in self._cells():
+            table.add_row(*(row[place] for place in shown))
+        return table
+
+    def to_markdown(self) -> str:
+        """Return the summary as Markdown."""
+        return _as_markdown(_FEEDER_HEADINGS, self._cells(), n_texts=3)
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write ``feeders.csv`` (a row for each feeder and policy), ``feeders.json`` and a folder for each feeder."""
+        import pandas as pd
+
+        rows = self.summary()
+        kept = {"trained_on": dict(self.trained_on), "placements": dict(self.placements), "summary": rows}
+        files = _write_tables(Path(folder), "feeders", pd.DataFrame(rows), kept)
+        for name, report in self.reports.items():
+            files += report.write(Path(folder) / name)
+        return files
+
+    def _row(self, feeder: str, policy: str) -> dict[str, Any]:
+        report = self.reports[feeder]
+        reward, best = report.reward(policy), report.best_baseline
+        found: dict[str, Any] = {
+            "feeder": feeder,
+            "policy": policy,
+            "trained_on_it": feeder in self.trained_on[policy] if policy in self.trained_on else None,
+            "reward_mean": reward.mean,
+            "reward_half_interval": reward.half,
+            "over_no_control": None,
+            "over_no_control_half_interval": None,
+            "score": None,
+            "violation_node_hours_per_day": report.summary()[policy]["violation_node_hours_per_day"],
+        }
+        if "no_control" in report.kinds and best is not None:
+            nothing = report.reward("no_control").mean
+            span = report.reward(best).mean - nothing
+            if policy != "no_control":
+                gain = report.difference(policy, "no_control")
+                found |= {"over_no_control": gain.mean, "over_no_control_half_interval": gain.half}
+            if span > 0.0:
+                found["score"] = (reward.mean - nothing) / span
+        return found
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        cells: list[tuple[str, ...]] = []
+        for row in self.summary():
+            report = self.reports[row["feeder"]]
+            gain = ""
+            if row["over_no_control"] is not None:
+                gain = str(report.difference(row["policy"], "no_control"))
+            cells.append((
+                row["feeder"],
+                row["policy"],
+                {None: "", True: "yes", False: "unseen"}[row["trained_on_it"]],
+                str(report.reward(row["policy"])),
+                gain,
+                "" if row["score"] is None else f"{row['score']:.2f}",
+                f"{row['violation_node_hours_per_day']:.1f}",
+            ))  # fmt: skip
+        return cells
+
+
 def _versions() -> dict[str, str]:
     found = {"powergrid": powergrid.__version__, "python": platform.python_version()}
     for name in _DISTRIBUTIONS:
@@ -221,20 +320,30 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def plain(value: Any) -> Any:
+def _as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], n_texts: int) -> str:
+    """Write a table as Markdown, the first columns as texts and the others, to the right, as numbers."""
+    rule = "|" + "---|" * n_texts + "---:|" * (len(headings) - n_texts)
+    return "\n".join([f"| {' | '.join(headings)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def _write_tables(folder: Path, name: str, frame: pd.DataFrame, kept: Mapping[str, Any]) -> list[Path]:
+    """Write ``<name>.csv`` and ``<name>.json``, each whole or not at all; the folder is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        f"{name}.csv": frame.to_csv(index=False, lineterminator="\n"),
+        f"{name}.json": json.dumps(_plain(kept), indent=1, allow_nan=False) + "\n",
+    }
+    for file, text in texts.items():
+        temporary = folder / f".{file}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / file)
+    return [folder / file for file in texts]
+
+
+def _plain(value: Any) -> Any:
     """Turn what is not a finite number into None, all the way down: JSON has no NaN."""
     if isinstance(value, Mapping):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
-
-
-def write_atomically(file: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    temporary = file.with_name(f".{file.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
-    return file
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Play the same days with several policies and keep what each day came to; tables are made in ``report``.
+"""Play the same days with several policies, on one feeder or on several; tables are made in ``report``.
 
 Policies come by name (a baseline) or as objects that turn observations into actions; this module loads none.
 """
@@ -6,6 +6,8 @@ Policies come by name (a baseline) or as objects that turn observations into act
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +17,7 @@ from powergrid.envs.agents import ActionWriter
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES, Baseline
-from powergrid.evaluation.report import EvaluationReport
+from powergrid.evaluation.report import EvaluationReport, FeederComparison
 from powergrid.quantities import MONEY_TERMS, TERMS
 from powergrid.scenario import Scenario, load_scenario, scenario_from_config
 
@@ -64,17 +66,15 @@ def evaluate(
     if problems:
         raise ScenarioError("evaluate", problems)
     rows: list[dict[str, Any]] = []
-    tasks: dict[str, GridTask] = {}
-    chosen: IntArray = np.array([], dtype=np.int64)
+    tasks: dict[str, GridTask] = {}  # by what a player changes of the scenario: nearly all of them share one
     try:
         for name, policy in players:
             overrides = BASELINES[name].overrides(scenario) if policy is None else {}
             task = _find_task(tasks, scenario, overrides, min(n_envs, days))
+            player = BASELINES[name].make(seed) if policy is None else _PolicyPlayer(policy)
             chosen = pick_days(task.simulation.days, days)
-            baseline = _ActingPolicy(policy) if policy is not None else BASELINES[name].make(seed)
-            for start in range(0, len(chosen), task.n_envs):
-                batch = chosen[start : start + task.n_envs]
-                rows += [{"policy": name, **row} for row in play_days(task, baseline, batch, seed)]
+            for batch in np.split(chosen, range(task.n_envs, len(chosen), task.n_envs)):
+                rows += [{"policy": name, **row} for row in play_days(task, player, batch, seed)]
                 if progress is not None:
                     progress(len(rows), len(players) * len(chosen))
     finally:
@@ -82,6 +82,55 @@ def evaluate(
             task.close()
     kinds = {name: "baseline" if policy is None else "policy" for name, policy in players}
     return EvaluationReport.from_rows(rows, kinds, scenario=scenario, split=split, days=chosen.tolist(), seed=seed)
+
+
+def evaluate_feeders(
+    env_config: Mapping[str, Any] | Scenario,
+    policies: Sequence[str | tuple[str, Policy]],
+    feeders: Sequence[str],
+    *,
+    split: str = "test",
+    days: int = 30,
+    seed: int = 0,
+    progress: Progress | None = None,
+    n_envs: int = 4,
+) -> FeederComparison:
+    """Play the same days with every policy on several feeders.
+
+    Args:
+        env_config: As for :func:`evaluate`.
+        policies: As for :func:`evaluate`. One with an attribute ``feeders``, digest by name, is told to be trained on
+            these; :func:`powergrid.training.load_policy` reads it from the run.
+        feeders: Names of shipped feeders, or paths of master files; none for all of the scenario's own. The scenario is
+            placed on those it was not made for as its ``placement`` says, by demand where that says nothing.
+        split: Which days.
+        days: How many.
+        seed: As for :func:`evaluate`.
+        progress: Called with the number of episodes played and to play, feeder by feeder.
+        n_envs: Episodes played at once.
+
+    Raises:
+        ScenarioError: the settings are wrong, or something has no place on a feeder.
+        FeederError: a feeder does not compile or solve.
+    """
+    scenario = env_config if isinstance(env_config, Scenario) else scenario_from_config(env_config)
+    asked = [str(each) for each in feeders] or list(scenario.feeders) or [scenario.feeder]
+    twice = sorted({name for name in asked if asked.count(name) > 1})
+    if twice:
+        raise ScenarioError("feeders", [f"{name!r} is given {asked.count(name)} times" for name in twice])
+    scenarios = {_label(name, asked): _on_feeder(scenario, name) for name in asked}
+    reports = {}
+    for place, (name, own) in enumerate(scenarios.items()):
+        advance = None if progress is None else partial(_advance, progress, place, len(scenarios))
+        reports[name] = evaluate(own, policies, split=split, days=days, seed=seed, progress=advance, n_envs=n_envs)
+    digests = {name: own.read_feeder().digest for name, own in scenarios.items()}
+    trained_on = {
+        player[0]: tuple(name for name, digest in digests.items() if digest in set(seen.values()))
+        for player in policies
+        if not isinstance(player, str) and (seen := getattr(player[1], "feeders", None))
+    }
+    placements = {name: _say_placement(own) for name, own in scenarios.items()}
+    return FeederComparison(reports, trained_on, placements)
 
 
 def baseline_returns(
@@ -137,7 +186,7 @@ def play_days(task: GridTask, player: Baseline, days: Sequence[int] | IntArray, 
     for env, day in enumerate(played):
         task.reset(env, np.random.default_rng([seed, day]), {"day": day})
         player.reset(task, env)
-    totals = EpisodeTotals(task)
+    totals = DayTotals(task)
     alive = np.ones(task.n_envs, dtype=bool)
     for _ in range(simulation.options.horizon_steps):
         action = player.act(task)
@@ -150,7 +199,7 @@ def play_days(task: GridTask, player: Baseline, days: Sequence[int] | IntArray, 
     return [totals.row(env) for env in range(len(days))]
 
 
-class EpisodeTotals:
+class DayTotals:
     """Add up rewards, terms and metrics of the episodes of a batch.
 
     Args:
@@ -242,7 +291,7 @@ def _find_task(tasks: dict[str, GridTask], scenario: Scenario, overrides: Mappin
     return tasks[key]
 
 
-class _ActingPolicy:
+class _PolicyPlayer:
     """Let a policy that takes dicts of observations play a batch."""
 
     def __init__(self, policy: Policy) -> None:
@@ -281,3 +330,29 @@ def _find_players(policies: Sequence[str | tuple[str, Policy]]) -> list[tuple[st
     if problems:
         raise ScenarioError("policies", problems)
     return players
+
+
+def _advance(progress: Progress, place: int, n_feeders: int, done: int, total: int) -> None:
+    """Tell how far all feeders are, from how far the one at a place is."""
+    progress(place * total + done, n_feeders * total)
+
+
+def _on_feeder(scenario: Scenario, name: str) -> Scenario:
+    placement = scenario.placement
+    if placement.rule is None and not placement.map:
+        placement = placement.model_copy(update={"rule": "load"})
+    return load_scenario(scenario, {"feeder": name, "placement": placement.model_dump()})
+
+
+def _label(name: str, names: Sequence[str]) -> str:
+    """Return a feeder's short name, the whole one where two have the same."""
+    stems = [Path(each).stem for each in names]
+    stem = Path(name).stem
+    return stem if stems.count(stem) == 1 else name.replace("/", "_")
+
+
+def _say_placement(scenario: Scenario) -> str:
+    if not scenario.placed.home:
+        return ""
+    wish = scenario.placement
+    return " and ".join(filter(None, ["map" if wish.map else "", f"rule {wish.rule}" if wish.rule else ""]))
