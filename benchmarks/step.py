@@ -98,28 +98,17 @@ class _Profile:
         setattr(owner, method, timed)
 
 
-#: What a batch of circuits is written by.
-_WRITES = ("fill_demand", "fill_injections", "write")
-
-
 def _watch_parts(env: NetworkedGridEnv) -> _Profile:
     task, simulation, taken = env.task, env.task.simulation, _Profile()
-    circuit = simulation.circuits[0]
     taken.watch(env._writer, "write", "check and write actions")
     for projecting in [simulation._projection, *(fleet for fleet, *_ in simulation._gear)]:
         if projecting is not None:
             taken.watch(projecting, "project", "devices: feasible setpoints")
-    batch, moves = simulation._batch, simulation._moves
-    for writer, names in ((circuit, ("write_demand", "write_injections")), (batch, _WRITES)):
-        for method in names if writer is not None else ():
-            taken.watch(writer, method, "write demand and setpoints")
-    if simulation._gear:
-        for method in ("find", "play"):
-            taken.watch(moves, method, "move switchgear")
-    for solver in (circuit, batch):
-        if solver is not None:
-            taken.watch(solver, "solve", "solve")
-            taken.watch(solver, "read", "read voltages, flows, powers")
+    for method, label in (
+        ("fill", "take demand and setpoints"), ("aim", "compare switchgear"),
+        ("solve", "write, move and solve"), ("read", "read voltages, flows, powers"),
+    ):  # fmt: skip
+        taken.watch(simulation.circuits, method, label)
     for fleet, *_ in simulation._power:
         taken.watch(fleet, "move_on", "devices: move on")
     for fleet, *_ in simulation._gear:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from powergrid.envs.core import GridTask
 from powergrid.evaluation.rules import RuleBased
 from powergrid.grid.circuit.circuit import network_of
-from powergrid.grid.circuit.controls import CLASSES_OF_KIND, target_of
+from powergrid.grid.circuit.own_controls import CLASSES_OF_KIND, target_of
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import Circuit, Injection
-from powergrid.grid.circuit.controls import find_control_problems
+from powergrid.grid.circuit.own_controls import find_control_problems
 from powergrid.grid.devices import FLEETS, ActionSpec, FlexibleLoadFleet, PowerFleet
 from powergrid.grid.devices.fleet import POWER_NUMBERS
 from powergrid.grid.devices.ledger import Ledger

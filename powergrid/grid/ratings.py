@@ -58,7 +58,7 @@ def fill_ratings(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str]
 def find_switchgear(spec: Any, circuit: Circuit) -> int:
     """Return the place of a capacitor, regulator or switch in the circuit's own arrays, -1 where it has none."""
     if spec.kind == "regulator":
-        return circuit.gear.find_regulator(spec.element.lower(), spec.winding or 0)
+        return circuit.switchgear.find_regulator(spec.element.lower(), spec.winding or 0)
     class_name, _, element = spec.element.lower().partition(".")
     names = _switchgear_names(class_name, circuit)
     return names.index(element) if element in names else -1
@@ -89,7 +89,7 @@ def _switchgear_names(class_name: str, circuit: Circuit) -> tuple[str, ...]:
 def _fill_switchgear(name: str, spec: Any, class_name: str, element: str, circuit: Circuit) -> tuple[Any, list[str]]:
     index = find_switchgear(spec, circuit)
     if index < 0 and spec.kind == "regulator" and element in _switchgear_names(class_name, circuit):
-        problem = circuit.gear.find_winding_problem(spec.element, spec.winding)
+        problem = circuit.switchgear.find_winding_problem(spec.element, spec.winding)
         return spec, [f"device {name!r}: {spec.element}: {problem}"]
     if index < 0:
         return spec, [
@@ -98,10 +98,10 @@ def _fill_switchgear(name: str, spec: Any, class_name: str, element: str, circui
     update: dict[str, Any] = {}
     limits: dict[str, Any] = {}
     if spec.kind == "capacitor":
-        update = {"steps": circuit.capacitor_steps[index], "steps_initial": int(circuit.steps_on[index])}
-        limits = {"steps": circuit.capacitor_steps[index]}
+        update = {"steps": int(circuit.switchgear.steps_max[index]), "steps_initial": int(circuit.steps_on[index])}
+        limits = {"steps": int(circuit.switchgear.steps_max[index])}
     elif spec.kind == "regulator":
-        limits = {"tap_min": int(circuit.tap_min[index]), "tap_max": int(circuit.tap_max[index])}
+        limits = {"tap_min": int(circuit.switchgear.tap_min[index]), "tap_max": int(circuit.switchgear.tap_max[index])}
         update = {"tap_initial": int(circuit.taps[index])} | limits
     else:
         update = {"closed_initial": bool(circuit.closed[index])}

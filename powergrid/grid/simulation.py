@@ -13,15 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ConvergenceError, ScenarioError
-from powergrid.grid.circuit.batch import CircuitBatch
-from powergrid.grid.circuit.circuit import Circuit, Snapshot
-from powergrid.grid.circuit.controls import plan_controls
-from powergrid.grid.circuit.moves import Moves
-from powergrid.grid.circuit.native import NativeControls
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.circuit.circuits import Circuits
+from powergrid.grid.circuit.controlled_devices import ControlledDevices
+from powergrid.grid.circuit.own_controls import plan_controls
+from powergrid.grid.circuit.snapshot import Snapshot
 from powergrid.grid.devices import Exogenous, StorageFleet
 from powergrid.grid.devices.fleet import POWER_NUMBERS, pack_columns
 from powergrid.grid.devices.spec import Rows
-from powergrid.grid.engine import threads_may_enter
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.fleets import Fleets, build_fleets, find_tapped_devices, place_devices, sort_devices
 from powergrid.grid.options import DivergencePolicy, SimulationOptions
@@ -38,15 +37,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 __all__ = ["DivergencePolicy", "Simulation", "SimulationOptions"]
 
-_NOTHING_TO_SHARE = (
-    "threads share circuits that are only written and solved; where the feeder's own controls act, switches move, "
-    "microgrids may island or events happen, each is played by itself: choose backend 'processes' or 'inline'"
-)
-_NO_THREADS = (
-    "threads may enter OpenDSS safely only on Linux, and where powergrid loaded it: import powergrid before "
-    "opendssdirect or dss, or choose backend 'processes'"
-)
-
 
 class Simulation:
     """Step n copies of one feeder with its devices through days of profiles.
@@ -57,7 +47,6 @@ class Simulation:
         profiles: The exogenous series.
         options: All the rest.
         n_envs: Number of independent copies.
-        n_threads: Number of threads that write and solve circuits, the caller's among them.
 
     Attributes:
         setpoints: Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices).
@@ -79,7 +68,7 @@ class Simulation:
 
     Raises:
         FeederError: a bus or element is unknown, or the feeder does not solve.
-        ScenarioError: profiles, tariff, split or horizon do not fit each other, or threads find nothing to share.
+        ScenarioError: profiles, tariff, split or horizon do not fit each other.
     """
 
     def __init__(
@@ -89,10 +78,8 @@ class Simulation:
         profiles: Profiles,
         options: SimulationOptions,
         n_envs: int = 1,
-        n_threads: int = 1,
     ) -> None:
         self.feeder, self.options, self.n_envs = feeder, options, n_envs
-        self._batch: CircuitBatch | None = None
         self.first_env = 0
         self.dt_h = options.step_minutes / 60.0
         by_kind = sort_devices(devices)
@@ -100,22 +87,18 @@ class Simulation:
         self._plan = plan_controls(devices, options.native_controls)
         self._tapped = find_tapped_devices(by_kind)
         self._faults = find_faults(feeder, options.events)
-        self.circuits = [self._compile()]
-        self.network = self.circuits[0].network
+        first = self._compile()
+        self.network = first.network
         self._days = Days(profiles, options, self.network.loads, n_envs)
         self.profiles, self.days = self._days.profiles, self._days.eligible
-        self._take_fleets(build_fleets(by_kind, self.circuits[0], options, self.profiles.demand_pu.max(), n_envs))
-        self.circuits += [self._compile() for _ in range(n_envs - 1)]
+        self._take_fleets(build_fleets(by_kind, first, options, self.profiles.demand_pu.max(), n_envs))
+        n_power, conductors = len(self._injections), options.conductor_flows
+        self.snapshot = Snapshot.allocate(n_envs, self.network, n_power, conductors=conductors)
+        self.circuits = Circuits([first, *(self._compile() for _ in range(n_envs - 1))], self.snapshot)
         self._bind_controls()
         self._build_demand()
         self._allocate()
         self._build_islands()
-        self._moves = Moves(self.circuits, [(fleet, places, kind) for fleet, _, places, kind in self._gear])
-        plain = self._native is None and self.islands is None
-        if n_threads > 1 and not (plain and threads_may_enter):
-            self.close()
-            raise ScenarioError(f"feeder {feeder.name!r}", [_NOTHING_TO_SHARE if not plain else _NO_THREADS])
-        self._batch = CircuitBatch(self.circuits, self.snapshot, n_threads) if plain else None
 
     # -- building
 
@@ -149,10 +132,10 @@ class Simulation:
         decided = [i for i, action in enumerate(self.actions) if self.devices[action.device].control == "agent"]
         self._decided = None if len(decided) == len(self.actions) else np.array(decided, dtype=np.int64)
         self.actions = tuple(self.actions[i] for i in decided)
-        self._native: NativeControls | None = None
+        self._native: ControlledDevices | None = None
         if not self.circuits[0].controls.controls:
             return
-        self._native = NativeControls(self.circuits, self.dt_h)
+        self._native = ControlledDevices(self.circuits, self.dt_h)
         for fleet, _, devices in self._power:
             if isinstance(fleet, StorageFleet):
                 self._native.follow_storage(fleet, devices.start)
@@ -162,8 +145,6 @@ class Simulation:
     def _build_demand(self) -> None:
         """Find who replaces a load's demand, and what the sun shines on."""
         load_of_device = self.circuits[0].load_of_device
-        self._bound_devices = np.flatnonzero(load_of_device >= 0)
-        self._bound_loads = load_of_device[self._bound_devices]
         self._flexible_loads = np.array([], dtype=np.int64)
         self._p_sun = np.array([])
         for fleet, _, columns in self._power:
@@ -207,7 +188,6 @@ class Simulation:
 
     def _allocate(self) -> None:
         n, n_power = self.n_envs, len(self._injections)
-        self.snapshot = Snapshot.allocate(n, self.network, n_power, conductors=self.options.conductor_flows)
         self._device_kva = self.snapshot.device_kva.view(np.float64).reshape(n, n_power, 2).transpose(2, 0, 1)
         days = self._days
         self.day, self.series = days.day, days.series
@@ -267,12 +247,7 @@ class Simulation:
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
         self._leave_devices_alone(rows, others=len(envs) < self.n_envs)
-        if self._batch is not None and len(envs) == self.n_envs:
-            for env in np.flatnonzero(~self._play(self._batch)).tolist():
-                self._refuse_start(env)
-        else:
-            for env in envs:
-                self._start(env, self.circuits[env])
+        self._start(envs)
         self.snapshot.converged[rows] = True
         self.operations[rows] = 0
         self.delivered[:, rows] = self._device_kva[:, rows]
@@ -280,20 +255,19 @@ class Simulation:
             if fleet.kind == "flexible_load":
                 fleet.demand_kw[rows] = self._exogenous.demand_kw[rows]
 
-    def _start(self, env: int, circuit: Circuit) -> None:
-        """Solve one environment at the start of its day."""
-        if self.islands is not None:
-            self.islands.start(env, self.setpoints)
-        demand = self._write(env, circuit, 0)
-        self._moves.find()
-        self._moves.play(env)
-        if not self._solve(env, circuit, demand):
+    def _start(self, envs: Sequence[int]) -> None:
+        """Solve some environments at the start of their day."""
+        islands = self.islands
+        if islands is not None:
+            for env in envs:
+                islands.start(env, self.setpoints)
+        for env in np.flatnonzero(~self._play(envs)).tolist():
             self._refuse_start(env)
-        if self._native is not None:
-            self._native.settle(env)
-        circuit.read(self.snapshot, env)
-        if self.islands is not None:
-            self.islands.count(env, self.snapshot.v_pu[env], self.day_load_kw[env, 0])
+        for env in envs:
+            if self._native is not None:
+                self._native.start_from_here(env)
+            if islands is not None:
+                islands.count(env, self.snapshot.v_pu[env], self.day_load_kw[env, 0])
 
     def _refuse_start(self, env: int) -> NoReturn:
         problem = (
@@ -336,13 +310,18 @@ class Simulation:
             self.setpoints[...] = self._feasible
         for fleet, columns, _, _ in self._gear:
             fleet.project(action[:, columns], exo)
-        if self._batch is not None:
-            converged = self.snapshot.converged
-            converged[...] = self._play(self._batch)
-            if self.options.divergence == "raise" and not converged.all():
-                raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
-        else:
-            self._play_each()
+        islands, converged = self.islands, self.snapshot.converged
+        if islands is not None:
+            if self.supply is not None:
+                self.supply.act(self.step_index)
+            islands.act(self.setpoints)
+        converged[...] = self._play()
+        if self._native is not None:
+            self.operations += [circuit.own_moves for circuit in self.circuits]
+        if self.options.divergence == "raise" and not converged.all():
+            raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
+        if islands is not None:
+            islands.count_all(self.snapshot.v_pu, self.day_load_kw, self.step_index)
         self.delivered[...] = self._device_kva
         for fleet, _, _ in self._power:
             fleet.move_on(exo)
@@ -357,38 +336,23 @@ class Simulation:
 
     # -- parts of a step
 
-    def _play(self, batch: CircuitBatch) -> BoolArray:
-        """Write, solve and read all circuits; give whether each power flow converged, shape (n_envs,)."""
-        kw, kvar = batch.fill_demand(*self._load_rows, np.add(self.step_index, self._first_row))
-        if self._bound_loads.size:
-            kw[:, self._bound_loads] = -self.p_kw[:, self._bound_devices]
-            kvar[:, self._bound_loads] = -self.q_kvar[:, self._bound_devices]
-        batch.fill_injections(self.p_kw, self.q_kvar)
-        self._moves.find()
-        self.operations[...] = self._moves.count
-        return batch.play(self._moves.play)
-
-    def _play_each(self) -> None:
-        """Do the same circuit by circuit, with islands and the feeder's own controls."""
-        snapshot, native, islands = self.snapshot, self._native, self.islands
+    def _play(self, envs: Sequence[int] | None = None) -> BoolArray:
+        """Write, solve and read some or all circuits; return whether each power flow converged, shape (n_envs,)."""
+        rows, circuits, islands = np.add(self.step_index, self._first_row), self.circuits, self.islands
+        circuits.fill(*self._load_rows, rows, self.p_kw, self.q_kvar)
+        moves = [circuits.aim(kind, places, fleet.position) for fleet, _, places, kind in self._gear]
+        if envs is None:
+            self.operations[...] = sum(moves)
+        if self._native is not None:
+            circuits.solve(envs, range(self.n_envs), self._solve_alone)
+        elif islands is not None:
+            circuits.solve(envs, islands.limited, self._solve_alone)
+        else:
+            circuits.solve(envs)
+        converged = circuits.read(envs)
         if islands is not None:
-            if self.supply is not None:
-                self.supply.act(self.step_index)
-            islands.act(self.setpoints)
-        self._moves.find()
-        self.operations[...] = self._moves.count
-        for env, circuit in enumerate(self.circuits):
-            demand = self._write(env, circuit, int(self.step_index[env]))
-            self._moves.play(env)
-            snapshot.converged[env] = converged = self._solve(env, circuit, demand)
-            if converged:
-                circuit.read(snapshot, env)
-            elif self.options.divergence == "raise":
-                raise ConvergenceError(self._describe_divergence(env))
-            if native is not None:
-                self.operations[env] += circuit.own_moves
-            if islands is not None:
-                islands.count(env, snapshot.v_pu[env], self.day_load_kw[env, self.step_index[env]])
+            islands.notice_solved(converged, envs)
+        return converged
 
     def _leave_devices_alone(self, rows: Rows, *, others: bool) -> None:
         """Set the neutral power of some environments' devices; fleets project all at once, so put the others back."""
@@ -415,25 +379,16 @@ class Simulation:
             places = rows[:, None] * self.day_load_kw.shape[2] + self._flexible_loads
             self.day_load_kw.take(places, None, exo.demand_kw, "clip")
 
-    def _solve(self, env: int, circuit: Circuit, demand: tuple[FloatArray, FloatArray]) -> bool:
-        """Solve what is written, with the feeder's own controls and islands where there are any."""
+    def _solve_alone(self, env: int) -> bool:
+        """Solve one circuit that is written, with the feeder's own controls and within forming sources' limits."""
+        circuit, circuits, islands = self.circuits[env], self.circuits, self.islands
         solve: Callable[[], bool] = circuit.solve
         if self._native is not None:
             solve = functools.partial(self._native.solve, env, int(self.day[env]), int(self.step_index[env]))
-        if self.islands is None:
+        if islands is None or env not in islands.limited:
             return solve()
-        return self.islands.solve(env, circuit, demand, (self.p_kw[env], self.q_kvar[env]), solve)
-
-    def _write(self, env: int, circuit: Circuit, row: int) -> tuple[FloatArray, FloatArray]:
-        """Write demand and setpoints; give the demand [kW], [kvar]."""
-        kw, kvar = self.day_load_kw[env, row], self.day_load_kvar[env, row]
-        if self._bound_loads.size:
-            kw, kvar = kw.copy(), kvar.copy()
-            kw[self._bound_loads] = -self.p_kw[env, self._bound_devices]
-            kvar[self._bound_loads] = -self.q_kvar[env, self._bound_devices]
-        circuit.write_demand(kw, kvar)
-        circuit.write_injections(self.p_kw[env], self.q_kvar[env])
-        return kw, kvar
+        demand = circuits.load_kw[env], circuits.load_kvar[env]
+        return islands.solve(env, circuit, demand, (self.p_kw[env], self.q_kvar[env]), solve)
 
     def _describe_divergence(self, env: int) -> str:
         return (
@@ -447,7 +402,7 @@ class Simulation:
         """Copy everything the future depends on, except random generators."""
         arrays = ("step_index", "day", "day_load_kw", "day_load_kvar", "day_price", "day_paid_price", "day_pv_pu")
         return {
-            "circuits": [circuit.state() for circuit in self.circuits],
+            "circuits": self.circuits.state(),
             "fleets": [fleet.state_dict() for fleet in self.fleets],
             "arrays": {name: getattr(self, name).copy() for name in arrays},
             "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
@@ -464,8 +419,7 @@ class Simulation:
             fleet.load_state_dict(kept)
         if self._native is not None:
             self._native.restore(state["controls"])
-        for circuit, kept in zip(self.circuits, state["circuits"], strict=True):
-            circuit.restore(kept)
+        self.circuits.restore(state["circuits"])
         if self.islands is not None:
             self.islands.restore(state["islands"])
         if self.supply is not None:
@@ -476,7 +430,4 @@ class Simulation:
 
     def close(self) -> None:
         """Release the engines."""
-        if self._batch is not None:
-            self._batch.close()
-        for circuit in self.circuits:
-            circuit.close()
+        self.circuits.close()

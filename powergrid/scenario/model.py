@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from powergrid.errors import Problem, ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import network_of
-from powergrid.grid.circuit.controls import find_control_problems
+from powergrid.grid.circuit.own_controls import find_control_problems
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
 from powergrid.grid.feeder.compose import compose
 from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
@@ -156,8 +156,8 @@ class Scenario(Part):
         own = shape_of_loads(network) if str(self.profiles.source) == "loadshapes" else {}
         return own | self.profiles.load_classes
 
-    def simulate(self, n_envs: int = 1, n_threads: int = 1) -> Simulation:
-        """Build the simulation of n environments, written and solved by some threads.
+    def simulate(self, n_envs: int = 1) -> Simulation:
+        """Build the simulation of n environments.
 
         Raises:
             ScenarioError: something refers to what the feeder or the profiles lack; all of it.
@@ -192,7 +192,7 @@ class Scenario(Part):
             keep_served=self.reconfiguration is not None and self.reconfiguration.keep_served,
             conductor_flows=any(agent.zone.phases for agent in self.agents.values()),
         )
-        return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs, n_threads)
+        return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs)
 
     def _compare_with_home(self, feeder: Feeder) -> None:
         """Tell what has no place, each with what is most like it, where the scenario was made for another feeder."""

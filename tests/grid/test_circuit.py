@@ -101,17 +101,17 @@ def largest_difference(circuit: Circuit, volts: dict[str, complex]) -> float:
     """Compare a circuit's voltages with others [pu]; nodes need not be in one order."""
     assert set(circuit.network.nodes) == volts.keys()
     expected = np.array([volts[node] for node in circuit.network.nodes])
-    difference = np.abs(circuit._v[1:] - expected) / circuit.network.v_base
+    difference = np.abs(circuit.v[1:] - expected) / circuit.network.v_base
     return float(difference[np.abs(expected) > 1e-3 * circuit.network.v_base].max())  # islands float
 
 
 def held(circuit: Circuit) -> list[str]:
     """Text commands that put a fresh compile's switchgear where a circuit has it."""
     commands = []
-    for regulator, tap in zip(circuit.gear.regulators, circuit.gear.tap_pu, strict=True):
+    for regulator, tap in zip(circuit.switchgear.regulators, circuit.switchgear.tap_pu, strict=True):
         commands.append(f"edit Transformer.{regulator.transformer} wdg={regulator.winding} tap={tap:.15g}")
     for name, count, (_, _, states) in zip(
-        circuit.network.capacitors, circuit.steps_on, circuit.gear.capacitors, strict=True
+        circuit.network.capacitors, circuit.steps_on, circuit.switchgear.capacitors, strict=True
     ):
         compiled = count == states.sum()
         on = states if compiled else (np.arange(len(states)) < count).astype(int)
@@ -123,7 +123,7 @@ def held(circuit: Circuit) -> list[str]:
 
 def move_at_random(circuit: Circuit, rng: np.random.Generator, *, switch: bool) -> None:
     circuit.write_taps(circuit.taps + rng.integers(-4, 5, len(circuit.taps)))
-    circuit.write_steps(rng.integers(0, circuit.steps_max + 1))
+    circuit.write_steps(rng.integers(0, circuit.switchgear.steps_max + 1))
     if switch:
         closed = circuit.closed.copy()
         closed[rng.integers(len(closed))] ^= 1
@@ -295,7 +295,7 @@ def check_against_opendss(circuit: Circuit, snapshot: Snapshot) -> None:
     total = complex(*direct.Circuit.TotalPower())
     assert snapshot.source_kva[0] == pytest.approx(-total, rel=1e-9)
     for class_name in ("Line", "Transformer"):
-        for name in circuit._handles[class_name]:
+        for name in circuit.handles[class_name]:
             direct.Circuit.SetActiveElement(f"{class_name}.{name}")
             powers = np.array(direct.CktElement.Powers()).view(complex)
             mine = snapshot.terminal_kva[0][
@@ -381,16 +381,16 @@ def test_ratings_given_by_hand_scale_the_loading(mixed: Path) -> None:
 
 def test_tap_numbers_are_those_of_the_control_on_any_range(mixed: Path) -> None:
     circuit = open_circuit(mixed)
-    assert (circuit.tap_min.tolist(), circuit.tap_max.tolist()) == ([-10], [10])
+    assert (circuit.switchgear.tap_min.tolist(), circuit.switchgear.tap_max.tolist()) == ([-10], [10])
     assert circuit.network.regulators == ("t",)
     direct = circuit.engine.direct
     direct.RegControls.First()
     for tap in (-10, -3, 0, 1, 10):
         circuit.write_taps(np.array([tap]))
         assert direct.RegControls.TapNumber() == tap
-        assert circuit.read_taps().tolist() == [tap]
+        assert circuit.switchgear.read_taps().tolist() == [tap]
         assert direct.Text.Command("? Transformer.t.taps") is None
-        taps = circuit.engine.get_floats(circuit.gear.regulators[0].handle, "Transformer", "Taps")
+        taps = circuit.engine.get_floats(circuit.switchgear.regulators[0].handle, "Transformer", "Taps")
         assert taps == pytest.approx([1.0, 1.05 + 0.015 * tap, 1.0])
 
 
@@ -404,12 +404,12 @@ def test_tap_between_two_positions_comes_back_with_its_number(tmp_path: Path) ->
     text = MIXED.replace("tap=1.05", "tap=1.0512").replace("band=3", "band=60")
     circuit = open_circuit(write(tmp_path, text))
     assert circuit.taps.tolist() == [0]
-    assert circuit.gear.tap_pu.tolist() == [1.0512]
+    assert circuit.switchgear.tap_pu.tolist() == [1.0512]
     first = solve(circuit).v.copy()
     circuit.write_taps(np.array([2]))
     solve(circuit)
     circuit.reset()
-    assert circuit.gear.tap_pu.tolist() == [1.0512]
+    assert circuit.switchgear.tap_pu.tolist() == [1.0512]
     assert solve(circuit).v.tobytes() == first.tobytes()
 
 
@@ -445,7 +445,7 @@ def test_two_controls_on_one_winding_are_one_regulator(tmp_path: Path) -> None:
 
 def test_bank_of_three_steps_gives_the_kvar_of_the_steps_that_are_on(mixed: Path) -> None:
     circuit = open_circuit(mixed)
-    assert (circuit.steps_on.tolist(), circuit.capacitor_steps) == ([1], (3,))
+    assert (circuit.steps_on.tolist(), circuit.switchgear.steps_max.tolist()) == ([1], [3])
     branch = circuit.network.branches.names.index("capacitor.bank")
     terminal = int(np.flatnonzero(circuit.network.branches.terminal_branch == branch)[0])
     kvar = {}
@@ -454,7 +454,7 @@ def test_bank_of_three_steps_gives_the_kvar_of_the_steps_that_are_on(mixed: Path
         snapshot = solve(circuit)
         v_squared = np.mean(snapshot.v_pu[0][circuit.network.nodes_of([circuit.network.bus_index["c"]])] ** 2)
         kvar[steps] = -snapshot.terminal_kva[0][terminal].imag / v_squared
-        on = circuit.engine.get_ints(circuit._handles["Capacitor"]["bank"], "Capacitor", "States").tolist()
+        on = circuit.engine.get_ints(circuit.handles["Capacitor"]["bank"], "Capacitor", "States").tolist()
         assert on == {0: [0, 0, 0], 1: [0, 1, 0], 2: [1, 1, 0], 3: [1, 1, 1]}[steps]  # one: as compiled
     assert kvar == pytest.approx({0: 0.0, 1: 100.0, 2: 200.0, 3: 300.0}, rel=2e-3, abs=1e-6)
 
@@ -472,7 +472,7 @@ def test_line_open_in_one_phase_returns_to_just_that(tmp_path: Path) -> None:
         solve(circuit)
     circuit.reset()
     assert solve(circuit).v.tobytes() == first.tobytes()
-    assert circuit.engine.open_places(circuit._handles["Line"]["tie"]) == ((2, 3),)
+    assert circuit.engine.open_places(circuit.handles["Line"]["tie"]) == ((2, 3),)
 
 
 def test_line_open_at_its_far_end_can_be_closed(tmp_path: Path) -> None:
@@ -503,7 +503,7 @@ def test_positions_to_start_from_outlast_a_reset(mixed: Path) -> None:
 def test_solve_that_fails_says_so_and_the_next_one_is_sound(name: str, how: str) -> None:
     bus = open_circuit(name).network.nodes[-1].rpartition(".")
     circuit = open_circuit(name, [Injection("d", bus=bus[0], phases=(int(bus[2]),))])
-    loads = circuit.network.loads
+    loads, start = circuit.network.loads, circuit.taps.copy()
     reference = solve(circuit)
     bad_kw = {"overload": loads.kw * 300, "nan": loads.kw * np.nan, "nan device": loads.kw}[how]
     for _ in range(3):
@@ -517,7 +517,7 @@ def test_solve_that_fails_says_so_and_the_next_one_is_sound(name: str, how: str)
         circuit.write_taps(circuit.taps - 1)  # an admittance matrix built meanwhile must not keep the NaN
     circuit.write_demand(loads.kw, loads.kvar)
     circuit.write_injections(np.zeros(1), np.zeros(1))
-    circuit.write_taps(circuit._start["taps"])
+    circuit.write_taps(start)
     again = solve(circuit)
     assert again.v_pu == pytest.approx(reference.v_pu, abs=1e-6)
     assert again.losses_kw == pytest.approx(reference.losses_kw, rel=1e-4)

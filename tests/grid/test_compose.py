@@ -31,7 +31,7 @@ def solve(feeder: Feeder) -> Circuit:
 
 def voltages(circuit: Circuit) -> dict[str, complex]:
     """Return the phasor of each node over its base voltage."""
-    pu = circuit._v[1:] / circuit.network.v_base
+    pu = circuit.v[1:] / circuit.network.v_base
     return dict(zip(circuit.network.nodes, pu.tolist(), strict=True))
 
 

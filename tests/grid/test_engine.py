@@ -151,14 +151,14 @@ def test_failed_compile_leaves_the_engine_usable(tmp_path: Path) -> None:
 def test_circuits_in_one_process_do_not_touch_each_other() -> None:
     a, b = Circuit(read_feeder("ieee13")), Circuit(read_feeder("ieee13"))
     assert a.solve()
-    v = a._v.copy()
+    v = a.v.copy()
     b.write_demand(b.network.loads.kw * 0.2, b.network.loads.kvar)
     b.write_taps(np.array([-5, 0, 5]))
     assert b.solve()
     b.engine.command("edit Line.650632 enabled=no")
-    assert a._v.tobytes() == v.tobytes()
+    assert a.v.tobytes() == v.tobytes()
     assert a.solve()
-    assert np.abs(a._v - v).max() < 1e-6 * np.abs(v).max()
+    assert np.abs(a.v - v).max() < 1e-6 * np.abs(v).max()
 
 
 def test_same_seed_in_two_contexts_gives_the_same_bits() -> None:
@@ -180,7 +180,7 @@ def test_circuit_that_was_pickled_solves_alike() -> None:
     circuit = Circuit(read_feeder("ieee34"), tolerance=1e-7, max_iterations=50)
     again = pickle.loads(pickle.dumps(circuit))
     assert again.solve() == circuit.solve()
-    assert again._v.tobytes() == circuit._v.tobytes()
+    assert again.v.tobytes() == circuit.v.tobytes()
 
 
 def test_engine_refuses_to_pickle() -> None:

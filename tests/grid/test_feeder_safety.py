@@ -246,10 +246,10 @@ def test_element_names_beyond_ascii_survive_every_encoding(tmp_path: Path, encod
     circuit = Circuit(read_feeder(folder / "Größe.dss"))
     assert "größe" in circuit.network.buses
     assert circuit.network.capacitors == ("übung",)
-    before = circuit._v.copy()
+    before = circuit.v.copy()
     circuit.write_steps(np.array([0]))
     assert circuit.solve()
-    assert np.abs(circuit._v - before).max() > 1e-3
+    assert np.abs(circuit.v - before).max() > 1e-3
     circuit.close()
 
 
@@ -293,7 +293,7 @@ def test_trust_reads_outside_runs_and_writes_what_the_model_says(tmp_path: Path)
     assert Path.cwd() == here
     again = pickle.loads(pickle.dumps(circuit))
     assert (again.feeder.trust, again.feeder.model_root) == (True, tmp_path / "grids")
-    assert again._v.tobytes() == circuit._v.tobytes()
+    assert again.v.tobytes() == circuit.v.tobytes()
     circuit.close()
     again.close()
 
@@ -306,7 +306,7 @@ def test_trusted_model_that_solves_ends_where_the_untrusted_one_does(tmp_path: P
     )
     assert plain.solve()
     assert trusted.solve()
-    assert np.abs(plain._v - trusted._v).max() < 1e-6
+    assert np.abs(plain.v - trusted.v).max() < 1e-6
     assert len(trusted.feeder.commands) == len(plain.feeder.commands) + 5
 
 

@@ -103,7 +103,7 @@ def test_tap_of_an_agent_gives_the_voltages_of_a_tap_set_by_hand(
     master: Path, element: str, keys: dict[str, Any], winding: int, tap_pu: Any
 ) -> None:
     simulation = simulate(master, {"t": tap(element, **keys)})
-    own = int(simulation.circuits[0].read_taps()[0])  # the RegControl's, which stays
+    own = int(simulation.circuits[0].switchgear.read_taps()[0])  # the RegControl's, which stays
     spec = simulation.devices["t"]
     before = simulation.snapshot.v_pu[0].copy()
     for position in (spec.tap_min, spec.tap_max, 3, spec.tap_initial):
@@ -147,7 +147,7 @@ def test_reset_and_restored_states_put_the_tap_back(master: Path) -> None:
     assert not np.array_equal(first, simulation.snapshot.v)
     simulation.reset(0, np.random.default_rng(0), day=20)
     assert simulation.snapshot.v.tobytes() == first.tobytes()
-    assert simulation.circuits[0].read_taps().tolist()[1] == -3
+    assert simulation.circuits[0].switchgear.read_taps().tolist()[1] == -3
     simulation.close()
 
 
@@ -166,7 +166,7 @@ def test_circuit_with_tapped_windings_travels_by_pickle(master: Path) -> None:
 def test_two_devices_on_two_windings_of_a_transformer_move_each_its_own(master: Path) -> None:
     simulation = simulate(master, {"one": tap("Transformer.sub", winding=2), "two": tap("Transformer.sub")})
     simulation.step(np.array([[20.0, 5.0]]))  # positions 4 and -3
-    own = int(simulation.circuits[0].read_taps()[0])
+    own = int(simulation.circuits[0].switchgear.read_taps()[0])
     expected = by_hand(
         master,
         simulation,
@@ -185,7 +185,7 @@ def test_other_winding_of_a_regulated_transformer_leaves_its_control_to_the_feed
     for position in (16.0, 0.0, 32.0):
         simulation.step(np.array([[position]]))
         assert 0.98 < simulation.snapshot.v_pu[0, regulated] * 7199.6 / (121 * 60) < 1.02  # held in its band
-    assert simulation.circuits[0].read_taps()[1] == 16
+    assert simulation.circuits[0].switchgear.read_taps()[1] == 16
     simulation.close()
 
 

@@ -1,14 +1,16 @@
-"""When the admittance matrix of one circuit is built, and how much of it; branch flows follow it.
+"""When the admittance matrix of one circuit is built, and how much of it; and what its branches' admittances are.
 
 Knows what moved, not why. Equal positions give the same matrix bit for bit, whatever came before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
-from powergrid.grid.circuit.flows import BranchFlows
-from powergrid.grid.circuit.setpoints import Setpoints
+import numpy as np
+
+from powergrid.grid.circuit.flows import BranchLayout
+from powergrid.grid.circuit.injections import Setpoints
 from powergrid.grid.engine import ComplexArray, Engine, Handle
 
 
@@ -26,21 +28,35 @@ class Admittance:
     Args:
         engine: The engine that holds the circuit.
         setpoints: What writes loads and devices.
-        flows: The branch flows, which hold the branches' own admittances.
+        layout: Where the branches' own admittances lie.
+        yprims: Primitive admittance matrix of each branch [S], in the order of the table.
         capacitors: Branches that are capacitors.
 
     Attributes:
-        stale: Whether something moved since it was built.
+        entries: Conjugate admittances of all branches [mS], as the layout has them, shape (n_entries,).
+        version: Counts up whenever entries change, so that whoever copied them knows.
+        stale: Whether something moved since the matrix was built.
         factorised: Whether it was solved with since it was built whole; only then does it take single entries.
     """
 
-    def __init__(self, engine: Engine, setpoints: Setpoints, flows: BranchFlows, capacitors: Sequence[int]) -> None:
-        self._engine, self._setpoints, self._flows = engine, setpoints, flows
-        self._ties = flows.find_ties(capacitors)
+    def __init__(
+        self,
+        engine: Engine,
+        setpoints: Setpoints,
+        layout: BranchLayout,
+        yprims: Iterable[ComplexArray],
+        capacitors: Sequence[int],
+    ) -> None:
+        self._engine, self._setpoints, self._layout = engine, setpoints, layout
+        self._ties = layout.find_ties(capacitors)
         self.stale = self.factorised = False
         self._whole = True
         self._branches: list[tuple[int, Handle, Hashable]] = []
         self._known: dict[int, dict[Hashable, ComplexArray]] = {}
+        self.entries = np.zeros(len(layout.columns), dtype=complex)
+        for branch, block in enumerate(yprims):
+            self.entries[layout.entries_of(branch)] = _per_kv(block)
+        self.version = 1
 
     def note_step(self, branch: int, handle: Handle, position: Hashable) -> None:
         """Note that a tap or a capacitor's steps were written, and all that is set there now."""
@@ -63,27 +79,34 @@ class Admittance:
         else:
             self._engine.update_y()
             self.stale = False
-            self.refresh_flows()
+            self.refresh()
 
     def build(self) -> None:
         """Build the matrix whole."""
         kept = self._setpoints.swap_in_start()
         self._engine.build_y()
-        self._setpoints.put_back(kept)
+        self._setpoints.write(kept)
         self._engine.keep_y()
-        self.refresh_flows()
+        self.refresh()
         self.stale = self.factorised = False
-        self._whole = not self._flows.has_ties(self._ties)
+        self._whole = not all(self.entries[places].any() for places in self._ties)
 
-    def refresh_flows(self) -> None:
-        """Take changed admittances into the branch flows; the engine makes them with its matrix, not before."""
+    def refresh(self) -> None:
+        """Take over the admittances that changed; the engine makes them with its matrix, not before."""
         for branch, handle, position in self._branches:
             known = self._known.setdefault(branch, {})
-            if position not in known:
-                found = self._flows.per_kv(self._engine.yprim(handle))
-                if position is None:
-                    self._flows.refresh(branch, found)
-                    continue
-                known[position] = found
-            self._flows.refresh(branch, known[position])
+            if position is None:
+                found = _per_kv(self._engine.yprim(handle))
+            elif position in known:
+                found = known[position]
+            else:
+                found = known[position] = _per_kv(self._engine.yprim(handle))
+            self.entries[self._layout.entries_of(branch)] = found
+            self.version += 1
         self._branches.clear()
+
+
+def _per_kv(yprim: ComplexArray) -> ComplexArray:
+    """Return a branch's admittance [S] as it stands among the entries."""
+    entries: ComplexArray = 1e-3 * yprim.conj().ravel()
+    return entries

@@ -1,6 +1,8 @@
-"""Where devices put their power: on elements of the feeder, or at buses through generators that are added.
+"""Where devices put their power, on elements of the feeder or at buses by generators that are added.
 
-Checks the names against the circuit and readies the elements; writes no setpoint.
+Checks the names against the circuit, readies the elements, builds in short circuits that may strike, and writes demand
+and setpoints in bulk. Knows neither time nor physics: values come in physical units and go out in those of the
+engine's properties.
 """
 
 from __future__ import annotations
@@ -8,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from powergrid.errors import FeederError, describe_unknown
-from powergrid.grid.engine import Engine, Handle
+from powergrid.grid.engine import BulkWriter, Engine, FloatArray, Handle, IntArray
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.windings import Handles
 
@@ -181,3 +186,138 @@ def _added_generator(injection: Injection, bus_kv: Mapping[str, float], neutrals
         f'bus1="{bus}.{nodes}" phases={n_phases} conn={injection.connection} kv={kv!r} '
         "kw=0 kvar=0 model=1 vminpu=0.2 vmaxpu=2 maxkvar=1e9 minkvar=-1e9 status=fixed"
     )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A short circuit that may strike: a resistance at a bus.
+
+    Attributes:
+        bus: Bus name.
+        phases: Phase numbers.
+        r_ohm: Resistance in each phase [ohm].
+        grounded: To ground; else between the two phases.
+    """
+
+    bus: str
+    phases: tuple[int, ...]
+    r_ohm: float
+    grounded: bool = True
+
+
+def place_faults(engine: Engine, faults: Sequence[Fault]) -> list[str]:
+    """Build faults into a compiled circuit, open until they strike; return each element's name, lower case."""
+    names = []
+    for number, fault in enumerate(faults):
+        name = f"powergrid_{number}"
+        if fault.grounded:
+            nodes = ".".join(map(str, fault.phases))
+            ends = f'bus1="{fault.bus}.{nodes}" phases={len(fault.phases)}'
+        else:
+            first, second = fault.phases
+            ends = f'bus1="{fault.bus}.{first}" bus2="{fault.bus}.{second}" phases=1'
+        engine.command(f"new Fault.{name} {ends} r={fault.r_ohm!r}")
+        engine.set_open(engine.handles("Fault")[name], is_open=True)
+        names.append(name)
+    return names
+
+
+class _Group(NamedTuple):
+    """The devices of one element class: their places in the device arrays, what scales them, the first writer."""
+
+    devices: IntArray
+    scale: FloatArray
+    writer: int
+
+
+class Setpoints:
+    """Write what loads ask for and what devices are set to, of one circuit.
+
+    Args:
+        engine: The engine that holds the circuit.
+        loads: Handle of each load by name, in the order of the load table.
+        injections: Where each device's power goes.
+        targets: Class and element that carries each device's power.
+
+    Attributes:
+        load_of_device: Place of the load that each device replaces, -1 where it replaces none, shape (n_devices,).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        loads: Mapping[str, Handle],
+        injections: Sequence[Injection],
+        targets: Sequence[tuple[str, Handle]],
+    ) -> None:
+        self._engine = engine
+        self._writers: list[BulkWriter] = []
+        self._n_demand = 2 if loads else 0
+        for key in ("kW", "kvar")[: self._n_demand]:
+            self._bind("Load", key, list(loads.values()))
+        position = {name: i for i, name in enumerate(loads)}
+        self.load_of_device = np.full(len(targets), -1)
+        groups: dict[str, list[int]] = {}
+        for device, ((class_name, _), injection) in enumerate(zip(targets, injections, strict=True)):
+            if class_name == "Load":
+                self.load_of_device[device] = position[injection.element.partition(".")[2].lower()]
+            else:
+                groups.setdefault(class_name, []).append(device)
+        self._groups = [self._bind_group(class_name, devices, targets) for class_name, devices in groups.items()]
+        self._start = [writer.values.copy() for writer in self._writers]
+
+    def _bind(self, class_name: str, key: str, handles: Sequence[Handle]) -> None:
+        """Prepare a bulk write that starts from what the elements say."""
+        writer = self._engine.bulk_writer(class_name, key, handles)
+        writer.values[:] = [self._engine.get_float(handle, class_name, key) for handle in handles]
+        self._writers.append(writer)
+
+    def _bind_group(self, class_name: str, devices: list[int], targets: Sequence[tuple[str, Handle]]) -> _Group:
+        handles = [targets[device][1] for device in devices]
+        scale = np.ones(len(devices))
+        if class_name == "PVSystem":  # whose active power is set by irradiance alone
+            scale = np.array([1.0 / self._engine.get_float(handle, class_name, "Pmpp") for handle in handles])
+        group = _Group(np.array(devices), scale, len(self._writers))
+        for key in INJECTION_PROPERTIES[class_name]:
+            self._bind(class_name, key, handles)
+        return group
+
+    def allocate(self, n: int) -> list[FloatArray]:
+        """Return what :meth:`fill` fills for n circuits: an array for each bulk write, shape (n, n_elements)."""
+        return [np.zeros((n, len(writer.values))) for writer in self._writers]
+
+    def fill_injections(self, values: Sequence[FloatArray], p_kw: FloatArray, q_kvar: FloatArray) -> None:
+        """Take the devices' setpoints, positive into the grid [kW], [kvar], each shape (n, n_devices)."""
+        for devices, scale, i in self._groups:
+            np.multiply(p_kw.take(devices, 1, values[i], "clip"), scale, out=values[i])
+            q_kvar.take(devices, 1, values[i + 1], "clip")
+
+    def write(self, values: Sequence[FloatArray]) -> None:
+        """Write one circuit's row of each array, in the order of :meth:`allocate`."""
+        self._write_part(0, len(self._writers), values)
+
+    @property
+    def writers(self) -> list[BulkWriter]:
+        """The bulk writes: active and reactive demand where there are loads, then two for each class of devices."""
+        return self._writers
+
+    def write_demand(self, kw: FloatArray, kvar: FloatArray) -> None:
+        """Write what every load asks for [kW], [kvar], each shape (n_loads,)."""
+        self._write_part(0, self._n_demand, (kw, kvar))
+
+    def write_injections(self, p_kw: FloatArray, q_kvar: FloatArray) -> None:
+        """Write the devices' setpoints, positive into the grid [kW], [kvar], each shape (n_devices,)."""
+        for devices, scale, i in self._groups:
+            self._write_part(i, i + 2, (p_kw[devices] * scale, q_kvar[devices]))
+
+    def _write_part(self, first: int, last: int, values: Sequence[FloatArray]) -> None:
+        """Write some of the arrays, from the first on up to the last."""
+        for writer, row in zip(self._writers[first:last], values, strict=False):
+            writer.values[:] = row
+            writer.write()
+
+    def swap_in_start(self) -> list[FloatArray]:
+        """Write what the elements said as compiled; return what was written before, to be written again."""
+        kept = [writer.values.copy() for writer in self._writers]
+        self.write(self._start)
+        return kept

@@ -154,7 +154,7 @@ def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
         for handle in engine.handles("CapControl").values()
     }
     handles = engine.handles("Capacitor")
-    for name, steps in zip(network.capacitors, circuit.capacitor_steps, strict=True):
+    for name, steps in zip(network.capacitors, circuit.switchgear.steps_max.tolist(), strict=True):
         ends = _terminal_nodes(network, network.branch_index[f"capacitor.{name}"])
         live = [nodes for nodes in ends if nodes]
         nodes = live[0] if live else []

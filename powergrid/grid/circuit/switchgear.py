@@ -31,7 +31,7 @@ _OPENERS = ("SwtControl", "Relay", "Recloser", "Fuse")
 _POSITIONS = {"regulator": "taps", "capacitor": "steps_on", "switch": "closed"}
 
 
-class Gear:
+class Switchgear:
     """Move the switchgear of one circuit.
 
     Args:
@@ -150,11 +150,6 @@ class Gear:
         array: IntArray = getattr(self, _POSITIONS[kind])
         return array
 
-    def keep_in(self, kind: str, row: IntArray) -> None:
-        """Keep the positions of a device kind in an array from here on, a row of many circuits' perhaps."""
-        row[...] = self.positions(kind)
-        setattr(self, _POSITIONS[kind], row)
-
     # -- writing
 
     def move(self, kind: str, i: int, goal: int) -> None:
@@ -241,7 +236,7 @@ class Gear:
         self.closed[i] = closed
 
     def follow(self) -> int:
-        """Take over what the feeder's own controls moved; give how many positions that were."""
+        """Take over what the feeder's own controls moved; return how many positions that were."""
         tap_pu, steps = self._read_tap_pu(), self._read_steps()
         for i in _find_moved(tap_pu, self.tap_pu):
             self._admittance.note_change(self._regulator_branches[i], self.regulators[i].handle)
@@ -332,8 +327,8 @@ def _find_moved(wanted: npt.NDArray[Any], now: npt.NDArray[Any]) -> Sequence[int
     return found
 
 
-#: What moves each device kind; not kept by the gear, which would then refer to itself and live until collected.
-_MOVERS = {"regulator": Gear._move_tap, "capacitor": Gear._move_steps, "switch": Gear._move_switch}
+#: What moves each device kind; not kept by an object, which would then refer to itself and live until collected.
+_MOVERS = {"regulator": Switchgear._move_tap, "capacitor": Switchgear._move_steps, "switch": Switchgear._move_switch}
 
 
 def _find_winding(regulators: Sequence[Regulator], element: str, winding: int) -> int:

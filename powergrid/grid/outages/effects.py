@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.grid.circuit.circuit import network_of
-from powergrid.grid.circuit.faults import Fault
+from powergrid.grid.circuit.injections import Fault
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.outages import targets

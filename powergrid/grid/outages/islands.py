@@ -7,7 +7,7 @@ source's rating. Knows neither agents nor prices, nor why a branch is open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -146,8 +146,14 @@ class Islands:
         self._apart = np.zeros(n_envs, dtype=np.bool_)
         self._asked_kw = np.zeros((n_envs, len(self._bound_loads)))
         self._parts: list[list[_Island]] = [[] for _ in range(n_envs)]
+        self._limited: set[int] = set()
 
     # -- who is fed
+
+    @property
+    def limited(self) -> Collection[int]:
+        """Environments in which sources form islands, whose rating limits what is fed."""
+        return self._limited
 
     def closed(self, env: int) -> BoolArray:
         """Return whether each branch connects its terminals once the switches stand as asked, shape (n_branches,)."""
@@ -210,6 +216,7 @@ class Islands:
             loads = np.flatnonzero(self._loads.share(inside))
             devices = np.flatnonzero((self._devices.share(inside) > 0.0) & self._free_standing)
             parts.append(_Island(source, *self._ratings[source], loads, devices))
+        (self._limited.add if parts else self._limited.discard)(env)
 
     # -- one environment
 
@@ -221,7 +228,7 @@ class Islands:
         setpoints: tuple[FloatArray, FloatArray],
         solve: Callable[[], bool],
     ) -> bool:
-        """Solve a circuit whose demand, setpoints and switches are written.
+        """Solve a circuit in which sources form islands, until each of these is within its rating.
 
         Args:
             env: Which environment it is.
@@ -233,26 +240,12 @@ class Islands:
         Returns:
             Whether the power flow converged.
         """
-        self.solves += 1
-        converged = self._solve_parts(env, circuit, demand, setpoints, solve) if self._parts[env] else solve()
-        if circuit.own_moves or not converged:  # the feeder's own protection may have opened lines
-            self.notice(env, start_over=not converged)
-        return converged
-
-    def _solve_parts(
-        self,
-        env: int,
-        circuit: Circuit,
-        demand: tuple[FloatArray, FloatArray],
-        setpoints: tuple[FloatArray, FloatArray],
-        solve: Callable[[], bool],
-    ) -> bool:
-        """Solve until every forming source is within its rating."""
         searches = [_Search(island, demand[0], setpoints[0]) for island in self._parts[env]]
         moves = 0
         for _ in range(_MAX_CORRECTIONS):
             self._write(env, circuit, searches, demand, setpoints)
             converged = solve()
+            self.solves += 1
             moves += circuit.own_moves
             circuit.own_moves = moves
             if not converged:
@@ -261,8 +254,13 @@ class Islands:
             changed = [search.correct(float(p_kw[search.island.source])) for search in searches]
             if not any(changed):
                 break
-            self.solves += 1
         return True
+
+    def notice_solved(self, converged: BoolArray, envs: Sequence[int] | None = None) -> None:
+        """Have environments looked at whose power flow did not converge, or whose own protection opened lines."""
+        for env in range(len(converged)) if envs is None else envs:
+            if self._circuits[env].own_moves or not converged[env]:
+                self.notice(env, start_over=not converged[env])
 
     def _write(
         self,
@@ -282,6 +280,12 @@ class Islands:
         circuit.write_injections(p_kw, q_kvar)
 
     # -- what is served
+
+    def count_all(self, v_pu: FloatArray, day_load_kw: FloatArray, step: IntArray) -> None:
+        """Count what each environment's solved step did not serve; see :meth:`count`."""
+        if np.count_nonzero(self._apart):
+            for env in np.flatnonzero(self._apart).tolist():
+                self.count(env, v_pu[env], day_load_kw[env, step[env]])
 
     def count(self, env: int, v_pu: FloatArray, demand_kw: FloatArray) -> None:
         """Count what an environment's solved step did not serve.

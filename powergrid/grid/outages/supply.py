@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.faults import Fault
+from powergrid.grid.circuit.injections import Fault
 from powergrid.grid.devices import SwitchFleet
 from powergrid.grid.outages.effects import Effect, list_effects
 from powergrid.grid.outages.islands import Islands
@@ -77,7 +77,7 @@ class Supply:
         nodes = dict(zip(device_names, circuit.device_nodes, strict=True))
         bound = [injection.element.lower() for injection in circuit.injections if injection.element]
         effects = list_effects(
-            events, faults, network, nodes, bound, self._switches.tolist(), circuit.isolation.nodes_at
+            events, faults, network, nodes, bound, self._switches.tolist(), circuit.out_of_service.nodes_at
         )
         self.timetable = table = Timetable(events, [len(e) for e in effects], dt_h, horizon_steps, n_envs)
         self.effects = [effects[event] for event in table.of_event]
@@ -263,7 +263,7 @@ class Supply:
         circuit.write_closed(lines)
         names = self.network.branches.names
         opened = [names[i] for i in self._other_branches[out[self._other_branches]]]
-        circuit.isolation.write(opened, struck, tripped)
+        circuit.out_of_service.write(opened, struck, tripped)
 
     # -- state
 

@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 
 from powergrid.errors import describe_unknown
-from powergrid.grid.circuit.faults import Fault
+from powergrid.grid.circuit.injections import Fault
 from powergrid.grid.feeder.network import Network
 
 OPENING_CLASSES = ("line", "transformer", "autotrans")

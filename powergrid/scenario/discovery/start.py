@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from powergrid.errors import PowerGridError
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.controls import ControlPlan
+from powergrid.grid.circuit.own_controls import ControlPlan
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.profiles.profiles import builtin_profiles, shape_of_loads

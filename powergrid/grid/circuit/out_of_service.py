@@ -1,21 +1,26 @@
-"""Take elements of a compiled circuit out of service and put them back as they were compiled.
+"""Elements of a compiled circuit out of service: what events take out, and what the feeder's own protection opened.
 
-For what switches of the feeder do not do: faults, transformers and generating elements. Costs nothing until used.
+For what switches of the feeder do not do: faults, transformers, generating elements, single phases. Costs nothing until
+used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from powergrid.grid.engine import Engine, Handle
+from powergrid.grid.feeder.network import FeederControl
 from powergrid.grid.feeder.windings import Handles
 
 #: Properties that make an element of a class generate, in the order in which they are written.
 _GENERATING = {"Generator": ("kW", "kvar"), "PVSystem": ("Irradiance",)}
 
+#: Protection of the feeder's own, which acts beyond the solve in which it trips.
+_PROTECTION = ("Fuse", "Relay", "Recloser")
 #: What a state holds.
 _KEYS = ("opened", "struck", "tripped")
 
@@ -23,7 +28,7 @@ IntArray = npt.NDArray[np.int64]
 Names = npt.NDArray[np.str_]
 
 
-class Isolation:
+class OutOfService:
     """Open elements and trip generating ones.
 
     Args:
@@ -107,3 +112,64 @@ class Isolation:
         if not (self._opened or self._struck or self._tripped or any(state[key].size for key in _KEYS)):
             return  # as at nearly every reset: nothing was out of service, and nothing is
         self.write(*([str(name) for name in state[key]] for key in _KEYS))
+
+
+class Protection:
+    """Put the protection that acts in a circuit, and the lines that it opens, where they were.
+
+    It remembers beyond a solve that it has tripped, and opens single phases, which a switch's position does not tell.
+
+    Args:
+        engine: The engine that holds the circuit.
+        controls: The feeder's controls that act.
+        lines: Handle of each line by name.
+        branch_index: Branch by ``class.name`` in lower case.
+        note_moved: Is told branch and handle of what changed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        controls: Sequence[FeederControl],
+        lines: Mapping[str, Handle],
+        branch_index: Mapping[str, int],
+        note_moved: Callable[[int, Handle], None],
+    ) -> None:
+        acting = [control for control in controls if control.class_name in _PROTECTION]
+        self._engine, self._note_moved = engine, note_moved
+        self._controls = [(control.class_name, control.name) for control in acting]
+        moved = dict.fromkeys(target for control in acting for target in control.targets)
+        names = [target for target in moved if target.startswith("line.") and target[5:] in lines]
+        self._lines = [(branch_index[name], lines[name[5:]]) for name in names]
+        sizes = [engine.terminals(handle)[0] * engine.phases(handle) for _, handle in self._lines]
+        self._shape = (len(sizes), max(sizes, default=0))
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy which conductors of the lines are open, terminal by terminal; nothing where no protection acts."""
+        if not self._controls:
+            return {}
+        is_open = np.zeros(self._shape, dtype=np.bool_)
+        for row, (_, handle) in zip(is_open, self._lines, strict=True):
+            phases = self._engine.phases(handle)
+            for terminal, phase in self._engine.open_places(handle):
+                row[(terminal - 1) * phases + phase - 1] = True
+        return {"open_conductors": is_open}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> bool:
+        """Make the protection forget, and put a :meth:`state` back; say whether there is any.
+
+        Call before the positions of switches are written.
+        """
+        if not self._controls:
+            return False
+        before = self.state()["open_conductors"]
+        for class_name, name in self._controls:
+            self._engine.reset_protection(class_name, name)
+        for row, (branch, handle), was in zip(state["open_conductors"], self._lines, before, strict=True):
+            phases = self._engine.phases(handle)
+            self._engine.set_open(handle, is_open=False)
+            places = [(int(i) // phases + 1, int(i) % phases + 1) for i in np.flatnonzero(row)]
+            self._engine.open_at(handle, places)
+            if not np.array_equal(row, was):
+                self._note_moved(branch, handle)
+        return True

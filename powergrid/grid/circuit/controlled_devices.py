@@ -24,7 +24,7 @@ BoolArray = npt.NDArray[np.bool_]
 _TOLERANCE = 1e-6
 
 
-class _Gear(NamedTuple):
+class _Switchgear(NamedTuple):
     """Switchgear of one kind that the feeder's own controls move: rows of the fleet, places in the circuit."""
 
     fleet: Any
@@ -33,7 +33,7 @@ class _Gear(NamedTuple):
     kind: str
 
 
-class NativeControls:
+class ControlledDevices:
     """Play the feeder's own controls in every environment.
 
     Args:
@@ -43,14 +43,14 @@ class NativeControls:
 
     def __init__(self, circuits: Sequence[Circuit], dt_h: float) -> None:
         self._circuits, self._dt_h = circuits, dt_h
-        self._gear: list[_Gear] = []
+        self._switchgear: list[_Switchgear] = []
         self._storage: _ControlledStorage | None = None
 
     def follow_switchgear(self, fleet: Any, places: IntArray) -> None:
         """Let the switchgear of a fleet that is left to the feeder's controls follow them."""
         rows = np.array([i for i, spec in enumerate(fleet.specs) if spec.control == "opendss"], dtype=np.int64)
         if rows.size:
-            self._gear.append(_Gear(fleet, rows, places[rows], fleet.kind))
+            self._switchgear.append(_Switchgear(fleet, rows, places[rows], fleet.kind))
 
     def follow_storage(self, fleet: StorageFleet, first: int) -> None:
         """Let the batteries of a fleet that are left to the feeder's controllers follow them.
@@ -88,13 +88,13 @@ class NativeControls:
             limit = partial(self._storage.limit, env)
         circuit.controls.prepare(24.0 * day + step * self._dt_h)
         converged = circuit.solve(controls=True, limit=limit)
-        for fleet, rows, places, kind in self._gear:
-            fleet.follow(env, rows, circuit.positions(kind)[places])
+        for fleet, rows, places, kind in self._switchgear:
+            fleet.follow(env, rows, circuit.switchgear.positions(kind)[places])
         return converged
 
-    def settle(self, env: int) -> None:
+    def start_from_here(self, env: int) -> None:
         """Take the positions that the controls found at the start of an episode for those it starts from."""
-        for fleet, rows, _, _ in self._gear:
+        for fleet, rows, _, _ in self._switchgear:
             fleet.settle_at(env, rows)
 
     def state(self) -> dict[str, BoolArray]:

@@ -1,0 +1,185 @@
+"""n circuits of one feeder side by side: write all, solve each, read all; one circuit is n = 1.
+
+Array code runs once for all of them, calls on the engine one after the other. Where the feeder's own controls act in
+one, or its power has to be found by solving again, that circuit alone is solved by another's hook in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import overload
+
+import numpy as np
+
+from powergrid.grid.circuit.circuit import SANE_V_PU, BoolArray, Circuit, State
+from powergrid.grid.circuit.snapshot import Snapshot
+from powergrid.grid.engine import FloatArray, IntArray
+
+
+class Circuits(Sequence[Circuit]):
+    """Write, solve and read n circuits in lockstep.
+
+    Args:
+        circuits: The circuits, one an environment, with the same devices.
+        snapshot: Is filled with what is solved.
+
+    Attributes:
+        load_kw: What loads were last asked to draw, those that are devices included [kW], shape (n_envs, n_loads).
+        load_kvar: The same for reactive power [kvar].
+    """
+
+    def __init__(self, circuits: Sequence[Circuit], snapshot: Snapshot) -> None:
+        self._circuits, self._snapshot = tuple(circuits), snapshot
+        first, n = circuits[0], len(circuits)
+        self._values = first.setpoints.allocate(n)
+        self._writes = [
+            [(writer.values, row, writer.write) for writer, row in zip(circuit.setpoints.writers, rows, strict=True)]
+            for circuit, *rows in zip(circuits, *self._values, strict=True)
+        ]
+        n_loads = len(first.network.loads.names)
+        self.load_kw, self.load_kvar = self._values[:2] if n_loads else np.zeros((2, n, 0))
+        self._bound_devices = np.flatnonzero(first.load_of_device >= 0)
+        self._bound_loads = first.load_of_device[self._bound_devices]
+        self._reader = first.make_reader(n)
+        self._v = np.zeros_like(snapshot.v)
+        self._drawn = np.zeros((n, first.powers.size), dtype=complex)
+        self._converged = [False] * n
+        self._versions = [0] * n
+        self._wanted: dict[int, list[tuple[str, int, int]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._circuits)
+
+    @overload
+    def __getitem__(self, env: int) -> Circuit: ...
+    @overload
+    def __getitem__(self, env: slice) -> Sequence[Circuit]: ...
+    def __getitem__(self, env: int | slice) -> Circuit | Sequence[Circuit]:
+        return self._circuits[env]
+
+    # -- one step
+
+    def fill(
+        self, day_kw: FloatArray, day_kvar: FloatArray, rows: IntArray, p_kw: FloatArray, q_kvar: FloatArray
+    ) -> None:
+        """Take what is to be written to all circuits at the next :meth:`solve`.
+
+        Args:
+            day_kw, day_kvar: What loads ask for [kW], [kvar], each shape (n_rows, n_loads).
+            rows: Row of each circuit, shape (n_envs,).
+            p_kw, q_kvar: The devices' setpoints, positive into the grid [kW], [kvar], each shape (n_envs, n_devices);
+                those bound to a load replace its demand.
+        """
+        load_kw = day_kw.take(rows, 0, self.load_kw, "clip")
+        load_kvar = day_kvar.take(rows, 0, self.load_kvar, "clip")
+        if self._bound_loads.size:
+            load_kw[:, self._bound_loads] = -p_kw[:, self._bound_devices]
+            load_kvar[:, self._bound_loads] = -q_kvar[:, self._bound_devices]
+        self._circuits[0].setpoints.fill_injections(self._values, p_kw, q_kvar)
+        self._wanted.clear()
+
+    def aim(self, kind: str, places: IntArray, position: IntArray) -> IntArray | int:
+        """Take where switchgear is to be moved at the next :meth:`solve`, after :meth:`fill`.
+
+        Args:
+            kind: Its device kind.
+            places: Its places among all of that kind, shape (n,).
+            position: Wanted positions, shape (n_envs, n).
+
+        Returns:
+            Positions to be moved in each circuit, shape (n_envs,); 0 where nothing moves.
+        """
+        now = np.array([circuit.switchgear.positions(kind) for circuit in self._circuits])
+        away = position - now.take(places, 1)
+        if not np.count_nonzero(away):
+            return 0
+        envs, columns = np.nonzero(away)
+        goals = position[envs, columns]
+        for env, place, goal in zip(envs.tolist(), places[columns].tolist(), goals.tolist(), strict=True):
+            self._wanted.setdefault(env, []).append((kind, place, goal))
+        moved: IntArray = np.add.reduce(np.abs(away), axis=1)
+        return moved
+
+    def solve(
+        self,
+        envs: Sequence[int] | None = None,
+        alone: Collection[int] = (),
+        solve_alone: Callable[[int], bool] | None = None,
+    ) -> None:
+        """Write what was taken, move switchgear and solve; :meth:`read` has to follow.
+
+        Args:
+            envs: Which circuits; all if not given.
+            alone: Those that are solved by ``solve_alone`` once they are written, which says whether it converged.
+            solve_alone: Solves one circuit.
+        """
+        reader, converged = self._reader, self._converged
+        for env in range(len(self._circuits)) if envs is None else envs:
+            circuit = self._circuits[env]
+            for written, row, write in self._writes[env]:
+                written[:] = row
+                write()
+            circuit.keep_y()
+            if env in self._wanted:
+                for kind, place, goal in self._wanted[env]:
+                    circuit.switchgear.move(kind, place, goal)
+            if solve_alone is not None and env in alone:
+                converged[env] = solve_alone(env)
+            else:
+                converged[env] = circuit.run()
+            self._v[env] = circuit.v
+            self._drawn[env] = circuit.powers.fetch()
+            if circuit.admittance.version != self._versions[env]:
+                reader.flows.write(env, circuit.admittance.entries)
+                self._versions[env] = circuit.admittance.version
+
+    def read(self, envs: Sequence[int] | None = None) -> BoolArray:
+        """Fill the snapshot with what was solved, all circuits in one pass.
+
+        Returns:
+            Whether each power flow converged to finite voltages, shape (n_envs,); True of those left out. Where not,
+            its rows of the snapshot stay as they were, and its next solve starts from the last good voltages.
+        """
+        if envs is not None and len(envs) == len(self._circuits):
+            envs = None
+        snapshot, v = self._snapshot, self._v
+        v_pu = self._reader.magnitudes(v)
+        sound: BoolArray = np.maximum.reduce(v_pu, axis=1) < SANE_V_PU  # NaN compares false
+        if envs is None and all(self._converged) and np.count_nonzero(sound) == len(v):  # as in nearly every step
+            for circuit in self._circuits:
+                circuit.accept()
+            self._reader.read(snapshot, v, v_pu, self._drawn, [circuit.forming for circuit in self._circuits])
+            return sound
+        sound &= self._converged
+        fresh = sound
+        if envs is not None:
+            asked = np.zeros(len(self._circuits), dtype=bool)
+            asked[envs] = True
+            fresh, sound = sound & asked, sound | ~asked
+        for env in range(len(self._circuits)) if envs is None else envs:
+            if fresh[env]:
+                self._circuits[env].accept()
+            else:
+                self._circuits[env].fall_back()
+        kept = {name: array[~fresh] for name, array in vars(snapshot).items()}
+        v[~fresh], v_pu[~fresh], self._drawn[~fresh] = snapshot.v[~fresh], snapshot.v_pu[~fresh], 0.0
+        self._reader.read(snapshot, v, v_pu, self._drawn, [circuit.forming for circuit in self._circuits])
+        for name, rows in kept.items():
+            getattr(snapshot, name)[~fresh] = rows
+        return sound
+
+    # -- state
+
+    def state(self) -> list[State]:
+        """Return what the next solve of each circuit depends on besides the setpoints."""
+        return [circuit.state() for circuit in self._circuits]
+
+    def restore(self, state: Sequence[State]) -> None:
+        """Put a :meth:`state` back."""
+        for circuit, kept in zip(self._circuits, state, strict=True):
+            circuit.restore(kept)
+
+    def close(self) -> None:
+        """Release the engines."""
+        for circuit in self._circuits:
+            circuit.close()
