@@ -140,8 +140,8 @@ def test_both_runners_give_the_critic_the_joint_state_of_a_scenario(runner: str)
     built = build_algorithm(algorithm_config("ieee13_mg", "mappo", **settings), RaySession(None))
     try:
         if runner == "grid":
-            assert built.env_runner._slow_because is None
-            assert not built.env_runner._keep_infos
+            assert built.env_runner.slow_because is None
+            assert not built.env_runner.keeps_infos
         batch = learner_batch(built, built.env_runner.sample(num_timesteps=192))["grid_policy"]
         width = batch["obs"].shape[1]
         joint = batch[JOINT_OBSERVATION]

@@ -50,12 +50,14 @@ class GridVectorMultiAgentEnv(_RllibVectorEnv):  # type: ignore[misc]
         self._over = np.zeros(num_envs, dtype=bool)
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
-        """Start episodes; lists of observations and infos by agent, or arrays where ``reset_mask`` is given."""
-        observations, nothing = self.vector.reset(seed=seed, options=options)
-        if options and "reset_mask" in options:
-            return observations, nothing
+        """Start episodes; lists of observations and infos by agent."""
+        observations, _ = self.vector.reset(seed=seed, options=options)
         self._over[:] = False
         return self._rows(observations), self._infos()
+
+    def reset_arrays(self, *, seed: int | None = None, over: Any = None) -> tuple[Any, Any]:
+        """Start episodes everywhere, or where ``over`` says; observations as arrays by agent."""
+        return self.vector.reset(seed=seed, options=None if over is None else {"reset_mask": over})
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Any]:
         """Play one step of arrays by agent, or of a list of one dict for each environment."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +38,7 @@ class Trajectories:
         self._capacity = capacity + lookback
         self._columns: dict[str, dict[str, Any]] = {}
         self._waiting: dict[tuple[str, tuple[str, ...]], list[Any]] = {}
-        self._settled = 0  # steps that the columns hold; those after it wait
+        self._written = 0  # steps that the columns hold; those after it wait
         self.t = 0
         self.begin = np.zeros(n_envs, dtype=np.int64)
         self.behind = np.zeros(n_envs, dtype=np.int64)  # steps of the same episode before ``begin``, up to lookback
@@ -55,9 +54,9 @@ class Trajectories:
         """
         self._waiting.setdefault((name, agents), []).append(values)
 
-    def _settle(self) -> None:
+    def _write_waiting(self) -> None:
         """Write the steps that wait into the columns: once for many costs a fraction of each by itself."""
-        if self._settled == self.t:
+        if self._written == self.t:
             return
         while self.t >= self._capacity:
             self._capacity *= 2
@@ -74,7 +73,7 @@ class Trajectories:
                     lambda column, values, i=i: self._write(column, values[:, :, i]), columns[agent], stacked
                 )
             steps.clear()
-        self._settled = self.t
+        self._written = self.t
 
     def add_infos(self, infos: Sequence[Mapping[str, Any]]) -> None:
         """Keep the infos seen before the present step, one mapping by agent for each environment."""
@@ -84,7 +83,7 @@ class Trajectories:
         return np.zeros((self._n_envs, self._capacity, *values.shape[3:]), dtype=values.dtype)
 
     def _write(self, column: Any, values: Any) -> None:
-        column[:, self._settled : self.t] = values
+        column[:, self._written : self.t] = values
 
     def advance(self) -> None:
         """Go on to the next step."""
@@ -96,10 +95,10 @@ class Trajectories:
         Args:
             capacity: Steps to make room for.
         """
-        self._settle()
+        self._write_waiting()
         after = Trajectories(self._n_envs, capacity, self._lookback)
         kept = min(self.t, self._lookback)
-        after.t = after._settled = kept
+        after.t = after._written = kept
         after.begin[:] = kept
         after.behind = np.minimum(self.t - self.begin + self.behind, kept)
         for name, columns in self._columns.items():
@@ -134,17 +133,16 @@ class Trajectories:
         """Put an environment's steps since the last sample into its episode.
 
         Args:
-            episode: The episode as :func:`start_episode` or :func:`succeed_episode` left it.
+            episode: The episode as its reset or :func:`succeed_episode` left it.
             env: The environment.
             final: What agents see after the last step, each of shape (n_observed,).
             final_infos: Their infos after the last step; None leaves infos empty.
             terminated: Whether the episode ended in a state of its own.
             truncated: Whether it was cut off by the environment.
         """
-        self._settle()
+        self._write_waiting()
         n, back = self.length(env), int(self.behind[env])
         rows = slice(int(self.begin[env]) - back, self.t)
-        now = time.perf_counter()
         for agent, own in episode.agent_episodes.items():
             before = self._columns[OBSERVATIONS][agent][env, rows]
             _put(own.observations, np.concatenate([before, final[agent][None]]), back)
@@ -159,15 +157,11 @@ class Trajectories:
             }
             own.t = own.t_started + n
             own.is_terminated, own.is_truncated = terminated, truncated
-            own._last_added_observation, own._last_added_infos = final[agent], own.infos.data[-1]
-            own._last_step_time = now
             steps = episode.env_t_to_agent_t[agent]
             steps.data = list(range(own.t_started - back, own.t + 1))
             steps.lookback = back
-        episode._len_lookback_buffers = back
         episode.env_t = episode.env_t_started + n
         episode.is_terminated, episode.is_truncated = terminated, truncated
-        episode._last_step_time = now
 
     def _read_infos(self, agent: str, env: int, rows: slice, final_infos: Mapping[str, Any] | None) -> list[Any]:
         if final_infos is None:
@@ -177,12 +171,6 @@ class Trajectories:
     def restart(self, env: int) -> None:
         """Let an environment's next episode begin at the present step."""
         self.begin[env], self.behind[env] = self.t, 0
-
-
-def start_episode(episode: Any, observations: Mapping[str, Any], infos: Mapping[str, Any]) -> None:
-    """Put the reset into a new episode, as RLlib's own runner does."""
-    episode.add_env_reset(observations=observations, infos=infos)
-    episode._start_time = time.perf_counter()
 
 
 def succeed_episode(episode: Any) -> Any:
@@ -206,10 +194,8 @@ def succeed_episode(episode: Any) -> Any:
             action_space=own.action_space,
             t_started=own.t,
         )
-        piece._start_time = time.perf_counter()
         after.agent_episodes[agent] = piece
-    after._custom_data = copy.deepcopy(episode.custom_data)
-    after._start_time = time.perf_counter()
+    after.custom_data.update(copy.deepcopy(episode.custom_data))
     return after
 
 
@@ -227,24 +213,28 @@ def _copy_tail(old: Any, new: Any, t: int, kept: int) -> Any:
 
 
 class EpisodeRecords:
-    """Add up lengths and returns of episodes, pieces that were given before included.
+    """Gather lengths, returns and durations of episodes that ended, and log them at once under RLlib's names."""
 
-    Args:
-        done: The last pieces of episodes that are over.
-        before: Earlier pieces by the episode's name; those of the episodes in ``done`` are taken out.
-    """
+    def __init__(self) -> None:
+        self._clear()
 
-    def __init__(self, done: Sequence[Any], before: dict[str, list[Any]]) -> None:
+    def _clear(self) -> None:
         self._numbers: dict[str, list[float]] = {
             names.EPISODE_LEN_MEAN: [], names.EPISODE_RETURN_MEAN: [], names.EPISODE_DURATION_SEC_MEAN: []
         }  # fmt: skip
         self._by_name: dict[str, dict[str, list[float]]] = {
             names.EPISODE_AGENT_RETURN_MEAN: {}, names.EPISODE_AGENT_STEPS: {}, names.EPISODE_MODULE_RETURN_MEAN: {}
         }  # fmt: skip
-        for episode in done:
-            self._add([*before.pop(episode.id_, ()), episode])
 
-    def _add(self, pieces: Sequence[Any]) -> None:
+    def add(self, episode: Any, earlier: Sequence[Any], took_s: float) -> None:
+        """Take in an episode that ended.
+
+        Args:
+            episode: Its last piece.
+            earlier: The pieces of it that were sampled before.
+            took_s: How long it took [s].
+        """
+        pieces = [*earlier, episode]
         returns: dict[str, float] = {}
         steps: dict[str, float] = {}
         modules: dict[str, float] = {}
@@ -256,13 +246,13 @@ class EpisodeRecords:
                 modules[own.module_id] = modules.get(own.module_id, 0.0) + gained
         self._numbers[names.EPISODE_LEN_MEAN].append(sum(map(len, pieces)))
         self._numbers[names.EPISODE_RETURN_MEAN].append(sum(returns.values()))
-        self._numbers[names.EPISODE_DURATION_SEC_MEAN].append(sum(piece.get_duration_s() for piece in pieces))
+        self._numbers[names.EPISODE_DURATION_SEC_MEAN].append(took_s)
         for name, found in zip(self._by_name, (returns, steps, modules), strict=True):
             for key, value in found.items():
                 self._by_name[name].setdefault(key, []).append(value)
 
     def log(self, metrics: Any, config: Any) -> None:
-        """Log means, least and most of the newest episodes, under RLlib's names.
+        """Log means, least and most of the newest episodes, and forget them all.
 
         Args:
             metrics: RLlib's logger of the runner.
@@ -270,11 +260,12 @@ class EpisodeRecords:
         """
         if not self._numbers[names.EPISODE_LEN_MEAN]:
             return
+        # what runners log is merged, so each logs its share of the episodes that count
         window = max(1, math.ceil(config.metrics_num_episodes_for_smoothing / (config.num_env_runners or 1)))
         newest = {name: values[-window:] for name, values in self._numbers.items()}
         means: dict[str, Any] = {name: float(np.mean(values)) for name, values in newest.items()}
         for name, by_name in self._by_name.items():
-            means[name] = _means(by_name, window)
+            means[name] = {key: float(np.mean(values[-window:])) for key, values in by_name.items()}
         metrics.log_dict(means, window=window)
         for extreme, least, most in (
             (names.EPISODE_LEN_MEAN, names.EPISODE_LEN_MIN, names.EPISODE_LEN_MAX),
@@ -282,7 +273,4 @@ class EpisodeRecords:
         ):
             metrics.log_value(least, min(newest[extreme]), reduce="min", window=window)
             metrics.log_value(most, max(newest[extreme]), reduce="max", window=window)
-
-
-def _means(by_name: Mapping[str, Sequence[float]], window: int) -> dict[str, float]:
-    return {key: float(np.mean(values[-window:])) for key, values in by_name.items()}
+        self._clear()

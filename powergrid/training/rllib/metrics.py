@@ -80,8 +80,8 @@ class RunningTotals:
         """Take in one step: infos of shape (n_envs, n_agents, n_names - 1), days of shape (n_envs,)."""
         self._waiting.append((infos.copy(), day.copy()))
 
-    def _settle(self) -> None:
-        """Add up the steps that wait, all at once."""
+    def _add_waiting(self) -> None:
+        """Add up the steps that wait, all at once: one sum over many costs a fraction of many sums."""
         if not self._waiting:
             return
         steps = np.empty((len(self._waiting), *self._sums.shape))
@@ -96,7 +96,7 @@ class RunningTotals:
 
     def clear(self, env: int) -> None:
         """Begin an episode."""
-        self._settle()
+        self._add_waiting()
         self._sums[env] = self._counts[env] = 0.0
 
     def result(self, env: int) -> NDArray[np.float64]:
@@ -104,7 +104,7 @@ class RunningTotals:
 
         What no step gave is NaN.
         """
-        self._settle()
+        self._add_waiting()
         sums, counts = self._sums[env], self._counts[env]
         summed, last = self._how
         values = np.where(summed, sums, np.where(last, self._last[env], sums / np.maximum(counts, 1.0)))
@@ -112,6 +112,21 @@ class RunningTotals:
         given = counts > 0
         means = np.where(given, values, 0.0).sum(axis=0) / np.where(given.any(axis=0), given.sum(axis=0), np.nan)
         return np.concatenate([means, values.ravel()])
+
+    def log(self, episodes: Sequence[NDArray[np.float64]], metrics: Any, window: int) -> None:
+        """Log the means of the newest episodes under RLlib's names.
+
+        Args:
+            episodes: What :meth:`result` gave of each, NaN where an episode did not tell a number.
+            metrics: RLlib's logger.
+            window: How many episodes count.
+        """
+        values = np.stack(episodes[-window:])
+        counts = (~np.isnan(values)).sum(axis=0)
+        means = np.nansum(values, axis=0) / np.maximum(counts, 1)
+        for key, mean, count in zip(self.keys, means.tolist(), counts.tolist(), strict=True):
+            if count:
+                metrics.log_value((CUSTOM, *key), mean, reduce="mean", window=window)
 
 
 def _is_number(value: object) -> bool:
