@@ -113,9 +113,10 @@ def test_one_gradient_equals_the_stock_learners() -> None:
 def test_gradients_that_are_not_finite_are_treated_as_by_the_stock_learner(skip: bool) -> None:
     (stock, own), _ = learners({})
     for learner in (stock, own):
-        learner.config._is_frozen = False
+        learner.config = learner.config.copy(copy_frozen=False)
         learner.config.torch_skip_nan_gradients = skip
-        gradients = {ref: torch.full_like(param, 0.5) for ref, param in learner._params.items()}
+        params = learner.get_parameters(learner.module["grid_policy"])
+        gradients = {learner.get_param_ref(param): torch.full_like(param, 0.5) for param in params}
         next(iter(gradients.values())).view(-1)[0] = float("nan")
         learner.apply_gradients(gradients)
     for name, values in parameters(stock).items():

@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ray.rllib.core import COMPONENT_ENV_TO_MODULE_CONNECTOR
+from ray.rllib.utils.filter import RunningStat
 from ray.rllib.utils.numpy import SMALL_NUMBER
 
 from powergrid.errors import PowerGridError
-from powergrid.training.policies.inference import FloatArray, Network, ObservationFilter, Policy
+from powergrid.training.policies.inference import TORCH_LAYERS, FloatArray, Network, ObservationFilter, Policy
 from powergrid.training.policies.spaces import FIT_KEY
 from powergrid.training.rllib.agents import probe_env
 
-_TORCH_ACTIVATIONS = {
-    "Tanh": "tanh",
-    "FastTanh": "tanh",
-    "ReLU": "relu",
-    "ELU": "elu",
-    "SiLU": "swish",
-    "Identity": "linear",
-}
+_ACTIVATION_OF = {layer: name for name, layer in TORCH_LAYERS.items()} | {"FastTanh": "tanh"}
+
+#: RLlib's connectors from observations to a module where none are added.
+_DEFAULT_PIECES = {
+    "AddObservationsFromEpisodesToBatch", "AddTimeDimToBatchAndZeroPad", "AddStatesFromEpisodesToBatch",
+    "AgentToModuleMapping", "BatchIndividualItems", "NumpyToTensor",
+}  # fmt: skip
 
 
 def export_policy(algorithm: Any, folder: str | Path) -> Path:
@@ -61,25 +62,23 @@ def filters_of_algorithm(algorithm: Any, agents: Iterable[str]) -> dict[str, Obs
     Raises:
         PowerGridError: Observations go through a connector of another kind, which a policy cannot hold.
     """
-    if algorithm.config._env_to_module_connector is None:
-        return {}
-    from ray.rllib.connectors.connector_v2 import ConnectorV2
     from ray.rllib.connectors.env_to_module import MeanStdFilter
 
-    made: Any = algorithm.config._env_to_module_connector(None, None, None)
-    custom = [type(each) for each in (made if isinstance(made, list | tuple) else [made]) if each is not None]
-    others = [kind.__name__ for kind in custom if kind is not MeanStdFilter and issubclass(kind, ConnectorV2)]
+    runner, config = algorithm.env_runner, algorithm.config
+    pieces = config.build_env_to_module_connector(env=runner.env, spaces=runner.get_spaces()).connectors
+    others = sorted({type(piece).__name__ for piece in pieces} - _DEFAULT_PIECES - {MeanStdFilter.__name__})
     if others:
         raise PowerGridError(f"a policy with {', '.join(others)} cannot be exported; only MeanStdFilter can")
-    pipeline = algorithm.env_runner._env_to_module
+    learnt = runner.get_state(components=COMPONENT_ENV_TO_MODULE_CONNECTOR)[COMPONENT_ENV_TO_MODULE_CONNECTOR]
+    states = learnt.get(MeanStdFilter.__name__, {})
     filters: dict[str, ObservationFilter] = {}
-    for connector in (each for each in pipeline.connectors if isinstance(each, MeanStdFilter)):
-        learnt: Any = connector._filters or {}
-        for agent in agents:
-            stats, clip = learnt[agent].running_stats, learnt[agent].clip
-            filters[agent] = ObservationFilter(
-                np.array(stats.mean, np.float64), np.array(stats.std, np.float64) + SMALL_NUMBER, float(clip or np.inf)
-            )
+    for agent in agents if states else ():
+        stats: Any = RunningStat.from_state(states[agent]["running_stats"][0])  # of one array: observations are flat
+        filters[agent] = ObservationFilter(
+            np.array(stats.mean, np.float64),
+            np.array(stats.std, np.float64) + SMALL_NUMBER,
+            float(states[agent]["clip_by_value"] or np.inf),
+        )
     return filters
 
 
@@ -100,8 +99,8 @@ def network_of_module(module: Any) -> Network:
             weights.append(layer.weight.detach().cpu().numpy().copy())
             biases.append(layer.bias.detach().cpu().numpy().copy())
             activations.append("linear")
-        elif kind in _TORCH_ACTIVATIONS and activations:
-            activations[-1] = _TORCH_ACTIVATIONS[kind]
+        elif kind in _ACTIVATION_OF and activations:
+            activations[-1] = _ACTIVATION_OF[kind]
         else:
             raise PowerGridError(f"a policy with a layer of kind {kind} cannot be exported; use a plain perceptron")
     if hasattr(module, "pi_encoder"):  # RLlib squashes SAC's means by tanh; spreads are for exploration alone

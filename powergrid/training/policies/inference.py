@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,10 @@ ACTIVATIONS: dict[str, Any] = {
 }
 
 
+#: The same in torch, by the names of ``torch.nn``.
+TORCH_LAYERS = {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "swish": "SiLU", "linear": "Identity"}
+
+
 @dataclass(frozen=True)
 class Network:
     """A multi-layer perceptron from observation to the inputs of the action distribution."""
@@ -53,28 +58,35 @@ class Network:
             x = ACTIVATIONS[activation](x @ weight.T + bias)
         return x
 
+    def torch_module(self) -> Any:
+        """Return the same perceptron as layers of torch."""
+        import torch
+
+        layers: list[Any] = []
+        for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
+            # without first weights: to draw them would move torch's global generator
+            empty: Any = torch.nn.utils.skip_init
+            layer = empty(torch.nn.Linear, weight.shape[1], weight.shape[0])
+            with torch.no_grad():
+                layer.weight.copy_(torch.from_numpy(weight))
+                layer.bias.copy_(torch.from_numpy(bias))
+            layers += [layer, getattr(torch.nn, TORCH_LAYERS[activation])()]
+        return torch.nn.Sequential(*layers).eval().requires_grad_(False)
+
 
 @dataclass(frozen=True)
 class TorchNetwork(Network):
     """The same, computed as RLlib computes it."""
 
+    @cached_property
+    def _module(self) -> Any:
+        return self.torch_module()
+
     def forward(self, observations: FloatArray) -> FloatArray:
         """Return the distribution's inputs, bit for bit those of RLlib's module on the same batch."""
         import torch
 
-        functions: dict[str, Any] = {
-            "tanh": torch.tanh,
-            "relu": torch.relu,
-            "elu": torch.nn.functional.elu,
-            "swish": torch.nn.functional.silu,
-            "linear": lambda x: x,
-        }
-        with torch.no_grad():
-            x = torch.from_numpy(np.ascontiguousarray(observations))
-            for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
-                linear = torch.nn.functional.linear(x, torch.from_numpy(weight), torch.from_numpy(bias))
-                x = functions[activation](linear)
-            outputs: FloatArray = x.numpy()
+        outputs: FloatArray = self._module(torch.from_numpy(np.ascontiguousarray(observations))).numpy()
         return outputs
 
 

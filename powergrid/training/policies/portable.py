@@ -6,7 +6,6 @@ filters and scaling included. It trains nothing, starts no Ray and unpickles not
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import warnings
@@ -27,7 +26,7 @@ from powergrid.training.runs.run import import_env, read_manifest, trust_claims
 
 INTERFACE_FILE = "interface.json"
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
-OPSET, IR_VERSION = 17, 8  # what runtimes since 2022 read
+OPSET = 17  # what runtimes since 2022 read
 OUR_ENV = "powergrid.envs.networked:NetworkedGridEnv"
 INPUT = "observation"
 HOW_TO_SCALE = {
@@ -75,15 +74,6 @@ class Actor:
         """The number of observations."""
         return int(self.network.weights[0].shape[1])
 
-    def scaling(self, box: gym.spaces.Box) -> tuple[Any, Any] | None:
-        """Return the scale and offset from the network's number to the action; None where it is the action."""
-        bounded = bool(np.all(box.bounded_below) and np.all(box.bounded_above))
-        return (box.high - box.low, box.low) if self.normalize_actions and bounded else None
-
-    def clips(self, box: gym.spaces.Box) -> bool:
-        """Tell whether actions are clipped to their bounds."""
-        return self.scaling(box) is not None or (self.clip_actions and not self.normalize_actions)
-
 
 def export_run(
     run_or_checkpoint: str | Path,
@@ -119,18 +109,12 @@ def export_run(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     write = write_onnx if format == "onnx" else write_torchscript
-    files: list[Path] = []
     agents: dict[str, Any] = {}
-    for agent in policy.policy_of:
-        actor = actor_of(policy, agent)
-        file = target / f"{agent}{SUFFIXES[format]}"
-        write(actor, file)
-        files.append(file)
-        agents[agent] = {
-            "file": file.name,
-            "policy": policy.policy_of[agent],
-            **_interface(actor, tables.get("observations", {}).get(agent), tables.get("actions", {}).get(agent)),
-        }
+    for agent, name in policy.policy_of.items():
+        actor, file = actor_of(policy, agent), f"{agent}{SUFFIXES[format]}"
+        write(actor, target / file)
+        rows = (tables.get(table, {}).get(agent) for table in ("observations", "actions"))
+        agents[agent] = {"file": file, "policy": name, **_interface(actor, *rows)}
     interface = {
         "format": format,
         "powergrid": powergrid.__version__,
@@ -140,7 +124,7 @@ def export_run(
         "agents": agents,
     }
     (target / INTERFACE_FILE).write_text(json.dumps(interface, indent=1, allow_nan=False) + "\n")
-    return [*files, target / INTERFACE_FILE]
+    return [*(target / told["file"] for told in agents.values()), target / INTERFACE_FILE]
 
 
 def actor_of(policy: Policy, agent: str) -> Actor:
@@ -231,7 +215,7 @@ def _finite(value: float) -> float | None:
 
 
 def write_onnx(actor: Actor, file: Path) -> None:
-    """Write an actor as an ONNX graph of standard operators.
+    """Write an actor as an ONNX graph of standard operators, through torch's own exporter.
 
     Raises:
         PowerGridError: The package onnx is not installed.
@@ -240,86 +224,24 @@ def write_onnx(actor: Actor, file: Path) -> None:
         import onnx
     except ImportError as error:
         raise PowerGridError("to write ONNX, install the package onnx: pip install 'powergrid-dss[export]'") from error
-    graph = _OnnxGraph(onnx)
-    x = INPUT
-    if actor.observation_filter is not None:
-        seen = actor.observation_filter
-        x = graph.add("Cast", x, to=onnx.TensorProto.DOUBLE)
-        x = graph.add("Div", graph.add("Sub", x, graph.constant(seen.mean)), graph.constant(seen.divisor))
-        limit = np.float64(seen.clip)
-        x = graph.add("Clip", x, graph.constant(-limit), graph.constant(limit))
-        x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
-    network = actor.network
-    for weight, bias, activation in zip(network.weights, network.biases, network.activations, strict=True):
-        x = graph.add("Gemm", x, graph.constant(weight), graph.constant(bias), transB=1)
-        if activation == "swish":
-            x = graph.add("Mul", x, graph.add("Sigmoid", x))
-        elif activation != "linear":
-            x = graph.add({"tanh": "Tanh", "relu": "Relu", "elu": "Elu"}[activation], x)
-    for head in actor.heads:
-        graph.add("Identity", _onnx_head(graph, actor, head, x), output=head.name)
-    helper = onnx.helper
-    outputs = []
-    for head in actor.heads:
-        told = _describe_head(head)
-        kind = onnx.TensorProto.FLOAT if told["dtype"] == "float32" else onnx.TensorProto.INT64
-        outputs.append(helper.make_tensor_value_info(head.name, kind, told["shape"]))
-    taken = helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["n", actor.width])
-    made = helper.make_graph(graph.nodes, "policy", [taken], outputs, graph.constants)
-    model = helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
-        producer_name="powergrid", producer_version=powergrid.__version__,
-    )  # fmt: skip
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, str(file))
+    import torch
 
-
-class _OnnxGraph:
-    """Gather nodes and constants, and name what lies between them."""
-
-    def __init__(self, onnx: Any) -> None:
-        self._onnx = onnx
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Add a node and give its output's name."""
-        name = output or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(self._onnx.helper.make_node(operator, list(inputs), [name], **attributes))
-        return name
-
-    def constant(self, value: Any) -> str:
-        """Add a constant and give its name."""
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(self._onnx.numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def slice(self, x: str, start: int, end: int) -> str:
-        """Take columns ``start`` to ``end``."""
-        ends = [self.constant(np.array([value], np.int64)) for value in (start, end, 1)]
-        return self.add("Slice", x, *ends)
-
-
-def _onnx_head(graph: _OnnxGraph, actor: Actor, head: Head, x: str) -> str:
-    if isinstance(head.space, gym.spaces.Discrete):
-        return graph.add("ArgMax", graph.slice(x, head.start, head.start + head.width), axis=1, keepdims=0)
-    if head.sizes:
-        edges = head.start + np.cumsum([0, *head.sizes])
-        picks = [
-            graph.add("ArgMax", graph.slice(x, a, b), axis=1, keepdims=1) for a, b in itertools.pairwise(edges.tolist())
-        ]
-        return graph.add("Concat", *picks, axis=1)
-    box: Any = head.space
-    x = graph.slice(x, head.start, head.start + head.width)
-    if len(box.shape) != 1:
-        x = graph.add("Reshape", x, graph.constant(np.array([-1, *box.shape], np.int64)))
-    scaling = actor.scaling(box)
-    if scaling is not None:
-        x = graph.add("Mul", graph.add("Add", x, graph.constant(np.float32(1))), graph.constant(scaling[0]))
-        x = graph.add("Add", graph.add("Div", x, graph.constant(np.float32(2))), graph.constant(scaling[1]))
-    if actor.clips(box):
-        x = graph.add("Min", graph.add("Max", x, graph.constant(box.low)), graph.constant(box.high))
-    return x
+    names = [head.name for head in actor.heads]
+    with warnings.catch_warnings():
+        # torch would rather go through torch.export, which takes the package onnxscript and writes opset 18 and newer:
+        # runtimes of 2022, which controllers in the field have, do not read it
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            torch_actor(actor),
+            (torch.zeros(2, actor.width),),
+            str(file),
+            input_names=[INPUT],
+            output_names=names,
+            dynamic_axes={name: {0: "n"} for name in (INPUT, *names)},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    onnx.checker.check_model(onnx.load(str(file)), full_check=True)
 
 
 def write_torchscript(actor: Actor, file: Path) -> None:
@@ -329,31 +251,19 @@ def write_torchscript(actor: Actor, file: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates the format; devices in the field still read it
         traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
-            _torch_module(actor), torch.zeros(2, actor.width), check_trace=False
+            torch_actor(actor), torch.zeros(2, actor.width), check_trace=False
         )
         torch.jit.save(traced, str(file))
 
 
-def _torch_module(actor: Actor) -> Any:
-    """Return a torch module that computes what :meth:`Policy.act_batch` does."""
+def torch_actor(actor: Actor) -> Any:
+    """Return a torch module that computes what :meth:`Policy.act_batch` does, filters and scaling included."""
     import torch
-
-    functions: dict[str, Any] = {
-        "tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "elu": torch.nn.ELU, "swish": torch.nn.SiLU,
-    }  # fmt: skip
-    layers: list[Any] = []
-    network = actor.network
-    for weight, bias, activation in zip(network.weights, network.biases, network.activations, strict=True):
-        layer = torch.nn.Linear(weight.shape[1], weight.shape[0])
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(weight))
-            layer.bias.copy_(torch.from_numpy(bias))
-        layers += [layer, *([functions[activation]()] if activation != "linear" else [])]
 
     class Module(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = torch.nn.Sequential(*layers)
+            self.layers = actor.network.torch_module()
 
         def forward(self, observation: Any) -> Any:
             x = observation
@@ -365,7 +275,7 @@ def _torch_module(actor: Actor) -> Any:
             outputs = tuple(_torch_head(actor, head, x) for head in actor.heads)
             return outputs[0] if len(outputs) == 1 else outputs
 
-    return Module().eval().requires_grad_(False)
+    return Module().eval()
 
 
 def _torch_head(actor: Actor, head: Head, x: Any) -> Any:
@@ -379,6 +289,8 @@ def _torch_head(actor: Actor, head: Head, x: Any) -> Any:
     box: Any = head.space
     low, high = torch.from_numpy(box.low), torch.from_numpy(box.high)
     x = x.reshape(-1, *box.shape)
-    if actor.scaling(box) is not None:
+    scales = actor.normalize_actions and bool(np.all(box.bounded_below) and np.all(box.bounded_above))
+    if scales:
         x = low + (x + 1.0) * (high - low) / 2.0
-    return torch.minimum(torch.maximum(x, low), high) if actor.clips(box) else x
+    clips = scales or (actor.clip_actions and not actor.normalize_actions)
+    return torch.minimum(torch.maximum(x, low), high) if clips else x

@@ -18,6 +18,7 @@ from ray.rllib.core.models.base import ENCODER_OUT
 from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from_space, unsquash_action
 
 from powergrid.errors import PowerGridError
+from powergrid.training.policies.inference import TORCH_LAYERS
 
 
 class QuietStartModule(DefaultPPOTorchRLModule):
@@ -137,13 +138,6 @@ def _parts(space: Any) -> Iterator[tuple[str, int]]:
 JOINT_OBSERVATION = "joint_observation"
 
 _Connector: Any = ConnectorV2
-_ACTIVATIONS: dict[str, Any] = {
-    "tanh": FastTanh,
-    "relu": torch.nn.ReLU,
-    "elu": torch.nn.ELU,
-    "swish": torch.nn.SiLU,
-    "linear": torch.nn.Identity,
-}
 
 
 def joint_width(widths: Mapping[str, int], agent: str) -> int:
@@ -219,12 +213,13 @@ class CentralCriticModule(QuietStartModule):
         catalog: Any = self.catalog
         catalog.actor_critic_encoder_config.inference_only = True  # no critic on the agent's own observation
         super().setup()
-        width, activation = int(settings["joint_width"]), _ACTIVATIONS[settings["fcnet_activation"]]
+        width, activation = int(settings["joint_width"]), getattr(torch.nn, TORCH_LAYERS[settings["fcnet_activation"]])
         layers: list[torch.nn.Module] = []
         for hidden in settings["critic_hiddens"]:
             layers += [torch.nn.Linear(width, hidden), activation()]
             width = hidden
         self.vf: Any = torch.nn.Sequential(*layers, torch.nn.Linear(width, 1))
+        quicken(self.vf)
 
     def get_non_inference_attributes(self) -> list[str]:
         """Return what only training needs."""
