@@ -11,6 +11,7 @@ import typer
 from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
+    ScenarioArgument,
     SetOption,
     SplitOption,
     VerboseOption,
@@ -18,11 +19,12 @@ from powergrid.cli.options import (
     log_to_console,
     out,
     read_env_config,
+    tell,
 )
 
 
 def evaluate(
-    scenario: Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")],
+    scenario: ScenarioArgument,
     policy: Annotated[
         list[str], typer.Option("--policy", metavar="NAME|RUN", help="A baseline's name or a run folder; repeatable.")
     ],
@@ -47,7 +49,7 @@ def evaluate(
     print_report(report)
     if out_dir is not None:
         for file in report.write(out_dir):
-            out.print(str(file), highlight=False, soft_wrap=True)
+            tell(file)
 
 
 def curves(
@@ -82,7 +84,7 @@ def curves(
     figure = draw_learning_curves(
         groups, title=title or str(manifest["scenario"]), value_label=_COLUMN_LABELS.get(column, column), levels=levels
     )
-    out.print(str(save(figure, file)), highlight=False, soft_wrap=True, markup=False)
+    tell(save(figure, file))
 
 
 #: What stands at the axis for the columns that are drawn most.
@@ -100,7 +102,7 @@ def play(
     seed: int,
     feeders: Sequence[str] = (),
 ) -> Any:
-    """Play policies and give the report, with a bar on a terminal while it lasts."""
+    """Return the report of policies' play, with a bar on a terminal while it lasts."""
     from rich.progress import Progress
 
     from powergrid.evaluation import evaluate as evaluate_policies

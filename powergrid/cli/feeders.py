@@ -15,11 +15,13 @@ from rich.table import Table
 from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
+    ScenarioArgument,
     SetOption,
     VerboseOption,
     log_to_console,
     out,
     read_env_config,
+    tell,
 )
 
 
@@ -31,7 +33,7 @@ def list_all() -> None:
     for title, names in (("scenarios", list_scenarios()), ("feeders", list_feeders())):
         out.print(f"{title}:", highlight=False)
         for each in names:
-            out.print(f"  {each}", highlight=False, soft_wrap=True)
+            tell(f"  {each}")
 
 
 def check(
@@ -61,7 +63,7 @@ def check(
 
 
 def describe(
-    scenario: Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")],
+    scenario: ScenarioArgument,
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
     write: Annotated[
@@ -86,20 +88,18 @@ def describe(
     """
     log_to_console(verbose)
     env_config = read_env_config(scenario, overrides, agents, add_der)
-    draws = draw is not None or profile is not None
-    if draws:
-        _draw(scenario, {key: value for key, value in env_config.items() if key != "env_name"},
-              draw, profile, day, step)  # fmt: skip
-    if draws and write is None:
-        return
-    if not draws and (day is not None or step is not None):
+    if draw is not None or profile is not None:
+        _draw(env_config, draw, profile, day, step)
+        if write is None:
+            return
+    elif day is not None or step is not None:
         raise typer.BadParameter("--day and --step say what is drawn: give --draw FILE or --profile FILE too")
     from powergrid.envs import NetworkedGridEnv
     from powergrid.scenario import explain_config, write_scenario
 
     resolved, notes = explain_config(env_config)
     if write is not None:
-        out.print(str(write_scenario(resolved, write, notes)), highlight=False, soft_wrap=True, markup=False)
+        tell(write_scenario(resolved, write, notes))
         return
     env = NetworkedGridEnv({"scenario": resolved})
     try:
@@ -117,9 +117,8 @@ def describe(
 
 
 def _draw(
-    reference: str, overrides: Mapping[str, Any], diagram: Path | None, profile: Path | None,
-    day: int | None, step: int | None,
-) -> None:  # fmt: skip
+    env_config: Mapping[str, Any], diagram: Path | None, profile: Path | None, day: int | None, step: int | None
+) -> None:
     """Write the pictures of a scenario, or of a bare feeder as its model stands."""
     from powergrid.evaluation import drawing
     from powergrid.grid.feeder.feeder import list_feeders
@@ -127,17 +126,18 @@ def _draw(
     for file in (diagram, profile):
         if file is not None:
             drawing.check_suffix(file)
-    if not overrides and (reference in list_feeders() or reference.lower().endswith(".dss")):
+    reference = str(env_config["env_name"])
+    if len(env_config) == 1 and (reference in list_feeders() or reference.lower().endswith(".dss")):
         if day is not None or step is not None:
             raise typer.BadParameter(
                 "a bare feeder is drawn as its model stands; for a day of what is discovered on it give --agents too"
             )
         state = drawing.look_at_feeder(reference)
     else:
-        state = drawing.look_at_scenario({"env_name": reference, **overrides}, day=day, step=step)
+        state = drawing.look_at_scenario(env_config, day=day, step=step)
     for file, make in ((diagram, drawing.draw_network), (profile, drawing.draw_voltage_profile)):
         if file is not None:
-            out.print(str(drawing.save(make(state), file)), highlight=False, soft_wrap=True, markup=False)
+            tell(drawing.save(make(state), file))
 
 
 def _as_table(title: str, frame: Any) -> Table:

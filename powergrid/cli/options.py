@@ -15,6 +15,7 @@ from powergrid.errors import ScenarioError
 out = Console()
 err = Console(stderr=True)
 
+ScenarioArgument = Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario key, a.b=value in YAML; repeatable."),
@@ -31,8 +32,16 @@ AddDerOption = Annotated[
         "--add-der", metavar="PENETRATION", help="Place panels and batteries: rated sun over nominal demand, as 0.3."
     ),
 ]
+PoliciesOption = Annotated[
+    str, typer.Option(help="shared: one policy for equal agents; independent: one for each agent.")
+]
 SplitOption = Annotated[str, typer.Option(help="Split of the profiles: train, validation or test.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "--debug", help="Show tracebacks and all library output.")]
+
+
+def tell(text: object) -> None:
+    """Print a line as it is: names of files may look like markup, and a terminal's width is no reason to cut them."""
+    out.print(str(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def read_env_config(

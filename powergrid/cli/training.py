@@ -2,129 +2,144 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from powergrid.cli.evaluation import compare_on_test_split
 from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
+    PoliciesOption,
+    ScenarioArgument,
     SetOption,
     VerboseOption,
     log_to_console,
     out,
     parse_overrides,
     read_env_config,
+    tell,
 )
+
+if TYPE_CHECKING:
+    from powergrid.training import RunResult
+
+AlgorithmOption = Annotated[str | None, typer.Option(help="ppo (default), mappo, sac or dqn; see docs/algorithms.md.")]
+WorkersOption = Annotated[int | None, typer.Option(min=0, help="Processes that step environments; 0: this one.")]
+ResumeOption = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-checkpoint", help="Resume a run made elsewhere: runs the code in it.")
+]
+AddressOption = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Train on the Ray cluster there: HOST:PORT of its head, or auto.")
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--setting", metavar="NAME=VALUE", help="A training setting, for example lr=1e-4; repeatable."),
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders go.")]
+TestDaysOption = Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")]
 
 
 def train(
     scenario: Annotated[
         str | None, typer.Argument(help="Scenario or feeder, by name or file; not needed with --resume.")
     ] = None,
-    policies: Annotated[
-        str, typer.Option(help="shared: one policy for equal agents; independent: one for each agent.")
-    ] = "shared",
-    algorithm: Annotated[
-        str | None, typer.Option(help="ppo (default), mappo, sac or dqn; see docs/algorithms.md.")
-    ] = None,
+    policies: PoliciesOption = "shared",
+    algorithm: AlgorithmOption = None,
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that step environments; 0: this one.")] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Train on the Ray cluster there: HOST:PORT of its head, or auto."),
-    ] = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations, in all with --resume.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of networks, exploration and episodes.")] = None,
     preset: Annotated[str | None, typer.Option(help="Hyper-parameters: fast (default) or page.")] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")] = None,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Resume a run made elsewhere: runs the code in it.")
-    ] = False,
+    resume: ResumeOption = None,
+    trust_checkpoint: TrustOption = False,
     overrides: SetOption = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--setting", metavar="NAME=VALUE", help="A training setting, for example lr=1e-4; repeatable."),
-    ] = None,
-    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders go.")] = Path("runs"),
+    settings: SettingsOption = None,
+    out_dir: OutOption = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
-    test_days: Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")] = 30,
+    test_days: TestDaysOption = 30,
     verbose: VerboseOption = False,
 ) -> None:
     """Train on SCENARIO, leave a run folder, and compare the result on the test split."""
+    given = {"preset": preset, "num_env_runners": workers, "iterations": iterations, "seed": seed}
     chosen = parse_overrides(settings or [], option="--setting")
-    for key, value in {"preset": preset, "num_env_runners": workers, "iterations": iterations, "seed": seed}.items():
-        if value is not None:
-            chosen[key] = value
+    chosen |= {key: value for key, value in given.items() if value is not None}
     if (scenario is None) == (resume is None):
         raise typer.BadParameter("give either a SCENARIO or --resume RUN")
     if resume is not None and algorithm is not None:
         raise typer.BadParameter("a run keeps its algorithm; leave --algorithm out")
     from powergrid.training import resume as resume_run
     from powergrid.training import train as train_run
-    from powergrid.training.runs.display import TrainingDisplay
 
     log_to_console(verbose)
     limit = None if minutes is None else minutes * 60.0
+    if resume is not None:
+        start = partial(resume_run, resume, trust=trust_checkpoint)
+    else:
+        env_config = read_env_config(str(scenario), overrides, agents, add_der)
+        start = partial(
+            train_run, env_config, algorithm=algorithm or "ppo", policies=policies, out_dir=out_dir, name=name
+        )
+    _follow(partial(start, settings=chosen, time_limit_s=limit, verbose=verbose, address=address), test_days)
+
+
+def _follow(start: Callable[..., RunResult], test_days: int) -> None:
+    """Train before the user's eyes, say where it ended, and compare the result on the test split."""
+    from powergrid.training.runs.display import TrainingDisplay
+
     with TrainingDisplay(out) as display:
-        if resume is not None:
-            result = resume_run(
-                resume, settings=chosen, time_limit_s=limit, progress=display, verbose=verbose, address=address,
-                trust=trust_checkpoint,
-            )  # fmt: skip
-        else:
-            env_config = read_env_config(str(scenario), overrides, agents, add_der)
-            result = train_run(
-                env_config, chosen, algorithm=algorithm or "ppo", policies=policies, out_dir=out_dir, name=name,
-                time_limit_s=limit, progress=display, verbose=verbose, address=address,
-            )  # fmt: skip
-    out.print(
+        result = start(progress=display)
+    tell(
         f"{result.stopped.capitalize()} after {result.iterations} iterations, {result.env_steps:,} environment steps: "
-        f"{escape(str(result.folder))}",
-        highlight=False,
-        soft_wrap=True,
+        f"{result.folder}"
     )
     if test_days and result.stopped != "interrupted":
         compare_on_test_split(result.folder, test_days)
 
 
+SearchOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[=RANGE]",
+        help="Vary this instead of the whole space: lr, lr=1e-4..1e-2 or gamma=[0.98, 0.99]; repeatable.",
+    ),
+]
+ConcurrentOption = Annotated[
+    int | None, typer.Option(min=1, help="Most trials at once; default: as many as CPUs allow.")
+]
+TrialsAddressOption = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Run trials on the Ray cluster there: HOST:PORT of its head, or auto."),
+]
+FixedOption = Annotated[
+    list[str] | None,
+    typer.Option("--setting", metavar="NAME=VALUE", help="A setting that every trial has; repeatable."),
+]
+
+
 def tune(
-    scenario: Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")],
+    scenario: ScenarioArgument,
     samples: Annotated[int, typer.Option(min=1, help="Trials; the first has the settings as they are.")] = 8,
     iterations: Annotated[int, typer.Option(min=1, help="Training iterations of each trial.")] = 100,
-    concurrent: Annotated[
-        int | None, typer.Option(min=1, help="Most trials at once; default: as many as CPUs allow.")
-    ] = None,
+    concurrent: ConcurrentOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws and of each trial's training.")] = 0,
-    search: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[=RANGE]",
-            help="Vary this instead of the whole space: lr, lr=1e-4..1e-2 or gamma=[0.98, 0.99]; repeatable.",
-        ),
-    ] = None,
-    policies: Annotated[
-        str, typer.Option(help="shared: one policy for equal agents; independent: one for each agent.")
-    ] = "shared",
+    search: SearchOption = None,
+    policies: PoliciesOption = "shared",
     algorithm: Annotated[str, typer.Option(help="ppo, mappo, sac or dqn; see docs/algorithms.md.")] = "ppo",
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Run trials on the Ray cluster there: HOST:PORT of its head, or auto."),
-    ] = None,
+    address: TrialsAddressOption = None,
     overrides: SetOption = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--setting", metavar="NAME=VALUE", help="A setting that every trial has; repeatable."),
-    ] = None,
+    settings: FixedOption = None,
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the folder of it goes.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of the folder.")] = None,
     verbose: VerboseOption = False,
@@ -143,12 +158,12 @@ def tune(
             progress=display, verbose=verbose, address=address,
         )  # fmt: skip
     out.print(result.table())
-    out.print(f"{result.stopped.capitalize()}: {escape(str(result.folder))}", highlight=False, soft_wrap=True)
+    tell(f"{result.stopped.capitalize()}: {result.folder}")
     if result.best is not None:
         varied = {"--algorithm": algorithm if algorithm != "ppo" else None, "--agents": agents, "--add-der": add_der,
                   "--policies": policies if policies != "shared" else None}  # fmt: skip
         command = _train_command(scenario, varied, overrides or [], fixed | result.best.drawn)
-        out.print(f"Train with the best settings:\n{command}", highlight=False, soft_wrap=True, markup=False)
+        tell(f"Train with the best settings:\n{command}")
 
 
 def _train_command(scenario: str, options: Mapping[str, Any], overrides: list[str], settings: Mapping[str, Any]) -> str:
@@ -156,14 +171,9 @@ def _train_command(scenario: str, options: Mapping[str, Any], overrides: list[st
     words = ["powergrid", "train", scenario]
     words += [str(word) for option, value in options.items() if value is not None for word in (option, value)]
     words += [word for item in overrides for word in ("--set", item)]
-    words += [word for name, value in settings.items() for word in ("--setting", f"{name}={_as_yaml(value)}")]
+    for name, value in settings.items():  # JSON is YAML, which --setting reads
+        words += ["--setting", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join(words)
-
-
-def _as_yaml(value: Any) -> str:
-    import json
-
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def export(
@@ -180,4 +190,4 @@ def export(
     from powergrid.training import export_run
 
     for file in export_run(run, out_dir or run / "export", format=format, trust=trust_checkpoint):  # type: ignore[arg-type]
-        out.print(str(file), highlight=False, soft_wrap=True, markup=False)
+        tell(file)
