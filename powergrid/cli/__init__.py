@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+# Commands import the library when they run: --version and --help shall not wait for Ray.
 app.command()(train)
 app.command()(tune)
 app.command()(export)
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app(given, prog_name="powergrid")
-    except PowerGridError as error:
+    except PowerGridError as error:  # what is raised on purpose; anything else is a bug and keeps its traceback
         if {"--verbose", "--debug"} & set(given):
             raise
         err.print(f"{type(error).__name__}: {escape(str(error))}", highlight=False, soft_wrap=True, style="red")

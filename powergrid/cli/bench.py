@@ -43,6 +43,7 @@ def bench(
     failed = []
     for name in chosen:
         out.print(f"== {name}", highlight=False, markup=False)
+        # In a process of its own: engines, caches in memory and threads of one would show in the next one's figures.
         command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if quick else [])]
         if subprocess.run(command, cwd=folder.parent, check=False).returncode:
             failed.append(name)
@@ -66,5 +67,6 @@ def find_benchmarks() -> Path:
 
 
 def _summary(file: Path) -> str:
-    """Return the first line of a benchmark's docstring; nothing is imported."""
+    """Return the first line of a benchmark's docstring."""
+    # Read, not imported: some import Ray and torch, which takes seconds.
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]

@@ -128,10 +128,11 @@ def _load_policies(given: Sequence[str]) -> list[Any]:
 
     players: list[Any] = []
     for each in given:
+        # What is neither a baseline nor there is most likely a baseline misspelt; evaluate() says the nearest.
         if each in baseline_names() or not ("/" in each or Path(each).expanduser().exists()):
             players.append(each)
             continue
-        from powergrid.training import load_policy
+        from powergrid.training import load_policy  # only now: baselines alone need no torch
 
         label = Path(each).name
         taken = {player if isinstance(player, str) else player[0] for player in players} | set(baseline_names())
@@ -152,6 +153,6 @@ def compare_on_test_split(run: Path, days: int) -> None:
 
 def print_report(report: Any) -> None:
     """Print the table, feeder by feeder where there are several."""
-    for each in getattr(report, "reports", {}).values():
+    for each in getattr(report, "reports", {}).values():  # a comparison has one for each feeder, a report none
         out.print(each.table())
     out.print(report.table())

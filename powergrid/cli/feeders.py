@@ -53,6 +53,7 @@ def check(
     from powergrid.check import check_feeder
     from powergrid.check.display import report_lines
 
+    # A feeder can crash the engine or never end: it is compiled in another process, and the status says which.
     report = check_feeder(feeder, model_root=model_root, trust=trust, timeout_s=timeout)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
@@ -62,13 +63,16 @@ def check(
     raise typer.Exit(report.exit_code(strict=strict))
 
 
+WriteOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write all of it as a scenario file to edit, as .yaml.")
+]
+
+
 def describe(
     scenario: ScenarioArgument,
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
-    write: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all of it as a scenario file to edit, as .yaml.")
-    ] = None,
+    write: WriteOption = None,
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the one-line diagram, as .png or .svg.")
     ] = None,
@@ -123,7 +127,7 @@ def _draw(
     from powergrid.evaluation import drawing
     from powergrid.grid.feeder.feeder import list_feeders
 
-    for file in (diagram, profile):
+    for file in (diagram, profile):  # before the minutes that a large feeder takes to be solved and laid out
         if file is not None:
             drawing.check_suffix(file)
     reference = str(env_config["env_name"])

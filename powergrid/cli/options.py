@@ -40,7 +40,8 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "--debug", help="Show 
 
 
 def tell(text: object) -> None:
-    """Print a line as it is: names of files may look like markup, and a terminal's width is no reason to cut them."""
+    """Print a line as it is."""
+    # Names of files may look like markup, and a path broken at the terminal's width cannot be copied.
     out.print(str(text), highlight=False, soft_wrap=True, markup=False)
 
 
@@ -90,8 +91,9 @@ def parse_overrides(items: Sequence[str], option: str = "--set") -> dict[str, An
 
 
 def _yaml_value(text: str) -> Any:
-    """Read a YAML value; ``1e-4``, a string to YAML 1.1, is a number here."""
+    """Read a YAML value; ``1e-4`` is a number."""
     value = yaml.safe_load(text)
+    # YAML 1.1 wants a point and a sign in 1.0e-4, and takes what people write for a text.
     if isinstance(value, str):
         try:
             return float(value)
@@ -105,6 +107,7 @@ def log_to_console(verbose: bool) -> None:
     from rich.logging import RichHandler
 
     log = logging.getLogger("powergrid")
+    # Once a process: tests and notebooks call main() again.
     if not any(isinstance(handler, RichHandler) for handler in log.handlers):
         log.addHandler(
             RichHandler(console=err, show_time=False, show_path=False, show_level=False, rich_tracebacks=False)

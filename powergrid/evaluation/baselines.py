@@ -59,6 +59,7 @@ def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
     Those that no control of the feeder moves stay with their agents, and so does all that sets power.
     """
     controls = network_of(scenario.read_feeder()).controls
+    # A device that no control moves would stand still for good: it stays with its agent.
     moved = {(control.class_name, target) for control in controls for target in control.targets}
     devices = {
         name: {"control": "opendss"}
@@ -93,6 +94,7 @@ class RandomActions:
         action = task.simulation.neutral()
         owned = np.sort(np.concatenate([part for agent in task.agents for part in (agent.continuous, agent.discrete)]))
         sizes = np.array([spec.n for spec in task.simulation.actions])[owned]
+        # One stream for each environment: what is drawn does not depend on how many play at once.
         drawn = np.stack([self._streams[env].random(len(owned)) for env in range(task.n_envs)])
         action[:, owned] = np.where(sizes > 0, np.floor(drawn * sizes), 2.0 * drawn - 1.0)
         return action

@@ -55,6 +55,7 @@ class StoragePlan:
         taken = np.maximum(p / eta_d[:, None], p * eta_c[:, None]) * (dt_h / e_max[:, None])
         window = (high - low)[:, None, None]
         after = np.linspace(0.0, 1.0, SOC_POINTS)[None, :, None] - taken[:, None, :] / window
+        # Rounding must not make the window's own limits infeasible: idling always is feasible.
         feasible = (after >= -1e-9) & (after <= 1.0 + 1e-9)
         place = np.clip(after, 0.0, 1.0) * (SOC_POINTS - 1)
         left = np.minimum(place.astype(np.int64), SOC_POINTS - 2)
@@ -63,7 +64,7 @@ class StoragePlan:
         cost = np.abs(p) * wear[:, None] + spread_usd_per_kwh * p * p / np.maximum(discharge, charge)[:, None]
         value = np.linspace(0.0, 1.0, SOC_POINTS)[None, :] * (e_max * (high - low))[:, None] * final_usd_per_kwh
         self.p_kw = np.zeros((len(price), len(specs), SOC_POINTS))
-        for step in range(len(price) - 1, -1, -1):
+        for step in range(len(price) - 1, -1, -1):  # Bellman's way: from the end of the day, its worth known
             earned = (price[step][:, None] * p - cost) * dt_h
             later = value[device, left] * (1.0 - right_share) + value[device, left + 1] * right_share
             total = np.where(feasible, earned[:, None, :] + later, -np.inf)

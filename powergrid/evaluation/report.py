@@ -120,6 +120,7 @@ class EvaluationReport:
 
     def difference(self, policy: str, other: str) -> Interval:
         """Return by how much a policy's reward is higher than another's, paired day by day, with its interval."""
+        # Days differ far more by season than by policy: the difference on each day is what tells policies apart.
         mine, theirs = (self._of(name).set_index("day")["reward"] for name in (policy, other))
         return confidence_interval(mine - theirs.loc[mine.index])
 
@@ -140,7 +141,7 @@ class EvaluationReport:
             box=SIMPLE,
             caption="± 95 % interval, Student's t over days; differences are paired by day",
         )
-        table.add_column(_HEADINGS[0], overflow="fold", min_width=10)
+        table.add_column(_HEADINGS[0], overflow="fold", min_width=10)  # numbers are never cut, names are folded
         for heading in _HEADINGS[1:]:
             table.add_column(heading.replace(", ", "\n"), justify="right", no_wrap=True)
         for row in self._cells():
@@ -165,7 +166,7 @@ class EvaluationReport:
     def _summarise(self, name: str, best: str | None) -> dict[str, Any]:
         rows = self._of(name)
         reward = self.reward(name)
-        to_day = 24.0 / rows["hours"]
+        to_day = 24.0 / rows["hours"]  # an episode may be shorter than a day, or cut short by divergence
         found: dict[str, Any] = {
             "kind": self.kinds[name],
             "days": len(rows),
@@ -334,6 +335,7 @@ def _write_tables(folder: Path, name: str, frame: pd.DataFrame, kept: Mapping[st
         f"{name}.json": json.dumps(_plain(kept), indent=1, allow_nan=False) + "\n",
     }
     for file, text in texts.items():
+        # Renamed when it is whole: who reads it meanwhile, or a kill, meets no half a table.
         temporary = folder / f".{file}"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(folder / file)

@@ -184,6 +184,7 @@ def play_days(task: GridTask, player: Baseline, days: Sequence[int] | IntArray, 
     # An environment without a day of its own plays the last one again; its rows are dropped.
     played = [int(day) for day in days] + [int(days[-1])] * (task.n_envs - len(days))
     for env, day in enumerate(played):
+        # Of seed and day alone, so that every policy meets the same cars, in batches of any size.
         task.reset(env, np.random.default_rng([seed, day]), {"day": day})
         player.reset(task, env)
     totals = DayTotals(task)
@@ -226,7 +227,7 @@ class DayTotals:
         task = self._task
         metrics, simulation = task.metrics, task.simulation
         limits = metrics.limits
-        self._sums[alive] += task.infos()[alive]
+        self._sums[alive] += task.infos()[alive]  # those that diverged are stepped on with the others, unseen
         self._reward[alive] += task.rewards[alive]
         self._steps += alive
         for kept, now in (
@@ -240,7 +241,7 @@ class DayTotals:
         outside = np.maximum(metrics.v_max_pu - limits[1], limits[0] - metrics.v_min_pu)
         worse = alive & (outside > self._worst_pu)
         np.copyto(self._worst_pu, outside, where=worse)
-        np.copyto(self._worst_node, metrics.worst_node, where=worse)
+        np.copyto(self._worst_node, metrics.worst_node, where=worse)  # by number: infos hold no names
         if self._storage is not None:
             np.copyto(self._cycles, self._storage.cycles.mean(axis=1), where=alive)
 
@@ -304,7 +305,7 @@ class _PolicyPlayer:
         """Ask the policy once for each environment."""
         action, writer = task.action_buffer().copy(), ActionWriter(task.agents)
         seen = dict(zip([agent.name for agent in task.agents], task.observe(), strict=True))
-        for env in range(task.n_envs):
+        for env in range(task.n_envs):  # a policy acts as it would be deployed: on one grid at a time
             actions = self._policy.act({name: rows[env] for name, rows in seen.items()})
             writer.write(actions, action[env : env + 1])
         return action
@@ -339,7 +340,7 @@ def _advance(progress: Progress, place: int, n_feeders: int, done: int, total: i
 
 def _on_feeder(scenario: Scenario, name: str) -> Scenario:
     placement = scenario.placement
-    if placement.rule is None and not placement.map:
+    if placement.rule is None and not placement.map:  # the one rule that has an answer on every feeder
         placement = placement.model_copy(update={"rule": "load"})
     return load_scenario(scenario, {"feeder": name, "placement": placement.model_dump()})
 

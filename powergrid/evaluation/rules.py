@@ -42,6 +42,7 @@ class RuleConstants:
         payback_share: Part of what a flexible load can pay back in cheaper hours that it may owe.
     """
 
+    # The standard's own defaults leave twice as many violations on ieee13_mg.
     volt_var_pu: tuple[float, float, float, float] = (0.95, 0.98, 1.03, 1.06)
     volt_var_step: float = 0.25
     volt_watt_pu: tuple[float, float] = (1.06, 1.10)
@@ -127,6 +128,7 @@ class ReactiveRule(FleetRule):
         inject = np.clip((v2 - zones.v_min_pu[:, zone]) / (v2 - v1), 0.0, 1.0)
         absorb = np.clip((zones.v_max_pu[:, zone] - v3) / (v4 - v3), 0.0, 1.0)
         goal = inject * high + absorb * low
+        # Measurements are a step old, and an undamped droop of large inverters swings.
         self._q_kvar += self.constants.volt_var_step * (goal - self._q_kvar)
         room = room_kvar[:, device]
         q_kvar = np.clip(self._q_kvar, -room, room)
@@ -201,6 +203,7 @@ class StorageRule(ReactiveRule):
         mean = float(price.mean())
         level = abs(mean)
         hour = (np.arange(len(price)) * self.dt_h) % 24.0
+        # From 8:30 to 16:30: what is not charged then is curtailed or lifts the zone's voltage.
         noon = np.maximum(np.cos((hour - 12.5) * (np.pi / 8.0)), 0.0)
         known = price[:, None] - self.constants.noon_share * level * noon[:, None] * self._sunny
         self._plans[env] = StoragePlan(self.fleet.specs, known, mean, self.dt_h, self.constants.spread_share * level)
@@ -217,6 +220,7 @@ class StorageRule(ReactiveRule):
         low, high = task.metrics.limits
         v_span, loading_span = c.support_pu
         need = np.clip((low - zones.v_min_pu) / v_span, 0.0, 1.0) - np.clip((zones.v_max_pu - high) / v_span, 0.0, 1.0)
+        # An overload asks for discharging where the zone imports and for charging where it exports.
         need += np.sign(zones.import_kw) * np.clip((zones.loading_pu - 1.0) / loading_span, 0.0, 1.0)
         need = np.clip(need, -1.0, 1.0)[:, self.zone]
         self._support += c.support_step * (need - self._support)
@@ -260,7 +264,7 @@ class GeneratorRule(ReactiveRule):
                 step = min(int(task.simulation.step_index[env]), len(plan.p_kw) - 1)
                 run = np.where(on[env], plan.run_if_on[step], plan.run_if_off[step])
                 p[env] = plan.p_kw[step] * run
-        jump = np.maximum(self._p_min, self._ramp)
+        jump = np.maximum(self._p_min, self._ramp)  # a start goes to the least power at once, however slow the ramp
         ceiling = np.where(on, previous + self._ramp, jump)
         floor = np.where(previous > jump, previous - self._ramp, 0.0)
         p = np.maximum(np.minimum(p, ceiling), np.where(p > 0.0, np.maximum(floor, previous - self._ramp), floor))
@@ -283,7 +287,7 @@ class EvChargerRule(FleetRule):
         simulation = task.simulation
         column, device, low, high = self._share
         price, step = simulation.day_price, simulation.step_index
-        last = price.shape[1] - 1
+        last = price.shape[1] - 1  # no step is played on the last row, it repeats the one before
         cheap = np.zeros((task.n_envs, self.fleet.n), dtype=bool)
         for env in range(task.n_envs):
             for place, ahead in enumerate(self._ahead):
@@ -423,11 +427,9 @@ def find_sunny_agents(task: GridTask) -> FloatArray:
     """Return 1 for agents whose inverters are rated above all the demand of their zone, shape (n_agents,)."""
     simulation = task.simulation
     demand = simulation.network.loads.kw @ task.channels.loads_in * simulation.options.load_scale
-    sunny = []
-    for agent, demand_kw in zip(task.agents, demand.tolist(), strict=True):
-        specs = [simulation.devices[name] for name in agent.devices]
-        sunny.append(float(sum(float(spec.p_max_kw) for spec in specs if spec.kind == "inverter") > demand_kw))
-    return np.array(sunny)
+    specs = [[simulation.devices[name] for name in agent.devices] for agent in task.agents]
+    rated = [sum(float(spec.p_max_kw) for spec in own if spec.kind == "inverter") for own in specs]
+    return np.asarray(np.array(rated) > demand, dtype=np.float64)
 
 
 def to_action(value: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:

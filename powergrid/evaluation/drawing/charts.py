@@ -114,6 +114,7 @@ def _draw_phase(axes: Axes, state: GridState, traces: VoltageTraces, phase: int,
     )
     lines.set_gid(f"lines-{name}")
     axes.add_collection(lines)
+    # On feeders of thousands of nodes larger dots would be one blot.
     size = (7.0 if secondary else 12.0) if few else (0.6 if secondary else 1.0)
     dots = axes.scatter(
         places[own, 0],
@@ -146,6 +147,7 @@ def _add_legend(axes: Axes, state: GridState, traces: VoltageTraces) -> None:
 def _name_distance(network: Network) -> str:
     branches = network.branches
     bare = ~branches.has_length_unit
+    # OpenDSS takes a line without a unit as it finds it; where all lack one, no length on the axis is a kilometre.
     total, without = float(branches.length_km.sum()), float(branches.length_km[bare].sum())
     if total and without >= (1.0 - _MUCH_WITHOUT_UNIT) * total:
         return "distance from the source [the model's length unit, which it does not give]"
@@ -199,7 +201,7 @@ def _feed_phases(network: Network, pairs: IntArray) -> IntArray:
     waiting = deque(np.flatnonzero((network.node_bus == network.source_bus) & (network.node_phase <= 3)).tolist())
     for node in waiting:
         phase[node] = network.node_phase[node] - 1
-    while waiting:
+    while waiting:  # breadth first: the nearest to the source says the phase where two paths meet
         node = waiting.popleft()
         for other in joined.get(node, ()):
             if phase[other] < 0 and network.node_phase[other] <= 3:

@@ -71,6 +71,7 @@ def look_at_feeder(reference: str) -> GridState:
     circuit = Circuit(feeder)
     try:
         network = circuit.network
+        # The engine's first voltage is that of ground.
         v_pu = np.abs(circuit.engine.voltages(len(network.nodes))[1:]) / network.v_base
         return GridState(network, v_pu, _closed_branches(circuit), f"{feeder.name}, as the model stands")
     finally:

@@ -103,6 +103,7 @@ def voltage_colours(band: tuple[float, float]) -> tuple[LinearSegmentedColormap,
     low, high = band
     margin = (high - low) / 2.0
     ends = low - margin, high + margin
+    # Both limits stand twice: the colour jumps there, so that a bus just outside cannot pass for one inside.
     stops = np.array([ends[0], low, low, (low + high) / 2.0, high, high, ends[1]])
     places = (stops - ends[0]) / (ends[1] - ends[0])
     colours = [*_LOW, *_WITHIN, *_HIGH]
@@ -148,6 +149,7 @@ def draw_panel(
     for kind in (kind for kind in MEANING if kind in kinds):
         lines = stroke(kind, np.array([23.0, row]), 6.0)
         if kind in FILLED:
+            # Both windings hide the line beneath them; of the others the first stroke is the outline.
             fills = lines[: 2 if kind == "transformer" else 1]
             panel.add_collection(PolyCollection(fills, facecolors=FILLED[kind], edgecolors="none"))
         panel.add_collection(LineCollection(lines, color=INK.get(kind, BLACK), linewidths=0.9))
@@ -166,6 +168,7 @@ def _draw_scale(panel: Axes, band: tuple[float, float], top: float) -> None:
     from matplotlib.cm import ScalarMappable
 
     colours, norm = voltage_colours(band)
+    # What the legend's rows leave of the panel; a scale below 60 points has no room for its five numbers.
     height = float(np.clip(top - 40.0, 60.0, _SCALE_HEIGHT))
     bottom = max(top - height - 12.0, 12.0)
     axes = panel.inset_axes((16.0, bottom, 14.0, height), transform=panel.transData)
