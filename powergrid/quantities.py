@@ -126,10 +126,13 @@ ISLAND_METRICS = (
 )  # fmt: skip
 #: What infos hold to tell one step from another.
 INFO_LABELS = (
-    Quantity("worst_node", "text", "node farthest outside the band, or nearest to its limit", "network"),
+    Quantity("worst_node", "text", "node farthest outside the band, or nearest to its limit", "network",
+             where="with `infos: full`"),
     Quantity("day", "days", "day of the profiles that is played, from their first", "network"),
-    Quantity("events", "text", "events that are on, and the place that each befalls", "network", where=_EVENTS),
-    Quantity("feeder", "text", "feeder that is played", "network", where="where the scenario has several"),
+    Quantity("events", "text", "events that are on, and the place that each befalls", "network",
+             where=f"with `infos: full`, {_EVENTS}"),
+    Quantity("feeder", "text", "feeder that is played", "network",
+             where="with `infos: full`, where the scenario has several"),
     Quantity("cost_usd", "USD", "money of all agents: energy bought less energy sold, fuel and starts, wear", "network",
              "sum", money=True, where="for one controller", summarised="per_day"),
 )  # fmt: skip

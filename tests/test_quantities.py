@@ -59,11 +59,13 @@ def test_every_number_that_a_shipped_scenario_reports_is_in_the_table(name: str)
 
 def test_every_number_of_a_step_in_the_table_is_reported_by_some_scenario() -> None:
     told: set[str] = set()
-    for infos in infos_of_every_face("ieee34_ieee13"):
+    for infos in infos_of_every_face("ieee34_ieee13", infos="full"):
         told |= set(infos)
-    for infos in infos_of_every_face("ieee13_mg", events={"storm": OUTAGE | {"element": "Line.671684"}}):
+    for infos in infos_of_every_face("ieee13_mg", infos="full", events={"storm": OUTAGE | {"element": "Line.671684"}}):
         told |= set(infos)
-    several = NetworkedGridEnv({"env_name": "ieee13_mg", "feeders": ["ieee13", "ieee34"], "placement.rule": "load"})
+    several = NetworkedGridEnv(
+        {"env_name": "ieee13_mg", "feeders": ["ieee13", "ieee34"], "placement.rule": "load", "infos": "full"}
+    )
     told |= set(several.reset(seed=0)[1]["MG1"])
     several.close()
     assert told == set(OF_STEP)

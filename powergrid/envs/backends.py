@@ -91,7 +91,7 @@ class Board:
         final_observations, final_infos: The same of environments that started anew within the step.
         neutral: Actions that leave every device to itself, where they were asked for, shape (n_envs, n_actions).
         day: Day of the profiles each environment plays, shape (n_envs,).
-        worst_node: Node farthest outside the band, shape (n_envs,).
+        worst_node: Node farthest outside the band, where infos hold names, shape (n_envs,).
         final_days, final_worst_nodes: The same of environments that started anew within the step.
     """
 
@@ -175,7 +175,7 @@ class Slice:
             board.final_observations[:] = self._view.gather(task.channels.values)
             board.final_infos[:] = task.infos()
             board.final_days[:] = task.simulation.day
-            board.final_worst_nodes[:] = task.metrics.worst_node
+            board.final_worst_nodes[:] = self._worst_node()
             self._restart(np.flatnonzero(over).tolist())
         self._show()
 
@@ -202,7 +202,11 @@ class Slice:
         task, board = self.task, self.board
         board.observations[:] = self._view.gather(task.channels.values)
         board.day[:] = task.simulation.day
-        board.worst_node[:] = task.metrics.worst_node
+        board.worst_node[:] = self._worst_node()
+
+    def _worst_node(self) -> IntArray | int:
+        # a pass over all nodes, for infos that are not asked for as a rule
+        return self.task.metrics.worst_node if self.task.scenario.infos == "full" else 0
 
 
 def _seen(task: GridTask, view: ViewName) -> list[IntArray]:

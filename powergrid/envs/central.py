@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,9 @@ from powergrid.scenario import Scenario, load_scenario
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 Observation = npt.NDArray[np.float32]
 Observations = npt.NDArray[np.float32]
-
-#: How the agents' own numbers become one: everything else is added up.
-_COMBINED = {"zone_v_min_pu": np.minimum.reduce, "zone_v_max_pu": np.maximum.reduce}
 
 
 class CentralGridEnv(gym.Env[Observation, Any]):
@@ -82,9 +81,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         table = self.task.channels.table
         self._view = View(table, [np.arange(len(table))], self.task.n_envs)
         self.observation_space = gym.spaces.Box(-1.0, 1.0, (len(table),), np.float32)
-        names = self.task.info_names
-        self._extremes = [(names.index(name), reduce) for name, reduce in _COMBINED.items()]
-        self._n_combined = names.index(AGENT_METRICS[-1].name) + 1  # what agents' outages are is the first one's alone
+        self._combiner = InfoCombiner(self.task.info_names)
         self._reading = CentralActions(self.task.agents, actions, levels)
         self.action_space: gym.spaces.Space[Any] = self._reading.space
 
@@ -140,19 +137,12 @@ class CentralGridEnv(gym.Env[Observation, Any]):
     # -- parts of a step
 
     def _observe(self) -> Observation:
-        seen: Observation = self._view.look(self.task.channels.values)[0][0]
+        seen: Observation = self._view.gather(self.task.channels.values)[0]
         return seen
 
     def _info(self) -> dict[str, Any]:
-        """Return every term and metric once, agents' own added up or taken at their extreme."""
-        own, shared = self.task.info_parts(0)
-        combined = np.add.reduce(own)
-        for column, reduce in self._extremes:
-            combined[column] = reduce(own[:, column])
-        combined[self._n_combined :] = own[0, self._n_combined :]
-        info = dict(zip(self.task.info_keys, combined.tolist() + shared, strict=True))
-        info["cost_usd"] = sum([info[term] for term in MONEY_TERMS])
-        return info
+        combined = self._combiner.combine(self.task.infos())[:, 0].tolist()
+        return {**dict(zip(self._combiner.names, combined, strict=True)), **self.task.info_labels(0)}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.scenario, self._form, self._levels)
@@ -198,10 +188,17 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
         self.scenario, self.num_envs, self.backend = load_scenario(scenario), num_envs, backend
         self.metadata = {"render_modes": [], "autoreset_mode": autoreset_mode}
         self._mode = autoreset_mode
-        self._rebuild = (actions, levels, autoreset_mode, backend, workers)
+        self._options: dict[str, Any] = {
+            "actions": actions,
+            "levels": levels,
+            "autoreset_mode": autoreset_mode,
+            "backend": backend,
+        }
+        self._options["workers"] = workers
         same_step = autoreset_mode is AutoresetMode.SAME_STEP
         self._slices = open_backend(backend, self.scenario, "central", num_envs, same_step=same_step, workers=workers)
         self._board, self._layout = self._slices.board, self._slices.layout
+        self._combiner = InfoCombiner(self._layout.info_names)
         self._reading = CentralActions(self._layout.agents, actions, levels, num_envs)
         self.single_observation_space = gym.spaces.Box(-1.0, 1.0, (self._layout.n_observed,), np.float32)
         self.single_action_space = self._reading.space
@@ -292,7 +289,7 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
             self._slices.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _build, (type(self), self.scenario, self.num_envs, *self._rebuild)
+        return functools.partial(type(self), **self._options), (self.scenario, self.num_envs)
 
     def _infos(self, of: BoolArray | None = None) -> dict[str, Any]:
         board = self._board
@@ -308,12 +305,11 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
         told = self._as_infos(board.final_infos, board.final_days, board.final_worst_nodes, over)
         return {"final_obs": ends, "_final_obs": over, "final_info": told, "_final_info": over.copy()}
 
-    def _as_infos(
-        self, infos: FloatArray, day: npt.NDArray[np.int64], worst: npt.NDArray[np.int64], of: BoolArray | None
-    ) -> dict[str, Any]:
-        own = combine_infos(infos, self._layout.info_names)
-        own["worst_node"] = self._layout.nodes[worst]
+    def _as_infos(self, infos: FloatArray, day: IntArray, worst: IntArray, of: BoolArray | None) -> dict[str, Any]:
+        own: dict[str, npt.NDArray[Any]] = dict(zip(self._combiner.names, self._combiner.combine(infos), strict=True))
         own["day"] = day.copy()
+        if self.scenario.infos == "full":
+            own["worst_node"] = self._layout.nodes[worst]
         mask = np.ones(self.num_envs, dtype=bool) if of is None else of
         told: dict[str, Any] = {}
         for name, values in own.items():
@@ -323,47 +319,35 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
         return told
 
 
-def _build(
-    kind: type[CentralVectorEnv],
-    scenario: Scenario,
-    num_envs: int,
-    actions: ActionForm,
-    levels: int,
-    autoreset_mode: AutoresetMode,
-    backend: BackendName,
-    workers: int | None,
-) -> CentralVectorEnv:
-    """Build a pickled environment anew, before its first reset."""
-    return kind(
-        scenario,
-        num_envs,
-        actions=actions,
-        levels=levels,
-        autoreset_mode=autoreset_mode,
-        backend=backend,
-        workers=workers,
-    )
-
-
-def combine_infos(infos: FloatArray, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """Return every term and metric of many environments once, agents' own added up or taken at their extreme.
+class InfoCombiner:
+    """Make infos of agents those of one controller: their own added up, or taken at their extreme.
 
     Args:
-        infos: Infos by agent, shape (n_envs, n_agents, n_infos).
-        names: Names of the last axis.
+        infos: Names of the infos of agents.
 
-    Returns:
-        Fresh arrays of shape (n_envs,), as ``CentralGridEnv`` has them for one; without what is not a number.
+    Attributes:
+        names: Names of the combined: the same, and what all agents' money adds up to.
     """
-    n_own = names.index(AGENT_METRICS[-1].name) + 1
-    combined = infos[:, 0].T.copy()
-    np.add.reduce(infos[:, :, :n_own], axis=1, out=combined[:n_own].T)
-    for name, reduce in _COMBINED.items():
-        column = names.index(name)
-        reduce(infos[:, :, column], axis=1, out=combined[column])
-    told = dict(zip(names, combined, strict=True))
-    told["cost_usd"] = np.add.reduce([told[term] for term in MONEY_TERMS])
-    return told
+
+    def __init__(self, infos: Sequence[str]) -> None:
+        self.names = (*infos, "cost_usd")
+        self._n_own = infos.index(AGENT_METRICS[-1].name) + 1  # what agents' outages are is the first one's alone
+        self._lowest, self._highest = infos.index("zone_v_min_pu"), infos.index("zone_v_max_pu")
+        self._money = [infos.index(term) for term in MONEY_TERMS]
+
+    def combine(self, infos: FloatArray) -> FloatArray:
+        """Return fresh infos name by name, shape (len(names), n_envs).
+
+        Args:
+            infos: Infos by agent, shape (n_envs, n_agents, n_infos).
+        """
+        combined = np.empty((len(self.names), len(infos)))
+        combined[:-1] = infos[:, 0].T
+        np.add.reduce(infos[:, :, : self._n_own], axis=1, out=combined[: self._n_own].T)
+        np.minimum.reduce(infos[:, :, self._lowest], axis=1, out=combined[self._lowest])
+        np.maximum.reduce(infos[:, :, self._highest], axis=1, out=combined[self._highest])
+        np.add.reduce(combined[self._money], out=combined[-1])
+        return combined
 
 
 def set_battery_levels(scenario: Scenario, battery: str | None, levels: int) -> Scenario:

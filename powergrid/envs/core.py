@@ -52,7 +52,6 @@ class GridTask:
         terminated: Whether the last step ended the episode by divergence, shape (n_envs,).
         truncated: Whether the last step was the last of the horizon, shape (n_envs,).
         info_names: Names of the columns of :meth:`infos`.
-        info_keys: Keys of each dict of :meth:`info_dicts`: these names, and what is no number.
         agent_metrics, network_metrics: What infos hold besides the reward terms.
     """
 
@@ -109,9 +108,6 @@ class GridTask:
         self._shared_names = tuple(metric.name for metric in self.network_metrics)
         self._n_own = len(self._own_names)
         self._names = names
-        self.info_keys = (*self._own_names, *self._shared_names, "worst_node", "day")
-        self.info_keys += () if self._outages is None else ("events",)
-        self._empty_info: dict[str, Any] = dict.fromkeys(self.info_keys)
         self.info_names = (*self._own_names, *self._shared_names)
         self._info_by_name = np.zeros((len(self.info_names), n_envs, len(names)))
         self._info = self._info_by_name.transpose(1, 2, 0)
@@ -244,38 +240,31 @@ class GridTask:
         )
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
-        """Return the infos of one environment as agents' dicts: terms, metrics, worst node and day."""
-        own, shared = self.info_parts(env)
-        of_all = self._empty_info.copy()  # copies of a dict with all its keys take less than dicts that grow
-        of_all.update(zip(self.info_keys[self._n_own :], shared, strict=True))
-        infos: dict[str, dict[str, Any]] = {}
-        for name, row in zip(self._names, own.tolist(), strict=True):
-            infos[name] = info = of_all.copy()
-            info.update(zip(self._own_names, row, strict=True))
-        return infos
-
-    def info_parts(self, env: int) -> tuple[FloatArray, list[Any]]:
-        """Return the infos of one environment: what agents have of their own, and what they share.
-
-        Returns:
-            Own infos, shape (n_agents, n_own), reused at each call, and the shared ones, worst node and day with
-            them; under ``info_keys``, own before shared.
-        """
+        """Return the infos of one environment as agents' dicts: terms, metrics and labels."""
         self._take_agent_infos()
         shared: list[Any] = [float(values[env]) for values in self._network_infos()]
-        shared += (self.worst_node(env), int(self.simulation.day[env]))
-        if self._outages is not None:
-            shared.append(self._outages.name_events(env))
-        return self._info[env, :, : self._n_own], shared
+        labels = self.info_labels(env)
+        shared += labels.values()
+        keys = (*self.info_names, *labels)
+        rows = zip(self._names, self._info[env, :, : self._n_own].tolist(), strict=True)
+        return {name: dict(zip(keys, row + shared, strict=True)) for name, row in rows}
+
+    def info_labels(self, env: int) -> dict[str, Any]:
+        """Return what infos of one environment hold besides :meth:`infos`: the day, and names where they are wanted.
+
+        Names are no numbers, which libraries that stack infos refuse; so the scenario's ``infos`` asks for them.
+        """
+        labels: dict[str, Any] = {"day": int(self.simulation.day[env])}
+        if self.scenario.infos == "full":
+            labels["worst_node"] = self.simulation.network.nodes[int(self.metrics.worst_node[env])]
+            if self._outages is not None:
+                labels["events"] = self._outages.name_events(env)
+        return labels
 
     def money(self) -> FloatArray:
         """Return the money the last step cost each agent, stored energy left out [USD], shape (n_envs, n_agents)."""
         money: FloatArray = self._rewards.terms[:, :, self._money_terms].sum(axis=2)
         return money
-
-    def worst_node(self, env: int) -> str:
-        """Name the node farthest outside the band, or nearest to its limit."""
-        return self.simulation.network.nodes[int(self.metrics.worst_node[env])]
 
     def require_open(self) -> None:
         """Refuse to go on once the engines are released: a call into one that is gone ends the process.

@@ -84,9 +84,9 @@ class Episode:
         return terminated, truncated
 
     def infos(self) -> dict[str, dict[str, Any]]:
-        """Return the infos by agent, with the feeder where there are several."""
+        """Return the infos by agent, with the feeder where there are several and names are wanted."""
         infos = self.task.info_dicts(0)
-        if self.scenario.feeders:
+        if self.scenario.feeders and self.scenario.infos == "full":
             for info in infos.values():
                 info["feeder"] = self.task.scenario.feeder
         return infos

@@ -47,7 +47,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
     Starting state:
         Midnight of a day of the split, drawn by the seed or given as ``options={"day": n}``, solved with all
         devices left to themselves. Where the scenario has several ``feeders``, one is drawn first, or given as
-        ``options={"feeder": name}``; ``infos`` say which, and ``task``, ``describe()`` and the counts are of that one.
+        ``options={"feeder": name}``; ``task``, ``describe()`` and the counts are of that one.
 
     Episode end:
         Truncated after ``episode_length`` steps (only ``truncateds["__all__"]`` is set: RLlib reads flags per agent

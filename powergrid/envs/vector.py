@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ class GridVectorEnv:
         _check(num_envs, autoreset_mode, backend, workers)
         self.scenario = load_scenario(scenario)
         self.num_envs, self.backend = num_envs, backend
-        self._rebuild = (autoreset_mode, worker_index, backend, workers)
+        self._options: dict[str, Any] = {"autoreset_mode": autoreset_mode, "worker_index": worker_index}
+        self._options |= {"backend": backend, "workers": workers}
         self.metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": autoreset_mode}
         self._same_step = autoreset_mode is AutoresetMode.SAME_STEP
         self._slices = open_backend(
@@ -179,7 +181,7 @@ class GridVectorEnv:
         self._slices.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _build, (type(self), self.scenario, self.num_envs, *self._rebuild)
+        return functools.partial(type(self), **self._options), (self.scenario, self.num_envs)
 
     def _observations(self) -> Observations:
         return self._by_agent(self._board.observations)
@@ -187,26 +189,6 @@ class GridVectorEnv:
     def _by_agent(self, seen: npt.NDArray[np.float32]) -> Observations:
         own = seen.copy()
         return {name: own[:, columns] for name, columns in zip(self.possible_agents, self._columns, strict=True)}
-
-
-def _build(
-    kind: type[GridVectorEnv],
-    scenario: Scenario,
-    num_envs: int,
-    autoreset_mode: AutoresetMode,
-    worker_index: int | None,
-    backend: BackendName,
-    workers: int | None,
-) -> GridVectorEnv:
-    """Build a pickled environment anew, before its first reset."""
-    return kind(
-        scenario,
-        num_envs,
-        autoreset_mode=autoreset_mode,
-        worker_index=worker_index,
-        backend=backend,
-        workers=workers,
-    )
 
 
 def _check(num_envs: int, autoreset_mode: Any, backend: Any, workers: Any) -> None:

@@ -73,6 +73,11 @@ class Scenario(Part):
         description="Whether the network is shown node by node or in numbers that every feeder has; `summary` with "
         "`feeders`.",
     )
+    infos: Literal["numbers", "full"] = Field(
+        default="numbers",
+        description="Whether infos hold names too, of the worst node, of events and of the feeder; few libraries take "
+        "texts there.",
+    )
     episode_length: int = Field(default=96, ge=1, description="Steps of an episode.")
     step_minutes: int = Field(default=15, ge=1, le=1440, description="Length of a step [min].")
     split: Literal["train", "validation", "test", "all"] = Field(default="train", description="Days to draw from.")

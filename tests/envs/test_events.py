@@ -47,6 +47,7 @@ Open Line.tie 1
             "East": {"devices": ["tie"], "zone": {"downstream_of": "97"}, "pcc": "97"},
         },
         "events": {"short": FAULT},
+        "infos": "full",
         "reconfiguration": {"radial": "keep"},
     }
 
@@ -216,7 +217,9 @@ def test_every_kind_of_device_plays_through_every_kind_of_event(
         "cloud": {"kind": "pv_step", "factor": 0.2, **lasting},
         "more": {"kind": "load_step", "factor": 1.4, **lasting},
     }
-    env = make_env(every_kind_scenario | {"events": events, "native_controls": native, "reconfiguration": {}})
+    env = make_env(
+        every_kind_scenario | {"events": events, "native_controls": native, "reconfiguration": {}, "infos": "full"}
+    )
     simulation = env.task.simulation
     supply = simulation.supply
     assert supply is not None

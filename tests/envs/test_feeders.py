@@ -19,7 +19,7 @@ from tests.envs.worlds import digest, draw_actions, find_imbalance, play
 
 MakeEnv = Callable[..., NetworkedGridEnv]
 FEEDERS = ["ieee13", "ieee34", "ieee123"]
-SEVERAL: dict[str, Any] = {"feeders": FEEDERS, "placement": {"rule": "load"}}
+SEVERAL: dict[str, Any] = {"feeders": FEEDERS, "placement": {"rule": "load"}, "infos": "full"}
 
 
 def test_spaces_and_channels_are_equal_on_every_feeder(make_env: MakeEnv, mode: str) -> None:

@@ -139,7 +139,7 @@ def test_scenario_wrong_microgrids_are_told_all_at_once() -> None:
 
 def test_outage_of_the_host_costs_who_stays_tied_and_not_who_leaves(make_env: MakeEnv) -> None:
     outage = {"kind": "line_outage", "element": "Line.l27", "at_step": 1, "duration_steps": 8}  # MG2, MG3 lie beyond
-    env = make_env("ieee34_ieee13", split="all", events={"storm": outage}, reconfiguration={})
+    env = make_env("ieee34_ieee13", split="all", events={"storm": outage}, reconfiguration={}, infos="full")
     env.reset(seed=0, options={"day": 171})
     env.step(env.neutral_actions())
     observations, rewards, terminateds, _, infos = env.step(open_tie(env, "MG2"))

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import powergrid
 from powergrid.envs import NetworkedGridEnv
 from powergrid.envs.describe import Description
+from powergrid.errors import ScenarioError
 from powergrid.grid.profiles.profiles import Profiles, builtin_profiles
 from tests.envs.worlds import average, fill_actions, play
 
@@ -76,7 +78,7 @@ def test_observation_weekend_is_saturday_and_sunday(make_env: MakeEnv, year: Pro
 
 
 def test_observation_carries_the_solved_state_of_the_step(shipped: str, make_env: MakeEnv) -> None:
-    env = make_env(shipped, mode="centralized")
+    env = make_env(shipped, mode="centralized", infos="full")
     reader = Reader(env)
     simulation = env.task.simulation
     network = simulation.network
@@ -158,7 +160,7 @@ def test_describe_tables_match_spaces_and_infos(shipped: str, mode: str, make_en
         row = tables.agents.set_index("agent").loc[agent]
         assert row["observations"] == env.observation_spaces[agent].shape[0]
         assert tuple(row["devices"].split(", ")) == env.task.agents[env.possible_agents.index(agent)].devices
-        assert set(infos[agent]) == {*tables.infos["name"], "worst_node", "day"}
+        assert set(infos[agent]) == {*tables.infos["name"], "day"}
     for table in (tables.observations, tables.actions):
         assert not table.duplicated(["agent", "name", "position"]).any()
     assert set(tables.devices["device"]) == set(env.scenario.devices)
@@ -166,3 +168,30 @@ def test_describe_tables_match_spaces_and_infos(shipped: str, mode: str, make_en
     named = tables.infos.set_index("name")["unit"]
     for suffix, unit in (("_kw", "kW"), ("_kvar", "kvar"), ("_kwh", "kWh"), ("_usd", "USD"), ("_pu", "pu")):
         assert set(named[[name for name in named.index if name.endswith(suffix) and "per" not in name]]) == {unit}
+
+
+@pytest.mark.parametrize("infos", ["numbers", "full"])
+def test_infos_hold_numbers_alone_unless_names_are_asked_for(infos: str, make_env: MakeEnv) -> None:
+    """Texts and dicts in infos break libraries that stack infos into arrays."""
+    outage = {"kind": "line_outage", "element": "Line.*", "at_step": 0, "duration_steps": 8}
+    keys: dict[str, Any] = {"events": {"storm": outage}, "infos": infos}
+    several = {"feeders": ["ieee13", "ieee34"], "placement": {"rule": "load"}, "infos": infos}
+    names: set[str] = set()
+    for env in (make_env("ieee13_mg", **keys), make_env("ieee13_mg", **several)):
+        for moment in play(env, seed=1, steps=3):
+            for info in moment.infos.values():
+                names |= {name for name, value in info.items() if type(value) not in (int, float)}
+    one, many = (
+        powergrid.make_central("ieee13_mg", **keys),
+        powergrid.make_vector("ieee13_mg", 2, view="central", **keys),
+    )
+    names |= {name for name, value in one.reset(seed=1)[1].items() if type(value) not in (int, float)}
+    names |= {name for name, values in many.reset(seed=1)[1].items() if values.dtype == object}
+    one.close()
+    many.close()
+    assert names == ({"worst_node", "events", "feeder"} if infos == "full" else set())
+
+
+def test_infos_key_other_than_those_is_told(make_env: MakeEnv) -> None:
+    with pytest.raises(ScenarioError, match=r"infos.*'numbers' or 'full'"):
+        make_env("ieee13_mg", infos="all")
