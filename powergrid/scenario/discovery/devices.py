@@ -1,24 +1,27 @@
-"""Which of a feeder's elements become devices, with the ratings the model gives, as a scenario would say it."""
+"""Which devices a feeder gets: its own elements, with the ratings the model gives, and panels and batteries added."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import networkx as nx
+import numpy as np
 
-from powergrid.errors import describe_unknown
-from powergrid.grid.circuit.survey import Element, Survey
+from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder.network import Network
-from powergrid.scenario.discovery.wishes import DiscoverSpec, Names
+from powergrid.scenario.discovery.equipment import Element, Equipment, phases_served
+from powergrid.scenario.discovery.options import AddDerSpec, DiscoverSpec, Names
 
 #: What a kWh of a feeder's own generator costs where the model, as OpenDSS has it, names no fuel.
 FUEL_USD_PER_KWH = 0.15
 #: A flexible load defers at most so many hours of its rated demand.
 DEFERRED_HOURS = 2.0
+#: Most sites of panels where no number is asked for.
+MOST_SITES = 24
 _MAX_SHOWN = 6
 
 
@@ -56,28 +59,28 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
 
-def find_devices(survey: Survey, wish: DiscoverSpec) -> Findings:
+def find_devices(equipment: Equipment, options: DiscoverSpec) -> Findings:
     """Turn what a feeder has to control into devices."""
     found = Findings()
-    take = _Taker(survey.network, wish, found)
-    take.kind("storage", "Storage", survey.storage, wish.storage, _storage, "ess", "p_max_kw", ("e_max_kwh",))
-    take.kind("pv", "PVSystem", survey.pv, wish.pv, _inverter, "pv", "p_max_kw")
-    take.kind("generators", "Generator", survey.generators, wish.generators, _generator, "gen", "p_max_kw")
-    take.kind("capacitors", "capacitor", survey.capacitors, wish.capacitors, _capacitor, "cap", "kvar")
-    take.kind("regulators", "regulator control", survey.regulators, wish.regulators, _regulator, "reg", "")
-    _take_tap_changers(survey, wish, take)
-    _take_switches(survey, wish, take)
-    _take_loads(survey, wish, take)
-    if survey.series_capacitors:
-        found.notes.append(f"{_listed(survey.series_capacitors)}: in series, so not for switching")
+    take = _Selection(options, found)
+    take.kind("storage", "Storage", equipment.storage, options.storage, _storage, "ess", "p_max_kw", ("e_max_kwh",))
+    take.kind("pv", "PVSystem", equipment.pv, options.pv, _inverter, "pv", "p_max_kw")
+    take.kind("generators", "Generator", equipment.generators, options.generators, _generator, "gen", "p_max_kw")
+    take.kind("capacitors", "capacitor", equipment.capacitors, options.capacitors, _capacitor, "cap", "kvar")
+    take.kind("regulators", "regulator control", equipment.regulators, options.regulators, _regulator, "reg", "")
+    _take_tap_changers(equipment, options, take)
+    _take_switches(equipment, options, take)
+    _take_loads(equipment, options, take)
+    if equipment.series_capacitors:
+        found.notes.append(f"{_listed(equipment.series_capacitors)}: in series, so not for switching")
     return found
 
 
-class _Taker:
+class _Selection:
     """Take elements as devices, under names that are all different, and note what is left."""
 
-    def __init__(self, network: Network, wish: DiscoverSpec, found: Findings) -> None:
-        self.network, self.found, self._most = network, found, wish.max_per_kind
+    def __init__(self, options: DiscoverSpec, found: Findings) -> None:
+        self.found, self._most = found, options.max_per_kind
         self._names: set[str] = set()
 
     def kind(
@@ -219,9 +222,9 @@ def _switch(element: Element) -> dict[str, Any]:
     return {"kind": "switch", "element": element.name, "closed_initial": bool(element.ratings["closed"])}
 
 
-def _take_tap_changers(survey: Survey, wish: DiscoverSpec, take: _Taker) -> None:
-    """Take transformers without a regulator control as wished; by default those that change taps under load."""
-    key, wanted, there = "tap_changers", wish.tap_changers, survey.tap_changers
+def _take_tap_changers(equipment: Equipment, options: DiscoverSpec, take: _Selection) -> None:
+    """Take transformers without a regulator control as asked for; by default those that change taps under load."""
+    key, wanted, there = "tap_changers", options.tap_changers, equipment.tap_changers
     if isinstance(wanted, tuple):
         chosen = take.pick(key, "transformer without a regulator control", there, wanted)
     elif wanted == "none":
@@ -239,20 +242,20 @@ def _take_tap_changers(survey: Survey, wish: DiscoverSpec, take: _Taker) -> None
         take.found.hints.append(f"{_listed(rest)}: taps without a RegControl stay ({reason}); {keys}")
 
 
-def _take_switches(survey: Survey, wish: DiscoverSpec, take: _Taker) -> None:
-    """Take switches as wished; by default only those whose opening, all together, cuts nobody off."""
-    wanted = wish.switches
+def _take_switches(equipment: Equipment, options: DiscoverSpec, take: _Selection) -> None:
+    """Take switches as asked for; by default only those whose opening, all together, cuts nobody off."""
+    wanted = options.switches
     if isinstance(wanted, tuple):
-        chosen = take.pick("switches", "switch", survey.switches, wanted)
+        chosen = take.pick("switches", "switch", equipment.switches, wanted)
     elif wanted == "all":
-        chosen = [e for e in survey.switches if not e.note]
+        chosen = [e for e in equipment.switches if not e.note]
     elif wanted == "auto":
-        chosen = find_harmless_switches(survey.network, [e for e in survey.switches if not e.note])
+        chosen = find_harmless_switches(equipment.network, [e for e in equipment.switches if not e.note])
     else:
         chosen = []
     for element in chosen:
         take.add(element, _switch(element), "sw")
-    rest = [e for e in survey.switches if e not in chosen]
+    rest = [e for e in equipment.switches if e not in chosen]
     radial = [e.name for e in rest if not e.note]
     if radial:
         why = "opening them would cut off what lies behind" if wanted == "auto" else "as asked"
@@ -288,25 +291,14 @@ def find_harmless_switches(network: Network, switches: Sequence[Element]) -> lis
     return harmless
 
 
-def _take_loads(survey: Survey, wish: DiscoverSpec, take: _Taker) -> None:
+def _take_loads(equipment: Equipment, options: DiscoverSpec, take: _Selection) -> None:
     """Take loads as flexible: OpenDSS marks none as such, so only those that are asked for."""
-    network = survey.network
-    loads = network.loads
-    elements = [
-        Element(
-            f"Load.{name}",
-            int(bus),
-            tuple(sorted({int(network.served_phase[node]) for node in nodes} & {1, 2, 3})),
-            {"p_max_kw": float(kw)},
-        )
-        for name, bus, nodes, kw in zip(loads.names, loads.bus, loads.nodes, loads.kw, strict=True)
-        if kw > 0.0
-    ]
-    if isinstance(wish.flexible_loads, tuple):
-        chosen = take.pick("flexible_loads", "load", elements, wish.flexible_loads)
+    elements = [load for load in equipment.loads if load.ratings["p_max_kw"] > 0.0]
+    if isinstance(options.flexible_loads, tuple):
+        chosen = take.pick("flexible_loads", "load", elements, options.flexible_loads)
     else:
         order = sorted(range(len(elements)), key=lambda i: (-elements[i].ratings["p_max_kw"], i))
-        chosen = [elements[i] for i in sorted(order[: wish.flexible_loads])]
+        chosen = [elements[i] for i in sorted(order[: options.flexible_loads])]
     for element in chosen:
         owed = DEFERRED_HOURS * element.ratings["p_max_kw"]
         take.add(element, {"kind": "flexible_load", "element": element.name, "owed_max_kwh": owed}, "flex")
@@ -315,3 +307,59 @@ def _take_loads(survey: Survey, wish: DiscoverSpec, take: _Taker) -> None:
             f"no load defers demand ({len(elements)} in all): OpenDSS marks none as interruptible; "
             "discover.flexible_loads: 10 takes the ten largest, or a list of names"
         )
+
+
+def place_der(equipment: Equipment, options: AddDerSpec, taken: set[str]) -> list[Device]:
+    """Place panels and batteries up to a penetration: seeded, at load buses, on the phases there are.
+
+    Buses are drawn without replacement, by chance in proportion to their nominal demand; so is the panels' power
+    among them. Each site gets a battery beside its panels. They are tied to the phases of the bus, between phases
+    where a load there is, else to ground.
+
+    Args:
+        equipment: What the feeder has.
+        options: How much and where from.
+        taken: Names of devices there are already; those placed are added.
+
+    Raises:
+        ScenarioError: the feeder has no load to measure the penetration by.
+    """
+    loads = equipment.network.loads
+    demand: dict[int, float] = {}
+    for bus, kw in zip(loads.bus.tolist(), loads.kw.tolist(), strict=True):
+        if kw > 0.0 and equipment.bus_phases[bus]:
+            demand[bus] = demand.get(bus, 0.0) + kw
+    if not demand:
+        lacks = "add_der: the feeder has no load with active power, so there is no penetration"
+        raise ScenarioError(equipment.feeder, [lacks])
+    buses = sorted(demand)
+    weights = np.array([demand[bus] for bus in buses])
+    n_sites = options.sites or min(MOST_SITES, max(1, round(len(buses) ** 0.5)))
+    rng = np.random.default_rng(options.seed)
+    drawn = rng.choice(len(buses), size=min(n_sites, len(buses)), replace=False, p=weights / weights.sum())
+    chosen = sorted(drawn.tolist())
+    total_kw = options.penetration * float(loads.kw.sum())
+    shares = weights[chosen] / weights[chosen].sum()
+    placed: list[Device] = []
+    for place, share in zip(chosen, shares.tolist(), strict=True):
+        placed += _place_site(equipment, options, buses[place], float(f"{total_kw * share:.4g}"), taken)
+    return placed
+
+
+def _place_site(equipment: Equipment, options: AddDerSpec, bus: int, p_kw: float, taken: set[str]) -> Iterator[Device]:
+    """Yield the panels of a bus, and the battery beside them."""
+    network, loads, phases = equipment.network, equipment.network.loads, equipment.bus_phases[bus]
+    name, served = network.buses[bus], phases_served(network, network.nodes_of([bus]))
+    where: dict[str, Any] = {"bus": name}
+    if phases != (1, 2, 3):
+        where["phases"] = list(phases)
+    here = zip(loads.bus.tolist(), loads.kw.tolist(), equipment.delta_loads, strict=True)
+    if len(phases) > 1 and any(between and kw > 0.0 for at, kw, between in here if at == bus):
+        where["connection"] = "delta"
+    pv = {"kind": "inverter", **where, "p_max_kw": p_kw, "reactive": "category_b"}
+    yield Device(name_device(name, "pv", taken), pv, bus, served)
+    if options.storage_share > 0.0:
+        power = float(f"{options.storage_share * p_kw:.4g}")
+        energy = float(f"{power * options.storage_hours:.4g}")
+        ess = {"kind": "storage", **where, "e_max_kwh": energy, "p_max_kw": power, "reactive": True}
+        yield Device(name_device(name, "ess", taken), ess, bus, served)

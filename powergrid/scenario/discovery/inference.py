@@ -1,27 +1,31 @@
-"""Infer what a scenario leaves out: devices, agents, profiles, reward; and tell what a feeder has and was left."""
+"""Infer what a scenario leaves out: devices, agents, profiles, reward, start; tell what a feeder has and was left."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from pydantic import ValidationError
 
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.survey import Element, Survey, survey
-from powergrid.grid.feeder.feeder import Feeder, read_feeder
-from powergrid.grid.profiles.profiles import find_shape_problems
+from powergrid.grid.circuit.own_controls import ControlPlan
+from powergrid.grid.engine import FloatArray
+from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.feeder.network import Network
+from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, shape_of_loads
 from powergrid.scenario.discovery.agents import form_agents
-from powergrid.scenario.discovery.der import place_der
-from powergrid.scenario.discovery.devices import Device, find_devices
-from powergrid.scenario.discovery.start import infer_start
-from powergrid.scenario.discovery.wishes import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Wish
+from powergrid.scenario.discovery.devices import Device, find_devices, place_der
+from powergrid.scenario.discovery.equipment import Equipment, equipment_of, phases_served, read_equipment
+from powergrid.scenario.discovery.options import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Options
+from powergrid.scenario.vocabulary import ZoneSpec
 
-W = TypeVar("W", bound=Wish)
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+Positions = tuple[dict[str, int], dict[str, int]]
 
 #: A mean price and a quarter of an hour, by which rewards are scaled to the feeder [USD/kWh], [h].
 _PRICE, _HOURS = 0.12, 0.25
@@ -29,6 +33,8 @@ _PRICE, _HOURS = 0.12, 0.25
 _BILL_IN_REWARD = 0.2
 #: Price of a violation by 1 pu of every node, in bills of a step.
 _VIOLATION_IN_BILLS = 120.0
+#: Solves within which the feeder's own controls come to rest, else a scenario starts as the model stands.
+_MOST_SOLVES = 12
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def leaves_something(data: Mapping[str, Any]) -> bool:
     devices, agents = data.get("devices"), data.get("agents")
     return (
         devices in (None, "discover")
-        or lays_over(devices)
+        or changes_discovered(devices)
         or agents is None
         or isinstance(agents, str)
         or is_layout(agents)
@@ -72,7 +78,7 @@ def leaves_something(data: Mapping[str, Any]) -> bool:
     )
 
 
-def lays_over(devices: Any) -> bool:
+def changes_discovered(devices: Any) -> bool:
     """Say whether a value of ``devices`` has keys of devices that are to be discovered, and no devices in full."""
     return (
         isinstance(devices, Mapping)
@@ -86,22 +92,8 @@ def is_layout(agents: Any) -> bool:
     return isinstance(agents, Mapping) and isinstance(agents.get("layout"), str)
 
 
-@functools.lru_cache(maxsize=16)
-def _survey_by_digest(master: str, digest: str, model_root: Path | None, trust: bool) -> Survey:
-    circuit = Circuit(read_feeder(master, model_root=model_root, trust=trust))
-    try:
-        return survey(circuit)
-    finally:
-        circuit.close()
-
-
-def survey_of(feeder: Feeder) -> Survey:
-    """Compile a feeder once in this process and give what it has to control."""
-    return _survey_by_digest(str(feeder.master), feeder.digest, feeder.model_root, feeder.trust)
-
-
 def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
-    """Fill in what a scenario's data leave out.
+    """Return a scenario's data with what they leave out filled in from the feeder.
 
     Args:
         feeder: The feeder that the data name.
@@ -109,67 +101,82 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
         where: What errors call the scenario.
 
     Raises:
-        ScenarioError: a wish is wrong, names what the feeder lacks, or there is nothing to control.
+        ScenarioError: an option is wrong, names what the feeder lacks, or there is nothing to control.
         FeederError: the feeder does not compile or solve.
     """
+    discover, add_der, layout, changes = _read_options(data, where)
+    equipment, notes, hints, filled = equipment_of(feeder), list[str](), list[str](), dict(data)
     problems: list[str] = []
-    discover = _read_wish(DiscoverSpec, "discover", data.get("discover"), problems)
-    add_der = _read_wish(AddDerSpec, "add_der", data["add_der"], problems) if data.get("add_der") is not None else None
+    discovers = discover is not None
+    if discover is not None:
+        findings = find_devices(equipment, discover)
+        devices, notes, hints, problems = findings.devices, findings.notes, findings.hints, findings.problems
+        given: dict[str, Any] = {}
+    else:
+        given = dict(data["devices"])
+        devices = [_locate(equipment, name, spec) for name, spec in given.items()]
+    if add_der is not None:
+        devices = [*devices, *place_der(equipment, add_der, {device.name for device in devices})]
+    names = [device.name for device in devices]
+    problems += [f"devices: {describe_unknown('device', name, names)}" for name in changes if name not in names]
+    devices = [replace(device, spec=device.spec | dict(changes.get(device.name, {}))) for device in devices]
+    if not devices and not problems:
+        problems.append(_nothing_to_control(equipment, notes))
+    if problems:
+        raise ScenarioError(where, problems)
+    filled["devices"] = {device.name: device.spec for device in devices} | given
+    if layout is not None:
+        filled["agents"] = form_agents(equipment, devices, layout)
+        if layout.layout == "single":
+            filled.setdefault("mode", "centralized")
+    if discovers:
+        _infer_profiles(equipment, filled, notes)
+        _infer_reward(equipment, filled)
+        _infer_start(feeder, equipment.network, filled)
+        filled.setdefault("description", f"What was discovered on {equipment.feeder}.")
+    for key in ("discover", "add_der"):
+        filled.pop(key, None)
+    return Inference(filled, (*notes, *hints))
+
+
+def _read_options(
+    data: Mapping[str, Any], where: str
+) -> tuple[DiscoverSpec | None, AddDerSpec | None, LayoutSpec | None, Mapping[str, Any]]:
+    """Read what a scenario says about what it leaves out.
+
+    Returns:
+        What to discover (None where devices are given), what to add, how to form agents (None where they are given),
+        and keys of discovered devices that the scenario changes, by device.
+    """
+    problems: list[str] = []
+    given = data.get("devices")
+    discover = _read(DiscoverSpec, "discover", data.get("discover"), problems)
+    add_der = _read(AddDerSpec, "add_der", data["add_der"], problems) if data.get("add_der") is not None else None
     layout = _read_layout(data.get("agents"), problems)
-    laid_over: Mapping[str, Any] = data["devices"] if lays_over(data.get("devices")) else {}
-    discovers = data.get("devices") in (None, "discover") or bool(laid_over)
-    if isinstance(data.get("devices"), str) and not discovers:
-        problems.append(f"devices: {describe_unknown('word', data['devices'], ['discover'])}")
+    changes: Mapping[str, Any] = given if isinstance(given, Mapping) and changes_discovered(given) else {}
+    discovers = given in (None, "discover") or bool(changes)
+    if isinstance(given, str) and not discovers:
+        problems.append(f"devices: {describe_unknown('word', given, ['discover'])}")
     if data.get("discover") is not None and not discovers:
         problems.append("discover: devices are given; leave them out, or write devices: discover")
-    for key, value in (("devices", data.get("devices")), ("agents", data.get("agents"))):
+    for key, value in (("devices", given), ("agents", data.get("agents"))):
         if not isinstance(value, Mapping | str | None):
             word = "discover" if key == "devices" else ", ".join(LAYOUTS)
             raise ScenarioError(where, [f"{key}: give them by name, or a word ({word}), not {value!r}"])
     if (discovers or add_der is not None) and layout is None:
-        given = ", ".join(map(str, data["agents"]))
+        agents = ", ".join(map(str, data["agents"]))
         problems.append(
-            f"agents: {given} are given, but which devices there are is not; use one of {', '.join(LAYOUTS)}"
+            f"agents: {agents} are given, but which devices there are is not; use one of {', '.join(LAYOUTS)}"
         )
     if problems:
         raise ScenarioError(where, problems)
-    found, notes, hints, inferred = survey_of(feeder), list[str](), list[str](), dict(data)
-    if discovers:
-        findings = find_devices(found, discover)
-        devices, notes, hints = findings.devices, findings.notes, findings.hints
-        problems += findings.problems
-        inferred["devices"] = {}
-    else:
-        devices = [_locate(found, name, spec) for name, spec in data["devices"].items()]
-        inferred["devices"] = dict(data["devices"])
-    if add_der is not None:
-        devices = [*devices, *place_der(found, add_der, {device.name for device in devices})]
-    names = [device.name for device in devices]
-    problems += [f"devices: {describe_unknown('device', name, names)}" for name in laid_over if name not in names]
-    devices = [replace(device, spec=device.spec | dict(laid_over.get(device.name, {}))) for device in devices]
-    if not devices and not problems:
-        problems.append(nothing_to_control(found, notes))
-    if problems:
-        raise ScenarioError(where, problems)
-    inferred["devices"] |= {device.name: device.spec for device in devices if device.name not in inferred["devices"]}
-    if layout is not None:
-        inferred["agents"] = form_agents(found, devices, layout)
-        if layout.layout == "single":
-            inferred.setdefault("mode", "centralized")
-    if discovers:
-        _infer_profiles(found, inferred, notes)
-        _infer_reward(found, inferred)
-        infer_start(feeder, found.network, inferred)
-        inferred.setdefault("description", f"What was discovered on {found.feeder}.")
-    for key in ("discover", "add_der"):
-        inferred.pop(key, None)
-    return Inference(inferred, (*notes, *hints))
+    return discover if discovers else None, add_der, layout, changes
 
 
-def nothing_to_control(found: Survey, notes: Sequence[str]) -> str:
+def _nothing_to_control(equipment: Equipment, notes: Sequence[str]) -> str:
     """Say that a feeder has nothing to control, and what can be added and how."""
     left = f" Found and left out: {'; '.join(notes)}." if notes else ""
-    names = [element.name.partition(".")[2] for element in found.tap_changers]
+    names = [element.name.partition(".")[2] for element in equipment.tap_changers]
     taps = (
         f" Transformers with taps: {len(names)}; discover: {{tap_changers: [{names[0]}]}} takes one." if names else ""
     )
@@ -187,31 +194,22 @@ def summarise(feeder: Feeder | Circuit) -> Summary:
     Args:
         feeder: The feeder, or a circuit compiled from it.
     """
-    found = survey(feeder) if isinstance(feeder, Circuit) else survey_of(feeder)
-    findings = find_devices(found, DiscoverSpec())
+    equipment = read_equipment(feeder) if isinstance(feeder, Circuit) else equipment_of(feeder)
+    findings = find_devices(equipment, DiscoverSpec())
     devices, notes = findings.devices, [*findings.notes, *findings.hints]
     agents: dict[str, dict[str, tuple[tuple[str, ...], int]]] = {}
     for layout in LAYOUTS if devices else ():
-        formed = form_agents(found, devices, LayoutSpec(layout=layout))
-        agents[layout] = {
-            name: (tuple(agent["devices"]), _count_buses(found, agent["zone"])) for name, agent in formed.items()
-        }
+        formed = form_agents(equipment, devices, LayoutSpec(layout=layout))
+        zones = {name: ZoneSpec(**agent["zone"]).find_buses(equipment.network) for name, agent in formed.items()}
+        agents[layout] = {name: (tuple(agent["devices"]), len(zones[name])) for name, agent in formed.items()}
     if not devices:
-        notes = [nothing_to_control(found, findings.notes)]
+        notes = [_nothing_to_control(equipment, findings.notes)]
     rows = tuple((d.name, str(d.spec["kind"]), str(d.spec.get("element")), d.phases) for d in devices)
     return Summary(rows, agents, tuple(notes))
 
 
-def _count_buses(found: Survey, zone: Mapping[str, Any]) -> int:
-    network = found.network
-    if "buses" in zone:
-        return len(zone["buses"])
-    inside = set(network.downstream(zone["downstream_of"]))
-    return len(inside.difference(*(network.downstream(bus) for bus in zone.get("until", ()))))
-
-
-def _read_wish(model: type[W], key: str, value: Any, problems: list[str]) -> W:
-    """Read a wish, or note what is wrong with it."""
+def _read(model: type[AnyOptions], key: str, value: Any, problems: list[str]) -> AnyOptions:
+    """Read options, or note what is wrong with them."""
     try:
         return model.model_validate({} if value is None else value)
     except ValidationError as error:
@@ -224,7 +222,7 @@ def _read_wish(model: type[W], key: str, value: Any, problems: list[str]) -> W:
             else:
                 line = f"{place}: {entry['msg'][0].lower()}{entry['msg'][1:]}, not {entry.get('input')!r:.60}"
             problems.append(line)
-        return cast(W, model.model_construct())
+        return cast(AnyOptions, model.model_construct())
 
 
 def _read_layout(agents: Any, problems: list[str]) -> LayoutSpec | None:
@@ -236,70 +234,101 @@ def _read_layout(agents: Any, problems: list[str]) -> LayoutSpec | None:
             problems.append(f"agents: {describe_unknown('layout', agents, LAYOUTS)}")
             return LayoutSpec(layout="per_zone")
         return LayoutSpec(layout=agents)
-    return _read_wish(LayoutSpec, "agents", agents, problems) if is_layout(agents) else None
+    return _read(LayoutSpec, "agents", agents, problems) if is_layout(agents) else None
 
 
-def _locate(found: Survey, name: str, spec: Any) -> Device:
+def _locate(equipment: Equipment, name: str, spec: Any) -> Device:
     """Find where a given device acts; one that cannot be found goes to the source, its errors are told elsewhere."""
-    network = found.network
+    network = equipment.network
     spec = dict(spec) if isinstance(spec, Mapping) else {}
-    bus = network.source_bus
-    phases: tuple[int, ...] = (1, 2, 3)
     element = str(spec.get("element") or "").lower()
-    if str(spec.get("bus") or "").lower() in network.bus_index:
-        bus = network.bus_index[str(spec["bus"]).lower()]
+    if (bus := network.bus_index.get(str(spec.get("bus") or "").lower())) is not None:
         numbers = spec.get("phases") or (1, 2, 3)
         nodes = [int(node) for node in network.nodes_of([bus]) if int(network.node_phase[node]) in numbers]
-        phases = _served(found, nodes)
-    elif element.startswith("load.") and element[5:] in network.loads.names:
-        load = network.loads.names.index(element[5:])
-        bus, phases = int(network.loads.bus[load]), _served(found, network.loads.nodes[load])
-    elif element:
-        known = _elements(found)
-        if element.startswith("transformer.") and element[12:] in network.regulators:
-            element = f"regcontrol.{network.regulator_controls[network.regulators.index(element[12:])]}"
-        if element in known:
-            bus, phases = known[element].bus, known[element].phases
-        elif element in network.branches.names:
-            b = network.branches
-            ends = b.terminal_bus[b.terminal_branch == b.names.index(element)]
-            bus = max((int(end) for end in ends if end >= 0), key=lambda end: network.depth.get(end, -1))
-    return Device(name, spec, bus, phases)
+        return Device(name, spec, bus, phases_served(network, nodes))
+    if (known := equipment.find(element)) is not None:
+        return Device(name, spec, known.bus, known.phases)
+    bus = network.source_bus
+    if element in network.branches.names:
+        b = network.branches
+        ends = b.terminal_bus[b.terminal_branch == b.names.index(element)]
+        bus = max((int(end) for end in ends if end >= 0), key=lambda end: network.depth.get(end, -1))
+    return Device(name, spec, bus, (1, 2, 3))
 
 
-def _served(found: Survey, nodes: Sequence[int]) -> tuple[int, ...]:
-    return tuple(sorted({int(found.network.served_phase[node]) for node in nodes} & {1, 2, 3}))
-
-
-def _elements(found: Survey) -> dict[str, Element]:
-    gear = (found.regulators, found.tap_changers, found.capacitors, found.switches)
-    kinds = (*gear, found.storage, found.pv, found.generators)
-    return {element.name.lower(): element for kind in kinds for element in kind}
-
-
-def _infer_profiles(found: Survey, inferred: dict[str, Any], notes: list[str]) -> None:
+def _infer_profiles(equipment: Equipment, filled: dict[str, Any], notes: list[str]) -> None:
     """Let loads follow the model's own LoadShapes where it has any that can be used."""
-    profiles = inferred.get("profiles")
+    profiles = filled.get("profiles")
     if profiles is None:
         profiles = {}
-    if not isinstance(profiles, Mapping) or "source" in profiles or not found.network.load_shapes:
+    if not isinstance(profiles, Mapping) or "source" in profiles or not equipment.network.load_shapes:
         return
-    wrong = find_shape_problems(found.network)
+    wrong = find_shape_problems(equipment.network)
     if wrong:
         notes.append(f"the model's LoadShapes are not followed, demand is the shipped one: {'; '.join(wrong)}")
     else:
-        inferred["profiles"] = {**profiles, "source": "loadshapes"}
+        filled["profiles"] = {**profiles, "source": "loadshapes"}
 
 
-def _infer_reward(found: Survey, inferred: dict[str, Any]) -> None:
+def _infer_reward(equipment: Equipment, filled: dict[str, Any]) -> None:
     """Scale rewards and the price of violations to the feeder's demand and number of nodes.
 
     The bill of a quarter-hour at nominal demand is a reward of 0.2; all nodes 0.01 pu outside cost 1.2 of that bill.
     """
-    peak_kw = max(float(abs(found.network.loads.kw).sum()), 10.0)
+    peak_kw = max(float(abs(equipment.network.loads.kw).sum()), 10.0)
     bill_usd = peak_kw * _PRICE * _HOURS
-    penalty = _VIOLATION_IN_BILLS * bill_usd / len(found.network.nodes)
-    inferred.setdefault("penalty", float(f"{penalty:.2g}"))
-    reward = inferred.get("reward")
+    penalty = _VIOLATION_IN_BILLS * bill_usd / len(equipment.network.nodes)
+    filled.setdefault("penalty", float(f"{penalty:.2g}"))
+    reward = filled.get("reward")
     if reward is None or (isinstance(reward, Mapping) and "scale" not in reward):
-        inferred["reward"] = {**(reward or {}), "scale": float(f"{_BILL_IN_REWARD / bill_usd:.2g}")}
+        filled["reward"] = {**(reward or {}), "scale": float(f"{_BILL_IN_REWARD / bill_usd:.2g}")}
+
+
+def _infer_start(feeder: Feeder, network: Network, filled: dict[str, Any]) -> None:
+    """Add ``taps`` and ``steps_on`` to a scenario's data where these and the demand are not the user's own.
+
+    They are where the feeder's own controls leave them at the mean demand. A model stands as they leave it at nominal
+    demand, which a day seldom reaches: taps that are right there lift light loads far above the band, and would make
+    leaving things alone look worse than it is.
+    """
+    profiles = filled.get("profiles")
+    source = profiles.get("source", "builtin") if isinstance(profiles, Mapping) else "builtin"
+    scale = filled.get("load_scale", 1.0)
+    movable = network.regulator_controls or network.capacitors
+    if not isinstance(source, str) or source not in ("builtin", "loadshapes"):
+        return
+    if not isinstance(scale, int | float) or not 0.0 < scale <= 100.0:  # which is told elsewhere
+        return
+    if not movable or filled.get("taps") or filled.get("steps_on"):
+        return
+    positions = _positions_at_mean_demand(feeder, source == "loadshapes", float(scale))
+    if positions is not None:
+        taps, steps_on = positions
+        filled |= {key: dict(value) for key, value in (("taps", taps), ("steps_on", steps_on)) if value}
+
+
+@functools.lru_cache(maxsize=16)
+def _positions_at_mean_demand(feeder: Feeder, by_shapes: bool, scale: float) -> Positions | None:
+    """Return taps and steps on where a feeder's own controls come to rest at the mean demand; None where none do."""
+    circuit = Circuit(feeder, plan=ControlPlan(others=True))
+    try:
+        network = circuit.network
+        share = scale * (_mean_by_shape(network) if by_shapes else float(builtin_profiles().demand_pu.mean()))
+        circuit.write_demand(network.loads.kw * share, network.loads.kvar * share)
+        for _ in range(_MOST_SOLVES):
+            if not circuit.solve(controls=True):
+                return None
+            if not circuit.own_moves:
+                break
+        circuit.start_from({}, {})  # so that what was found also solves with the controls held
+        taps = dict(zip(network.regulator_controls, circuit.taps.tolist(), strict=True))
+        return taps, dict(zip(network.capacitors, circuit.steps_on.tolist(), strict=True))
+    except PowerGridError:
+        return None
+    finally:
+        circuit.close()
+
+
+def _mean_by_shape(network: Network) -> FloatArray:
+    means = {name: float(np.mean(values)) for name, (values, _) in network.load_shapes.items()}
+    return np.array([means.get(shape, 1.0) for shape in shape_of_loads(network).values()])

@@ -48,7 +48,7 @@ class Devices:
         return str(spec.get("bus") or spec.get("element") or "").lower() in self._names.map
 
     def _place_at_bus(self, name: str, spec: dict[str, Any]) -> bool:
-        key, old, network = f"devices.{name}.bus", str(spec["bus"]), self.there.survey.network
+        key, old, network = f"devices.{name}.bus", str(spec["bus"]), self.there.equipment.network
         phases = tuple(spec.get("phases", (1, 2, 3)))
         if self._names.drop(name, old):
             return False
@@ -62,7 +62,7 @@ class Devices:
             if new is None:
                 return False
         else:
-            bus = self._names.home.survey.network.bus_index[old.lower()]
+            bus = self._names.home.equipment.network.bus_index[old.lower()]
             place = self._place_along(name, bus)
             new = network.buses[
                 pick_bus(self._names.wish.rule, name, phases, place, self.there, zone, self._names.wish.seed)
@@ -103,7 +103,7 @@ class Devices:
         if spec["kind"] == "regulator" and why != "same name":
             spec["winding"] = None
         if spec["kind"] == "flexible_load" and scale:
-            was, now = self._names.home.find_element(old), self.there.find_element(new)
+            was, now = self._names.home.equipment.find(old), self.there.equipment.find(new)
             if was is not None and now is not None and was.ratings["p_max_kw"] > 0.0 < now.ratings["p_max_kw"]:
                 spec["owed_max_kwh"] = short(spec["owed_max_kwh"] * now.ratings["p_max_kw"] / was.ratings["p_max_kw"])
         return True
@@ -119,7 +119,7 @@ class Devices:
             return (old, "same name") if self.there.has(old) else (None, "")
         if class_name == "load":
             zone = self._zones.buses_of(device)
-            load = self._names.home.find_element(old)
+            load = self._names.home.equipment.find(old)
             if load is None or not zone:
                 return None, ""
             place = self._place_along(device, load.bus)
@@ -129,17 +129,17 @@ class Devices:
             self._taken.add(found.name)
             return found.name, f"rule {self._names.wish.rule}"
         element = self._names.in_order("regcontrol" if class_name in ("transformer", "autotrans") else class_name).get(
-            "" if (own := self._names.home.find_element(old)) is None else own.name.lower()
+            "" if (own := self._names.home.equipment.find(old)) is None else own.name.lower()
         )
         return (None, "") if element is None else (element.name, "order of distance")
 
 
 def _along_at_home(home: Sites, agent: Mapping[str, Any]) -> dict[int, float]:
     buses = zone_buses(home, agent["zone"])
-    index = home.survey.network.bus_index[agent["pcc"].lower()]
+    index = home.equipment.network.bus_index[agent["pcc"].lower()]
     return places_along(home, sorted({index, *buses}))
 
 
 def _canonical(name: str, sites: Sites) -> str:
-    element = sites.find_element(name)
+    element = sites.equipment.find(name)
     return name if element is None else element.name

@@ -7,7 +7,7 @@ from typing import Any
 
 from powergrid.errors import ScenarioError
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.scenario.discovery.inference import survey_of
+from powergrid.scenario.discovery.equipment import equipment_of
 from powergrid.scenario.placement.names import Names
 from powergrid.scenario.placement.rules import pick_bus
 from powergrid.scenario.placement.sites import Sites
@@ -41,7 +41,7 @@ def place_host(
     of_host, kept = _split(data, prefixes)
     if wish.scale_rewards is None:  # the microgrids' demand is part of what rewards are scaled to, and stays
         wish = wish.model_copy(update={"scale_rewards": False})
-    names = Names(of_host, Sites(home.name, survey_of(home)), Sites(there.name, survey_of(there)), wish)
+    names = Names(of_host, Sites(home.name, equipment_of(home)), Sites(there.name, equipment_of(there)), wish)
     microgrids = {
         name: {**spec, "bus": _tie(names, name, str(spec["bus"]))} for name, spec in data["microgrids"].items()
     }
@@ -56,10 +56,10 @@ def place_host(
 def _tie(names: Names, microgrid: str, old: str) -> str:
     """Find the bus of the new host for a microgrid's tie."""
     key, rule = f"microgrids.{microgrid}.bus", names.wish.rule
-    if rule is None or old.lower() in names.map or old.lower() not in names.home.survey.network.bus_index:
+    if rule is None or old.lower() in names.map or old.lower() not in names.home.equipment.network.bus_index:
         return names.bus(key, old, _PHASES) or old
-    network = names.there.survey.network
-    place = float(names.home.distance[names.home.survey.network.bus_index[old.lower()]])
+    network = names.there.equipment.network
+    place = float(names.home.distance[names.home.equipment.network.bus_index[old.lower()]])
     bus = pick_bus(rule, microgrid, _PHASES, place, names.there, sorted(names.there.fed), names.wish.seed)
     names.moves[key] = (old, network.buses[bus], f"rule {rule}")
     return network.buses[bus]

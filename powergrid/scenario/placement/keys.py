@@ -27,7 +27,7 @@ class Keys:
         self._scale_rewards()
 
     def _move_keys(self) -> None:
-        network = self.there.survey.network
+        network = self.there.equipment.network
         for key, class_name, known in (
             ("taps", "regcontrol", network.regulator_controls),
             ("steps_on", "capacitor", network.capacitors),
@@ -60,7 +60,7 @@ class Keys:
 
     def _move_event(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """Let an event strike what is there: names and patterns that fit stay, others follow the map or the rule."""
-        network, event = self.there.survey.network, dict(given)
+        network, event = self.there.equipment.network, dict(given)
         sources = [f"{kind}.{each}" for kind, names in network.elements.items() for each in names]
         known: dict[str, Sequence[str]] = {
             "bus": network.buses,
@@ -109,7 +109,7 @@ class Keys:
         )
         if not wanted:
             return
-        nodes = len(self._names.home.survey.network.nodes) / len(self.there.survey.network.nodes)
+        nodes = len(self._names.home.equipment.network.nodes) / len(self.there.equipment.network.nodes)
         reward, penalty = self._names.data["reward"], self._names.data["penalty"]
         self.moved["reward"] = reward | {"scale": short(reward["scale"] / self._names.ratio)}
         self.moved["penalty"] = short(penalty * self._names.ratio * nodes)

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from powergrid.grid.circuit.survey import Element
+from powergrid.scenario.discovery.equipment import Element
 from powergrid.scenario.placement.rules import match_elements
 from powergrid.scenario.placement.sites import Sites, like_branch, like_bus, like_element
 from powergrid.scenario.placement.wishes import PlacementSpec
@@ -45,9 +45,9 @@ class Names:
         """See that what is mapped to is there."""
         for old, new in self.map.items():
             known = new is None or (
-                (self.there.has(new) or new.lower() in self.there.survey.network.branches.names)
+                (self.there.has(new) or new.lower() in self.there.equipment.network.branches.names)
                 if "." in old
-                else new.lower() in self.there.survey.network.bus_index
+                else new.lower() in self.there.equipment.network.bus_index
             )
             if not known:
                 kind = "element" if "." in old else "bus"
@@ -58,18 +58,18 @@ class Names:
     def like(self, name: str, phases: Sequence[int] = ()) -> str:
         """Say what is most like a bus or ``class.name`` of the old feeder."""
         if "." in name:
-            element = self.home.find_element(name)
+            element = self.home.equipment.find(name)
             alike = [] if element is None else like_element(element, self.home, self.there)
             shown = [_say(e, self.there) for e in alike] or like_branch(name, self.home, self.there)
         else:
-            bus = self.home.survey.network.bus_index.get(name.lower())
+            bus = self.home.equipment.network.bus_index.get(name.lower())
             nearest = [] if bus is None else like_bus(self.home, bus, phases or self.home.phases[bus], self.there)
             shown = [self.there.describe(other) for other in nearest]
         return f"; most like it: {', '.join(shown)}" if shown else "; there is nothing like it"
 
     def bus(self, key: str, name: str, phases: Sequence[int] = ()) -> str | None:
         """Return the bus that stands for one by the map or by its own name; None, with a problem, where none does."""
-        network = self.there.survey.network
+        network = self.there.equipment.network
         mapped = self.map.get(name.lower())
         if mapped is not None:
             self.used.add(name.lower())
@@ -111,12 +111,12 @@ class Names:
             prefix, key = f"{class_name}.", {"regcontrol": "taps", "capacitor": "steps_on"}.get(class_name, "")
             named = {f"{prefix}{name.lower()}" for name in self.data[key]} if key else set()
             bound = [str(spec["element"]) for spec in self.data["devices"].values() if spec.get("element")]
-            own = [element for name in bound if (element := self.home.find_element(name)) is not None]
+            own = [element for name in bound if (element := self.home.equipment.find(name)) is not None]
             named |= {element.name.lower() for element in own}
             mapped = {str(new).lower() for new in self.map.values()}
             known = self.home.elements(class_name)
             if class_name == "regcontrol":  # the tap changers that only a scenario takes for such
-                known = self.home.in_order([*known, *(e for e in own if e in self.home.survey.tap_changers)])
+                known = self.home.in_order([*known, *(e for e in own if e in self.home.equipment.tap_changers)])
             self._matched[class_name] = match_elements(
                 [e for e in known if e.name.lower() in named - set(self.map)],
                 [e for e in self.there.elements(class_name) if e.name.lower() not in mapped],
@@ -132,9 +132,9 @@ class Names:
         elif "." in old:
             new = next(iter(like_branch(old, self.home, self.there, 1)), None)
         else:
-            bus = self.home.survey.network.bus_index.get(old.lower())
+            bus = self.home.equipment.network.bus_index.get(old.lower())
             alike = [] if bus is None else like_bus(self.home, bus, self.home.phases[bus], self.there, 1)
-            new = self.there.survey.network.buses[alike[0]] if alike else None
+            new = self.there.equipment.network.buses[alike[0]] if alike else None
         if new is None:
             self.problems.append(f"{key}: {old!r} is not on {self.there.name}{self.like(old)}")
             return old
@@ -158,7 +158,7 @@ class Names:
 
 def _say(element: Element, sites: Sites) -> str:
     size = f", {element.ratings['p_max_kw']:.0f} kW" if element.ratings.get("p_max_kw") else ""
-    bus = sites.survey.network.buses[element.bus]
+    bus = sites.equipment.network.buses[element.bus]
     return f"{element.name} (bus {bus}, phases {join(element.phases)}{size})"
 
 

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from powergrid.grid.circuit.survey import Element
-from powergrid.scenario.discovery.zones import Zone, cut_zones
+from powergrid.scenario.discovery.agents import Zone, cut_zones
+from powergrid.scenario.discovery.equipment import Element
 from powergrid.scenario.placement.sites import Sites
 from powergrid.scenario.placement.wishes import Rule
 
 
 def cut_into(sites: Sites, count: int) -> list[Zone]:
     """Cut a feeder into zones that all have loads; where there are too few such, into zones of any buses."""
-    network = sites.survey.network
+    network = sites.equipment.network
     with_load = np.flatnonzero(sites.load_kw > 0.0).tolist()
-    zones = cut_zones(sites.survey, with_load, count)
-    return zones if len(zones) == count else cut_zones(sites.survey, range(len(network.buses)), count)
+    zones = cut_zones(sites.equipment, with_load, count)
+    return zones if len(zones) == count else cut_zones(sites.equipment, range(len(network.buses)), count)
 
 
 def match_zones(

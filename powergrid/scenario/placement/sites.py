@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.grid.circuit.survey import Element, Survey
+from powergrid.scenario.discovery.equipment import Element, Equipment
 
 FloatArray = npt.NDArray[np.float64]
 _LOW_VOLTAGE = 1000.0
@@ -22,28 +22,24 @@ class Sites:
 
     Attributes:
         name: What errors call the feeder.
-        survey: The feeder.
+        equipment: What it has.
     """
 
     name: str
-    survey: Survey
+    equipment: Equipment
 
     @cached_property
     def distance(self) -> FloatArray:
         """Electrical distance of each bus from the source, as part of the farthest's; 1 where nothing feeds it."""
-        network = self.survey.network
-        graph: nx.Graph[int] = nx.Graph()
-        graph.add_node(network.source_bus)
-        for one, other, data in network.graph.edges(data=True):
-            graph.add_edge(one, other, weight=float(self.survey.distance[data["branch"]]) + 1e-9)
-        found = nx.single_source_dijkstra_path_length(graph, network.source_bus)
+        network = self.equipment.network
+        found = nx.single_source_dijkstra_path_length(self.equipment.lengths, network.source_bus)
         farthest = max(found.values()) or 1.0
         return np.array([found.get(bus, farthest) / farthest for bus in range(len(network.buses))])
 
     @cached_property
     def load_kw(self) -> FloatArray:
         """Nominal demand at each bus [kW], shape (n_buses,)."""
-        network = self.survey.network
+        network = self.equipment.network
         return np.bincount(network.loads.bus, np.abs(network.loads.kw), len(network.buses)).astype(np.float64)
 
     @cached_property
@@ -54,40 +50,35 @@ class Sites:
     @cached_property
     def volts(self) -> FloatArray:
         """Line-to-neutral base voltage of each bus [V], shape (n_buses,)."""
-        network = self.survey.network
+        network = self.equipment.network
         volts = np.ones(len(network.buses))
         volts[network.node_bus] = np.maximum(network.v_base, 1.0)
         return volts
 
-    @cached_property
+    @property
     def phases(self) -> tuple[tuple[int, ...], ...]:
         """Phase numbers of each bus's nodes, 1 to 3 alone."""
-        network = self.survey.network
-        found: list[set[int]] = [set() for _ in network.buses]
-        for bus, phase in zip(network.node_bus.tolist(), network.node_phase.tolist(), strict=True):
-            if 1 <= phase <= 3:
-                found[bus].add(phase)
-        return tuple(tuple(sorted(own)) for own in found)
+        return self.equipment.bus_phases
 
     @cached_property
     def three_wire(self) -> bool:
         """Whether all loads are tied between phases: such a feeder has no neutral to hold others."""
-        return bool(self.survey.delta_loads) and all(self.survey.delta_loads)
+        return bool(self.equipment.delta_loads) and all(self.equipment.delta_loads)
 
     @cached_property
     def fed(self) -> frozenset[int]:
         """Buses that the source feeds."""
-        return frozenset(self.survey.network.tree)
+        return frozenset(self.equipment.network.tree)
 
     def describe(self, bus: int) -> str:
         """Say a bus with what it has."""
         kv = self.volts[bus] * 3**0.5 / 1000.0
         phases = ".".join(map(str, self.phases[bus]))
-        return f"{self.survey.network.buses[bus]} (phases {phases}, {kv:.3g} kV, {self.load_kw[bus]:.0f} kW)"
+        return f"{self.equipment.network.buses[bus]} (phases {phases}, {kv:.3g} kV, {self.load_kw[bus]:.0f} kW)"
 
     def hosts(self, buses: Iterable[int]) -> list[int]:
         """Return the fed buses among some that may take a device: not the source's, medium voltage if there is any."""
-        source = self.survey.network.source_bus
+        source = self.equipment.network.source_bus
         usable = [bus for bus in buses if bus in self.fed and self.phases[bus]]
         usable = [bus for bus in usable if bus != source] or usable
         return [bus for bus in usable if self.volts[bus] * 3**0.5 > _LOW_VOLTAGE] or usable
@@ -98,7 +89,7 @@ class Sites:
         Returns:
             Demand [kW], shape (n_buses,).
         """
-        tree, place = self.survey.network.tree, {bus: i for i, bus in enumerate(buses)}
+        tree, place = self.equipment.network.tree, {bus: i for i, bus in enumerate(buses)}
         found = np.zeros(len(place))
         for bus in zone:
             at: int | None = bus
@@ -110,54 +101,33 @@ class Sites:
 
     def elements(self, class_name: str) -> list[Element]:
         """Return the elements of a class that a device may be bound to, in the order of their distance."""
-        survey, network = self.survey, self.survey.network
-        tapped = [*survey.regulators, *(element for element in survey.tap_changers if not element.note)]
+        has = self.equipment
+        tapped = (*has.regulators, *(element for element in has.tap_changers if not element.note))
         kinds: dict[str, Sequence[Element]] = {
             **dict.fromkeys(("regcontrol", "transformer", "autotrans"), tapped),
-            "capacitor": survey.capacitors,
-            "storage": survey.storage,
-            "pvsystem": survey.pv,
-            "generator": survey.generators,
-            "line": survey.switches,
+            "capacitor": has.capacitors,
+            "storage": has.storage,
+            "pvsystem": has.pv,
+            "generator": has.generators,
+            "line": has.switches,
+            "load": has.loads,
         }
-        if class_name == "load":
-            found = [
-                Element(f"Load.{name}", int(bus), self._served(nodes), {"p_max_kw": float(kw)})
-                for name, bus, nodes, kw in zip(
-                    network.loads.names, network.loads.bus, network.loads.nodes, network.loads.kw, strict=True
-                )
-            ]
-        else:
-            found = list(kinds.get(class_name, ()))
-        return self.in_order(found)
+        return self.in_order(kinds.get(class_name, ()))
 
     def in_order(self, elements: Iterable[Element]) -> list[Element]:
         """Return elements, each once, in the order of their distance."""
         once = {element.name.lower(): element for element in elements}
         return sorted(once.values(), key=lambda element: float(self.distance[element.bus]))
 
-    def find_element(self, name: str) -> Element | None:
-        """Return the element of a ``class.name``; a regulated transformer is its control."""
-        class_name, _, rest = name.lower().partition(".")
-        network = self.survey.network
-        if class_name == "transformer" and rest in network.regulators:
-            class_name, rest = "regcontrol", network.regulator_controls[network.regulators.index(rest)]
-        own = f"{class_name}.{rest}"
-        known = [*self.elements(class_name), *self.survey.tap_changers]
-        return next((element for element in known if element.name.lower() == own), None)
-
     def has(self, name: str) -> bool:
         """Say whether there is a ``class.name`` that a device could be bound to."""
         class_name, _, rest = name.lower().partition(".")
-        network = self.survey.network
+        network = self.equipment.network
         if class_name == "line":
             return rest in network.switches
         if class_name == "capacitor":
             return rest in network.capacitors
-        return self.find_element(name) is not None
-
-    def _served(self, nodes: Sequence[int]) -> tuple[int, ...]:
-        return tuple(sorted({int(self.survey.network.served_phase[node]) for node in nodes} & {1, 2, 3}))
+        return self.equipment.find(name) is not None
 
 
 def like_bus(home: Sites, bus: int, phases: Sequence[int], there: Sites, count: int = 3) -> list[int]:
@@ -190,12 +160,12 @@ def like_element(home: Element, at: Sites, there: Sites, count: int = 3) -> list
 
 def like_branch(name: str, home: Sites, there: Sites, count: int = 3) -> list[str]:
     """Return the branches of another feeder, of the same class, that are most like one: phases, then distance."""
-    names = home.survey.network.branches.names
+    names = home.equipment.network.branches.names
     if name.lower() not in names:
         return []
     phases, far = _end_of(home, names.index(name.lower()))
     class_name = name.lower().partition(".")[0]
-    branches = there.survey.network.branches
+    branches = there.equipment.network.branches
 
     def unlike(branch: int) -> tuple[int, float, int]:
         other_phases, other_far = _end_of(there, branch)
@@ -207,7 +177,7 @@ def like_branch(name: str, home: Sites, there: Sites, count: int = 3) -> list[st
 
 def _end_of(sites: Sites, branch: int) -> tuple[int, float]:
     """Return a branch's number of phases and how far its far end is."""
-    branches = sites.survey.network.branches
+    branches = sites.equipment.network.branches
     return int(branches.phases[branch]), max(
         (float(sites.distance[bus]) for bus in branches.buses[branch]), default=0.0
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from powergrid.errors import ScenarioError
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.scenario.discovery.inference import survey_of
+from powergrid.scenario.discovery.equipment import equipment_of
 from powergrid.scenario.placement.devices import Devices
 from powergrid.scenario.placement.keys import Keys
 from powergrid.scenario.placement.names import Names
@@ -38,7 +38,9 @@ def place(
         ScenarioError: with everything that has no place, each with what is most like it on the new feeder.
         FeederError: a feeder does not compile or solve.
     """
-    return settle(Names(data, Sites(home.name, survey_of(home)), Sites(there.name, survey_of(there)), wish), where)
+    return settle(
+        Names(data, Sites(home.name, equipment_of(home)), Sites(there.name, equipment_of(there)), wish), where
+    )
 
 
 def settle(names: Names, where: str) -> tuple[dict[str, Any], dict[str, Any]]:

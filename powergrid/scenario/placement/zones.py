@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from powergrid.scenario.discovery.zones import Zone, whole_feeder
+from powergrid.scenario.discovery.agents import Zone, whole_feeder
 from powergrid.scenario.placement.names import Names
 from powergrid.scenario.placement.rules import cut_into, match_zones
 from powergrid.scenario.placement.sites import Sites
@@ -67,9 +67,9 @@ class Zones:
 
     def _partition(self) -> None:
         """Cut the new feeder for the agents; one whose zone is the whole old feeder gets the whole new one."""
-        rule, network = self._names.wish.rule, self.there.survey.network
+        rule, network = self._names.wish.rule, self.there.equipment.network
         assert rule is not None
-        home_network = self.home.survey.network
+        home_network = self.home.equipment.network
         cut: dict[str, tuple[int, list[int]]] = {}
         for name, agent in self.agents.items():
             buses = zone_buses(self.home, agent["zone"])
@@ -96,7 +96,7 @@ class Zones:
     def _set_zone(
         self, name: str, agent: dict[str, Any], zone: Mapping[str, Any], root: int, buses: Iterable[int]
     ) -> None:
-        old, new = agent["pcc"], self.there.survey.network.buses[root]
+        old, new = agent["pcc"], self.there.equipment.network.buses[root]
         phases = agent["zone"]["phases"]
         self._names.moves[f"agents.{name}.zone"] = (
             _say_zone(agent["zone"]),
@@ -118,7 +118,7 @@ def _zone_names(zone: Mapping[str, Any]) -> list[str]:
 
 def zone_buses(sites: Sites, zone: Mapping[str, Any]) -> list[int]:
     """Return the bus indices of a zone on its feeder."""
-    network = sites.survey.network
+    network = sites.equipment.network
     if zone.get("downstream_of") is None:
         return sorted({network.bus_index[bus.lower()] for bus in zone["buses"]})
     inside = set(network.downstream(zone["downstream_of"]))

@@ -15,10 +15,10 @@ from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import ScenarioError
 from powergrid.evaluation import evaluate
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.survey import survey
 from powergrid.grid.feeder.feeder import models_folder, read_feeder
 from powergrid.scenario import Scenario, load_scenario
 from powergrid.scenario.discovery import LAYOUTS, summarise
+from powergrid.scenario.discovery.equipment import read_equipment
 from powergrid.scenario.loading import complete
 from tests.scenario.discovery.models import BARE, LOOPED, write
 
@@ -311,9 +311,9 @@ def test_reward_scales_with_the_feeder() -> None:
         assert scenario.penalty * scenario.reward.scale * nodes * 0.01 == pytest.approx(0.24, rel=0.1)
 
 
-def test_survey_measures_electrical_length_in_per_unit(looped: Path) -> None:
+def test_equipment_measures_electrical_length_in_per_unit(looped: Path) -> None:
     circuit = Circuit(read_feeder(looped))
-    distance = dict(zip(circuit.network.branches.names, survey(circuit).distance.tolist(), strict=True))
+    distance = dict(zip(circuit.network.branches.names, read_equipment(circuit).length_pu.tolist(), strict=True))
     # phase a's transfer admittance of a 3x3 impedance, near 1 / |z1 + (z0 - z1) / 3|, on 4.16 kV and 1 MVA
     assert distance["line.l1"] == pytest.approx(abs(0.2 + 0.3j) / 4.16**2 * 3, rel=0.5)
     assert distance["line.s1"] < 0.01 * distance["line.l1"]

@@ -14,7 +14,7 @@ from powergrid.errors import ScenarioError
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.scenario import Scenario, load_scenario, write_scenario
-from powergrid.scenario.discovery import survey_of
+from powergrid.scenario.discovery.equipment import equipment_of
 
 RULES = ("load", "distance", "phase")
 
@@ -132,10 +132,10 @@ def test_rule_load_prefers_buses_with_demand() -> None:
 
 def test_rule_distance_keeps_the_order_along_the_zone() -> None:
     moved = swap("ieee34_mg", "ieee123", rule="distance")
-    survey = survey_of(read_feeder("ieee123"))
+    equipment = equipment_of(read_feeder("ieee123"))
     assert moved.placed.moves["devices.ess_2.bus"][2] == "rule distance"
-    depth = survey.network.depth
-    at = survey.network.bus_index
+    depth = equipment.network.depth
+    at = equipment.network.bus_index
     home = network_of(read_feeder("ieee34"))
     pairs = [(home.depth[home.bus_index[b]], depth[at[moved.devices[n].bus]]) for n, b in
              (("pv_2", "840"), ("ess_2", "844"))]  # fmt: skip

@@ -12,13 +12,13 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 Names = tuple[str, ...]
 
 
-class Wish(BaseModel):
-    """A part of what may be wished: unknown keys are refused."""
+class Options(BaseModel):
+    """What a user may set: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DiscoverSpec(Wish):
+class DiscoverSpec(Options):
     """Which of the feeder's elements become devices.
 
     ``true`` takes all of a kind, the largest ``max_per_kind`` of them; a list of names or patterns takes just these,
@@ -46,7 +46,7 @@ class DiscoverSpec(Wish):
     max_per_kind: int = Field(default=32, ge=1, description="Most devices of a kind; those with the highest rating.")
 
 
-class AddDerSpec(Wish):
+class AddDerSpec(Options):
     """How much sun and storage is placed on a feeder."""
 
     penetration: float = Field(gt=0, le=5, description="Rated power of all panels over the feeder's nominal demand.")
@@ -62,7 +62,7 @@ class AddDerSpec(Wish):
     seed: int = Field(default=0, ge=0, description="Seed of the draw of buses.")
 
 
-class LayoutSpec(Wish):
+class LayoutSpec(Options):
     """How agents are formed."""
 
     layout: Layout = Field(description="One agent a zone, a device, a kind of devices, a phase, or one in all.")

@@ -5,13 +5,18 @@ Reads a circuit once; decides nothing about who controls what.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+import networkx as nx
 import numpy as np
 
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import Engine, FloatArray
+from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.windings import TAPPED_CLASSES, Regulator, TapChanger, find_tap_changers
 
@@ -53,7 +58,7 @@ class Element:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Equipment:
     """A feeder as data, with what it has to control.
 
     Attributes:
@@ -67,7 +72,7 @@ class Survey:
         tap_changers: Transformers with taps and no regulator control; the note says why one is not taken for a tap
             changer under load.
         delta_loads: Whether each load is tied between phases, shape (n_loads,).
-        distance: Electrical length of each branch, the magnitude of its impedance [pu on 1 MVA], shape (n_branches,).
+        length_pu: Electrical length of each branch, the magnitude of its impedance [pu on 1 MVA], shape (n_branches,).
     """
 
     feeder: str
@@ -81,16 +86,71 @@ class Survey:
     switches: tuple[Element, ...]
     tap_changers: tuple[Element, ...]
     delta_loads: tuple[bool, ...]
-    distance: FloatArray
+    length_pu: FloatArray
+
+    @cached_property
+    def loads(self) -> tuple[Element, ...]:
+        """Loads with their nominal demand, in the feeder's order."""
+        loads = self.network.loads
+        return tuple(
+            Element(f"Load.{name}", int(bus), phases_served(self.network, nodes), {"p_max_kw": float(kw)})
+            for name, bus, nodes, kw in zip(loads.names, loads.bus, loads.nodes, loads.kw, strict=True)
+        )
+
+    @cached_property
+    def _by_name(self) -> dict[str, Element]:
+        switchgear = (self.regulators, self.tap_changers, self.capacitors, self.switches)
+        kinds = (*switchgear, self.storage, self.pv, self.generators, self.loads)
+        return {element.name.lower(): element for kind in kinds for element in kind}
+
+    def find(self, name: str) -> Element | None:
+        """Return the element of a ``class.name``, None if there is none; a regulated transformer is its control."""
+        class_name, _, rest = name.lower().partition(".")
+        network = self.network
+        if class_name == "transformer" and rest in network.regulators:
+            class_name, rest = "regcontrol", network.regulator_controls[network.regulators.index(rest)]
+        return self._by_name.get(f"{class_name}.{rest}")
+
+    @cached_property
+    def bus_phases(self) -> tuple[tuple[int, ...], ...]:
+        """Phase numbers of each bus's nodes that a device can be tied to: 1 to 3 alone."""
+        found: list[set[int]] = [set() for _ in self.network.buses]
+        for bus, phase in zip(self.network.node_bus.tolist(), self.network.node_phase.tolist(), strict=True):
+            found[bus] |= {phase} & {1, 2, 3}
+        return tuple(tuple(sorted(own)) for own in found)
+
+    @cached_property
+    def lengths(self) -> nx.Graph[int]:
+        """Buses joined by the closed branches, with their electrical length as weight."""
+        graph: nx.Graph[int] = nx.Graph()
+        graph.add_nodes_from(self.network.graph)
+        for one, other, data in self.network.graph.edges(data=True):
+            # Switches have next to no impedance: a little more keeps fewer hops the nearer.
+            graph.add_edge(one, other, weight=float(self.length_pu[data["branch"]]) + 1e-9)
+        return graph
 
 
-def survey(circuit: Circuit) -> Survey:
+def equipment_of(feeder: Feeder) -> Equipment:
+    """Return what a feeder has to control; compiled once in a process, for that takes seconds on a large one."""
+    return _equipment_by_digest(str(feeder.master), feeder.digest, feeder.model_root, feeder.trust)
+
+
+@functools.lru_cache(maxsize=16)
+def _equipment_by_digest(master: str, digest: str, model_root: Path | None, trust: bool) -> Equipment:
+    circuit = Circuit(read_feeder(master, model_root=model_root, trust=trust))
+    try:
+        return read_equipment(circuit)
+    finally:
+        circuit.close()
+
+
+def read_equipment(circuit: Circuit) -> Equipment:
     """Read what a compiled feeder has to control."""
     engine, network = circuit.engine, circuit.network
     regulators = tuple(_regulator(network, each) for each in circuit.regulators if each.control)
     banks = tuple(_capacitors(engine, circuit))
     tapped = {class_name: engine.handles(class_name) for class_name in ("RegControl", *TAPPED_CLASSES)}
-    return Survey(
+    return Equipment(
         feeder=circuit.feeder.name,
         network=network,
         regulators=regulators,
@@ -105,12 +165,12 @@ def survey(circuit: Circuit) -> Survey:
             engine.get_text(handle, "Load", "Conn").lower().startswith(("d", "ll"))
             for handle in engine.handles("Load").values()
         ),
-        distance=_distances(circuit),
+        length_pu=_lengths(circuit),
     )
 
 
-def _phases_of(network: Network, nodes: list[int]) -> tuple[int, ...]:
-    """Return the phases of the source that feed some nodes."""
+def phases_served(network: Network, nodes: Iterable[int]) -> tuple[int, ...]:
+    """Return the phases of the source, 1 to 3, that feed some nodes."""
     return tuple(sorted({int(network.served_phase[node]) for node in nodes} & {1, 2, 3}))
 
 
@@ -144,7 +204,7 @@ def _winding_place(network: Network, regulator: Regulator) -> tuple[int, tuple[i
     """Return the bus of a winding, and the phases of the source that feed it there."""
     branch = network.branch_index[f"{regulator.class_name}.{regulator.transformer}".lower()]
     nodes = _terminal_nodes(network, branch)[regulator.winding - 1]
-    return (int(network.node_bus[nodes[0]]) if nodes else network.source_bus), _phases_of(network, nodes)
+    return (int(network.node_bus[nodes[0]]) if nodes else network.source_bus), phases_served(network, nodes)
 
 
 def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
@@ -162,7 +222,7 @@ def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
         buses = {int(network.node_bus[node]) for nodes in live for node in nodes}
         note = "series" if len(buses) > 1 else "" if name in controlled else "no CapControl"
         ratings = {"steps": float(steps), "kvar": float(engine.get_floats(handles[name], "Capacitor", "kvar").sum())}
-        yield Element(f"Capacitor.{name}", bus, _phases_of(network, nodes), ratings, note)
+        yield Element(f"Capacitor.{name}", bus, phases_served(network, nodes), ratings, note)
 
 
 def _sources(engine: Engine, network: Network, class_name: str) -> Iterator[Element]:
@@ -171,7 +231,7 @@ def _sources(engine: Engine, network: Network, class_name: str) -> Iterator[Elem
         nodes = (ref[ref > 0] - 1).tolist()
         bus = int(network.node_bus[nodes[0]]) if nodes else network.source_bus
         ratings = {key: engine.get_float(handle, class_name, theirs) for key, theirs in _SOURCES[class_name].items()}
-        yield Element(f"{class_name}.{name}", bus, _phases_of(network, nodes), ratings)
+        yield Element(f"{class_name}.{name}", bus, phases_served(network, nodes), ratings)
 
 
 def _switches(engine: Engine, network: Network) -> Iterator[Element]:
@@ -199,7 +259,7 @@ def _switches(engine: Engine, network: Network) -> Iterator[Element]:
         elif abs(bases[0] - bases[1]) > 0.05 * bases[0] or phases[0] != phases[1]:
             note = note or "its ends differ in voltage or in the order of phases"
         ratings = {"closed": float(closed), "branch": float(branch)}
-        yield Element(f"Line.{name}", buses[far], _phases_of(network, ends[far]), ratings, note)
+        yield Element(f"Line.{name}", buses[far], phases_served(network, ends[far]), ratings, note)
 
 
 def _controlled_lines(engine: Engine, classes: tuple[str, ...]) -> dict[str, str]:
@@ -214,13 +274,13 @@ def _controlled_lines(engine: Engine, classes: tuple[str, ...]) -> dict[str, str
     return found
 
 
-def _distances(circuit: Circuit) -> FloatArray:
+def _lengths(circuit: Circuit) -> FloatArray:
     """Take each branch's largest transfer admittance between its first two terminals as its electrical length."""
     network, b = circuit.network, circuit.network.branches
     v_of = np.concatenate([[0.0], network.v_base])
     sizes = np.diff(np.append(b.branch_rows, len(b.row_node)))
     terminals = np.bincount(b.terminal_branch, minlength=len(b.names))
-    distance = np.zeros(len(b.names))
+    length_pu = np.zeros(len(b.names))
     for branch, (block, first, size) in enumerate(
         zip(circuit.branch_admittances(), b.branch_rows.tolist(), sizes.tolist(), strict=True)
     ):
@@ -230,5 +290,5 @@ def _distances(circuit: Circuit) -> FloatArray:
         v = v_of[b.row_node[first : first + size]]
         transfer = np.abs(block[:per, per : 2 * per]) * np.outer(v[:per], v[per : 2 * per])
         largest = float(transfer.max(initial=0.0))
-        distance[branch] = 1e6 / largest if largest > 0.0 else 0.0
-    return distance
+        length_pu[branch] = 1e6 / largest if largest > 0.0 else 0.0
+    return length_pu
