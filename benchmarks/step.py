@@ -105,7 +105,8 @@ def _watch_parts(env: NetworkedGridEnv) -> _Profile:
         if projecting is not None:
             taken.watch(projecting, "project", "devices: feasible setpoints")
     for method, label in (
-        ("fill", "take demand and setpoints"), ("aim", "compare switchgear"),
+        ("fill_demand", "take demand and setpoints"), ("fill_injections", "take demand and setpoints"),
+        ("aim", "compare switchgear"),
         ("solve", "write, move and solve"), ("read", "read voltages, flows, powers"),
     ):  # fmt: skip
         taken.watch(simulation.circuits, method, label)

@@ -339,7 +339,11 @@ class Simulation:
     def _play(self, envs: Sequence[int] | None = None) -> BoolArray:
         """Write, solve and read some or all circuits; return whether each power flow converged, shape (n_envs,)."""
         rows, circuits, islands = np.add(self.step_index, self._first_row), self.circuits, self.islands
-        circuits.fill(*self._load_rows, rows, self.p_kw, self.q_kvar)
+        p_kw, q_kvar = self.p_kw, self.q_kvar
+        circuits.fill_demand(*self._load_rows, rows, p_kw, q_kvar)
+        if islands is not None and islands.limited:
+            p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
+        circuits.fill_injections(p_kw, q_kvar)
         moves = [circuits.aim(kind, places, fleet.position) for fleet, _, places, kind in self._gear]
         if envs is None:
             self.operations[...] = sum(moves)
@@ -381,14 +385,13 @@ class Simulation:
 
     def _solve_alone(self, env: int) -> bool:
         """Solve one circuit that is written, with the feeder's own controls and within forming sources' limits."""
-        circuit, circuits, islands = self.circuits[env], self.circuits, self.islands
+        circuit, islands = self.circuits[env], self.islands
         solve: Callable[[], bool] = circuit.solve
         if self._native is not None:
             solve = functools.partial(self._native.solve, env, int(self.day[env]), int(self.step_index[env]))
         if islands is None or env not in islands.limited:
             return solve()
-        demand = circuits.load_kw[env], circuits.load_kvar[env]
-        return islands.solve(env, circuit, demand, (self.p_kw[env], self.q_kvar[env]), solve)
+        return islands.solve(env, circuit, solve)
 
     def _describe_divergence(self, env: int) -> str:
         return (

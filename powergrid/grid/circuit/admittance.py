@@ -72,20 +72,25 @@ class Admittance:
             self._known.clear()
         self.stale = self._whole = True
 
-    def update(self) -> None:
-        """Bring into the matrix what moved since it was built."""
+    def update(self, *, put_back: bool = True) -> None:
+        """Bring into the matrix what moved since it was built; see :meth:`build`."""
         if self._whole or not self.factorised or self._engine.y_wants_rebuild:
-            self.build()
+            self.build(put_back=put_back)
         else:
             self._engine.update_y()
             self.stale = False
             self.refresh()
 
-    def build(self) -> None:
-        """Build the matrix whole."""
+    def build(self, *, put_back: bool = True) -> None:
+        """Build the matrix whole.
+
+        Args:
+            put_back: Write the setpoints again that were written before; else that is for the caller.
+        """
         kept = self._setpoints.swap_in_start()
         self._engine.build_y()
-        self._setpoints.write(kept)
+        if put_back:
+            self._setpoints.write(kept)
         self._engine.keep_y()
         self.refresh()
         self.stale = self.factorised = False

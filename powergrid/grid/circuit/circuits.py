@@ -59,10 +59,10 @@ class Circuits(Sequence[Circuit]):
 
     # -- one step
 
-    def fill(
+    def fill_demand(
         self, day_kw: FloatArray, day_kvar: FloatArray, rows: IntArray, p_kw: FloatArray, q_kvar: FloatArray
     ) -> None:
-        """Take what is to be written to all circuits at the next :meth:`solve`.
+        """Take what loads are to draw in all circuits at the next :meth:`solve`; may be changed in place then.
 
         Args:
             day_kw, day_kvar: What loads ask for [kW], [kvar], each shape (n_rows, n_loads).
@@ -75,11 +75,14 @@ class Circuits(Sequence[Circuit]):
         if self._bound_loads.size:
             load_kw[:, self._bound_loads] = -p_kw[:, self._bound_devices]
             load_kvar[:, self._bound_loads] = -q_kvar[:, self._bound_devices]
-        self._circuits[0].setpoints.fill_injections(self._values, p_kw, q_kvar)
         self._wanted.clear()
 
+    def fill_injections(self, p_kw: FloatArray, q_kvar: FloatArray) -> None:
+        """Take the devices' setpoints that are to be written; see :meth:`fill_demand`."""
+        self._circuits[0].setpoints.fill_injections(self._values, p_kw, q_kvar)
+
     def aim(self, kind: str, places: IntArray, position: IntArray) -> IntArray | int:
-        """Take where switchgear is to be moved at the next :meth:`solve`, after :meth:`fill`.
+        """Take where switchgear is to be moved at the next :meth:`solve`, after :meth:`fill_demand`.
 
         Args:
             kind: Its device kind.
@@ -116,13 +119,15 @@ class Circuits(Sequence[Circuit]):
         reader, converged = self._reader, self._converged
         for env in range(len(self._circuits)) if envs is None else envs:
             circuit = self._circuits[env]
+            if env in self._wanted:
+                for kind, place, goal in self._wanted[env]:
+                    circuit.switchgear.move(kind, place, goal)
+            if circuit.admittance.stale:  # before setpoints are written, which would have to be written again
+                circuit.admittance.update(put_back=False)
             for written, row, write in self._writes[env]:
                 written[:] = row
                 write()
             circuit.keep_y()
-            if env in self._wanted:
-                for kind, place, goal in self._wanted[env]:
-                    circuit.switchgear.move(kind, place, goal)
             if solve_alone is not None and env in alone:
                 converged[env] = solve_alone(env)
             else:

@@ -201,6 +201,11 @@ class Engine(Elements):
             raise EngineError(message, number)
 
     @property
+    def control_iterations(self) -> int:
+        """Control iterations of the last solve with controls; the first one only if none of them acted."""
+        return int(lib.ctx_Solution_Get_ControlIterations(self._context))
+
+    @property
     def iterations(self) -> int:
         """Power-flow iterations of the last solve."""
         return int(lib.ctx_Solution_Get_Iterations(self._context))

@@ -48,6 +48,15 @@ class _Island(NamedTuple):
     devices: IntArray
 
 
+class _Asked(NamedTuple):
+    """What one environment asks of its circuit: loads and devices [kW], [kvar]."""
+
+    load_kw: FloatArray
+    load_kvar: FloatArray
+    p_kw: FloatArray
+    q_kvar: FloatArray
+
+
 class _Rows:
     """Nodes of loads or devices one after the other, neutrals left out; one that has no others is at its first."""
 
@@ -93,7 +102,7 @@ class Islands:
         unserved_kw: Demand of the last step that is not served, without supply, shed in an island or below 0.5 pu,
             vehicles left out [kW], shape (n_envs, n_loads).
         islanded: Whether each microgrid with a forming source runs on it, shape (n_envs, n_forming).
-        solves: Power flows solved so far, those that found the factors included.
+        solves: Power flows solved so far in circuits with islands, those that found the factors included.
     """
 
     memory: ClassVar[tuple[str, ...]] = (
@@ -147,6 +156,7 @@ class Islands:
         self._asked_kw = np.zeros((n_envs, len(self._bound_loads)))
         self._parts: list[list[_Island]] = [[] for _ in range(n_envs)]
         self._limited: set[int] = set()
+        self._searches: dict[int, tuple[_Asked, list[_Search]]] = {}
 
     # -- who is fed
 
@@ -220,30 +230,50 @@ class Islands:
 
     # -- one environment
 
-    def solve(
-        self,
-        env: int,
-        circuit: Circuit,
-        demand: tuple[FloatArray, FloatArray],
-        setpoints: tuple[FloatArray, FloatArray],
-        solve: Callable[[], bool],
-    ) -> bool:
-        """Solve a circuit in which sources form islands, until each of these is within its rating.
+    def limit(
+        self, load_kw: FloatArray, load_kvar: FloatArray, p_kw: FloatArray, q_kvar: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Cut what exceeds the rating of a forming source before circuits are written, losses not yet reckoned with.
+
+        Args:
+            load_kw, load_kvar: What loads ask for, cut in place [kW], [kvar], each shape (n_envs, n_loads).
+            p_kw, q_kvar: What devices shall deliver [kW], [kvar], each shape (n_envs, n_devices).
+
+        Returns:
+            What devices are to be set to, as ``p_kw`` and ``q_kvar``.
+        """
+        p_set, q_set = p_kw.copy(), q_kvar.copy()
+        for env in self._limited:
+            asked = _Asked(load_kw[env].copy(), load_kvar[env].copy(), p_kw[env].copy(), q_kvar[env].copy())
+            searches = [_Search(island, asked.load_kw, asked.p_kw) for island in self._parts[env]]
+            self._searches[env] = asked, searches
+            load_kw[env], load_kvar[env], p_set[env], q_set[env] = self._cut(env, asked, searches)
+        return p_set, q_set
+
+    def _cut(self, env: int, asked: _Asked, searches: Sequence[_Search]) -> _Asked:
+        """Apply the factors found so far."""
+        served = self.served[env]
+        served[:] = 1.0
+        p_kw, q_kvar = asked.p_kw.copy(), asked.q_kvar.copy()
+        for search in searches:
+            served[search.island.loads] = search.consumption
+            search.limit(p_kw, q_kvar)
+        return _Asked(asked.load_kw * served, asked.load_kvar * served, p_kw, q_kvar)
+
+    def solve(self, env: int, circuit: Circuit, solve: Callable[[], bool]) -> bool:
+        """Solve a circuit that is written as :meth:`limit` says until every forming source is within its rating.
 
         Args:
             env: Which environment it is.
             circuit: The circuit.
-            demand: What loads ask for [kW], [kvar], each shape (n_loads,).
-            setpoints: What devices shall deliver [kW], [kvar], each shape (n_devices,).
             solve: Solves the circuit as it is written, and says whether it converged.
 
         Returns:
             Whether the power flow converged.
         """
-        searches = [_Search(island, demand[0], setpoints[0]) for island in self._parts[env]]
+        asked, searches = self._searches.pop(env)
         moves = 0
-        for _ in range(_MAX_CORRECTIONS):
-            self._write(env, circuit, searches, demand, setpoints)
+        for left in range(_MAX_CORRECTIONS - 1, -1, -1):
             converged = solve()
             self.solves += 1
             moves += circuit.own_moves
@@ -252,8 +282,11 @@ class Islands:
                 return False
             p_kw = circuit.read_forming_kw()
             changed = [search.correct(float(p_kw[search.island.source])) for search in searches]
-            if not any(changed):
+            if not left or not any(changed):
                 break
+            cut = self._cut(env, asked, searches)
+            circuit.write_demand(cut.load_kw, cut.load_kvar)
+            circuit.write_injections(cut.p_kw, cut.q_kvar)
         return True
 
     def notice_solved(self, converged: BoolArray, envs: Sequence[int] | None = None) -> None:
@@ -261,23 +294,6 @@ class Islands:
         for env in range(len(converged)) if envs is None else envs:
             if self._circuits[env].own_moves or not converged[env]:
                 self.notice(env, start_over=not converged[env])
-
-    def _write(
-        self,
-        env: int,
-        circuit: Circuit,
-        searches: Sequence[_Search],
-        demand: tuple[FloatArray, FloatArray],
-        setpoints: tuple[FloatArray, FloatArray],
-    ) -> None:
-        served = self.served[env]
-        served[:] = 1.0
-        p_kw, q_kvar = setpoints[0].copy(), setpoints[1].copy()
-        for search in searches:
-            served[search.island.loads] = search.consumption
-            search.limit(p_kw, q_kvar)
-        circuit.write_demand(demand[0] * served, demand[1] * served)
-        circuit.write_injections(p_kw, q_kvar)
 
     # -- what is served
 
