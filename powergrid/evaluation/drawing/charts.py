@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,10 +55,10 @@ class VoltageTraces:
 def trace_voltages(state: GridState) -> VoltageTraces:
     """Find distance, phase and neighbours of every node."""
     network = state.network
-    pairs = _pair_nodes(network, state.closed)
-    phase = _feed_phases(network, pairs)
+    pairs = np.array([pair for _, *pair in network.wires(state.closed)], dtype=np.int64).reshape(-1, 2)
     distance = network.distances_km(state.closed)[network.node_bus]
-    shown = (phase >= 0) & np.isfinite(distance) & state.energised
+    phase = np.where((network.node_phase <= 3) & np.isfinite(distance), network.served_phase - 1, -1)
+    shown = (phase >= 0) & state.energised
     joined = pairs[shown[pairs].all(axis=1)]
     secondary = network.v_base * 3.0**0.5 < SECONDARY_V
     return VoltageTraces(distance, phase, secondary, shown, joined)
@@ -155,59 +154,6 @@ def _name_distance(network: Network) -> str:
         count = int(np.count_nonzero(bare))
         return f"distance from the source [km]; {count} line{'s' * (count > 1)} without a unit taken as km"
     return "distance from the source [km]"
-
-
-def _pair_nodes(network: Network, closed: BoolArray) -> IntArray:
-    """Return the pairs of nodes that closed branches join, conductor by conductor, as seen from the first terminal."""
-    b = network.branches
-    ends = np.append(b.terminal_rows[1:], len(b.row_node))
-    terminals: dict[int, list[IntArray]] = {}
-    for terminal, branch in enumerate(b.terminal_branch.tolist()):
-        rows = b.row_node[b.terminal_rows[terminal] : ends[terminal]]
-        terminals.setdefault(branch, []).append(rows - 1)
-    pairs: list[tuple[int, int]] = []
-    for branch in np.flatnonzero(closed).tolist():
-        if len(b.buses[branch]) < 2:
-            continue
-        first, *others = terminals[branch]
-        kind = b.names[branch].partition(".")[0]
-        for other in others:
-            pairs += _pair_terminals(network, first, other, kind, int(b.phases[branch]))
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def _pair_terminals(
-    network: Network, first: IntArray, other: IntArray, kind: str, n_phases: int
-) -> list[tuple[int, int]]:
-    if kind not in ("transformer", "autotrans"):
-        return [(a, b) for a, b in zip(first.tolist(), other.tolist(), strict=True) if a >= 0 and b >= 0]
-    live = [
-        [n for n in dict.fromkeys(rows.tolist()) if n >= 0 and network.node_phase[n] <= 3] for rows in (first, other)
-    ]
-    at = {int(network.node_phase[node]): node for node in live[0]}
-    numbers = {int(network.node_phase[node]) for node in live[1]}
-    if n_phases == 1 and not numbers <= set(at):  # legs 1 and 2 of a secondary, whatever phase feeds it
-        return [(live[0][0], node) for node in live[1]] if live[0] else []
-    return [(at[phase], node) for node in live[1] if (phase := int(network.node_phase[node])) in at]
-
-
-def _feed_phases(network: Network, pairs: IntArray) -> IntArray:
-    """Carry the phases of the source along the pairs; a node that two phases reach keeps its own number's."""
-    phase = np.full(len(network.nodes), -1, dtype=np.int64)
-    joined: dict[int, list[int]] = {}
-    for a, b in pairs.tolist():
-        joined.setdefault(a, []).append(b)
-        joined.setdefault(b, []).append(a)
-    waiting = deque(np.flatnonzero((network.node_bus == network.source_bus) & (network.node_phase <= 3)).tolist())
-    for node in waiting:
-        phase[node] = network.node_phase[node] - 1
-    while waiting:  # breadth first: the nearest to the source says the phase where two paths meet
-        node = waiting.popleft()
-        for other in joined.get(node, ()):
-            if phase[other] < 0 and network.node_phase[other] <= 3:
-                phase[other] = phase[node]
-                waiting.append(other)
-    return phase
 
 
 @dataclass(frozen=True)

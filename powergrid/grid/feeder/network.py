@@ -287,15 +287,20 @@ class Network:
         phase[unfed] = self.node_phase[unfed]
         return phase
 
-    def wires(self) -> Iterator[tuple[int, int, int]]:
-        """Return the pairs of nodes that a closed branch joins phase by phase: branch, node, other node."""
+    def wires(self, closed: BoolArray | None = None) -> Iterator[tuple[int, int, int]]:
+        """Return the pairs of nodes that a closed branch joins phase by phase: branch, node, other node.
+
+        Args:
+            closed: Whether each branch is closed, shape (n_branches,); as compiled if not given.
+        """
         b = self.branches
+        closed = b.closed if closed is None else closed
         ends = np.append(b.terminal_rows, len(b.row_node))[1:]
         terminals: dict[int, list[list[int]]] = {}
         for branch, first, end in zip(b.terminal_branch.tolist(), b.terminal_rows.tolist(), ends.tolist(), strict=True):
             terminals.setdefault(branch, []).append((b.row_node[first:end] - 1).tolist())
         for branch, rows in terminals.items():
-            if not b.closed[branch]:
+            if not closed[branch]:
                 continue
             if b.phases[branch] == 1 and b.names[branch].startswith(("transformer.", "autotrans.")):
                 live = [[node for node in terminal if node >= 0] for terminal in rows]
