@@ -18,8 +18,8 @@ from powergrid.grid.feeder.compile import (
     SOURCE_CLASSES,
     compile_feeder,
     describe_network,
+    prepare_circuit,
     read_handles,
-    settle_options,
 )
 from powergrid.grid.feeder.network import BoolArray, IntArray, Network
 from powergrid.grid.outages.connectivity import Connectivity
@@ -62,7 +62,7 @@ def check_solution(model: Model) -> None:
     unsound = [code for code in ("not-finite", "zero-kv", "no-source") if model.recorder.report.of_code(code)]
     if unsound or not base_kv:
         return
-    settle_options(engine, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
+    prepare_circuit(engine, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
     converged = _solve(engine)
     angles = np.angle(engine.voltages(len(nodes))[1:]) if converged else _nominal_angles(nodes)
     everywhere = {name: base_kv.get(name, math.nan) for name in names}
@@ -226,7 +226,7 @@ def _attempt(model: Model, fed: BoolArray, what: str, options: Sequence[str], *,
     engine = Engine()
     try:
         compile_feeder(model.feeder, engine)
-        settle_options(engine, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
+        prepare_circuit(engine, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
         for option in options:
             engine.command(f"set {option}")
         converged = engine.solve(controls=controls)

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from powergrid.errors import FeederError, ScenarioError
-from powergrid.grid.engine.store import cache_folder
+from powergrid.grid.engine.cache_folder import cache_folder
 from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, read_feeder
 from powergrid.scenario.files import is_scenario_file, list_scenarios, map_paths, read_source
 from powergrid.scenario.model import Scenario

@@ -12,8 +12,9 @@ import pytest
 
 from powergrid.grid.circuit.circuit import Circuit, Snapshot, network_of
 from powergrid.grid.circuit.injections import Injection
-from powergrid.grid.engine import property_tables, schema, store
+from powergrid.grid.engine import cache_folder, library, property_tables
 from powergrid.grid.feeder import cache
+from powergrid.grid.feeder.compile import known_network
 from powergrid.grid.feeder.feeder import list_feeders, read_feeder
 
 MODEL = """New Circuit.tiny basekv=12.47
@@ -30,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the test's own, nothing remembered."""
     property_tables()  # what the engine says of itself is kept elsewhere
     place = tmp_path / "cache"
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(place))
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(place))
     cache.forget()
     return place
 
@@ -65,7 +66,7 @@ def play(circuit: Circuit, n_steps: int = 8) -> bytes:
 def assert_same(first: object, second: object) -> None:
     """Compare two networks to the last bit of each array."""
     arrays: tuple[dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]], ...] = ({}, {})
-    assert cache._encode(first, arrays[0]) == cache._encode(second, arrays[1])
+    assert cache.encode_network(first, arrays[0]) == cache.encode_network(second, arrays[1])
     for name, array in arrays[0].items():
         assert array.dtype == arrays[1][name].dtype
         assert array.shape == arrays[1][name].shape
@@ -79,11 +80,11 @@ def test_circuit_is_the_same_to_the_bit_without_with_memory_and_from_disk(
     feeder = read_feeder(name)
     bus = network_of(feeder).nodes[-1].rpartition(".")
     devices = (Injection("pv", bus=bus[0], phases=(int(bus[2]),)),)
-    monkeypatch.setenv(store.FOLDER_VARIABLE, "")
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, "")
     cache.forget()
     without = Circuit(feeder, devices)
     expected = play(without)
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(folder))
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(folder))
     from_disk = []
     for forget in (True, False):
         if forget:
@@ -151,7 +152,7 @@ def test_entry_that_is_damaged_is_made_again(tmp_path: Path, folder: Path, damag
     assert_same(network_of(feeder), first)
     if damage != "folder":
         cache.forget()
-        assert cache.recall(feeder) is not None
+        assert known_network(feeder) is not None
 
 
 def test_entry_that_holds_a_pickle_is_not_opened(tmp_path: Path, folder: Path) -> None:
@@ -169,7 +170,7 @@ def test_cache_without_a_place_is_silently_none(
 ) -> None:
     (tmp_path / "taken").write_text("")
     written = {"file": tmp_path / "taken", "below a file": tmp_path / "taken" / "x", "empty": ""}[place]
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(written))
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(written))
     assert network_of(read_feeder(write_model(tmp_path))).loads.names == ("a",)
     assert not folder.exists()
     assert (tmp_path / "taken").read_text() == ""
@@ -178,7 +179,7 @@ def test_cache_without_a_place_is_silently_none(
 def test_oldest_entries_go_when_there_are_too_many(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_MAX_FILES", 4)
+    monkeypatch.setattr(cache_folder, "MAX_FILES", 4)
     master = write_model(tmp_path)
     for i in range(4):
         (tmp_path / "sun.csv").write_text(f"0.5\n1\n{i}\n")
@@ -194,8 +195,8 @@ def test_writers_at_the_same_time_share_one_entry(tmp_path: Path, folder: Path) 
     code = (
         "import sys; from powergrid.grid.feeder import cache; from powergrid.grid.circuit.circuit import network_of\n"
         "from powergrid.grid.feeder import read_feeder; feeder = read_feeder(sys.argv[1]); sys.stdin.readline()\n"
-        "for _ in range(50): first = network_of(feeder); cache.keep(feeder, first); cache.forget()\n"
-        "print(cache.recall(feeder).loads.kw.sum())"
+        "for _ in range(50): cache.keep_network('all the same', network_of(feeder)); cache.forget()\n"
+        "print(cache.recall_network('all the same').loads.kw.sum())"
     )
     workers = [
         subprocess.Popen(
@@ -209,50 +210,51 @@ def test_writers_at_the_same_time_share_one_entry(tmp_path: Path, folder: Path) 
         worker.stdin.flush()
     assert [worker.communicate()[0].strip() for worker in workers] == ["200.0"] * 4
     assert [worker.returncode for worker in workers] == [0] * 4
-    assert sorted(file.name.partition("-")[0] for file in folder.glob("*.npz")) == ["network", "scan", "schema"]
-    assert len(list(folder.iterdir())) == 3
+    assert sorted(file.name.partition("-")[0] for file in folder.glob("*.npz")) == [
+        "network",
+        "network",
+        "scan",
+        "schema",
+    ]
+    assert len(list(folder.iterdir())) == 4
 
 
 def test_folder_is_the_users_own_unless_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(store.FOLDER_VARIABLE, "~/here")
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, "~/here")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert store.cache_folder() == tmp_path / "here"
-    monkeypatch.setenv(store.FOLDER_VARIABLE, "")
-    assert store.cache_folder() is None
-    monkeypatch.delenv(store.FOLDER_VARIABLE)
+    assert cache_folder.cache_folder() == tmp_path / "here"
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, "")
+    assert cache_folder.cache_folder() is None
+    monkeypatch.delenv(cache_folder.FOLDER_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert store.cache_folder() == tmp_path / "xdg" / "powergrid"
+    assert cache_folder.cache_folder() == tmp_path / "xdg" / "powergrid"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("LOCALAPPDATA", raising=False)
-    assert store.cache_folder() == tmp_path / ".cache" / "powergrid"
+    assert cache_folder.cache_folder() == tmp_path / ".cache" / "powergrid"
 
 
 def test_engines_own_words_are_the_same_from_disk(folder: Path) -> None:
-    words = (schema.numbers(), schema.property_tables(), schema.element_classes())
+    words = (library.numbers(), library.property_tables(), library.element_classes())
     try:
         for entries in ([], ["schema"]):
             assert [file.name.partition("-")[0] for file in folder.glob("*")] == entries
-            for function in (schema._classes, schema.numbers, schema.property_tables, schema.element_classes):
-                function.cache_clear()
-            assert (schema.numbers(), schema.property_tables(), schema.element_classes()) == words
-        assert schema.property_tables()["generator"]["usermodel"]
-        assert not schema.property_tables()["generator"]["kw"]
-        assert schema.property_type("Line", "LineCode") == ("DSSObjectReference", "LineCode")
+            library.forget()
+            assert (library.numbers(), library.property_tables(), library.element_classes()) == words
+        assert library.property_tables()["generator"]["usermodel"]
+        assert not library.property_tables()["generator"]["kw"]
+        assert library.property_type("Line", "LineCode") == ("DSSObjectReference", "LineCode")
     finally:
-        for function in (schema._classes, schema.numbers, schema.property_tables, schema.element_classes):
-            function.cache_clear()
+        library.forget()
 
 
 def test_damaged_words_of_the_engine_are_asked_for_again(folder: Path) -> None:
-    words = schema.property_tables()
+    words = library.property_tables()
     try:
-        schema._classes.cache_clear()
-        schema._classes()
+        library.forget()
+        library.property_tables()
         (file,) = folder.glob("schema-*.npz")
         np.savez(file, text=np.frombuffer(b'[["Line", 1, [["bus1"]]]]', dtype=np.uint8))
-        schema._classes.cache_clear()
-        schema.property_tables.cache_clear()
-        assert schema.property_tables() == words
+        library.forget()
+        assert library.property_tables() == words
     finally:
-        schema._classes.cache_clear()
-        schema.property_tables.cache_clear()
+        library.forget()

@@ -14,8 +14,8 @@ import pytest
 
 from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import network_of
-from powergrid.grid.engine import property_tables, store
-from powergrid.grid.feeder import cache, feeder, scan_cache
+from powergrid.grid.engine import cache_folder, property_tables
+from powergrid.grid.feeder import cache, feeder
 from powergrid.grid.feeder.feeder import list_feeders, models_folder, read_feeder
 
 MASTER = """New Circuit.tiny basekv=12.47
@@ -34,14 +34,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the test's own, nothing remembered."""
     property_tables()  # what the engine says of itself is kept elsewhere
     place = tmp_path / "cache"
-    monkeypatch.setenv(store.FOLDER_VARIABLE, str(place))
-    forget()
-    return place
-
-
-def forget() -> None:
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(place))
     cache.forget()
-    scan_cache.forget()
+    return place
 
 
 def write_model(place: Path) -> Path:
@@ -68,7 +63,7 @@ def test_feeder_read_before_is_the_same_without_being_scanned(
     first = read_feeder(name)
     forbid_scanning(monkeypatch)
     remembered = read_feeder(name)
-    forget()
+    cache.forget()
     from_disk = read_feeder(name)
     assert first == remembered == from_disk
     assert from_disk.commands is not first.commands
@@ -108,7 +103,7 @@ def test_edit_that_keeps_size_and_time_is_seen(tmp_path: Path, folder: Path, fil
     os.utime(tmp_path / file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert ((tmp_path / file).stat().st_size, len(text)) == (status.st_size, len(edited))
     if not remembered:
-        forget()
+        cache.forget()
     second = read_feeder(master)
     assert second.digest != first.digest
     (tmp_path / file).write_bytes(text)
@@ -133,7 +128,7 @@ def test_what_trust_allows_is_not_taken_without_trust(tmp_path: Path, folder: Pa
     wide = read_feeder(master, model_root=tmp_path)
     for again in (False, True):
         if again:
-            forget()
+            cache.forget()
         with pytest.raises(FeederError, match="outside the model_root"):
             read_feeder(master)
         with pytest.raises(FeederError, match="outside the model_root"):
@@ -166,7 +161,7 @@ def test_link_turned_to_an_equal_file_outside_is_refused(
     (master.parent / linked).unlink()
     (master.parent / linked).symlink_to(tmp_path / "outside")
     if not remembered:
-        forget()
+        cache.forget()
     with pytest.raises(FeederError, match="outside the model_root"):
         read_feeder(master)
 
@@ -189,7 +184,7 @@ def test_entry_that_is_damaged_is_made_again(tmp_path: Path, folder: Path, damag
     first = read_feeder(master)
     (file,) = scans(folder)
     whole = file.read_bytes()
-    forget()
+    cache.forget()
     if damage == "folder":
         file.unlink()
         file.mkdir()
@@ -213,7 +208,7 @@ def test_flipped_bit_never_changes_a_command(tmp_path: Path, folder: Path, place
     whole = bytearray(file.read_bytes())
     whole[len(whole) * place // 100] ^= 1
     file.write_bytes(whole)
-    forget()
+    cache.forget()
     assert read_feeder(master) == first
 
 
@@ -225,10 +220,10 @@ def test_entry_that_others_could_have_written_is_not_taken(tmp_path: Path, folde
     with np.load(file) as entry:
         text = bytes(entry["text"]).replace(b"kW=200", b"kW=900")
     np.savez(file, text=np.frombuffer(text, dtype=np.uint8))
-    forget()
+    cache.forget()
     assert any("kW=900" in command.text for command in read_feeder(master).commands)  # the user's own: as written
     file.chmod(0o666)
-    forget()
+    cache.forget()
     assert read_feeder(master) == first
 
 
@@ -237,9 +232,9 @@ def test_entry_of_another_engine_or_release_is_not_found(
 ) -> None:
     master = write_model(tmp_path)
     read_feeder(master)
-    forget()
-    monkeypatch.setattr(scan_cache, "engine_version", lambda: "OpenDSS of tomorrow")
-    assert scan_cache.recall_scan(master, tmp_path.parent, models_folder().resolve(), False) is None
+    cache.forget()
+    monkeypatch.setattr(cache, "engine_version", lambda: "OpenDSS of tomorrow")
+    assert cache.recall_scan(cache.Place(master, tmp_path.parent, models_folder().resolve(), False)) is None
     read_feeder(master)
     assert len(scans(folder)) == 2
 
@@ -249,10 +244,10 @@ def test_entry_of_another_engine_or_release_is_not_found(
 def test_cache_that_cannot_be_written_is_silently_none(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    monkeypatch.setenv(store.FOLDER_VARIABLE, place)
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, place)
     master = write_model(tmp_path)
     first = read_feeder(master)
-    forget()
+    cache.forget()
     assert read_feeder(master) == first
     assert network_of(first).loads.names == ("a",)
 
@@ -301,10 +296,10 @@ def test_workers_that_start_together_scan_and_compile_once(tmp_path: Path, folde
 def test_worker_that_hangs_keeps_the_others_waiting_no_longer_than_patience(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(cache_folder, "PATIENCE_S", 0.1)
     master = write_model(tmp_path)
-    place = (master, tmp_path.parent, models_folder().resolve(), False)
-    with scan_cache.scanning_alone(*place):  # as another worker would
+    place = cache.Place(master, tmp_path.parent, models_folder().resolve(), False)
+    with cache.scanning_alone(place):  # as another worker would
         assert read_feeder(master).commands
     assert not list(folder.glob("*.lock"))
 
@@ -312,12 +307,13 @@ def test_worker_that_hangs_keeps_the_others_waiting_no_longer_than_patience(
 def test_lock_left_by_a_worker_that_died_is_no_obstacle(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PATIENCE_S", 600.0)
+    monkeypatch.setattr(cache_folder, "PATIENCE_S", 600.0)
     master = write_model(tmp_path)
     code = (
-        "import os, sys; from pathlib import Path; from powergrid.grid.feeder import scan_cache\n"
+        "import os, sys; from pathlib import Path; from powergrid.grid.feeder import cache\n"
         "from powergrid.grid.feeder.feeder import models_folder; master = Path(sys.argv[1])\n"
-        "with scan_cache.scanning_alone(master, master.parent.parent, models_folder().resolve(), False): os._exit(0)"
+        "place = cache.Place(master, master.parent.parent, models_folder().resolve(), False)\n"
+        "with cache.scanning_alone(place): os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, str(master)], check=True)
     assert len(list(folder.glob("*.lock"))) == 1
@@ -329,5 +325,5 @@ def test_name_of_several_lines_is_read_anew_each_time(tmp_path: Path, folder: Pa
     master = write_model(tmp_path / "two\nlines")
     first = read_feeder(master)
     assert scans(folder) == []
-    forget()
+    cache.forget()
     assert read_feeder(master) == first

@@ -12,7 +12,7 @@ import pytest
 from powergrid.envs.parallel import ParallelGridEnv
 from powergrid.errors import ScenarioError
 from powergrid.grid.engine import Engine
-from powergrid.grid.feeder.compile import compile_feeder, settle_options
+from powergrid.grid.feeder.compile import compile_feeder, prepare_circuit
 from powergrid.grid.simulation import Simulation
 from powergrid.scenario import load_scenario
 
@@ -103,7 +103,7 @@ def solve_alone(simulation: Simulation, row: int) -> tuple[list[int], list[int],
     engine = Engine()
     try:
         compile_feeder(simulation.feeder, engine)
-        settle_options(engine, tolerance=1e-9, max_iterations=100)
+        prepare_circuit(engine, tolerance=1e-9, max_iterations=100)
         dss = engine.direct
         dss.Solution.Solve()
         kw, kvar = simulation.day_load_kw[0, row], simulation.day_load_kvar[0, row]

@@ -22,15 +22,16 @@ from powergrid.grid.circuit.own_controls import ActingControls, ControlPlan, fin
 from powergrid.grid.circuit.snapshot import Snapshot, SnapshotReader
 from powergrid.grid.circuit.switchgear import Switchgear
 from powergrid.grid.engine import ComplexArray, Engine, FloatArray, Handle, IntArray, PowerReader
-from powergrid.grid.feeder.cache import describing_alone, recall
 from powergrid.grid.feeder.compile import (
     BRANCH_CLASSES,
     SOURCE_CLASSES,
     compile_feeder,
+    describing_alone,
+    known_network,
+    prepare_circuit,
     read_base_voltages,
     read_handles,
-    recall_network,
-    settle_options,
+    read_network,
 )
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
@@ -100,7 +101,7 @@ class Circuit:
         }
         self.engine = Engine()
         compile_feeder(feeder, self.engine)
-        settle_options(self.engine, tolerance=tolerance, max_iterations=max_iterations)
+        prepare_circuit(self.engine, tolerance=tolerance, max_iterations=max_iterations)
         self.handles = read_handles(self.engine)
         if not any(self.handles[name] for name in SOURCE_CLASSES):
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])
@@ -111,7 +112,7 @@ class Circuit:
         fault_names = place_faults(self.engine, faults)
         self._solve_start()
         self.controls = ActingControls(self.engine, select_controls(self.engine, controls, plan))
-        self.network = recall_network(feeder, self.engine, self.handles, bus_kv, controls)
+        self.network = read_network(feeder, self.engine, self.handles, bus_kv, controls)
         self._bind_sources()
         self.setpoints = Setpoints(self.engine, self.handles["Load"], self.injections, self._targets)
         self.load_of_device = self.setpoints.load_of_device
@@ -430,11 +431,11 @@ def network_of(feeder: Feeder) -> Network:
     Raises:
         FeederError: it does not compile, or does not converge as it stands.
     """
-    known = recall(feeder)
+    known = known_network(feeder)
     if known is not None:
         return known
     with describing_alone(feeder):
-        known = recall(feeder)  # another process may have compiled it meanwhile
+        known = known_network(feeder)  # another process may have compiled it meanwhile
         if known is not None:
             return known
         circuit = Circuit(feeder)

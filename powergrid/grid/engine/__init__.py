@@ -16,8 +16,15 @@ import numpy as np
 from powergrid.errors import EngineError
 from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, FloatArray, Handle, IntArray, PowerReader
 from powergrid.grid.engine.elements import Elements
-from powergrid.grid.engine.library import ffi, lib, threads_may_enter
-from powergrid.grid.engine.schema import engine_version, property_tables, property_type, text_of
+from powergrid.grid.engine.library import (
+    engine_version,
+    ffi,
+    lib,
+    property_tables,
+    property_type,
+    text_of,
+    threads_may_enter,
+)
 
 __all__ = [
     "TOO_MANY_CONTROL_ITERATIONS",

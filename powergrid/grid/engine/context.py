@@ -13,8 +13,7 @@ import numpy as np
 
 from powergrid.errors import EngineError
 from powergrid.grid.engine.bulk import FloatArray, IntArray
-from powergrid.grid.engine.library import ffi, lib
-from powergrid.grid.engine.schema import new_context, text_of
+from powergrid.grid.engine.library import ffi, lib, new_context, text_of
 
 #: By thread, what disposes of its contexts that were closed in another.
 _LEFT: dict[int, list[Callable[[], None]]] = {}

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from powergrid.errors import EngineError
-from powergrid.grid.engine import schema
+from powergrid.grid.engine import library
 from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, FloatArray, Handle, IntArray
 from powergrid.grid.engine.context import Context
-from powergrid.grid.engine.library import ffi, lib
-from powergrid.grid.engine.schema import text_of
+from powergrid.grid.engine.library import ffi, lib, text_of
 
 
 class Elements(Context):
@@ -24,21 +23,21 @@ class Elements(Context):
     @staticmethod
     def element_classes() -> tuple[str, ...]:
         """Name the classes of circuit elements, as the engine writes them."""
-        return schema.element_classes()
+        return library.element_classes()
 
     @staticmethod
     def property_index(class_name: str, property_name: str) -> int:
         """Return the engine's number of a property, letter case ignored."""
         try:
-            return schema.numbers()[1][class_name.lower(), property_name.lower()]
+            return library.numbers()[1][class_name.lower(), property_name.lower()]
         except KeyError:
             raise EngineError(f"OpenDSS has no property {class_name}.{property_name}") from None
 
     def handles(self, class_name: str) -> dict[str, Handle]:
         """Return the enabled elements of a class: lower-case name to handle, in the engine's order."""
-        index = schema.numbers()[0][class_name.lower()]
+        index = library.numbers()[0][class_name.lower()]
         enabled = (
-            self.property_index(class_name, "enabled") if (class_name.lower(), "enabled") in schema.numbers()[1] else 0
+            self.property_index(class_name, "enabled") if (class_name.lower(), "enabled") in library.numbers()[1] else 0
         )
         found: dict[str, Handle] = {}
         for position in range(lib.Obj_GetCount(self._context, index)):

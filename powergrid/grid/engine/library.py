@@ -1,4 +1,4 @@
-"""The engine's library, loaded so that any thread may enter it.
+"""The engine's library: loaded so that any thread may enter it, and what it says of itself, read once a process.
 
 A thread that calls OpenDSS for the first time looks up the locale in the environment, through the array of pointers
 that held it when the library was loaded. The C library frees that array when variables are added, and then the call
@@ -8,12 +8,30 @@ ends the process with a segmentation fault. So the library is shown an array tha
 from __future__ import annotations
 
 import ctypes
+import functools
+import hashlib
+import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["ffi", "lib", "threads_may_enter"]
+from powergrid.grid.engine.cache_folder import UNREADABLE, made_by, open_entry, write_entry
+
+__all__ = [
+    "PRIVATE_NAMES", "element_classes", "engine_version", "ffi", "forget", "lib", "new_context", "numbers",
+    "property_tables", "property_type", "text_of", "threads_may_enter",
+]  # fmt: skip
+
+#: What is used of the engine's Python packages beyond their documentation: package, the version that it was tried
+#: with, and the names. Nearly all goes through the functions of the C library itself (``dss_python_backend.lib``),
+#: whose bulk calls and handles no package offers; a test looks for each that is called in here.
+PRIVATE_NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "dss_python_backend": ("0.14.5", ("dss_python_backend.lib", "dss_python_backend.ffi")),
+    "dss_python": ("0.15.7", ("dss._cffi_api_util.CffiApiUtil",)),  # for Engine.direct only
+    "opendssdirect.py": ("0.9.4", ("opendssdirect.OpenDSSDirect.OpenDSSDirect",)),  # likewise
+}
 
 _kept: list[Any] = []  # for as long as the library may look at it, which is as long as the process
 
@@ -45,3 +63,133 @@ with _lasting_environment() as _lasts:
 
 #: Whether a thread may enter the engine that has not done so before, whatever became of the environment since.
 threads_may_enter: bool = _is_first and _lasts and sys.platform == "linux"
+
+_KIND = "schema"
+
+
+class _Property(NamedTuple):
+    """A property: its name in commands and in data, number, type, the class that it refers to, whether it is a file."""
+
+    name: str
+    in_data: str
+    number: int
+    kind: str
+    refers_to: str
+    is_file: bool
+
+
+class _Class(NamedTuple):
+    """A class of elements, and its properties in the engine's order."""
+
+    name: str
+    number: int
+    properties: tuple[_Property, ...]
+
+
+def new_context() -> Any:
+    """Make a context; the first one of a process moves it to where it was when the library was loaded, so move back."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # somebody has removed it; there is nothing to go back to
+        return lib.ctx_New()
+    context = lib.ctx_New()
+    os.chdir(here)
+    return context
+
+
+def text_of(pointer: Any) -> str:
+    """Return a string of the engine's, empty where there is none."""
+    return ffi.string(pointer).decode("utf-8", "replace") if pointer != ffi.NULL else ""
+
+
+@functools.cache
+def _classes() -> list[_Class]:
+    """Return the engine's classes with their properties: kept, since it takes as long as to compile a small feeder."""
+    key = hashlib.sha256(f"{engine_version()}\0{made_by()}".encode()).hexdigest()
+    with open_entry(_KIND, key) as entry:
+        if entry is not None:
+            try:
+                return [
+                    _Class(name, number, tuple(map(_Property._make, own))) for name, number, own in json.loads(entry[0])
+                ]
+            except UNREADABLE:
+                pass
+    classes = [_Class._make(_read_class(entry)) for entry in _raw_schema()["classes"]]
+    write_entry(_KIND, key, json.dumps(classes), {})
+    return classes
+
+
+def _raw_schema() -> dict[str, Any]:
+    context = new_context()
+    try:
+        lib.ctx_DSS_Start(context, 0)
+        return dict(json.loads(text_of(lib.DSS_ExtractSchema(context, 0))))
+    finally:
+        lib.ctx_Dispose(context)
+
+
+def _read_class(entry: dict[str, Any]) -> tuple[str, int, tuple[_Property, ...]]:
+    """Take what is used of a class out of the schema, its properties in the engine's order."""
+    own = (
+        _Property(
+            prop["name"].lower(),
+            prop["altName"].lower(),
+            int(prop["index"]),
+            str(prop["type"]),
+            prop["params"][1] if isinstance(prop["params"][1], str) else "",  # else an address or a size
+            "IsFilename" in prop["flags"],
+        )
+        for prop in entry["properties"]
+    )
+    return entry["name"], int(entry["index"]), tuple(sorted(own, key=lambda prop: prop.number))
+
+
+@functools.cache
+def property_tables() -> dict[str, dict[str, bool]]:
+    """Return the properties of every element class in the engine's order, and whether each names a file; lower case."""
+    return {each.name.lower(): {prop.name: prop.is_file for prop in each.properties} for each in _classes()}
+
+
+@functools.cache
+def numbers() -> tuple[dict[str, int], dict[tuple[str, str], int], dict[tuple[str, str], tuple[str, str]]]:
+    """Read the numbers of the engine's classes, its properties, and their types by the names that data have."""
+    classes = {each.name.lower(): each.number for each in _classes()}
+    properties, types = {}, {}
+    for each in _classes():
+        for prop in each.properties:
+            properties[each.name.lower(), prop.name] = prop.number
+            types[each.name.lower(), prop.in_data] = (prop.kind, prop.refers_to)
+    return classes, properties, types
+
+
+def property_type(class_name: str, key: str) -> tuple[str, str]:
+    """Return the type of a property by its name in ``Engine.to_json``, and the class that it refers to if any.
+
+    Both are as the engine's schema writes them, the type empty where the class has no such property.
+    """
+    return numbers()[2].get((class_name.lower(), key.lower()), ("", ""))
+
+
+@functools.cache
+def element_classes() -> tuple[str, ...]:
+    """Name the classes of circuit elements, as the engine writes them."""
+    names = [each.name for each in _classes()]
+    return tuple(name for name in names if (name.lower(), "enabled") in numbers()[1])
+
+
+def forget() -> None:
+    """Drop what this process remembers of the engine's classes; the files stay."""
+    for function in (_classes, property_tables, numbers, element_classes):
+        function.cache_clear()
+
+
+@functools.cache
+def engine_version() -> str:
+    """Return the version of the OpenDSS engine library, as it states it itself."""
+    context = new_context()
+    try:
+        lib.ctx_DSS_Start(context, 0)
+        text = text_of(lib.ctx_DSS_Get_Version(context))
+        return " ".join(text.split()[:5]).replace(" Library version", "")  # the rest is build options
+    finally:
+        lib.ctx_Dispose(context)

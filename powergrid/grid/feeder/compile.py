@@ -5,15 +5,17 @@ Runs once a circuit; knows neither devices nor setpoints.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
 
 from powergrid.errors import EngineError, FeederError
 from powergrid.grid.engine import TOO_MANY_CONTROL_ITERATIONS, Engine, FloatArray, Handle, IntArray
-from powergrid.grid.feeder.cache import keep, recall
+from powergrid.grid.feeder import cache
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
 from powergrid.grid.feeder.syntax import DESCRIBING
@@ -72,7 +74,7 @@ def _build_from_data(feeder: Feeder, engine: Engine) -> None:
         raise FeederError(str(feeder.master), [f"composed circuit: {error}"]) from None
 
 
-def settle_options(engine: Engine, *, tolerance: float, max_iterations: int) -> None:
+def prepare_circuit(engine: Engine, *, tolerance: float, max_iterations: int) -> None:
     """Take out of a compiled circuit what only costs time or stands between a setpoint and the power drawn.
 
     Meters and monitors are disabled. The circuit's load multiplier becomes part of the loads, so that what is
@@ -133,7 +135,34 @@ def read_base_voltages(feeder: Feeder, engine: Engine) -> dict[str, float]:
     return bus_kv
 
 
-def recall_network(
+def known_network(feeder: Feeder) -> Network | None:
+    """Return the description of a feeder that was compiled before, here or in another process, None where it was not.
+
+    Its arrays are shared and cannot be written.
+    """
+    network = cache.recall_network(_content(feeder))
+    return None if network is None else _with_microgrids(feeder, network)
+
+
+def describing_alone(feeder: Feeder) -> AbstractContextManager[None]:
+    """Let no other process describe the same feeder meanwhile: workers that start together compile it once."""
+    return cache.describing_alone(_content(feeder))
+
+
+def _content(feeder: Feeder) -> str:
+    """Return the hash of all that a description depends on, empty for a feeder that is not of files."""
+    if not feeder.digest:
+        return ""
+    written = "\n".join([feeder.digest, *(command.text for command in feeder.commands), feeder.circuit])
+    return hashlib.sha256(written.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _with_microgrids(feeder: Feeder, network: Network) -> Network:
+    """Add what the feeder itself says of its microgrids: that is not kept."""
+    return replace(network, microgrids=feeder.microgrids) if feeder.microgrids else network
+
+
+def read_network(
     feeder: Feeder,
     engine: Engine,
     handles: Handles,
@@ -144,10 +173,12 @@ def recall_network(
 
     What the feeder's own protection opened while solving is read anew: it may depend on the devices placed.
     """
-    known = recall(feeder)
+    known = known_network(feeder)
     branches = [(name, handle) for class_name in BRANCH_CLASSES for name, handle in handles[class_name].items()]
     if known is None or known.nodes != engine.node_names() or len(known.branches.names) != len(branches):
-        return keep(feeder, describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids]))
+        network = describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids])
+        cache.keep_network(_content(feeder), network)
+        return _with_microgrids(feeder, network)
     closed = np.array([not engine.is_open(handle) for _, handle in branches], dtype=np.bool_)
     if np.array_equal(closed, known.branches.closed):
         return known

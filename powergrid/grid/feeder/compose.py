@@ -12,12 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from powergrid.errors import FeederError, describe_unknown
-from powergrid.grid.feeder.feeder import Feeder, read_feeder
-from powergrid.grid.feeder.microgrid import LineTie, Microgrid, MicrogridSpec
-from powergrid.grid.feeder.parts import (
+from powergrid.grid.feeder.circuit_data import (
     Part,
     bus_name,
     cut_off_source,
@@ -28,9 +25,15 @@ from powergrid.grid.feeder.parts import (
     rename,
     spell_out_lists,
 )
-from powergrid.grid.feeder.ties import describe_forming_source, describe_tie
-
-Data = dict[str, Any]
+from powergrid.grid.feeder.feeder import Feeder, read_feeder
+from powergrid.grid.feeder.microgrid import (
+    Data,
+    LineTie,
+    Microgrid,
+    MicrogridSpec,
+    describe_forming_source,
+    describe_tie,
+)
 
 #: Classes that are more than wires: to leave one out would be to model another microgrid.
 _CUSTOMERS = ("Load", "Generator", "Storage", "PVSystem", "IndMach012", "VSConverter", "VCCS", "UPFC")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from powergrid.errors import FeederError, Problem, describe_unknown
+from powergrid.grid.feeder.cache import Place, keep_scan, recall_scan, scanning_alone
 from powergrid.grid.feeder.microgrid import Microgrid
 from powergrid.grid.feeder.reader import Reference, Scan, remedy, scan_files
-from powergrid.grid.feeder.scan_cache import keep_scan, recall_scan, scanning_alone
 from powergrid.grid.feeder.syntax import Command, describe_unknown_command, find_unknown
 
 __all__ = [
@@ -115,17 +115,17 @@ def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, 
             all of them, each with file and line.
     """
     master, root = _locate(reference, model_root, trust)
-    place = (master, root, models_folder().resolve(), trust)
-    scan = recall_scan(*place)
+    place = Place(master, root, models_folder().resolve(), trust)
+    scan = recall_scan(place)
     if scan is None:
-        with scanning_alone(*place):
-            scan = recall_scan(*place)  # another process may have read it meanwhile
+        with scanning_alone(place):
+            scan = recall_scan(place)  # another process may have read it meanwhile
             if scan is None:
                 scan, problems = scan_files(*place)
                 problems = [*(problems or _find_missing_circuit(scan)), *_find_unknown_commands(scan)]
                 if problems:
                     raise FeederError(str(master), problems)
-                keep_scan(*place, scan)
+                keep_scan(place, scan)
     return _feeder_of(master, root, trust, scan)
 
 

@@ -17,8 +17,7 @@ from scipy.spatial.distance import cdist
 from powergrid.grid.engine import Engine, FloatArray, property_type
 from powergrid.grid.feeder.compile import compile_feeder, fold_load_multiplier, read_base_voltages, scale_loads
 from powergrid.grid.feeder.feeder import Feeder
-
-Data = dict[str, Any]
+from powergrid.grid.feeder.microgrid import Data
 
 _SOURCES = ("Vsource", "Isource")
 _RECORDERS = ("EnergyMeter", "Monitor")

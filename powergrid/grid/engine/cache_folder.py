@@ -31,8 +31,9 @@ FOLDER_VARIABLE = "POWERGRID_CACHE"
 #: What decoding an entry may raise that is not as it should be.
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError, MemoryError,
               zipfile.BadZipFile)  # fmt: skip
+#: How many entries are kept.
+MAX_FILES = 512
 _MAX_BYTES = 256 * 1024**2
-_MAX_FILES = 512
 _ABANDONED_AFTER_S = 3600.0
 #: How long a process waits for another that makes the same entry [s].
 PATIENCE_S = 10.0
@@ -155,6 +156,6 @@ def _prune(folder: Path) -> None:
     n_bytes = 0
     for place, (_, size, file) in enumerate(entries):
         n_bytes += size
-        if place and (n_bytes > _MAX_BYTES or place >= _MAX_FILES):  # the newest stays, however large
+        if place and (n_bytes > _MAX_BYTES or place >= MAX_FILES):  # the newest stays, however large
             with contextlib.suppress(OSError):
                 file.unlink()
