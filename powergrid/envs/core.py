@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from powergrid.envs.agents import Agent, build_agents, ownership
 from powergrid.envs.observations import Channels, View
-from powergrid.envs.rewards import Rewards
+from powergrid.envs.rewards import Rewards, place_terms
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.devices.fleet import pack_columns
-from powergrid.grid.devices.ledger import find_places
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.outages.connectivity import Connectivity
@@ -34,9 +33,10 @@ from powergrid.scenario import Scenario
 FloatArray = npt.NDArray[np.float64]
 
 CLOSED = "the environment is closed; build it anew"
-#: The rows of the ledger that the metrics from ``delivered_kw`` to ``cycles`` are summed of. Three in the middle are
-#: of the difference between what was asked and what was set; they are written over.
-_LEDGER_METRICS = ("delivered_p_kw", "delivered_q_kvar", *("p_kw",) * 3, "throughput_kwh", "cycles")
+#: How many metrics are of the zones, and how many from ``delivered_kw`` to ``cycles`` are summed of the devices'.
+_OF_ZONES, _OF_DEVICES = 5, 7
+#: How far a setpoint must have been moved to count as projected [kW, kvar].
+_NOTICED = 1e-6
 
 
 class GridTask:
@@ -66,12 +66,9 @@ class GridTask:
         band = scenario.voltage
         self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
         self._islands = None
-        if simulation.islands is None:
-            self.metrics.dead = _dark_as_compiled(network, n_envs)
-        else:
-            self.metrics.dead = simulation.islands.dark
-            if network.microgrids or simulation.supply is None:  # else infos tell of outages, and nothing can island
-                self._islands = simulation.islands
+        self._always_dark = _dark_as_compiled(network, n_envs) if simulation.islands is None else None
+        if simulation.islands is not None and (network.microgrids or simulation.supply is None):
+            self._islands = simulation.islands  # else infos tell of outages, and nothing can island
         names = list(scenario.agents)
         self.channels = Channels(
             simulation,
@@ -90,15 +87,10 @@ class GridTask:
         owners = [spec.devices for spec in scenario.agents.values()]
         self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in)
         self._owned = ownership(owners, simulation.device_names)
-        self._device_rows = simulation.ledger.find(_LEDGER_METRICS)
-        self._of_devices = np.zeros((len(_LEDGER_METRICS), n_envs, len(self._owned)))
-        self._of_devices_rows = self._of_devices.reshape(-1, len(self._owned))
-        self._changed = self._of_devices[2:4, :, : len(simulation.power_device_names)]
-        self._change = self._of_devices[4, :, : len(simulation.power_device_names)]
-        self._noticed, self._was_changed = np.full_like(self._change, 1e-6), np.zeros_like(self._change, dtype=bool)
+        self._throughput = place_terms(simulation, ["throughput_kwh"])
+        self._of_devices = np.zeros((_OF_DEVICES, n_envs, len(self._owned)))
         owned_devices = {device for own in owners for device in own}
         self._all_owned = all(name in owned_devices for name in simulation.device_names)
-        self._setpoints = simulation.setpoints
         self.agent_metrics = AGENT_METRICS + (AGENT_EVENT_METRICS if self._outages else ())
         self.network_metrics = NETWORK_METRICS + (NETWORK_EVENT_METRICS if self._outages else ())
         self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
@@ -111,12 +103,7 @@ class GridTask:
         self.info_names = (*self._own_names, *self._shared_names)
         self._info_by_name = np.zeros((len(self.info_names), n_envs, len(names)))
         self._info = self._info_by_name.transpose(1, 2, 0)
-        of_zones = (
-            *(self.metrics.zone_violation_count, self.metrics.zone_v_min_pu, self.metrics.zone_v_max_pu),
-            *(self.metrics.zone_overload_count, self.metrics.zone_kva.real),
-        )
-        self._zone_places = np.stack([find_places(self.metrics.results, part) for part in of_zones])
-        first, last = len(TERMS) + len(of_zones), len(TERMS) + len(of_zones) + len(_LEDGER_METRICS)
+        first, last = len(TERMS) + _OF_ZONES, len(TERMS) + _OF_ZONES + _OF_DEVICES
         self._info_of_zones = self._info_by_name[len(TERMS) : first]
         self._info_of_devices = self._info_by_name[first:last].reshape(-1, len(names))
         self._info_of_held = self._info_by_name[last] if self._outages is not None else None
@@ -158,7 +145,7 @@ class GridTask:
         if problems:
             raise ScenarioError("options", problems)
         self.simulation.reset_all(envs, rngs, None if day is None else int(day))
-        self.metrics.take(self.simulation.snapshot)
+        self._measure()
         rows = pack_columns(envs)
         zone_kw = np.matmul(self.simulation.day_load_kw[rows], self.channels.loads_in)
         self._rewards.start(rows, zone_kw)
@@ -182,13 +169,17 @@ class GridTask:
         self.require_open()
         simulation = self.simulation
         simulation.step(self._action)
-        self.metrics.take(simulation.snapshot)
+        self._measure()
         np.equal(simulation.step_index, simulation.last_step, out=self.truncated)
         self._rewards.take(self.truncated)
         self.rewards = self._rewards.rewards
         if simulation.options.divergence == "terminate":
             np.logical_not(simulation.snapshot.converged, out=self.terminated)
         self.channels.fill()
+
+    def _measure(self) -> None:
+        islands = self.simulation.islands
+        self.metrics.take(self.simulation.snapshot, self._always_dark if islands is None else islands.dark)
 
     def observe(self) -> list[npt.NDArray[np.float32]]:
         """Return fresh arrays of what each agent sees, each of shape (n_envs, n_observed)."""
@@ -209,13 +200,20 @@ class GridTask:
     def _take_agent_infos(self) -> None:
         """Fill in the columns that differ between agents."""
         self._info_by_name[: len(TERMS)] = self._rewards.by_term
-        self.metrics.results.take(self._zone_places, None, self._info_of_zones, "clip")
-        simulation, changed, change = self.simulation, self._changed, self._change
-        simulation.ledger.values.take(self._device_rows, 0, self._of_devices, "clip")
-        np.abs(np.subtract(simulation.requested, self._setpoints, out=changed), out=changed)
-        np.maximum(changed[0], changed[1], out=change)
-        change[...] = np.greater(change, self._noticed, out=self._was_changed)
-        np.dot(self._of_devices_rows, self._owned, self._info_of_devices)
+        simulation, metrics, of_zones, of_devices = self.simulation, self.metrics, self._info_of_zones, self._of_devices
+        of_zones[0], of_zones[1], of_zones[2] = (
+            metrics.zone_violation_count,
+            metrics.zone_v_min_pu,
+            metrics.zone_v_max_pu,
+        )
+        of_zones[3], of_zones[4] = metrics.zone_overload_count, metrics.zone_kva.real
+        delivered, n_power = simulation.snapshot.device_kva, simulation.setpoints.shape[2]
+        of_devices[0, :, :n_power], of_devices[1, :, :n_power] = delivered.real, delivered.imag
+        of_devices[2:4, :, :n_power] = moved = np.abs(simulation.requested - simulation.setpoints)
+        of_devices[4, :, :n_power] = np.maximum(moved[0], moved[1]) > _NOTICED
+        for fleet, term, _, own in self._throughput:
+            of_devices[5, :, own], of_devices[6, :, own] = fleet.terms[term], fleet.cycles
+        np.dot(of_devices.reshape(-1, len(self._owned)), self._owned, self._info_of_devices)
         if self._info_of_held is not None and self._switches_owned is not None and simulation.supply is not None:
             np.matmul(simulation.supply.held, self._switches_owned, out=self._info_of_held)
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.grid.devices.ledger import find_places
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.outages.events import widen_price
@@ -183,31 +182,12 @@ class Channels:
     # -- the matrix
 
     def _bind(self) -> None:
-        """Find where each number of the matrix comes from, so that a few gathers fill it."""
-        simulation, metrics, values = self._simulation, self._metrics, self.values
-        n_envs, n_rows, _ = self._exogenous.shape
+        """Find the parts of the matrix, for :meth:`fill`."""
+        values, (n_envs, n_rows, _) = self.values, self._exogenous.shape
         self._first_row = np.arange(n_envs) * n_rows
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
-        kva, source = metrics.zone_kva, metrics.source_kva[:, None]
-        solved = (
-            *(metrics.zone_v_min_pu, metrics.zone_v_mean_pu, metrics.zone_v_max_pu, metrics.watched_mean_pu),
-            *(kva.real, kva.imag, metrics.zone_loading_pu, metrics.watched_loading_pu),
-            *(metrics.v_min_pu[:, None], metrics.v_max_pu[:, None], source.real, source.imag),
-            metrics.losses_kw[:, None],
-        )
-        self._solved = np.concatenate([find_places(metrics.results, part) for part in solved], axis=1)
         self._to_exogenous, self._to_solved = values[:, : self._n_exogenous], values[:, self._solved_columns]
         self._to_nodes = values[:, self._node_columns]
-        first = last = self._node_columns.stop
-        kept, self._observed = [np.zeros((n_envs, 0), dtype=np.int64)], []
-        for fleet, columns in self._fleet_columns:
-            places = fleet.find_states(simulation.ledger)
-            if places is not None and columns.start == last:
-                kept.append(places)
-                last = columns.stop
-            else:
-                self._observed.append((fleet, columns))
-        self._states, self._to_states = np.concatenate(kept, axis=1), values[:, first:last]
 
     def start_day(self, rows: Rows, zone_kw: FloatArray) -> None:
         """Lay out what is known of the day that some environments start.
@@ -229,17 +209,27 @@ class Channels:
         simulation, metrics, values = self._simulation, self._metrics, self.values
         rows = np.add(simulation.step_index, self._first_row)
         self._exogenous_rows.take(rows, 0, self._to_exogenous, "clip")
-        metrics.results.take(self._solved, None, self._to_solved, "clip")
+        self._fill_solved()
         if self._quantiles is None:
             self._to_nodes[...] = simulation.snapshot.v_pu
         else:
             self._quantiles.fill(simulation.snapshot.v_pu, metrics.violation_count, self._to_nodes)
-        if self._states.size:
-            simulation.ledger.values.take(self._states, None, self._to_states, "clip")
-        for fleet, columns in self._observed:
+        for fleet, columns in self._fleet_columns:
             fleet.observe(values[:, columns])
         if self.outages is not None:
             self.outages.fill(values[:, self._outage_columns])
+
+    def _fill_solved(self) -> None:
+        """Take what was measured, in the order of :meth:`_add_solved`."""
+        metrics, snapshot = self._metrics, self._simulation.snapshot
+        kva, source = metrics.zone_kva, snapshot.source_kva[:, None]
+        solved = (
+            *(metrics.zone_v_min_pu, metrics.zone_v_mean_pu, metrics.zone_v_max_pu, metrics.watched_mean_pu),
+            *(kva.real, kva.imag, metrics.zone_loading_pu, metrics.watched_loading_pu),
+            *(metrics.v_min_pu[:, None], metrics.v_max_pu[:, None], source.real, source.imag),
+            snapshot.losses_kw[:, None],
+        )
+        np.concatenate(solved, axis=1, out=self._to_solved)
 
     def columns_of(self, owners: Sequence[str]) -> list[int]:
         """Return the columns of some owners, in table order."""

@@ -6,6 +6,7 @@ Every term is a cost: the reward is minus the weighted sum, times the scenario's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,7 @@ class Rewards:
         self._dt_h = np.full(n_envs, simulation.dt_h)
         # what all agents of an environment share is taken once for each: a product that broadcasts takes longer
         self._env_of_agent = np.tile(np.arange(n_envs)[:, None], (1, n_agents))
-        self._paid, self._shared, self._zone_kw = np.zeros(n_envs), np.zeros((n_envs, n_agents)), metrics.zone_kva.real
+        self._paid, self._shared = np.zeros(n_envs), np.zeros((n_envs, n_agents))
         self._loss_hours = np.full((n_envs, n_agents), simulation.dt_h / n_agents)
         self._sun_kw = np.zeros(n_agents)
         for fleet in simulation.fleets:
@@ -77,7 +78,7 @@ class Rewards:
         if self._islands is not None:
             self._load_owners, self._source_prices = _own_islands(simulation, owners, loads_in)
         # what devices cost, and who owns which; terms that are no device's read as zero
-        self._device_terms = simulation.ledger.find(TERMS)
+        self._device_terms = place_terms(simulation, TERMS)
         self._owners = ownership(owners, simulation.device_names)
         self._of_devices = np.zeros((len(TERMS), n_envs, len(self._owners)))
         self._of_devices_rows = self._of_devices.reshape(-1, len(self._owners))
@@ -90,8 +91,10 @@ class Rewards:
         self._deviation = column["soc_deviation_kwh"]
         self._stored_kwh, self._stored_now = np.zeros((n_envs, n_agents)), np.zeros((n_envs, n_agents))
         self._stored_price = np.zeros((n_envs, n_agents))
-        self._settling = [
-            (fleet, ownership(owners, fleet.names)) for fleet in simulation.fleets if hasattr(fleet, "settle")
+        self._owing = [
+            (fleet, ownership(owners, fleet.names))
+            for fleet in simulation.fleets
+            if hasattr(fleet, "unserved_at_end_kwh")
         ]
 
     def start(self, rows: Rows, zone_kw: FloatArray) -> None:
@@ -122,16 +125,17 @@ class Rewards:
         """
         simulation, metrics, terms = self._simulation, self._metrics, self.by_term
         over = np.count_nonzero(ends) > 0
-        simulation.ledger.values.take(self._device_terms, 0, self._of_devices, "clip")
+        for fleet, term, row, own in self._device_terms:
+            self._of_devices[row, :, own] = fleet.terms[term]
         np.dot(self._of_devices_rows, self._owners, self._by_term_rows)
         np.multiply(simulation.paid_price, self._dt_h, out=self._paid)
         of_agents, shared = self._env_of_agent, self._shared
-        np.multiply(self._zone_kw, self._paid.take(of_agents, None, shared, "clip"), out=terms[self._energy])
+        np.multiply(metrics.zone_kva.real, self._paid.take(of_agents, None, shared, "clip"), out=terms[self._energy])
         rows = np.add(simulation.step_index, self._last_row)
         self._reference_rows.take(rows, 0, terms[self._reference_column], "clip")
         terms[self._violation] = metrics.shared_violation_pu
         terms[self._overload] = metrics.shared_overload_pu
-        metrics.losses_kw.take(of_agents, None, shared, "clip")
+        simulation.snapshot.losses_kw.take(of_agents, None, shared, "clip")
         np.multiply(shared, self._loss_hours, out=terms[self._losses])
         if self._islands is not None:
             terms[self._unserved] += _product(self._islands.unserved_kw, self._load_owners)
@@ -144,9 +148,9 @@ class Rewards:
             if over:
                 deviation = np.abs(self._storage.soc - self._soc_initial) * ends[:, None]
                 np.matmul(deviation, self._kwh_per_soc, out=terms[self._deviation])
-        if self._settling and over:
-            for fleet, owners in self._settling:
-                terms[self._unserved] += (fleet.settle() * ends[:, None]) @ owners
+        if self._owing and over:
+            for fleet, owners in self._owing:
+                terms[self._unserved] += (fleet.unserved_at_end_kwh() * ends[:, None]) @ owners
         np.multiply(self._weights, terms, out=self._weighed)
         rewards = np.add.reduce(self._weighed)  # term by term: the same bits for any number of environments
         if np.count_nonzero(simulation.snapshot.converged) < simulation.n_envs:
@@ -154,6 +158,17 @@ class Rewards:
         if self._share:
             rewards[:] = rewards.mean(axis=1, keepdims=True)
         self.rewards = rewards
+
+
+def place_terms(simulation: Simulation, names: Sequence[str]) -> list[tuple[Any, str, int, slice]]:
+    """Return the fleets that count any of some terms, each with a term, its place among them and its devices."""
+    ends = np.cumsum([fleet.n for fleet in simulation.fleets]).tolist()
+    return [
+        (fleet, term, row, slice(end - fleet.n, end))
+        for fleet, end in zip(simulation.fleets, ends, strict=True)
+        for row, term in enumerate(names)
+        if term in fleet.terms
+    ]
 
 
 def _product(of_loads: FloatArray, owners: FloatArray) -> FloatArray:

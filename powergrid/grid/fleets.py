@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,38 +11,129 @@ import numpy.typing as npt
 from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import Circuit, Injection
 from powergrid.grid.circuit.own_controls import find_control_problems
-from powergrid.grid.devices import FLEETS, ActionSpec, FlexibleLoadFleet, PowerFleet
-from powergrid.grid.devices.fleet import POWER_NUMBERS
-from powergrid.grid.devices.ledger import Ledger
-from powergrid.grid.devices.projection import Projection
+from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, PowerFleet
+from powergrid.grid.devices.fleet import Requests
+from powergrid.grid.devices.spec import Rows
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+ComplexArray = npt.NDArray[np.complex128]
 ByKind = dict[str, dict[str, Any]]
 
 
-class Fleets(NamedTuple):
-    """All the fleets of a simulation.
+class Fleets:
+    """All the fleets of a simulation as one: actions in, setpoints out, and what the grid delivered back.
+
+    Args:
+        by_kind: What :func:`sort_devices` gave.
+        circuit: A circuit with what :func:`place_devices` gave on it.
+        options: Step, horizon and demand.
+        demand_max_pu: Highest demand in the profiles, in parts of the nominal.
+        n_envs: Number of environments.
 
     Attributes:
         devices: Spec of each device with its ratings, by kind, then as given.
         all: The fleets by kind.
-        power: Those with power, each with its columns of the actions and its places among the injections.
-        gear: Those of switchgear, each with its columns, its places in the circuit's arrays and its kind.
+        power: Those with power, each with its places among the injections.
+        switchgear: Those of switchgear, each with its places in the circuit's arrays and its kind.
         actions: The actions of all devices, those that no agent moves included.
-        ledger: The numbers of all devices, those with power first; the fleets' own arrays are parts of it.
-        projection: Turns the actions of all devices with power into setpoints, None without any.
+
+    Raises:
+        FeederError: an element or a control of the feeder that it lacks, or that is two devices' (all of them).
     """
 
-    devices: dict[str, Any]
-    all: list[Any]
-    power: list[tuple[Any, slice, slice]]
-    gear: list[tuple[Any, slice, IntArray, str]]
-    actions: tuple[ActionSpec, ...]
-    ledger: Ledger
-    projection: Projection | None
+    def __init__(
+        self, by_kind: ByKind, circuit: Circuit, options: SimulationOptions, demand_max_pu: float, n_envs: int
+    ) -> None:
+        filled = _fill_devices(by_kind, circuit)
+        self._n_envs, self._n_power = n_envs, len(circuit.injections)
+        self.devices = {name: spec for group in filled.values() for name, spec in group.items()}
+        self.all: list[Any] = []
+        self.power: list[tuple[Any, slice]] = []
+        self.switchgear: list[tuple[Any, IntArray, str]] = []
+        self.actions: tuple[ActionSpec, ...] = ()
+        self._columns: list[tuple[Any, slice]] = []
+        first = 0
+        for kind, cls in FLEETS.items():
+            if not filled[kind]:
+                continue
+            own = slice(first, first + len(filled[kind]))
+            extra = _describe_loads(circuit, own, options, demand_max_pu) if kind == "flexible_load" else {}
+            fleet = cls(filled[kind], options.step_minutes / 60.0, options.horizon_steps, n_envs, **extra)
+            columns = slice(len(self.actions), len(self.actions) + len(fleet.actions))
+            self.actions += fleet.actions
+            self.all.append(fleet)
+            self._columns.append((fleet, columns))
+            first = own.stop
+            if isinstance(fleet, PowerFleet):
+                self.power.append((fleet, own))
+            else:
+                places = np.array([find_switchgear(spec, circuit) for spec in fleet.specs])
+                self.switchgear.append((fleet, places, kind))
+        self._requests: Requests | None = None
+        if self.power:
+            requests = [fleet.request for fleet, _ in self.power]
+            of_power = [columns for _, columns in self._columns[: len(self.power)]]
+            self._requests = Requests(requests, of_power, n_envs, len(self.actions))
+
+    def neutral(self, exo: Exogenous) -> FloatArray:
+        """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
+        parts = [fleet.neutral(exo) for fleet in self.all]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((self._n_envs, 0))
+
+    def project(self, action: FloatArray, exo: Exogenous) -> None:
+        """Turn the actions of all devices, shape (n_envs, n_actions), into feasible setpoints and positions."""
+        self._limit_power(action, exo)
+        for fleet, columns in self._columns[len(self.power) :]:
+            fleet.project(action[:, columns], exo)
+
+    def leave_alone(self, rows: Rows, exo: Exogenous) -> None:
+        """Set the neutral power of some environments' devices; the others keep what they were set to."""
+        others = np.ones(self._n_envs, dtype=bool)
+        others[rows] = False
+        before = [{name: getattr(fleet, name) for name in fleet.limited} for fleet, _ in self.power]
+        self._limit_power(self.neutral(exo), exo)
+        for (fleet, _), kept in zip(self.power, before, strict=True):
+            for name, array in kept.items() if others.any() else ():
+                getattr(fleet, name)[others] = array[others]
+
+    def _limit_power(self, action: FloatArray, exo: Exogenous) -> None:
+        if self._requests is not None:
+            p_kw, q_kvar = self._requests.read(action)
+            for fleet, own in self.power:
+                fleet.limit(p_kw[:, own], q_kvar[:, own], exo)
+
+    def setpoints(self) -> FloatArray:
+        """Return the feasible setpoints, active then reactive [kW, kvar], shape (2, n_envs, n_devices)."""
+        setpoints = np.empty((2, self._n_envs, self._n_power))
+        for fleet, own in self.power:
+            setpoints[0, :, own], setpoints[1, :, own] = fleet.p_kw, fleet.q_kvar
+        return setpoints
+
+    def requested(self) -> FloatArray:
+        """Return what was asked of the devices, as :meth:`setpoints`."""
+        requested = np.empty((2, self._n_envs, self._n_power))
+        for fleet, own in self.power:
+            requested[0, :, own], requested[1, :, own] = fleet.requested_p_kw, fleet.requested_q_kvar
+        return requested
+
+    def start(self, rows: Rows, device_kva: ComplexArray, exo: Exogenous) -> None:
+        """Take what the devices of some environments delivered before the first step, shape (n_envs, n_devices)."""
+        for fleet, own in self.power:
+            delivered = device_kva[rows, own]
+            fleet.delivered_p_kw[rows], fleet.delivered_q_kvar[rows] = delivered.real, delivered.imag
+            if fleet.kind == "flexible_load":
+                fleet.demand_kw[rows] = exo.demand_kw[rows]
+
+    def advance(self, device_kva: ComplexArray, exo: Exogenous) -> None:
+        """Move on by one step in which the devices delivered some powers [kVA], shape (n_envs, n_devices)."""
+        p_kw, q_kvar = device_kva.real, device_kva.imag
+        for fleet, own in self.power:
+            fleet.advance(p_kw[:, own], q_kvar[:, own], exo)
+        for fleet, _, _ in self.switchgear:
+            fleet.advance(exo)
 
 
 def sort_devices(devices: Mapping[str, Any]) -> ByKind:
@@ -77,56 +168,16 @@ def _place(name: str, spec: Any) -> Injection:
     return Injection(name, bus=spec.bus, phases=tuple(spec.phases), connection=spec.connection)
 
 
-def build_fleets(
-    by_kind: ByKind, circuit: Circuit, options: SimulationOptions, demand_max_pu: float, n_envs: int
-) -> Fleets:
-    """Make the fleets of devices on a circuit that carries them.
-
-    Args:
-        by_kind: What :func:`sort_devices` gave.
-        circuit: A circuit with what :func:`place_devices` gave on it.
-        options: Step, horizon and demand.
-        demand_max_pu: Highest demand in the profiles, in parts of the nominal.
-        n_envs: Number of environments.
-
-    Raises:
-        FeederError: an element or a control of the feeder that it lacks, or that is two devices' (all of them).
-    """
-    filled = _fill_devices(by_kind, circuit)
-    loads = circuit.network.loads
-    devices = {name: spec for group in filled.values() for name, spec in group.items()}
-    names = [*POWER_NUMBERS, *(name for kind, cls in FLEETS.items() if filled[kind] for name in cls.numbers)]
-    ledger = Ledger(names, n_envs, len(devices))
-    fleets = Fleets(devices, [], [], [], (), ledger, None)
-    actions: tuple[ActionSpec, ...] = ()
-    first = 0
-    for kind, cls in FLEETS.items():
-        if not filled[kind]:
-            continue
-        extra = {}
-        if issubclass(cls, FlexibleLoadFleet):
-            bound = circuit.load_of_device[first : first + len(filled[kind])]
-            rated_kw = loads.kw[bound]
-            extra["q_per_kw"] = loads.kvar[bound] / np.maximum(rated_kw, 1e-9)
-            extra["demand_max_kw"] = rated_kw * (demand_max_pu * options.load_scale)
-        fleet = cls(filled[kind], options.step_minutes / 60.0, options.horizon_steps, **extra)
-        columns = slice(len(actions), len(actions) + len(fleet.actions))
-        actions += fleet.actions
-        fleets.all.append(fleet)
-        own = slice(first, first + fleet.n)
-        first += fleet.n
-        fleet.allocate(n_envs, ledger.part(own))
-        if isinstance(fleet, PowerFleet):
-            fleets.power.append((fleet, columns, own))
-        else:
-            places = np.array([find_switchgear(spec, circuit) for spec in fleet.specs])
-            fleets.gear.append((fleet, columns, places, kind))
-    projection = None
-    if fleets.power:
-        block = ledger.block(POWER_NUMBERS)[:4, :, : len(circuit.injections)]
-        of_power, columns_of = [fleet for fleet, _, _ in fleets.power], [columns for _, columns, _ in fleets.power]
-        projection = Projection(of_power, columns_of, block, len(actions))
-    return fleets._replace(actions=actions, projection=projection)
+def _describe_loads(
+    circuit: Circuit, own: slice, options: SimulationOptions, demand_max_pu: float
+) -> dict[str, FloatArray]:
+    """Return what a fleet of flexible loads has to know of the loads that it is."""
+    loads, bound = circuit.network.loads, circuit.load_of_device[own]
+    rated_kw = loads.kw[bound]
+    return {
+        "q_per_kw": loads.kvar[bound] / np.maximum(rated_kw, 1e-9),
+        "demand_max_kw": rated_kw * (demand_max_pu * options.load_scale),
+    }
 
 
 def _fill_devices(by_kind: ByKind, circuit: Circuit) -> ByKind:

@@ -18,6 +18,8 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 _OPERATOR_A = np.exp(2j * np.pi / 3)
+#: Turns the phasors of three phases, in a row, into positive and negative sequence.
+_TO_SEQUENCE = np.array([[1, _OPERATOR_A, _OPERATOR_A**2], [1, _OPERATOR_A**2, _OPERATOR_A]]).T / 3.0
 
 
 class Metrics:
@@ -32,25 +34,15 @@ class Metrics:
         phases: Phases that each zone is limited to, empty for all; None where no zone is limited.
 
     Attributes:
+        limits: Lower and upper voltage limit [pu].
         violation_pu: How far each node is outside the limits [pu], shape (n_envs, n_nodes).
-        violation_count: Nodes outside the limits, shape (n_envs,).
-        violation_sum_pu: Sum of ``violation_pu``, shape (n_envs,).
-        overload_count: Branches above their normal rating, shape (n_envs,).
-        overload_sum_pu: Sum of what branches carry above 1 pu, shape (n_envs,).
-        v_min_pu, v_max_pu: Lowest and highest node voltage [pu], shape (n_envs,).
-        zone_v_min_pu, zone_v_mean_pu, zone_v_max_pu: Voltages by zone [pu], shape (n_envs, n_zones).
-        zone_violation_count, zone_violation_pu: Violations by zone, shape (n_envs, n_zones).
-        shared_violation_pu: As ``zone_violation_pu``, plus an equal part of the nodes in no zone.
-        shared_overload_pu: The same for overloads.
-        zone_overload_count: Overloaded branches by zone, shape (n_envs, n_zones).
+        node_excess_pu, branch_excess_pu: What nodes, or branches, are beyond their limits: by zone, by zone with an
+            equal part of what is in no zone, and of the network [pu], shape (n_envs, 2 n_zones + 1).
+        node_counts, branch_counts: How many are, in the same order.
+        lowest, highest, means: Of the voltages of each zone, of the network and of watched nodes, then of the loadings
+            of zones and of watched branches [pu], shape (n_envs, n_groups).
         zone_loading_pu: Highest loading by zone, shape (n_envs, n_zones).
-        watched_mean_pu, watched_loading_pu: Mean voltages and highest loadings of what :meth:`watch` was told of, shape
-            (n_envs, n_groups).
         zone_kva: Complex power imported by each zone [kVA], shape (n_envs, n_zones).
-        losses_kw, source_kva: As in the snapshot, shape (n_envs,).
-        results: All of these numbers one after the other, but for those of nodes; each of the arrays is a view.
-        dead: Nodes that nothing feeds, which violate no limit and count in no voltage of a zone that has others, shape
-            (n_envs, n_nodes); None where all are always fed.
 
     Source:
         Limits: ANSI C84.1 range A is 0.95 to 1.05 pu. Unbalance: IEC 61000-4-30, negative-sequence ratio.
@@ -67,7 +59,6 @@ class Metrics:
     ) -> None:
         self.limits = (v_min_pu, v_max_pu)
         lowest, highest = _node_limits(network, v_min_pu, v_max_pu)
-        self.dead: BoolArray | None = None
         self._n_zones = n_zones = len(zones)
         n_nodes, b = len(network.nodes), network.branches
         phases = [()] * n_zones if phases is None else [tuple(own) for own in phases]
@@ -98,57 +89,12 @@ class Metrics:
         self._loaded = np.array([i for i, group in enumerate(branches) if len(group)], dtype=np.int64)
         self._branch_groups = [branches[i] for i in self._loaded]
         self._n_nodes, n_both = n_nodes, n_nodes + max(len(b.names), 1)  # a place to look at where no branch is
-        self._levels = np.zeros((n_envs, n_both))  # node voltages, then loadings
-        self._level_of_nodes = self._levels[:, :n_nodes]
-        self._level_of_branches = self._levels[:, n_nodes : n_nodes + len(b.names)]
-        self._beyond = np.zeros((n_envs, n_both))
+        self._no_branch = np.zeros((n_envs, n_both - n_nodes - len(b.names)))
         self._high, self._low = np.ones((n_envs, n_both)), np.full((n_envs, n_both), -np.inf)
         self._high[:, :n_nodes], self._low[:, :n_nodes] = highest, lowest
-        self._zero = np.zeros((n_envs, n_both))
-        self._excess = np.zeros((2, n_envs, n_both))  # amounts, then counts
-        rows = self._excess.reshape(2 * n_envs, -1)  # two axes: a product of three is slower
-        self._node_rows, self._branch_rows = rows[:, :n_nodes], rows[:, n_nodes : n_nodes + len(b.names)]
         self._three_phase = _three_phase_nodes(network)
-        self._bind_unbalance(n_envs)
-        self._to_sequence = np.array([[1, _OPERATOR_A, _OPERATOR_A**2], [1, _OPERATOR_A**2, _OPERATOR_A]]).T / 3.0
+        self._snapshot = Snapshot.allocate(n_envs, network, 0, conductors=bool(len(self._limited)))
         self.watch([], [])
-        self.take(Snapshot.allocate(n_envs, network, 0, conductors=bool(len(self._limited))))
-
-    def _bind_results(self, n_groups: int) -> None:
-        """Name the parts of the results, which every take fills anew."""
-        n_envs, n_zones, n_nodes = len(self._levels), self._n_zones, self._n_nodes
-        of_sums = (2, n_envs, 2 * n_zones + 1)
-        shapes = [of_sums, of_sums, (n_envs, self._n_minima), (n_envs, n_groups), (n_envs, self._n_means)]
-        shapes += [(n_envs, n_zones), (n_envs, n_zones, 2), (n_envs,), (n_envs, 2)]
-        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-        self.results = np.zeros(int(ends[-1]))
-        parts = zip(np.split(self.results, ends[:-1]), shapes, strict=True)
-        node_totals, branch_totals, self._lowest, self._highest, self._means, loading, zone_kva, losses, source = (
-            part.reshape(shape) for part, shape in parts
-        )
-        self._node_totals_rows = node_totals.reshape(2 * n_envs, -1)
-        self._branch_totals_rows = branch_totals.reshape(2 * n_envs, -1)
-        self.zone_loading_pu, self.losses_kw = loading, losses
-        self.zone_kva = zone_kva.view(np.complex128)[..., 0]
-        self.source_kva = source.view(np.complex128)[..., 0]
-        self.violation_pu = self._excess[0, :, :n_nodes]
-        amounts, counts = node_totals
-        self.zone_violation_pu, self.shared_violation_pu = amounts[:, :n_zones], amounts[:, n_zones:-1]
-        self.violation_sum_pu = amounts[:, -1]
-        self.zone_violation_count, self.violation_count = counts[:, :n_zones], counts[:, -1]
-        amounts, counts = branch_totals
-        self.shared_overload_pu, self.overload_sum_pu = amounts[:, n_zones:-1], amounts[:, -1]
-        self.zone_overload_count, self.overload_count = counts[:, :n_zones], counts[:, -1]
-
-    def _bind_unbalance(self, n_envs: int) -> None:
-        """Make room for what :attr:`unbalance_pu` passes through."""
-        n_buses = len(self._three_phase)
-        self._phasors = np.zeros((n_envs, n_buses, 3), dtype=complex)
-        self._phasors_rows = self._phasors.reshape(-1, 3)
-        self._sequences = np.zeros((n_envs * n_buses, 2), dtype=complex)
-        self._sequence = np.zeros((n_envs * n_buses, 2))
-        self._positive, self._negative = self._sequence.T.reshape(2, n_envs, n_buses)
-        self._ratio, self._tiny = np.zeros((n_envs, n_buses)), np.full((n_envs, n_buses), 1e-9)
 
     def watch(self, node_groups: Sequence[IntArray], branch_groups: Sequence[IntArray]) -> None:
         """Take means of voltages and highest loadings of more groups, in the same passes as those of the zones.
@@ -157,68 +103,145 @@ class Metrics:
             node_groups: Nodes of each group, one or more.
             branch_groups: Branches of each group, one or more.
         """
-        n_zones, branches = self._n_zones, [*self._branch_groups, *branch_groups]
         nodes = [*self._node_groups, *node_groups]
-        groups = [*nodes, *(self._n_nodes + own for own in branches)]
+        groups = [*nodes, *(self._n_nodes + own for own in (*self._branch_groups, *branch_groups))]
         self._members, self._starts, sizes = _chain(groups)
-        self._n_minima, self._n_means = n_zones + 1, len(nodes)  # of zones and network; of all groups of nodes
-        ends = np.append(self._starts, len(self._members))
-        self._min_members, self._mean_members = int(ends[self._n_minima]), int(ends[self._n_means])
-        self._min_starts, self._mean_starts = self._starts[: self._n_minima], self._starts[: self._n_means]
-        n_envs = len(self._levels)
-        self._per_size = np.tile(1.0 / sizes[: self._n_means], (n_envs, 1))
-        self._chosen = np.zeros((n_envs, len(self._members)))
-        self._bind_results(len(groups))
-        self._to_lowest = self._chosen[:, : self._min_members]
-        self._to_means = self._chosen[:, : self._mean_members]
-        first = len(nodes) + len(self._branch_groups)
-        self._highest_loading = self._highest[:, len(nodes) : first]
-        self.watched_mean_pu, self.watched_loading_pu = self._means[:, n_zones + 1 :], self._highest[:, first:]
-        self.zone_v_max_pu, self.v_max_pu = self._highest[:, :n_zones], self._highest[:, n_zones]
-        self.zone_v_min_pu, self.v_min_pu = self._lowest[:, :-1], self._lowest[:, -1]
-        self.zone_v_mean_pu = self._means[:, :n_zones]
-        if len(self._loaded) == n_zones:
-            self.zone_loading_pu = self._highest_loading
+        self._n_node_groups = len(nodes)
+        self._per_size = np.tile(1.0 / sizes, (len(self._high), 1))
+        self.take(self._snapshot)
 
-    def take(self, snapshot: Snapshot) -> None:
-        """Measure a snapshot; results stay until the next."""
-        self._snapshot = snapshot
-        levels, beyond = self._levels, self._beyond
-        self._level_of_nodes[...], self._level_of_branches[...] = snapshot.v_pu, snapshot.loading_pu
-        amount, count = self._excess
-        np.subtract(self._low, levels, out=amount)
-        np.maximum(np.subtract(levels, self._high, out=beyond), amount, out=beyond)
-        dead = self.dead if self.dead is not None and self.dead.any() else None
+    def take(self, snapshot: Snapshot, dead: BoolArray | None = None) -> None:
+        """Measure a snapshot; results stay until the next.
+
+        Args:
+            snapshot: The solved state.
+            dead: Nodes that nothing feeds, which violate no limit and count in no voltage of a zone that has others,
+                shape (n_envs, n_nodes); None where all are fed.
+        """
+        dead = None if dead is None or not dead.any() else dead.copy()
+        self._snapshot, self._dead = snapshot, dead
+        n_envs, n_nodes, n_zones = len(self._high), self._n_nodes, self._n_zones
+        levels = np.concatenate((snapshot.v_pu, snapshot.loading_pu, self._no_branch), axis=1)
+        self._beyond = beyond = np.maximum(levels - self._high, self._low - levels)
         if dead is not None:
-            beyond[:, : self._n_nodes][dead] = -self.limits[0]
-        np.maximum(beyond, self._zero, out=amount)
-        np.sign(amount, out=count)
-        np.dot(self._node_rows, self._node_sums, self._node_totals_rows)
-        np.dot(self._branch_rows, self._branch_sums, self._branch_totals_rows)
-        levels.take(self._members, 1, self._chosen, "clip")
-        np.minimum.reduceat(self._to_lowest, self._min_starts, axis=1, out=self._lowest)
-        np.maximum.reduceat(self._chosen, self._starts, axis=1, out=self._highest)
-        np.add.reduceat(self._to_means, self._mean_starts, axis=1, out=self._means)
-        np.multiply(self._means, self._per_size, out=self._means)
-        if self.zone_loading_pu is not self._highest_loading:
-            self.zone_loading_pu[:, self._loaded] = self._highest_loading
+            beyond[:, :n_nodes][dead] = -self.limits[0]
+        excess = np.empty((2, *beyond.shape))  # amounts, then counts
+        np.sign(np.maximum(beyond, 0.0, out=excess[0]), out=excess[1])
+        self.violation_pu = excess[0, :, :n_nodes]
+        rows = excess.reshape(2 * n_envs, -1)  # two axes: a product of three is slower
+        totals: FloatArray = np.dot(rows[:, :n_nodes], self._node_sums)
+        self.node_excess_pu, self.node_counts = totals[:n_envs], totals[n_envs:]
+        of_branches = rows[:, n_nodes : n_nodes + snapshot.loading_pu.shape[1]]
+        totals = np.dot(of_branches, self._branch_sums)
+        self.branch_excess_pu, self.branch_counts = totals[:n_envs], totals[n_envs:]
+        chosen = levels.take(self._members, 1)
+        self.lowest = np.minimum.reduceat(chosen, self._starts, axis=1)
+        self.highest = np.maximum.reduceat(chosen, self._starts, axis=1)
+        self.means = np.add.reduceat(chosen, self._starts, axis=1) * self._per_size
+        of_zones = self.highest[:, self._n_node_groups : self._n_node_groups + len(self._loaded)]
+        if len(self._loaded) == n_zones:
+            self.zone_loading_pu = of_zones
+        else:
+            self.zone_loading_pu = np.zeros((n_envs, n_zones))
+            self.zone_loading_pu[:, self._loaded] = of_zones
         if dead is not None:
             self._leave_out(snapshot.v_pu, dead)
-        self.losses_kw[...] = snapshot.losses_kw
-        self.source_kva[...] = snapshot.source_kva
-        np.dot(snapshot.terminal_kva, self._intake, self.zone_kva)
+        self.zone_kva = np.dot(snapshot.terminal_kva, self._intake)
         if len(self._limited):
             self.zone_kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
 
     def _leave_out(self, v_pu: FloatArray, dead: BoolArray) -> None:
         """Take lowest and mean voltages anew without the nodes that nothing feeds; 0 where a zone has no other."""
-        nodes, starts = self._members[: self._min_members], self._min_starts
+        n = self._n_zones + 1  # zones and network, which come first
+        nodes, starts = self._members[: np.append(self._starts, len(self._members))[n]], self._starts[:n]
         fed = ~dead.take(nodes, axis=1)
         members = v_pu.take(nodes, axis=1)
-        np.minimum.reduceat(np.where(fed, members, np.inf), starts, axis=1, out=self._lowest)
-        self._lowest[np.isinf(self._lowest)] = 0.0
+        lowest = np.minimum.reduceat(np.where(fed, members, np.inf), starts, axis=1)
+        self.lowest[:, :n] = np.where(np.isinf(lowest), 0.0, lowest)
         counts = np.add.reduceat(fed, starts, axis=1, dtype=np.float64)
-        self._means[:, : self._n_minima] = np.add.reduceat(members * fed, starts, axis=1) / np.maximum(counts, 1.0)
+        self.means[:, :n] = np.add.reduceat(members * fed, starts, axis=1) / np.maximum(counts, 1.0)
+
+    # parts of what was measured, by the names of the field
+
+    @property
+    def zone_violation_pu(self) -> FloatArray:
+        """Sum of what the nodes of each zone are outside the limits [pu], shape (n_envs, n_zones)."""
+        return self.node_excess_pu[:, : self._n_zones]
+
+    @property
+    def shared_violation_pu(self) -> FloatArray:
+        """The same with an equal part of the nodes in no zone."""
+        return self.node_excess_pu[:, self._n_zones : -1]
+
+    @property
+    def violation_sum_pu(self) -> FloatArray:
+        """Sum of ``violation_pu``, shape (n_envs,)."""
+        return self.node_excess_pu[:, -1]
+
+    @property
+    def zone_violation_count(self) -> FloatArray:
+        """Nodes of each zone outside the limits, shape (n_envs, n_zones)."""
+        return self.node_counts[:, : self._n_zones]
+
+    @property
+    def violation_count(self) -> FloatArray:
+        """Nodes outside the limits, shape (n_envs,)."""
+        return self.node_counts[:, -1]
+
+    @property
+    def shared_overload_pu(self) -> FloatArray:
+        """Sum of what branches of each zone carry above 1 pu, with an equal part of those in none."""
+        return self.branch_excess_pu[:, self._n_zones : -1]
+
+    @property
+    def overload_sum_pu(self) -> FloatArray:
+        """Sum of what branches carry above 1 pu, shape (n_envs,)."""
+        return self.branch_excess_pu[:, -1]
+
+    @property
+    def zone_overload_count(self) -> FloatArray:
+        """Overloaded branches by zone, shape (n_envs, n_zones)."""
+        return self.branch_counts[:, : self._n_zones]
+
+    @property
+    def overload_count(self) -> FloatArray:
+        """Branches above their normal rating, shape (n_envs,)."""
+        return self.branch_counts[:, -1]
+
+    @property
+    def zone_v_min_pu(self) -> FloatArray:
+        """Lowest voltage of each zone [pu], shape (n_envs, n_zones)."""
+        return self.lowest[:, : self._n_zones]
+
+    @property
+    def v_min_pu(self) -> FloatArray:
+        """Lowest node voltage [pu], shape (n_envs,)."""
+        return self.lowest[:, self._n_zones]
+
+    @property
+    def zone_v_max_pu(self) -> FloatArray:
+        """Highest voltage of each zone [pu], shape (n_envs, n_zones)."""
+        return self.highest[:, : self._n_zones]
+
+    @property
+    def v_max_pu(self) -> FloatArray:
+        """Highest node voltage [pu], shape (n_envs,)."""
+        return self.highest[:, self._n_zones]
+
+    @property
+    def zone_v_mean_pu(self) -> FloatArray:
+        """Mean voltage of each zone [pu], shape (n_envs, n_zones)."""
+        return self.means[:, : self._n_zones]
+
+    @property
+    def watched_mean_pu(self) -> FloatArray:
+        """Mean voltages of what :meth:`watch` was told of [pu], shape (n_envs, n_groups)."""
+        return self.means[:, self._n_zones + 1 : self._n_node_groups]
+
+    @property
+    def watched_loading_pu(self) -> FloatArray:
+        """Highest loadings of what :meth:`watch` was told of, shape (n_envs, n_groups)."""
+        return self.highest[:, self._n_node_groups + len(self._loaded) :]
 
     @property
     def worst_node(self) -> IntArray:
@@ -232,12 +255,11 @@ class Metrics:
         v = self._snapshot.v
         if not len(self._three_phase):
             return np.zeros(len(v))
-        v.take(self._three_phase, 1, self._phasors, "clip")
-        np.absolute(np.dot(self._phasors_rows, self._to_sequence, self._sequences), out=self._sequence)
-        positive, ratio = self._positive, self._ratio
-        np.divide(self._negative, np.maximum(positive, self._tiny, out=positive), out=ratio)
-        if self.dead is not None:
-            ratio[self.dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0
+        phasors = v.take(self._three_phase, 1)
+        positive, negative = np.abs(np.dot(phasors.reshape(-1, 3), _TO_SEQUENCE)).T.reshape(2, len(v), -1)
+        ratio = negative / np.maximum(positive, 1e-9)
+        if self._dead is not None:
+            ratio[self._dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0
         highest: FloatArray = np.maximum.reduce(ratio, axis=1)
         return highest
 

@@ -19,13 +19,11 @@ from powergrid.grid.circuit.controlled_devices import ControlledDevices
 from powergrid.grid.circuit.own_controls import plan_controls
 from powergrid.grid.circuit.snapshot import Snapshot
 from powergrid.grid.devices import Exogenous, StorageFleet
-from powergrid.grid.devices.fleet import POWER_NUMBERS, pack_columns
-from powergrid.grid.devices.spec import Rows
+from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.grid.fleets import Fleets, build_fleets, find_tapped_devices, place_devices, sort_devices
+from powergrid.grid.fleets import Fleets, find_tapped_devices, place_devices, sort_devices
 from powergrid.grid.options import DivergencePolicy, SimulationOptions
 from powergrid.grid.outages.effects import find_faults
-from powergrid.grid.outages.events import has_spikes
 from powergrid.grid.outages.islands import Islands
 from powergrid.grid.outages.supply import Supply
 from powergrid.grid.profiles.episode_days import Days
@@ -50,17 +48,13 @@ class Simulation:
 
     Attributes:
         setpoints: Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices).
-        requested: What was asked of the devices in the last step, as ``setpoints``.
-        delivered: What the solved grid says they delivered in it, as ``setpoints``.
-        ledger: The numbers of all devices, in the order of ``device_names``.
+        fleets: The devices by kind.
         snapshot: The last solved state.
         price_usd_per_kwh: Price of the row to come, shape (n_envs,).
-        day_price: Price of the day by the tariff, shape (n_envs, horizon_steps + 1) [USD/kWh].
-        day_paid_price: The same with what events make of it; ``day_price`` itself where none does.
+        day_paid_price: ``day_price`` with what events make of it, shape (n_envs, horizon_steps + 1) [USD/kWh].
         paid_price: Price of the last step, shape (n_envs,) [USD/kWh].
         step_index: Steps taken since the last reset, shape (n_envs,).
         last_step: Steps of an episode, shape (n_envs,).
-        day: Day of the profiles each environment plays, shape (n_envs,).
         operations: Positions moved by any switchgear in the last step, shape (n_envs,).
         islands: Who is fed, where switches, microgrids or events may take the circuit apart, else None.
         supply: Events and rules of switching, where the options have any, else None.
@@ -91,7 +85,10 @@ class Simulation:
         self.network = first.network
         self._days = Days(profiles, options, self.network.loads, n_envs)
         self.profiles, self.days = self._days.profiles, self._days.eligible
-        self._take_fleets(build_fleets(by_kind, first, options, self.profiles.demand_pu.max(), n_envs))
+        self._devices = Fleets(by_kind, first, options, self.profiles.demand_pu.max(), n_envs)
+        self.devices, self.fleets, self.actions = self._devices.devices, self._devices.all, self._devices.actions
+        self.device_names = tuple(self.devices)
+        self.power_device_names = tuple(injection.name for injection in self._injections)
         n_power, conductors = len(self._injections), options.conductor_flows
         self.snapshot = Snapshot.allocate(n_envs, self.network, n_power, conductors=conductors)
         self.circuits = Circuits([first, *(self._compile() for _ in range(n_envs - 1))], self.snapshot)
@@ -118,15 +115,6 @@ class Simulation:
         circuit.start_from(o.taps, o.steps_on)
         return circuit
 
-    def _take_fleets(self, fleets: Fleets) -> None:
-        self.devices, self.fleets, self.actions = fleets.devices, fleets.all, fleets.actions
-        self._power, self._gear = fleets.power, fleets.gear
-        self.ledger, self._projection = fleets.ledger, fleets.projection
-        power = fleets.ledger.block(POWER_NUMBERS)[:, :, : len(self._injections)]
-        self._feasible, self.requested, self.delivered = power[:2], power[2:4], power[4:]
-        self.device_names = tuple(name for fleet in self.fleets for name in fleet.names)
-        self.power_device_names = tuple(injection.name for injection in self._injections)
-
     def _bind_controls(self) -> None:
         """Leave out of the action table what no agent moves, and get the feeder's own controls ready to act."""
         decided = [i for i, action in enumerate(self.actions) if self.devices[action.device].control == "agent"]
@@ -136,10 +124,10 @@ class Simulation:
         if not self.circuits[0].controls.controls:
             return
         self._native = ControlledDevices(self.circuits, self.dt_h)
-        for fleet, _, devices in self._power:
+        for fleet, devices in self._devices.power:
             if isinstance(fleet, StorageFleet):
                 self._native.follow_storage(fleet, devices.start)
-        for fleet, _, places, _ in self._gear:
+        for fleet, places, _ in self._devices.switchgear:
             self._native.follow_switchgear(fleet, places)
 
     def _build_demand(self) -> None:
@@ -147,7 +135,7 @@ class Simulation:
         load_of_device = self.circuits[0].load_of_device
         self._flexible_loads = np.array([], dtype=np.int64)
         self._p_sun = np.array([])
-        for fleet, _, columns in self._power:
+        for fleet, columns in self._devices.power:
             if fleet.kind == "flexible_load":
                 self._flexible_loads = load_of_device[columns]
             elif fleet.kind == "inverter":
@@ -164,11 +152,11 @@ class Simulation:
         self.supply: Supply | None = None
         o = self.options
         has_supply = bool(o.events) or o.radial is not None
-        switches = next(((fleet, places) for fleet, _, places, kind in self._gear if kind == "switch"), None)
+        switches = next(((fleet, places) for fleet, places, kind in self._devices.switchgear if kind == "switch"), None)
         if not (has_supply or self.network.microgrids or switches):
             return
         load_of_device = self.circuits[0].load_of_device
-        vehicles = [load_of_device[columns] for fleet, _, columns in self._power if fleet.kind == "ev_charger"]
+        vehicles = [load_of_device[columns] for fleet, columns in self._devices.power if fleet.kind == "ev_charger"]
         of_loads = np.concatenate([np.empty(0, dtype=np.int64), *vehicles])
         self.islands = Islands(self.circuits, switches, of_loads[of_loads >= 0], self.n_envs)
         if has_supply:
@@ -188,30 +176,60 @@ class Simulation:
 
     def _allocate(self) -> None:
         n, n_power = self.n_envs, len(self._injections)
-        self._device_kva = self.snapshot.device_kva.view(np.float64).reshape(n, n_power, 2).transpose(2, 0, 1)
-        days = self._days
-        self.day, self.series = days.day, days.series
-        self.day_load_kw, self.day_load_kvar = days.load_kw, days.load_kvar
-        self.day_price, self.day_pv_pu = days.price_usd_per_kwh, days.pv_pu
-        self.day_paid_price = self.day_price.copy() if has_spikes(self.options.events) else self.day_price
-        _, n_rows, n_loads = days.load_kw.shape
-        self._load_rows = days.load_kw.reshape(-1, n_loads), days.load_kvar.reshape(-1, n_loads)
-        self._first_row = np.arange(n) * n_rows
+        self.series = self._days.series
+        self.day_paid_price = self.day_price.copy()
+        self._first_row = np.arange(n) * self.day_price.shape[1]
         self.step_index = np.zeros(n, dtype=np.int64)
-        self._one_step, self.last_step = np.ones_like(self.step_index), np.full(n, self.options.horizon_steps)
+        self.last_step = np.full(n, self.options.horizon_steps)
         self.setpoints = np.zeros((2, n, n_power))
-        self.p_kw, self.q_kvar = self.setpoints
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations = np.zeros(n, dtype=np.int64)
         self.env_index = np.arange(n)
-        # of the full shape: a product that broadcasts takes longer
-        self._sun_kw = np.tile(self._p_sun, (n, 1))
-        self._env_of_sun = np.tile(self.env_index[:, None], (1, len(self._p_sun)))
-        self._exogenous = Exogenous(
-            step=self.step_index,
-            sun_kw=np.zeros((n, len(self._p_sun))),
-            demand_kw=np.zeros((n, len(self._flexible_loads))),
-        )
+        self._turn_clock()
+
+    # what the days own
+
+    @property
+    def day(self) -> IntArray:
+        """Day of the profiles each environment plays, shape (n_envs,)."""
+        return self._days.day
+
+    @property
+    def day_load_kw(self) -> FloatArray:
+        """Demand of each load on that day [kW], shape (n_envs, horizon_steps + 1, n_loads)."""
+        return self._days.load_kw
+
+    @property
+    def day_load_kvar(self) -> FloatArray:
+        """The same for reactive power [kvar]."""
+        return self._days.load_kvar
+
+    @property
+    def day_price(self) -> FloatArray:
+        """Price of the day by the tariff, shape (n_envs, horizon_steps + 1) [USD/kWh]."""
+        return self._days.price_usd_per_kwh
+
+    @property
+    def day_pv_pu(self) -> FloatArray:
+        """What the sun offers on it, in parts of the panels' rating, shape (n_envs, horizon_steps + 1)."""
+        return self._days.pv_pu
+
+    @property
+    def p_kw(self) -> FloatArray:
+        """Active power of ``setpoints`` [kW], shape (n_envs, n_devices)."""
+        p_kw: FloatArray = self.setpoints[0]
+        return p_kw
+
+    @property
+    def q_kvar(self) -> FloatArray:
+        """Reactive power of ``setpoints`` [kvar], shape (n_envs, n_devices)."""
+        q_kvar: FloatArray = self.setpoints[1]
+        return q_kvar
+
+    @property
+    def requested(self) -> FloatArray:
+        """What was asked of the devices in the last step, as ``setpoints``."""
+        return self._devices.requested()
 
     # -- playing
 
@@ -235,8 +253,7 @@ class Simulation:
         for fleet in self.fleets:
             fleet.reset_all(rows, rngs)
         self.step_index[rows] = 0
-        if self.day_paid_price is not self.day_price:
-            self.day_paid_price[rows] = self.day_price[rows]
+        self.day_paid_price[rows] = self.day_price[rows]
         for env, rng in zip(envs, rngs, strict=True):
             if self._native is not None:
                 self._native.reset(env)
@@ -246,14 +263,12 @@ class Simulation:
                 self.supply.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
-        self._leave_devices_alone(rows, others=len(envs) < self.n_envs)
+        self._devices.leave_alone(rows, self._exogenous)
+        self.setpoints[:, rows] = self._devices.setpoints()[:, rows]
         self._start(envs)
         self.snapshot.converged[rows] = True
         self.operations[rows] = 0
-        self.delivered[:, rows] = self._device_kva[:, rows]
-        for fleet, _, _ in self._power:
-            if fleet.kind == "flexible_load":
-                fleet.demand_kw[rows] = self._exogenous.demand_kw[rows]
+        self._devices.start(rows, self.snapshot.device_kva, self._exogenous)
 
     def _start(self, envs: Sequence[int]) -> None:
         """Solve some environments at the start of their day."""
@@ -283,13 +298,8 @@ class Simulation:
 
     def neutral(self) -> FloatArray:
         """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
-        action = self._neutral_of_all()
+        action = self._devices.neutral(self._exogenous)
         return action if self._decided is None else action[:, self._decided]
-
-    def _neutral_of_all(self) -> FloatArray:
-        """Return the same for all devices, those that no agent moves included."""
-        parts = [fleet.neutral(self._exogenous) for fleet in self.fleets]
-        return np.concatenate(parts, axis=1) if parts else np.zeros((self.n_envs, 0))
 
     def step(self, action: FloatArray) -> None:
         """Move every environment by one step.
@@ -303,13 +313,10 @@ class Simulation:
         """
         exo = self._exogenous
         if self._decided is not None:
-            decided, action = action, self._neutral_of_all()
+            decided, action = action, self._devices.neutral(exo)
             action[:, self._decided] = decided
-        if self._projection is not None:
-            self._projection.project(action, exo)
-            self.setpoints[...] = self._feasible
-        for fleet, columns, _, _ in self._gear:
-            fleet.project(action[:, columns], exo)
+        self._devices.project(action, exo)
+        self.setpoints = self._devices.setpoints()
         islands, converged = self.islands, self.snapshot.converged
         if islands is not None:
             if self.supply is not None:
@@ -322,29 +329,25 @@ class Simulation:
             raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
         if islands is not None:
             islands.count_all(self.snapshot.v_pu, self.day_load_kw, self.step_index)
-        self.delivered[...] = self._device_kva
-        for fleet, _, _ in self._power:
-            fleet.move_on(exo)
-        for fleet, _, _, _ in self._gear:
-            fleet.advance(exo)
+        self._devices.advance(self.snapshot.device_kva, exo)
         if self.supply is not None:
             self.supply.measure(self.step_index)
         self.paid_price = self.price_usd_per_kwh
-        step = np.add(self.step_index, self._one_step, out=self.step_index)
-        np.minimum(step, self.last_step, out=step)
+        self.step_index = np.minimum(self.step_index + 1, self.last_step)
         self._turn_clock()
 
     # -- parts of a step
 
     def _play(self, envs: Sequence[int] | None = None) -> BoolArray:
         """Write, solve and read some or all circuits; return whether each power flow converged, shape (n_envs,)."""
-        rows, circuits, islands = np.add(self.step_index, self._first_row), self.circuits, self.islands
+        rows, circuits, islands = self.step_index + self._first_row, self.circuits, self.islands
+        day_kw, day_kvar = (day.reshape(-1, day.shape[2]) for day in (self.day_load_kw, self.day_load_kvar))
         p_kw, q_kvar = self.p_kw, self.q_kvar
-        circuits.fill_demand(*self._load_rows, rows, p_kw, q_kvar)
+        circuits.fill_demand(day_kw, day_kvar, rows, p_kw, q_kvar)
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
         circuits.fill_injections(p_kw, q_kvar)
-        moves = [circuits.aim(kind, places, fleet.position) for fleet, _, places, kind in self._gear]
+        moves = [circuits.aim(kind, places, fleet.position) for fleet, places, kind in self._devices.switchgear]
         if envs is None:
             self.operations[...] = sum(moves)
         if self._native is not None:
@@ -358,30 +361,13 @@ class Simulation:
             islands.notice_solved(converged, envs)
         return converged
 
-    def _leave_devices_alone(self, rows: Rows, *, others: bool) -> None:
-        """Set the neutral power of some environments' devices; fleets project all at once, so put the others back."""
-        if self._projection is None:
-            return
-        kept = []
-        if others:
-            arrays = [getattr(fleet, name) for fleet, _, _ in self._power for name in fleet.memory]
-            kept = [(array, array.copy()) for array in arrays if array.ndim == 2]  # the larger ones do not change
-        self._projection.project(self._neutral_of_all(), self._exogenous)
-        for array, before in kept:
-            before[rows] = array[rows]
-            array[...] = before
-        self.setpoints[:, rows] = self._feasible[:, rows]
-
     def _turn_clock(self) -> None:
         """Take the exogenous row of the current step."""
-        rows, exo = np.add(self.step_index, self._first_row), self._exogenous
+        rows = self.step_index + self._first_row
         self.price_usd_per_kwh = self.day_paid_price.take(rows)
-        if self._p_sun.size:
-            sun = self.day_pv_pu.take(rows).take(self._env_of_sun, None, exo.sun_kw, "clip")
-            np.multiply(sun, self._sun_kw, out=sun)
-        if self._flexible_loads.size:
-            places = rows[:, None] * self.day_load_kw.shape[2] + self._flexible_loads
-            self.day_load_kw.take(places, None, exo.demand_kw, "clip")
+        sun_kw = self.day_pv_pu.take(rows)[:, None] * self._p_sun
+        places = rows[:, None] * self.day_load_kw.shape[2] + self._flexible_loads
+        self._exogenous = Exogenous(self.step_index, sun_kw, self.day_load_kw.take(places))
 
     def _solve_alone(self, env: int) -> bool:
         """Solve one circuit that is written, with the feeder's own controls and within forming sources' limits."""

@@ -174,12 +174,14 @@ def test_unserved_of_cars_over_an_episode_is_what_cannot_be_had_any_more(hours: 
     env = make_env(owing(hours))
     env.reset(seed=0)
     fleet = env.task.simulation.fleets[1]
-    asked = fleet._arriving[0, :hours].sum()
+    asked = fleet.arriving_kwh[0, :hours].sum()
     unserved = 0.0
     for _ in range(hours):
         *_, infos = env.step(fill_actions(env, -1.0))
         unserved += infos["Cars"]["unserved_kwh"]
-    still_possible = np.minimum(fleet._owed, fleet._left * 11 * 0.92).sum() - fleet._arriving[0, hours].sum()
+    still_possible = (
+        np.minimum(fleet.port_owed_kwh, fleet.port_steps_left * 11 * 0.92).sum() - fleet.arriving_kwh[0, hours].sum()
+    )
     assert unserved == pytest.approx(asked - still_possible)
     assert unserved > 50.0
     env.reset(seed=0)

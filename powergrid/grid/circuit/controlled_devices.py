@@ -95,7 +95,7 @@ class ControlledDevices:
     def start_from_here(self, env: int) -> None:
         """Take the positions that the controls found at the start of an episode for those it starts from."""
         for fleet, rows, _, _ in self._switchgear:
-            fleet.settle_at(env, rows)
+            fleet.start_from_here(env, rows)
 
     def state(self) -> dict[str, BoolArray]:
         """Copy what the controls remember."""

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from powergrid.grid.devices.demand import EvChargerFleet, EvChargerSpec, FlexibleLoadFleet, FlexibleLoadSpec
+from powergrid.grid.devices.ev_charger import EvChargerFleet, EvChargerSpec
 from powergrid.grid.devices.fleet import DeviceFleet, PowerFleet
+from powergrid.grid.devices.flexible_load import FlexibleLoadFleet, FlexibleLoadSpec
 from powergrid.grid.devices.generator import GeneratorFleet, GeneratorSpec
 from powergrid.grid.devices.inverter import InverterFleet, InverterSpec
 from powergrid.grid.devices.spec import (
@@ -15,7 +16,6 @@ from powergrid.grid.devices.spec import (
     BoundSpec,
     DeviceSpec,
     Exogenous,
-    Fleet,
     PlacedSpec,
     SpecRow,
     StateSpec,
@@ -86,7 +86,6 @@ __all__ = [
     "EvChargerFleet",
     "EvChargerSpec",
     "Exogenous",
-    "Fleet",
     "FlexibleLoadFleet",
     "FlexibleLoadSpec",
     "GeneratorFleet",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet
-from powergrid.grid.devices.projection import Request
+from powergrid.grid.devices.fleet import PowerFleet, Request, limit_reactive
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 
@@ -50,16 +48,17 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
 
     Attributes:
         on: 1 while running, 0 while off, shape (n_envs, n).
+        next_on: The same for the step that was projected last, shape (n_envs, n).
         previous_p_kw: Setpoint of the last step, from which ramps are counted [kW], shape (n_envs, n).
     """
 
     kind: ClassVar[str] = "generator"
     required: ClassVar[tuple[str, ...]] = ("p_max_kw",)
-    memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "on", "previous_p_kw", "_next_on")
-    numbers: ClassVar[tuple[str, ...]] = (*PowerFleet.numbers, "on", "generation_cost_usd", "starts")
+    limited: ClassVar[tuple[str, ...]] = (*PowerFleet.limited, "next_on")
+    memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "on", "previous_p_kw", "next_on")
 
-    def __init__(self, devices: Mapping[str, GeneratorSpec], dt_h: float, horizon_steps: int) -> None:
-        super().__init__(devices, dt_h, horizon_steps)
+    def __init__(self, devices: Mapping[str, GeneratorSpec], dt_h: float, horizon_steps: int, n_envs: int = 1) -> None:
+        super().__init__(devices, dt_h, horizon_steps, n_envs)
         actions, states = [], []
         for name, spec in devices.items():
             p_max = float(spec.p_max_kw or 0.0)
@@ -70,14 +69,17 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
             if spec.reactive:
                 actions.append(ActionSpec(name, "q_kvar", "kvar", -s, s))
                 states.append(StateSpec(name, "q_kvar", "kvar", -s, s))
-        self.actions, self.states = tuple(actions), tuple(states)
+        self._take_tables(actions, states)
+        self._set_constants()
+        self.on, self.next_on, self.previous_p_kw = self._zeros(), self._zeros(), self._zeros()
+        self.terms = {"generation_cost_usd": self._zeros(), "starts": self._zeros()}
 
-    def _precompute(self) -> None:
+    def _set_constants(self) -> None:
         """Fold ratings, ramps and costs into the constants of the hot path."""
         p_max, p_min = self._values("p_max_kw"), self._values("p_min_kw")
         s = self._tile([spec.s_max_kva or 1.25 * float(spec.p_max_kw or 0.0) for spec in self.specs])
-        self._zero, self._p_max = np.zeros_like(s), np.minimum(p_max, s)
-        self._limit_reactive(s[0])
+        self._s2 = self._tile(self._square_ratings(s[0]))
+        self._p_max = np.minimum(p_max, s)
         self._p_min = np.minimum(p_min, self._p_max)
         self._on_initial = np.array([spec.initially_on for spec in self.specs], dtype=np.float64)
         self._on_from = np.maximum(p_min / 2, 1e-9 * p_max)
@@ -90,63 +92,43 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         self._a, self._b = self._values("cost_a_usd_per_kw2h") * dt, self._values("cost_b_usd_per_kwh") * dt
         self._c, self._start_usd = self._values("cost_c_usd_per_h") * dt, self._values("start_cost_usd")
 
-    def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
-        self._p_columns, _ = self._columns(self.actions, "p_kw")
-        self._precompute()
-        self.on, self.previous_p_kw, self._next_on = self._ledger["on"], np.zeros(shape), np.zeros(shape)
-        self._floor, self._ceiling = np.zeros(shape), np.zeros(shape)
-        self._asked_on, self._runs_on = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-        self._cost, self._starts = self._ledger["generation_cost_usd"], self._ledger["starts"]
-        self.terms = {"generation_cost_usd": self._cost, "starts": self._starts}
-        return {"p_kw": self.delivered_p_kw, "on": self.on, "q_kvar": self.delivered_q_kvar}
-
     def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
-        self.on[rows] = self._next_on[rows] = self._on_initial
+        self.on[rows] = self.next_on[rows] = self._on_initial
         power = self._on_initial * self._p_min[rows]
         self.p_kw[rows] = self.requested_p_kw[rows] = self.previous_p_kw[rows] = self.delivered_p_kw[rows] = power
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions for off and 0 kvar, shape (n_envs, n_actions)."""
-        action = np.zeros((self.n_envs, len(self.actions)))
-        action[:, self._p_columns] = -1.0
-        return action
+        return self._tile([-1.0 if row.name == "p_kw" else 0.0 for row in self.actions])
 
-    def _find_requests(self) -> Request:
+    def _find_request(self) -> Request:
         """Say what the actions mean: power, held to the kVA rating."""
-        request = super()._find_requests()
+        request = super()._find_request()
         s = [np.inf if spec.s_max_kva is None else spec.s_max_kva for spec in self.specs]
         np.minimum(request.high[0], s, out=request.high[0])
         return request
 
-    def limit(self, exo: Exogenous) -> None:
-        """Limit what is asked to on/off, ramp and output limits; the kVA circle comes after.
+    def limit(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+        """Limit what is asked to on/off, ramp and output limits, then to the kVA circle.
 
         Below half of ``p_min_kw`` (or at 0) off is asked, up to ``p_min_kw`` that. While running, power
         changes by at most the ramp; a start may reach, and a stop may leave from, the larger of ``p_min_kw``
         and the ramp; from higher up a generator told to stop ramps down first.
         """
-        asked, p, previous, on = self.requested_p_kw, self.p_kw, self.previous_p_kw, self._next_on
-        asked_on, runs_on = self._asked_on, self._runs_on
-        np.greater_equal(asked, self._on_from, out=asked_on)
-        on[...] = np.logical_or(asked_on, np.greater(previous, self._jump, out=runs_on), out=asked_on)
-        np.maximum(asked, self._p_min, out=p)
-        np.maximum(p, np.subtract(previous, self._ramp, out=self._floor), out=p)
+        self.requested_p_kw, self.requested_q_kvar = p_kw, q_kvar
+        previous = self.previous_p_kw
+        self.next_on = on = ((p_kw >= self._on_from) | (previous > self._jump)).astype(np.float64)
         # Off, the ceiling is the jump from 0; running, it is the ramp from the last setpoint.
-        ceiling = np.add(previous, self._jump, out=self._ceiling)
-        np.subtract(ceiling, np.multiply(self.on, self._jump_less_ramp, out=self._floor), out=ceiling)
-        np.minimum(np.minimum(p, ceiling, out=p), self._p_max, out=p)
-        np.multiply(p, on, out=p)
+        ceiling = np.minimum(previous + self._jump - self.on * self._jump_less_ramp, self._p_max)
+        floor = np.maximum(self._p_min, previous - self._ramp)
+        self.p_kw = np.minimum(np.maximum(p_kw, floor), ceiling) * on
         if self.reactive:
-            np.multiply(self.q_kvar, on, out=self.q_kvar)
+            self.q_kvar = limit_reactive(self.p_kw, q_kvar * on, self._s2)
 
-    def move_on(self, exo: Exogenous) -> None:
+    def _advance(self, exo: Exogenous) -> None:
         """Pay for the delivered power and for starts."""
         p_kw = self.delivered_p_kw
-        starts, cost = self._starts, self._cost
-        np.maximum(np.subtract(self._next_on, self.on, out=starts), self._zero, out=starts)
-        self.on[...] = self._next_on
-        self.previous_p_kw[...] = self.p_kw
-        np.add(np.multiply(p_kw, self._a, out=cost), self._b, out=cost)
-        np.multiply(cost, p_kw, out=cost)
-        np.add(cost, self.on * self._c, out=cost)
-        np.add(cost, starts * self._start_usd, out=cost)
+        starts = np.maximum(self.next_on - self.on, 0.0)
+        self.on, self.previous_p_kw = self.next_on, self.p_kw
+        cost = (p_kw * self._a + self._b) * p_kw + self.on * self._c + starts * self._start_usd
+        self.terms = {"generation_cost_usd": cost, "starts": starts}

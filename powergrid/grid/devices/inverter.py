@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet
-from powergrid.grid.devices.projection import Request
+from powergrid.grid.devices.fleet import PowerFleet, Request, limit_reactive
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 _ABSORB_PU = {"none": 0.0, "kva": 1.0, "category_a": 0.25, "category_b": 0.44}
@@ -51,11 +49,11 @@ class InverterFleet(PowerFleet[InverterSpec]):
 
     kind: ClassVar[str] = "inverter"
     required: ClassVar[tuple[str, ...]] = ("p_max_kw",)
+    limited: ClassVar[tuple[str, ...]] = (*PowerFleet.limited, "available_kw")
     memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "available_kw")
-    numbers: ClassVar[tuple[str, ...]] = (*PowerFleet.numbers, "available_kw", "curtailed_kwh")
 
-    def __init__(self, devices: Mapping[str, InverterSpec], dt_h: float, horizon_steps: int) -> None:
-        super().__init__(devices, dt_h, horizon_steps)
+    def __init__(self, devices: Mapping[str, InverterSpec], dt_h: float, horizon_steps: int, n_envs: int = 1) -> None:
+        super().__init__(devices, dt_h, horizon_steps, n_envs)
         actions, states = [], []
         for name, spec in devices.items():
             p_max = float(spec.p_max_kw or 0.0)
@@ -68,25 +66,26 @@ class InverterFleet(PowerFleet[InverterSpec]):
                 low, high = -_ABSORB_PU[spec.reactive] * s, _INJECT_PU[spec.reactive] * s
                 actions.append(ActionSpec(name, "q_kvar", "kvar", low, high))
                 states.append(StateSpec(name, "q_kvar", "kvar", low, high))
-        self.actions, self.states = tuple(actions), tuple(states)
+        self._take_tables(actions, states)
+        self._set_constants()
+        self.available_kw = self._zeros()
+        self.terms = {"curtailed_kwh": self._zeros()}
 
-    def _precompute(self) -> None:
+    def _set_constants(self) -> None:
         """Fold ratings and the reactive rules into the constants of the hot path."""
         self._p_max = self._values("p_max_kw")
-        self._zero, self._one = np.zeros_like(self._p_max), np.ones_like(self._p_max)
-        s = self._tile([spec.s_max_kva or 1.1 * float(spec.p_max_kw or 0.0) for spec in self.specs])
-        self._s, self._s2 = s, s * s
-        self._p_rated = np.minimum(self._p_max, s)
-        watt_first = np.array([spec.priority == "watt" for spec in self.specs], dtype=np.float64)
-        self._limit_reactive(s[0], watt_first)
-        self._var_first = self._tile(1 - watt_first)
-        self.gives_way = self.reactive and bool(self._var_first.any())
+        self._s = s = self._tile([spec.s_max_kva or 1.1 * float(spec.p_max_kw or 0.0) for spec in self.specs])
+        self._s2 = self._tile(self._square_ratings(s[0]))
+        self._watt_first = self._tile([spec.priority == "watt" for spec in self.specs])
+        self._var_first = 1 - self._watt_first
+        self._any_var_first = bool(self._var_first.any())
         # Category capability against output: none under 5 %, in proportion up to 20 %, full above.
+        p_rated = np.minimum(self._p_max, s)
         category = self._tile([spec.reactive.startswith("category") for spec in self.specs]) > 0
         self._any_category = bool(category.any())
-        self._scale_slope = np.where(category, 1 / (0.2 * self._p_rated), 0.0)
+        self._scale_slope = np.where(category, 1 / (0.2 * p_rated), 0.0)
         self._scale_offset = np.where(category, 0.0, 1.0)
-        self._scale_from = np.where(category, 0.05 * self._p_rated, 0.0)
+        self._scale_from = np.where(category, 0.05 * p_rated, 0.0)
         self._inject = self._tile([_INJECT_PU[spec.reactive] for spec in self.specs]) * s
         self._absorb = self._tile([-_ABSORB_PU[spec.reactive] for spec in self.specs]) * s
         factor = self._tile([spec.power_factor_min or 0.0 for spec in self.specs])
@@ -96,33 +95,24 @@ class InverterFleet(PowerFleet[InverterSpec]):
         self._tangent = np.where(factor > 0, sine / np.where(factor > 0, factor, 1.0), 0.0)
         self._factor_floor = np.where(factor > 0, 0.0, s)
         self._factor_ceiling = np.where(factor > 0, s * sine, s)
-        self._neutral = self._tile([1.0 if row.name == "p_kw" else -row.offset / row.gain for row in self.actions])
-
-    def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
-        self._precompute()
-        self._hours = np.full(shape, self.dt_h)
-        self.available_kw, self._curtailed = self._ledger["available_kw"], self._ledger["curtailed_kwh"]
-        self._room, self._scale, self._below = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
-        self.terms = {"curtailed_kwh": self._curtailed}
-        return {"available_kw": self.available_kw, "p_kw": self.delivered_p_kw, "q_kvar": self.delivered_q_kvar}
 
     def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
         """Start in the dark: nothing is remembered between episodes."""
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions for all the sun and 0 kvar, shape (n_envs, n_actions)."""
-        return self._neutral.copy()
+        return self._tile([1.0 if row.name == "p_kw" else -row.offset / row.gain for row in self.actions])
 
-    def _find_requests(self) -> Request:
+    def _find_request(self) -> Request:
         """Say what the actions mean: that on p is a share of what the sun offers, all of it where p is no agent's."""
-        request = super()._find_requests()
+        request = super()._find_request()
         shares = request.columns[0] >= 0
         request.gain[0], request.offset[0] = 0.5 * shares, np.where(shares, 0.5, 1.0)
         request.low[0], request.high[0] = 1.0 - shares, 1.0
         return request
 
-    def limit(self, exo: Exogenous) -> None:
-        """Limit what is asked to the sun and to the reactive capability; the kVA circle comes after.
+    def limit(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+        """Limit what is asked to the sun, to the reactive capability and to the kVA circle.
 
         The action on p is a share of what the sun offers: -1 is nothing, +1 is all of it.
 
@@ -131,36 +121,24 @@ class InverterFleet(PowerFleet[InverterSpec]):
             (category A) or 44 % (category B) absorbed, from 20 % of rated active power on; in proportion to
             active power between 5 % and 20 %; below 5 % none is required, and here none is given.
         """
-        available, asked = self.available_kw, self.requested_p_kw
-        np.minimum(np.maximum(exo.sun_kw, self._zero, out=available), self._p_max, out=available)
-        np.multiply(asked, available, out=asked)
-        np.minimum(asked, self._s, out=self.p_kw)
+        self.available_kw = np.minimum(np.maximum(exo.sun_kw, 0.0), self._p_max)
+        self.requested_p_kw, self.requested_q_kvar = p_kw * self.available_kw, q_kvar
+        self.p_kw = p = np.minimum(self.requested_p_kw, self._s)
+        if not self.reactive:
+            return
+        q = q_kvar
         if self._any_category:
-            self._limit_category()
+            scale = np.minimum(p * self._scale_slope + self._scale_offset, 1.0) * (p >= self._scale_from)
+            q = np.minimum(np.maximum(q, scale * self._absorb), scale * self._inject)
         if self._any_factor:
-            p, q, room = self.p_kw, self.q_kvar, self._room
-            np.minimum(np.add(p * self._tangent, self._factor_floor), self._factor_ceiling, out=room)
-            np.minimum(q, room, out=q)
-            np.maximum(q, np.negative(room, out=room), out=q)
+            room = np.minimum(p * self._tangent + self._factor_floor, self._factor_ceiling)
+            q = np.maximum(np.minimum(q, room), -room)
+        if not self._any_var_first:
+            self.q_kvar = limit_reactive(p, q, self._s2)
+            return
+        self.q_kvar = q = limit_reactive(p * self._watt_first, q, self._s2)
+        self.p_kw = np.minimum(p, np.sqrt(np.maximum(self._s * self._s - q * q * self._var_first, 0.0)))
 
-    def _limit_category(self) -> None:
-        """Bring reactive power within the capability of a category at the present output."""
-        p, q, room = self.p_kw, self.q_kvar, self._room
-        scale = np.multiply(p, self._scale_slope, out=self._scale)
-        np.minimum(np.add(scale, self._scale_offset, out=scale), self._one, out=scale)
-        np.copyto(scale, self._zero, where=np.less(p, self._scale_from, out=self._below))
-        np.maximum(q, np.multiply(scale, self._absorb, out=room), out=q)
-        np.minimum(q, np.multiply(scale, self._inject, out=room), out=q)
-
-    def give_way(self) -> None:
-        """Let active power give way where reactive power has priority."""
-        p, q, room = self.p_kw, self.q_kvar, self._room
-        np.multiply(np.multiply(q, q, out=room), self._var_first, out=room)
-        np.subtract(self._s2, room, out=room)
-        np.minimum(p, np.sqrt(np.maximum(room, self._zero, out=room), out=room), out=p)
-
-    def move_on(self, exo: Exogenous) -> None:
+    def _advance(self, exo: Exogenous) -> None:
         """Count what the sun offered in vain."""
-        lost = self._curtailed
-        np.maximum(np.subtract(self.available_kw, self.delivered_p_kw, out=lost), self._zero, out=lost)
-        np.multiply(lost, self._hours, out=lost)
+        self.terms = {"curtailed_kwh": np.maximum(self.available_kw - self.delivered_p_kw, 0.0) * self.dt_h}

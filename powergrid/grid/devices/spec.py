@@ -1,13 +1,13 @@
-"""The vocabulary every device kind shares: spec parts, action and state tables, the fleet protocol.
+"""The vocabulary every device kind shares: spec parts, action and state tables.
 
 It knows no engine and no kind: each kind's spec and physics live in a module of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
 
 import numpy as np
 import numpy.typing as npt
@@ -165,50 +165,6 @@ class Exogenous:
     step: IntArray
     sun_kw: FloatArray
     demand_kw: FloatArray
-
-
-class Fleet(Protocol):
-    """All the devices of one kind, for every environment; arrays have the environment first.
-
-    Fleets with power add ``p_kw``, ``q_kvar`` and ``advance(p_kw, q_kvar, exo)``; switchgear adds
-    ``position`` and ``advance(exo)``.
-    """
-
-    kind: ClassVar[str]
-    names: tuple[str, ...]
-    n: int
-    actions: tuple[ActionSpec, ...]
-    states: tuple[StateSpec, ...]
-    terms: dict[str, FloatArray]
-
-    @property
-    def specs(self) -> Sequence[DeviceSpec]:
-        """What YAML said about each device, in the order of ``names``."""
-
-    @property
-    def projected(self) -> BoolArray:
-        """Whether what was asked had to change to be feasible, shape (n_envs, n)."""
-
-    def allocate(self, n_envs: int) -> None:
-        """Make the arrays for ``n_envs`` environments; `reset` each one before use."""
-
-    def reset(self, env: int, rng: np.random.Generator) -> None:
-        """Put one environment at its start; what is random comes from ``rng`` alone."""
-
-    def neutral(self, exo: Exogenous) -> FloatArray:
-        """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
-
-    def project(self, action: FloatArray, exo: Exogenous) -> None:
-        """Turn actions into feasible setpoints, shape (n_envs, n_actions) in."""
-
-    def observe(self, out: FloatArray) -> None:
-        """Write the states, in physical units, into ``out`` of shape (n_envs, n_states)."""
-
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """Copy everything that the future depends on."""
-
-    def load_state_dict(self, state: dict[str, npt.NDArray[Any]]) -> None:
-        """Return to what `state_dict` copied."""
 
 
 class SpecRow(NamedTuple):

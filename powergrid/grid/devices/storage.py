@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet
+from powergrid.grid.devices.fleet import PowerFleet, limit_reactive
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 #: Power below which a battery that is led by a controller counts as idle, in parts of its rating.
@@ -85,15 +84,16 @@ class StorageFleet(PowerFleet[StorageSpec]):
         soc: State of charge, 0..1, shape (n_envs, n).
         cycles: Equivalent full cycles since reset: AC throughput over twice the energy between
             ``soc_min`` and ``soc_max``, shape (n_envs, n).
+        room_kw: Least and largest power that SOC window and ratings allowed at the last projection [kW], shape
+            (2, n_envs, n).
     """
 
     kind: ClassVar[str] = "storage"
     required: ClassVar[tuple[str, ...]] = ("e_max_kwh", "p_max_kw")
     memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "soc", "cycles")
-    numbers: ClassVar[tuple[str, ...]] = (*PowerFleet.numbers, "soc", "cycles", "throughput_kwh", "storage_wear_usd")
 
-    def __init__(self, devices: Mapping[str, StorageSpec], dt_h: float, horizon_steps: int) -> None:
-        super().__init__(devices, dt_h, horizon_steps)
+    def __init__(self, devices: Mapping[str, StorageSpec], dt_h: float, horizon_steps: int, n_envs: int = 1) -> None:
+        super().__init__(devices, dt_h, horizon_steps, n_envs)
         actions, states = [], []
         for name, spec in devices.items():
             discharge, charge, s = _fill_powers(spec)
@@ -103,53 +103,40 @@ class StorageFleet(PowerFleet[StorageSpec]):
             if spec.reactive:
                 actions.append(ActionSpec(name, "q_kvar", "kvar", -s, s))
                 states.append(StateSpec(name, "q_kvar", "kvar", -s, s))
-        self.actions, self.states = tuple(actions), tuple(states)
+        self._take_tables(actions, states)
+        self._set_constants()
+        self.soc, self.cycles, self.room_kw = self._zeros(), self._zeros(), np.zeros((2, n_envs, self.n))
+        self.terms = {"throughput_kwh": self._zeros(), "storage_wear_usd": self._zeros()}
 
-    def _precompute(self) -> None:
+    def _set_constants(self) -> None:
         """Fold ratings, efficiencies and the step's length into the constants of the hot path."""
         powers = np.array([_fill_powers(spec) for spec in self.specs]).reshape(-1, 3)
         discharge, charge, s = (self._tile(column) for column in powers.T)
-        rows = [row for row in self.actions if row.name == "p_kw"]
-        idle = -self._tile([row.offset for row in rows]) / self._tile([row.gain for row in rows])
+        self._p_columns = [i for i, row in enumerate(self.actions) if row.name == "p_kw"]
+        rows = [self.actions[i] for i in self._p_columns]
+        idle = -np.array([row.offset for row in rows]) / np.array([row.gain for row in rows])
         self._idle = np.where([row.discrete for row in rows], np.rint(idle), idle)
         self._p_high = discharge
-        self._zero, self._one = np.zeros_like(s), np.ones_like(s)
-        self._limit_reactive(powers[:, 2])
+        self._s2 = self._tile(self._square_ratings(powers[:, 2]))
         self._soc_initial = np.array([spec.soc_initial for spec in self.specs])
         dt, e_max, standby = self.dt_h, self._values("e_max_kwh"), self._values("standby_loss_kw")
         soc_min, soc_max = self._values("soc_min"), self._values("soc_max")
         eta_c, eta_d = self._values("eta_charge"), self._values("eta_discharge")
         drain = standby * dt / e_max
-        # Row 0: the most that may be discharged; row 1: the least, that is the most charge, negative.
-        slope = np.stack([e_max * eta_d / dt, e_max / (eta_c * dt)])
-        self._most_slope, self._least_slope = slope
-        self._room_offset = slope * np.stack([-soc_min - drain, -soc_max - drain])
-        self._room_low = np.stack([self._zero, -np.minimum(charge, s)])
-        self._room_high = np.stack([np.minimum(discharge, s), self._zero])
+        # Row 0: the least, that is the most charge, negative; row 1: the most that may be discharged.
+        slope = np.stack([e_max / (eta_c * dt), e_max * eta_d / dt])
+        self._room_slope = slope
+        self._room_offset = slope * np.stack([-soc_max - drain, -soc_min - drain])
+        self._room_low = np.stack([-np.minimum(charge, s), np.zeros_like(s)])
+        self._room_high = np.stack([np.zeros_like(s), np.minimum(discharge, s)])
         self._soc_per_discharged_kw, self._soc_per_charged_kw = dt / (eta_d * e_max), dt * eta_c / e_max
         self._soc_drain = drain
-        self._hours = np.full_like(e_max, dt)
-        self._led = np.flatnonzero([spec.control == "opendss" for spec in self.specs])
         self._wear = self._values("wear_usd_per_kwh")
         self._cycles_per_kwh = 0.5 / ((soc_max - soc_min) * e_max)
-
-    def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
-        self._p_columns, _ = self._columns(self.actions, "p_kw")
-        self._precompute()
-        self.soc, self.cycles, self._work = self._ledger["soc"], self._ledger["cycles"], np.zeros(shape)
-        self._room = np.zeros((2, *shape))
-        self._most, self._least = self._room
-        self._throughput, self._cost = self._ledger["throughput_kwh"], self._ledger["storage_wear_usd"]
-        self.terms = {"throughput_kwh": self._throughput, "storage_wear_usd": self._cost}
-        return {"soc": self.soc, "p_kw": self.delivered_p_kw, "q_kvar": self.delivered_q_kvar}
+        self._led = np.flatnonzero([spec.control == "opendss" for spec in self.specs])
 
     def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
         self.soc[rows] = self._soc_initial
-
-    @property
-    def room_kw(self) -> tuple[FloatArray, FloatArray]:
-        """Least and largest power that SOC window and ratings allowed at the last projection [kW], (n_envs, n) each."""
-        return self._least, self._most
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions for 0 kW and 0 kvar, shape (n_envs, n_actions)."""
@@ -157,43 +144,40 @@ class StorageFleet(PowerFleet[StorageSpec]):
         action[:, self._p_columns] = self._idle
         return action
 
-    def limit(self, exo: Exogenous) -> None:
-        """Limit what is asked to the SOC window after this step; the kVA circle comes after, p first.
+    def limit(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+        """Limit what is asked to the SOC window after this step, then to the kVA circle, p first.
 
         A discharge of p takes ``p·dt/eta_discharge`` from the cell, a charge adds ``|p|·dt·eta_charge``,
         standby takes its own. Standby alone never forces a charge: below ``soc_min`` p is 0 or charging.
         """
-        p, room = self.requested_p_kw, self._room
-        # one product for each row: one that has to broadcast takes longer than both
-        np.multiply(self.soc, self._most_slope, out=self._most)
-        np.multiply(self.soc, self._least_slope, out=self._least)
-        np.add(room, self._room_offset, out=room)
-        np.minimum(np.maximum(room, self._room_low, out=room), self._room_high, out=room)
+        room = self.soc * self._room_slope + self._room_offset
+        self.room_kw = np.minimum(np.maximum(room, self._room_low), self._room_high)
+        least, most = self.room_kw
         if self._led.size:
-            self._continue_led(p)
-        np.maximum(np.minimum(p, self._most, out=self.p_kw), self._least, out=self.p_kw)
+            p_kw = self._continue_led(p_kw)
+        self.requested_p_kw, self.requested_q_kvar = p_kw, q_kvar
+        self.p_kw = np.maximum(np.minimum(p_kw, most), least)
+        if self.reactive:
+            self.q_kvar = limit_reactive(self.p_kw, q_kvar, self._s2)
 
-    def _continue_led(self, p: FloatArray) -> None:
+    def _continue_led(self, p_kw: FloatArray) -> FloatArray:
         """Let what the feeder's own controllers lead go on as it did; they decide from there in the solve."""
-        led = self._led
+        led, asked = self._led, p_kw.copy()
+        least, most = self.room_kw[:, :, led]
         last = self.delivered_p_kw[:, led]
         last = np.where(np.abs(last) > _IDLE_SHARE * self._p_high[:, led], last, 0.0)
-        p[:, led] = np.minimum(np.maximum(last, self._least[:, led]), self._most[:, led])
+        asked[:, led] = np.minimum(np.maximum(last, least), most)
+        return asked
 
-    def move_on(self, exo: Exogenous) -> None:
+    def _advance(self, exo: Exogenous) -> None:
         """Move the cells on by one step of delivered power."""
         p_kw = self.delivered_p_kw
-        soc, work, throughput = self.soc, self._work, self._throughput
         # Of the two efficiencies the one that leaves less in the cell applies, whatever the sign.
-        most, least = self._most, self._least
-        np.multiply(p_kw, self._soc_per_discharged_kw, out=most)
-        np.multiply(p_kw, self._soc_per_charged_kw, out=least)
-        np.subtract(soc, np.maximum(most, least, out=work), out=soc)
-        np.subtract(soc, self._soc_drain, out=soc)
-        np.minimum(np.maximum(soc, self._zero, out=soc), self._one, out=soc)
-        np.multiply(np.abs(p_kw, out=throughput), self._hours, out=throughput)
-        np.multiply(throughput, self._wear, out=self._cost)
-        np.add(self.cycles, np.multiply(throughput, self._cycles_per_kwh, out=work), out=self.cycles)
+        taken = np.maximum(p_kw * self._soc_per_discharged_kw, p_kw * self._soc_per_charged_kw)
+        self.soc = np.minimum(np.maximum(self.soc - taken - self._soc_drain, 0.0), 1.0)
+        throughput = np.abs(p_kw) * self.dt_h
+        self.terms = {"throughput_kwh": throughput, "storage_wear_usd": throughput * self._wear}
+        self.cycles = self.cycles + throughput * self._cycles_per_kwh
 
 
 def _fill_powers(spec: StorageSpec) -> tuple[float, float, float]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from powergrid.grid.devices.fleet import DeviceFleet
@@ -111,53 +110,52 @@ class SwitchgearFleet(DeviceFleet[G]):
     Attributes:
         position: Feasible position: steps on, tap, or 0 open and 1 closed, shape (n_envs, n).
         requested_position: What the action asked, shape (n_envs, n).
+        previous_position: Positions before the step, shape (n_envs, n).
         operations: Positions moved since reset, shape (n_envs, n).
         locked_steps: Steps during which no move is allowed, shape (n_envs, n).
     """
 
     state_name: ClassVar[str]
-    memory: ClassVar[tuple[str, ...]] = (*("position", "requested_position", "operations", "locked_steps", "_settled"),)
-    numbers: ClassVar[tuple[str, ...]] = ("operations", "switching_wear_usd")
+    memory: ClassVar[tuple[str, ...]] = (
+        *("position", "requested_position", "previous_position", "operations", "locked_steps"),
+    )
+    # a step ends with what was set, so that is what is seen
+    held_in: ClassVar[Mapping[str, str]] = dict.fromkeys(("steps_on", "tap", "closed"), "previous_position")
 
-    def __init__(self, devices: Mapping[str, G], dt_h: float, horizon_steps: int) -> None:
-        super().__init__(devices, dt_h, horizon_steps)
+    def __init__(self, devices: Mapping[str, G], dt_h: float, horizon_steps: int, n_envs: int = 1) -> None:
+        super().__init__(devices, dt_h, horizon_steps, n_envs)
         ranges = np.array([self._range(spec) for spec in self.specs], dtype=np.int64).reshape(-1, 4)
-        self._ranges = ranges
         actions, states = [], []
         for (name, spec), (low, high, _, _) in zip(devices.items(), ranges.tolist(), strict=True):
             actions.append(ActionSpec(name, self.state_name, "", float(low), float(high), n=high - low + 1))
             states.append(StateSpec(name, self.state_name, "", float(low), float(high)))
             if spec.dwell_steps:
                 states.append(StateSpec(name, "locked_steps", "steps", 0.0, float(spec.dwell_steps)))
-        self.actions, self.states = tuple(actions), tuple(states)
+        self._take_tables(actions, states)
+        self._low, self._high, self._initial, self._moves = (np.tile(column, (n_envs, 1)) for column in ranges.T)
+        self._dwell = self._values("dwell_steps").astype(np.int64)
+        self._dwells = bool(self._dwell.any())
+        self._price = self._values("cost_usd_per_operation")
+        nothing = np.zeros((n_envs, self.n), np.int64)
+        self.position, self.requested_position, self.previous_position = (nothing.copy() for _ in range(3))
+        self.operations, self.locked_steps = nothing.copy(), nothing
+        self.terms = {"operations": self._zeros(), "switching_wear_usd": self._zeros()}
 
     @abstractmethod
     def _range(self, spec: G) -> tuple[int, int, int, int]:
         """Return lowest, highest and initial position, and the most positions moved in one step."""
 
-    def _allocate(self, shape: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
-        low, high, _, moves = (self._tile(column).astype(np.int64) for column in self._ranges.T)
-        self._low, self._high, self._moves, self._back = low, high, moves, -moves
-        self._dwell = self._values("dwell_steps").astype(np.int64)
-        self._dwells = bool(self._dwell.any())
-        self._price = self._values("cost_usd_per_operation")
-        self.position, self.requested_position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        self._settled, self.operations = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        self.locked_steps = np.zeros(shape, np.int64)
-        self._moved, self._cost = self._ledger["operations"], self._ledger["switching_wear_usd"]
-        self.terms = {"operations": self._moved, "switching_wear_usd": self._cost}
-        return {self.state_name: self._settled, "locked_steps": self.locked_steps}
-
     def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
-        self.position[rows] = self.requested_position[rows] = self._settled[rows] = self._ranges[:, 2]
+        initial = self._initial[rows]
+        self.position[rows] = self.requested_position[rows] = self.previous_position[rows] = initial
 
     def follow(self, env: int, rows: IntArray, position: IntArray) -> None:
         """Put some devices of one environment where the feeder's own controls have moved them in this step."""
         self.position[env, rows] = self.requested_position[env, rows] = position
 
-    def settle_at(self, env: int, rows: IntArray) -> None:
+    def start_from_here(self, env: int, rows: IntArray) -> None:
         """Take the positions of some devices as those an episode starts from."""
-        self._settled[env, rows] = self.position[env, rows]
+        self.previous_position[env, rows] = self.position[env, rows]
 
     @property
     def projected(self) -> BoolArray:
@@ -167,7 +165,7 @@ class SwitchgearFleet(DeviceFleet[G]):
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions that move nothing, shape (n_envs, n_actions)."""
-        return (self._settled - self._low).astype(np.float64)
+        return (self.previous_position - self._low).astype(np.float64)
 
     def project(self, action: FloatArray, exo: Exogenous) -> None:
         """Limit what is asked to the range, to what may move at once and to what may move already.
@@ -176,27 +174,22 @@ class SwitchgearFleet(DeviceFleet[G]):
             action: Index of the position, 0 for the lowest, shape (n_envs, n).
             exo: Not read: switchgear minds no weather.
         """
-        asked, move = self.requested_position, self.position
-        np.add(np.rint(action), self._low, out=asked, casting="unsafe")
-        np.minimum(np.maximum(asked, self._low, out=asked), self._high, out=asked)
-        np.subtract(asked, self._settled, out=move)
-        np.minimum(np.maximum(move, self._back, out=move), self._moves, out=move)
+        asked = np.rint(action).astype(np.int64) + self._low
+        self.requested_position = np.minimum(np.maximum(asked, self._low), self._high)
+        move = np.minimum(np.maximum(self.requested_position - self.previous_position, -self._moves), self._moves)
         if self._dwells:
-            np.multiply(move, self.locked_steps == 0, out=move)
-        np.add(move, self._settled, out=move)
+            move = move * (self.locked_steps == 0)
+        self.position = self.previous_position + move
 
     def advance(self, exo: Exogenous) -> None:
         """Count and price the moves of the step, and lock what has moved."""
-        moved = np.subtract(self.position, self._settled)
-        np.abs(moved, out=moved)
-        self._settled[...] = self.position
-        self._moved[...] = moved
-        np.multiply(self._moved, self._price, out=self._cost)
-        np.add(self.operations, moved, out=self.operations)
+        moved = np.abs(self.position - self.previous_position)
+        self.previous_position = self.position.copy()
+        self.terms = {"operations": moved.astype(np.float64), "switching_wear_usd": moved * self._price}
+        self.operations = self.operations + moved
         if self._dwells:
-            locked = self.locked_steps
-            np.subtract(locked, locked > 0, out=locked)
-            np.maximum(locked, np.multiply(moved > 0, self._dwell), out=locked)
+            left = self.locked_steps - (self.locked_steps > 0)
+            self.locked_steps = np.maximum(left, (moved > 0) * self._dwell)
 
 
 class CapacitorFleet(SwitchgearFleet[CapacitorSpec]):
@@ -241,9 +234,4 @@ class SwitchFleet(SwitchgearFleet[SwitchSpec]):
             held: Which are kept open; the others may move again, shape (n,).
         """
         self._high[env] = ~held
-        self._settled[env, held] = self.position[env, held] = 0
-
-    @property
-    def settled(self) -> npt.NDArray[np.int64]:
-        """Positions before the step, shape (n_envs, n)."""
-        return self._settled
+        self.previous_position[env, held] = self.position[env, held] = 0

@@ -181,11 +181,6 @@ EVENTS: dict[str, type[EventSpec]] = {
 """The spec of each kind."""
 
 
-def has_spikes(events: Mapping[str, Any]) -> bool:
-    """Whether any event changes the price."""
-    return any(spec.kind == "price_spike" for spec in events.values())
-
-
 def widen_price(events: Mapping[str, Any], low: float, high: float) -> tuple[float, float]:
     """Return the bounds of a price [USD/kWh] that events may multiply, several at a time."""
     factors = [spec.factor for spec in events.values() if spec.kind == "price_spike"]

@@ -184,7 +184,7 @@ class Supply:
         if self._rules is not None:
             self.held[:] = False
             if self._fleet is not None:
-                changed |= (self._fleet.position != self._fleet.settled).any(axis=1)
+                changed |= (self._fleet.position != self._fleet.previous_position).any(axis=1)
             changed |= self._waiting.any(axis=1)
             for env in np.flatnonzero(changed).tolist():
                 self._reconfigure(env, self._rules)
@@ -241,7 +241,7 @@ class Supply:
         faulted = np.flatnonzero(islands.faulted[env])
         if fleet is not None:
             asked = fleet.position[env].copy()
-            fleet.position[env] = rules.project(fleet.settled[env], asked, islands.closed(env), faulted)
+            fleet.position[env] = rules.project(fleet.previous_position[env], asked, islands.closed(env), faulted)
             self.held[env] = asked != fleet.position[env]
         closed = islands.closed(env)
         for branch in np.flatnonzero(self._waiting[env]).tolist():

@@ -23,8 +23,7 @@ def make_exogenous(n_envs: int = 1, step: int = 0, sun_kw: Any = 0.0, demand_kw:
 def make_fleet(devices: Mapping[str, Any], dt_h: float = 1.0, horizon: int = 24, n_envs: int = 1, **extras: Any) -> Any:
     """Make the fleet of some specs of one kind, every environment reset with its own number as seed."""
     kind = next(iter(devices.values())).kind
-    fleet = FLEETS[kind](devices, dt_h, horizon, **extras)
-    fleet.allocate(n_envs)
+    fleet = FLEETS[kind](devices, dt_h, horizon, n_envs, **extras)
     for env in range(n_envs):
         fleet.reset(env, np.random.default_rng(env))
     return fleet

@@ -1,4 +1,4 @@
-"""Flexible loads and charging stations: owed energy by hand, then laws."""
+"""Charging stations: energy and queues by hand, then laws."""
 
 from __future__ import annotations
 
@@ -9,82 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powergrid.grid.devices import EvChargerSpec, FlexibleLoadSpec
-from powergrid.grid.devices.sessions import Sessions, draw_sessions, find_days
-from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise, observe, take_step
-
-
-def load(**keys: Any) -> FlexibleLoadSpec:
-    """Share 0.6 to 1.3, at most 50 kWh owed, unless told otherwise."""
-    return FlexibleLoadSpec.model_validate({"kind": "flexible_load", "element": "Load.671", "owed_max_kwh": 50} | keys)
-
-
-def test_project_share_below_one_owes_what_is_not_taken() -> None:
-    fleet = make_fleet({"l": load()}, dt_h=0.5, q_per_kw=0.5)
-    take_step(fleet, normalise(fleet, share=0.7), demand_kw=100)
-    assert fleet.p_kw[0, 0] == pytest.approx(-70)
-    assert fleet.q_kvar[0, 0] == pytest.approx(-35)
-    assert fleet.terms["deferred_kwh"][0, 0] == pytest.approx(15)
-    seen = observe(fleet)
-    assert (seen["l", "owed_kwh"], seen["l", "share"], seen["l", "demand_kw"]) == pytest.approx((15, 0.7, 100))
-    np.testing.assert_allclose(fleet.settle(), [[15]])
-
-
-def test_project_share_above_one_pays_back_no_more_than_owed() -> None:
-    fleet = make_fleet({"l": load()})
-    take_step(fleet, normalise(fleet, share=0.9), demand_kw=100)  # owes 10 kWh
-    take_step(fleet, normalise(fleet, share=1.3), demand_kw=100)
-    assert fleet.p_kw[0, 0] == pytest.approx(-110)
-    assert fleet.requested_p_kw[0, 0] == pytest.approx(-130)
-    assert fleet.projected[0, 0]
-    assert fleet.owed_kwh[0, 0] == pytest.approx(0, abs=1e-12)
-    take_step(fleet, normalise(fleet, share=1.3), demand_kw=100)
-    assert fleet.p_kw[0, 0] == pytest.approx(-100)
-
-
-def test_project_share_beyond_owed_max_is_raised() -> None:
-    fleet = make_fleet({"l": load()})
-    for p_kw, owed in ((-60, 40), (-90, 50), (-100, 50)):
-        take_step(fleet, normalise(fleet, share=0.6), demand_kw=100)
-        assert (fleet.p_kw[0, 0], fleet.owed_kwh[0, 0]) == pytest.approx((p_kw, owed))
-
-
-def test_project_without_demand_moves_nothing_and_stays_finite() -> None:
-    fleet = make_fleet({"l": load()})
-    take_step(fleet, normalise(fleet, share=0.6), demand_kw=0)
-    assert (fleet.p_kw[0, 0], fleet.owed_kwh[0, 0], fleet.share[0, 0]) == (0, 0, 1)
-
-
-def test_neutral_load_takes_its_demand() -> None:
-    fleet = make_fleet({"l": load()})
-    take_step(fleet, fleet.neutral(make_exogenous()), demand_kw=80)
-    assert fleet.p_kw[0, 0] == pytest.approx(-80)
-    assert fleet.owed_kwh[0, 0] == pytest.approx(0, abs=1e-12)
-
-
-@given(
-    shares=st.lists(st.tuples(st.floats(-1.5, 1.5), st.floats(0, 1e4)), min_size=1, max_size=20),
-    share_min=st.floats(0, 0.95),
-    share_max=st.floats(1.05, 2),
-    owed_max=st.floats(0.1, 1e4),
-)
-def test_any_load_any_wishes_keeps_what_is_owed_and_closes_the_books(
-    shares: list[tuple[float, float]], share_min: float, share_max: float, owed_max: float
-) -> None:
-    fleet = make_fleet({"l": load(share_min=share_min, share_max=share_max, owed_max_kwh=owed_max)}, dt_h=0.25)
-    served = demanded = 0.0
-    for action, demand in shares:
-        take_step(fleet, [action], demand_kw=demand)
-        p = fleet.p_kw[0, 0]
-        assert 0 <= fleet.owed_kwh[0, 0] <= owed_max
-        assert -share_max * demand - 1e-6 <= p <= -share_min * demand + 1e-6
-        served, demanded = served - p * 0.25, demanded + demand * 0.25
-        assert served + fleet.settle()[0, 0] == pytest.approx(demanded, rel=1e-9, abs=1e-6)
-        exo = make_exogenous(demand_kw=demand)
-        fleet.project(np.array([[action]]), exo)
-        before = fleet.p_kw.copy()
-        fleet.project(normalise(fleet, share=-before[0] / demand if demand > 1e-3 else 1.0), exo)
-        np.testing.assert_allclose(fleet.p_kw, before, rtol=1e-6, atol=1e-3)
+from powergrid.grid.devices import EvChargerSpec
+from powergrid.grid.devices.ev_charger import Sessions, find_days
+from tests.grid.devices.fleets import make_exogenous, make_fleet, observe, take_step
 
 
 def station(**keys: Any) -> EvChargerSpec:
@@ -137,12 +64,11 @@ def test_project_serves_least_laxity_first() -> None:
     fleet = make_fleet({"s": station(ports=3)})
     fleet.load_state_dict(
         fleet.state_dict()
-        | {"_owed": np.array([[[20.0, 20.0, 5.0]]]), "_left": np.array([[[8.0, 3.0, 1.0]]])}
-        | {"_asked": np.full((1, 1, 3), 20.0), "_most": np.array([[[10.0, 10.0, 5.0]]]), "_most_kw": [[25.0]]}
-        | {"connected": [[3.0]]}
+        | {"port_owed_kwh": np.array([[[20.0, 20.0, 5.0]]]), "port_steps_left": np.array([[[8.0, 3.0, 1.0]]])}
+        | {"port_asked_kwh": np.full((1, 1, 3), 20.0)}
     )  # hours of laxity: 6, 1, 0.5
     fleet.project(np.array([[0.0]]), make_exogenous())
-    np.testing.assert_allclose(fleet._port_kw, [[[0, 7.5, 5]]])  # half of 25 kW
+    np.testing.assert_allclose(fleet.port_kw, [[[0, 7.5, 5]]])  # half of 25 kW
     assert fleet.p_kw[0, 0] == pytest.approx(-12.5)
 
 
@@ -167,11 +93,11 @@ def test_advance_with_less_delivered_than_set_charges_less() -> None:
     assert fleet.terms["charged_kwh"][0, 0] == pytest.approx(15)
 
 
-def test_settle_counts_what_full_power_can_no_longer_give() -> None:
+def test_unserved_at_end_counts_what_full_power_can_no_longer_give() -> None:
     fleet = make_fleet({"s": station(arrival_hour_mean=0)}, horizon=3)
     for step in range(3):
         take_step(fleet, [[-1.0]], step=step)
-    np.testing.assert_allclose(fleet.settle(), [[20]])  # two cars, 20 kWh each, one hour of 10 kW left
+    np.testing.assert_allclose(fleet.unserved_at_end_kwh(), [[20]])  # two cars, 20 kWh each, one hour of 10 kW left
 
 
 def test_reset_with_a_car_in_progress_owes_the_rest_of_its_stay() -> None:
@@ -185,15 +111,16 @@ def test_reset_same_seed_draws_the_same_sessions_and_another_seed_others() -> No
     spec = station(arrival_hour_std=3, stay_hours_std=1, energy_kwh_std=4)
     fleet = make_fleet({"s": spec}, n_envs=3)
     fleet.reset(2, np.random.default_rng(0))
-    np.testing.assert_array_equal(fleet._arriving[0], fleet._arriving[2])
-    assert not np.array_equal(fleet._arriving[0], fleet._arriving[1])
+    np.testing.assert_array_equal(fleet.arriving_kwh[0], fleet.arriving_kwh[2])
+    assert not np.array_equal(fleet.arriving_kwh[0], fleet.arriving_kwh[1])
 
 
-def test_draw_sessions_over_a_year_has_the_means_asked_for() -> None:
+def test_sessions_over_a_year_has_the_means_asked_for() -> None:
     spec = station(
         ports=10, sessions_per_day=0.5, arrival_hour_mean=9, arrival_hour_std=1, energy_kwh_std=3, stay_hours_mean=8
     )
-    arriving, remaining = draw_sessions([spec], 0.25, 365 * 96, 0.0, np.random.default_rng(7))
+    fleet = make_fleet({"s": spec}, dt_h=0.25, horizon=365 * 96)
+    arriving, remaining = fleet.arriving_kwh[0, :, 0], fleet.stay_steps[0, :, 0]
     step, port = np.nonzero(arriving)
     assert len(step) / 3650 == pytest.approx(0.5, abs=0.03)  # 3650 coins: one deviation is 0.008
     assert np.mean(step % 96) / 4 == pytest.approx(9 - 0.125, abs=0.1)  # arrivals are counted from their step's start
@@ -246,7 +173,7 @@ def test_any_stations_charged_at_full_power_leave_nobody_unserved(specs: list[Ev
     for step in range(48):
         take_step(fleet, fleet.neutral(make_exogenous()), step=step)
         np.testing.assert_allclose(fleet.terms["unserved_kwh"], 0, atol=1e-9)
-    np.testing.assert_allclose(fleet.settle(), 0, atol=1e-9)
+    np.testing.assert_allclose(fleet.unserved_at_end_kwh(), 0, atol=1e-9)
 
 
 @given(specs=st.lists(chargers, min_size=1, max_size=3), seed=st.integers(0, 2**32 - 1))
@@ -254,16 +181,16 @@ def test_any_stations_any_wishes_close_the_books(specs: list[EvChargerSpec], see
     fleet = make_fleet({f"s{i}": spec for i, spec in enumerate(specs)}, dt_h=0.5, horizon=48)
     rng = np.random.default_rng(seed)
     fleet.reset(0, rng)
-    asked = fleet._owed.sum(axis=2)
+    asked = fleet.port_owed_kwh.sum(axis=2)
     charged, unserved = np.zeros((1, fleet.n)), np.zeros((1, fleet.n))
     bounds = np.array([[row.low, row.high] for row in fleet.states])
     for step in range(48):
         take_step(fleet, rng.uniform(-1.2, 1.2, (1, fleet.n)), step=step)
-        asked += fleet._arriving[:, step + 1].sum(axis=2)
+        asked += fleet.arriving_kwh[:, step + 1].sum(axis=2)
         charged += fleet.terms["charged_kwh"]
         unserved += fleet.terms["unserved_kwh"]
         np.testing.assert_allclose(charged + unserved + fleet.owed_kwh, asked, atol=1e-6)
-        np.testing.assert_allclose(fleet._port_kw.sum(axis=2), -fleet.p_kw, atol=1e-9)
+        np.testing.assert_allclose(fleet.port_kw.sum(axis=2), -fleet.p_kw, atol=1e-9)
         seen = np.zeros((1, len(fleet.states)))
         fleet.observe(seen)
         assert (seen[0] >= bounds[:, 0] - 1e-9).all()
@@ -284,7 +211,7 @@ def test_any_stations_charge_the_same_alone_and_beside_others(specs: list[EvChar
             exo = make_exogenous(fleet.n_envs, step=step, n=fleet.n)
             fleet.project(wishes, exo)
             fleet.advance(0.99 * fleet.p_kw + 1e-12, fleet.q_kvar, exo)  # no grid gives just what was set
-        for name in ("owed_kwh", "connected", "urgency", "p_kw", "requested_p_kw", "_owed", "_port_kw"):
+        for name in ("owed_kwh", "connected", "urgency", "p_kw", "requested_p_kw", "port_owed_kwh", "port_kw"):
             np.testing.assert_array_equal(getattr(alone, name)[0], getattr(beside, name)[1], err_msg=name)
         for name, term in alone.terms.items():
             np.testing.assert_array_equal(term[0], beside.terms[name][1], err_msg=name)
