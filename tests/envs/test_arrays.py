@@ -65,7 +65,7 @@ def test_arrays_bound_to_equal_copies_in_mid_episode_change_no_bit(tmp_path: Pat
     assert len({fleet.kind for fleet in simulation.fleets}) == 8
     for steps in (range(9), range(9, 13), range(13, 18)):
         assert play(plain, steps) == play(rebound, steps)
-        for owner in (*simulation.fleets, rebound.metrics):
+        for owner in (*simulation.fleets, rebound.metrics, simulation.snapshot):
             assert rebind(owner) > 3, owner
         assert rebind(simulation, public=True) > 3
     for task in (plain, rebound):
