@@ -101,19 +101,14 @@ class _Profile:
 def _watch_parts(env: NetworkedGridEnv) -> _Profile:
     task, simulation, taken = env.task, env.task.simulation, _Profile()
     taken.watch(env._writer, "write", "check and write actions")
-    for projecting in [simulation._projection, *(fleet for fleet, *_ in simulation._gear)]:
-        if projecting is not None:
-            taken.watch(projecting, "project", "devices: feasible setpoints")
+    taken.watch(simulation._devices, "project", "devices: feasible setpoints")
     for method, label in (
         ("fill_demand", "take demand and setpoints"), ("fill_injections", "take demand and setpoints"),
         ("aim", "compare switchgear"),
         ("solve", "write, move and solve"), ("read", "read voltages, flows, powers"),
     ):  # fmt: skip
         taken.watch(simulation.circuits, method, label)
-    for fleet, *_ in simulation._power:
-        taken.watch(fleet, "move_on", "devices: move on")
-    for fleet, *_ in simulation._gear:
-        taken.watch(fleet, "advance", "devices: move on")
+    taken.watch(simulation._devices, "advance", "devices: move on")
     taken.watch(task.metrics, "take", "metrics")
     taken.watch(task._rewards, "take", "rewards")
     taken.watch(task.channels, "fill", "channels")
