@@ -132,8 +132,7 @@ def draw_panel(
     """
     from matplotlib.collections import LineCollection, PolyCollection
 
-    _, top = panel.get_ylim()
-    row = top - 14.0
+    row = panel.get_ylim()[1] - 14.0
 
     def write(text: str) -> None:
         nonlocal row
