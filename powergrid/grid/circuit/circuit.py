@@ -255,8 +255,7 @@ class Circuit:
             if controls:
                 if converged and limit is not None and limit():
                     converged = self.engine.solve()
-                # control iterations beyond the first follow an action of a control: without any nothing moved
-                self.own_moves = self.switchgear.follow() if self.engine.control_iterations > 1 else 0
+                self.own_moves = self.switchgear.follow() if self.engine.controls_acted else 0
                 self.admittance.refresh()
             return converged
         except BaseException:

@@ -119,10 +119,13 @@ class Circuits(Sequence[Circuit]):
         reader, converged = self._reader, self._converged
         for env in range(len(self._circuits)) if envs is None else envs:
             circuit = self._circuits[env]
+            stale = circuit.admittance.stale
             if env in self._wanted:
                 for kind, place, goal in self._wanted[env]:
                     circuit.switchgear.move(kind, place, goal)
-            if circuit.admittance.stale:  # before setpoints are written, which would have to be written again
+            # what moved just now goes into the matrix before setpoints are written, which building it would overwrite;
+            # what moved since the last solve goes in after them, as only then does the engine build all of it anew
+            if circuit.admittance.stale and not stale:
                 circuit.admittance.update(put_back=False)
             for written, row, write in self._writes[env]:
                 written[:] = row

@@ -52,7 +52,13 @@ class Engine(Elements):
 
     The process's working directory never changes, nothing is written outside a temporary folder, and
     no editor, form or shell command can run.
+
+    Attributes:
+        controls_acted: Whether the last solve that let the feeder's own controls act needed more than one control
+            iteration, or too many: in the first they only look.
     """
+
+    controls_acted = False
 
     # -- the circuit
 
@@ -192,6 +198,8 @@ class Engine(Elements):
             EngineError: OpenDSS reported something else than too many control iterations.
         """
         (lib.ctx_Solution_Solve if controls else lib.ctx_Solution_SolveNoControl)(self._context)
+        if controls:
+            self.controls_acted = bool(self._error[0]) or lib.ctx_Solution_Get_ControlIterations(self._context) > 1
         if self._error[0]:
             self._recover()
             lib.ctx_Solution_SolveNoControl(self._context)  # with the controls where they got to
@@ -206,11 +214,6 @@ class Engine(Elements):
         self.command("get number")
         if number != TOO_MANY_CONTROL_ITERATIONS and _TOO_MANY_TEXT not in message:
             raise EngineError(message, number)
-
-    @property
-    def control_iterations(self) -> int:
-        """Control iterations of the last solve with controls; the first one only if none of them acted."""
-        return int(lib.ctx_Solution_Get_ControlIterations(self._context))
 
     @property
     def iterations(self) -> int:
