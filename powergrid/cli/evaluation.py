@@ -143,7 +143,7 @@ def _load_policies(given: Sequence[str]) -> list[Any]:
 def compare_on_test_split(run: Path, days: int) -> None:
     """Print the trained policy beside the baselines, and keep the tables in the run folder."""
     from powergrid.evaluation import baseline_names
-    from powergrid.training.runs.run import read_manifest
+    from powergrid.training.runs.records import read_manifest
 
     env_config = read_manifest(run)["env_config"]
     report = play(env_config, [*baseline_names(), str(run)], "test", days, 0)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from powergrid.training.rllib.config import algorithm_config, ppo_config
     from powergrid.training.rllib.metrics import GridMetricsCallback
     from powergrid.training.rllib.ppo import PPO, PPOConfig
-    from powergrid.training.runs.run import RunResult, resume, train
     from powergrid.training.runs.settings import TrainSettings
-    from powergrid.training.runs.tuning import TuneResult, tune
+    from powergrid.training.runs.train import RunResult, resume, train
+    from powergrid.training.runs.tune import TuneResult, tune
 
 __all__ = [
     "PPO",
@@ -45,18 +45,18 @@ _HOME = {
     "PPO": "rllib.ppo",
     "PPOConfig": "rllib.ppo",
     "Policy": "policies.inference",
-    "RunResult": "runs.run",
+    "RunResult": "runs.train",
     "TrainSettings": "runs.settings",
-    "TuneResult": "runs.tuning",
+    "TuneResult": "runs.tune",
     "algorithm_config": "rllib.config",
     "export_policy": "policies.extraction",
     "export_run": "policies.portable",
     "load_policy": "policies.inference",
     "pack_env_config": "rllib.config",
     "ppo_config": "rllib.config",
-    "resume": "runs.run",
-    "train": "runs.run",
-    "tune": "runs.tuning",
+    "resume": "runs.train",
+    "train": "runs.train",
+    "tune": "runs.tune",
 }
 
 

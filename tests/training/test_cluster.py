@@ -22,7 +22,7 @@ import yaml
 
 from powergrid.errors import PowerGridError
 from powergrid.grid.feeder.feeder import models_folder
-from powergrid.training.runs.joining import join_cluster
+from powergrid.training.runs.session import join_cluster
 from tests.training.nodes import Nodes, free_port, ray_nodes
 
 ROOT = Path(__file__).parents[2]

@@ -197,6 +197,15 @@ def test_train_with_an_environment_that_cannot_step_raises_its_error(ray_session
     assert not list(tmp_path.iterdir())
 
 
+def test_train_with_a_validation_split_that_is_not_there_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+    with pytest.raises(ScenarioError, match="split"):
+        train("ieee13_mg", {**TINY, "validation_split": "validaton"}, out_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_progress_file_takes_new_columns_and_forgets_undone_rows(tmp_path: Path) -> None:
     file = tmp_path / "progress.csv"
     progress = ProgressFile(file)

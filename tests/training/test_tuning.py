@@ -13,14 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from ray import tune as ray_tune
+from ray.tune.search.sample import Categorical
 from typer.main import get_command
 
 from powergrid.cli import app, main
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training import load_policy, tune
 from powergrid.training.rllib.algorithm_settings import SETTINGS, make_algorithm_settings
-from powergrid.training.runs.search import SPACES, Choice, Range, draw_trials, search_space, space_table
-from powergrid.training.runs.trial_runs import fit_trials
+from powergrid.training.runs.search_space import (
+    SPACES,
+    describe_domain,
+    draw_trials,
+    limits,
+    search_space,
+    space_table,
+)
+from powergrid.training.runs.tune import fit_trials
 from tests.training.conftest import TINY
 from tests.training.toy import ToyGridEnv
 
@@ -43,18 +52,19 @@ def test_every_draw_from_a_space_is_a_setting_that_the_algorithm_takes(algorithm
     for settings in drawn:
         taken = make_algorithm_settings(algorithm, settings).model_dump()
         assert {name: taken[name] for name in space} == settings
-    for name, dimension in space.items():
+    for name, domain in space.items():
         seen = [settings[name] for settings in drawn]
-        if isinstance(dimension, Choice):
-            assert set(seen) == set(dimension.values)
+        if isinstance(domain, Categorical):
+            assert set(seen) == set(domain.categories)
         else:
-            assert dimension.low <= min(seen) < max(seen) <= dimension.high
+            low, high = limits(domain)
+            assert low <= min(seen) < max(seen) <= high
             assert len(set(seen)) > 40
 
 
 def test_logarithmic_range_draws_as_much_below_its_geometric_mean_as_above() -> None:
-    random = np.random.default_rng(0)
-    drawn = np.array([Range(1e-4, 1e-2, log=True).draw(random) for _ in range(2000)])
+    trials = draw_trials({"lr": ray_tune.loguniform(1e-4, 1e-2)}, 2001, 0, {"lr": 1e-3})
+    drawn = np.array([settings["lr"] for settings in trials[1:]])
     assert np.mean(drawn < 1e-3) == pytest.approx(0.5, abs=0.04)
     assert all(float(f"{value:.3g}") == value for value in drawn)  # what is printed is what was trained with
 
@@ -71,17 +81,17 @@ def test_fixed_settings_leave_the_space_and_limit_what_depends_on_them() -> None
     assert not {"lr", "minibatch_size"} & set(space)
     fixed = {"train_batch_size": 800, "minibatch_size": 100}
     assert "minibatch_size" not in search_space("ppo", fixed)
-    assert search_space("ppo", {"train_batch_size": 1000})["minibatch_size"] == Choice((192, 384, 768))
+    assert search_space("ppo", {"train_batch_size": 1000})["minibatch_size"].categories == [192, 384, 768]
 
 
 def test_search_takes_names_ranges_and_lists() -> None:
     given = ["lr=1e-4..1e-2", "gamma=[0.98, 0.99]", "num_epochs=2..8", "clip_param", "hidden=[[64, 64], [128, 128]]"]
-    assert search_space("ppo", {}, given) == {
-        "lr": Range(1e-4, 1e-2, log=True),
-        "gamma": Choice((0.98, 0.99)),
-        "num_epochs": Range(2, 8, whole=True),
-        "clip_param": SPACES["ppo"]["clip_param"],
-        "hidden": Choice(([64, 64], [128, 128])),
+    assert {name: describe_domain(domain) for name, domain in search_space("ppo", {}, given).items()} == {
+        "lr": "0.0001 to 0.01, logarithmic",
+        "gamma": "0.98, 0.99",
+        "num_epochs": "2 to 8",
+        "clip_param": "0.1, 0.2, 0.3",
+        "hidden": "[64, 64], [128, 128]",
     }
     drawn = draw_trials(search_space("ppo", {}, given), 40, 0, make_algorithm_settings("ppo").model_dump())
     assert {settings["num_epochs"] for settings in drawn[1:]} == set(range(2, 9))
@@ -106,19 +116,19 @@ def test_search_with_wrong_items_names_all_of_them() -> None:
     assert len(raised.value.problems) == 8
 
 
-def test_more_trials_at_once_than_cpus_are_cut_down_with_a_sentence() -> None:
-    assert fit_trials(None, 0, cpus=2, samples=8) == (2, [])
-    assert fit_trials(None, 0, cpus=16, samples=3) == (3, [])
-    assert fit_trials(1, 1, cpus=2, samples=8) == (1, [])
-    at_once, (sentence,) = fit_trials(4, 1, cpus=4, samples=8)
-    assert at_once == 2
-    assert sentence == "4 trials at once need 8 CPUs and Ray has 4: 2 at once."
+def test_more_trials_at_once_than_cpus_are_cut_down_with_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    assert fit_trials(None, 0, cpus=2, samples=8) == 2
+    assert fit_trials(None, 0, cpus=16, samples=3) == 3
+    assert fit_trials(1, 1, cpus=2, samples=8) == 1
+    assert not caplog.messages
+    assert fit_trials(4, 1, cpus=4, samples=8) == 2
+    assert caplog.messages == ["4 trials at once need 8 CPUs and Ray has 4: 2 at once."]
     with pytest.raises(ScenarioError, match="a trial needs 3 CPUs and Ray has 2; at most 1"):
         fit_trials(None, 2, cpus=2, samples=8)
 
 
 def test_tuning_that_could_not_rank_or_vary_anything_is_refused(tmp_path: Path) -> None:
-    fixed = {name: SPACES["ppo"][name].values[0] for name in SPACES["ppo"]}
+    fixed = {name: limits(SPACES["ppo"][name])[0] for name in SPACES["ppo"]}
     with pytest.raises(ScenarioError) as raised:
         tune({}, {**FAST, **fixed, "minibatch_size": 96, "validate_every": 0}, env=ToyGridEnv, out_dir=tmp_path)
     assert "tuning ranks by validation" in str(raised.value)

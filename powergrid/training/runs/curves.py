@@ -15,8 +15,7 @@ import numpy.typing as npt
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.training.rllib.agents import default_env
 from powergrid.training.runs.loop import VALIDATION_SCORE, VALIDATION_SEED
-from powergrid.training.runs.records import PROGRESS
-from powergrid.training.runs.run import read_manifest
+from powergrid.training.runs.records import PROGRESS, read_manifest
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -4,48 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from powergrid.training.runs.loop import IterationReport
-from powergrid.training.runs.trials import Trial, ranked
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing's from Python 3.11 on
+
+    from powergrid.training.runs.tune import Trial
 
 
-class TrainingDisplay:
+class _Display:
+    """A bar that is there while its context is, on a terminal; elsewhere lines alone."""
+
+    def __init__(self, console: Console, what: str, *columns: ProgressColumn, total: int | None = None) -> None:
+        self._console, self._what, self._columns, self._total = console, what, columns, total
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            told = (*self._columns, TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+            bar = BarColumn(bar_width=24)
+            self._bar = Progress(TextColumn(self._what), bar, *told, console=self._console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=self._total, told="starting Ray")
+        else:
+            self._console.print("Starting Ray ...", highlight=False)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class TrainingDisplay(_Display):
     """Follow a run: return, violations, cost, environment steps per second and time left.
 
     Use it as a context manager and pass it to :func:`powergrid.training.train` as ``progress``.
     """
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-
-    def __enter__(self) -> TrainingDisplay:
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("training"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[told]}"),
-                TimeElapsedColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("training", total=None, told="starting Ray")
-        else:
-            self._console.print("Starting Ray ...", highlight=False)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        super().__init__(console, "training", MofNCompleteColumn())
 
     def __call__(self, report: IterationReport) -> None:
         """Show one iteration."""
@@ -57,38 +60,22 @@ class TrainingDisplay:
             self._console.print(f"{head}  {told}", highlight=False, soft_wrap=True)
 
 
-class TuningDisplay:
+class TuningDisplay(_Display):
     """Follow a tuning: trials done, the newest validation and the best.
 
     Use it as a context manager and pass it to :func:`powergrid.training.tune` as ``progress``.
     """
 
     def __init__(self, console: Console, samples: int, iterations: int) -> None:
-        self._console, self._total, self._iterations = console, samples * iterations, iterations
+        super().__init__(console, "tuning", total=samples * iterations)
+        self._iterations = iterations
         self._shown: dict[int, tuple[str, float]] = {}
-        self._bar: Progress | None = None
-
-    def __enter__(self) -> TuningDisplay:
-        if self._console.is_terminal:
-            columns = (TextColumn("tuning"), BarColumn(bar_width=24), TextColumn("{task.fields[told]}"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("tuning", total=self._total, told="starting Ray")
-        else:
-            self._console.print("Starting Ray ...", highlight=False)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
     def __call__(self, trial: Trial, trials: Sequence[Trial]) -> None:
         """Show what a trial has new."""
         over = sum(each.over for each in trials)
-        told = f"{over}/{len(trials)} trials  best {_number(ranked(trials)[0].validation_return)}"
+        scores = [each.validation_return for each in trials if not math.isnan(each.validation_return)]
+        told = f"{over}/{len(trials)} trials  best {_number(max(scores, default=math.nan))}"
         if self._bar is not None:
             done = sum(each.iterations if each.state == "running" else self._iterations
                        for each in trials if each.state != "waiting")  # fmt: skip

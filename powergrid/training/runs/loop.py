@@ -13,10 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from powergrid.errors import PowerGridError
 from powergrid.training.policies.extraction import policy_of_algorithm
+from powergrid.training.policies.inference import Policy
 from powergrid.training.rllib.agents import EnvClass, EnvFacts, travelling_config
 from powergrid.training.rllib.config import build_algorithm_config
+from powergrid.training.rllib.metrics import EpisodeTotals
 from powergrid.training.rllib.older_names import older_module_names
 from powergrid.training.runs.checkpoints import Checkpoints, find_checkpoint
 from powergrid.training.runs.records import (
@@ -31,7 +35,6 @@ from powergrid.training.runs.records import (
 )
 from powergrid.training.runs.session import RaySession, build_algorithm, ray_session, stop_algorithm
 from powergrid.training.runs.settings import TrainSettings
-from powergrid.training.runs.validation import Validation
 
 logger = logging.getLogger("powergrid.training")
 
@@ -90,6 +93,7 @@ class Plan:
     env_config: dict[str, Any]
     facts: EnvFacts
     policy_of: dict[str, str]
+    validation: Validation | None
     claims: Mapping[str, Any] = field(default_factory=dict)
     time_limit_s: float | None = None
     progress: Progress | None = None
@@ -97,6 +101,14 @@ class Plan:
     address: str | None = None
     restore: Path | None = None
     state: dict[str, Any] = field(default_factory=dict)
+
+
+def open_validation(env: EnvClass, env_config: Mapping[str, Any], settings: TrainSettings) -> Validation | None:
+    """Return the validation that settings ask for, None for none; a split that is unknown is refused here."""
+    if not settings.validate_every:
+        return None
+    split, episodes = settings.validation_split, settings.validation_episodes
+    return Validation(env, env_config, split=split, episodes=episodes, seed=VALIDATION_SEED)
 
 
 def run_loop(plan: Plan) -> RunResult:
@@ -107,6 +119,8 @@ def run_loop(plan: Plan) -> RunResult:
     write_manifest(plan.folder, plan.manifest)
     try:
         with ExitStack() as stack:
+            if plan.validation is not None:
+                stack.callback(plan.validation.close)
             session = stack.enter_context(ray_session(verbose=plan.verbose, address=plan.address))
             interrupted = stack.enter_context(stop_signals())
             env_config = travelling_config(plan.env, plan.env_config) if session.shared else plan.env_config
@@ -127,6 +141,45 @@ def run_loop(plan: Plan) -> RunResult:
         entry["end"] = now()
         write_manifest(plan.folder, plan.manifest)
     return result
+
+
+class Validation:
+    """Play the same greedy episodes of the validation split each time it is asked, to choose the best checkpoint."""
+
+    def __init__(self, env: EnvClass, env_config: Mapping[str, Any], *, split: str, episodes: int, seed: int) -> None:
+        self._env = env({**env_config, "split": split})
+        self._seeds = [seed + i for i in range(episodes)]
+
+    def score(self, policy: Policy) -> dict[str, float]:
+        """Return ``episode_return_mean`` and the mean of every metric, each as ``validation/<name>``."""
+        returns: list[float] = []
+        metrics: dict[str, list[float]] = {}
+        for seed in self._seeds:
+            episode_return, totals = self._play(policy, seed)
+            returns.append(episode_return)
+            for name, value in totals.result().items():
+                metrics.setdefault(f"validation/{name}", []).append(value)
+        means = {name: float(np.mean(values)) for name, values in metrics.items()}
+        return {"validation/episode_return_mean": float(np.mean(returns)), **means}
+
+    def _play(self, policy: Policy, seed: int) -> tuple[float, EpisodeTotals]:
+        observations, _ = self._env.reset(seed=seed)
+        infos: dict[str, list[Mapping[str, Any]]] = {}
+        total, over = 0.0, False
+        while not over:
+            observations, rewards, terminateds, truncateds, step_infos = self._env.step(policy.act(observations))
+            total += float(sum(rewards.values()))
+            for agent, info in step_infos.items():
+                infos.setdefault(agent, []).append(info)
+            over = bool(terminateds["__all__"] or truncateds["__all__"])
+        totals = EpisodeTotals()
+        for agent, rows in infos.items():
+            totals.add(agent, rows)
+        return total, totals
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
 
 
 @contextmanager
@@ -167,16 +220,6 @@ class _Training:
         self.progress = ProgressFile(plan.folder / PROGRESS, after_iteration=self.iteration)
         self.events = EventFile(plan.folder, after_step=self.env_steps + 1 if plan.restore else None)
         stack.callback(self.events.close)
-        self.validation: Validation | None = None
-        if plan.settings.validate_every:
-            self.validation = Validation(
-                plan.env,
-                plan.env_config,
-                split=plan.settings.validation_split,
-                episodes=plan.settings.validation_episodes,
-                seed=VALIDATION_SEED,
-            )
-            stack.callback(self.validation.close)
 
     def run(self, interrupted: threading.Event) -> RunResult:
         """Iterate until the iterations are done, the time is up or someone asks to stop."""
@@ -236,8 +279,8 @@ class _Training:
         """Write the iteration down; validate and checkpoint where it is time to."""
         settings = self.plan.settings
         metrics = stable_metrics(result)
-        if self.validation is not None and (last or self.iteration % settings.validate_every == 0):
-            metrics.update(self.validation.score(policy_of_algorithm(self.algorithm)))
+        if self.plan.validation is not None and (last or self.iteration % settings.validate_every == 0):
+            metrics.update(self.plan.validation.score(policy_of_algorithm(self.algorithm)))
         elapsed = time.monotonic() - self.began
         sampled = float(result.get("env_runners", {}).get("num_env_steps_sampled", 0) or 0)
         speed = sampled / took_s if sampled > 0 else 0.0
@@ -260,7 +303,7 @@ class _Training:
 
     def _save(self, metrics: Mapping[str, float]) -> None:
         """Write a checkpoint and move ``best`` where this one is better."""
-        score = metrics.get(VALIDATION_SCORE if self.validation is not None else "episode_return_mean", math.nan)
+        score = metrics.get(VALIDATION_SCORE if self.plan.validation is not None else "episode_return_mean", math.nan)
         better = score > self.best_score
         if better:
             self.best_score = score

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import powergrid
+from powergrid.errors import PowerGridError
 from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
 from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS, mean_over_policies
 
@@ -66,6 +67,27 @@ def write_manifest(run_folder: Path, manifest: Mapping[str, Any]) -> None:
     temporary = run_folder / f".{MANIFEST}"
     temporary.write_text(json.dumps(manifest, indent=1, default=str) + "\n")
     temporary.replace(run_folder / MANIFEST)
+
+
+def read_manifest(run_folder: Path) -> dict[str, Any]:
+    """Return what ``run.json`` says of a run.
+
+    Raises:
+        PowerGridError: It is missing or cannot be read.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((run_folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise PowerGridError(f"{run_folder}: no run that can be read: {error}") from error
+    return manifest
+
+
+def how_it_ended(run_folder: Path) -> str:
+    """Return why a run's last session stopped; empty for one that is under way or was killed."""
+    try:
+        return str(read_manifest(run_folder)["sessions"][-1].get("stopped", ""))
+    except (PowerGridError, LookupError):
+        return ""
 
 
 def start_of_session(from_iteration: int, address: str | None = None) -> dict[str, Any]:

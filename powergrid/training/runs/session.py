@@ -1,4 +1,4 @@
-"""A Ray to train on: started quietly and ended without a trace, or joined; it still says why a worker died."""
+"""A Ray to train on: started quietly and ended without a trace, or a cluster joined; it says why a worker died."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from powergrid.errors import PowerGridError
-from powergrid.training.runs.joining import join_cluster, logs_of_this_job
 
 LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",  # else Ray writes a token to the home directory and warns about it
@@ -27,6 +27,11 @@ QUIET_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 LONGEST_TEMP_DIR = 30  # Ray puts sockets below it, and the kernel cuts a socket's path at 107 characters
+# Asked before Ray is: it tries for a minute and longer where nobody answers, and then ends the process.
+ANSWER_WITHIN_S = 5.0
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
+_HTTP2_SETTINGS = 4
+_START = "start one with `ray start --head` and each other machine with `ray start --address=<head's address>`"
 
 
 class RaySession:
@@ -53,7 +58,12 @@ class RaySession:
         if self.temp_dir is not None:
             folder, pattern = self.temp_dir, "session_2*/logs/worker-*.err"
         elif self.joined:
-            folder, pattern = logs_of_this_job()
+            import ray
+
+            # The context of the connection there is: it alone says, by a documented name, where this node's logs are.
+            context: Any = ray.init(ignore_reinit_error=True, log_to_driver=False)
+            folder = Path(context.address_info["session_dir"]) / "logs"
+            pattern = f"worker-*-{ray.get_runtime_context().get_job_id()}-*.err"
         else:
             return ""
         logs = [log for log in folder.glob(pattern) if log.stat().st_size]
@@ -202,6 +212,74 @@ def _temp_dir() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def join_cluster(address: str, *, verbose: bool = False) -> str:
+    """Connect this process to a running cluster; ``ray.shutdown()`` takes leave of it and leaves it running.
+
+    Args:
+        address: ``HOST:PORT`` of its head, or ``auto`` for ``RAY_ADDRESS`` or a Ray that runs on this machine.
+        verbose: Show what workers print.
+
+    Returns:
+        The address.
+
+    Raises:
+        PowerGridError: No cluster answers there, within seconds, or it does not take this process.
+    """
+    import ray
+
+    if ray.is_initialized():
+        joined = str(ray.get_runtime_context().gcs_address)
+        if address != "auto" and _resolve(address) != joined:
+            raise PowerGridError(f"--address {address}: this process is connected to the Ray at {joined} already")
+        return joined
+    found = _resolve(address)
+    if not _answers(found):
+        raise PowerGridError(f"--address {address}: no Ray cluster answers at {found}; {_START}")
+    try:
+        ray.init(
+            address=found, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        told = " ".join(str(error).split())
+        raise PowerGridError(
+            f"--address {address}: the Ray cluster at {found} does not take this process. This machine must be one of "
+            f"its nodes (`ray start --address={found}`), with the same versions of Ray and Python, and where it "
+            f"asks for a token RAY_AUTH_MODE=token and that. Ray says: {told}"
+        ) from error
+    return found
+
+
+def _resolve(address: str) -> str:
+    """Turn what was asked for into ``HOST:PORT``."""
+    from ray._private import services  # private: ray.init alone resolves `auto`, and waits for a Ray that died
+
+    if "://" in address:
+        wanted = f"--address {address}: give HOST:PORT as `ray start --head` prints it; Ray Client cannot train"
+        raise PowerGridError(wanted)
+    try:
+        return str(services.canonicalize_bootstrap_address_or_die(address))
+    except ConnectionError as error:
+        several = "; give the address of one" if "multiple" in str(error) else f"; {_START}"
+        told = str(error).split(". ")[0].rstrip(".")
+        raise PowerGridError(f"--address {address}: {told}{several}") from error
+    except (ValueError, OSError) as error:
+        raise PowerGridError(f"--address {address}: is not HOST:PORT of a machine that is known: {error}") from error
+
+
+def _answers(address: str) -> bool:
+    """Whether something speaks gRPC there, within seconds."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN_S) as stream:
+            if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+                return True
+            stream.sendall(_HTTP2_HELLO)
+            frame = stream.recv(9)
+            return len(frame) > 3 and frame[3] == _HTTP2_SETTINGS
+    except (OSError, ValueError):
+        return False
+
+
 def build_algorithm(config: Any, session: RaySession) -> Any:
     """Build the algorithm without the empty folder that RLlib makes under ``~/ray_results``.
 
@@ -210,7 +288,8 @@ def build_algorithm(config: Any, session: RaySession) -> Any:
     """
     from ray.tune.trainable import trainable as their_module
 
-    trainable: Any = their_module  # the name is theirs, not exported
+    # RLlib's result logger takes its folder from this name; no argument of the configuration says where, or whether.
+    trainable: Any = their_module
     elsewhere = trainable.DEFAULT_STORAGE_PATH
     with tempfile.TemporaryDirectory(prefix="pg-") as unused:
         trainable.DEFAULT_STORAGE_PATH = unused

@@ -1,4 +1,4 @@
-"""Start and resume training runs: what is asked for becomes a run folder; the loop itself is in loop."""
+"""Start and resume training runs: what is asked for is checked and becomes a run folder; the loop itself is in loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,19 @@ import yaml
 
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training.policies.trust import require_trust
-from powergrid.training.rllib.agents import EnvClass, Policies, as_env_config, default_env, plan_policies, probe_env
+from powergrid.training.rllib.agents import (
+    EnvClass,
+    EnvFacts,
+    Policies,
+    as_env_config,
+    default_env,
+    plan_policies,
+    probe_env,
+)
 from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
 from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state
-from powergrid.training.runs.loop import Plan, Progress, RunResult, run_loop
+from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
+from powergrid.training.runs.records import read_manifest
 from powergrid.training.runs.settings import TrainSettings
 
 __all__ = ["RunResult", "resume", "train"]
@@ -62,40 +71,21 @@ def train(
     chosen = make_algorithm_settings(algorithm, settings)
     if chosen.seed is None:
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
-    env = env or default_env()
-    env_config = as_env_config(scenario)
-    facts = probe_env(env, env_config, step=True)
-    policy_of, problems = plan_policies(facts, policies, chosen)
-    if problems:
-        raise ScenarioError("training", problems)
-    folder = _new_run_folder(Path(out_dir).expanduser(), name, env_config)
+    env, env_config = env or default_env(), as_env_config(scenario)
+    facts, policy_of = check_plan("training", env, env_config, policies, chosen)
+    validation = open_validation(env, env_config, chosen)
+    folder = _new_run_folder(out_dir, name, env_config)
     (folder / "scenario.yaml").write_text(_scenario_yaml(facts.scenario, env_config))
     manifest = {
-        "scenario": scenario_name(env_config),
-        "env": f"{env.__module__}:{getattr(env, '__qualname__', '')}",
-        "env_config": env_config,
-        "algorithm": algorithm,
-        "policies": policy_of,
-        "settings": dump_settings(chosen),
-        "digests": _digests(facts.scenario),
-        "sessions": [],
-    }
+        "scenario": scenario_name(env_config), "env": env_path(env), "env_config": env_config, "algorithm": algorithm,
+        "policies": policy_of, "settings": dump_settings(chosen), "digests": _digests(facts.scenario), "sessions": [],
+    }  # fmt: skip
     return run_loop(
         Plan(
-            folder=folder,
-            manifest=manifest,
-            settings=chosen,
-            env=env,
-            env_config=env_config,
-            facts=facts,
-            policy_of=policy_of,
-            time_limit_s=time_limit_s,
-            claims=trust_claims(manifest),
-            progress=progress,
-            verbose=verbose,
-            address=address,
+            folder, manifest, chosen, env, env_config, facts, policy_of, validation, claims=trust_claims(manifest),
+            time_limit_s=time_limit_s, progress=progress, verbose=verbose, address=address,
         )
-    )
+    )  # fmt: skip
 
 
 def resume(
@@ -148,47 +138,53 @@ def resume(
     manifest["settings"] = dump_settings(chosen)
     return run_loop(
         Plan(
-            folder=folder,
-            manifest=manifest,
-            settings=chosen,
-            env=env,
-            env_config=manifest["env_config"],
-            facts=facts,
-            policy_of=manifest["policies"],
-            time_limit_s=time_limit_s,
-            claims=trust_claims(manifest),
-            progress=progress,
-            verbose=verbose,
-            address=address,
-            restore=checkpoint,
-            state=state,
+            folder, manifest, chosen, env, manifest["env_config"], facts, manifest["policies"],
+            open_validation(env, manifest["env_config"], chosen), claims=trust_claims(manifest),
+            time_limit_s=time_limit_s, progress=progress, verbose=verbose, address=address,
+            restore=checkpoint, state=state,
         )
-    )
+    )  # fmt: skip
 
 
-def read_manifest(run_folder: Path) -> dict[str, Any]:
-    """Return what ``run.json`` says of a run.
+def check_plan(
+    asked: str,
+    env: EnvClass,
+    env_config: Mapping[str, Any],
+    policies: Policies,
+    settings: TrainSettings,
+    problems: Iterable[str] = (),
+) -> tuple[EnvFacts, dict[str, str]]:
+    """Return what an environment is like and each agent's policy, before Ray is started for them.
 
     Raises:
-        PowerGridError: It is missing or cannot be read.
+        ScenarioError: All that does not go, ``problems`` found before among it, under what was ``asked`` for.
     """
-    try:
-        manifest: dict[str, Any] = json.loads((run_folder / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        raise PowerGridError(f"{run_folder}: no run that can be read: {error}") from error
-    return manifest
+    facts = probe_env(env, env_config, step=True)
+    policy_of, wrong = plan_policies(facts, policies, settings)
+    wrong += problems
+    if wrong:
+        raise ScenarioError(asked, wrong)
+    return facts, policy_of
 
 
-def _new_run_folder(out_dir: Path, name: str | None, env_config: Mapping[str, Any]) -> Path:
-    """Make the run's folder, without touching one that is there."""
-    wanted = name or f"{scenario_name(env_config)}-{datetime.now():%Y%m%d-%H%M%S}"
+def place_of(out_dir: str | Path, name: str | None, default: str) -> Path:
+    """Return the folder that a run or a tuning shall have; it makes none.
+
+    Raises:
+        ScenarioError: The name is no folder's.
+    """
     if name is not None and (Path(name).name != name or name in {".", ".."}):
         raise ScenarioError("name", [f"{name!r} is no folder name; use --out for the place"])
-    folder = (out_dir / wanted).resolve()
+    return (Path(out_dir).expanduser() / (name or f"{default}-{datetime.now():%Y%m%d-%H%M%S}")).resolve()
+
+
+def _new_run_folder(out_dir: str | Path, name: str | None, env_config: Mapping[str, Any]) -> Path:
+    """Make the run's folder, without touching one that is there."""
+    folder = place_of(out_dir, name, scenario_name(env_config))
     if (folder / FOLDER).exists():
         if name is not None:
             raise ScenarioError(str(folder), ["a run is there already; resume it or choose another name"])
-        folder = folder.with_name(f"{wanted}-{secrets.token_hex(2)}")
+        folder = folder.with_name(f"{folder.name}-{secrets.token_hex(2)}")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -220,6 +216,11 @@ def _digests(scenario: Any) -> dict[str, Any]:
 def trust_claims(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of ``run.json`` decides which code a resume runs: checkpoints are signed for it."""
     return {name: manifest[name] for name in ("env", "env_config", "policies")}
+
+
+def env_path(env: EnvClass) -> str:
+    """Return how ``run.json`` names an environment's class."""
+    return f"{env.__module__}:{getattr(env, '__qualname__', '')}"
 
 
 def import_env(path: str) -> EnvClass:
