@@ -9,23 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from powergrid.check.files import Definitions, defined_name, is_continuation, shorten
 from powergrid.check.report import Recorder
-from powergrid.check.text import Definitions, defined_name, is_continuation, shorten
 from powergrid.errors import EngineError
-from powergrid.grid.engine import Engine, FloatArray, Handle
+from powergrid.grid.engine import Engine, FloatArray, Handle, classify_refusal
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import IntArray
 from powergrid.grid.feeder.windings import find_tap_changers
 
-#: OpenDSS's error numbers by what they are about; others are values that it refuses.
-_ENGINE_CODES = {
-    "missing-data-file": (613, 70401, 242, 243, 58613, 58622),
-    "unknown-property": (110, 263, 264, 302),
-    "unknown-name": (401, 124, 245, 405, 904, 403, 10103, 14403, 661, 663, 665, 372, 37201, 524),
-    "duplicate-name": (266,),
-    "impossible-element": (183, 185),
-}
-_FILE_WORDS = ("could not be opened", "error opening file", "file not found", "no such file")
 #: What the engine holds for a rating that the feeder does not give [A], [kVA].
 _PLACEHOLDER_AMPS = 400.0
 _PLACEHOLDER_KVA = 1000.0
@@ -113,21 +104,9 @@ def compile_all(model: Model) -> None:
 
 def _read_error(error: EngineError, definitions: Definitions) -> tuple[str, str, str]:
     """Return the kind of an engine's refusal, its text on one line, and the element that it names."""
-    text, number = error.message, error.number
-    if nested := re.findall(r"Error (\d+) Reported From", text):
-        number = int(nested[-1])
-    message = error.brief
-    lower = message.lower()
-    code = next((code for code, numbers in _ENGINE_CODES.items() if number in numbers), "bad-value")
-    if any(words in lower for words in _FILE_WORDS):
-        code = "missing-data-file"
-    elif "not found" in lower or "not set" in lower:
-        code = "unknown-name" if "object type" not in lower else "unknown-property"
-    elif "wiredata is not" in lower or "matrix inversion" in lower:
-        code = "impossible-element"
-    named = (f"{a or c}.{b or d}".lower() for a, b, c, d in _REFERENCE.findall(message))
+    named = (f"{a or c}.{b or d}".lower() for a, b, c, d in _REFERENCE.findall(error.brief))
     element = next((name for name in named if name in definitions.first), "")
-    return code, f"{message} (OpenDSS error {error.number})", element
+    return classify_refusal(error), f"{error.brief} (OpenDSS error {error.number})", element
 
 
 def survey(model: Model) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from powergrid.check.elements import Model, compile_all, survey
-from powergrid.check.report import FeederReport, Recorder
-from powergrid.check.text import (
+from powergrid.check.files import (
     SOURCE,
     Definitions,
     find_misplaced,
@@ -15,6 +14,7 @@ from powergrid.check.text import (
     find_unknown_edits,
     shorten,
 )
+from powergrid.check.report import FeederReport, Recorder
 from powergrid.errors import EngineError, FeederError
 from powergrid.grid.engine import Engine
 from powergrid.grid.feeder.feeder import scan_feeder

@@ -51,7 +51,7 @@ def check(
     Exit status: 0 usable, 1 errors (or warnings with --strict), 3 OpenDSS crashed or came to no end.
     """
     from powergrid.check import check_feeder
-    from powergrid.check.display import report_lines
+    from powergrid.check.report import report_lines
 
     # A feeder can crash the engine or never end: it is compiled in another process, and the status says which.
     report = check_feeder(feeder, model_root=model_root, trust=trust, timeout_s=timeout)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from powergrid.check import CHECKS, FeederReport, Finding, check_feeder
-from powergrid.check.display import report_lines, verdict
 from powergrid.check.inspection import inspect_feeder
+from powergrid.check.report import report_lines, verdict
 from powergrid.cli import main
 from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import Circuit

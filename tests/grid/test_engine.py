@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib
+import importlib.metadata
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -19,7 +22,8 @@ import pytest
 
 from powergrid.errors import EngineError, FeederError
 from powergrid.grid.circuit.circuit import Circuit, Snapshot
-from powergrid.grid.engine import Engine, context, engine_version
+from powergrid.grid.engine import Engine, classify_refusal, context, engine_version
+from powergrid.grid.engine.library import PRIVATE_NAMES, lib
 from powergrid.grid.feeder.compile import compile_feeder
 from powergrid.grid.feeder.feeder import Command, Feeder, read_feeder
 
@@ -303,3 +307,44 @@ print(all(solved), len(solved))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "True 20\n"), done.stderr[-2000:]
+
+
+# -- what the engine's packages do not document
+
+
+@pytest.mark.parametrize("package", PRIVATE_NAMES)
+def test_private_names_of_the_engines_packages_are_those_of_the_version_tried(package: str) -> None:
+    tried, names = PRIVATE_NAMES[package]
+    assert importlib.metadata.version(package) == tried, "try each name below anew, then note the version"
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_every_function_of_the_c_library_that_is_called_is_there() -> None:
+    folder = Path(context.__file__).parent
+    called = {name for file in folder.glob("*.py") for name in re.findall(r"\blib\.(\w+)", file.read_text())}
+    kinds = {"ctx_Fuses", "ctx_Relays", "ctx_Reclosers"}
+    called |= {f"{kind}_{what}" for kind in kinds for what in ("Set_Name", "Reset")}  # called by the class's name
+    assert len(called) > 60
+    assert [name for name in sorted(called) if not hasattr(lib, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("New Load.a bus1=b kW=5 colour=red", "unknown-property"),
+        ("New Laod.a bus1=b", "unknown-property"),
+        ("New Line.l linecode=none", "unknown-name"),
+        ("New LoadShape.s npts=2 mult=(file=/nowhere.csv)", "missing-data-file"),
+    ],
+)
+def test_refusal_of_the_engine_has_a_code(command: str, code: str) -> None:
+    engine = Engine()
+    try:
+        engine.command("New Circuit.c")
+        with pytest.raises(EngineError) as refused:
+            engine.command(command)
+        assert classify_refusal(refused.value) == code
+    finally:
+        engine.close()

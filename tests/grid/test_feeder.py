@@ -268,3 +268,38 @@ def test_lines_that_are_no_commands_are_refused_together_with_the_nearest(tmp_pa
     ]
     with pytest.raises(FeederError, match="'Sovle'"):
         read_feeder(master, trust=True)
+
+
+# -- problems as data
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ("Redirect nowhere.dss", "missing-file"),
+        ("Redirect LOADS.dss", "file-case"),
+        ("New LoadShape.s npts=2 mult=(file=nowhere.csv)", "missing-data-file"),
+        ("Redirect ../../../etc/hostname", "outside-root"),
+        ("Redirect Master.dss", "redirect-circle"),
+        ("Reduce", "rewriting-command"),
+        ("New Generator.g bus1=b usermodel=evil.so", "program-library"),
+        ("Nwe Load.a bus1=b", "unknown-command"),
+    ],
+)
+def test_each_problem_of_the_files_has_the_code_of_its_kind_and_its_place(
+    tmp_path: Path, lines: str, code: str
+) -> None:
+    write(tmp_path, "New Load.a bus1=b kV=12.47 kW=5\n", "loads.dss")
+    master = write(tmp_path, f"New Circuit.c\n{lines}\n")
+    with pytest.raises(FeederError) as caught:
+        read_feeder(master)
+    (problem,) = caught.value.details
+    assert (problem.code, problem.where) == (code, f"{master}:2")
+    assert str(problem) == caught.value.problems[0]
+
+
+def test_command_that_the_engine_refuses_has_a_code(tmp_path: Path) -> None:
+    master = write(tmp_path, "New Circuit.c\nNew Load.a bus1=b kW=5 colour=red\n")
+    with pytest.raises(FeederError) as caught:
+        Circuit(read_feeder(master))
+    assert (caught.value.where, [p.code for p in caught.value.details]) == (f"{master}:2", ["unknown-property"])

@@ -15,6 +15,7 @@ import numpy as np
 
 from powergrid.errors import EngineError
 from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, FloatArray, Handle, IntArray, PowerReader
+from powergrid.grid.engine.context import classify_refusal
 from powergrid.grid.engine.elements import Elements
 from powergrid.grid.engine.library import (
     engine_version,
@@ -35,6 +36,7 @@ __all__ = [
     "Handle",
     "IntArray",
     "PowerReader",
+    "classify_refusal",
     "engine_version",
     "property_tables",
     "property_type",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tempfile
 import threading
 from collections.abc import Callable
@@ -15,8 +16,33 @@ from powergrid.errors import EngineError
 from powergrid.grid.engine.bulk import FloatArray, IntArray
 from powergrid.grid.engine.library import ffi, lib, new_context, text_of
 
+#: OpenDSS's error numbers by what they are about; others are values that it refuses.
+_REFUSALS = {
+    "missing-data-file": (613, 70401, 242, 243, 58613, 58622),
+    "unknown-property": (110, 263, 264, 302),
+    "unknown-name": (401, 124, 245, 405, 904, 403, 10103, 14403, 661, 663, 665, 372, 37201, 524),
+    "duplicate-name": (266,),
+    "impossible-element": (183, 185),
+}
+_FILE_WORDS = ("could not be opened", "error opening file", "file not found", "no such file")
 #: By thread, what disposes of its contexts that were closed in another.
 _LEFT: dict[int, list[Callable[[], None]]] = {}
+
+
+def classify_refusal(error: EngineError) -> str:
+    """Return the code of what OpenDSS refused: ``unknown-name``, ``missing-data-file`` ..., else ``bad-value``."""
+    # A refusal inside another command has the outer one's number; the inner one stands in the text only.
+    nested = re.findall(r"Error (\d+) Reported From", error.message)
+    number = int(nested[-1]) if nested else error.number
+    # One number serves for several reasons in OpenDSS, which only its text tells apart.
+    text = error.brief.lower()
+    if any(words in text for words in _FILE_WORDS):
+        return "missing-data-file"
+    if "not found" in text or "not set" in text:
+        return "unknown-name" if "object type" not in text else "unknown-property"
+    if "wiredata is not" in text or "matrix inversion" in text:
+        return "impossible-element"
+    return next((code for code, numbers in _REFUSALS.items() if number in numbers), "bad-value")
 
 
 def _drop(held: list[Any]) -> None:

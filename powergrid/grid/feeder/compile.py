@@ -13,8 +13,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from powergrid.errors import EngineError, FeederError
-from powergrid.grid.engine import TOO_MANY_CONTROL_ITERATIONS, Engine, FloatArray, Handle, IntArray
+from powergrid.errors import EngineError, FeederError, Problem
+from powergrid.grid.engine import (
+    TOO_MANY_CONTROL_ITERATIONS,
+    Engine,
+    FloatArray,
+    Handle,
+    IntArray,
+    classify_refusal,
+)
 from powergrid.grid.feeder import cache
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
@@ -58,7 +65,8 @@ def compile_feeder(feeder: Feeder, engine: Engine) -> None:
                 if error.number == TOO_MANY_CONTROL_ITERATIONS and command.verb not in DESCRIBING:
                     engine.command("get number")  # a trusted Solve; the engine goes on after the next command
                     continue
-                raise FeederError(command.where, [f"{command.text.strip()!r}: {error}"]) from None
+                problem = Problem(classify_refusal(error), "", f"{command.text.strip()!r}: {error}")
+                raise FeederError(command.where, [problem]) from None
     finally:
         engine.leave_folder()
 
@@ -71,7 +79,8 @@ def _build_from_data(feeder: Feeder, engine: Engine) -> None:
             if "States" in capacitor and capacitor.get("Enabled", True):  # which the engine reads as all on
                 engine.set_capacitor_states(capacitor["Name"], capacitor["States"])
     except EngineError as error:
-        raise FeederError(str(feeder.master), [f"composed circuit: {error}"]) from None
+        problem = Problem(classify_refusal(error), "composed circuit", str(error))
+        raise FeederError(str(feeder.master), [problem]) from None
 
 
 def prepare_circuit(engine: Engine, *, tolerance: float, max_iterations: int) -> None:
@@ -122,16 +131,14 @@ def read_base_voltages(feeder: Feeder, engine: Engine) -> dict[str, float]:
     bus_kv = {name: kv for name, (kv, _, _) in engine.buses().items()}
     buses = dict.fromkeys(name.rpartition(".")[0] for name in engine.node_names())
     if not buses:
-        raise FeederError(
-            str(feeder.master), ["no base voltages: end it with 'Set VoltageBases=[...]', 'CalcVoltageBases'"]
-        )
+        text = "no base voltages: end it with 'Set VoltageBases=[...]', 'CalcVoltageBases'"
+        raise FeederError(str(feeder.master), [Problem("no-base-kv", "", text)])
     missing = [name for name in buses if bus_kv.get(name, 0.0) <= 0.0]
     if missing:
-        shown = ", ".join(missing[:_MAX_LISTED]) + (
-            f", ... ({len(missing)} in all)" if len(missing) > _MAX_LISTED else ""
-        )
+        more = f", ... ({len(missing)} in all)" if len(missing) > _MAX_LISTED else ""
+        text = f"no base voltage at {', '.join(missing[:_MAX_LISTED])}{more}"
         remedy = "is its level in 'Set VoltageBases=[...]', and does 'CalcVoltageBases' come last?"
-        raise FeederError(str(feeder.master), [f"no base voltage at {shown}; {remedy}"])
+        raise FeederError(str(feeder.master), [Problem("no-base-kv", "", text, remedy)])
     return bus_kv
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from powergrid.errors import FeederError, describe_unknown
+from powergrid.errors import FeederError, Problem, describe_unknown
 from powergrid.grid.feeder.circuit_data import (
     Part,
     bus_name,
@@ -115,7 +115,7 @@ class _Composition:
 
     def _attach(
         self, whole: Part, part: Part, name: str, spec: MicrogridSpec, microgrids: list[Microgrid]
-    ) -> list[str]:
+    ) -> list[Problem]:
         """Take a microgrid into the whole; give the problems, with any of which the whole is of no use."""
         prefix = f"{name.lower()}_"
         entry = _entry_of(spec, part)
@@ -123,7 +123,8 @@ class _Composition:
         lost = [f"{c}.{o['Name']}" for c in _CUSTOMERS for o in part.data.get(c, ()) if (c, o["Name"].lower()) in cut]
         if lost:
             shown = ", ".join(lost[:8]) + (f", ... ({len(lost)} in all)" if len(lost) > 8 else "")
-            return [f"microgrids.{name}.entry: {entry!r} would leave out {shown}; name a bus nearer to the source"]
+            text = f"{entry!r} would leave out {shown}"
+            return [Problem("entry-too-far", f"microgrids.{name}.entry", text, "name a bus nearer to the source")]
         remove(part, cut)
         spell_out_lists(part.data)
         data, opened = rename(part, prefix)
@@ -146,11 +147,13 @@ class _Composition:
         clashing = [key for key in _names_of_tie(prefix, tie, spec) if key in own_names]
         if clashing:
             shown = ", ".join(f"{class_name}.{each.removeprefix(prefix)}" for class_name, each in clashing)
-            problems.append(f"{part.name} has {shown}, a name that is kept for its tie; rename it in the feeder")
+            text = f"{part.name} has {shown}, a name that is kept for its tie"
+            problems.append(Problem("name-taken", "", text, "rename it in the feeder"))
         taken = names_of(whole.data) & names_of(data)
         if taken:
             shown = ", ".join(sorted(".".join(key) for key in taken)[:8])
-            problems.append(f"microgrids.{name}: its names are taken already: {shown}; give it another name")
+            text = f"its names are taken already: {shown}"
+            problems.append(Problem("name-taken", f"microgrids.{name}", text, "give it another name"))
         if problems:
             return problems
         for class_name, objects in data.items():
@@ -175,49 +178,49 @@ def _names_of_tie(prefix: str, tie: Mapping[str, Data], spec: MicrogridSpec) -> 
     return names + ([("Vsource", f"{prefix}forming")] if spec.forming is not None else [])
 
 
-def _find_name_problems(names: Iterable[str]) -> Iterator[str]:
+def _find_name_problems(names: Iterable[str]) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for name in names:
         if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-            yield f"microgrids.{name}: a name is letters, digits and '_', a letter first: it becomes a prefix"
+            text = "a name is letters, digits and '_', a letter first: it becomes a prefix"
+            yield Problem("bad-name", f"microgrids.{name}", text)
         if (other := seen.setdefault(name.lower(), name)) != name:
-            yield f"microgrids.{name}: differs from {other!r} in letter case only"
+            yield Problem("bad-name", f"microgrids.{name}", f"differs from {other!r} in letter case only")
 
 
-def _find_duplicates(part: Part) -> Iterator[str]:
+def _find_duplicates(part: Part) -> Iterator[Problem]:
     for class_name, objects in part.data.items():
         for name, count in Counter(o["Name"].lower() for o in objects).items():
             if count > 1:
-                yield f"{part.name}: has {count} of {class_name}.{name}; elements need names of their own"
+                text = f"has {count} of {class_name}.{name}"
+                yield Problem("duplicate-name", part.name, text, "elements need names of their own")
 
 
-def _find_option_problems(host: Part, part: Part) -> Iterator[str]:
+def _find_option_problems(host: Part, part: Part) -> Iterator[Problem]:
     for option, value in part.options.items():
         if value.lower() != host.options[option].lower():
-            yield f"{part.name} has {option}={value}, {host.name} has {host.options[option]}; both need the same"
+            text = f"{part.name} has {option}={value}, {host.name} has {host.options[option]}"
+            yield Problem("options-differ", "", text, "both need the same")
 
 
-def _find_tie_problems(name: str, spec: MicrogridSpec, host: Part, part: Part) -> Iterator[str]:
-    bus, entry = spec.bus.lower(), _entry_of(spec, part)
+def _find_tie_problems(name: str, spec: MicrogridSpec, host: Part, part: Part) -> Iterator[Problem]:
+    bus, entry, where = spec.bus.lower(), _entry_of(spec, part), f"microgrids.{name}"
     if entry not in part.nodes:
-        yield f"microgrids.{name}.entry: {describe_unknown('bus', spec.entry, part.nodes)}"
+        yield Problem("unknown-bus", f"{where}.entry", describe_unknown("bus", spec.entry, part.nodes))
     if bus not in host.nodes:
-        yield f"microgrids.{name}.bus: {describe_unknown('bus', spec.bus, host.nodes)}"
+        yield Problem("unknown-bus", f"{where}.bus", describe_unknown("bus", spec.bus, host.nodes))
         return
     if entry not in part.nodes:
         return
     missing = sorted(part.nodes[entry] - host.nodes[bus])
     if missing:
-        yield (
-            f"microgrids.{name}.bus: {spec.bus!r} has phases {sorted(host.nodes[bus])}, "
-            f"not {missing} of the microgrid's {entry!r}"
-        )
+        text = f"{spec.bus!r} has phases {sorted(host.nodes[bus])}, not {missing} of the microgrid's {entry!r}"
+        yield Problem("missing-phase", f"{where}.bus", text)
     here, there = host.kv[bus], part.kv[entry]
     if isinstance(spec.tie, LineTie) and abs(here - there) > _KV_TOLERANCE * here:
-        yield (
-            f"microgrids.{name}.tie: a line between {here * 3**0.5:.4g} kV at {spec.bus!r} and {there * 3**0.5:.4g} kV "
-            f"at {entry!r}; use 'kind: transformer', or another entry"
-        )
+        levels = f"{here * 3**0.5:.4g} kV at {spec.bus!r} and {there * 3**0.5:.4g} kV at {entry!r}"
+        remedy = "use 'kind: transformer', or another entry"
+        yield Problem("levels-differ", f"{where}.tie", f"a line between {levels}", remedy)
 
 
 # -- putting together
