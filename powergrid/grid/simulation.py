@@ -35,6 +35,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 __all__ = ["DivergencePolicy", "Simulation", "SimulationOptions"]
 
+#: What a simulation itself goes on from, and what its days hold.
+_CLOCK = ("step_index", "last_step", "day_paid_price", "paid_price", "operations", "setpoints")
+_OF_DAYS = ("day", "day_load_kw", "day_load_kvar", "day_price", "day_pv_pu")
+
 
 class Simulation:
     """Step n copies of one feeder with its devices through days of profiles.
@@ -388,12 +392,15 @@ class Simulation:
     # -- state
 
     def state(self) -> dict[str, Any]:
-        """Copy everything the future depends on, except random generators."""
-        arrays = ("step_index", "day", "day_load_kw", "day_load_kvar", "day_price", "day_paid_price", "day_pv_pu")
+        """Copy everything the future depends on, and all that is reported of the last step.
+
+        Random generators are whoever's who hands them to :meth:`reset_all`.
+        """
         return {
             "circuits": self.circuits.state(),
             "fleets": [fleet.state_dict() for fleet in self.fleets],
-            "arrays": {name: getattr(self, name).copy() for name in arrays},
+            "clock": {name: getattr(self, name).copy() for name in _CLOCK},
+            "days": {name: getattr(self, name).copy() for name in _OF_DAYS},
             "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
             "controls": {} if self._native is None else self._native.state(),
             "islands": {} if self.islands is None else self.islands.state(),
@@ -401,12 +408,14 @@ class Simulation:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put a :meth:`state` of this simulation back."""
-        for name, value in state["arrays"].items():
+        """Put a :meth:`state` back, of this simulation or another of the same scenario and number of environments."""
+        for name, value in state["days"].items():
             getattr(self, name)[...] = value
+        for name, value in state["clock"].items():
+            setattr(self, name, value.copy())
         for fleet, kept in zip(self.fleets, state["fleets"], strict=True):
             fleet.load_state_dict(kept)
-        if self._native is not None:
+        if self._native is not None:  # before circuits: what their controllers forget takes a solve
             self._native.restore(state["controls"])
         self.circuits.restore(state["circuits"])
         if self.islands is not None:
