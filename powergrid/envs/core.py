@@ -16,9 +16,7 @@ from powergrid.envs.observations import Channels, View
 from powergrid.envs.rewards import Rewards, place_terms
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.devices.fleet import pack_columns
-from powergrid.grid.feeder.network import Network
 from powergrid.grid.metrics import Metrics
-from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.quantities import (
     AGENT_EVENT_METRICS,
     AGENT_METRICS,
@@ -66,7 +64,6 @@ class GridTask:
         band = scenario.voltage
         self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
         self._islands = None
-        self._always_dark = _dark_as_compiled(network, n_envs) if simulation.islands is None else None
         if simulation.islands is not None and (network.microgrids or simulation.supply is None):
             self._islands = simulation.islands  # else infos tell of outages, and nothing can island
         names = list(scenario.agents)
@@ -178,8 +175,7 @@ class GridTask:
         self.channels.fill()
 
     def _measure(self) -> None:
-        islands = self.simulation.islands
-        self.metrics.take(self.simulation.snapshot, self._always_dark if islands is None else islands.dark)
+        self.metrics.take(self.simulation.snapshot, self.simulation.energised)
 
     def observe(self) -> list[npt.NDArray[np.float32]]:
         """Return fresh arrays of what each agent sees, each of shape (n_envs, n_observed)."""
@@ -278,12 +274,6 @@ class GridTask:
         if not self._closed:
             self._closed = True
             self.simulation.close()
-
-
-def _dark_as_compiled(network: Network, n_envs: int) -> npt.NDArray[np.bool_] | None:
-    """Return the nodes that nothing feeds where no switch moves, shape (n_envs, n_nodes); None where all are fed."""
-    dark = ~Connectivity(network).look(network.branches.closed).energised
-    return np.tile(dark, (n_envs, 1)) if dark.any() else None
 
 
 def _check_zones(scenario: Scenario, zones: Sequence[npt.NDArray[np.int64]]) -> None:

@@ -110,15 +110,15 @@ class Metrics:
         self._per_size = np.tile(1.0 / sizes, (len(self._high), 1))
         self.take(self._snapshot)
 
-    def take(self, snapshot: Snapshot, dead: BoolArray | None = None) -> None:
+    def take(self, snapshot: Snapshot, energised: BoolArray | None = None) -> None:
         """Measure a snapshot; results stay until the next.
 
         Args:
             snapshot: The solved state.
-            dead: Nodes that nothing feeds, which violate no limit and count in no voltage of a zone that has others,
-                shape (n_envs, n_nodes); None where all are fed.
+            energised: Whether a source feeds each node, shape (n_envs, n_nodes), all where not given; those that none
+                feeds violate no limit and count in no voltage of a zone that has others.
         """
-        dead = None if dead is None or not dead.any() else dead.copy()
+        dead = None if energised is None or np.count_nonzero(energised) == energised.size else ~energised
         self._snapshot, self._dead = snapshot, dead
         n_envs, n_nodes, n_zones = len(self._high), self._n_nodes, self._n_zones
         levels = np.concatenate((snapshot.v_pu, snapshot.loading_pu, self._no_branch), axis=1)

@@ -23,6 +23,7 @@ from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.fleets import Fleets, find_tapped_devices, place_devices, sort_devices
 from powergrid.grid.options import DivergencePolicy, SimulationOptions
+from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.grid.outages.effects import find_faults
 from powergrid.grid.outages.islands import Islands
 from powergrid.grid.outages.supply import Supply
@@ -158,6 +159,8 @@ class Simulation:
         has_supply = bool(o.events) or o.radial is not None
         switches = next(((fleet, places) for fleet, places, kind in self._devices.switchgear if kind == "switch"), None)
         if not (has_supply or self.network.microgrids or switches):
+            topology = Connectivity(self.network).look(self.network.branches.closed)
+            self._fed_as_compiled = np.tile(topology.energised, (self.n_envs, 1))
             return
         load_of_device = self.circuits[0].load_of_device
         vehicles = [load_of_device[columns] for fleet, columns in self._devices.power if fleet.kind == "ev_charger"]
@@ -229,6 +232,11 @@ class Simulation:
         """Reactive power of ``setpoints`` [kvar], shape (n_envs, n_devices)."""
         q_kvar: FloatArray = self.setpoints[1]
         return q_kvar
+
+    @property
+    def energised(self) -> BoolArray:
+        """Whether a source feeds each node, shape (n_envs, n_nodes)."""
+        return self._fed_as_compiled if self.islands is None else self.islands.energised
 
     @property
     def requested(self) -> FloatArray:

@@ -156,12 +156,12 @@ def test_dead_nodes_violate_no_voltage_limit(restoration: dict[str, Any], make_e
     assert infos["West"]["voltage_violations"] == 0.0
     metrics, supply = env.task.metrics, env.task.simulation.supply
     assert supply is not None
-    assert not metrics.violation_pu[supply.dead].any()
-    assert metrics.violation_sum_pu[0] == pytest.approx(metrics.violation_pu[~supply.dead].sum())
+    assert not metrics.violation_pu[~env.task.simulation.energised].any()
+    assert metrics.violation_sum_pu[0] == pytest.approx(metrics.violation_pu[env.task.simulation.energised].sum())
     assert infos["West"]["zone_v_min_pu"] == 0.0  # the whole zone
     assert infos["West"]["network_v_min_pu"] > 0.8
     assert infos["West"]["network_unbalance_pu"] < 0.1
-    assert not supply.dead[0, env.task.simulation.network.nodes.index(infos["West"]["worst_node"])]
+    assert env.task.simulation.energised[0, env.task.simulation.network.nodes.index(infos["West"]["worst_node"])]
 
 
 def test_unserved_energy_lowers_the_reward_of_the_zone_that_holds_the_load(
@@ -231,7 +231,7 @@ def test_every_kind_of_device_plays_through_every_kind_of_event(
                 assert np.isfinite([value for value in info.values() if isinstance(value, float)]).all()
                 assert env.observation_spaces[agent].contains(moment.observations[agent])
                 happened |= set(info["events"])
-            assert simulation.snapshot.v_pu[supply.dead].max(initial=0.0) < 0.25
+            assert simulation.snapshot.v_pu[~simulation.energised].max(initial=0.0) < 0.25
             if not supply.on[0, supply.timetable.is_fault].any():  # what a fault burns is in no table
                 assert abs(find_imbalance(simulation)) < 0.1
     assert happened == set(events)

@@ -86,13 +86,13 @@ def test_outage_of_a_lateral_takes_exactly_its_loads_out(simulate: Simulate) -> 
             assert np.abs(drawn[behind]).max() < 1e-6
             assert out(simulation).unserved_kwh.sum() == pytest.approx(0.25 * demand_kw[behind].sum(), rel=1e-12)
             assert np.flatnonzero(out(simulation).unserved_kwh[0]).tolist() == sorted(behind)
-            assert {simulation.network.nodes[i] for i in np.flatnonzero(out(simulation).dead[0])} == {
+            assert {simulation.network.nodes[i] for i in np.flatnonzero(~simulation.energised[0])} == {
                 "684.1", "684.3", "611.3", "652.1",
             }  # fmt: skip
         else:
             assert (drawn[behind] > 0.5 * demand_kw[behind]).all()
             assert not out(simulation).unserved_kwh.any()
-            assert not out(simulation).dead.any()
+            assert simulation.energised.all()
 
 
 def test_outage_of_a_transformer_opens_and_comes_back(simulate: Simulate) -> None:

@@ -146,7 +146,7 @@ def test_tie_open_without_a_forming_source_is_dark_and_counted() -> None:
     snapshot, islands = simulation.snapshot, simulation.islands
     assert islands is not None
     inside = nodes_of(simulation, "mg1_")
-    np.testing.assert_array_equal(islands.dark[0], inside)
+    np.testing.assert_array_equal(~islands.energised[0], inside)
     assert snapshot.v_pu[0, inside].max() < 1e-6
     assert snapshot.v_pu[0, ~inside].min() > 0.8
     loads = loads_of(simulation, "mg1_")
@@ -159,7 +159,7 @@ def test_tie_open_without_a_forming_source_is_dark_and_counted() -> None:
     play(simulation, 4, tie_1__closed=0)  # dwell
     play(simulation, 1, tie_1__closed=1)
     woken = snapshot.v_pu[0].copy()
-    assert not islands.dark.any()
+    assert islands.energised.all()
     assert islands.unserved_kw.sum() == 0.0
     simulation.restore(reference)
     play(simulation, 6)
@@ -209,7 +209,7 @@ def test_reset_puts_an_island_back_to_the_host() -> None:
     np.testing.assert_array_equal(simulation.snapshot.v, first)
     assert simulation.islands is not None
     assert not simulation.islands.islanded.any()
-    assert not simulation.islands.dark.any()
+    assert simulation.islands.energised.all()
 
 
 def test_switch_inside_a_plain_feeder_leaves_what_is_behind_it_dark() -> None:
@@ -226,7 +226,7 @@ def test_switch_inside_a_plain_feeder_leaves_what_is_behind_it_dark() -> None:
     assert simulation.islands is not None
     dark = {
         node.partition(".")[0]
-        for node, is_dark in zip(simulation.network.nodes, simulation.islands.dark[0], strict=True)
+        for node, is_dark in zip(simulation.network.nodes, ~simulation.islands.energised[0], strict=True)
         if is_dark
     }
     assert dark == {"692", "675"}

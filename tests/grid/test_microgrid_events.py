@@ -73,7 +73,7 @@ def demand_at(simulation: Simulation, t: int, buses: set[str]) -> float:
 def dark_buses(simulation: Simulation) -> set[str]:
     assert simulation.islands is not None
     nodes = np.array([node.partition(".")[0] for node in simulation.network.nodes])
-    return set(nodes[simulation.islands.dark[0]].tolist())
+    return set(nodes[~simulation.islands.energised[0]].tolist())
 
 
 def test_outage_of_a_host_line_leaves_the_island_beyond_served_and_the_tied_one_dark(simulate: Simulate) -> None:
@@ -89,8 +89,8 @@ def test_outage_of_a_host_line_leaves_the_island_beyond_served_and_the_tied_one_
     assert lost_kwh > 50.0
     assert simulation.supply.unserved_kwh.sum() == pytest.approx(lost_kwh, rel=1e-12)
     v_pu, network = simulation.snapshot.v_pu[0], simulation.network
-    assert v_pu[islands.dark[0]].max() < 1e-6
-    assert v_pu[~islands.dark[0]].min() > 0.8
+    assert v_pu[~islands.energised[0]].max() < 1e-6
+    assert v_pu[islands.energised[0]].min() > 0.8
     drawn, asked = read_loads(simulation).real, simulation.day_load_kw[0, 2]
     inside = np.array([name.startswith("mg2_") for name in network.loads.names])
     assert drawn[inside].sum() == pytest.approx(asked[inside].sum(), rel=0.05)  # some are constant impedances
@@ -110,7 +110,7 @@ def test_microgrid_in_the_dark_is_islanded_by_its_agent_and_ties_again_after_the
     assert dark_buses(simulation) >= BEYOND | {"mg2_650", "mg3_tie"}
     assert "mg3_650" not in dark_buses(simulation)
     islands = step(simulation, 5, tie_3=0)  # the line is back at step 8
-    assert not islands.dark.any()
+    assert islands.energised.all()
     assert islands.islanded[0].tolist() == [False, False, True]
     assert not islands.unserved_kw.any()
     islands = step(simulation, tie_3=1)
@@ -172,7 +172,7 @@ def test_keep_served_lets_a_microgrid_leave_only_with_a_source_of_its_own(simula
     assert simulation.supply is not None
     assert simulation.supply.held[0].tolist() == [True, False, False]
     assert islands.islanded[0].tolist() == [True, False]  # of the two that have one
-    assert not islands.dark[0, ~np.char.startswith(np.array(simulation.network.nodes), "mg2_tie")].any()
+    assert islands.energised[0, ~np.char.startswith(np.array(simulation.network.nodes), "mg2_tie")].all()
 
 
 def test_transformer_under_rules_of_switching_comes_back_after_its_outage(simulate: Simulate) -> None:
@@ -181,7 +181,7 @@ def test_transformer_under_rules_of_switching_comes_back_after_its_outage(simula
     islands = step(simulation, 3)
     assert islands.unserved_kw.sum() == pytest.approx(demand_at(simulation, 2, {"mg3_*"}), rel=1e-12)
     islands = step(simulation)
-    assert not islands.dark.any()
+    assert islands.energised.all()
     assert simulation.snapshot.v_pu.min() > 0.8
 
 
@@ -203,7 +203,7 @@ def play(simulation: Simulation, steps: int, seed: int = 5, env: int = 0) -> lis
         simulation.step(np.tile(action, (simulation.n_envs, 1)))
         trace.append({name: value[env].copy() for name, value in vars(simulation.snapshot).items()})
         assert simulation.islands is not None
-        for name in ("unserved_kw", "dark", "islanded", "served"):
+        for name in ("unserved_kw", "energised", "islanded", "served"):
             trace[-1][name] = getattr(simulation.islands, name)[env].copy()
     return trace
 
@@ -220,7 +220,7 @@ def test_state_amid_events_and_islands_restored_repeats_bit_for_bit(after: int, 
     play(simulation, after, seed=1)
     kept = simulation.state()
     first = play(simulation, 9)
-    assert any(moment["dark"].any() for moment in first)
+    assert any(not moment["energised"].all() for moment in first)
     assert any(moment["islanded"].any() for moment in first)
     play(simulation, 3, seed=9)
     simulation.restore(kept)

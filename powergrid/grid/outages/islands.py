@@ -95,7 +95,7 @@ class Islands:
         out: Branches that are out of service whatever switches say, shape (n_envs, n_branches).
         faulted: Nodes with a fault on, shape (n_envs, n_nodes).
         tripped: Devices that deliver nothing whatever feeds them, shape (n_envs, n_devices).
-        dark: Nodes that nothing feeds, shape (n_envs, n_nodes).
+        energised: Whether a source feeds each node, shape (n_envs, n_nodes); the one answer for all environments.
         dead_share: Part of each load that nothing feeds, shape (n_envs, n_loads).
         device_on: 0 where a device is tripped or not fed, else 1, shape (n_envs, n_devices).
         served: Factor on each load's demand as it was asked of the circuit, shape (n_envs, n_loads).
@@ -106,7 +106,7 @@ class Islands:
     """
 
     memory: ClassVar[tuple[str, ...]] = (
-        *("out", "faulted", "tripped", "dark", "dead_share", "device_on", "served", "unserved_kw", "islanded"),
+        *("out", "faulted", "tripped", "energised", "dead_share", "device_on", "served", "unserved_kw", "islanded"),
         *("_positions", "_due", "_apart"),
     )
 
@@ -144,7 +144,8 @@ class Islands:
     def _allocate(self, network: Network, n_devices: int, n_envs: int) -> None:
         n_loads, n_nodes = len(network.loads.names), len(network.nodes)
         self.out = np.zeros((n_envs, len(network.branches.names)), dtype=np.bool_)
-        self.dark, self.faulted = np.zeros((2, n_envs, n_nodes), dtype=np.bool_)
+        self.energised = np.ones((n_envs, n_nodes), dtype=np.bool_)
+        self.faulted = np.zeros((n_envs, n_nodes), dtype=np.bool_)
         self.tripped = np.zeros((n_envs, n_devices), dtype=np.bool_)
         self.device_on = np.ones((n_envs, n_devices))
         self.served = np.ones((n_envs, n_loads))
@@ -202,23 +203,24 @@ class Islands:
             np.multiply(setpoints, self.device_on, out=setpoints)
 
     def _follow(self, env: int) -> None:
-        before, circuit = self.dark[env].copy(), self._circuits[env]
+        before, circuit = ~self.energised[env], self._circuits[env]
         self._look(env)
         circuit.write_forming(self.islanded[env].astype(np.int64))
-        circuit.restart(self.dark[env], None if self._due[env] == _START_OVER else before & ~self.dark[env])
+        energised = self.energised[env]
+        circuit.restart(~energised, None if self._due[env] == _START_OVER else before & energised)
         if self._fleet is not None:
             self._positions[env] = self._fleet.position[env]
         self._due[env] = 0
-        fed = self._devices.share(self.dark[env]) == 0.0
+        fed = self._devices.share(~energised) == 0.0
         np.logical_and(fed, ~self.tripped[env], out=self.device_on[env], casting="unsafe")
-        self._apart[env] = self.dark[env].any() or self.faulted[env].any() or not self.device_on[env].all()
+        self._apart[env] = not energised.all() or self.faulted[env].any() or not self.device_on[env].all()
         self._apart[env] |= self.islanded[env].any()
         self.served[env], self.unserved_kw[env] = 1.0, 0.0
 
     def _look(self, env: int) -> None:
         """Take over who is fed by whom."""
         topology = self.connectivity.look(self.closed(env), np.flatnonzero(self.faulted[env]))
-        self.dark[env], self.dead_share[env] = ~topology.energised, topology.dead_share
+        self.energised[env], self.dead_share[env] = topology.energised, topology.dead_share
         self.islanded[env] = topology.forming
         self._parts[env] = parts = []
         for source in np.flatnonzero(topology.forming).tolist():
@@ -314,7 +316,7 @@ class Islands:
         """
         if not self._apart[env]:
             return
-        without = self._loads.share((v_pu < DROP_OUT_V_PU) | self.dark[env])
+        without = self._loads.share((v_pu < DROP_OUT_V_PU) | ~self.energised[env])
         asked = np.maximum(demand_kw, 0.0)
         asked[self._bound_loads] = np.maximum(self._asked_kw[env], 0.0)
         np.multiply(1.0 - self.served[env] * (1.0 - without), asked * self._countable, out=self.unserved_kw[env])
@@ -330,9 +332,10 @@ class Islands:
 
     def count_dark(self) -> FloatArray:
         """Count the nodes that nothing feeds, neutrals left out: those have no voltage to lack; shape (n_envs,)."""
-        count: FloatArray = np.add.reduce(self.dark, axis=1, dtype=np.float64)
+        dark = ~self.energised
+        count: FloatArray = np.add.reduce(dark, axis=1, dtype=np.float64)
         if len(self._neutrals):
-            count -= np.add.reduce(self.dark[:, self._neutrals], axis=1, dtype=np.float64)
+            count -= np.add.reduce(dark[:, self._neutrals], axis=1, dtype=np.float64)
         return count
 
     # -- state

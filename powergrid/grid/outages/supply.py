@@ -110,11 +110,6 @@ class Supply:
         picked = pick(spec.loads, names) if spec.kind == "load_step" else []
         return np.array([names.index(name) for name in picked], dtype=np.int64)
 
-    @property
-    def dead(self) -> BoolArray:
-        """Nodes that nothing feeds, shape (n_envs, n_nodes)."""
-        return self._islands.dark
-
     def count_dead(self) -> FloatArray:
         """Count the nodes that nothing feeds, neutrals left out, shape (n_envs,)."""
         return self._islands.count_dark()
@@ -193,7 +188,7 @@ class Supply:
         """Go on with repairs in the steps that were solved, shape (n_envs,)."""
         if self._has_faults and self.on.any():
             at = self._fault_nodes[self.target_rows()]
-            without = self.dead[np.arange(len(step))[:, None, None], at]
+            without = ~self._islands.energised[np.arange(len(step))[:, None, None], at]
             self.timetable.repair(self.on, np.logical_and.reduce(without, axis=2))
 
     def target_rows(self) -> IntArray:

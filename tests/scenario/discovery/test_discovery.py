@@ -107,7 +107,7 @@ def test_switches_all_takes_the_one_that_cuts_off_and_it_does(looped: Path) -> N
     env.step({agent.name: agent.read_action(vector) for agent in env.task.agents})
     snapshot, islands = env.task.simulation.snapshot, env.task.simulation.islands
     assert snapshot.v_pu[0].min() < 0.1
-    np.testing.assert_array_equal(islands.dark[0], snapshot.v_pu[0] < 0.1)
+    np.testing.assert_array_equal(~islands.energised[0], snapshot.v_pu[0] < 0.1)
     assert islands.unserved_kw[0].sum() > 0.0
     assert env.task.metrics.v_min_pu[0] > 0.9  # of what is fed
     env.close()
