@@ -46,13 +46,6 @@ class NoControl:
         return task.simulation.neutral()
 
 
-class NativeControls(NoControl):
-    """Do as :class:`NoControl`, in a scenario whose switchgear follows the feeder's own controls.
-
-    That scenario is made by :func:`leave_to_feeder`.
-    """
-
-
 def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
     """Return the overrides that leave all regulators and capacitors to the feeder's own controls.
 
@@ -68,10 +61,6 @@ def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
         and any((class_name, target_of(spec)) in moved for class_name in CLASSES_OF_KIND[spec.kind])
     }
     return {"native_controls": True, "devices": devices}
-
-
-def _as_it_is(scenario: Scenario) -> dict[str, Any]:
-    return {}
 
 
 class RandomActions:
@@ -105,12 +94,12 @@ class BaselineEntry:
     """How a baseline is made, and the overrides by which it changes a scenario."""
 
     make: Callable[[int], Baseline]
-    overrides: Callable[[Scenario], Mapping[str, Any]] = _as_it_is
+    overrides: Callable[[Scenario], Mapping[str, Any]] = lambda scenario: {}
 
 
 BASELINES: dict[str, BaselineEntry] = {
     "no_control": BaselineEntry(lambda seed: NoControl()),
-    "native": BaselineEntry(lambda seed: NativeControls(), leave_to_feeder),
+    "native": BaselineEntry(lambda seed: NoControl(), leave_to_feeder),
     "rule_based": BaselineEntry(lambda seed: RuleBased()),
     "random": BaselineEntry(RandomActions),
 }

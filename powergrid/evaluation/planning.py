@@ -45,11 +45,10 @@ class StoragePlan:
         spread_usd_per_kwh: float,
     ) -> None:
         discharge, charge, e_max, eta_c, eta_d, low, high, wear = (
-            np.array([row[i] for row in map(_battery, specs)]) for i in range(8)
+            np.array([_battery(spec) for spec in specs]).reshape(-1, 8).T
         )
-        price = np.broadcast_to(np.asarray(price_usd_per_kwh).reshape(len(price_usd_per_kwh), -1), (
-            len(price_usd_per_kwh), len(specs))
-        )  # fmt: skip
+        n_steps = len(price_usd_per_kwh)
+        price = np.broadcast_to(np.asarray(price_usd_per_kwh).reshape(n_steps, -1), (n_steps, len(specs)))
         levels = np.linspace(-1.0, 1.0, POWER_LEVELS)[None, :]
         p = np.where(levels > 0.0, levels * discharge[:, None], levels * charge[:, None])
         taken = np.maximum(p / eta_d[:, None], p * eta_c[:, None]) * (dt_h / e_max[:, None])

@@ -56,16 +56,6 @@ class RuleConstants:
     payback_share: float = 0.5
 
 
-@dataclass
-class Zones:
-    """What every agent sees of its zone at a step, shape (n_envs, n_agents) each."""
-
-    v_min_pu: FloatArray
-    v_max_pu: FloatArray
-    loading_pu: FloatArray
-    import_kw: FloatArray
-
-
 class FleetRule:
     """The rule of one fleet; it writes the actions of the devices that have an agent.
 
@@ -95,7 +85,7 @@ class FleetRule:
     def reset(self, task: GridTask, env: int) -> None:
         """Get ready for the day that an environment has just started."""
 
-    def write(self, task: GridTask, zones: Zones, action: FloatArray) -> None:
+    def write(self, task: GridTask, action: FloatArray) -> None:
         """Write the actions of the step to come."""
         raise NotImplementedError
 
@@ -112,11 +102,11 @@ class ReactiveRule(FleetRule):
         """Start at unity power factor."""
         self._q_kvar[env] = 0.0
 
-    def write_reactive(self, zones: Zones, room_kvar: FloatArray, action: FloatArray) -> None:
+    def write_reactive(self, task: GridTask, room_kvar: FloatArray, action: FloatArray) -> None:
         """Move reactive power a part of the way to the droop's.
 
         Args:
-            zones: What the agents see.
+            task: The task.
             room_kvar: What active power leaves of each device's capability, shape (n_envs, n) [kvar].
             action: The actions, written.
         """
@@ -125,8 +115,8 @@ class ReactiveRule(FleetRule):
             return
         zone = self.zone[device]
         v1, v2, v3, v4 = self.constants.volt_var_pu
-        inject = np.clip((v2 - zones.v_min_pu[:, zone]) / (v2 - v1), 0.0, 1.0)
-        absorb = np.clip((zones.v_max_pu[:, zone] - v3) / (v4 - v3), 0.0, 1.0)
+        inject = np.clip((v2 - task.metrics.zone_v_min_pu[:, zone]) / (v2 - v1), 0.0, 1.0)
+        absorb = np.clip((task.metrics.zone_v_max_pu[:, zone] - v3) / (v4 - v3), 0.0, 1.0)
         goal = inject * high + absorb * low
         # Measurements are a step old, and an undamped droop of large inverters swings.
         self._q_kvar += self.constants.volt_var_step * (goal - self._q_kvar)
@@ -153,11 +143,11 @@ class InverterRule(ReactiveRule):
         super().reset(task, env)
         self._share[env] = 1.0
 
-    def write(self, task: GridTask, zones: Zones, action: FloatArray) -> None:
+    def write(self, task: GridTask, action: FloatArray) -> None:
         """Write shares of the sun and reactive power."""
         c = self.constants
         start, end = c.volt_watt_pu
-        over = np.clip((zones.v_max_pu[:, self.zone] - start) / (end - start), 0.0, 1.0)
+        over = np.clip((task.metrics.zone_v_max_pu[:, self.zone] - start) / (end - start), 0.0, 1.0)
         self._share += c.volt_var_step * (1.0 - (1.0 - c.volt_watt_floor) * over - self._share)
         column, device, _, _ = self._p
         share = np.ones_like(self._share)
@@ -171,7 +161,7 @@ class InverterRule(ReactiveRule):
         part = p / np.minimum(self._p_max, self._s_max)
         scale = np.where(part < 0.05, 0.0, np.minimum(part / 0.2, 1.0))
         room = np.where(self._category, np.minimum(room, scale * 0.44 * self._s_max), room)
-        self.write_reactive(zones, room, action)
+        self.write_reactive(task, room, action)
 
 
 class StorageRule(ReactiveRule):
@@ -208,7 +198,7 @@ class StorageRule(ReactiveRule):
         known = price[:, None] - self.constants.noon_share * level * noon[:, None] * self._sunny
         self._plans[env] = StoragePlan(self.fleet.specs, known, mean, self.dt_h, self.constants.spread_share * level)
 
-    def write(self, task: GridTask, zones: Zones, action: FloatArray) -> None:
+    def write(self, task: GridTask, action: FloatArray) -> None:
         """Write active power by plan and need, and reactive power."""
         c, soc = self.constants, self.fleet.soc
         step = task.simulation.step_index
@@ -217,18 +207,20 @@ class StorageRule(ReactiveRule):
             plan.power(min(int(step[env]), last), soc[env]) if plan is not None else np.zeros(self.fleet.n)
             for env, plan in enumerate(self._plans)
         ])  # fmt: skip
-        low, high = task.metrics.limits
-        v_span, loading_span = c.support_pu
-        need = np.clip((low - zones.v_min_pu) / v_span, 0.0, 1.0) - np.clip((zones.v_max_pu - high) / v_span, 0.0, 1.0)
+        metrics, (v_span, loading_span) = task.metrics, c.support_pu
+        low, high = metrics.limits
+        short, over = (low - metrics.zone_v_min_pu) / v_span, (metrics.zone_v_max_pu - high) / v_span
+        need = np.clip(short, 0.0, 1.0) - np.clip(over, 0.0, 1.0)
         # An overload asks for discharging where the zone imports and for charging where it exports.
-        need += np.sign(zones.import_kw) * np.clip((zones.loading_pu - 1.0) / loading_span, 0.0, 1.0)
+        overload = np.clip((metrics.zone_loading_pu - 1.0) / loading_span, 0.0, 1.0)
+        need += np.sign(metrics.zone_kva.real) * overload
         need = np.clip(need, -1.0, 1.0)[:, self.zone]
         self._support += c.support_step * (need - self._support)
         reach = np.where(self._support > 0.0, self._discharge, self._charge)
         p = self._keep(np.clip(planned + self._support * reach, -self._charge, self._discharge), soc)
         column, device, p_low, p_high = self._p
         action[:, column] = to_level(to_action(p[:, device], p_low, p_high), self._levels[device])
-        self.write_reactive(zones, np.sqrt(np.maximum(self._s_max**2 - p * p, 0.0)), action)
+        self.write_reactive(task, np.sqrt(np.maximum(self._s_max**2 - p * p, 0.0)), action)
 
     def _keep(self, p_kw: FloatArray, soc: FloatArray) -> FloatArray:
         """Keep a request within what the window of the state of charge allows in one step."""
@@ -255,7 +247,7 @@ class GeneratorRule(ReactiveRule):
         super().reset(task, env)
         self._plans[env] = GeneratorPlan(self.fleet.specs, task.simulation.day_price[env, :-1], self.dt_h)
 
-    def write(self, task: GridTask, zones: Zones, action: FloatArray) -> None:
+    def write(self, task: GridTask, action: FloatArray) -> None:
         """Write active and reactive power."""
         on, previous = self.fleet.on > 0.5, self.fleet.previous_p_kw
         p = np.zeros_like(previous)
@@ -271,7 +263,7 @@ class GeneratorRule(ReactiveRule):
         column, device, low, high = self._p
         action[:, column] = to_action(p[:, device], low, high)
         room = np.sqrt(np.maximum(self._s_max**2 - p * p, 0.0)) * (p > 0.0)
-        self.write_reactive(zones, room, action)
+        self.write_reactive(task, room, action)
 
 
 class EvChargerRule(FleetRule):
@@ -282,7 +274,7 @@ class EvChargerRule(FleetRule):
         self._share = self.columns("share")
         self._ahead = [max(1, round(spec.stay_hours_mean / 2.0 / self.dt_h)) for spec in fleet.specs]
 
-    def write(self, task: GridTask, zones: Zones, action: FloatArray) -> None:
+    def write(self, task: GridTask, action: FloatArray) -> None:
         """Write shares of the power that cars can take."""
         simulation = task.simulation
         column, device, low, high = self._share
@@ -295,7 +287,7 @@ class EvChargerRule(FleetRule):
                 cheap[env, place] = not len(coming) or coming[0] <= coming.min() + 1e-9
         share = np.where(cheap, 1.0, self.fleet.urgency)
         # A zone short of voltage gets its cars' reserve first.
-        share = np.where(zones.v_min_pu[:, self.zone] < task.metrics.limits[0], self.fleet.urgency, share)
+        share = np.where(task.metrics.zone_v_min_pu[:, self.zone] < task.metrics.limits[0], self.fleet.urgency, share)
         action[:, column] = to_action(share[:, device], low, high)
 
 
@@ -314,7 +306,7 @@ class FlexibleLoadRule(FleetRule):
         """Know no demand yet."""
         self._demand[env] = 0.0
 
-    def write(self, task: GridTask, zones: Zones, action: FloatArray) -> None:
+    def write(self, task: GridTask, action: FloatArray) -> None:
         """Write shares of demand."""
         simulation, owed = task.simulation, self.fleet.owed_kwh
         column, device, low, high = self._share
@@ -353,13 +345,13 @@ class SwitchgearRule(FleetRule):
         """Be ready to move."""
         self._rest[env] = 0
 
-    def write(self, task: GridTask, zones: Zones, action: FloatArray) -> None:
+    def write(self, task: GridTask, action: FloatArray) -> None:
         """Write positions."""
         column, device, low, high = self._position
         v_low, v_high = task.metrics.limits
         margin = self.constants.switch_margin_pu
-        short = (v_low + margin - zones.v_min_pu)[:, self.zone]
-        over = (zones.v_max_pu - v_high + margin)[:, self.zone]
+        short = (v_low + margin - task.metrics.zone_v_min_pu)[:, self.zone]
+        over = (task.metrics.zone_v_max_pu - v_high + margin)[:, self.zone]
         # Only where the other side keeps the room that one move takes.
         move = np.where((short > 0.0) & (short > over + 2 * margin), 1, 0)
         move -= np.where((over > 0.0) & (over > short + 2 * margin), 1, 0)
@@ -416,10 +408,8 @@ class RuleBased:
     def act(self, task: GridTask) -> FloatArray:
         """Return the actions of the step to come, shape (n_envs, n_actions)."""
         action = task.simulation.neutral()
-        metrics = task.metrics
-        zones = Zones(metrics.zone_v_min_pu, metrics.zone_v_max_pu, metrics.zone_loading_pu, metrics.zone_kva.real)
         for rule in self._rules:
-            rule.write(task, zones, action)
+            rule.write(task, action)
         return action
 
 

@@ -131,7 +131,7 @@ def _closed_branches(circuit: Circuit) -> BoolArray:
     """Return whether each branch is closed now: lines by their switch, capacitors by their steps."""
     network = circuit.network
     closed = network.branches.closed.copy()
-    index = {name: i for i, name in enumerate(network.branches.names)}
+    index = network.branch_index
     closed[[index[f"line.{name}"] for name in network.switches]] = circuit.closed.astype(bool)
     closed[[index[f"capacitor.{name}"] for name in network.capacitors]] = circuit.steps_on > 0
     return closed
@@ -146,8 +146,8 @@ def _place(spec: Any, circuit: Circuit) -> PlacedDevice:
     if class_name == "regcontrol":
         class_name, name = "transformer", network.regulators[network.regulator_controls.index(name)]
     for tapped in (class_name, "autotrans"):
-        if f"{tapped}.{name}" in network.branches.names:
-            return PlacedDevice(spec.kind, -1, network.branches.names.index(f"{tapped}.{name}"))
+        if f"{tapped}.{name}" in network.branch_index:
+            return PlacedDevice(spec.kind, -1, network.branch_index[f"{tapped}.{name}"])
     handle = circuit.engine.handles(class_name)[name]
     bus = circuit.engine.get_text(handle, class_name, "Bus1").lower().partition(".")[0]
     return PlacedDevice(spec.kind, network.bus_index[bus], -1)
