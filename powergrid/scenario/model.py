@@ -253,7 +253,8 @@ class Scenario(Part):
         data["feeder"] = self.read_feeder().digest
         for microgrid in data["microgrids"].values():
             del microgrid["feeder"]  # in the feeder's digest
-        for key in ("model_root", "placed", "feeders", *(() if self.feeders else ("placement",))):
+        # Run folders keep digests: a key that came after 0.1.0 and changes nothing that is played stays out.
+        for key in ("model_root", "placed", "feeders", "infos", *(() if self.feeders else ("placement",))):
             del data[key]
         if self.feeders:
             digests = self.feeder_digests()

@@ -281,3 +281,16 @@ def test_loadshapes_of_the_feeder_as_source_drive_each_load_by_its_own(tmp_path:
 def test_loadshapes_as_source_of_a_feeder_without_any_is_an_error() -> None:
     with pytest.raises(ScenarioError, match="no load of the feeder names a LoadShape"):
         load_scenario("ieee13_mg", {"profiles.source": "loadshapes"}).simulate()
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("ieee13_mg", "3f0b3a5bf829791395e3679b969610fd532e2afd3486a305e7370455fd01fc4a"),
+        ("ieee123_voltvar", "15da02fac389c67d54c1f6ce9e2e35279c8e44be3ec6c429bfe80e9f3ac5a446"),
+        ("ieee34_ieee13", "4032fe8f5d79f8574a4ba33f88e890fc6947dc106d25e1bfae5e029818e8baee"),
+    ],
+)
+def test_digest_is_the_one_that_runs_of_0_1_0_keep(name: str, digest: str) -> None:
+    assert load_scenario(name).digest() == digest
+    assert load_scenario(name, {"infos": "full"}).digest() == digest

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from powergrid.scenario.placement.host import place_host
-from powergrid.scenario.placement.swap import place
-from powergrid.scenario.placement.wishes import RULES, PlacedSpec, PlacementSpec
+from powergrid.scenario.placement.options import RULES, PlacedSpec, PlacementSpec
+from powergrid.scenario.placement.place import place, place_host
 
 __all__ = ["RULES", "PlacedSpec", "PlacementSpec", "place", "place_host"]

@@ -1,15 +1,145 @@
-"""Where devices go on another feeder: buses, phases, elements and ratings."""
+"""Where the devices and zones of agents go on another feeder: buses, phases, elements, ratings, new cuts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from powergrid.scenario.discovery.agents import Zone, whole_feeder
 from powergrid.scenario.placement.names import Names, join
-from powergrid.scenario.placement.rules import fit_phases, pick_bus, pick_load, places_along
-from powergrid.scenario.placement.scaling import scale_device, short
-from powergrid.scenario.placement.sites import Sites
-from powergrid.scenario.placement.zones import Zones, zone_buses
+from powergrid.scenario.placement.sites import (
+    Sites,
+    cut_into,
+    fit_phases,
+    match_zones,
+    pick_bus,
+    pick_load,
+    places_along,
+)
+from powergrid.scenario.vocabulary import ZoneSpec
+
+#: Keys of a device that grow with the feeder, by kind; those of the second list grow as its inverse.
+_GROWS: dict[str, tuple[str, ...]] = {
+    "storage": ("e_max_kwh", "p_max_kw", "p_charge_max_kw", "s_max_kva", "standby_loss_kw"),
+    "inverter": ("p_max_kw", "s_max_kva"),
+    "generator": ("p_min_kw", "p_max_kw", "s_max_kva", "ramp_kw_per_min", "cost_c_usd_per_h", "start_cost_usd"),
+}
+# A generator of twice the power has, for the same cost per kWh at full power, half the quadratic term.
+_SHRINKS: dict[str, tuple[str, ...]] = {"generator": ("cost_a_usd_per_kw2h",)}
+
+
+class Zones:
+    """Place the agents of a scenario.
+
+    Args:
+        names: Finds names and keeps the record.
+
+    Attributes:
+        agents: The agents, with zones and points of common coupling of the new feeder.
+        buses: Buses of each agent's zone there; an agent whose zone has no place is missing.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self.names, self.home, self.there = names, names.home, names.there
+        self.agents = {name: copy.deepcopy(dict(agent)) for name, agent in names.data["agents"].items()}
+        self.buses: dict[str, list[int]] = {}
+        self.owner = {device: agent for agent, spec in self.agents.items() for device in spec["devices"]}
+        by_name = names.options.rule is None or all(
+            bus.lower() in names.map
+            for agent in self.agents.values()
+            for bus in (*zone_names(agent["zone"]), agent["pcc"])
+        )
+        if by_name:
+            for name, agent in self.agents.items():
+                self._rename_zone(name, agent)
+        else:
+            self._partition()
+
+    def buses_of(self, device: str) -> list[int]:
+        """Return the buses where a device may be placed: its agent's zone, else all that is fed."""
+        return self.buses.get(self.owner.get(device, ""), sorted(self.there.fed))
+
+    def leave_out(self, dropped: Iterable[str]) -> None:
+        """Take devices from their agents; an agent that has none left is a problem."""
+        gone = set(dropped)
+        for name, agent in self.agents.items():
+            agent["devices"] = [device for device in agent["devices"] if device not in gone]
+            if not agent["devices"]:
+                self.names.problems.append(f"agents.{name}: placement.map leaves out all of its devices")
+
+    def _rename_zone(self, name: str, agent: dict[str, Any]) -> None:
+        """Find the buses of a zone one by one."""
+        zone, key, before = agent["zone"], f"agents.{name}.zone", len(self.names.problems)
+        for part in ("buses", "until"):
+            zone[part] = [self.names.bus(f"{key}.{part}", bus) or bus for bus in zone[part]]
+            self.names.moves.pop(f"{key}.{part}", None)
+        if (top := zone["downstream_of"]) is not None:
+            zone["downstream_of"] = self.names.bus(f"{key}.downstream_of", top) or top
+        agent["pcc"] = self.names.bus(f"agents.{name}.pcc", agent["pcc"]) or agent["pcc"]
+        # A bus that the map leads nowhere is a problem of the map, told before.
+        there = all(bus.lower() in self.there.network.bus_index for bus in (*zone_names(zone), agent["pcc"]))
+        if there and len(self.names.problems) == before:
+            self.buses[name] = zone_buses(self.there, zone)
+
+    def _partition(self) -> None:
+        """Cut the new feeder for the agents; one whose zone is the whole old feeder gets the whole new one."""
+        rule, network = self.names.options.rule, self.there.network
+        assert rule is not None
+        home_network = self.home.network
+        cut: dict[str, tuple[int, list[int]]] = {}
+        for name, agent in self.agents.items():
+            buses = zone_buses(self.home, agent["zone"])
+            if len(buses) >= len(self.home.fed):
+                self._set_zone(name, agent, whole_feeder(network), network.source_bus, range(len(network.buses)))
+            else:
+                cut[name] = home_network.bus_index[agent["pcc"].lower()], buses
+        zones = cut_into(self.there, len(cut)) if cut else []
+        if len(zones) < len(cut):
+            self.names.problems.append(
+                f"agents: {self.there.name} can be cut into {len(zones)} zones with a point of common coupling each, "
+                f"and there are {len(cut)} agents; take a larger feeder or fewer agents"
+            )
+            return
+        fixed: dict[str, list[int]] = {name: [] for name in cut}
+        for device, agent_name in self.owner.items():
+            new = self.names.map.get(str(self.names.data["devices"][device].get("bus") or "").lower())
+            if agent_name in fixed and new is not None and new.lower() in network.bus_index:
+                fixed[agent_name].append(network.bus_index[new.lower()])
+        found: dict[str, Zone] = match_zones(rule, self.home, cut, self.there, zones, fixed)
+        for name, zone in found.items():
+            self._set_zone(name, self.agents[name], zone.data, zone.root, zone.buses)
+
+    def _set_zone(
+        self, name: str, agent: dict[str, Any], zone: Mapping[str, Any], root: int, buses: Iterable[int]
+    ) -> None:
+        old, new, why = agent["pcc"], self.there.network.buses[root], f"rule {self.names.options.rule}"
+        phases = agent["zone"]["phases"]
+        self.names.moves[f"agents.{name}.zone"] = (_say_zone(agent["zone"]), _say_zone(zone), why)
+        self.names.moves[f"agents.{name}.pcc"] = (old, new, why)
+        agent["zone"] = {"buses": (), "downstream_of": None, "until": ()} | dict(zone) | {"phases": phases}
+        agent["pcc"] = new
+        self.buses[name] = list(buses)
+        for bus in (*zone_names(self.names.data["agents"][name]["zone"]), old):
+            self.names.used.add(bus.lower())
+
+
+def zone_names(zone: Mapping[str, Any]) -> list[str]:
+    """Return every bus that a zone names."""
+    up = [zone["downstream_of"]] if zone.get("downstream_of") is not None else []
+    return [*zone.get("buses", ()), *up, *zone.get("until", ())]
+
+
+def zone_buses(sites: Sites, zone: Mapping[str, Any]) -> list[int]:
+    """Return the bus indices of a zone on its feeder."""
+    return ZoneSpec(**zone).find_buses(sites.network)
+
+
+def _say_zone(zone: Mapping[str, Any]) -> str:
+    if zone.get("downstream_of") is None:
+        return f"buses {', '.join(zone['buses'])}"
+    until = f" until {', '.join(zone['until'])}" if zone.get("until") else ""
+    return f"downstream of {zone['downstream_of']}{until}"
 
 
 class Devices:
@@ -24,11 +154,11 @@ class Devices:
     """
 
     def __init__(self, names: Names, zones: Zones) -> None:
-        self._names, self._zones, self.there = names, zones, names.there
+        self.names, self._zones, self.there = names, zones, names.there
         self._taken: set[str] = set()
         self._along = {agent: _along_at_home(names.home, spec) for agent, spec in names.data["agents"].items()}
-        wish = names.wish
-        scale = wish.rule is not None if wish.scale_ratings is None else wish.scale_ratings
+        options = names.options
+        scale = options.rule is not None if options.scale_ratings is None else options.scale_ratings
         given: dict[str, dict[str, Any]] = names.data["devices"]
         found: dict[str, dict[str, Any]] = {}
         for name, original in sorted(given.items(), key=lambda item: not self._is_mapped(item[1])):  # mapped ones first
@@ -42,32 +172,26 @@ class Devices:
 
     def _place_along(self, device: str, bus: int) -> float:
         """Return how far along its agent's zone a bus of the old feeder is."""
-        return self._along.get(self._zones.owner.get(device, ""), {}).get(bus, float(self._names.home.distance[bus]))
+        return self._along.get(self._zones.owner.get(device, ""), {}).get(bus, float(self.names.home.distance[bus]))
 
     def _is_mapped(self, spec: Mapping[str, Any]) -> bool:
-        return str(spec.get("bus") or spec.get("element") or "").lower() in self._names.map
+        return str(spec.get("bus") or spec.get("element") or "").lower() in self.names.map
 
     def _place_at_bus(self, name: str, spec: dict[str, Any]) -> bool:
-        key, old, network = f"devices.{name}.bus", str(spec["bus"]), self.there.equipment.network
+        key, old, network = f"devices.{name}.bus", str(spec["bus"]), self.there.network
         phases = tuple(spec.get("phases", (1, 2, 3)))
-        if self._names.drop(name, old):
+        rule, zone = self.names.options.rule, self._zones.buses_of(name)
+        if self.names.drop(name, old):
             return False
-        zone = self._zones.buses_of(name)
-        if self._names.wish.rule is None or old.lower() in self._names.map or not zone:
-            new = (
-                self._names.bus(key, old, phases)
-                if self._names.wish.rule is None or old.lower() in self._names.map
-                else None
-            )
-            if new is None:
-                return False
-        else:
-            bus = self._names.home.equipment.network.bus_index[old.lower()]
-            place = self._place_along(name, bus)
-            new = network.buses[
-                pick_bus(self._names.wish.rule, name, phases, place, self.there, zone, self._names.wish.seed)
-            ]
-            self._names.moves[key] = (old, new, f"rule {self._names.wish.rule}")
+        new: str | None = None
+        if rule is None or old.lower() in self.names.map:
+            new = self.names.bus(key, old, phases)
+        elif zone:
+            place = self._place_along(name, self.names.home.network.bus_index[old.lower()])
+            new = network.buses[pick_bus(rule, name, phases, place, self.there, zone, self.names.options.seed)]
+            self.names.moves[key] = (old, new, f"rule {rule}")
+        if new is None:
+            return False
         spec["bus"] = new
         self._connect(name, spec, network.bus_index[new.lower()])
         return True
@@ -76,70 +200,92 @@ class Devices:
         """Reduce a device's phases to those of its bus, and tie it between phases where the loads there are."""
         phases, connection = tuple(spec["phases"]), spec["connection"]
         spec["phases"] = fit_phases(phases, self.there.phases[bus])
-        if self._names.wish.rule is not None and self.there.three_wire:
+        if self.names.options.rule is not None and self.there.three_wire:
             spec["connection"] = "delta"
         if len(spec["phases"]) == 1:
             spec["connection"] = "wye"
         if spec["phases"] != phases:
-            self._names.moves[f"devices.{name}.phases"] = (join(phases), join(spec["phases"]), "what the bus has")
+            self.names.moves[f"devices.{name}.phases"] = (join(phases), join(spec["phases"]), "what the bus has")
         if spec["connection"] != connection:
-            self._names.moves[f"devices.{name}.connection"] = (connection, spec["connection"], "as all loads there")
+            self.names.moves[f"devices.{name}.connection"] = (connection, spec["connection"], "as all loads there")
 
     def _bind(self, name: str, spec: dict[str, Any], *, scale: bool) -> bool:
         """Find the element that stands for the one a device is bound to."""
         key, old = f"devices.{name}.element", str(spec["element"])
-        if self._names.drop(name, old):
+        if self.names.drop(name, old):
             return False
         new, why = self._element(name, old)
         if new is None:
-            self._names.problems.append(
-                f"{key}: {old!r} has no counterpart on {self.there.name}{self._names.like(old)}"
-            )
+            self.names.problems.append(f"{key}: {old!r} has no counterpart on {self.there.name}{self.names.like(old)}")
             return False
-        self._names.moves[key] = (old, new, why)
+        self.names.moves[key] = (old, new, why)
         spec["element"] = new
         if spec["kind"] == "capacitor" and why != "same name":
             spec["steps"] = spec["steps_initial"] = None  # the new bank's own
         if spec["kind"] == "regulator" and why != "same name":
             spec["winding"] = None
         if spec["kind"] == "flexible_load" and scale:
-            was, now = self._names.home.equipment.find(old), self.there.equipment.find(new)
+            was, now = self.names.home.equipment.find(old), self.there.equipment.find(new)
             if was is not None and now is not None and was.ratings["p_max_kw"] > 0.0 < now.ratings["p_max_kw"]:
                 spec["owed_max_kwh"] = short(spec["owed_max_kwh"] * now.ratings["p_max_kw"] / was.ratings["p_max_kw"])
         return True
 
     def _element(self, device: str, old: str) -> tuple[str | None, str]:
         class_name = old.lower().partition(".")[0]
-        if old.lower() in self._names.map:
-            self._names.used.add(old.lower())
-            new = str(self._names.map[old.lower()])
+        if old.lower() in self.names.map:
+            self.names.used.add(old.lower())
+            new = str(self.names.map[old.lower()])
             self._taken.add(new.lower() if class_name != "load" else _canonical(new, self.there))
             return (new, "map") if self.there.has(new) else (None, "map")
-        if self._names.wish.rule is None:
+        if self.names.options.rule is None:
             return (old, "same name") if self.there.has(old) else (None, "")
         if class_name == "load":
             zone = self._zones.buses_of(device)
-            load = self._names.home.equipment.find(old)
+            load = self.names.home.equipment.find(old)
             if load is None or not zone:
                 return None, ""
             place = self._place_along(device, load.bus)
-            found = pick_load(self._names.wish.rule, load, self._names.home, place, self.there, zone, self._taken)
+            found = pick_load(self.names.options.rule, load, self.names.home, place, self.there, zone, self._taken)
             if found is None:
                 return None, ""
             self._taken.add(found.name)
-            return found.name, f"rule {self._names.wish.rule}"
-        element = self._names.in_order("regcontrol" if class_name in ("transformer", "autotrans") else class_name).get(
-            "" if (own := self._names.home.equipment.find(old)) is None else own.name.lower()
+            return found.name, f"rule {self.names.options.rule}"
+        element = self.names.in_order("regcontrol" if class_name in ("transformer", "autotrans") else class_name).get(
+            "" if (own := self.names.home.equipment.find(old)) is None else own.name.lower()
         )
         return (None, "") if element is None else (element.name, "order of distance")
 
 
 def _along_at_home(home: Sites, agent: Mapping[str, Any]) -> dict[int, float]:
     buses = zone_buses(home, agent["zone"])
-    index = home.equipment.network.bus_index[agent["pcc"].lower()]
+    index = home.network.bus_index[agent["pcc"].lower()]
     return places_along(home, sorted({index, *buses}))
 
 
 def _canonical(name: str, sites: Sites) -> str:
     element = sites.equipment.find(name)
     return name if element is None else element.name
+
+
+def scale_device(spec: Mapping[str, Any], ratio: float) -> dict[str, Any]:
+    """Multiply a device's ratings, so that it is to its feeder what it was to the other.
+
+    A car park gets more or fewer ports, a generator's quadratic cost shrinks as its power grows; prices, times and
+    shares stay.
+    """
+    scaled = dict(spec)
+    kind = str(spec.get("kind"))
+    for key in _GROWS.get(kind, ()):
+        if scaled.get(key) is not None:
+            scaled[key] = short(scaled[key] * ratio)
+    for key in _SHRINKS.get(kind, ()):
+        if scaled.get(key) is not None:
+            scaled[key] = short(scaled[key] / ratio)
+    if kind == "ev_charger":
+        scaled["ports"] = max(1, round(scaled["ports"] * ratio))
+    return scaled
+
+
+def short(value: float) -> float:
+    """Keep four digits of a number."""
+    return float(f"{value:.4g}")

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from powergrid.scenario.discovery.equipment import Element
-from powergrid.scenario.placement.rules import match_elements
-from powergrid.scenario.placement.sites import Sites, like_branch, like_bus, like_element
-from powergrid.scenario.placement.wishes import PlacementSpec
+from powergrid.scenario.placement.options import PlacementSpec
+from powergrid.scenario.placement.sites import Sites, like_branch, like_bus, like_element, match_elements
 
 
 class Names:
@@ -19,7 +18,7 @@ class Names:
         data: The whole scenario as plain data.
         home: The feeder that its names are of.
         there: The new feeder.
-        wish: How names are found.
+        options: How names are found.
 
     Attributes:
         problems: What has no place.
@@ -29,9 +28,9 @@ class Names:
         ratio: Nominal demand of the new feeder over that of the old one.
     """
 
-    def __init__(self, data: Mapping[str, Any], home: Sites, there: Sites, wish: PlacementSpec) -> None:
-        self.data, self.home, self.there, self.wish = data, home, there, wish
-        self.map = {key.lower(): value for key, value in wish.map.items()}
+    def __init__(self, data: Mapping[str, Any], home: Sites, there: Sites, options: PlacementSpec) -> None:
+        self.data, self.home, self.there, self.options = data, home, there, options
+        self.map = {key.lower(): value for key, value in options.map.items()}
         self.used: set[str] = set()
         self.problems: list[str] = []
         self.moves: dict[str, tuple[str, ...]] = {}
@@ -45,9 +44,9 @@ class Names:
         """See that what is mapped to is there."""
         for old, new in self.map.items():
             known = new is None or (
-                (self.there.has(new) or new.lower() in self.there.equipment.network.branches.names)
+                (self.there.has(new) or new.lower() in self.there.network.branches.names)
                 if "." in old
-                else new.lower() in self.there.equipment.network.bus_index
+                else new.lower() in self.there.network.bus_index
             )
             if not known:
                 kind = "element" if "." in old else "bus"
@@ -62,14 +61,14 @@ class Names:
             alike = [] if element is None else like_element(element, self.home, self.there)
             shown = [_say(e, self.there) for e in alike] or like_branch(name, self.home, self.there)
         else:
-            bus = self.home.equipment.network.bus_index.get(name.lower())
+            bus = self.home.network.bus_index.get(name.lower())
             nearest = [] if bus is None else like_bus(self.home, bus, phases or self.home.phases[bus], self.there)
             shown = [self.there.describe(other) for other in nearest]
         return f"; most like it: {', '.join(shown)}" if shown else "; there is nothing like it"
 
     def bus(self, key: str, name: str, phases: Sequence[int] = ()) -> str | None:
         """Return the bus that stands for one by the map or by its own name; None, with a problem, where none does."""
-        network = self.there.equipment.network
+        network = self.there.network
         mapped = self.map.get(name.lower())
         if mapped is not None:
             self.used.add(name.lower())
@@ -127,14 +126,14 @@ class Names:
         """Return what an event strikes: what fits the name or pattern, or what is most like it where a rule places."""
         if old.lower() in self.map and self.map[old.lower()] is not None:
             return str(self.mapped(old))
-        if self.wish.rule is None or any(sign in old for sign in "*?"):
+        if self.options.rule is None or any(sign in old for sign in "*?"):
             new = old if any(fnmatch.fnmatchcase(each, old.lower()) for each in known) else None
         elif "." in old:
             new = next(iter(like_branch(old, self.home, self.there, 1)), None)
         else:
-            bus = self.home.equipment.network.bus_index.get(old.lower())
+            bus = self.home.network.bus_index.get(old.lower())
             alike = [] if bus is None else like_bus(self.home, bus, self.home.phases[bus], self.there, 1)
-            new = self.there.equipment.network.buses[alike[0]] if alike else None
+            new = self.there.network.buses[alike[0]] if alike else None
         if new is None:
             self.problems.append(f"{key}: {old!r} is not on {self.there.name}{self.like(old)}")
             return old
@@ -158,7 +157,7 @@ class Names:
 
 def _say(element: Element, sites: Sites) -> str:
     size = f", {element.ratings['p_max_kw']:.0f} kW" if element.ratings.get("p_max_kw") else ""
-    bus = sites.equipment.network.buses[element.bus]
+    bus = sites.network.buses[element.bus]
     return f"{element.name} (bus {bus}, phases {join(element.phases)}{size})"
 
 

@@ -329,3 +329,16 @@ def test_unknown_rule_or_key_of_placement_is_told_with_what_is_allowed() -> None
     assert any("placement.rule" in problem and "'load'" in problem for problem in found)
     found = problems_of("ieee13_mg", "ieee13", ruler="load")
     assert any("did you mean 'rule'" in problem for problem in found)
+
+
+def test_zone_mapped_to_a_bus_that_is_nowhere_is_told_with_the_rest() -> None:
+    found = problems_of("ieee13_mg", "ieee34", map={"671": "999"})
+    assert any(problem.startswith("placement.map.671: no bus '999' on ieee34") for problem in found)
+    assert any(problem.startswith("devices.pv_2.bus: bus '633' is not on ieee34") for problem in found)
+
+
+def test_zone_that_is_not_on_the_old_feeder_either_is_told() -> None:
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario("ieee13_mg", {"feeder": "ieee34", "placement.rule": "load", "agents.MG1.pcc": "67x"})
+    assert caught.value.where == "ieee13_mg.yaml on ieee13"
+    assert caught.value.problems[0].startswith("agents.MG1: unknown bus '67x' (did you mean")
