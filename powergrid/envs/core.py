@@ -6,35 +6,44 @@ The one core behind every environment class. It knows no learning library; dicts
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.agents import Agent, build_agents, ownership
+from powergrid.envs.agents import Agent, build_agents
+from powergrid.envs.infos import Infos
 from powergrid.envs.observations import Channels, View
-from powergrid.envs.rewards import Rewards, place_terms
+from powergrid.envs.rewards import Rewards
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.metrics import Metrics
-from powergrid.quantities import (
-    AGENT_EVENT_METRICS,
-    AGENT_METRICS,
-    ISLAND_METRICS,
-    MONEY_TERMS,
-    NETWORK_EVENT_METRICS,
-    NETWORK_METRICS,
-    TERMS,
-)
+from powergrid.quantities import Quantity
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 CLOSED = "the environment is closed; build it anew"
-#: How many metrics are of the zones, and how many from ``delivered_kw`` to ``cycles`` are summed of the devices'.
-_OF_ZONES, _OF_DEVICES = 5, 7
-#: How far a setpoint must have been moved to count as projected [kW, kvar].
-_NOTICED = 1e-6
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a task's future depends on, with what its last step gave; plain arrays, made to be put back.
+
+    Attributes:
+        simulation: Circuits, devices, clock and day.
+        rewards: Terms and rewards, and what they are counted from.
+        channels: What is known of the day, shape (n_envs, horizon_steps + 1, n_known).
+        terminated, truncated: How the last step ended, shape (n_envs,).
+    """
+
+    simulation: Mapping[str, Any]
+    rewards: Mapping[str, FloatArray]
+    channels: FloatArray
+    terminated: BoolArray
+    truncated: BoolArray
 
 
 class GridTask:
@@ -50,7 +59,6 @@ class GridTask:
         terminated: Whether the last step ended the episode by divergence, shape (n_envs,).
         truncated: Whether the last step was the last of the horizon, shape (n_envs,).
         info_names: Names of the columns of :meth:`infos`.
-        agent_metrics, network_metrics: What infos hold besides the reward terms.
     """
 
     def __init__(self, scenario: Scenario, n_envs: int = 1) -> None:
@@ -63,14 +71,10 @@ class GridTask:
         _check_zones(scenario, zone_nodes)
         band = scenario.voltage
         self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
-        self._islands = None
-        if simulation.islands is not None and (network.microgrids or simulation.supply is None):
-            self._islands = simulation.islands  # else infos tell of outages, and nothing can island
-        names = list(scenario.agents)
         self.channels = Channels(
             simulation,
             self.metrics,
-            names,
+            list(scenario.agents),
             [network.bus_index[spec.pcc.lower()] for spec in scenario.agents.values()],
             phases,
             [network.load_shares(*zone) for zone in zip(zones, phases, strict=True)],
@@ -78,34 +82,15 @@ class GridTask:
             zone_nodes,
             summary=scenario.observations == "summary",
         )
-        self._outages = self.channels.outages
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
         self._view = View(self.channels.table, [agent.observed for agent in self.agents], n_envs)
         owners = [spec.devices for spec in scenario.agents.values()]
         self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in)
-        self._owned = ownership(owners, simulation.device_names)
-        self._throughput = place_terms(simulation, ["throughput_kwh"])
-        self._of_devices = np.zeros((_OF_DEVICES, n_envs, len(self._owned)))
+        self._infos = Infos(scenario, simulation, self.metrics, self._rewards, self.channels.outages)
         owned_devices = {device for own in owners for device in own}
         self._all_owned = all(name in owned_devices for name in simulation.device_names)
-        self.agent_metrics = AGENT_METRICS + (AGENT_EVENT_METRICS if self._outages else ())
-        self.network_metrics = NETWORK_METRICS + (NETWORK_EVENT_METRICS if self._outages else ())
-        self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
-        switches = next((fleet for fleet in simulation.fleets if fleet.kind == "switch"), None)
-        self._switches_owned = None if switches is None else ownership(owners, switches.names)
-        self._own_names = (*TERMS, *(metric.name for metric in self.agent_metrics))
-        self._shared_names = tuple(metric.name for metric in self.network_metrics)
-        self._n_own = len(self._own_names)
-        self._names = names
-        self.info_names = (*self._own_names, *self._shared_names)
-        self._info_by_name = np.zeros((len(self.info_names), n_envs, len(names)))
-        self._info = self._info_by_name.transpose(1, 2, 0)
-        first, last = len(TERMS) + _OF_ZONES, len(TERMS) + _OF_ZONES + _OF_DEVICES
-        self._info_of_zones = self._info_by_name[len(TERMS) : first]
-        self._info_of_devices = self._info_by_name[first:last].reshape(-1, len(names))
-        self._info_of_held = self._info_by_name[last] if self._outages is not None else None
         self._action = np.zeros((n_envs, len(simulation.actions)))
-        self._money_terms = [TERMS.index(term) for term in MONEY_TERMS]
+        self.info_names = self._infos.names
         self.rewards = self._rewards.rewards
         self.terminated = np.zeros(n_envs, dtype=bool)
         self.truncated = np.zeros(n_envs, dtype=bool)
@@ -114,6 +99,11 @@ class GridTask:
     def n_envs(self) -> int:
         """Number of environments."""
         return self.simulation.n_envs
+
+    @property
+    def info_metrics(self) -> tuple[Quantity, ...]:
+        """What infos hold besides the reward terms: the agent's metrics, then those of the network."""
+        return (*self._infos.agent_metrics, *self._infos.network_metrics)
 
     def reset(self, env: int, rng: np.random.Generator, options: Mapping[str, Any] | None = None) -> None:
         """Start an episode in one environment.
@@ -184,81 +174,54 @@ class GridTask:
     def observation_dict(self, env: int) -> dict[str, npt.NDArray[np.float32]]:
         """Return the observations of one environment by agent."""
         seen = self._view.gather(self.channels.values)[env]
-        return {name: seen[own] for name, own in zip(self._names, self._view.parts, strict=True)}
+        return {name: seen[own] for name, own in zip(self.scenario.agents, self._view.parts, strict=True)}
 
     def infos(self) -> FloatArray:
         """Return terms and metrics of the last step, shape (n_envs, n_agents, len(info_names)); reused at each call."""
-        self._take_agent_infos()
-        for row, values in zip(self._info_by_name[self._n_own :], self._network_infos(), strict=True):
-            row[:] = values[:, None]
-        return self._info
-
-    def _take_agent_infos(self) -> None:
-        """Fill in the columns that differ between agents."""
-        self._info_by_name[: len(TERMS)] = self._rewards.by_term
-        simulation, metrics, of_zones, of_devices = self.simulation, self.metrics, self._info_of_zones, self._of_devices
-        of_zones[0], of_zones[1], of_zones[2] = (
-            metrics.zone_violation_count,
-            metrics.zone_v_min_pu,
-            metrics.zone_v_max_pu,
-        )
-        of_zones[3], of_zones[4] = metrics.zone_overload_count, metrics.zone_kva.real
-        delivered, n_power = simulation.snapshot.device_kva, simulation.setpoints.shape[2]
-        of_devices[0, :, :n_power], of_devices[1, :, :n_power] = delivered.real, delivered.imag
-        of_devices[2:4, :, :n_power] = moved = np.abs(simulation.requested - simulation.setpoints)
-        of_devices[4, :, :n_power] = np.maximum(moved[0], moved[1]) > _NOTICED
-        for fleet, term, _, own in self._throughput:
-            of_devices[5, :, own], of_devices[6, :, own] = fleet.terms[term], fleet.cycles
-        np.dot(of_devices.reshape(-1, len(self._owned)), self._owned, self._info_of_devices)
-        if self._info_of_held is not None and self._switches_owned is not None and simulation.supply is not None:
-            np.matmul(simulation.supply.held, self._switches_owned, out=self._info_of_held)
-
-    def _network_infos(self) -> tuple[npt.NDArray[Any], ...]:
-        """Return the columns that agents share, in the order of ``network_metrics``, each of shape (n_envs,)."""
-        metrics, simulation = self.metrics, self.simulation
-        snapshot = simulation.snapshot
-        return (
-            metrics.violation_count,
-            metrics.violation_sum_pu,
-            metrics.v_min_pu,
-            metrics.v_max_pu,
-            metrics.overload_count,
-            snapshot.losses_kw,
-            metrics.unbalance_pu,
-            snapshot.source_kva.real,
-            simulation.operations,
-            simulation.paid_price,
-            snapshot.converged,
-            *(() if self._outages is None else self._outages.network_infos()),
-            *(() if self._islands is None else self._islands.describe(snapshot.forming_kva)),
-        )
+        return self._infos.take()
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Return the infos of one environment as agents' dicts: terms, metrics and labels."""
-        self._take_agent_infos()
-        shared: list[Any] = [float(values[env]) for values in self._network_infos()]
-        labels = self.info_labels(env)
-        shared += labels.values()
-        keys = (*self.info_names, *labels)
-        rows = zip(self._names, self._info[env, :, : self._n_own].tolist(), strict=True)
-        return {name: dict(zip(keys, row + shared, strict=True)) for name, row in rows}
+        return self._infos.dicts(env)
 
     def info_labels(self, env: int) -> dict[str, Any]:
-        """Return what infos of one environment hold besides :meth:`infos`: the day, and names where they are wanted.
-
-        Names are no numbers, which libraries that stack infos refuse; so the scenario's ``infos`` asks for them.
-        """
-        labels: dict[str, Any] = {"day": int(self.simulation.day[env])}
-        if self.scenario.infos == "full":
-            labels["worst_node"] = self.simulation.network.nodes[int(self.metrics.worst_node[env])]
-            if self._outages is not None:
-                labels["events"] = self._outages.name_events(env)
-        return labels
+        """Return what infos of one environment hold besides :meth:`infos`: the day, and names where they are wanted."""
+        return self._infos.labels(env)
 
     def money(self) -> FloatArray:
         """Return the money the last step cost each agent, stored energy left out [USD], shape (n_envs, n_agents)."""
-        money: FloatArray = self._rewards.terms[:, :, self._money_terms].sum(axis=2)
-        return money
+        return self._rewards.money()
+
+    def state(self) -> State:
+        """Copy all that the episodes from here on depend on, and what the last step gave.
+
+        What draws the next day is not part of it: that is the generator which :meth:`reset` is given.
+        """
+        return State(
+            self.simulation.state(),
+            self._rewards.state(),
+            self.channels.state(),
+            self.terminated.copy(),
+            self.truncated.copy(),
+        )
+
+    def restore(self, state: State) -> None:
+        """Return to a :meth:`state`, of this task or of another of the same scenario and number of environments.
+
+        Observations, rewards and infos are those of then, and what follows is the same bit for bit; but see
+        :class:`powergrid.grid.circuit.controlled_devices.NativeControls` for batteries that the feeder controls.
+
+        Raises:
+            ScenarioError: the task is closed.
+        """
+        self.require_open()
+        self.simulation.restore(state.simulation)
+        self._measure()
+        self._rewards.restore(state.rewards)
+        self.rewards = self._rewards.rewards
+        self.channels.restore(state.channels)
+        self.terminated[:], self.truncated[:] = state.terminated, state.truncated
+        self.channels.fill()
 
     def require_open(self) -> None:
         """Refuse to go on once the engines are released: a call into one that is gone ends the process.

@@ -49,7 +49,7 @@ def describe(task: GridTask) -> Description:
         rewards=pd.DataFrame(_rewards(task)),
         infos=pd.DataFrame(
             {"name": told.name, "unit": told.unit, "meaning": told.meaning}
-            for told in (*REWARD_TERMS, *task.agent_metrics, *task.network_metrics)
+            for told in (*REWARD_TERMS, *task.info_metrics)
         ),
         placement=pd.DataFrame(_placement(task), columns=["key", "was", "is", "why"]),
     )

@@ -231,6 +231,14 @@ class Channels:
         )
         np.concatenate(solved, axis=1, out=self._to_solved)
 
+    def state(self) -> FloatArray:
+        """Copy what is known of the day of each environment; all else is filled anew from the solved state."""
+        return self._exogenous.copy()
+
+    def restore(self, state: FloatArray) -> None:
+        """Put a :meth:`state` back; call :meth:`fill` then."""
+        self._exogenous[...] = state
+
     def columns_of(self, owners: Sequence[str]) -> list[int]:
         """Return the columns of some owners, in table order."""
         return [index for index, channel in enumerate(self.table) if channel.owner in owners]

@@ -5,7 +5,7 @@ Every term is a cost: the reward is minus the weighted sum, times the scenario's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from powergrid.envs.agents import ownership
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
-from powergrid.quantities import TERMS
+from powergrid.quantities import MONEY_TERMS, TERMS
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -37,6 +37,8 @@ class Rewards:
         by_term: The same numbers term by term, shape (n_terms, n_envs, n_agents).
         rewards: Reward of the last step, shape (n_envs, n_agents).
     """
+
+    _memory = ("by_term", "_reference", "_soc_initial", "_stored_kwh", "_stored_price")
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class Rewards:
         self._of_devices_rows = self._of_devices.reshape(-1, len(self._owners))
         self._by_term_rows = self.by_term.reshape(-1, n_agents)
         self._storage = next((f for f in simulation.fleets if f.kind == "storage"), None)
+        self._soc_initial = np.zeros((n_envs, 0))
         if self._storage is not None:
             e_max = np.array([float(spec.e_max_kwh) for spec in self._storage.specs])
             self._kwh_per_soc = ownership(owners, self._storage.names) * e_max[:, None]
@@ -158,6 +161,21 @@ class Rewards:
         if self._share:
             rewards[:] = rewards.mean(axis=1, keepdims=True)
         self.rewards = rewards
+
+    def money(self) -> FloatArray:
+        """Return the money of the last step, stored energy left out [USD], shape (n_envs, n_agents)."""
+        money: FloatArray = self.terms[:, :, [TERMS.index(term) for term in MONEY_TERMS]].sum(axis=2)
+        return money
+
+    def state(self) -> dict[str, FloatArray]:
+        """Copy what the last step gave, and what the terms of the next are counted from."""
+        return {name: getattr(self, name).copy() for name in (*self._memory, "rewards")}
+
+    def restore(self, state: Mapping[str, FloatArray]) -> None:
+        """Put a :meth:`state` back."""
+        for name in self._memory:
+            getattr(self, name)[...] = state[name]  # in place: some have views of theirs
+        self.rewards = state["rewards"].copy()  # the last ones may be a caller's
 
 
 def place_terms(simulation: Simulation, names: Sequence[str]) -> list[tuple[Any, str, int, slice]]:
