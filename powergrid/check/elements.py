@@ -70,6 +70,7 @@ def compile_all(model: Model) -> None:
     engine, refused, folder = model.engine, False, None
     engine.clear()
     for command in model.feeder.commands:
+        # OpenDSS would put the continuation of a refused element to the element before.
         if refused and is_continuation(command):
             continue
         refused = False
@@ -127,6 +128,7 @@ def survey(model: Model) -> None:
     )  # fmt: skip
     if not controllable:
         model.find("not-controllable", "no regulator, capacitor, storage, PV, generator or switch")
+    # Handles are of enabled elements only.
     enabled = {f"{name}.{own}".lower() for name, all_own in handles.items() for own in all_own}
     classes = {name.lower() for name in model.handles}
     for name in model.definitions.first:
@@ -149,7 +151,7 @@ def _check_numbers(model: Model) -> None:
     for class_name in _KV_CLASSES:
         for name, handle in model.handles[class_name].items():
             kv = model.engine.get_float(handle, class_name, "kV")
-            if not kv > 0.0:
+            if not kv > 0.0:  # so written, NaN is caught as well
                 element = f"{class_name}.{name}".lower()
                 model.find("zero-kv", f"{element} has kV = {kv:g}", element)
     for class_name in _POWER_CLASSES:
@@ -236,6 +238,7 @@ def check_base_kv(
         if not len(live):
             return math.nan, ""
         bus = node_bus[int(live[0]) - 1]
+        # OpenDSS's kV is line to line for two and three phases, across its two nodes for one.
         if phases > 1:
             return _SQRT3 * base_kv.get(bus, math.nan), bus
         other = phasors[nodes[1]] if len(nodes) > 1 else 0.0

@@ -123,7 +123,8 @@ def find_misplaced(feeder: Feeder, recorder: Recorder) -> None:
 
 
 def find_unknown_edits(feeder: Feeder, definitions: Definitions, recorder: Recorder) -> None:
-    """Take down edits of elements that do not exist: OpenDSS ignores them without a word."""
+    """Take down edits of elements that do not exist."""
+    # OpenDSS ignores them without a word: the circuit is then another than the file says.
     for command in feeder.commands:
         name = edited_name(command)
         if name is None or name in definitions.first or name.startswith(("circuit.", "vsource.")):

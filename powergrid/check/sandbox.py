@@ -61,9 +61,10 @@ def check_feeder(
 
 
 def _run(folder: Path, request: list[str], timeout_s: float) -> int | None:
-    """Run the check and give its exit status, None where it took too long."""
+    """Run the check and return its exit status, None where it took too long."""
     for name in ("home", "work", "tmp"):
         (folder / name).mkdir()
+    # The child sees nothing of the user's: no home, no cache (whose entries it could spoil), no other variables.
     package = Path(__file__).parents[2]
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     below = [str(Path(each).absolute()) for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each]
@@ -138,6 +139,7 @@ class EventRecorder(Recorder):
 
     def __init__(self, report: FeederReport, file: Path) -> None:
         super().__init__(report)
+        # Not buffered: what is written is there when the engine ends the process.
         self._fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def at(self, file: str, line: int, text: str) -> None:
@@ -169,6 +171,7 @@ def limit_process(timeout_s: float) -> None:
         import resource
     except ImportError:  # not on Windows
         return
+    # A file can make OpenDSS take all memory or never return; the parent's timeout ends what merely waits.
     seconds = math.ceil(timeout_s) + 1
     for name, limit in (
         ("RLIMIT_AS", _MEMORY_BYTES),

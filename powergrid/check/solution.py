@@ -26,13 +26,14 @@ from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.scenario.discovery import summarise
 
 _TOLERANCE = 1e-5
-_ITERATIONS = 100
+_ITERATIONS = 100  # OpenDSS's own limit is too low for the 34-, 123- and 8500-node feeders
 _MORE_ITERATIONS = 1000
 _ITERATE = f"maxiterations={_MORE_ITERATIONS} maxcontroliter={_MORE_ITERATIONS}"
 _MULTIPLIERS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 _V_LOW, _V_HIGH = 0.95, 1.05
-_V_DEAD = 0.5
+_V_DEAD = 0.5  # what nothing feeds converges silently near 0 pu
 _LAST_PHASE = 3
+#: OpenDSS calls some flows converged that are nonsense, up to 1e8 pu.
 _SANE_V_PU = 5.0
 _SHOWN_BUSES = 6
 
@@ -64,6 +65,7 @@ def check_solution(model: Model) -> None:
         return
     prepare_circuit(engine, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
     converged = _solve(engine)
+    # Row 0 of the engine's voltages is ground.
     angles = np.angle(engine.voltages(len(nodes))[1:]) if converged else _nominal_angles(nodes)
     everywhere = {name: base_kv.get(name, math.nan) for name in names}
     network = describe_network(engine, read_handles(engine), everywhere)
@@ -223,7 +225,7 @@ def _try_remedies(model: Model, fed: BoolArray) -> None:
 def _attempt(model: Model, fed: BoolArray, what: str, options: Sequence[str], *, controls: bool) -> str:
     """Compile the feeder anew, set options and solve; give the lowest voltage in words, empty where it fails."""
     model.recorder.at("", 0, f"solving with {what}")
-    engine = Engine()
+    engine = Engine()  # a new one: where a solve diverged, the garbage stays as the next start
     try:
         compile_feeder(model.feeder, engine)
         prepare_circuit(engine, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
@@ -255,6 +257,7 @@ def _check_snapshot(model: Model, fed: set[int]) -> None:
     circuit.solve()
     circuit.read(solved, 0)
     v_pu, loading = solved.v_pu[0], solved.loading_pu[0]
+    # From node 4 on are neutrals, which have no voltage to keep.
     looked_at = np.isin(network.node_bus, sorted(fed)) & (network.node_phase <= _LAST_PHASE)
     energised = Connectivity(network).look(network.branches.closed).energised
     dead = looked_at & ~energised & (v_pu < _V_DEAD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from powergrid.errors import describe_unknown
+from powergrid.errors import Problem, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.devices.spec import DeviceSpec
 from powergrid.grid.engine import Engine, Handle
@@ -43,9 +43,10 @@ def fill_ratings(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str]
     class_name, _, element = spec.element.lower().partition(".")
     if spec.kind in _SWITCHGEAR:
         return _fill_switchgear(name, spec, class_name, element, circuit)
+    found = circuit.network.find_element(spec.element.lower(), f"device {name!r}")
+    if isinstance(found, Problem):
+        return spec, [str(found)]
     handles = circuit.engine.handles(class_name)
-    if element not in handles:
-        return spec, [f"device {name!r}: {describe_unknown(class_name, element, handles)}"]
     readers = _RATINGS.get(class_name, {})
     update = {
         key: value

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.errors import EngineError, FeederError, describe_unknown
+from powergrid.errors import EngineError, FeederError, Problem
 from powergrid.grid.circuit.admittance import Admittance
 from powergrid.grid.circuit.flows import BranchLayout
 from powergrid.grid.circuit.injections import Fault, Injection, Setpoints, place_faults, place_injections
@@ -340,7 +340,8 @@ class Circuit:
             FeederError: a branch is not in the feeder, or a rating not above 0 (all of them).
         """
         branches = self.network.branches
-        problems = [describe_unknown("branch", n, branches.names) for n in norm_amps if n.lower() not in branches.names]
+        found = (self.network.find("branch", name) for name in norm_amps)
+        problems: list[Problem | str] = [branch for branch in found if isinstance(branch, Problem)]
         problems += [
             f"branch {n!r}: a rating of {amps:g} A is not above 0" for n, amps in norm_amps.items() if amps <= 0
         ]

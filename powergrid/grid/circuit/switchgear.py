@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.errors import describe_unknown
+from powergrid.errors import Problem
 from powergrid.grid.circuit.admittance import Admittance
 from powergrid.grid.engine import Engine, FloatArray, IntArray
 from powergrid.grid.feeder.network import Network
@@ -255,7 +255,9 @@ class Switchgear:
 
     # -- reading
 
-    def find_positions(self, taps: Mapping[str, int], steps_on: Mapping[str, int]) -> tuple[list[IntArray], list[str]]:
+    def find_positions(
+        self, taps: Mapping[str, int], steps_on: Mapping[str, int]
+    ) -> tuple[list[IntArray], list[Problem | str]]:
         """Read positions by name.
 
         Args:
@@ -266,17 +268,17 @@ class Switchgear:
             Taps and steps with these in place of the present ones, and the problems: unknown names, positions out of
             range.
         """
-        problems: list[str] = []
+        problems: list[Problem | str] = []
         new = [self.taps.copy(), self.steps_on.copy()]
-        for given, names, values, low, high, what in (
-            (taps, self._network.regulator_controls, new[0], self.tap_min, self.tap_max, "regulator control"),
-            (steps_on, self._network.capacitors, new[1], np.zeros_like(self.steps_max), self.steps_max, "capacitor"),
+        for given, values, low, high, what in (
+            (taps, new[0], self.tap_min, self.tap_max, "regulator control"),
+            (steps_on, new[1], np.zeros_like(self.steps_max), self.steps_max, "capacitor"),
         ):
             for name, value in given.items():
-                if name.lower() not in names:
-                    problems.append(describe_unknown(what, name, names))
+                i = self._network.find(what, name)
+                if isinstance(i, Problem):
+                    problems.append(i)
                     continue
-                i = names.index(name.lower())
                 values[i] = value
                 if not low[i] <= value <= high[i]:
                     problems.append(f"{what} {name!r}: {value} is outside {low[i]}..{high[i]}")

@@ -16,6 +16,8 @@ ComplexArray = npt.NDArray[np.complex128]
 IntArray = npt.NDArray[np.int64]
 Handle = Any
 
+#: Without this flag a write marks every element dirty: the admittance matrix is rebuilt and factorised at each solve,
+#: which makes a step 2 to 13 times dearer. PVSystem and Storage ignore it (``Engine.keep_y`` is for them).
 _AVOID_FULL_RECALC = 2
 
 
@@ -39,6 +41,7 @@ class BulkWriter:
         """Write from another buffer from now on, shape (n,), contiguous."""
         self.values: FloatArray = values
         pointer = ffi.cast("double*", ffi.from_buffer(values))
+        # All arguments are bound once: what is left to do in a step is the call itself. Operation 0 is "set".
         arguments = (self._batch, len(values), self._property, 0, pointer, self._flags)
         self.write: Callable[[], None] = functools.partial(lib.Batch_Float64Array, *arguments)
 
@@ -70,6 +73,7 @@ class PowerReader:
 
     def fetch(self) -> ComplexArray:
         """Return the same conductor by conductor, shape (size,): the engine's own numbers, overwritten by the next."""
+        # Not Alt_CEBatch_Get_Losses, which corrupts the heap in 0.14.5.
         lib.Alt_CEBatch_Get_Powers(self._result, self._dims, self._batch, self._count)
         if self._result[0] != self._pointer:  # the engine keeps its buffer while the size stays
             self._pointer = self._result[0]

@@ -74,6 +74,8 @@ class Context:
         lib.ctx_DSS_Start(self._context, 0)
         self._error = lib.ctx_Error_Get_NumberPtr(self._context)
         self._direct: Any = None
+        # Compile would change the folder of the whole process, a race between threads. The other three are what a file
+        # could reach the machine by; forms and commands are off by default, which a later engine may change.
         lib.ctx_DSS_Set_AllowChangeDir(self._context, 0)
         lib.ctx_DSS_Set_AllowEditor(self._context, 0)
         lib.ctx_DSS_Set_AllowForms(self._context, 0)
@@ -85,7 +87,7 @@ class Context:
         self._index_dims = ffi.new("int32_t[4]")
 
     def command(self, text: str) -> str:
-        """Run one text command and give its result.
+        """Run one text command and return its result.
 
         Raises:
             EngineError: OpenDSS refused it; with its number and text.

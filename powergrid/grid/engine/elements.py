@@ -40,6 +40,7 @@ class Elements(Context):
             self.property_index(class_name, "enabled") if (class_name.lower(), "enabled") in library.numbers()[1] else 0
         )
         found: dict[str, Handle] = {}
+        # By position: to select a missing element by name only says -1, and the one before stays active.
         for position in range(lib.Obj_GetCount(self._context, index)):
             handle = lib.Obj_GetHandleByIdx(self._context, index, position + 1)
             if not enabled or lib.Obj_GetInt32(handle, enabled):

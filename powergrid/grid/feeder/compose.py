@@ -37,13 +37,13 @@ from powergrid.grid.feeder.microgrid import (
 
 #: Classes that are more than wires: to leave one out would be to model another microgrid.
 _CUSTOMERS = ("Load", "Generator", "Storage", "PVSystem", "IndMach012", "VSConverter", "VCCS", "UPFC")
-_KV_TOLERANCE = 0.01
+_KV_TOLERANCE = 0.01  # of bases that are written with rounding (2.4 and 4.16/sqrt(3) kV)
 
 
 def compose(
     host: Feeder, microgrids: Mapping[str, MicrogridSpec], read: Callable[[str], Feeder] = read_feeder
 ) -> Feeder:
-    """Tie microgrids to a host feeder and give the whole as one feeder.
+    """Return a host feeder with microgrids tied to it, as one feeder.
 
     A microgrid's buses and elements get its name in lower case as a prefix (``mg1_671``, ``Load.mg1_671``), and its
     sources are left out, like energy meters and monitors. All else is exact. What ties microgrid ``MG1`` is
@@ -66,6 +66,7 @@ def compose(
     return _build(_Composition(host, feeders, dict(microgrids), sha.hexdigest()))
 
 
+# To compose compiles every feeder once: each environment of the same scenario would do so again.
 @functools.lru_cache(maxsize=16)
 def _build(composition: _Composition) -> Feeder:
     return composition.build()
@@ -229,6 +230,7 @@ def _find_tie_problems(name: str, spec: MicrogridSpec, host: Part, part: Part) -
 def _assemble(whole: Part, v_bases_kv: Iterable[float]) -> Data:
     """Return the circuit as the engine reads it."""
     options = {key: value for key, value in whole.options.items() if value and key != "defaultbasefrequency"}
+    # Lines compute their impedances with the earth model while they are made.
     early = {key: options.pop(key) for key in ("earthmodel",)}
     controls = whole.data.get("CapControl", [])
     late = [(control["Name"], control.pop("VBus")) for control in controls if control.get("VBus")]

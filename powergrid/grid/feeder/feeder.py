@@ -21,6 +21,7 @@ __all__ = [
     "Command", "Feeder", "Reference", "find_feeder", "list_feeders", "models_folder", "read_feeder", "scan_feeder",
 ]  # fmt: skip
 
+#: OpenDSS takes ``New object=Circuit.x`` too.
 _CIRCUIT = re.compile(r"\s*new\s+(object\s*=\s*)?\"?circuit\.", re.IGNORECASE)
 
 
@@ -153,6 +154,7 @@ def scan_feeder(
 def _locate(reference: str | Path, model_root: str | Path | None, trust: bool) -> tuple[Path, Path]:
     """Return the master file and the folder outside of which nothing is read."""
     master = find_feeder(reference)
+    # The folder above: what several feeders share usually lies beside them.
     root = master.resolve().parent.parent if model_root is None else Path(model_root).expanduser().resolve()
     if not root.is_dir():
         text = f"model_root {str(model_root)!r} is not a folder"

@@ -122,8 +122,10 @@ def describe_tie(
         rating = {"NormAmps": tie.norm_amps, "EmergAmps": 1.5 * tie.norm_amps}
         line = {"Name": name, "Bus1": here, "Bus2": there, "Phases": len(phases)}
         return {"Line": {**line, **per_km, "Length": tie.length_km, "Units": "km", **rating}}
+    # The switch is on the microgrid's side, so it is rated at that voltage.
     amps = tie.s_max_kva / len(phases) / kv[1]
     switch = {"Name": name, "Bus1": name + nodes, "Bus2": there, "Phases": len(phases), "Length": 1.0}
+    # No capacitance: the engine's default would draw charging current.
     switch |= {key: 0.0 if key in ("C1", "C0") else _SWITCH_OHM for key in _PER_KM}
     transformer = {
         "Name": name,
@@ -155,7 +157,7 @@ def describe_forming_source(forming: FormingSpec, name: str, bus: str, phases: S
         "Phases": len(phases),
         "BasekV": across_phases(kv, phases),
         "pu": forming.v_pu,
-        "Angle": 0.0,
+        "Angle": 0.0,  # the island is of its own: its angle is against nothing
         "MVASC3": mva,
         "MVASC1": mva,
     }

@@ -302,6 +302,7 @@ class Network:
         for branch, rows in terminals.items():
             if not closed[branch]:
                 continue
+            # Node numbers behind one phase say nothing of the phase: both legs of a split-phase winding are fed by one.
             if b.phases[branch] == 1 and b.names[branch].startswith(("transformer.", "autotrans.")):
                 live = [[node for node in terminal if node >= 0] for terminal in rows]
                 for terminal in live[1:]:
@@ -309,6 +310,7 @@ class Network:
                     yield from ((branch, one, other) for one, other in zip(firsts, terminal, strict=False))
                 continue
             for terminal in rows[1:]:
+                # Conductors beyond the phases are neutrals.
                 pairs = list(zip(rows[0], terminal, strict=True))[: int(b.phases[branch])]
                 yield from ((branch, one, other) for one, other in pairs if one >= 0 and other >= 0)
 
@@ -324,6 +326,7 @@ class Network:
 
         A load's power counts in equal parts for the nodes it is tied to.
         """
+        # OpenDSS splits a load of several phases equally, so the nodes have equal parts.
         share = np.isin(self.loads.bus, list(buses)).astype(np.float64)
         if len(phases):
             chosen = np.isin(self.served_phase, list(phases))
@@ -400,5 +403,6 @@ class Network:
         """
         b = self.branches
         sizes = np.diff(np.append(b.terminal_rows, len(b.row_node)))
+        # Row nodes count from 1; 0 is ground, which no phase feeds.
         fed_by = np.concatenate([[0], self.served_phase])
         return np.repeat(self.intake(buses), sizes) * np.isin(fed_by[b.row_node], list(phases))

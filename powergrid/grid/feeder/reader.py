@@ -248,7 +248,7 @@ class _Reader:
         self.commands.append(replace(command, text=text))
 
     def _edited(self, command: Command) -> list[Parameter] | None:
-        """Note the class an edit is of and give its parameters; None where it can be told that none matters."""
+        """Note the class an edit is of and return its parameters; None where it can be told that none matters."""
         text, verb = command.text, command.verb
         if command.assigns:
             given = list(self._values(parameters(text)))
@@ -316,7 +316,7 @@ class _Reader:
                 self.commands.append(replace(command, text=f"{command.verb} {text}"))
 
     def _data_file(self, command: Command, parameter: Parameter) -> str | None:
-        """Check the data file that a value names and give the value that names just that file."""
+        """Check the data file that a value names, and return the value that names just that file."""
         shown = f"{parameter.name}: data from" if parameter.name else "data from"
         array = file_of_array(parameter.value)
         if array is None:
@@ -331,7 +331,7 @@ class _Reader:
         return text
 
     def _data(self, command: Command, target: Path, *, text_only: bool, openers: str = "\"'([{") -> str | None:
-        """Take a data file into the digest and give its full name in quotes; nothing else will be opened for it."""
+        """Take a data file into the digest, and return its full name in quotes; nothing else will be opened for it."""
         raw = self._open(target, command.where, f"{target}: ")
         if raw is None:
             return None

@@ -302,7 +302,7 @@ def describe_unknown_command(command: Command) -> str:
 
 
 def set_apart(text: str) -> tuple[str, str]:
-    """Cut what ends the engine while a sensor is made out of its line, and give the line that sets it afterwards.
+    """Cut what ends the engine while a sensor is made out of its line; return also the line that sets it afterwards.
 
     OpenDSS crashes at ``kWs`` and ``kvars`` of a sensor that it has not tied to its element yet.
     """

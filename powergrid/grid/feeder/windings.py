@@ -15,6 +15,7 @@ Handles = Mapping[str, Mapping[str, Handle]]
 
 #: Classes of elements with tapped windings.
 TAPPED_CLASSES = ("Transformer", "AutoTrans")
+#: What says how far a tap goes, and what OpenDSS takes where a file says nothing of it.
 _RANGE = ("MinTap", "MaxTap", "NumTaps")
 _DEFAULT_RANGE = (0.9, 1.1, 32)
 _LOW_VOLTAGE_KV = 1.0
@@ -69,6 +70,7 @@ def find_regulators(engine: Engine, handles: Handles) -> list[Regulator]:
     for control, handle in handles["RegControl"].items():
         tapped, name = find_tapped(handles, engine.get_text(handle, "RegControl", "Transformer"))
         if tapped:
+            # TapWinding is not above 0 where the file does not give it: then the winding that is watched moves.
             winding = max(0, engine.get_int(handle, "RegControl", "TapWinding"))
             winding = winding or engine.get_int(handle, "RegControl", "Winding")
             if (tapped, name, winding) not in found:
@@ -161,6 +163,7 @@ class _Taps(NamedTuple):
 
     def pick_winding(self) -> int:
         """Return the winding whose tap is off nominal, else the one with a range of its own, else the secondary."""
+        # NumTaps counts the steps between MinTap and MaxTap: positions are one more.
         movable = [n >= 2 and high > low for low, high, n in zip(self.low, self.high, self.steps, strict=True)]
         for marked in ([tap != 1.0 for tap in self.tap], self.own_range):
             for winding, (own, moves) in enumerate(zip(marked, movable, strict=True), start=1):
@@ -173,6 +176,7 @@ class _Taps(NamedTuple):
         tap, low, high, n = (column[winding - 1] for column in (self.tap, self.low, self.high, self.steps))
         if n < 2 or not high > low:
             return f"winding {winding} has one tap: NumTaps={n}, MinTap={low:g}, MaxTap={high:g}"
+        # Half a step: taps in files are rounded.
         margin = (high - low) / (2 * n)
         if not low - margin < tap < high + margin:
             return f"winding {winding} stands at tap {tap:g}, outside MinTap..MaxTap = {low:g}..{high:g}"
