@@ -56,7 +56,7 @@ class Infos:
         self._agents, self._full = tuple(scenario.agents), scenario.infos == "full"
         self._simulation, self._metrics, self._rewards, self._outages = simulation, metrics, rewards, outages
         # where nothing can island, infos tell of outages alone: the metrics of islands would say the same again
-        can_island = bool(simulation.network.microgrids) or simulation.supply is None
+        can_island = bool(simulation.network.microgrids) or simulation.events is None
         self._islands = simulation.islands if can_island else None
         self.agent_metrics = AGENT_METRICS + (AGENT_EVENT_METRICS if outages else ())
         self.network_metrics = NETWORK_METRICS + (NETWORK_EVENT_METRICS if outages else ())
@@ -119,8 +119,8 @@ class Infos:
         # two axes: a product of three is slower
         owned, of_agents = of_devices.reshape(-1, len(self._owned)), out[first:last].reshape(-1, len(self._agents))
         np.dot(owned, self._owned, of_agents)
-        if self._outages is not None and self._switches_owned is not None and simulation.supply is not None:
-            np.matmul(simulation.supply.held, self._switches_owned, out=out[last])
+        if self._outages is not None and self._switches_owned is not None and simulation.events is not None:
+            np.matmul(simulation.events.held, self._switches_owned, out=out[last])
 
     def _of_network(self) -> tuple[npt.NDArray[Any], ...]:
         """Return what agents share, in the order of ``network_metrics``, each of shape (n_envs,)."""

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.metrics import Metrics
-from powergrid.grid.outages.events import widen_price
-from powergrid.grid.outages.supply import Supply
+from powergrid.grid.outages.events import Events
+from powergrid.grid.outages.spec import widen_price
 from powergrid.grid.simulation import Simulation
 
 FloatArray = npt.NDArray[np.float64]
@@ -171,9 +171,9 @@ class Channels:
             self._fleet_columns.append((fleet, slice(first, len(self.table))))
 
     def _add_outages(self, zones: Sequence[str], zone_nodes: Sequence[IntArray]) -> OutageView | None:
-        if self._simulation.supply is None:
+        if self._simulation.events is None:
             return None
-        view = OutageView(self._simulation, self._simulation.supply, zones, zone_nodes, self.loads_in)
+        view = OutageView(self._simulation, self._simulation.events, zones, zone_nodes, self.loads_in)
         first = len(self.table)
         self.table += [Channel(*row) for row in view.channels]
         self._outage_columns = slice(first, len(self.table))
@@ -245,11 +245,11 @@ class Channels:
 
 
 class OutageView:
-    """Turn a supply into channels and infos.
+    """Turn events and who is fed into channels and infos.
 
     Args:
-        simulation: The simulation; it has a supply.
-        supply: Its supply.
+        simulation: The simulation; it has events.
+        events: Its events.
         zones: Names of the zones.
         nodes_in: Nodes of each zone.
         loads_in: Part of each load that is in each zone, shape (n_loads, n_zones).
@@ -262,17 +262,17 @@ class OutageView:
     def __init__(
         self,
         simulation: Simulation,
-        supply: Supply,
+        events: Events,
         zones: Sequence[str],
         nodes_in: Sequence[npt.NDArray[np.int64]],
         loads_in: FloatArray,
     ) -> None:
-        self._supply = supply
+        self._events = events
         self._in_zone = np.array(
-            [[float(np.isin(effect.nodes, own).any()) for own in nodes_in] for e in supply.effects for effect in e]
+            [[float(np.isin(effect.nodes, own).any()) for own in nodes_in] for e in events.effects for effect in e]
         ).reshape(-1, len(zones))
         most = [
-            max(1, sum(any(np.isin(effect.nodes, own).any() for effect in e) for e in supply.effects))
+            max(1, sum(any(np.isin(effect.nodes, own).any() for effect in e) for e in events.effects))
             for own in nodes_in
         ]
         kw = loads_in * simulation.network.loads.kw[:, None]
@@ -284,25 +284,25 @@ class OutageView:
 
     def fill(self, out: FloatArray) -> None:
         """Write the channels, shape (n_envs, 2 n_zones)."""
-        supply, n_zones = self._supply, self._n_zones
-        out[:, :n_zones] = np.einsum("ij,ijk->ik", supply.on, self._in_zone[supply.target_rows()])
-        np.matmul(supply.dead_share, self._load_share, out=out[:, n_zones:])
+        events, n_zones = self._events, self._n_zones
+        out[:, :n_zones] = np.einsum("ij,ijk->ik", events.on, self._in_zone[events.target_rows()])
+        np.matmul(events.dead_share, self._load_share, out=out[:, n_zones:])
         np.subtract(1.0, out[:, n_zones:], out=out[:, n_zones:])
 
     def network_infos(self) -> tuple[npt.NDArray[Any], ...]:
         """Return the numbers in the order of ``NETWORK_EVENT_METRICS``, each of shape (n_envs,)."""
-        supply = self._supply
+        events = self._events
         return (
-            supply.unserved_kwh.sum(axis=1),
-            supply.count_dead(),
-            np.count_nonzero(supply.on, axis=1),
+            events.unserved_kwh.sum(axis=1),
+            events.count_dead(),
+            np.count_nonzero(events.on, axis=1),
         )
 
     def name_events(self, env: int) -> dict[str, str]:
         """Return what is on in one environment: event by name, to the place it befalls."""
-        supply = self._supply
+        events = self._events
         return {
-            supply.timetable.names[i]: supply.effect_of(env, i).place for i in np.flatnonzero(supply.on[env]).tolist()
+            events.timetable.names[i]: events.effect_of(env, i).place for i in np.flatnonzero(events.on[env]).tolist()
         }
 
 

@@ -25,8 +25,8 @@ from powergrid.grid.fleets import Fleets, find_tapped_devices, place_devices, so
 from powergrid.grid.options import DivergencePolicy, SimulationOptions
 from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.grid.outages.effects import find_faults
+from powergrid.grid.outages.events import Events
 from powergrid.grid.outages.islands import Islands
-from powergrid.grid.outages.supply import Supply
 from powergrid.grid.profiles.episode_days import Days
 from powergrid.grid.profiles.profiles import Profiles
 
@@ -62,7 +62,7 @@ class Simulation:
         last_step: Steps of an episode, shape (n_envs,).
         operations: Positions moved by any switchgear in the last step, shape (n_envs,).
         islands: Who is fed, where switches, microgrids or events may take the circuit apart, else None.
-        supply: Events and rules of switching, where the options have any, else None.
+        events: Events and rules of switching, where the options have any, else None.
         first_env: What messages call the first environment, where these are some of many.
 
     Raises:
@@ -154,11 +154,11 @@ class Simulation:
     def _build_islands(self) -> None:
         """Follow who is fed, where switches, microgrids or events may change it."""
         self.islands: Islands | None = None
-        self.supply: Supply | None = None
+        self.events: Events | None = None
         o = self.options
-        has_supply = bool(o.events) or o.radial is not None
+        eventful = bool(o.events) or o.radial is not None
         switches = next(((fleet, places) for fleet, places, kind in self._devices.switchgear if kind == "switch"), None)
-        if not (has_supply or self.network.microgrids or switches):
+        if not (eventful or self.network.microgrids or switches):
             topology = Connectivity(self.network).look(self.network.branches.closed)
             self._fed_as_compiled = np.tile(topology.energised, (self.n_envs, 1))
             return
@@ -166,8 +166,8 @@ class Simulation:
         vehicles = [load_of_device[columns] for fleet, columns in self._devices.power if fleet.kind == "ev_charger"]
         of_loads = np.concatenate([np.empty(0, dtype=np.int64), *vehicles])
         self.islands = Islands(self.circuits, switches, of_loads[of_loads >= 0], self.n_envs)
-        if has_supply:
-            self.supply = Supply(
+        if eventful:
+            self.events = Events(
                 self.circuits,
                 self.islands,
                 o.events,
@@ -270,9 +270,9 @@ class Simulation:
             if self._native is not None:
                 self._native.reset(env)
             self.circuits[env].reset()
-            if self.supply is not None:
+            if self.events is not None:
                 load_kw, load_kvar, sun = self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env]
-                self.supply.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
+                self.events.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
         self._devices.leave_alone(rows, self._exogenous)
@@ -331,8 +331,8 @@ class Simulation:
         self.setpoints = self._devices.setpoints()
         islands, converged = self.islands, self.snapshot.converged
         if islands is not None:
-            if self.supply is not None:
-                self.supply.act(self.step_index)
+            if self.events is not None:
+                self.events.act(self.step_index)
             islands.act(self.setpoints)
         converged[...] = self._play()
         if self._native is not None:
@@ -342,8 +342,8 @@ class Simulation:
         if islands is not None:
             islands.count_all(self.snapshot.v_pu, self.day_load_kw, self.step_index)
         self._devices.advance(self.snapshot.device_kva, exo)
-        if self.supply is not None:
-            self.supply.measure(self.step_index)
+        if self.events is not None:
+            self.events.measure(self.step_index)
         self.paid_price = self.price_usd_per_kwh
         self.step_index = np.minimum(self.step_index + 1, self.last_step)
         self._turn_clock()
@@ -412,7 +412,7 @@ class Simulation:
             "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
             "controls": {} if self._native is None else self._native.state(),
             "islands": {} if self.islands is None else self.islands.state(),
-            "supply": {} if self.supply is None else self.supply.state(),
+            "events": {} if self.events is None else self.events.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -428,8 +428,8 @@ class Simulation:
         self.circuits.restore(state["circuits"])
         if self.islands is not None:
             self.islands.restore(state["islands"])
-        if self.supply is not None:
-            self.supply.restore(state["supply"])
+        if self.events is not None:
+            self.events.restore(state["events"])
         for name, value in state["snapshot"].items():
             getattr(self.snapshot, name)[...] = value
         self._turn_clock()

@@ -21,7 +21,7 @@ from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
 from powergrid.grid.feeder.microgrid import MicrogridSpec
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.outages import AnyEventSpec
-from powergrid.grid.outages.targets import find_event_problems
+from powergrid.grid.outages.effects import find_event_problems
 from powergrid.grid.profiles.profiles import (
     Profiles,
     builtin_profiles,

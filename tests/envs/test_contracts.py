@@ -10,6 +10,7 @@ import pytest
 
 import powergrid
 from powergrid.envs import NetworkedGridEnv
+from powergrid.grid.devices.switchgear import SwitchgearFleet
 from powergrid.grid.simulation import Simulation
 from tests.envs.worlds import draw_actions, find_imbalance, play
 
@@ -134,7 +135,7 @@ def measure(simulation: Simulation, state: Any, action: Any) -> tuple[Any, Any, 
     simulation.restore(state)
     simulation.step(action)
     assert simulation.snapshot.converged.all()
-    positions = [fleet.position.copy() for fleet, *_ in simulation._gear]
+    positions = [fleet.position.copy() for fleet in simulation.fleets if isinstance(fleet, SwitchgearFleet)]
     return (
         simulation.snapshot.device_kva.copy(),
         np.concatenate([[[]], *positions], axis=1),

@@ -154,8 +154,8 @@ def test_dead_nodes_violate_no_voltage_limit(restoration: dict[str, Any], make_e
         _, _, _, _, infos = env.step(switch(1, 0))
     assert infos["West"]["dead_nodes"] > 40
     assert infos["West"]["voltage_violations"] == 0.0
-    metrics, supply = env.task.metrics, env.task.simulation.supply
-    assert supply is not None
+    metrics, events = env.task.metrics, env.task.simulation.events
+    assert events is not None
     assert not metrics.violation_pu[~env.task.simulation.energised].any()
     assert metrics.violation_sum_pu[0] == pytest.approx(metrics.violation_pu[env.task.simulation.energised].sum())
     assert infos["West"]["zone_v_min_pu"] == 0.0  # the whole zone
@@ -182,7 +182,7 @@ def test_unserved_energy_lowers_the_reward_of_the_zone_that_holds_the_load(
 def test_scenario_without_events_has_nothing_of_them(make_env: MakeEnv) -> None:
     env = make_env("ieee13_mg")
     env.reset(seed=0)
-    assert env.task.simulation.supply is None
+    assert env.task.simulation.events is None
     names = set(env.describe().observations["name"]) | set(env.describe().infos["name"])
     assert not any("outages" in name or "energised" in name or "dead" in name for name in names)
 
@@ -221,8 +221,8 @@ def test_every_kind_of_device_plays_through_every_kind_of_event(
         every_kind_scenario | {"events": events, "native_controls": native, "reconfiguration": {}, "infos": "full"}
     )
     simulation = env.task.simulation
-    supply = simulation.supply
-    assert supply is not None
+    events = simulation.events
+    assert events is not None
     happened = set()
     for seed in range(2):
         for moment in play(env, seed=seed, actions=seed):
@@ -232,7 +232,7 @@ def test_every_kind_of_device_plays_through_every_kind_of_event(
                 assert env.observation_spaces[agent].contains(moment.observations[agent])
                 happened |= set(info["events"])
             assert simulation.snapshot.v_pu[~simulation.energised].max(initial=0.0) < 0.25
-            if not supply.on[0, supply.timetable.is_fault].any():  # what a fault burns is in no table
+            if not events.on[0, events.timetable.is_fault].any():  # what a fault burns is in no table
                 assert abs(find_imbalance(simulation)) < 0.1
     assert happened == set(events)
 

@@ -64,8 +64,8 @@ def v_at(simulation: Simulation, node: str) -> float:
 
 
 def out(simulation: Simulation) -> Any:
-    assert simulation.supply is not None
-    return simulation.supply
+    assert simulation.events is not None
+    return simulation.events
 
 
 # -- outages
@@ -391,7 +391,7 @@ def test_restore_of_a_state_in_events_plays_the_same_future(after: int, simulate
 def test_event_that_does_not_happen_changes_no_bit(simulate: Simulate) -> None:
     event = {"kind": "line_outage", "element": "Line.671684", "probability": 1e-12}
     with_event, without = start(simulate({"never": event})), start(simulate({}))
-    assert without.supply is None
+    assert without.events is None
     for _ in range(5):
         step(with_event)
         step(without)

@@ -78,7 +78,7 @@ def dark_buses(simulation: Simulation) -> set[str]:
 
 def test_outage_of_a_host_line_leaves_the_island_beyond_served_and_the_tied_one_dark(simulate: Simulate) -> None:
     simulation = simulate(events={"storm": OUTAGE})
-    assert simulation.supply is not None
+    assert simulation.events is not None
     islands = step(simulation, 2, tie_2=0)
     assert islands.islanded[0].tolist() == [False, True, False]
     assert not islands.unserved_kw.any()
@@ -87,7 +87,7 @@ def test_outage_of_a_host_line_leaves_the_island_beyond_served_and_the_tied_one_
     assert dark_buses(simulation) == BEYOND | mg3 | {"mg2_tie"}
     lost_kwh = 0.25 * demand_at(simulation, 2, {*BEYOND, "mg3_*"})
     assert lost_kwh > 50.0
-    assert simulation.supply.unserved_kwh.sum() == pytest.approx(lost_kwh, rel=1e-12)
+    assert simulation.events.unserved_kwh.sum() == pytest.approx(lost_kwh, rel=1e-12)
     v_pu, network = simulation.snapshot.v_pu[0], simulation.network
     assert v_pu[~islands.energised[0]].max() < 1e-6
     assert v_pu[islands.energised[0]].min() > 0.8
@@ -169,8 +169,8 @@ def test_keep_served_lets_a_microgrid_leave_only_with_a_source_of_its_own(simula
     rules = {"radial": "keep", "keep_served": True}
     simulation = simulate(reconfiguration=rules, microgrids={"MG1": {"forming": None}})
     islands = step(simulation, tie_1=0, tie_2=0)
-    assert simulation.supply is not None
-    assert simulation.supply.held[0].tolist() == [True, False, False]
+    assert simulation.events is not None
+    assert simulation.events.held[0].tolist() == [True, False, False]
     assert islands.islanded[0].tolist() == [True, False]  # of the two that have one
     assert islands.energised[0, ~np.char.startswith(np.array(simulation.network.nodes), "mg2_tie")].all()
 

@@ -46,8 +46,8 @@ def seen(simulation: Simulation) -> dict[str, bytes]:
         found |= {f"{fleet.kind}.{name}": array.tobytes() for name, array in fleet.state_dict().items()}
     if simulation.islands is not None:
         found |= {f"islands.{name}": array.tobytes() for name, array in simulation.islands.state().items()}
-    if simulation.supply is not None:
-        found |= {f"events.{name}": array.tobytes() for name, array in simulation.supply.state().items()}
+    if simulation.events is not None:
+        found |= {f"events.{name}": array.tobytes() for name, array in simulation.events.state().items()}
     return found
 
 

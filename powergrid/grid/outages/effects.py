@@ -1,20 +1,149 @@
-"""What each event does where: the tables from an event and its drawn target to branches, devices, faults and loads."""
+"""What events mean on a feeder: whom their names and patterns pick, and what each does there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import fnmatch
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
+from powergrid.errors import describe_unknown
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.circuit.injections import Fault
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
-from powergrid.grid.outages import targets
 
 IntArray = npt.NDArray[np.int64]
+
+OPENING_CLASSES = ("line", "transformer", "autotrans")
+TRIPPING_CLASSES = ("generator", "pvsystem")
+
+
+def pick(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Return the names that some names or patterns mean, in the order of the names, letter case ignored."""
+    lowered = [pattern.lower() for pattern in patterns]
+    return [name for name in names if any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in lowered)]
+
+
+def find_event_problems(
+    events: Mapping[str, Any],
+    network: Network,
+    power_devices: Sequence[str],
+    bound: Sequence[str],
+    dt_h: float,
+    hours: float,
+) -> Iterable[str]:
+    """Yield what events refer to and a feeder lacks.
+
+    Args:
+        events: Spec of each event by name.
+        network: The feeder's network.
+        power_devices: Names of the devices with power.
+        bound: Elements that are devices already, ``class.name`` in lower case.
+        dt_h: Length of a step [h].
+        hours: Length of an episode [h].
+    """
+    openable, tripping = _openable(network), _tripping(network, ())
+    for name, spec in events.items():
+        where = f"events.{name}"
+        for key, what, known in (
+            ("loads", "load", network.loads.names),
+            ("device", "device with power", power_devices),
+            ("bus", "bus", network.buses),
+            ("element", *(("branch", openable) if spec.kind == "line_outage" else ("generating element", tripping))),
+        ):
+            for pattern in getattr(spec, key, None) or ():
+                if not pick([pattern], known):
+                    yield f"{where}: {describe_unknown(what, pattern, known)}"
+                elif spec.kind == "generator_outage" and key == "element":
+                    taken = [element for element in pick([pattern], known) if element in bound]
+                    yield from (
+                        f"{where}: {element} is a device of the scenario; name it by device" for element in taken
+                    )
+        if spec.kind == "fault":
+            yield from (f"{where}: {problem}" for problem in _fault_problems(spec, network, openable))
+        start = (spec.between_hours or (0.0,))[0] if spec.at_hour is None else spec.at_hour
+        start = start if spec.at_step is None else spec.at_step * dt_h
+        if start >= hours:
+            yield f"{where}: starts at {start:g} h, which is not within the episode's {hours:g} h"
+
+
+def _fault_problems(spec: Any, network: Network, openable: Sequence[str]) -> Iterable[str]:
+    for bus in pick(spec.bus, network.buses):
+        has = _phases_of(network, bus)
+        missing = sorted(set(spec.phases or ()) - set(has))
+        if missing:
+            yield f"bus {bus!r} has phases {has}, not {missing}"
+        elif not has:
+            yield f"bus {bus!r} has none of the phases 1, 2, 3"
+    if spec.cleared_by not in ("nearest", "agents") and spec.cleared_by.lower() not in openable:
+        yield f"cleared_by: {describe_unknown('branch', spec.cleared_by, ['nearest', 'agents', *openable])}"
+
+
+def _openable(network: Network) -> list[str]:
+    return [name for name in network.branches.names if name.partition(".")[0] in OPENING_CLASSES]
+
+
+def _tripping(network: Network, bound: Iterable[str]) -> list[str]:
+    elements = {class_name.lower(): names for class_name, names in network.elements.items()}
+    every = [f"{class_name}.{name}" for class_name in TRIPPING_CLASSES for name in elements.get(class_name, ())]
+    return [name for name in every if name not in bound]
+
+
+def _phases_of(network: Network, bus: str) -> list[int]:
+    phases = network.node_phase[network.node_bus == network.bus_index[bus.lower()]]
+    return sorted(int(phase) for phase in phases if phase <= 3)
+
+
+def branches_of(spec: Any, network: Network) -> list[int]:
+    """Return the branches that an outage may take out."""
+    return [network.branches.names.index(name) for name in pick(spec.element, _openable(network))]
+
+
+def elements_of(spec: Any, network: Network, bound: Iterable[str]) -> list[str]:
+    """Return the generating elements that an outage may trip."""
+    return pick(spec.element, _tripping(network, set(bound)))
+
+
+def faults_of(spec: Any, network: Network) -> list[Fault]:
+    """Return the faults that a fault event may be, one a bus."""
+    return [
+        Fault(bus, tuple(spec.phases or _phases_of(network, bus)), spec.r_ohm, spec.grounded)
+        for bus in pick(spec.bus, network.buses)
+    ]
+
+
+def clearing_branches(spec: Any, fault: Fault, network: Network, switches: Iterable[int]) -> list[int]:
+    """Return the branches that open to clear a fault, side by side where there are several.
+
+    Args:
+        spec: The event's spec.
+        fault: Where it strikes.
+        network: The network.
+        switches: Branches that are switch devices.
+    """
+    if spec.cleared_by == "agents":
+        return []
+    if spec.cleared_by != "nearest":
+        return [network.branches.names.index(spec.cleared_by.lower())]
+    bus, own = network.bus_index[fault.bus.lower()], set(switches)
+    if bus == network.source_bus or not nx.has_path(network.graph, network.source_bus, bus):
+        return []
+    way: list[int] = nx.shortest_path(network.graph, bus, network.source_bus)
+    hops = [_branches_between(network, one, other) for one, other in itertools.pairwise(way)]
+    with_switch = [hop for hop in hops if own & {*hop}]
+    of_lines = [hop for hop in hops if all(network.branches.names[i].startswith("line.") for i in hop)]
+    return (with_switch or of_lines or hops)[0]
+
+
+def _branches_between(network: Network, one: int, other: int) -> list[int]:
+    b = network.branches
+    at = [set(b.terminal_branch[b.terminal_bus == bus].tolist()) for bus in (one, other)]
+    return sorted(branch for branch in at[0] & at[1] if b.closed[branch])
 
 
 class Effect(NamedTuple):
@@ -40,7 +169,7 @@ class Effect(NamedTuple):
 def find_faults(feeder: Feeder, events: Mapping[str, Any]) -> dict[str, list[Fault]]:
     """Return the faults that each fault event may be, one a bus."""
     of_faults = {name: spec for name, spec in events.items() if spec.kind == "fault"}
-    return {name: targets.faults_of(spec, network_of(feeder)) for name, spec in of_faults.items()}
+    return {name: faults_of(spec, network_of(feeder)) for name, spec in of_faults.items()}
 
 
 def list_effects(
@@ -69,7 +198,7 @@ def list_effects(
         if spec.kind == "line_outage":
             effects = [
                 Effect(network.branches.names[i], branches=(i,), nodes=_far_end(network, i))
-                for i in targets.branches_of(spec, network)
+                for i in branches_of(spec, network)
             ]
         elif spec.kind == "fault":
             effects = [_fault_effect(spec, fault, numbers[id(fault)], network, switches) for fault in faults[name]]
@@ -77,12 +206,12 @@ def list_effects(
             order = list(devices)
             effects = [
                 Effect(device, device=order.index(device), nodes=tuple(devices[device].tolist()))
-                for device in targets.pick(spec.device, order)
+                for device in pick(spec.device, order)
             ]
         elif spec.kind == "generator_outage":
             effects = [
                 Effect(element, tripped=element, nodes=tuple(nodes_at(element).tolist()))
-                for element in targets.elements_of(spec, network, bound)
+                for element in elements_of(spec, network, bound)
             ]
         else:
             effects = [Effect("")]
@@ -93,7 +222,7 @@ def list_effects(
 def _fault_effect(spec: Any, fault: Fault, number: int, network: Network, switches: Sequence[int]) -> Effect:
     at = network.node_bus == network.bus_index[fault.bus.lower()]
     nodes = np.flatnonzero(at & np.isin(network.node_phase, fault.phases))
-    clearing = targets.clearing_branches(spec, fault, network, switches)
+    clearing = clearing_branches(spec, fault, network, switches)
     return Effect(fault.bus, tuple(clearing), fault=f"fault.powergrid_{number}", nodes=tuple(nodes.tolist()))
 
 

@@ -1,189 +1,277 @@
-"""What a scenario may say about events; plain data, no network and no time."""
+"""What events and rules of switching do to a simulation: what is out, tripped and at fault, which switches may move.
+
+Only simulations with events or rules of reconfiguration have one; who is fed then is the islands' to say.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+import numpy as np
+import numpy.typing as npt
 
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.circuit.injections import Fault
+from powergrid.grid.devices import SwitchFleet
+from powergrid.grid.outages.effects import Effect, list_effects, pick
+from powergrid.grid.outages.islands import Islands
+from powergrid.grid.outages.reconfiguration import Reconfiguration
+from powergrid.grid.outages.timetable import Timetable
 
-def _as_list(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _as_range(value: Any) -> Any:
-    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
-"""One name or pattern (``*`` and ``?``), or several."""
-StepRange = Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(_as_range)]
-"""A number of steps, or the least and the most."""
-HourRange = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], BeforeValidator(_as_range)]
-"""A number of hours, or the least and the most."""
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
-class EventSpec(BaseModel):
-    """When an event happens; each kind adds what.
+class Events:
+    """Let events strike and hold switching to its rules, in n environments.
 
-    It starts at ``at_step`` or ``at_hour``, else at a step drawn from ``between_hours`` (the whole episode where that
-    is not given). It happens once at most, in an episode or not by ``probability``, or as often as ``rate_per_day``
-    makes it.
+    Args:
+        circuits: The circuits; filled by the owner up to one an environment.
+        islands: Who is fed in them; told what events take out.
+        events: Spec of each event by name.
+        faults: The faults built into the circuits, by event.
+        device_names: Devices with power, in the order of device arrays.
+        switches: The switch devices and their places among the network's lines, or None.
+        radial: Whether switching keeps the network radial.
+        keep_served: Whether switching keeps fed load fed.
+        dt_h: Length of a step [h].
+        horizon_steps: Steps of an episode.
+        n_envs: Number of environments.
+
+    Attributes:
+        timetable: When events happen.
+        effects: What each event does at each of its targets.
+        on: Events that are on, each time of one that happens several times by itself, shape (n_envs, n_times).
+        held: Switches that reconfiguration kept where they were, shape (n_envs, n_switches).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    memory: ClassVar[tuple[str, ...]] = ("on", "held", "_last", "_out", "_waiting")
 
-    branch_event: ClassVar[bool] = False
+    def __init__(
+        self,
+        circuits: Sequence[Circuit],
+        islands: Islands,
+        events: Mapping[str, Any],
+        faults: Mapping[str, Sequence[Fault]],
+        device_names: Sequence[str],
+        switches: tuple[SwitchFleet, IntArray] | None,
+        *,
+        radial: bool,
+        keep_served: bool,
+        dt_h: float,
+        horizon_steps: int,
+        n_envs: int,
+    ) -> None:
+        self._circuits, self._islands, self._dt_h, self._horizon = circuits, islands, dt_h, horizon_steps
+        circuit, network = circuits[0], circuits[0].network
+        self.network = network
+        self._fleet: SwitchFleet | None = switches[0] if switches else None
+        self._places: IntArray = switches[1] if switches else np.empty(0, dtype=np.int64)
+        self._switches = islands.switches
+        branch_index = {name: i for i, name in enumerate(network.branches.names)}
+        self._lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
+        self._other_branches = np.setdiff1d(np.arange(len(network.branches.names)), self._lines)
+        nodes = dict(zip(device_names, circuit.device_nodes, strict=True))
+        bound = [injection.element.lower() for injection in circuit.injections if injection.element]
+        effects = list_effects(
+            events, faults, network, nodes, bound, self._switches.tolist(), circuit.out_of_service.nodes_at
+        )
+        self.timetable = table = Timetable(events, [len(e) for e in effects], dt_h, horizon_steps, n_envs)
+        self.effects = [effects[event] for event in table.of_event]
+        self._specs = tuple(events.values())
+        n_times = len(table.names)
+        self._first_target = np.cumsum([0, *map(len, self.effects)])[:-1].astype(np.int64)
+        nodes_at = [
+            [*effect.nodes, *[effect.nodes[0]] * 3][:3] if effect.fault else [0] * 3
+            for e in self.effects
+            for effect in e
+        ]
+        self._fault_nodes = np.array(nodes_at, dtype=np.int64).reshape(-1, 3)
+        self._has_faults = bool(self.timetable.is_fault.any())
+        self._base = network.branches.closed.copy()
+        if self._fleet is not None:
+            self._base[self._switches] = [bool(spec.closed_initial) for spec in self._fleet.specs]
+        self._rules: Reconfiguration | None = None
+        if radial:
+            loops = islands.connectivity.look(self._base).loops
+            self._rules = Reconfiguration(islands.connectivity, self._switches, loops, keep_served=keep_served)
+        self.on = np.zeros((n_envs, n_times), dtype=bool)
+        self._last = np.zeros((n_envs, 2 * n_times), dtype=bool)
+        self._strikes = np.tile([self._specs[event].kind != "price_spike" for event in table.of_event], 2).astype(bool)
+        self._out, self._waiting = np.zeros((2, n_envs, len(self._base)), dtype=bool)
+        self.held = np.zeros((n_envs, len(self._places)), dtype=bool)
+        self._steps = [self._load_step(spec) for spec in self._specs]
 
-    at_step: int | None = Field(default=None, ge=0, description="Step it starts with.")
-    at_hour: float | None = Field(default=None, ge=0, description="Hour of the episode it starts at.")
-    between_hours: tuple[float, float] | None = Field(
-        default=None, description="Hours of the episode between which its start is drawn."
-    )
-    probability: float = Field(default=1.0, gt=0, le=1, description="Probability that it happens in an episode.")
+    def _load_step(self, spec: Any) -> IntArray:
+        names = self.network.loads.names
+        picked = pick(spec.loads, names) if spec.kind == "load_step" else []
+        return np.array([names.index(name) for name in picked], dtype=np.int64)
 
-    rate_per_day: float | None = Field(
-        default=None, gt=0, le=48, description="How often it happens on average in 24 hours, at random; each by itself."
-    )
+    def count_dead(self) -> FloatArray:
+        """Count the nodes that nothing feeds, neutrals left out, shape (n_envs,)."""
+        return self._islands.count_dark()
 
-    @model_validator(mode="after")
-    def _check(self) -> EventSpec:
-        problems = list(self.find_problems())
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+    @property
+    def dead_share(self) -> FloatArray:
+        """Part of each load that nothing feeds, shape (n_envs, n_loads)."""
+        return self._islands.dead_share
 
-    def find_problems(self) -> Iterable[str]:
-        """Yield everything wrong between the keys; kinds extend it."""
-        given = [key for key in ("at_step", "at_hour", "between_hours") if getattr(self, key) is not None]
-        if len(given) > 1:
-            yield f"give at most one of at_step, at_hour and between_hours, not {' and '.join(given)}"
-        if self.rate_per_day is not None:
-            clash = [key for key in ("at_step", "at_hour") if getattr(self, key) is not None]
-            clash += ["probability"] if self.probability != 1.0 else []
-            if clash:
-                yield f"rate_per_day draws how often and when; leave out {' and '.join(clash)}"
-        for key in ("between_hours", "duration_steps", "duration_hours", "repair_steps"):
-            value = getattr(self, key, None)
-            if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
-                yield f"{key} {list(value)} does not go from the least to the most"
+    @property
+    def unserved_kwh(self) -> FloatArray:
+        """Demand of the last step that was not served, vehicles left out [kWh], shape (n_envs, n_loads)."""
+        return self._islands.unserved_kw * self._dt_h
 
+    # -- an episode
 
-class LastingSpec(EventSpec):
-    """An event that ends after a time of its own, or with the episode."""
+    def reset(
+        self,
+        env: int,
+        rng: np.random.Generator,
+        load_kw: FloatArray,
+        load_kvar: FloatArray,
+        sun: FloatArray,
+        price: FloatArray,
+    ) -> None:
+        """Draw the events of an episode and lay those of load, sun and price out on its day.
 
-    duration_steps: StepRange | None = Field(default=None, description="Steps it lasts, or least and most to draw.")
-    duration_hours: HourRange | None = Field(default=None, description="Hours it lasts, or least and most to draw.")
+        Args:
+            env: Which environment.
+            rng: Draws them.
+            load_kw: Demand of the day, changed in place [kW], shape (horizon + 1, n_loads).
+            load_kvar: The same for reactive power [kvar].
+            sun: Sun of the day, changed in place [pu], shape (horizon + 1,).
+            price: Price of the day, changed in place [USD/kWh], shape (horizon + 1,).
+        """
+        table = self.timetable
+        table.draw(env, rng)
+        for event, spec in enumerate(self._specs):
+            if spec.kind not in ("load_step", "pv_step", "price_spike"):
+                continue
+            rows = np.zeros(self._horizon + 1, dtype=bool)  # times that overlap count once
+            for i in np.flatnonzero(table.of_event == event).tolist():
+                rows[table.start[env, i] : table.end[env, i]] |= table.start[env, i] < self._horizon
+            rows[-1] = rows[-2]  # the row after the last repeats it
+            if spec.kind == "load_step":
+                load_kw[np.ix_(rows, self._steps[event])] *= spec.factor
+                load_kvar[np.ix_(rows, self._steps[event])] *= spec.factor
+            else:
+                (sun if spec.kind == "pv_step" else price)[rows] *= spec.factor
+        for array in (self.on, self._last, self._out, self._waiting, self.held):
+            array[env] = False
+        if self._fleet is not None:
+            self._fleet.hold_open(env, self.held[env])
 
-    def find_problems(self) -> Iterable[str]:
-        """Yield everything wrong between the keys."""
-        yield from super().find_problems()
-        if self.duration_steps is not None and self.duration_hours is not None:
-            yield "give at most one of duration_steps and duration_hours; with neither it lasts to the episode's end"
+    def act(self, step: IntArray) -> None:
+        """Let events strike and switching keep its rules; call after fleets have projected, before the islands act.
 
+        Args:
+            step: Step of each environment, shape (n_envs,).
+        """
+        self.on = on = self.timetable.happening(step)
+        now = np.concatenate((on, self.timetable.clearing(step, on)), axis=1)
+        changed = ((now != self._last) & self._strikes).any(axis=1)
+        for env in np.flatnonzero(changed).tolist():
+            self._strike(env, now[env])
+        self._last = now
+        if self._rules is not None:
+            self.held[:] = False
+            if self._fleet is not None:
+                changed |= (self._fleet.position != self._fleet.previous_position).any(axis=1)
+            changed |= self._waiting.any(axis=1)
+            for env in np.flatnonzero(changed).tolist():
+                self._reconfigure(env, self._rules)
 
-class LineOutageSpec(LastingSpec):
-    """A line or transformer is out of service: open at its first terminal in all phases."""
+    def measure(self, step: IntArray) -> None:
+        """Go on with repairs in the steps that were solved, shape (n_envs,)."""
+        if self._has_faults and self.on.any():
+            at = self._fault_nodes[self.target_rows()]
+            without = ~self._islands.energised[np.arange(len(step))[:, None, None], at]
+            self.timetable.repair(self.on, np.logical_and.reduce(without, axis=2))
 
-    branch_event: ClassVar[bool] = True
+    def target_rows(self) -> IntArray:
+        """Return the row of each event's drawn target among all targets of all events, shape (n_envs, n_events)."""
+        rows: IntArray = self._first_target + self.timetable.target
+        return rows
 
-    kind: Literal["line_outage"] = Field(description="Kind of the event.")
-    element: Names = Field(description="`Line.name` or `Transformer.name`; of several, or of a pattern, one is drawn.")
+    # -- what changes
 
+    def effect_of(self, env: int, event: int) -> Effect:
+        """Return what an event does at the target drawn for an environment."""
+        return self.effects[event][int(self.timetable.target[env, event])]
 
-class GeneratorOutageSpec(LastingSpec):
-    """A device, or a generating element of the feeder that is no device, delivers nothing."""
+    def _strike(self, env: int, now: BoolArray) -> None:
+        """Bring about the events that are on: branches out, devices tripped, faults."""
+        n_times, islands = len(self.timetable.names), self._islands
+        out, tripped = np.zeros_like(self._out[env]), np.zeros_like(islands.tripped[env])
+        struck, elements = [], []
+        at_fault: list[int] = []
+        for event in np.flatnonzero(now[:n_times]).tolist():
+            effect = self.effect_of(env, event)
+            if effect.fault and effect.fault not in struck:
+                struck.append(effect.fault)
+                at_fault += effect.nodes
+            if not effect.fault or now[n_times + event]:
+                out[list(effect.branches)] = True
+            if effect.device >= 0:
+                tripped[effect.device] = True
+            if effect.tripped:
+                elements.append(effect.tripped)
+        if self._rules is not None:  # what is repaired comes back when it closes no loop
+            self._waiting[env] = (self._waiting[env] | self._out[env]) & ~out & self._base
+            self._waiting[env, self._switches] = False
+        self._out[env], islands.tripped[env] = out, tripped
+        islands.faulted[env] = False
+        islands.faulted[env, at_fault] = True
+        if self._fleet is not None:
+            self._fleet.hold_open(env, out[self._switches])
+        self._take_out(env, struck, elements)
+        islands.notice(env, start_over=True)
 
-    branch_event: ClassVar[bool] = True
+    def _reconfigure(self, env: int, rules: Reconfiguration) -> None:
+        """Hold the switches to the rules, and close what waits where it closes no loop."""
+        islands, fleet = self._islands, self._fleet
+        faulted = np.flatnonzero(islands.faulted[env])
+        if fleet is not None:
+            asked = fleet.position[env].copy()
+            fleet.position[env] = rules.project(fleet.previous_position[env], asked, islands.closed(env), faulted)
+            self.held[env] = asked != fleet.position[env]
+        closed = islands.closed(env)
+        for branch in np.flatnonzero(self._waiting[env]).tolist():
+            if rules.may_close(branch, closed):
+                self._waiting[env, branch] = False
+                closed[branch] = True
+                self._take_out(env)
+                islands.notice(env)
 
-    kind: Literal["generator_outage"] = Field(description="Kind of the event.")
-    device: Names | None = Field(default=None, description="Device with power; of several one is drawn.")
-    element: Names | None = Field(
-        default=None, description="`Generator.name` or `PVSystem.name` of the feeder; of several one is drawn."
-    )
+    def _take_out(self, env: int, struck: Sequence[str] | None = None, tripped: Sequence[str] | None = None) -> None:
+        """Open what is out or waits, and put what no longer does back as it was compiled."""
+        islands, circuit = self._islands, self._circuits[env]
+        out = self._out[env] | self._waiting[env]
+        lines, changed = circuit.closed.copy(), (out != islands.out[env])[self._lines]
+        changed[self._places] = False
+        lines[changed] = (self._base & ~out)[self._lines[changed]]
+        lines[self._places[out[self._switches]]] = 0  # what protection opens is no operation of the agent's
+        islands.out[env] = out
+        circuit.write_closed(lines)
+        names = self.network.branches.names
+        opened = [names[i] for i in self._other_branches[out[self._other_branches]]]
+        circuit.out_of_service.write(opened, struck, tripped)
 
-    def find_problems(self) -> Iterable[str]:
-        """Yield everything wrong between the keys."""
-        yield from super().find_problems()
-        if (self.device is None) == (self.element is None):
-            yield f"give exactly one of device and element, not {'neither' if self.device is None else 'both'}"
+    # -- state
 
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Copy everything the future depends on, besides what circuits and fleets hold."""
+        own = {name: getattr(self, name).copy() for name in self.memory}
+        return own | {f"timetable.{name}": getattr(self.timetable, name).copy() for name in self.timetable.memory}
 
-class FaultSpec(EventSpec):
-    """A short circuit that lasts until switching takes the voltage off it, and then until it is repaired."""
-
-    branch_event: ClassVar[bool] = True
-
-    kind: Literal["fault"] = Field(description="Kind of the event.")
-    bus: Names = Field(description="Bus it strikes; of several, or of a pattern, one is drawn.")
-    phases: tuple[Annotated[int, Field(ge=1, le=3)], ...] | None = Field(
-        default=None, min_length=1, description="Phases it strikes; all that the bus has if unset."
-    )
-    r_ohm: float = Field(default=0.01, gt=0, description="Resistance of the fault in each phase [ohm].")
-    grounded: bool = Field(default=True, description="To ground; else between two phases.")
-    cleared_by: str = Field(
-        default="nearest",
-        description="What opens: `nearest` (the nearest switch on the way to the source, else the nearest line), "
-        "`agents` (nothing does by itself), or a `Line.name` or `Transformer.name`.",
-    )
-    clearing_steps: int = Field(default=0, ge=0, description="Steps with the fault on before that opens.")
-    repair_steps: StepRange = Field(
-        default=(8, 8), description="Steps without voltage until it is repaired, or least and most to draw."
-    )
-
-    def find_problems(self) -> Iterable[str]:
-        """Yield everything wrong between the keys."""
-        yield from super().find_problems()
-        if self.phases is not None and len(set(self.phases)) != len(self.phases):
-            yield f"phases {list(self.phases)} repeats a phase"
-        if not self.grounded and (self.phases is None or len(self.phases) != 2):
-            yield "a fault that is not grounded takes two phases"
-
-
-class LoadStepSpec(LastingSpec):
-    """Demand is multiplied by a factor."""
-
-    kind: Literal["load_step"] = Field(description="Kind of the event.")
-    loads: Names = Field(default=("*",), description="Loads by name or pattern; all of them.")
-    factor: float = Field(ge=0, description="Factor on their demand.")
-
-
-class PvStepSpec(LastingSpec):
-    """Sun is multiplied by a factor: a cloud."""
-
-    kind: Literal["pv_step"] = Field(description="Kind of the event.")
-    factor: float = Field(ge=0, le=2, description="Factor on the power that the sun offers.")
-
-
-class PriceSpikeSpec(LastingSpec):
-    """The price of energy is multiplied by a factor, unannounced."""
-
-    kind: Literal["price_spike"] = Field(description="Kind of the event.")
-    factor: float = Field(ge=0, le=1000, description="Factor on the price of the tariff.")
-
-
-AnyEventSpec = Annotated[
-    LineOutageSpec | GeneratorOutageSpec | FaultSpec | LoadStepSpec | PvStepSpec | PriceSpikeSpec,
-    Field(discriminator="kind"),
-]
-"""Any event, told apart by its ``kind``."""
-
-EVENTS: dict[str, type[EventSpec]] = {
-    "line_outage": LineOutageSpec,
-    "generator_outage": GeneratorOutageSpec,
-    "fault": FaultSpec,
-    "load_step": LoadStepSpec,
-    "pv_step": PvStepSpec,
-    "price_spike": PriceSpikeSpec,
-}
-"""The spec of each kind."""
-
-
-def widen_price(events: Mapping[str, Any], low: float, high: float) -> tuple[float, float]:
-    """Return the bounds of a price [USD/kWh] that events may multiply, several at a time."""
-    factors = [spec.factor for spec in events.values() if spec.kind == "price_spike"]
-    least, most = (math.prod(bound(1.0, factor) for factor in factors) for bound in (min, max))
-    reached = [price * factor for price in (low, high) for factor in (least, most)]
-    return min(reached), max(reached)
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Put a :meth:`state` back, after those of circuits and fleets."""
+        for name in self.memory:
+            getattr(self, name)[...] = state[name]
+        for name in self.timetable.memory:
+            getattr(self.timetable, name)[...] = state[f"timetable.{name}"]
+        if self._fleet is not None:
+            for env, out in enumerate(self._out):
+                self._fleet.hold_open(env, out[self._switches])
