@@ -24,8 +24,8 @@ app = typer.Typer(
     help="Train and evaluate reinforcement-learning agents on OpenDSS feeders.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    pretty_exceptions_enable=False,  # they print local variables: whole observations
+    rich_markup_mode=None,  # [pu] and [h] in a docstring are units
 )
 
 # Commands import the library when they run: --version and --help shall not wait for Ray.

@@ -58,6 +58,7 @@ def find_benchmarks() -> Path:
         PowerGridError: the package is not that of a checkout.
     """
     folder = Path(powergrid.__file__).resolve().parents[1] / "benchmarks"
+    # An installed package may lie beside any other's folder of that name.
     if not (folder / "common.py").is_file():
         raise PowerGridError(
             f"no benchmarks in {folder}: they come with the source, not with the installed package; in a checkout run "

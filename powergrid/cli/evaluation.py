@@ -146,6 +146,7 @@ def compare_on_test_split(run: Path, days: int) -> None:
     from powergrid.training.runs.records import read_manifest
 
     env_config = read_manifest(run)["env_config"]
+    # With every baseline: a return says nothing alone.
     report = play(env_config, [*baseline_names(), str(run)], "test", days, 0)
     print_report(report)
     report.write(run / "test")

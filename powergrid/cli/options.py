@@ -12,6 +12,7 @@ from rich.console import Console
 
 from powergrid.errors import ScenarioError
 
+# What a command finds goes to out and can be piped; warnings, errors and bars go to err.
 out = Console()
 err = Console(stderr=True)
 
@@ -50,6 +51,7 @@ def read_env_config(
 ) -> dict[str, Any]:
     """Return the env_config that the options of a command mean."""
     keys = parse_overrides(overrides or [])
+    # --set agents.<key> and --agents, or --set add_der.<key> and --add-der, are parts of one section.
     if agents is not None:
         given = keys.get("agents")
         keys["agents"] = {**given, "layout": agents} if isinstance(given, dict) else agents
@@ -66,6 +68,7 @@ def parse_overrides(items: Sequence[str], option: str = "--set") -> dict[str, An
         ScenarioError: An item has no ``=``, a value is no YAML, or two items contradict.
     """
     nested: dict[str, Any] = {}
+    # All at once, as the library reports a scenario's.
     problems: list[str] = []
     for item in items:
         path, sign, text = item.partition("=")
@@ -113,4 +116,5 @@ def log_to_console(verbose: bool) -> None:
             RichHandler(console=err, show_time=False, show_path=False, show_level=False, rich_tracebacks=False)
         )
     log.setLevel(logging.INFO if verbose else logging.WARNING)
+    # Handlers of the root logger, where anything set some up, would print each line again.
     log.propagate = False

@@ -72,6 +72,7 @@ def train(
     """Train on SCENARIO, leave a run folder, and compare the result on the test split."""
     given = {"preset": preset, "num_env_runners": workers, "iterations": iterations, "seed": seed}
     chosen = parse_overrides(settings or [], option="--setting")
+    # An option of its own wins over --setting; one that is not given leaves a resumed run's setting as it was.
     chosen |= {key: value for key, value in given.items() if value is not None}
     if (scenario is None) == (resume is None):
         raise typer.BadParameter("give either a SCENARIO or --resume RUN")

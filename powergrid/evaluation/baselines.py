@@ -81,6 +81,7 @@ class RandomActions:
     def act(self, task: GridTask) -> FloatArray:
         """Draw the actions."""
         action = task.simulation.neutral()
+        # In the order of the devices, whoever owns them: another layout of agents meets the same draws.
         owned = np.sort(np.concatenate([part for agent in task.agents for part in (agent.continuous, agent.discrete)]))
         sizes = np.array([spec.n for spec in task.simulation.actions])[owned]
         # One stream for each environment: what is drawn does not depend on how many play at once.
@@ -94,7 +95,7 @@ class BaselineEntry:
     """How a baseline is made, and the overrides by which it changes a scenario."""
 
     make: Callable[[int], Baseline]
-    overrides: Callable[[Scenario], Mapping[str, Any]] = lambda scenario: {}
+    overrides: Callable[[Scenario], Mapping[str, Any]] = lambda scenario: {}  # as it is
 
 
 BASELINES: dict[str, BaselineEntry] = {

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from powergrid.scenario import Scenario
 
 CONFIDENCE = 0.95
+# What the numbers can depend on besides PowerGrid and Python.
 _DISTRIBUTIONS = ("numpy", "pandas", "scipy", "opendssdirect.py", "dss-python-backend")
 _FEEDER_HEADINGS = ("feeder", "policy", "trained on it", "reward", "over no_control", "score", "violations, node-h/day")
 _HEADINGS = ("policy", "cost, USD/day", "violations, node-h/day", "losses, kWh/day", "reward", "over best, baseline")

@@ -123,6 +123,7 @@ def evaluate_feeders(
     for place, (name, own) in enumerate(scenarios.items()):
         advance = None if progress is None else partial(_advance, progress, place, len(scenarios))
         reports[name] = evaluate(own, policies, split=split, days=days, seed=seed, progress=advance, n_envs=n_envs)
+    # By what files hold, not by name: a feeder that was edited since the training is another one.
     digests = {name: own.read_feeder().digest for name, own in scenarios.items()}
     trained_on = {
         player[0]: tuple(name for name, digest in digests.items() if digest in set(seen.values()))
@@ -164,6 +165,7 @@ def pick_days(days: IntArray, count: int) -> IntArray:
     """Pick days spread evenly over what there is, all of it where there are fewer; the first of one."""
     if count >= len(days):
         return days
+    # The middles of equal parts: neither the first nor the last day of a split stands for its season.
     picked: IntArray = days[np.rint((np.arange(count) + 0.5) * len(days) / count - 0.5).astype(np.int64)]
     return picked
 
@@ -286,7 +288,7 @@ class DayTotals:
 
 def _find_task(tasks: dict[str, GridTask], scenario: Scenario, overrides: Mapping[str, Any], n_envs: int) -> GridTask:
     """Return the task of a scenario with some overrides, the one that is there already if it is."""
-    key = repr(sorted(overrides.items()))
+    key = repr(sorted(overrides.items()))  # overrides hold dicts, which no dict takes for a key
     if key not in tasks:
         tasks[key] = GridTask(load_scenario(scenario, overrides) if overrides else scenario, n_envs)
     return tasks[key]

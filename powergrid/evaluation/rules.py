@@ -135,6 +135,7 @@ class InverterRule(ReactiveRule):
         self._p_max = np.array([float(spec.p_max_kw) for spec in fleet.specs])
         self._s_max = np.array([spec.s_max_kva or 1.1 * float(spec.p_max_kw) for spec in fleet.specs])
         self._category = np.array([spec.reactive.startswith("category") for spec in fleet.specs])
+        # Where no power factor is asked, the tangent is as good as none.
         factor = np.array([spec.power_factor_min or 0.0 for spec in fleet.specs])
         self._tangent = np.where(factor > 0, np.sqrt(1 - factor**2) / np.where(factor > 0, factor, 1.0), 1e6)
 
@@ -189,7 +190,7 @@ class StorageRule(ReactiveRule):
         """Plan the day by its prices."""
         super().reset(task, env)
         self._support[env] = 0.0
-        price = task.simulation.day_price[env, :-1]
+        price = task.simulation.day_price[env, :-1]  # a tariff or a day-ahead market: known at midnight
         mean = float(price.mean())
         level = abs(mean)
         hour = (np.arange(len(price)) * self.dt_h) % 24.0
@@ -249,6 +250,7 @@ class GeneratorRule(ReactiveRule):
 
     def write(self, task: GridTask, action: FloatArray) -> None:
         """Write active and reactive power."""
+        # What ramps allow is asked, so that no rule's request is moved and counted as projection.
         on, previous = self.fleet.on > 0.5, self.fleet.previous_p_kw
         p = np.zeros_like(previous)
         for env, plan in enumerate(self._plans):
@@ -313,6 +315,7 @@ class FlexibleLoadRule(FleetRule):
         price, step = simulation.day_price, simulation.step_index
         last = price.shape[1] - 1
         seen = self.fleet.demand_kw > 0.0
+        # Before the first step no demand is known, and nothing is put off.
         self._demand = np.where(seen, self.fleet.demand_kw, self._demand)
         now = price[simulation.env_index, np.minimum(step, last - 1)]
         later = np.arange(price.shape[1])[None, :] > step[:, None]
@@ -398,7 +401,7 @@ class RuleBased:
 
     def reset(self, task: GridTask, env: int) -> None:
         """Get ready for the episode that an environment has just started."""
-        if task is not self._task:
+        if task is not self._task:  # rules hold what the devices of one task are
             self._task = task
             fleets = [fleet for fleet in task.simulation.fleets if fleet.kind in RULES]
             self._rules = [RULES[fleet.kind](task, fleet, self.constants) for fleet in fleets]

@@ -83,6 +83,7 @@ def save(figure: Figure, file: str | Path, *, dpi: int = 150) -> Path:
     ):
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # a box stands for it
         try:
+            # No date and no version of matplotlib: a picture changes where what it shows does.
             figure.savefig(path, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {"Software": None})
         except OSError as error:
             raise ScenarioError(str(file), [f"cannot be written: {error.strerror}"]) from None

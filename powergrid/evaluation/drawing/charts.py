@@ -74,7 +74,7 @@ def draw_voltage_profile(state: GridState) -> Figure:
     traces = trace_voltages(state)
     figure = Figure(figsize=(11.0, 6.0), layout="constrained")
     axes = figure.add_subplot()
-    for secondary in (True, False):
+    for secondary in (True, False):  # thousands of secondaries first, or they would hide the feeder
         for phase in range(3):
             _draw_phase(axes, state, traces, phase, secondary)
     for limit in state.band:
@@ -175,6 +175,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     Args:
         curves: One or more, of one point or more each.
     """
+    # Only where all runs were: a mean of fewer would jump where one ends.
     last = min(float(curve.env_steps[-1]) for curve in curves)
     first = max(float(curve.env_steps[0]) for curve in curves)
     points = np.unique(np.concatenate([curve.env_steps for curve in curves]))

@@ -128,6 +128,7 @@ def fill_places(graph: nx.Graph[int], bus_xy: FloatArray, known: BoolArray) -> F
     xy = np.where(known[:, None], bus_xy, np.nan)
     located = set(np.flatnonzero(known).tolist())
     lengths = [float(np.hypot(*(xy[a] - xy[b]))) for a, b in graph.edges if a in located and b in located]
+    # The usual length of a branch; coordinates may be feet, metres or the pixels of some picture.
     stride = float(np.median([x for x in lengths if x > 0.0] or [np.ptp(xy[known], axis=0).max() / 20.0]))
     missing = graph.subgraph(np.flatnonzero(~known).tolist())
     for part in list(nx.connected_components(missing)):
@@ -284,6 +285,7 @@ class Room:
             low[:, None, :], self._taken[None, :, :2]
         )
         covered = (np.maximum(sides, 0.0).prod(axis=2) * self._taken[:, 4]).sum(axis=1)
+        # Nothing on the page is as bad as leaving it.
         covered += 100.0 * (np.maximum(-low, 0.0) + np.maximum(high - self._size, 0.0)).sum(axis=1)
         best = int(np.argmin(covered + 0.15 * gap))  # of places that cover alike, the nearest
         return np.asarray(centres[best]), float(covered[best])

@@ -54,7 +54,7 @@ class GridState:
     @property
     def energised(self) -> BoolArray:
         """Whether each node has a voltage to speak of, shape (n_nodes,)."""
-        live: BoolArray = self.v_pu > 0.1
+        live: BoolArray = self.v_pu > 0.1  # what no source feeds floats near zero, not at it
         return live
 
 
