@@ -10,17 +10,6 @@ KNOWN: tuple[frozenset[str], ...] = (
     frozenset({"powergrid.grid.devices.fleet", "powergrid.grid.devices.projection"}),
     frozenset({"powergrid.grid.devices.demand", "powergrid.grid.devices.sessions"}),
     frozenset({"powergrid.envs.backends", "powergrid.envs.processes"}),
-    frozenset({"powergrid.training.policies.inference", "powergrid.training.runs.checkpoints"}),
-    frozenset(
-        {
-            "powergrid.training.policies.extraction",
-            "powergrid.training.rllib.acting",
-            "powergrid.training.rllib.algorithm",
-            "powergrid.training.rllib.builders",
-            "powergrid.training.rllib.config",
-            "powergrid.training.rllib.env_runner",
-        }
-    ),
 )
 
 

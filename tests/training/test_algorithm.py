@@ -15,8 +15,10 @@ from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training import PPO, GridMetricsCallback, PPOConfig, ppo_config
 from powergrid.training.policies.trust import FOLDER_VARIABLE
+from powergrid.training.rllib.agents import AgentMapping
 from tests.training.toy import ToyGridEnv
 
+AGENTS = ("MG1", "MG2")
 SMALL = {"train_batch_size": 384, "sgd_minibatch_size": 192, "num_sgd_iter": 1}
 
 
@@ -82,6 +84,35 @@ def test_config_with_too_many_workers_takes_what_fits_and_says_so(
         assert small_config.to_dict()["num_env_runners"] == 1
     assert caplog.messages == ["4 env runners need 4 CPUs beside 1 for Tune and Ray has 2: training with 1."]
     assert small_config.num_env_runners == 4
+
+
+def test_config_keeps_its_environment_where_only_its_configuration_is_given_again() -> None:
+    config = PPOConfig().environment(NetworkedGridEnv, env_config={"env_name": "ieee13_mg"})
+    config.environment(env_config={"episode_length": 8})
+    assert config.env is NetworkedGridEnv
+    assert config.env_config == {"env_name": "ieee13_mg", "episode_length": 8}
+    config.evaluation(evaluation_interval=1, evaluation_config={"env_config": {"split": "test"}})
+    evaluated = config.get_evaluation_config_object()
+    assert evaluated.env is NetworkedGridEnv
+    assert evaluated.env_config["split"] == "test"
+    assert set(evaluated.policies) == {"grid_policy"}
+
+
+def test_checkpoint_of_rllibs_own_class_loads(ray_session: None, tmp_path: Path) -> None:
+    stock = (
+        rllib.PPOConfig()
+        .environment(ToyGridEnv, disable_env_checking=True)
+        .multi_agent(policies={"grid_policy"}, policy_mapping_fn=AgentMapping(dict.fromkeys(AGENTS, "grid_policy")))
+        .env_runners(num_env_runners=0)
+        .build_algo()
+    )
+    try:
+        saved = stock.save(str(tmp_path / "saved"))
+        with pytest.raises(PowerGridError, match="not written by this user"):
+            PPO.from_checkpoint(saved.checkpoint.path)
+        PPO.from_checkpoint(saved).stop()
+    finally:
+        stock.stop()
 
 
 @pytest.fixture

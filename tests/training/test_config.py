@@ -171,3 +171,21 @@ def test_first_policy_of_a_scenario_is_part_of_the_way_to_leaving_devices_alone(
         env.close()
     finally:
         algorithm.stop()
+
+
+@pytest.mark.parametrize(("given", "environments"), [({}, 10), ({"num_envs_per_worker": 5}, 5)])
+def test_config_takes_the_pages_figures_and_as_many_environments_as_suit_them(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, int], environments: int
+) -> None:
+    monkeypatch.setattr("powergrid.training.rllib.config.available_cpus", lambda: 2)
+    config = ppo_config(
+        {}, env=ToyGridEnv, rollout_fragment_length=200, num_rollout_workers=4, train_batch_size=4000,
+        sgd_minibatch_size=128, **given,
+    )  # fmt: skip
+    assert (config.num_env_runners, config.num_envs_per_env_runner) == (2, environments)
+    assert config.get_rollout_fragment_length() == 200
+    config.validate()
+
+
+def test_config_without_a_fragment_length_has_16_environments() -> None:
+    assert ppo_config({}, env=ToyGridEnv, num_env_runners=0).num_envs_per_env_runner == 16

@@ -45,6 +45,8 @@ __all__ = ["algorithm_config", "build_algorithm_config", "pack_env_config", "ppo
 
 #: Width of the bell that positions are first drawn from, in positions and as a part of the range.
 _LEAST_WIDTH, _WIDTH = 0.6, 0.1
+#: Environments of a process where nothing is said: more of them gain little and make each fragment of a day shorter.
+_MOST_ENVIRONMENTS = 16
 
 
 def ppo_config(
@@ -187,7 +189,7 @@ def prepare_config(
         .framework("torch")
         .env_runners(
             num_env_runners=runners,
-            num_envs_per_env_runner=settings.num_envs_per_env_runner,
+            num_envs_per_env_runner=_environments(settings, runners),
             rollout_fragment_length=settings.rollout_fragment_length,
             sample_timeout_s=settings.sample_timeout_s,
             **_env_runner(env, settings, facts.scenario),
@@ -202,6 +204,18 @@ def prepare_config(
         .callbacks(GridMetricsCallback)
         .debugging(seed=settings.seed, log_level="ERROR")
     )
+
+
+def _environments(settings: TrainSettings, runners: int) -> int:
+    """Return how many environments a process steps together, where the settings leave it open.
+
+    Of a fragment length that was asked for, RLlib demands that fragments make up the batch to a tenth.
+    """
+    fragment, batch = settings.rollout_fragment_length, settings.train_batch_size
+    if settings.num_envs_per_env_runner or fragment == "auto" or isinstance(settings, OffPolicySettings):
+        return settings.num_envs_per_env_runner or _MOST_ENVIRONMENTS
+    steps = max(runners, 1) * int(fragment)  # that a request brings for each environment of a process
+    return min(range(_MOST_ENVIRONMENTS, 0, -1), key=lambda count: -batch % (steps * count))  # least past the batch
 
 
 def mean_std_filter(env: Any = None, spaces: Any = None, device: Any = None) -> Any:
@@ -332,47 +346,33 @@ def _off_policy_config(
 
     config: Any = ReplaySACConfig() if isinstance(settings, SacSettings) else ReplayDQNConfig()
     prepare_config(config, env, env_config, facts, policy_of, settings)
-    config.rl_module(
-        model_config={
-            "fcnet_hiddens": list(settings.hidden),
-            "fcnet_activation": settings.activation,
-            "head_fcnet_hiddens": [],
-        }
-    )
+    network = {"fcnet_hiddens": list(settings.hidden), "fcnet_activation": settings.activation}
+    config.rl_module(model_config={**network, "head_fcnet_hiddens": []})
     config.replay(
         capacity=settings.buffer_capacity,
         learning_starts=settings.learning_starts,
         updates_per_step=settings.updates_per_step,
         store=settings.store_buffer,
     )
-    config.reporting(
-        min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=settings.steps_per_iteration
-    )  # fmt: skip
-    config.training(
+    config.reporting(min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=settings.steps_per_iteration)
+    return config.training(
         gamma=settings.gamma,
         train_batch_size_per_learner=settings.train_batch_size,
         n_step=settings.n_step,
         grad_clip=settings.grad_clip,
         num_steps_sampled_before_learning_starts=settings.learning_starts,
+        **_off_policy_learning(settings),
     )
+
+
+def _off_policy_learning(settings: OffPolicySettings) -> dict[str, Any]:
+    """Return the arguments of ``training`` that SAC and DQN have each for itself."""
     if isinstance(settings, SacSettings):
-        config.training(
-            lr=None,
-            actor_lr=settings.lr,
-            critic_lr=settings.lr,
-            alpha_lr=settings.alpha_lr,
-            twin_q=settings.twin_q,
-            tau=settings.tau,
-            initial_alpha=settings.initial_alpha,
-            target_entropy=settings.target_entropy,
-            target_network_update_freq=0,
-        )
-    elif isinstance(settings, DqnSettings):
-        config.training(
-            lr=settings.lr,
-            double_q=settings.double_q,
-            dueling=settings.dueling,
-            epsilon=[(0, settings.epsilon_start), (settings.epsilon_steps, settings.epsilon_end)],
-            target_network_update_freq=settings.target_network_update_freq,
-        )
-    return config
+        names: tuple[str, ...] = ("alpha_lr", "twin_q", "tau", "initial_alpha", "target_entropy")
+        rates = {"lr": None, "actor_lr": settings.lr, "critic_lr": settings.lr}  # RLlib refuses one rate for all
+        return {**rates, **{name: getattr(settings, name) for name in names}, "target_network_update_freq": 0}
+    if isinstance(settings, DqnSettings):
+        names = ("lr", "double_q", "dueling", "target_network_update_freq")
+        epsilon = [(0, settings.epsilon_start), (settings.epsilon_steps, settings.epsilon_end)]
+        return {**{name: getattr(settings, name) for name in names}, "epsilon": epsilon}
+    return {"lr": settings.lr}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -10,8 +11,9 @@ logger = logging.getLogger("powergrid.training")
 
 #: Longest wait for the first process to come back where none is left to sample [s].
 ALL_LOST_PATIENCE_S = 60.0
-#: What RLlib waits for all lost processes once one has answered [s].
-PROBE_S = 1.0
+#: What RLlib waits for lost processes when it asks them [s], and how often it asks while others still sample [s]: a
+#: process starts anew within 10 s, but where its node is gone it never does, and each question stops the training.
+PROBE_S, ASK_EVERY_S = 1.0, 10.0
 #: How long CPUs that others hold may take to come free [s]: those of an algorithm that was just stopped do.
 FREE_CPUS_PATIENCE_S = 10.0
 
@@ -20,9 +22,9 @@ class KeepsRunners:
     """Start no more env runners than there are free CPUs, and take up lost ones when they answer again.
 
     RLlib waits for ever, without a message, for an env runner that finds no CPU, as those of a second algorithm do
-    beside a first. It also asks each lost one, in every iteration, and waits 30 s for the answer: where a node is lost
-    and no CPU is left for its runners, that is for ever. Where none samples there is nothing to go on with, and this
-    waits.
+    beside a first. It also asks the lost ones in every iteration, and waits 30 s for the answer: where a node is lost
+    and no CPU is left for its runners, that is for ever. Here they are asked now and then, and waited for only where
+    none is left to sample.
     """
 
     config: Any
@@ -40,28 +42,16 @@ class KeepsRunners:
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Return the runners that came back, with their state set; see RLlib's method of the same name."""
-        import ray
-
-        manager = env_runner_group._worker_manager
-        lost = [runner for runner in manager.actor_ids() if not manager.is_actor_healthy(runner)]
-        asked: dict[Any, Any] = self.__dict__.setdefault("_asked_lost_runners", {})
-        if lost:
-            actors = manager.actors()
-            for runner in lost:
-                key = (id(env_runner_group), runner)
-                if key not in asked:
-                    asked[key] = actors[runner].ping.remote()
-            keys = [(id(env_runner_group), runner) for runner in lost]
-            waits = 0.0 if manager.num_healthy_actors() else ALL_LOST_PATIENCE_S
-            answered, _ = ray.wait([asked[key] for key in keys], num_returns=1, timeout=waits)
-            back = False
-            for key in keys:
-                if asked[key] in answered:
-                    back = _is_well(asked.pop(key)) or back
-            if not back:
-                return []
-        restored: list[int] = super().restore_env_runners(env_runner_group)  # type: ignore[misc]
-        return restored
+        wanted, well = env_runner_group.num_remote_env_runners(), env_runner_group.num_healthy_remote_env_runners()
+        asked: dict[int, float] = self.__dict__.setdefault("lost_runners_asked_at", {})
+        now = time.monotonic()
+        if well == wanted or (well and now < asked.get(id(env_runner_group), -math.inf) + ASK_EVERY_S):
+            return []
+        while True:
+            restored: list[int] = super().restore_env_runners(env_runner_group)  # type: ignore[misc]
+            if restored or well or time.monotonic() > now + ALL_LOST_PATIENCE_S:
+                asked[id(env_runner_group)] = time.monotonic()
+                return restored
 
 
 def fit_free_cpus(config: Any) -> tuple[int, str | None]:
@@ -86,14 +76,3 @@ def fit_free_cpus(config: Any) -> tuple[int, str | None]:
         f"{wanted} env runners need {wanted * each:g} CPUs, and {free:g} of Ray's {total:g} are free: training with "
         f"{fitting}. For more, stop what holds the others (another algorithm's stop()), or set num_env_runners."
     )
-
-
-def _is_well(answer: Any) -> bool:
-    """Whether a process answered, and not Ray in its place that it is gone."""
-    import ray
-
-    try:
-        ray.get(answer)
-    except ray.exceptions.RayError:
-        return False
-    return True

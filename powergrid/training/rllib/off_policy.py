@@ -15,7 +15,6 @@ from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.distribution.torch.torch_distribution import TorchDeterministic, TorchSquashedGaussian
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils import metrics as names
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, TD_ERROR_KEY, TIMERS
@@ -171,6 +170,11 @@ _SquashedGaussian: Any = TorchSquashedGaussian
 _REPLAY = "replay"
 
 
+def sample_once(runner: Any) -> tuple[list[Any], Any]:
+    """Let an env runner sample; return its episodes and its metrics."""
+    return runner.sample(), runner.get_metrics()
+
+
 class ReplayTraining(KeepsRunners):
     """Sample, keep the transitions in arrays, and take as many gradient steps as the settings say.
 
@@ -194,15 +198,13 @@ class ReplayTraining(KeepsRunners):
     def training_step(self) -> None:
         """Sample once; take the gradient steps that are due; give the runners the new weights."""
         with self.metrics.log_time((TIMERS, names.ENV_RUNNER_SAMPLING_TIMER)):
-            sampled: Any = synchronous_parallel_sample(
-                worker_set=self.env_runner_group,
-                concat=True,
-                sample_timeout_s=self.config.sample_timeout_s,
-                _uses_new_env_runners=True,
-                _return_metrics=True,
+            sampled = self.env_runner_group.foreach_env_runner(
+                sample_once,
+                local_env_runner=self.env_runner_group.num_remote_env_runners() == 0,
+                timeout_seconds=self.config.sample_timeout_s,
             )
-        episodes, results = sampled
-        self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        self.metrics.aggregate([results for _, results in sampled], key=ENV_RUNNER_RESULTS)
+        episodes = [episode for part, _ in sampled for episode in part]
         with self.metrics.log_time((TIMERS, names.REPLAY_BUFFER_ADD_DATA_TIMER)):
             steps = self.replay.add(episodes)
         if self.replay.env_steps < self.config.learning_starts:
@@ -323,7 +325,7 @@ class SquashedGaussian(_SquashedGaussian):  # type: ignore[misc]
 
     def to_deterministic(self) -> Any:
         """Return the squashed mean."""
-        return TorchDeterministic(loc=self._squash(self.loc))
+        return TorchDeterministic(loc=torch.tanh(self.loc))  # RLlib's actions lie in [-1, 1] before they are scaled
 
 
 class SquashedModule(_SACModule):  # type: ignore[misc]

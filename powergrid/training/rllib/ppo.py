@@ -81,7 +81,7 @@ class PPO(KeepsRunners, rllib.PPO):
         A checkpoint of RLlib is Python pickle: loading one runs what is in it.
 
         Args:
-            path: The checkpoint's folder, absolute or not, or what ``save`` gave.
+            path: The checkpoint's folder, absolute or not, or what ``save`` returned, also that of RLlib's own class.
             filesystem: As RLlib's.
             trust: Load it although this user did not make it.
             kwargs: As RLlib's.
@@ -89,6 +89,9 @@ class PPO(KeepsRunners, rllib.PPO):
         Raises:
             PowerGridError: It was made elsewhere, or was changed, and ``trust`` is not set.
         """
+        if isinstance(path, _TrainingResult) and not isinstance(path, SavedCheckpoint):
+            # what save() of RLlib's own class returned: no file says where it comes from, but an object of this process
+            path, trust = path.checkpoint, True
         place = getattr(path, "path", path)  # RLlib's own Checkpoint has one
         if filesystem is None and "://" not in str(place):
             path = str(Path(place).expanduser().resolve())
@@ -146,7 +149,8 @@ class PPOConfig(rllib.PPOConfig):
         Raises:
             ScenarioError: The scenario is wrong.
         """
-        config: PPOConfig = super().environment(env, **settings)
+        given = {} if env is None else {"env": env}  # RLlib takes None for an environment, and forgets the one it has
+        config: PPOConfig = super().environment(**given, **settings)
         config.disable_env_checking = settings.get("disable_env_checking", True)  # the check resets with seed 42
         if (not config.is_multi_agent or self._own_policies) and callable(config.env):
             config._share_policies()

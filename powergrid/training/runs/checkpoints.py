@@ -7,13 +7,10 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from powergrid.errors import PowerGridError
 from powergrid.training.policies.trust import sign
-
-if TYPE_CHECKING:
-    from powergrid.training.policies.inference import Policy
 
 FOLDER = "checkpoints"
 STATE_FILE = "powergrid.json"
@@ -42,7 +39,7 @@ class Checkpoints:
         for unfinished in self.folder.glob(".unfinished-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def save(self, algorithm: Any, policy: Policy, iteration: int, state: dict[str, Any]) -> Path:
+    def save(self, algorithm: Any, policy: Any, iteration: int, state: dict[str, Any]) -> Path:
         """Write a checkpoint beside its final name and rename it, so that a kill leaves no half of one."""
         final = self.folder / f"iteration_{iteration:06d}"
         if not final.exists():

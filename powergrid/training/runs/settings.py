@@ -95,7 +95,12 @@ class TrainSettings(BaseModel):
         ge=0,
         description="Processes that step environments, 0: this one; null: one less than CPUs, at most 8, 0 for 2.",
     )
-    num_envs_per_env_runner: int = Field(16, ge=1, description="Environments stepped together in each process.")
+    num_envs_per_env_runner: int | None = Field(
+        None,
+        ge=1,
+        description="Environments stepped together in each process; null: 16, or fewer to suit a "
+        "`rollout_fragment_length`.",
+    )
     rollout_fragment_length: int | Literal["auto"] = Field(
         "auto", description="Steps one environment gives per request; `auto` divides the batch evenly."
     )
