@@ -110,8 +110,9 @@ class Infos:
         of_zones[0], of_zones[1] = metrics.zone_violation_count, metrics.zone_v_min_pu
         of_zones[2], of_zones[3] = metrics.zone_v_max_pu, metrics.zone_overload_count
         of_zones[4] = metrics.zone_kva.real
-        delivered, n_power = simulation.snapshot.device_kva, simulation.setpoints.shape[2]
-        of_devices[0, :, :n_power], of_devices[1, :, :n_power] = delivered.real, delivered.imag
+        n_power = simulation.setpoints.shape[2]
+        delivered = simulation.snapshot.device_kva.view(np.float64).reshape(-1, n_power, 2)
+        of_devices[:2, :, :n_power] = delivered.transpose(2, 0, 1)
         of_devices[2:4, :, :n_power] = moved = np.abs(simulation.requested - simulation.setpoints)
         of_devices[4, :, :n_power] = np.maximum(moved[0], moved[1]) > _NOTICED
         for fleet, term, _, own in self._throughput:

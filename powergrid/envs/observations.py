@@ -162,13 +162,16 @@ class Channels:
         self._node_columns = slice(first, len(self.table))
 
     def _add_devices(self) -> None:
-        self._fleet_columns: list[tuple[Any, slice]] = []
+        first, n_before, places = len(self.table), 0, [np.empty(0, dtype=np.int64)]
+        self._state_arrays: list[tuple[Any, str]] = []
         for fleet in self._simulation.fleets:
-            first = len(self.table)
+            places.append(n_before + fleet.state_places)
+            self._state_arrays += [(fleet, name) for name in fleet.state_arrays]
+            n_before += fleet.n * len(fleet.state_arrays)
             for state in fleet.states:
                 high = state.high if state.high > state.low else state.low + 1.0
                 self.table.append(Channel(f"{state.device}.{state.name}", state.unit, state.low, high, state.device))
-            self._fleet_columns.append((fleet, slice(first, len(self.table))))
+        self._state_places, self._state_columns = np.concatenate(places), slice(first, len(self.table))
 
     def _add_outages(self, zones: Sequence[str], zone_nodes: Sequence[IntArray]) -> OutageView | None:
         if self._simulation.events is None:
@@ -187,7 +190,8 @@ class Channels:
         self._first_row = np.arange(n_envs) * n_rows
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
         self._to_exogenous, self._to_solved = values[:, : self._n_exogenous], values[:, self._solved_columns]
-        self._to_nodes = values[:, self._node_columns]
+        self._to_nodes, self._to_states = values[:, self._node_columns], values[:, self._state_columns]
+        self._solved_places = self._place_solved()
 
     def start_day(self, rows: Rows, zone_kw: FloatArray) -> None:
         """Lay out what is known of the day that some environments start.
@@ -214,22 +218,36 @@ class Channels:
             self._to_nodes[...] = simulation.snapshot.v_pu
         else:
             self._quantiles.fill(simulation.snapshot.v_pu, metrics.violation_count, self._to_nodes)
-        for fleet, columns in self._fleet_columns:
-            fleet.observe(values[:, columns])
+        if self._state_arrays:
+            states = np.concatenate([getattr(fleet, name) for fleet, name in self._state_arrays], axis=1)
+            states.take(self._state_places, 1, self._to_states, "clip")
         if self.outages is not None:
             self.outages.fill(values[:, self._outage_columns])
 
     def _fill_solved(self) -> None:
-        """Take what was measured, in the order of :meth:`_add_solved`."""
+        """Take what was measured: a few arrays side by side, of which one gather takes the columns in order."""
         metrics, snapshot = self._metrics, self._simulation.snapshot
-        kva, source = metrics.zone_kva, snapshot.source_kva[:, None]
-        solved = (
-            *(metrics.zone_v_min_pu, metrics.zone_v_mean_pu, metrics.zone_v_max_pu, metrics.watched_mean_pu),
-            *(kva.real, kva.imag, metrics.zone_loading_pu, metrics.watched_loading_pu),
-            *(metrics.v_min_pu[:, None], metrics.v_max_pu[:, None], source.real, source.imag),
-            snapshot.losses_kw[:, None],
+        n_envs = len(snapshot.losses_kw)
+        kva, source = (
+            phasors.view(np.float64).reshape(n_envs, -1) for phasors in (metrics.zone_kva, snapshot.source_kva)
         )
-        np.concatenate(solved, axis=1, out=self._to_solved)
+        levels = (metrics.lowest, metrics.means, metrics.highest, metrics.zone_loading_pu)
+        measured = np.concatenate((*levels, kva, source, snapshot.losses_kw[:, None]), axis=1)
+        measured.take(self._solved_places, 1, self._to_solved, "clip")
+
+    def _place_solved(self) -> IntArray:
+        """Return where each column of :meth:`_add_solved` lies in what :meth:`_fill_solved` puts side by side."""
+        n_groups, n_zones = self._metrics.lowest.shape[1], self.loads_in.shape[1]
+        sizes = [n_groups, n_groups, n_groups, n_zones, 2 * n_zones, 2, 1]
+        lowest, means, highest, loading, kva, source, losses = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+        of_zones, network, watched = slice(0, n_zones), slice(n_zones, n_zones + 1), slice(n_zones + 1, 2 * n_zones + 1)
+        return np.concatenate(
+            (
+                *(lowest[of_zones], means[of_zones], highest[of_zones], means[watched]),
+                *(kva[::2], kva[1::2], loading, highest[n_groups - n_zones :]),
+                *(lowest[network], highest[network], source, losses),
+            )
+        )
 
     def state(self) -> FloatArray:
         """Copy what is known of the day of each environment; all else is filled anew from the solved state."""

@@ -22,6 +22,9 @@ IntArray = npt.NDArray[np.int64]
 ComplexArray = npt.NDArray[np.complex128]
 ByKind = dict[str, dict[str, Any]]
 
+#: What :meth:`Fleets.setpoints` gathers of every fleet.
+_SETPOINTS = ("p_kw", "q_kvar", "requested_p_kw", "requested_q_kvar")
+
 
 class Fleets:
     """All the fleets of a simulation as one: actions in, setpoints out, and what the grid delivered back.
@@ -105,19 +108,14 @@ class Fleets:
             for fleet, own in self.power:
                 fleet.limit(p_kw[:, own], q_kvar[:, own], exo)
 
-    def setpoints(self) -> FloatArray:
-        """Return the feasible setpoints, active then reactive [kW, kvar], shape (2, n_envs, n_devices)."""
-        setpoints = np.empty((2, self._n_envs, self._n_power))
-        for fleet, own in self.power:
-            setpoints[0, :, own], setpoints[1, :, own] = fleet.p_kw, fleet.q_kvar
-        return setpoints
-
-    def requested(self) -> FloatArray:
-        """Return what was asked of the devices, as :meth:`setpoints`."""
-        requested = np.empty((2, self._n_envs, self._n_power))
-        for fleet, own in self.power:
-            requested[0, :, own], requested[1, :, own] = fleet.requested_p_kw, fleet.requested_q_kvar
-        return requested
+    def setpoints(self) -> tuple[FloatArray, FloatArray]:
+        """Return the feasible setpoints and what was asked, active then reactive, each (2, n_envs, n_devices)."""
+        if not self.power:
+            return np.zeros((2, self._n_envs, 0)), np.zeros((2, self._n_envs, 0))
+        # one array of all: fleet by fleet the same copies take 2 % of a whole step of ieee13_mg
+        every = np.concatenate([getattr(fleet, name) for name in _SETPOINTS for fleet, _ in self.power], axis=1)
+        rows = every.reshape(self._n_envs, 2, 2, self._n_power).transpose(1, 2, 0, 3)
+        return rows[0].copy(), rows[1].copy()
 
     def start(self, rows: Rows, device_kva: ComplexArray, exo: Exogenous) -> None:
         """Take what the devices of some environments delivered before the first step, shape (n_envs, n_devices)."""
@@ -129,7 +127,8 @@ class Fleets:
 
     def advance(self, device_kva: ComplexArray, exo: Exogenous) -> None:
         """Move on by one step in which the devices delivered some powers [kVA], shape (n_envs, n_devices)."""
-        p_kw, q_kvar = device_kva.real, device_kva.imag
+        parts = device_kva.view(np.float64).reshape(self._n_envs, self._n_power, 2)
+        p_kw, q_kvar = parts.transpose(2, 0, 1).copy()
         for fleet, own in self.power:
             fleet.advance(p_kw[:, own], q_kvar[:, own], exo)
         for fleet, _, _ in self.switchgear:

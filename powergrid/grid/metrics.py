@@ -121,7 +121,9 @@ class Metrics:
         dead = None if energised is None or np.count_nonzero(energised) == energised.size else ~energised
         self._snapshot, self._dead = snapshot, dead
         n_envs, n_nodes, n_zones = len(self._high), self._n_nodes, self._n_zones
-        levels = np.concatenate((snapshot.v_pu, snapshot.loading_pu, self._no_branch), axis=1)
+        levels = np.concatenate(
+            (snapshot.v_pu, self._no_branch if self._no_branch.size else snapshot.loading_pu), axis=1
+        )
         self._beyond = beyond = np.maximum(levels - self._high, self._low - levels)
         if dead is not None:
             beyond[:, :n_nodes][dead] = -self.limits[0]
@@ -256,8 +258,8 @@ class Metrics:
         if not len(self._three_phase):
             return np.zeros(len(v))
         phasors = v.take(self._three_phase, 1)
-        positive, negative = np.abs(np.dot(phasors.reshape(-1, 3), _TO_SEQUENCE)).T.reshape(2, len(v), -1)
-        ratio = negative / np.maximum(positive, 1e-9)
+        sequence = np.abs(np.dot(phasors.reshape(-1, 3), _TO_SEQUENCE))
+        ratio = (sequence[:, 1] / np.maximum(sequence[:, 0], 1e-9)).reshape(len(v), -1)
         if self._dead is not None:
             ratio[self._dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0
         highest: FloatArray = np.maximum.reduce(ratio, axis=1)

@@ -53,6 +53,7 @@ class Simulation:
 
     Attributes:
         setpoints: Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices).
+        requested: What was asked of the devices in the last step, as ``setpoints``.
         fleets: The devices by kind.
         snapshot: The last solved state.
         price_usd_per_kwh: Price of the row to come, shape (n_envs,).
@@ -188,7 +189,8 @@ class Simulation:
         self._first_row = np.arange(n) * self.day_price.shape[1]
         self.step_index = np.zeros(n, dtype=np.int64)
         self.last_step = np.full(n, self.options.horizon_steps)
-        self.setpoints = np.zeros((2, n, n_power))
+        self.setpoints, self.requested = np.zeros((2, n, n_power)), np.zeros((2, n, n_power))
+        self._nothing = np.zeros((n, 0))
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations = np.zeros(n, dtype=np.int64)
         self.env_index = np.arange(n)
@@ -238,11 +240,6 @@ class Simulation:
         """Whether a source feeds each node, shape (n_envs, n_nodes)."""
         return self._fed_as_compiled if self.islands is None else self.islands.energised
 
-    @property
-    def requested(self) -> FloatArray:
-        """What was asked of the devices in the last step, as ``setpoints``."""
-        return self._devices.requested()
-
     # -- playing
 
     def reset(self, env: int, rng: np.random.Generator, day: int | None = None) -> None:
@@ -276,7 +273,8 @@ class Simulation:
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
         self._devices.leave_alone(rows, self._exogenous)
-        self.setpoints[:, rows] = self._devices.setpoints()[:, rows]
+        setpoints, requested = self._devices.setpoints()
+        self.setpoints[:, rows], self.requested[:, rows] = setpoints[:, rows], requested[:, rows]
         self._start(envs)
         self.snapshot.converged[rows] = True
         self.operations[rows] = 0
@@ -328,7 +326,7 @@ class Simulation:
             decided, action = action, self._devices.neutral(exo)
             action[:, self._decided] = decided
         self._devices.project(action, exo)
-        self.setpoints = self._devices.setpoints()
+        self.setpoints, self.requested = self._devices.setpoints()
         islands, converged = self.islands, self.snapshot.converged
         if islands is not None:
             if self.events is not None:
@@ -377,9 +375,13 @@ class Simulation:
         """Take the exogenous row of the current step."""
         rows = self.step_index + self._first_row
         self.price_usd_per_kwh = self.day_paid_price.take(rows)
-        sun_kw = self.day_pv_pu.take(rows)[:, None] * self._p_sun
-        places = rows[:, None] * self.day_load_kw.shape[2] + self._flexible_loads
-        self._exogenous = Exogenous(self.step_index, sun_kw, self.day_load_kw.take(places))
+        sun_kw = demand_kw = self._nothing
+        if self._p_sun.size:
+            sun_kw = self.day_pv_pu.take(rows)[:, None] * self._p_sun
+        if self._flexible_loads.size:
+            places = rows[:, None] * self.day_load_kw.shape[2] + self._flexible_loads
+            demand_kw = self.day_load_kw.take(places)
+        self._exogenous = Exogenous(self.step_index, sun_kw, demand_kw)
 
     def _solve_alone(self, env: int) -> bool:
         """Solve one circuit that is written, with the feeder's own controls and within forming sources' limits."""

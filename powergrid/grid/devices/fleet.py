@@ -39,6 +39,8 @@ class DeviceFleet(ABC, Generic[S]):
         names, specs: Name of each device, and what YAML said about it.
         n: Number of devices.
         actions, states: Tables of what is decided and of what is observed.
+        state_arrays: Attributes that hold the states, of shape (n_envs, n); side by side, those of ``state_places`` are
+            the states in order, so that one gather reads all fleets.
         terms: What the last step counted and cost by name, each of shape (n_envs, n).
 
     Raises:
@@ -76,6 +78,11 @@ class DeviceFleet(ABC, Generic[S]):
             found = [(i, self.names.index(state.device)) for i, state in enumerate(states) if state.name == name]
             columns, owners = (pack_columns(index) for index in zip(*found, strict=True))
             self._observed.append((columns, owners, self.held_in.get(name, name)))
+        kept = [name for _, _, name in self._observed]
+        self.state_arrays = tuple(kept)
+        self.state_places = np.zeros(len(states), dtype=np.int64)
+        for i, (columns, owners, _) in enumerate(self._observed):
+            self.state_places[columns] = i * self.n + np.arange(self.n)[owners]
 
     @property
     @abstractmethod
@@ -226,8 +233,8 @@ class PowerFleet(DeviceFleet[S]):
         self.limit(p_kw, q_kvar, exo)
 
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
-        """Move on by one step in which ``p_kw`` and ``q_kvar``, shape (n_envs, n), were delivered."""
-        self.delivered_p_kw, self.delivered_q_kvar = p_kw.copy(), q_kvar.copy()
+        """Move on by one step in which ``p_kw`` and ``q_kvar``, shape (n_envs, n), were delivered; keeps the arrays."""
+        self.delivered_p_kw, self.delivered_q_kvar = p_kw, q_kvar
         self._advance(exo)
 
     @abstractmethod

@@ -129,6 +129,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         self._room_offset = slope * np.stack([-soc_max - drain, -soc_min - drain])
         self._room_low = np.stack([-np.minimum(charge, s), np.zeros_like(s)])
         self._room_high = np.stack([np.zeros_like(s), np.minimum(discharge, s)])
+        self._zero, self._one = self._zeros(), self._zeros() + 1.0
         self._soc_per_discharged_kw, self._soc_per_charged_kw = dt / (eta_d * e_max), dt * eta_c / e_max
         self._soc_drain = drain
         self._wear = self._values("wear_usd_per_kwh")
@@ -152,7 +153,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         """
         room = self.soc * self._room_slope + self._room_offset
         self.room_kw = np.minimum(np.maximum(room, self._room_low), self._room_high)
-        least, most = self.room_kw
+        least, most = self.room_kw[0], self.room_kw[1]
         if self._led.size:
             p_kw = self._continue_led(p_kw)
         self.requested_p_kw, self.requested_q_kvar = p_kw, q_kvar
@@ -174,7 +175,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         p_kw = self.delivered_p_kw
         # Of the two efficiencies the one that leaves less in the cell applies, whatever the sign.
         taken = np.maximum(p_kw * self._soc_per_discharged_kw, p_kw * self._soc_per_charged_kw)
-        self.soc = np.minimum(np.maximum(self.soc - taken - self._soc_drain, 0.0), 1.0)
+        self.soc = np.minimum(np.maximum(self.soc - taken - self._soc_drain, self._zero), self._one)
         throughput = np.abs(p_kw) * self.dt_h
         self.terms = {"throughput_kwh": throughput, "storage_wear_usd": throughput * self._wear}
         self.cycles = self.cycles + throughput * self._cycles_per_kwh
