@@ -16,7 +16,7 @@ from powergrid.errors import PowerGridError
 from powergrid.training import RunResult, export_policy, export_run, load_policy, train
 from powergrid.training.policies.inference import ACTIVATIONS, Network, ObservationFilter, Policy
 from tests.training.conftest import TINY
-from tests.training.test_inference import ACTIONS, assert_same
+from tests.training.policies.test_inference import ACTIONS, assert_same
 from tests.training.toy import ToyGridEnv
 
 AGENTS = ("MG1", "MG2")

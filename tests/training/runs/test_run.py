@@ -19,7 +19,7 @@ from powergrid.training.runs.records import ProgressFile
 from tests.training.conftest import TINY
 from tests.training.toy import ToyGridEnv
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from powergrid.grid.engine import Engine
 from powergrid.grid.feeder import syntax as feeder_module
 from powergrid.grid.feeder.feeder import Command, find_feeder, list_feeders, read_feeder
 
-UPSTREAM = Path(__file__).parents[2].parent / "shared" / "upstream-feeders"
+UPSTREAM = Path(__file__).parents[3].parent / "shared" / "upstream-feeders"
 
 MASTER = """Clear
 New Circuit.tiny basekv=12.47 pu=1.0 R1=0.01 X1=0.1

@@ -26,7 +26,7 @@ from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.training.conftest import TINY
 from tests.training.faulty import FaultyGridEnv
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BATCH = 384
 DAY = {"env_name": "ieee13_mg", "episode_length": 24}
 

@@ -19,7 +19,7 @@ from powergrid.grid.feeder.feeder import list_feeders, read_feeder
 
 ComplexArray = npt.NDArray[np.complex128]
 
-UPSTREAM = Path(__file__).parents[2].parent / "shared" / "upstream-feeders"
+UPSTREAM = Path(__file__).parents[3].parent / "shared" / "upstream-feeders"
 UPSTREAM_MASTERS = [
     "13Bus/IEEE13Nodeckt.dss",
     "34Bus/ieee34Mod1.dss",

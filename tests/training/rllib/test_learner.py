@@ -17,7 +17,7 @@ from powergrid.training.rllib.learner import GridPPOLearner, Minibatches
 from powergrid.training.rllib.modules import FastTanh
 from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.training.conftest import TINY
-from tests.training.test_env_runner import flatten
+from tests.training.rllib.test_env_runner import flatten
 from tests.training.toy import ToyGridEnv
 
 pytestmark = pytest.mark.usefixtures("ray_session")

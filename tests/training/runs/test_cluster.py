@@ -25,7 +25,7 @@ from powergrid.grid.feeder.feeder import models_folder
 from powergrid.training.runs.session import join_cluster
 from tests.training.nodes import Nodes, free_port, ray_nodes
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SETTINGS = {
     "num_env_runners": 2, "num_envs_per_env_runner": 2, "train_batch_size": 192, "minibatch_size": 96, "num_epochs": 1,
     "hidden": [8], "validate_every": 0, "sample_timeout_s": 60.0,

@@ -17,10 +17,10 @@ import pytest
 from opendssdirect import dss
 from opendssdirect.OpenDSSDirect import OpenDSSDirect
 
-DSS_MODELS = Path(__file__).parents[2] / "dss_models"
+DSS_MODELS = Path(__file__).parents[3] / "dss_models"
 FEEDERS = ("ieee13", "ieee34", "ieee37", "ieee123", "ieee8500")
 # Not part of the project: the tables that ieee8500 is made from.
-TABLES_8500 = Path(__file__).parents[2].parent / "shared" / "ieee-tables" / "ieee8500"
+TABLES_8500 = Path(__file__).parents[3].parent / "shared" / "ieee-tables" / "ieee8500"
 
 SQRT3 = math.sqrt(3.0)
 # One step of a 32-step, +-10 % regulator.

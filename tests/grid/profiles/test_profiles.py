@@ -26,7 +26,7 @@ from powergrid.grid.profiles.profiles import (
     split_days,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = ROOT / "powergrid" / "data" / "profiles.npz"
 SPLITS = ("train", "validation", "test")
 MONDAY = np.datetime64("2018-01-01", "m")

@@ -33,7 +33,7 @@ from powergrid.training.runs.tune import fit_trials
 from tests.training.conftest import TINY
 from tests.training.toy import ToyGridEnv
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FAST = {**{name: value for name, value in TINY.items() if name != "num_env_runners"}, "validate_every": 1}
 
 
@@ -226,7 +226,7 @@ def main_and_end(*arguments: str) -> None:
 def test_interrupted_tuning_keeps_what_was_reached_and_leaves_no_process(tmp_path: Path) -> None:
     code = (
         "from powergrid.training import tune\n"
-        "from tests.training.test_tuning import FAST\n"
+        "from tests.training.runs.test_tuning import FAST\n"
         "from tests.training.toy import ToyGridEnv\n"
         f"result = tune({{}}, FAST, samples=500, iterations=3, concurrent=1, env=ToyGridEnv,\n"
         f"              out_dir={str(tmp_path)!r}, name='t')\n"
