@@ -221,8 +221,8 @@ def test_every_kind_of_device_plays_through_every_kind_of_event(
         every_kind_scenario | {"events": events, "native_controls": native, "reconfiguration": {}, "infos": "full"}
     )
     simulation = env.task.simulation
-    events = simulation.events
-    assert events is not None
+    outages = simulation.events
+    assert outages is not None
     happened = set()
     for seed in range(2):
         for moment in play(env, seed=seed, actions=seed):
@@ -232,7 +232,7 @@ def test_every_kind_of_device_plays_through_every_kind_of_event(
                 assert env.observation_spaces[agent].contains(moment.observations[agent])
                 happened |= set(info["events"])
             assert simulation.snapshot.v_pu[~simulation.energised].max(initial=0.0) < 0.25
-            if not events.on[0, events.timetable.is_fault].any():  # what a fault burns is in no table
+            if not outages.on[0, outages.timetable.is_fault].any():  # what a fault burns is in no table
                 assert abs(find_imbalance(simulation)) < 0.1
     assert happened == set(events)
 
