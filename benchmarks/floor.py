@@ -33,6 +33,9 @@ class Floor:
             the switchgear stays.
         tolerance: Of the power flow; the scenario's if unset [pu].
 
+    Raises:
+        SystemExit: the floor cannot play what the scenario plays.
+
     Attributes:
         part_s: Seconds that each part of each step of the last :meth:`play` took, shape (n_steps, 3).
     """
@@ -41,6 +44,10 @@ class Floor:
         self, task: GridTask, demand: Any, setpoints: Any, positions: Any = None, *, tolerance: float | None = None
     ) -> None:
         simulation = task.simulation
+        if simulation.islands is not None or simulation.circuits[0].controls.controls:
+            # 0.1.0 compared two networks on ieee34_ieee13: the floor knew no forming source and no shed load
+            what = "switches, microgrids, events or controls of the feeder's own"
+            raise SystemExit(f"{task.scenario.name}: the floor plays a network as it is written, none with {what}")
         self.circuit = circuit = Circuit(
             simulation.feeder,
             simulation.circuits[0].injections,

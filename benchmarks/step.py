@@ -112,8 +112,6 @@ def _watch_parts(env: NetworkedGridEnv) -> _Profile:
     taken.watch(task.metrics, "take", "metrics")
     taken.watch(task._rewards, "take", "rewards")
     taken.watch(task.channels, "fill", "channels")
-    taken.watch(env, "_observations", "observations")
-    taken.watch(env, "_infos", "infos")
     return taken
 
 
