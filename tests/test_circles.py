@@ -9,7 +9,6 @@ import networkx as nx
 KNOWN: tuple[frozenset[str], ...] = (
     frozenset({"powergrid.grid.devices.fleet", "powergrid.grid.devices.projection"}),
     frozenset({"powergrid.grid.devices.demand", "powergrid.grid.devices.sessions"}),
-    frozenset({"powergrid.envs.backends", "powergrid.envs.processes"}),
 )
 
 

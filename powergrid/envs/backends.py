@@ -7,7 +7,6 @@ or one in each process. What a step takes and gives lies on a board, arrays with
 from __future__ import annotations
 
 import itertools
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ IntArray = npt.NDArray[np.int64]
 BackendName = Literal["inline", "processes"]
 ViewName = Literal["agents", "central"]
 
-_ALIGNMENT = 64
+_ALIGNMENT = 64  # bytes: every array begins at a cache line
 
 
 @dataclass(frozen=True)
@@ -361,32 +360,6 @@ def call_slice(part: Slice, call: tuple[Any, ...] | None) -> Any:
 def split_envs(n_envs: int, n_slices: int) -> list[tuple[int, int]]:
     """Cut environments into slices of like size: the first of each, and the one after its last."""
     return list(itertools.pairwise(round(i * n_envs / n_slices) for i in range(n_slices + 1)))
-
-
-def count_workers(workers: int | None, n_envs: int) -> int:
-    """Return the number of processes: as asked, or one for each processor, never more than environments."""
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(workers, n_envs))
-
-
-def open_backend(
-    name: BackendName,
-    scenario: Scenario,
-    view: ViewName,
-    n_envs: int,
-    *,
-    same_step: bool,
-    workers: int | None,
-    worker_index: int | None = None,
-) -> Backend:
-    """Build the environments on a backend."""
-    if name == "inline":
-        return Inline(scenario, view, n_envs, same_step=same_step, worker_index=worker_index)
-    from powergrid.envs.processes import Processes
-
-    n_processes = count_workers(workers, n_envs)
-    return Processes(scenario, view, n_envs, same_step=same_step, n_processes=n_processes, worker_index=worker_index)
 
 
 def find_backend_problems(num_envs: object, name: object, workers: object) -> list[str]:

@@ -14,11 +14,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from powergrid.envs.agents import ActionForm, CentralActions, find_form_problems
-from powergrid.envs.backends import BackendName, find_backend_problems, open_backend
+from powergrid.envs.backends import BackendName, find_backend_problems
 from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
 from powergrid.envs.episode import Episode
 from powergrid.envs.observations import View
+from powergrid.envs.processes import open_backend
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.quantities import AGENT_METRICS, MONEY_TERMS
 from powergrid.scenario import Scenario, load_scenario

@@ -142,6 +142,7 @@ class GridTask:
 
     def action_buffer(self) -> FloatArray:
         """Return the action matrix to fill, devices of no agent left to themselves, shape (n_envs, n_actions)."""
+        # rewritten each step: what leaves a device to itself follows sun and demand
         if not self._all_owned:
             self._action[:] = self.simulation.neutral()
         return self._action
@@ -157,11 +158,13 @@ class GridTask:
         simulation = self.simulation
         simulation.step(self._action)
         self._measure()
+        # before the rewards: the last step counts what is owed and how far batteries ended from their start
         np.equal(simulation.step_index, simulation.last_step, out=self.truncated)
         self._rewards.take(self.truncated)
         self.rewards = self._rewards.rewards
         if simulation.options.divergence == "terminate":
             np.logical_not(simulation.snapshot.converged, out=self.terminated)
+        # last: they hold the solve of this step and what is known of the next, for which the clock has turned already
         self.channels.fill()
 
     def _measure(self) -> None:

@@ -51,6 +51,7 @@ class Episode:
         """
         if seed is not None or self.rng is None:
             entropy = self.scenario.seed if seed is None else seed
+            # a list, not a sum: neighbouring seeds of neighbouring workers would meet in the same stream
             self.rng = np.random.default_rng(None if entropy is None else [entropy, *self.stream])
         if self._feeders is not None:
             self.task, options = self._feeders.draw(self.rng, options)

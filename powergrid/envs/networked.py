@@ -66,6 +66,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         super().__init__()
+        # RLlib hands an EnvContext, a dict with attributes: the settings are kept, the worker's number becomes a stream
         self._config = dict(config or {})
         self.scenario = scenario_from_config(self._config)
         self._episode = Episode(self.scenario, _stream_of(config))
@@ -126,6 +127,7 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         self._writer.write(actions, task.action_buffer())
         terminated, truncated = episode.play()
         rewards = dict(zip(self.possible_agents, task.rewards[0].tolist(), strict=True))
+        # RLlib reads flags of single agents as termination, so only the whole is flagged
         return task.observation_dict(0), rewards, {"__all__": terminated}, {"__all__": truncated}, episode.infos()
 
     def count_violations(self, agent_id: str | None = None) -> int:
@@ -181,6 +183,7 @@ def _stream_of(config: Any) -> tuple[int, ...]:
     worker = getattr(config, "worker_index", None)
     if worker is None:
         return ()
+    # the context is the only thing that environments of one worker share
     births: int = getattr(config, "_powergrid_births", 0)
     config._powergrid_births = births + 1
     return int(worker), births

@@ -88,7 +88,7 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         task = episode.ready()
         self._writer.write(actions, task.action_buffer())
         terminated, truncated = episode.play()
-        if terminated or truncated:
+        if terminated or truncated:  # PettingZoo tells the end of an episode by there being no agents
             self.agents = []
         return (
             task.observation_dict(0),

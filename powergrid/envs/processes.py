@@ -15,13 +15,23 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from powergrid.envs.backends import Backend, Board, Layout, Slice, ViewName, call_slice, split_envs
+from powergrid.envs.backends import (
+    Backend,
+    BackendName,
+    Board,
+    Inline,
+    Layout,
+    Slice,
+    ViewName,
+    call_slice,
+    split_envs,
+)
 from powergrid.envs.core import GridTask
 from powergrid.errors import EngineError
 from powergrid.scenario import Scenario
 
 _STEP, _STEP_AND_INFOS, _QUIT, _DONE = b"s", b"i", b"q", b""
-_PATIENCE_S = 5.0
+_PATIENCE_S = 5.0  # a worker that does not end by then is killed: a close must not hang on a solve that does
 _WATCH_S = 0.002
 
 
@@ -157,8 +167,32 @@ class Processes(Backend):
         )
 
     def _release(self) -> None:
-        """End the workers; each process gives its engines back."""
+        """End the workers; each process releases its engines."""
         self._shut()
+
+
+def count_workers(workers: int | None, n_envs: int) -> int:
+    """Return the number of processes: as asked, or one for each processor, never more than environments."""
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(workers, n_envs))
+
+
+def open_backend(
+    name: BackendName,
+    scenario: Scenario,
+    view: ViewName,
+    n_envs: int,
+    *,
+    same_step: bool,
+    workers: int | None,
+    worker_index: int | None = None,
+) -> Backend:
+    """Build the environments on a backend."""
+    if name == "inline":
+        return Inline(scenario, view, n_envs, same_step=same_step, worker_index=worker_index)
+    n_processes = count_workers(workers, n_envs)
+    return Processes(scenario, view, n_envs, same_step=same_step, n_processes=n_processes, worker_index=worker_index)
 
 
 class _PlayedError(Exception):

@@ -21,6 +21,16 @@ from powergrid.scenario import Scenario
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
+_ENERGY = TERMS.index("energy_cost_usd")
+_STORED = TERMS.index("stored_energy_usd")
+_VIOLATION = TERMS.index("voltage_violation_pu")
+_OVERLOAD = TERMS.index("overload_pu")
+_REFERENCE = TERMS.index("reference_cost_usd")
+_LOSSES = TERMS.index("losses_kwh")
+_UNSERVED = TERMS.index("unserved_kwh")
+_GENERATION = TERMS.index("generation_cost_usd")
+_DEVIATION = TERMS.index("soc_deviation_kwh")
+
 
 class Rewards:
     """Take the terms of every step for every agent.
@@ -58,10 +68,6 @@ class Rewards:
         self._weighed = np.zeros_like(self.by_term)
         self.terms = self.by_term.transpose(1, 2, 0)
         self.rewards = np.zeros((n_envs, n_agents))
-        column = {term: i for i, term in enumerate(TERMS)}
-        self._energy, self._stored = column["energy_cost_usd"], column["stored_energy_usd"]
-        self._violation, self._overload = column["voltage_violation_pu"], column["overload_pu"]
-        self._reference_column = column["reference_cost_usd"]
         n_rows = simulation.options.horizon_steps + 1
         self._reference = np.zeros((n_envs, n_rows, n_agents))
         self._reference_rows, self._last_row = self._reference.reshape(-1, n_agents), np.arange(n_envs) * n_rows - 1
@@ -70,13 +76,8 @@ class Rewards:
         self._env_of_agent = np.tile(np.arange(n_envs)[:, None], (1, n_agents))
         self._paid, self._shared = np.zeros(n_envs), np.zeros((n_envs, n_agents))
         self._loss_hours = np.full((n_envs, n_agents), simulation.dt_h / n_agents)
-        self._sun_kw = np.zeros(n_agents)
-        for fleet in simulation.fleets:
-            if fleet.kind == "inverter":
-                p_max_kw = np.array([float(spec.p_max_kw) for spec in fleet.specs])
-                self._sun_kw += p_max_kw @ ownership(owners, fleet.names)
-        self._losses, self._unserved = column["losses_kwh"], column["unserved_kwh"]
-        self._generation, self._islands = column["generation_cost_usd"], simulation.islands
+        self._sun_kw = _find_sun_kw(simulation, owners)
+        self._islands = simulation.islands
         if self._islands is not None:
             self._load_owners, self._source_prices = _own_islands(simulation, owners, loads_in)
         # what devices cost, and who owns which; terms that are no device's read as zero
@@ -91,7 +92,6 @@ class Rewards:
             e_max = np.array([float(spec.e_max_kwh) for spec in self._storage.specs])
             self._kwh_per_soc = ownership(owners, self._storage.names) * e_max[:, None]
             self._soc_initial = np.zeros((n_envs, len(e_max)))
-        self._deviation = column["soc_deviation_kwh"]
         self._stored_kwh, self._stored_now = np.zeros((n_envs, n_agents)), np.zeros((n_envs, n_agents))
         self._stored_price = np.zeros((n_envs, n_agents))
         self._owing = [
@@ -111,6 +111,7 @@ class Rewards:
             self._soc_initial[rows] = soc = self._storage.soc[rows]
             self._stored_kwh[rows] = soc @ self._kwh_per_soc
         simulation = self._simulation
+        # the mean of the tariff alone: what events make of the price is in what is paid, not in what is stored
         price = simulation.day_price[rows]
         self._stored_price[rows] = np.add.reduce(price[:, :-1], axis=1, keepdims=True) / (price.shape[1] - 1)
         reference = np.multiply(simulation.day_pv_pu[rows, :, None], self._sun_kw)
@@ -133,29 +134,30 @@ class Rewards:
         np.dot(self._of_devices_rows, self._owners, self._by_term_rows)
         np.multiply(simulation.paid_price, self._dt_h, out=self._paid)
         of_agents, shared = self._env_of_agent, self._shared
-        np.multiply(metrics.zone_kva.real, self._paid.take(of_agents, None, shared, "clip"), out=terms[self._energy])
+        np.multiply(metrics.zone_kva.real, self._paid.take(of_agents, None, shared, "clip"), out=terms[_ENERGY])
         rows = np.add(simulation.step_index, self._last_row)
-        self._reference_rows.take(rows, 0, terms[self._reference_column], "clip")
-        terms[self._violation] = metrics.shared_violation_pu
-        terms[self._overload] = metrics.shared_overload_pu
+        self._reference_rows.take(rows, 0, terms[_REFERENCE], "clip")
+        terms[_VIOLATION] = metrics.shared_violation_pu
+        terms[_OVERLOAD] = metrics.shared_overload_pu
         simulation.snapshot.losses_kw.take(of_agents, None, shared, "clip")
-        np.multiply(shared, self._loss_hours, out=terms[self._losses])
+        np.multiply(shared, self._loss_hours, out=terms[_LOSSES])
         if self._islands is not None:
-            terms[self._unserved] += _product(self._islands.unserved_kw, self._load_owners)
-            terms[self._generation] += simulation.snapshot.forming_kva.real @ self._source_prices
+            terms[_UNSERVED] += _product(self._islands.unserved_kw, self._load_owners)
+            terms[_GENERATION] += simulation.snapshot.forming_kva.real @ self._source_prices
         if self._storage is not None:
-            stored, change = self._stored_now, terms[self._stored]
+            stored, change = self._stored_now, terms[_STORED]
             np.dot(self._storage.soc, self._kwh_per_soc, stored)
             np.multiply(np.subtract(self._stored_kwh, stored, out=change), self._stored_price, out=change)
-            self._stored_kwh[...] = stored
+            self._stored_kwh[...] = stored  # so that the terms of a day telescope to what left the batteries in it
             if over:
                 deviation = np.abs(self._storage.soc - self._soc_initial) * ends[:, None]
-                np.matmul(deviation, self._kwh_per_soc, out=terms[self._deviation])
+                np.matmul(deviation, self._kwh_per_soc, out=terms[_DEVIATION])
         if self._owing and over:
             for fleet, owners in self._owing:
-                terms[self._unserved] += (fleet.unserved_at_end_kwh() * ends[:, None]) @ owners
+                terms[_UNSERVED] += (fleet.unserved_at_end_kwh() * ends[:, None]) @ owners
         np.multiply(self._weights, terms, out=self._weighed)
         rewards = np.add.reduce(self._weighed)  # term by term: the same bits for any number of environments
+        # a step that did not converge reports the last good state, so that only the penalty tells it from a good one
         if np.count_nonzero(simulation.snapshot.converged) < simulation.n_envs:
             rewards -= self._divergence * ~simulation.snapshot.converged[:, None]
         if self._share:
@@ -187,6 +189,15 @@ def place_terms(simulation: Simulation, names: Sequence[str]) -> list[tuple[Any,
         for row, term in enumerate(names)
         if term in fleet.terms
     ]
+
+
+def _find_sun_kw(simulation: Simulation, owners: Sequence[Sequence[str]]) -> FloatArray:
+    """Return what each agent's inverters are rated for [kW], shape (n_agents,)."""
+    sun_kw = np.zeros(len(owners))
+    for fleet in simulation.fleets:
+        if fleet.kind == "inverter":
+            sun_kw += np.array([float(spec.p_max_kw) for spec in fleet.specs]) @ ownership(owners, fleet.names)
+    return sun_kw
 
 
 def _product(of_loads: FloatArray, owners: FloatArray) -> FloatArray:

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
 from powergrid.envs.agents import ActionWriter
-from powergrid.envs.backends import BackendName, Inline, find_backend_problems, open_backend
+from powergrid.envs.backends import BackendName, Inline, find_backend_problems
 from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
+from powergrid.envs.processes import open_backend
 from powergrid.errors import ScenarioError
 from powergrid.scenario import Scenario, load_scenario
 
