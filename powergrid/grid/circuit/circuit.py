@@ -351,7 +351,7 @@ class Circuit:
             return
         rated = branches.norm_amps.copy()
         for name, amps in norm_amps.items():
-            rated[branches.names.index(name.lower())] = amps
+            rated[self.network.branch_index[name.lower()]] = amps
         self.network = replace(self.network, branches=replace(branches, norm_amps=rated))
         self._reader = None
 

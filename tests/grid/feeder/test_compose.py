@@ -303,6 +303,9 @@ def test_compose_wrong_in_many_ways_says_all_at_once(tmp_path: Path) -> None:
     ):
         assert expected in text
     assert "(did you mean '680'" not in text
+    assert {problem.code for problem in caught.value.details} == {
+        *("unknown-bus", "missing-phase", "levels-differ", "entry-too-far", "options-differ", "bad-name")
+    }
 
 
 def test_compose_names_that_are_taken_are_an_error(tmp_path: Path) -> None:
