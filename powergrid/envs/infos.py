@@ -111,7 +111,7 @@ class Infos:
         of_zones[2], of_zones[3] = metrics.zone_v_max_pu, metrics.zone_overload_count
         of_zones[4] = metrics.zone_kva.real
         n_power = simulation.setpoints.shape[2]
-        delivered = simulation.snapshot.device_kva.view(np.float64).reshape(-1, n_power, 2)
+        delivered = simulation.snapshot.device_kva.view(np.float64).reshape(simulation.n_envs, n_power, 2)
         of_devices[:2, :, :n_power] = delivered.transpose(2, 0, 1)
         of_devices[2:4, :, :n_power] = moved = np.abs(simulation.requested - simulation.setpoints)
         of_devices[4, :, :n_power] = np.maximum(moved[0], moved[1]) > _NOTICED

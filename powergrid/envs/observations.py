@@ -219,7 +219,7 @@ class Channels:
         else:
             self._quantiles.fill(simulation.snapshot.v_pu, metrics.violation_count, self._to_nodes)
         if self._state_arrays:
-            states = np.concatenate([getattr(fleet, name) for fleet, name in self._state_arrays], axis=1)
+            states = np.concatenate([getattr(fleet, name) for fleet, name in self._state_arrays], axis=1, dtype=float)
             states.take(self._state_places, 1, self._to_states, "clip")
         if self.outages is not None:
             self.outages.fill(values[:, self._outage_columns])

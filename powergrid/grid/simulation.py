@@ -37,7 +37,7 @@ BoolArray = npt.NDArray[np.bool_]
 __all__ = ["DivergencePolicy", "Simulation", "SimulationOptions"]
 
 #: What a simulation itself goes on from, and what its days hold.
-_CLOCK = ("step_index", "last_step", "day_paid_price", "paid_price", "operations", "setpoints")
+_CLOCK = ("step_index", "last_step", "day_paid_price", "paid_price", "operations", "setpoints", "requested")
 _OF_DAYS = ("day", "day_load_kw", "day_load_kvar", "day_price", "day_pv_pu")
 
 

@@ -229,7 +229,7 @@ def test_step_of_all_kinds_shows_what_was_projected_and_locked(
     rng = np.random.default_rng(0)
     simulation = env.task.simulation
     circuit = simulation.circuits[0]
-    place = simulation._gear[1][2][0]  # the regulator's place among the circuit's taps
+    place = circuit.switchgear.find_regulator(simulation.devices["reg"].element.lower())
     assert circuit.taps[place] == 3
     actions = draw_actions(env, rng)
     actions["North"] = {"continuous": np.ones(6, np.float32), "discrete": np.array([0])}  # full power, capacitor off
