@@ -12,7 +12,7 @@ from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import Circuit, Injection
 from powergrid.grid.circuit.own_controls import find_control_problems
 from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, PowerFleet
-from powergrid.grid.devices.fleet import Requests
+from powergrid.grid.devices.fleet import Projection
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
@@ -21,9 +21,6 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 ComplexArray = npt.NDArray[np.complex128]
 ByKind = dict[str, dict[str, Any]]
-
-#: What :meth:`Fleets.setpoints` gathers of every fleet.
-_SETPOINTS = ("p_kw", "q_kvar", "requested_p_kw", "requested_q_kvar")
 
 
 class Fleets:
@@ -51,7 +48,7 @@ class Fleets:
         self, by_kind: ByKind, circuit: Circuit, options: SimulationOptions, demand_max_pu: float, n_envs: int
     ) -> None:
         filled = _fill_devices(by_kind, circuit)
-        self._n_envs, self._n_power = n_envs, len(circuit.injections)
+        self._n_envs = n_envs
         self.devices = {name: spec for group in filled.values() for name, spec in group.items()}
         self.all: list[Any] = []
         self.power: list[tuple[Any, slice]] = []
@@ -75,47 +72,46 @@ class Fleets:
             else:
                 places = np.array([find_switchgear(spec, circuit) for spec in fleet.specs])
                 self.switchgear.append((fleet, places, kind))
-        self._requests: Requests | None = None
+        self._projection: Projection | None = None
         if self.power:
-            requests = [fleet.request for fleet, _ in self.power]
-            of_power = [columns for _, columns in self._columns[: len(self.power)]]
-            self._requests = Requests(requests, of_power, n_envs, len(self.actions))
+            fleets, of_power = zip(*self._columns[: len(self.power)], strict=True)
+            self._projection = Projection(fleets, of_power, n_envs, len(self.actions))
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
         parts = [fleet.neutral(exo) for fleet in self.all]
         return np.concatenate(parts, axis=1) if parts else np.zeros((self._n_envs, 0))
 
-    def project(self, action: FloatArray, exo: Exogenous) -> None:
-        """Turn the actions of all devices, shape (n_envs, n_actions), into feasible setpoints and positions."""
-        self._limit_power(action, exo)
+    def project(self, action: FloatArray, exo: Exogenous) -> tuple[FloatArray, FloatArray]:
+        """Turn the actions of all devices, shape (n_envs, n_actions), into feasible setpoints and positions.
+
+        Returns:
+            The feasible setpoints and what was asked, each active then reactive, shape (2, n_envs, n_devices).
+        """
+        setpoints, requested = self._project_power(action, exo)
         for fleet, columns in self._columns[len(self.power) :]:
             fleet.project(action[:, columns], exo)
+        return setpoints, requested
 
-    def leave_alone(self, rows: Rows, exo: Exogenous) -> None:
-        """Set the neutral power of some environments' devices; the others keep what they were set to."""
+    def leave_alone(self, rows: Rows, exo: Exogenous) -> tuple[FloatArray, FloatArray]:
+        """Set the neutral power of some environments' devices and return what :meth:`project` does, for those alone.
+
+        The fleets of the others keep what they were set to.
+        """
         others = np.ones(self._n_envs, dtype=bool)
         others[rows] = False
         before = [{name: getattr(fleet, name) for name in fleet.limited} for fleet, _ in self.power]
-        self._limit_power(self.neutral(exo), exo)
+        setpoints, requested = self._project_power(self.neutral(exo), exo)
         for (fleet, _), kept in zip(self.power, before, strict=True):
             for name, array in kept.items() if others.any() else ():
                 getattr(fleet, name)[others] = array[others]
+        return setpoints, requested
 
-    def _limit_power(self, action: FloatArray, exo: Exogenous) -> None:
-        if self._requests is not None:
-            p_kw, q_kvar = self._requests.read(action)
-            for fleet, own in self.power:
-                fleet.limit(p_kw[:, own], q_kvar[:, own], exo)
-
-    def setpoints(self) -> tuple[FloatArray, FloatArray]:
-        """Return the feasible setpoints and what was asked, active then reactive, each (2, n_envs, n_devices)."""
-        if not self.power:
+    def _project_power(self, action: FloatArray, exo: Exogenous) -> tuple[FloatArray, FloatArray]:
+        if self._projection is None:
             return np.zeros((2, self._n_envs, 0)), np.zeros((2, self._n_envs, 0))
-        # one array of all: fleet by fleet the same copies take 2 % of a whole step of ieee13_mg
-        every = np.concatenate([getattr(fleet, name) for name in _SETPOINTS for fleet, _ in self.power], axis=1)
-        rows = every.reshape(self._n_envs, 2, 2, self._n_power).transpose(1, 2, 0, 3)
-        return rows[0].copy(), rows[1].copy()
+        setpoints, requested = self._projection.project(action, exo)
+        return setpoints.copy(), requested.copy()  # the fleets keep the arrays
 
     def start(self, rows: Rows, device_kva: ComplexArray, exo: Exogenous) -> None:
         """Take what the devices of some environments delivered before the first step, shape (n_envs, n_devices)."""
@@ -127,8 +123,7 @@ class Fleets:
 
     def advance(self, device_kva: ComplexArray, exo: Exogenous) -> None:
         """Move on by one step in which the devices delivered some powers [kVA], shape (n_envs, n_devices)."""
-        parts = device_kva.view(np.float64).reshape(self._n_envs, self._n_power, 2)
-        p_kw, q_kvar = parts.transpose(2, 0, 1).copy()
+        p_kw, q_kvar = device_kva.real.copy(), device_kva.imag.copy()
         for fleet, own in self.power:
             fleet.advance(p_kw[:, own], q_kvar[:, own], exo)
         for fleet, _, _ in self.switchgear:

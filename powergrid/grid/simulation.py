@@ -272,8 +272,7 @@ class Simulation:
                 self.events.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
-        self._devices.leave_alone(rows, self._exogenous)
-        setpoints, requested = self._devices.setpoints()
+        setpoints, requested = self._devices.leave_alone(rows, self._exogenous)
         self.setpoints[:, rows], self.requested[:, rows] = setpoints[:, rows], requested[:, rows]
         self._start(envs)
         self.snapshot.converged[rows] = True
@@ -325,8 +324,7 @@ class Simulation:
         if self._decided is not None:
             decided, action = action, self._devices.neutral(exo)
             action[:, self._decided] = decided
-        self._devices.project(action, exo)
-        self.setpoints, self.requested = self._devices.setpoints()
+        self.setpoints, self.requested = self._devices.project(action, exo)
         islands, converged = self.islands, self.snapshot.converged
         if islands is not None:
             if self.events is not None:

@@ -126,6 +126,8 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._kw_per_kwh, self._given_kw_per_kwh = 1 / self._kwh_per_kw, 1 / self._kwh_per_given_kw
         self._steps_per_kwh = 1 / (p_max * self._kwh_per_kw)
         self._env = np.arange(self.n_envs)
+        self._zero, self._one, self._tiny_kw = self._zeros(), self._zeros() + 1.0, self._zeros() + _TINY_KW
+        self._port_zero, self._port_one = np.zeros_like(p_max), np.ones_like(p_max)
         first_port = (np.arange(self.n_envs * self.n) * self._ports).reshape(self.n_envs, self.n, 1)
         self._first_port = np.repeat(first_port, self._ports, axis=2)
         of_station = [i * self._ports + np.arange(spec.ports) for i, spec in enumerate(self.specs)]
@@ -159,16 +161,16 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         owed, left = self.port_owed_kwh, self.port_steps_left
         full = owed * self._kw_per_kwh
         # Mean power that finishes each car just in time; a port without a car owes nothing.
-        just_in_time = full / np.maximum(left, 1.0)
+        just_in_time = full / np.maximum(left, self._port_one)
         self._most = np.minimum(full, self._port_max)
         if self._v2g:
             least = (self.port_asked_kwh - owed) * self._given_kw_per_kwh
-            self._least = np.minimum(np.maximum(least, 0.0), self._give_max)
+            self._least = np.minimum(np.maximum(least, self._port_zero), self._give_max)
             self._least_kw = np.add.reduce(self._least, axis=2)
         # one sum over ports for all four: four sums take twice as long
         sums = np.add.reduce(np.array((self._most, owed, just_in_time, np.sign(left))), axis=3)
         self._most_kw, self.owed_kwh, just_in_time_kw, self.connected = sums
-        self.urgency = np.minimum(just_in_time_kw / np.maximum(self._most_kw, _TINY_KW), 1.0)
+        self.urgency = np.minimum(just_in_time_kw / np.maximum(self._most_kw, self._tiny_kw), self._one)
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions for charging at full power, shape (n_envs, n_actions)."""
@@ -182,7 +184,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         request.low[0], request.high[0] = 1 - half - half, 1.0
         return request
 
-    def limit(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+    def limit(self, exo: Exogenous) -> None:
         """Turn shares into station power and give it to the ports, least laxity first.
 
         The share is of what the connected cars can take in this step, below 0 of what they can give back, so
@@ -190,17 +192,18 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         """
         if not np.count_nonzero(self.connected):
             self.port_kw = np.zeros_like(self.port_kw)
-            self.p_kw = self.requested_p_kw = -self._zeros()  # the bits that what follows would give
+            self.p_kw[...] = self.requested_p_kw[...] = -0.0  # the bits that what follows would give
             return
-        taken = np.maximum(p_kw, 0.0) * self._most_kw
+        share = self.requested_p_kw
+        taken = np.maximum(share, self._zero) * self._most_kw
         laxity = self.port_steps_left - self.port_owed_kwh * self._steps_per_kwh
         order = laxity.argsort(axis=2, kind="stable") + self._first_port
         self.port_kw = _share_out(taken, self._most, order)
         if self._v2g:
-            given = np.minimum(p_kw, 0.0) * self._least_kw
+            given = np.minimum(share, self._zero) * self._least_kw
             self.port_kw = self.port_kw - _share_out(-given, self._least, order[..., ::-1])
             taken = taken + given
-        self.p_kw = self.requested_p_kw = -taken
+        self.requested_p_kw[...] = np.negative(taken, out=self.p_kw)
 
     def _advance(self, exo: Exogenous) -> None:
         """Charge the cars with what was delivered, see off who leaves and let in who comes.
@@ -215,7 +218,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
             return
         # The grid may deliver a little more or less than was set; every port gets its part of that. Where nothing was
         # set, no port has.
-        set_kw = np.copysign(np.maximum(np.abs(self.p_kw), _TINY_KW), self.p_kw)
+        set_kw = np.copysign(np.maximum(np.abs(self.p_kw), self._tiny_kw), self.p_kw)
         power = self.port_kw * (self.delivered_p_kw / set_kw)[..., None]
         charged = power * self._kwh_per_kw
         if self._v2g:
@@ -223,9 +226,9 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
             owed = np.minimum(self.port_owed_kwh - charged, self.port_asked_kwh)
         else:
             owed = self.port_owed_kwh - charged
-        owed = np.maximum(owed, 0.0)
+        owed = np.maximum(owed, self._port_zero)
         # 1 for who stays beyond this step, 0 for who leaves; a port without a car owes nothing
-        stays = np.minimum(self.port_steps_left - 1.0, 1.0)
+        stays = np.minimum(self.port_steps_left - self._port_one, self._port_one)
         staying = owed * stays
         arrived = self.arriving_kwh[self._env, next_step]
         before_kwh, after_kwh = np.add.reduce(np.array((owed, staying)), axis=3)

@@ -1,10 +1,12 @@
 """What all fleets do alike: tables, requests, the kVA circle, observing, copying; no physics of any one kind.
 
-A fleet owns its arrays: each stage of a step assigns new ones, and none is part of another object's.
+A fleet owns its arrays: each stage of a step assigns new ones, and none is part of another object's. Constants of a
+step have the full shape of what they meet: a ufunc takes up to twice as long where it must broadcast.
 """
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -190,6 +192,55 @@ class Requests:
         return np.asarray(np.minimum(np.maximum(asked, self._low), self._high))
 
 
+class Projection:
+    """Turn actions into feasible setpoints of some fleets: requests and the kVA circle in one pass over all of them.
+
+    Fleet by fleet the circle takes about 4 % of a whole step of ``ieee13_mg``.
+
+    Args:
+        fleets: The fleets, in the order of their devices.
+        columns: Columns of the action matrix that each fleet has.
+        n_envs: Number of environments.
+        n_actions: Width of the action matrix.
+
+    Source:
+        IEEE Std 1547-2018, 5.2 (active power has priority, unless a device says otherwise).
+    """
+
+    def __init__(
+        self, fleets: Sequence[PowerFleet[Any]], columns: Sequence[slice], n_envs: int, n_actions: int
+    ) -> None:
+        self._requests = Requests([fleet.request for fleet in fleets], columns, n_envs, n_actions)
+        ends = np.cumsum([fleet.n for fleet in fleets]).tolist()
+        self._fleets = [(fleet, slice(end - fleet.n, end)) for fleet, end in zip(fleets, ends, strict=True)]
+        self._giving = [fleet for fleet in fleets if fleet.gives_way]
+        self._reactive = any(fleet.reactive for fleet in fleets)
+        self._s2, p_first = np.concatenate([np.repeat(f.circle[:, None, :], n_envs, axis=1) for f in fleets], axis=2)
+        self._p_first = None if p_first.all() else p_first
+        self._zero = np.zeros_like(self._s2)
+
+    def project(self, action: FloatArray, exo: Exogenous) -> tuple[FloatArray, FloatArray]:
+        """Set the fleets to actions, shape (n_envs, n_actions); return setpoints and what was asked.
+
+        Each is active, then reactive power, shape (2, n_envs, n_devices); the fleets keep their parts of both.
+        """
+        requested = self._requests.read(action)
+        setpoints = np.empty_like(requested)
+        p, q, asked_p, asked_q = setpoints[0], setpoints[1], requested[0], requested[1]
+        q[...] = asked_q
+        for fleet, own in self._fleets:
+            fleet.p_kw, fleet.q_kvar = p[:, own], q[:, own]
+            fleet.requested_p_kw, fleet.requested_q_kvar = asked_p[:, own], asked_q[:, own]
+            fleet.limit(exo)
+        if self._reactive:
+            squared = p * p if self._p_first is None else p * p * self._p_first
+            room = np.sqrt(np.maximum(self._s2 - squared, self._zero))
+            np.maximum(np.minimum(q, room), -room, out=q)
+        for fleet in self._giving:
+            fleet.give_way()
+        return setpoints, requested
+
+
 class PowerFleet(DeviceFleet[S]):
     """A fleet with active and reactive power, positive into the grid.
 
@@ -201,10 +252,13 @@ class PowerFleet(DeviceFleet[S]):
         delivered_p_kw: What the solved grid says was delivered in the last step [kW], shape (n_envs, n).
         delivered_q_kvar: The same for reactive power [kvar], shape (n_envs, n).
         request: What actions mean.
+        circle: Apparent-power rating, squared [kVA²], infinite where no agent decides reactive power, and 1 where
+            active power has priority in it, else 0, shape (2, n).
+        gives_way: Whether active power gives way to reactive power in any device; see :meth:`give_way`.
         reactive: Whether an agent decides the reactive power of any device.
     """
 
-    #: Attributes that :meth:`limit` assigns.
+    #: Attributes that a projection assigns.
     limited: ClassVar[tuple[str, ...]] = ("p_kw", "q_kvar", "requested_p_kw", "requested_q_kvar")
     memory: ClassVar[tuple[str, ...]] = (*limited, "delivered_p_kw", "delivered_q_kvar")
     held_in: ClassVar[Mapping[str, str]] = {"p_kw": "delivered_p_kw", "q_kvar": "delivered_q_kvar"}
@@ -218,7 +272,7 @@ class PowerFleet(DeviceFleet[S]):
         super()._take_tables(actions, states)
         self.request = self._find_request()
         self.reactive = bool((self.request.columns[1] >= 0).any())
-        self._alone = Requests([self.request], [slice(0, len(actions))], self.n_envs, len(actions))
+        self.circle, self.gives_way = np.stack([np.full(self.n, np.inf), np.ones(self.n)]), False
 
     @property
     def projected(self) -> BoolArray:
@@ -229,8 +283,11 @@ class PowerFleet(DeviceFleet[S]):
 
     def project(self, action: FloatArray, exo: Exogenous) -> None:
         """Turn actions, shape (n_envs, n_actions), into feasible setpoints."""
-        p_kw, q_kvar = self._alone.read(action)
-        self.limit(p_kw, q_kvar, exo)
+        self._alone.project(action, exo)
+
+    @functools.cached_property
+    def _alone(self) -> Projection:
+        return Projection([self], [slice(0, len(self.actions))], self.n_envs, len(self.actions))
 
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
         """Move on by one step in which ``p_kw`` and ``q_kvar``, shape (n_envs, n), were delivered; keeps the arrays."""
@@ -238,8 +295,14 @@ class PowerFleet(DeviceFleet[S]):
         self._advance(exo)
 
     @abstractmethod
-    def limit(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
-        """Turn what is asked, as :attr:`request` says, into feasible setpoints, shape (n_envs, n)."""
+    def limit(self, exo: Exogenous) -> None:
+        """Write ``p_kw`` and limit ``q_kvar``, which holds what is asked, within the kind's own limits.
+
+        What the kVA circle leaves for reactive power comes after, for all fleets at once.
+        """
+
+    def give_way(self) -> None:
+        """Let active power give way to reactive power, where that has priority in the kVA circle."""
 
     @abstractmethod
     def _advance(self, exo: Exogenous) -> None:
@@ -255,26 +318,9 @@ class PowerFleet(DeviceFleet[S]):
             low[place], high[place] = row.low, row.high
         return Request(columns, gain, offset, low, high)
 
-    def _square_ratings(self, s_max_kva: FloatArray) -> FloatArray:
-        """Return the squares of kVA ratings [kVA²], infinite where no agent decides reactive power."""
-        decided = self.request.columns[1] >= 0
-        return np.where(decided, s_max_kva * s_max_kva, np.inf)
-
-
-def limit_reactive(p_kw: FloatArray, q_kvar: FloatArray, s2_kva2: FloatArray) -> FloatArray:
-    """Hold reactive power to what active power leaves of the kVA circle.
-
-    Args:
-        p_kw: Active power [kW], shape (n_envs, n).
-        q_kvar: Requested reactive power [kvar], shape (n_envs, n).
-        s2_kva2: Apparent-power rating, squared [kVA²], shape (n_envs, n).
-
-    Source:
-        IEEE Std 1547-2018, 5.2 (active power has priority, unless a device says otherwise).
-    """
-    room = np.sqrt(np.maximum(s2_kva2 - p_kw * p_kw, 0.0))
-    held: FloatArray = np.maximum(np.minimum(q_kvar, room), -room)
-    return held
+    def _square_ratings(self, s_max_kva: FloatArray) -> None:
+        """Square kVA ratings, shape (n,), where agents decide reactive power, for the kVA circle."""
+        self.circle[0] = np.where(self.request.columns[1] >= 0, s_max_kva * s_max_kva, np.inf)
 
 
 def pack_columns(index: Sequence[int]) -> Columns:

@@ -77,6 +77,8 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         self._take_tables(actions, states)
         self._owed_max = self._values("owed_max_kwh")
         self._kw_per_kwh, self._kw_span = self._tile(np.full(self.n, -1 / self.dt_h)), self._owed_max / self.dt_h
+        self._zero, self._one, self._hours = self._zeros(), self._zeros() + 1.0, self._zeros() + self.dt_h
+        self._tiny_kw = self._zeros() + _TINY_KW
         self._kvar_per_kw = self._tile(np.broadcast_to(np.asarray(q_per_kw, dtype=np.float64), (self.n,)))
         self.owed_kwh, self.share, self.demand_kw = self._zeros(), self._zeros() + 1.0, self._zeros()
         self.cut_kw = self._zeros()
@@ -98,17 +100,19 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         request.low[0], request.high[0] = 1 - high, 1 - low
         return request
 
-    def limit(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
+    def limit(self, exo: Exogenous) -> None:
         """Limit the asked share so that the energy owed stays between 0 and ``owed_max_kwh``.
 
         Sets ``p_kw = -share·demand`` and the reactive power of the load's own power factor.
         """
-        demand, asked = exo.demand_kw, p_kw * exo.demand_kw
+        demand, requested, p = exo.demand_kw, self.requested_p_kw, self.p_kw
+        asked = requested * demand
         least = self.owed_kwh * self._kw_per_kwh  # pays all that is owed
         self.cut_kw = np.minimum(np.maximum(asked, least), least + self._kw_span)
-        self.requested_p_kw, self.p_kw = asked - demand, self.cut_kw - demand
-        self.requested_q_kvar = self.requested_p_kw * self._kvar_per_kw
-        self.q_kvar = self.p_kw * self._kvar_per_kw
+        np.subtract(asked, demand, out=requested)
+        np.subtract(self.cut_kw, demand, out=p)
+        np.multiply(requested, self._kvar_per_kw, out=self.requested_q_kvar)
+        np.multiply(p, self._kvar_per_kw, out=self.q_kvar)
 
     def _advance(self, exo: Exogenous) -> None:
         """Book the energy put off or paid back.
@@ -117,10 +121,10 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         a load is no debt of its owner.
         """
         self.demand_kw = exo.demand_kw.copy()
-        self.share = 1.0 - self.cut_kw / np.maximum(self.demand_kw, _TINY_KW)
-        deferred = self.cut_kw * self.dt_h
-        self.owed_kwh = np.minimum(np.maximum(self.owed_kwh + deferred, 0.0), self._owed_max)
-        self.terms = {"deferred_kwh": np.maximum(deferred, 0.0)}
+        self.share = self._one - self.cut_kw / np.maximum(self.demand_kw, self._tiny_kw)
+        deferred = self.cut_kw * self._hours
+        self.owed_kwh = np.minimum(np.maximum(self.owed_kwh + deferred, self._zero), self._owed_max)
+        self.terms = {"deferred_kwh": np.maximum(deferred, self._zero)}
 
     def unserved_at_end_kwh(self) -> FloatArray:
         """Return the energy still owed, which nobody will serve if the episode ends now [kWh], (n_envs, n)."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet, Request, limit_reactive
+from powergrid.grid.devices.fleet import PowerFleet, Request
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 
@@ -78,7 +78,8 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         """Fold ratings, ramps and costs into the constants of the hot path."""
         p_max, p_min = self._values("p_max_kw"), self._values("p_min_kw")
         s = self._tile([spec.s_max_kva or 1.25 * float(spec.p_max_kw or 0.0) for spec in self.specs])
-        self._s2 = self._tile(self._square_ratings(s[0]))
+        self._square_ratings(s[0])
+        self._zero = self._zeros()
         self._p_max = np.minimum(p_max, s)
         self._p_min = np.minimum(p_min, self._p_max)
         self._on_initial = np.array([spec.initially_on for spec in self.specs], dtype=np.float64)
@@ -108,27 +109,27 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         np.minimum(request.high[0], s, out=request.high[0])
         return request
 
-    def limit(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
-        """Limit what is asked to on/off, ramp and output limits, then to the kVA circle.
+    def limit(self, exo: Exogenous) -> None:
+        """Limit what is asked to on/off, ramp and output limits; the kVA circle comes after.
 
         Below half of ``p_min_kw`` (or at 0) off is asked, up to ``p_min_kw`` that. While running, power
         changes by at most the ramp; a start may reach, and a stop may leave from, the larger of ``p_min_kw``
         and the ramp; from higher up a generator told to stop ramps down first.
         """
-        self.requested_p_kw, self.requested_q_kvar = p_kw, q_kvar
-        previous = self.previous_p_kw
-        self.next_on = on = ((p_kw >= self._on_from) | (previous > self._jump)).astype(np.float64)
+        asked, previous = self.requested_p_kw, self.previous_p_kw
+        self.next_on = on = np.empty_like(previous)
+        on[...] = (asked >= self._on_from) | (previous > self._jump)  # takes a third of what astype does
         # Off, the ceiling is the jump from 0; running, it is the ramp from the last setpoint.
         ceiling = np.minimum(previous + self._jump - self.on * self._jump_less_ramp, self._p_max)
         floor = np.maximum(self._p_min, previous - self._ramp)
-        self.p_kw = np.minimum(np.maximum(p_kw, floor), ceiling) * on
+        np.multiply(np.minimum(np.maximum(asked, floor), ceiling), on, out=self.p_kw)
         if self.reactive:
-            self.q_kvar = limit_reactive(self.p_kw, q_kvar * on, self._s2)
+            self.q_kvar *= on
 
     def _advance(self, exo: Exogenous) -> None:
         """Pay for the delivered power and for starts."""
         p_kw = self.delivered_p_kw
-        starts = np.maximum(self.next_on - self.on, 0.0)
+        starts = np.maximum(self.next_on - self.on, self._zero)
         self.on, self.previous_p_kw = self.next_on, self.p_kw
         cost = (p_kw * self._a + self._b) * p_kw + self.on * self._c + starts * self._start_usd
         self.terms = {"generation_cost_usd": cost, "starts": starts}

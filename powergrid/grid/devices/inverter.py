@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet, Request, limit_reactive
+from powergrid.grid.devices.fleet import PowerFleet, Request
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 _ABSORB_PU = {"none": 0.0, "kva": 1.0, "category_a": 0.25, "category_b": 0.44}
@@ -75,10 +75,11 @@ class InverterFleet(PowerFleet[InverterSpec]):
         """Fold ratings and the reactive rules into the constants of the hot path."""
         self._p_max = self._values("p_max_kw")
         self._s = s = self._tile([spec.s_max_kva or 1.1 * float(spec.p_max_kw or 0.0) for spec in self.specs])
-        self._s2 = self._tile(self._square_ratings(s[0]))
-        self._watt_first = self._tile([spec.priority == "watt" for spec in self.specs])
-        self._var_first = 1 - self._watt_first
-        self._any_var_first = bool(self._var_first.any())
+        self._s2, self._zero, self._one, self._hours = s * s, 0.0 * s, 0.0 * s + 1.0, 0.0 * s + self.dt_h
+        self._square_ratings(s[0])
+        self.circle[1] = [spec.priority == "watt" for spec in self.specs]
+        self._var_first = self._tile(1 - self.circle[1])
+        self.gives_way = self.reactive and bool(self._var_first.any())
         # Category capability against output: none under 5 %, in proportion up to 20 %, full above.
         p_rated = np.minimum(self._p_max, s)
         category = self._tile([spec.reactive.startswith("category") for spec in self.specs]) > 0
@@ -111,8 +112,8 @@ class InverterFleet(PowerFleet[InverterSpec]):
         request.low[0], request.high[0] = 1.0 - shares, 1.0
         return request
 
-    def limit(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
-        """Limit what is asked to the sun, to the reactive capability and to the kVA circle.
+    def limit(self, exo: Exogenous) -> None:
+        """Limit what is asked to the sun and to the reactive capability; the kVA circle comes after.
 
         The action on p is a share of what the sun offers: -1 is nothing, +1 is all of it.
 
@@ -121,24 +122,23 @@ class InverterFleet(PowerFleet[InverterSpec]):
             (category A) or 44 % (category B) absorbed, from 20 % of rated active power on; in proportion to
             active power between 5 % and 20 %; below 5 % none is required, and here none is given.
         """
-        self.available_kw = np.minimum(np.maximum(exo.sun_kw, 0.0), self._p_max)
-        self.requested_p_kw, self.requested_q_kvar = p_kw * self.available_kw, q_kvar
-        self.p_kw = p = np.minimum(self.requested_p_kw, self._s)
-        if not self.reactive:
-            return
-        q = q_kvar
+        self.available_kw = np.minimum(np.maximum(exo.sun_kw, self._zero), self._p_max)
+        asked, p, q = self.requested_p_kw, self.p_kw, self.q_kvar
+        asked *= self.available_kw
+        np.minimum(asked, self._s, out=p)
         if self._any_category:
-            scale = np.minimum(p * self._scale_slope + self._scale_offset, 1.0) * (p >= self._scale_from)
-            q = np.minimum(np.maximum(q, scale * self._absorb), scale * self._inject)
+            scale = np.minimum(p * self._scale_slope + self._scale_offset, self._one) * (p >= self._scale_from)
+            np.minimum(np.maximum(q, scale * self._absorb), scale * self._inject, out=q)
         if self._any_factor:
             room = np.minimum(p * self._tangent + self._factor_floor, self._factor_ceiling)
-            q = np.maximum(np.minimum(q, room), -room)
-        if not self._any_var_first:
-            self.q_kvar = limit_reactive(p, q, self._s2)
-            return
-        self.q_kvar = q = limit_reactive(p * self._watt_first, q, self._s2)
-        self.p_kw = np.minimum(p, np.sqrt(np.maximum(self._s * self._s - q * q * self._var_first, 0.0)))
+            np.maximum(np.minimum(q, room), -room, out=q)
+
+    def give_way(self) -> None:
+        """Let active power give way where reactive power has priority."""
+        q, p = self.q_kvar, self.p_kw
+        np.minimum(p, np.sqrt(np.maximum(self._s2 - q * q * self._var_first, self._zero)), out=p)
 
     def _advance(self, exo: Exogenous) -> None:
         """Count what the sun offered in vain."""
-        self.terms = {"curtailed_kwh": np.maximum(self.available_kw - self.delivered_p_kw, 0.0) * self.dt_h}
+        lost = np.maximum(self.available_kw - self.delivered_p_kw, self._zero)
+        self.terms = {"curtailed_kwh": lost * self._hours}

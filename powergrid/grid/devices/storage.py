@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet, limit_reactive
+from powergrid.grid.devices.fleet import PowerFleet
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 #: Power below which a battery that is led by a controller counts as idle, in parts of its rating.
@@ -117,7 +117,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         idle = -np.array([row.offset for row in rows]) / np.array([row.gain for row in rows])
         self._idle = np.where([row.discrete for row in rows], np.rint(idle), idle)
         self._p_high = discharge
-        self._s2 = self._tile(self._square_ratings(powers[:, 2]))
+        self._square_ratings(powers[:, 2])
         self._soc_initial = np.array([spec.soc_initial for spec in self.specs])
         dt, e_max, standby = self.dt_h, self._values("e_max_kwh"), self._values("standby_loss_kw")
         soc_min, soc_max = self._values("soc_min"), self._values("soc_max")
@@ -129,7 +129,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         self._room_offset = slope * np.stack([-soc_max - drain, -soc_min - drain])
         self._room_low = np.stack([-np.minimum(charge, s), np.zeros_like(s)])
         self._room_high = np.stack([np.zeros_like(s), np.minimum(discharge, s)])
-        self._zero, self._one = self._zeros(), self._zeros() + 1.0
+        self._zero, self._one, self._hours = self._zeros(), self._zeros() + 1.0, self._zeros() + dt
         self._soc_per_discharged_kw, self._soc_per_charged_kw = dt / (eta_d * e_max), dt * eta_c / e_max
         self._soc_drain = drain
         self._wear = self._values("wear_usd_per_kwh")
@@ -145,30 +145,25 @@ class StorageFleet(PowerFleet[StorageSpec]):
         action[:, self._p_columns] = self._idle
         return action
 
-    def limit(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
-        """Limit what is asked to the SOC window after this step, then to the kVA circle, p first.
+    def limit(self, exo: Exogenous) -> None:
+        """Limit what is asked to the SOC window after this step; the kVA circle comes after, p first.
 
         A discharge of p takes ``p·dt/eta_discharge`` from the cell, a charge adds ``|p|·dt·eta_charge``,
         standby takes its own. Standby alone never forces a charge: below ``soc_min`` p is 0 or charging.
         """
         room = self.soc * self._room_slope + self._room_offset
-        self.room_kw = np.minimum(np.maximum(room, self._room_low), self._room_high)
-        least, most = self.room_kw[0], self.room_kw[1]
+        self.room_kw = room = np.minimum(np.maximum(room, self._room_low), self._room_high)
         if self._led.size:
-            p_kw = self._continue_led(p_kw)
-        self.requested_p_kw, self.requested_q_kvar = p_kw, q_kvar
-        self.p_kw = np.maximum(np.minimum(p_kw, most), least)
-        if self.reactive:
-            self.q_kvar = limit_reactive(self.p_kw, q_kvar, self._s2)
+            self._continue_led()
+        np.maximum(np.minimum(self.requested_p_kw, room[1]), room[0], out=self.p_kw)
 
-    def _continue_led(self, p_kw: FloatArray) -> FloatArray:
+    def _continue_led(self) -> None:
         """Let what the feeder's own controllers lead go on as it did; they decide from there in the solve."""
-        led, asked = self._led, p_kw.copy()
+        led = self._led
         least, most = self.room_kw[:, :, led]
         last = self.delivered_p_kw[:, led]
         last = np.where(np.abs(last) > _IDLE_SHARE * self._p_high[:, led], last, 0.0)
-        asked[:, led] = np.minimum(np.maximum(last, least), most)
-        return asked
+        self.requested_p_kw[:, led] = np.minimum(np.maximum(last, least), most)
 
     def _advance(self, exo: Exogenous) -> None:
         """Move the cells on by one step of delivered power."""
@@ -176,7 +171,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         # Of the two efficiencies the one that leaves less in the cell applies, whatever the sign.
         taken = np.maximum(p_kw * self._soc_per_discharged_kw, p_kw * self._soc_per_charged_kw)
         self.soc = np.minimum(np.maximum(self.soc - taken - self._soc_drain, self._zero), self._one)
-        throughput = np.abs(p_kw) * self.dt_h
+        throughput = np.abs(p_kw) * self._hours
         self.terms = {"throughput_kwh": throughput, "storage_wear_usd": throughput * self._wear}
         self.cycles = self.cycles + throughput * self._cycles_per_kwh
 
