@@ -293,7 +293,9 @@ class Circuit:
         self._reader.flows.write(0, self.admittance.entries)
         v = self.v[None]
         self._keep_drawn()
-        self._reader.read(snapshot.rows(env, env + 1), v, self._reader.magnitudes(v), self._drawn[None], [self.forming])
+        self._reader.read(
+            snapshot.rows(env, env + 1), v, self._reader.magnitudes(v), -self._drawn[None], [self.forming]
+        )
 
     def make_reader(self, n_envs: int) -> SnapshotReader:
         """Return what reads n such circuits."""

@@ -42,7 +42,7 @@ class Circuits(Sequence[Circuit]):
         self._bound_loads = first.load_of_device[self._bound_devices]
         self._reader = first.make_reader(n)
         self._v = np.zeros_like(snapshot.v)
-        self._drawn = np.zeros((n, first.powers.size), dtype=complex)
+        self._delivered = np.zeros((n, first.powers.size), dtype=complex)
         self._converged = [False] * n
         self._versions = [0] * n
         self._wanted: dict[int, list[tuple[str, int, int]]] = {}
@@ -136,7 +136,7 @@ class Circuits(Sequence[Circuit]):
             else:
                 converged[env] = circuit.run()
             self._v[env] = circuit.v
-            self._drawn[env] = circuit.powers.fetch()
+            np.negative(circuit.powers.fetch(), out=self._delivered[env])
             if circuit.admittance.version != self._versions[env]:
                 reader.flows.write(env, circuit.admittance.entries)
                 self._versions[env] = circuit.admittance.version
@@ -156,7 +156,7 @@ class Circuits(Sequence[Circuit]):
         if envs is None and all(self._converged) and np.count_nonzero(sound) == len(v):  # as in nearly every step
             for circuit in self._circuits:
                 circuit.accept()
-            self._reader.read(snapshot, v, v_pu, self._drawn, [circuit.forming for circuit in self._circuits])
+            self._reader.read(snapshot, v, v_pu, self._delivered, [circuit.forming for circuit in self._circuits])
             return sound
         sound &= self._converged
         fresh = sound
@@ -170,8 +170,8 @@ class Circuits(Sequence[Circuit]):
             else:
                 self._circuits[env].fall_back()
         kept = {name: array[~fresh] for name, array in vars(snapshot).items()}
-        v[~fresh], v_pu[~fresh], self._drawn[~fresh] = snapshot.v[~fresh], snapshot.v_pu[~fresh], 0.0
-        self._reader.read(snapshot, v, v_pu, self._drawn, [circuit.forming for circuit in self._circuits])
+        v[~fresh], v_pu[~fresh], self._delivered[~fresh] = snapshot.v[~fresh], snapshot.v_pu[~fresh], 0.0
+        self._reader.read(snapshot, v, v_pu, self._delivered, [circuit.forming for circuit in self._circuits])
         for name, rows in kept.items():
             getattr(snapshot, name)[~fresh] = rows
         return sound

@@ -226,7 +226,7 @@ class _Group(NamedTuple):
     """The devices of one element class: their places in the device arrays, what scales them, the first writer."""
 
     devices: IntArray
-    scale: FloatArray
+    scale: FloatArray | None
     writer: int
 
 
@@ -274,7 +274,7 @@ class Setpoints:
 
     def _bind_group(self, class_name: str, devices: list[int], targets: Sequence[tuple[str, Handle]]) -> _Group:
         handles = [targets[device][1] for device in devices]
-        scale = np.ones(len(devices))
+        scale = None
         if class_name == "PVSystem":  # whose active power is set by irradiance alone
             scale = np.array([1.0 / self._engine.get_float(handle, class_name, "Pmpp") for handle in handles])
         group = _Group(np.array(devices), scale, len(self._writers))
@@ -289,7 +289,9 @@ class Setpoints:
     def fill_injections(self, values: Sequence[FloatArray], p_kw: FloatArray, q_kvar: FloatArray) -> None:
         """Take the devices' setpoints, positive into the grid [kW], [kvar], each shape (n, n_devices)."""
         for devices, scale, i in self._groups:
-            np.multiply(p_kw.take(devices, 1, values[i], "clip"), scale, out=values[i])
+            p_kw.take(devices, 1, values[i], "clip")
+            if scale is not None:
+                np.multiply(values[i], scale, out=values[i])
             q_kvar.take(devices, 1, values[i + 1], "clip")
 
     def write(self, values: Sequence[FloatArray]) -> None:
@@ -308,7 +310,8 @@ class Setpoints:
     def write_injections(self, p_kw: FloatArray, q_kvar: FloatArray) -> None:
         """Write the devices' setpoints, positive into the grid [kW], [kvar], each shape (n_devices,)."""
         for devices, scale, i in self._groups:
-            self._write_part(i, i + 2, (p_kw[devices] * scale, q_kvar[devices]))
+            p_set = p_kw[devices] if scale is None else p_kw[devices] * scale
+            self._write_part(i, i + 2, (p_set, q_kvar[devices]))
 
     def _write_part(self, first: int, last: int, values: Sequence[FloatArray]) -> None:
         """Write some of the arrays, from the first on up to the last."""

@@ -97,7 +97,12 @@ class SnapshotReader:
         return np.multiply(self._v_pu, self._scale, out=self._v_pu)
 
     def read(
-        self, snapshot: Snapshot, v: ComplexArray, v_pu: FloatArray, drawn: ComplexArray, forming: Sequence[IntArray]
+        self,
+        snapshot: Snapshot,
+        v: ComplexArray,
+        v_pu: FloatArray,
+        delivered: ComplexArray,
+        forming: Sequence[IntArray],
     ) -> None:
         """Fill a snapshot.
 
@@ -105,7 +110,7 @@ class SnapshotReader:
             snapshot: Is filled.
             v: Node voltages, ground first [V], shape (n_envs, n_nodes + 1).
             v_pu: Their magnitudes, see :meth:`magnitudes`.
-            drawn: What elements draw from the circuit, conductor by conductor [kVA], shape (n_envs, n_conductors).
+            delivered: What elements deliver to the circuit, conductor by conductor [kVA], shape (n_envs, n_conductors).
             forming: 1 where a forming source is on, of each circuit, shape (n_forming,).
         """
         snapshot.v[...], snapshot.v_pu[...] = v, v_pu
@@ -113,8 +118,7 @@ class SnapshotReader:
         if snapshot.conductor_kva.size:
             snapshot.conductor_kva.reshape(-1)[...] = self.flows.conductor_kva
         np.add.reduce(snapshot.terminal_kva.real, axis=1, out=snapshot.losses_kw)
-        of_elements, first = np.add.reduceat(drawn, self._starts, axis=1), 1 + self._n_forming
-        np.negative(of_elements[:, first:], out=snapshot.device_kva)
-        np.negative(of_elements[:, 0], out=snapshot.source_kva)
+        of_elements, first = np.add.reduceat(delivered, self._starts, axis=1), 1 + self._n_forming
+        snapshot.device_kva[...], snapshot.source_kva[...] = of_elements[:, first:], of_elements[:, 0]
         if self._n_forming:  # exactly 0 from those that are open
-            np.multiply(of_elements[:, 1:first], -np.array(forming), out=snapshot.forming_kva)
+            np.multiply(of_elements[:, 1:first], np.array(forming), out=snapshot.forming_kva)
