@@ -126,10 +126,15 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._kw_per_kwh, self._given_kw_per_kwh = 1 / self._kwh_per_kw, 1 / self._kwh_per_given_kw
         self._steps_per_kwh = 1 / (p_max * self._kwh_per_kw)
         self._env = np.arange(self.n_envs)
+        # a row of a table by its number takes a third of what it takes by environment and step
+        self._rows_of_ports, self._first_row = (-1, self.n, self._ports), self._env * (self.horizon_steps + 1)
+        self._next_step = np.minimum(np.arange(1, self.horizon_steps + 2), self.horizon_steps)
         self._zero, self._one, self._tiny_kw = self._zeros(), self._zeros() + 1.0, self._zeros() + _TINY_KW
         self._port_zero, self._port_one = np.zeros_like(p_max), np.ones_like(p_max)
         first_port = (np.arange(self.n_envs * self.n) * self._ports).reshape(self.n_envs, self.n, 1)
         self._first_port = np.repeat(first_port, self._ports, axis=2)
+        # a number of each station for each of its ports: to gather it takes half of what to broadcast it does
+        self._station = self._first_port // self._ports
         of_station = [i * self._ports + np.arange(spec.ports) for i, spec in enumerate(self.specs)]
         self._port_columns = np.concatenate(of_station)
 
@@ -160,16 +165,18 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         """Take stock of the connected cars: what they can take or give, and how urgent they are."""
         owed, left = self.port_owed_kwh, self.port_steps_left
         full = owed * self._kw_per_kwh
+        # one sum over ports for all four: four sums take twice as long
+        of_ports = np.empty((4, *full.shape))
+        self._most = np.minimum(full, self._port_max, out=of_ports[0])
+        of_ports[1] = owed
         # Mean power that finishes each car just in time; a port without a car owes nothing.
-        just_in_time = full / np.maximum(left, self._port_one)
-        self._most = np.minimum(full, self._port_max)
+        np.divide(full, np.maximum(left, self._port_one), out=of_ports[2])
+        np.sign(left, out=of_ports[3])
         if self._v2g:
             least = (self.port_asked_kwh - owed) * self._given_kw_per_kwh
             self._least = np.minimum(np.maximum(least, self._port_zero), self._give_max)
             self._least_kw = np.add.reduce(self._least, axis=2)
-        # one sum over ports for all four: four sums take twice as long
-        sums = np.add.reduce(np.array((self._most, owed, just_in_time, np.sign(left))), axis=3)
-        self._most_kw, self.owed_kwh, just_in_time_kw, self.connected = sums
+        self._most_kw, self.owed_kwh, just_in_time_kw, self.connected = np.add.reduce(of_ports, axis=3)
         self.urgency = np.minimum(just_in_time_kw / np.maximum(self._most_kw, self._tiny_kw), self._one)
 
     def neutral(self, exo: Exogenous) -> FloatArray:
@@ -198,10 +205,10 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         taken = np.maximum(share, self._zero) * self._most_kw
         laxity = self.port_steps_left - self.port_owed_kwh * self._steps_per_kwh
         order = laxity.argsort(axis=2, kind="stable") + self._first_port
-        self.port_kw = _share_out(taken, self._most, order)
+        self.port_kw = _share_out(taken.take(self._station), self._most, order)
         if self._v2g:
             given = np.minimum(share, self._zero) * self._least_kw
-            self.port_kw = self.port_kw - _share_out(-given, self._least, order[..., ::-1])
+            self.port_kw = self.port_kw - _share_out((-given).take(self._station), self._least, order[..., ::-1])
             taken = taken + given
         self.requested_p_kw[...] = np.negative(taken, out=self.p_kw)
 
@@ -210,8 +217,8 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
 
         Energy that a car still owes when it leaves, at the end of this step, is ``unserved_kwh`` of this step.
         """
-        next_step = np.minimum(exo.step + 1, self.horizon_steps)
-        steps_left = self.stay_steps[self._env, next_step]
+        row = self._next_step.take(exo.step) + self._first_row
+        steps_left = self.stay_steps.reshape(self._rows_of_ports).take(row, 0)
         if not np.count_nonzero(self.connected) and not np.count_nonzero(steps_left):  # nobody is here, nobody comes
             self.port_steps_left = steps_left
             self.terms = {"unserved_kwh": self._zeros(), "charged_kwh": self._zeros()}
@@ -219,19 +226,20 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         # The grid may deliver a little more or less than was set; every port gets its part of that. Where nothing was
         # set, no port has.
         set_kw = np.copysign(np.maximum(np.abs(self.p_kw), self._tiny_kw), self.p_kw)
-        power = self.port_kw * (self.delivered_p_kw / set_kw)[..., None]
+        power = self.port_kw * (self.delivered_p_kw / set_kw).take(self._station)
         charged = power * self._kwh_per_kw
         if self._v2g:
             charged = np.minimum(charged, power * self._kwh_per_given_kw)
             owed = np.minimum(self.port_owed_kwh - charged, self.port_asked_kwh)
         else:
             owed = self.port_owed_kwh - charged
-        owed = np.maximum(owed, self._port_zero)
+        of_ports = np.empty((2, *owed.shape))
+        owed = np.maximum(owed, self._port_zero, out=of_ports[0])
         # 1 for who stays beyond this step, 0 for who leaves; a port without a car owes nothing
         stays = np.minimum(self.port_steps_left - self._port_one, self._port_one)
-        staying = owed * stays
-        arrived = self.arriving_kwh[self._env, next_step]
-        before_kwh, after_kwh = np.add.reduce(np.array((owed, staying)), axis=3)
+        staying = np.multiply(owed, stays, out=of_ports[1])
+        arrived = self.arriving_kwh.reshape(self._rows_of_ports).take(row, 0)
+        before_kwh, after_kwh = np.add.reduce(of_ports, axis=3)
         self.terms = {"unserved_kwh": before_kwh - after_kwh, "charged_kwh": self.owed_kwh - before_kwh}
         self.port_owed_kwh = staying + arrived
         if self._v2g:
@@ -250,13 +258,13 @@ def _share_out(total_kw: FloatArray, most_kw: FloatArray, order: IntArray) -> Fl
     """Return what ports get, who in order take as much as they can until the station's total is spent [kW].
 
     Args:
-        total_kw: What there is to give [kW], shape (n_envs, n).
+        total_kw: What there is to give at the station of each port [kW], shape (n_envs, n, ports).
         most_kw: What each port can take [kW], shape (n_envs, n, ports).
         order: Flat indices of ports, first served first, shape (n_envs, n, ports).
     """
     wanted = most_kw.take(order)
-    left = total_kw[..., None] - np.add.accumulate(wanted, axis=2) + wanted
-    given = np.empty_like(most_kw)
+    left = total_kw - np.add.accumulate(wanted, axis=2) + wanted
+    given = np.empty(most_kw.shape)
     given.put(order, np.minimum(np.maximum(left, 0.0), wanted))
     return given
 
