@@ -191,7 +191,7 @@ class Channels:
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
         self._to_exogenous, self._to_solved = values[:, : self._n_exogenous], values[:, self._solved_columns]
         self._to_nodes, self._to_states = values[:, self._node_columns], values[:, self._state_columns]
-        self._solved_places = self._place_solved()
+        self._solved = self._place_solved()
 
     def start_day(self, rows: Rows, zone_kw: FloatArray) -> None:
         """Lay out what is known of the day that some environments start.
@@ -213,7 +213,7 @@ class Channels:
         simulation, metrics, values = self._simulation, self._metrics, self.values
         rows = np.add(simulation.step_index, self._first_row)
         self._exogenous_rows.take(rows, 0, self._to_exogenous, "clip")
-        self._fill_solved()
+        metrics.results.take(self._solved, 1, self._to_solved, "clip")
         if self._quantiles is None:
             self._to_nodes[...] = simulation.snapshot.v_pu
         else:
@@ -224,28 +224,14 @@ class Channels:
         if self.outages is not None:
             self.outages.fill(values[:, self._outage_columns])
 
-    def _fill_solved(self) -> None:
-        """Take what was measured: a few arrays side by side, of which one gather takes the columns in order."""
-        metrics, snapshot = self._metrics, self._simulation.snapshot
-        n_envs = len(snapshot.losses_kw)
-        kva, source = (
-            phasors.view(np.float64).reshape(n_envs, -1) for phasors in (metrics.zone_kva, snapshot.source_kva)
-        )
-        levels = (metrics.lowest, metrics.means, metrics.highest, metrics.zone_loading_pu)
-        measured = np.concatenate((*levels, kva, source, snapshot.losses_kw[:, None]), axis=1)
-        measured.take(self._solved_places, 1, self._to_solved, "clip")
-
     def _place_solved(self) -> IntArray:
-        """Return where each column of :meth:`_add_solved` lies in what :meth:`_fill_solved` puts side by side."""
-        n_groups, n_zones = self._metrics.lowest.shape[1], self.loads_in.shape[1]
-        sizes = [n_groups, n_groups, n_groups, n_zones, 2 * n_zones, 2, 1]
-        lowest, means, highest, loading, kva, source, losses = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-        of_zones, network, watched = slice(0, n_zones), slice(n_zones, n_zones + 1), slice(n_zones + 1, 2 * n_zones + 1)
+        """Return where each column of :meth:`_add_solved` lies in what was measured."""
+        at = {name: np.arange(own.start, own.stop) for name, own in self._metrics.columns.items()}
         return np.concatenate(
             (
-                *(lowest[of_zones], means[of_zones], highest[of_zones], means[watched]),
-                *(kva[::2], kva[1::2], loading, highest[n_groups - n_zones :]),
-                *(lowest[network], highest[network], source, losses),
+                *(at["zone_v_min_pu"], at["zone_v_mean_pu"], at["zone_v_max_pu"], at["watched_mean_pu"]),
+                *(at["zone_kva"][::2], at["zone_kva"][1::2], at["zone_loading_pu"], at["watched_loading_pu"]),
+                *(at["v_min_pu"], at["v_max_pu"], at["source_kva"], at["losses_kw"]),
             )
         )
 

@@ -23,13 +23,18 @@ BoolArray = npt.NDArray[np.bool_]
 
 _ENERGY = TERMS.index("energy_cost_usd")
 _STORED = TERMS.index("stored_energy_usd")
-_VIOLATION = TERMS.index("voltage_violation_pu")
-_OVERLOAD = TERMS.index("overload_pu")
 _REFERENCE = TERMS.index("reference_cost_usd")
 _LOSSES = TERMS.index("losses_kwh")
 _UNSERVED = TERMS.index("unserved_kwh")
 _GENERATION = TERMS.index("generation_cost_usd")
 _DEVIATION = TERMS.index("soc_deviation_kwh")
+#: Terms side by side that one gather takes from what was measured, and the columns of it that they are.
+_MEASURED = {
+    "losses_kwh": "losses_kw",
+    "voltage_violation_pu": "shared_violation_pu",
+    "overload_pu": "shared_overload_pu",
+}
+_FIRST_MEASURED, _LAST_MEASURED = (TERMS.index([*_MEASURED][i]) for i in (0, -1))
 
 
 class Rewards:
@@ -75,6 +80,10 @@ class Rewards:
         # what all agents of an environment share is taken once for each: a product that broadcasts takes longer
         self._env_of_agent = np.tile(np.arange(n_envs)[:, None], (1, n_agents))
         self._paid, self._shared = np.zeros(n_envs), np.zeros((n_envs, n_agents))
+        terms = TERMS[_FIRST_MEASURED : _LAST_MEASURED + 1]
+        places = [metrics.find_places(_MEASURED[term]) for term in terms]
+        self._measured = np.array([np.broadcast_to(own, (n_envs, n_agents)) for own in places])
+        self._import = metrics.find_places("zone_kva")[:, ::2].copy()
         self._loss_hours = np.full((n_envs, n_agents), simulation.dt_h / n_agents)
         self._sun_kw = _find_sun_kw(simulation, owners)
         self._islands = simulation.islands
@@ -133,14 +142,13 @@ class Rewards:
             self._of_devices[row, :, own] = fleet.terms[term]
         np.dot(self._of_devices_rows, self._owners, self._by_term_rows)
         np.multiply(simulation.paid_price, self._dt_h, out=self._paid)
-        of_agents, shared = self._env_of_agent, self._shared
-        np.multiply(metrics.zone_kva.real, self._paid.take(of_agents, None, shared, "clip"), out=terms[_ENERGY])
+        measured, shared, energy = metrics.results, self._shared, terms[_ENERGY]
+        self._paid.take(self._env_of_agent, None, shared, "clip")
+        np.multiply(measured.take(self._import, None, energy, "clip"), shared, out=energy)
         rows = np.add(simulation.step_index, self._last_row)
         self._reference_rows.take(rows, 0, terms[_REFERENCE], "clip")
-        terms[_VIOLATION] = metrics.shared_violation_pu
-        terms[_OVERLOAD] = metrics.shared_overload_pu
-        simulation.snapshot.losses_kw.take(of_agents, None, shared, "clip")
-        np.multiply(shared, self._loss_hours, out=terms[_LOSSES])
+        measured.take(self._measured, None, terms[_FIRST_MEASURED : _LAST_MEASURED + 1], "clip")
+        np.multiply(terms[_LOSSES], self._loss_hours, out=terms[_LOSSES])
         if self._islands is not None:
             terms[_UNSERVED] += _product(self._islands.unserved_kw, self._load_owners)
             terms[_GENERATION] += simulation.snapshot.forming_kva.real @ self._source_prices

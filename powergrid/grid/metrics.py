@@ -21,6 +21,14 @@ _OPERATOR_A = np.exp(2j * np.pi / 3)
 #: Turns the phasors of three phases, in a row, into positive and negative sequence.
 _TO_SEQUENCE = np.array([[1, _OPERATOR_A, _OPERATOR_A**2], [1, _OPERATOR_A**2, _OPERATOR_A]]).T / 3.0
 
+#: What is summed over zones, shared out, and over the network, with the name of the last.
+_SUMS = {
+    "violation_pu": "violation_sum_pu",
+    "overload_pu": "overload_sum_pu",
+    "violation_count": "violation_count",
+    "overload_count": "overload_count",
+}
+
 
 class Metrics:
     """Measure snapshots of one network, split into zones of buses.
@@ -35,14 +43,9 @@ class Metrics:
 
     Attributes:
         limits: Lower and upper voltage limit [pu].
-        violation_pu: How far each node is outside the limits [pu], shape (n_envs, n_nodes).
-        node_excess_pu, branch_excess_pu: What nodes, or branches, are beyond their limits: by zone, by zone with an
-            equal part of what is in no zone, and of the network [pu], shape (n_envs, 2 n_zones + 1).
-        node_counts, branch_counts: How many are, in the same order.
-        lowest, highest, means: Of the voltages of each zone, of the network and of watched nodes, then of the loadings
-            of zones and of watched branches [pu], shape (n_envs, n_groups).
-        zone_loading_pu: Highest loading by zone, shape (n_envs, n_zones).
-        zone_kva: Complex power imported by each zone [kVA], shape (n_envs, n_zones).
+        results: All that was measured of zones and network, one row for each environment, shape (n_envs, n_columns);
+            each take assigns a new one. Most properties are parts of it.
+        columns: Columns of ``results`` by the name of the property; complex power takes two columns, real first.
 
     Source:
         Limits: ANSI C84.1 range A is 0.95 to 1.05 pu. Unbalance: IEC 61000-4-30, negative-sequence ratio.
@@ -72,9 +75,10 @@ class Metrics:
                 branch_in[zone] *= _carries(network, own)
         if not node_in.any(axis=1).all():
             raise ValueError("a zone has no node")
-        # one product with these gives zones, zones with their part of what is in none, and the network
-        self._node_sums = _sum_matrix(node_in, n_nodes)
-        self._branch_sums = _sum_matrix(branch_in, len(b.names))
+        # one product gives zones, zones with their part of what is in none, and the network, of nodes then of branches
+        of_nodes, of_branches = _sum_matrix(node_in, n_nodes), _sum_matrix(branch_in, len(b.names))
+        self._sums = np.zeros((n_nodes + len(b.names) + 1, 2 * of_nodes.shape[1]))
+        self._sums[:n_nodes, : of_nodes.shape[1]], self._sums[n_nodes:-1, of_nodes.shape[1] :] = of_nodes, of_branches
         self._intake = np.array([network.intake(list(zone)) for zone in zones])
         self._intake = self._intake.reshape(n_zones, len(b.terminal_bus)).T.astype(
             complex
@@ -86,12 +90,14 @@ class Metrics:
         live = [np.setdiff1d(own, network.neutrals) for own in nodes]
         self._node_groups = [a if len(a) else b for a, b in zip(live, nodes, strict=True)]
         branches = [np.flatnonzero(row) for row in branch_in]
-        self._loaded = np.array([i for i, group in enumerate(branches) if len(group)], dtype=np.int64)
-        self._branch_groups = [branches[i] for i in self._loaded]
-        self._n_nodes, n_both = n_nodes, n_nodes + max(len(b.names), 1)  # a place to look at where no branch is
-        self._no_branch = np.zeros((n_envs, n_both - n_nodes - len(b.names)))
+        # where no branch is, the loading of one that nothing flows through is looked at
+        self._branch_groups = [own if len(own) else np.array([len(b.names)]) for own in branches]
+        self._n_nodes, n_both = n_nodes, n_nodes + len(b.names) + 1
+        self._no_branch = np.zeros((n_envs, 1))
+        # every constant has the full shape: a ufunc takes twice as long where it must broadcast
         self._high, self._low = np.ones((n_envs, n_both)), np.full((n_envs, n_both), -np.inf)
         self._high[:, :n_nodes], self._low[:, :n_nodes] = highest, lowest
+        self._zero = np.zeros((n_envs, n_both))
         self._three_phase = _three_phase_nodes(network)
         self._snapshot = Snapshot.allocate(n_envs, network, 0, conductors=bool(len(self._limited)))
         self.watch([], [])
@@ -103,11 +109,16 @@ class Metrics:
             node_groups: Nodes of each group, one or more.
             branch_groups: Branches of each group, one or more.
         """
-        nodes = [*self._node_groups, *node_groups]
+        nodes, n_zones = [*self._node_groups, *node_groups], self._n_zones
         groups = [*nodes, *(self._n_nodes + own for own in (*self._branch_groups, *branch_groups))]
         self._members, self._starts, sizes = _chain(groups)
-        self._n_node_groups = len(nodes)
-        self._per_size = np.tile(1.0 / sizes, (len(self._high), 1))
+        ends = np.append(self._starts, len(self._members)).tolist()
+        # lowest of zones and network, means of all groups of nodes, highest of every group
+        n_lowest, n_means = n_zones + 1, len(nodes)
+        self._lowest_end, self._means_end = ends[n_lowest], ends[n_means]
+        self._lowest_starts, self._means_starts = self._starts[:n_lowest], self._starts[:n_means]
+        self._per_size = np.tile(1.0 / sizes[:n_means], (len(self._high), 1))
+        self.columns = _lay_out(n_zones, len(node_groups), len(branch_groups))
         self.take(self._snapshot)
 
     def take(self, snapshot: Snapshot, energised: BoolArray | None = None) -> None:
@@ -120,130 +131,152 @@ class Metrics:
         """
         dead = None if energised is None or np.count_nonzero(energised) == energised.size else ~energised
         self._snapshot, self._dead = snapshot, dead
-        n_envs, n_nodes, n_zones = len(self._high), self._n_nodes, self._n_zones
-        levels = np.concatenate(
-            (snapshot.v_pu, self._no_branch if self._no_branch.size else snapshot.loading_pu), axis=1
-        )
-        self._beyond = beyond = np.maximum(levels - self._high, self._low - levels)
+        n_envs, n_nodes = len(self._high), self._n_nodes
+        levels = np.concatenate((snapshot.v_pu, snapshot.loading_pu, self._no_branch), axis=1)
+        beyond = np.subtract(levels, self._high)
+        self._beyond = np.maximum(beyond, np.subtract(self._low, levels), out=beyond)
         if dead is not None:
             beyond[:, :n_nodes][dead] = -self.limits[0]
-        excess = np.empty((2, *beyond.shape))  # amounts, then counts
-        np.sign(np.maximum(beyond, 0.0, out=excess[0]), out=excess[1])
-        self.violation_pu = excess[0, :, :n_nodes]
-        rows = excess.reshape(2 * n_envs, -1)  # two axes: a product of three is slower
-        totals: FloatArray = np.dot(rows[:, :n_nodes], self._node_sums)
-        self.node_excess_pu, self.node_counts = totals[:n_envs], totals[n_envs:]
-        of_branches = rows[:, n_nodes : n_nodes + snapshot.loading_pu.shape[1]]
-        totals = np.dot(of_branches, self._branch_sums)
-        self.branch_excess_pu, self.branch_counts = totals[:n_envs], totals[n_envs:]
+        self._excess = excess = np.empty((2 * n_envs, beyond.shape[1]))  # amounts, then counts
+        np.sign(np.maximum(beyond, self._zero, out=excess[:n_envs]), out=excess[n_envs:])
+        sums = np.dot(excess, self._sums)
         chosen = levels.take(self._members, 1)
-        self.lowest = np.minimum.reduceat(chosen, self._starts, axis=1)
-        self.highest = np.maximum.reduceat(chosen, self._starts, axis=1)
-        self.means = np.add.reduceat(chosen, self._starts, axis=1) * self._per_size
-        of_zones = self.highest[:, self._n_node_groups : self._n_node_groups + len(self._loaded)]
-        if len(self._loaded) == n_zones:
-            self.zone_loading_pu = of_zones
-        else:
-            self.zone_loading_pu = np.zeros((n_envs, n_zones))
-            self.zone_loading_pu[:, self._loaded] = of_zones
+        lowest = np.minimum.reduceat(chosen[:, : self._lowest_end], self._lowest_starts, axis=1)
+        means = np.add.reduceat(chosen[:, : self._means_end], self._means_starts, axis=1)
+        np.multiply(means, self._per_size, out=means)
+        highest = np.maximum.reduceat(chosen, self._starts, axis=1)
         if dead is not None:
-            self._leave_out(snapshot.v_pu, dead)
-        self.zone_kva = np.dot(snapshot.terminal_kva, self._intake)
+            self._leave_out(chosen, dead, lowest, means)
+        kva = np.dot(snapshot.terminal_kva, self._intake)
         if len(self._limited):
-            self.zone_kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
+            kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
+        # one array of all: whoever wants some of it takes its columns in one go
+        self.results = np.concatenate(
+            (
+                *(sums[:n_envs], sums[n_envs:], lowest, means, highest, kva.view(np.float64)),
+                *(snapshot.source_kva.view(np.float64).reshape(n_envs, 2), snapshot.losses_kw.reshape(n_envs, 1)),
+            ),
+            axis=1,
+        )
 
-    def _leave_out(self, v_pu: FloatArray, dead: BoolArray) -> None:
+    def _leave_out(self, chosen: FloatArray, dead: BoolArray, lowest: FloatArray, means: FloatArray) -> None:
         """Take lowest and mean voltages anew without the nodes that nothing feeds; 0 where a zone has no other."""
-        n = self._n_zones + 1  # zones and network, which come first
-        nodes, starts = self._members[: np.append(self._starts, len(self._members))[n]], self._starts[:n]
-        fed = ~dead.take(nodes, axis=1)
-        members = v_pu.take(nodes, axis=1)
-        lowest = np.minimum.reduceat(np.where(fed, members, np.inf), starts, axis=1)
-        self.lowest[:, :n] = np.where(np.isinf(lowest), 0.0, lowest)
+        starts, end = self._lowest_starts, self._lowest_end  # zones and network, which come first
+        fed, members = ~dead.take(self._members[:end], axis=1), chosen[:, :end]
+        np.minimum.reduceat(np.where(fed, members, np.inf), starts, axis=1, out=lowest)
+        lowest[np.isinf(lowest)] = 0.0
         counts = np.add.reduceat(fed, starts, axis=1, dtype=np.float64)
-        self.means[:, :n] = np.add.reduceat(members * fed, starts, axis=1) / np.maximum(counts, 1.0)
+        means[:, : len(starts)] = np.add.reduceat(members * fed, starts, axis=1) / np.maximum(counts, 1.0)
+
+    def find_places(self, name: str) -> IntArray:
+        """Return where the columns of a name lie in ``results`` laid flat, shape (n_envs, n_columns of it).
+
+        One gather with many of these takes them into any shape. They hold until :meth:`watch` is told of more groups.
+        """
+        return np.arange(self.results.size).reshape(self.results.shape)[:, self.columns[name]]
+
+    def _part(self, name: str) -> FloatArray:
+        return self.results[:, self.columns[name]]
+
+    def _number(self, name: str) -> FloatArray:
+        return self.results[:, self.columns[name].start]
 
     # parts of what was measured, by the names of the field
 
     @property
+    def violation_pu(self) -> FloatArray:
+        """How far each node is outside the limits [pu], shape (n_envs, n_nodes)."""
+        return self._excess[: len(self._high), : self._n_nodes]
+
+    @property
     def zone_violation_pu(self) -> FloatArray:
         """Sum of what the nodes of each zone are outside the limits [pu], shape (n_envs, n_zones)."""
-        return self.node_excess_pu[:, : self._n_zones]
+        return self._part("zone_violation_pu")
 
     @property
     def shared_violation_pu(self) -> FloatArray:
         """The same with an equal part of the nodes in no zone."""
-        return self.node_excess_pu[:, self._n_zones : -1]
+        return self._part("shared_violation_pu")
 
     @property
     def violation_sum_pu(self) -> FloatArray:
         """Sum of ``violation_pu``, shape (n_envs,)."""
-        return self.node_excess_pu[:, -1]
+        return self._number("violation_sum_pu")
 
     @property
     def zone_violation_count(self) -> FloatArray:
         """Nodes of each zone outside the limits, shape (n_envs, n_zones)."""
-        return self.node_counts[:, : self._n_zones]
+        return self._part("zone_violation_count")
 
     @property
     def violation_count(self) -> FloatArray:
         """Nodes outside the limits, shape (n_envs,)."""
-        return self.node_counts[:, -1]
+        return self._number("violation_count")
 
     @property
     def shared_overload_pu(self) -> FloatArray:
         """Sum of what branches of each zone carry above 1 pu, with an equal part of those in none."""
-        return self.branch_excess_pu[:, self._n_zones : -1]
+        return self._part("shared_overload_pu")
 
     @property
     def overload_sum_pu(self) -> FloatArray:
         """Sum of what branches carry above 1 pu, shape (n_envs,)."""
-        return self.branch_excess_pu[:, -1]
+        return self._number("overload_sum_pu")
 
     @property
     def zone_overload_count(self) -> FloatArray:
         """Overloaded branches by zone, shape (n_envs, n_zones)."""
-        return self.branch_counts[:, : self._n_zones]
+        return self._part("zone_overload_count")
 
     @property
     def overload_count(self) -> FloatArray:
         """Branches above their normal rating, shape (n_envs,)."""
-        return self.branch_counts[:, -1]
+        return self._number("overload_count")
 
     @property
     def zone_v_min_pu(self) -> FloatArray:
         """Lowest voltage of each zone [pu], shape (n_envs, n_zones)."""
-        return self.lowest[:, : self._n_zones]
+        return self._part("zone_v_min_pu")
 
     @property
     def v_min_pu(self) -> FloatArray:
         """Lowest node voltage [pu], shape (n_envs,)."""
-        return self.lowest[:, self._n_zones]
+        return self._number("v_min_pu")
 
     @property
     def zone_v_max_pu(self) -> FloatArray:
         """Highest voltage of each zone [pu], shape (n_envs, n_zones)."""
-        return self.highest[:, : self._n_zones]
+        return self._part("zone_v_max_pu")
 
     @property
     def v_max_pu(self) -> FloatArray:
         """Highest node voltage [pu], shape (n_envs,)."""
-        return self.highest[:, self._n_zones]
+        return self._number("v_max_pu")
 
     @property
     def zone_v_mean_pu(self) -> FloatArray:
         """Mean voltage of each zone [pu], shape (n_envs, n_zones)."""
-        return self.means[:, : self._n_zones]
+        return self._part("zone_v_mean_pu")
 
     @property
     def watched_mean_pu(self) -> FloatArray:
         """Mean voltages of what :meth:`watch` was told of [pu], shape (n_envs, n_groups)."""
-        return self.means[:, self._n_zones + 1 : self._n_node_groups]
+        return self._part("watched_mean_pu")
 
     @property
     def watched_loading_pu(self) -> FloatArray:
         """Highest loadings of what :meth:`watch` was told of, shape (n_envs, n_groups)."""
-        return self.highest[:, self._n_node_groups + len(self._loaded) :]
+        return self._part("watched_loading_pu")
+
+    @property
+    def zone_loading_pu(self) -> FloatArray:
+        """Highest loading by zone, shape (n_envs, n_zones)."""
+        return self._part("zone_loading_pu")
+
+    @property
+    def zone_kva(self) -> npt.NDArray[np.complex128]:
+        """Complex power imported by each zone [kVA], shape (n_envs, n_zones)."""
+        return self._part("zone_kva").view(np.complex128)
 
     @property
     def worst_node(self) -> IntArray:
@@ -264,6 +297,20 @@ class Metrics:
             ratio[self._dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0
         highest: FloatArray = np.maximum.reduce(ratio, axis=1)
         return highest
+
+
+def _lay_out(n_zones: int, n_nodes: int, n_branches: int) -> dict[str, slice]:
+    """Return the columns of ``Metrics.results`` by name, in order; so many groups of nodes and branches are watched."""
+    sizes: dict[str, int] = {}
+    for what, whole in _SUMS.items():
+        sizes |= {f"zone_{what}": n_zones, f"shared_{what}": n_zones, whole: 1}
+    sizes |= {"zone_v_min_pu": n_zones, "v_min_pu": 1}
+    sizes |= {"zone_v_mean_pu": n_zones, "v_mean_pu": 1, "watched_mean_pu": n_nodes}
+    sizes |= {"zone_v_max_pu": n_zones, "v_max_pu": 1, "watched_max_pu": n_nodes}
+    sizes |= {"zone_loading_pu": n_zones, "watched_loading_pu": n_branches}
+    sizes |= {"zone_kva": 2 * n_zones, "source_kva": 2, "losses_kw": 1}
+    ends = np.cumsum([*sizes.values()]).tolist()
+    return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
 
 def _node_limits(network: Network, low: float, high: float) -> tuple[FloatArray | float, FloatArray | float]:
