@@ -76,6 +76,7 @@ TERMS = tuple(term.name for term in REWARD_TERMS)
 MONEY_TERMS = tuple(term.name for term in REWARD_TERMS if term.money)
 
 _SWITCHES, _EVENTS = "where there are switches", "where there are events or rules of switching"
+_SUPPLY = "where there are switches, events or rules of switching"
 
 #: What infos hold of each agent besides the terms.
 AGENT_METRICS = (
@@ -111,10 +112,12 @@ NETWORK_METRICS = (
     Quantity("price_usd_per_kwh", "USD/kWh", "price of the step", "network"),
     Quantity("converged", "0 or 1", "whether the power flow converged", "network"),
 )  # fmt: skip
-NETWORK_EVENT_METRICS = (
+SUPPLY_METRICS = (
     Quantity("network_unserved_kwh", "kWh", "demand of the step without supply, shed or below 0.5 pu, vehicles left "
-             "out", "network", "sum", where=_EVENTS),
-    Quantity("dead_nodes", "nodes", "nodes that nothing feeds; they violate no limit", "network", where=_EVENTS),
+             "out", "network", "sum", where=_SUPPLY),
+    Quantity("dead_nodes", "nodes", "nodes that nothing feeds; they violate no limit", "network", where=_SUPPLY),
+)  # fmt: skip
+NETWORK_EVENT_METRICS = (
     Quantity("events_on", "events", "events that are on", "network", where=_EVENTS),
 )  # fmt: skip
 ISLAND_METRICS = (
@@ -142,6 +145,7 @@ STEP = (
     *AGENT_METRICS,
     *AGENT_EVENT_METRICS,
     *NETWORK_METRICS,
+    *SUPPLY_METRICS,
     *NETWORK_EVENT_METRICS,
     *ISLAND_METRICS,
     *INFO_LABELS,

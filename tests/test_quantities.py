@@ -90,6 +90,14 @@ def in_a_storm() -> Iterator[NetworkedGridEnv]:
     env.close()
 
 
+def test_kept_names_are_told_without_events_too() -> None:
+    env = NetworkedGridEnv({"env_name": "ieee34_ieee13"})
+    infos = env.reset(seed=0)[1]["MG1"]
+    env.close()
+    assert {"dead_nodes", "network_unserved_kwh"} <= set(infos)
+    assert "events_on" not in infos
+
+
 def test_an_evaluation_has_the_columns_of_the_table_and_no_others() -> None:
     frame = evaluate({"env_name": "ieee13_voltvar", "episode_length": 2}, ["no_control"], days=1).frame
     columns = dict.fromkeys("reward:<agent>" if name.startswith("reward:") else name for name in frame.columns)

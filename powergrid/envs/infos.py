@@ -18,6 +18,7 @@ from powergrid.quantities import (
     ISLAND_METRICS,
     NETWORK_EVENT_METRICS,
     NETWORK_METRICS,
+    SUPPLY_METRICS,
     TERMS,
 )
 from powergrid.scenario import Scenario
@@ -62,7 +63,8 @@ class Infos:
         can_island = bool(simulation.network.microgrids) or simulation.events is None
         self._islands = simulation.islands if can_island else None
         self.agent_metrics = AGENT_METRICS + (AGENT_EVENT_METRICS if outages else ())
-        self.network_metrics = NETWORK_METRICS + (NETWORK_EVENT_METRICS if outages else ())
+        self.network_metrics = NETWORK_METRICS + (SUPPLY_METRICS if simulation.islands is not None else ())
+        self.network_metrics += NETWORK_EVENT_METRICS if outages else ()
         self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
         self._n_own = len(TERMS) + len(self.agent_metrics)
         self.names = (*TERMS, *(metric.name for metric in (*self.agent_metrics, *self.network_metrics)))
@@ -143,7 +145,7 @@ class Infos:
     def _of_network(self) -> tuple[npt.NDArray[Any], ...]:
         """Return what agents share, in the order of ``network_metrics``, each of shape (n_envs,)."""
         metrics, simulation = self._metrics, self._simulation
-        snapshot = simulation.snapshot
+        snapshot, islands = simulation.snapshot, simulation.islands
         return (
             metrics.violation_count,
             metrics.violation_sum_pu,
@@ -156,6 +158,7 @@ class Infos:
             simulation.operations,
             simulation.paid_price,
             snapshot.converged,
-            *(() if self._outages is None else self._outages.network_infos()),
+            *(() if islands is None else ((islands.unserved_kw * simulation.dt_h).sum(axis=1), islands.count_dark())),
+            *(() if self._outages is None else (self._outages.count_events(),)),
             *(() if self._islands is None else self._islands.describe(snapshot.forming_kva)),
         )

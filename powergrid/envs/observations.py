@@ -293,14 +293,9 @@ class OutageView:
         np.matmul(events.dead_share, self._load_share, out=out[:, n_zones:])
         np.subtract(1.0, out[:, n_zones:], out=out[:, n_zones:])
 
-    def network_infos(self) -> tuple[npt.NDArray[Any], ...]:
-        """Return the numbers in the order of ``NETWORK_EVENT_METRICS``, each of shape (n_envs,)."""
-        events = self._events
-        return (
-            events.unserved_kwh.sum(axis=1),
-            events.count_dead(),
-            np.count_nonzero(events.on, axis=1),
-        )
+    def count_events(self) -> npt.NDArray[np.int64]:
+        """Count the events that are on, shape (n_envs,)."""
+        return np.asarray(np.count_nonzero(self._events.on, axis=1))
 
     def name_events(self, env: int) -> dict[str, str]:
         """Return what is on in one environment: event by name, to the place it befalls."""
