@@ -145,7 +145,7 @@ class Simulation:
             if fleet.kind == "flexible_load":
                 self._flexible_loads = load_of_device[columns]
             elif fleet.kind == "inverter":
-                self._p_sun = np.array([float(spec.p_max_kw) for spec in fleet.specs])
+                self._p_sun = np.tile([float(spec.p_max_kw) for spec in fleet.specs], (self.n_envs, 1))
                 if self.profiles.pv_pu is None:
                     raise ScenarioError(
                         f"profiles {self.profiles.name!r}",
@@ -193,7 +193,8 @@ class Simulation:
         self._nothing = np.zeros((n, 0))
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations = np.zeros(n, dtype=np.int64)
-        self.env_index = np.arange(n)
+        self.env_index, self._one_step = np.arange(n), np.ones(n, dtype=np.int64)
+        self._env_of_sun = np.repeat(self.env_index[:, None], self._p_sun.shape[-1], axis=1)
         self._turn_clock()
 
     # what the days own
@@ -341,7 +342,7 @@ class Simulation:
         if self.events is not None:
             self.events.measure(self.step_index)
         self.paid_price = self.price_usd_per_kwh
-        self.step_index = np.minimum(self.step_index + 1, self.last_step)
+        self.step_index = np.minimum(self.step_index + self._one_step, self.last_step)
         self._turn_clock()
 
     # -- parts of a step
@@ -375,7 +376,8 @@ class Simulation:
         self.price_usd_per_kwh = self.day_paid_price.take(rows)
         sun_kw = demand_kw = self._nothing
         if self._p_sun.size:
-            sun_kw = self.day_pv_pu.take(rows)[:, None] * self._p_sun
+            # to gather for each inverter takes half of what to broadcast does
+            sun_kw = self.day_pv_pu.take(rows.take(self._env_of_sun)) * self._p_sun
         if self._flexible_loads.size:
             places = rows[:, None] * self.day_load_kw.shape[2] + self._flexible_loads
             demand_kw = self.day_load_kw.take(places)
