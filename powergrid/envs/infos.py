@@ -24,7 +24,6 @@ from powergrid.quantities import (
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 #: How many metrics are of the zones, and how many from ``delivered_kw`` to ``cycles`` are summed of the devices'.
 _OF_ZONES, _OF_DEVICES = 5, 7
@@ -70,14 +69,12 @@ class Infos:
         self.names = (*TERMS, *(metric.name for metric in (*self.agent_metrics, *self.network_metrics)))
         owners = [spec.devices for spec in scenario.agents.values()]
         self._owned = ownership(owners, simulation.device_names)
-        self._throughput = [fleet for fleet, *_ in place_terms(simulation, ["throughput_kwh"])]
+        self._throughput = [(fleet, own) for fleet, _, _, own in place_terms(simulation, ["throughput_kwh"])]
         self._of_devices = np.zeros((_OF_DEVICES, simulation.n_envs, len(self._owned)))
-        self._device_places = self._place_devices()
         zone_places = [metrics.find_places(name) for name in _ZONE_PARTS[:-1]]
         self._zone_places = np.array([*zone_places, metrics.find_places(_ZONE_PARTS[-1])[:, ::2]])
         switches = next((fleet for fleet in simulation.fleets if fleet.kind == "switch"), None)
         self._switches_owned = None if switches is None else ownership(owners, switches.names)
-        self._nothing = np.zeros((simulation.n_envs, 1))
         # name by name: what is written at once lies side by side
         self._by_name = np.zeros((len(self.names), simulation.n_envs, len(self._agents)))
 
@@ -110,32 +107,20 @@ class Infos:
                 labels["events"] = self._outages.name_events(env)
         return labels
 
-    def _place_devices(self) -> IntArray:
-        """Return where each metric of a device lies in what :meth:`_take_own` gathers from; 0 where it has none."""
-        simulation, places = self._simulation, np.zeros(self._of_devices.shape, dtype=np.int64)
-        n_power = simulation.setpoints.shape[2]
-        places[0, :, :n_power], places[1, :, :n_power] = range(1, 1 + 2 * n_power, 2), range(2, 2 + 2 * n_power, 2)
-        for row in range(3):
-            first = 1 + (2 + row) * n_power
-            places[2 + row, :, :n_power] = range(first, first + n_power)
-        first = 1 + 5 * n_power
-        for fleet, _, _, own in place_terms(simulation, ["throughput_kwh"]):
-            places[5, :, own], places[6, :, own] = first + np.arange(fleet.n), first + fleet.n + np.arange(fleet.n)
-            first += 2 * fleet.n
-        return places + first * (np.arange(simulation.n_envs)[:, None])
-
     def _take_own(self) -> None:
         """Fill in what differs between agents."""
         simulation, metrics, out, of_devices = self._simulation, self._metrics, self._by_name, self._of_devices
         first, last = len(TERMS) + _OF_ZONES, len(TERMS) + _OF_ZONES + _OF_DEVICES
         out[: len(TERMS)] = self._rewards.by_term
         metrics.results.take(self._zone_places, None, out[len(TERMS) : first], "clip")
+        n_power, n_envs = simulation.setpoints.shape[2], simulation.n_envs
+        delivered = simulation.snapshot.device_kva.view(np.float64).reshape(n_envs, n_power, 2)
+        of_devices[:2, :, :n_power] = delivered.transpose(2, 0, 1)
         moved = np.abs(simulation.requested - simulation.setpoints)
-        counted = [array for fleet in self._throughput for array in (fleet.terms["throughput_kwh"], fleet.cycles)]
-        delivered = simulation.snapshot.device_kva.view(np.float64)
-        # one array of all, of which one gather takes the metrics' rows: one by one they take twice as long
-        table = np.concatenate((self._nothing, delivered, *moved, np.maximum(*moved) > _NOTICED, *counted), axis=1)
-        table.take(self._device_places, None, of_devices, "clip")
+        of_devices[2:4, :, :n_power] = moved
+        of_devices[4, :, :n_power] = np.maximum(moved[0], moved[1]) > _NOTICED
+        for fleet, own in self._throughput:
+            of_devices[5, :, own], of_devices[6, :, own] = fleet.terms["throughput_kwh"], fleet.cycles
         # two axes: a product of three is slower
         owned, of_agents = of_devices.reshape(-1, len(self._owned)), out[first:last].reshape(-1, len(self._agents))
         np.dot(owned, self._owned, of_agents)
