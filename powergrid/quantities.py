@@ -1,4 +1,4 @@
-"""Every number that is reported, once: name, unit, meaning, owner and how it adds up over a day.
+"""Every number that is reported, once: name, unit, meaning, owner and how it adds up over days and agents.
 
 Rewards, infos, ``describe()``, training's metrics, an evaluation's columns and ``docs/metrics.md`` read these tables,
 so that a number cannot have two meanings. What agents observe is another table, that of the channels.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Adding = Literal["sum", "mean", "last", "max", "min"]
+Sharing = Literal["sum", "min", "max", "same"]
 Owner = Literal["agent", "zone", "network", "training", "policy", "evaluation"]
 
 
@@ -23,6 +24,7 @@ class Quantity:
         meaning: What it says.
         owner: Whose it is.
         daily: What the steps of a day, or of an episode, come to.
+        of_agents: What the agents' come to for one controller; ``same`` where all agents have one number.
         money: Whether it is money that changes hands, so that costs add it up.
         weight: Of a reward term, its weight where a scenario says nothing [USD per unit].
         where: Where it is reported, if not everywhere.
@@ -42,12 +44,18 @@ class Quantity:
     alias_of: str = ""
     theirs: str = ""
     summarised: Literal["", "per_day", "mean", "max", "min"] = ""
+    of_agents: Sharing = "same"
+
+
+def _own(name: str, unit: str, meaning: str, owner: Owner, daily: Adding = "mean", of: Sharing = "sum") -> Quantity:
+    # Every agent has its own: one controller over all of them has the sum, unless an extreme is meant.
+    return Quantity(name, unit, meaning, owner, daily, of_agents=of)
 
 
 def _term(name: str, unit: str, meaning: str, weight: float, *, money: bool = False, told: bool = True) -> Quantity:
     # A reward is a sum over the steps, so its terms are, those in pu too, whatever else is averaged.
     summarised: Literal["", "per_day"] = "per_day" if told else ""
-    return Quantity(name, unit, meaning, "agent", "sum", money, weight, summarised=summarised)
+    return Quantity(name, unit, meaning, "agent", "sum", money, weight, summarised=summarised, of_agents="sum")
 
 
 #: Costs that make the reward, each in its unit. What is stored and what would have been bought anyway is no money.
@@ -80,22 +88,22 @@ _SUPPLY = "where there are switches, events or rules of switching"
 
 #: What infos hold of each agent besides the terms.
 AGENT_METRICS = (
-    Quantity("voltage_violations", "nodes", "nodes of the zone outside the band", "zone", "sum"),
-    Quantity("zone_v_min_pu", "pu", "lowest voltage of the zone", "zone"),
-    Quantity("zone_v_max_pu", "pu", "highest voltage of the zone", "zone"),
-    Quantity("zone_overloads", "branches", "branches of the zone above their normal rating", "zone", "sum"),
-    Quantity("import_kw", "kW", "power imported by the zone at its boundary", "zone"),
-    Quantity("delivered_kw", "kW", "power delivered by the agent's devices, into the grid", "agent"),
-    Quantity("delivered_kvar", "kvar", "reactive power delivered by the agent's devices, into the grid", "agent"),
-    Quantity("projection_kw", "kW", "how far setpoints were moved to be feasible, summed over devices", "agent"),
-    Quantity("projection_kvar", "kvar", "the same for reactive power", "agent"),
-    Quantity("projected_devices", "devices", "devices whose setpoint was moved", "agent"),
-    Quantity("throughput_kwh", "kWh", "energy charged and discharged by the agent's storage", "agent", "sum"),
-    Quantity("cycles", "cycles", "equivalent full cycles of the agent's storage since reset", "agent", "last"),
+    _own("voltage_violations", "nodes", "nodes of the zone outside the band", "zone", "sum"),
+    _own("zone_v_min_pu", "pu", "lowest voltage of the zone", "zone", of="min"),
+    _own("zone_v_max_pu", "pu", "highest voltage of the zone", "zone", of="max"),
+    _own("zone_overloads", "branches", "branches of the zone above their normal rating", "zone", "sum"),
+    _own("import_kw", "kW", "power imported by the zone at its boundary", "zone"),
+    _own("delivered_kw", "kW", "power delivered by the agent's devices, into the grid", "agent"),
+    _own("delivered_kvar", "kvar", "reactive power delivered by the agent's devices, into the grid", "agent"),
+    _own("projection_kw", "kW", "how far setpoints were moved to be feasible, summed over devices", "agent"),
+    _own("projection_kvar", "kvar", "the same for reactive power", "agent"),
+    _own("projected_devices", "devices", "devices whose setpoint was moved", "agent"),
+    _own("throughput_kwh", "kWh", "energy charged and discharged by the agent's storage", "agent", "sum"),
+    _own("cycles", "cycles", "equivalent full cycles of the agent's storage since reset", "agent", "last"),
 )
 AGENT_EVENT_METRICS = (
     Quantity("held_switches", "switches", "switches that the rules of reconfiguration kept where they were", "agent",
-             where=_EVENTS),
+             where=_EVENTS, of_agents="sum"),
 )  # fmt: skip
 #: And what they hold of the network, the same for every agent.
 NETWORK_METRICS = (

@@ -21,7 +21,7 @@ from powergrid.envs.episode import Episode
 from powergrid.envs.observations import View
 from powergrid.envs.processes import open_backend
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.quantities import AGENT_METRICS, MONEY_TERMS
+from powergrid.quantities import MONEY_TERMS, QUANTITIES
 from powergrid.scenario import Scenario, load_scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -321,7 +321,7 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
 
 
 class InfoCombiner:
-    """Make infos of agents those of one controller: their own added up, or taken at their extreme.
+    """Make infos of agents those of one controller: added up or at their extreme, as the table of quantities says.
 
     Args:
         infos: Names of the infos of agents.
@@ -332,8 +332,9 @@ class InfoCombiner:
 
     def __init__(self, infos: Sequence[str]) -> None:
         self.names = (*infos, "cost_usd")
-        self._n_own = infos.index(AGENT_METRICS[-1].name) + 1  # what agents' outages are is the first one's alone
-        self._lowest, self._highest = infos.index("zone_v_min_pu"), infos.index("zone_v_max_pu")
+        ways = [QUANTITIES[name].of_agents for name in infos]
+        self._n_own = ways.index("same")  # agents' own stand before the network's: one sum over a slice
+        self._lowest, self._highest = ([i for i, way in enumerate(ways) if way == w] for w in ("min", "max"))
         self._money = [infos.index(term) for term in MONEY_TERMS]
 
     def combine(self, infos: FloatArray) -> FloatArray:
@@ -345,8 +346,8 @@ class InfoCombiner:
         combined = np.empty((len(self.names), len(infos)))
         combined[:-1] = infos[:, 0].T
         np.add.reduce(infos[:, :, : self._n_own], axis=1, out=combined[: self._n_own].T)
-        np.minimum.reduce(infos[:, :, self._lowest], axis=1, out=combined[self._lowest])
-        np.maximum.reduce(infos[:, :, self._highest], axis=1, out=combined[self._highest])
+        combined[self._lowest] = infos[:, :, self._lowest].min(axis=1).T
+        combined[self._highest] = infos[:, :, self._highest].max(axis=1).T
         np.add.reduce(combined[self._money], out=combined[-1])
         return combined
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+import powergrid
 from powergrid.envs import NetworkedGridEnv
 from powergrid.grid.feeder.feeder import find_feeder
 from powergrid.grid.outages import EVENTS
@@ -106,6 +107,14 @@ def test_tie_that_would_close_a_loop_is_held_and_told(restoration: dict[str, Any
     _, _, _, _, infos = env.step(switch(1, 1))
     assert circuit.closed[at].tolist() == [0, 1]
     assert infos["West"]["held_switches"] == 1.0
+
+
+def test_one_controller_is_told_what_was_held_of_every_agents_switches(restoration: dict[str, Any]) -> None:
+    env = powergrid.make_central(restoration | {"events": {}})
+    env.reset(seed=1)
+    infos = env.step(np.array([1, 1]))[4]
+    assert infos["held_switches"] == 1.0  # that of the second agent
+    env.close()
 
 
 def test_free_switching_closes_loops(restoration: dict[str, Any], make_env: MakeEnv) -> None:
