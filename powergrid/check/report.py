@@ -41,7 +41,7 @@ CHECKS: dict[str, Check] = {
         "error", "Files outside the model's root", "bring the file inside, or name a root above both (--model-root)"
     ),
     "refused": Check("error", "Refused", "take it out; or trust the feeder, where the line says so"),
-    "program-library": Check("error", "Program libraries", "use a built-in model; a library is never loaded"),
+    "program-library": Check("error", "Program libraries", "use a built-in model, or trust the feeder"),
     "rewriting-command": Check(
         "error", "Commands that make another circuit", "run them in OpenDSS and save the circuit"
     ),

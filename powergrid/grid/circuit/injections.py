@@ -17,6 +17,7 @@ import numpy as np
 from powergrid.errors import FeederError, describe_unknown
 from powergrid.grid.engine import BulkWriter, Engine, FloatArray, Handle, IntArray
 from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.feeder.network import describe_missing_phases
 from powergrid.grid.feeder.windings import Handles
 
 #: Classes that can carry a device's power, and the properties its active and reactive power go to.
@@ -149,17 +150,12 @@ def _bus_problems(injection: Injection, bus_phases: Mapping[str, list[int]]) -> 
         return
     if not phases or len(set(phases)) != len(phases):
         yield f"phases are {list(phases)}; give each phase once"
-    missing = [phase for phase in phases if phase not in bus_phases[bus]]
-    if missing:
-        yield f"bus {bus!r} has no phase {_join(missing)}; it has {_join(sorted(bus_phases[bus]))}"
+    if lacking := describe_missing_phases(injection.bus, phases, bus_phases[bus]):
+        yield lacking
     if injection.connection not in _CONNECTIONS:
         yield describe_unknown("connection", injection.connection, _CONNECTIONS)
     elif injection.connection == "delta" and len(phases) not in (2, 3):
         yield f"delta takes two or three phases, not {len(phases)}"
-
-
-def _join(phases: Sequence[int]) -> str:
-    return ", ".join(str(phase) for phase in phases)
 
 
 def _find_neutrals(engine: Engine, handles: Handles) -> dict[str, int]:

@@ -202,9 +202,8 @@ class Network:
         bus = self.find("bus", name, where)
         if isinstance(bus, Problem) or not len(phases):
             return bus
-        has = sorted(set(self.node_phase[self.node_bus == bus].tolist()))
-        missing = sorted(set(phases) - set(has))
-        return Problem("missing-phase", where, f"bus {name!r} has phases {has}, not {missing}") if missing else bus
+        lacking = describe_missing_phases(name, phases, self.node_phase[self.node_bus == bus].tolist())
+        return Problem("missing-phase", where, lacking) if lacking else bus
 
     def find_element(self, element: str, where: str = "") -> int | Problem:
         """Return the index of ``class.name`` among the elements of its class, or the problem, as :meth:`find` does."""
@@ -406,3 +405,9 @@ class Network:
         # Row nodes count from 1; 0 is ground, which no phase feeds.
         fed_by = np.concatenate([[0], self.served_phase])
         return np.repeat(self.intake(buses), sizes) * np.isin(fed_by[b.row_node], list(phases))
+
+
+def describe_missing_phases(bus: str, phases: Sequence[int], has: Sequence[int]) -> str:
+    """Say which of some phases a bus lacks, nothing where it has them all."""
+    missing = sorted(set(phases) - set(has))
+    return f"bus {bus!r} has phases {sorted(set(has))}, not {missing}" if missing else ""

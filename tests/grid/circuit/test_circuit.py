@@ -152,7 +152,7 @@ def test_injections_that_the_feeder_lacks_are_reported_at_once_with_the_nearest_
         "device 'b': unknown Storage 'stor' (did you mean 'store'?)",
         "device 'c': unknown element class 'Inverter' (did you mean 'Generator'?)",
         "device 'e': PVSystem.pv already belongs to device 'd'",
-        "device 'f': bus 'c' has no phase 4; it has 1, 2, 3",
+        "device 'f': bus 'c' has phases [1, 2, 3], not [4]",
         "device 'g': delta takes two or three phases, not 1",
         "device 'h': unknown connection 'star'; allowed: wye, delta",
         "device 'i': phases are []; give each phase once",
