@@ -77,3 +77,12 @@ class Table:
     def add(self, *cells: object) -> None:
         """Print a row."""
         print(" ".join(f"{cell:{form}}" for cell, form in zip(cells, self._formats, strict=True)), flush=True)
+
+
+def print_table(
+    scenarios: Sequence[str], measure: Callable[[str], Sequence[object]], *columns: tuple[str, str]
+) -> None:
+    """Print a row for each scenario as soon as it is measured: its name, and the cells of it under their headings."""
+    table = Table(("scenario", "18s"), *columns)
+    for name in scenarios:
+        table.add(name, *measure(name))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import Table, machine_line, make_parser, parse
+from benchmarks.common import machine_line, make_parser, parse, print_table
 from powergrid.envs import NetworkedGridEnv
 from powergrid.envs.core import GridTask
 from powergrid.grid.circuit.circuit import Circuit
@@ -22,6 +22,8 @@ from powergrid.grid.circuit.snapshot import Snapshot
 
 MOST_STEPS = 96
 PARTS = ("write", "solve", "read")
+COLUMNS = (("nodes", "6d"), ("loads", "6d"), ("write us", "9.1f"), ("solve us", "9.1f"), ("engine reads", "12.1f"),
+           ("matrix reads", "12.1f"), ("floor us", "9.1f"), ("steps/s", "9.0f"))  # fmt: skip
 
 
 class Floor:
@@ -29,7 +31,7 @@ class Floor:
 
     Args:
         task: The task whose day it is.
-        demand, setpoints, positions: What was recorded of the day, as :func:`record_all` gives it; without positions
+        demand, setpoints, positions: What was recorded of the day, as :func:`record_day` gives it; without positions
             the switchgear stays.
         tolerance: Of the power flow; the scenario's if unset [pu].
 
@@ -114,12 +116,7 @@ def draw_actions(env: NetworkedGridEnv) -> list[dict[str, Any]]:
     return [{agent: space.sample() for agent, space in env.action_spaces.items()} for _ in range(n)]
 
 
-def record(env: NetworkedGridEnv, actions: list[dict[str, Any]]) -> tuple[list[Any], list[Any], list[Any]]:
-    """Play a day once and keep demands, setpoints and voltages of every step."""
-    return record_all(env, actions)[:3]
-
-
-def record_all(
+def record_day(
     env: NetworkedGridEnv, actions: list[dict[str, Any]]
 ) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
     """Play a day once and keep demands, setpoints, voltages and positions of switchgear of every step."""
@@ -146,7 +143,7 @@ def measure(name: str, rounds: int) -> tuple[float, ...]:
     """Measure one scenario and give its cells: the least time of each part of each step over the rounds, their mean."""
     env = NetworkedGridEnv({"env_name": name})
     env.reset(seed=0)
-    demand, setpoints, _, positions = record_all(env, draw_actions(env))
+    demand, setpoints, _, positions = record_day(env, draw_actions(env))
     floor = Floor(env.task, demand, setpoints, positions)
     by_engine, by_matrix = np.full_like(floor.part_s, np.inf), np.full_like(floor.part_s, np.inf)
     for _ in range(rounds):
@@ -164,15 +161,9 @@ def measure(name: str, rounds: int) -> tuple[float, ...]:
 
 def main() -> None:
     """Measure scenarios and print the table."""
-    parser = make_parser(__doc__, ["ieee13_mg", "ieee34_mg", "ieee123_mg"], rounds=30)
-    args = parse(parser)
+    args = parse(make_parser(__doc__, ["ieee13_mg", "ieee34_mg", "ieee123_mg"], rounds=30))
     print(machine_line())
-    table = Table(
-        ("scenario", "18s"), ("nodes", "6d"), ("loads", "6d"), ("write us", "9.1f"), ("solve us", "9.1f"),
-        ("engine reads", "12.1f"), ("matrix reads", "12.1f"), ("floor us", "9.1f"), ("steps/s", "9.0f"),
-    )  # fmt: skip
-    for name in args.scenarios:
-        table.add(name, *measure(name, args.rounds))
+    print_table(args.scenarios, lambda name: measure(name, args.rounds), *COLUMNS)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import Table, machine_line, make_parser, parse
+from benchmarks.common import machine_line, make_parser, parse, print_table
 
 SETTLE_STEPS = 2000
 
@@ -96,15 +96,15 @@ def main() -> None:
     if args.quick:
         args.envs, args.steps = 2, 1000
     print(machine_line())
-    table = Table(
-        ("scenario", "18s"), ("bare MB", "8.1f"), ("first MB", "9.1f"), ("further MB each", "16.2f"),
+
+    def weigh_alone(name: str) -> tuple[float, ...]:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(weigh, (name, args.envs, int(args.steps), args.minutes), {"vector": args.vector})
+
+    print_table(
+        args.scenarios, weigh_alone, ("bare MB", "8.1f"), ("first MB", "9.1f"), ("further MB each", "16.2f"),
         ("growth MB", "10.2f"), ("steps", "8d"),
     )  # fmt: skip
-    context = multiprocessing.get_context("spawn")
-    for name in args.scenarios:
-        with context.Pool(1) as pool:
-            job = (name, args.envs, int(args.steps), args.minutes)
-            table.add(name, *pool.apply(weigh, job, {"vector": args.vector}))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import Table, machine_line, make_parser, median_ratio, parse, take_turns
+from benchmarks.common import machine_line, make_parser, median_ratio, parse, print_table, take_turns
 from powergrid.training.rllib.config import ppo_config
 from powergrid.training.runs.session import ray_session
 
@@ -73,12 +73,10 @@ def main() -> None:
             for scenario in args.scenarios:
                 profile(scenario, args.envs)
             return
-        table = Table(
-            ("scenario", "18s"), ("envs", "5d"), ("stock steps/s", "14.0f"), ("grid steps/s", "14.0f"),
-            ("grid/stock", "11.2f"),
+        print_table(
+            args.scenarios, lambda scenario: measure(scenario, args.envs, args.rounds), ("envs", "5d"),
+            ("stock steps/s", "14.0f"), ("grid steps/s", "14.0f"), ("grid/stock", "11.2f"),
         )  # fmt: skip
-        for scenario in args.scenarios:
-            table.add(scenario, *measure(scenario, args.envs, args.rounds))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Table, machine_line, make_parser, parse
-from benchmarks.floor import Floor, draw_actions, record_all
+from benchmarks.floor import Floor, draw_actions, record_day
 from powergrid.envs import NetworkedGridEnv
 
 SCENARIOS = ("ieee13_voltvar", "ieee34_voltvar", "ieee123_voltvar", "ieee8500_voltvar")
@@ -83,7 +83,7 @@ def measure(scenario: str, rounds: int, table: Table) -> None:
     """Measure one scenario and print a row for each of the options."""
     env = NetworkedGridEnv({"env_name": scenario})
     env.reset(seed=0)
-    demand, setpoints, _, positions = record_all(env, draw_actions(env))
+    demand, setpoints, _, positions = record_day(env, draw_actions(env))
     day = (env.task, demand, setpoints, positions)
     exact = Run(day, Options("exact", tolerance=EXACT)).v_pu
     runs = {options: Run(day, options) for options in TRIED}

@@ -16,12 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import Table, machine_line, make_parser, median_ratio, parse
-from benchmarks.floor import MOST_STEPS as STEPS
-from benchmarks.floor import Floor, draw_actions, record, record_all
+from benchmarks.common import machine_line, make_parser, median_ratio, parse, print_table
+from benchmarks.floor import Floor, draw_actions, record_day
 from powergrid.envs import NetworkedGridEnv
-
-__all__ = ["STEPS", "Floor", "play_env", "play_resets", "record"]
 
 
 def play_env(env: NetworkedGridEnv, actions: list[dict[str, Any]], step_s: Any = None) -> float:
@@ -51,7 +48,7 @@ def measure(name: str, rounds: int) -> tuple[float, ...]:
     env.reset(seed=0)
     actions = draw_actions(env)
     n = len(actions)
-    demand, setpoints, voltages, positions = record_all(env, actions)
+    demand, setpoints, voltages, positions = record_day(env, actions)
     floor = Floor(env.task, demand, setpoints, positions)
     floor.play(floor.read_by_matrix)
     difference = float(np.abs(floor.v_pu - voltages[-1]).max())
@@ -147,12 +144,11 @@ def main() -> None:
         for name in args.scenarios:
             print("\n".join(profile(name, args.rounds)), flush=True)
         return
-    table = Table(
-        ("scenario", "18s"), ("nodes", "6d"), ("loads", "6d"), ("floor us", "9.1f"), ("step us", "9.1f"),
-        ("step/floor", "10.2f"), ("same, median", "12.2f"), ("reset/step", "10.2f"), ("|dV| pu", "9.1e"),
+    print_table(
+        args.scenarios, lambda name: measure(name, args.rounds), ("nodes", "6d"), ("loads", "6d"), ("floor us", "9.1f"),
+        ("step us", "9.1f"), ("step/floor", "10.2f"), ("same, median", "12.2f"), ("reset/step", "10.2f"),
+        ("|dV| pu", "9.1e"),
     )  # fmt: skip
-    for name in args.scenarios:
-        table.add(name, *measure(name, args.rounds))
 
 
 if __name__ == "__main__":

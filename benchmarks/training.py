@@ -39,6 +39,11 @@ RLLIB_DEFAULTS: dict[str, Any] = {
     "vf_loss_coeff": 1.0,
     "free_log_std": False,
 }
+#: Settings that go by RLlib's own names.
+SAME_NAMES = (
+    "lr", "minibatch_size", "num_epochs", "gamma", "lambda_", "clip_param", "vf_loss_coeff", "entropy_coeff",
+    "use_kl_loss", "kl_coeff", "kl_target", "grad_clip",
+)  # fmt: skip
 
 
 def stock_config(
@@ -74,20 +79,9 @@ def stock_config(
             }
         )
         .training(
-            lr=settings.lr,
             train_batch_size_per_learner=settings.train_batch_size,
-            minibatch_size=settings.minibatch_size,
-            num_epochs=settings.num_epochs,
-            gamma=settings.gamma,
-            lambda_=settings.lambda_,
-            clip_param=settings.clip_param,
             vf_clip_param=math.inf if settings.vf_clip_param is None else settings.vf_clip_param,
-            vf_loss_coeff=settings.vf_loss_coeff,
-            entropy_coeff=settings.entropy_coeff,
-            use_kl_loss=settings.use_kl_loss,
-            kl_coeff=settings.kl_coeff,
-            kl_target=settings.kl_target,
-            grad_clip=settings.grad_clip,
+            **{name: getattr(settings, name) for name in SAME_NAMES},
         )
         .debugging(seed=seed, log_level="ERROR")
     )

@@ -21,9 +21,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from benchmarks.common import Table, machine_line, make_parser, median_ratio, parse, take_turns
-from benchmarks.floor import draw_actions, record_all
-from benchmarks.step import STEPS, Floor, play_env
+from benchmarks.common import machine_line, make_parser, median_ratio, parse, print_table, take_turns
+from benchmarks.floor import MOST_STEPS, Floor, draw_actions, record_day
+from benchmarks.step import play_env
 from powergrid.envs import GridVectorEnv, NetworkedGridEnv
 
 
@@ -67,7 +67,7 @@ def measure(name: str, n: int, rounds: int) -> tuple[float, ...]:
     single.reset(seed=0)
     actions = draw_actions(single)
     stacked = [stack_actions([step] * n) for step in actions]
-    demand, setpoints, _, positions = record_all(single, actions)
+    demand, setpoints, _, positions = record_day(single, actions)
     floors = [Floor(single.task, demand, setpoints, positions) for _ in range(n)]
     floor, steps = floors[0], len(actions)
     times = take_turns(
@@ -132,7 +132,7 @@ def make_floors(name: str, n: int) -> list[Floor]:
     """Record a day of a scenario and make the floor for it n times."""
     env = NetworkedGridEnv({"env_name": name})
     env.reset(seed=0)
-    demand, setpoints, _, positions = record_all(env, draw_actions(env))
+    demand, setpoints, _, positions = record_day(env, draw_actions(env))
     return [Floor(env.task, demand, setpoints, positions) for _ in range(n)]
 
 
@@ -149,7 +149,7 @@ def compare_backends(name: str, n: int, rounds: int) -> tuple[float, ...]:
     envs = {"inline": GridVectorEnv(name, n)}
     envs |= {kind: GridVectorEnv(name, n, backend="processes", workers=k) for k, kind in ((1, "one"), (2, "two"))}
     floors = FloorPair(name, n)
-    steps = min(STEPS, envs["inline"].task.simulation.options.horizon_steps)
+    steps = min(MOST_STEPS, envs["inline"].task.simulation.options.horizon_steps)
     spaces = gym.spaces.Dict(dict(envs["inline"].single_action_spaces))
     spaces.seed(0)
     actions = [stack_actions([spaces.sample() for _ in range(n)]) for _ in range(steps)]
@@ -171,20 +171,17 @@ def main() -> None:
     args = parse(parser)
     print(machine_line())
     if args.backends:
-        table = Table(
-            ("scenario", "18s"), ("envs", "5d"), ("inline us/env", "12.1f"), ("inline/1 process", "16.2f"),
-            ("1/2 processes", "13.2f"), ("inline/2 processes", "18.2f"),
-            ("floor 1/2 processes", "19.2f"),
+        print_table(
+            args.scenarios, lambda name: compare_backends(name, args.envs, args.rounds), ("envs", "5d"),
+            ("inline us/env", "12.1f"), ("inline/1 process", "16.2f"), ("1/2 processes", "13.2f"),
+            ("inline/2 processes", "18.2f"), ("floor 1/2 processes", "19.2f"),
         )  # fmt: skip
-        for name in args.scenarios:
-            table.add(name, *compare_backends(name, args.envs, args.rounds))
         return
-    table = Table(
-        ("scenario", "18s"), ("envs", "5d"), ("floor us", "9.1f"), ("floors us", "9.1f"), ("step/env us", "11.1f"),
-        ("(step/env)/floor", "13.2f"), ("/floors", "7.2f"), ("single/vector", "11.2f"), ("reset/step", "12.2f"),
+    print_table(
+        args.scenarios, lambda name: measure(name, args.envs, args.rounds), ("envs", "5d"), ("floor us", "9.1f"),
+        ("floors us", "9.1f"), ("step/env us", "11.1f"), ("(step/env)/floor", "13.2f"), ("/floors", "7.2f"),
+        ("single/vector", "11.2f"), ("reset/step", "12.2f"),
     )  # fmt: skip
-    for name in args.scenarios:
-        table.add(name, *measure(name, args.envs, args.rounds))
 
 
 if __name__ == "__main__":

@@ -250,9 +250,11 @@ def service_transformers(tables: Mapping[str, Sequence[Row]], plan: Plan) -> Ite
 
 def regulators(rows: Sequence[Row]) -> Iterator[str]:
     """Write the regulators' controls."""
-    yield "! ieee8500: regulator controls, one for each phase"
-    yield "! VReg and Band in volts at the relay; no line-drop compensation."
-    yield ""
+    yield from (
+        "! ieee8500: regulator controls, one for each phase",
+        "! VReg and Band in volts at the relay; no line-drop compensation.",
+        "",
+    )
     yield from align([
         [
             f"New RegControl.{row['Name']}", f"Transformer={row['Transformer']}", f"Winding={row['Winding']}",

@@ -34,21 +34,14 @@ RAY_FOLDER_LIMIT = 42
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache() -> Iterator[None]:
-    """Keep what feeders compile to in a folder of this run: the user's own is neither read nor written."""
-    with tempfile.TemporaryDirectory(prefix="powergrid-cache-") as folder:
-        os.environ["POWERGRID_CACHE"] = folder
+def own_folders() -> Iterator[None]:
+    """Keep what feeders compile to, and the key that signs checkpoints, in folders of this run, not in the user's."""
+    with tempfile.TemporaryDirectory(prefix="powergrid-tests-") as folder:
+        for name in ("POWERGRID_CACHE", "POWERGRID_STATE"):
+            os.environ[name] = str(Path(folder) / name)
         yield
-        del os.environ["POWERGRID_CACHE"]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_key() -> Iterator[None]:
-    """Sign checkpoints with a key of this run: the user's own is neither read nor made."""
-    with tempfile.TemporaryDirectory(prefix="powergrid-state-") as folder:
-        os.environ["POWERGRID_STATE"] = folder
-        yield
-        del os.environ["POWERGRID_STATE"]
+        for name in ("POWERGRID_CACHE", "POWERGRID_STATE"):
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,37 +9,44 @@ from typing import Any
 import pytest
 
 import powergrid
-from powergrid.envs import NetworkedGridEnv
+from powergrid.envs import GridVectorEnv, NetworkedGridEnv
 from tests.envs.worlds import every_kind
+
+
+def close_after(build: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Yield a function that builds environments, and close all that it built."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *args, **keys: stack.enter_context(contextlib.closing(build(*args, **keys)))
 
 
 @pytest.fixture
 def make_env() -> Iterator[Callable[..., NetworkedGridEnv]]:
     """Make environments as RLlib does, from an ``env_config``; they are closed at the end."""
-    made: list[NetworkedGridEnv] = []
 
-    def make(config: str | dict[str, Any] = "ieee13_mg", /, **overrides: Any) -> NetworkedGridEnv:
+    def build(config: str | dict[str, Any] = "ieee13_mg", /, **overrides: Any) -> NetworkedGridEnv:
         source = {"env_name": config} if isinstance(config, str) else {"scenario": config}
-        made.append(NetworkedGridEnv(source | overrides))
-        return made[-1]
+        return NetworkedGridEnv(source | overrides)
 
-    yield make
-    for env in made:
-        env.close()
+    yield from close_after(build)
 
 
 @pytest.fixture
 def make_parallel() -> Iterator[Callable[..., Any]]:
     """Make PettingZoo environments; they are closed at the end."""
-    made: list[Any] = []
+    yield from close_after(lambda scenario="ieee13_mg", **keys: powergrid.make(scenario, **keys))
 
-    def make(scenario: Any = "ieee13_mg", **overrides: Any) -> Any:
-        made.append(powergrid.make(scenario, **overrides))
-        return made[-1]
 
-    yield make
-    for env in made:
-        env.close()
+@pytest.fixture
+def make_central() -> Iterator[Callable[..., Any]]:
+    """Make single-agent environments; they are closed at the end."""
+    yield from close_after(lambda scenario="ieee13_voltvar", **keys: powergrid.make_central(scenario, **keys))
+
+
+@pytest.fixture
+def make_vector() -> Iterator[Callable[..., GridVectorEnv]]:
+    """Make vector environments; they are closed at the end, and leave no process."""
+    yield from close_after(GridVectorEnv)
+    assert multiprocessing.active_children() == []
 
 
 @pytest.fixture(params=["ieee13", "ieee123"])

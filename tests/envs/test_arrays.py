@@ -11,7 +11,7 @@ import yaml
 
 from powergrid.envs.core import GridTask
 from powergrid.scenario import load_scenario
-from tests.envs.worlds import every_kind
+from tests.envs.worlds import every_kind, play_steps
 
 
 def make_task(folder: Path, n_envs: int) -> GridTask:
@@ -24,15 +24,8 @@ def make_task(folder: Path, n_envs: int) -> GridTask:
 
 
 def play(task: GridTask, steps: range) -> list[bytes]:
-    """Play some steps, each with actions of its own; return every bit of what agents get and devices are set to."""
-    seen = []
-    for step in steps:
-        rng, action = np.random.default_rng(step), task.action_buffer()
-        for column, spec in enumerate(task.simulation.actions):
-            action[:, column] = rng.integers(0, spec.n) if spec.discrete else rng.uniform(-1, 1, task.n_envs)
-        task.step()
-        seen += look(task)
-    return seen
+    """Play some steps; return every bit of what agents get and devices are set to."""
+    return [bits for _ in play_steps(task, steps) for bits in look(task)]
 
 
 def look(task: GridTask) -> list[bytes]:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,6 @@ from powergrid.envs import GridVectorEnv
 from powergrid.errors import ActionError, ConvergenceError, EngineError, ScenarioError
 from powergrid.scenario import load_scenario
 from tests.envs.worlds import every_kind, shaky
-
-
-@pytest.fixture
-def make() -> Iterator[Any]:
-    """Make vector environments, and close them; no process of theirs may be left."""
-    made = []
-
-    def build(scenario: Any, n: int, **options: Any) -> Any:
-        made.append(GridVectorEnv(scenario, n, **options))
-        return made[-1]
-
-    yield build
-    for env in made:
-        env.close()
-    assert multiprocessing.active_children() == []
 
 
 def sample(space: Any, n: int, rng: np.random.Generator) -> Any:
@@ -74,10 +58,10 @@ def assert_divergence_is_named(env: GridVectorEnv, culprit: int) -> None:
 
 
 @pytest.mark.parametrize("scenario", ["ieee34_ieee13", "every_kind"])
-def test_processes_play_bit_for_bit_what_inline_plays(make, tmp_path: Path, scenario: str) -> None:
+def test_processes_play_bit_for_bit_what_inline_plays(make_vector, tmp_path: Path, scenario: str) -> None:
     source: Any = every_kind("ieee13", tmp_path) if scenario == "every_kind" else scenario
     short = load_scenario(source, {"episode_length": 7})
-    inline, other = make(short, 5), make(short, 5, backend="processes", workers=2)
+    inline, other = make_vector(short, 5), make_vector(short, 5, backend="processes", workers=2)
     rng = np.random.default_rng(1)
     assert_same(inline.reset(seed=[9, 3, 5, 8, 2]), other.reset(seed=[9, 3, 5, 8, 2]))
     for step in range(16):
@@ -95,8 +79,8 @@ def test_processes_play_bit_for_bit_what_inline_plays(make, tmp_path: Path, scen
         _ = other.task
 
 
-def test_error_of_a_worker_is_raised_with_type_and_message_and_play_goes_on(make) -> None:
-    env = make("ieee13_mg", 4, backend="processes", workers=2)
+def test_error_of_a_worker_is_raised_with_type_and_message_and_play_goes_on(make_vector) -> None:
+    env = make_vector("ieee13_mg", 4, backend="processes", workers=2)
     assert len(multiprocessing.active_children()) == 1  # the caller plays too
     with pytest.raises(ScenarioError, match="day 99999 is outside the profiles"):
         env.reset(seed=0, options={"day": 99999})
@@ -113,14 +97,14 @@ def test_error_of_a_worker_is_raised_with_type_and_message_and_play_goes_on(make
 
 @pytest.mark.parametrize("culprit", [0, 3])  # the caller's own slice, a worker's
 @pytest.mark.parametrize("backend", ["inline", "processes"])
-def test_divergence_names_the_environment_among_all(make, backend: str, culprit: int) -> None:
-    env = make(shaky("raise"), 4, backend=backend, **({} if backend == "inline" else {"workers": 2}))
+def test_divergence_names_the_environment_among_all(make_vector, backend: str, culprit: int) -> None:
+    env = make_vector(shaky("raise"), 4, backend=backend, **({} if backend == "inline" else {"workers": 2}))
     assert_divergence_is_named(env, culprit)
 
 
-def test_processes_more_than_processors_play_the_same(make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_more_than_processors_play_the_same(make_vector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)  # nobody watches, all sleep
-    inline, other = make("ieee13_mg", 3), make("ieee13_mg", 3, backend="processes", workers=3)
+    inline, other = make_vector("ieee13_mg", 3), make_vector("ieee13_mg", 3, backend="processes", workers=3)
     assert_same(inline.reset(seed=2), other.reset(seed=2))
     actions = inline.neutral_actions()
     for _ in range(3):
@@ -134,9 +118,9 @@ def test_wrong_backend_tells_what_there_is() -> None:
         GridVectorEnv("ieee13_mg", 2, workers=2)
     for view in ("agents", "central"):
         with pytest.raises(ScenarioError, match=r"backend 'threads' is gone; use 'processes'.* or 'inline'"):
-            powergrid.make_vector("ieee13_mg", 2, view=view, backend="threads")  # type: ignore[call-overload]
+            powergrid.make("ieee13_mg", 2, view=view, backend="threads")  # type: ignore[call-overload]
     with pytest.raises(ScenarioError) as raised:
-        powergrid.make_vector("ieee13_mg", 0, workers=2)
+        powergrid.make("ieee13_mg", 0, workers=2)
     assert len(raised.value.problems) == 2
 
 
@@ -146,8 +130,8 @@ def test_wrong_scenario_is_told_before_a_worker_starts(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_killed_worker_gives_a_clear_error_and_ends_the_others(make) -> None:
-    env = make("ieee13_mg", 3, backend="processes", workers=2)
+def test_killed_worker_gives_a_clear_error_and_ends_the_others(make_vector) -> None:
+    env = make_vector("ieee13_mg", 3, backend="processes", workers=2)
     env.reset(seed=0)
     actions = env.neutral_actions()
     victim = max(multiprocessing.active_children(), key=lambda child: child.name)
@@ -159,8 +143,8 @@ def test_killed_worker_gives_a_clear_error_and_ends_the_others(make) -> None:
         env.step(actions)
 
 
-def test_environment_pickles_by_being_built_anew(make) -> None:
-    env = make("ieee13_mg", 3, backend="processes", workers=2)
+def test_environment_pickles_by_being_built_anew(make_vector) -> None:
+    env = make_vector("ieee13_mg", 3, backend="processes", workers=2)
     again = pickle.loads(pickle.dumps(env))
     try:
         assert (again.backend, again.num_envs, again.metadata) == ("processes", 3, env.metadata)
@@ -169,10 +153,10 @@ def test_environment_pickles_by_being_built_anew(make) -> None:
         again.close()
 
 
-def test_forgotten_environment_ends_its_workers(make) -> None:
+def test_forgotten_environment_ends_its_workers(make_vector) -> None:
     env = GridVectorEnv("ieee13_mg", 2, backend="processes", workers=2)
     env.reset(seed=0)
-    del env  # make() looks for what is left
+    del env  # make_vector() looks for what is left
 
 
 @pytest.mark.parametrize("how", ["pass", "del env", "raise SystemExit(3)", "os.kill(os.getpid(), 9)"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -17,20 +17,6 @@ from tests.envs.worlds import draw_action, every_kind, find_imbalance, shaky
 
 MakeCentral = Callable[..., Any]
 FORMS = ["auto", "multidiscrete", "box", "mixed"]
-
-
-@pytest.fixture
-def make_central() -> Iterator[MakeCentral]:
-    """Make single-agent environments; they are closed at the end."""
-    made: list[Any] = []
-
-    def make(scenario: Any = "ieee13_voltvar", **keys: Any) -> Any:
-        made.append(powergrid.make_central(scenario, **keys))
-        return made[-1]
-
-    yield make
-    for env in made:
-        env.close()
 
 
 def test_check_env_accepts_every_scenario(shipped: str, make_central: MakeCentral) -> None:

@@ -11,7 +11,7 @@ import pytest
 from powergrid.envs import GridTask
 from powergrid.errors import ScenarioError
 from powergrid.scenario import load_scenario
-from tests.envs.worlds import every_kind, shaky
+from tests.envs.worlds import every_kind, play_steps, shaky
 
 LASTING: dict[str, Any] = {"duration_steps": [3, 20]}
 EVENTS: dict[str, Any] = {
@@ -53,15 +53,8 @@ def start(task: GridTask, seed: int, day: int) -> None:
 
 
 def play(task: GridTask, steps: range) -> list[bytes]:
-    """Play steps, each with actions of its own, and return every bit of what they give."""
-    seen = []
-    for step in steps:
-        rng, action = np.random.default_rng(step), task.action_buffer()
-        for column, spec in enumerate(task.simulation.actions):
-            action[:, column] = rng.integers(0, spec.n) if spec.discrete else rng.uniform(-1.0, 1.0, task.n_envs)
-        task.step()
-        seen += look(task)
-    return seen
+    """Play steps and return every bit of what they give."""
+    return [bits for _ in play_steps(task, steps) for bits in look(task)]
 
 
 def look(task: GridTask) -> list[bytes]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,6 @@ from powergrid.envs import GridVectorEnv, NetworkedGridEnv
 from powergrid.errors import ActionError, ScenarioError
 from powergrid.scenario import load_scenario
 from tests.envs.worlds import every_kind
-
-
-@pytest.fixture
-def make() -> Iterator[Any]:
-    """Make vector environments, and close them."""
-    made = []
-
-    def build(scenario: Any, n: int, **options: Any) -> GridVectorEnv:
-        made.append(GridVectorEnv(scenario, n, **options))
-        return made[-1]
-
-    yield build
-    for env in made:
-        env.close()
 
 
 def draw(env: GridVectorEnv, rng: np.random.Generator) -> dict[str, Any]:
@@ -48,11 +33,11 @@ def pick(action: Any, env: int) -> Any:
 
 
 @pytest.mark.parametrize("scenario", ["ieee13_mg", "every_kind"])
-def test_vector_env_plays_what_single_environments_play(make, tmp_path: Path, scenario: str) -> None:
+def test_vector_env_plays_what_single_environments_play(make_vector, tmp_path: Path, scenario: str) -> None:
     data: Any = {"scenario": every_kind("ieee13", tmp_path)} if scenario == "every_kind" else {"env_name": scenario}
     short = {**data, "episode_length": 5}
     single = [NetworkedGridEnv(short) for _ in range(3)]
-    vector = make(single[0].scenario, 3)
+    vector = make_vector(single[0].scenario, 3)
     rng = np.random.default_rng(3)
     seen, _ = vector.reset(seed=7)
     for i, env in enumerate(single):
@@ -83,8 +68,8 @@ def test_vector_env_plays_what_single_environments_play(make, tmp_path: Path, sc
         env.close()
 
 
-def test_environments_with_one_seed_play_different_days(make) -> None:
-    env = make("ieee13_mg", 8)
+def test_environments_with_one_seed_play_different_days(make_vector) -> None:
+    env = make_vector("ieee13_mg", 8)
     env.reset(seed=0)
     assert len(set(env.task.simulation.day.tolist())) > 4
     again = env.task.simulation.day.copy()
@@ -92,15 +77,15 @@ def test_environments_with_one_seed_play_different_days(make) -> None:
     assert (env.task.simulation.day != again).any()
     env.reset(seed=0)
     np.testing.assert_array_equal(env.task.simulation.day, again)
-    first = make("ieee13_mg", 8, worker_index=1)
+    first = make_vector("ieee13_mg", 8, worker_index=1)
     first.reset(seed=0)
-    second = make("ieee13_mg", 8, worker_index=2)
+    second = make_vector("ieee13_mg", 8, worker_index=2)
     second.reset(seed=0)
     assert (first.task.simulation.day != second.task.simulation.day).any()
 
 
-def test_reset_mask_starts_only_what_it_names(make) -> None:
-    env = make(load_scenario("ieee13_mg", {"episode_length": 4}), 3, autoreset_mode=AutoresetMode.DISABLED)
+def test_reset_mask_starts_only_what_it_names(make_vector) -> None:
+    env = make_vector(load_scenario("ieee13_mg", {"episode_length": 4}), 3, autoreset_mode=AutoresetMode.DISABLED)
     env.reset(seed=0)
     neutral = env.neutral_actions()
     for _ in range(4):
@@ -116,8 +101,8 @@ def test_reset_mask_starts_only_what_it_names(make) -> None:
         assert (observed[1] != seen[agent][1]).any()
 
 
-def test_environment_that_diverges_starts_anew_alone(make) -> None:
-    env = make(load_scenario("ieee13_mg", {"episode_length": 8}), 3)
+def test_environment_that_diverges_starts_anew_alone(make_vector) -> None:
+    env = make_vector(load_scenario("ieee13_mg", {"episode_length": 8}), 3)
     env.reset(seed=0)
     env.task.simulation.day_load_kw[1, 2] *= 1e3  # more than the feeder can carry
     for step in range(3):
@@ -133,8 +118,8 @@ def test_environment_that_diverges_starts_anew_alone(make) -> None:
     assert all(np.isfinite(observed).all() for observed in seen.values())
 
 
-def test_wrong_actions_name_agent_environment_and_remedy(make) -> None:
-    env = make("ieee13_mg", 3)
+def test_wrong_actions_name_agent_environment_and_remedy(make_vector) -> None:
+    env = make_vector("ieee13_mg", 3)
     env.reset(seed=0)
     good = env.neutral_actions()
     agent, other = env.possible_agents[:2]
@@ -152,8 +137,8 @@ def test_wrong_actions_name_agent_environment_and_remedy(make) -> None:
     env.step(good)
 
 
-def test_wrong_positions_are_refused_where_agents_set_both(make, tmp_path: Path) -> None:
-    env = make(every_kind("ieee13", tmp_path), 2)
+def test_wrong_positions_are_refused_where_agents_set_both(make_vector, tmp_path: Path) -> None:
+    env = make_vector(every_kind("ieee13", tmp_path), 2)
     env.reset(seed=0)
     good = draw(env, np.random.default_rng(0))
     agent = next(name for name, action in good.items() if isinstance(action, dict))
@@ -163,11 +148,11 @@ def test_wrong_positions_are_refused_where_agents_set_both(make, tmp_path: Path)
     env.step(good)
 
 
-def test_vector_env_with_wrong_arguments_tells_all_of_them(make) -> None:
+def test_vector_env_with_wrong_arguments_tells_all_of_them(make_vector) -> None:
     with pytest.raises(ScenarioError) as raised:
-        make("ieee13_mg", 0, autoreset_mode=AutoresetMode.NEXT_STEP)
+        make_vector("ieee13_mg", 0, autoreset_mode=AutoresetMode.NEXT_STEP)
     assert len(raised.value.problems) == 2
-    env = make("ieee13_mg", 2)
+    env = make_vector("ieee13_mg", 2)
     with pytest.raises(ScenarioError, match=r"call reset\(\) before step\(\)"):
         env.step({})
     with pytest.raises(ScenarioError, match="3 seeds for 2 environments"):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from powergrid.envs.core import GridTask
 from powergrid.grid.engine import PowerReader
 from powergrid.grid.feeder.feeder import find_feeder
 from powergrid.grid.simulation import Simulation
@@ -122,6 +123,16 @@ def play(env: Any, *, seed: int | None = None, steps: int = 96, actions: int = 0
     rng = np.random.default_rng(actions)
     for _ in range(min(steps, env.scenario.episode_length)):
         yield Moment(*env.step(draw_actions(env, rng)))
+
+
+def play_steps(task: GridTask, steps: range) -> Iterator[None]:
+    """Step all environments of a task, each step with random actions of its own number."""
+    for step in steps:
+        rng, action = np.random.default_rng(step), task.action_buffer()
+        for column, spec in enumerate(task.simulation.actions):
+            action[:, column] = rng.integers(0, spec.n) if spec.discrete else rng.uniform(-1.0, 1.0, task.n_envs)
+        task.step()
+        yield
 
 
 def digest(moments: Iterator[Moment]) -> str:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +24,32 @@ TINY = {
     "hidden": [16, 16],
     "validation_episodes": 2,
 }
+
+
+def rows_of(folder: Path, file: str = "progress.csv") -> list[dict[str, str]]:
+    """Return the rows of a run, or of a tuning's trials, as far as they are written."""
+    if not (folder / file).is_file():
+        return []
+    with (folder / file).open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def start_driver(code: str) -> subprocess.Popen[str]:
+    """Start code that trains, in a session of its own: what is sent to its group does not reach the tests."""
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(root)}, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition: Callable[[], bool], driver: subprocess.Popen[str], most_s: float = 150.0) -> None:
+    """Wait until something is so, as long as the driver runs."""
+    deadline = time.monotonic() + most_s
+    while not condition():
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -190,18 +190,20 @@ def test_spec_survives_a_round_trip_through_plain_data(kind: str) -> None:
         assert ADAPTER.validate_python(spec.model_dump(mode="json")) == spec
 
 
-@pytest.mark.parametrize(
-    ("kind", "element", "missing"),
-    [
-        ("storage", "Storage.x", "e_max_kwh, p_max_kw"),
-        ("inverter", "PVSystem.x", "p_max_kw"),
-        ("generator", "Generator.x", "p_max_kw"),
-        ("capacitor", "Capacitor.x", "steps, steps_initial"),
-        ("regulator", "Transformer.x", "tap_initial"),
-        ("switch", "Line.x", "closed_initial"),
-    ],
-)
-def test_fleet_with_a_rating_missing_names_device_and_key(kind: str, element: str, missing: str) -> None:
+#: By kind: an element of the feeder, and the keys without which a device that is one cannot be played.
+MISSING = {
+    "storage": ("Storage.x", "e_max_kwh, p_max_kw"),
+    "inverter": ("PVSystem.x", "p_max_kw"),
+    "generator": ("Generator.x", "p_max_kw"),
+    "capacitor": ("Capacitor.x", "steps, steps_initial"),
+    "regulator": ("Transformer.x", "tap_initial"),
+    "switch": ("Line.x", "closed_initial"),
+}
+
+
+@pytest.mark.parametrize("kind", MISSING)
+def test_fleet_with_a_rating_missing_names_device_and_key(kind: str) -> None:
+    element, missing = MISSING[kind]
     spec = ADAPTER.validate_python({"kind": kind, "element": element})
     with pytest.raises(ValueError, match=f"{kind} 'd7': {missing} missing"):
         FLEETS[kind]({"d7": spec}, 0.25, 96)

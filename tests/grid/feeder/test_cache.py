@@ -12,10 +12,11 @@ import pytest
 
 from powergrid.grid.circuit.circuit import Circuit, Snapshot, network_of
 from powergrid.grid.circuit.injections import Injection
-from powergrid.grid.engine import cache_folder, library, property_tables
+from powergrid.grid.engine import cache_folder, library
 from powergrid.grid.feeder import cache
 from powergrid.grid.feeder.compile import known_network
 from powergrid.grid.feeder.feeder import list_feeders, read_feeder
+from tests.grid.feeder.conftest import spoil
 
 MODEL = """New Circuit.tiny basekv=12.47
 New LoadShape.s npts=3 interval=1 mult=(file=sun.csv)
@@ -24,16 +25,6 @@ New Load.a bus1=größe kV=12.47 kW=200 kvar=100 daily=s
 Set VoltageBases=[12.47]
 CalcVoltageBases
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the test's own, nothing remembered."""
-    property_tables()  # what the engine says of itself is kept elsewhere
-    place = tmp_path / "cache"
-    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(place))
-    cache.forget()
-    return place
 
 
 def networks(folder: Path) -> list[Path]:
@@ -134,21 +125,8 @@ def test_entry_that_is_damaged_is_made_again(tmp_path: Path, folder: Path, damag
     feeder = read_feeder(write_model(tmp_path))
     first = network_of(feeder)
     (file,) = networks(folder)
-    whole = file.read_bytes()
+    spoil(file, damage)
     cache.forget()
-    if damage == "folder":
-        file.unlink()
-        file.mkdir()
-    else:
-        middle = len(whole) // 2
-        file.write_bytes(
-            {
-                "empty": b"",
-                "half": whole[:middle],
-                "flipped": bytes(byte ^ 0xFF if i % 97 == 0 else byte for i, byte in enumerate(whole)),
-                "text": b"not what it should be",
-            }[damage]
-        )
     assert_same(network_of(feeder), first)
     if damage != "folder":
         cache.forget()

@@ -103,30 +103,33 @@ New Line.{prefix}tie Bus1={prefix}tie Bus2={prefix}650 R1=0.001 X1=0.001 R0=0.00
     assert composed.network.loads.kw.sum() == pytest.approx(1769 + 3 * 0.125 * 3466, abs=0.5)
 
 
+#: What stands in the small feeder, and in what it becomes a part of, with a prefix to its names there.
+CODES = """New LoadShape.{p}day npts=4 interval=6 mult=[0.2 0.6 1.0 0.7]
+New Spectrum.{p}mine numharm=1 harmonic=[1] %mag=[100] angle=[0]
+New XYcurve.{p}vv npts=4 xarray=[0.5 0.95 1.05 1.5] yarray=[1 1 -1 -1]
+New WireData.{p}w Rac=0.19 Runits=km GMRac=8 GMRunits=mm Radius=10 Radunits=mm NormAmps=300
+New LineGeometry.{p}g nconds=3 nphases=3
+~ cond=1 wire={p}w x=-1 h=9 units=m
+~ cond=2 wire={p}w x=0 h=10 units=m
+~ cond=3 wire={p}w x=1 h=9 units=m
+New XfmrCode.{p}x Phases=3 Windings=2 kVs=[12.47 0.48] kVAs=[500 500] XHL=4 %Rs=[0.5 0.5]
+"""
+GEAR = """New Transformer.{p}t XfmrCode={p}x Buses=[{p}b3 {p}lv]
+New Transformer.{p}reg1 Phases=3 Buses=[{p}b2 {p}b4] kVs=[12.47 12.47] kVAs=[2000 2000] XHL=0.5
+~ wdg=2 tap=1.0125
+New RegControl.{p}reg1 Transformer={p}reg1 Winding=2 VReg=121 Band=2 PTRatio=60 Bus={p}b5.1
+New Line.{p}l5 Bus1={p}b4 Bus2={p}b5 Geometry={p}g Length=2 Units=km
+New Line.{p}l6 Bus1={p}b5 Bus2={p}b6 Geometry={p}g Length=2 Units=km
+"""
 #: A feeder with what the engine's own data lose or mean differently among others: states, opened and disabled elements,
 #: multipliers, a control that names nothing, names that repeat the host's.
-SMALL = """New Circuit.small Bus1=grid Phases=3 BasekV=12.47 pu=1.0 MVAsc3=500 MVAsc1=500
-New LoadShape.day npts=4 interval=6 mult=[0.2 0.6 1.0 0.7]
-New Spectrum.mine numharm=1 harmonic=[1] %mag=[100] angle=[0]
-New XYcurve.vv npts=4 xarray=[0.5 0.95 1.05 1.5] yarray=[1 1 -1 -1]
-New WireData.w Rac=0.19 Runits=km GMRac=8 GMRunits=mm Radius=10 Radunits=mm NormAmps=300
-New LineGeometry.g nconds=3 nphases=3
-~ cond=1 wire=w x=-1 h=9 units=m
-~ cond=2 wire=w x=0 h=10 units=m
-~ cond=3 wire=w x=1 h=9 units=m
-New XfmrCode.x Phases=3 Windings=2 kVs=[12.47 0.48] kVAs=[500 500] XHL=4 %Rs=[0.5 0.5]
-New Line.l1 Bus1=grid Bus2=b1 Geometry=g Length=3 Units=km
+SMALL = f"""New Circuit.small Bus1=grid Phases=3 BasekV=12.47 pu=1.0 MVAsc3=500 MVAsc1=500
+{CODES.format(p="")}New Line.l1 Bus1=grid Bus2=b1 Geometry=g Length=3 Units=km
 New Line.l2 Bus1=b1 Bus2=b2 Geometry=g Length=2 Units=km
 New Line.l3 Bus1=b2 Bus2=b3 Geometry=g Length=1 Units=km
 New Line.spare Bus1=b1 Bus2=b3 Geometry=g Length=1 Units=km Enabled=no
 New Line.loop Bus1=b1 Bus2=b3 Geometry=g Length=4 Units=km
-New Transformer.t XfmrCode=x Buses=[b3 lv]
-New Transformer.reg1 Phases=3 Buses=[b2 b4] kVs=[12.47 12.47] kVAs=[2000 2000] XHL=0.5
-~ wdg=2 tap=1.0125
-New RegControl.reg1 Transformer=reg1 Winding=2 VReg=121 Band=2 PTRatio=60 Bus=b5.1
-New Line.l5 Bus1=b4 Bus2=b5 Geometry=g Length=2 Units=km
-New Line.l6 Bus1=b5 Bus2=b6 Geometry=g Length=2 Units=km
-New Load.far Bus1=b6.2 Phases=1 kV=7.2 kW=50
+{GEAR.format(p="")}New Load.far Bus1=b6.2 Phases=1 kV=7.2 kW=50
 New Load.zip Bus1=lv.1 Phases=1 kV=0.277 kW=40 kvar=10 Model=8 ZIPV=[0.5 0.3 0.2 0.4 0.3 0.3 0.8] Yearly=day
 New Load.house Bus1=lv kV=0.48 PF=0.95 XfkVA=100 AllocationFactor=0.6 Spectrum=mine
 New Load.mill Bus1=b5 Conn=delta kV=12.47 kW=400 PF=0.85 Status=fixed
@@ -145,39 +148,20 @@ CalcVoltageBases
 Open Line.l6 1 3
 """
 #: The host has an element of each kind that takes whatever it finds.
-HOST = """New Circuit.host Bus1=src Phases=3 BasekV=12.47 pu=1.03 MVAsc3=900 MVAsc1=900
+HOST_ELEMENTS = """New Circuit.host Bus1=src Phases=3 BasekV=12.47 pu=1.03 MVAsc3=900 MVAsc1=900
 New LineCode.g R1=0.3 X1=0.4 R0=0.7 X0=1.2 C1=10 C0=5 Units=km
 New Line.l1 Bus1=src Bus2=a LineCode=g Length=2 Units=km
 New Load.house Bus1=a kV=12.47 kW=700 PF=0.9
 New PVSystem.roof Bus1=a kV=12.47 Pmpp=300 kVA=300 Irradiance=0.5
-Set VoltageBases=[12.47]
-CalcVoltageBases
 """
-HOST_AND_SMALL = """New Circuit.host Bus1=src Phases=3 BasekV=12.47 pu=1.03 MVAsc3=900 MVAsc1=900
-New LineCode.g R1=0.3 X1=0.4 R0=0.7 X0=1.2 C1=10 C0=5 Units=km
-New Line.l1 Bus1=src Bus2=a LineCode=g Length=2 Units=km
-New Load.house Bus1=a kV=12.47 kW=700 PF=0.9
-New PVSystem.roof Bus1=a kV=12.47 Pmpp=300 kVA=300 Irradiance=0.5
+HOST = HOST_ELEMENTS + "Set VoltageBases=[12.47]\nCalcVoltageBases\n"
+#: What the composed circuit should be, element by element.
+HOST_AND_SMALL = f"""{HOST_ELEMENTS}
 New Line.s_tie Bus1=a Bus2=s_b1 R1=0.2 X1=0.3 R0=0.6 X0=0.9 C1=0 C0=0 Length=1.5 Units=km
-New LoadShape.s_day npts=4 interval=6 mult=[0.2 0.6 1.0 0.7]
-New Spectrum.s_mine numharm=1 harmonic=[1] %mag=[100] angle=[0]
-New XYcurve.s_vv npts=4 xarray=[0.5 0.95 1.05 1.5] yarray=[1 1 -1 -1]
-New WireData.s_w Rac=0.19 Runits=km GMRac=8 GMRunits=mm Radius=10 Radunits=mm NormAmps=300
-New LineGeometry.s_g nconds=3 nphases=3
-~ cond=1 wire=s_w x=-1 h=9 units=m
-~ cond=2 wire=s_w x=0 h=10 units=m
-~ cond=3 wire=s_w x=1 h=9 units=m
-New XfmrCode.s_x Phases=3 Windings=2 kVs=[12.47 0.48] kVAs=[500 500] XHL=4 %Rs=[0.5 0.5]
-New Line.s_l2 Bus1=s_b1 Bus2=s_b2 Geometry=s_g Length=2 Units=km
+{CODES.format(p="s_")}New Line.s_l2 Bus1=s_b1 Bus2=s_b2 Geometry=s_g Length=2 Units=km
 New Line.s_l3 Bus1=s_b2 Bus2=s_b3 Geometry=s_g Length=1 Units=km
 New Line.s_loop Bus1=s_b1 Bus2=s_b3 Geometry=s_g Length=4 Units=km
-New Transformer.s_t XfmrCode=s_x Buses=[s_b3 s_lv]
-New Transformer.s_reg1 Phases=3 Buses=[s_b2 s_b4] kVs=[12.47 12.47] kVAs=[2000 2000] XHL=0.5
-~ wdg=2 tap=1.0125
-New RegControl.s_reg1 Transformer=s_reg1 Winding=2 VReg=121 Band=2 PTRatio=60 Bus=s_b5.1
-New Line.s_l5 Bus1=s_b4 Bus2=s_b5 Geometry=s_g Length=2 Units=km
-New Line.s_l6 Bus1=s_b5 Bus2=s_b6 Geometry=s_g Length=2 Units=km
-New Load.s_far Bus1=s_b6.2 Phases=1 kV=7.2 kW=20
+{GEAR.format(p="s_")}New Load.s_far Bus1=s_b6.2 Phases=1 kV=7.2 kW=20
 New Load.s_zip Bus1=s_lv.1 Phases=1 kV=0.277 kW=16 kvar=4 Model=8 ZIPV=[0.5 0.3 0.2 0.4 0.3 0.3 0.8]
 New Load.s_house Bus1=s_lv kV=0.48 kW=22.8 PF=0.95
 New Load.s_mill Bus1=s_b5 Conn=delta kV=12.47 kW=200 PF=0.85 Status=fixed

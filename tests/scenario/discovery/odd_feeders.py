@@ -372,12 +372,16 @@ Set VoltageBases=[(15 3 sqrt *)]
 CalcVoltageBases
 """
 
+TWO_LINES = """
+New Line.l1 bus1=sourcebus bus2=a r1=.2 x1=.4 r0=.5 x0=1.2 c1=0 c0=0 length={km} units=km normamps=300
+New Line.l2 bus1=a bus2=b r1=.2 x1=.4 r0=.5 x0=1.2 c1=0 c0=0 length={km} units=km normamps=300
+"""
+
 # Loads given in every way but kW and kvar, allocated, without power, and feeding.
-ALLOCATED = """
+ALLOCATED = f"""
 Clear
 New Circuit.Alloc basekv=12.47 pu=1.02
-New Line.l1 bus1=sourcebus bus2=a r1=.2 x1=.4 r0=.5 x0=1.2 c1=0 c0=0 length=1 units=km normamps=300
-New Line.l2 bus1=a bus2=b r1=.2 x1=.4 r0=.5 x0=1.2 c1=0 c0=0 length=1 units=km normamps=300
+{TWO_LINES.format(km=1)}
 New Transformer.t phases=3 buses=[b c] conns=[wye wye] kvs=[12.47 .48] kvas=[300 300] xhl=4
 New Load.x1 bus1=a kv=12.47 xfkva=500 allocationfactor=.4 pf=.9
 New Load.x2 bus1=b.1 phases=1 kv=7.2 xfkva=75 pf=.92
@@ -403,11 +407,10 @@ AllocateLoads
 """
 
 # Power electronics and machines that the engine has besides: flow controllers, exponential control, no regulators.
-ELECTRONIC = """
+ELECTRONIC = f"""
 Clear
 New Circuit.electronic basekv=12.47 pu=1.03
-New Line.l1 bus1=sourcebus bus2=a r1=.2 x1=.4 r0=.5 x0=1.2 c1=0 c0=0 length=2 units=km normamps=300
-New Line.l2 bus1=a bus2=b r1=.2 x1=.4 r0=.5 x0=1.2 c1=0 c0=0 length=2 units=km normamps=300
+{TWO_LINES.format(km=2)}
 New Line.l3 bus1=b.1 bus2=u.1 phases=1 r1=.2 x1=.4 c1=0 length=1 units=km normamps=300
 New UPFC.u bus1=u.1 bus2=w.1 phases=1 refkv=7.2 xs=.7540 tol1=.02 mode=1 element=Line.l3
 New Load.w bus1=w.1 phases=1 kv=7.2 kw=80 pf=.9

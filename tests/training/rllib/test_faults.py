@@ -5,7 +5,6 @@ The loss of a node is in test_cluster, that of a driver that is asked to stop in
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from powergrid.training import ppo_config, resume
 from powergrid.training.rllib.env_runner import GridEnvRunner
 from powergrid.training.runs.records import stable_metrics
 from powergrid.training.runs.session import RaySession, build_algorithm
-from tests.training.conftest import TINY
+from tests.training.conftest import TINY, rows_of, wait_for
 from tests.training.faulty import FaultyGridEnv
 
 ROOT = Path(__file__).parents[3]
@@ -139,12 +138,8 @@ def test_driver_that_is_killed_costs_at_most_the_iteration_under_way(ray_session
     )
     driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     run = tmp_path / "run"
-    deadline = time.monotonic() + 150
     try:
-        while len(rows_of(run)) < 4:
-            assert driver.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: len(rows_of(run)) >= 4, driver)
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait(20)
@@ -155,14 +150,6 @@ def test_driver_that_is_killed_costs_at_most_the_iteration_under_way(ray_session
     assert result.iterations == latest + 2
     assert [int(row["iteration"]) for row in rows_of(run)] == list(range(1, latest + 3))
     assert [int(row["env_steps"]) for row in rows_of(run)] == [BATCH * (i + 1) for i in range(latest + 2)]
-
-
-def rows_of(run: Path) -> list[dict[str, str]]:
-    try:
-        with (run / "progress.csv").open(newline="") as stream:
-            return list(csv.DictReader(stream))
-    except FileNotFoundError:
-        return []
 
 
 def test_streams_of_workers_and_their_environments_differ_and_come_again(ray_session: None) -> None:

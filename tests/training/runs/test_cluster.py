@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import os
@@ -23,6 +22,7 @@ import yaml
 from powergrid.errors import PowerGridError
 from powergrid.grid.feeder.feeder import models_folder
 from powergrid.training.runs.session import join_cluster
+from tests.training.conftest import rows_of
 from tests.training.nodes import Nodes, free_port, ray_nodes
 
 ROOT = Path(__file__).parents[3]
@@ -72,14 +72,6 @@ def model(tmp_path: Path) -> Path:
     shutil.copytree(models_folder() / "ieee13", folder / "net")
     (folder / "mine.yaml").write_text(yaml.safe_dump(SCENARIO))
     return folder
-
-
-def rows_of(run: Path) -> list[dict[str, str]]:
-    try:
-        with (run / "progress.csv").open(newline="") as stream:
-            return list(csv.DictReader(stream))
-    except FileNotFoundError:
-        return []
 
 
 @pytest.mark.slow

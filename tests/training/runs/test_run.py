@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,15 +14,10 @@ from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training import RunResult, load_policy, resume, train
 from powergrid.training.runs.checkpoints import Checkpoints
 from powergrid.training.runs.records import ProgressFile
-from tests.training.conftest import TINY
+from tests.training.conftest import TINY, rows_of, start_driver, wait_for
 from tests.training.toy import ToyGridEnv
 
 ROOT = Path(__file__).parents[3]
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "progress.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def test_train_leaves_a_complete_run_folder(trained: RunResult) -> None:
@@ -233,16 +226,8 @@ def test_interrupted_run_leaves_a_checkpoint_and_no_process(tmp_path: Path, numb
         f"result = train({{}}, settings, env=ToyGridEnv, out_dir={str(tmp_path)!r}, name='run')\n"
         "print(result.stopped, result.iterations)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
-    )  # fmt: skip
-    progress = tmp_path / "run" / "progress.csv"
-    deadline = time.monotonic() + 120
-    while not (progress.is_file() and len(progress.read_text().splitlines()) > 2):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    process = start_driver(code)
+    wait_for(lambda: len(rows_of(tmp_path / "run")) > 1, process)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # a terminal sends Ctrl-C to the workers too
     else:

@@ -5,9 +5,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +27,11 @@ from powergrid.training.runs.search_space import (
     space_table,
 )
 from powergrid.training.runs.tune import fit_trials
-from tests.training.conftest import TINY
+from tests.training.conftest import TINY, rows_of, start_driver, wait_for
 from tests.training.toy import ToyGridEnv
 
 ROOT = Path(__file__).parents[3]
 FAST = {**{name: value for name, value in TINY.items() if name != "num_env_runners"}, "validate_every": 1}
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "trials.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @pytest.mark.parametrize("algorithm", SETTINGS)
@@ -163,7 +155,7 @@ def test_tuning_ranks_trials_by_validation_and_keeps_each_as_a_run(ray_session: 
     assert [(trial.state, trial.iterations, trial.env_steps) for trial in result.trials] == [("finished", 2, 768)] * 3
     assert result.trials[0].drawn == {"lr": 1e-3, "gamma": 0.99}
     assert {(number, "finished") for number in range(3)} <= set(told)
-    rows = rows_of(tmp_path / "t")
+    rows = rows_of(tmp_path / "t", "trials.csv")
     for trial, row in zip(result.trials, rows, strict=True):
         with (tmp_path / "t" / row["folder"] / "progress.csv").open(newline="") as stream:
             scores = [float(line["validation/episode_return_mean"]) for line in csv.DictReader(stream)]
@@ -184,7 +176,7 @@ def test_tuning_ranks_trials_by_validation_and_keeps_each_as_a_run(ray_session: 
 def test_tuning_whose_every_trial_fails_says_why(ray_session: None, tmp_path: Path) -> None:
     with pytest.raises(PowerGridError, match=r"every trial failed(.|\n)*the toy grid is broken"):
         tune({"break_at": 5}, FAST, samples=2, iterations=2, env=ToyGridEnv, out_dir=tmp_path, name="t")
-    rows = rows_of(tmp_path / "t")
+    rows = rows_of(tmp_path / "t", "trials.csv")
     assert [row["state"] for row in rows] == ["failed", "failed"]
     assert "the toy grid is broken" in rows[0]["error"]
 
@@ -207,7 +199,7 @@ def test_command_tunes_a_scenario_and_prints_a_command_that_trains(
     assert context.params["overrides"] == ["load_scale=1.05"]
     given = dict(item.split("=") for item in context.params["settings"])
     (folder,) = tmp_path.iterdir()
-    rows = rows_of(folder)
+    rows = rows_of(folder, "trials.csv")
     best = max(rows, key=lambda row: float(row["validation_return"]))
     assert float(given["lr"]) == float(best["lr"])
     assert given["hidden"] == "[16, 16]"
@@ -232,20 +224,13 @@ def test_interrupted_tuning_keeps_what_was_reached_and_leaves_no_process(tmp_pat
         f"              out_dir={str(tmp_path)!r}, name='t')\n"
         "print(result.stopped)\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 150
-    while not ((tmp_path / "t" / "trials.csv").is_file() and rows_of(tmp_path / "t")[1]["validation_return"]):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    process = start_driver(code)
+    wait_for(lambda: any(row["validation_return"] for row in rows_of(tmp_path / "t", "trials.csv")[1:]), process)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends Ctrl-C to the workers too
     output, errors = process.communicate(timeout=120)
     assert output.split() == ["interrupted"], errors
     assert re.sub(r"\s+", " ", errors).strip() == "Stopping after this iteration; once more to stop at once."
-    rows = rows_of(tmp_path / "t")
+    rows = rows_of(tmp_path / "t", "trials.csv")
     states = [row["state"] for row in rows]
     assert states[0] == "finished"
     assert set(states[-400:]) == {"stopped"}
