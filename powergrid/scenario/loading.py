@@ -14,8 +14,9 @@ from powergrid.scenario.bundle import unpack_config
 from powergrid.scenario.discovery import infer, is_layout, leaves_something
 from powergrid.scenario.files import list_scenarios, read_source
 from powergrid.scenario.model import Scenario
-from powergrid.scenario.placement import PlacementSpec, place, place_host
+from powergrid.scenario.placement import place, place_host
 from powergrid.scenario.problems import explain, find_raw_ownership_problems, place_in
+from powergrid.scenario.vocabulary import PlacementSpec
 
 
 def load_scenario(

@@ -30,7 +30,7 @@ from powergrid.grid.profiles.profiles import (
     shape_of_loads,
 )
 from powergrid.grid.simulation import Simulation, SimulationOptions
-from powergrid.scenario.placement import PlacedSpec, PlacementSpec, place
+from powergrid.scenario.placement import place
 from powergrid.scenario.problems import find_ownership_problems
 from powergrid.scenario.vocabulary import (
     REWARD_WEIGHTS,
@@ -39,6 +39,8 @@ from powergrid.scenario.vocabulary import (
     DivergenceSpec,
     Mode,
     Part,
+    PlacementRecord,
+    PlacementSpec,
     ProfilesSpec,
     ReconfigurationSpec,
     RewardSpec,
@@ -108,7 +110,7 @@ class Scenario(Part):
         default=None, description="Rules of switching; with any, or with events, who is fed is followed."
     )
 
-    placed: PlacedSpec = PlacedSpec()
+    placed: PlacementRecord = PlacementRecord()
 
     @field_validator("feeders", mode="before")
     @classmethod

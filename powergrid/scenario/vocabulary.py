@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,6 +12,13 @@ from powergrid.grid.feeder.network import Network
 from powergrid.quantities import REWARD_TERMS
 
 Mode = Literal["distributed", "centralized"]
+Layout = Literal["per_zone", "per_device", "per_class", "per_phase", "single"]
+#: How agents may be formed.
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+Rule = Literal["load", "distance", "phase"]
+#: By what rules devices and zones may be placed on another feeder.
+RULES: tuple[Rule, ...] = get_args(Rule)
+Patterns = tuple[str, ...]
 #: What ``profiles.source`` may be besides a user's own table.
 SHIPPED_SOURCES = ("builtin", "loadshapes")
 #: Weight of each reward term where a scenario says nothing [USD per unit of the term].
@@ -71,6 +78,108 @@ class AgentSpec(Part):
     devices: tuple[str, ...] = Field(min_length=1, description="Devices that the agent decides over.")
     zone: ZoneSpec = Field(description="Buses that the agent may see.")
     pcc: str = Field(description="Point of common coupling: the bus where the zone meets the rest.")
+
+
+class LayoutSpec(Part):
+    """How agents are formed."""
+
+    layout: Layout = Field(description="One agent a zone, a device, a kind of devices, a phase, or one in all.")
+    zones: int | None = Field(
+        default=None, ge=1, description="Most zones, with `per_zone`; by the size of the feeder if unset."
+    )
+
+
+class DiscoverSpec(Part):
+    """Which of the feeder's elements become devices.
+
+    ``true`` takes all of a kind, the largest ``max_per_kind`` of them; a list of names or patterns takes just these,
+    however many.
+    """
+
+    regulators: bool | Patterns = Field(default=True, description="Windings that a RegControl moves.")
+    tap_changers: Literal["auto", "all", "none"] | Patterns = Field(
+        default="auto",
+        description="Transformers with taps and no RegControl: `auto` takes those between medium voltages for which "
+        "the model gives a tap range or a tap off nominal, or whose sides have the same voltage.",
+    )
+    capacitors: bool | Patterns = Field(default=True, description="Shunt capacitors, with a CapControl or without.")
+    storage: bool | Patterns = Field(default=True, description="Storage elements.")
+    pv: bool | Patterns = Field(default=True, description="PVSystem elements.")
+    generators: bool | Patterns = Field(default=True, description="Generator elements.")
+    switches: Literal["auto", "all", "none"] | Patterns = Field(
+        default="auto",
+        description="Switchable lines: `auto` takes those that can be opened, all together, without an outage, and "
+        "open ties that may be closed.",
+    )
+    flexible_loads: Annotated[int, Field(ge=0)] | Patterns = Field(
+        default=0, description="Loads that may defer demand: the number of the largest, or names."
+    )
+    max_per_kind: int = Field(default=32, ge=1, description="Most devices of a kind; those with the highest rating.")
+
+
+class AddDerSpec(Part):
+    """How much sun and storage is placed on a feeder."""
+
+    penetration: float = Field(gt=0, le=5, description="Rated power of all panels over the feeder's nominal demand.")
+    storage_share: float = Field(
+        default=0.5, ge=0, le=5, description="Rated power of each battery over that of the panels beside it."
+    )
+    storage_hours: float = Field(default=4.0, gt=0, le=48, description="Hours a battery lasts at its rated power [h].")
+    sites: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of buses that get panels; the root of the number of load buses if unset.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the draw of buses.")
+
+
+class PlacementSpec(Part):
+    """How devices and zones are placed on a feeder that they were not made for."""
+
+    rule: Rule | None = Field(
+        default=None,
+        description="`load` (where demand is), `distance` (as far from the source) or `phase` (same phases); if unset, "
+        "names must fit.",
+    )
+    map: dict[str, str | None] = Field(
+        default_factory=dict,
+        description="What a bus or `Class.name` of the old feeder is on the new one; null leaves a device out. Goes "
+        "before the rule.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of what a rule draws.")
+    scale_ratings: bool | None = Field(
+        default=None,
+        description="Whether ratings are multiplied by the ratio of the feeders' nominal demand; if unset, where a "
+        "rule places.",
+    )
+    scale_rewards: bool | None = Field(
+        default=None,
+        description="Whether `reward.scale` and `penalty` follow nominal demand and number of nodes; if unset, where a "
+        "rule places.",
+    )
+    home: str | None = Field(
+        default=None, description="Feeder that the names are of; if unset, the one that `feeder` replaces."
+    )
+
+    @field_validator("map", mode="before")
+    @classmethod
+    def _plain_names(cls, value: Any) -> Any:
+        """Take numbers for names, as YAML gives buses that are written without quotes."""
+        if not isinstance(value, dict):
+            return value
+        plain = [(k, v) for k, v in value.items()]
+        return {str(k) if type(k) is int else k: str(v) if type(v) is int else v for k, v in plain}
+
+
+class PlacementRecord(Part):
+    """What came of placing a scenario on another feeder: a record, which nothing reads."""
+
+    home: str = Field(default="", description="Feeder that the scenario was made for; empty where it is this one.")
+    load_ratio: float = Field(default=1.0, gt=0, description="Nominal demand of this feeder over that one's.")
+    moves: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="By key: what stood there, what stands there now, and why."
+    )
+    left_over: tuple[str, ...] = Field(default=(), description="What has no counterpart on either feeder.")
 
 
 class ProfilesSpec(Part):

@@ -3,15 +3,6 @@
 from __future__ import annotations
 
 from powergrid.scenario.discovery.inference import infer, is_layout, leaves_something, summarise
-from powergrid.scenario.discovery.options import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec
+from powergrid.scenario.vocabulary import LAYOUTS
 
-__all__ = [
-    "LAYOUTS",
-    "AddDerSpec",
-    "DiscoverSpec",
-    "LayoutSpec",
-    "infer",
-    "is_layout",
-    "leaves_something",
-    "summarise",
-]
+__all__ = ["LAYOUTS", "infer", "is_layout", "leaves_something", "summarise"]

@@ -12,7 +12,7 @@ import numpy as np
 from powergrid.grid.feeder.network import Network
 from powergrid.scenario.discovery.devices import Device
 from powergrid.scenario.discovery.equipment import Equipment
-from powergrid.scenario.discovery.options import LayoutSpec
+from powergrid.scenario.vocabulary import LayoutSpec
 
 _CLASS_NAMES = {"storage": "batteries", "switch": "switches"}
 _PHASE_NAMES = {1: "phase_a", 2: "phase_b", 3: "phase_c"}

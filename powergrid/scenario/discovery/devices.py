@@ -14,7 +14,7 @@ import numpy as np
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder.network import Network
 from powergrid.scenario.discovery.equipment import Element, Equipment, phases_served
-from powergrid.scenario.discovery.options import AddDerSpec, DiscoverSpec, Names
+from powergrid.scenario.vocabulary import AddDerSpec, DiscoverSpec, Patterns
 
 #: What a kWh of a feeder's own generator costs where the model, as OpenDSS has it, names no fuel.
 FUEL_USD_PER_KWH = 0.15
@@ -88,7 +88,7 @@ class _Selection:
         key: str,
         what: str,
         elements: Sequence[Element],
-        wanted: bool | Names,
+        wanted: bool | Patterns,
         spec_of: Callable[[Element], dict[str, Any]],
         prefix: str,
         size: str,
@@ -126,7 +126,7 @@ class _Selection:
         )
         return [usable[i] for i in sorted(order[: self._most])]
 
-    def pick(self, key: str, what: str, elements: Sequence[Element], wanted: Names) -> list[Element]:
+    def pick(self, key: str, what: str, elements: Sequence[Element], wanted: Patterns) -> list[Element]:
         """Pick elements by name or pattern, in the feeder's order."""
         names = [e.name.partition(".")[2] for e in elements]
         for pattern in wanted:

@@ -20,10 +20,9 @@ from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_proble
 from powergrid.scenario.discovery.agents import form_agents
 from powergrid.scenario.discovery.devices import Device, find_devices, place_der
 from powergrid.scenario.discovery.equipment import Equipment, equipment_of, phases_served, read_equipment
-from powergrid.scenario.discovery.options import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Options
-from powergrid.scenario.vocabulary import ZoneSpec
+from powergrid.scenario.vocabulary import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Part, ZoneSpec
 
-AnyOptions = TypeVar("AnyOptions", bound=Options)
+AnyOptions = TypeVar("AnyOptions", bound=Part)
 
 Positions = tuple[dict[str, int], dict[str, int]]
 

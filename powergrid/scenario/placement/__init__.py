@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from powergrid.scenario.placement.options import RULES, PlacedSpec, PlacementSpec
 from powergrid.scenario.placement.place import place, place_host
 
-__all__ = ["RULES", "PlacedSpec", "PlacementSpec", "place", "place_host"]
+__all__ = ["place", "place_host"]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from powergrid.scenario.discovery.equipment import Element
-from powergrid.scenario.placement.options import PlacementSpec
 from powergrid.scenario.placement.sites import Sites, like_branch, like_bus, like_element, match_elements
+from powergrid.scenario.vocabulary import PlacementSpec
 
 
 class Names:

@@ -11,8 +11,8 @@ from powergrid.grid.feeder.feeder import Feeder
 from powergrid.scenario.discovery.equipment import equipment_of
 from powergrid.scenario.placement.devices import Devices, Zones, short, zone_names
 from powergrid.scenario.placement.names import Names
-from powergrid.scenario.placement.options import PlacementSpec
 from powergrid.scenario.placement.sites import Sites, pick_bus
+from powergrid.scenario.vocabulary import PlacementSpec
 
 _HINT = "give placement.map, or a rule: placement: {rule: load}, distance or phase"
 

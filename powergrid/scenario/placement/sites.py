@@ -14,7 +14,7 @@ from powergrid.grid.engine import FloatArray
 from powergrid.grid.feeder.network import Network
 from powergrid.scenario.discovery.agents import Zone, cut_zones
 from powergrid.scenario.discovery.equipment import Element, Equipment
-from powergrid.scenario.placement.options import Rule
+from powergrid.scenario.vocabulary import Rule
 
 _LOW_VOLTAGE = 1000.0
 

@@ -9,7 +9,7 @@ import yaml
 
 from powergrid.envs.episode import FeederTasks
 from powergrid.scenario import load_scenario
-from powergrid.scenario.placement import RULES
+from powergrid.scenario.vocabulary import RULES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "generalisation.md").read_text(encoding="utf-8")
 
