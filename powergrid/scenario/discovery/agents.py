@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,86 +18,74 @@ _CLASS_NAMES = {"storage": "batteries", "switch": "switches"}
 _PHASE_NAMES = {1: "phase_a", 2: "phase_b", 3: "phase_c"}
 
 Agents = dict[str, dict[str, Any]]
+#: By agent: devices, zone as a scenario says it, index of the bus that is its point of common coupling.
+Formed = dict[str, tuple[Sequence[Device], dict[str, Any], int]]
 
 
 def form_agents(equipment: Equipment, devices: Sequence[Device], options: LayoutSpec) -> Agents:
     """Form the agents of a layout, as a scenario says them; each device belongs to at most one.
 
+    ``per_zone`` makes every zone an agent; each bus is in one zone. ``per_device`` and ``per_class`` make every device
+    or kind of devices one, which sees the buses that are electrically nearer to it than to others; devices at one bus
+    share what is nearest to it. ``per_phase`` makes every phase one over its single-phase devices, and one more of the
+    devices of several phases; these and ``single`` see the whole feeder.
+
     Every agent has something to decide: what the feeder's own controls move, or nobody, forms no agent by itself.
     """
+    network = equipment.network
     decided = [device for device in devices if str(device.spec.get("control", "agent")) == "agent"]
     decided = decided or list(devices)  # where there is none, an error tells so later
+    formed: Formed
     match options.layout:
         case "per_zone":
-            agents = _per_zone(equipment, devices, decided, options.zones)
-        case "per_device":
-            agents = _per_device(equipment, decided)
-        case "per_class":
-            agents = _per_class(equipment, devices, decided)
+            zones = cut_zones(equipment, [d.bus for d in decided], options.zones or default_count(network))
+            formed = {
+                f"zone_{number}": ([d for d in devices if d.bus in zone.buses], zone.data, zone.root)
+                for number, zone in enumerate(zones, start=1)
+            }
+        case "per_device" | "per_class":
+            formed = _by_nearness(equipment, devices, decided, by_class=options.layout == "per_class")
         case "per_phase":
-            agents = _per_phase(equipment.network, devices)
+            formed = _by_phase(network, devices)
         case "single":
-            network = equipment.network
-            agents = {"grid": _agent(network, devices, whole_feeder(network), network.source_bus)}
+            formed = {"grid": (devices, whole_feeder(network), network.source_bus)}
     deciding = {device.name for device in decided}
-    return {name: agent for name, agent in agents.items() if not deciding.isdisjoint(agent["devices"])}
+    return {
+        name: {"devices": [device.name for device in own], "zone": zone, "pcc": network.buses[pcc]}
+        for name, (own, zone, pcc) in formed.items()
+        if any(device.name in deciding for device in own)
+    }
 
 
-def _agent(network: Network, devices: Sequence[Device], zone: dict[str, Any], pcc: int) -> dict[str, Any]:
-    return {"devices": [device.name for device in devices], "zone": zone, "pcc": network.buses[pcc]}
-
-
-def _per_zone(equipment: Equipment, devices: Sequence[Device], decided: Sequence[Device], most: int | None) -> Agents:
-    """Make every zone an agent; each bus is in one zone."""
-    zones = cut_zones(equipment, [device.bus for device in decided], most or default_count(equipment.network))
-    agents: Agents = {}
-    for number, zone in enumerate(zones, start=1):
-        own = [device for device in devices if device.bus in set(zone.buses)]
-        agents[f"zone_{number}"] = _agent(equipment.network, own, zone.data, zone.root)
-    return agents
-
-
-def _per_device(equipment: Equipment, devices: Sequence[Device]) -> Agents:
-    """Make every device an agent, which sees the buses that are electrically nearer to it than to other devices.
-
-    Devices at one bus share its zone; a device that is not tied to all phases sees its own phases of it.
-    """
-    near = _nearest_device(equipment, devices)
-    agents: Agents = {}
-    for device in devices:
-        zone = _zone_around(equipment.network, near, {device.bus})
-        if device.phases and device.phases != (1, 2, 3):
-            zone["phases"] = list(device.phases)
-        agents[device.name] = _agent(equipment.network, [device], zone, device.bus)
-    return agents
-
-
-def _per_class(equipment: Equipment, devices: Sequence[Device], decided: Sequence[Device]) -> Agents:
-    """Make every kind of devices an agent, which sees the buses that are electrically nearer to these than to others.
-
-    Kinds with devices at one bus share what is nearest to it.
-    """
+def _by_nearness(
+    equipment: Equipment, devices: Sequence[Device], decided: Sequence[Device], *, by_class: bool
+) -> Formed:
+    network, groups = equipment.network, dict[str, list[Device]]()
     kinds = {device.spec["kind"] for device in decided}
-    devices = [device for device in devices if device.spec["kind"] in kinds]
-    near = _nearest_device(equipment, devices)
-    agents: Agents = {}
-    for kind in dict.fromkeys(str(device.spec["kind"]) for device in devices):
-        own = [device for device in devices if device.spec["kind"] == kind]
-        zone = _zone_around(equipment.network, near, {device.bus for device in own})
-        agents[_CLASS_NAMES.get(kind, f"{kind}s")] = _agent(equipment.network, own, zone, own[0].bus)
-    return agents
+    for device in [d for d in devices if d.spec["kind"] in kinds] if by_class else decided:
+        kind = str(device.spec["kind"])
+        groups.setdefault(_CLASS_NAMES.get(kind, f"{kind}s") if by_class else device.name, []).append(device)
+    near = _nearest_device(equipment, [device for own in groups.values() for device in own])
+    formed: Formed = {}
+    for name, own in groups.items():
+        at = {device.bus for device in own}
+        buses = sorted(at | {bus for bus, nearest in near.items() if nearest in at})
+        zone: dict[str, Any] = {"buses": [network.buses[bus] for bus in buses]}
+        if not by_class and own[0].phases and own[0].phases != (1, 2, 3):
+            zone["phases"] = list(own[0].phases)  # one that is not tied to all phases sees its own of them
+        formed[name] = own, zone, own[0].bus
+    return formed
 
 
-def _per_phase(network: Network, devices: Sequence[Device]) -> Agents:
-    """Make every phase an agent over its single-phase devices, and one agent of the devices of several phases."""
-    agents: Agents = {}
-    for phase, name in _PHASE_NAMES.items():
-        own = [device for device in devices if device.phases == (phase,)]
-        agents[name] = _agent(network, own, {**whole_feeder(network), "phases": [phase]}, network.source_bus)
+def _by_phase(network: Network, devices: Sequence[Device]) -> Formed:
+    whole, source = whole_feeder(network), network.source_bus
+    formed: Formed = {
+        name: ([device for device in devices if device.phases == (phase,)], {**whole, "phases": [phase]}, source)
+        for phase, name in _PHASE_NAMES.items()
+    }
     several = [device for device in devices if len(device.phases) != 1]
     name = "three_phase" if all(len(device.phases) == 3 for device in several) else "multi_phase"
-    agents[name] = _agent(network, several, whole_feeder(network), network.source_bus)
-    return agents
+    return formed | {name: (several, whole, source)}
 
 
 def whole_feeder(network: Network) -> dict[str, Any]:
@@ -114,11 +102,6 @@ def _nearest_device(equipment: Equipment, devices: Sequence[Device]) -> dict[int
     """
     sources = sorted({device.bus for device in devices})
     return {bus: path[0] for bus, path in nx.multi_source_dijkstra_path(equipment.lengths, sources).items()}
-
-
-def _zone_around(network: Network, near: dict[int, int], at: set[int]) -> dict[str, Any]:
-    buses = sorted(at | {bus for bus, nearest in near.items() if nearest in at})
-    return {"buses": [network.buses[bus] for bus in buses]}
 
 
 #: How much better a place is for a cut than any other line: a zone behind a regulator has its own voltage.
@@ -163,22 +146,20 @@ def cut_zones(equipment: Equipment, device_buses: Sequence[int], count: int) -> 
     network = equipment.network
     tree, source = network.tree, network.source_bus
     order = list(nx.dfs_preorder_nodes(tree, source))
+    above = {bus: parent for parent, bus in tree.edges}
     weight, devices = _weigh(network, device_buses)
     bonus = _bonus(equipment)
-    roots = [source]
+    roots, owner = [source], dict.fromkeys(order, source)
     while len(roots) < count:
-        best = max(
-            (cut for root in roots for cut in [_best_cut(tree, root, roots, weight, devices, bonus)] if cut),
-            default=None,
-        )
+        insides = ([bus for bus in order if owner[bus] == root] for root in roots)
+        cuts = (_best_cut(inside, above, weight, devices, bonus) for inside in insides)
+        best = max((cut for cut in cuts if cut), default=None)
         if best is None:
             break
         roots.append(-best[1])
+        for bus in order:
+            owner[bus] = bus if bus in roots else owner[above[bus]]
     roots.sort(key=order.index)
-    above = {bus: next(iter(tree.predecessors(bus))) for bus in order if bus != source}
-    owner: dict[int, int] = {}
-    for bus in order:
-        owner[bus] = bus if bus in roots else owner[above[bus]]
     unfed = [bus for bus in range(len(network.buses)) if bus not in owner]
     zones = []
     for root in roots:
@@ -190,23 +171,22 @@ def cut_zones(equipment: Equipment, device_buses: Sequence[int], count: int) -> 
     return zones
 
 
-def _weigh(network: Network, device_buses: Sequence[int]) -> tuple[dict[int, float], dict[int, int]]:
+def _weigh(network: Network, device_buses: Sequence[int]) -> tuple[list[float], list[int]]:
     """Return what each bus weighs, by nodes, demand and devices in equal parts, and how many devices it has."""
     n = len(network.buses)
     nodes = np.bincount(network.node_bus, minlength=n) / len(network.nodes)
     demand = np.bincount(network.loads.bus, weights=np.abs(network.loads.kw), minlength=n)
     count = np.bincount(np.asarray(device_buses, dtype=np.int64), minlength=n)
     parts = [part / total for part in (demand, count) if (total := float(part.sum())) > 0.0]
-    weight = nodes + sum(parts)
-    return dict(enumerate(weight.tolist())), dict(enumerate(count.tolist()))
+    return (nodes + sum(parts)).tolist(), count.tolist()
 
 
 def _bonus(equipment: Equipment) -> dict[tuple[int, int], float]:
     """Return how good a place for a cut each hop between buses is, 1 or more."""
     network = equipment.network
     regulated = {f"{kind}.{name}" for name in network.regulators for kind in ("transformer", "autotrans")}
-    regulated |= {element.name.lower() for element in equipment.tap_changers if not element.note}
-    switches = {int(element.ratings["branch"]) for element in equipment.switches}
+    regulated |= {element.name.lower() for element in equipment.tap_changers}
+    switches = {int(element.ratings["branch"]) for element in equipment.elements["switches"]}
     longest = float(equipment.length_pu.max(initial=0.0)) or 1.0
     names = network.branches.names
     bonus = {}
@@ -222,38 +202,31 @@ def _bonus(equipment: Equipment) -> dict[tuple[int, int], float]:
 
 
 def _best_cut(
-    tree: nx.DiGraph[int],
-    root: int,
-    roots: Sequence[int],
-    weight: dict[int, float],
-    devices: dict[int, int],
-    bonus: dict[tuple[int, int], float],
+    inside: Sequence[int],
+    above: Mapping[int, int],
+    weight: Sequence[float],
+    devices: Sequence[int],
+    bonus: Mapping[tuple[int, int], float],
 ) -> tuple[float, int] | None:
-    """Return the best cut of the zone below a root: its score and, negated so that ties go to the first, its bus."""
-    inside = _below(tree, root, set(roots) - {root})
-    total = {bus: weight[bus] for bus in inside}
-    owned = {bus: devices[bus] for bus in inside}
-    for bus in reversed(inside):
-        if bus != root:
-            above = next(iter(tree.predecessors(bus)))
-            total[above] += total[bus]
-            owned[above] += owned[bus]
+    """Return the best cut of a zone: its score and, negated so that ties go to the first, its bus.
+
+    Args:
+        inside: Buses of the zone from its root down, each after the one that feeds it.
+        above: What feeds each bus.
+        weight, devices: As :func:`_weigh` returns them.
+        bonus: How good a place each hop is.
+    """
+    root = inside[0]
+    total, owned = {bus: weight[bus] for bus in inside}, {bus: devices[bus] for bus in inside}
+    for bus in reversed(inside[1:]):
+        total[above[bus]] += total[bus]
+        owned[above[bus]] += owned[bus]
     cuts = [
-        (min(total[bus], total[root] - total[bus]) * bonus[next(iter(tree.predecessors(bus))), bus], -bus)
-        for bus in inside
-        if bus != root and 0 < owned[bus] < owned[root]
+        (min(total[bus], total[root] - total[bus]) * bonus[above[bus], bus], -bus)
+        for bus in inside[1:]
+        if 0 < owned[bus] < owned[root]
     ]
     return max(cuts, default=None)
-
-
-def _below(tree: nx.DiGraph[int], root: int, stops: set[int]) -> list[int]:
-    """Return the buses below a root, from it down, without what lies behind the stops."""
-    inside, waiting = [], [root]
-    while waiting:
-        bus = waiting.pop()
-        inside.append(bus)
-        waiting += [child for child in tree.successors(bus) if child not in stops]
-    return inside
 
 
 def _zone_data(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
@@ -42,106 +42,215 @@ class Device:
     phases: tuple[int, ...]
 
 
-@dataclass
+def _storage(r: Mapping[str, float]) -> dict[str, Any]:
+    soc_min = min(max(r["reserve_percent"] / 100.0, 0.0), 0.9)
+    return {
+        "e_max_kwh": r["e_max_kwh"],
+        "p_max_kw": r["p_max_kw"],
+        "s_max_kva": max(r["s_max_kva"], r["p_max_kw"]),
+        "soc_min": soc_min,
+        "soc_max": 1.0,
+        "soc_initial": min(max(r["stored_percent"] / 100.0, soc_min), 1.0),
+        "eta_charge": _efficiency(r["eta_charge_percent"]),
+        "eta_discharge": _efficiency(r["eta_discharge_percent"]),
+        "reactive": True,
+    }
+
+
+def _efficiency(percent: float) -> float:
+    return percent / 100.0 if 0.0 < percent <= 100.0 else 0.95
+
+
+def _inverter(r: Mapping[str, float]) -> dict[str, Any]:
+    kva = {"s_max_kva": r["s_max_kva"]} if r["s_max_kva"] > 0.0 else {}
+    return {"p_max_kw": r["p_max_kw"], "reactive": "category_b", **kva}
+
+
+def _generator(r: Mapping[str, float]) -> dict[str, Any]:
+    kva = max(r["s_max_kva"], r["p_max_kw"])
+    return {"p_max_kw": r["p_max_kw"], "s_max_kva": kva, "cost_b_usd_per_kwh": FUEL_USD_PER_KWH, "reactive": True}
+
+
+def _regulator(r: Mapping[str, float]) -> dict[str, Any]:
+    return {"tap_min": int(r["tap_min"]), "tap_max": int(r["tap_max"])}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How elements of a kind become devices.
+
+    Attributes:
+        what: What errors call such an element.
+        kind: The kind of device.
+        prefix: What names of the devices begin with.
+        keys: What a device says of itself, from the element's ratings.
+        size: The rating that says which are the largest, empty where none does.
+        needed: Ratings that a device cannot do without.
+    """
+
+    what: str
+    kind: str
+    prefix: str
+    keys: Callable[[Mapping[str, float]], dict[str, Any]]
+    size: str = ""
+    needed: tuple[str, ...] = ()
+
+
+_P, _E = "p_max_kw", "e_max_kwh"
+#: By the key of ``discover``; those with ``needed`` ratings, and regulators, are all taken unless a scenario says less.
+_KINDS = {
+    "storage": _Kind("Storage", "storage", "ess", _storage, _P, (_P, _E)),
+    "pv": _Kind("PVSystem", "inverter", "pv", _inverter, _P, (_P,)),
+    "generators": _Kind("Generator", "generator", "gen", _generator, _P, (_P,)),
+    "capacitors": _Kind("capacitor", "capacitor", "cap", lambda r: {"steps": int(r["steps"])}, "kvar", ("kvar",)),
+    "regulators": _Kind("regulator control", "regulator", "reg", _regulator),
+    "tap_changers": _Kind(
+        "transformer without a regulator control",
+        "regulator",
+        "reg",
+        lambda r: {"winding": int(r["winding"]), **_regulator(r)},
+        "s_max_kva",
+    ),
+    "switches": _Kind("switch", "switch", "sw", lambda r: {"closed_initial": bool(r["closed"])}),
+    "flexible_loads": _Kind(
+        "load", "flexible_load", "flex", lambda r: {"owed_max_kwh": DEFERRED_HOURS * r["p_max_kw"]}, _P
+    ),
+}
+
+
 class Findings:
-    """What was found, and what was left with the key that includes it.
+    """What of a feeder becomes devices, under names that are all different, and what is left.
+
+    Args:
+        equipment: What the feeder has.
+        options: What is to be taken.
 
     Attributes:
         devices: The devices, kind by kind.
-        notes: One sentence for each thing left out.
+        notes: One sentence for each thing left out, with the key that includes it.
         hints: One for what could be added besides.
         problems: Names asked for that the feeder lacks.
     """
 
-    devices: list[Device] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    hints: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
-def find_devices(equipment: Equipment, options: DiscoverSpec) -> Findings:
-    """Turn what a feeder has to control into devices."""
-    found = Findings()
-    take = _Selection(options, found)
-    take.kind("storage", "Storage", equipment.storage, options.storage, _storage, "ess", "p_max_kw", ("e_max_kwh",))
-    take.kind("pv", "PVSystem", equipment.pv, options.pv, _inverter, "pv", "p_max_kw")
-    take.kind("generators", "Generator", equipment.generators, options.generators, _generator, "gen", "p_max_kw")
-    take.kind("capacitors", "capacitor", equipment.capacitors, options.capacitors, _capacitor, "cap", "kvar")
-    take.kind("regulators", "regulator control", equipment.regulators, options.regulators, _regulator, "reg", "")
-    _take_tap_changers(equipment, options, take)
-    _take_switches(equipment, options, take)
-    _take_loads(equipment, options, take)
-    if equipment.series_capacitors:
-        found.notes.append(f"{_listed(equipment.series_capacitors)}: in series, so not for switching")
-    return found
-
-
-class _Selection:
-    """Take elements as devices, under names that are all different, and note what is left."""
-
-    def __init__(self, options: DiscoverSpec, found: Findings) -> None:
-        self.found, self._most = found, options.max_per_kind
+    def __init__(self, equipment: Equipment, options: DiscoverSpec) -> None:
+        self.devices: list[Device] = []
+        self.notes: list[str] = []
+        self.hints: list[str] = []
+        self.problems: list[str] = []
+        self._equipment, self._options = equipment, options
         self._names: set[str] = set()
+        for key in ("storage", "pv", "generators", "capacitors", "regulators"):
+            self._take_rated(key)
+        self._take_tap_changers()
+        self._take_switches()
+        self._take_loads()
+        if equipment.series_capacitors:
+            self.notes.append(f"{_listed(equipment.series_capacitors)}: in series, so not for switching")
 
-    def kind(
-        self,
-        key: str,
-        what: str,
-        elements: Sequence[Element],
-        wanted: bool | Patterns,
-        spec_of: Callable[[Element], dict[str, Any]],
-        prefix: str,
-        size: str,
-        needed: Sequence[str] = (),
-    ) -> None:
-        """Take the elements of a kind that are wanted, the largest first where there are too many."""
-        needed = (size, *needed) if size else needed
-        useless = [e for e in elements if any(not e.ratings[rating] > 0.0 for rating in needed)]
-        usable = [e for e in elements if e not in useless]
-        chosen = usable
-        if isinstance(wanted, tuple):
-            chosen = self.pick(key, what, elements, wanted)
-            useless = [e for e in chosen if e in useless]
-            chosen = [e for e in chosen if e not in useless]
-        elif not wanted:
-            if elements:
-                self.note(f"{_listed([e.name for e in elements])} left to the feeder; discover.{key}: true takes them")
+    def _take_rated(self, key: str) -> None:
+        """Take the elements of a kind that are wanted, the largest where there are too many."""
+        needed, elements, wanted = _KINDS[key].needed, self._equipment.elements[key], getattr(self._options, key)
+        if not wanted and elements:
+            names = _listed(element.name for element in elements)
+            self.notes.append(f"{names} left to the feeder; discover.{key}: true takes them")
+        if not wanted:
             return
-        else:
-            chosen = self.largest(key, usable, size)
+        named = isinstance(wanted, tuple)
+        chosen = self._pick(key, elements, wanted) if named else list(elements)
+        useless = [e for e in chosen if any(not e.ratings[rating] > 0.0 for rating in needed)]
+        chosen = [e for e in chosen if e not in useless]
+        if not named:
+            chosen = self._largest(key, chosen)
         if useless:
-            self.note(f"{_listed([e.name for e in useless])} left out: no {' or '.join(needed)} above 0 in the model")
-        for element in chosen:
-            self.add(element, spec_of(element), prefix)
+            names = _listed(element.name for element in useless)
+            self.notes.append(f"{names} left out: no {' or '.join(needed)} above 0 in the model")
+        self._add(key, chosen)
 
-    def largest(self, key: str, usable: list[Element], size: str) -> list[Element]:
+    def _largest(self, key: str, usable: list[Element]) -> list[Element]:
         """Return the elements with the highest rating, as many as are taken of a kind, and note the others."""
-        if len(usable) <= self._most:
+        most = self._options.max_per_kind
+        if len(usable) <= most:
             return usable
-        order = sorted(range(len(usable)), key=lambda i: (-usable[i].ratings.get(size, 0.0), i))
-        rest = [usable[i].name for i in sorted(order[self._most :])]
-        self.note(
-            f"{_listed(rest)} left to the feeder: more than discover.max_per_kind = {self._most}; raise it, or "
-            f"name them in discover.{key}"
+        chosen = _largest_of(usable, _KINDS[key].size, most)
+        self.notes.append(
+            f"{_listed(e.name for e in usable if e not in chosen)} left to the feeder: more than "
+            f"discover.max_per_kind = {most}; raise it, or name them in discover.{key}"
         )
-        return [usable[i] for i in sorted(order[: self._most])]
+        return chosen
 
-    def pick(self, key: str, what: str, elements: Sequence[Element], wanted: Patterns) -> list[Element]:
+    def _pick(self, key: str, elements: Sequence[Element], wanted: Patterns) -> list[Element]:
         """Pick elements by name or pattern, in the feeder's order."""
         names = [e.name.partition(".")[2] for e in elements]
         for pattern in wanted:
             if not any(_fits(name, pattern) for name in names):
-                self.found.problems.append(f"discover.{key}: {describe_unknown(what, pattern, names)}")
+                self.problems.append(f"discover.{key}: {describe_unknown(_KINDS[key].what, pattern, names)}")
         return [e for e, name in zip(elements, names, strict=True) if any(_fits(name, p) for p in wanted)]
 
-    def add(self, element: Element, spec: dict[str, Any], prefix: str) -> None:
-        """Take one element."""
-        name = name_device(element.name.partition(".")[2], prefix, self._names)
-        self.found.devices.append(Device(name, spec, element.bus, element.phases))
+    def _add(self, key: str, chosen: Iterable[Element]) -> None:
+        """Take elements as devices."""
+        how = _KINDS[key]
+        for element in chosen:
+            name = name_device(element.name.partition(".")[2], how.prefix, self._names)
+            spec = {"kind": how.kind, "element": element.name, **how.keys(element.ratings)}
+            self.devices.append(Device(name, spec, element.bus, element.phases))
 
-    def note(self, sentence: str) -> None:
-        """Note what is left."""
-        self.found.notes.append(sentence)
+    def _take_tap_changers(self) -> None:
+        """Take transformers without a regulator control; by default those that change taps under load."""
+        wanted, there = self._options.tap_changers, self._equipment.elements["tap_changers"]
+        if isinstance(wanted, tuple):
+            chosen = self._pick("tap_changers", there, wanted)
+        else:
+            usable = [] if wanted == "none" else there if wanted == "all" else self._equipment.tap_changers
+            chosen = self._largest("tap_changers", list(usable))
+        self._add("tap_changers", chosen)
+        for why in dict.fromkeys(e.note for e in there if wanted != "all"):
+            rest = [e.name for e in there if e.note == why and e not in chosen]
+            reason = why or "discover.tap_changers leaves them out"
+            keys = "names in discover.tap_changers take them" + (", or all" if why or wanted == "none" else "")
+            if rest:
+                self.hints.append(f"{_listed(rest)}: taps without a RegControl stay ({reason}); {keys}")
+
+    def _take_switches(self) -> None:
+        """Take switches; by default only those whose opening, all together, cuts nobody off."""
+        wanted, there = self._options.switches, self._equipment.elements["switches"]
+        free = [e for e in there if not e.note]
+        if isinstance(wanted, tuple):
+            chosen = self._pick("switches", there, wanted)
+        elif wanted == "auto":
+            chosen = find_harmless_switches(self._equipment.network, free)
+        else:
+            chosen = free if wanted == "all" else []
+        self._add("switches", chosen)
+        rest = [e for e in there if e not in chosen]
+        for why in sorted(dict.fromkeys(e.note for e in rest), key=bool):  # those that could be taken come first
+            reason = f"protected by {why}" if "." in why else why
+            remedy = "name them in discover.switches to take them"
+            if not why:
+                reason = "opening them would cut off what lies behind" if wanted == "auto" else "as asked"
+                remedy = "discover.switches: all takes them, or a list of names"
+            names = _listed(e.name for e in rest if e.note == why)
+            self.notes.append(f"{names} stay as they are: {reason}; {remedy}")
+
+    def _take_loads(self) -> None:
+        """Take loads as flexible: OpenDSS marks none as such, so only those that are asked for."""
+        loads = [e for e in self._equipment.elements["flexible_loads"] if e.ratings["p_max_kw"] > 0.0]
+        wanted = self._options.flexible_loads
+        if isinstance(wanted, tuple):
+            chosen = self._pick("flexible_loads", loads, wanted)
+        else:
+            chosen = _largest_of(loads, "p_max_kw", wanted)
+        self._add("flexible_loads", chosen)
+        if loads and not chosen:
+            self.hints.append(
+                f"no load defers demand ({len(loads)} in all): OpenDSS marks none as interruptible; "
+                "discover.flexible_loads: 10 takes the ten largest, or a list of names"
+            )
+
+
+def _largest_of(elements: Sequence[Element], size: str, most: int) -> list[Element]:
+    """Return the elements with the highest rating, in the feeder's order; equally high, the first."""
+    order = sorted(range(len(elements)), key=lambda i: -elements[i].ratings.get(size, 0.0))
+    return [elements[i] for i in sorted(order[:most])]
 
 
 def name_device(stem: str, prefix: str, taken: set[str]) -> str:
@@ -163,107 +272,6 @@ def _listed(names: Iterable[str]) -> str:
     names = list(names)
     shown = ", ".join(names[:_MAX_SHOWN])
     return shown if len(names) <= _MAX_SHOWN else f"{shown}, ... ({len(names)} in all)"
-
-
-def _storage(element: Element) -> dict[str, Any]:
-    r = element.ratings
-    soc_min = min(max(r["reserve_percent"] / 100.0, 0.0), 0.9)
-    return {
-        "kind": "storage",
-        "element": element.name,
-        "e_max_kwh": r["e_max_kwh"],
-        "p_max_kw": r["p_max_kw"],
-        "s_max_kva": max(r["s_max_kva"], r["p_max_kw"]),
-        "soc_min": soc_min,
-        "soc_max": 1.0,
-        "soc_initial": min(max(r["stored_percent"] / 100.0, soc_min), 1.0),
-        "eta_charge": _share(r["eta_charge_percent"]),
-        "eta_discharge": _share(r["eta_discharge_percent"]),
-        "reactive": True,
-    }
-
-
-def _share(percent: float) -> float:
-    return percent / 100.0 if 0.0 < percent <= 100.0 else 0.95
-
-
-def _inverter(element: Element) -> dict[str, Any]:
-    r = element.ratings
-    spec = {"kind": "inverter", "element": element.name, "p_max_kw": r["p_max_kw"], "reactive": "category_b"}
-    return spec | ({"s_max_kva": r["s_max_kva"]} if r["s_max_kva"] > 0.0 else {})
-
-
-def _generator(element: Element) -> dict[str, Any]:
-    r = element.ratings
-    return {
-        "kind": "generator",
-        "element": element.name,
-        "p_max_kw": r["p_max_kw"],
-        "s_max_kva": max(r["s_max_kva"], r["p_max_kw"]),
-        "cost_b_usd_per_kwh": FUEL_USD_PER_KWH,
-        "reactive": True,
-    }
-
-
-def _capacitor(element: Element) -> dict[str, Any]:
-    return {"kind": "capacitor", "element": element.name, "steps": int(element.ratings["steps"])}
-
-
-def _regulator(element: Element) -> dict[str, Any]:
-    taps = {"tap_min": int(element.ratings["tap_min"]), "tap_max": int(element.ratings["tap_max"])}
-    return {"kind": "regulator", "element": element.name, **taps}
-
-
-def _tap_changer(element: Element) -> dict[str, Any]:
-    return {"winding": int(element.ratings["winding"]), **_regulator(element)}
-
-
-def _switch(element: Element) -> dict[str, Any]:
-    return {"kind": "switch", "element": element.name, "closed_initial": bool(element.ratings["closed"])}
-
-
-def _take_tap_changers(equipment: Equipment, options: DiscoverSpec, take: _Selection) -> None:
-    """Take transformers without a regulator control as asked for; by default those that change taps under load."""
-    key, wanted, there = "tap_changers", options.tap_changers, equipment.tap_changers
-    if isinstance(wanted, tuple):
-        chosen = take.pick(key, "transformer without a regulator control", there, wanted)
-    elif wanted == "none":
-        chosen = []
-    else:
-        chosen = take.largest(key, [e for e in there if wanted == "all" or not e.note], "s_max_kva")
-    for element in chosen:
-        take.add(element, _tap_changer(element), "reg")
-    for why in dict.fromkeys(e.note for e in there):
-        rest = [e.name for e in there if e.note == why and e not in chosen]
-        if not rest or wanted == "all":
-            continue
-        reason = why or "discover.tap_changers leaves them out"
-        keys = "names in discover.tap_changers take them" + (", or all" if why or wanted == "none" else "")
-        take.found.hints.append(f"{_listed(rest)}: taps without a RegControl stay ({reason}); {keys}")
-
-
-def _take_switches(equipment: Equipment, options: DiscoverSpec, take: _Selection) -> None:
-    """Take switches as asked for; by default only those whose opening, all together, cuts nobody off."""
-    wanted = options.switches
-    if isinstance(wanted, tuple):
-        chosen = take.pick("switches", "switch", equipment.switches, wanted)
-    elif wanted == "all":
-        chosen = [e for e in equipment.switches if not e.note]
-    elif wanted == "auto":
-        chosen = find_harmless_switches(equipment.network, [e for e in equipment.switches if not e.note])
-    else:
-        chosen = []
-    for element in chosen:
-        take.add(element, _switch(element), "sw")
-    rest = [e for e in equipment.switches if e not in chosen]
-    radial = [e.name for e in rest if not e.note]
-    if radial:
-        why = "opening them would cut off what lies behind" if wanted == "auto" else "as asked"
-        take.note(f"{_listed(radial)} stay as they are: {why}; discover.switches: all takes them, or a list of names")
-    for why in dict.fromkeys(e.note for e in rest if e.note):
-        names = [e.name for e in rest if e.note == why]
-        reason = f"protected by {why}" if "." in why else why
-        take.note(f"{_listed(names)} stay as they are: {reason}; name them in discover.switches to take them")
 
 
 def find_harmless_switches(network: Network, switches: Sequence[Element]) -> list[Element]:
@@ -289,24 +297,6 @@ def find_harmless_switches(network: Network, switches: Sequence[Element]) -> lis
             for one, other in own:
                 graph.add_edge(one, other, branch)
     return harmless
-
-
-def _take_loads(equipment: Equipment, options: DiscoverSpec, take: _Selection) -> None:
-    """Take loads as flexible: OpenDSS marks none as such, so only those that are asked for."""
-    elements = [load for load in equipment.loads if load.ratings["p_max_kw"] > 0.0]
-    if isinstance(options.flexible_loads, tuple):
-        chosen = take.pick("flexible_loads", "load", elements, options.flexible_loads)
-    else:
-        order = sorted(range(len(elements)), key=lambda i: (-elements[i].ratings["p_max_kw"], i))
-        chosen = [elements[i] for i in sorted(order[: options.flexible_loads])]
-    for element in chosen:
-        owed = DEFERRED_HOURS * element.ratings["p_max_kw"]
-        take.add(element, {"kind": "flexible_load", "element": element.name, "owed_max_kwh": owed}, "flex")
-    if elements and not chosen:
-        take.found.hints.append(
-            f"no load defers demand ({len(elements)} in all): OpenDSS marks none as interruptible; "
-            "discover.flexible_loads: 10 takes the ten largest, or a list of names"
-        )
 
 
 def place_der(equipment: Equipment, options: AddDerSpec, taken: set[str]) -> list[Device]:

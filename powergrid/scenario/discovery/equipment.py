@@ -1,4 +1,4 @@
-"""What a compiled feeder has that could be controlled, with the ratings the model gives: plain data.
+"""What a compiled feeder has that could be controlled, with the ratings the model gives, and where: plain data.
 
 Reads a circuit once; decides nothing about who controls what.
 """
@@ -6,7 +6,7 @@ Reads a circuit once; decides nothing about who controls what.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,24 +18,29 @@ from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import Engine, FloatArray
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.network import Network
-from powergrid.grid.feeder.windings import TAPPED_CLASSES, Regulator, TapChanger, find_tap_changers
+from powergrid.grid.feeder.windings import TAPPED_CLASSES, Regulator, find_tap_changers
 
-#: Classes whose elements feed or store power, and the ratings that are read: our name to theirs.
-_SOURCES: dict[str, dict[str, str]] = {
-    "Storage": {
-        "e_max_kwh": "kWhRated",
-        "p_max_kw": "kWRated",
-        "s_max_kva": "kVA",
-        "stored_percent": "%stored",
-        "reserve_percent": "%reserve",
-        "eta_charge_percent": "%EffCharge",
-        "eta_discharge_percent": "%EffDischarge",
-    },
-    "PVSystem": {"p_max_kw": "Pmpp", "s_max_kva": "kVA"},
-    "Generator": {"p_max_kw": "kW", "s_max_kva": "kVA"},
+#: What feeds or stores power, by the key of ``discover``: its class, and the ratings that are read, our name to theirs.
+_SOURCES: dict[str, tuple[str, dict[str, str]]] = {
+    "storage": (
+        "Storage",
+        {
+            "e_max_kwh": "kWhRated",
+            "p_max_kw": "kWRated",
+            "s_max_kva": "kVA",
+            "stored_percent": "%stored",
+            "reserve_percent": "%reserve",
+            "eta_charge_percent": "%EffCharge",
+            "eta_discharge_percent": "%EffDischarge",
+        },
+    ),
+    "pv": ("PVSystem", {"p_max_kw": "Pmpp", "s_max_kva": "kVA"}),
+    "generators": ("Generator", {"p_max_kw": "kW", "s_max_kva": "kVA"}),
 }
 #: What opens a line by itself on a fault: protection, which nobody dispatches.
 _PROTECTION = ("Fuse", "Recloser", "Relay")
+#: Line-to-line voltage up to which a bus is a house's [V]: no device goes there where there is medium voltage.
+_LOW_VOLTAGE = 1000.0
 
 
 @dataclass(frozen=True)
@@ -59,49 +64,30 @@ class Element:
 
 @dataclass(frozen=True)
 class Equipment:
-    """A feeder as data, with what it has to control.
+    """A feeder as data: what it has to control, and where.
 
     Attributes:
         feeder: The feeder's name.
         network: The network.
-        regulators: Regulator controls.
-        capacitors: Shunt capacitors.
+        elements: What could be controlled, by the key of ``discover`` that takes it, in the feeder's order. The note
+            of a tap changer says why it is not taken for one that moves under load.
         series_capacitors: Names of the capacitors that lie in series.
-        storage, pv, generators: Elements that store or feed power.
-        switches: Lines meant to be switched, and lines that are open as compiled.
-        tap_changers: Transformers with taps and no regulator control; the note says why one is not taken for a tap
-            changer under load.
         delta_loads: Whether each load is tied between phases, shape (n_loads,).
         length_pu: Electrical length of each branch, the magnitude of its impedance [pu on 1 MVA], shape (n_branches,).
     """
 
     feeder: str
     network: Network
-    regulators: tuple[Element, ...]
-    capacitors: tuple[Element, ...]
+    elements: Mapping[str, tuple[Element, ...]]
     series_capacitors: tuple[str, ...]
-    storage: tuple[Element, ...]
-    pv: tuple[Element, ...]
-    generators: tuple[Element, ...]
-    switches: tuple[Element, ...]
-    tap_changers: tuple[Element, ...]
     delta_loads: tuple[bool, ...]
     length_pu: FloatArray
 
-    @cached_property
-    def loads(self) -> tuple[Element, ...]:
-        """Loads with their nominal demand, in the feeder's order."""
-        loads = self.network.loads
-        return tuple(
-            Element(f"Load.{name}", int(bus), phases_served(self.network, nodes), {"p_max_kw": float(kw)})
-            for name, bus, nodes, kw in zip(loads.names, loads.bus, loads.nodes, loads.kw, strict=True)
-        )
+    # -- what there is
 
     @cached_property
     def _by_name(self) -> dict[str, Element]:
-        switchgear = (self.regulators, self.tap_changers, self.capacitors, self.switches)
-        kinds = (*switchgear, self.storage, self.pv, self.generators, self.loads)
-        return {element.name.lower(): element for kind in kinds for element in kind}
+        return {element.name.lower(): element for kind in self.elements.values() for element in kind}
 
     def find(self, name: str) -> Element | None:
         """Return the element of a ``class.name``, None if there is none; a regulated transformer is its control."""
@@ -110,6 +96,33 @@ class Equipment:
         if class_name == "transformer" and rest in network.regulators:
             class_name, rest = "regcontrol", network.regulator_controls[network.regulators.index(rest)]
         return self._by_name.get(f"{class_name}.{rest}")
+
+    def has(self, name: str) -> bool:
+        """Whether there is a ``class.name`` that a device could be bound to."""
+        class_name, _, rest = name.lower().partition(".")
+        # A scenario may bind any line and capacitor, more of them than discovery would take.
+        bound = {"line": self.network.switches, "capacitor": self.network.capacitors}
+        return rest in bound[class_name] if class_name in bound else self.find(name) is not None
+
+    @cached_property
+    def tap_changers(self) -> tuple[Element, ...]:
+        """Transformers without a regulator control that are taken for tap changers under load."""
+        return tuple(element for element in self.elements["tap_changers"] if not element.note)
+
+    def by_distance(self, class_name: str) -> list[Element]:
+        """Return the elements of a class that a device may be bound to, the nearest to the source first."""
+        keys = {"capacitor": "capacitors", "line": "switches", "load": "flexible_loads"}
+        keys |= {theirs.lower(): key for key, (theirs, _) in _SOURCES.items()}
+        if class_name in ("regcontrol", "transformer", "autotrans"):
+            return self.in_order((*self.elements["regulators"], *self.tap_changers))
+        return self.in_order(self.elements.get(keys.get(class_name, ""), ()))
+
+    def in_order(self, elements: Iterable[Element]) -> list[Element]:
+        """Return elements, each once, the nearest to the source first."""
+        once = {element.name.lower(): element for element in elements}
+        return sorted(once.values(), key=lambda element: float(self.distance[element.bus]))
+
+    # -- where it is
 
     @cached_property
     def bus_phases(self) -> tuple[tuple[int, ...], ...]:
@@ -129,6 +142,64 @@ class Equipment:
             graph.add_edge(one, other, weight=float(self.length_pu[data["branch"]]) + 1e-9)
         return graph
 
+    @cached_property
+    def distance(self) -> FloatArray:
+        """Electrical distance of each bus from the source, as part of the farthest's; 1 where nothing feeds it."""
+        found = nx.single_source_dijkstra_path_length(self.lengths, self.network.source_bus)
+        farthest = max(found.values()) or 1.0
+        return np.array([found.get(bus, farthest) / farthest for bus in range(len(self.network.buses))])
+
+    @cached_property
+    def volts(self) -> FloatArray:
+        """Line-to-neutral base voltage of each bus [V], shape (n_buses,)."""
+        volts = np.ones(len(self.network.buses))
+        volts[self.network.node_bus] = np.maximum(self.network.v_base, 1.0)  # neutrals may have none
+        return volts
+
+    @cached_property
+    def load_kw(self) -> FloatArray:
+        """Nominal demand at each bus [kW], shape (n_buses,)."""
+        loads = self.network.loads
+        return np.bincount(loads.bus, np.abs(loads.kw), len(self.network.buses)).astype(np.float64)
+
+    @cached_property
+    def total_kw(self) -> float:
+        """Nominal demand of the feeder [kW]."""
+        return float(self.load_kw.sum())
+
+    @property
+    def three_wire(self) -> bool:
+        """Whether all loads are tied between phases: such a feeder has no neutral to hold others."""
+        return bool(self.delta_loads) and all(self.delta_loads)
+
+    def describe(self, bus: int) -> str:
+        """Say a bus with what it has."""
+        kv = self.volts[bus] * 3**0.5 / 1000.0
+        phases = ".".join(map(str, self.bus_phases[bus]))
+        return f"{self.network.buses[bus]} (phases {phases}, {kv:.3g} kV, {self.load_kw[bus]:.0f} kW)"
+
+    def hosts(self, buses: Iterable[int]) -> list[int]:
+        """Return the fed buses among some that may take a device: not the source's, medium voltage if there is any."""
+        usable = [bus for bus in buses if bus in self.network.tree and self.bus_phases[bus]]
+        usable = [bus for bus in usable if bus != self.network.source_bus] or usable
+        return [bus for bus in usable if self.volts[bus] * 3**0.5 > _LOW_VOLTAGE] or usable
+
+    def demand_at(self, buses: Sequence[int], zone: Iterable[int]) -> FloatArray:
+        """Return the nominal demand of a zone by the bus of some that it hangs on: its own, or the nearest one above.
+
+        Returns:
+            Demand [kW], shape (n_buses,).
+        """
+        tree, place = self.network.tree, {bus: i for i, bus in enumerate(buses)}
+        found = np.zeros(len(place))
+        for bus in zone:
+            at: int | None = bus
+            while at is not None and at not in place:
+                at = next(iter(tree.predecessors(at)), None) if at in tree else None
+            if at is not None:
+                found[place[at]] += self.load_kw[bus]
+        return found
+
 
 def equipment_of(feeder: Feeder) -> Equipment:
     """Return what a feeder has to control; compiled once in a process, for that takes seconds on a large one."""
@@ -147,20 +218,27 @@ def _equipment_by_digest(master: str, digest: str, model_root: Path | None, trus
 def read_equipment(circuit: Circuit) -> Equipment:
     """Read what a compiled feeder has to control."""
     engine, network = circuit.engine, circuit.network
-    regulators = tuple(_regulator(network, each) for each in circuit.regulators if each.control)
-    banks = tuple(_capacitors(engine, circuit))
+    banks = list(_capacitors(engine, circuit))
     tapped = {class_name: engine.handles(class_name) for class_name in ("RegControl", *TAPPED_CLASSES)}
+    loads = network.loads
+    elements: dict[str, Iterable[Element]] = {
+        "regulators": (_winding(network, each) for each in circuit.regulators if each.control),
+        "tap_changers": (
+            _winding(network, each.regulator, each.note, each.kva) for each in find_tap_changers(engine, tapped)
+        ),
+        "capacitors": (bank for bank in banks if bank.note != "series"),
+        "switches": _switches(engine, network),
+        **{key: _sources(engine, network, *source) for key, source in _SOURCES.items()},
+        "flexible_loads": (
+            Element(f"Load.{name}", int(bus), phases_served(network, nodes), {"p_max_kw": float(kw)})
+            for name, bus, nodes, kw in zip(loads.names, loads.bus, loads.nodes, loads.kw, strict=True)
+        ),
+    }
     return Equipment(
         feeder=circuit.feeder.name,
         network=network,
-        regulators=regulators,
-        capacitors=tuple(bank for bank in banks if bank.note != "series"),
+        elements={key: tuple(own) for key, own in elements.items()},
         series_capacitors=tuple(bank.name for bank in banks if bank.note == "series"),
-        storage=tuple(_sources(engine, network, "Storage")),
-        pv=tuple(_sources(engine, network, "PVSystem")),
-        generators=tuple(_sources(engine, network, "Generator")),
-        switches=tuple(_switches(engine, network)),
-        tap_changers=tuple(_tap_changer(network, each) for each in find_tap_changers(engine, tapped)),
         delta_loads=tuple(
             engine.get_text(handle, "Load", "Conn").lower().startswith(("d", "ll"))
             for handle in engine.handles("Load").values()
@@ -174,6 +252,12 @@ def phases_served(network: Network, nodes: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted({int(network.served_phase[node]) for node in nodes} & {1, 2, 3}))
 
 
+def _at(network: Network, name: str, nodes: Sequence[int], ratings: Mapping[str, float], note: str = "") -> Element:
+    """Return an element that acts on some nodes; one that is tied to ground alone goes to the source."""
+    bus = int(network.node_bus[nodes[0]]) if nodes else network.source_bus
+    return Element(name, bus, phases_served(network, nodes), ratings, note)
+
+
 def _terminal_nodes(network: Network, branch: int) -> list[list[int]]:
     """Return the nodes of each terminal of a branch, ground left out."""
     b = network.branches
@@ -184,54 +268,35 @@ def _terminal_nodes(network: Network, branch: int) -> list[list[int]]:
     return [(row[row > 0] - 1).tolist() for row in rows]
 
 
-def _regulator(network: Network, regulator: Regulator) -> Element:
-    bus, phases = _winding_place(network, regulator)
-    return Element(f"RegControl.{regulator.control}", bus, phases, _tap_range(regulator))
-
-
-def _tap_changer(network: Network, tapped: TapChanger) -> Element:
-    regulator = tapped.regulator
-    bus, phases = _winding_place(network, regulator)
-    ratings = {"s_max_kva": tapped.kva, "winding": float(regulator.winding), **_tap_range(regulator)}
-    return Element(f"{regulator.class_name}.{regulator.transformer}", bus, phases, ratings, tapped.note)
-
-
-def _tap_range(regulator: Regulator) -> dict[str, float]:
-    return {"tap_min": float(regulator.lowest), "tap_max": float(regulator.highest)}
-
-
-def _winding_place(network: Network, regulator: Regulator) -> tuple[int, tuple[int, ...]]:
-    """Return the bus of a winding, and the phases of the source that feed it there."""
-    branch = network.branch_index[f"{regulator.class_name}.{regulator.transformer}".lower()]
-    nodes = _terminal_nodes(network, branch)[regulator.winding - 1]
-    return (int(network.node_bus[nodes[0]]) if nodes else network.source_bus), phases_served(network, nodes)
+def _winding(network: Network, tapped: Regulator, note: str = "", kva: float = 0.0) -> Element:
+    """Return the element that moves a winding: its regulator control, else the transformer itself."""
+    transformer = f"{tapped.class_name}.{tapped.transformer}"
+    nodes = _terminal_nodes(network, network.branch_index[transformer.lower()])[tapped.winding - 1]
+    taps = {"winding": float(tapped.winding), "tap_min": float(tapped.lowest), "tap_max": float(tapped.highest)}
+    name = f"RegControl.{tapped.control}" if tapped.control else transformer
+    return _at(network, name, nodes, {"s_max_kva": kva, **taps}, note)
 
 
 def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
-    network = circuit.network
+    network, handles = circuit.network, circuit.engine.handles("Capacitor")
     controlled = {
         engine.get_text(handle, "CapControl", "Capacitor").lower().rpartition(".")[2]
         for handle in engine.handles("CapControl").values()
     }
-    handles = engine.handles("Capacitor")
     for name, steps in zip(network.capacitors, circuit.switchgear.steps_max.tolist(), strict=True):
         ends = _terminal_nodes(network, network.branch_index[f"capacitor.{name}"])
         live = [nodes for nodes in ends if nodes]
-        nodes = live[0] if live else []
-        bus = int(network.node_bus[nodes[0]]) if nodes else network.source_bus
         buses = {int(network.node_bus[node]) for nodes in live for node in nodes}
         note = "series" if len(buses) > 1 else "" if name in controlled else "no CapControl"
         ratings = {"steps": float(steps), "kvar": float(engine.get_floats(handles[name], "Capacitor", "kvar").sum())}
-        yield Element(f"Capacitor.{name}", bus, phases_served(network, nodes), ratings, note)
+        yield _at(network, f"Capacitor.{name}", live[0] if live else [], ratings, note)
 
 
-def _sources(engine: Engine, network: Network, class_name: str) -> Iterator[Element]:
+def _sources(engine: Engine, network: Network, class_name: str, read: Mapping[str, str]) -> Iterator[Element]:
     for name, handle in engine.handles(class_name).items():
-        ref = engine.node_ref(handle)
-        nodes = (ref[ref > 0] - 1).tolist()
-        bus = int(network.node_bus[nodes[0]]) if nodes else network.source_bus
-        ratings = {key: engine.get_float(handle, class_name, theirs) for key, theirs in _SOURCES[class_name].items()}
-        yield Element(f"{class_name}.{name}", bus, phases_served(network, nodes), ratings)
+        ref = engine.node_ref(handle)  # 0 is ground, node i is entry i - 1
+        ratings = {ours: engine.get_float(handle, class_name, theirs) for ours, theirs in read.items()}
+        yield _at(network, f"{class_name}.{name}", (ref[ref > 0] - 1).tolist(), ratings)
 
 
 def _switches(engine: Engine, network: Network) -> Iterator[Element]:
@@ -248,9 +313,7 @@ def _switches(engine: Engine, network: Network) -> Iterator[Element]:
         ends = _terminal_nodes(network, branch)
         if any(not nodes for nodes in ends):
             continue
-        buses = [int(network.node_bus[nodes[0]]) for nodes in ends]
-        depth = [network.depth.get(bus, -1) for bus in buses]
-        far = 0 if depth[0] > depth[1] else 1
+        depth = [network.depth.get(int(network.node_bus[nodes[0]]), -1) for nodes in ends]
         bases = [float(network.v_base[nodes[0]]) for nodes in ends]
         phases = [tuple(int(network.served_phase[node]) for node in nodes) for nodes in ends]
         note = protected.get(name, "")
@@ -259,7 +322,7 @@ def _switches(engine: Engine, network: Network) -> Iterator[Element]:
         elif abs(bases[0] - bases[1]) > 0.05 * bases[0] or phases[0] != phases[1]:
             note = note or "its ends differ in voltage or in the order of phases"
         ratings = {"closed": float(closed), "branch": float(branch)}
-        yield Element(f"Line.{name}", buses[far], phases_served(network, ends[far]), ratings, note)
+        yield _at(network, f"Line.{name}", ends[0 if depth[0] > depth[1] else 1], ratings, note)
 
 
 def _controlled_lines(engine: Engine, classes: tuple[str, ...]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, shape_of_loads
 from powergrid.scenario.discovery.agents import form_agents
-from powergrid.scenario.discovery.devices import Device, find_devices, place_der
+from powergrid.scenario.discovery.devices import Device, Findings, place_der
 from powergrid.scenario.discovery.equipment import Equipment, equipment_of, phases_served, read_equipment
 from powergrid.scenario.vocabulary import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Part, ZoneSpec
 
@@ -108,7 +108,7 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
     problems: list[str] = []
     discovers = discover is not None
     if discover is not None:
-        findings = find_devices(equipment, discover)
+        findings = Findings(equipment, discover)
         devices, notes, hints, problems = findings.devices, findings.notes, findings.hints, findings.problems
         given: dict[str, Any] = {}
     else:
@@ -175,7 +175,7 @@ def _read_options(
 def _nothing_to_control(equipment: Equipment, notes: Sequence[str]) -> str:
     """Say that a feeder has nothing to control, and what can be added and how."""
     left = f" Found and left out: {'; '.join(notes)}." if notes else ""
-    names = [element.name.partition(".")[2] for element in equipment.tap_changers]
+    names = [element.name.partition(".")[2] for element in equipment.elements["tap_changers"]]
     taps = (
         f" Transformers with taps: {len(names)}; discover: {{tap_changers: [{names[0]}]}} takes one." if names else ""
     )
@@ -194,7 +194,7 @@ def summarise(feeder: Feeder | Circuit) -> Summary:
         feeder: The feeder, or a circuit compiled from it.
     """
     equipment = read_equipment(feeder) if isinstance(feeder, Circuit) else equipment_of(feeder)
-    findings = find_devices(equipment, DiscoverSpec())
+    findings = Findings(equipment, DiscoverSpec())
     devices, notes = findings.devices, [*findings.notes, *findings.hints]
     agents: dict[str, dict[str, tuple[tuple[str, ...], int]]] = {}
     for layout in LAYOUTS if devices else ():

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from powergrid.scenario.discovery.agents import Zone, whole_feeder
+from powergrid.scenario.discovery.equipment import Equipment
 from powergrid.scenario.placement.names import Names, join
 from powergrid.scenario.placement.sites import (
-    Sites,
     cut_into,
     fit_phases,
     match_zones,
@@ -58,7 +58,7 @@ class Zones:
 
     def buses_of(self, device: str) -> list[int]:
         """Return the buses where a device may be placed: its agent's zone, else all that is fed."""
-        return self.buses.get(self.owner.get(device, ""), sorted(self.there.fed))
+        return self.buses.get(self.owner.get(device, ""), sorted(self.there.network.tree))
 
     def leave_out(self, dropped: Iterable[str]) -> None:
         """Take devices from their agents; an agent that has none left is a problem."""
@@ -90,14 +90,14 @@ class Zones:
         cut: dict[str, tuple[int, list[int]]] = {}
         for name, agent in self.agents.items():
             buses = zone_buses(self.home, agent["zone"])
-            if len(buses) >= len(self.home.fed):
+            if len(buses) >= len(home_network.tree):
                 self._set_zone(name, agent, whole_feeder(network), network.source_bus, range(len(network.buses)))
             else:
                 cut[name] = home_network.bus_index[agent["pcc"].lower()], buses
         zones = cut_into(self.there, len(cut)) if cut else []
         if len(zones) < len(cut):
             self.names.problems.append(
-                f"agents: {self.there.name} can be cut into {len(zones)} zones with a point of common coupling each, "
+                f"agents: {self.there.feeder} can be cut into {len(zones)} zones with a point of common coupling each, "
                 f"and there are {len(cut)} agents; take a larger feeder or fewer agents"
             )
             return
@@ -130,9 +130,9 @@ def zone_names(zone: Mapping[str, Any]) -> list[str]:
     return [*zone.get("buses", ()), *up, *zone.get("until", ())]
 
 
-def zone_buses(sites: Sites, zone: Mapping[str, Any]) -> list[int]:
+def zone_buses(feeder: Equipment, zone: Mapping[str, Any]) -> list[int]:
     """Return the bus indices of a zone on its feeder."""
-    return ZoneSpec(**zone).find_buses(sites.network)
+    return ZoneSpec(**zone).find_buses(feeder.network)
 
 
 def _say_zone(zone: Mapping[str, Any]) -> str:
@@ -199,7 +199,7 @@ class Devices:
     def _connect(self, name: str, spec: dict[str, Any], bus: int) -> None:
         """Reduce a device's phases to those of its bus, and tie it between phases where the loads there are."""
         phases, connection = tuple(spec["phases"]), spec["connection"]
-        spec["phases"] = fit_phases(phases, self.there.phases[bus])
+        spec["phases"] = fit_phases(phases, self.there.bus_phases[bus])
         if self.names.options.rule is not None and self.there.three_wire:
             spec["connection"] = "delta"
         if len(spec["phases"]) == 1:
@@ -216,7 +216,8 @@ class Devices:
             return False
         new, why = self._element(name, old)
         if new is None:
-            self.names.problems.append(f"{key}: {old!r} has no counterpart on {self.there.name}{self.names.like(old)}")
+            lacks = f"{old!r} has no counterpart on {self.there.feeder}{self.names.like(old)}"
+            self.names.problems.append(f"{key}: {lacks}")
             return False
         self.names.moves[key] = (old, new, why)
         spec["element"] = new
@@ -225,7 +226,7 @@ class Devices:
         if spec["kind"] == "regulator" and why != "same name":
             spec["winding"] = None
         if spec["kind"] == "flexible_load" and scale:
-            was, now = self.names.home.equipment.find(old), self.there.equipment.find(new)
+            was, now = self.names.home.find(old), self.there.find(new)
             if was is not None and now is not None and was.ratings["p_max_kw"] > 0.0 < now.ratings["p_max_kw"]:
                 spec["owed_max_kwh"] = short(spec["owed_max_kwh"] * now.ratings["p_max_kw"] / was.ratings["p_max_kw"])
         return True
@@ -241,7 +242,7 @@ class Devices:
             return (old, "same name") if self.there.has(old) else (None, "")
         if class_name == "load":
             zone = self._zones.buses_of(device)
-            load = self.names.home.equipment.find(old)
+            load = self.names.home.find(old)
             if load is None or not zone:
                 return None, ""
             place = self._place_along(device, load.bus)
@@ -251,19 +252,19 @@ class Devices:
             self._taken.add(found.name)
             return found.name, f"rule {self.names.options.rule}"
         element = self.names.in_order("regcontrol" if class_name in ("transformer", "autotrans") else class_name).get(
-            "" if (own := self.names.home.equipment.find(old)) is None else own.name.lower()
+            "" if (own := self.names.home.find(old)) is None else own.name.lower()
         )
         return (None, "") if element is None else (element.name, "order of distance")
 
 
-def _along_at_home(home: Sites, agent: Mapping[str, Any]) -> dict[int, float]:
+def _along_at_home(home: Equipment, agent: Mapping[str, Any]) -> dict[int, float]:
     buses = zone_buses(home, agent["zone"])
     index = home.network.bus_index[agent["pcc"].lower()]
     return places_along(home, sorted({index, *buses}))
 
 
-def _canonical(name: str, sites: Sites) -> str:
-    element = sites.equipment.find(name)
+def _canonical(name: str, feeder: Equipment) -> str:
+    element = feeder.find(name)
     return name if element is None else element.name
 
 

@@ -6,8 +6,8 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from powergrid.scenario.discovery.equipment import Element
-from powergrid.scenario.placement.sites import Sites, like_branch, like_bus, like_element, match_elements
+from powergrid.scenario.discovery.equipment import Element, Equipment
+from powergrid.scenario.placement.sites import like_branch, like_bus, like_element, match_elements
 from powergrid.scenario.vocabulary import PlacementSpec
 
 
@@ -28,7 +28,7 @@ class Names:
         ratio: Nominal demand of the new feeder over that of the old one.
     """
 
-    def __init__(self, data: Mapping[str, Any], home: Sites, there: Sites, options: PlacementSpec) -> None:
+    def __init__(self, data: Mapping[str, Any], home: Equipment, there: Equipment, options: PlacementSpec) -> None:
         self.data, self.home, self.there, self.options = data, home, there, options
         self.map = {key.lower(): value for key, value in options.map.items()}
         self.used: set[str] = set()
@@ -50,19 +50,19 @@ class Names:
             )
             if not known:
                 kind = "element" if "." in old else "bus"
-                self.problems.append(f"placement.map.{old}: no {kind} {new!r} on {self.there.name}{self.like(old)}")
+                self.problems.append(f"placement.map.{old}: no {kind} {new!r} on {self.there.feeder}{self.like(old)}")
             if "." in old and new is not None and old.split(".")[0] != new.lower().split(".")[0]:
                 self.problems.append(f"placement.map.{old}: {new!r} is of another class")
 
     def like(self, name: str, phases: Sequence[int] = ()) -> str:
         """Say what is most like a bus or ``class.name`` of the old feeder."""
         if "." in name:
-            element = self.home.equipment.find(name)
+            element = self.home.find(name)
             alike = [] if element is None else like_element(element, self.home, self.there)
             shown = [_say(e, self.there) for e in alike] or like_branch(name, self.home, self.there)
         else:
             bus = self.home.network.bus_index.get(name.lower())
-            nearest = [] if bus is None else like_bus(self.home, bus, phases or self.home.phases[bus], self.there)
+            nearest = [] if bus is None else like_bus(self.home, bus, phases or self.home.bus_phases[bus], self.there)
             shown = [self.there.describe(other) for other in nearest]
         return f"; most like it: {', '.join(shown)}" if shown else "; there is nothing like it"
 
@@ -77,13 +77,13 @@ class Names:
             new, why = name, "same name"
         if new.lower() not in network.bus_index:
             if mapped is None:
-                self.problems.append(f"{key}: bus {name!r} is not on {self.there.name}{self.like(name, phases)}")
+                self.problems.append(f"{key}: bus {name!r} is not on {self.there.feeder}{self.like(name, phases)}")
             return None
-        has = self.there.phases[network.bus_index[new.lower()]]
+        has = self.there.bus_phases[network.bus_index[new.lower()]]
         missing = [phase for phase in phases if phase not in has]
         if missing and (mapped is None or not has):
             self.problems.append(
-                f"{key}: bus {new!r} of {self.there.name} has phases {list(has)}, not {missing}"
+                f"{key}: bus {new!r} of {self.there.feeder} has phases {list(has)}, not {missing}"
                 f"{self.like(name, phases)}"
             )
             return None
@@ -110,15 +110,15 @@ class Names:
             prefix, key = f"{class_name}.", {"regcontrol": "taps", "capacitor": "steps_on"}.get(class_name, "")
             named = {f"{prefix}{name.lower()}" for name in self.data[key]} if key else set()
             bound = [str(spec["element"]) for spec in self.data["devices"].values() if spec.get("element")]
-            own = [element for name in bound if (element := self.home.equipment.find(name)) is not None]
+            own = [element for name in bound if (element := self.home.find(name)) is not None]
             named |= {element.name.lower() for element in own}
             mapped = {str(new).lower() for new in self.map.values()}
-            known = self.home.elements(class_name)
+            known = self.home.by_distance(class_name)
             if class_name == "regcontrol":  # the tap changers that only a scenario takes for such
-                known = self.home.in_order([*known, *(e for e in own if e in self.home.equipment.tap_changers)])
+                known = self.home.in_order([*known, *(e for e in own if e in self.home.elements["tap_changers"])])
             self._matched[class_name] = match_elements(
                 [e for e in known if e.name.lower() in named - set(self.map)],
-                [e for e in self.there.elements(class_name) if e.name.lower() not in mapped],
+                [e for e in self.there.by_distance(class_name) if e.name.lower() not in mapped],
             )
         return self._matched[class_name]
 
@@ -132,10 +132,10 @@ class Names:
             new = next(iter(like_branch(old, self.home, self.there, 1)), None)
         else:
             bus = self.home.network.bus_index.get(old.lower())
-            alike = [] if bus is None else like_bus(self.home, bus, self.home.phases[bus], self.there, 1)
+            alike = [] if bus is None else like_bus(self.home, bus, self.home.bus_phases[bus], self.there, 1)
             new = self.there.network.buses[alike[0]] if alike else None
         if new is None:
-            self.problems.append(f"{key}: {old!r} is not on {self.there.name}{self.like(old)}")
+            self.problems.append(f"{key}: {old!r} is not on {self.there.feeder}{self.like(old)}")
             return old
         self.moves[f"{key} {old}"] = (old, new, "most like it" if new != old else "same name")
         return new
@@ -144,9 +144,9 @@ class Names:
         """Note regulators and capacitors of the new feeder that nothing stands for."""
         used = {str(move[1]).lower().partition(".")[2] or str(move[1]).lower() for move in self.moves.values()}
         for class_name in ("regcontrol", "capacitor"):
-            rest = [e.name for e in self.there.elements(class_name) if e.name.lower().partition(".")[2] not in used]
+            rest = [e.name for e in self.there.by_distance(class_name) if e.name.lower().partition(".")[2] not in used]
             if rest:
-                self.left.append(f"{', '.join(rest)} of {self.there.name}: as the feeder has them")
+                self.left.append(f"{', '.join(rest)} of {self.there.feeder}: as the feeder has them")
 
     def check_used(self) -> None:
         """See that everything that is mapped is something that the scenario refers to."""
@@ -155,9 +155,9 @@ class Names:
                 self.problems.append(f"placement.map: the scenario does not refer to {name!r}, so it maps nothing")
 
 
-def _say(element: Element, sites: Sites) -> str:
+def _say(element: Element, feeder: Equipment) -> str:
     size = f", {element.ratings['p_max_kw']:.0f} kW" if element.ratings.get("p_max_kw") else ""
-    bus = sites.network.buses[element.bus]
+    bus = feeder.network.buses[element.bus]
     return f"{element.name} (bus {bus}, phases {join(element.phases)}{size})"
 
 

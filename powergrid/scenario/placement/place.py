@@ -11,7 +11,7 @@ from powergrid.grid.feeder.feeder import Feeder
 from powergrid.scenario.discovery.equipment import equipment_of
 from powergrid.scenario.placement.devices import Devices, Zones, short, zone_names
 from powergrid.scenario.placement.names import Names
-from powergrid.scenario.placement.sites import Sites, pick_bus
+from powergrid.scenario.placement.sites import pick_bus
 from powergrid.scenario.vocabulary import PlacementSpec
 
 _HINT = "give placement.map, or a rule: placement: {rule: load}, distance or phase"
@@ -44,7 +44,7 @@ def place(
 
 
 def _names(data: Mapping[str, Any], home: Feeder, there: Feeder, options: PlacementSpec) -> Names:
-    return Names(data, Sites(home.name, equipment_of(home)), Sites(there.name, equipment_of(there)), options)
+    return Names(data, equipment_of(home), equipment_of(there), options)
 
 
 def _place(names: Names, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -57,7 +57,7 @@ def _place(names: Names, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     moved = _move_keys(names) | _scale_rewards(names)
     names.check_used()
     if names.problems:
-        title = f"{where} on {there.name}"
+        title = f"{where} on {there.feeder}"
         raise ScenarioError(f"{title} ({_HINT})" if options.rule is None else title, names.problems)
     names.note_left_over()
     record = {
@@ -81,7 +81,7 @@ def _check_home(names: Names, where: str) -> None:
         named += [(f"devices.{name}", bus) for name, bus in at.items() if bus.lower() not in names.map]
     found = [names.home.network.find_bus(bus, where=key) for key, bus in named]
     if problems := [each for each in found if isinstance(each, Problem)]:
-        raise ScenarioError(f"{where} on {names.home.name}", dict.fromkeys(problems))
+        raise ScenarioError(f"{where} on {names.home.feeder}", dict.fromkeys(problems))
 
 
 def place_host(
@@ -126,7 +126,7 @@ def _tie(names: Names, microgrid: str, old: str) -> str:
         return names.bus(key, old, _PHASES) or old
     network = names.there.network
     place = float(names.home.distance[names.home.network.bus_index[old.lower()]])
-    bus = pick_bus(rule, microgrid, _PHASES, place, names.there, sorted(names.there.fed), names.options.seed)
+    bus = pick_bus(rule, microgrid, _PHASES, place, names.there, sorted(network.tree), names.options.seed)
     names.moves[key] = (old, network.buses[bus], f"rule {rule}")
     return network.buses[bus]
 
@@ -176,7 +176,7 @@ def _move_keys(names: Names) -> dict[str, Any]:
         elif names.options.rule is not None or name.lower() in names.map:
             names.left.append(f"norm_amps.{name}: ratings are the new feeder's own")
         else:
-            names.problems.append(f"norm_amps: {name!r} is not on {names.there.name}{names.like(name)}")
+            names.problems.append(f"norm_amps: {name!r} is not on {names.there.feeder}{names.like(name)}")
     moved["norm_amps"] = norm_amps
     classes, loads = {}, network.loads.names
     for pattern, demand in names.data["profiles"]["load_classes"].items():
@@ -185,7 +185,7 @@ def _move_keys(names: Names) -> dict[str, Any]:
         elif names.options.rule is not None:
             names.left.append(f"profiles.load_classes.{pattern}: no load of the new feeder is called so")
         else:
-            names.problems.append(f"profiles.load_classes: no load of {names.there.name} is called {pattern!r}")
+            names.problems.append(f"profiles.load_classes: no load of {names.there.feeder} is called {pattern!r}")
     moved["profiles"] = names.data["profiles"] | {"load_classes": classes}
     moved["events"] = {name: _move_event(names, name, event) for name, event in names.data["events"].items()}
     return moved
@@ -228,9 +228,9 @@ def _rename(names: Names, key: str, class_name: str, given: Mapping[str, Any], k
             moved[new] = value
             names.moves[f"{key}.{name}"] = (name, new, why)
         elif names.options.rule is None and full not in names.map:
-            names.problems.append(f"{key}: {name!r} is not on {names.there.name}{names.like(full)}")
+            names.problems.append(f"{key}: {name!r} is not on {names.there.feeder}{names.like(full)}")
         else:
-            names.left.append(f"{key}.{name}: has no counterpart on {names.there.name}")
+            names.left.append(f"{key}.{name}: has no counterpart on {names.there.feeder}")
     return moved
 
 
