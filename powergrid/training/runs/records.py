@@ -82,14 +82,6 @@ def read_manifest(run_folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def how_it_ended(run_folder: Path) -> str:
-    """Return why a run's last session stopped; empty for one that is under way or was killed."""
-    try:
-        return str(read_manifest(run_folder)["sessions"][-1].get("stopped", ""))
-    except (PowerGridError, LookupError):
-        return ""
-
-
 def start_of_session(from_iteration: int, address: str | None = None) -> dict[str, Any]:
     """Return the manifest's entry of a start or a resume of training, on a cluster if it has an address."""
     return {

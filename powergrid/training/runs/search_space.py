@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,11 @@ from ray import tune as ray_tune
 from ray.tune.search.sample import Categorical, Domain, Float, Integer
 
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.training.rllib.algorithm_settings import fields_of, resolve_algorithm_settings
+from powergrid.training.rllib.algorithm_settings import (
+    fields_of,
+    make_algorithm_settings,
+    resolve_algorithm_settings,
+)
 from powergrid.training.runs.settings import ALIASES
 
 DIGITS = 3  # of a drawn number, so that what is printed is what was trained with
@@ -57,31 +61,25 @@ def search_space(
 
     Args:
         algorithm: ``"ppo"``, ``"mappo"``, ``"sac"`` or ``"dqn"``.
-        fixed: Settings that hold for every trial; they are not varied, and of the space's own choices those that
-            do not go with them are left out.
+        fixed: Settings that every trial has; choices of the space that do not go with them are left out.
         search: What to vary instead of the whole space: ``"lr"``, ``"lr=1e-4..1e-2"`` or ``"gamma=[0.98, 0.99]"``.
 
     Raises:
         ScenarioError: The algorithm or a setting is unknown, a range is none, or a value in it is refused.
     """
-    if algorithm not in SPACES:
-        raise ScenarioError("algorithm", [describe_unknown("algorithm", str(algorithm), SPACES)])
     kept = {ALIASES.get(name, name): value for name, value in (fixed or {}).items()}
+    make_algorithm_settings(algorithm, kept)
 
     def refusals(name: str, value: Any) -> list[str]:
         return resolve_algorithm_settings(algorithm, {**kept, name: value})[1]
 
-    _, problems = resolve_algorithm_settings(algorithm, kept)
-    if problems:
-        raise ScenarioError("training settings", problems)
     space: dict[str, Domain] = {}
-    if not search:
-        for name, domain in SPACES[algorithm].items():
-            if isinstance(domain, Categorical):
-                domain = ray_tune.choice([value for value in domain.categories if not refusals(name, value)])
-            if name not in kept and len(limits(domain)) > 1:
-                space[name] = domain
-        return space
+    problems: list[str] = []
+    for name, domain in () if search else SPACES[algorithm].items():
+        if isinstance(domain, Categorical):
+            domain = ray_tune.choice([value for value in domain.categories if not refusals(name, value)])
+        if name not in kept and len(limits(domain)) > 1:
+            space[name] = domain
     for item in search:
         try:
             name, domain = _read_item(algorithm, item)
@@ -100,18 +98,18 @@ def search_space(
 def draw_trials(
     space: Mapping[str, Domain], samples: int, seed: int, first: Mapping[str, Any]
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Return what is varied in each trial: in the first trial the settings as they are, in the others what is drawn.
-
-    Args:
-        space: What is varied.
-        samples: Number of trials, at least 1.
-        seed: Seed of the draws.
-        first: The settings as they are.
-    """
+    """Return what is varied in each trial: first the settings as they are, then what is drawn."""
     # Drawn here and not by Tune's own generator: that one draws a trial when it starts, and the table of trials
     # shows all of them from the beginning.
     random = np.random.default_rng(seed)
-    drawn = [{name: _draw(domain, random) for name, domain in space.items()} for _ in range(samples - 1)]
+
+    def draw(domain: Domain) -> Any:
+        value = domain.sample(random_state=random)
+        if not isinstance(domain, Float):
+            return value
+        return min(max(float(f"{value:.{DIGITS}g}"), domain.lower), domain.upper)  # rounding may step over a bound
+
+    drawn = [{name: draw(domain) for name, domain in space.items()} for _ in range(samples - 1)]
     return [{name: first[name] for name in space}, *drawn]
 
 
@@ -133,59 +131,42 @@ def describe_domain(domain: Domain) -> str:
 
 def space_table(algorithm: str) -> str:
     """Return an algorithm's space as a Markdown table, the one in ``docs/training.md``."""
-    rows = ["| setting | drawn from |", "|---|---|"]
-    rows += [f"| `{name}` | {describe_domain(domain)} |" for name, domain in SPACES[algorithm].items()]
-    return "\n".join(rows) + "\n"
+    rows = [f"| `{name}` | {describe_domain(domain)} |" for name, domain in SPACES[algorithm].items()]
+    return "\n".join(["| setting | drawn from |", "|---|---|", *rows]) + "\n"
 
 
 def _is_logarithmic(domain: Domain) -> bool:
     return str(domain.get_sampler()) == "LogUniform"  # the samplers' classes are private
 
 
-def _draw(domain: Domain, random: np.random.Generator) -> Any:
-    value = domain.sample(random_state=random)
-    if not isinstance(value, float) or isinstance(domain, Categorical):
-        return value
-    low, high = limits(domain)
-    return min(max(float(f"{value:.{DIGITS}g}"), low), high)  # rounding may step over a bound
-
-
 def _read_item(algorithm: str, item: str) -> tuple[str, Domain]:
     """Read one ``NAME``, ``NAME=LOW..HIGH`` or ``NAME=[A, B]``; a ValueError says what is wrong with it."""
-    given, sign, text = item.partition("=")
-    name = ALIASES.get(given.strip(), given.strip())
-    fields = fields_of(algorithm)
+    given, sign, text = (part.strip() for part in item.partition("="))
+    name, fields = ALIASES.get(given, given), fields_of(algorithm)
     if name not in fields:
-        raise ValueError(describe_unknown("setting", given.strip(), [*SPACES[algorithm], *fields]))
+        raise ValueError(describe_unknown("setting", given, [*SPACES[algorithm], *fields]))
     own = SPACES[algorithm].get(name)
     if not sign:
         if own is None:
             raise ValueError(f"{name!r} has no range of its own; give one, {name}=LOW..HIGH or {name}=[A, B]")
         return name, own
-    log = own is not None and not isinstance(own, Categorical) and _is_logarithmic(own)
-    try:
-        bounds = re.fullmatch(r"\s*(\S+?)\s*\.\.\s*(\S+)\s*", text)
-        if bounds is None:
-            return name, ray_tune.choice(_read_list(text))
-        low, high = float(bounds[1]), float(bounds[2])
-        if low < high and (low > 0 or not log):
-            if not set(".e") & set(bounds[1] + bounds[2]):  # both are whole numbers
+    with suppress(ValueError, yaml.YAMLError):
+        low, dots, high = text.partition("..")
+        if not dots:
+            values = yaml.safe_load(text)
+            if isinstance(values, list) and len(values) > 1:
+                return name, ray_tune.choice([_as_number(value) for value in values])
+        elif float(low) < float(high):
+            if not set(".e") & set(low + high):  # both are whole numbers
                 return name, ray_tune.randint(int(low), int(high) + 1)
-            return name, (ray_tune.loguniform if log else ray_tune.uniform)(low, high)
-    except (ValueError, yaml.YAMLError):
-        pass
+            if own is None or isinstance(own, Categorical) or not _is_logarithmic(own):
+                return name, ray_tune.uniform(float(low), float(high))
+            if float(low) > 0:
+                return name, ray_tune.loguniform(float(low), float(high))
     raise ValueError(f"{item!r} is no range; give {name}=LOW..HIGH, two numbers, or {name}=[A, B], a list")
 
 
-def _read_list(text: str) -> list[Any]:
-    values = yaml.safe_load(text)
-    if not isinstance(values, list) or len(values) < 2:
-        raise ValueError(text)
-    return [_as_number(value) if isinstance(value, str) else value for value in values]
-
-
-def _as_number(word: str) -> float | str:
-    try:
-        return float(word)  # 1e-4 is a string to YAML 1.1
-    except ValueError:
-        return word
+def _as_number(value: Any) -> Any:
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) else value  # 1e-4 is a string to YAML 1.1
+    return value

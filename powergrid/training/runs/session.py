@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,9 @@ def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterato
             session.temp_dir = stack.enter_context(_temp_dir())
             session.shared = False
             stack.callback(ray.shutdown)
-            with _importable_by_workers(), _no_stderr(enabled=not verbose):
+            # Workers inherit PYTHONPATH when Ray starts: they are to import what this process can.
+            importable = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))}
+            with environment_variables(importable), _no_stderr(enabled=not verbose):
                 ray.init(
                     address="local",
                     include_dashboard=False,
@@ -187,17 +189,17 @@ def _no_stderr(*, enabled: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _importable_by_workers() -> Iterator[None]:
-    """Let the workers import what this process can: they inherit PYTHONPATH when Ray starts."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
+def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the block; Ray and Tune read most of their options from there alone."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

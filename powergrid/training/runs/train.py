@@ -74,7 +74,9 @@ def train(
     env, env_config = env or default_env(), as_env_config(scenario)
     facts, policy_of = check_plan("training", env, env_config, policies, chosen)
     validation = open_validation(env, env_config, chosen)
-    folder = _new_run_folder(out_dir, name, env_config)
+    taken = "a run is there already; resume it or choose another name"
+    folder = place_of(out_dir, name, scenario_name(env_config), taken_by=FOLDER, remedy=taken)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "scenario.yaml").write_text(_scenario_yaml(facts.scenario, env_config))
     manifest = {
         "scenario": scenario_name(env_config), "env": env_path(env), "env_config": env_config, "algorithm": algorithm,
@@ -167,26 +169,20 @@ def check_plan(
     return facts, policy_of
 
 
-def place_of(out_dir: str | Path, name: str | None, default: str) -> Path:
-    """Return the folder that a run or a tuning shall have; it makes none.
+def place_of(out_dir: str | Path, name: str | None, default: str, *, taken_by: str, remedy: str) -> Path:
+    """Return the folder that a run or a tuning shall have, none where one is already; it makes none.
 
     Raises:
-        ScenarioError: The name is no folder's.
+        ScenarioError: The name is no folder's, or ``taken_by`` is in that folder.
     """
     if name is not None and (Path(name).name != name or name in {".", ".."}):
         raise ScenarioError("name", [f"{name!r} is no folder name; use --out for the place"])
-    return (Path(out_dir).expanduser() / (name or f"{default}-{datetime.now():%Y%m%d-%H%M%S}")).resolve()
-
-
-def _new_run_folder(out_dir: str | Path, name: str | None, env_config: Mapping[str, Any]) -> Path:
-    """Make the run's folder, without touching one that is there."""
-    folder = place_of(out_dir, name, scenario_name(env_config))
-    if (folder / FOLDER).exists():
-        if name is not None:
-            raise ScenarioError(str(folder), ["a run is there already; resume it or choose another name"])
-        folder = folder.with_name(f"{folder.name}-{secrets.token_hex(2)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    folder = (Path(out_dir).expanduser() / (name or f"{default}-{datetime.now():%Y%m%d-%H%M%S}")).resolve()
+    if not (folder / taken_by).exists():
+        return folder
+    if name is not None:
+        raise ScenarioError(str(folder), [remedy])
+    return folder.with_name(f"{folder.name}-{secrets.token_hex(2)}")
 
 
 def scenario_name(env_config: Mapping[str, Any]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,19 +24,13 @@ from ray.tune.search.sample import Domain
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.scenario.bundle import Bundle
 from powergrid.training.policies.trust import SIGNATURE_FILE, sign
-from powergrid.training.rllib.agents import (
-    EnvClass,
-    Policies,
-    as_env_config,
-    available_cpus,
-    default_env,
-    travelling_config,
-)
+from powergrid.training.rllib import agents
+from powergrid.training.rllib.agents import EnvClass, Policies
 from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
 from powergrid.training.runs.loop import VALIDATION_SCORE, IterationReport, stop_signals
-from powergrid.training.runs.records import MANIFEST, how_it_ended, start_of_session, write_manifest
+from powergrid.training.runs.records import read_manifest, start_of_session, write_manifest
 from powergrid.training.runs.search_space import describe_domain, draw_trials, search_space
-from powergrid.training.runs.session import ray_session
+from powergrid.training.runs.session import environment_variables, ray_session
 from powergrid.training.runs.settings import TrainSettings
 from powergrid.training.runs.train import check_plan, env_path, place_of, scenario_name, train, trust_claims
 
@@ -46,40 +40,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger("powergrid.training")
 
 BEST, ASKED, TRIALS = "best.yaml", "tune.json", "trials.csv"
-RUN = "run"  # what a trial reports its run folder under
+TOLD, RUN = "told", "run"  # what a trial reports: itself, and from another machine its run folder
+TAKEN = "a tuning is there already; choose another name"
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's run folder has progress.csv and TensorBoard events already
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours lets the iterations under way end
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a feeder's path counts from where the command was given
-    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a box even where verbose is 0
 }
 
 
 @dataclass
 class Trial:
-    """One trial and what it came to.
+    """One trial and what it came to."""
 
-    Attributes:
-        number: Its number, from 0; its run folder is ``trial_000`` and on.
-        drawn: The settings that were varied, as they were drawn for it.
-        state: ``"waiting"``, ``"running"``, ``"finished"``, ``"stopped"`` or ``"failed"``.
-        validation_return: Mean return of the validation episodes at its best checkpoint; NaN before the first.
-        last_validation_return: The same, of the last validation.
-        iterations: Iterations it has.
-        env_steps: Environment steps it has.
-        time_s: How long it trained [s].
-        error: Why it failed.
-    """
-
-    number: int
-    drawn: dict[str, Any]
-    state: str = "waiting"
-    validation_return: float = math.nan
+    number: int  # from 0
+    drawn: dict[str, Any]  # the settings that were varied, as they were drawn for it
+    state: str = "waiting"  # then running, and in the end finished, stopped or failed
+    validation_return: float = math.nan  # mean return of the validation episodes at its best checkpoint
     last_validation_return: float = math.nan
     iterations: int = 0
     env_steps: int = 0
-    time_s: float = 0.0
-    error: str = ""
+    time_s: float = 0.0  # how long it trained
+    error: str = ""  # why it failed
 
     @property
     def folder(self) -> str:
@@ -93,11 +76,6 @@ class Trial:
 
 
 TuneProgress = Callable[[Trial, Sequence[Trial]], None]
-
-
-def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """Sort trials by validation return, the best first, those without one last."""
-    return sorted(trials, key=lambda trial: (math.isnan(trial.validation_return), -trial.validation_return))
 
 
 @dataclass(frozen=True)
@@ -121,7 +99,7 @@ class TuneResult:
     @property
     def best(self) -> Trial | None:
         """Return the finished trial with the highest validation return; None where none has finished."""
-        return next(iter(ranked([trial for trial in self.trials if trial.state == "finished"])), None)
+        return next((trial for trial in self._ranked() if trial.state == "finished"), None)
 
     @property
     def best_settings(self) -> dict[str, Any]:
@@ -129,18 +107,21 @@ class TuneResult:
         return {**self.fixed, **(self.best.drawn if self.best else {})}
 
     def table(self) -> Table:
-        """Return the trials as a table, the best first."""
+        """Return the trials as a table, the best first, those without a validation last."""
         from rich.box import SIMPLE
         from rich.table import Table
 
         table = Table(box=SIMPLE, header_style="bold")
         for column in ("trial", "state", "validation return", "iterations", "time", "settings"):
             table.add_column(column, justify="left" if column in ("state", "settings") else "right")
-        for trial in ranked(self.trials):
+        for trial in self._ranked():
             drawn = " ".join(f"{name}={value}" for name, value in trial.drawn.items())
             score = "-" if math.isnan(trial.validation_return) else f"{trial.validation_return:.4g}"
             table.add_row(str(trial.number), trial.state, score, str(trial.iterations), f"{trial.time_s:.0f} s", drawn)
         return table
+
+    def _ranked(self) -> list[Trial]:
+        return sorted(self.trials, key=lambda trial: (math.isnan(trial.validation_return), -trial.validation_return))
 
 
 def tune(
@@ -161,77 +142,49 @@ def tune(
     address: str | None = None,
     env: EnvClass | None = None,
 ) -> TuneResult:
-    """Train with several settings and rank them by the return on the validation split.
+    """Train with several settings, the first as they are, and rank them by return on the validation split.
 
-    The first trial has the settings as they are, the others draws from the space, all of them the same training seed.
-    The test split is not played. Ctrl-C ends the iterations under way and keeps what was reached.
+    Ctrl-C ends the iterations under way and keeps what was reached. What is not told here, ``train`` takes alike.
 
     Args:
-        scenario: A scenario's name or path, or an env_config.
         settings: Settings that every trial has; they are not varied.
-        samples: Number of trials.
-        iterations: Training iterations of each trial.
         concurrent: Most trials at once; as many as there are CPUs for if None.
         seed: Seed of the draws, and of every trial's training where ``settings`` has no ``seed``.
         search: What to vary; see :func:`powergrid.training.runs.search_space.search_space`.
-        algorithm: ``"ppo"``, ``"mappo"``, ``"sac"`` or ``"dqn"``.
-        policies: As :func:`powergrid.training.train` takes them.
-        out_dir: Where the folder goes.
-        name: The folder's name; by default ``tune-``, the scenario's name and the time.
         progress: Called with a trial whenever it has something new, and with all trials.
-        verbose: Show what Ray and its workers print.
-        address: Run the trials on the Ray cluster there, ``HOST:PORT`` of its head or ``auto``, and leave it running;
-            the folder of a run comes here when the run ends.
-        env: The environment's class; by default :class:`powergrid.envs.NetworkedGridEnv`.
+        address: A Ray cluster, as for ``train``; the folder of a run comes here when the run ends.
 
     Raises:
         ScenarioError: The scenario, a setting, the policies or the search space are wrong.
         PowerGridError: Every trial failed; with the first one's cause.
     """
     fixed = {"seed": seed, "num_env_runners": 0, **(settings or {}), "iterations": iterations}
-    space = search_space(algorithm, fixed, search)
-    chosen = make_algorithm_settings(algorithm, fixed)
-    env, env_config = env or default_env(), as_env_config(scenario)
+    space, chosen = search_space(algorithm, fixed, search), make_algorithm_settings(algorithm, fixed)
+    env, env_config = env or agents.default_env(), agents.as_env_config(scenario)
     check_plan("tuning", env, env_config, policies, chosen, _why_unrankable(chosen, space))
-    draws = draw_trials(space, samples, seed, dump_settings(chosen))
-    trials = [Trial(number, drawn) for number, drawn in enumerate(draws)]
-    runners = chosen.num_env_runners or 0
-    place = place_of(out_dir, name, f"tune-{scenario_name(env_config)}")
-    if (place / TRIALS).exists():
-        raise ScenarioError(str(place), ["a tuning is there already; choose another name"])
-    with ExitStack() as stack:
-        session = stack.enter_context(ray_session(verbose=verbose, address=address))
-        interrupted = stack.enter_context(stop_signals())
-        at_once = fit_trials(concurrent, runners, available_cpus(), samples)
-        travelling = travelling_config(env, env_config) if session.shared else None
-        job = _Job(env_config, travelling, fixed, draws, algorithm, policies, str(place), env, verbose)
+    place = place_of(out_dir, name, f"tune-{scenario_name(env_config)}", taken_by=TRIALS, remedy=TAKEN)
+    trials = [Trial(*each) for each in enumerate(draw_trials(space, samples, seed, dump_settings(chosen)))]
+    how = {"algorithm": algorithm, "policies": policies, "env": env, "verbose": verbose}
+    with ray_session(verbose=verbose, address=address) as session, stop_signals() as interrupted:
+        at_once = fit_trials(concurrent, chosen.num_env_runners or 0, agents.available_cpus(), samples)
         place.mkdir(parents=True, exist_ok=True)
-        _write_what_was_asked(place, job, space, seed, address)
-        record = _TrialRecord(place, trials, env_config, progress)
-        _run_trials(job, record, at_once, runners, interrupted.is_set)
-        record.close()
-    if all(trial.state == "failed" for trial in trials):
-        raise PowerGridError(f"every trial failed; the first one's cause:\n{trials[0].error}")
-    result = TuneResult(place, trials, space, fixed, "interrupted" if interrupted.is_set() else "finished")
-    if result.best is not None:
-        (place / BEST).write_text(yaml.safe_dump(result.best_settings, sort_keys=False))
-    return result
+        asked = {"env_config": env_config, "fixed": fixed, "algorithm": algorithm, "policies": policies, "seed": seed}
+        _write_asked(place / ASKED, space, address, **asked, env=env_path(env), samples=samples)
+        how["scenario"] = agents.travelling_config(env, env_config) if session.shared else env_config
+        watch = _Watch(place, trials, env_config, progress, interrupted)
+        home = None if session.shared else place
+        _run_trials(watch, at_once, chosen.num_env_runners or 0, place=home, fixed=fixed, how=how)
+    return _conclude(TuneResult(place, trials, space, fixed, "interrupted" if interrupted.is_set() else "finished"))
 
 
 def fit_trials(wanted: int | None, runners: int, cpus: int, samples: int) -> int:
-    """Choose how many trials run at once: Tune waits, without a message, for a trial that finds no free CPU.
-
-    Args:
-        wanted: The number asked for, None for any.
-        runners: Processes that each trial samples with, beside its own.
-        cpus: What Ray has.
-        samples: Number of trials.
+    """Choose how many trials run at once, each of ``runners`` processes beside its own, on ``cpus`` CPUs.
 
     Raises:
         ScenarioError: Not even one trial finds its CPUs.
     """
     each = 1 + runners
-    if each > cpus:
+    if each > cpus:  # Tune would wait for them, without a message
         problem = f"num_env_runners = {runners}: a trial needs {each} CPUs and Ray has {cpus}; at most {cpus - 1}"
         raise ScenarioError("tuning", [problem])
     fitting = cpus // each
@@ -242,162 +195,115 @@ def fit_trials(wanted: int | None, runners: int, cpus: int, samples: int) -> int
     return min(wanted or fitting, fitting, samples)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What all trials have in common, and the settings drawn for each."""
-
-    env_config: Mapping[str, Any]
-    travelling: Mapping[str, Any] | None  # the env_config with its files, where Ray may have machines without them
-    fixed: Mapping[str, Any]
-    draws: Sequence[Mapping[str, Any]]
-    algorithm: str
-    policies: Policies
-    folder: str
-    env: EnvClass
-    verbose: bool
-
-
-def _run_trials(
-    job: _Job, record: _TrialRecord, at_once: int, runners: int, interrupted: Callable[[], bool]
-) -> None:  # fmt: skip
+def _run_trials(watch: _Watch, at_once: int, runners: int, **job: Any) -> None:
     """Have Tune run the trials; its own experiment folder is thrown away, since every trial leaves a run folder."""
-    bundles = [{"CPU": 1.0}] * (1 + runners)
-    trainable = ray_tune.with_resources(
-        ray_tune.with_parameters(_run_trial, job=job), ray_tune.PlacementGroupFactory(bundles)
-    )
-    new = {name: value for name, value in TUNE_ENVIRONMENT.items() if name not in os.environ}
-    os.environ.update(new)
-    try:
-        with tempfile.TemporaryDirectory(prefix="pg-") as unused:
-            ray_tune.Tuner(
-                trainable,
-                param_space={"number": ray_tune.grid_search(list(range(len(job.draws))))},
-                tune_config=ray_tune.TuneConfig(max_concurrent_trials=at_once),
-                run_config=ray_tune.RunConfig(
-                    name="tune", storage_path=unused, verbose=0, callbacks=[record], stop=_Asked(interrupted)
-                ),
-            ).fit()
-    finally:
-        for name in new:
-            os.environ.pop(name, None)
+    watch.write()
+    bundles = ray_tune.PlacementGroupFactory([{"CPU": 1.0}] * (1 + runners))
+    trainable = ray_tune.with_resources(ray_tune.with_parameters(_run_trial, trials=watch.trials, **job), bundles)
+    with environment_variables(TUNE_ENVIRONMENT), tempfile.TemporaryDirectory(prefix="pg-") as unused:
+        ray_tune.Tuner(
+            trainable,
+            param_space={"number": ray_tune.grid_search(list(range(len(watch.trials))))},
+            tune_config=ray_tune.TuneConfig(max_concurrent_trials=at_once),
+            run_config=ray_tune.RunConfig(name="tune", storage_path=unused, verbose=0, callbacks=[watch], stop=watch),
+        ).fit()
 
 
-def _run_trial(config: Mapping[str, Any], job: _Job) -> None:
-    """Train one trial and report each iteration to Tune; this runs in a process of Ray's.
+def _run_trial(config: Mapping[str, Any], trials: Sequence[Trial], place: Path | None, fixed: Any, how: Any) -> None:
+    """Train one trial and report it to Tune, in a process of Ray's that has its own copy of the trials.
 
-    On a Ray that others have, on whatever machine, the run folder goes to the tuning with the last report.
+    Without a ``place`` the process may be on any machine, and the run folder goes along with the last report.
     """
-    number, began = int(config["number"]), time.monotonic()
+    trial, began = trials[config["number"]], time.monotonic()
 
     def report(row: IterationReport) -> None:
-        score, took_s = row.metrics.get(VALIDATION_SCORE, math.nan), round(time.monotonic() - began, 3)
-        ray_tune.report(
-            {"iterations": row.iteration, "env_steps": row.env_steps, "time_s": took_s, "validation_return": score}
-        )
+        trial.state, trial.iterations, trial.env_steps = "running", row.iteration, row.env_steps
+        trial.time_s = round(time.monotonic() - began, 3)
+        if VALIDATION_SCORE in row.metrics:
+            trial.last_validation_return = row.metrics[VALIDATION_SCORE]
+            trial.validation_return = float(np.fmax(trial.validation_return, trial.last_validation_return))
+        ray_tune.report({TOLD: asdict(trial)})
 
     with ExitStack() as stack:
-        out_dir, name = job.folder, f"trial_{number:03d}"
-        if job.travelling is not None:
-            out_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-trial-"))
+        out_dir = place or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-trial-")))
         try:
-            train(
-                job.travelling or job.env_config, {**job.fixed, **job.draws[number]}, algorithm=job.algorithm,
-                policies=job.policies, out_dir=out_dir, name=name, progress=report, verbose=job.verbose, env=job.env,
-            )  # fmt: skip
+            settings = {**fixed, **trial.drawn}
+            done = train(settings=settings, out_dir=out_dir, name=trial.folder, progress=report, **how)
+            trial.state = "finished" if done.stopped == "finished" else "stopped"
         except PowerGridError as error:  # raised on, it would come with Ray's own traceback around it
-            ray_tune.report({"error": f"{type(error).__name__}: {error}"})
-        if job.travelling is not None:
-            run = Path(out_dir) / name
-            files = {file.relative_to(run).as_posix(): file.read_bytes() for file in run.rglob("*") if file.is_file()}
-            ray_tune.report({RUN: Bundle.of(files)})  # a Tune checkpoint would need storage that all machines share
+            trial.state, trial.error = "failed", f"{type(error).__name__}: {error}"
+        # A Tune checkpoint would need storage that all machines share.
+        files = [file for file in (out_dir / trial.folder).rglob("*") if file.is_file() and place is None]
+        packed = {file.relative_to(out_dir / trial.folder).as_posix(): file.read_bytes() for file in files}
+        ray_tune.report({TOLD: asdict(trial), **({RUN: Bundle.of(packed)} if packed else {})})
 
 
-class _TrialRecord(LoggerCallback):
-    """Write what trials report to ``trials.csv``, and bring home the run folders of other machines.
+@dataclass(eq=False)
+class _Watch(LoggerCallback, ray_tune.Stopper):
+    """Keep ``trials.csv``, bring home the run folders of other machines, and stop all trials where that is asked.
 
     Tune's own CSV logger writes a file for each trial that has begun; this one has all of them in one table.
     """
 
-    def __init__(
-        self, folder: Path, trials: list[Trial], env_config: Mapping[str, Any], progress: TuneProgress | None
-    ) -> None:  # fmt: skip
-        self._folder, self._trials, self._env_config, self._progress = folder, trials, env_config, progress
-        self._write()
+    folder: Path
+    trials: Sequence[Trial]
+    env_config: Mapping[str, Any]
+    progress: TuneProgress | None
+    interrupted: Event
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
         """Take down what a trial reports."""
-        ours = self._trials[trial.config["number"]]
+        ours = self.trials[trial.config["number"]]
         if RUN in result:
-            _bring_home(result[RUN], self._folder / ours.folder, self._env_config)
+            _bring_home(result[RUN], self.folder / ours.folder, self.env_config)
             trial.last_result.pop(RUN, None)  # Tune keeps it, and saves it
-            return
-        if result.get("error"):
-            ours.state, ours.error = "failed", str(result["error"])
-        elif "iterations" in result:
-            ours.state, ours.time_s = "running", float(result["time_s"])
-            ours.iterations, ours.env_steps = int(result["iterations"]), int(result["env_steps"])
-            score = float(result["validation_return"])  # NaN where this iteration had no validation
-            ours.last_validation_return = ours.last_validation_return if math.isnan(score) else score
-            ours.validation_return = float(np.fmax(ours.validation_return, score))
+        vars(ours).update(result.get(TOLD, {}))
         self._changed(ours)
 
     def log_trial_end(self, trial: Any, failed: bool = False) -> None:
-        """Take down how a trial ended."""
-        ours = self._trials[trial.config["number"]]
-        if ours.over:
-            return
-        if failed:
-            ours.state, ours.error = "failed", str(trial.get_error() or "the trial's process died")
-        else:
-            ours.state = "finished" if how_it_ended(self._folder / ours.folder) == "finished" else "stopped"
-        self._changed(ours)
+        """Take down how a trial ended that did not come to say so."""
+        ours = self.trials[trial.config["number"]]
+        if not ours.over:
+            ours.state = "failed" if failed else "stopped"
+            ours.error = str(trial.get_error() or "the trial's process died") if failed else ""
+            self._changed(ours)
 
-    def close(self) -> None:
-        """Take down the trials that were under way, or never begun, as stopped."""
-        for trial in self._trials:
-            if not trial.over:
-                trial.state = "stopped"
-        self._write()
+    def on_experiment_end(self, trials: Sequence[Any], **info: Any) -> None:
+        """Take down the trials that never began as stopped."""
+        for trial in self.trials:
+            trial.state = trial.state if trial.over else "stopped"
+        self.write()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self.interrupted.is_set()
+
+    def stop_all(self) -> bool:  # those that wait too
+        return self.interrupted.is_set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles it, to restore an experiment that we restore nothing of
+        return {}  # Tune pickles it, to restore an experiment that we restore nothing of; an event does not pickle
 
     def _changed(self, trial: Trial) -> None:
-        self._write()
-        if self._progress is not None:
-            self._progress(trial, self._trials)
+        self.write()
+        if self.progress is not None:
+            self.progress(trial, self.trials)
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write ``trials.csv``, whole or not at all."""
         rows = []
-        for trial in self._trials:
+        for trial in self.trials:
             told = {name: value for name, value in asdict(trial).items() if name not in ("drawn", "error")}
             error = (trial.error.splitlines() or [""])[-1]
             rows.append({**told, **trial.drawn, "folder": trial.folder, "error": error})
-        temporary = self._folder / f".{TRIALS}"
+        temporary = self.folder / f".{TRIALS}"
         pd.DataFrame(rows).to_csv(temporary, index=False)
-        temporary.replace(self._folder / TRIALS)
-
-
-class _Asked(ray_tune.Stopper):
-    """Stop all trials, those that wait too, where somebody has asked to."""
-
-    def __init__(self, interrupted: Callable[[], bool]) -> None:
-        self._interrupted = interrupted
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._interrupted()
-
-    def stop_all(self) -> bool:
-        return self._interrupted()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # an event does not pickle
+        temporary.replace(self.folder / TRIALS)
 
 
 def _bring_home(run: Bundle, folder: Path, env_config: Mapping[str, Any]) -> None:
     """Write a run folder that another machine packed, as if the run had been made here, by this user."""
     run.write(folder)
-    manifest = {**json.loads((folder / MANIFEST).read_text()), "env_config": dict(env_config)}
+    manifest = {**read_manifest(folder), "env_config": dict(env_config)}
     write_manifest(folder, manifest)
     for signature in folder.rglob(SIGNATURE_FILE):
         sign(signature.parent, trust_claims(manifest))
@@ -410,15 +316,16 @@ def _why_unrankable(settings: TrainSettings, space: Mapping[str, Domain]) -> Ite
         yield "nothing is left to vary; fix fewer settings or name some with --search"
 
 
-def _write_what_was_asked(
-    folder: Path, job: _Job, space: Mapping[str, Domain], seed: int, address: str | None
-) -> None:  # fmt: skip
-    told = {
-        **{name: getattr(job, name) for name in ("env_config", "fixed", "algorithm", "policies")},
-        "env": env_path(job.env),
-        "space": {name: describe_domain(domain) for name, domain in space.items()},
-        "seed": seed,
-        "samples": len(job.draws),
-        **start_of_session(0, address),
-    }
-    (folder / ASKED).write_text(json.dumps(told, indent=1, default=str) + "\n")
+def _write_asked(file: Path, space: Mapping[str, Domain], address: str | None, **asked: Any) -> None:
+    told = {name: describe_domain(domain) for name, domain in space.items()}
+    written = {**asked, "space": told, **start_of_session(0, address)}
+    file.write_text(json.dumps(written, indent=1, default=str) + "\n")
+
+
+def _conclude(result: TuneResult) -> TuneResult:
+    """Write ``best.yaml``, or say why there is no trial that it could be of."""
+    if all(trial.state == "failed" for trial in result.trials):
+        raise PowerGridError(f"every trial failed; the first one's cause:\n{result.trials[0].error}")
+    if result.best is not None:
+        (result.folder / BEST).write_text(yaml.safe_dump(result.best_settings, sort_keys=False))
+    return result
