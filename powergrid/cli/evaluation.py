@@ -69,8 +69,8 @@ def curves(
     """Draw the learning curves of RUNs, those trained alike in one colour with their mean."""
     from powergrid.evaluation import baseline_returns
     from powergrid.evaluation.drawing import Curve, check_suffix, draw_learning_curves, save
-    from powergrid.training.runs.curves import read_curves, validation_days
-    from powergrid.training.runs.loop import VALIDATION_SCORE
+    from powergrid.training.runs.loop import validation_days
+    from powergrid.training.runs.records import VALIDATION_SCORE, read_curves
 
     check_suffix(file)
     read = read_curves(runs, column)

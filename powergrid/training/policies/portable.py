@@ -20,8 +20,7 @@ import numpy as np
 import powergrid
 from powergrid.errors import PowerGridError, describe_unknown
 from powergrid.training.policies.inference import POLICY_FILE, Network, ObservationFilter, Policy, load_policy
-from powergrid.training.policies.trust import is_ours
-from powergrid.training.runs.checkpoints import STATE_FILE, find_checkpoint
+from powergrid.training.runs.checkpoints import STATE_FILE, find_checkpoint, is_ours
 from powergrid.training.runs.records import read_manifest
 from powergrid.training.runs.train import import_env, trust_claims
 

@@ -11,7 +11,6 @@ from ray.train._internal.session import _TrainingResult
 
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training.policies.extraction import policy_of_algorithm
-from powergrid.training.policies.trust import require_trust, sign
 from powergrid.training.rllib.agents import (
     AgentMapping,
     available_cpus,
@@ -24,7 +23,7 @@ from powergrid.training.rllib.agents import (
 from powergrid.training.rllib.fault_tolerance import PROBE_S, KeepsRunners
 from powergrid.training.rllib.metrics import GridMetricsCallback
 from powergrid.training.rllib.older_names import older_module_names
-from powergrid.training.runs.checkpoints import POLICY_FOLDER
+from powergrid.training.runs.checkpoints import POLICY_FOLDER, require_trust, sign
 
 logger = logging.getLogger("powergrid.training")
 

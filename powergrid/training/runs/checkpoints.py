@@ -1,20 +1,35 @@
-"""Checkpoints of a run: written whole or not at all, pruned, and found again; it restores nothing."""
+"""Checkpoints of a run: written whole or not at all, signed, pruned and found again; it restores nothing.
+
+RLlib's checkpoints are Python pickle, and a run folder names the environment's class: to load either is to run what
+is written there. The signature, of a key of this user's, says that this user wrote the files and that nobody changed
+them; it says nothing to anyone who does not have the key.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
+import logging
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from powergrid.errors import PowerGridError
-from powergrid.training.policies.trust import sign
+
+logger = logging.getLogger("powergrid.training")
 
 FOLDER = "checkpoints"
 STATE_FILE = "powergrid.json"
 POLICY_FOLDER = "policy"
+#: Environment variable: the folder of the key.
+FOLDER_VARIABLE = "POWERGRID_STATE"
+SIGNATURE_FILE = "signature.json"
+KEY_FILE = "checkpoint.key"
+_KEY_BYTES = 32
 
 
 class Checkpoints:
@@ -30,7 +45,7 @@ class Checkpoints:
         Args:
             run_folder: The run's folder.
             keep: How many to keep, beside the best one.
-            claims: What each is signed for, see :func:`powergrid.training.policies.trust.sign`.
+            claims: What each is signed for, see :func:`sign`.
         """
         self.folder = run_folder / FOLDER
         self.keep = keep
@@ -98,3 +113,107 @@ def find_checkpoint(path: Path, which: tuple[str, ...] = ("best", "latest")) -> 
     if not path.exists():
         raise PowerGridError(f"{path}: no such run or checkpoint")
     raise PowerGridError(f"{path}: holds no checkpoint; a run has checkpoints/latest after its first one")
+
+
+def state_folder() -> Path | None:
+    """Return the folder that keeps this user's key, None where there is no place for it."""
+    written = os.environ.get(FOLDER_VARIABLE)
+    if written:
+        return Path(written).expanduser().absolute()
+    base = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
+    try:
+        return Path(base) / "powergrid" if base else Path.home() / ".local" / "state" / "powergrid"
+    except RuntimeError:  # nobody's home
+        return None
+
+
+def sign(checkpoint: Path, claims: Mapping[str, Any] | None = None) -> bool:
+    """Write ``signature.json`` into a checkpoint that is complete.
+
+    Args:
+        checkpoint: Its folder.
+        claims: What stands elsewhere and must be unchanged too, such as the environment's class.
+
+    Returns:
+        Whether there was a key to sign with and a place to keep it.
+    """
+    key = _key(make=True)
+    if key is None:
+        logger.info("No place to keep a key: %s stays unsigned, to load it needs trust.", checkpoint)
+        return False
+    (checkpoint / SIGNATURE_FILE).write_text(json.dumps({"hmac_sha256": _digest(key, checkpoint, claims)}) + "\n")
+    return True
+
+
+def is_ours(checkpoint: Path, claims: Mapping[str, Any] | None = None) -> bool:
+    """Tell whether this user signed the checkpoint and nothing in it has changed since."""
+    key = _key(make=False)
+    if key is None:
+        return False
+    try:
+        signature = json.loads((checkpoint / SIGNATURE_FILE).read_text())["hmac_sha256"]
+        return hmac.compare_digest(str(signature), _digest(key, checkpoint, claims))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def require_trust(
+    checkpoint: Path | None, claims: Mapping[str, Any] | None = None, *, remedy: str, shown: str | None = None
+) -> None:
+    """Refuse a checkpoint that this user did not write.
+
+    Args:
+        checkpoint: Its folder; None where its files cannot be looked at.
+        claims: As :func:`sign` was given.
+        remedy: What loads it all the same.
+        shown: What to call it.
+
+    Raises:
+        PowerGridError: It is not signed with this user's key, or was changed since.
+    """
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise PowerGridError(f"{checkpoint}: no such checkpoint")
+    if checkpoint is None or not is_ours(checkpoint, claims):
+        raise PowerGridError(
+            f"{shown or checkpoint}: was not written by this user on this machine, or was changed since. To load a "
+            f"checkpoint is to run the code in it: where you trust whoever made it, {remedy}. To act with its policy "
+            "needs no trust: powergrid.load_policy."
+        )
+
+
+def _digest(key: bytes, checkpoint: Path, claims: Mapping[str, Any] | None) -> str:
+    """Return the keyed digest of every file's name and content, and of the claims."""
+    seal = hmac.new(key, digestmod=hashlib.sha256)
+    as_read_back = json.loads(json.dumps(dict(claims or {}), default=str))
+    seal.update(json.dumps(as_read_back, sort_keys=True).encode())
+    for file in sorted(checkpoint.rglob("*")):
+        if file.is_symlink():
+            raise ValueError(f"{file} is a link")
+        if file.is_file() and file != checkpoint / SIGNATURE_FILE:
+            name = file.relative_to(checkpoint).as_posix().encode()
+            seal.update(hashlib.sha256(name).digest() + hashlib.sha256(file.read_bytes()).digest())
+    return seal.hexdigest()
+
+
+def _key(*, make: bool) -> bytes | None:
+    """Read this user's key, made on first use and readable by nobody else; None where there is none."""
+    folder = state_folder()
+    if folder is None:
+        return None
+    file = folder / KEY_FILE
+    try:
+        if make and not file.exists():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = folder / f".{KEY_FILE}-{os.getpid()}-{secrets.token_hex(4)}"
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+                stream.write(secrets.token_bytes(_KEY_BYTES))
+            try:
+                os.link(temporary, file)  # unlike a rename, it leaves the key of a process that was faster
+            except FileExistsError:
+                pass
+            finally:
+                temporary.unlink()
+        key = file.read_bytes()
+    except OSError:
+        return None
+    return key if len(key) == _KEY_BYTES else None

@@ -18,13 +18,14 @@ import numpy as np
 from powergrid.errors import PowerGridError
 from powergrid.training.policies.extraction import policy_of_algorithm
 from powergrid.training.policies.inference import Policy
-from powergrid.training.rllib.agents import EnvClass, EnvFacts, travelling_config
+from powergrid.training.rllib.agents import EnvClass, EnvFacts, default_env, travelling_config
 from powergrid.training.rllib.config import build_algorithm_config
 from powergrid.training.rllib.metrics import EpisodeTotals
 from powergrid.training.rllib.older_names import older_module_names
 from powergrid.training.runs.checkpoints import Checkpoints, find_checkpoint
 from powergrid.training.runs.records import (
     PROGRESS,
+    VALIDATION_SCORE,
     EventFile,
     ProgressFile,
     losses_are_finite,
@@ -40,7 +41,6 @@ logger = logging.getLogger("powergrid.training")
 
 MAX_BAD_ITERATIONS = 3
 VALIDATION_SEED = 20_000
-VALIDATION_SCORE = "validation/episode_return_mean"
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,17 @@ class Validation:
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
+
+
+def validation_days(manifest: dict[str, Any]) -> list[int]:
+    """Return the days that a run's validation plays, for baselines to play the same."""
+    env = default_env()({**manifest["env_config"], "split": "validation"})
+    try:
+        episodes = int(manifest["settings"]["validation_episodes"])
+        resets = [env.reset(seed=VALIDATION_SEED + i)[1] for i in range(episodes)]
+        return [int(next(iter(infos.values()))["day"]) for infos in resets]
+    finally:
+        env.close()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a run writes down: its manifest, progress.csv and TensorBoard events; it decides nothing."""
+"""What a run writes down, and reading it again: manifest, progress.csv, TensorBoard events; it decides nothing."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import math
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import powergrid
-from powergrid.errors import PowerGridError
+from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
 from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS, mean_over_policies
 
 MANIFEST = "run.json"
 PROGRESS = "progress.csv"
+VALIDATION_SCORE = "validation/episode_return_mean"
 DISTRIBUTIONS = {
     "ray": "ray",
     "torch": "torch",
@@ -220,3 +223,73 @@ class EventFile:
     def close(self) -> None:
         """Write out what is left."""
         self._writer.close()
+
+
+@dataclass(frozen=True)
+class RunCurve:
+    """One column of a run's ``progress.csv``.
+
+    Attributes:
+        run: The run folder.
+        label: How it was trained: algorithm and policies.
+        manifest: Its ``run.json``.
+        env_steps: Environment steps taken at each point, shape (n,).
+        values: The column's numbers there, shape (n,).
+    """
+
+    run: Path
+    label: str
+    manifest: dict[str, Any]
+    env_steps: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
+
+
+def read_curves(runs: Sequence[str | Path], column: str = VALIDATION_SCORE) -> list[RunCurve]:
+    """Read one column of several runs of one scenario, where it has numbers.
+
+    Raises:
+        ScenarioError: The runs are of several scenarios, or a run does not have the column; all of that.
+        PowerGridError: A folder is no run.
+    """
+    read = [(Path(run).expanduser(), read_manifest(Path(run).expanduser())) for run in runs]
+    problems = [f"{run}: {problem}" for run, manifest in read for problem in _find_problems(run, column)]
+    scenarios = {str(manifest["digests"].get("scenario", manifest["scenario"])) for _, manifest in read}
+    if len(scenarios) > 1:
+        told = ", ".join(f"{run.name} of {manifest['scenario']}" for run, manifest in read)
+        problems.append(f"the runs are of different scenarios, whose returns do not compare: {told}")
+    if problems:
+        raise ScenarioError("curves", problems)
+    curves = []
+    for run, manifest in read:
+        points = np.array(list(_read_points(run, column)))
+        curves.append(RunCurve(run, name_of_training(manifest), manifest, points[:, 0], points[:, 1]))
+    return curves
+
+
+def name_of_training(manifest: dict[str, Any]) -> str:
+    """Say in two words how a run trains: the algorithm, and whether agents share a policy."""
+    policies = set(manifest["policies"].values())
+    kind = (
+        "shared" if len(policies) == 1 else "independent" if len(policies) == len(manifest["policies"]) else "grouped"
+    )
+    return f"{str(manifest['algorithm']).upper()} {kind}"
+
+
+def _find_problems(run: Path, column: str) -> Iterator[str]:
+    try:
+        with (run / PROGRESS).open(newline="") as stream:
+            names = next(csv.reader(stream), [])
+    except OSError as error:
+        raise PowerGridError(f"{run / PROGRESS}: cannot be read: {error.strerror}") from error
+    if column not in names:
+        yield describe_unknown("column", column, names)
+    elif not any(True for _ in _read_points(run, column)):
+        yield f"column {column!r} has no number yet"
+
+
+def _read_points(run: Path, column: str) -> Iterator[tuple[float, float]]:
+    with (run / PROGRESS).open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            value = float(row[column]) if row.get(column) else math.nan
+            if math.isfinite(value):
+                yield float(row["env_steps"]), value

@@ -14,7 +14,6 @@ from typing import Any
 import yaml
 
 from powergrid.errors import PowerGridError, ScenarioError
-from powergrid.training.policies.trust import require_trust
 from powergrid.training.rllib.agents import (
     EnvClass,
     EnvFacts,
@@ -25,7 +24,7 @@ from powergrid.training.rllib.agents import (
     probe_env,
 )
 from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
-from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state
+from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state, require_trust
 from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
 from powergrid.training.runs.records import read_manifest
 from powergrid.training.runs.settings import TrainSettings

@@ -23,12 +23,12 @@ from ray.tune.search.sample import Domain
 
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.scenario.bundle import Bundle
-from powergrid.training.policies.trust import SIGNATURE_FILE, sign
 from powergrid.training.rllib import agents
 from powergrid.training.rllib.agents import EnvClass, Policies
 from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
-from powergrid.training.runs.loop import VALIDATION_SCORE, IterationReport, stop_signals
-from powergrid.training.runs.records import read_manifest, start_of_session, write_manifest
+from powergrid.training.runs.checkpoints import SIGNATURE_FILE, sign
+from powergrid.training.runs.loop import IterationReport, stop_signals
+from powergrid.training.runs.records import VALIDATION_SCORE, read_manifest, start_of_session, write_manifest
 from powergrid.training.runs.search_space import describe_domain, draw_trials, search_space
 from powergrid.training.runs.session import environment_variables, ray_session
 from powergrid.training.runs.settings import TrainSettings

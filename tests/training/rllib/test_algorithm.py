@@ -14,8 +14,8 @@ import powergrid
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training import PPO, GridMetricsCallback, PPOConfig, ppo_config
-from powergrid.training.policies.trust import FOLDER_VARIABLE
 from powergrid.training.rllib.agents import AgentMapping
+from powergrid.training.runs.checkpoints import FOLDER_VARIABLE
 from tests.training.toy import ToyGridEnv
 
 AGENTS = ("MG1", "MG2")

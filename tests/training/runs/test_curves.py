@@ -12,8 +12,8 @@ from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.evaluation import baseline_returns
 from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, mean_curve
-from powergrid.training.runs.curves import read_curves, validation_days
-from powergrid.training.runs.loop import VALIDATION_SCORE, VALIDATION_SEED
+from powergrid.training.runs.loop import VALIDATION_SEED, validation_days
+from powergrid.training.runs.records import VALIDATION_SCORE, read_curves
 
 SCENARIO = {"env_name": "ieee13_mg", "episode_length": 8}
 

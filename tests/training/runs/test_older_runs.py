@@ -15,8 +15,7 @@ import powergrid
 from powergrid.scenario.loading import scenario_from_config
 from powergrid.training import PPO, resume
 from powergrid.training.rllib.older_names import HOMES, older_module_names
-from powergrid.training.runs.curves import read_curves
-from powergrid.training.runs.records import read_manifest
+from powergrid.training.runs.records import read_curves, read_manifest
 
 DATA = Path(__file__).parent / "data"
 

@@ -9,7 +9,7 @@ import pytest
 
 from powergrid.errors import PowerGridError
 from powergrid.training import RunResult, load_policy, resume
-from powergrid.training.policies.trust import FOLDER_VARIABLE, KEY_FILE, is_ours, sign
+from powergrid.training.runs.checkpoints import FOLDER_VARIABLE, KEY_FILE, is_ours, sign
 
 CLAIMS = {"env": "a:b", "env_config": {"x": (1, 2), "where": Path("here")}}
 
