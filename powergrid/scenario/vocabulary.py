@@ -295,8 +295,7 @@ def _written(location: Location, data: Any, *, missing: bool) -> Location:
     """Return the keys of a place without what pydantic puts between them: members of unions, which nobody wrote."""
     kept: list[int | str] = []
     for i, part in enumerate(location):
-        keys = data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list | tuple) else ()
-        if part in keys:
+        if part in _keys(data):
             data = data[part]
         elif part != "[key]" and not (missing and i == len(location) - 1):
             continue
@@ -304,11 +303,15 @@ def _written(location: Location, data: Any, *, missing: bool) -> Location:
     return tuple(kept)
 
 
+def _keys(data: Any) -> list[Any]:
+    return list(data) if isinstance(data, Mapping) else list(range(len(data))) if isinstance(data, list | tuple) else []
+
+
 def place_in(data: Any, location: Location) -> tuple[int, ...]:
     """Return where a location stands in the data, so that problems can be listed in reading order."""
     place: list[int] = []
     for part in location:
-        keys = list(data) if isinstance(data, Mapping) else list(range(len(data))) if isinstance(data, list) else []
+        keys = _keys(data)
         place.append(keys.index(part) if part in keys else len(keys))
         data = data[part] if part in keys else None
     return tuple(place)

@@ -159,9 +159,9 @@ def _read_options(data: Mapping[str, Any], where: str) -> tuple[_LeftOpen, Mappi
     if isinstance(agents, str) and agents not in LAYOUTS:
         problems.append(f"agents: {describe_unknown('layout', agents, LAYOUTS)}")
         agents = None
-    layout = (
-        (agents if is_layout(agents) else None) if isinstance(agents, Mapping) else {"layout": agents or LAYOUTS[0]}
-    )
+    layout = agents if is_layout(agents) else None  # with agents by name there is none
+    if not isinstance(agents, Mapping):
+        layout = {"layout": agents or "per_zone"}
     asked = {"discover": data.get("discover"), "add_der": data.get("add_der"), "agents": layout}
     changes = given if isinstance(given, Mapping) and changes_discovered(given) else {}
     discovers = given in (None, "discover") or bool(changes)
