@@ -125,7 +125,8 @@ class Infos:
         owned, of_agents = of_devices.reshape(-1, len(self._owned)), out[first:last].reshape(-1, len(self._agents))
         np.dot(owned, self._owned, of_agents)
         if self._outages is not None and self._switches_owned is not None and simulation.events is not None:
-            np.matmul(simulation.events.held, self._switches_owned, out=out[last])
+            held = simulation.events.held
+            out[last] = np.matmul(held, self._switches_owned) if np.count_nonzero(held) else 0.0
 
     def _of_network(self) -> tuple[npt.NDArray[Any], ...]:
         """Return what agents share, in the order of ``network_metrics``, each of shape (n_envs,)."""
@@ -143,7 +144,7 @@ class Infos:
             simulation.operations,
             simulation.paid_price,
             snapshot.converged,
-            *(() if islands is None else ((islands.unserved_kw * simulation.dt_h).sum(axis=1), islands.count_dark())),
-            *(() if self._outages is None else (self._outages.count_events(),)),
+            *(() if islands is None else (islands.total_unserved_kw() * simulation.dt_h, islands.dark_nodes)),
+            *(() if self._outages is None else (self._outages.n_on,)),
             *(() if self._islands is None else self._islands.describe(snapshot.forming_kva)),
         )

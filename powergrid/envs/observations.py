@@ -261,6 +261,7 @@ class OutageView:
     Attributes:
         channels: Name, unit, bounds and owner of each channel: ``<zone>.outages``, the outages and faults that are on
             in each zone, and ``<zone>.energised_share``, the part of its nominal load that is fed.
+        n_on: Number of events that are on, as of the last :meth:`fill`, shape (n_envs,).
     """
 
     def __init__(
@@ -284,18 +285,19 @@ class OutageView:
         outages = [(f"{z}.outages", "events", 0.0, float(n), z) for z, n in zip(zones, most, strict=True)]
         shares = [(f"{zone}.energised_share", "", 0.0, 1.0, zone) for zone in zones]
         self.channels = [*outages, *shares]
-        self._n_zones = len(zones)
+        self._n_zones, self._version = len(zones), -1
+        self.n_on = np.zeros(simulation.n_envs, dtype=np.int64)
 
     def fill(self, out: FloatArray) -> None:
-        """Write the channels, shape (n_envs, 2 n_zones)."""
+        """Write the channels where they changed since the last call, shape (n_envs, 2 n_zones)."""
         events, n_zones = self._events, self._n_zones
+        if events.version == self._version:  # as in most steps
+            return
+        self._version = events.version
+        self.n_on = np.count_nonzero(events.on, axis=1)
         out[:, :n_zones] = np.einsum("ij,ijk->ik", events.on, self._in_zone[events.target_rows()])
         np.matmul(events.dead_share, self._load_share, out=out[:, n_zones:])
         np.subtract(1.0, out[:, n_zones:], out=out[:, n_zones:])
-
-    def count_events(self) -> npt.NDArray[np.int64]:
-        """Count the events that are on, shape (n_envs,)."""
-        return np.asarray(np.count_nonzero(self._events.on, axis=1))
 
     def name_events(self, env: int) -> dict[str, str]:
         """Return what is on in one environment: event by name, to the place it befalls."""
