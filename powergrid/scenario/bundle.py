@@ -20,7 +20,7 @@ import yaml
 
 from powergrid.errors import FeederError, ScenarioError
 from powergrid.grid.engine.cache_folder import alone, cache_folder
-from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, read_feeder
+from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, list_references, read_feeder
 from powergrid.scenario.files import is_scenario_file, list_scenarios, map_paths, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
@@ -287,7 +287,7 @@ class _Packing:
             return str(written)
         feeder = read_feeder(written, model_root=root, trust=self._trust)
         top = feeder.model_root or feeder.master.parent
-        problems = [problem for each in feeder.references if (problem := _obstacle(each, top))]
+        problems = [problem for each in list_references(feeder) if (problem := _obstacle(each, top))]
         if problems:
             self.problems += [problem for problem in dict.fromkeys(problems) if problem not in self.problems]
             return str(written)
