@@ -20,9 +20,9 @@ import powergrid
 from powergrid.errors import PowerGridError, describe_unknown
 from powergrid.training.policies.inference import POLICY_FILE, Policy, load_policy
 from powergrid.training.policies.spaces import position_counts
-from powergrid.training.runs.checkpoints import STATE_FILE, find_checkpoint, is_ours
+from powergrid.training.runs.checkpoints import STATE_FILE, find_checkpoint, is_ours, trust_claims
 from powergrid.training.runs.records import read_manifest
-from powergrid.training.runs.train import import_env, trust_claims
+from powergrid.training.runs.train import import_env
 
 INTERFACE_FILE = "interface.json"
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
