@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 
@@ -141,5 +141,9 @@ def describe_unknown(what: str, name: object, allowed: Iterable[str], limit: int
         return f"unknown {what} {str(name)!r} (did you mean {' or '.join(repr(n) for n in near)}?)"
     if not names:
         return f"unknown {what} {str(name)!r}; there is none"
-    shown = ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
-    return f"unknown {what} {str(name)!r}; allowed: {shown}"
+    return f"unknown {what} {str(name)!r}; allowed: {list_names(names, limit)}"
+
+
+def list_names(names: Sequence[str], limit: int = 8) -> str:
+    """List some names, and say how many there are where not all are shown."""
+    return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.errors import EngineError, FeederError, Problem
+from powergrid.errors import EngineError, FeederError, Problem, list_names
 from powergrid.grid.engine import (
     TOO_MANY_CONTROL_ITERATIONS,
     Engine,
@@ -35,7 +35,6 @@ BRANCH_CLASSES = ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor")
 BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", *TAPPED_CLASSES, "RegControl", "Line")
 SOURCE_CLASSES = ("Vsource", "Isource")
 _RECORDERS = ("EnergyMeter", "Monitor")
-_MAX_LISTED = 8
 _LAST_PHASE = 3
 _NEUTRAL_V_PU = 0.1
 #: OpenDSS's ordinals of length units, 0 is none, in km.
@@ -142,8 +141,7 @@ def read_base_voltages(feeder: Feeder, engine: Engine) -> dict[str, float]:
         raise FeederError(str(feeder.master), [Problem("no-base-kv", "", text)])
     missing = [name for name in buses if bus_kv.get(name, 0.0) <= 0.0]
     if missing:
-        more = f", ... ({len(missing)} in all)" if len(missing) > _MAX_LISTED else ""
-        text = f"no base voltage at {', '.join(missing[:_MAX_LISTED])}{more}"
+        text = f"no base voltage at {list_names(missing)}"
         remedy = "is its level in 'Set VoltageBases=[...]', and does 'CalcVoltageBases' come last?"
         raise FeederError(str(feeder.master), [Problem("no-base-kv", "", text, remedy)])
     return bus_kv

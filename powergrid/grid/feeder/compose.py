@@ -1,6 +1,7 @@
 """Several feeders become one circuit: a host, and microgrids that are tied to its buses.
 
-Works on the circuits as the engine's own data, not on text. Says nothing about when a tie is open.
+Works on the circuits as the engine's own data, whose schema says of every property whether it names a bus, an element
+or neither; text is never rewritten. Says nothing about when a tie is open.
 """
 
 from __future__ import annotations
@@ -10,21 +11,16 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from powergrid.errors import FeederError, Problem, describe_unknown
-from powergrid.grid.feeder.circuit_data import (
-    Part,
-    bus_name,
-    cut_off_source,
-    names_of,
-    place_beside,
-    read_part,
-    remove,
-    rename,
-    spell_out_lists,
-)
+import networkx as nx
+
+from powergrid.errors import FeederError, Problem, describe_unknown, list_names
+from powergrid.grid.engine import Engine, property_type
+from powergrid.grid.feeder.compile import compile_feeder, fold_load_multiplier, read_base_voltages, scale_loads
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.microgrid import (
     Data,
@@ -33,8 +29,40 @@ from powergrid.grid.feeder.microgrid import (
     MicrogridSpec,
     describe_forming_source,
     describe_tie,
+    place_beside,
 )
 
+_SOURCES = ("Vsource", "Isource")
+_RECORDERS = ("EnergyMeter", "Monitor")
+#: Options of a circuit that its elements are computed with, so that all parts must agree on them.
+_SHARED_OPTIONS = (
+    *("defaultbasefrequency", "earthmodel", "cktmodel", "loadmodel", "neglectloady", "longlinecorrection", "genmult"),
+    *("seasonrating", "seasonsignal"),
+)
+_BUS_TYPES = ("Bus", "BusOnStructArray", "BusesOnStructArray")
+_REFERENCE_TYPES = ("DSSObjectReference", "DSSObjectReferenceArray")
+#: What names buses, or elements of a class, in plain text.
+_TEXT_BUSES = {("regcontrol", "bus"), ("capcontrol", "vbus"), ("invcontrol", "monbus")}
+_TEXT_ELEMENTS = {
+    ("gendispatcher", "genlist"): ("Generator",),
+    ("storagecontroller", "elementlist"): ("Storage",),
+    ("upfccontrol", "upfclist"): ("UPFC",),
+    ("espvlcontrol", "localcontrollist"): ("ESPVLControl",),
+    ("espvlcontrol", "pvsystemlist"): ("PVSystem",),
+    ("espvlcontrol", "storagelist"): ("Storage",),
+    ("invcontrol", "derlist"): ("PVSystem", "Storage"),
+    ("expcontrol", "derlist"): ("PVSystem",),
+    ("expcontrol", "pvsystemlist"): ("PVSystem",),
+}
+#: Controls that mean all elements of some classes where they name none.
+_MEANS_ALL = {
+    "InvControl": ("DERList", ("PVSystem", "Storage")),
+    "ExpControl": ("DERList", ("PVSystem",)),
+    "StorageController": ("ElementList", ("Storage",)),
+    "GenDispatcher": ("GenList", ("Generator",)),
+}
+_ALLOCATED = frozenset(("XfkVA", "kWh"))
+_OPEN = re.compile(r"^Open\s+\"?([^.\s]+)\.(.+?)\"?((?:\s+\d+)+)\s*$", re.IGNORECASE)
 #: Classes that are more than wires: to leave one out would be to model another microgrid.
 _CUSTOMERS = ("Load", "Generator", "Storage", "PVSystem", "IndMach012", "VSConverter", "VCCS", "UPFC")
 _KV_TOLERANCE = 0.01  # of bases that are written with rounding (2.4 and 4.16/sqrt(3) kV)
@@ -63,106 +91,88 @@ def compose(
     sha = hashlib.sha256(key.encode())
     for feeder in (host, *feeders.values()):
         sha.update(feeder.digest.encode())
-    return _build(_Composition(host, feeders, dict(microgrids), sha.hexdigest()))
+    return _build(_Composition(sha.hexdigest(), host.master, host, feeders, dict(microgrids)))
+
+
+@dataclass(frozen=True)
+class _Composition:
+    """Feeders and how they are tied; equal where the digest, which is of all that, and the host's file are."""
+
+    digest: str
+    master: Path
+    host: Feeder = field(compare=False)
+    feeders: dict[str, Feeder] = field(compare=False)
+    specs: dict[str, MicrogridSpec] = field(compare=False)
 
 
 # To compose compiles every feeder once: each environment of the same scenario would do so again.
 @functools.lru_cache(maxsize=16)
-def _build(composition: _Composition) -> Feeder:
-    return composition.build()
+def _build(tied: _Composition) -> Feeder:
+    whole = read_part(f"feeder {tied.host.name!r}", tied.host, 1.0)
+    problems = [*_find_name_problems(tied.specs), *_find_duplicates(whole)]
+    spell_out_lists(whole.data)
+    v_bases, microgrids = list(whole.v_bases_kv), list[Microgrid]()
+    for name, spec in tied.specs.items():
+        own = tied.feeders[name]
+        part = read_part(f"microgrids.{name}: feeder {own.name!r}", own, spec.load_scale)
+        found = [*_find_duplicates(part), *_find_option_problems(whole, part)]
+        found += _find_tie_problems(name, spec, whole, part)
+        problems += found or _attach(whole, part, name, spec, microgrids)
+        v_bases += [kv for kv in part.v_bases_kv if kv not in v_bases]
+    if problems:
+        raise FeederError(str(tied.host.master), problems)
+    return Feeder(
+        name=" + ".join([tied.host.name, *(f"{name} ({feeder.name})" for name, feeder in tied.feeders.items())]),
+        master=tied.host.master,
+        commands=(),
+        left_out=tuple(c for feeder in (tied.host, *tied.feeders.values()) for c in feeder.left_out),
+        digest=tied.digest,
+        circuit=json.dumps(_assemble(whole, v_bases)),
+        microgrids=tuple(microgrids),
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class _Composition:
-    """Feeders and how they are tied; equal where all that is equal."""
-
-    host: Feeder
-    feeders: dict[str, Feeder]
-    specs: dict[str, MicrogridSpec]
-    digest: str
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Composition) and (self.digest, self.host.master) == (other.digest, other.host.master)
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def build(self) -> Feeder:
-        """Put the feeders together."""
-        whole = read_part(f"feeder {self.host.name!r}", self.host, 1.0)
-        problems = list(_find_name_problems(self.specs))
-        problems += _find_duplicates(whole)
-        spell_out_lists(whole.data)
-        v_bases, microgrids = list(whole.v_bases_kv), list[Microgrid]()
-        for name, spec in self.specs.items():
-            part = read_part(
-                f"microgrids.{name}: feeder {self.feeders[name].name!r}", self.feeders[name], spec.load_scale
-            )
-            found = [*_find_duplicates(part), *_find_option_problems(whole, part)]
-            found += _find_tie_problems(name, spec, whole, part)
-            problems += found or self._attach(whole, part, name, spec, microgrids)
-            v_bases += [kv for kv in part.v_bases_kv if kv not in v_bases]
-        if problems:
-            raise FeederError(str(self.host.master), problems)
-        return Feeder(
-            name=" + ".join([self.host.name, *(f"{name} ({feeder.name})" for name, feeder in self.feeders.items())]),
-            master=self.host.master,
-            commands=(),
-            left_out=tuple(c for feeder in (self.host, *self.feeders.values()) for c in feeder.left_out),
-            digest=self.digest,
-            circuit=json.dumps(_assemble(whole, v_bases)),
-            microgrids=tuple(microgrids),
-        )
-
-    def _attach(
-        self, whole: Part, part: Part, name: str, spec: MicrogridSpec, microgrids: list[Microgrid]
-    ) -> list[Problem]:
-        """Take a microgrid into the whole; give the problems, with any of which the whole is of no use."""
-        prefix = f"{name.lower()}_"
-        entry = _entry_of(spec, part)
-        cut = cut_off_source(part, entry)
-        lost = [f"{c}.{o['Name']}" for c in _CUSTOMERS for o in part.data.get(c, ()) if (c, o["Name"].lower()) in cut]
-        if lost:
-            shown = ", ".join(lost[:8]) + (f", ... ({len(lost)} in all)" if len(lost) > 8 else "")
-            text = f"{entry!r} would leave out {shown}"
-            return [Problem("entry-too-far", f"microgrids.{name}.entry", text, "name a bus nearer to the source")]
-        remove(part, cut)
-        spell_out_lists(part.data)
-        data, opened = rename(part, prefix)
-        place_beside(data["Bus"], prefix + entry, whole.data["Bus"], spec.bus)
-        buses = tuple(bus["Name"].lower() for bus in data["Bus"])
-        phases, bus = sorted(part.nodes[entry]), spec.bus.lower()
-        kv = (whole.kv[bus], part.kv[entry])
-        tie = describe_tie(spec.tie, f"{prefix}tie", (bus, prefix + entry), phases, kv)
-        own_names = names_of(data)
-        for class_name, element in tie.items():
-            data.setdefault(class_name, []).append(element)
-        if "Transformer" in tie:
-            own = next(each for each in data["Bus"] if each["Name"].lower() == prefix + entry)
-            data["Bus"].append({**own, "Name": f"{prefix}tie"})
-        if spec.forming is not None:
-            source = describe_forming_source(spec.forming, f"{prefix}forming", prefix + entry, phases, kv[1])
-            data.setdefault("Vsource", []).append(source)
-            opened.append(("Vsource", f"{prefix}forming", " 1"))
-        problems = []
-        clashing = [key for key in _names_of_tie(prefix, tie, spec) if key in own_names]
-        if clashing:
-            shown = ", ".join(f"{class_name}.{each.removeprefix(prefix)}" for class_name, each in clashing)
-            text = f"{part.name} has {shown}, a name that is kept for its tie"
-            problems.append(Problem("name-taken", "", text, "rename it in the feeder"))
-        taken = names_of(whole.data) & names_of(data)
-        if taken:
-            shown = ", ".join(sorted(".".join(key) for key in taken)[:8])
-            text = f"its names are taken already: {shown}"
-            problems.append(Problem("name-taken", f"microgrids.{name}", text, "give it another name"))
-        if problems:
-            return problems
-        for class_name, objects in data.items():
-            whole.data.setdefault(class_name, []).extend(objects)
-        whole.opened.extend(opened)
-        former = f"{prefix}forming" if spec.forming is not None else ""
-        microgrids.append(Microgrid(name, buses, prefix + entry, f"{prefix}tie", former, spec.forming))
-        return []
+def _attach(whole: Part, part: Part, name: str, spec: MicrogridSpec, microgrids: list[Microgrid]) -> list[Problem]:
+    """Take a microgrid into the whole; return the problems, with any of which the whole is of no use."""
+    prefix, entry, bus = f"{name.lower()}_", _entry_of(spec, part), spec.bus.lower()
+    cut = cut_off_source(part, entry)
+    lost = [f"{c}.{o['Name']}" for c in _CUSTOMERS for o in part.data.get(c, ()) if key_of(c, o) in cut]
+    if lost:
+        text = f"{entry!r} would leave out {list_names(lost)}"
+        return [Problem("entry-too-far", f"microgrids.{name}.entry", text, "name a bus nearer to the source")]
+    remove(part, cut)
+    spell_out_lists(part.data)
+    data, opened = rename(part, prefix)
+    place_beside(data["Bus"], prefix + entry, whole.data["Bus"], spec.bus)
+    buses = tuple(each["Name"].lower() for each in data["Bus"])
+    phases, kv = sorted(part.nodes[entry]), (whole.kv[bus], part.kv[entry])
+    tie = describe_tie(spec.tie, f"{prefix}tie", (bus, prefix + entry), phases, kv)
+    added = {class_name: [element] for class_name, element in tie.items()}
+    if "Transformer" in tie:
+        own = next(each for each in data["Bus"] if each["Name"].lower() == prefix + entry)
+        added["Bus"] = [{**own, "Name": f"{prefix}tie"}]
+    if spec.forming is not None:
+        source = f"{prefix}forming"
+        added["Vsource"] = [describe_forming_source(spec.forming, source, prefix + entry, phases, kv[1])]
+        opened.append(("Vsource", source, " 1"))
+    problems, taken = [], names_of(data)
+    if clashing := [written.replace(prefix, "", 1) for key, written in names_of(added).items() if key in taken]:
+        text = f"{part.name} has {', '.join(clashing)}, a name that is kept for its tie"
+        problems.append(Problem("name-taken", "", text, "rename it in the feeder"))
+    for class_name, objects in added.items():
+        data.setdefault(class_name, []).extend(objects)
+    taken = names_of(whole.data)
+    if twice := sorted(written for key, written in names_of(data).items() if key in taken):
+        text = f"its names are taken already: {list_names(twice)}"
+        problems.append(Problem("name-taken", f"microgrids.{name}", text, "give it another name"))
+    if problems:
+        return problems
+    for class_name, objects in data.items():
+        whole.data.setdefault(class_name, []).extend(objects)
+    whole.opened.extend(opened)
+    former = f"{prefix}forming" if spec.forming is not None else ""
+    microgrids.append(Microgrid(name, buses, prefix + entry, f"{prefix}tie", former, spec.forming))
+    return []
 
 
 # -- checks
@@ -170,13 +180,6 @@ class _Composition:
 
 def _entry_of(spec: MicrogridSpec, part: Part) -> str:
     return (spec.entry or bus_name(part.data["Vsource"][0]["Bus1"])).lower()
-
-
-def _names_of_tie(prefix: str, tie: Mapping[str, Data], spec: MicrogridSpec) -> list[tuple[str, str]]:
-    """Return class and name of all that tying a microgrid adds to it."""
-    names = [(class_name, f"{prefix}tie") for class_name in tie]
-    names += [("Bus", f"{prefix}tie")] if "Transformer" in tie else []
-    return names + ([("Vsource", f"{prefix}forming")] if spec.forming is not None else [])
 
 
 def _find_name_problems(names: Iterable[str]) -> Iterator[Problem]:
@@ -247,3 +250,195 @@ def _assemble(whole: Part, v_bases_kv: Iterable[float]) -> Data:
             *(f'Open "{class_name}.{name}"{places}' for class_name, name, places in whole.opened),
         ],
     }
+
+
+# -- a feeder as data
+
+
+@dataclass(frozen=True)
+class Part:
+    """One feeder as data.
+
+    Attributes:
+        name: How errors call it.
+        data: Its classes of elements, each a list, and ``Bus``.
+        opened: Places where elements are open: class, name, terminal and conductor as the engine wrote them.
+        options: Circuit-wide options.
+        v_bases_kv: Its base voltages.
+        nodes: Nodes of each bus.
+        kv: Line-to-neutral base voltage of each bus [kV].
+    """
+
+    name: str
+    data: dict[str, list[Data]]
+    opened: list[tuple[str, str, str]]
+    options: dict[str, str]
+    v_bases_kv: list[float]
+    nodes: dict[str, set[int]]
+    kv: dict[str, float]
+
+
+def read_part(name: str, feeder: Feeder, load_scale: float) -> Part:
+    """Compile a feeder and take it out of the engine as data, every load multiplied and at the demand it states.
+
+    Raises:
+        FeederError: the feeder does not compile, or has no base voltages.
+    """
+    engine = Engine()
+    try:
+        compile_feeder(feeder, engine)
+        fold_load_multiplier(engine)
+        scale_loads(engine, list(engine.handles("Load").values()), load_scale)
+        kv = read_base_voltages(feeder, engine)
+        nodes: dict[str, set[int]] = {}
+        for node in engine.node_names():
+            bus, _, phase = node.rpartition(".")
+            nodes.setdefault(bus, set()).add(int(phase))
+        raw = engine.to_json()
+        _state_demand(raw.get("Load", []), engine)
+        found = (_OPEN.match(line) for line in raw["PostCommands"])
+        return Part(
+            name=name,
+            data={key: value for key, value in raw.items() if _is_class(key, value) and key not in _RECORDERS},
+            opened=[(match[1], match[2], match[3]) for match in found if match],
+            options={option: engine.command(f"get {option}") for option in _SHARED_OPTIONS},
+            v_bases_kv=[float(kv) for kv in re.findall(r"[\d.eE+-]+", engine.command("get voltagebases"))],
+            nodes=nodes,
+            kv=kv,
+        )
+    finally:
+        engine.close()
+
+
+def _state_demand(loads: Iterable[Data], engine: Engine) -> None:
+    """State the demand of allocated loads: the engine allocates by the order in which it once read the keys."""
+    for load in loads:
+        if load.get("Enabled", True) and not _ALLOCATED.isdisjoint(load):
+            handle = engine.handles("Load")[load["Name"].lower()]
+            for key in (*_ALLOCATED, "AllocationFactor", "CFactor", "kWhDays", "kVA", "PF"):
+                load.pop(key, None)
+            load.update({key: engine.get_float(handle, "Load", key) for key in ("kW", "kvar")})
+
+
+def _is_class(key: str, value: Any) -> bool:
+    return isinstance(value, list) and key not in ("PreCommands", "PostCommands")
+
+
+def key_of(class_name: str, element: Data) -> tuple[str, str]:
+    """Return the class and the name of an element in lower case: files name both in any."""
+    return class_name.lower(), element["Name"].lower()
+
+
+def names_of(data: Mapping[str, list[Data]]) -> dict[tuple[str, str], str]:
+    """Return everything in a circuit's data by its key, as ``Class.name``."""
+    return {key_of(c, o): f"{c}.{o['Name'].lower()}" for c, objects in data.items() for o in objects}
+
+
+# -- taking out
+
+
+def bus_name(written: str) -> str:
+    """Return the bus of ``bus.node.node``, lower case."""
+    return written.partition(".")[0].lower()
+
+
+def _buses_of(class_name: str, element: Data) -> list[str]:
+    """Return the buses that an element is connected to."""
+    found: list[str] = []
+    for key, value in element.items():
+        if property_type(class_name, key)[0] in _BUS_TYPES:
+            found += [bus_name(bus) for bus in (value if isinstance(value, list) else [value]) if bus]
+    return found
+
+
+def cut_off_source(part: Part, entry: str) -> set[tuple[str, str]]:
+    """Return the keys of the sources and of what lies between them and the entry."""
+    graph: nx.Graph[str] = nx.Graph()
+    graph.add_nodes_from(part.nodes)
+    sources: set[str] = set()
+    for class_name, objects in part.data.items():
+        for element in objects:
+            buses = _buses_of(class_name, element)
+            nx.add_path(graph, buses)
+            if class_name in _SOURCES:
+                sources.update(buses)
+    graph.remove_node(entry)
+    upstream: set[str] = set()
+    for bus in sources - {entry}:
+        upstream |= nx.node_connected_component(graph, bus)
+    return {
+        key_of(class_name, element)
+        for class_name, objects in part.data.items()
+        for element in objects
+        if class_name in _SOURCES
+        or (class_name == "Bus" and element["Name"].lower() in upstream)
+        or not upstream.isdisjoint(_buses_of(class_name, element))
+    }
+
+
+def remove(part: Part, cut: set[tuple[str, str]]) -> None:
+    """Take elements out of a part, then the controls that name one of them, then what names one of these."""
+    while cut:
+        for class_name, objects in part.data.items():
+            objects[:] = [o for o in objects if key_of(class_name, o) not in cut]
+        part.opened[:] = [place for place in part.opened if (place[0].lower(), place[1].lower()) not in cut]
+        cut = {
+            key_of(class_name, o)
+            for class_name, objects in part.data.items()
+            for o in objects
+            if not cut.isdisjoint(_references(class_name, o))
+        }
+
+
+def _references(class_name: str, element: Data) -> Iterator[tuple[str, str]]:
+    """Return the elements that an element names, as (class, name) in lower case, one for each class it may be of."""
+    for key, value in element.items():
+        kind, refers_to = property_type(class_name, key)
+        if kind in _REFERENCE_TYPES:
+            for written in value if isinstance(value, list) else [value]:
+                owner, dot, name = str(written).lower().rpartition(".")
+                classes = [owner] if dot else re.findall(r"\w+", refers_to.lower())
+                yield from ((each, name) for each in classes)
+
+
+def spell_out_lists(data: dict[str, list[Data]]) -> None:
+    """Let controls that mean all elements of a class name them, so that they stay those of their own feeder."""
+    for class_name, (key, classes) in _MEANS_ALL.items():
+        every = [f"{c}.{o['Name']}" if len(classes) > 1 else o["Name"] for c in classes for o in data.get(c, ())]
+        for control in data.get(class_name, ()):
+            if not any(control.get(name) for name in (key, "PVSystemList")) and every:
+                control[key] = list(every)
+
+
+# -- renaming
+
+
+def rename(part: Part, prefix: str) -> tuple[dict[str, list[Data]], list[tuple[str, str, str]]]:
+    """Put a prefix before every bus and element of a part, wherever they are named."""
+    own = names_of(part.data).keys()
+    data = {
+        class_name: [
+            {key: prefix + value if key == "Name" else _renamed(class_name, key, value, prefix, own)
+             for key, value in o.items()}
+            for o in objects
+        ]
+        for class_name, objects in part.data.items()
+    }  # fmt: skip
+    return data, [(class_name, prefix + name, places) for class_name, name, places in part.opened]
+
+
+def _renamed(class_name: str, key: str, value: Any, prefix: str, own: Collection[tuple[str, str]]) -> Any:
+    if isinstance(value, list):
+        return [_renamed(class_name, key, each, prefix, own) for each in value]
+    if not isinstance(value, str) or not value:
+        return value
+    place = (class_name.lower(), key.lower())
+    kind, refers_to = property_type(class_name, key)
+    if kind in _BUS_TYPES or place in _TEXT_BUSES or place == ("transformer", "bank"):
+        return prefix + value
+    if kind in _REFERENCE_TYPES or place in _TEXT_ELEMENTS:
+        owner, dot, name = value.rpartition(".")
+        classes = [owner] if dot else _TEXT_ELEMENTS.get(place) or re.findall(r"\w+", refers_to)
+        if any((each.lower(), name.lower()) in own for each in classes):  # else one of the engine's own
+            return f"{owner}{dot}{prefix}{name}"
+    return value

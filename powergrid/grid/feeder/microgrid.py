@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.spatial.distance import cdist
 
 Data = dict[str, Any]
 
@@ -20,6 +23,11 @@ _PER_KM = {
     "C1": "c1_nf_per_km",
     "C0": "c0_nf_per_km",
 }
+
+_DRAWN_SIZE = 0.2  # of a microgrid beside its host, as a share of the host's extent, where both have coordinates
+_DRAWN_GAP = 0.06  # room kept around it, likewise
+_FLIPS = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
+_DIRECTIONS = np.array([[np.cos(angle), np.sin(angle)] for angle in np.arange(8) * (np.pi / 4.0)])
 
 
 class _Part(BaseModel):
@@ -166,3 +174,33 @@ def describe_forming_source(forming: FormingSpec, name: str, bus: str, phases: S
 def across_phases(kv: float, phases: Sequence[int]) -> float:
     """Return the voltage that OpenDSS rates an element by: between lines, to neutral where it has one phase."""
     return kv * 3**0.5 if len(phases) > 1 else kv
+
+
+def place_beside(buses: list[Data], entry: str, host_buses: list[Data], host_bus: str) -> None:
+    """Draw a microgrid small and in free space near its host's bus, where both have coordinates."""
+    placed = [bus for bus in buses if "X" in bus and "Y" in bus]
+    around = [bus for bus in host_buses if "X" in bus and "Y" in bus]
+    start = next((bus for bus in placed if bus["Name"].lower() == entry), None)
+    target = next((bus for bus in around if bus["Name"].lower() == host_bus.lower()), None)
+    if start is None or target is None:
+        for bus in placed:
+            del bus["X"], bus["Y"]
+        return
+    host, own = _positions(around), _positions(placed) - _positions([start])
+    reach = float(np.ptp(host, axis=0).max()) or 1.0
+    own *= _DRAWN_SIZE * reach / (float(np.ptp(own, axis=0).max()) or 1.0)
+    ways = [
+        _positions([target]) + _DRAWN_GAP * reach * length * away + own * flip
+        for flip in _FLIPS
+        for away in _DIRECTIONS
+        for length in (1.0, 2.0, 3.0, 4.0)
+    ]
+    clear = [min(cdist(way, host).min() / (_DRAWN_GAP * reach), 1.0) for way in ways]
+    apart = [float(np.linalg.norm(way.mean(axis=0) - _positions([target]))) / reach for way in ways]
+    best = max(range(len(ways)), key=lambda i: (round(clear[i], 3), -round(apart[i], 3)))
+    for bus, (x, y) in zip(placed, ways[best].tolist(), strict=True):
+        bus.update(X=x, Y=y)
+
+
+def _positions(buses: list[Data]) -> npt.NDArray[np.float64]:
+    return np.array([[bus["X"], bus["Y"]] for bus in buses], dtype=np.float64)
