@@ -48,9 +48,12 @@ class Admittance:
         capacitors: Sequence[int],
     ) -> None:
         self._engine, self._setpoints, self._layout = engine, setpoints, layout
-        self._ties = layout.find_ties(capacitors)
+        ties = layout.find_ties(capacitors)
+        self._all_tied = all(len(places) for places in ties)
+        self._ties = np.concatenate([np.empty(0, dtype=np.int64), *ties])
+        self._tie_starts = np.cumsum([0, *map(len, ties)])[:-1].astype(np.int64)
         self.stale = self.factorised = False
-        self._whole = True
+        self._whole = self._stepped = True
         self._branches: list[tuple[int, Handle, Hashable]] = []
         self._known: dict[int, dict[Hashable, ComplexArray]] = {}
         self.entries = np.zeros(len(layout.columns), dtype=complex)
@@ -61,7 +64,7 @@ class Admittance:
     def note_step(self, branch: int, handle: Handle, position: Hashable) -> None:
         """Note that a tap or a capacitor's steps were written, and all that is set there now."""
         self._branches.append((branch, handle, position))
-        self.stale = True
+        self.stale = self._stepped = True
 
     def note_change(self, branch: int, handle: Handle) -> None:
         """Note that anything else changed an element's admittance, or the engine itself did; branch -1 is none."""
@@ -78,8 +81,8 @@ class Admittance:
             self.build(put_back=put_back)
         else:
             self._engine.update_y()
-            self.stale = False
-            self.refresh()
+            self.stale = self._stepped = False
+            self._take_over()
 
     def build(self, *, put_back: bool = True) -> None:
         """Build the matrix whole.
@@ -88,15 +91,21 @@ class Admittance:
             put_back: Write the setpoints again that were written before; else that is for the caller.
         """
         kept = self._setpoints.swap_in_start()
-        self._engine.build_y()
+        self._engine.build_y(stepped=self._stepped)
         if put_back:
             self._setpoints.write(kept)
         self._engine.keep_y()
-        self.refresh()
-        self.stale = self.factorised = False
-        self._whole = not all(self.entries[places].any() for places in self._ties)
+        self._take_over()
+        self.stale = self.factorised = self._stepped = False
+        tied = np.logical_or.reduceat(self.entries[self._ties] != 0.0, self._tie_starts)
+        self._whole = not (self._all_tied and tied.all())
 
     def refresh(self) -> None:
+        """Take over the admittances that changed in a solve in which the feeder's own controls acted."""
+        self._stepped = True  # what they moved last may wait for the next matrix
+        self._take_over()
+
+    def _take_over(self) -> None:
         """Take over the admittances that changed; the engine makes them with its matrix, not before."""
         for branch, handle, position in self._branches:
             known = self._known.setdefault(branch, {})

@@ -166,13 +166,15 @@ class Engine(Elements):
         """Tell the engine that the last writes left the admittance matrix as it was."""
         lib.ctx_YMatrix_Set_SystemYChanged(self._context, 0)
 
-    def build_y(self) -> None:
+    def build_y(self, *, stepped: bool = True) -> None:
         """Build the admittance matrix now, of what is written so far; voltages stay.
 
-        Three times: taps and capacitor steps that moved are left to the next time where something else changed as
-        well, and are then put into the matrix that is there; only the last is built whole of all that there is.
+        Args:
+            stepped: Whether taps or capacitor steps may have moved since it was built.
         """
-        for _ in range(3 if self.y_wants_rebuild else 2):
+        # Steps that moved are left to the next time where something else changed as well, and are then put into the
+        # matrix that is there; only the time after that builds all there is. Without any the first time does.
+        for _ in range((3 if self.y_wants_rebuild else 2) if stepped else 1):
             lib.ctx_Solution_BuildYMatrix(self._context, _WHOLE_MATRIX, 0)
         self.keep_y()
         self.check()

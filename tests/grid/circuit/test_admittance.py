@@ -44,6 +44,21 @@ def test_solution_does_not_depend_on_a_line_that_was_open_before() -> None:
     circuit.close()
 
 
+def test_line_opened_alone_and_with_taps_moved_there_and_back_gives_equal_bits() -> None:
+    found = []
+    for taps_move in (False, True):  # without, the engine builds its matrix once; with it, until nothing waits
+        circuit = Circuit(read_feeder("ieee123"))
+        taps, closed = circuit.taps.copy(), circuit.closed.copy()
+        closed[3] = 0
+        for positions in (taps + 2, taps) if taps_move else ():
+            circuit.write_taps(positions)
+        circuit.write_closed(closed)
+        assert circuit.solve()
+        found.append(circuit.v.tobytes())
+        circuit.close()
+    assert found[0] == found[1]
+
+
 def test_capacitor_that_alone_ties_two_phases_is_built_in_whole() -> None:
     circuit = Circuit(read_feeder("ieee13"))
     branches, entries = circuit.network.branches, circuit.admittance.entries
