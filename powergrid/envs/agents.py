@@ -203,6 +203,9 @@ class ActionWriter:
                     whole += range(part.start, part.stop)
                 first += len(own)
         self._whole = np.array(whole, dtype=np.int64) if whole else None
+        # where every column is some agent's, one gather fills them in a third of the time
+        order = self._columns.argsort()
+        self._order = order if np.array_equal(self._columns[order], np.arange(len(order))) else None
 
     def write(self, actions: Mapping[str, Any], out: FloatArray) -> None:
         """Put actions by agent into ``out``, shape (n_envs, n_actions).
@@ -211,7 +214,10 @@ class ActionWriter:
             ActionError: with every problem of every agent in every environment.
         """
         if self._take(actions) and self._allowed():
-            out[:, self._columns] = self._values
+            if self._order is not None and out.shape == self._values.shape:
+                self._values.take(self._order, 1, out, "clip")
+            else:
+                out[:, self._columns] = self._values
         else:
             self._write_each(actions, out)  # slow: takes lists too, and says what is wrong if anything is
 
@@ -236,8 +242,9 @@ class ActionWriter:
 
     def _allowed(self) -> bool:
         values, work = self._values, self._work
-        if np.count_nonzero(values >= self._low) + np.count_nonzero(values <= self._high) < 2 * values.size:
-            return False  # NaN fails too
+        # NaN fails too; a look for a zero byte takes a third of what numpy's own functions do on a few values
+        if b"\0" in np.logical_and(values >= self._low, values <= self._high).tobytes():
+            return False
         if self._whole is None:
             return True
         same = np.equal(np.rint(values, out=work), values)[:, self._whole]

@@ -148,7 +148,7 @@ class Slice:
         self.task = task
         task.simulation.first_env = first
         self.board, self._same_step = board, layout.same_step
-        self._view = View(task.channels.table, _seen(task, view), task.n_envs)
+        self._view = View(task.channels, _seen(task, view), task.n_envs)
         whole = len(layout.owned) == layout.n_actions
         self._owned: IntArray | slice = slice(None) if whole else layout.owned
         self._rngs: dict[int, np.random.Generator] = {}
@@ -171,7 +171,7 @@ class Slice:
         np.logical_and(task.truncated, ~task.terminated, out=board.truncated)
         over = board.terminated | board.truncated
         if self._same_step and over.any():
-            board.final_observations[:] = self._view.gather(task.channels.values)
+            board.final_observations[:] = self._view.gather()
             board.final_infos[:] = task.infos()
             board.final_days[:] = task.simulation.day
             board.final_worst_nodes[:] = self._worst_node()
@@ -199,7 +199,7 @@ class Slice:
 
     def _show(self) -> None:
         task, board = self.task, self.board
-        board.observations[:] = self._view.gather(task.channels.values)
+        board.observations[:] = self._view.gather()
         board.day[:] = task.simulation.day
         board.worst_node[:] = self._worst_node()
 

@@ -80,7 +80,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         self.scenario, self._form, self._levels = scenario, actions, levels
         self._episode = Episode(scenario, several=False)
         table = self.task.channels.table
-        self._view = View(table, [np.arange(len(table))], self.task.n_envs)
+        self._view = View(self.task.channels, [np.arange(len(table))], self.task.n_envs)
         self.observation_space = gym.spaces.Box(-1.0, 1.0, (len(table),), np.float32)
         self._combiner = InfoCombiner(self.task.info_names)
         self._reading = CentralActions(self.task.agents, actions, levels)
@@ -138,7 +138,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
     # -- parts of a step
 
     def _observe(self) -> Observation:
-        seen: Observation = self._view.gather(self.task.channels.values)[0]
+        seen: Observation = self._view.gather()[0]
         return seen
 
     def _info(self) -> dict[str, Any]:

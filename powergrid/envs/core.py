@@ -83,7 +83,7 @@ class GridTask:
             summary=scenario.observations == "summary",
         )
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
-        self._view = View(self.channels.table, [agent.observed for agent in self.agents], n_envs)
+        self._view = View(self.channels, [agent.observed for agent in self.agents], n_envs)
         owners = [spec.devices for spec in scenario.agents.values()]
         self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in)
         self._infos = Infos(scenario, simulation, self.metrics, self._rewards, self.channels.outages)
@@ -132,13 +132,12 @@ class GridTask:
         if problems:
             raise ScenarioError("options", problems)
         self.simulation.reset_all(envs, rngs, None if day is None else int(day))
-        self._measure()
         rows = pack_columns(envs)
         zone_kw = np.matmul(self.simulation.day_load_kw[rows], self.channels.loads_in)
         self._rewards.start(rows, zone_kw)
         self.channels.start_day(rows, zone_kw)
         self.terminated[rows] = self.truncated[rows] = False
-        self.channels.fill()
+        self.channels.measure()
 
     def action_buffer(self) -> FloatArray:
         """Return the action matrix to fill, devices of no agent left to themselves, shape (n_envs, n_actions)."""
@@ -154,29 +153,26 @@ class GridTask:
             ConvergenceError: the power flow did not converge and the scenario says ``raise``.
             ScenarioError: the task is closed.
         """
-        self.require_open()
+        if self._closed:
+            self.require_open()
         simulation = self.simulation
         simulation.step(self._action)
-        self._measure()
+        # the solve of this step and what is known of the next, for which the clock has turned already
+        self.channels.measure()
         # before the rewards: the last step counts what is owed and how far batteries ended from their start
         np.equal(simulation.step_index, simulation.last_step, out=self.truncated)
         self._rewards.take(self.truncated)
         self.rewards = self._rewards.rewards
         if simulation.options.divergence == "terminate":
             np.logical_not(simulation.snapshot.converged, out=self.terminated)
-        # last: they hold the solve of this step and what is known of the next, for which the clock has turned already
-        self.channels.fill()
-
-    def _measure(self) -> None:
-        self.metrics.take(self.simulation.snapshot, self.simulation.energised)
 
     def observe(self) -> list[npt.NDArray[np.float32]]:
         """Return fresh arrays of what each agent sees, each of shape (n_envs, n_observed)."""
-        return self._view.look(self.channels.values)
+        return self._view.look()
 
     def observation_dict(self, env: int) -> dict[str, npt.NDArray[np.float32]]:
         """Return the observations of one environment by agent."""
-        seen = self._view.gather(self.channels.values)[env]
+        seen = self._view.gather()[env]
         return {name: seen[own] for name, own in zip(self.scenario.agents, self._view.parts, strict=True)}
 
     def infos(self) -> FloatArray:
@@ -219,12 +215,11 @@ class GridTask:
         """
         self.require_open()
         self.simulation.restore(state.simulation)
-        self._measure()
         self._rewards.restore(state.rewards)
         self.rewards = self._rewards.rewards
         self.channels.restore(state.channels)
         self.terminated[:], self.truncated[:] = state.terminated, state.truncated
-        self.channels.fill()
+        self.channels.measure()
 
     def require_open(self) -> None:
         """Refuse to go on once the engines are released: a call into one that is gone ends the process.

@@ -29,6 +29,11 @@ FloatArray = npt.NDArray[np.float64]
 _OF_ZONES, _OF_DEVICES = 5, 7
 #: Parts of what was measured that are the metrics of the zones; of complex power it is the real one.
 _ZONE_PARTS = ("zone_violation_count", "zone_v_min_pu", "zone_v_max_pu", "zone_overload_count", "zone_kva")
+#: Those that are the metrics of the network, but for one that is not among them.
+_NETWORK_PARTS = (
+    *("violation_count", "violation_sum_pu", "v_min_pu", "v_max_pu", "overload_count", "losses_kw", "source_kva"),
+)
+_UNBALANCE = [metric.name for metric in NETWORK_METRICS].index("network_unbalance_pu")
 #: How far a setpoint must have been moved to count as projected [kW, kvar].
 _NOTICED = 1e-6
 
@@ -68,28 +73,49 @@ class Infos:
         self._n_own = len(TERMS) + len(self.agent_metrics)
         self.names = (*TERMS, *(metric.name for metric in (*self.agent_metrics, *self.network_metrics)))
         owners = [spec.devices for spec in scenario.agents.values()]
-        self._owned = ownership(owners, simulation.device_names)
-        self._throughput = [(fleet, own) for fleet, _, _, own in place_terms(simulation, ["throughput_kwh"])]
-        self._of_devices = np.zeros((_OF_DEVICES, simulation.n_envs, len(self._owned)))
+        self._owned = ownership(owners, simulation.power_device_names)
+        n_envs, n_power = simulation.n_envs, len(self._owned)
+        # what is summed of the devices, number by number, and its parts
+        self._of_devices = np.zeros((_OF_DEVICES, n_envs, n_power))
+        self._flat_devices = self._of_devices.reshape(-1, n_power)
+        self._delivered, self._moved, self._projected = self._of_devices[:2], self._of_devices[2:4], self._of_devices[4]
+        self._noticed = np.full((n_envs, n_power), _NOTICED)
+        self._throughput = [
+            (fleet, self._of_devices[5, :, own], self._of_devices[6, :, own])
+            for fleet, _, _, own in place_terms(simulation, ["throughput_kwh"])
+        ]
         zone_places = [metrics.find_places(name) for name in _ZONE_PARTS[:-1]]
         self._zone_places = np.array([*zone_places, metrics.find_places(_ZONE_PARTS[-1])[:, ::2]])
+        self._network_columns = np.array([metrics.columns[name].start for name in _NETWORK_PARTS])
         switches = next((fleet for fleet in simulation.fleets if fleet.kind == "switch"), None)
         self._switches_owned = None if switches is None else ownership(owners, switches.names)
         # name by name: what is written at once lies side by side
-        self._by_name = np.zeros((len(self.names), simulation.n_envs, len(self._agents)))
+        self._by_name = np.zeros((len(self.names), n_envs, len(self._agents)))
+        first, last = len(TERMS) + _OF_ZONES, len(TERMS) + _OF_ZONES + _OF_DEVICES
+        self._own_terms, self._own_zones = self._by_name[: len(TERMS)], self._by_name[len(TERMS) : first]
+        self._own_devices = self._by_name[first:last].reshape(-1, len(self._agents))
+        self._own_held = self._by_name[last]
 
     def take(self) -> FloatArray:
         """Return the numbers, shape (n_envs, n_agents, len(names)); reused at each call."""
         self._take_own()
-        for row, values in zip(self._by_name[self._n_own :], self._of_network(), strict=True):
+        shared, n = self._by_name[self._n_own :], _UNBALANCE
+        measured = self._metrics.results.take(self._network_columns, 1).T[:, :, None]
+        shared[:n], shared[n + 1 : len(measured) + 1] = measured[:n], measured[n:]
+        unbalance, *others = self._of_network()
+        shared[n] = unbalance[:, None]
+        for row, values in zip(shared[len(measured) + 1 :], others, strict=True):
             row[:] = values[:, None]
         return self._by_name.transpose(1, 2, 0)
 
     def dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Return the infos of one environment by agent: numbers and labels."""
         self._take_own()
-        shared: list[Any] = [float(values[env]) for values in self._of_network()]
+        shared: list[Any] = self._metrics.results[env].take(self._network_columns).tolist()
+        unbalance, *others = [float(values[env]) for values in self._of_network()]
+        shared.insert(_UNBALANCE, unbalance)
         labels = self.labels(env)
+        shared += others
         shared += labels.values()
         keys = (*self.names, *labels)
         rows = zip(self._agents, self._by_name[: self._n_own, env].T.tolist(), strict=True)
@@ -109,42 +135,27 @@ class Infos:
 
     def _take_own(self) -> None:
         """Fill in what differs between agents."""
-        simulation, metrics, out, of_devices = self._simulation, self._metrics, self._by_name, self._of_devices
-        first, last = len(TERMS) + _OF_ZONES, len(TERMS) + _OF_ZONES + _OF_DEVICES
-        out[: len(TERMS)] = self._rewards.by_term
-        metrics.results.take(self._zone_places, None, out[len(TERMS) : first], "clip")
-        n_power, n_envs = simulation.setpoints.shape[2], simulation.n_envs
-        delivered = simulation.snapshot.device_kva.view(np.float64).reshape(n_envs, n_power, 2)
-        of_devices[:2, :, :n_power] = delivered.transpose(2, 0, 1)
-        moved = np.abs(simulation.requested - simulation.setpoints)
-        of_devices[2:4, :, :n_power] = moved
-        of_devices[4, :, :n_power] = np.maximum(moved[0], moved[1]) > _NOTICED
-        for fleet, own in self._throughput:
-            of_devices[5, :, own], of_devices[6, :, own] = fleet.terms["throughput_kwh"], fleet.cycles
-        # two axes: a product of three is slower
-        owned, of_agents = of_devices.reshape(-1, len(self._owned)), out[first:last].reshape(-1, len(self._agents))
-        np.dot(owned, self._owned, of_agents)
+        simulation, moved = self._simulation, self._moved
+        self._own_terms[...] = self._rewards.by_term
+        self._metrics.results.take(self._zone_places, None, self._own_zones, "clip")
+        self._delivered[...] = simulation.delivered
+        np.abs(np.subtract(simulation.requested, simulation.setpoints, out=moved), out=moved)
+        np.greater(np.maximum(moved[0], moved[1], out=self._projected), self._noticed, out=self._projected)
+        for fleet, throughput, cycles in self._throughput:
+            throughput[...], cycles[...] = fleet.terms["throughput_kwh"], fleet.cycles
+        self._flat_devices.dot(self._owned, self._own_devices)  # two axes: a product of three is slower
         if self._outages is not None and self._switches_owned is not None and simulation.events is not None:
-            held = simulation.events.held
-            out[last] = np.matmul(held, self._switches_owned) if np.count_nonzero(held) else 0.0
+            np.matmul(simulation.events.held, self._switches_owned, out=self._own_held)
 
     def _of_network(self) -> tuple[npt.NDArray[Any], ...]:
-        """Return what agents share, in the order of ``network_metrics``, each of shape (n_envs,)."""
-        metrics, simulation = self._metrics, self._simulation
-        snapshot, islands = simulation.snapshot, simulation.islands
+        """Return what agents share besides what was measured of the network, each of shape (n_envs,)."""
+        simulation, islands = self._simulation, self._simulation.islands
         return (
-            metrics.violation_count,
-            metrics.violation_sum_pu,
-            metrics.v_min_pu,
-            metrics.v_max_pu,
-            metrics.overload_count,
-            snapshot.losses_kw,
-            metrics.unbalance_pu,
-            snapshot.source_kva.real,
+            self._metrics.unbalance_pu,
             simulation.operations,
             simulation.paid_price,
-            snapshot.converged,
-            *(() if islands is None else (islands.total_unserved_kw() * simulation.dt_h, islands.dark_nodes)),
-            *(() if self._outages is None else (self._outages.n_on,)),
-            *(() if self._islands is None else self._islands.describe(snapshot.forming_kva)),
+            simulation.snapshot.converged,
+            *(() if islands is None else ((islands.unserved_kw * simulation.dt_h).sum(axis=1), islands.count_dark())),
+            *(() if self._outages is None else (self._outages.count_events(),)),
+            *(() if self._islands is None else self._islands.describe(simulation.snapshot.forming_kva)),
         )

@@ -46,7 +46,7 @@ class Channel:
 
 
 class Channels:
-    """Fill the matrix of all channels from a simulation and its metrics.
+    """Say what every channel is and where among all that is measured it lies.
 
     Args:
         simulation: The simulation.
@@ -61,7 +61,8 @@ class Channels:
 
     Attributes:
         table: The channels in the order of the columns.
-        values: Physical values, shape (n_envs, n_channels).
+        places: Where each channel lies in ``Metrics.results``, shape (n_channels,).
+        metrics: What was measured.
         loads_in: Part of each load that is in a zone, shape (n_loads, n_zones).
         outages: What is shown of events, where the simulation follows who is fed, else None.
     """
@@ -79,7 +80,7 @@ class Channels:
         *,
         summary: bool = False,
     ) -> None:
-        self._simulation, self._metrics = simulation, metrics
+        self._simulation, self.metrics = simulation, metrics
         self.loads_in = np.array(load_shares, dtype=np.float64).reshape(len(zones), -1).T.copy()
         horizon = simulation.options.horizon_steps
         self._ahead = np.minimum(np.arange(horizon + 1)[:, None] + np.array([*price_ahead_steps], dtype=int), horizon)
@@ -96,8 +97,9 @@ class Channels:
         self._add_solved(zones)
         self._add_devices()
         self.outages = self._add_outages(zones, zone_nodes)
-        self.values = np.zeros((simulation.n_envs, len(self.table)))
-        self._bind()
+        self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
+        self.places = self._place()
+        self.measure()
 
     # -- the table
 
@@ -149,7 +151,6 @@ class Channels:
         add(Channel("network.source_p_kw", "kW", -total, total, "network"))
         add(Channel("network.source_q_kvar", "kvar", -total, total, "network"))
         add(Channel("network.losses_kw", "kW", 0.0, 0.2 * total, "network"))
-        self._solved_columns = slice(first, len(self.table))
         first = len(self.table)
         if self._quantiles is None:
             for node in simulation.network.nodes:
@@ -159,39 +160,35 @@ class Channels:
                 add(Channel(f"network.v_{percent:02d}_percent_pu", "pu", _V_LOW, _V_HIGH, "network"))
             add(Channel("network.v_mean_pu", "pu", _V_LOW, _V_HIGH, "network"))
             add(Channel("network.violation_share", "", 0.0, 1.0, "network"))
-        self._node_columns = slice(first, len(self.table))
+        self._n_nodes = len(self.table) - first
 
     def _add_devices(self) -> None:
-        first, n_before, places = len(self.table), 0, [np.empty(0, dtype=np.int64)]
-        self._state_arrays: list[tuple[Any, str]] = []
-        for fleet in self._simulation.fleets:
-            places.append(n_before + fleet.state_places)
-            self._state_arrays += [(fleet, name) for name in fleet.state_arrays]
-            n_before += fleet.n * len(fleet.state_arrays)
-            for state in fleet.states:
+        simulation = self._simulation
+        n_power = simulation.setpoints.shape[2]
+        # where the states lie side by side: powers delivered, active then reactive, then what each fleet holds besides
+        self._held: list[tuple[Any, str]] = []
+        self._state_places: list[int] = []
+        n_before, n_held = 0, 2 * n_power
+        for fleet in simulation.fleets:
+            begin = {"delivered_p_kw": n_before, "delivered_q_kvar": n_power + n_before}
+            for state, (name, device) in zip(fleet.states, fleet.held, strict=True):
+                if name not in begin:
+                    begin[name] = n_held
+                    n_held += fleet.n
+                    self._held.append((fleet, name))
+                self._state_places.append(begin[name] + device)
                 high = state.high if state.high > state.low else state.low + 1.0
                 self.table.append(Channel(f"{state.device}.{state.name}", state.unit, state.low, high, state.device))
-        self._state_places, self._state_columns = np.concatenate(places), slice(first, len(self.table))
+            n_before += fleet.n
 
     def _add_outages(self, zones: Sequence[str], zone_nodes: Sequence[IntArray]) -> OutageView | None:
         if self._simulation.events is None:
             return None
         view = OutageView(self._simulation, self._simulation.events, zones, zone_nodes, self.loads_in)
-        first = len(self.table)
         self.table += [Channel(*row) for row in view.channels]
-        self._outage_columns = slice(first, len(self.table))
         return view
 
     # -- the matrix
-
-    def _bind(self) -> None:
-        """Find the parts of the matrix, for :meth:`fill`."""
-        values, (n_envs, n_rows, _) = self.values, self._exogenous.shape
-        self._first_row = np.arange(n_envs) * n_rows
-        self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
-        self._to_exogenous, self._to_solved = values[:, : self._n_exogenous], values[:, self._solved_columns]
-        self._to_nodes, self._to_states = values[:, self._node_columns], values[:, self._state_columns]
-        self._solved = self._place_solved()
 
     def start_day(self, rows: Rows, zone_kw: FloatArray) -> None:
         """Lay out what is known of the day that some environments start.
@@ -208,25 +205,41 @@ class Channels:
         out[rows, :, 5 : self._n_world] = price.take(self._ahead, axis=1)
         out[rows, :, self._n_world :] = zone_kw
 
-    def fill(self) -> None:
-        """Take the solved state and what is known of the step to come."""
-        simulation, metrics, values = self._simulation, self._metrics, self.values
-        rows = np.add(simulation.step_index, self._first_row)
-        self._exogenous_rows.take(rows, 0, self._to_exogenous, "clip")
-        metrics.results.take(self._solved, 1, self._to_solved, "clip")
-        if self._quantiles is None:
-            self._to_nodes[...] = simulation.snapshot.v_pu
-        else:
-            self._quantiles.fill(simulation.snapshot.v_pu, metrics.violation_count, self._to_nodes)
-        if self._state_arrays:
-            states = np.concatenate([getattr(fleet, name) for fleet, name in self._state_arrays], axis=1, dtype=float)
-            states.take(self._state_places, 1, self._to_states, "clip")
+    def measure(self) -> None:
+        """Measure the solved state, with what is known of the step to come and what devices hold beside it."""
+        simulation, metrics = self._simulation, self.metrics
+        known = self._exogenous_rows.take(simulation.row, 0)
+        held = [getattr(fleet, name) for fleet, name in self._held]
+        beside = [known, *simulation.delivered, *held]
         if self.outages is not None:
-            self.outages.fill(values[:, self._outage_columns])
+            beside.append(self.outages.look())
+        metrics.take(simulation.snapshot, simulation.energised, beside)
+        if self._quantiles is not None:  # last, as it sums up what was just measured
+            summary = self._quantiles.look(simulation.snapshot.v_pu, metrics.violation_count)
+            metrics.results = np.concatenate((metrics.results, summary), axis=1)
+
+    @property
+    def values(self) -> FloatArray:
+        """Physical values, shape (n_envs, n_channels)."""
+        return self.metrics.results.take(self.places, 1)
+
+    def _place(self) -> IntArray:
+        """Return where each channel lies among what was measured."""
+        known = self.metrics.columns["beside"].start
+        states = known + self._n_exogenous
+        outages = states + 2 * self._simulation.setpoints.shape[2] + sum(fleet.n for fleet, _ in self._held)
+        n_outages = 0 if self.outages is None else len(self.outages.channels)
+        nodes = self.metrics.columns["v_pu"].start if self._quantiles is None else outages + n_outages
+        return np.concatenate(
+            (
+                *(known + np.arange(self._n_exogenous), self._place_solved(), nodes + np.arange(self._n_nodes)),
+                *(states + np.array(self._state_places, dtype=np.int64), outages + np.arange(n_outages)),
+            )
+        )
 
     def _place_solved(self) -> IntArray:
         """Return where each column of :meth:`_add_solved` lies in what was measured."""
-        at = {name: np.arange(own.start, own.stop) for name, own in self._metrics.columns.items()}
+        at = {name: np.arange(own.start, own.stop) for name, own in self.metrics.columns.items()}
         return np.concatenate(
             (
                 *(at["zone_v_min_pu"], at["zone_v_mean_pu"], at["zone_v_max_pu"], at["watched_mean_pu"]),
@@ -240,7 +253,7 @@ class Channels:
         return self._exogenous.copy()
 
     def restore(self, state: FloatArray) -> None:
-        """Put a :meth:`state` back; call :meth:`fill` then."""
+        """Put a :meth:`state` back; call :meth:`measure` then."""
         self._exogenous[...] = state
 
     def columns_of(self, owners: Sequence[str]) -> list[int]:
@@ -261,7 +274,6 @@ class OutageView:
     Attributes:
         channels: Name, unit, bounds and owner of each channel: ``<zone>.outages``, the outages and faults that are on
             in each zone, and ``<zone>.energised_share``, the part of its nominal load that is fed.
-        n_on: Number of events that are on, as of the last :meth:`fill`, shape (n_envs,).
     """
 
     def __init__(
@@ -285,19 +297,16 @@ class OutageView:
         outages = [(f"{z}.outages", "events", 0.0, float(n), z) for z, n in zip(zones, most, strict=True)]
         shares = [(f"{zone}.energised_share", "", 0.0, 1.0, zone) for zone in zones]
         self.channels = [*outages, *shares]
-        self._n_zones, self._version = len(zones), -1
-        self.n_on = np.zeros(simulation.n_envs, dtype=np.int64)
 
-    def fill(self, out: FloatArray) -> None:
-        """Write the channels where they changed since the last call, shape (n_envs, 2 n_zones)."""
-        events, n_zones = self._events, self._n_zones
-        if events.version == self._version:  # as in most steps
-            return
-        self._version = events.version
-        self.n_on = np.count_nonzero(events.on, axis=1)
-        out[:, :n_zones] = np.einsum("ij,ijk->ik", events.on, self._in_zone[events.target_rows()])
-        np.matmul(events.dead_share, self._load_share, out=out[:, n_zones:])
-        np.subtract(1.0, out[:, n_zones:], out=out[:, n_zones:])
+    def look(self) -> FloatArray:
+        """Return the channels, shape (n_envs, 2 n_zones)."""
+        events = self._events
+        on = np.einsum("ij,ijk->ik", events.on, self._in_zone[events.target_rows()])
+        return np.concatenate((on, 1.0 - np.matmul(events.dead_share, self._load_share)), axis=1)
+
+    def count_events(self) -> npt.NDArray[np.int64]:
+        """Count the events that are on, shape (n_envs,)."""
+        return np.asarray(np.count_nonzero(self._events.on, axis=1))
 
     def name_events(self, env: int) -> dict[str, str]:
         """Return what is on in one environment: event by name, to the place it befalls."""
@@ -317,31 +326,30 @@ class _Quantiles:
         self._weight = place - self._below
         self._n_nodes = n_nodes
 
-    def fill(self, v_pu: FloatArray, violations: npt.NDArray[Any], out: FloatArray) -> None:
-        """Write the summary of voltages of shape (n_envs, n_nodes), linear between neighbours as numpy has it."""
+    def look(self, v_pu: FloatArray, violations: npt.NDArray[Any]) -> FloatArray:
+        """Return the summary of voltages of shape (n_envs, n_nodes), linear between neighbours as numpy has it."""
         ordered = np.sort(v_pu, axis=1)
         below = ordered[:, self._below]
-        out[:, : len(_PERCENTS)] = below + (ordered[:, self._above] - below) * self._weight
-        out[:, -2] = v_pu.mean(axis=1)
-        out[:, -1] = violations / self._n_nodes
+        between = below + (ordered[:, self._above] - below) * self._weight
+        return np.column_stack((between, v_pu.mean(axis=1), violations / self._n_nodes))
 
 
 class View:
     """What some agents see: gathers their channels and scales them, for all of them in one go.
 
     Args:
-        table: The channels.
-        columns: Columns of the table that each agent sees.
+        channels: The channels.
+        columns: Columns of their table that each agent sees.
         n_envs: Number of environments.
 
     Attributes:
         parts: Where what each agent sees lies in what :meth:`gather` gives.
     """
 
-    def __init__(self, table: Sequence[Channel], columns: Sequence[IntArray], n_envs: int) -> None:
-        self._columns = np.concatenate(columns)
-        low = np.array([table[i].low for i in self._columns])
-        high = np.array([table[i].high for i in self._columns])
+    def __init__(self, channels: Channels, columns: Sequence[IntArray], n_envs: int) -> None:
+        seen, table = np.concatenate(columns), channels.table
+        self._metrics, self._places = channels.metrics, channels.places[seen]
+        low, high = np.array([[table[i].low, table[i].high] for i in seen]).reshape(-1, 2).T
         gain = 2.0 / (high - low)
         # every constant has the full shape: a ufunc takes twice as long where it must broadcast
         self._gain, self._offset = np.tile(gain, (n_envs, 1)), np.tile(-1.0 - low * gain, (n_envs, 1))
@@ -350,14 +358,14 @@ class View:
         ends = np.cumsum([len(own) for own in columns]).tolist()
         self.parts = [slice(end - len(own), end) for end, own in zip(ends, columns, strict=True)]
 
-    def look(self, values: FloatArray) -> list[npt.NDArray[np.float32]]:
+    def look(self) -> list[npt.NDArray[np.float32]]:
         """Return fresh arrays of what each agent sees: low..high as -1..1, clipped, shape (n_envs, n_observed)."""
-        scaled = self.gather(values)
+        scaled = self.gather()
         return [scaled[:, own] for own in self.parts]
 
-    def gather(self, values: FloatArray) -> npt.NDArray[np.float32]:
+    def gather(self) -> npt.NDArray[np.float32]:
         """Return the same as one fresh array, one agent after the other, shape (n_envs, all that agents see)."""
-        seen = values.take(self._columns, 1, self._seen, "clip")
+        seen = self._metrics.results.take(self._places, 1, self._seen, "clip")
         np.multiply(seen, self._gain, out=seen)
         np.add(seen, self._offset, out=seen)
         np.minimum(np.maximum(seen, self._low, out=seen), self._high, out=seen)

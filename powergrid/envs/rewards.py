@@ -53,7 +53,7 @@ class Rewards:
         rewards: Reward of the last step, shape (n_envs, n_agents).
     """
 
-    _memory = ("by_term", "_reference", "_soc_initial", "_stored_kwh", "_stored_price")
+    _memory = ("by_term", "_reference", "_usd_per_kw", "_soc_initial", "_stored_kwh", "_stored_price")
 
     def __init__(
         self,
@@ -74,12 +74,11 @@ class Rewards:
         self.terms = self.by_term.transpose(1, 2, 0)
         self.rewards = np.zeros((n_envs, n_agents))
         n_rows = simulation.options.horizon_steps + 1
-        self._reference = np.zeros((n_envs, n_rows, n_agents))
-        self._reference_rows, self._last_row = self._reference.reshape(-1, n_agents), np.arange(n_envs) * n_rows - 1
-        self._dt_h = np.full(n_envs, simulation.dt_h)
-        # what all agents of an environment share is taken once for each: a product that broadcasts takes longer
-        self._env_of_agent = np.tile(np.arange(n_envs)[:, None], (1, n_agents))
-        self._paid, self._shared = np.zeros(n_envs), np.zeros((n_envs, n_agents))
+        # laid out at the start of a day, so that a step takes one row of each
+        self._reference, self._usd_per_kw = np.zeros((2, n_envs, n_rows, n_agents))
+        self._reference_rows, self._usd_rows = (
+            day.reshape(-1, n_agents) for day in (self._reference, self._usd_per_kw)
+        )
         terms = TERMS[_FIRST_MEASURED : _LAST_MEASURED + 1]
         places = [metrics.find_places(_MEASURED[term]) for term in terms]
         self._measured = np.array([np.broadcast_to(own, (n_envs, n_agents)) for own in places])
@@ -127,6 +126,7 @@ class Rewards:
         np.subtract(zone_kw, reference, out=reference)
         paid = simulation.day_paid_price[rows] * simulation.dt_h
         self._reference[rows] = np.multiply(reference, paid[:, :, None], out=reference)
+        self._usd_per_kw[rows] = paid[:, :, None]
         self.terms[rows] = 0.0
         self.rewards[rows] = 0.0
 
@@ -137,27 +137,25 @@ class Rewards:
             ends: Whether the horizon ends with it, so that what is still owed counts as unserved, shape (n_envs,).
         """
         simulation, metrics, terms = self._simulation, self._metrics, self.by_term
-        over = np.count_nonzero(ends) > 0
+        over = True in ends.tolist()  # a sixth of what a numpy function takes on a few
         for fleet, term, row, own in self._device_terms:
             self._of_devices[row, :, own] = fleet.terms[term]
-        np.dot(self._of_devices_rows, self._owners, self._by_term_rows)
-        np.multiply(simulation.paid_price, self._dt_h, out=self._paid)
-        measured, shared, energy = metrics.results, self._shared, terms[_ENERGY]
-        self._paid.take(self._env_of_agent, None, shared, "clip")
-        np.multiply(measured.take(self._import, None, energy, "clip"), shared, out=energy)
-        rows = np.add(simulation.step_index, self._last_row)
-        self._reference_rows.take(rows, 0, terms[_REFERENCE], "clip")
+        self._of_devices_rows.dot(self._owners, self._by_term_rows)
+        measured, row, energy = metrics.results, simulation.played_row, terms[_ENERGY]
+        measured.take(self._import, None, energy, "clip")
+        np.multiply(energy, self._usd_rows.take(row, 0), out=energy)
+        self._reference_rows.take(row, 0, terms[_REFERENCE], "clip")
         measured.take(self._measured, None, terms[_FIRST_MEASURED : _LAST_MEASURED + 1], "clip")
         np.multiply(terms[_LOSSES], self._loss_hours, out=terms[_LOSSES])
-        if self._islands is not None and self._islands.apart:
+        if self._islands is not None:
             terms[_UNSERVED] += _product(self._islands.unserved_kw, self._load_owners)
-        if np.count_nonzero(simulation.snapshot.forming_kva):
             terms[_GENERATION] += simulation.snapshot.forming_kva.real @ self._source_prices
         if self._storage is not None:
             stored, change = self._stored_now, terms[_STORED]
-            np.dot(self._storage.soc, self._kwh_per_soc, stored)
+            self._storage.soc.dot(self._kwh_per_soc, stored)
             np.multiply(np.subtract(self._stored_kwh, stored, out=change), self._stored_price, out=change)
-            self._stored_kwh[...] = stored  # so that the terms of a day telescope to what left the batteries in it
+            # kept, so that the terms of a day telescope to what left the batteries in it
+            self._stored_kwh, self._stored_now = stored, self._stored_kwh
             if over:
                 deviation = np.abs(self._storage.soc - self._soc_initial) * ends[:, None]
                 np.matmul(deviation, self._kwh_per_soc, out=terms[_DEVIATION])
@@ -167,7 +165,7 @@ class Rewards:
         np.multiply(self._weights, terms, out=self._weighed)
         rewards = np.add.reduce(self._weighed)  # term by term: the same bits for any number of environments
         # a step that did not converge reports the last good state, so that only the penalty tells it from a good one
-        if np.count_nonzero(simulation.snapshot.converged) < simulation.n_envs:
+        if False in simulation.snapshot.converged.tolist():
             rewards -= self._divergence * ~simulation.snapshot.converged[:, None]
         if self._share:
             rewards[:] = rewards.mean(axis=1, keepdims=True)

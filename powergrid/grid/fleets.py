@@ -12,7 +12,7 @@ from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import Circuit, Injection
 from powergrid.grid.circuit.own_controls import find_control_problems
 from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, PowerFleet
-from powergrid.grid.devices.fleet import Projection
+from powergrid.grid.devices.fleet import PowerTable
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
@@ -37,6 +37,7 @@ class Fleets:
         devices: Spec of each device with its ratings, by kind, then as given.
         all: The fleets by kind.
         power: Those with power, each with its places among the injections.
+        table: What those were asked, set to and delivered.
         switchgear: Those of switchgear, each with its places in the circuit's arrays and its kind.
         actions: The actions of all devices, those that no agent moves included.
 
@@ -72,61 +73,49 @@ class Fleets:
             else:
                 places = np.array([find_switchgear(spec, circuit) for spec in fleet.specs])
                 self.switchgear.append((fleet, places, kind))
-        self._projection: Projection | None = None
-        if self.power:
-            fleets, of_power = zip(*self._columns[: len(self.power)], strict=True)
-            self._projection = Projection(fleets, of_power, n_envs, len(self.actions))
+        of_power = self._columns[: len(self.power)]
+        self._of_switchgear = self._columns[len(self.power) :]
+        columns_of_power = [columns for _, columns in of_power]
+        self.table = PowerTable([fleet for fleet, _ in of_power], columns_of_power, n_envs, len(self.actions))
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
         parts = [fleet.neutral(exo) for fleet in self.all]
         return np.concatenate(parts, axis=1) if parts else np.zeros((self._n_envs, 0))
 
-    def project(self, action: FloatArray, exo: Exogenous) -> tuple[FloatArray, FloatArray]:
-        """Turn the actions of all devices, shape (n_envs, n_actions), into feasible setpoints and positions.
-
-        Returns:
-            The feasible setpoints and what was asked, each active then reactive, shape (2, n_envs, n_devices).
-        """
-        setpoints, requested = self._project_power(action, exo)
-        for fleet, columns in self._columns[len(self.power) :]:
+    def project(self, action: FloatArray, exo: Exogenous) -> None:
+        """Turn the actions of all devices, shape (n_envs, n_actions), into feasible setpoints and positions."""
+        self.table.project(action, exo)
+        for fleet, columns in self._of_switchgear:
             fleet.project(action[:, columns], exo)
-        return setpoints, requested
 
-    def leave_alone(self, rows: Rows, exo: Exogenous) -> tuple[FloatArray, FloatArray]:
-        """Set the neutral power of some environments' devices and return what :meth:`project` does, for those alone.
-
-        The fleets of the others keep what they were set to.
-        """
+    def leave_alone(self, rows: Rows, exo: Exogenous) -> None:
+        """Set the neutral power of some environments' devices; those of the others keep what they were set to."""
         others = np.ones(self._n_envs, dtype=bool)
         others[rows] = False
+        table = self.table
         before = [{name: getattr(fleet, name) for name in fleet.limited} for fleet, _ in self.power]
-        setpoints, requested = self._project_power(self.neutral(exo), exo)
+        powers = table.state()
+        table.project(self.neutral(exo), exo)
+        if not others.any():
+            return
+        for name, array in powers.items():
+            getattr(table, name)[:, others] = array[:, others]
         for (fleet, _), kept in zip(self.power, before, strict=True):
-            for name, array in kept.items() if others.any() else ():
+            for name, array in kept.items():
                 getattr(fleet, name)[others] = array[others]
-        return setpoints, requested
-
-    def _project_power(self, action: FloatArray, exo: Exogenous) -> tuple[FloatArray, FloatArray]:
-        if self._projection is None:
-            return np.zeros((2, self._n_envs, 0)), np.zeros((2, self._n_envs, 0))
-        setpoints, requested = self._projection.project(action, exo)
-        return setpoints.copy(), requested.copy()  # the fleets keep the arrays
 
     def start(self, rows: Rows, device_kva: ComplexArray, exo: Exogenous) -> None:
         """Take what the devices of some environments delivered before the first step, shape (n_envs, n_devices)."""
-        for fleet, own in self.power:
-            delivered = device_kva[rows, own]
-            fleet.delivered_p_kw[rows], fleet.delivered_q_kvar[rows] = delivered.real, delivered.imag
+        self.table.delivered[:, rows] = device_kva[rows].real, device_kva[rows].imag
+        for fleet, _ in self.power:
             if fleet.kind == "flexible_load":
                 fleet.demand_kw[rows] = exo.demand_kw[rows]
 
     def advance(self, device_kva: ComplexArray, exo: Exogenous) -> None:
         """Move on by one step in which the devices delivered some powers [kVA], shape (n_envs, n_devices)."""
-        p_kw, q_kvar = device_kva.real.copy(), device_kva.imag.copy()
-        for fleet, own in self.power:
-            fleet.advance(p_kw[:, own], q_kvar[:, own], exo)
-        for fleet, _, _ in self.switchgear:
+        self.table.advance(device_kva, exo)
+        for fleet, _ in self._of_switchgear:
             fleet.advance(exo)
 
 

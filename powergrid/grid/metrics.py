@@ -43,8 +43,9 @@ class Metrics:
 
     Attributes:
         limits: Lower and upper voltage limit [pu].
-        results: All that was measured of zones and network, one row for each environment, shape (n_envs, n_columns);
-            each take assigns a new one. Most properties are parts of it.
+        results: All that was measured of zones and network, then every voltage and loading, then what was handed in
+            beside them, one row for each environment, shape (n_envs, n_columns); each take assigns a new one. Whoever
+            wants some of it takes its columns in one go; most properties are parts of it.
         columns: Columns of ``results`` by the name of the property; complex power takes two columns, real first.
 
     Source:
@@ -118,18 +119,19 @@ class Metrics:
         self._lowest_end, self._means_end = ends[n_lowest], ends[n_means]
         self._lowest_starts, self._means_starts = self._starts[:n_lowest], self._starts[:n_means]
         self._per_size = np.tile(1.0 / sizes[:n_means], (len(self._high), 1))
-        self.columns = _lay_out(n_zones, len(node_groups), len(branch_groups))
+        self.columns = _lay_out(n_zones, len(node_groups), len(branch_groups), self._n_nodes, len(self._high[0]))
         self.take(self._snapshot)
 
-    def take(self, snapshot: Snapshot, energised: BoolArray | None = None) -> None:
+    def take(self, snapshot: Snapshot, energised: BoolArray | None = None, beside: Sequence[FloatArray] = ()) -> None:
         """Measure a snapshot; results stay until the next.
 
         Args:
             snapshot: The solved state.
             energised: Whether a source feeds each node, shape (n_envs, n_nodes), all where not given; those that none
                 feeds violate no limit and count in no voltage of a zone that has others.
+            beside: More numbers to put into ``results``, after all that is measured, each shape (n_envs, n).
         """
-        dead = None if energised is None or np.count_nonzero(energised) == energised.size else ~energised
+        dead = None if energised is None or b"\0" not in energised.tobytes() else ~energised
         self._snapshot, self._dead = snapshot, dead
         n_envs, n_nodes = len(self._high), self._n_nodes
         levels = np.concatenate((snapshot.v_pu, snapshot.loading_pu, self._no_branch), axis=1)
@@ -139,7 +141,7 @@ class Metrics:
             beyond[:, :n_nodes][dead] = -self.limits[0]
         self._excess = excess = np.empty((2 * n_envs, beyond.shape[1]))  # amounts, then counts
         np.sign(np.maximum(beyond, self._zero, out=excess[:n_envs]), out=excess[n_envs:])
-        sums = np.dot(excess, self._sums)
+        sums = excess.dot(self._sums)
         chosen = levels.take(self._members, 1)
         lowest = np.minimum.reduceat(chosen[:, : self._lowest_end], self._lowest_starts, axis=1)
         means = np.add.reduceat(chosen[:, : self._means_end], self._means_starts, axis=1)
@@ -147,17 +149,12 @@ class Metrics:
         highest = np.maximum.reduceat(chosen, self._starts, axis=1)
         if dead is not None:
             self._leave_out(chosen, dead, lowest, means)
-        kva = np.dot(snapshot.terminal_kva, self._intake)
+        kva = snapshot.terminal_kva.dot(self._intake)
         if len(self._limited):
             kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
-        # one array of all: whoever wants some of it takes its columns in one go
-        self.results = np.concatenate(
-            (
-                *(sums[:n_envs], sums[n_envs:], lowest, means, highest, kva.view(np.float64)),
-                *(snapshot.source_kva.view(np.float64).reshape(n_envs, 2), snapshot.losses_kw.reshape(n_envs, 1)),
-            ),
-            axis=1,
-        )
+        source, losses = snapshot.source_kva.view(np.float64).reshape(n_envs, 2), snapshot.losses_kw.reshape(n_envs, 1)
+        parts = (sums[:n_envs], sums[n_envs:], lowest, means, highest, kva.view(np.float64), source, losses, levels)
+        self.results = np.concatenate((*parts, *beside), axis=1)
 
     def _leave_out(self, chosen: FloatArray, dead: BoolArray, lowest: FloatArray, means: FloatArray) -> None:
         """Take lowest and mean voltages anew without the nodes that nothing feeds; 0 where a zone has no other."""
@@ -291,7 +288,7 @@ class Metrics:
         if not len(self._three_phase):
             return np.zeros(len(v))
         phasors = v.take(self._three_phase, 1)
-        sequence = np.abs(np.dot(phasors.reshape(-1, 3), _TO_SEQUENCE))
+        sequence = np.abs(phasors.reshape(-1, 3).dot(_TO_SEQUENCE))
         ratio = (sequence[:, 1] / np.maximum(sequence[:, 0], 1e-9)).reshape(len(v), -1)
         if self._dead is not None:
             ratio[self._dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0
@@ -299,8 +296,11 @@ class Metrics:
         return highest
 
 
-def _lay_out(n_zones: int, n_nodes: int, n_branches: int) -> dict[str, slice]:
-    """Return the columns of ``Metrics.results`` by name, in order; so many groups of nodes and branches are watched."""
+def _lay_out(n_zones: int, n_nodes: int, n_branches: int, n_voltages: int, n_levels: int) -> dict[str, slice]:
+    """Return the columns of ``Metrics.results`` by name, in order.
+
+    So many groups of nodes and branches are watched, and so many voltages are among all levels.
+    """
     sizes: dict[str, int] = {}
     for what, whole in _SUMS.items():
         sizes |= {f"zone_{what}": n_zones, f"shared_{what}": n_zones, whole: 1}
@@ -309,6 +309,7 @@ def _lay_out(n_zones: int, n_nodes: int, n_branches: int) -> dict[str, slice]:
     sizes |= {"zone_v_max_pu": n_zones, "v_max_pu": 1, "watched_max_pu": n_nodes}
     sizes |= {"zone_loading_pu": n_zones, "watched_loading_pu": n_branches}
     sizes |= {"zone_kva": 2 * n_zones, "source_kva": 2, "losses_kw": 1}
+    sizes |= {"v_pu": n_voltages, "loading_pu": n_levels - n_voltages, "beside": 0}
     ends = np.cumsum([*sizes.values()]).tolist()
     return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 

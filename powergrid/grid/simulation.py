@@ -37,7 +37,7 @@ BoolArray = npt.NDArray[np.bool_]
 __all__ = ["DivergencePolicy", "Simulation", "SimulationOptions"]
 
 #: What a simulation itself goes on from, and what its days hold.
-_CLOCK = ("step_index", "last_step", "day_paid_price", "paid_price", "operations", "setpoints", "requested")
+_CLOCK = ("step_index", "last_step", "day_paid_price", "paid_price", "operations")
 _OF_DAYS = ("day", "day_load_kw", "day_load_kvar", "day_price", "day_pv_pu")
 
 
@@ -52,14 +52,14 @@ class Simulation:
         n_envs: Number of independent copies.
 
     Attributes:
-        setpoints: Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices).
-        requested: What was asked of the devices in the last step, as ``setpoints``.
         fleets: The devices by kind.
         snapshot: The last solved state.
         price_usd_per_kwh: Price of the row to come, shape (n_envs,).
         day_paid_price: ``day_price`` with what events make of it, shape (n_envs, horizon_steps + 1) [USD/kWh].
         paid_price: Price of the last step, shape (n_envs,) [USD/kWh].
         step_index: Steps taken since the last reset, shape (n_envs,).
+        row: Row of the step to come in tables of all environments' days laid end to end, shape (n_envs,).
+        played_row: The same of the last step.
         last_step: Steps of an episode, shape (n_envs,).
         operations: Positions moved by any switchgear in the last step, shape (n_envs,).
         islands: Who is fed, where switches, microgrids or events may take the circuit apart, else None.
@@ -82,6 +82,7 @@ class Simulation:
         self.feeder, self.options, self.n_envs = feeder, options, n_envs
         self.first_env = 0
         self.dt_h = options.step_minutes / 60.0
+        self._raises = options.divergence == "raise"
         by_kind = sort_devices(devices)
         self._injections = place_devices(by_kind)
         self._plan = plan_controls(devices, options.native_controls)
@@ -145,7 +146,7 @@ class Simulation:
             if fleet.kind == "flexible_load":
                 self._flexible_loads = load_of_device[columns]
             elif fleet.kind == "inverter":
-                self._p_sun = np.tile([float(spec.p_max_kw) for spec in fleet.specs], (self.n_envs, 1))
+                self._p_sun = np.array([float(spec.p_max_kw) for spec in fleet.specs])
                 if self.profiles.pv_pu is None:
                     raise ScenarioError(
                         f"profiles {self.profiles.name!r}",
@@ -183,19 +184,23 @@ class Simulation:
             )
 
     def _allocate(self) -> None:
-        n, n_power = self.n_envs, len(self._injections)
+        n = self.n_envs
         self.series = self._days.series
         self.day_paid_price = self.day_price.copy()
         self._first_row = np.arange(n) * self.day_price.shape[1]
-        self.step_index = np.zeros(n, dtype=np.int64)
+        self.step_index, self.row = np.zeros(n, dtype=np.int64), self._first_row
+        self.played_row = self.row
         self.last_step = np.full(n, self.options.horizon_steps)
-        self.setpoints, self.requested = np.zeros((2, n, n_power)), np.zeros((2, n, n_power))
         self._nothing = np.zeros((n, 0))
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations = np.zeros(n, dtype=np.int64)
         self.env_index, self._one_step = np.arange(n), np.ones(n, dtype=np.int64)
-        self._env_of_sun = np.repeat(self.env_index[:, None], self._p_sun.shape[-1], axis=1)
+        self._lay_out_sun()
         self._turn_clock()
+
+    def _lay_out_sun(self) -> None:
+        """Lay out what the sun offers each inverter [kW], so that a step takes one row of it."""
+        self._day_sun_kw = self.day_pv_pu.reshape(-1, 1) * self._p_sun
 
     # what the days own
 
@@ -223,6 +228,21 @@ class Simulation:
     def day_pv_pu(self) -> FloatArray:
         """What the sun offers on it, in parts of the panels' rating, shape (n_envs, horizon_steps + 1)."""
         return self._days.pv_pu
+
+    @property
+    def setpoints(self) -> FloatArray:
+        """Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices)."""
+        return self._devices.table.setpoints
+
+    @property
+    def requested(self) -> FloatArray:
+        """What was asked of the devices in the last step, as ``setpoints``."""
+        return self._devices.table.requested
+
+    @property
+    def delivered(self) -> FloatArray:
+        """What the solved grid says the devices delivered in the last step, as ``setpoints``."""
+        return self._devices.table.delivered
 
     @property
     def p_kw(self) -> FloatArray:
@@ -271,10 +291,10 @@ class Simulation:
             if self.events is not None:
                 load_kw, load_kvar, sun = self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env]
                 self.events.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
+        self._lay_out_sun()
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
-        setpoints, requested = self._devices.leave_alone(rows, self._exogenous)
-        self.setpoints[:, rows], self.requested[:, rows] = setpoints[:, rows], requested[:, rows]
+        self._devices.leave_alone(rows, self._exogenous)
         self._start(envs)
         self.snapshot.converged[rows] = True
         self.operations[rows] = 0
@@ -325,7 +345,7 @@ class Simulation:
         if self._decided is not None:
             decided, action = action, self._devices.neutral(exo)
             action[:, self._decided] = decided
-        self.setpoints, self.requested = self._devices.project(action, exo)
+        self._devices.project(action, exo)
         islands, converged = self.islands, self.snapshot.converged
         if islands is not None:
             if self.events is not None:
@@ -334,14 +354,14 @@ class Simulation:
         converged[...] = self._play()
         if self._native is not None:
             self.operations += [circuit.own_moves for circuit in self.circuits]
-        if self.options.divergence == "raise" and not converged.all():
+        if self._raises and False in converged.tolist():
             raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
         if islands is not None:
             islands.count_all(self.snapshot.v_pu, self.day_load_kw, self.step_index)
         self._devices.advance(self.snapshot.device_kva, exo)
         if self.events is not None:
             self.events.measure(self.step_index)
-        self.paid_price = self.price_usd_per_kwh
+        self.paid_price, self.played_row = self.price_usd_per_kwh, self.row
         self.step_index = np.minimum(self.step_index + self._one_step, self.last_step)
         self._turn_clock()
 
@@ -349,16 +369,20 @@ class Simulation:
 
     def _play(self, envs: Sequence[int] | None = None) -> BoolArray:
         """Write, solve and read some or all circuits; return whether each power flow converged, shape (n_envs,)."""
-        rows, circuits, islands = self.step_index + self._first_row, self.circuits, self.islands
-        day_kw, day_kvar = (day.reshape(-1, day.shape[2]) for day in (self.day_load_kw, self.day_load_kvar))
-        p_kw, q_kvar = self.p_kw, self.q_kvar
+        rows, circuits, islands = self.row, self.circuits, self.islands
+        days = self._days
+        day_kw, day_kvar = (
+            days.load_kw.reshape(-1, days.load_kw.shape[2]),
+            days.load_kvar.reshape(-1, days.load_kw.shape[2]),
+        )
+        p_kw, q_kvar = self._devices.table.setpoints
         circuits.fill_demand(day_kw, day_kvar, rows, p_kw, q_kvar)
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
         circuits.fill_injections(p_kw, q_kvar)
         moves = [circuits.aim(kind, places, fleet.position) for fleet, places, kind in self._devices.switchgear]
         if envs is None:
-            self.operations[...] = sum(moves)
+            self.operations[...] = sum(moves) if moves else 0
         if self._native is not None:
             circuits.solve(envs, range(self.n_envs), self._solve_alone)
         elif islands is not None:
@@ -372,12 +396,11 @@ class Simulation:
 
     def _turn_clock(self) -> None:
         """Take the exogenous row of the current step."""
-        rows = self.step_index + self._first_row
+        self.row = rows = self.step_index + self._first_row
         self.price_usd_per_kwh = self.day_paid_price.take(rows)
         sun_kw = demand_kw = self._nothing
         if self._p_sun.size:
-            # to gather for each inverter takes half of what to broadcast does
-            sun_kw = self.day_pv_pu.take(rows.take(self._env_of_sun)) * self._p_sun
+            sun_kw = self._day_sun_kw.take(rows, 0)
         if self._flexible_loads.size:
             places = rows[:, None] * self.day_load_kw.shape[2] + self._flexible_loads
             demand_kw = self.day_load_kw.take(places)
@@ -409,6 +432,7 @@ class Simulation:
         return {
             "circuits": self.circuits.state(),
             "fleets": [fleet.state_dict() for fleet in self.fleets],
+            "power": self._devices.table.state(),
             "clock": {name: getattr(self, name).copy() for name in _CLOCK},
             "days": {name: getattr(self, name).copy() for name in _OF_DAYS},
             "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
@@ -421,10 +445,12 @@ class Simulation:
         """Put a :meth:`state` back, of this simulation or another of the same scenario and number of environments."""
         for name, value in state["days"].items():
             getattr(self, name)[...] = value
+        self._lay_out_sun()
         for name, value in state["clock"].items():
             setattr(self, name, value.copy())
         for fleet, kept in zip(self.fleets, state["fleets"], strict=True):
             fleet.load_state_dict(kept)
+        self._devices.table.restore(state["power"])
         if self._native is not None:  # before circuits: what their controllers forget takes a solve
             self._native.restore(state["controls"])
         self.circuits.restore(state["circuits"])

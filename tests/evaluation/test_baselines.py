@@ -12,6 +12,7 @@ from powergrid.evaluation import BASELINES, RuleBased, RuleConstants, baseline_n
 from powergrid.evaluation.baselines import leave_to_feeder
 from powergrid.scenario import load_scenario
 from tests.evaluation.worlds import ALL_KINDS
+from tests.grid.devices.fleets import projected
 
 Start = Callable[..., GridTask]
 
@@ -60,7 +61,7 @@ def test_no_control_leaves_every_device_to_itself(start: Start) -> None:
         assert np.all(fleet(task, "inverter").q_kvar == 0.0)
         assert fleet(task, "flexible_load").share == pytest.approx(1.0)
         assert task.simulation.operations[0] == 0
-        assert not any(f.projected.any() for f in task.simulation.fleets)
+        assert not any(projected(f).any() for f in task.simulation.fleets)
 
 
 def test_native_moves_the_feeders_taps(start: Start) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet, Request
+from powergrid.grid.devices.fleet import PowerFleet, Powers, Request
 from powergrid.grid.devices.spec import (
     ActionSpec,
     BoolArray,
@@ -73,7 +73,6 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
 
     kind: ClassVar[str] = "ev_charger"
     memory: ClassVar[tuple[str, ...]] = (
-        *PowerFleet.memory,
         *("arriving_kwh", "stay_steps", "port_owed_kwh", "port_asked_kwh", "port_steps_left", "port_kw"),
     )
 
@@ -191,7 +190,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         request.low[0], request.high[0] = 1 - half - half, 1.0
         return request
 
-    def limit(self, exo: Exogenous) -> None:
+    def limit(self, own: Powers, exo: Exogenous) -> None:
         """Turn shares into station power and give it to the ports, least laxity first.
 
         The share is of what the connected cars can take in this step, below 0 of what they can give back, so
@@ -199,20 +198,19 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         """
         if not np.count_nonzero(self.connected):
             self.port_kw = np.zeros_like(self.port_kw)
-            self.p_kw[...] = self.requested_p_kw[...] = -0.0  # the bits that what follows would give
+            own.p_kw[...] = own.asked_p_kw[...] = -0.0  # the bits that what follows would give
             return
-        share = self.requested_p_kw
-        taken = np.maximum(share, self._zero) * self._most_kw
+        taken = np.maximum(own.asked_p_kw, self._zero) * self._most_kw
         laxity = self.port_steps_left - self.port_owed_kwh * self._steps_per_kwh
         order = laxity.argsort(axis=2, kind="stable") + self._first_port
         self.port_kw = _share_out(taken.take(self._station), self._most, order)
         if self._v2g:
-            given = np.minimum(share, self._zero) * self._least_kw
+            given = np.minimum(own.asked_p_kw, self._zero) * self._least_kw
             self.port_kw = self.port_kw - _share_out((-given).take(self._station), self._least, order[..., ::-1])
             taken = taken + given
-        self.requested_p_kw[...] = np.negative(taken, out=self.p_kw)
+        own.asked_p_kw[...] = np.negative(taken, out=own.p_kw)
 
-    def _advance(self, exo: Exogenous) -> None:
+    def move_on(self, own: Powers, exo: Exogenous) -> None:
         """Charge the cars with what was delivered, see off who leaves and let in who comes.
 
         Energy that a car still owes when it leaves, at the end of this step, is ``unserved_kwh`` of this step.
@@ -225,8 +223,8 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
             return
         # The grid may deliver a little more or less than was set; every port gets its part of that. Where nothing was
         # set, no port has.
-        set_kw = np.copysign(np.maximum(np.abs(self.p_kw), self._tiny_kw), self.p_kw)
-        power = self.port_kw * (self.delivered_p_kw / set_kw).take(self._station)
+        set_kw = np.copysign(np.maximum(np.abs(own.p_kw), self._tiny_kw), own.p_kw)
+        power = self.port_kw * (own.delivered_p_kw / set_kw).take(self._station)
         charged = power * self._kwh_per_kw
         if self._v2g:
             charged = np.minimum(charged, power * self._kwh_per_given_kw)

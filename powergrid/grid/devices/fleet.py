@@ -6,7 +6,6 @@ step have the full shape of what they meet: a ufunc takes up to twice as long wh
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -16,7 +15,6 @@ import numpy.typing as npt
 
 from powergrid.grid.devices.spec import (
     ActionSpec,
-    BoolArray,
     Columns,
     DeviceSpec,
     Exogenous,
@@ -41,8 +39,7 @@ class DeviceFleet(ABC, Generic[S]):
         names, specs: Name of each device, and what YAML said about it.
         n: Number of devices.
         actions, states: Tables of what is decided and of what is observed.
-        state_arrays: Attributes that hold the states, of shape (n_envs, n); side by side, those of ``state_places`` are
-            the states in order, so that one gather reads all fleets.
+        held: Attribute that holds each state, of shape (n_envs, n), and the device's place in it.
         terms: What the last step counted and cost by name, each of shape (n_envs, n).
 
     Raises:
@@ -70,26 +67,13 @@ class DeviceFleet(ABC, Generic[S]):
         self.horizon_steps = int(horizon_steps)
         self.actions: tuple[ActionSpec, ...] = ()
         self.states: tuple[StateSpec, ...] = ()
+        self.held: tuple[tuple[str, int], ...] = ()
         self.terms: dict[str, FloatArray] = {}
 
     def _take_tables(self, actions: Sequence[ActionSpec], states: Sequence[StateSpec]) -> None:
-        """Take the tables of what is decided and observed, for :meth:`observe` to find its columns."""
+        """Take the tables of what is decided and observed, and find what holds each state."""
         self.actions, self.states = tuple(actions), tuple(states)
-        self._observed: list[tuple[Columns, Columns, str]] = []
-        for name in dict.fromkeys(state.name for state in states):
-            found = [(i, self.names.index(state.device)) for i, state in enumerate(states) if state.name == name]
-            columns, owners = (pack_columns(index) for index in zip(*found, strict=True))
-            self._observed.append((columns, owners, self.held_in.get(name, name)))
-        kept = [name for _, _, name in self._observed]
-        self.state_arrays = tuple(kept)
-        self.state_places = np.zeros(len(states), dtype=np.int64)
-        for i, (columns, owners, _) in enumerate(self._observed):
-            self.state_places[columns] = i * self.n + np.arange(self.n)[owners]
-
-    @property
-    @abstractmethod
-    def projected(self) -> BoolArray:
-        """Whether what was asked had to change to be feasible, shape (n_envs, n)."""
+        self.held = tuple((self.held_in.get(s.name, s.name), self.names.index(s.device)) for s in states)
 
     @abstractmethod
     def neutral(self, exo: Exogenous) -> FloatArray:
@@ -115,8 +99,8 @@ class DeviceFleet(ABC, Generic[S]):
 
     def observe(self, out: FloatArray) -> None:
         """Write the states, in physical units, into ``out`` of shape (n_envs, n_states)."""
-        for columns, owners, name in self._observed:
-            out[:, columns] = getattr(self, name)[:, owners]
+        for column, (name, device) in enumerate(self.held):
+            out[:, column] = getattr(self, name)[:, device]
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """Copy everything that the future depends on, and what the last step counted."""
@@ -161,47 +145,40 @@ class Request(NamedTuple):
     high: FloatArray
 
 
-class Requests:
-    """Read what actions ask of the devices of some fleets, all in one pass.
+class Powers(NamedTuple):
+    """One fleet's columns of a :class:`PowerTable`, to be read and written in place, shape (n_envs, n) each.
 
-    Fleet by fleet the same reading takes about 3 % of a whole step of ``ieee13_mg``.
-
-    Args:
-        requests: What the actions of each fleet mean.
-        columns: Columns of the action matrix that each fleet has.
-        n_envs: Number of environments.
-        n_actions: Width of the action matrix.
+    Attributes:
+        asked_p_kw, asked_q_kvar: What is asked of the devices, positive into the grid [kW], [kvar].
+        p_kw, q_kvar: Feasible setpoints [kW], [kvar].
+        delivered_p_kw, delivered_q_kvar: What the solved grid says was delivered [kW], [kvar].
     """
 
-    def __init__(self, requests: Sequence[Request], columns: Sequence[slice], n_envs: int, n_actions: int) -> None:
-        column, *scaling = (np.concatenate(parts, axis=1) for parts in zip(*requests, strict=True))
-        starts = np.repeat([own.start for own in columns], [request.columns.shape[1] for request in requests])
-        column = np.where(column < 0, 0, column + starts).astype(np.int64)
-        self._places = column[:, None, :] + n_actions * np.arange(n_envs)[None, :, None]
-        self._gain, self._offset, self._low, self._high = (
-            np.repeat(constant[:, None, :], n_envs, axis=1) for constant in scaling
-        )
-        self._acts = n_actions > 0
-
-    def read(self, action: FloatArray) -> FloatArray:
-        """Return what actions, shape (n_envs, n_actions), ask: active, then reactive, shape (2, n_envs, n_devices)."""
-        if not self._acts:
-            return self._offset.copy()
-        # "clip" needs no check of its own: the places are within the matrix
-        asked = action.take(self._places, mode="clip") * self._gain + self._offset
-        return np.asarray(np.minimum(np.maximum(asked, self._low), self._high))
+    asked_p_kw: FloatArray
+    asked_q_kvar: FloatArray
+    p_kw: FloatArray
+    q_kvar: FloatArray
+    delivered_p_kw: FloatArray
+    delivered_q_kvar: FloatArray
 
 
-class Projection:
-    """Turn actions into feasible setpoints of some fleets: requests and the kVA circle in one pass over all of them.
+class PowerTable:
+    """Power of the devices of some fleets side by side: what was asked, set and delivered, active and then reactive.
 
-    Fleet by fleet the circle takes about 4 % of a whole step of ``ieee13_mg``.
+    The one home of these numbers: a fleet's ``p_kw`` and the like are its columns of them, looked up when asked for.
+    Requests and the kVA circle are taken in one pass over all fleets; fleet by fleet they took 7 % of a whole step of
+    ``ieee13_mg``.
 
     Args:
         fleets: The fleets, in the order of their devices.
         columns: Columns of the action matrix that each fleet has.
         n_envs: Number of environments.
         n_actions: Width of the action matrix.
+
+    Attributes:
+        setpoints: Feasible setpoints [kW, kvar], shape (2, n_envs, n_devices); never bound anew.
+        requested: What was asked, as ``setpoints``.
+        delivered: What the solved grid says was delivered, as ``setpoints``.
 
     Source:
         IEEE Std 1547-2018, 5.2 (active power has priority, unless a device says otherwise).
@@ -210,47 +187,85 @@ class Projection:
     def __init__(
         self, fleets: Sequence[PowerFleet[Any]], columns: Sequence[slice], n_envs: int, n_actions: int
     ) -> None:
-        self._requests = Requests([fleet.request for fleet in fleets], columns, n_envs, n_actions)
-        ends = np.cumsum([fleet.n for fleet in fleets]).tolist()
-        self._fleets = [(fleet, slice(end - fleet.n, end)) for fleet, end in zip(fleets, ends, strict=True)]
-        self._giving = [fleet for fleet in fleets if fleet.gives_way]
-        self._reactive = any(fleet.reactive for fleet in fleets)
-        self._s2, p_first = np.concatenate([np.repeat(f.circle[:, None, :], n_envs, axis=1) for f in fleets], axis=2)
+        n = sum(fleet.n for fleet in fleets)
+        self.setpoints, self.requested, self.delivered = np.zeros((3, 2, n_envs, n))
+        self._acts, self._reactive = n > 0 and n_actions > 0, any(fleet.reactive for fleet in fleets)
+        self._parts: list[tuple[PowerFleet[Any], Powers]] = []
+        first = 0
+        for fleet in fleets:
+            own = slice(first, first + fleet.n)
+            fleet.bind(self, own)
+            self._parts.append((fleet, Powers(*(row[:, own] for array in self.arrays for row in array))))
+            first = own.stop
+        self._giving = [(fleet, own) for fleet, own in self._parts if fleet.gives_way]
+        requests = [fleet.request for fleet in fleets] or [Request(*np.zeros((5, 2, 0)))]
+        column, *scaling = (np.concatenate(parts, axis=1) for parts in zip(*requests, strict=True))
+        starts = np.repeat([own.start for own in columns], [fleet.n for fleet in fleets]).astype(np.int64)
+        column = np.where(column < 0, 0, column + starts).astype(np.int64)
+        self._places = column[:, None, :] + n_actions * np.arange(n_envs)[None, :, None]
+        self._gain, self._offset, self._low, self._high = (
+            np.repeat(constant[:, None, :], n_envs, axis=1) for constant in scaling
+        )
+        circles = [fleet.circle for fleet in fleets] or [np.zeros((2, 0))]
+        self._s2, p_first = np.repeat(np.concatenate(circles, axis=1)[:, None, :], n_envs, axis=1)
         self._p_first = None if p_first.all() else p_first
-        self._zero = np.zeros_like(self._s2)
+        self._zero, self._room = np.zeros_like(self._s2), np.zeros_like(self._s2)
 
-    def project(self, action: FloatArray, exo: Exogenous) -> tuple[FloatArray, FloatArray]:
-        """Set the fleets to actions, shape (n_envs, n_actions); return setpoints and what was asked.
+    @property
+    def arrays(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """What was asked, set and delivered."""
+        return self.requested, self.setpoints, self.delivered
 
-        Each is active, then reactive power, shape (2, n_envs, n_devices); the fleets keep their parts of both.
-        """
-        requested = self._requests.read(action)
-        setpoints = np.empty_like(requested)
-        p, q, asked_p, asked_q = setpoints[0], setpoints[1], requested[0], requested[1]
-        q[...] = asked_q
-        for fleet, own in self._fleets:
-            fleet.p_kw, fleet.q_kvar = p[:, own], q[:, own]
-            fleet.requested_p_kw, fleet.requested_q_kvar = asked_p[:, own], asked_q[:, own]
-            fleet.limit(exo)
+    def read(self, action: FloatArray) -> None:
+        """Take what actions, shape (n_envs, n_actions), ask into ``requested``."""
+        asked = self.requested
+        if not self._acts:
+            asked[...] = self._offset
+            return
+        # "clip" needs no check of its own: the places are within the matrix
+        action.take(self._places, None, asked, "clip")
+        np.multiply(asked, self._gain, out=asked)
+        np.add(asked, self._offset, out=asked)
+        np.minimum(np.maximum(asked, self._low, out=asked), self._high, out=asked)
+
+    def project(self, action: FloatArray, exo: Exogenous) -> None:
+        """Turn actions, shape (n_envs, n_actions), into feasible setpoints."""
+        self.read(action)
+        p, q = self.setpoints
+        q[...] = self.requested[1]
+        for fleet, own in self._parts:
+            fleet.limit(own, exo)
         if self._reactive:
-            squared = p * p if self._p_first is None else p * p * self._p_first
-            room = np.sqrt(np.maximum(self._s2 - squared, self._zero))
-            np.maximum(np.minimum(q, room), -room, out=q)
-        for fleet in self._giving:
-            fleet.give_way()
-        return setpoints, requested
+            room = np.multiply(p, p, out=self._room)
+            if self._p_first is not None:
+                np.multiply(room, self._p_first, out=room)
+            np.sqrt(np.maximum(np.subtract(self._s2, room, out=room), self._zero, out=room), out=room)
+            np.minimum(q, room, out=q)
+            np.maximum(q, np.negative(room, out=room), out=q)
+        for fleet, own in self._giving:
+            fleet.give_way(own)
+
+    def advance(self, device_kva: npt.NDArray[np.complex128], exo: Exogenous) -> None:
+        """Move on by one step in which the devices delivered some powers [kVA], shape (n_envs, n_devices)."""
+        delivered = self.delivered
+        delivered[0], delivered[1] = device_kva.real, device_kva.imag
+        for fleet, own in self._parts:
+            fleet.move_on(own, exo)
+
+    def state(self) -> dict[str, FloatArray]:
+        """Copy the powers of the last step."""
+        return {name: getattr(self, name).copy() for name in ("requested", "setpoints", "delivered")}
+
+    def restore(self, state: Mapping[str, FloatArray]) -> None:
+        """Put a :meth:`state` back."""
+        for name, value in state.items():
+            getattr(self, name)[...] = value
 
 
 class PowerFleet(DeviceFleet[S]):
     """A fleet with active and reactive power, positive into the grid.
 
     Attributes:
-        p_kw: Feasible setpoints [kW], shape (n_envs, n).
-        q_kvar: Feasible setpoints [kvar], shape (n_envs, n).
-        requested_p_kw: What the action asked [kW], shape (n_envs, n).
-        requested_q_kvar: What the action asked [kvar], shape (n_envs, n).
-        delivered_p_kw: What the solved grid says was delivered in the last step [kW], shape (n_envs, n).
-        delivered_q_kvar: The same for reactive power [kvar], shape (n_envs, n).
         request: What actions mean.
         circle: Apparent-power rating, squared [kVA²], infinite where no agent decides reactive power, and 1 where
             active power has priority in it, else 0, shape (2, n).
@@ -258,15 +273,11 @@ class PowerFleet(DeviceFleet[S]):
         reactive: Whether an agent decides the reactive power of any device.
     """
 
-    #: Attributes that a projection assigns.
-    limited: ClassVar[tuple[str, ...]] = ("p_kw", "q_kvar", "requested_p_kw", "requested_q_kvar")
-    memory: ClassVar[tuple[str, ...]] = (*limited, "delivered_p_kw", "delivered_q_kvar")
+    #: Attributes that :meth:`limit` assigns and the next step reads.
+    limited: ClassVar[tuple[str, ...]] = ()
     held_in: ClassVar[Mapping[str, str]] = {"p_kw": "delivered_p_kw", "q_kvar": "delivered_q_kvar"}
-
-    def __init__(self, devices: Mapping[str, S], dt_h: float, horizon_steps: int, n_envs: int = 1) -> None:
-        super().__init__(devices, dt_h, horizon_steps, n_envs)
-        self.p_kw, self.q_kvar, self.requested_p_kw, self.requested_q_kvar = (self._zeros() for _ in range(4))
-        self.delivered_p_kw, self.delivered_q_kvar = self._zeros(), self._zeros()
+    _table: PowerTable | None = None
+    _own = slice(None)
 
     def _take_tables(self, actions: Sequence[ActionSpec], states: Sequence[StateSpec]) -> None:
         super()._take_tables(actions, states)
@@ -274,39 +285,76 @@ class PowerFleet(DeviceFleet[S]):
         self.reactive = bool((self.request.columns[1] >= 0).any())
         self.circle, self.gives_way = np.stack([np.full(self.n, np.inf), np.ones(self.n)]), False
 
+    def bind(self, table: PowerTable, own: slice) -> None:
+        """Have the devices' powers in some columns of a table."""
+        self._table, self._own = table, own
+
     @property
-    def projected(self) -> BoolArray:
-        """Whether what was asked had to change to be feasible, shape (n_envs, n)."""
-        kept: BoolArray = np.isclose(self.p_kw, self.requested_p_kw, rtol=1e-9, atol=1e-9)
-        kept &= np.isclose(self.q_kvar, self.requested_q_kvar, rtol=1e-9, atol=1e-9)
-        return ~kept
+    def table(self) -> PowerTable:
+        """Where the devices' powers are: beside those of other fleets, or alone."""
+        if self._table is None:
+            PowerTable([self], [slice(0, len(self.actions))], self.n_envs, len(self.actions))
+        assert self._table is not None
+        return self._table
+
+    @property
+    def p_kw(self) -> FloatArray:
+        """Feasible setpoints [kW], shape (n_envs, n)."""
+        return self.table.setpoints[0, :, self._own]
+
+    @property
+    def q_kvar(self) -> FloatArray:
+        """Feasible setpoints [kvar], shape (n_envs, n)."""
+        return self.table.setpoints[1, :, self._own]
+
+    @property
+    def requested_p_kw(self) -> FloatArray:
+        """What the action asked [kW], shape (n_envs, n)."""
+        return self.table.requested[0, :, self._own]
+
+    @property
+    def requested_q_kvar(self) -> FloatArray:
+        """What the action asked [kvar], shape (n_envs, n)."""
+        return self.table.requested[1, :, self._own]
+
+    @property
+    def delivered_p_kw(self) -> FloatArray:
+        """What the solved grid says was delivered in the last step [kW], shape (n_envs, n)."""
+        return self.table.delivered[0, :, self._own]
+
+    @property
+    def delivered_q_kvar(self) -> FloatArray:
+        """The same for reactive power [kvar], shape (n_envs, n)."""
+        return self.table.delivered[1, :, self._own]
+
+    def reset_all(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
+        """Put some environments at their start; what is random comes from the generator of each."""
+        for array in self.table.arrays:
+            array[:, rows, self._own] = 0.0
+        super().reset_all(rows, rngs)
 
     def project(self, action: FloatArray, exo: Exogenous) -> None:
-        """Turn actions, shape (n_envs, n_actions), into feasible setpoints."""
-        self._alone.project(action, exo)
-
-    @functools.cached_property
-    def _alone(self) -> Projection:
-        return Projection([self], [slice(0, len(self.actions))], self.n_envs, len(self.actions))
+        """Turn actions, shape (n_envs, n_actions), into feasible setpoints; of a fleet that is alone."""
+        self.table.project(action, exo)
 
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
-        """Move on by one step in which ``p_kw`` and ``q_kvar``, shape (n_envs, n), were delivered; keeps the arrays."""
-        self.delivered_p_kw, self.delivered_q_kvar = p_kw, q_kvar
-        self._advance(exo)
+        """Move on by one step in which some powers, shape (n_envs, n), were delivered; of a fleet that is alone."""
+        self.table.advance(p_kw + 1j * q_kvar, exo)
 
     @abstractmethod
-    def limit(self, exo: Exogenous) -> None:
+    def limit(self, own: Powers, exo: Exogenous) -> None:
         """Write ``p_kw`` and limit ``q_kvar``, which holds what is asked, within the kind's own limits.
 
-        What the kVA circle leaves for reactive power comes after, for all fleets at once.
+        What the kVA circle leaves for reactive power comes after, for all fleets at once. A kind whose actions are
+        shares turns what is asked into powers first.
         """
 
-    def give_way(self) -> None:
+    def give_way(self, own: Powers) -> None:
         """Let active power give way to reactive power, where that has priority in the kVA circle."""
 
     @abstractmethod
-    def _advance(self, exo: Exogenous) -> None:
-        """Move on by one step in which what is in ``delivered_p_kw`` and ``delivered_q_kvar`` was delivered."""
+    def move_on(self, own: Powers, exo: Exogenous) -> None:
+        """Move on by one step in which what was set and what was delivered are known."""
 
     def _find_request(self) -> Request:
         """Say what the actions mean: power in physical units, where a kind does not say otherwise."""

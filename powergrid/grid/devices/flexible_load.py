@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet, Request
+from powergrid.grid.devices.fleet import PowerFleet, Powers, Request
 from powergrid.grid.devices.spec import ActionSpec, BoundSpec, Exogenous, FloatArray, Rows, StateSpec
 
 #: Demand below which a share of it means nothing [kW].
@@ -44,8 +44,8 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
     """
 
     kind: ClassVar[str] = "flexible_load"
-    limited: ClassVar[tuple[str, ...]] = (*PowerFleet.limited, "cut_kw")
-    memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "owed_kwh", "share", "demand_kw", "cut_kw")
+    limited: ClassVar[tuple[str, ...]] = ("cut_kw",)
+    memory: ClassVar[tuple[str, ...]] = ("owed_kwh", "share", "demand_kw", "cut_kw")
 
     def __init__(
         self,
@@ -100,21 +100,21 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         request.low[0], request.high[0] = 1 - high, 1 - low
         return request
 
-    def limit(self, exo: Exogenous) -> None:
+    def limit(self, own: Powers, exo: Exogenous) -> None:
         """Limit the asked share so that the energy owed stays between 0 and ``owed_max_kwh``.
 
         Sets ``p_kw = -share·demand`` and the reactive power of the load's own power factor.
         """
-        demand, requested, p = exo.demand_kw, self.requested_p_kw, self.p_kw
-        asked = requested * demand
+        demand, asked_p_kw, p_kw = exo.demand_kw, own.asked_p_kw, own.p_kw
+        asked = asked_p_kw * demand
         least = self.owed_kwh * self._kw_per_kwh  # pays all that is owed
         self.cut_kw = np.minimum(np.maximum(asked, least), least + self._kw_span)
-        np.subtract(asked, demand, out=requested)
-        np.subtract(self.cut_kw, demand, out=p)
-        np.multiply(requested, self._kvar_per_kw, out=self.requested_q_kvar)
-        np.multiply(p, self._kvar_per_kw, out=self.q_kvar)
+        np.subtract(asked, demand, out=asked_p_kw)
+        np.subtract(self.cut_kw, demand, out=p_kw)
+        np.multiply(asked_p_kw, self._kvar_per_kw, out=own.asked_q_kvar)
+        np.multiply(p_kw, self._kvar_per_kw, out=own.q_kvar)
 
-    def _advance(self, exo: Exogenous) -> None:
+    def move_on(self, own: Powers, exo: Exogenous) -> None:
         """Book the energy put off or paid back.
 
         What is owed follows the share that was set: what the grid's voltage does to the delivered power of

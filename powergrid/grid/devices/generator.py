@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet, Request
+from powergrid.grid.devices.fleet import PowerFleet, Powers, Request
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 
@@ -54,8 +54,8 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
 
     kind: ClassVar[str] = "generator"
     required: ClassVar[tuple[str, ...]] = ("p_max_kw",)
-    limited: ClassVar[tuple[str, ...]] = (*PowerFleet.limited, "next_on")
-    memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "on", "previous_p_kw", "next_on")
+    limited: ClassVar[tuple[str, ...]] = ("next_on",)
+    memory: ClassVar[tuple[str, ...]] = ("on", "previous_p_kw", "next_on")
 
     def __init__(self, devices: Mapping[str, GeneratorSpec], dt_h: float, horizon_steps: int, n_envs: int = 1) -> None:
         super().__init__(devices, dt_h, horizon_steps, n_envs)
@@ -89,6 +89,7 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         self._ramp = np.minimum(self._tile([np.inf if ramp is None else ramp * step_min for ramp in ramps]), p_max)
         self._jump = np.maximum(self._p_min, self._ramp)
         self._jump_less_ramp = self._jump - self._ramp
+        self._ramps = bool((self._ramp < p_max).any())
         dt = self.dt_h
         self._a, self._b = self._values("cost_a_usd_per_kw2h") * dt, self._values("cost_b_usd_per_kwh") * dt
         self._c, self._start_usd = self._values("cost_c_usd_per_h") * dt, self._values("start_cost_usd")
@@ -109,27 +110,32 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         np.minimum(request.high[0], s, out=request.high[0])
         return request
 
-    def limit(self, exo: Exogenous) -> None:
+    def limit(self, own: Powers, exo: Exogenous) -> None:
         """Limit what is asked to on/off, ramp and output limits; the kVA circle comes after.
 
         Below half of ``p_min_kw`` (or at 0) off is asked, up to ``p_min_kw`` that. While running, power
         changes by at most the ramp; a start may reach, and a stop may leave from, the larger of ``p_min_kw``
         and the ramp; from higher up a generator told to stop ramps down first.
         """
-        asked, previous = self.requested_p_kw, self.previous_p_kw
+        asked, p_kw = own.asked_p_kw, own.p_kw
+        previous, floor, ceiling = self.previous_p_kw, self._p_min, self._p_max
+        wanted = asked >= self._on_from
+        if self._ramps:  # else nothing stands between two setpoints, and these are the limits themselves
+            wanted |= previous > self._jump
+            # Off, the ceiling is the jump from 0; running, it is the ramp from the last setpoint.
+            ceiling = np.minimum(previous + self._jump - self.on * self._jump_less_ramp, ceiling)
+            floor = np.maximum(floor, previous - self._ramp)
         self.next_on = on = np.empty_like(previous)
-        on[...] = (asked >= self._on_from) | (previous > self._jump)  # takes a third of what astype does
-        # Off, the ceiling is the jump from 0; running, it is the ramp from the last setpoint.
-        ceiling = np.minimum(previous + self._jump - self.on * self._jump_less_ramp, self._p_max)
-        floor = np.maximum(self._p_min, previous - self._ramp)
-        np.multiply(np.minimum(np.maximum(asked, floor), ceiling), on, out=self.p_kw)
+        on[...] = wanted  # takes a third of what astype does
+        np.minimum(np.maximum(asked, floor, out=p_kw), ceiling, out=p_kw)
+        np.multiply(p_kw, on, out=p_kw)
         if self.reactive:
-            self.q_kvar *= on
+            np.multiply(own.q_kvar, on, out=own.q_kvar)
 
-    def _advance(self, exo: Exogenous) -> None:
+    def move_on(self, own: Powers, exo: Exogenous) -> None:
         """Pay for the delivered power and for starts."""
-        p_kw = self.delivered_p_kw
+        p_kw = own.delivered_p_kw
         starts = np.maximum(self.next_on - self.on, self._zero)
-        self.on, self.previous_p_kw = self.next_on, self.p_kw
+        self.on, self.previous_p_kw = self.next_on, own.p_kw.copy()
         cost = (p_kw * self._a + self._b) * p_kw + self.on * self._c + starts * self._start_usd
         self.terms = {"generation_cost_usd": cost, "starts": starts}

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet, Request
+from powergrid.grid.devices.fleet import PowerFleet, Powers, Request
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 _ABSORB_PU = {"none": 0.0, "kva": 1.0, "category_a": 0.25, "category_b": 0.44}
@@ -49,8 +49,8 @@ class InverterFleet(PowerFleet[InverterSpec]):
 
     kind: ClassVar[str] = "inverter"
     required: ClassVar[tuple[str, ...]] = ("p_max_kw",)
-    limited: ClassVar[tuple[str, ...]] = (*PowerFleet.limited, "available_kw")
-    memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "available_kw")
+    limited: ClassVar[tuple[str, ...]] = ("available_kw",)
+    memory: ClassVar[tuple[str, ...]] = ("available_kw",)
 
     def __init__(self, devices: Mapping[str, InverterSpec], dt_h: float, horizon_steps: int, n_envs: int = 1) -> None:
         super().__init__(devices, dt_h, horizon_steps, n_envs)
@@ -112,7 +112,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
         request.low[0], request.high[0] = 1.0 - shares, 1.0
         return request
 
-    def limit(self, exo: Exogenous) -> None:
+    def limit(self, own: Powers, exo: Exogenous) -> None:
         """Limit what is asked to the sun and to the reactive capability; the kVA circle comes after.
 
         The action on p is a share of what the sun offers: -1 is nothing, +1 is all of it.
@@ -123,9 +123,8 @@ class InverterFleet(PowerFleet[InverterSpec]):
             active power between 5 % and 20 %; below 5 % none is required, and here none is given.
         """
         self.available_kw = np.minimum(np.maximum(exo.sun_kw, self._zero), self._p_max)
-        asked, p, q = self.requested_p_kw, self.p_kw, self.q_kvar
-        asked *= self.available_kw
-        np.minimum(asked, self._s, out=p)
+        asked, p, q = own.asked_p_kw, own.p_kw, own.q_kvar
+        np.minimum(np.multiply(asked, self.available_kw, out=asked), self._s, out=p)
         if self._any_category:
             scale = np.minimum(p * self._scale_slope + self._scale_offset, self._one) * (p >= self._scale_from)
             np.minimum(np.maximum(q, scale * self._absorb), scale * self._inject, out=q)
@@ -133,12 +132,12 @@ class InverterFleet(PowerFleet[InverterSpec]):
             room = np.minimum(p * self._tangent + self._factor_floor, self._factor_ceiling)
             np.maximum(np.minimum(q, room), -room, out=q)
 
-    def give_way(self) -> None:
+    def give_way(self, own: Powers) -> None:
         """Let active power give way where reactive power has priority."""
-        q, p = self.q_kvar, self.p_kw
+        p, q = own.p_kw, own.q_kvar
         np.minimum(p, np.sqrt(np.maximum(self._s2 - q * q * self._var_first, self._zero)), out=p)
 
-    def _advance(self, exo: Exogenous) -> None:
+    def move_on(self, own: Powers, exo: Exogenous) -> None:
         """Count what the sun offered in vain."""
-        lost = np.maximum(self.available_kw - self.delivered_p_kw, self._zero)
+        lost = np.maximum(self.available_kw - own.delivered_p_kw, self._zero)
         self.terms = {"curtailed_kwh": lost * self._hours}

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from powergrid.grid.devices.fleet import PowerFleet
+from powergrid.grid.devices.fleet import PowerFleet, Powers
 from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
 
 #: Power below which a battery that is led by a controller counts as idle, in parts of its rating.
@@ -90,7 +90,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
 
     kind: ClassVar[str] = "storage"
     required: ClassVar[tuple[str, ...]] = ("e_max_kwh", "p_max_kw")
-    memory: ClassVar[tuple[str, ...]] = (*PowerFleet.memory, "soc", "cycles")
+    memory: ClassVar[tuple[str, ...]] = ("soc", "cycles")
 
     def __init__(self, devices: Mapping[str, StorageSpec], dt_h: float, horizon_steps: int, n_envs: int = 1) -> None:
         super().__init__(devices, dt_h, horizon_steps, n_envs)
@@ -131,7 +131,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         self._room_high = np.stack([np.zeros_like(s), np.minimum(discharge, s)])
         self._zero, self._one, self._hours = self._zeros(), self._zeros() + 1.0, self._zeros() + dt
         self._soc_per_discharged_kw, self._soc_per_charged_kw = dt / (eta_d * e_max), dt * eta_c / e_max
-        self._soc_drain = drain
+        self._soc_drain = drain if drain.any() else None
         self._wear = self._values("wear_usd_per_kwh")
         self._cycles_per_kwh = 0.5 / ((soc_max - soc_min) * e_max)
         self._led = np.flatnonzero([spec.control == "opendss" for spec in self.specs])
@@ -145,7 +145,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         action[:, self._p_columns] = self._idle
         return action
 
-    def limit(self, exo: Exogenous) -> None:
+    def limit(self, own: Powers, exo: Exogenous) -> None:
         """Limit what is asked to the SOC window after this step; the kVA circle comes after, p first.
 
         A discharge of p takes ``p·dt/eta_discharge`` from the cell, a charge adds ``|p|·dt·eta_charge``,
@@ -154,23 +154,26 @@ class StorageFleet(PowerFleet[StorageSpec]):
         room = self.soc * self._room_slope + self._room_offset
         self.room_kw = room = np.minimum(np.maximum(room, self._room_low), self._room_high)
         if self._led.size:
-            self._continue_led()
-        np.maximum(np.minimum(self.requested_p_kw, room[1]), room[0], out=self.p_kw)
+            self._continue_led(own)
+        np.maximum(np.minimum(own.asked_p_kw, room[1], out=own.p_kw), room[0], out=own.p_kw)
 
-    def _continue_led(self) -> None:
+    def _continue_led(self, own: Powers) -> None:
         """Let what the feeder's own controllers lead go on as it did; they decide from there in the solve."""
         led = self._led
         least, most = self.room_kw[:, :, led]
-        last = self.delivered_p_kw[:, led]
+        last = own.delivered_p_kw[:, led]
         last = np.where(np.abs(last) > _IDLE_SHARE * self._p_high[:, led], last, 0.0)
-        self.requested_p_kw[:, led] = np.minimum(np.maximum(last, least), most)
+        own.asked_p_kw[:, led] = np.minimum(np.maximum(last, least), most)
 
-    def _advance(self, exo: Exogenous) -> None:
+    def move_on(self, own: Powers, exo: Exogenous) -> None:
         """Move the cells on by one step of delivered power."""
-        p_kw = self.delivered_p_kw
+        p_kw = own.delivered_p_kw
         # Of the two efficiencies the one that leaves less in the cell applies, whatever the sign.
         taken = np.maximum(p_kw * self._soc_per_discharged_kw, p_kw * self._soc_per_charged_kw)
-        self.soc = np.minimum(np.maximum(self.soc - taken - self._soc_drain, self._zero), self._one)
+        soc = self.soc - taken
+        if self._soc_drain is not None:
+            soc -= self._soc_drain
+        self.soc = np.minimum(np.maximum(soc, self._zero, out=soc), self._one, out=soc)
         throughput = np.abs(p_kw) * self._hours
         self.terms = {"throughput_kwh": throughput, "storage_wear_usd": throughput * self._wear}
         self.cycles = self.cycles + throughput * self._cycles_per_kwh

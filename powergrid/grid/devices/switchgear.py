@@ -158,12 +158,6 @@ class SwitchgearFleet(DeviceFleet[G]):
         """Take the positions of some devices as those an episode starts from."""
         self.previous_position[env, rows] = self.position[env, rows]
 
-    @property
-    def projected(self) -> BoolArray:
-        """Whether what was asked had to change to be feasible, shape (n_envs, n)."""
-        changed: BoolArray = self.position != self.requested_position
-        return changed
-
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions that move nothing, shape (n_envs, n_actions)."""
         return (self.previous_position - self._low).astype(np.float64)

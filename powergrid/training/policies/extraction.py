@@ -52,7 +52,7 @@ def policy_of_algorithm(algorithm: Any) -> Policy:
         normalize_actions=bool(config.normalize_actions),
         clip_actions=bool(config.clip_actions),
         filters=filters_of_algorithm(algorithm, policy_of),
-        fits=config.env_config.get(FIT_KEY, {}).get("fits") or {},
+        fits=config.env_config.get(FIT_KEY, {}).get("fits"),
     )
 
 

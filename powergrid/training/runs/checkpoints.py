@@ -40,7 +40,13 @@ class Checkpoints:
     """
 
     def __init__(self, run_folder: Path, keep: int, claims: Mapping[str, Any] | None = None) -> None:
-        """Look after a run's checkpoints, ``keep`` of them beside the best, each signed for ``claims``."""
+        """Look after a run's checkpoints.
+
+        Args:
+            run_folder: The run's folder.
+            keep: How many to keep, beside the best one.
+            claims: What each is signed for, see :func:`sign`.
+        """
         self.folder = run_folder / FOLDER
         self.keep = keep
         self.claims = dict(claims or {})
@@ -119,11 +125,6 @@ def state_folder() -> Path | None:
         return Path(base) / "powergrid" if base else Path.home() / ".local" / "state" / "powergrid"
     except RuntimeError:  # nobody's home
         return None
-
-
-def trust_claims(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of ``run.json`` decides which code a resume runs: checkpoints are signed for it."""
-    return {name: manifest[name] for name in ("env", "env_config", "policies")}
 
 
 def sign(checkpoint: Path, claims: Mapping[str, Any] | None = None) -> bool:

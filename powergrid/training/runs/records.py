@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 import powergrid
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
@@ -161,25 +160,26 @@ class ProgressFile:
     def __init__(self, file: Path, after_iteration: int = 0) -> None:
         """Open the file; rows of iterations past ``after_iteration`` are dropped: they are played again."""
         self.file = file
-        rows = self._read()
-        self.columns = list(rows[0]) if rows else []
-        if rows:
-            self._rewrite([row for row in rows if _iteration(row) <= after_iteration])
+        self.columns: list[str] = []
+        if file.is_file():
+            with file.open(newline="") as stream:
+                rows = list(csv.DictReader(stream))
+            if rows:
+                self.columns = list(rows[0])
+                self._rewrite([row for row in rows if _iteration(row) <= after_iteration])
 
     def add(self, row: Mapping[str, float]) -> None:
         """Append a row; a new metric becomes a new column, empty in the rows before."""
         new = [name for name in row if name not in self.columns]
-        if new:  # as losses are, before a replay buffer holds enough to learn from
+        if new:
+            rows: list[dict[str, Any]] = []
+            if self.file.is_file():
+                with self.file.open(newline="") as stream:
+                    rows = list(csv.DictReader(stream))
             self.columns += new
-            self._rewrite(self._read())
+            self._rewrite(rows)
         with self.file.open("a", newline="") as stream:
             csv.DictWriter(stream, self.columns, restval="").writerow({k: _shown(v) for k, v in row.items()})
-
-    def _read(self) -> list[dict[str, Any]]:
-        if not self.file.is_file():
-            return []
-        with self.file.open(newline="") as stream:
-            return list(csv.DictReader(stream))
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         temporary = self.file.with_name(f".{self.file.name}")
@@ -251,29 +251,18 @@ def read_curves(runs: Sequence[str | Path], column: str = VALIDATION_SCORE) -> l
         ScenarioError: The runs are of several scenarios, or a run does not have the column; all of that.
         PowerGridError: A folder is no run.
     """
-    curves: list[RunCurve] = []
-    problems: list[str] = []
-    told: list[str] = []
-    scenarios: set[str] = set()
-    for run in (Path(run).expanduser() for run in runs):
-        manifest = read_manifest(run)
-        scenarios.add(str(manifest["digests"].get("scenario", manifest["scenario"])))
-        told.append(f"{run.name} of {manifest['scenario']}")
-        try:
-            table = pd.read_csv(run / PROGRESS, dtype=str)  # pandas' own reading of numbers may miss the last digit
-        except OSError as error:
-            raise PowerGridError(f"{run / PROGRESS}: cannot be read: {error.strerror}") from error
-        if column not in table:
-            problems.append(f"{run}: {describe_unknown('column', column, [str(name) for name in table])}")
-            continue
-        points = table[["env_steps", column]].astype(float).replace([-math.inf, math.inf], math.nan).dropna()
-        if points.empty:
-            problems.append(f"{run}: column {column!r} has no number yet")
-        curves.append(RunCurve(run, name_of_training(manifest), manifest, *points.to_numpy().T))
+    read = [(Path(run).expanduser(), read_manifest(Path(run).expanduser())) for run in runs]
+    problems = [f"{run}: {problem}" for run, manifest in read for problem in _find_problems(run, column)]
+    scenarios = {str(manifest["digests"].get("scenario", manifest["scenario"])) for _, manifest in read}
     if len(scenarios) > 1:
-        problems.append(f"the runs are of different scenarios, whose returns do not compare: {', '.join(told)}")
+        told = ", ".join(f"{run.name} of {manifest['scenario']}" for run, manifest in read)
+        problems.append(f"the runs are of different scenarios, whose returns do not compare: {told}")
     if problems:
         raise ScenarioError("curves", problems)
+    curves = []
+    for run, manifest in read:
+        points = np.array(list(_read_points(run, column)))
+        curves.append(RunCurve(run, name_of_training(manifest), manifest, points[:, 0], points[:, 1]))
     return curves
 
 
@@ -284,3 +273,23 @@ def name_of_training(manifest: dict[str, Any]) -> str:
         "shared" if len(policies) == 1 else "independent" if len(policies) == len(manifest["policies"]) else "grouped"
     )
     return f"{str(manifest['algorithm']).upper()} {kind}"
+
+
+def _find_problems(run: Path, column: str) -> Iterator[str]:
+    try:
+        with (run / PROGRESS).open(newline="") as stream:
+            names = next(csv.reader(stream), [])
+    except OSError as error:
+        raise PowerGridError(f"{run / PROGRESS}: cannot be read: {error.strerror}") from error
+    if column not in names:
+        yield describe_unknown("column", column, names)
+    elif not any(True for _ in _read_points(run, column)):
+        yield f"column {column!r} has no number yet"
+
+
+def _read_points(run: Path, column: str) -> Iterator[tuple[float, float]]:
+    with (run / PROGRESS).open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            value = float(row[column]) if row.get(column) else math.nan
+            if math.isfinite(value):
+                yield float(row["env_steps"]), value

@@ -26,13 +26,13 @@ from powergrid.scenario.bundle import Bundle
 from powergrid.training.rllib import agents
 from powergrid.training.rllib.agents import EnvClass, Policies
 from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
-from powergrid.training.runs.checkpoints import SIGNATURE_FILE, sign, trust_claims
+from powergrid.training.runs.checkpoints import SIGNATURE_FILE, sign
 from powergrid.training.runs.loop import IterationReport, stop_signals
 from powergrid.training.runs.records import VALIDATION_SCORE, read_manifest, start_of_session, write_manifest
 from powergrid.training.runs.search_space import describe_domain, draw_trials, search_space
 from powergrid.training.runs.session import environment_variables, ray_session
 from powergrid.training.runs.settings import TrainSettings
-from powergrid.training.runs.train import check_plan, env_path, place_of, scenario_name, train
+from powergrid.training.runs.train import check_plan, env_path, place_of, scenario_name, train, trust_claims
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -58,3 +58,11 @@ def observe(fleet: Any) -> dict[tuple[str, str], npt.NDArray[np.float64]]:
     out = np.full((fleet.n_envs, len(fleet.states)), np.nan)
     fleet.observe(out)
     return {(spec.device, spec.name): out[:, column] for column, spec in enumerate(fleet.states)}
+
+
+def projected(fleet: Any) -> npt.NDArray[np.bool_]:
+    """Whether what was asked had to change to be feasible, shape (n_envs, n)."""
+    if hasattr(fleet, "position"):
+        return np.asarray(fleet.position != fleet.requested_position)
+    kept = np.isclose(fleet.p_kw, fleet.requested_p_kw, rtol=1e-9, atol=1e-9)
+    return np.asarray(~(kept & np.isclose(fleet.q_kvar, fleet.requested_q_kvar, rtol=1e-9, atol=1e-9)))

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from powergrid.grid.devices import FLEETS, SPECS, AnyDeviceSpec, spec_table
-from tests.grid.devices.fleets import make_exogenous, make_fleet
+from tests.grid.devices.fleets import make_exogenous, make_fleet, projected
 
 DEVICES: dict[str, list[dict[str, Any]]] = {
     "storage": [
@@ -70,7 +70,7 @@ def play(fleet: Any, action: Any, step: int, weather: Any) -> dict[str, Any]:
     out = np.full((fleet.n_envs, len(fleet.states)), np.nan)
     fleet.observe(out)
     setpoints = {name: getattr(fleet, name) for name in ("p_kw", "q_kvar", "position") if hasattr(fleet, name)}
-    seen = {"states": out, "projected": fleet.projected} | setpoints | fleet.terms
+    seen = {"states": out, "projected": projected(fleet)} | setpoints | fleet.terms
     return {name: np.array(array) for name, array in seen.items()}
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powergrid.grid.devices import FlexibleLoadSpec
-from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise, observe, take_step
+from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise, observe, projected, take_step
 
 
 def load(**keys: Any) -> FlexibleLoadSpec:
@@ -35,7 +35,7 @@ def test_project_share_above_one_pays_back_no_more_than_owed() -> None:
     take_step(fleet, normalise(fleet, share=1.3), demand_kw=100)
     assert fleet.p_kw[0, 0] == pytest.approx(-110)
     assert fleet.requested_p_kw[0, 0] == pytest.approx(-130)
-    assert fleet.projected[0, 0]
+    assert projected(fleet)[0, 0]
     assert fleet.owed_kwh[0, 0] == pytest.approx(0, abs=1e-12)
     take_step(fleet, normalise(fleet, share=1.3), demand_kw=100)
     assert fleet.p_kw[0, 0] == pytest.approx(-100)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powergrid.grid.devices import InverterSpec
-from tests.grid.devices.fleets import make_exogenous, make_fleet, observe, take_step
+from tests.grid.devices.fleets import make_exogenous, make_fleet, observe, projected, take_step
 
 
 def inverter(**keys: Any) -> InverterSpec:
@@ -24,7 +24,7 @@ def test_project_half_share_takes_half_of_the_sun() -> None:
     assert fleet.p_kw[0, 0] == pytest.approx(30)
     assert fleet.terms["curtailed_kwh"][0, 0] == pytest.approx(15)
     assert observe(fleet)["pv", "available_kw"] == pytest.approx(60)
-    assert not fleet.projected[0, 0]
+    assert not projected(fleet)[0, 0]
 
 
 def test_project_not_curtailable_has_no_action_and_takes_all() -> None:
@@ -38,7 +38,7 @@ def test_project_more_panels_than_inverter_clips_and_counts_it() -> None:
     fleet = make_fleet({"pv": inverter(s_max_kva=80)})
     take_step(fleet, [[1.0]], sun_kw=100)
     assert fleet.p_kw[0, 0] == pytest.approx(80)
-    assert fleet.projected[0, 0]
+    assert projected(fleet)[0, 0]
     assert fleet.terms["curtailed_kwh"][0, 0] == pytest.approx(20)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powergrid.grid.devices import StorageSpec
-from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise, observe, take_step
+from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise, observe, projected, take_step
 
 
 def battery(**keys: Any) -> StorageSpec:
@@ -37,7 +37,7 @@ def test_project_discharge_beyond_window_stops_at_soc_min() -> None:
     take_step(fleet, normalise(fleet, p_kw=50))
     assert fleet.p_kw[0, 0] == pytest.approx(16)  # 20 kWh in the cell above soc_min give 16 kWh
     assert fleet.requested_p_kw[0, 0] == pytest.approx(50)
-    assert fleet.projected[0, 0]
+    assert projected(fleet)[0, 0]
     assert fleet.soc[0, 0] == pytest.approx(0.1)
 
 
@@ -70,7 +70,7 @@ def test_project_reactive_beyond_circle_keeps_active_power() -> None:
     assert fleet.p_kw[0, 0] == pytest.approx(30)
     assert fleet.q_kvar[0, 0] == pytest.approx(-40)  # 3-4-5
     assert fleet.requested_q_kvar[0, 0] == pytest.approx(-50)
-    assert fleet.projected[0, 0]
+    assert projected(fleet)[0, 0]
 
 
 def test_actions_with_unequal_powers_span_both_and_neutral_is_zero() -> None:
@@ -183,7 +183,7 @@ def test_levels_beyond_the_window_are_projected_like_any_power() -> None:
     fleet = make_fleet({"b": battery(levels=3, soc_initial=0.3)})
     take_step(fleet, np.array([[2.0]]))
     assert fleet.p_kw[0, 0] == pytest.approx(16)
-    assert fleet.projected[0, 0]
+    assert projected(fleet)[0, 0]
 
 
 @pytest.mark.parametrize(

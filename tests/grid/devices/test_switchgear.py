@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powergrid.grid.devices import CapacitorSpec, RegulatorSpec, SwitchSpec
-from tests.grid.devices.fleets import make_exogenous, make_fleet, observe, take_step
+from tests.grid.devices.fleets import make_exogenous, make_fleet, observe, projected, take_step
 
 
 def capacitor(**keys: Any) -> CapacitorSpec:
@@ -46,7 +46,7 @@ def test_moves_per_step_limits_one_step_towards_the_request() -> None:
     seen = []
     for asked in (4, 4, 0):
         take_step(fleet, [[asked]])
-        seen.append((fleet.requested_position[0, 0], fleet.position[0, 0], bool(fleet.projected[0, 0])))
+        seen.append((fleet.requested_position[0, 0], fleet.position[0, 0], bool(projected(fleet)[0, 0])))
     assert seen == [(4, 3, True), (4, 4, False), (0, 2, True)]
 
 
@@ -73,7 +73,7 @@ def test_neutral_stays_where_it_is(spec: Any, position: int) -> None:
     fleet = make_fleet({"d": spec})
     take_step(fleet, fleet.neutral(make_exogenous()))
     assert fleet.position[0, 0] == position
-    assert not fleet.projected[0, 0]
+    assert not projected(fleet)[0, 0]
 
 
 @given(
@@ -104,4 +104,4 @@ def test_project_of_a_feasible_position_changes_nothing(first: int, index: int, 
     position = fleet.position.copy()
     fleet.project((position + 16).astype(float), make_exogenous())
     np.testing.assert_array_equal(fleet.position, position)
-    assert not fleet.projected.any()
+    assert not projected(fleet).any()
