@@ -33,7 +33,6 @@ from powergrid.training.rllib.algorithm_settings import (
     SacSettings,
     resolve_algorithm_settings,
 )
-from powergrid.training.rllib.fault_tolerance import PROBE_S
 from powergrid.training.runs.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -194,12 +193,6 @@ def prepare_config(
             sample_timeout_s=settings.sample_timeout_s,
             **_env_runner(env, settings, facts.scenario),
             **({"env_to_module_connector": mean_std_filter} if settings.observation_filter == "mean_std" else {}),
-        )
-        .fault_tolerance(
-            restart_failed_env_runners=True,
-            restart_failed_sub_environments=True,
-            delay_between_env_runner_restarts_s=0,
-            env_runner_health_probe_timeout_s=PROBE_S,
         )
         .callbacks(GridMetricsCallback)
         .debugging(seed=settings.seed, log_level="ERROR")

@@ -26,7 +26,7 @@ from powergrid.scenario import scenario_from_config
 from powergrid.training.rllib import episodes
 from powergrid.training.rllib.agents import AgentMapping
 from powergrid.training.rllib.environments import GridVectorMultiAgentEnv
-from powergrid.training.rllib.episodes import EpisodeRecords, Trajectories
+from powergrid.training.rllib.episodes import EpisodeRecords, Trajectories, log_steps
 from powergrid.training.rllib.metrics import GridMetricsCallback, RunningTotals
 from powergrid.training.rllib.modules import PolicyActor, pick_agent
 
@@ -45,6 +45,13 @@ _DEFAULT_PIECES = {
 }  # fmt: skip
 HORIZON_ROOM = 128  # steps to make room for where only a number of episodes is known
 _SEES_EPISODES = ("on_episode_created", "on_episode_start", "on_episode_end", "on_sample_end")
+
+
+def learner_reads_infos(config: Any) -> bool:
+    """Whether a learner connector of the user's may read infos; one that says ``reads_infos = False`` does not."""
+    pieces = config.build_learner_connector(None, None).connectors
+    own = [piece for piece in pieces if type(piece).__name__ not in _DEFAULT_PIECES["learner"]]
+    return any(getattr(piece, "reads_infos", True) for piece in own)
 
 
 class GridEnvRunner(_StockRunner):  # type: ignore[misc]
@@ -77,7 +84,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         if self.slow_because:
             logger.warning("Sampling by RLlib's own, slower runner: %s.", self.slow_because)
         #: Whether episodes hold infos: to make dicts of them costs as much as the step of the environment.
-        self.keeps_infos = any(map(self._overrides, _SEES_EPISODES)) or self._learner_reads_infos()
+        self.keeps_infos = self._overrides(*_SEES_EPISODES) or learner_reads_infos(config)
         self._bind_policies()
 
     # -- building
@@ -128,18 +135,16 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             return "count_steps_by or episodes_to_numpy is not RLlib's default"
         return None
 
-    def _overrides(self, hook: str) -> bool:
-        """Whether a callback of the user's is there for a hook."""
-        defaults = getattr(RLlibCallback, hook), getattr(GridMetricsCallback, hook)
-        return bool(getattr(self.config, f"callbacks_{hook}", None)) or any(
-            getattr(type(each), hook) not in defaults for each in self._callbacks
+    def _overrides(self, *hooks: str) -> bool:
+        """Whether a callback of the user's is there for one of the hooks."""
+        return any(
+            getattr(self.config, f"callbacks_{hook}", None)
+            or any(
+                getattr(type(each), hook) not in (getattr(RLlibCallback, hook), getattr(GridMetricsCallback, hook))
+                for each in self._callbacks
+            )
+            for hook in hooks
         )
-
-    def _learner_reads_infos(self) -> bool:
-        """Whether a learner connector of the user's may read infos; one that says ``reads_infos = False`` does not."""
-        pieces = self.config.build_learner_connector(None, None).connectors
-        own = [piece for piece in pieces if type(piece).__name__ not in _DEFAULT_PIECES["learner"]]
-        return any(getattr(piece, "reads_infos", True) for piece in own)
 
     def _bind_policies(self) -> None:
         """Find which agents each policy acts for, and their actions' spaces."""
@@ -189,7 +194,8 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
                 taken = 0  # the environments failed and start anew: RLlib counts from there too
                 continue
             taken += self.num_envs
-        self._log_steps()
+        policies = {policy: len(actor.agents) for policy, actor in self._actors.items()}
+        log_steps(self.metrics, self._stepped * self.num_envs, self._ended, self._agents, policies)
         return done + (self._cut() if num_timesteps is not None else [])
 
     def _advance(self, explore: bool, taken: int, done: list[Any], at_most: int | None) -> bool:
@@ -362,20 +368,78 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._info_metrics.clear()
         return super().get_metrics()
 
-    def _log_steps(self) -> None:
-        """Count steps under the stock runner's names, once for a sample."""
-        steps = self._stepped * self.num_envs
-        if not steps:
-            return
-        self._count(names.NUM_ENV_STEPS_SAMPLED, names.NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, with_throughput=True)
-        if self._ended:
-            self._count(names.NUM_EPISODES, names.NUM_EPISODES_LIFETIME, self._ended)
-        for agent in self._agents:
-            self._count((names.NUM_AGENT_STEPS_SAMPLED, agent), (names.NUM_AGENT_STEPS_SAMPLED_LIFETIME, agent), steps)
-        for policy, actor in self._actors.items():
-            now, lifetime = names.NUM_MODULE_STEPS_SAMPLED, names.NUM_MODULE_STEPS_SAMPLED_LIFETIME
-            self._count((now, policy), (lifetime, policy), steps * len(actor.agents))
 
-    def _count(self, now: Any, lifetime: Any, value: int, **options: bool) -> None:
-        self.metrics.log_value(now, value, reduce="sum")
-        self.metrics.log_value(lifetime, value, reduce="lifetime_sum", **options)
+#: How long an algorithm without any process left to sample waits for the first one to come back [s].
+ALL_LOST_PATIENCE_S = 60.0
+#: What RLlib waits in every iteration for lost processes to answer [s]. Those that are back answer within milliseconds;
+#: one whose node is gone never does, and with RLlib's 30 s each iteration takes so much longer.
+PROBE_S = 0.1
+#: How long CPUs that others hold may take to come free [s]: those of an algorithm that was just stopped do.
+FREE_CPUS_PATIENCE_S = 10.0
+
+
+def tolerate_faults(config: Any) -> None:
+    """Set that a failure costs the steps under way and no more: RLlib's own settings stall, or end, the training."""
+    config.fault_tolerance(
+        restart_failed_env_runners=True,
+        restart_failed_sub_environments=True,
+        delay_between_env_runner_restarts_s=0,  # in RLlib's 60 s the whole iteration stalls
+        env_runner_health_probe_timeout_s=PROBE_S,
+    )
+
+
+class KeepsRunners:
+    """Start no more env runners than there are free CPUs, and wait where none is left to sample.
+
+    RLlib waits for ever, without a message, for an env runner that finds no CPU, as those of a second algorithm do
+    beside a first. Where its only env runner has died it goes on with iterations that learn from nothing until another
+    is up, within about 10 s, and :func:`powergrid.training.train` ends after three of them.
+    """
+
+    config: Any
+
+    def setup(self, config: Any) -> None:
+        """Build what RLlib builds, with the env runners that find a CPU; a sentence says how many those are."""
+        runners, warning = fit_free_cpus(config)
+        if warning:
+            logger.warning(warning)
+            config = config.copy(copy_frozen=False)
+            config.num_env_runners = runners
+            config.freeze()
+            self.config = config
+        super().setup(config)  # type: ignore[misc]
+
+    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
+        """Return the runners that came back, with their state set; see RLlib's method of the same name."""
+        deadline = time.monotonic() + ALL_LOST_PATIENCE_S
+        while True:
+            restored: list[int] = super().restore_env_runners(env_runner_group)  # type: ignore[misc]
+            all_lost = env_runner_group.num_healthy_remote_env_runners() < min(
+                1, env_runner_group.num_remote_env_runners()
+            )
+            if not all_lost or time.monotonic() > deadline:
+                return restored
+
+
+def fit_free_cpus(config: Any) -> tuple[int, str | None]:
+    """Choose the number of env runners that find a free CPU now, or soon; inside a trial of Tune, all of them do.
+
+    Returns:
+        The number, and a sentence where it is less than what the configuration says.
+    """
+    import ray
+
+    wanted, each = int(config.num_env_runners or 0), float(config.num_cpus_per_env_runner or 0)
+    if not wanted or not each or not ray.is_initialized() or ray.util.get_current_placement_group() is not None:
+        return wanted, None
+    deadline = time.monotonic() + FREE_CPUS_PATIENCE_S
+    while (free := float(ray.available_resources().get("CPU", 0.0))) < wanted * each and time.monotonic() < deadline:
+        time.sleep(0.1)
+    fitting = int(free / each)
+    if fitting >= wanted:
+        return wanted, None
+    total = float(ray.cluster_resources().get("CPU", 0.0))
+    return fitting, (
+        f"{wanted} env runners need {wanted * each:g} CPUs, and {free:g} of Ray's {total:g} are free: training with "
+        f"{fitting}. For more, stop what holds the others (another algorithm's stop()), or set num_env_runners."
+    )

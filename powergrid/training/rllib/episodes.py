@@ -274,3 +274,30 @@ class EpisodeRecords:
             metrics.log_value(least, min(newest[extreme]), reduce="min", window=window)
             metrics.log_value(most, max(newest[extreme]), reduce="max", window=window)
         self._clear()
+
+
+def log_steps(metrics: Any, steps: int, ended: int, agents: Sequence[str], policies: Mapping[str, int]) -> None:
+    """Count what was sampled under the stock runner's names, at once for many steps.
+
+    Args:
+        metrics: RLlib's logger of the runner.
+        steps: Steps of environments; none are logged as RLlib logs none.
+        ended: Episodes that ended.
+        agents: The agents, each of whom is in every step.
+        policies: How many agents each policy acts for.
+    """
+    if not steps:
+        return
+
+    def count(now: Any, lifetime: Any, value: int, **options: bool) -> None:
+        metrics.log_value(now, value, reduce="sum")
+        metrics.log_value(lifetime, value, reduce="lifetime_sum", **options)
+
+    count(names.NUM_ENV_STEPS_SAMPLED, names.NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, with_throughput=True)
+    if ended:
+        count(names.NUM_EPISODES, names.NUM_EPISODES_LIFETIME, ended)
+    for agent in agents:
+        count((names.NUM_AGENT_STEPS_SAMPLED, agent), (names.NUM_AGENT_STEPS_SAMPLED_LIFETIME, agent), steps)
+    for policy, mates in policies.items():
+        now, lifetime = (names.NUM_MODULE_STEPS_SAMPLED, policy), (names.NUM_MODULE_STEPS_SAMPLED_LIFETIME, policy)
+        count(now, lifetime, steps * mates)

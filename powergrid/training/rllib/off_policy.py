@@ -19,7 +19,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils import metrics as names
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, TD_ERROR_KEY, TIMERS
 
-from powergrid.training.rllib.fault_tolerance import KeepsRunners
+from powergrid.training.rllib.env_runner import KeepsRunners, tolerate_faults
 
 #: Columns as RLlib's learners of SAC and DQN read them.
 OBS, NEXT_OBS, ACTIONS, REWARDS, TERMINATEDS, N_STEP, WEIGHTS = (
@@ -285,6 +285,7 @@ class ReplayConfig:
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class)  # type: ignore[call-arg]
+        tolerate_faults(self)
         self.buffer_capacity = 200_000
         self.learning_starts = 1536
         self.updates_per_step = 0.25

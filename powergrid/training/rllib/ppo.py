@@ -1,9 +1,14 @@
-"""RLlib's PPO under the names of its earlier versions too; what it learns and how is RLlib's own."""
+"""RLlib's PPO under the names of its earlier versions too, and of ours; what it learns and how is RLlib's own."""
 
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ray.rllib.algorithms.ppo as rllib
@@ -20,9 +25,8 @@ from powergrid.training.rllib.agents import (
     probe_env,
     space_problems,
 )
-from powergrid.training.rllib.fault_tolerance import PROBE_S, KeepsRunners
+from powergrid.training.rllib.env_runner import KeepsRunners, tolerate_faults
 from powergrid.training.rllib.metrics import GridMetricsCallback
-from powergrid.training.rllib.older_names import older_module_names
 from powergrid.training.runs.checkpoints import POLICY_FOLDER, require_trust, sign
 
 logger = logging.getLogger("powergrid.training")
@@ -118,11 +122,7 @@ class PPOConfig(rllib.PPOConfig):
         self._own_policies = False
         self._unshared: list[str] = []
         self.callbacks(GridMetricsCallback)
-        self.fault_tolerance(
-            restart_failed_sub_environments=True,
-            delay_between_env_runner_restarts_s=0,
-            env_runner_health_probe_timeout_s=PROBE_S,
-        )
+        tolerate_faults(self)
 
     def training(self, **settings: Any) -> PPOConfig:
         """Take RLlib's arguments, and ``sgd_minibatch_size`` and ``num_sgd_iter``.
@@ -220,3 +220,50 @@ def _renamed(method: str, settings: dict[str, Any], names: dict[str, str]) -> di
     if twice:
         raise ScenarioError(f"PPOConfig.{method}", twice)
     return {names.get(name, name): value for name, value in settings.items()}
+
+
+#: Modules of ``powergrid.training`` in 0.1.0 that its checkpoints name, and where what was in them is now. RLlib
+#: pickles a configuration by the names of its classes: a module can be moved, but not forgotten.
+HOMES: dict[str, tuple[str, ...]] = {
+    "algorithm": ("rllib.ppo",),
+    "callbacks": ("rllib.metrics",),
+    "config": ("rllib.agents", "rllib.config"),
+    "env_runner": ("rllib.env_runner",),
+    "fitted_env": ("rllib.environments",),
+    "fitting": ("policies.spaces",),
+    "learner": ("rllib.learner",),
+    "mappo": ("rllib.modules",),
+    "network": ("rllib.modules",),
+    "offpolicy": ("rllib.off_policy",),
+    "replay": ("rllib.off_policy",),
+    "vectorised": ("rllib.environments",),
+}
+_TRAINING = "powergrid.training"
+
+
+@contextmanager
+def older_module_names() -> Iterator[None]:
+    """Let pickles find the classes of 0.1.0 while the block restores a checkpoint."""
+    aliases = {f"{_TRAINING}.{old}": _alias(old, homes) for old, homes in HOMES.items()}
+    sys.modules.update(aliases)
+    try:
+        yield
+    finally:
+        for name, alias in aliases.items():
+            if sys.modules.get(name) is alias:
+                del sys.modules[name]
+
+
+def _alias(old: str, homes: tuple[str, ...]) -> ModuleType:
+    """Return a module that holds nothing and looks each name up where it is now."""
+    alias = ModuleType(f"{_TRAINING}.{old}")
+
+    def find(name: str) -> Any:
+        for home in homes:
+            module = import_module(f"{_TRAINING}.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(f"powergrid.training.{old} of version 0.1.0 has no {name!r} that is still known")
+
+    alias.__dict__["__getattr__"] = find
+    return alias

@@ -21,7 +21,7 @@ from powergrid.training.policies.inference import Policy
 from powergrid.training.rllib.agents import EnvClass, EnvFacts, default_env, travelling_config
 from powergrid.training.rllib.config import build_algorithm_config
 from powergrid.training.rllib.metrics import EpisodeTotals
-from powergrid.training.rllib.older_names import older_module_names
+from powergrid.training.rllib.ppo import older_module_names
 from powergrid.training.runs.checkpoints import Checkpoints, find_checkpoint
 from powergrid.training.runs.records import (
     PROGRESS,

@@ -14,7 +14,7 @@ import pytest
 import powergrid
 from powergrid.scenario.loading import scenario_from_config
 from powergrid.training import PPO, resume
-from powergrid.training.rllib.older_names import HOMES, older_module_names
+from powergrid.training.rllib.ppo import HOMES, older_module_names
 from powergrid.training.runs.records import read_curves, read_manifest
 
 DATA = Path(__file__).parent / "data"
