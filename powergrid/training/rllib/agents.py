@@ -122,6 +122,18 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
     return policy_of, problems
 
 
+def multi_agent_arguments(facts: EnvFacts, policy_of: Mapping[str, str]) -> dict[str, Any]:
+    """Return the arguments of RLlib's ``multi_agent``; without any, it fails on an environment of several agents."""
+    mates = {name: agent for agent, name in reversed(list(policy_of.items()))}
+    return {
+        "policies": {
+            name: (None, facts.observation_spaces[agent], facts.action_spaces[agent], {})
+            for name, agent in mates.items()
+        },
+        "policy_mapping_fn": AgentMapping(policy_of),
+    }
+
+
 def share_policies(facts: EnvFacts) -> dict[str, str]:
     """Return agents with equal spaces one policy: ``grid_policy`` where all are equal, else ``grid_policy_1`` and on.
 

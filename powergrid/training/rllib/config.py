@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,6 @@ from numpy.typing import NDArray
 from powergrid.errors import ScenarioError
 from powergrid.scenario import pack_env_config
 from powergrid.training.rllib.agents import (
-    AgentMapping,
     EnvClass,
     EnvFacts,
     Policies,
@@ -23,6 +24,7 @@ from powergrid.training.rllib.agents import (
     default_env,
     fit_agents,
     fit_env_runners,
+    multi_agent_arguments,
     plan_policies,
     probe_env,
 )
@@ -70,8 +72,6 @@ def ppo_config(
     Raises:
         ScenarioError: With every unknown setting, refused value, missing policy and unequal space.
     """
-    from powergrid.training.rllib.config import algorithm_config
-
     config: PPOConfig = algorithm_config(env_config, "ppo", env=env, policies=policies, preset=preset, **settings)
     return config
 
@@ -110,6 +110,17 @@ def algorithm_config(
     return build_algorithm_config(env, config, facts, policy_of, resolved)
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """What a configuration is made of, checked: the environment as its policies see it, who has which, and settings."""
+
+    env: EnvClass
+    env_config: Mapping[str, Any]
+    facts: EnvFacts
+    policy_of: Mapping[str, str]
+    settings: Any
+
+
 def build_algorithm_config(
     env: EnvClass,
     env_config: Mapping[str, Any],
@@ -125,62 +136,46 @@ def build_algorithm_config(
 
         env_config = fit_config(env, env_config, fitted.fits, facts.observation_spaces, facts.action_spaces)
         env = FittedEnv
-    if isinstance(settings, OffPolicySettings):
-        return _off_policy_config(env, env_config, facts, policy_of, settings)
-    config: Any = build_config(env, env_config, facts, policy_of, settings)
-    if isinstance(settings, MappoSettings):
-        _centralise_critic(config, facts, policy_of, settings)
-    return config
+    parts = _Parts(env, env_config, facts, policy_of, settings)
+    return _off_policy_config(parts) if isinstance(settings, OffPolicySettings) else _on_policy_config(parts)
 
 
-def build_config(
-    env: EnvClass,
-    env_config: Mapping[str, Any],
-    facts: EnvFacts,
-    policy_of: Mapping[str, str],
-    settings: TrainSettings,
-) -> PPOConfig:
-    """Put checked parts together into a ``PPOConfig`` on RLlib's new API stack."""
+def _on_policy_config(parts: _Parts) -> PPOConfig:
+    """Return the configuration of PPO, or of MAPPO: the same with a critic that sees what all agents see."""
     from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 
     from powergrid.training.rllib.ppo import PPOConfig
 
     config: Any = PPOConfig()
-    prepare_config(config, env, env_config, facts, policy_of, settings)
-    names = dict.fromkeys(reversed(list(policy_of.values())))
-    specs = {name: module_spec(name, facts, policy_of, settings) for name in names}
-    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
-    if settings.learner == "grid":
+    _prepare(config, parts)
+    # a seed's first weights are drawn in this order
+    names = dict.fromkeys(parts.policy_of[agent] for agent in reversed(parts.facts.agents))
+    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs={name: _module(name, parts) for name in names}))
+    if parts.settings.learner == "grid":
         from powergrid.training.rllib.learner import GridPPOLearner
 
         config.learners(learner_class=GridPPOLearner)
-    checked: PPOConfig = config.training(**_learning(settings))
+    if isinstance(parts.settings, MappoSettings):
+        from powergrid.training.rllib.modules import JoinAgents
+
+        config.learners(learner_connector=JoinAgents(parts.facts.agents))
+    checked: PPOConfig = config.training(**_on_policy_learning(parts.settings))
     return checked
 
 
-def prepare_config(
-    config: Any,
-    env: EnvClass,
-    env_config: Mapping[str, Any],
-    facts: EnvFacts,
-    policy_of: Mapping[str, str],
-    settings: TrainSettings,
-) -> None:
-    """Set what is the same for every algorithm: environment, policies, runners, fault tolerance, callbacks."""
+def _prepare(config: Any, parts: _Parts) -> None:
+    """Set what is the same for every algorithm: environment, policies, runners, callbacks."""
     from powergrid.training.rllib.metrics import GridMetricsCallback
 
+    settings = parts.settings
     runners, warning = fit_env_runners(settings.num_env_runners, available_cpus())
     if warning:
         logger.warning(warning)
-    mates = {name: agent for agent, name in reversed(list(policy_of.items()))}
-    policies: dict[str, Any] = {
-        name: (None, facts.observation_spaces[agent], facts.action_spaces[agent], {}) for name, agent in mates.items()
-    }
     (
-        config.multi_agent(policies=policies, policy_mapping_fn=AgentMapping(policy_of))
+        config.multi_agent(**multi_agent_arguments(parts.facts, parts.policy_of))
         .environment(
-            env,
-            env_config=dict(env_config),
+            parts.env,
+            env_config=dict(parts.env_config),
             disable_env_checking=True,  # the check resets every env with seed 42
             normalize_actions=settings.normalize_actions,
             clip_actions=settings.clip_actions,
@@ -191,7 +186,7 @@ def prepare_config(
             num_envs_per_env_runner=_environments(settings, runners),
             rollout_fragment_length=settings.rollout_fragment_length,
             sample_timeout_s=settings.sample_timeout_s,
-            **_env_runner(env, settings, facts.scenario),
+            **_env_runner(parts.env, settings, parts.facts.scenario),
             **({"env_to_module_connector": mean_std_filter} if settings.observation_filter == "mean_std" else {}),
         )
         .callbacks(GridMetricsCallback)
@@ -233,48 +228,47 @@ def _env_runner(env: EnvClass, settings: TrainSettings, scenario: Any) -> dict[s
     return {"env_runner_cls": GridEnvRunner}
 
 
-def _learning(settings: TrainSettings) -> dict[str, Any]:
+def _on_policy_learning(settings: TrainSettings) -> dict[str, Any]:
     """Return the arguments of ``PPOConfig.training``."""
+    as_rllib = {"minibatch_size", "num_epochs", "gamma", "lambda_", "clip_param", "vf_loss_coeff", "entropy_coeff"}
+    as_rllib |= {"use_kl_loss", "kl_coeff", "kl_target", "grad_clip"}
     lr: Any = settings.lr
     if settings.lr_end is not None:
         lr = [[0, settings.lr], [settings.iterations * settings.train_batch_size, settings.lr_end]]
     return {
+        **settings.model_dump(include=as_rllib),
         "lr": lr,
         "train_batch_size_per_learner": settings.train_batch_size,
-        "minibatch_size": settings.minibatch_size,
-        "num_epochs": settings.num_epochs,
-        "gamma": settings.gamma,
-        "lambda_": settings.lambda_,
-        "clip_param": settings.clip_param,
-        "vf_clip_param": float("inf") if settings.vf_clip_param is None else settings.vf_clip_param,
-        "vf_loss_coeff": settings.vf_loss_coeff,
-        "entropy_coeff": settings.entropy_coeff,
-        "use_kl_loss": settings.use_kl_loss,
-        "kl_coeff": settings.kl_coeff,
-        "kl_target": settings.kl_target,
-        "grad_clip": settings.grad_clip,
+        # RLlib clamps the squared error: past the cap its 10.0 leaves the value network without a gradient
+        "vf_clip_param": math.inf if settings.vf_clip_param is None else settings.vf_clip_param,
     }
 
 
-def module_spec(name: str, facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSettings) -> Any:
+def _module(name: str, parts: _Parts) -> Any:
     """Say what network a policy has and where it starts: part of the way to leaving its devices to themselves."""
     from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-    from powergrid.training.rllib.modules import QuietStartModule
+    from powergrid.training.rllib.modules import CentralCriticModule, QuietStartModule, joint_width
 
-    agents = [agent for agent, policy in policy_of.items() if policy == name]
+    facts, settings = parts.facts, parts.settings
+    agents = [agent for agent in facts.agents if parts.policy_of[agent] == name]
     box = all(isinstance(facts.action_spaces[agent], gym.spaces.Box) for agent in agents)
     model: dict[str, Any] = {
         "fcnet_hiddens": list(settings.hidden),
         "fcnet_activation": settings.activation,
-        "free_log_std": settings.free_log_std and box,
+        "free_log_std": settings.free_log_std
+        and box,  # RLlib's free spread would take half of positions' logits for it
         "vf_share_layers": False,
         "initial_log_std": settings.initial_log_std,
     }
     neutral = [facts.neutral_actions[agent] for agent in agents if agent in facts.neutral_actions]
     if neutral:
         model["initial_bias"] = initial_bias(facts.action_spaces[agents[0]], neutral, settings.initial_neutral).tolist()
-    return RLModuleSpec(module_class=QuietStartModule, model_config=model)
+    if not isinstance(settings, MappoSettings):
+        return RLModuleSpec(module_class=QuietStartModule, model_config=model)
+    widths = {agent: int(np.prod(facts.observation_spaces[agent].shape or ())) for agent in facts.agents}
+    model |= {"joint_width": joint_width(widths, agents[0]), "critic_hiddens": list(settings.critic_hidden)}
+    return RLModuleSpec(module_class=CentralCriticModule, model_config=model)
 
 
 def initial_bias(space: Any, neutral: Sequence[Any], share: float) -> NDArray[np.float64]:
@@ -305,67 +299,32 @@ def initial_bias(space: Any, neutral: Sequence[Any], share: float) -> NDArray[np
     return np.concatenate(logits)
 
 
-def _centralise_critic(
-    config: Any, facts: EnvFacts, policy_of: Mapping[str, str], settings: MappoSettings
-) -> None:  # fmt: skip
-    """Turn the configuration of PPO into that of MAPPO."""
-    from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
-
-    from powergrid.training.rllib.modules import CentralCriticModule, JoinAgents, joint_width
-
-    widths = {agent: int(np.prod(facts.observation_spaces[agent].shape or ())) for agent in facts.agents}
-    specs: dict[str, Any] = {}
-    for agent in reversed(facts.agents):
-        spec = module_spec(policy_of[agent], facts, policy_of, settings)
-        spec.module_class = CentralCriticModule
-        spec.model_config |= {
-            "joint_width": joint_width(widths, agent),
-            "critic_hiddens": list(settings.critic_hidden),
-        }
-        specs[policy_of[agent]] = spec
-    config.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
-    config.training(learner_connector=JoinAgents(facts.agents))
-
-
-def _off_policy_config(
-    env: EnvClass,
-    env_config: Mapping[str, Any],
-    facts: EnvFacts,
-    policy_of: Mapping[str, str],
-    settings: OffPolicySettings,
-) -> Any:
+def _off_policy_config(parts: _Parts) -> Any:
     """Return the configuration of SAC or DQN."""
     from powergrid.training.rllib.off_policy import ReplayDQNConfig, ReplaySACConfig
 
+    settings = parts.settings
     config: Any = ReplaySACConfig() if isinstance(settings, SacSettings) else ReplayDQNConfig()
-    prepare_config(config, env, env_config, facts, policy_of, settings)
+    _prepare(config, parts)
     network = {"fcnet_hiddens": list(settings.hidden), "fcnet_activation": settings.activation}
     config.rl_module(model_config={**network, "head_fcnet_hiddens": []})
-    config.replay(
-        capacity=settings.buffer_capacity,
-        learning_starts=settings.learning_starts,
-        updates_per_step=settings.updates_per_step,
-        store=settings.store_buffer,
-    )
+    replay = {"buffer_capacity", "learning_starts", "updates_per_step", "store_buffer"}
+    config.update_from_dict(settings.model_dump(include=replay))
     config.reporting(min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=settings.steps_per_iteration)
     return config.training(
-        gamma=settings.gamma,
         train_batch_size_per_learner=settings.train_batch_size,
-        n_step=settings.n_step,
-        grad_clip=settings.grad_clip,
         num_steps_sampled_before_learning_starts=settings.learning_starts,
+        **settings.model_dump(include={"gamma", "n_step", "grad_clip"}),
         **_off_policy_learning(settings),
     )
 
 
-def _off_policy_learning(settings: OffPolicySettings) -> dict[str, Any]:
+def _off_policy_learning(settings: SacSettings | DqnSettings) -> dict[str, Any]:
     """Return the arguments of ``training`` that SAC and DQN have each for itself."""
     if isinstance(settings, SacSettings):
-        names: tuple[str, ...] = ("alpha_lr", "twin_q", "tau", "initial_alpha", "target_entropy")
+        own = {"alpha_lr", "twin_q", "tau", "initial_alpha", "target_entropy"}
         rates = {"lr": None, "actor_lr": settings.lr, "critic_lr": settings.lr}  # RLlib refuses one rate for all
-        return {**rates, **{name: getattr(settings, name) for name in names}, "target_network_update_freq": 0}
-    if isinstance(settings, DqnSettings):
-        names = ("lr", "double_q", "dueling", "target_network_update_freq")
-        epsilon = [(0, settings.epsilon_start), (settings.epsilon_steps, settings.epsilon_end)]
-        return {**{name: getattr(settings, name) for name in names}, "epsilon": epsilon}
-    return {"lr": settings.lr}
+        return {**rates, **settings.model_dump(include=own), "target_network_update_freq": 0}
+    own = {"lr", "double_q", "dueling", "target_network_update_freq"}
+    epsilon = [(0, settings.epsilon_start), (settings.epsilon_steps, settings.epsilon_end)]
+    return {**settings.model_dump(include=own), "epsilon": epsilon}

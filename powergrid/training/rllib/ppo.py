@@ -17,10 +17,10 @@ from ray.train._internal.session import _TrainingResult
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training.policies.extraction import policy_of_algorithm
 from powergrid.training.rllib.agents import (
-    AgentMapping,
     available_cpus,
     default_env,
     fit_env_runners,
+    multi_agent_arguments,
     policies_of,
     probe_env,
     space_problems,
@@ -202,14 +202,7 @@ class PPOConfig(rllib.PPOConfig):
         self._unshared = space_problems(facts, policy_of)
         if self._unshared:  # multi_agent(...) may follow
             return
-        mates = {name: agent for agent, name in reversed(list(policy_of.items()))}
-        self.multi_agent(
-            policies={
-                name: (None, facts.observation_spaces[agent], facts.action_spaces[agent], {})
-                for name, agent in mates.items()
-            },
-            policy_mapping_fn=AgentMapping(policy_of),
-        )
+        self.multi_agent(**multi_agent_arguments(facts, policy_of))
         self._own_policies = True
 
 
