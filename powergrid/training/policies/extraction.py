@@ -52,7 +52,7 @@ def policy_of_algorithm(algorithm: Any) -> Policy:
         normalize_actions=bool(config.normalize_actions),
         clip_actions=bool(config.clip_actions),
         filters=filters_of_algorithm(algorithm, policy_of),
-        fits=config.env_config.get(FIT_KEY, {}).get("fits"),
+        fits=config.env_config.get(FIT_KEY, {}).get("fits") or {},
     )
 
 
@@ -74,11 +74,9 @@ def filters_of_algorithm(algorithm: Any, agents: Iterable[str]) -> dict[str, Obs
     filters: dict[str, ObservationFilter] = {}
     for agent in agents if states else ():
         stats: Any = RunningStat.from_state(states[agent]["running_stats"][0])  # of one array: observations are flat
-        filters[agent] = ObservationFilter(
-            np.array(stats.mean, np.float64),
-            np.array(stats.std, np.float64) + SMALL_NUMBER,
-            float(states[agent]["clip_by_value"] or np.inf),
-        )
+        mean, spread = np.array(stats.mean, np.float64), np.array(stats.std, np.float64)
+        # RLlib divides so, lest an observation that never moved divide by zero.
+        filters[agent] = ObservationFilter(mean, spread + SMALL_NUMBER, float(states[agent]["clip_by_value"] or np.inf))
     return filters
 
 

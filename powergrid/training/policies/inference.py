@@ -8,9 +8,10 @@ RLlib's own when the policy is written. With torch instead, it is RLlib's own, b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,40 +99,26 @@ class ObservationFilter:
     divisor: NDArray[np.float64]
     clip: float
 
-    def __call__(self, observations: FloatArray) -> FloatArray:
-        """Return filtered observations, shape (n, width)."""
-        return np.clip((observations - self.mean) / self.divisor, -self.clip, self.clip).astype(np.float32)
+    def __call__(self, observations: Any, lib: Any = np) -> Any:
+        """Return filtered observations, shape (n, width), in arrays of numpy or of torch."""
+        # In float64, as RLlib keeps its statistics, although observations are float32.
+        scaled = (observations - lib.asarray(self.mean)) / lib.asarray(self.divisor)
+        clipped = lib.clip(scaled, -self.clip, self.clip)
+        return clipped.astype(np.float32) if lib is np else clipped.float()
 
 
+@dataclass(eq=False)
 class Policy:
-    """Act for every agent the way the trained networks do without exploration.
+    """Act for every agent the way the trained networks do without exploration."""
 
-    Attributes:
-        policy_of: The name of each agent's policy.
-        action_spaces: The action space of each agent's policy.
-        fits: What lies between an agent's own spaces and its policy's, where these differ.
-        feeders: Digest of each feeder that it was trained on, by name; empty where that is not known.
-    """
-
-    def __init__(
-        self,
-        networks: Mapping[str, Network],
-        policy_of: Mapping[str, str],
-        action_spaces: Mapping[str, gym.Space[Any]],
-        *,
-        normalize_actions: bool = True,
-        clip_actions: bool = False,
-        filters: Mapping[str, ObservationFilter] | None = None,
-        fits: Mapping[str, AgentFit] | None = None,
-    ) -> None:
-        self.networks = dict(networks)
-        self.policy_of = dict(policy_of)
-        self.action_spaces = dict(action_spaces)
-        self.normalize_actions = normalize_actions
-        self.clip_actions = clip_actions
-        self.feeders: dict[str, str] = {}
-        self.filters = dict(filters or {})
-        self.fits = dict(fits or {})
+    networks: dict[str, Network]
+    policy_of: dict[str, str]  # the name of each agent's policy
+    action_spaces: dict[str, gym.Space[Any]]  # of each agent's policy
+    normalize_actions: bool = field(default=True, kw_only=True)  # networks give [-1, 1] for the bounds of a Box
+    clip_actions: bool = field(default=False, kw_only=True)  # where they do not: whether to clip to the bounds
+    filters: dict[str, ObservationFilter] = field(default_factory=dict, kw_only=True)  # by agent
+    fits: dict[str, AgentFit] = field(default_factory=dict, kw_only=True)  # of agents whose own spaces differ
+    feeders: dict[str, str] = field(default_factory=dict, init=False)  # digests of those trained on, if known
 
     def act(self, observations: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Return each observed agent's action, deterministic and ready for ``env.step``."""
@@ -163,47 +150,54 @@ class Policy:
             raise PowerGridError(
                 f"agent {agent!r}: observations of shape {batch.shape}; the policy was trained on (n, {width})"
             )
-        if fit:
-            batch = fit.observe(batch)
-        if agent in self.filters:
-            batch = self.filters[agent](batch)
-        outputs = network.forward(batch)
-        space = self.action_spaces[agent]
-        actions, used = self._read(space, outputs, means_only=outputs.shape[1] == _size(space, means_only=True))
-        if used != outputs.shape[1]:
-            raise PowerGridError(f"agent {agent!r}: the network gives {outputs.shape[1]} numbers, {space} needs {used}")
+        actions = self.decide(agent, fit.observe(batch) if fit else batch, network.forward)
         return fit.act(actions) if fit else actions
 
-    def _read(self, space: gym.Space[Any], outputs: FloatArray, *, means_only: bool) -> tuple[Any, int]:
+    def decide(self, agent: str, observations: Any, forward: Callable[[Any], Any], lib: Any = np) -> Any:
+        """Return what an agent's policy does, before it is fitted to the agent's own spaces.
+
+        Args:
+            agent: The agent's name.
+            observations: Shape (n, width), of numpy or of torch.
+            forward: Its network.
+            lib: ``numpy``, or ``torch``, whose operations an export writes down.
+        """
+        space, given = self.action_spaces[agent], len(self.networks[self.policy_of[agent]].biases[-1])
+        outputs = forward(self.filters[agent](observations, lib) if agent in self.filters else observations)
+        # PPO's networks give a spread beside each mean, those of SAC, as they are exported, and of DQN do not.
+        actions, used = self._read(space, outputs, 1 if given == gym.spaces.flatdim(space) else 2, lib)
+        if used != given:
+            raise PowerGridError(f"agent {agent!r}: the network gives {given} numbers, {space} needs {used}")
+        return actions
+
+    def _read(self, space: gym.Space[Any], outputs: Any, per_mean: int, lib: Any) -> tuple[Any, int]:
         """Turn distribution inputs into the most likely action; also give how many inputs were used."""
         if isinstance(space, gym.spaces.Dict):
             parts: dict[str, Any] = {}
             used = 0
             for name, part in space.spaces.items():
-                parts[name], taken = self._read(part, outputs[:, used:], means_only=means_only)
+                parts[name], taken = self._read(part, outputs[:, used:], per_mean, lib)
                 used += taken
             return parts, used
         if isinstance(space, gym.spaces.Discrete):
-            return np.argmax(outputs[:, : space.n], axis=1), int(space.n)
+            return outputs[:, : int(space.n)].argmax(1), int(space.n)
         if isinstance(space, gym.spaces.MultiDiscrete):
-            edges = np.cumsum(space.nvec)
-            picks = [np.argmax(outputs[:, e - n : e], axis=1) for e, n in zip(edges, space.nvec, strict=True)]
-            return np.stack(picks, axis=1), int(edges[-1])
+            edges = [0, *np.cumsum(space.nvec).tolist()]
+            return lib.stack([outputs[:, a:b].argmax(1) for a, b in pairwise(edges)], 1), edges[-1]
         if isinstance(space, gym.spaces.Box):
             n = int(np.prod(space.shape))
-            means = outputs[:, :n].reshape(-1, *space.shape)
-            return self._scale(space, means), n if means_only else 2 * n
+            return self._scale(space, outputs[:, :n].reshape(-1, *space.shape), lib), n * per_mean
         raise PowerGridError(f"action space {space} is not supported")
 
-    def _scale(self, space: gym.spaces.Box, action: FloatArray) -> FloatArray:
+    def _scale(self, space: gym.spaces.Box, action: Any, lib: Any) -> Any:
         """Do what RLlib's NormalizeAndClipActions does to a float Box."""
-        if self.normalize_actions:
-            if not (np.all(space.bounded_below) and np.all(space.bounded_above)):
-                return action
-            action = space.low + (action + np.float32(1.0)) * (space.high - space.low) / np.float32(2.0)
-        elif not self.clip_actions:
+        bounded = bool(np.all(space.bounded_below) and np.all(space.bounded_above))
+        if not (bounded if self.normalize_actions else self.clip_actions):
             return action
-        return np.clip(action, space.low, space.high)
+        low, high = lib.asarray(space.low), lib.asarray(space.high)
+        if self.normalize_actions:
+            action = low + (action + 1.0) * (high - low) / 2.0
+        return lib.minimum(lib.maximum(action, low), high)
 
     def save(self, folder: Path) -> None:
         """Write ``policy.json`` and ``weights.npz`` into a folder, which is made."""
@@ -293,16 +287,6 @@ def _feeders_of_run(policy_folder: Path) -> dict[str, str]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return {}
-
-
-def _size(space: gym.Space[Any], *, means_only: bool) -> int:
-    if isinstance(space, gym.spaces.Dict):
-        return sum(_size(part, means_only=means_only) for part in space.spaces.values())
-    if isinstance(space, gym.spaces.Discrete):
-        return int(space.n)
-    if isinstance(space, gym.spaces.MultiDiscrete):
-        return int(np.sum(space.nvec))
-    return int(np.prod(space.shape or ())) * (1 if means_only else 2)
 
 
 def _first(action: Any) -> Any:

@@ -10,7 +10,6 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +18,11 @@ import numpy as np
 
 import powergrid
 from powergrid.errors import PowerGridError, describe_unknown
-from powergrid.training.policies.inference import POLICY_FILE, Network, ObservationFilter, Policy, load_policy
-from powergrid.training.runs.checkpoints import STATE_FILE, find_checkpoint, is_ours
+from powergrid.training.policies.inference import POLICY_FILE, Policy, load_policy
+from powergrid.training.policies.spaces import position_counts
+from powergrid.training.runs.checkpoints import STATE_FILE, find_checkpoint, is_ours, trust_claims
 from powergrid.training.runs.records import read_manifest
-from powergrid.training.runs.train import import_env, trust_claims
+from powergrid.training.runs.train import import_env
 
 INTERFACE_FILE = "interface.json"
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
@@ -33,46 +33,6 @@ HOW_TO_SCALE = {
     "observations": "entry = clip(2 * (value - low) / (high - low) - 1, -1, 1)",
     "actions": "value = low + (entry + 1) / 2 * (high - low) where n is null; else the entry is a position 0..n-1",
 }
-
-
-@dataclass(frozen=True)
-class Head:
-    """One output: which of the network's numbers it is made of, and how.
-
-    Attributes:
-        name: ``action``, or the key in a Dict space.
-        space: What it must be in.
-        start: The first of the network's numbers that it uses.
-        width: How many it uses.
-    """
-
-    name: str
-    space: gym.Space[Any]
-    start: int
-    width: int
-
-    @property
-    def sizes(self) -> list[int]:
-        """The number of choices of each discrete entry; empty for a Box."""
-        if isinstance(self.space, gym.spaces.Discrete):
-            return [int(self.space.n)]
-        return [int(n) for n in self.space.nvec] if isinstance(self.space, gym.spaces.MultiDiscrete) else []
-
-
-@dataclass(frozen=True)
-class Actor:
-    """All that one agent's file is made of."""
-
-    network: Network
-    heads: tuple[Head, ...]
-    observation_filter: ObservationFilter | None
-    normalize_actions: bool
-    clip_actions: bool
-
-    @property
-    def width(self) -> int:
-        """The number of observations."""
-        return int(self.network.weights[0].shape[1])
 
 
 def export_run(
@@ -105,16 +65,16 @@ def export_run(
             f"{run_or_checkpoint}: a policy that translates between spaces (share_unequal, or dqn and sac on other "
             "than their own) cannot be exported; powergrid.load_policy acts by it"
         )
-    tables = describe_run(Path(run_or_checkpoint).expanduser(), trust=trust)
-    target = Path(folder)
+    tables, target = describe_run(Path(run_or_checkpoint).expanduser(), trust=trust), Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     write = write_onnx if format == "onnx" else write_torchscript
     agents: dict[str, Any] = {}
     for agent, name in policy.policy_of.items():
-        actor, file = actor_of(policy, agent), f"{agent}{SUFFIXES[format]}"
-        write(actor, target / file)
-        rows = (tables.get(table, {}).get(agent) for table in ("observations", "actions"))
-        agents[agent] = {"file": file, "policy": name, **_interface(actor, *rows)}
+        file = f"{agent}{SUFFIXES[format]}"
+        told = _interface(policy, agent, tables)
+        outputs = [output["name"] for output in told["outputs"]]
+        write(torch_actor(policy, agent), told["input"]["shape"][1], outputs, target / file)
+        agents[agent] = {"file": file, "policy": name, **told}
     interface = {
         "format": format,
         "powergrid": powergrid.__version__,
@@ -125,27 +85,6 @@ def export_run(
     }
     (target / INTERFACE_FILE).write_text(json.dumps(interface, indent=1, allow_nan=False) + "\n")
     return [*(target / told["file"] for told in agents.values()), target / INTERFACE_FILE]
-
-
-def actor_of(policy: Policy, agent: str) -> Actor:
-    """Take one agent's part out of a policy."""
-    network = policy.networks[policy.policy_of[agent]]
-    space = policy.action_spaces[agent]
-    parts = space.spaces.items() if isinstance(space, gym.spaces.Dict) else [("action", space)]
-    outputs = len(network.biases[-1])
-    for per_box in (1, 2):  # the means alone, or a spread beside each
-        heads: list[Head] = []
-        start = 0
-        for name, part in parts:
-            box = isinstance(part, gym.spaces.Box)
-            head = Head(name, part, start, int(np.prod(part.shape or ())) if box else 0)
-            heads.append(head if box else Head(name, part, start, sum(head.sizes)))
-            start += heads[-1].width * (per_box if box else 1)
-        if start == outputs:
-            return Actor(
-                network, tuple(heads), policy.filters.get(agent), policy.normalize_actions, policy.clip_actions
-            )
-    raise PowerGridError(f"agent {agent!r}: the network gives {outputs} numbers, which do not fit {space}")
 
 
 def describe_run(run_or_checkpoint: Path, *, trust: bool = False) -> dict[str, Any]:
@@ -183,38 +122,40 @@ def _rows_by_agent(frame: Any) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def _interface(
-    actor: Actor, observations: Sequence[Mapping[str, Any]] | None, actions: Sequence[Mapping[str, Any]] | None
-) -> dict[str, Any]:
+def _interface(policy: Policy, agent: str, tables: Mapping[str, Any]) -> dict[str, Any]:
     """Say what an agent's file takes and gives; units and bounds where the environment told them."""
-    seen = observations or [{"position": i} for i in range(actor.width)]
-    keys = {"continuous", "discrete"} if len(actor.heads) > 1 else set()
-    done: list[dict[str, Any]] = [
-        {"output": row["part"] if row["part"] in keys else actor.heads[0].name,
-         **{name: value for name, value in row.items() if name != "part"}}
-        for row in actions or ()
-    ]  # fmt: skip
+    space, width = policy.action_spaces[agent], policy.networks[policy.policy_of[agent]].weights[0].shape[1]
+    outputs = space.spaces if isinstance(space, gym.spaces.Dict) else {"action": space}
+    seen, done = (tables.get(table, {}).get(agent) for table in ("observations", "actions"))
+    named = {"continuous", "discrete"} if len(outputs) > 1 else set()
     return {
-        "input": {"name": INPUT, "shape": ["n", actor.width], "dtype": "float32"},
-        "outputs": [_describe_head(head) for head in actor.heads],
-        "observations": [dict(row) for row in seen],
-        "actions": done,
+        "input": {"name": INPUT, "shape": ["n", width], "dtype": "float32"},
+        "outputs": [_describe_output(name, space) for name, space in outputs.items()],
+        "observations": seen or [{"position": i} for i in range(width)],
+        "actions": [
+            {
+                "output": row["part"] if row["part"] in named else next(iter(outputs)),
+                **{name: value for name, value in row.items() if name != "part"},
+            }
+            for row in done or ()
+        ],
     }
 
 
-def _describe_head(head: Head) -> dict[str, Any]:
-    if isinstance(head.space, gym.spaces.Box):
-        bounds = {name: [_finite(x) for x in np.ravel(getattr(head.space, name)).tolist()] for name in ("low", "high")}
-        return {"name": head.name, "shape": ["n", *head.space.shape], "dtype": "float32", **bounds}
-    shape = ["n"] if isinstance(head.space, gym.spaces.Discrete) else ["n", len(head.sizes)]
-    return {"name": head.name, "shape": shape, "dtype": "int64", "n": head.sizes}
+def _describe_output(name: str, space: gym.Space[Any]) -> dict[str, Any]:
+    if isinstance(space, gym.spaces.Box):
+        bounds = {name: [_finite(x) for x in np.ravel(getattr(space, name)).tolist()] for name in ("low", "high")}
+        return {"name": name, "shape": ["n", *space.shape], "dtype": "float32", **bounds}
+    sizes = position_counts(space)
+    shape = ["n"] if isinstance(space, gym.spaces.Discrete) else ["n", len(sizes)]
+    return {"name": name, "shape": shape, "dtype": "int64", "n": sizes}
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def write_onnx(actor: Actor, file: Path) -> None:
+def write_onnx(actor: Any, width: int, names: Sequence[str], file: Path) -> None:
     """Write an actor as an ONNX graph of standard operators, through torch's own exporter.
 
     Raises:
@@ -226,17 +167,16 @@ def write_onnx(actor: Actor, file: Path) -> None:
         raise PowerGridError("to write ONNX, install the package onnx: pip install 'powergrid-dss[export]'") from error
     import torch
 
-    names = [head.name for head in actor.heads]
     with warnings.catch_warnings():
         # torch would rather go through torch.export, which takes the package onnxscript and writes opset 18 and newer:
         # runtimes of 2022, which controllers in the field have, do not read it
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            torch_actor(actor),
-            (torch.zeros(2, actor.width),),
+            actor,
+            (torch.zeros(2, width),),
             str(file),
             input_names=[INPUT],
-            output_names=names,
+            output_names=list(names),
             dynamic_axes={name: {0: "n"} for name in (INPUT, *names)},
             opset_version=OPSET,
             dynamo=False,
@@ -244,53 +184,28 @@ def write_onnx(actor: Actor, file: Path) -> None:
     onnx.checker.check_model(onnx.load(str(file)), full_check=True)
 
 
-def write_torchscript(actor: Actor, file: Path) -> None:
-    """Write an actor as TorchScript; a Dict space's parts come as a tuple, in the order of ``interface.json``."""
+def write_torchscript(actor: Any, width: int, names: Sequence[str], file: Path) -> None:
+    """Write an actor as TorchScript; a Dict space's parts come as a tuple, in the order of ``names``."""
     import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates the format; devices in the field still read it
-        traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
-            torch_actor(actor), torch.zeros(2, actor.width), check_trace=False
-        )
+        traced: Any = torch.jit.trace(actor, torch.zeros(2, width), check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, str(file))
 
 
-def torch_actor(actor: Actor) -> Any:
+def torch_actor(policy: Policy, agent: str) -> Any:
     """Return a torch module that computes what :meth:`Policy.act_batch` does, filters and scaling included."""
     import torch
 
     class Module(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = actor.network.torch_module()
+            self.layers = policy.networks[policy.policy_of[agent]].torch_module()
 
         def forward(self, observation: Any) -> Any:
-            x = observation
-            if actor.observation_filter is not None:
-                seen = actor.observation_filter
-                x = (x.double() - torch.from_numpy(seen.mean)) / torch.from_numpy(seen.divisor)
-                x = x.clamp(-seen.clip, seen.clip).float()
-            x = self.layers(x)
-            outputs = tuple(_torch_head(actor, head, x) for head in actor.heads)
-            return outputs[0] if len(outputs) == 1 else outputs
+            actions = policy.decide(agent, observation, self.layers, torch)
+            parts = tuple(actions.values()) if isinstance(actions, dict) else (actions,)
+            return parts[0] if len(parts) == 1 else parts
 
     return Module().eval()
-
-
-def _torch_head(actor: Actor, head: Head, x: Any) -> Any:
-    import torch
-
-    x = x[:, head.start : head.start + head.width]
-    if isinstance(head.space, gym.spaces.Discrete):
-        return x.argmax(1)
-    if head.sizes:
-        return torch.stack([part.argmax(1) for part in x.split(head.sizes, 1)], 1)
-    box: Any = head.space
-    low, high = torch.from_numpy(box.low), torch.from_numpy(box.high)
-    x = x.reshape(-1, *box.shape)
-    scales = actor.normalize_actions and bool(np.all(box.bounded_below) and np.all(box.bounded_above))
-    if scales:
-        x = low + (x + 1.0) * (high - low) / 2.0
-    clips = scales or (actor.clip_actions and not actor.normalize_actions)
-    return torch.minimum(torch.maximum(x, low), high) if clips else x

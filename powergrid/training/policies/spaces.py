@@ -25,24 +25,15 @@ class AgentFit:
     Observations are padded with zeros and followed by a one-hot of the agent. Continuous actions are cut to the
     agent's own and scaled from [-1, 1] to its bounds; a position past an agent's last one is its last one. Where
     ``flat`` is set, the policy gives one number for all positions together.
-
-    Attributes:
-        own_space: The agent's action space.
-        own_width: Entries that the agent observes.
-        width: Entries that the policy takes, without the one-hot.
-        place: The agent's place in the one-hot.
-        places: Length of the one-hot; 0: there is none.
-        action_space: The action space of the policy.
-        flat: Whether ``action_space`` is a Discrete of all combinations of the agent's positions.
     """
 
-    own_space: Space
-    own_width: int
-    width: int
-    place: int
-    places: int
-    action_space: Space
-    flat: bool = False
+    own_space: Space  # the agent's action space
+    own_width: int  # entries that the agent observes
+    width: int  # entries that the policy takes, without the one-hot
+    place: int  # the agent's place in the one-hot
+    places: int  # length of the one-hot; 0: there is none
+    action_space: Space  # that of the policy
+    flat: bool = False  # whether that is a Discrete of all combinations of the agent's positions
 
     def observe(self, observations: NDArray[Any]) -> FloatArray:
         """Return what the policy takes, shape (n, width + places), of what the agent observes, shape (n, own_width)."""
@@ -79,13 +70,7 @@ class AgentFit:
 
 
 def fit_policy(agents: Sequence[str], spaces: Mapping[str, Space], widths: Mapping[str, int]) -> dict[str, AgentFit]:
-    """Let agents of unequal spaces share a policy.
-
-    Args:
-        agents: The agents that share it.
-        spaces: Their action spaces.
-        widths: How many entries each observes.
-    """
+    """Let agents of unequal spaces share a policy; ``widths`` is how many entries each observes."""
     width = max(widths[agent] for agent in agents)
     common = common_space([spaces[agent] for agent in agents])
     return {
@@ -126,10 +111,8 @@ def position_counts(space: Space) -> list[int]:
     """Return the number of positions of each discrete entry of an action space."""
     counts: list[int] = []
     for leaf in leaves(space):
-        if isinstance(leaf, gym.spaces.Discrete):
-            counts.append(int(leaf.n))
-        elif isinstance(leaf, gym.spaces.MultiDiscrete):
-            counts.extend(int(n) for n in np.ravel(leaf.nvec))
+        if not isinstance(leaf, gym.spaces.Box):
+            counts += [int(n) for n in np.ravel(getattr(leaf, "nvec", getattr(leaf, "n", ())))]
     return counts
 
 

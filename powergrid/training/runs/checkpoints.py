@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,7 @@ class Checkpoints:
     """
 
     def __init__(self, run_folder: Path, keep: int, claims: Mapping[str, Any] | None = None) -> None:
-        """Look after a run's checkpoints.
-
-        Args:
-            run_folder: The run's folder.
-            keep: How many to keep, beside the best one.
-            claims: What each is signed for, see :func:`sign`.
-        """
+        """Look after a run's checkpoints, ``keep`` of them beside the best, each signed for ``claims``."""
         self.folder = run_folder / FOLDER
         self.keep = keep
         self.claims = dict(claims or {})
@@ -65,25 +60,27 @@ class Checkpoints:
             (unfinished / STATE_FILE).write_text(json.dumps({"iteration": iteration, **state}) + "\n")
             sign(unfinished, self.claims)
             unfinished.rename(final)
-        self._point("latest", final)
+        write_whole(self.folder / "latest", final.name + "\n")
         self._prune()
         return final
 
     def mark_best(self, checkpoint: Path) -> None:
         """Let ``checkpoints/best`` name this checkpoint."""
-        self._point("best", checkpoint)
+        write_whole(self.folder / "best", checkpoint.name + "\n")
         self._prune()
-
-    def _point(self, name: str, checkpoint: Path) -> None:
-        temporary = self.folder / f".{name}-{os.getpid()}"
-        temporary.write_text(checkpoint.name + "\n")
-        temporary.replace(self.folder / name)
 
     def _prune(self) -> None:
         pointed = {read_pointer(self.folder, name) for name in ("latest", "best")}
         for old in sorted(self.folder.glob("iteration_*"))[: -self.keep]:
             if old.name not in pointed:
                 shutil.rmtree(old, ignore_errors=True)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file whole or not at all: who reads it meanwhile, or after a kill, finds the one before."""
+    temporary = file.with_name(f".{file.name}-{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(file)
 
 
 def read_pointer(folder: Path, name: str) -> str | None:
@@ -127,15 +124,15 @@ def state_folder() -> Path | None:
         return None
 
 
+def trust_claims(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of ``run.json`` decides which code a resume runs: checkpoints are signed for it."""
+    return {name: manifest[name] for name in ("env", "env_config", "policies")}
+
+
 def sign(checkpoint: Path, claims: Mapping[str, Any] | None = None) -> bool:
-    """Write ``signature.json`` into a checkpoint that is complete.
+    """Write ``signature.json`` into a complete checkpoint; return whether there was a key to sign it with.
 
-    Args:
-        checkpoint: Its folder.
-        claims: What stands elsewhere and must be unchanged too, such as the environment's class.
-
-    Returns:
-        Whether there was a key to sign with and a place to keep it.
+    ``claims`` stand elsewhere and must be unchanged too, such as the environment's class.
     """
     key = _key(make=True)
     if key is None:
@@ -207,12 +204,9 @@ def _key(*, make: bool) -> bytes | None:
             temporary = folder / f".{KEY_FILE}-{os.getpid()}-{secrets.token_hex(4)}"
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
                 stream.write(secrets.token_bytes(_KEY_BYTES))
-            try:
+            with suppress(FileExistsError):
                 os.link(temporary, file)  # unlike a rename, it leaves the key of a process that was faster
-            except FileExistsError:
-                pass
-            finally:
-                temporary.unlink()
+            temporary.unlink()
         key = file.read_bytes()
     except OSError:
         return None

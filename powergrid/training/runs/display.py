@@ -21,24 +21,22 @@ class _Display:
     """A bar that is there while its context is, on a terminal; elsewhere lines alone."""
 
     def __init__(self, console: Console, what: str, *columns: ProgressColumn, total: int | None = None) -> None:
-        self._console, self._what, self._columns, self._total = console, what, columns, total
-        self._bar: Progress | None = None
+        told = (*columns, TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+        self._console, self._on_terminal = console, console.is_terminal
+        self._bar = Progress(
+            TextColumn(what), BarColumn(bar_width=24), *told,
+            console=console, transient=True, disable=not self._on_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task(what, total=total, told="starting Ray")
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            told = (*self._columns, TextColumn("{task.fields[told]}"), TimeElapsedColumn())
-            bar = BarColumn(bar_width=24)
-            self._bar = Progress(TextColumn(self._what), bar, *told, console=self._console, transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(self._what, total=self._total, told="starting Ray")
-        else:
+        self._bar.start()
+        if not self._on_terminal:
             self._console.print("Starting Ray ...", highlight=False)
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._bar.stop()
 
 
 class TrainingDisplay(_Display):
@@ -53,9 +51,8 @@ class TrainingDisplay(_Display):
     def __call__(self, report: IterationReport) -> None:
         """Show one iteration."""
         told = describe_report(report)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=report.iteration, total=report.iterations, told=told)
-        else:
+        self._bar.update(self._task, completed=report.iteration, total=report.iterations, told=told)
+        if not self._on_terminal:
             head = f"iteration {report.iteration}/{report.iterations}"
             self._console.print(f"{head}  {told}", highlight=False, soft_wrap=True)
 
@@ -76,24 +73,23 @@ class TuningDisplay(_Display):
         over = sum(each.over for each in trials)
         scores = [each.validation_return for each in trials if not math.isnan(each.validation_return)]
         told = f"{over}/{len(trials)} trials  best {_number(max(scores, default=math.nan))}"
-        if self._bar is not None:
-            done = sum(each.iterations if each.state == "running" else self._iterations
-                       for each in trials if each.state != "waiting")  # fmt: skip
-            self._bar.update(self._task, completed=done, told=told)
+        done = sum(each.iterations if each.state == "running" else self._iterations
+                   for each in trials if each.state != "waiting")  # fmt: skip
+        self._bar.update(self._task, completed=done, told=told)
         known = self._shown.get(trial.number) == (trial.state, trial.validation_return)
         if known or (trial.state == "running" and trial.iterations == self._iterations):
             return
         self._shown[trial.number] = (trial.state, trial.validation_return)
-        if self._bar is None or trial.state != "running":
-            what = f"validation {_number(trial.validation_return)}" if trial.state != "failed" else _last_line(trial)
+        if not self._on_terminal or trial.state != "running":
+            what = (
+                f"validation {_number(trial.validation_return)}"
+                if trial.state != "failed"
+                else trial.cause or "no cause was told"
+            )
             self._console.print(
                 f"trial {trial.number} {trial.state}, iteration {trial.iterations}/{self._iterations}  {what}  {told}",
                 highlight=False, soft_wrap=True, markup=False,
             )  # fmt: skip
-
-
-def _last_line(trial: Trial) -> str:
-    return trial.error.splitlines()[-1] if trial.error else "no cause was told"
 
 
 def describe_report(report: IterationReport) -> str:

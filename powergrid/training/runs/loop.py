@@ -22,7 +22,7 @@ from powergrid.training.rllib.agents import EnvClass, EnvFacts, default_env, tra
 from powergrid.training.rllib.config import build_algorithm_config
 from powergrid.training.rllib.metrics import EpisodeTotals
 from powergrid.training.rllib.ppo import older_module_names
-from powergrid.training.runs.checkpoints import Checkpoints, find_checkpoint
+from powergrid.training.runs.checkpoints import Checkpoints, find_checkpoint, trust_claims
 from powergrid.training.runs.records import (
     PROGRESS,
     VALIDATION_SCORE,
@@ -61,25 +61,15 @@ Progress = Callable[[IterationReport], None]
 
 @dataclass(frozen=True)
 class RunResult:
-    """Tell what a run came to.
-
-    Attributes:
-        folder: The run folder.
-        iterations: Iterations the run has in all.
-        env_steps: Environment steps the run has in all.
-        stopped: ``"finished"``, ``"time limit"`` or ``"interrupted"``.
-        metrics: The last iteration's row of ``progress.csv``.
-        latest: The newest checkpoint.
-        best: The best checkpoint.
-    """
+    """Tell what a run came to."""
 
     folder: Path
-    iterations: int
-    env_steps: int
-    stopped: str
-    metrics: Mapping[str, float]
-    latest: Path
-    best: Path
+    iterations: int  # that the run has in all, those before a resume too
+    env_steps: int  # likewise
+    stopped: str  # "finished", "time limit" or "interrupted"
+    metrics: Mapping[str, float]  # the last iteration's row of progress.csv
+    latest: Path  # the newest checkpoint
+    best: Path  # the best one, the newest where none has scored
 
 
 @dataclass
@@ -90,25 +80,14 @@ class Plan:
     manifest: dict[str, Any]
     settings: TrainSettings
     env: EnvClass
-    env_config: dict[str, Any]
     facts: EnvFacts
-    policy_of: dict[str, str]
     validation: Validation | None
-    claims: Mapping[str, Any] = field(default_factory=dict)
-    time_limit_s: float | None = None
-    progress: Progress | None = None
-    verbose: bool = False
-    address: str | None = None
-    restore: Path | None = None
-    state: dict[str, Any] = field(default_factory=dict)
-
-
-def open_validation(env: EnvClass, env_config: Mapping[str, Any], settings: TrainSettings) -> Validation | None:
-    """Return the validation that settings ask for, None for none; a split that is unknown is refused here."""
-    if not settings.validate_every:
-        return None
-    split, episodes = settings.validation_split, settings.validation_episodes
-    return Validation(env, env_config, split=split, episodes=episodes, seed=VALIDATION_SEED)
+    time_limit_s: float | None
+    progress: Progress | None
+    verbose: bool
+    address: str | None
+    restore: Path | None = None  # the checkpoint to go on from
+    state: Mapping[str, Any] = field(default_factory=dict)  # what the loop stored in it
 
 
 def run_loop(plan: Plan) -> RunResult:
@@ -123,8 +102,11 @@ def run_loop(plan: Plan) -> RunResult:
                 stack.callback(plan.validation.close)
             session = stack.enter_context(ray_session(verbose=plan.verbose, address=plan.address))
             interrupted = stack.enter_context(stop_signals())
-            env_config = travelling_config(plan.env, plan.env_config) if session.shared else plan.env_config
-            config = build_algorithm_config(plan.env, env_config, plan.facts, plan.policy_of, plan.settings)
+            env_config = plan.manifest["env_config"]
+            if session.shared:
+                env_config = travelling_config(plan.env, env_config)
+            policy_of = plan.manifest["policies"]
+            config = build_algorithm_config(plan.env, env_config, plan.facts, policy_of, plan.settings)
             algorithm = build_algorithm(config, session)
             stack.callback(stop_algorithm, algorithm)
             if plan.restore:
@@ -146,23 +128,20 @@ def run_loop(plan: Plan) -> RunResult:
 class Validation:
     """Play the same greedy episodes of the validation split each time it is asked, to choose the best checkpoint."""
 
-    def __init__(self, env: EnvClass, env_config: Mapping[str, Any], *, split: str, episodes: int, seed: int) -> None:
-        self._env = env({**env_config, "split": split})
-        self._seeds = [seed + i for i in range(episodes)]
+    def __init__(self, env: EnvClass, env_config: Mapping[str, Any], settings: TrainSettings) -> None:
+        self._env = env({**env_config, "split": settings.validation_split})
+        self._seeds = [VALIDATION_SEED + i for i in range(settings.validation_episodes)]
 
     def score(self, policy: Policy) -> dict[str, float]:
         """Return ``episode_return_mean`` and the mean of every metric, each as ``validation/<name>``."""
-        returns: list[float] = []
-        metrics: dict[str, list[float]] = {}
-        for seed in self._seeds:
-            episode_return, totals = self._play(policy, seed)
-            returns.append(episode_return)
-            for name, value in totals.result().items():
-                metrics.setdefault(f"validation/{name}", []).append(value)
-        means = {name: float(np.mean(values)) for name, values in metrics.items()}
-        return {"validation/episode_return_mean": float(np.mean(returns)), **means}
+        episodes = [self._play(policy, seed) for seed in self._seeds]
+        names = dict.fromkeys(name for episode in episodes for name in episode)
+        return {
+            f"validation/{name}": float(np.mean([episode[name] for episode in episodes if name in episode]))
+            for name in names
+        }
 
-    def _play(self, policy: Policy, seed: int) -> tuple[float, EpisodeTotals]:
+    def _play(self, policy: Policy, seed: int) -> dict[str, float]:
         observations, _ = self._env.reset(seed=seed)
         infos: dict[str, list[Mapping[str, Any]]] = {}
         total, over = 0.0, False
@@ -175,14 +154,19 @@ class Validation:
         totals = EpisodeTotals()
         for agent, rows in infos.items():
             totals.add(agent, rows)
-        return total, totals
+        return {"episode_return_mean": total, **totals.result()}
 
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
 
 
-def validation_days(manifest: dict[str, Any]) -> list[int]:
+def open_validation(env: EnvClass, env_config: Mapping[str, Any], settings: TrainSettings) -> Validation | None:
+    """Return the validation that settings ask for, None for none; a split that is unknown is refused here."""
+    return Validation(env, env_config, settings) if settings.validate_every else None
+
+
+def validation_days(manifest: Mapping[str, Any]) -> list[int]:
     """Return the days that a run's validation plays, for baselines to play the same."""
     env = default_env()({**manifest["env_config"], "split": "validation"})
     try:
@@ -227,7 +211,7 @@ class _Training:
         self.before_s = float(plan.state.get("elapsed_s", 0.0))
         self.bad, self.failures, self.losses, self.saved = 0, 0.0, 0.0, self.iteration
         self.began = time.monotonic()
-        self.checkpoints = Checkpoints(plan.folder, plan.settings.keep_checkpoints, plan.claims)
+        self.checkpoints = Checkpoints(plan.folder, plan.settings.keep_checkpoints, trust_claims(plan.manifest))
         self.progress = ProgressFile(plan.folder / PROGRESS, after_iteration=self.iteration)
         self.events = EventFile(plan.folder, after_step=self.env_steps + 1 if plan.restore else None)
         stack.callback(self.events.close)
@@ -250,16 +234,8 @@ class _Training:
             metrics = self._record(result, time.monotonic() - start, last=bool(stopped))
         if self.saved != self.iteration or self.plan.restore is None:
             self._save(metrics)
-        folder = self.plan.folder
-        return RunResult(
-            folder=folder,
-            iterations=self.iteration,
-            env_steps=self.env_steps,
-            stopped=stopped,
-            metrics=metrics,
-            latest=find_checkpoint(folder, ("latest",)),
-            best=find_checkpoint(folder),
-        )
+        latest, best = find_checkpoint(self.plan.folder, ("latest",)), find_checkpoint(self.plan.folder)
+        return RunResult(self.plan.folder, self.iteration, self.env_steps, stopped, metrics, latest, best)
 
     def _iterate(self) -> dict[str, Any]:
         """Run one iteration of RLlib and check that it did something."""
@@ -295,13 +271,13 @@ class _Training:
         elapsed = time.monotonic() - self.began
         sampled = float(result.get("env_runners", {}).get("num_env_steps_sampled", 0) or 0)
         speed = sampled / took_s if sampled > 0 else 0.0
-        counters = {
+        row = {
             "iteration": self.iteration,
             "time_s": round(self.before_s + elapsed, 3),
             "env_steps": self.env_steps,
             "env_steps_per_s": round(speed, 1),
+            **metrics,
         }
-        row = {**counters, **metrics}
         self.progress.add(row)
         self.events.add({key: value for key, value in row.items() if key != "iteration"}, result, self.env_steps)
         self._warn_of_failures(metrics)
@@ -347,6 +323,5 @@ class _Training:
         left = (self.plan.settings.iterations - self.iteration) * elapsed / max(done, 1)
         if self.plan.time_limit_s is not None:
             left = min(left, max(self.plan.time_limit_s - elapsed, 0.0))
-        return IterationReport(
-            self.iteration, self.plan.settings.iterations, self.env_steps, speed, elapsed, left, dict(row)
-        )
+        total = self.plan.settings.iterations
+        return IterationReport(self.iteration, total, self.env_steps, speed, elapsed, left, dict(row))

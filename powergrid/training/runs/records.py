@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import platform
@@ -17,20 +18,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 import powergrid
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
 from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS, mean_over_policies
+from powergrid.training.runs.checkpoints import write_whole
 
 MANIFEST = "run.json"
 PROGRESS = "progress.csv"
 VALIDATION_SCORE = "validation/episode_return_mean"
+#: Distributions whose versions a result depends on, by the name that ``run.json`` gives them.
 DISTRIBUTIONS = {
-    "ray": "ray",
-    "torch": "torch",
-    "numpy": "numpy",
-    "gymnasium": "gymnasium",
+    **{name: name for name in ("ray", "torch", "numpy", "gymnasium")},
     "opendssdirect": "opendssdirect.py",
     "dss_engine": "dss-python-backend",
 }
@@ -67,9 +68,7 @@ def git_commit() -> str | None:
 
 def write_manifest(run_folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write ``run.json``, whole or not at all."""
-    temporary = run_folder / f".{MANIFEST}"
-    temporary.write_text(json.dumps(manifest, indent=1, default=str) + "\n")
-    temporary.replace(run_folder / MANIFEST)
+    write_whole(run_folder / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
 
 
 def read_manifest(run_folder: Path) -> dict[str, Any]:
@@ -111,18 +110,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, fl
 def stable_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """Pick the documented metrics out of RLlib's result, under names that do not follow RLlib's."""
     runners: Mapping[str, Any] = result.get("env_runners", {})
-    learners: Mapping[str, Any] = result.get("learners", {})
+    policies = _policies(result)
     metrics = {name: float(runners.get(name, math.nan)) for name in RUNNER_METRICS}
     metrics[RETURN_ALIAS] = metrics["episode_return_mean"]
     metrics["episodes"] = float(runners.get("num_episodes_lifetime", 0) or 0)
     for agent, value in runners.get("agent_episode_returns_mean", {}).items():
         metrics[f"agent_return/{agent}"] = float(value)
-    replayed = {name: theirs for name, theirs in REPLAY_METRICS.items() if _reported(learners, theirs)}
+    replayed = {name: theirs for name, theirs in REPLAY_METRICS.items() if any(theirs in m for m in policies.values())}
     for name, theirs in {**LEARNER_METRICS, **replayed}.items():
         metrics[name] = mean_over_policies(dict(result), theirs)
-        for policy in (name for name in learners if name != "__all_modules__" and len(learners) > 2):
-            if theirs in learners[policy]:
-                metrics[f"{policy}/{name}"] = float(learners[policy][theirs])
+        if len(policies) > 1:
+            told = {policy: learnt[theirs] for policy, learnt in policies.items() if theirs in learnt}
+            metrics.update({f"{policy}/{name}": float(value) for policy, value in told.items()})
     metrics["env_step_failures"] = float(runners.get("num_env_step_failures", 0) or 0)
     metrics.update(_count_runners(result))
     metrics.update({f"{CUSTOM}/{name}": value for name, value in sorted(flatten(runners.get(CUSTOM, {})))})
@@ -138,18 +137,20 @@ def _count_runners(result: Mapping[str, Any]) -> dict[str, float]:
     return {"env_runners": healthy, "env_runner_losses": back + wanted - healthy, "env_runner_restarts": back}
 
 
-def _reported(learners: Mapping[str, Any], name: str) -> bool:
-    return any(name in metrics for policy, metrics in learners.items() if policy != "__all_modules__")
+def _policies(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return what RLlib reports of each policy's learning."""
+    # "__all_modules__" stands among them: sums and means over policies, with keys of their own.
+    learners: Mapping[str, Any] = result.get("learners", {})
+    return {policy: metrics for policy, metrics in learners.items() if policy != "__all_modules__"}
 
 
 def losses_are_finite(result: Mapping[str, Any]) -> bool:
     """Whether every policy's losses are finite; none are reported before a replay buffer holds enough to learn from."""
-    learners: Mapping[str, Any] = result.get("learners", {})
     losses = [
         float(metrics[name])
-        for policy, metrics in learners.items()
+        for metrics in _policies(result).values()
         for name in ("policy_loss", "qf_loss")
-        if policy != "__all_modules__" and name in metrics
+        if name in metrics
     ]
     return all(math.isfinite(loss) for loss in losses)
 
@@ -160,34 +161,32 @@ class ProgressFile:
     def __init__(self, file: Path, after_iteration: int = 0) -> None:
         """Open the file; rows of iterations past ``after_iteration`` are dropped: they are played again."""
         self.file = file
-        self.columns: list[str] = []
-        if file.is_file():
-            with file.open(newline="") as stream:
-                rows = list(csv.DictReader(stream))
-            if rows:
-                self.columns = list(rows[0])
-                self._rewrite([row for row in rows if _iteration(row) <= after_iteration])
+        rows = self._read()
+        self.columns = list(rows[0]) if rows else []
+        if rows:
+            self._rewrite([row for row in rows if _iteration(row) <= after_iteration])
 
     def add(self, row: Mapping[str, float]) -> None:
         """Append a row; a new metric becomes a new column, empty in the rows before."""
         new = [name for name in row if name not in self.columns]
-        if new:
-            rows: list[dict[str, Any]] = []
-            if self.file.is_file():
-                with self.file.open(newline="") as stream:
-                    rows = list(csv.DictReader(stream))
+        if new:  # as losses are, before a replay buffer holds enough to learn from
             self.columns += new
-            self._rewrite(rows)
+            self._rewrite(self._read())
         with self.file.open("a", newline="") as stream:
             csv.DictWriter(stream, self.columns, restval="").writerow({k: _shown(v) for k, v in row.items()})
 
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.file.is_file():
+            return []
+        with self.file.open(newline="") as stream:
+            return list(csv.DictReader(stream))
+
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        temporary = self.file.with_name(f".{self.file.name}")
-        with temporary.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, self.columns, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(self.file)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.file, text.getvalue())
 
 
 def _iteration(row: Mapping[str, Any]) -> int:
@@ -227,21 +226,13 @@ class EventFile:
 
 @dataclass(frozen=True)
 class RunCurve:
-    """One column of a run's ``progress.csv``.
-
-    Attributes:
-        run: The run folder.
-        label: How it was trained: algorithm and policies.
-        manifest: Its ``run.json``.
-        env_steps: Environment steps taken at each point, shape (n,).
-        values: The column's numbers there, shape (n,).
-    """
+    """One column of a run's ``progress.csv``."""
 
     run: Path
-    label: str
+    label: str  # how it was trained: algorithm and policies
     manifest: dict[str, Any]
-    env_steps: npt.NDArray[np.float64]
-    values: npt.NDArray[np.float64]
+    env_steps: npt.NDArray[np.float64]  # environment steps taken at each point, shape (n,)
+    values: npt.NDArray[np.float64]  # the column's numbers there, shape (n,)
 
 
 def read_curves(runs: Sequence[str | Path], column: str = VALIDATION_SCORE) -> list[RunCurve]:
@@ -251,18 +242,29 @@ def read_curves(runs: Sequence[str | Path], column: str = VALIDATION_SCORE) -> l
         ScenarioError: The runs are of several scenarios, or a run does not have the column; all of that.
         PowerGridError: A folder is no run.
     """
-    read = [(Path(run).expanduser(), read_manifest(Path(run).expanduser())) for run in runs]
-    problems = [f"{run}: {problem}" for run, manifest in read for problem in _find_problems(run, column)]
-    scenarios = {str(manifest["digests"].get("scenario", manifest["scenario"])) for _, manifest in read}
+    curves: list[RunCurve] = []
+    problems: list[str] = []
+    told: list[str] = []
+    scenarios: set[str] = set()
+    for run in (Path(run).expanduser() for run in runs):
+        manifest = read_manifest(run)
+        scenarios.add(str(manifest["digests"].get("scenario", manifest["scenario"])))
+        told.append(f"{run.name} of {manifest['scenario']}")
+        try:
+            table = pd.read_csv(run / PROGRESS, dtype=str)  # pandas' own reading of numbers may miss the last digit
+        except OSError as error:
+            raise PowerGridError(f"{run / PROGRESS}: cannot be read: {error.strerror}") from error
+        if column not in table:
+            problems.append(f"{run}: {describe_unknown('column', column, [str(name) for name in table])}")
+            continue
+        points = table[["env_steps", column]].astype(float).replace([-math.inf, math.inf], math.nan).dropna()
+        if points.empty:
+            problems.append(f"{run}: column {column!r} has no number yet")
+        curves.append(RunCurve(run, name_of_training(manifest), manifest, *points.to_numpy().T))
     if len(scenarios) > 1:
-        told = ", ".join(f"{run.name} of {manifest['scenario']}" for run, manifest in read)
-        problems.append(f"the runs are of different scenarios, whose returns do not compare: {told}")
+        problems.append(f"the runs are of different scenarios, whose returns do not compare: {', '.join(told)}")
     if problems:
         raise ScenarioError("curves", problems)
-    curves = []
-    for run, manifest in read:
-        points = np.array(list(_read_points(run, column)))
-        curves.append(RunCurve(run, name_of_training(manifest), manifest, points[:, 0], points[:, 1]))
     return curves
 
 
@@ -273,23 +275,3 @@ def name_of_training(manifest: dict[str, Any]) -> str:
         "shared" if len(policies) == 1 else "independent" if len(policies) == len(manifest["policies"]) else "grouped"
     )
     return f"{str(manifest['algorithm']).upper()} {kind}"
-
-
-def _find_problems(run: Path, column: str) -> Iterator[str]:
-    try:
-        with (run / PROGRESS).open(newline="") as stream:
-            names = next(csv.reader(stream), [])
-    except OSError as error:
-        raise PowerGridError(f"{run / PROGRESS}: cannot be read: {error.strerror}") from error
-    if column not in names:
-        yield describe_unknown("column", column, names)
-    elif not any(True for _ in _read_points(run, column)):
-        yield f"column {column!r} has no number yet"
-
-
-def _read_points(run: Path, column: str) -> Iterator[tuple[float, float]]:
-    with (run / PROGRESS).open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            value = float(row[column]) if row.get(column) else math.nan
-            if math.isfinite(value):
-                yield float(row["env_steps"]), value

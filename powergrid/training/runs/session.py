@@ -6,13 +6,13 @@ import collections
 import contextlib
 import logging
 import os
-import shutil
 import socket
 import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,44 +34,40 @@ _HTTP2_SETTINGS = 4
 _START = "start one with `ray start --head` and each other machine with `ray start --address=<head's address>`"
 
 
+@dataclass
 class RaySession:
-    """Know where Ray keeps its workers' logs and what it would have printed.
+    """Know where Ray keeps its workers' logs and what it would have printed."""
 
-    Args:
-        temp_dir: Where a Ray started for this run keeps its files; None where it was not.
+    temp_dir: Path | None  # where a Ray started for this run keeps its files
+    joined: str = ""  # the address of a cluster
+    held_back: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=20))
 
-    Attributes:
-        shared: Whether the Ray was not started for this run: it may have machines without our files.
-    """
-
-    def __init__(self, temp_dir: Path | None) -> None:
-        self.temp_dir = temp_dir
-        self.shared = temp_dir is None
-        self.joined = ""
-        self.held_back: collections.deque[str] = collections.deque(maxlen=20)
+    @property
+    def shared(self) -> bool:
+        """Whether the Ray was not started for this run: it may have machines without our files."""
+        return self.temp_dir is None
 
     def explain(self) -> str:
         """Return the newest traceback of a worker, or the last error Ray reported; empty where there is none."""
-        return self._worker_traceback() or (self.held_back[-1] if self.held_back else "")
-
-    def _worker_traceback(self) -> str:
-        if self.temp_dir is not None:
-            folder, pattern = self.temp_dir, "session_2*/logs/worker-*.err"
-        elif self.joined:
-            import ray
-
-            # The context of the connection there is: it alone says, by a documented name, where this node's logs are.
-            context: Any = ray.init(ignore_reinit_error=True, log_to_driver=False)
-            folder = Path(context.address_info["session_dir"]) / "logs"
-            pattern = f"worker-*-{ray.get_runtime_context().get_job_id()}-*.err"
-        else:
-            return ""
-        logs = [log for log in folder.glob(pattern) if log.stat().st_size]
+        # RLlib's own error is often empty, or says only that an actor died: the cause is in the worker's log alone.
+        logs = [log for log in self._worker_logs() if log.stat().st_size]
         for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
             told = root_traceback(log.read_text(errors="replace"))
             if told:
                 return told
-        return ""
+        return self.held_back[-1] if self.held_back else ""
+
+    def _worker_logs(self) -> Iterable[Path]:
+        if self.temp_dir is not None:
+            return self.temp_dir.glob("session_2*/logs/worker-*.err")
+        if not self.joined:
+            return ()
+        import ray
+
+        # The context of the connection there is: it alone says, by a documented name, where this node's logs are.
+        context: Any = ray.init(ignore_reinit_error=True, log_to_driver=False)
+        job = ray.get_runtime_context().get_job_id()
+        return (Path(context.address_info["session_dir"]) / "logs").glob(f"worker-*-{job}-*.err")
 
 
 def root_traceback(text: str, most: int = 60) -> str:
@@ -128,8 +124,11 @@ def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterato
             with _no_stderr(enabled=not verbose):
                 session.joined = join_cluster(address, verbose=verbose)
         elif not ray.is_initialized():
-            session.temp_dir = stack.enter_context(_temp_dir())
-            session.shared = False
+            parent = tempfile.gettempdir()
+            if len(parent) > LONGEST_TEMP_DIR and os.path.isdir("/tmp"):
+                parent = "/tmp"
+            folder = tempfile.TemporaryDirectory(prefix="pg-ray-", dir=parent, ignore_cleanup_errors=True)
+            session.temp_dir = Path(stack.enter_context(folder))
             stack.callback(ray.shutdown)
             # Workers inherit PYTHONPATH when Ray starts: they are to import what this process can.
             importable = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))}
@@ -202,27 +201,10 @@ def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-@contextlib.contextmanager
-def _temp_dir() -> Iterator[Path]:
-    parent = tempfile.gettempdir()
-    if len(parent) > LONGEST_TEMP_DIR and os.path.isdir("/tmp"):
-        parent = "/tmp"
-    folder = Path(tempfile.mkdtemp(prefix="pg-ray-", dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def join_cluster(address: str, *, verbose: bool = False) -> str:
     """Connect this process to a running cluster; ``ray.shutdown()`` takes leave of it and leaves it running.
 
-    Args:
-        address: ``HOST:PORT`` of its head, or ``auto`` for ``RAY_ADDRESS`` or a Ray that runs on this machine.
-        verbose: Show what workers print.
-
-    Returns:
-        The address.
+    ``auto`` is ``RAY_ADDRESS``, or a Ray that runs on this machine; what comes back is the address found.
 
     Raises:
         PowerGridError: No cluster answers there, within seconds, or it does not take this process.

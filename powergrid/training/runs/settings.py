@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.errors import describe_unknown
 
 ALIASES: dict[str, str] = {
     "sgd_minibatch_size": "minibatch_size",
@@ -126,39 +126,31 @@ class TrainSettings(BaseModel):
 
 
 def resolve_settings(
-    settings: Mapping[str, Any] | TrainSettings | None,
-    base: TrainSettings | None = None,
-    *,
-    kind: type[TrainSettings] | None = None,
-    names: Sequence[str] = (),
+    settings: Mapping[str, Any], base: TrainSettings | None = None, *, kind: type[TrainSettings], names: Sequence[str]
 ) -> tuple[TrainSettings, list[str]]:
     """Read settings under current or older RLlib names.
 
     Args:
         settings: What was asked for; ``preset`` names one of :data:`PRESETS`, which all else overrides.
         base: What holds where nothing was asked; the defaults where none is given.
-        kind: The settings' class, PPO's where none is given.
-        names: The settings that there are, all of the class where none are given.
+        kind: The settings' class.
+        names: The settings that there are.
 
     Returns:
         The settings, defaults where a value was refused, and one sentence for each problem.
     """
-    if isinstance(settings, TrainSettings):
-        return settings, []
-    kind = kind or TrainSettings
-    fields = list(names or kind.model_fields)
-    aliases = {alias: field for alias, field in ALIASES.items() if field in fields}
+    aliases = {alias: field for alias, field in ALIASES.items() if field in names}
     problems: list[str] = []
     known: dict[str, Any] = {}
     came_as: dict[str, str] = {}
-    asked = dict(settings or {})
+    asked = dict(settings)
     preset = asked.pop("preset", None)
     if preset is not None and preset not in PRESETS:
         problems.append(describe_unknown("preset", str(preset), PRESETS))
     for name, value in asked.items():
         field = aliases.get(name, name)
-        if field not in fields:
-            problems.append(describe_unknown("setting", name, ["preset", *fields, *aliases]))
+        if field not in names:
+            problems.append(describe_unknown("setting", name, ["preset", *names, *aliases]))
         elif field in known:
             problems.append(f"{came_as[field]!r} and {name!r} are the same setting; give one")
         else:
@@ -173,30 +165,16 @@ def resolve_settings(
         return kind(), problems
 
 
-def make_settings(
-    settings: Mapping[str, Any] | TrainSettings | None = None, base: TrainSettings | None = None
-) -> TrainSettings:
-    """Return checked settings, or raise every problem at once; see :func:`resolve_settings`.
-
-    Raises:
-        ScenarioError: A name is unknown or a value is refused.
-    """
-    resolved, problems = resolve_settings(settings, base)
-    if problems:
-        raise ScenarioError("training settings", problems)
-    return resolved
-
-
 def settings_table() -> str:
     """Return the settings as a Markdown table, the one in ``docs/training.md``."""
-    by_field: dict[str, list[str]] = {}
-    for alias, meant in ALIASES.items():
-        by_field.setdefault(meant, []).append(f"`{alias}`")
+
+    def accepted(name: str) -> str:
+        return ", ".join(f"`{alias}`" for alias, meant in ALIASES.items() if meant == name)
+
     rows = ["| setting | default | `page` | meaning | also accepted as |", "|---|---|---|---|---|"]
     for name, field in TrainSettings.model_fields.items():
         page = _shown(PRESETS["page"][name]) if name in PRESETS["page"] else ""
-        also = ", ".join(by_field.get(name, []))
-        rows.append(f"| `{name}` | {_shown(field.default)} | {page} | {field.description} | {also} |")
+        rows.append(f"| `{name}` | {_shown(field.default)} | {page} | {field.description} | {accepted(name)} |")
     return "\n".join(rows) + "\n"
 
 

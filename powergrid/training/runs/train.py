@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
+import pkgutil
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -24,7 +24,7 @@ from powergrid.training.rllib.agents import (
     probe_env,
 )
 from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
-from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state, require_trust
+from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state, require_trust, trust_claims
 from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
 from powergrid.training.runs.records import read_manifest
 from powergrid.training.runs.settings import TrainSettings
@@ -81,12 +81,7 @@ def train(
         "scenario": scenario_name(env_config), "env": env_path(env), "env_config": env_config, "algorithm": algorithm,
         "policies": policy_of, "settings": dump_settings(chosen), "digests": _digests(facts.scenario), "sessions": [],
     }  # fmt: skip
-    return run_loop(
-        Plan(
-            folder, manifest, chosen, env, env_config, facts, policy_of, validation, claims=trust_claims(manifest),
-            time_limit_s=time_limit_s, progress=progress, verbose=verbose, address=address,
-        )
-    )  # fmt: skip
+    return run_loop(Plan(folder, manifest, chosen, env, facts, validation, time_limit_s, progress, verbose, address))
 
 
 def resume(
@@ -108,10 +103,7 @@ def resume(
         run_dir: The run folder.
         iterations: Iterations the run shall have in all; by default what it was started with.
         settings: Settings that differ from now on, for example ``num_env_runners``.
-        time_limit_s: Stop after the iteration that passes this time [s].
-        progress: Called after each iteration.
-        verbose: Show what Ray and its workers print.
-        address: As for :func:`train`.
+        time_limit_s: As ``progress``, ``verbose`` and ``address`` it is what :func:`train` takes.
         trust: Go on although this user did not make the checkpoint on this machine.
 
     Raises:
@@ -137,14 +129,9 @@ def resume(
     if _digests(facts.scenario) != manifest["digests"]:
         logger.warning("The scenario has changed since this run began; compare scenario.yaml in the run folder.")
     manifest["settings"] = dump_settings(chosen)
-    return run_loop(
-        Plan(
-            folder, manifest, chosen, env, manifest["env_config"], facts, manifest["policies"],
-            open_validation(env, manifest["env_config"], chosen), claims=trust_claims(manifest),
-            time_limit_s=time_limit_s, progress=progress, verbose=verbose, address=address,
-            restore=checkpoint, state=state,
-        )
-    )  # fmt: skip
+    validation = open_validation(env, manifest["env_config"], chosen)
+    how = (time_limit_s, progress, verbose, address)
+    return run_loop(Plan(folder, manifest, chosen, env, facts, validation, *how, checkpoint, state))
 
 
 def check_plan(
@@ -208,11 +195,6 @@ def _digests(scenario: Any) -> dict[str, Any]:
     }
 
 
-def trust_claims(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of ``run.json`` decides which code a resume runs: checkpoints are signed for it."""
-    return {name: manifest[name] for name in ("env", "env_config", "policies")}
-
-
 def env_path(env: EnvClass) -> str:
     """Return how ``run.json`` names an environment's class."""
     return f"{env.__module__}:{getattr(env, '__qualname__', '')}"
@@ -224,12 +206,8 @@ def import_env(path: str) -> EnvClass:
     Raises:
         PowerGridError: It cannot be imported.
     """
-    module, _, qualname = path.partition(":")
     try:
-        found: Any = importlib.import_module(module)
-        for part in qualname.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+        env: EnvClass = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
         raise PowerGridError(f"the run's environment {path} cannot be imported: {error}") from error
-    env: EnvClass = found
     return env

@@ -26,13 +26,13 @@ from powergrid.scenario.bundle import Bundle
 from powergrid.training.rllib import agents
 from powergrid.training.rllib.agents import EnvClass, Policies
 from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
-from powergrid.training.runs.checkpoints import SIGNATURE_FILE, sign
+from powergrid.training.runs.checkpoints import SIGNATURE_FILE, sign, trust_claims, write_whole
 from powergrid.training.runs.loop import IterationReport, stop_signals
 from powergrid.training.runs.records import VALIDATION_SCORE, read_manifest, start_of_session, write_manifest
 from powergrid.training.runs.search_space import describe_domain, draw_trials, search_space
 from powergrid.training.runs.session import environment_variables, ray_session
 from powergrid.training.runs.settings import TrainSettings
-from powergrid.training.runs.train import check_plan, env_path, place_of, scenario_name, train, trust_claims
+from powergrid.training.runs.train import check_plan, env_path, place_of, scenario_name, train
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,6 +70,11 @@ class Trial:
         return f"trial_{self.number:03d}"
 
     @property
+    def cause(self) -> str:
+        """Return the last line of its error."""
+        return (self.error.splitlines() or [""])[-1]
+
+    @property
     def over(self) -> bool:
         """Whether nothing more will come of it."""
         return self.state in ("finished", "stopped", "failed")
@@ -80,21 +85,13 @@ TuneProgress = Callable[[Trial, Sequence[Trial]], None]
 
 @dataclass(frozen=True)
 class TuneResult:
-    """Tell what tuning came to.
+    """Tell what tuning came to."""
 
-    Attributes:
-        folder: Where the trials' run folders and the tables are.
-        trials: All trials, in the order of their numbers.
-        space: What was varied, as Ray Tune's domains.
-        fixed: The settings that all trials have in common.
-        stopped: ``"finished"`` or ``"interrupted"``.
-    """
-
-    folder: Path
-    trials: Sequence[Trial]
-    space: Mapping[str, Domain]
-    fixed: Mapping[str, Any]
-    stopped: str
+    folder: Path  # where the trials' run folders and the tables are
+    trials: Sequence[Trial]  # in the order of their numbers
+    space: Mapping[str, Domain]  # what was varied
+    fixed: Mapping[str, Any]  # the settings that all trials have in common
+    stopped: str  # "finished" or "interrupted"
 
     @property
     def best(self) -> Trial | None:
@@ -144,7 +141,7 @@ def tune(
 ) -> TuneResult:
     """Train with several settings, the first as they are, and rank them by return on the validation split.
 
-    Ctrl-C ends the iterations under way and keeps what was reached. What is not told here, ``train`` takes alike.
+    Ctrl-C ends the iterations under way. What is not told here, :func:`powergrid.training.train` takes alike.
 
     Args:
         settings: Settings that every trial has; they are not varied.
@@ -167,12 +164,11 @@ def tune(
     how = {"algorithm": algorithm, "policies": policies, "env": env, "verbose": verbose}
     with ray_session(verbose=verbose, address=address) as session, stop_signals() as interrupted:
         at_once = fit_trials(concurrent, chosen.num_env_runners or 0, agents.available_cpus(), samples)
-        place.mkdir(parents=True, exist_ok=True)
         asked = {"env_config": env_config, "fixed": fixed, "algorithm": algorithm, "policies": policies, "seed": seed}
-        _write_asked(place / ASKED, space, address, **asked, env=env_path(env), samples=samples)
+        _write_asked(place, space, address, **asked, env=env_path(env), samples=samples)
         how["scenario"] = agents.travelling_config(env, env_config) if session.shared else env_config
+        home = None if session.shared else place  # of a machine that may not have it
         watch = _Watch(place, trials, env_config, progress, interrupted)
-        home = None if session.shared else place
         _run_trials(watch, at_once, chosen.num_env_runners or 0, place=home, fixed=fixed, how=how)
     return _conclude(TuneResult(place, trials, space, fixed, "interrupted" if interrupted.is_set() else "finished"))
 
@@ -293,11 +289,8 @@ class _Watch(LoggerCallback, ray_tune.Stopper):
         rows = []
         for trial in self.trials:
             told = {name: value for name, value in asdict(trial).items() if name not in ("drawn", "error")}
-            error = (trial.error.splitlines() or [""])[-1]
-            rows.append({**told, **trial.drawn, "folder": trial.folder, "error": error})
-        temporary = self.folder / f".{TRIALS}"
-        pd.DataFrame(rows).to_csv(temporary, index=False)
-        temporary.replace(self.folder / TRIALS)
+            rows.append({**told, **trial.drawn, "folder": trial.folder, "error": trial.cause})
+        write_whole(self.folder / TRIALS, pd.DataFrame(rows).to_csv(index=False))
 
 
 def _bring_home(run: Bundle, folder: Path, env_config: Mapping[str, Any]) -> None:
@@ -316,10 +309,11 @@ def _why_unrankable(settings: TrainSettings, space: Mapping[str, Domain]) -> Ite
         yield "nothing is left to vary; fix fewer settings or name some with --search"
 
 
-def _write_asked(file: Path, space: Mapping[str, Domain], address: str | None, **asked: Any) -> None:
+def _write_asked(place: Path, space: Mapping[str, Domain], address: str | None, **asked: Any) -> None:
     told = {name: describe_domain(domain) for name, domain in space.items()}
     written = {**asked, "space": told, **start_of_session(0, address)}
-    file.write_text(json.dumps(written, indent=1, default=str) + "\n")
+    place.mkdir(parents=True, exist_ok=True)
+    (place / ASKED).write_text(json.dumps(written, indent=1, default=str) + "\n")
 
 
 def _conclude(result: TuneResult) -> TuneResult:
