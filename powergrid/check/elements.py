@@ -1,22 +1,28 @@
-"""What the engine makes of a feeder's commands, and what its elements say: refusals, ratings, voltages, numbers."""
+"""What the commands of a feeder say by themselves, what the engine makes of them, and what its elements are then."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from powergrid.check.files import Definitions, defined_name, is_continuation, shorten
 from powergrid.check.report import Recorder
-from powergrid.errors import EngineError
+from powergrid.errors import EngineError, nearest_names
 from powergrid.grid.engine import Engine, FloatArray, Handle, classify_refusal
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import IntArray
+from powergrid.grid.feeder.syntax import DESCRIBING, VERBS, Command, after_verb, describe_unknown_command
 from powergrid.grid.feeder.windings import find_tap_changers
 
+_MACHINE_VERBS = ("doscmd", "fileedit", "formedit", "cd", "quit", "save", "dump", "newactor", "connect", "disconnect")
+_CONTINUATIONS = ("more", "m", "~")
+_SHOWN = 72
+#: What a circuit begins with.
+_SOURCE = "vsource.source"
 #: What the engine holds for a rating that the feeder does not give [A], [kVA].
 _PLACEHOLDER_AMPS = 400.0
 _PLACEHOLDER_KVA = 1000.0
@@ -32,9 +38,118 @@ _NUMBERS = {
 _CONTROLLABLE = ("RegControl", "Capacitor", "CapControl", "Storage", "PVSystem", "Generator", "SwtControl")
 _REFERENCE = re.compile(r"""\b(\w+)\s?["']([^"'\s]+)["']|\b(\w+)\.([^"':\s]+)""")
 _KV_TOLERANCE = 0.1
-_SQRT3 = math.sqrt(3.0)
 
-Handles = Mapping[str, Mapping[str, Handle]]
+
+class Definitions:
+    """Where the elements of a feeder are defined.
+
+    Attributes:
+        first: ``class.name``, lower case, to the command that defines it first.
+        again: Commands that define a name which is taken, with the name.
+    """
+
+    def __init__(self, commands: Iterable[Command]) -> None:
+        self.first: dict[str, Command] = {}
+        self.again: list[tuple[str, Command]] = []
+        self._texts: dict[str, list[str]] = {}
+        active = ""
+        for command in commands:
+            if (name := _defined_name(command)) is not None:
+                active = name
+                if self.first.setdefault(name, command) is not command:
+                    self.again.append((name, command))
+            elif command.verb == "edit" and (edited := _name_in(command)) is not None:
+                active = edited
+            elif command.verb not in _CONTINUATIONS and not command.assigns:
+                continue
+            elif own := re.match(r"(\w+)\.(.+)\.\w+\s*=", command.text):
+                active = f"{own[1]}.{own[2]}".lower()
+            self._texts.setdefault(active, []).append(command.text.lower())
+
+    @property
+    def one_circuit(self) -> bool:
+        """Whether the files define one circuit, and one only."""
+        return _SOURCE in self.first and all(name != _SOURCE for name, _ in self.again)
+
+    def place(self, element: str) -> str:
+        """Return ``file:line`` of ``class.name``, empty where the files do not define it."""
+        command = self.first.get(element.lower())
+        return command.where if command else ""
+
+    def says(self, element: str, *properties: str) -> bool:
+        """Whether the commands of an element set a property; the names are regular expressions."""
+        text = " ".join(self._texts.get(element.lower(), ()))
+        return any(re.search(rf"(?<![\w%])(?:{each})\s*=", text) for each in properties)
+
+
+def _defined_name(command: Command) -> str | None:
+    """Return the ``class.name`` that a command defines, lower case; the source for a circuit."""
+    named = _name_in(command) if command.verb == "new" else None
+    return _SOURCE if named is not None and named.startswith("circuit.") else named
+
+
+def _name_in(command: Command) -> str | None:
+    """Return the ``class.name`` that follows the verb, lower case, whatever quotes it is in."""
+    first = next(after_verb(command.text), None)
+    owner, dot, name = first.value.strip().lower().partition(".") if first is not None else ("", "", "")
+    return f"{owner}.{name}" if dot and owner.isidentifier() and name else None
+
+
+def _shorten(text: str) -> str:
+    """Cut a command to what fits on a line."""
+    text = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(text.split()))
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 4] + " ..."
+
+
+def check_files(feeder: Feeder, recorder: Recorder) -> Definitions:
+    """Take down what is wrong with the commands before any is run, and return what they define."""
+    definitions = Definitions(feeder.commands)
+    _find_misplaced(feeder, recorder)
+    # OpenDSS ignores edits of what does not exist without a word: the circuit is then another than the file says.
+    for command in feeder.commands:
+        name = _name_in(command) if command.verb == "edit" else None
+        if name is None or name in definitions.first or name.startswith(("circuit.", "vsource.")):
+            continue
+        owner = name.partition(".")[0]
+        near = nearest_names(name, (each for each in definitions.first if each.startswith(f"{owner}.")))
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        message = f"{_shorten(command.text)!r} edits an element that is not defined{hint}"
+        recorder.find("unknown-name", message, command.where)
+    for name, command in definitions.again:
+        if name == _SOURCE:
+            text = f"{_shorten(command.text)!r} begins a second circuit; the first begins at {definitions.place(name)}"
+            recorder.find("duplicate-name", text, command.where, remedy="a master file holds one circuit")
+    return definitions
+
+
+def _find_misplaced(feeder: Feeder, recorder: Recorder) -> None:
+    """Take down what the files say beside describing a circuit, and what became of it."""
+    dropped = 0
+    kept: dict[str, set[str]] = {}
+    for command in feeder.commands:
+        kept.setdefault(command.where, set()).add(command.text)
+    binary: set[Path] = set()
+    no_circuit = recorder.report.of_code("no-circuit")  # then it is another kind of file
+    for command in feeder.left_out:
+        beside = kept.get(command.where, set())  # what else of the line is run
+        verb, text, where = command.verb, _shorten(command.text), command.where
+        if verb in ("clear", "clearall"):
+            if dropped:
+                recorder.find("dropped-circuit", f"{dropped} commands before {text!r} are dropped", where)
+            dropped = 0
+        elif beside and command.text not in beside and verb != "set":
+            recorder.find("writing-property", f"{text!r} would write a file", where)
+        elif verb not in VERBS and not command.assigns:
+            if "\0" in command.text and command.file not in binary:
+                binary.add(command.file)
+                recorder.find("unreadable-file", "holds binary data", where)
+            elif command.file not in binary and not no_circuit:
+                recorder.find("unknown-command", describe_unknown_command(command), where)
+        elif (verb in DESCRIBING or command.assigns) and verb != "set" and verb not in _MACHINE_VERBS:
+            dropped += 1
+        else:
+            code = "shell-command" if verb in _MACHINE_VERBS else "left-out"
+            recorder.find(code, f"{text!r} is not run", where)
 
 
 @dataclass
@@ -57,24 +172,29 @@ class Model:
     unrated: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
 
-    def find(self, code: str, message: str, element: str = "", *, severity: str = "", remedy: str = "") -> None:
+    def each(self, *classes: str) -> Iterator[tuple[str, str, Handle]]:
+        """Yield class, ``class.name`` in lower case and handle of the enabled elements of some classes."""
+        for class_name in classes:
+            for name, handle in self.handles[class_name].items():
+                yield class_name, f"{class_name}.{name}".lower(), handle
+
+    def find(self, code: str, message: str, element: str = "", *, remedy: str = "") -> None:
         """Take down a finding where an element is defined, or at the master file; nothing more on what is refused."""
-        if element.lower() in self.refused:
-            return
-        file, line = self.definitions.place(element)
-        self.recorder.find(code, message, file or self.feeder.master, line, severity=severity, remedy=remedy)
+        if element.lower() not in self.refused:
+            self.recorder.find(code, message, self.definitions.place(element) or self.feeder.master, remedy=remedy)
 
 
 def compile_all(model: Model) -> None:
     """Run every command and take down every refusal; what is refused is skipped with its continuation lines."""
     engine, refused, folder = model.engine, False, None
+    definitions, recorder = model.definitions, model.recorder
     engine.clear()
     for command in model.feeder.commands:
         # OpenDSS would put the continuation of a refused element to the element before.
-        if refused and is_continuation(command):
+        if refused and command.verb in _CONTINUATIONS:
             continue
         refused = False
-        model.recorder.at(str(command.file), command.line, shorten(command.text))
+        recorder.at(_shorten(command.text), command.where)
         try:
             if command.file.parent != folder:
                 folder = command.file.parent
@@ -82,133 +202,106 @@ def compile_all(model: Model) -> None:
             engine.command(command.text)
         except EngineError as error:
             refused = model.broken = True
-            code, message, element = _read_error(error, model.definitions)
-            own = defined_name(command)
-            place = model.definitions.place(element) if element and own is None else ("", 0)
-            if code != "duplicate-name":
-                model.refused.add(own or element)
-            else:
-                first = model.definitions.first.get(own or "")
-                message += f"; it is defined at {first.where}" if first else ""
-            file, line = place if place[0] else (str(command.file), command.line)
-            shown = message if place[0] else f"{shorten(command.text)!r}: {message}"
-            model.recorder.find(code, shown, file, line)
+            _take_refusal(model, command, error)
     engine.leave_folder()
-    for name, command in model.definitions.again:  # refused above unless the feeder allows it
-        said = {(finding.file, finding.line) for finding in model.recorder.report.findings}
-        if (str(command.file), command.line) not in said:
-            model.recorder.find(
-                "duplicate-name", f"{name!r} is defined at {model.definitions.first[name].where} already",
-                command.file, command.line, severity="warning",
-            )  # fmt: skip
+    said = {finding.where for finding in recorder.report.findings}
+    for name, command in definitions.again:  # refused above unless the feeder allows it
+        if command.where not in said:
+            message = f"{name!r} is defined at {definitions.place(name)} already"
+            recorder.find("duplicate-name", message, command.where, severity="warning")
 
 
-def _read_error(error: EngineError, definitions: Definitions) -> tuple[str, str, str]:
-    """Return the kind of an engine's refusal, its text on one line, and the element that it names."""
+def _take_refusal(model: Model, command: Command, error: EngineError) -> None:
+    """Take down what the engine refused: the command, or the element elsewhere that it stumbled over."""
+    definitions, own, code = model.definitions, _defined_name(command), classify_refusal(error)
     named = (f"{a or c}.{b or d}".lower() for a, b, c, d in _REFERENCE.findall(error.brief))
     element = next((name for name in named if name in definitions.first), "")
-    return classify_refusal(error), f"{error.brief} (OpenDSS error {error.number})", element
+    message = f"{error.brief} (OpenDSS error {error.number})"
+    if code != "duplicate-name":
+        model.refused.add(own or element)
+    elif own and own in definitions.first:
+        message += f"; it is defined at {definitions.place(own)}"
+    elsewhere = definitions.place(element) if own is None else ""
+    shown = message if elsewhere else f"{_shorten(command.text)!r}: {message}"
+    model.recorder.find(code, shown, elsewhere or command.where)
 
 
-def survey(model: Model) -> None:
+def check_elements(model: Model) -> None:
     """Count the elements and take down what each says by itself."""
     engine = model.engine
     model.handles = {name: engine.handles(name) for name in engine.element_classes()}
     handles = {name: own for name, own in model.handles.items() if own}
     controllable = {name: list(handles[name]) for name in _CONTROLLABLE if name in handles}
     switches = [name for name, h in handles.get("Line", {}).items() if engine.get_int(h, "Line", "Switch")]
-    if switches:
-        controllable["Line (switch)"] = switches
     tapped = [each.regulator.transformer for each in find_tap_changers(engine, model.handles) if not each.note]
-    if tapped:
-        controllable["Transformer (taps)"] = tapped
-    model.recorder.state(
-        elements={name: len(own) for name, own in handles.items()}, controllable=controllable,
-        name=model.feeder.name,
-    )  # fmt: skip
+    controllable |= {"Line (switch)": switches} if switches else {}
+    controllable |= {"Transformer (taps)": tapped} if tapped else {}
+    counts = {name: len(own) for name, own in handles.items()}
+    model.recorder.state(elements=counts, controllable=controllable, name=model.feeder.name)
     if not controllable:
         model.find("not-controllable", "no regulator, capacitor, storage, PV, generator or switch")
     # Handles are of enabled elements only.
-    enabled = {f"{name}.{own}".lower() for name, all_own in handles.items() for own in all_own}
+    enabled = {element for _, element, _ in model.each(*handles)}
     classes = {name.lower() for name in model.handles}
     for name in model.definitions.first:
         if name.partition(".")[0] in classes and name not in enabled and not model.broken:
             model.find("disabled", f"{name} is disabled", name)
     _check_numbers(model)
     _check_ratings(model)
-    _check_load_shapes(model)
+    loads = [handle for _, _, handle in model.each("Load")]
+    bare = sum(not any(engine.get_text(load, "Load", each) for each in ("Yearly", "Daily")) for load in loads)
+    if bare:
+        model.find("no-load-shape", f"{bare} of {len(loads)} loads follow no LoadShape")
 
 
 def _check_numbers(model: Model) -> None:
     """Take down numbers that are not finite, and elements for no voltage."""
-    for class_name, names in _NUMBERS.items():
-        for name, handle in model.handles[class_name].items():
-            for each in names:
-                value = model.engine.get_float(handle, class_name, each)
-                if not math.isfinite(value):
-                    element = f"{class_name}.{name}".lower()
-                    model.find("not-finite", f"{element} has {each} = {value}", element)
-    for class_name in _KV_CLASSES:
-        for name, handle in model.handles[class_name].items():
-            kv = model.engine.get_float(handle, class_name, "kV")
-            if not kv > 0.0:  # so written, NaN is caught as well
-                element = f"{class_name}.{name}".lower()
-                model.find("zero-kv", f"{element} has kV = {kv:g}", element)
-    for class_name in _POWER_CLASSES:
-        for name in model.handles[class_name]:
-            element = f"{class_name}.{name}".lower()
-            if model.definitions.place(element)[1] and not model.definitions.says(element, r"bus\w*", "like"):
-                model.find("no-bus", f"{element} has no bus", element)
+    for class_name, element, handle in model.each(*_NUMBERS):
+        for name in _NUMBERS[class_name]:
+            value = model.engine.get_float(handle, class_name, name)
+            if not math.isfinite(value):
+                model.find("not-finite", f"{element} has {name} = {value}", element)
+    for class_name, element, handle in model.each(*_KV_CLASSES):
+        kv = model.engine.get_float(handle, class_name, "kV")
+        if not kv > 0.0:  # so written, NaN is caught as well
+            model.find("zero-kv", f"{element} has kV = {kv:g}", element)
+    for _, element, _ in model.each(*_POWER_CLASSES):
+        if model.definitions.place(element) and not model.definitions.says(element, r"bus\w*", "like"):
+            model.find("no-bus", f"{element} has no bus", element)
 
 
 def check_admittances(model: Model) -> None:
     """Take down elements whose impedances are not finite; the admittance matrix must have been built."""
-    for class_name in ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor"):
-        for name, handle in model.handles[class_name].items():
-            if not np.isfinite(model.engine.yprim(handle)).all():
-                element = f"{class_name}.{name}".lower()
-                model.find("not-finite", f"{element} has an admittance that is not finite", element)
+    for _, element, handle in model.each("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor"):
+        if not np.isfinite(model.engine.yprim(handle)).all():
+            model.find("not-finite", f"{element} has an admittance that is not finite", element)
 
 
 def _check_ratings(model: Model) -> None:
     """Take down branches whose rating is what the engine assumes where a feeder says nothing."""
     definitions, engine = model.definitions, model.engine
-    for name, handle in model.handles["Line"].items():
-        element = f"line.{name}"
-        sources = [element]
-        for key in ("LineCode", "Geometry"):
-            used = engine.get_text(handle, "Line", key).lower()
-            if used:
-                sources.append(f"{'linecode' if key == 'LineCode' else 'linegeometry'}.{used}")
+
+    def take(element: str, text: str) -> None:
+        model.unrated.add(element)
+        model.find("no-rating", f"{element} has {text}", element)
+
+    for _, element, handle in model.each("Line"):
+        # A line takes its rating from what it refers to where it says nothing itself.
+        codes = {key: engine.get_text(handle, "Line", key).lower() for key in ("LineCode", "Geometry")}
+        sources = [element, f"linecode.{codes['LineCode']}", f"linegeometry.{codes['Geometry']}"]
         amps = engine.get_float(handle, "Line", "NormAmps")
-        if amps == _PLACEHOLDER_AMPS and not any(
+        if not amps > 0.0:
+            take(element, f"NormAmps = {amps:g}")
+        elif amps == _PLACEHOLDER_AMPS and not any(
             definitions.says(each, r"norma\w*", "like", r"wire\w*") for each in sources
         ):
-            model.unrated.add(element)
-            model.find("no-rating", f"line.{name} has the placeholder of 400 A", element)
-        elif not amps > 0.0:
-            model.unrated.add(element)
-            model.find("no-rating", f"line.{name} has NormAmps = {amps:g}", element)
-    for name, handle in model.handles["Transformer"].items():
-        element = f"transformer.{name}"
-        if engine.get_floats(handle, "Transformer", "kVAs")[0] == _PLACEHOLDER_KVA and not definitions.says(
-            element, r"kva\w*", "like", r"xf\w*"
-        ):
-            model.unrated.add(element)
-            model.find("no-rating", f"{element} has the placeholder of 1000 kVA", element)
-        if definitions.place(element)[1] and not definitions.says(element, "kvs?", "like", r"xf\w*"):
+            take(element, "the placeholder of 400 A")
+    for _, element, handle in model.each("Transformer"):
+        kva = engine.get_floats(handle, "Transformer", "kVAs")[0]
+        if kva == _PLACEHOLDER_KVA and not definitions.says(element, r"kva\w*", "like", r"xf\w*"):
+            take(element, "the placeholder of 1000 kVA")
+        if definitions.place(element) and not definitions.says(element, "kvs?", "like", r"xf\w*"):
             model.find("base-kv", f"{element} has no kV; OpenDSS takes 12.47 kV for all its windings", element)
-
-
-def _check_load_shapes(model: Model) -> None:
-    loads = model.handles["Load"]
-    if not loads:
-        return
-    shaped = sum(
-        any(model.engine.get_text(handle, "Load", each) for each in ("Yearly", "Daily")) for handle in loads.values()
-    )
-    if shaped < len(loads):
-        model.find("no-load-shape", f"{len(loads) - shaped} of {len(loads)} loads follow no LoadShape")
 
 
 def check_base_kv(
@@ -231,31 +324,25 @@ def check_base_kv(
     phasors = np.concatenate([[0.0], [base_kv.get(bus, math.nan) for bus in node_bus] * np.exp(1j * angles)])
     phasors[np.asarray(neutrals, dtype=np.int64) + 1] = 0.0
 
-    def nominal(handle: Handle, terminal: int, phases: int) -> tuple[float, str]:
+    def compare(element: str, handle: Handle, terminal: int, what: str, kv: float) -> None:
         n_conductors = engine.terminals(handle)[1]
         nodes = engine.node_ref(handle)[terminal * n_conductors : (terminal + 1) * n_conductors]
         live = nodes[nodes > 0]
         if not len(live):
-            return math.nan, ""
+            return
         bus = node_bus[int(live[0]) - 1]
         # OpenDSS's kV is line to line for two and three phases, across its two nodes for one.
-        if phases > 1:
-            return _SQRT3 * base_kv.get(bus, math.nan), bus
-        other = phasors[nodes[1]] if len(nodes) > 1 else 0.0
-        return abs(phasors[nodes[0]] - other), bus
-
-    def compare(code: str, element: str, what: str, kv: float, expected: float, bus: str) -> None:
+        if engine.phases(handle) > 1:
+            expected = math.sqrt(3.0) * base_kv.get(bus, math.nan)
+        else:
+            expected = abs(phasors[nodes[0]] - (phasors[nodes[1]] if len(nodes) > 1 else 0.0))
         if kv > 0.0 and expected > 0.0 and abs(kv / expected - 1.0) > _KV_TOLERANCE:
-            model.find(code, f"{element} has {what} {kv:g} at bus {bus!r}, where it is {expected:.4g}", element)
+            model.find("base-kv", f"{element} has {what} {kv:g} at bus {bus!r}, where it is {expected:.4g}", element)
 
-    for class_name in _KV_CLASSES:
-        for name, handle in model.handles[class_name].items():
-            if class_name == "Capacitor" and engine.node_ref(handle)[engine.phases(handle) :].any():
-                continue  # in series, or between phases
-            expected, bus = nominal(handle, 0, engine.phases(handle))
-            compare("base-kv", f"{class_name.lower()}.{name}", "kV", engine.get_float(handle, class_name, "kV"),
-                    expected, bus)  # fmt: skip
-    for name, handle in model.handles["Transformer"].items():
+    for class_name, element, handle in model.each(*_KV_CLASSES):
+        if class_name == "Capacitor" and engine.node_ref(handle)[engine.phases(handle) :].any():
+            continue  # in series, or between phases
+        compare(element, handle, 0, "kV", engine.get_float(handle, class_name, "kV"))
+    for _, element, handle in model.each("Transformer"):
         for winding, kv in enumerate(engine.get_floats(handle, "Transformer", "kVs")):
-            expected, bus = nominal(handle, winding, engine.phases(handle))
-            compare("base-kv", f"transformer.{name}", f"winding {winding + 1} kV", kv, expected, bus)
+            compare(element, handle, winding, f"winding {winding + 1} kV", kv)

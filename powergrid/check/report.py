@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from powergrid.errors import FeederError
+from pydantic import TypeAdapter
+
+from powergrid.errors import FeederError, Problem
 
 SEVERITIES = ("error", "warning", "note")
 _SHOWN = 5
@@ -29,7 +32,7 @@ class Check(NamedTuple):
     remedy: str
 
 
-#: Every kind of finding by its code; codes are stable.
+#: Every kind of finding by its code; codes are stable. The reader's problems bring theirs from files and commands.
 CHECKS: dict[str, Check] = {
     # -- files
     "no-feeder": Check("error", "No such feeder", "name a shipped feeder or a master file"),
@@ -37,55 +40,44 @@ CHECKS: dict[str, Check] = {
     "file-case": Check("error", "File names in another letter case", "write the name as it is on the disk"),
     "unreadable-file": Check("error", "Files that cannot be read", "make it readable; a feeder is text"),
     "redirect-circle": Check("error", "Redirects in a circle", "take out the redirect that leads back"),
-    "outside-root": Check(
-        "error", "Files outside the model's root", "bring the file inside, or name a root above both (--model-root)"
-    ),
+    "outside-root": Check("error", "Files outside the model's root",
+        "bring the file inside, or name a root above both (--model-root)"),
     "refused": Check("error", "Refused", "take it out; or trust the feeder, where the line says so"),
-    "program-library": Check("error", "Program libraries", "use a built-in model, or trust the feeder"),
-    "rewriting-command": Check(
-        "error", "Commands that make another circuit", "run them in OpenDSS and save the circuit"
-    ),
+    "program-library": Check("error", "Program libraries", "use a built-in model; a library is never loaded"),
+    "rewriting-command": Check("error", "Commands that make another circuit",
+        "run them in OpenDSS and save the circuit"),
     "no-circuit": Check("error", "No circuit", "a master file has 'New Circuit.<name>'; check that one"),
     "missing-data-file": Check("error", "Missing data files", "put the file there, or correct the name"),
     # -- commands
     "unknown-command": Check("error", "Lines that OpenDSS does not know", "correct or comment out the line"),
     "unknown-name": Check("error", "Names that are not defined", "define it before, or correct the name"),
     "unknown-property": Check("error", "Unknown properties and classes", "correct its name"),
-    "duplicate-name": Check(
-        "error", "Names that are given twice", "rename one; OpenDSS would edit the first instead of adding a second"
-    ),
+    "duplicate-name": Check("error", "Names that are given twice",
+        "rename one; OpenDSS would edit the first instead of adding a second"),
     "bad-value": Check("error", "Values that OpenDSS refuses", "correct the value"),
     "shell-command": Check("warning", "Commands for the machine, left out", "they are never run; take them out"),
-    "writing-property": Check(
-        "warning", "Properties that write files, taken out", "take it out; the rest of the line is kept"
-    ),
-    "dropped-circuit": Check(
-        "warning", "Elements before a Clear, dropped", "a master file holds one circuit; take the other out"
-    ),
+    "writing-property": Check("warning", "Properties that write files, taken out",
+        "take it out; the rest of the line is kept"),
+    "dropped-circuit": Check("warning", "Elements before a Clear, dropped",
+        "a master file holds one circuit; take the other out"),
     "left-out": Check("note", "Commands that describe nothing, left out", "none needed: the file is only read"),
     # -- elements
     "impossible-element": Check("error", "Elements that cannot be computed", "give it an impedance, length and wires"),
     "not-finite": Check("error", "Numbers that are not finite", "give a number"),
     "zero-kv": Check("error", "Elements for 0 kV", "give kV as on the nameplate"),
     "no-source": Check("error", "No source", "enable the circuit's Vsource"),
-    "no-base-kv": Check(
-        "error", "No base voltage", "end with Set VoltageBases=[...], every level in it, and CalcVoltageBases"
-    ),
-    "base-kv": Check(
-        "warning", "kV that does not fit the bus", "correct kV (line to line for 2 and 3 phases), or VoltageBases"
-    ),
+    "no-base-kv": Check("error", "No base voltage",
+        "end with Set VoltageBases=[...], every level in it, and CalcVoltageBases"),
+    "base-kv": Check("warning", "kV that does not fit the bus",
+        "correct kV (line to line for 2 and 3 phases), or VoltageBases"),
     "no-bus": Check("warning", "Elements without a bus", "give bus1; OpenDSS makes up a bus that nothing feeds"),
-    "no-rating": Check(
-        "warning", "Elements without a rating of their own",
-        "give NormAmps to the line or its LineCode, kVA to a transformer; till then its loading means nothing",
-
-    ),
+    "no-rating": Check("warning", "Elements without a rating of their own",
+        "give NormAmps to the line or its LineCode, kVA to a transformer; till then its loading means nothing"),
     "disabled": Check("note", "Disabled elements", "none needed"),
     "no-coordinates": Check("note", "Buses without coordinates", "add them with BusCoords; only drawings need them"),
     "no-load-shape": Check("note", "Loads without a LoadShape", "none needed; profiles come from the scenario then"),
-    "not-controllable": Check(
-        "note", "Nothing to control", "add_der in a scenario places panels and batteries; devices may be at any bus"
-    ),
+    "not-controllable": Check("note", "Nothing to control",
+        "add_der in a scenario places panels and batteries; devices may be at any bus"),
     "not-discovered": Check("note", "Left out of what agents would control", "none needed; the line names the key"),
     # -- solution
     "not-fed": Check("warning", "Loads that nothing feeds", "correct the bus, or close the switch"),
@@ -93,15 +85,11 @@ CHECKS: dict[str, Check] = {
     "no-convergence": Check("error", "The power flow does not converge", "see what helped"),
     "not-usable": Check("error", "It does not become a circuit", "see the message"),
     "voltage": Check("warning", "Voltages outside 0.95..1.05 pu at nominal demand",
-        "none needed if agents are to put it right; else look at taps, capacitors and demand",
-    ),
+        "none needed if agents are to put it right; else look at taps, capacitors and demand"),
     "overload": Check("warning", "Branches loaded above their rating",
-        "none needed if agents are to put it right; else look at its rating and at the demand",
-    ),
+        "none needed if agents are to put it right; else look at its rating and at the demand"),
     # -- the check itself
-    "engine-crashed": Check(
-        "error", "OpenDSS crashed", "correct the line; what comes after it was not checked"
-    ),
+    "engine-crashed": Check("error", "OpenDSS crashed", "correct the line; what comes after it was not checked"),
     "timed-out": Check("error", "The check took too long", "correct the line, or give it more time"),
 }  # fmt: skip
 
@@ -157,7 +145,7 @@ class Snapshot:
     loading_max_branch: str
 
 
-@dataclass
+@dataclass(slots=True)
 class FeederReport:
     """Everything that a check found, whether or not it came to its end.
 
@@ -242,47 +230,62 @@ def _finite(value: Any) -> Any:
 
 
 class Recorder:
-    """Take down what a check finds as it goes."""
+    """Take down what a check finds as it goes, in a report and in a file that outlives the process.
 
-    def __init__(self, report: FeederReport) -> None:
+    Args:
+        report: What is filled in.
+        file: Where each event goes at once, a line of JSON each; nowhere if not given.
+    """
+
+    def __init__(self, report: FeederReport, file: str = "") -> None:
         self.report = report
-        self._seen: set[Finding] = set()
+        self._seen: set[Finding] = set()  # thousands on a large feeder: too many to look through each time
+        # Not buffered: what is written is there when the engine ends the process.
+        self._fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if file else None
 
-    def at(self, file: str, line: int, text: str) -> None:
-        """Say which command is about to run."""
-        self.report.last_command = f"{file}:{line}\t{text}" if line else text
+    def at(self, text: str, where: str = "") -> None:
+        """Say what is about to happen; with a place, which command."""
+        self.state(last_command=f"{where}\t{text}" if where else text)
 
     def state(self, **facts: Any) -> None:
         """Fill in fields of the report."""
-        known = {each.name for each in fields(FeederReport)}
         for name, value in facts.items():
-            if name not in known:
-                raise TypeError(f"a report has no {name!r}")
             setattr(self.report, name, value)
+        self._write(facts)
 
-    def find(
-        self, code: str, message: str, file: object = "", line: int = 0, *, severity: str = "", remedy: str = ""
-    ) -> None:
-        """Take down a finding; severity and remedy are those of its kind unless given."""
-        check = CHECKS[code]
-        finding = Finding(severity or check.severity, code, message, str(file), line, remedy or check.remedy)
+    def find(self, code: str, message: str, where: object = "", *, severity: str = "", remedy: str = "") -> None:
+        """Take down a finding at ``file:line``; severity and remedy are those of its kind unless given."""
+        check, (file, line) = CHECKS[code], split_place(str(where))
+        finding = Finding(severity or check.severity, code, message, file, line, remedy or check.remedy)
         if finding not in self._seen:
             self._seen.add(finding)
-            self._take(finding)
+            self.report.findings.append(finding)
+            self._write({"finding": finding})
 
-    def _take(self, finding: Finding) -> None:
-        self.report.findings.append(finding)
+    def find_all(self, problems: Iterable[Problem], where: str) -> None:
+        """Take down what the reader refused, where it says or at the place given; its codes are those of findings."""
+        for problem in problems:
+            self.find(problem.code, problem.message, problem.where or where)
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        if self._fd is not None:
+            os.write(self._fd, json.dumps(event, default=asdict).encode("ascii") + b"\n")
 
 
-def take_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn facts that came as JSON back into what the report holds."""
-    taken = dict(facts)
-    for name in ("voltage_levels", "remedies"):
-        if name in taken:
-            taken[name] = [tuple(item) for item in taken[name]]
-    if taken.get("snapshot") is not None:
-        taken["snapshot"] = Snapshot(**taken["snapshot"])
-    return taken
+def split_place(where: str) -> tuple[str, int]:
+    """Return file and line of ``file:line``, 0 where there is no line."""
+    file, _, line = where.rpartition(":")
+    return (file, int(line)) if file and line.isdigit() else (where, 0)
+
+
+def read_events(file: Path, report: FeederReport) -> FeederReport:
+    """Return a report with all that a :class:`Recorder` wrote to a file, as far as it came."""
+    facts: dict[str, Any] = {**asdict(report), "findings": []}
+    for line in file.read_text(encoding="utf-8").split("\n")[:-1] if file.is_file() else ():
+        event = json.loads(line)  # the last line, if a kill cut it short, has no end and is not read
+        facts["findings"] += [event.pop("finding")] if "finding" in event else []
+        facts |= event
+    return TypeAdapter(FeederReport).validate_python(facts)
 
 
 # -- as lines for people

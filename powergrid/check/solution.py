@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import networkx as nx
@@ -20,7 +21,7 @@ from powergrid.grid.feeder.compile import (
     describe_network,
     prepare_circuit,
     read_handles,
-)
+)  # fmt: skip
 from powergrid.grid.feeder.network import BoolArray, IntArray, Network
 from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.scenario.discovery import summarise
@@ -40,10 +41,10 @@ _SHOWN_BUSES = 6
 
 def check_solution(model: Model) -> None:
     """Look at the circuit as a whole; what needs a sound one is left where elements are missing."""
-    engine = model.engine
+    engine, recorder, report = model.engine, model.recorder, model.recorder.report
     if not any(model.handles[name] for name in SOURCE_CLASSES):
         model.find("no-source", "no enabled Vsource or Isource: nothing feeds the circuit", "vsource.source")
-    if model.recorder.report.of_code("impossible-element"):
+    if report.of_code("impossible-element"):
         return  # to build the admittance matrix again may crash
     try:
         engine.build_y()
@@ -51,22 +52,25 @@ def check_solution(model: Model) -> None:
         nodes = engine.node_names()
         buses = engine.buses()
     except EngineError as error:
-        if not model.recorder.report.errors:
+        if not report.errors:
             model.find("impossible-element", str(error))
         return
     node_bus = [name.rpartition(".")[0] for name in nodes]
     names = list(dict.fromkeys(node_bus))
-    model.recorder.state(n_buses=len(names), n_nodes=len(nodes), sources=_sources(model, node_bus))
+    recorder.state(n_buses=len(names), n_nodes=len(nodes), sources=_describe_sources(model, node_bus))
     base_kv = {name: buses[name][0] for name in names if buses[name][0] > 0.0}
     _check_bases(model, names, base_kv)
-    _check_coordinates(model, [name for name in names if math.isnan(buses[name][1])], len(names))
-    unsound = [code for code in ("not-finite", "zero-kv", "no-source") if model.recorder.report.of_code(code)]
-    if unsound or not base_kv:
+    if without := [name for name in names if math.isnan(buses[name][1])]:
+        some = f"{len(without)} of {len(names)} have none: {_list(without, '', '')}"
+        model.find("no-coordinates", "no bus has any" if len(without) == len(names) else some)
+    if not base_kv or any(map(report.of_code, ("not-finite", "zero-kv", "no-source"))):
         return
     prepare_circuit(engine, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
     converged = _solve(engine)
     # Row 0 of the engine's voltages is ground.
-    angles = np.angle(engine.voltages(len(nodes))[1:]) if converged else _nominal_angles(nodes)
+    phases = np.array([int(name.rpartition(".")[2]) for name in nodes])
+    nominal: FloatArray = np.deg2rad(-120.0 * (phases - 1))
+    angles = np.angle(engine.voltages(len(nodes))[1:]) if converged else nominal
     everywhere = {name: base_kv.get(name, math.nan) for name in names}
     network = describe_network(engine, read_handles(engine), everywhere)
     fed, islands = _split(model, network)
@@ -78,47 +82,26 @@ def check_solution(model: Model) -> None:
     _check_islands(model, network, fed, islands)
     if not converged:
         _try_remedies(model, np.isin(network.node_bus, sorted(fed)) & (network.node_phase <= _LAST_PHASE))
-    elif not model.recorder.report.errors:
+    elif not report.errors:
         _check_snapshot(model, fed)
 
 
-def _nominal_angles(nodes: tuple[str, ...]) -> FloatArray:
-    phases = np.array([int(name.rpartition(".")[2]) for name in nodes])
-    return np.asarray(np.deg2rad(-120.0 * (phases - 1)), dtype=np.float64)
-
-
-def _sources(model: Model, node_bus: list[str]) -> list[dict[str, object]]:
+def _describe_sources(model: Model, node_bus: list[str]) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for name, handle in model.handles["Vsource"].items():
-        live = [int(node) for node in model.engine.node_ref(handle) if node > 0]
-        found.append(
-            {
-                "name": name,
-                "bus": node_bus[live[0] - 1] if live else "",
-                "kv": model.engine.get_float(handle, "Vsource", "BasekV"),
-                "pu": model.engine.get_float(handle, "Vsource", "pu"),
-            }
-        )
+        bus = next((node_bus[int(node) - 1] for node in model.engine.node_ref(handle) if node > 0), "")
+        kv, pu = (model.engine.get_float(handle, "Vsource", key) for key in ("BasekV", "pu"))
+        found.append({"name": name, "bus": bus, "kv": kv, "pu": pu})
     return found
 
 
 def _check_bases(model: Model, names: list[str], base_kv: dict[str, float]) -> None:
-    levels: dict[float, int] = {}
-    for kv in base_kv.values():
-        level = round(kv * math.sqrt(3.0), 4)
-        levels[level] = levels.get(level, 0) + 1
+    levels = Counter(round(kv * math.sqrt(3.0), 4) for kv in base_kv.values())
     model.recorder.state(voltage_levels=sorted(levels.items(), reverse=True))
     missing = [name for name in names if name not in base_kv]
-    unsound = model.recorder.report.of_code("not-finite") or model.recorder.report.of_code("zero-kv")
-    if missing and not unsound:
+    if missing and not any(map(model.recorder.report.of_code, ("not-finite", "zero-kv"))):
         which = "any bus" if not base_kv else _list(missing, "bus", "buses")
         model.find("no-base-kv", f"no base voltage at {which}")
-
-
-def _check_coordinates(model: Model, without: list[str], n_buses: int) -> None:
-    if without:
-        which = "no bus has any" if len(without) == n_buses else f"{len(without)} of {n_buses} have none: "
-        model.find("no-coordinates", which + ("" if len(without) == n_buses else _list(without, "", "")))
 
 
 def _list(names: list[str], one: str, many: str) -> str:
@@ -129,54 +112,36 @@ def _list(names: list[str], one: str, many: str) -> str:
 
 def _split(model: Model, network: Network) -> tuple[set[int], list[list[int]]]:
     """Return the buses that a source feeds, and the parts that none does."""
-    node_bus = network.node_bus
-    sources = {
-        int(node_bus[node - 1])
-        for name in SOURCE_CLASSES
-        for handle in model.handles[name].values()
-        for node in model.engine.node_ref(handle)
-        if node > 0
-    }
-    fed: set[int] = set()
-    islands: list[list[int]] = []
-    for part in nx.connected_components(network.graph):
-        if part & sources:
-            fed |= part
-        else:
-            islands.append(sorted(part))
-    return fed, islands
+    handles = [handle for _, _, handle in model.each(*SOURCE_CLASSES)]
+    sources = {int(network.node_bus[n - 1]) for handle in handles for n in model.engine.node_ref(handle) if n > 0}
+    parts = list(nx.connected_components(network.graph))
+    fed: set[int] = set().union(*(part for part in parts if part & sources))
+    return fed, [sorted(part) for part in parts if not part & sources]
 
 
 def _check_islands(model: Model, network: Network, fed: set[int], islands: list[list[int]]) -> None:
     """Take down what no source feeds."""
-    node_bus = network.node_bus
-    model.recorder.state(islands=[[network.buses[bus] for bus in part] for part in islands])
+    names = [[network.buses[bus] for bus in part] for part in islands]
+    model.recorder.state(islands=names)
     real = [network.buses[bus] for bus in sorted(fed)]
-    for island in islands:
-        loads = np.flatnonzero(np.isin(network.loads.bus, island))
-        names = [network.buses[bus] for bus in island]
-        for load in loads.tolist():
-            name = network.loads.names[load]
-            bus = network.buses[int(network.loads.bus[load])]
+    for island, buses in zip(islands, names, strict=True):
+        loads = np.flatnonzero(np.isin(network.loads.bus, island)).tolist()
+        for load in loads:
+            element, bus = f"load.{network.loads.names[load]}", network.buses[int(network.loads.bus[load])]
             near = nearest_names(bus, real) if len(island) == 1 else []
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            kw = network.loads.kw[load]
-            model.find("not-fed", f"load.{name} ({kw:.4g} kW) is at bus {bus!r}, which nothing feeds{hint}",
-                       f"load.{name}")  # fmt: skip
-        if not len(loads):
-            model.find(
-                "isolated-bus",
-                f"nothing feeds {_list(names, 'bus', 'buses')}",
-                _any_element(model, set(island), node_bus),
-            )
+            text = f"{element} ({network.loads.kw[load]:.4g} kW) is at bus {bus!r}, which nothing feeds{hint}"
+            model.find("not-fed", text, element)
+        if not loads:
+            element = _any_element(model, set(island), network.node_bus)
+            model.find("isolated-bus", f"nothing feeds {_list(buses, 'bus', 'buses')}", element)
 
 
 def _any_element(model: Model, wanted: set[int], node_bus: IntArray) -> str:
     """Return an element at some buses, for its place in the files."""
-    for class_name, handles in model.handles.items():
-        for name, handle in handles.items():
-            if any(node > 0 and int(node_bus[node - 1]) in wanted for node in model.engine.node_ref(handle)):
-                return f"{class_name}.{name}"
+    for _, element, handle in model.each(*model.handles):
+        if any(node > 0 and int(node_bus[node - 1]) in wanted for node in model.engine.node_ref(handle)):
+            return element
     return ""
 
 
@@ -189,42 +154,35 @@ def _solve(engine: Engine) -> bool:
 
 
 def _try_remedies(model: Model, fed: BoolArray) -> None:
-    """Try the usual remedies one by one and together, each on a circuit of its own, and say what helped.
+    """Try the usual remedies on the fed nodes, one by one and together, each on a circuit of its own."""
+    tried: dict[str, str] = {}
 
-    Args:
-        model: What does not converge.
-        fed: The nodes to look at, shape (n_nodes,).
-    """
-    tried: list[tuple[str, str]] = []
-    remedies: tuple[tuple[str, tuple[str, ...], bool], ...] = (
-        (f"{_MORE_ITERATIONS} iterations", (_ITERATE,), True),
-        ("controls held", (), False),
-        ("Newton's method", ("algorithm=newton",), False),
-        ("loads as constant impedance", ("loadmodel=admittance",), False),
-    )
-    for what, options, controls in remedies:
-        tried.append((what, _attempt(model, fed, what, options, controls=controls)))
+    def attempt(what: str, *options: str, controls: bool = False) -> None:
+        tried[what] = _attempt(model, fed, what, options, controls=controls)
+
+    attempt(f"{_MORE_ITERATIONS} iterations", _ITERATE, controls=True)
+    attempt("controls held")
+    attempt("Newton's method", "algorithm=newton")
+    attempt("loads as constant impedance", "loadmodel=admittance")
     for multiplier in _MULTIPLIERS:
         what = f"LoadMult {multiplier:g}"
-        outcome = _attempt(model, fed, what, (f"loadmult={multiplier}",), controls=True)
-        if outcome or multiplier == _MULTIPLIERS[-1]:
-            tried.append((what, outcome))
+        attempt(what, f"loadmult={multiplier}", controls=True)
+        if tried[what] or multiplier == _MULTIPLIERS[-1]:
             break
-    if not any(outcome for _, outcome in tried):
+        del tried[what]  # of those that do not help, only the last is told
+    if not any(tried.values()):
         what = "all of it: more iterations, controls held, constant impedance, LoadMult 0.5"
-        together = (_ITERATE, "loadmodel=admittance", "loadmult=0.5")
-        tried.append((what, _attempt(model, fed, what, together, controls=False)))
-    model.recorder.state(
-        remedies=[(what, f"converges, {outcome}" if outcome else "does not converge") for what, outcome in tried]
-    )
-    helped = [f"{what} ({outcome})" for what, outcome in tried if outcome]
+        attempt(what, _ITERATE, "loadmodel=admittance", "loadmult=0.5")
+    outcomes = {what: f"converges, {outcome}" if outcome else "does not converge" for what, outcome in tried.items()}
+    model.recorder.state(remedies=list(outcomes.items()))
+    helped = [f"{what} ({outcome})" for what, outcome in tried.items() if outcome]
     said = "it converges with " + ", or with ".join(helped) if helped else "nothing of what is usual helps"
     model.find("no-convergence", "at nominal demand", remedy=said)
 
 
 def _attempt(model: Model, fed: BoolArray, what: str, options: Sequence[str], *, controls: bool) -> str:
     """Compile the feeder anew, set options and solve; give the lowest voltage in words, empty where it fails."""
-    model.recorder.at("", 0, f"solving with {what}")
+    model.recorder.at(f"solving with {what}")
     engine = Engine()  # a new one: where a solve diverged, the garbage stays as the next start
     try:
         compile_feeder(model.feeder, engine)
@@ -244,7 +202,7 @@ def _attempt(model: Model, fed: BoolArray, what: str, options: Sequence[str], *,
 
 def _check_snapshot(model: Model, fed: set[int]) -> None:
     """Build the circuit as an environment does, and look at its voltages and loadings."""
-    model.recorder.at("", 0, "building the circuit")
+    model.recorder.at("building the circuit")
     try:
         circuit = Circuit(model.feeder)
     except FeederError as error:
@@ -289,14 +247,13 @@ def _check_snapshot(model: Model, fed: set[int]) -> None:
 
 def _form_agents(model: Model, circuit: Circuit) -> None:
     """Take down the agents that each layout would form, and what would be left out."""
-    model.recorder.at("", 0, "forming agents")
+    model.recorder.at("forming agents")
     summary = summarise(circuit)
-    model.recorder.state(
-        agents={
-            layout: {name: list(devices) for name, (devices, _) in agents.items()}
-            for layout, agents in summary.agents.items()
-        }
-    )
+    formed = {
+        layout: {name: list(devices) for name, (devices, _) in agents.items()}
+        for layout, agents in summary.agents.items()
+    }
+    model.recorder.state(agents=formed)
     for note in summary.notes if summary.devices else ():
         model.find("not-discovered", note)
 
@@ -304,31 +261,24 @@ def _form_agents(model: Model, circuit: Circuit) -> None:
 def _check_voltages(model: Model, network: Network, v_pu: FloatArray) -> None:
     """Take down the buses outside the band, farthest out first."""
     outside = np.maximum(_V_LOW - v_pu, v_pu - _V_HIGH)
-    said: set[int] = set()
-    first = _first_elements(model, network)
-    for node in np.argsort(-outside, kind="stable"):
-        bus = int(network.node_bus[node])
-        if outside[node] <= 0.0:
-            break
-        if bus not in said:
-            said.add(bus)
-            model.find("voltage", f"{network.nodes[node]} at {v_pu[node]:.4f} pu", first.get(bus, ""))
-
-
-def _first_elements(model: Model, network: Network) -> dict[int, str]:
-    """Return a branch that ends at each bus, for its place in the files."""
-    branches, found = network.branches, dict[int, str]()
-    for branch, bus in zip(branches.terminal_branch.tolist(), branches.terminal_bus.tolist(), strict=True):
-        found[bus] = branches.names[branch]
-    return found
+    worst: dict[int, int] = {}  # by bus
+    for node in np.argsort(-outside, kind="stable").tolist():
+        if outside[node] > 0.0:
+            worst.setdefault(int(network.node_bus[node]), node)
+    branches = network.branches
+    # A bus has no place in the files; a branch that ends there has.
+    ends = dict(zip(branches.terminal_bus.tolist(), branches.terminal_branch.tolist(), strict=True))
+    for bus, node in worst.items():
+        element = branches.names[ends[bus]] if bus in ends else ""
+        model.find("voltage", f"{network.nodes[node]} at {v_pu[node]:.4f} pu", element)
 
 
 def _check_dead_nodes(model: Model, network: Network, dead: BoolArray) -> None:
     """Take down loads on phases that do not come as far as their bus."""
     if not dead.any():
         return
-    for name, handle in model.handles["Load"].items():
+    for _, element, handle in model.each("Load"):
         nodes = [int(node) - 1 for node in model.engine.node_ref(handle)[: model.engine.phases(handle)] if node > 0]
         out = [network.nodes[node] for node in nodes if dead[node]]
         if out:
-            model.find("not-fed", f"load.{name} is at {', '.join(out)}, a phase that nothing feeds", f"load.{name}")
+            model.find("not-fed", f"{element} is at {', '.join(out)}, a phase that nothing feeds", element)

@@ -145,7 +145,8 @@ class Infos:
             throughput[...], cycles[...] = fleet.terms["throughput_kwh"], fleet.cycles
         self._flat_devices.dot(self._owned, self._own_devices)  # two axes: a product of three is slower
         if self._outages is not None and self._switches_owned is not None and simulation.events is not None:
-            np.matmul(simulation.events.held, self._switches_owned, out=self._own_held)
+            held = simulation.events.held
+            self._own_held[...] = np.matmul(held, self._switches_owned) if np.count_nonzero(held) else 0.0
 
     def _of_network(self) -> tuple[npt.NDArray[Any], ...]:
         """Return what agents share besides what was measured of the network, each of shape (n_envs,)."""
@@ -155,7 +156,7 @@ class Infos:
             simulation.operations,
             simulation.paid_price,
             simulation.snapshot.converged,
-            *(() if islands is None else ((islands.unserved_kw * simulation.dt_h).sum(axis=1), islands.count_dark())),
-            *(() if self._outages is None else (self._outages.count_events(),)),
+            *(() if islands is None else (islands.total_unserved_kw() * simulation.dt_h, islands.dark_nodes)),
+            *(() if self._outages is None else (self._outages.n_on,)),
             *(() if self._islands is None else self._islands.describe(simulation.snapshot.forming_kva)),
         )

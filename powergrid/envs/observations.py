@@ -274,6 +274,7 @@ class OutageView:
     Attributes:
         channels: Name, unit, bounds and owner of each channel: ``<zone>.outages``, the outages and faults that are on
             in each zone, and ``<zone>.energised_share``, the part of its nominal load that is fed.
+        n_on: Number of events that are on, as of the last :meth:`look`, shape (n_envs,).
     """
 
     def __init__(
@@ -297,16 +298,19 @@ class OutageView:
         outages = [(f"{z}.outages", "events", 0.0, float(n), z) for z, n in zip(zones, most, strict=True)]
         shares = [(f"{zone}.energised_share", "", 0.0, 1.0, zone) for zone in zones]
         self.channels = [*outages, *shares]
+        self._version = -1
+        self.n_on = np.zeros(simulation.n_envs, dtype=np.int64)
+        self._shown: FloatArray = np.zeros((simulation.n_envs, len(self.channels)))
 
     def look(self) -> FloatArray:
-        """Return the channels, shape (n_envs, 2 n_zones)."""
+        """Return the channels, anew where they changed since the last call, shape (n_envs, 2 n_zones)."""
         events = self._events
-        on = np.einsum("ij,ijk->ik", events.on, self._in_zone[events.target_rows()])
-        return np.concatenate((on, 1.0 - np.matmul(events.dead_share, self._load_share)), axis=1)
-
-    def count_events(self) -> npt.NDArray[np.int64]:
-        """Count the events that are on, shape (n_envs,)."""
-        return np.asarray(np.count_nonzero(self._events.on, axis=1))
+        if events.version != self._version:  # in most steps it is the same
+            self._version = events.version
+            self.n_on = np.count_nonzero(events.on, axis=1)
+            on = np.einsum("ij,ijk->ik", events.on, self._in_zone[events.target_rows()])
+            self._shown = np.concatenate((on, 1.0 - np.matmul(events.dead_share, self._load_share)), axis=1)
+        return self._shown
 
     def name_events(self, env: int) -> dict[str, str]:
         """Return what is on in one environment: event by name, to the place it befalls."""

@@ -147,8 +147,9 @@ class Rewards:
         self._reference_rows.take(row, 0, terms[_REFERENCE], "clip")
         measured.take(self._measured, None, terms[_FIRST_MEASURED : _LAST_MEASURED + 1], "clip")
         np.multiply(terms[_LOSSES], self._loss_hours, out=terms[_LOSSES])
-        if self._islands is not None:
+        if self._islands is not None and self._islands.apart:
             terms[_UNSERVED] += _product(self._islands.unserved_kw, self._load_owners)
+        if np.count_nonzero(simulation.snapshot.forming_kva):
             terms[_GENERATION] += simulation.snapshot.forming_kva.real @ self._source_prices
         if self._storage is not None:
             stored, change = self._stored_now, terms[_STORED]

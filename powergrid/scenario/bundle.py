@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from powergrid.errors import FeederError, ScenarioError
-from powergrid.grid.engine.cache_folder import cache_folder
-from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, read_feeder
+from powergrid.grid.engine.cache_folder import alone, cache_folder
+from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, list_references, read_feeder
 from powergrid.scenario.files import is_scenario_file, list_scenarios, map_paths, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
@@ -112,23 +112,15 @@ class Bundle:
         final = place / self.digest
         try:
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for _ in range(3):  # another process may do the same at the same time
-                if final.is_dir() and _digest(_read(final)) == self.digest:
-                    os.utime(final)
-                    _forget_unused(place)
-                    return final
-                if final.exists():
-                    shutil.rmtree(final)
-                temporary = Path(tempfile.mkdtemp(prefix=".", dir=place))
-                try:
-                    self.write(temporary)
-                    with contextlib.suppress(OSError):  # there by now
-                        temporary.rename(final)
-                finally:
-                    shutil.rmtree(temporary, ignore_errors=True)
+            with alone(_FOLDER, self.digest):
+                if not final.is_dir() or _digest(_read(final)) != self.digest:
+                    shutil.rmtree(final, ignore_errors=True)
+                    self.write(final)
+            os.utime(final)
+            _forget_unused(place)
         except OSError:  # read-only, full
             return None
-        return None
+        return final
 
     def _for_this_process(self) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="powergrid-bundle-"))
@@ -295,7 +287,7 @@ class _Packing:
             return str(written)
         feeder = read_feeder(written, model_root=root, trust=self._trust)
         top = feeder.model_root or feeder.master.parent
-        problems = [problem for each in feeder.references if (problem := _obstacle(each, top))]
+        problems = [problem for each in list_references(feeder) if (problem := _obstacle(each, top))]
         if problems:
             self.problems += [problem for problem in dict.fromkeys(problems) if problem not in self.problems]
             return str(written)

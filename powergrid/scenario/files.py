@@ -129,23 +129,12 @@ def write_scenario(scenario: Scenario, path: str | Path, notes: Sequence[str] = 
         ScenarioError: the suffix is another, the file cannot be written, or the profiles are a DataFrame.
     """
     path = Path(path).expanduser()
-    if path.suffix.lower() not in (".yaml", ".yml"):
+    if not is_scenario_file(path):
         raise ScenarioError(str(path), ["a scenario file ends with .yaml or .yml"])
-    source = scenario.profiles.source
-    if not isinstance(source, str | Path):
+    if not isinstance(scenario.profiles.source, str | Path):
         raise ScenarioError(str(path), ["profiles.source: a DataFrame cannot be written; save it as CSV or Parquet"])
-    data = scenario.model_dump(mode="json", exclude_defaults=True, exclude={"profiles", "devices"})
-    data["feeder"] = _from_folder(scenario.feeder, path.absolute().parent, list_feeders())
-    if scenario.feeders:
-        folder = path.absolute().parent
-        data["feeders"] = {_from_folder(name, folder, list_feeders()): w for name, w in scenario.feeders.items()}
-    if scenario.model_root is not None:
-        data["model_root"] = _from_folder(scenario.model_root, path.absolute().parent, ())
-    profiles = scenario.profiles.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
-    if source != "builtin":
-        profiles["source"] = _from_folder(str(source), path.absolute().parent, SHIPPED_SOURCES)
-    if profiles:
-        data["profiles"] = profiles
+    folder, data = path.absolute().parent, scenario.model_dump(mode="json", exclude_defaults=True, exclude={"devices"})
+    data = map_paths(data, lambda written, key: _from_folder(str(written), folder, key))
     data["devices"] = {
         name: {"kind": spec.kind, **spec.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})}
         for name, spec in scenario.devices.items()
@@ -157,9 +146,9 @@ def write_scenario(scenario: Scenario, path: str | Path, notes: Sequence[str] = 
     return path
 
 
-def _from_folder(reference: str, folder: Path, names: Sequence[str]) -> str:
+def _from_folder(reference: str, folder: Path, key: str) -> str:
     """Write a path from a folder on, where that is possible; leave names as they are."""
-    if reference in names:
+    if key != "model_root" and reference in (SHIPPED_SOURCES if key == "profiles" else list_feeders()):
         return reference
     target = Path(reference).expanduser().absolute()
     try:
@@ -208,37 +197,26 @@ def map_paths(data: Mapping[str, Any], change: Change) -> dict[str, Any]:
         change: Called with the value and its key: ``env_name`` or ``scenario``, ``feeder`` (also those of
             ``feeders`` and a placement's ``home``), ``microgrid``, ``model_root`` or ``profiles``.
     """
-    return {key: _walk(value, tuple(str(key).split(".")), change) for key, value in data.items()}
+    return {key: _walk(value, str(key).split("."), change) for key, value in data.items()}
 
 
-def _walk(value: Any, at: tuple[str, ...], change: Change) -> Any:
-    key = _key_of(at)
-    if key == "feeders":
-        if isinstance(value, Mapping):
-            return {_changed(each, "feeder", change): weight for each, weight in value.items()}
-        return [_changed(each, "feeder", change) for each in value] if isinstance(value, list | tuple) else value
-    if key:
-        if key == "scenario" and isinstance(value, Mapping):
-            return map_paths(value, change)
-        return _changed(value, key, change)
-    if isinstance(value, Mapping) and at[0] in ("profiles", "placement", "microgrids"):
-        return {name: _walk(part, (*at, *str(name).split(".")), change) for name, part in value.items()}
-    return value
-
-
-def _key_of(at: tuple[str, ...]) -> str:
-    """Say what a value names by where it stands; empty where it names no file."""
+def _walk(value: Any, at: list[str], change: Change) -> Any:
+    key: str
     match at:
-        case ("env_name" | "scenario" | "feeder" | "feeders" | "model_root" as key,):
-            return key
-        case ("profiles", "source"):
-            return "profiles"
-        case ("placement", "home"):
-            return "feeder"
-        case ("microgrids", _, "feeder"):
-            return "microgrid"
-    return ""
-
-
-def _changed(value: Any, key: str, change: Change) -> Any:
+        case ["scenario"] if isinstance(value, Mapping):
+            return map_paths(value, change)
+        case ["feeders"] if isinstance(value, Mapping):
+            return {_walk(each, ["feeder"], change): weight for each, weight in value.items()}
+        case ["feeders"] if isinstance(value, list | tuple):
+            return [_walk(each, ["feeder"], change) for each in value]
+        case ["profiles" | "placement" | "microgrids", *_] if isinstance(value, Mapping):
+            return {name: _walk(part, [*at, *str(name).split(".")], change) for name, part in value.items()}
+        case ["env_name" | "scenario" | "feeder" | "model_root" as key] | ["profiles" as key, "source"]:
+            pass
+        case ["placement", "home"]:
+            key = "feeder"
+        case ["microgrids", _, "feeder"]:
+            key = "microgrid"
+        case _:
+            return value
     return change(value, key) if isinstance(value, str | Path) else value

@@ -15,8 +15,7 @@ from powergrid.scenario.discovery import infer, is_layout, leaves_something
 from powergrid.scenario.files import list_scenarios, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.placement import place, place_host
-from powergrid.scenario.problems import explain, find_raw_ownership_problems, place_in
-from powergrid.scenario.vocabulary import PlacementSpec
+from powergrid.scenario.vocabulary import PlacementSpec, explain, find_raw_ownership_problems, place_in
 
 
 def load_scenario(
@@ -57,7 +56,7 @@ def _validate(data: Mapping[str, Any], where: str) -> Scenario:
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
-        problems = explain(error, Scenario)
+        problems = explain(error, Scenario, data)
         if all(entry["loc"] for entry in error.errors()):  # else the references are among them
             problems += [(("agents",), line) for line in find_raw_ownership_problems(data)]
         problems.sort(key=lambda problem: place_in(data, problem[0]))

@@ -31,7 +31,6 @@ from powergrid.grid.profiles.profiles import (
 )
 from powergrid.grid.simulation import Simulation, SimulationOptions
 from powergrid.scenario.placement import place
-from powergrid.scenario.problems import find_ownership_problems
 from powergrid.scenario.vocabulary import (
     REWARD_WEIGHTS,
     SHIPPED_SOURCES,
@@ -46,6 +45,7 @@ from powergrid.scenario.vocabulary import (
     RewardSpec,
     SolverSpec,
     VoltageSpec,
+    find_ownership_problems,
 )
 
 

@@ -1,51 +1,29 @@
 """Draw a solved feeder, the one-line diagram and the voltage profile over distance; and learning curves.
 
-``state`` says what is drawn, ``layout`` where buses and names go, ``symbols`` what elements look like. Importing this
-package is cheap: matplotlib loads when something is drawn, needs no display and keeps no state.
+``state`` says what is drawn, ``layout`` where buses and names go. matplotlib loads when something is drawn, needs no
+display and keeps no state.
 """
 
 from __future__ import annotations
 
 import warnings
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from powergrid.errors import ScenarioError
+from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, draw_voltage_profile, trace_voltages
+from powergrid.evaluation.drawing.diagram import draw_network
+from powergrid.evaluation.drawing.state import GridState, PlacedDevice, look_at_feeder, look_at_scenario
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, draw_voltage_profile, trace_voltages
-    from powergrid.evaluation.drawing.diagram import draw_network
-    from powergrid.evaluation.drawing.state import GridState, PlacedDevice, look_at_feeder, look_at_scenario
-
 __all__ = [
-    "Curve",
-    "GridState",
-    "PlacedDevice",
-    "check_suffix",
-    "draw_learning_curves",
-    "draw_network",
-    "draw_voltage_profile",
-    "look_at_feeder",
-    "look_at_scenario",
-    "save",
-    "trace_voltages",
-]
+    "Curve", "GridState", "PlacedDevice", "check_suffix", "draw_learning_curves", "draw_network",
+    "draw_voltage_profile", "look_at_feeder", "look_at_scenario", "save", "trace_voltages",
+]  # fmt: skip
 
-_HOME = {
-    **dict.fromkeys(("Curve", "draw_learning_curves", "draw_voltage_profile", "trace_voltages"), "charts"),
-    **dict.fromkeys(("GridState", "PlacedDevice", "look_at_feeder", "look_at_scenario"), "state"),
-    "draw_network": "diagram",
-}
 _SUFFIXES = (".png", ".svg")
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def check_suffix(file: str | Path) -> Path:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ PHASES = "ABC"
 PHASE_COLOURS = ("#1f1f1f", "#d6502d", "#2a78c2")
 #: Line-to-line voltage below which a bus is secondary [V].
 SECONDARY_V = 1000.0
+_LIMIT: dict[str, Any] = {"color": "#b00020", "linestyle": "--", "linewidth": 1.0}
 _MOST_MARKED = 600
 _MUCH_WITHOUT_UNIT = 0.01
 #: Colours of groups of runs, told apart as above; more groups begin again.
@@ -78,11 +80,10 @@ def draw_voltage_profile(state: GridState) -> Figure:
         for phase in range(3):
             _draw_phase(axes, state, traces, phase, secondary)
     for limit in state.band:
-        axes.axhline(limit, color="#b00020", linestyle="--", linewidth=1.0, zorder=1)
+        axes.axhline(limit, **_LIMIT, zorder=1)
     hidden = int(np.count_nonzero((state.network.node_phase <= 3) & ~traces.shown))
     axes.set_title(state.title + (f"; {hidden} nodes without supply left out" if hidden else ""), loc="left")
-    axes.set_xlabel(_name_distance(state.network))
-    axes.set_ylabel("voltage [pu]")
+    axes.set(xlabel=_name_distance(state.network), ylabel="voltage [pu]")
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.margins(x=0.02)
@@ -96,50 +97,37 @@ def draw_voltage_profile(state: GridState) -> Figure:
 def _draw_phase(axes: Axes, state: GridState, traces: VoltageTraces, phase: int, secondary: bool) -> None:
     from matplotlib.collections import LineCollection
 
-    name = f"{PHASES[phase]}-{'secondary' if secondary else 'primary'}"
-    colour, few = PHASE_COLOURS[phase], len(state.network.nodes) <= _MOST_MARKED
+    name, colour = f"{PHASES[phase]}-{'secondary' if secondary else 'primary'}", PHASE_COLOURS[phase]
     own = np.flatnonzero(traces.shown & (traces.phase == phase) & (traces.secondary == secondary))
     places = np.column_stack([traces.distance_km, state.v_pu])
     # what leads to a secondary node is drawn with it
     of_pair = traces.joined[
         (traces.phase[traces.joined[:, 0]] == phase) & (traces.secondary[traces.joined].any(axis=1) == secondary)
     ]
+    width, clear, dot, order = (0.5, 0.3, 0.45, 2) if secondary else (1.4, 1.0, 1.0, 3)
     lines = LineCollection(
-        list(places[of_pair]),
-        colors=colour,
-        linewidths=0.5 if secondary else 1.4,
-        alpha=0.3 if secondary else 1.0,
-        zorder=2 + (not secondary),
+        list(places[of_pair]), colors=colour, linewidths=width, alpha=clear, zorder=order, gid=f"lines-{name}"
     )
-    lines.set_gid(f"lines-{name}")
     axes.add_collection(lines)
     # On feeders of thousands of nodes larger dots would be one blot.
+    few = len(state.network.nodes) <= _MOST_MARKED
     size = (7.0 if secondary else 12.0) if few else (0.6 if secondary else 1.0)
-    dots = axes.scatter(
-        places[own, 0],
-        places[own, 1],
-        s=size,
-        color=colour,
-        alpha=0.45 if secondary else 1.0,
-        linewidths=0,
-        zorder=3 + (not secondary),
-    )
-    dots.set_gid(f"nodes-{name}")
+    x, y = places[own].T
+    axes.scatter(x, y, s=size, color=colour, alpha=dot, linewidths=0, zorder=order + 1, gid=f"nodes-{name}")
 
 
 def _add_legend(axes: Axes, state: GridState, traces: VoltageTraces) -> None:
     from matplotlib.lines import Line2D
 
-    there = [p for p in range(3) if (traces.shown & (traces.phase == p)).any()]
-    handles = [
-        Line2D([], [], color=PHASE_COLOURS[p], marker="o", markersize=4, label=f"phase {PHASES[p]}") for p in there
+    looks = [
+        {"color": PHASE_COLOURS[phase], "marker": "o", "markersize": 4, "label": f"phase {PHASES[phase]}"}
+        for phase in np.unique(traces.phase[traces.shown]).tolist()
     ]
     if (traces.secondary & traces.shown).any():
-        handles.append(
-            Line2D([], [], color="#333333", alpha=0.4, linewidth=0.7, marker="o", markersize=3, label="below 1 kV")
-        )
-    low, high = state.band
-    handles.append(Line2D([], [], color="#b00020", linestyle="--", linewidth=1.0, label=f"band {low:g}..{high:g} pu"))
+        looks.append({"color": "#333333", "alpha": 0.4, "linewidth": 0.7, "marker": "o", "markersize": 3,
+                      "label": "below 1 kV"})  # fmt: skip
+    band = "band {:g}..{:g} pu".format(*state.band)
+    handles = [Line2D([], [], **look) for look in [*looks, {**_LIMIT, "label": band}]]
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
 
 
@@ -170,14 +158,9 @@ class Curve:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Return the mean of alike runs, over the steps that all of them have; between points by straight lines.
-
-    Args:
-        curves: One or more, of one point or more each.
-    """
+    """Return the mean of one alike run or more, over the steps that all of them have; by straight lines between."""
     # Only where all runs were: a mean of fewer would jump where one ends.
-    last = min(float(curve.env_steps[-1]) for curve in curves)
-    first = max(float(curve.env_steps[0]) for curve in curves)
+    first, last = max(curve.env_steps[0] for curve in curves), min(curve.env_steps[-1] for curve in curves)
     points = np.unique(np.concatenate([curve.env_steps for curve in curves]))
     points = points[(points >= first) & (points <= last)]
     values = np.array([np.interp(points, curve.env_steps, curve.values) for curve in curves])
@@ -203,10 +186,15 @@ def draw_learning_curves(
 
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    for place, (label, curves) in enumerate(groups.items()):
-        _draw_group(axes, label, curves, _RUN_COLOURS[place % len(_RUN_COLOURS)])
-    for place, (label, value) in enumerate((levels or {}).items()):
-        axes.axhline(value, color="#666666", linestyle=_DASHES[place % len(_DASHES)], linewidth=1.2, label=label)
+    for (label, curves), colour in zip(groups.items(), itertools.cycle(_RUN_COLOURS), strict=False):
+        if len(curves) > 1:
+            for curve in curves:
+                axes.plot(curve.env_steps, curve.values, color=colour, linewidth=0.8, alpha=0.4)
+            label = f"{label}, mean of {len(curves)}"
+        mean = mean_curve(curves)
+        axes.plot(mean.env_steps, mean.values, color=colour, linewidth=2.2, label=label)
+    for (label, value), dashes in zip((levels or {}).items(), itertools.cycle(_DASHES), strict=False):
+        axes.axhline(value, color="#666666", linestyle=dashes, linewidth=1.2, label=label)
     axes.set(xlabel="environment steps", ylabel=value_label, title=title)
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
     axes.grid(visible=True, color="#e4e4e4", linewidth=0.7)
@@ -214,12 +202,3 @@ def draw_learning_curves(
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
-
-
-def _draw_group(axes: Axes, label: str, curves: Sequence[Curve], colour: str) -> None:
-    if len(curves) > 1:
-        for curve in curves:
-            axes.plot(curve.env_steps, curve.values, color=colour, linewidth=0.8, alpha=0.4)
-        label = f"{label}, mean of {len(curves)}"
-    mean = mean_curve(curves)
-    axes.plot(mean.env_steps, mean.values, color=colour, linewidth=2.2, label=label)

@@ -1,4 +1,7 @@
-"""The one-line diagram: branches, symbols, zones, devices, and buses coloured by voltage."""
+"""The one-line diagram: branches, symbols, zones, devices, buses coloured by voltage, and the panel that explains it.
+
+A symbol is strokes around the origin in units of a radius, with fills behind them.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,75 @@ import numpy.typing as npt
 
 from powergrid.evaluation.drawing.layout import FEW_BUSES, WIDTH, Room, place_on_page, text_size
 from powergrid.evaluation.drawing.state import GridState
-from powergrid.evaluation.drawing.symbols import BLACK, FILLED, INK, draw_panel, stroke, voltage_colours
-from powergrid.grid.feeder.network import Network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
     from matplotlib.figure import Figure
 
 FloatArray = npt.NDArray[np.float64]
+Strokes = list[FloatArray]
+Place = tuple[FloatArray, tuple[float, float]]  # of a symbol: its centre, and where its x axis points
 
-_PANEL, _TITLE = 2.4 * 72.0, 42.0
+_PANEL, _TITLE, _ROW, _SCALE_HEIGHT = 2.4 * 72.0, 42.0, 17.5, 130.0
 #: Up to this many elements of a class, each has its symbol.
 _FEW_SYMBOLS = 40
 _LEVEL_COLOURS = ("#1a1a1a", "#4f6272", "#9b8b6c", "#b3b3b3")
 _ZONE_HUES = ("#1f77b4", "#ff9f1c", "#2ca02c", "#9467bd", "#d1495b", "#17a2b8", "#8c6d31", "#e377c2", "#7f7f7f",
               "#bcbd22")  # fmt: skip
+#: Colours of voltages below, within and above the band.
+_VOLTAGES = ("#2b0a5c", "#5b2bd1", "#58aee0", "#8fd694", "#f5c542", "#e0301e", "#6d0010")
+
+
+def _circle(x: float, y: float, radius: float) -> FloatArray:
+    turn = np.linspace(0.0, 2.0 * np.pi, 25)
+    return np.column_stack([x + radius * np.cos(turn), y + radius * np.sin(turn)])
+
+
+def _line(*points: tuple[float, float]) -> FloatArray:
+    return np.array(points, dtype=np.float64)
+
+
+_SQUARE = _line((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
+_WAVE = np.column_stack([np.linspace(-0.6, 0.6, 21), 0.4 * np.sin(np.linspace(0.0, 2.0 * np.pi, 21))])
+_ROUND = _circle(0, 0, 1)
+
+#: Strokes of each symbol; the first is also its outline, filled where :data:`_KINDS` says so.
+_SYMBOLS: dict[str, Strokes] = {
+    "source": [_ROUND, _WAVE],
+    "transformer": [_circle(-0.55, 0, 0.9), _circle(0.55, 0, 0.9)],
+    "regulator": [_ROUND, _line((-1.3, -1.3), (1.3, 1.3)), _line((0.6, 1.25), (1.3, 1.3), (1.25, 0.6))],
+    "switch_closed": [0.75 * _SQUARE],
+    "switch_open": [0.75 * _SQUARE],
+    "capacitor": [_line((-0.25, -1), (-0.25, 1)), _line((0.25, -1), (0.25, 1)), _line((0.25, 0), (1.2, 0)),
+                  _line((1.2, -0.6), (1.2, 0.6)), _line((1.5, -0.3), (1.5, 0.3))],
+    "storage": [_SQUARE, _line((-0.7, 0), (-0.2, 0)), _line((-0.2, -0.6), (-0.2, 0.6)),
+                _line((0.2, -0.3), (0.2, 0.3)), _line((0.2, 0), (0.7, 0))],
+    "inverter": [_SQUARE, _line((-1, 1), (0, 0.1), (1, 1)), _line((0, 0.1), (0, -0.6)),
+                 _line((-0.3, -0.3), (0, -0.65), (0.3, -0.3))],
+    "generator": [_ROUND, np.column_stack([0.5 * np.cos(np.linspace(0.7, 5.7, 17)),
+                                           0.55 * np.sin(np.linspace(0.7, 5.7, 17))]),
+                  _line((0.42, -0.32), (0.42, 0), (0.05, 0))],
+    "flexible_load": [_SQUARE, _line((0, 0.7), (0, -0.1)),
+                      _line((-0.5, -0.05), (0.5, -0.05), (0, -0.7), (-0.5, -0.05))],
+    "ev_charger": [_SQUARE, _line((0.15, 0.75), (-0.35, -0.05), (0.35, 0.05), (-0.15, -0.75))],
+}  # fmt: skip
+_SYMBOLS["capacitor_off"] = _SYMBOLS["capacitor"]
+#: What each symbol means, what it is filled with, and the colour of its strokes, in the order of the panel.
+_KINDS = {
+    "source": ("source", "white", "#222222"),
+    "transformer": ("transformer", "white", "#222222"),
+    "regulator": ("regulator", "white", "#222222"),
+    "switch_closed": ("switch, closed", "#333333", "#222222"),
+    "switch_open": ("switch or line, open", "white", "#222222"),
+    "capacitor": ("capacitor", "", "#222222"),
+    "capacitor_off": ("capacitor, off", "", "#b0b0b0"),
+    "storage": ("storage", "#d9f2d9", "#222222"),
+    "inverter": ("PV or other inverter", "#fff3c4", "#222222"),
+    "generator": ("generator", "#e8e0f5", "#222222"),
+    "flexible_load": ("flexible load", "#e3ecf7", "#222222"),
+    "ev_charger": ("EV charger", "#d6f1f5", "#222222"),
+}
 
 
 def draw_network(state: GridState) -> Figure:
@@ -31,9 +88,6 @@ def draw_network(state: GridState) -> Figure:
 
     A bus is coloured by the voltage of its phase farthest from the middle of the band; outside the band it is ringed.
     Large feeders lose names and the symbols of what they have many of.
-
-    Args:
-        state: What is drawn.
     """
     return _Diagram(state).draw()
 
@@ -48,15 +102,40 @@ def worst_voltages(state: GridState) -> FloatArray:
     return worst
 
 
-def bus_voltages_kv(network: Network) -> FloatArray:
-    """Return the nominal line-to-line voltage of each bus [kV], to the volt, so that levels come out alike."""
-    bus_kv = np.zeros(len(network.buses))
-    bus_kv[network.node_bus] = np.round(network.v_base * 3.0**0.5 / 1000.0, 3)
-    return bus_kv
+def _add_strokes(axes: Axes, lines: Strokes, name: str = "", **look: Any) -> None:
+    from matplotlib.collections import LineCollection
+
+    axes.add_collection(LineCollection(lines, gid=name or None, **look))  # in an SVG, the name of the group
 
 
-def _level_colour(level: int) -> str:
-    return _LEVEL_COLOURS[min(level, len(_LEVEL_COLOURS) - 1)]
+def _add_symbols(axes: Axes, kind: str, places: list[Place], radius: float, name: str = "", **look: Any) -> None:
+    """Draw one kind of symbol at some places: fills first, strokes above."""
+    from matplotlib.collections import PolyCollection
+
+    _, fill, ink = _KINDS[kind]
+    turned = [np.array([[x, y], [-y, x]]) for _, (x, y) in places]
+    drawn = [[centre + radius * (line @ turn) for line in _SYMBOLS[kind]]
+             for (centre, _), turn in zip(places, turned, strict=True)]  # fmt: skip
+    if fill:
+        # Both windings hide the line beneath them; of the others the first stroke is the outline.
+        fills = [line for lines in drawn for line in lines[: 2 if kind == "transformer" else 1]]
+        below = {"zorder": look["zorder"] - 1} if look else {}
+        axes.add_collection(PolyCollection(fills, facecolors=fill, edgecolors="none", **below))
+    _add_strokes(axes, [line for lines in drawn for line in lines], name, color=ink, linewidths=0.9, **look)
+
+
+def _voltage_colours(band: tuple[float, float]) -> tuple[LinearSegmentedColormap, Normalize]:
+    """Return the colours of voltages: pale within the band, strong from its limits on."""
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    low, high = band
+    margin = (high - low) / 2.0
+    ends = low - margin, high + margin
+    # Both limits stand twice: the colour jumps there, so that a bus just outside cannot pass for one inside.
+    stops = np.array([ends[0], low, low, (low + high) / 2.0, high, high, ends[1]])
+    places = (stops - ends[0]) / (ends[1] - ends[0])
+    scale = LinearSegmentedColormap.from_list("voltage", list(zip(places.tolist(), _VOLTAGES, strict=True)), N=400)
+    return scale, Normalize(*ends, clip=True)
 
 
 class _Diagram:
@@ -73,11 +152,14 @@ class _Diagram:
         self.axes = self._add_axes(0.0, WIDTH, height, full)
         self.panel = self._add_axes(WIDTH, _PANEL, height, full)
         self.room = Room(WIDTH, height)
-        self.shown: dict[str, None] = {}
+        self.shown: set[str] = set()
         self.worst = worst_voltages(state)
-        self.bus_kv = bus_voltages_kv(self.network)
+        self.bus_kv = np.zeros(len(self.network.buses))
+        # To the volt, so that what is one level comes out alike.
+        self.bus_kv[self.network.node_bus] = np.round(self.network.v_base * 3.0**0.5 / 1000.0, 3)
         levels, self.level = np.unique(-self.bus_kv, return_inverse=True)  # 0 is the highest
         self.level_names = [f"{-kv:.4g} kV" for kv in levels.tolist()]
+        self.colours = [_LEVEL_COLOURS[min(i, len(_LEVEL_COLOURS) - 1)] for i in range(len(levels))]
         self.radius = 6.0 if len(self.network.buses) <= 60 else 4.2
 
     def _add_axes(self, left: float, width: float, height: float, full: tuple[float, float]) -> Axes:
@@ -105,8 +187,7 @@ class _Diagram:
         self.figure.text(
             0.015, 1.0 - 33.0 / height, text + (f", {dead} without voltage" if dead else ""), fontsize=9.5, va="center"
         )
-        levels = [(name, _level_colour(i)) for i, name in enumerate(self.level_names)]
-        draw_panel(self.panel, list(self.shown), levels, band, dead=dead > 0, ringed=outside > 0)
+        self._draw_panel(dead=dead > 0, ringed=outside > 0)
         return self.figure
 
     # -- branches and buses
@@ -127,14 +208,14 @@ class _Diagram:
             lower = self.level[table[:, 1:]].max(axis=1)
             widths = factor * np.array([0.8, 0.8, 1.4, 2.0])[np.clip(b.phases[table[:, 0]], 0, 3)]
             widths[self.bus_kv[table[:, 2]] < 1.0] = 0.6 * factor
-            colours = [_level_colour(i) for i in lower.tolist()]
+            colours = [self.colours[i] for i in lower.tolist()]
             style = (0, (3, 3)) if name.startswith("open") else "solid"
             self._add_lines(list(segments), name, color=colours, linewidths=widths, linestyle=style, zorder=2)
             if self.small:
                 self.room.take_segments(segments)
 
     def _draw_buses(self) -> None:
-        colour_map, norm = voltage_colours(self.state.band)
+        colour_map, norm = _voltage_colours(self.state.band)
         worst, (low, high) = self.worst, self.state.band
         outside = (worst < low) | (worst > high)
         size = 34.0 if len(worst) <= 60 else (20.0 if self.small else float(np.clip(16000.0 / len(worst), 4.5, 14.0)))
@@ -147,67 +228,42 @@ class _Diagram:
             if not len(buses):
                 continue
             colours: Any = "white" if name == "buses-dead" else colour_map(norm(worst[buses]))
-            dots = self.axes.scatter(
-                self.xy[buses, 0],
-                self.xy[buses, 1],
-                s=grown * size,
-                c=colours,
-                edgecolors=edge,
-                linewidths=width,
-                zorder=6,
-            )
-            dots.set_gid(name)
+            look: Any = {"edgecolors": edge, "linewidths": width, "zorder": 6, "gid": name}
+            x, y = self.xy[buses].T
+            self.axes.scatter(x, y, s=grown * size, c=colours, **look)
         self.room.take(self.xy, 0.6 * size**0.5)
 
     # -- symbols
 
-    def _add_lines(self, segments: list[FloatArray], name: str, **look: Any) -> None:
-        from matplotlib.collections import LineCollection
+    def _add_lines(self, segments: Strokes, name: str, **look: Any) -> None:
+        _add_strokes(self.axes, segments, name, capstyle="round", **look)
 
-        lines = LineCollection(segments, capstyle="round", **look)
-        lines.set_gid(name)  # the name of the group in an SVG
-        self.axes.add_collection(lines)
-
-    def _add_symbols(self, kind: str, places: list[tuple[FloatArray, tuple[float, float]]], radius: float) -> None:
-        """Draw one kind of symbol at some places: fills first, strokes above."""
-        from matplotlib.collections import PolyCollection
-
-        if not places:
-            return
-        self.shown[kind] = None
-        drawn = [stroke(kind, centre, radius, way) for centre, way in places]
-        n_fills = 2 if kind == "transformer" else 1
-        if kind in FILLED:
-            fills = [line for lines in drawn for line in lines[:n_fills]]
-            self.axes.add_collection(PolyCollection(fills, facecolors=FILLED[kind], edgecolors="none", zorder=7))
-        strokes = [line for lines in drawn for line in lines]
-        self._add_lines(strokes, f"symbols-{kind}", color=INK.get(kind, BLACK), linewidths=0.9, zorder=8)
-        self.room.take(np.array([centre for centre, _ in places]), 1.2 * radius)
+    def _add_symbols(self, kind: str, places: list[Place], radius: float) -> None:
+        if places:
+            self.shown.add(kind)
+            _add_symbols(self.axes, kind, places, radius, f"symbols-{kind}", capstyle="round", zorder=8)
+            self.room.take(np.array([centre for centre, _ in places]), 1.2 * radius)
 
     def _draw_symbols(self) -> None:
         """Draw transformers, regulators, switches, capacitors and the source, of each kind as many as can be read."""
         b, network = self.network.branches, self.network
         regulated = {f"{kind}.{name}" for name in network.regulators for kind in ("transformer", "autotrans")}
-        found: dict[str, dict[frozenset[int], int]] = {}
+        found: dict[str, dict[frozenset[int], int]] = {}  # by the buses joined: single-phase banks are one symbol
         moved = {device.branch for device in self.state.devices.values()}
         for branch, name in enumerate(b.names):
             kind, buses = name.partition(".")[0], b.buses[branch]
+            closed, symbol = self.state.closed[branch], ""
             if kind == "capacitor":
-                symbol = "capacitor" if self.state.closed[branch] else "capacitor_off"
-                found.setdefault(symbol, {})[frozenset(buses)] = branch
-            elif len(buses) < 2:
-                continue
+                symbol = "capacitor" if closed else "capacitor_off"
             elif kind in ("transformer", "autotrans"):
                 symbol = "regulator" if name in regulated or branch in moved else "transformer"
+            elif kind == "line" and (not closed or b.is_switch[branch] or branch in moved):
+                symbol = "switch_closed" if closed else "switch_open"
+            if symbol and (len(buses) > 1 or kind == "capacitor"):
                 found.setdefault(symbol, {})[frozenset(buses)] = branch
-            elif kind == "line" and not self.state.closed[branch]:
-                found.setdefault("switch_open", {})[frozenset(buses)] = branch
-            elif kind == "line" and (b.is_switch[branch] or branch in moved):
-                found.setdefault("switch_closed", {})[frozenset(buses)] = branch
         for kind, places in found.items():
             branches = self._thin_out(kind, list(places.values()))
             self._add_symbols(kind, [self._on_branch(branch, kind) for branch in branches], self.radius)
-        # left of the bus, where a tree has nothing and a map usually little
         way = self._free_way(network.source_bus)
         gap = 2.2 * self.radius * (1.6 if not self.small else 1.0)
         centre = self.xy[network.source_bus] + gap * np.array(way)
@@ -224,7 +280,7 @@ class _Diagram:
             return high if len(high) <= _FEW_SYMBOLS else []
         return branches if kind.startswith("capacitor") else []
 
-    def _on_branch(self, branch: int, kind: str) -> tuple[FloatArray, tuple[float, float]]:
+    def _on_branch(self, branch: int, kind: str) -> Place:
         """Return the middle of a branch and its direction, or a place beside the bus that it hangs on."""
         buses = self.network.branches.buses[branch]
         if len(buses) < 2:
@@ -235,25 +291,24 @@ class _Diagram:
             return centre, way
         start, end = self.xy[buses[0]], self.xy[buses[1]]
         length = float(np.hypot(*(end - start)))
-        way = (float((end - start)[0] / length), float((end - start)[1] / length)) if length else (1.0, 0.0)
-        return (start + end) / 2.0, way if kind != "regulator" else (1.0, 0.0)
+        x, y = (end - start) / length if length and kind != "regulator" else (1.0, 0.0)
+        return (start + end) / 2.0, (float(x), float(y))
 
     def _free_way(self, bus: int) -> tuple[float, float]:
         """Return the direction in which a bus has no branch, of the eight of the compass the freest."""
         ends = [e for buses in self.network.branches.buses if bus in buses for e in buses if e != bus]
         ways = np.array([(np.cos(t), np.sin(t)) for t in np.linspace(0.0, 2.0 * np.pi, 8, endpoint=False) + np.pi])
-        if not ends:
-            return float(ways[0, 0]), float(ways[0, 1])
         apart = self.xy[ends] - self.xy[bus]
         apart /= np.maximum(np.hypot(*apart.T)[:, None], 1e-9)
-        way = ways[int(np.argmin(np.round((ways @ apart.T).max(axis=1), 3)))]
-        return float(way[0]), float(way[1])
+        # Rounded, so that of ways as free the first is taken: left, where a tree has nothing and a map usually little.
+        x, y = ways[int(np.argmin(np.round((ways @ apart.T).max(axis=1, initial=-1.0), 3)))]
+        return float(x), float(y)
 
     # -- devices, zones, names
 
     def _draw_devices(self) -> None:
         """Draw devices as symbols with their names, tied to their bus; switchgear gets its name only."""
-        places: dict[str, list[tuple[FloatArray, tuple[float, float]]]] = {}
+        places: dict[str, list[Place]] = {}
         leads: list[FloatArray] = []
         size = 7.5 if self.small else 6.5
         radius = 6.0 if self.small else 5.0
@@ -264,7 +319,8 @@ class _Diagram:
                 continue
             width = 2.0 * radius + 3.0 + text_size(name, size)[0]
             anchor = self.xy[device.bus]
-            centre = self.room.find_any(anchor, width, 2.0 * radius + 2.0, (8.0, 16.0, 26.0, 40.0, 60.0))
+            centre = self.room.find(anchor, width, 2.0 * radius + 2.0, (8.0, 16.0, 26.0, 40.0, 60.0))
+            assert centre is not None  # however much it covers: a device is always shown
             side = -1.0 if centre[0] >= anchor[0] else 1.0  # the symbol stands on the side of its bus
             symbol = centre + np.array([side * (width / 2.0 - radius), 0.0])
             places.setdefault(device.kind, []).append((symbol, (1.0, 0.0)))
@@ -289,12 +345,10 @@ class _Diagram:
             # A mixture with white, not an alpha: where halos lie on each other, no seam shows.
             pale = tuple((0.22 * hue + 0.78).tolist())
             inside = set(buses)
-            segments = [
-                self.xy[[ends[0], other]] for ends in b.buses for other in ends[1:] if {ends[0], other} <= inside
-            ]
-            own = self.xy[sorted(inside)]
-            dots = self.axes.scatter(own[:, 0], own[:, 1], s=width**2, color=pale, linewidths=0, zorder=0.5)
-            dots.set_gid(f"halo-{agent}")
+            pairs = [[ends[0], other] for ends in b.buses for other in ends[1:] if {ends[0], other} <= inside]
+            segments, own = [self.xy[pair] for pair in pairs], self.xy[sorted(inside)]
+            x, y = own.T
+            self.axes.scatter(x, y, s=width**2, color=pale, linewidths=0, zorder=0.5, gid=f"halo-{agent}")
             self._add_lines(segments, f"halo-lines-{agent}", color=pale, linewidths=width, zorder=0.5)
             centre = own.mean(axis=0)
             anchor = self.xy[min(inside, key=lambda bus: float(np.hypot(*(self.xy[bus] - centre))))]
@@ -320,7 +374,53 @@ class _Diagram:
     def _write(self, text: str, place: FloatArray, size: float, *, gid: str, ha: str, **look: Any) -> None:
         # a pale box, no path effect: in an SVG that would turn text into outlines
         box = {"facecolor": "white", "alpha": 0.6, "edgecolor": "none", "pad": 0.3}
-        written = self.axes.text(
-            place[0], place[1], text, fontsize=size, ha=ha, va="center", zorder=9, parse_math=False, bbox=box, **look
+        x, y = place.tolist()
+        self.axes.text(
+            x, y, text, fontsize=size, ha=ha, va="center", zorder=9, parse_math=False, bbox=box, gid=gid, **look
         )
-        written.set_gid(gid)
+
+    # -- the panel
+
+    def _draw_panel(self, *, dead: bool, ringed: bool) -> None:
+        """Explain levels, phases and the symbols that are shown; dead buses and rings where there are any."""
+        panel = self.panel
+        row = panel.get_ylim()[1] - 14.0
+
+        def write(text: str) -> None:
+            nonlocal row
+            panel.text(44.0, row, text, fontsize=8.5, va="center", parse_math=False)
+            row -= _ROW
+
+        bars = [(name, colour, 2.2) for name, colour in zip(self.level_names, self.colours, strict=True)]
+        phases = zip(("one phase", "two phases", "three phases"), (0.8, 1.4, 2.0), strict=True)
+        for name, colour, width in [*bars, *((name, "#4f6272", width) for name, width in phases)]:
+            panel.plot([12.0, 34.0], [row, row], color=colour, linewidth=width)
+            write(name)
+        for kind, (meaning, _, _) in _KINDS.items():
+            if kind in self.shown:
+                _add_symbols(panel, kind, [(np.array([23.0, row]), (1.0, 0.0))], 6.0)
+                write(meaning)
+        if ringed:
+            for x, colour in ((23.0, "#5b2bd1"), (34.0, "#e0301e")):
+                panel.scatter([x], [row], s=50, c=colour, edgecolors="black", linewidths=1.2)
+            write("bus outside the band")
+        if dead:
+            panel.scatter([23.0], [row], s=34, c="white", edgecolors="#999999", linewidths=0.8)
+            write("bus without voltage")
+        self._draw_scale(row - 8.0)
+
+    def _draw_scale(self, top: float) -> None:
+        from matplotlib.cm import ScalarMappable
+
+        colours, norm = _voltage_colours(self.state.band)
+        # What the rows above leave of the panel; a scale below 60 points has no room for its five numbers.
+        height = float(np.clip(top - 40.0, 60.0, _SCALE_HEIGHT))
+        bottom = max(top - height - 12.0, 12.0)
+        axes = self.panel.inset_axes((16.0, bottom, 14.0, height), transform=self.panel.transData)
+        bar = self.figure.colorbar(ScalarMappable(norm, colours), cax=axes, extend="both")
+        low, high = self.state.band
+        bar.set_ticks([norm.vmin or 0.0, low, (low + high) / 2.0, high, norm.vmax or 0.0])
+        bar.ax.tick_params(labelsize=8)
+        bar.set_label("worst phase of the bus [pu]", fontsize=8.5)
+        for limit in (low, high):
+            bar.ax.axhline(limit, color="black", linewidth=1.2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
 from scipy.sparse.linalg import spsolve
 
 from powergrid.grid.feeder.network import Network
@@ -50,7 +49,7 @@ def place_on_page(network: Network, closed: BoolArray) -> tuple[FloatArray, floa
     middle = np.array([WIDTH, height]) / 2.0
     places = (xy - xy.min(axis=0) - span / 2.0) * np.where(span > 0.0, scale, 0.0) + middle
     if len(network.buses) <= FEW_BUSES:
-        places = push_apart(places, _least_distances(network, closed))
+        places = _push_apart(places, _least_distances(network, closed))
         span = np.ptp(places, axis=0)
         # Pushed apart they may have left the page: shrunk to fit it, never grown.
         room = np.minimum(1.0, (np.array([WIDTH, height]) - 2.0 * MARGIN) / np.maximum(span, 1e-9))
@@ -90,30 +89,28 @@ def place_as_tree(graph: nx.Graph[int], root: int) -> FloatArray:
         graph: Buses 0 .. n - 1.
         root: The bus on the left; what hangs together without it comes below.
     """
-    n = graph.number_of_nodes()
-    xy = np.zeros((n, 2))
+    xy = np.full((graph.number_of_nodes(), 2), np.nan)
     row = 0.0
-    seen: set[int] = set()
-    for start in [root, *range(n)]:
-        if start in seen:
+    for start in [root, *range(len(xy))]:
+        if np.isfinite(xy[start, 0]):
             continue
         tree = nx.bfs_tree(graph, start)
-        seen.update(tree)
         order = list(nx.dfs_preorder_nodes(tree, start))
         leaves = dict.fromkeys(order, 1)
         for bus in reversed(order):
             leaves[bus] = max(1, sum(leaves[child] for child in tree.successors(bus)))
-        first = {start: row}
-        row += leaves[start]
-        for bus in order:
-            below = first[bus]
-            for child in sorted(tree.successors(bus), key=lambda child: (leaves[child], child)):
-                first[child] = below
-                below += leaves[child]
-                xy[child, 0] = xy[bus, 0] + 1.0
+        # Small branches first: what goes far ends below, and lines cross least.
+        tree = nx.DiGraph(sorted(tree.edges, key=lambda edge: (leaves[edge[1]], edge[1])))
+        tree.add_node(start)
+        for bus in nx.dfs_preorder_nodes(tree, start):
+            above = next(tree.predecessors(bus), None)
+            xy[bus, 0] = 0.0 if above is None else xy[above, 0] + 1.0
+            if not tree.out_degree(bus):
+                xy[bus, 1] = -row
+                row += 1.0
         for bus in reversed(order):
-            children = list(tree.successors(bus))
-            xy[bus, 1] = np.mean([xy[child, 1] for child in children]) if children else -first[bus]
+            if tree.out_degree(bus):
+                xy[bus, 1] = np.mean([xy[child, 1] for child in tree.successors(bus)])
     return xy
 
 
@@ -131,11 +128,13 @@ def fill_places(graph: nx.Graph[int], bus_xy: FloatArray, known: BoolArray) -> F
     # The usual length of a branch; coordinates may be feet, metres or the pixels of some picture.
     stride = float(np.median([x for x in lengths if x > 0.0] or [np.ptp(xy[known], axis=0).max() / 20.0]))
     missing = graph.subgraph(np.flatnonzero(~known).tolist())
-    for part in list(nx.connected_components(missing)):
-        around = {other for bus in part for other in graph[bus] if other in located}
-        if len(around) > 1:
-            _fill_between(graph, sorted(part), xy)
-            located |= part
+    laplacian = nx.laplacian_matrix(graph, nodelist=range(len(xy))).tocsr().astype(float)
+    for part in map(sorted, nx.connected_components(missing)):
+        around = sorted({other for bus in part for other in graph[bus]} - set(part))
+        if len(around) > 1:  # each at the mean of its neighbours, all of the part at once
+            inner, outer = laplacian[part][:, part], laplacian[part][:, around]
+            xy[part] = spsolve(inner.tocsc(), -outer @ xy[around]).reshape(len(part), 2)
+            located.update(part)
     _hang_on(graph, xy, located, 0.6 * stride)
     alone = [bus for bus in range(len(xy)) if bus not in located]
     if alone:  # islands without coordinates: a row below the map
@@ -144,31 +143,11 @@ def fill_places(graph: nx.Graph[int], bus_xy: FloatArray, known: BoolArray) -> F
     return xy
 
 
-def _fill_between(graph: nx.Graph[int], part: list[int], xy: FloatArray) -> None:
-    """Put each bus of a part at the mean of its neighbours, all at once."""
-    index = {bus: i for i, bus in enumerate(part)}
-    rows, columns, values = list(index.values()), list(index.values()), [float(graph.degree[bus]) for bus in part]
-    right = np.zeros((len(part), 2))
-    for bus, i in index.items():
-        for other in graph[bus]:
-            if other in index:
-                rows.append(i)
-                columns.append(index[other])
-                values.append(-1.0)
-            elif np.isfinite(xy[other, 0]):
-                right[i] += xy[other]
-            else:
-                values[i] -= 1.0
-    matrix = coo_array((values, (rows, columns)), shape=(len(part), len(part))).tocsc()
-    xy[part] = np.asarray(spsolve(matrix, right)).reshape(len(part), 2)
-
-
 def _hang_on(graph: nx.Graph[int], xy: FloatArray, located: set[int], stride: float) -> None:
     """Place what hangs on a located bus, one stride further, where there is most room."""
     waiting = sorted(located)
     for bus in waiting:  # grows while it is walked
-        new = [other for other in sorted(graph[bus]) if other not in located]
-        for other in new:
+        for other in sorted(set(graph[bus]) - located):
             angles = sorted(
                 float(np.arctan2(*(xy[near] - xy[bus])[::-1]))
                 for near in graph[bus]
@@ -182,15 +161,10 @@ def _hang_on(graph: nx.Graph[int], xy: FloatArray, located: set[int], stride: fl
             waiting.append(other)
 
 
-def push_apart(places: FloatArray, least: FloatArray, rounds: int = 60) -> FloatArray:
-    """Move places that are too near to each other apart, the others hardly.
-
-    Args:
-        places: Places, shape (n, 2).
-        least: Least distance of each pair, symmetric, shape (n, n).
-        rounds: How often to push at most.
-    """
-    places = places.copy()
+def _push_apart(places: FloatArray, least: FloatArray, rounds: int = 60) -> FloatArray:
+    """Move places, shape (n, 2), nearer than the least distance of their pair apart, the others hardly."""
+    places, turn = places.copy(), np.arange(len(places)) * 2.4
+    way = np.stack([np.cos(turn), np.sin(turn)], axis=1)  # coincident places leave each other in different directions
     for _ in range(rounds):
         apart = places[:, None, :] - places[None, :, :]
         distance = np.hypot(apart[..., 0], apart[..., 1])
@@ -198,12 +172,8 @@ def push_apart(places: FloatArray, least: FloatArray, rounds: int = 60) -> Float
         near = distance < 0.98 * least
         if not near.any():
             break
-        turn = np.arange(len(places)) * 2.4  # coincident places leave each other in different directions
-        way = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-        same = near & (distance < 1e-9)
-        unit = np.where(
-            same[..., None], way[:, None, :] - way[None, :, :], apart / np.maximum(distance, 1e-9)[..., None]
-        )
+        same = (near & (distance < 1e-9))[..., None]
+        unit = np.where(same, way[:, None, :] - way[None, :, :], apart / np.maximum(distance, 1e-9)[..., None])
         places += 0.5 * (unit * np.where(near, least - np.minimum(distance, least), 0.0)[..., None]).sum(axis=1)
     return places
 
@@ -229,22 +199,21 @@ class Room:
         self._size = np.array([width, height])
         self._taken = np.empty((0, 5))
 
-    def take(self, centres: FloatArray, half: float, weight: float = 1.0) -> None:
-        """Take squares around some places; a lower weight is covered more readily."""
-        centres = np.asarray(centres, dtype=np.float64).reshape(-1, 2)
+    def take(self, centres: FloatArray, half: float | FloatArray, weight: float = 1.0) -> None:
+        """Take boxes of some half width, or half width and height, around places, shape (n, 2); a light one less so."""
         boxes = np.hstack([centres - half, centres + half, np.full((len(centres), 1), weight)])
         self._taken = np.vstack([self._taken, boxes])
 
-    def take_segments(self, segments: FloatArray, half: float = 1.5, weight: float = 0.3, apart: float = 5.0) -> None:
-        """Take what some straight lines cover, shape (n, 2, 2)."""
+    def take_segments(self, segments: FloatArray) -> None:
+        """Take what some straight lines cover, shape (n, 2, 2); names cover them more readily than anything else."""
         for start, end in segments:
-            count = max(2, int(np.hypot(*(end - start)) / apart))
-            self.take(start + np.linspace(0.0, 1.0, count)[:, None] * (end - start), half, weight)
+            count = max(2, int(np.hypot(*(end - start)) / 5.0))
+            self.take(start + np.linspace(0.0, 1.0, count)[:, None] * (end - start), 1.5, weight=0.3)
 
     def find(
         self, anchor: FloatArray, width: float, height: float, reach: tuple[float, ...], most: float = np.inf
     ) -> FloatArray | None:
-        """Find and take the place near an anchor that covers least.
+        """Find and take the place near an anchor that covers least, what is outside the drawing included.
 
         Args:
             anchor: What the box belongs to.
@@ -256,26 +225,6 @@ class Room:
         Returns:
             The centre of the box, None if all places cover more than ``most``.
         """
-        centre, covered = self._weigh(anchor, width, height, reach)
-        if covered > most:
-            return None
-        self._take_box(centre, width, height)
-        return centre
-
-    def find_any(self, anchor: FloatArray, width: float, height: float, reach: tuple[float, ...]) -> FloatArray:
-        """Do as :meth:`find`, however much the best place covers."""
-        centre, _ = self._weigh(anchor, width, height, reach)
-        self._take_box(centre, width, height)
-        return centre
-
-    def _take_box(self, centre: FloatArray, width: float, height: float) -> None:
-        half = np.array([width, height]) / 2.0
-        self._taken = np.vstack([self._taken, [*(centre - half), *(centre + half), 1.0]])
-
-    def _weigh(
-        self, anchor: FloatArray, width: float, height: float, reach: tuple[float, ...]
-    ) -> tuple[FloatArray, float]:
-        """Return the centre of the best box and the area that it covers, what is outside the drawing included."""
         half = np.array([width, height]) / 2.0
         gap = np.repeat(reach, len(_TURNS))
         way = np.tile(np.column_stack([np.cos(_TURNS), np.sin(_TURNS)]), (len(reach), 1))
@@ -288,7 +237,10 @@ class Room:
         # Nothing on the page is as bad as leaving it.
         covered += 100.0 * (np.maximum(-low, 0.0) + np.maximum(high - self._size, 0.0)).sum(axis=1)
         best = int(np.argmin(covered + 0.15 * gap))  # of places that cover alike, the nearest
-        return np.asarray(centres[best]), float(covered[best])
+        if covered[best] > most:
+            return None
+        self.take(centres[best : best + 1], half)
+        return np.asarray(centres[best])
 
 
 def text_size(text: str, size: float) -> tuple[float, float]:

@@ -25,8 +25,8 @@ class PlacedDevice(NamedTuple):
     """Where a device sits: at a bus, or on a branch that it moves; the other is -1."""
 
     kind: str
-    bus: int
-    branch: int
+    bus: int = -1
+    branch: int = -1
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class GridState:
     @property
     def energised(self) -> BoolArray:
         """Whether each node has a voltage to speak of, shape (n_nodes,)."""
-        live: BoolArray = self.v_pu > 0.1  # what no source feeds floats near zero, not at it
-        return live
+        # What no source feeds floats near zero, not at it.
+        return np.asarray(self.v_pu > 0.1)
 
 
 def look_at_feeder(reference: str) -> GridState:
@@ -141,13 +141,13 @@ def _place(spec: Any, circuit: Circuit) -> PlacedDevice:
     network = circuit.network
     element = getattr(spec, "element", None)
     if not element:
-        return PlacedDevice(spec.kind, network.bus_index[spec.bus.lower()], -1)
+        return PlacedDevice(spec.kind, bus=network.bus_index[spec.bus.lower()])
     class_name, _, name = element.lower().partition(".")
     if class_name == "regcontrol":
         class_name, name = "transformer", network.regulators[network.regulator_controls.index(name)]
     for tapped in (class_name, "autotrans"):
         if f"{tapped}.{name}" in network.branch_index:
-            return PlacedDevice(spec.kind, -1, network.branch_index[f"{tapped}.{name}"])
+            return PlacedDevice(spec.kind, branch=network.branch_index[f"{tapped}.{name}"])
     handle = circuit.engine.handles(class_name)[name]
     bus = circuit.engine.get_text(handle, class_name, "Bus1").lower().partition(".")[0]
-    return PlacedDevice(spec.kind, network.bus_index[bus], -1)
+    return PlacedDevice(spec.kind, bus=network.bus_index[bus])

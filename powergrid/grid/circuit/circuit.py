@@ -112,7 +112,7 @@ class Circuit:
         fault_names = place_faults(self.engine, faults)
         self._solve_start()
         self.controls = ActingControls(self.engine, select_controls(self.engine, controls, plan))
-        self.network = read_network(feeder, self.engine, self.handles, bus_kv, controls)
+        self.network = read_network(feeder, self.engine, self.handles, controls)
         self._bind_sources()
         self.setpoints = Setpoints(self.engine, self.handles["Load"], self.injections, self._targets)
         self.load_of_device = self.setpoints.load_of_device

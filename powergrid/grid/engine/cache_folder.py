@@ -16,9 +16,9 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,9 @@ _ABANDONED_AFTER_S = 3600.0
 PATIENCE_S = 10.0
 _LOOK_AGAIN_AFTER_S = 0.01
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_MAX_IN_MEMORY = 32
+
+Kept = TypeVar("Kept")
 
 
 def cache_folder() -> Path | None:
@@ -159,3 +162,55 @@ def _prune(folder: Path) -> None:
         if place and (n_bytes > _MAX_BYTES or place >= MAX_FILES):  # the newest stays, however large
             with contextlib.suppress(OSError):
                 file.unlink()
+
+
+class Cache(Generic[Kept]):
+    """One kind of entry, kept by key: in this process, and on disk for the others; bit for bit what was made.
+
+    Args:
+        kind: What the names of its files begin with.
+        encode: Return an entry as text and arrays; ``ValueError`` where that cannot be.
+        decode: Return the entry that text and arrays are of; one of :data:`UNREADABLE` where they are of none.
+    """
+
+    def __init__(
+        self, kind: str, encode: Callable[[Kept], tuple[str, Arrays]], decode: Callable[[str, Arrays], Kept]
+    ) -> None:
+        self._kind, self._encode, self._decode = kind, encode, decode
+        self._memory: dict[str, Kept] = {}
+
+    def recall(self, key: str, is_valid: Callable[[Kept], bool] = lambda _: True) -> Kept | None:
+        """Return what was kept here or by another process, None where nothing was that is valid."""
+        for read in (self._memory.get, self._read):
+            kept = read(key)
+            if kept is not None and is_valid(kept):
+                self._remember(key, kept)
+                return kept
+        return None
+
+    def keep(self, key: str, kept: Kept) -> None:
+        """Keep an entry, on disk if it can be."""
+        self._remember(key, kept)
+        with contextlib.suppress(ValueError):
+            write_entry(self._kind, key, *self._encode(kept))
+
+    def alone(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """Make an entry while no other process does; see :func:`alone`."""
+        return alone(self._kind, key)
+
+    def forget(self) -> None:
+        """Drop what this process remembers; the files stay."""
+        self._memory.clear()
+
+    def _remember(self, key: str, kept: Kept) -> None:
+        self._memory.pop(key, None)  # so that the one used longest ago is the first
+        self._memory[key] = kept
+        while len(self._memory) > _MAX_IN_MEMORY:
+            del self._memory[next(iter(self._memory))]
+
+    def _read(self, key: str) -> Kept | None:
+        with open_entry(self._kind, key) as entry:
+            try:
+                return None if entry is None else self._decode(*entry)
+            except UNREADABLE:
+                return None

@@ -5,13 +5,14 @@ Runs once a circuit; knows neither devices nor setpoints.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from powergrid.errors import EngineError, FeederError, Problem, list_names
 from powergrid.grid.engine import (
@@ -22,8 +23,8 @@ from powergrid.grid.engine import (
     IntArray,
     classify_refusal,
 )
-from powergrid.grid.feeder import cache
-from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.engine.cache_folder import Arrays, Cache
+from powergrid.grid.feeder.feeder import Feeder, entry_key
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
 from powergrid.grid.feeder.syntax import DESCRIBING
 from powergrid.grid.feeder.windings import TAPPED_CLASSES, Handles, find_regulators
@@ -40,6 +41,9 @@ _NEUTRAL_V_PU = 0.1
 _KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
 #: Between the name of a LoadShape of actual values and the demand that they are multipliers of.
 _ACTUAL = "@"
+_TABLES = {table.__name__: table for table in (Network, Branches, FeederControl, Loads)}
+#: Keys of descriptions on disk, beside names from the feeder: these hold no such character.
+_TABLE, _ARRAY = "\0table", "\0array"
 
 
 def compile_feeder(feeder: Feeder, engine: Engine) -> None:
@@ -148,21 +152,18 @@ def known_network(feeder: Feeder) -> Network | None:
 
     Its arrays are shared and cannot be written.
     """
-    network = cache.recall_network(_content(feeder))
+    network = networks.recall(_key(feeder)) if feeder.digest else None
     return None if network is None else _with_microgrids(feeder, network)
 
 
 def describing_alone(feeder: Feeder) -> AbstractContextManager[None]:
     """Let no other process describe the same feeder meanwhile: workers that start together compile it once."""
-    return cache.describing_alone(_content(feeder))
+    return networks.alone(_key(feeder))
 
 
-def _content(feeder: Feeder) -> str:
-    """Return the hash of all that a description depends on, empty for a feeder that is not of files."""
-    if not feeder.digest:
-        return ""
-    written = "\n".join([feeder.digest, *(command.text for command in feeder.commands), feeder.circuit])
-    return hashlib.sha256(written.encode("utf-8", "surrogatepass")).hexdigest()
+def _key(feeder: Feeder) -> str:
+    """Return the key of all that a description depends on."""
+    return entry_key(feeder.digest, *(command.text for command in feeder.commands), feeder.circuit)
 
 
 def _with_microgrids(feeder: Feeder, network: Network) -> Network:
@@ -170,25 +171,65 @@ def _with_microgrids(feeder: Feeder, network: Network) -> Network:
     return replace(network, microgrids=feeder.microgrids) if feeder.microgrids else network
 
 
-def read_network(
-    feeder: Feeder,
-    engine: Engine,
-    handles: Handles,
-    bus_kv: Mapping[str, float],
-    controls: tuple[FeederControl, ...] = (),
-) -> Network:
+def encode_network(network: Network) -> tuple[str, Arrays]:
+    """Return a network as JSON that refers to arrays by name, and the arrays, which cannot be written from here on."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def spell(value: Any) -> dict[str, Any]:
+        if not isinstance(value, np.ndarray):
+            return {_TABLE: type(value).__name__, **{f.name: getattr(value, f.name) for f in fields(value)}}
+        # Every circuit of a feeder in this process has the same ones.
+        value.setflags(write=False)
+        arrays[f"a{len(arrays)}"] = value
+        return {_ARRAY: f"a{len(arrays) - 1}"}
+
+    return json.dumps(network, default=spell), arrays
+
+
+def _decode_network(text: str, arrays: Arrays) -> Network:
+    def build(data: dict[str, Any]) -> Any:
+        if _ARRAY in data:
+            array = arrays[data[_ARRAY]]
+            array.setflags(write=False)
+            return array
+        data = {name: _as_tuples(value) for name, value in data.items()}
+        return _TABLES[data.pop(_TABLE)](**data) if _TABLE in data else data
+
+    network = json.loads(text, object_hook=build)
+    if not isinstance(network, Network):
+        raise TypeError("the entry is of something else")
+    return network
+
+
+def _as_tuples(value: Any) -> Any:
+    """Return lists as what they were before JSON."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+#: Descriptions of compiled circuits. A circuit itself is built anew each time: what OpenDSS writes of one (``ToJSON``)
+#: leads to other bits.
+networks = Cache("network", encode_network, _decode_network)
+
+
+def read_network(feeder: Feeder, engine: Engine, handles: Handles, controls: tuple[FeederControl, ...] = ()) -> Network:
     """Return the description of a compiled, solved circuit: that of the same feeder compiled before, if any.
 
     What the feeder's own protection opened while solving is read anew: it may depend on the devices placed.
+
+    Raises:
+        FeederError: a bus has no base voltage.
     """
     known = known_network(feeder)
-    branches = [(name, handle) for class_name in BRANCH_CLASSES for name, handle in handles[class_name].items()]
+    branches = [handle for class_name in BRANCH_CLASSES for handle in handles[class_name].values()]
     # Devices that were placed add nodes or branches: then what is known is of another circuit.
     if known is None or known.nodes != engine.node_names() or len(known.branches.names) != len(branches):
+        # Read only now: what the file says after CalcVoltageBases becomes a bus while the circuit is solved.
+        bus_kv = read_base_voltages(feeder, engine)
         network = describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids])
-        cache.keep_network(_content(feeder), network)
+        if feeder.digest:
+            networks.keep(_key(feeder), network)
         return _with_microgrids(feeder, network)
-    closed = np.array([not engine.is_open(handle) for _, handle in branches], dtype=np.bool_)
+    closed = np.array([not engine.is_open(handle) for handle in branches], dtype=np.bool_)
     if np.array_equal(closed, known.branches.closed):
         return known
     return replace(known, branches=replace(known.branches, closed=closed))
@@ -253,48 +294,33 @@ def _first_bus(node_ref: IntArray, node_bus: IntArray) -> int:
 
 
 def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> Branches:
-    names: list[str] = []
-    amps: list[float] = []
-    phases: list[int] = []
-    closed: list[bool] = []
-    rows: list[IntArray] = []
-    branch_rows: list[int] = []
-    terminal_rows: list[int] = []
-    terminal_branch: list[int] = []
-    terminal_bus: list[int] = []
-    row = 0
-    lengths: list[tuple[float, bool, bool]] = []
+    branches = [(c, f"{c}.{name}".lower(), handle) for c in BRANCH_CLASSES for name, handle in handles[c].items()]
+    conductors = [engine.node_ref(handle).reshape(engine.terminals(handle)) for _, _, handle in branches]
+    terminals = [terminal for branch in conductors for terminal in branch]
     codes = engine.handles("LineCode")
-    for class_name in BRANCH_CLASSES:
-        for name, handle in handles[class_name].items():
-            refs = engine.node_ref(handle)
-            n_terminals, n_conductors = engine.terminals(handle)
-            branch_rows.append(row)
-            for first in range(0, n_terminals * n_conductors, n_conductors):
-                terminal_rows.append(row + first)
-                terminal_branch.append(len(names))
-                terminal_bus.append(_first_bus(refs[first : first + n_conductors], node_bus))
-            names.append(f"{class_name}.{name}".lower())
-            amps.append(engine.get_float(handle, class_name, "NormAmps") if class_name != "Capacitor" else 0.0)
-            phases.append(engine.phases(handle))
-            closed.append(not engine.is_open(handle))
-            lengths.append(_read_length(engine, handle, codes) if class_name == "Line" else (0.0, True, False))
-            rows.append(refs)
-            row += len(refs)
+    # What is no line has no length, so that its unit is not missing.
+    lengths = [_read_length(engine, h, codes) if c == "Line" else (0.0, True, False) for c, _, h in branches]
+    # OpenDSS makes a capacitor's NormAmps 1.35 times its rated current (600 kvar at 4.16 kV: 112.4 A).
+    amps = [engine.get_float(h, c, "NormAmps") if c != "Capacitor" else 0.0 for c, _, h in branches]
     return Branches(
-        names=tuple(names),
+        names=tuple(name for _, name, _ in branches),
         norm_amps=np.array(amps, dtype=np.float64),
-        phases=np.array(phases, dtype=np.int64),
-        row_node=np.concatenate([np.empty(0, dtype=np.int64), *rows]),
-        branch_rows=np.array(branch_rows, dtype=np.int64),
-        terminal_rows=np.array(terminal_rows, dtype=np.int64),
-        terminal_branch=np.array(terminal_branch, dtype=np.int64),
-        terminal_bus=np.array(terminal_bus, dtype=np.int64),
-        closed=np.array(closed, dtype=np.bool_),
+        phases=np.array([engine.phases(handle) for _, _, handle in branches], dtype=np.int64),
+        row_node=np.concatenate([np.empty(0, dtype=np.int64), *terminals]),
+        branch_rows=_starts([branch.size for branch in conductors]),
+        terminal_rows=_starts([terminal.size for terminal in terminals]),
+        terminal_branch=np.repeat(np.arange(len(branches)), [len(branch) for branch in conductors]),
+        terminal_bus=np.array([_first_bus(terminal, node_bus) for terminal in terminals], dtype=np.int64),
+        closed=np.array([not engine.is_open(handle) for _, _, handle in branches], dtype=np.bool_),
         length_km=np.array([length for length, _, _ in lengths], dtype=np.float64),
         has_length_unit=np.array([known for _, known, _ in lengths], dtype=np.bool_),
         is_switch=np.array([is_switch for _, _, is_switch in lengths], dtype=np.bool_),
     )
+
+
+def _starts(sizes: Sequence[int]) -> IntArray:
+    """Return where each of some parts begins that lie one behind the other."""
+    return np.cumsum([0, *sizes], dtype=np.int64)[:-1]
 
 
 def _read_length(engine: Engine, line: Handle, codes: Mapping[str, Handle]) -> tuple[float, bool, bool]:

@@ -1,24 +1,34 @@
 """A feeder on disk: find it, and read it, from its files or from what reading these very files gave before.
 
 By default a feeder writes nothing, loads no library and reads no file outside its root.
+
+What reading gave is kept. It is taken only where every file still has the content, and every name still leads to the
+file, that were read; only what was not refused is kept. So files are read and hashed each time, but neither cut into
+commands nor checked again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
+import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from powergrid.errors import FeederError, Problem, describe_unknown
-from powergrid.grid.feeder.cache import Place, keep_scan, recall_scan, scanning_alone
+from powergrid.grid.engine import engine_version
+from powergrid.grid.engine.cache_folder import Arrays, Cache, made_by
 from powergrid.grid.feeder.microgrid import Microgrid
-from powergrid.grid.feeder.reader import Reference, Scan, remedy, scan_files
+from powergrid.grid.feeder.reader import Place, Reference, Scan, read_files, remedy, resolve
 from powergrid.grid.feeder.syntax import Command, describe_unknown_command, find_unknown
 
 __all__ = [
-    "Command", "Feeder", "Reference", "find_feeder", "list_feeders", "models_folder", "read_feeder", "scan_feeder",
+    "Command", "Feeder", "Place", "Reference", "entry_key", "find_feeder", "list_feeders", "list_references",
+    "models_folder", "read_feeder", "scan_feeder", "scans",
 ]  # fmt: skip
 
 #: OpenDSS takes ``New object=Circuit.x`` too.
@@ -40,7 +50,6 @@ class Feeder:
         model_root: Folder outside of which nothing was read, unless trusted.
         trust: Whether the model may do what it wants.
         files: All files it consists of, in the order they were first read.
-        references: What its commands name of them.
     """
 
     name: str
@@ -53,7 +62,6 @@ class Feeder:
     model_root: Path | None = None
     trust: bool = False
     files: tuple[Path, ...] = ()
-    references: tuple[Reference, ...] = ()
 
 
 def models_folder() -> Path:
@@ -115,19 +123,23 @@ def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, 
         FeederError: a file is missing, unreadable or outside the root, or a command is not allowed or not known;
             all of them, each with file and line.
     """
-    master, root = _locate(reference, model_root, trust)
-    place = Place(master, root, models_folder().resolve(), trust)
-    scan = recall_scan(place)
+    place = _locate(reference, model_root, trust)
+    key = entry_key(*map(str, place))
+
+    def recall() -> Scan | None:
+        return scans.recall(key, lambda scan: _is_still_so(scan, place))
+
+    scan = recall()
     if scan is None:
-        with scanning_alone(place):
-            scan = recall_scan(place)  # another process may have read it meanwhile
+        with scans.alone(key):
+            scan = recall()  # another process may have read it meanwhile
             if scan is None:
-                scan, problems = scan_files(*place)
+                scan, problems, _ = read_files(place)
                 problems = [*(problems or _find_missing_circuit(scan)), *_find_unknown_commands(scan)]
                 if problems:
-                    raise FeederError(str(master), problems)
-                keep_scan(place, scan)
-    return _feeder_of(master, root, trust, scan)
+                    raise FeederError(str(place.master), problems)
+                scans.keep(key, scan)
+    return _feeder_of(place, scan)
 
 
 def scan_feeder(
@@ -146,13 +158,18 @@ def scan_feeder(
     Raises:
         FeederError: there is no such feeder, or it lies outside its root.
     """
-    master, root = _locate(reference, model_root, trust)
-    scan, problems = scan_files(master, root, models_folder().resolve(), trust)
-    return _feeder_of(master, root, trust, scan), problems or _find_missing_circuit(scan)
+    place = _locate(reference, model_root, trust)
+    scan, problems, _ = read_files(place)
+    return _feeder_of(place, scan), problems or _find_missing_circuit(scan)
 
 
-def _locate(reference: str | Path, model_root: str | Path | None, trust: bool) -> tuple[Path, Path]:
-    """Return the master file and the folder outside of which nothing is read."""
+def list_references(feeder: Feeder) -> list[Reference]:
+    """Return what a feeder's commands name of files, read anew."""
+    return read_files(_locate(feeder.master, feeder.model_root, feeder.trust))[2]
+
+
+def _locate(reference: str | Path, model_root: str | Path | None, trust: bool) -> Place:
+    """Find the master file, and the folder outside of which nothing is read."""
     master = find_feeder(reference)
     # The folder above: what several feeders share usually lies beside them.
     root = master.resolve().parent.parent if model_root is None else Path(model_root).expanduser().resolve()
@@ -162,7 +179,7 @@ def _locate(reference: str | Path, model_root: str | Path | None, trust: bool) -
     if model_root is not None and not trust and not master.resolve().is_relative_to(root):
         text = f"lies outside the model_root {root}"
         raise FeederError(str(master), [Problem("outside-root", "", text, remedy(root, master.resolve()))])
-    return master, root
+    return Place(master, root, models_folder().resolve(), trust)
 
 
 def _begins_circuit(command: Command) -> bool:
@@ -181,15 +198,87 @@ def _find_unknown_commands(scan: Scan) -> Iterator[Problem]:
             yield Problem("unknown-command", command.where, describe_unknown_command(command))
 
 
-def _feeder_of(master: Path, root: Path, trust: bool, scan: Scan) -> Feeder:
+def _feeder_of(place: Place, scan: Scan) -> Feeder:
+    master = place.master
     return Feeder(
         name=master.parent.name if master.name == "Master.dss" else master.stem,
         master=master,
         commands=scan.commands,
         left_out=scan.left_out,
         digest=scan.digest,
-        model_root=root,
-        trust=trust,
+        model_root=place.root,
+        trust=place.trust,
         files=tuple(scan.files),
-        references=scan.references,
     )
+
+
+# -- what reading gave, kept
+
+
+def entry_key(*parts: str) -> str:
+    """Return the key of what is kept of something: the engine and the code that made it belong to it."""
+    # File names on Linux are bytes: those that are no UTF-8 reach Python as lone surrogates.
+    written = "\0".join((engine_version(), made_by(), *parts)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(written).hexdigest()
+
+
+def _is_still_so(scan: Scan, place: Place) -> bool:
+    """Whether each name leads where it led, and each file holds what it held."""
+    if place.master not in scan.files:
+        return False
+    for target, led in scan.looked.items():
+        real = resolve(target)
+        allowed = real is not None and place.allows(real) and os.path.isfile(target)
+        if (str(real) if allowed else "") != led:
+            return False
+    try:
+        # By content: an editor can keep both size and time of a file.
+        return all(
+            str(resolve(file)) == real and hashlib.sha256(file.read_bytes()).digest() == digest
+            for file, (digest, real) in scan.files.items()
+        )
+    except OSError:
+        return False
+
+
+def _encode_scan(scan: Scan) -> tuple[str, Arrays]:
+    files = dict.fromkeys(command.file for command in (*scan.commands, *scan.left_out))
+    index = {file: position for position, file in enumerate(files)}
+    data = {
+        "digest": scan.digest,
+        "files": [[str(file), digest.hex(), real] for file, (digest, real) in scan.files.items()],
+        "looked": [[str(target), real] for target, real in scan.looked.items()],
+        "places": list(map(str, files)),
+        "commands": _columns(scan.commands, index),
+        "left_out": _columns(scan.left_out, index),
+    }
+    return json.dumps(data), {}
+
+
+def _columns(commands: Sequence[Command], index: Mapping[Path, int]) -> list[Any]:
+    # All texts as one, cut at line ends again when it is read; a file's name can hold one.
+    if any("\n" in command.text for command in commands):
+        raise ValueError("a command of several lines")
+    return [[index[c.file] for c in commands], [c.line for c in commands], "\n".join(c.text for c in commands)]
+
+
+def _decode_scan(text: str, _: Arrays) -> Scan:
+    data = json.loads(text)
+    places = list(map(Path, data["places"]))
+    return Scan(
+        commands=_commands(data["commands"], places),
+        left_out=_commands(data["left_out"], places),
+        digest=str(data["digest"]),
+        files={Path(file): (bytes.fromhex(digest), real) for file, digest, real in data["files"]},
+        looked={Path(target): real for target, real in data["looked"]},
+    )
+
+
+def _commands(columns: list[Any], places: list[Path]) -> tuple[Command, ...]:
+    of, lines, texts = columns
+    if not of:
+        return ()
+    return tuple(Command(places[p], line, text) for p, line, text in zip(of, lines, texts.split("\n"), strict=True))
+
+
+scans = Cache("scan", _encode_scan, _decode_scan)

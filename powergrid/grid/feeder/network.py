@@ -194,11 +194,7 @@ class Network:
         return index
 
     def find_bus(self, name: str, phases: Sequence[int] = (), where: str = "") -> int | Problem:
-        """Return the index of a bus, or the problem: there is none, or it lacks one of some phases.
-
-        Returns:
-            The index, or ``Problem`` of code ``unknown-bus`` or ``missing-phase``.
-        """
+        """Return the index of a bus, or the problem: ``unknown-bus``, or ``missing-phase`` where it lacks some."""
         bus = self.find("bus", name, where)
         if isinstance(bus, Problem) or not len(phases):
             return bus
@@ -223,11 +219,14 @@ class Network:
         """Buses joined by the closed branches; edges carry the branch index."""
         graph: nx.Graph[int] = nx.Graph()
         graph.add_nodes_from(range(len(self.buses)))
-        for branch, buses in enumerate(self.branches.buses):
-            if self.branches.closed[branch]:
-                for other in buses[1:]:
-                    graph.add_edge(buses[0], other, branch=branch)
+        graph.add_edges_from((one, other, {"branch": branch}) for branch, one, other in self._joined())
         return graph
+
+    def _joined(self, closed: BoolArray | None = None) -> Iterator[tuple[int, int, int]]:
+        """Return the pairs of buses that a closed branch joins: branch, bus, other bus."""
+        for branch in np.flatnonzero(self.branches.closed if closed is None else closed).tolist():
+            first, *others = self.branches.buses[branch] or [-1]
+            yield from ((branch, first, other) for other in others)
 
     def distances_km(self, closed: BoolArray | None = None) -> FloatArray:
         """Return how far each bus is from the source along the lines, the shortest way where there are several.
@@ -239,14 +238,11 @@ class Network:
             Distances [km], infinite where nothing closed leads, shape (n_buses,). A line whose length has no unit
             counts with its bare number.
         """
-        b = self.branches
-        graph: nx.Graph[int] = nx.Graph()
+        graph: nx.MultiGraph[int] = nx.MultiGraph()  # of branches side by side the shortest counts
         graph.add_node(self.source_bus)
-        for branch in np.flatnonzero(b.closed if closed is None else closed).tolist():
-            buses, length = b.buses[branch], max(0.0, float(b.length_km[branch]))
-            for other in buses[1:]:
-                if not graph.has_edge(buses[0], other) or length < graph[buses[0]][other]["length"]:
-                    graph.add_edge(buses[0], other, length=length)
+        # Dijkstra's algorithm takes no negative lengths; nothing keeps a file from having some.
+        lengths = np.maximum(self.branches.length_km, 0.0).tolist()
+        graph.add_edges_from((one, other, {"length": lengths[b]}) for b, one, other in self._joined(closed))
         distances = np.full(len(self.buses), np.inf)
         for bus, distance in nx.single_source_dijkstra_path_length(graph, self.source_bus, weight="length").items():
             distances[bus] = distance
@@ -271,20 +267,17 @@ class Network:
         primary is tied between two phases, of the first. Nodes that nothing feeds have their own number.
         """
         phase = np.zeros(len(self.nodes), dtype=np.int64)
-        neighbours: dict[int, list[int]] = {}
-        for _, one, other in self.wires():
-            neighbours.setdefault(one, []).append(other)
-            neighbours.setdefault(other, []).append(one)
+        wired: nx.Graph[int] = nx.Graph()
+        wired.add_nodes_from(range(len(self.nodes)))
+        wired.add_edges_from((one, other) for _, one, other in self.wires())
         waiting = [i for i in self.nodes_of([self.source_bus]).tolist() if 1 <= self.node_phase[i] <= 3]
         phase[waiting] = self.node_phase[waiting]
         for node in waiting:  # grows while it is walked
-            for other in neighbours.get(node, ()):
+            for other in wired[node]:
                 if not phase[other]:
                     phase[other] = phase[node]
                     waiting.append(other)
-        unfed = phase == 0
-        phase[unfed] = self.node_phase[unfed]
-        return phase
+        return np.where(phase == 0, self.node_phase, phase)
 
     def wires(self, closed: BoolArray | None = None) -> Iterator[tuple[int, int, int]]:
         """Return the pairs of nodes that a closed branch joins phase by phase: branch, node, other node.
@@ -293,14 +286,12 @@ class Network:
             closed: Whether each branch is closed, shape (n_branches,); as compiled if not given.
         """
         b = self.branches
-        closed = b.closed if closed is None else closed
-        ends = np.append(b.terminal_rows, len(b.row_node))[1:]
-        terminals: dict[int, list[list[int]]] = {}
-        for branch, first, end in zip(b.terminal_branch.tolist(), b.terminal_rows.tolist(), ends.tolist(), strict=True):
-            terminals.setdefault(branch, []).append((b.row_node[first:end] - 1).tolist())
-        for branch, rows in terminals.items():
-            if not closed[branch]:
-                continue
+        terminals: list[list[list[int]]] = [[] for _ in b.names]
+        conductors = np.split(b.row_node - 1, b.terminal_rows[1:])
+        for branch, nodes in zip(b.terminal_branch.tolist(), conductors, strict=False):  # one, empty, without terminals
+            terminals[branch].append(nodes.tolist())
+        for branch in np.flatnonzero(b.closed if closed is None else closed).tolist():
+            rows = terminals[branch]
             # Node numbers behind one phase say nothing of the phase: both legs of a split-phase winding are fed by one.
             if b.phases[branch] == 1 and b.names[branch].startswith(("transformer.", "autotrans.")):
                 live = [[node for node in terminal if node >= 0] for terminal in rows]
@@ -354,13 +345,8 @@ class Network:
         end = self._bus(bus)
         if not nx.has_path(self.graph, self.source_bus, end):
             return []
-        way = nx.shortest_path(self.graph, self.source_bus, end)
-        hops = {frozenset(hop) for hop in itertools.pairwise(way)}
-        b = self.branches
-        ends: dict[int, set[int]] = {}
-        for branch, at in zip(b.terminal_branch.tolist(), b.terminal_bus.tolist(), strict=True):
-            ends.setdefault(branch, set()).add(at)
-        return [branch for branch, own in ends.items() if own in hops]
+        hops = {frozenset(hop) for hop in itertools.pairwise(nx.shortest_path(self.graph, self.source_bus, end))}
+        return [branch for branch, buses in enumerate(self.branches.buses) if frozenset(buses) in hops]
 
     def nodes_of(self, buses: list[int]) -> IntArray:
         """Return the node indices of some buses, in node order."""
@@ -369,37 +355,27 @@ class Network:
     def boundary(self, buses: list[int]) -> FloatArray:
         """Return the weights that turn terminal flows into the power imported by a set of buses.
 
-        A terminal inside the set, of a branch that also has a terminal outside, carries -1: what flows
-        into the branch there leaves the set.
-
         Returns:
             Weights for terminal flows, shape (n_terminals,).
         """
+        # A terminal inside, of a branch that has one outside as well, counts -1: what flows into the branch there
+        # leaves the set. Ground is neither.
         b = self.branches
-        inside = np.isin(b.terminal_bus, buses)
-        real = b.terminal_bus >= 0
+        inside, real = np.isin(b.terminal_bus, buses), b.terminal_bus >= 0
         n_inside = np.bincount(b.terminal_branch, weights=inside & real, minlength=len(b.names))
         n_real = np.bincount(b.terminal_branch, weights=real, minlength=len(b.names))
         crosses = (n_inside > 0) & (n_inside < n_real)
         return -(inside & crosses[b.terminal_branch]).astype(np.float64)
 
     def intake(self, buses: list[int]) -> FloatArray:
-        """Return the weights of :meth:`boundary`, and of what the source gives where its bus is in the set.
-
-        Returns:
-            Weights for terminal flows, shape (n_terminals,).
-        """
+        """Return the weights of :meth:`boundary`, and of what the source gives where its bus is in the set."""
         weights = self.boundary(buses)
         if self.source_bus in buses:
             weights += self.branches.terminal_bus == self.source_bus
         return weights
 
     def conductor_intake(self, buses: list[int], phases: Sequence[int]) -> FloatArray:
-        """Return the weights of :meth:`intake` for what flows in the conductors of some phases.
-
-        Returns:
-            Weights for conductor flows, shape (n_rows,).
-        """
+        """Return the weights of :meth:`intake` for what flows in the conductors of some phases, shape (n_rows,)."""
         b = self.branches
         sizes = np.diff(np.append(b.terminal_rows, len(b.row_node)))
         # Row nodes count from 1; 0 is ground, which no phase feeds.

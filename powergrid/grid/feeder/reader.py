@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from powergrid.errors import Problem, nearest_names
 from powergrid.grid.feeder.syntax import (
@@ -67,7 +68,6 @@ class Scan:
         digest: SHA-256 over the content of all files read and over ``trust``.
         files: SHA-256 and real path, links followed, of each file, in the order they were first read.
         looked: Real path of each place where a file was looked for, empty where none may be read there.
-        references: What its commands name of the files.
     """
 
     commands: tuple[Command, ...]
@@ -75,34 +75,40 @@ class Scan:
     digest: str
     files: Mapping[Path, tuple[bytes, str]]
     looked: Mapping[Path, str]
-    references: tuple[Reference, ...]
 
 
-def scan_files(master: Path, root: Path, shipped: Path, trust: bool) -> tuple[Scan, list[Problem]]:
-    """Read a master file and all that it redirects to or takes data from, as far as it can be read.
+class Place(NamedTuple):
+    """Which feeder is read, and what it may reach.
 
-    Args:
+    Attributes:
         master: The master file.
         root: Folder outside of which no file is read, unless trusted.
         shipped: Folder that may be read besides.
         trust: Whether the model may do what it wants.
+    """
+
+    master: Path
+    root: Path
+    shipped: Path
+    trust: bool
+
+    def allows(self, real: Path) -> bool:
+        """Whether a file may be read: anything in the root, and the shipped feeders, which hold nothing private."""
+        return self.trust or real.is_relative_to(self.root) or real.is_relative_to(self.shipped)
+
+
+def read_files(place: Place) -> tuple[Scan, list[Problem], list[Reference]]:
+    """Read a master file and all that it redirects to or takes data from, as far as it can be read.
 
     Returns:
-        What was read, without what was refused, and the problems, each with file and line; their codes are those of
-        ``powergrid check``.
+        What was read, without what was refused; the problems, each with file and line, their codes those of
+        ``powergrid check``; and what the commands name of files.
     """
-    reader = _Reader(root, shipped, trust)
-    reader.read(master, ())
+    reader = _Reader(place)
+    reader.read(place.master, ())
     files = {file: (digest, str(resolve(file))) for file, digest in reader.hashes.items()}
-    scan = Scan(
-        commands=tuple(reader.commands),
-        left_out=tuple(reader.left_out),
-        digest=reader.digest(),
-        files=files,
-        looked=reader.looked,
-        references=tuple(reader.references),
-    )
-    return scan, reader.problems
+    scan = Scan(tuple(reader.commands), tuple(reader.left_out), reader.digest(), files, reader.looked)
+    return scan, reader.problems, reader.references
 
 
 def resolve(file: Path) -> Path | None:
@@ -111,11 +117,6 @@ def resolve(file: Path) -> Path | None:
         return file.resolve()
     except (OSError, RuntimeError, ValueError):  # links in a circle, a name that cannot be one
         return None
-
-
-def is_allowed(real: Path, root: Path, shipped: Path, trust: bool) -> bool:
-    """Whether a file may be read: anything in the root, and the shipped feeders, which hold nothing private."""
-    return trust or real.is_relative_to(root) or real.is_relative_to(shipped)
 
 
 def remedy(root: Path, wanted: Path) -> str:
@@ -130,8 +131,8 @@ def remedy(root: Path, wanted: Path) -> str:
 class _Reader:
     """Walk a master file and its redirects, sorting commands."""
 
-    def __init__(self, root: Path, shipped: Path, trust: bool) -> None:
-        self.root, self.trust, self._shipped = root, trust, shipped
+    def __init__(self, place: Place) -> None:
+        self.place, self.trust = place, place.trust
         self.looked: dict[Path, str] = {}
         self.commands: list[Command] = []
         self.left_out: list[Command] = []
@@ -355,7 +356,7 @@ class _Reader:
             real = resolve(target)
             if real is None:
                 continue
-            if not is_allowed(real, self.root, self._shipped, self.trust):
+            if not self.place.allows(real):
                 outside = outside or real
             elif os.path.isfile(target):  # Path.is_file raises where a folder may not be entered
                 self.looked[target] = str(real)
@@ -364,8 +365,8 @@ class _Reader:
                 self.references.append(Reference(command.where, written, found))
                 return found
         if outside is not None:
-            text = f"{what} a file outside the model_root {self.root}: {written!r}"
-            self._refuse("outside-root", command.where, text, remedy(self.root, outside))
+            text = f"{what} a file outside the model_root {self.place.root}: {written!r}"
+            self._refuse("outside-root", command.where, text, remedy(self.place.root, outside))
         else:
             hint, is_case = _nearest(next(iter(folders)), written)
             code = "file-case" if is_case else "missing-data-file" if is_data else "missing-file"

@@ -33,6 +33,7 @@ class Topology(NamedTuple):
         energised: Whether a source feeds the node, shape (n_nodes,).
         dead_share: Part of each load's phases that no source feeds, shape (n_loads,).
         loops: Independent loops, sources counted as joined: 0 where every phase is fed in one way alone.
+        n_dark: Nodes that no source feeds, neutrals left out.
         forming: Whether each forming source is at work, shape (n_forming,); what it feeds is an island of its own.
     """
 
@@ -40,6 +41,7 @@ class Topology(NamedTuple):
     energised: BoolArray
     dead_share: FloatArray
     loops: int
+    n_dark: int
     forming: BoolArray
 
 
@@ -129,7 +131,8 @@ class Connectivity:
             island[inside] = island[source.nodes[0]]
             energised, forming[i] = energised | inside, True
         dead = np.bincount(self._load_of_row, ~energised[self._load_nodes], minlength=len(self._per_load))
-        topology = Topology(island, energised, dead * self._per_load, loops, forming)
+        n_dark = int(np.count_nonzero(~energised) - np.count_nonzero(~energised[self._network.neutrals]))
+        topology = Topology(island, energised, dead * self._per_load, loops, n_dark, forming)
         for array in (island, energised, topology.dead_share, forming):
             array.flags.writeable = False
         return topology

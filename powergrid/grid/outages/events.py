@@ -45,6 +45,7 @@ class Events:
         effects: What each event does at each of its targets.
         on: Events that are on, each time of one that happens several times by itself, shape (n_envs, n_times).
         held: Switches that reconfiguration kept where they were, shape (n_envs, n_switches).
+        changes: Counts up whenever ``on`` or the targets may have changed.
     """
 
     memory: ClassVar[tuple[str, ...]] = ("on", "held", "_last", "_out", "_waiting")
@@ -89,7 +90,6 @@ class Events:
             for effect in e
         ]
         self._fault_nodes = np.array(nodes_at, dtype=np.int64).reshape(-1, 3)
-        self._has_faults = bool(self.timetable.is_fault.any())
         self._base = network.branches.closed.copy()
         if self._fleet is not None:
             self._base[self._switches] = [bool(spec.closed_initial) for spec in self._fleet.specs]
@@ -103,15 +103,20 @@ class Events:
         self._out, self._waiting = np.zeros((2, n_envs, len(self._base)), dtype=bool)
         self.held = np.zeros((n_envs, len(self._places)), dtype=bool)
         self._steps = [self._load_step(spec) for spec in self._specs]
+        # most steps are as the one before: nothing is looked at until the step in which something may begin or end
+        self._quiet_until = np.zeros(n_envs, dtype=np.int64)
+        self._repairing = False
+        self.changes = 0
 
     def _load_step(self, spec: Any) -> IntArray:
         names = self.network.loads.names
         picked = pick(spec.loads, names) if spec.kind == "load_step" else []
         return np.array([names.index(name) for name in picked], dtype=np.int64)
 
-    def count_dead(self) -> FloatArray:
-        """Count the nodes that nothing feeds, neutrals left out, shape (n_envs,)."""
-        return self._islands.count_dark()
+    @property
+    def version(self) -> int:
+        """Stays the same as long as what is on, its targets and who is fed do."""
+        return self.changes + self._islands.looks
 
     @property
     def dead_share(self) -> FloatArray:
@@ -160,6 +165,8 @@ class Events:
                 (sun if spec.kind == "pv_step" else price)[rows] *= spec.factor
         for array in (self.on, self._last, self._out, self._waiting, self.held):
             array[env] = False
+        self._quiet_until[env] = 0
+        self.changes += 1
         if self._fleet is not None:
             self._fleet.hold_open(env, self.held[env])
 
@@ -169,23 +176,42 @@ class Events:
         Args:
             step: Step of each environment, shape (n_envs,).
         """
-        self.on = on = self.timetable.happening(step)
-        now = np.concatenate((on, self.timetable.clearing(step, on)), axis=1)
-        changed = ((now != self._last) & self._strikes).any(axis=1)
+        changed = np.zeros(len(step), dtype=bool)
+        if np.count_nonzero(step >= self._quiet_until):
+            changed = self._let_happen(step)
+        if self._rules is not None:
+            self._hold_to(self._rules, changed)
+
+    def _let_happen(self, step: IntArray) -> BoolArray:
+        """Begin and end what is due; return in which environments anything did that matters to the circuit."""
+        table = self.timetable
+        self.on = on = table.happening(step)
+        now = np.concatenate((on, table.clearing(step, on)), axis=1)
+        changed: BoolArray = ((now != self._last) & self._strikes).any(axis=1)
         for env in np.flatnonzero(changed).tolist():
             self._strike(env, now[env])
         self._last = now
-        if self._rules is not None:
+        self._quiet_until = table.next_change(step, on)
+        self._repairing = bool((on & table.is_fault).any())
+        self.changes += 1
+        return changed
+
+    def _hold_to(self, rules: Reconfiguration, changed: BoolArray) -> None:
+        """Hold the switches to the rules, in the environments where any moved or anything else changed."""
+        if np.count_nonzero(self.held):
             self.held[:] = False
-            if self._fleet is not None:
-                changed |= (self._fleet.position != self._fleet.previous_position).any(axis=1)
-            changed |= self._waiting.any(axis=1)
+        if self._fleet is not None:
+            moved = self._fleet.position != self._fleet.previous_position
+            changed = changed | moved.any(axis=1) if np.count_nonzero(moved) else changed
+        if np.count_nonzero(self._waiting):
+            changed = changed | self._waiting.any(axis=1)
+        if np.count_nonzero(changed):
             for env in np.flatnonzero(changed).tolist():
-                self._reconfigure(env, self._rules)
+                self._reconfigure(env, rules)
 
     def measure(self, step: IntArray) -> None:
         """Go on with repairs in the steps that were solved, shape (n_envs,)."""
-        if self._has_faults and self.on.any():
+        if self._repairing:
             at = self._fault_nodes[self.target_rows()]
             without = ~self._islands.energised[np.arange(len(step))[:, None, None], at]
             self.timetable.repair(self.on, np.logical_and.reduce(without, axis=2))
@@ -272,6 +298,9 @@ class Events:
             getattr(self, name)[...] = state[name]
         for name in self.timetable.memory:
             getattr(self.timetable, name)[...] = state[f"timetable.{name}"]
+        self._quiet_until[:] = 0
+        self._repairing = bool((self.on & self.timetable.is_fault).any())
+        self.changes += 1
         if self._fleet is not None:
             for env, out in enumerate(self._out):
                 self._fleet.hold_open(env, out[self._switches])

@@ -97,17 +97,19 @@ class Islands:
         tripped: Devices that deliver nothing whatever feeds them, shape (n_envs, n_devices).
         energised: Whether a source feeds each node, shape (n_envs, n_nodes); the one answer for all environments.
         dead_share: Part of each load that nothing feeds, shape (n_envs, n_loads).
+        dark_nodes: Nodes that nothing feeds, neutrals left out: those have no voltage to lack; shape (n_envs,).
         device_on: 0 where a device is tripped or not fed, else 1, shape (n_envs, n_devices).
         served: Factor on each load's demand as it was asked of the circuit, shape (n_envs, n_loads).
         unserved_kw: Demand of the last step that is not served, without supply, shed in an island or below 0.5 pu,
             vehicles left out [kW], shape (n_envs, n_loads).
         islanded: Whether each microgrid with a forming source runs on it, shape (n_envs, n_forming).
+        looks: Counts up whenever who is fed may have changed.
         solves: Power flows solved so far in circuits with islands, those that found the factors included.
     """
 
     memory: ClassVar[tuple[str, ...]] = (
         *("out", "faulted", "tripped", "energised", "dead_share", "device_on", "served", "unserved_kw", "islanded"),
-        *("_positions", "_due", "_apart"),
+        *("dark_nodes", "_positions", "_due", "_apart"),
     )
 
     def __init__(
@@ -123,7 +125,6 @@ class Islands:
         self._lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
         self._fleet: SwitchFleet | None = switches[0] if switches else None
         self.switches: IntArray = self._lines[switches[1]] if switches else np.empty(0, dtype=np.int64)
-        self._neutrals = network.neutrals
         self._ratings, sources = [], []
         for microgrid in network.microgrids:
             if (forming := microgrid.forming) is not None:
@@ -139,7 +140,7 @@ class Islands:
         self._countable = np.ones(len(network.loads.names))
         self._countable[vehicles] = 0.0
         self._allocate(network, len(self._free_standing), n_envs)
-        self.solves = 0
+        self.solves = self.looks = 0
 
     def _allocate(self, network: Network, n_devices: int, n_envs: int) -> None:
         n_loads, n_nodes = len(network.loads.names), len(network.nodes)
@@ -150,6 +151,7 @@ class Islands:
         self.device_on = np.ones((n_envs, n_devices))
         self.served = np.ones((n_envs, n_loads))
         self.dead_share, self.unserved_kw = np.zeros((2, n_envs, n_loads))
+        self.dark_nodes = np.zeros(n_envs)
         self.islanded = np.zeros((n_envs, len(self._ratings)), dtype=np.bool_)
         self._positions = np.full((n_envs, len(self.switches)), -1, dtype=np.int64)
         self._due = np.full(n_envs, _START_OVER, dtype=np.int64)
@@ -160,6 +162,11 @@ class Islands:
         self._searches: dict[int, tuple[_Asked, list[_Search]]] = {}
 
     # -- who is fed
+
+    @property
+    def apart(self) -> bool:
+        """Whether anything is not fed, at fault, tripped or islanded in any environment."""
+        return bool(np.count_nonzero(self._apart))
 
     @property
     def limited(self) -> Collection[int]:
@@ -195,10 +202,13 @@ class Islands:
             setpoints: Setpoints of the devices, changed in place, shape (2, n_envs, n_devices).
         """
         if self._fleet is not None:
-            np.maximum(self._due, (self._fleet.position != self._positions).any(axis=1), out=self._due)
-        for env in np.flatnonzero(self._due).tolist():
-            self._follow(env)
-        if self._apart.any():
+            moved = self._fleet.position != self._positions
+            if np.count_nonzero(moved):
+                np.maximum(self._due, moved.any(axis=1), out=self._due)
+        if np.count_nonzero(self._due):
+            for env in np.flatnonzero(self._due).tolist():
+                self._follow(env)
+        if self.apart:
             np.negative(setpoints[0][:, self._bound_devices], out=self._asked_kw)
             np.multiply(setpoints, self.device_on, out=setpoints)
 
@@ -221,6 +231,7 @@ class Islands:
         """Take over who is fed by whom."""
         topology = self.connectivity.look(self.closed(env), np.flatnonzero(self.faulted[env]))
         self.energised[env], self.dead_share[env] = topology.energised, topology.dead_share
+        self.dark_nodes[env] = topology.n_dark
         self.islanded[env] = topology.forming
         self._parts[env] = parts = []
         for source in np.flatnonzero(topology.forming).tolist():
@@ -229,6 +240,7 @@ class Islands:
             devices = np.flatnonzero((self._devices.share(inside) > 0.0) & self._free_standing)
             parts.append(_Island(source, *self._ratings[source], loads, devices))
         (self._limited.add if parts else self._limited.discard)(env)
+        self.looks += 1
 
     # -- one environment
 
@@ -301,7 +313,7 @@ class Islands:
 
     def count_all(self, v_pu: FloatArray, day_load_kw: FloatArray, step: IntArray) -> None:
         """Count what each environment's solved step did not serve; see :meth:`count`."""
-        if np.count_nonzero(self._apart):
+        if self.apart:
             for env in np.flatnonzero(self._apart).tolist():
                 self.count(env, v_pu[env], day_load_kw[env, step[env]])
 
@@ -321,22 +333,21 @@ class Islands:
         asked[self._bound_loads] = np.maximum(self._asked_kw[env], 0.0)
         np.multiply(1.0 - self.served[env] * (1.0 - without), asked * self._countable, out=self.unserved_kw[env])
 
+    def total_unserved_kw(self) -> FloatArray:
+        """Return the demand of the last step that is not served, of all loads [kW], shape (n_envs,)."""
+        if not self.apart:
+            return np.zeros(len(self._apart))
+        total: FloatArray = np.add.reduce(self.unserved_kw, axis=1)
+        return total
+
     def describe(self, forming_kva: npt.NDArray[np.complex128]) -> tuple[FloatArray, ...]:
         """Return islands, power of their sources [kW], demand not served [kW] and dark nodes, each shape (n_envs,)."""
         return (
             np.add.reduce(self.islanded, axis=1, dtype=np.float64),
             np.add.reduce(forming_kva.real, axis=1),
-            np.add.reduce(self.unserved_kw, axis=1),
-            self.count_dark(),
+            self.total_unserved_kw(),
+            self.dark_nodes,
         )
-
-    def count_dark(self) -> FloatArray:
-        """Count the nodes that nothing feeds, neutrals left out: those have no voltage to lack; shape (n_envs,)."""
-        dark = ~self.energised
-        count: FloatArray = np.add.reduce(dark, axis=1, dtype=np.float64)
-        if len(self._neutrals):
-            count -= np.add.reduce(dark[:, self._neutrals], axis=1, dtype=np.float64)
-        return count
 
     # -- state
 
@@ -351,6 +362,7 @@ class Islands:
         for env, due in enumerate(self._due.tolist()):
             if not due:
                 self._look(env)
+        self.looks += 1
 
 
 class _Search:

@@ -122,6 +122,19 @@ class Timetable:
         opened: BoolArray = on & self.is_fault & (step[:, None] >= self.start + self._clearing)
         return opened
 
+    def next_change(self, step: IntArray, on: BoolArray) -> IntArray:
+        """Return the next step in which any event may begin, end or be cleared, shape (n_envs,).
+
+        Args:
+            step: Step of each environment, shape (n_envs,).
+            on: Events that are on in it, shape (n_envs, n_times).
+        """
+        moments = np.concatenate((self.start, self.start + self._clearing, self.end), axis=1)
+        later = np.where(moments > step[:, None], moments, self._horizon).min(axis=1, initial=self._horizon)
+        # a fault may be repaired in any step, which who is fed decides
+        soonest: IntArray = np.where((on & self.is_fault).any(axis=1), step + 1, later)
+        return soonest
+
     def repair(self, on: BoolArray, without_voltage: BoolArray) -> None:
         """Go on with the repair of faults that have no voltage; one that gets it back is repaired from the start.
 

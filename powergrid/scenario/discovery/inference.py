@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -20,9 +20,7 @@ from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_proble
 from powergrid.scenario.discovery.agents import form_agents
 from powergrid.scenario.discovery.devices import Device, Findings, place_der
 from powergrid.scenario.discovery.equipment import Equipment, equipment_of, phases_served, read_equipment
-from powergrid.scenario.vocabulary import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Part, ZoneSpec
-
-AnyOptions = TypeVar("AnyOptions", bound=Part)
+from powergrid.scenario.vocabulary import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Part, ZoneSpec, explain
 
 Positions = tuple[dict[str, int], dict[str, int]]
 
@@ -103,19 +101,18 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
         ScenarioError: an option is wrong, names what the feeder lacks, or there is nothing to control.
         FeederError: the feeder does not compile or solve.
     """
-    discover, add_der, layout, changes = _read_options(data, where)
+    left, changes = _read_options(data, where)
     equipment, notes, hints, filled = equipment_of(feeder), list[str](), list[str](), dict(data)
     problems: list[str] = []
-    discovers = discover is not None
-    if discover is not None:
-        findings = Findings(equipment, discover)
+    if left.discover is not None:
+        findings = Findings(equipment, left.discover)
         devices, notes, hints, problems = findings.devices, findings.notes, findings.hints, findings.problems
         given: dict[str, Any] = {}
     else:
         given = dict(data["devices"])
         devices = [_locate(equipment, name, spec) for name, spec in given.items()]
-    if add_der is not None:
-        devices = [*devices, *place_der(equipment, add_der, {device.name for device in devices})]
+    if left.add_der is not None:
+        devices = [*devices, *place_der(equipment, left.add_der, {device.name for device in devices})]
     names = [device.name for device in devices]
     problems += [f"devices: {describe_unknown('device', name, names)}" for name in changes if name not in names]
     devices = [replace(device, spec=device.spec | dict(changes.get(device.name, {}))) for device in devices]
@@ -124,11 +121,11 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
     if problems:
         raise ScenarioError(where, problems)
     filled["devices"] = {device.name: device.spec for device in devices} | given
-    if layout is not None:
-        filled["agents"] = form_agents(equipment, devices, layout)
-        if layout.layout == "single":
+    if left.agents is not None:
+        filled["agents"] = form_agents(equipment, devices, left.agents)
+        if left.agents.layout == "single":
             filled.setdefault("mode", "centralized")
-    if discovers:
+    if left.discover is not None:
         _infer_profiles(equipment, filled, notes)
         _infer_reward(equipment, filled)
         _infer_start(feeder, equipment.network, filled)
@@ -138,38 +135,52 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
     return Inference(filled, (*notes, *hints))
 
 
-def _read_options(
-    data: Mapping[str, Any], where: str
-) -> tuple[DiscoverSpec | None, AddDerSpec | None, LayoutSpec | None, Mapping[str, Any]]:
-    """Read what a scenario says about what it leaves out.
+class _LeftOpen(Part):
+    """What a scenario says of what it leaves to be inferred."""
+
+    discover: DiscoverSpec | None = None
+    add_der: AddDerSpec | None = None
+    agents: LayoutSpec | None = None
+
+
+def _read_options(data: Mapping[str, Any], where: str) -> tuple[_LeftOpen, Mapping[str, Any]]:
+    """Read what a scenario says of what it leaves out.
 
     Returns:
         What to discover (None where devices are given), what to add, how to form agents (None where they are given),
         and keys of discovered devices that the scenario changes, by device.
     """
+    given, agents = data.get("devices"), data.get("agents")
+    layouts = ", ".join(LAYOUTS)
+    for key, value, words in (("devices", given, "discover"), ("agents", agents, layouts)):
+        if not isinstance(value, Mapping | str | None):
+            raise ScenarioError(where, [f"{key}: give them by name, or a word ({words}), not {value!r}"])
     problems: list[str] = []
-    given = data.get("devices")
-    discover = _read(DiscoverSpec, "discover", data.get("discover"), problems)
-    add_der = _read(AddDerSpec, "add_der", data["add_der"], problems) if data.get("add_der") is not None else None
-    layout = _read_layout(data.get("agents"), problems)
-    changes: Mapping[str, Any] = given if isinstance(given, Mapping) and changes_discovered(given) else {}
+    if isinstance(agents, str) and agents not in LAYOUTS:
+        problems.append(f"agents: {describe_unknown('layout', agents, LAYOUTS)}")
+        agents = None
+    layout = agents if is_layout(agents) else None  # with agents by name there is none
+    if not isinstance(agents, Mapping):
+        layout = {"layout": agents or "per_zone"}
+    asked = {"discover": data.get("discover"), "add_der": data.get("add_der"), "agents": layout}
+    changes = given if isinstance(given, Mapping) and changes_discovered(given) else {}
     discovers = given in (None, "discover") or bool(changes)
+    left = _LeftOpen()
+    try:
+        left = _LeftOpen.model_validate(asked)
+    except ValidationError as error:
+        problems = [line for _, line in explain(error, _LeftOpen, asked)] + problems
     if isinstance(given, str) and not discovers:
         problems.append(f"devices: {describe_unknown('word', given, ['discover'])}")
-    if data.get("discover") is not None and not discovers:
+    if asked["discover"] is not None and not discovers:
         problems.append("discover: devices are given; leave them out, or write devices: discover")
-    for key, value in (("devices", given), ("agents", data.get("agents"))):
-        if not isinstance(value, Mapping | str | None):
-            word = "discover" if key == "devices" else ", ".join(LAYOUTS)
-            raise ScenarioError(where, [f"{key}: give them by name, or a word ({word}), not {value!r}"])
-    if (discovers or add_der is not None) and layout is None:
-        agents = ", ".join(map(str, data["agents"]))
-        problems.append(
-            f"agents: {agents} are given, but which devices there are is not; use one of {', '.join(LAYOUTS)}"
-        )
+    if (discovers or asked["add_der"] is not None) and layout is None:
+        names = ", ".join(map(str, data["agents"]))
+        problems.append(f"agents: {names} are given, but which devices there are is not; use one of {layouts}")
     if problems:
         raise ScenarioError(where, problems)
-    return discover if discovers else None, add_der, layout, changes
+    discover = (left.discover or DiscoverSpec()) if discovers else None
+    return left.model_copy(update={"discover": discover}), changes
 
 
 def _nothing_to_control(equipment: Equipment, notes: Sequence[str]) -> str:
@@ -205,35 +216,6 @@ def summarise(feeder: Feeder | Circuit) -> Summary:
         notes = [_nothing_to_control(equipment, findings.notes)]
     rows = tuple((d.name, str(d.spec["kind"]), str(d.spec.get("element")), d.phases) for d in devices)
     return Summary(rows, agents, tuple(notes))
-
-
-def _read(model: type[AnyOptions], key: str, value: Any, problems: list[str]) -> AnyOptions:
-    """Read options, or note what is wrong with them."""
-    try:
-        return model.model_validate({} if value is None else value)
-    except ValidationError as error:
-        for entry in error.errors(include_url=False):
-            place = ".".join([key, *(str(part) for part in entry["loc"] if part in model.model_fields)])
-            if entry["type"] == "extra_forbidden":
-                line = f"{key}: {describe_unknown('key', entry['loc'][-1], model.model_fields)}"
-            elif entry["type"] == "missing":
-                line = f"{place}: is required"
-            else:
-                line = f"{place}: {entry['msg'][0].lower()}{entry['msg'][1:]}, not {entry.get('input')!r:.60}"
-            problems.append(line)
-        return cast(AnyOptions, model.model_construct())
-
-
-def _read_layout(agents: Any, problems: list[str]) -> LayoutSpec | None:
-    """Read how agents are to be formed; None where they are given."""
-    if agents is None:
-        return LayoutSpec(layout="per_zone")
-    if isinstance(agents, str):
-        if agents not in LAYOUTS:
-            problems.append(f"agents: {describe_unknown('layout', agents, LAYOUTS)}")
-            return LayoutSpec(layout="per_zone")
-        return LayoutSpec(layout=agents)
-    return _read(LayoutSpec, "agents", agents, problems) if is_layout(agents) else None
 
 
 def _locate(equipment: Equipment, name: str, spec: Any) -> Device:

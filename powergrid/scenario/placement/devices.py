@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from powergrid.scenario.discovery.agents import Zone, whole_feeder
-from powergrid.scenario.discovery.equipment import Equipment
-from powergrid.scenario.placement.names import Names, join
-from powergrid.scenario.placement.sites import (
-    cut_into,
-    fit_phases,
-    match_zones,
-    pick_bus,
-    pick_load,
-    places_along,
-)
+import numpy as np
+
+from powergrid.scenario.discovery.agents import cut_zones, whole_feeder
+from powergrid.scenario.discovery.equipment import Element, Equipment
+from powergrid.scenario.placement.names import Names, join, places_along
 from powergrid.scenario.vocabulary import ZoneSpec
 
 #: Keys of a device that grow with the feeder, by kind; those of the second list grow as its inverse.
@@ -83,32 +77,51 @@ class Zones:
             self.buses[name] = zone_buses(self.there, zone)
 
     def _partition(self) -> None:
-        """Cut the new feeder for the agents; one whose zone is the whole old feeder gets the whole new one."""
-        rule, network = self.names.options.rule, self.there.network
-        assert rule is not None
-        home_network = self.home.network
-        cut: dict[str, tuple[int, list[int]]] = {}
+        """Cut the new feeder for the agents; one whose zone is the whole old feeder gets the whole new one.
+
+        An agent with devices at buses that were mapped gets the zone of the first of them; the others are matched by
+        rank: by demand (``load``), by the distance of the point of common coupling (``distance``), or by the number
+        of three-phase buses (``phase``).
+        """
+        home, there, network = self.home, self.there, self.there.network
+        ranks: dict[str, float] = {}
         for name, agent in self.agents.items():
-            buses = zone_buses(self.home, agent["zone"])
-            if len(buses) >= len(home_network.tree):
+            buses = zone_buses(home, agent["zone"])
+            if len(buses) >= len(home.network.tree):
                 self._set_zone(name, agent, whole_feeder(network), network.source_bus, range(len(network.buses)))
             else:
-                cut[name] = home_network.bus_index[agent["pcc"].lower()], buses
-        zones = cut_into(self.there, len(cut)) if cut else []
-        if len(zones) < len(cut):
+                ranks[name] = self._rank(home, home.network.bus_index[agent["pcc"].lower()], buses)
+        if not ranks:
+            return
+        zones = cut_zones(there, np.flatnonzero(there.load_kw > 0.0).tolist(), len(ranks))
+        if len(zones) < len(ranks):  # too few have loads of their own
+            zones = cut_zones(there, range(len(network.buses)), len(ranks))
+        if len(zones) < len(ranks):
             self.names.problems.append(
-                f"agents: {self.there.feeder} can be cut into {len(zones)} zones with a point of common coupling each, "
-                f"and there are {len(cut)} agents; take a larger feeder or fewer agents"
+                f"agents: {there.feeder} can be cut into {len(zones)} zones with a point of common coupling each, "
+                f"and there are {len(ranks)} agents; take a larger feeder or fewer agents"
             )
             return
-        fixed: dict[str, list[int]] = {name: [] for name in cut}
+        zones.sort(key=lambda zone: self._rank(there, zone.root, zone.buses))
+        found = {}
         for device, agent_name in self.owner.items():
             new = self.names.map.get(str(self.names.data["devices"][device].get("bus") or "").lower())
-            if agent_name in fixed and new is not None and new.lower() in network.bus_index:
-                fixed[agent_name].append(network.bus_index[new.lower()])
-        found: dict[str, Zone] = match_zones(rule, self.home, cut, self.there, zones, fixed)
-        for name, zone in found.items():
+            bus = network.bus_index.get((new or "").lower())
+            own = next((zone for zone in zones if bus in zone.buses), None)
+            if agent_name in ranks and agent_name not in found and own is not None:
+                found[agent_name] = own
+                zones.remove(own)
+        left = sorted((name for name in ranks if name not in found), key=ranks.__getitem__)
+        for name, zone in (found | dict(zip(left, zones, strict=False))).items():
             self._set_zone(name, self.agents[name], zone.data, zone.root, zone.buses)
+
+    def _rank(self, feeder: Equipment, root: int, buses: Sequence[int]) -> float:
+        match self.names.options.rule:
+            case "load":
+                return float(feeder.load_kw[list(buses)].sum())
+            case "distance":
+                return float(feeder.distance[root])
+        return float(sum(len(feeder.bus_phases[bus]) == 3 for bus in buses))
 
     def _set_zone(
         self, name: str, agent: dict[str, Any], zone: Mapping[str, Any], root: int, buses: Iterable[int]
@@ -188,8 +201,7 @@ class Devices:
             new = self.names.bus(key, old, phases)
         elif zone:
             place = self._place_along(name, self.names.home.network.bus_index[old.lower()])
-            new = network.buses[pick_bus(rule, name, phases, place, self.there, zone, self.names.options.seed)]
-            self.names.moves[key] = (old, new, f"rule {rule}")
+            new = self.names.site(key, name, old, phases, place, zone)
         if new is None:
             return False
         spec["bus"] = new
@@ -199,7 +211,9 @@ class Devices:
     def _connect(self, name: str, spec: dict[str, Any], bus: int) -> None:
         """Reduce a device's phases to those of its bus, and tie it between phases where the loads there are."""
         phases, connection = tuple(spec["phases"]), spec["connection"]
-        spec["phases"] = fit_phases(phases, self.there.bus_phases[bus])
+        has = self.there.bus_phases[bus]
+        # Where the bus has none of them, as many of its own.
+        spec["phases"] = tuple(phase for phase in phases if phase in has) or has[: len(phases)]
         if self.names.options.rule is not None and self.there.three_wire:
             spec["connection"] = "delta"
         if len(spec["phases"]) == 1:
@@ -241,20 +255,41 @@ class Devices:
         if self.names.options.rule is None:
             return (old, "same name") if self.there.has(old) else (None, "")
         if class_name == "load":
-            zone = self._zones.buses_of(device)
-            load = self.names.home.find(old)
-            if load is None or not zone:
-                return None, ""
-            place = self._place_along(device, load.bus)
-            found = pick_load(self.names.options.rule, load, self.names.home, place, self.there, zone, self._taken)
-            if found is None:
-                return None, ""
-            self._taken.add(found.name)
-            return found.name, f"rule {self.names.options.rule}"
+            load = self._pick_load(device, old)
+            return (None, "") if load is None else (load.name, f"rule {self.names.options.rule}")
         element = self.names.in_order("regcontrol" if class_name in ("transformer", "autotrans") else class_name).get(
             "" if (own := self.names.home.find(old)) is None else own.name.lower()
         )
         return (None, "") if element is None else (element.name, "order of distance")
+
+    def _pick_load(self, device: str, old: str) -> Element | None:
+        """Take the load of a device's zone that stands for another feeder's, None where all are taken.
+
+        ``load`` takes the nearest in size relative to the feeder's demand, ``distance`` the one as far along, ``phase``
+        the nearest in size of those on as many phases.
+        """
+        zone, load, there, rule = (
+            self._zones.buses_of(device),
+            self.names.home.find(old),
+            self.there,
+            self.names.options.rule,
+        )
+        inside = [e for e in there.by_distance("load") if e.bus in zone and e.ratings["p_max_kw"] > 0.0]
+        free = [e for e in inside if e.name not in self._taken]
+        if load is None or not free:
+            return None
+        along, place = places_along(there, zone), self._place_along(device, load.bus)
+        wanted = load.ratings["p_max_kw"] * there.total_kw / max(self.names.home.total_kw, 1e-9)
+
+        def unlike(element: Element) -> tuple[float, float]:
+            size = abs(element.ratings["p_max_kw"] - wanted)
+            if rule == "distance":
+                return abs(along[element.bus] - place), size
+            return abs(len(element.phases) - len(load.phases)) if rule == "phase" else 0.0, size
+
+        found = min(free, key=unlike)
+        self._taken.add(found.name)
+        return found
 
 
 def _along_at_home(home: Equipment, agent: Mapping[str, Any]) -> dict[int, float]:

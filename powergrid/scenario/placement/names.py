@@ -1,13 +1,18 @@
-"""What a name of the old feeder is on the new one; what moved, what has no place and what is left over."""
+"""What a name of the old feeder is on the new one: by the map, by its own name, by rules, and what is most like it.
+
+Keeps the record of what moved, what has no place and what is left over. The same every time.
+"""
 
 from __future__ import annotations
 
 import fnmatch
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from powergrid.scenario.discovery.equipment import Element, Equipment
-from powergrid.scenario.placement.sites import like_branch, like_bus, like_element, match_elements
 from powergrid.scenario.vocabulary import PlacementSpec
 
 
@@ -25,6 +30,7 @@ class Names:
         moves: By key: what stood there, what stands there now, and why.
         left: What has no counterpart on either feeder.
         dropped: Devices that the map leaves out.
+        used: Names of the map that the scenario refers to.
         ratio: Nominal demand of the new feeder over that of the old one.
     """
 
@@ -43,52 +49,19 @@ class Names:
     def _check_map(self) -> None:
         """See that what is mapped to is there."""
         for old, new in self.map.items():
-            known = new is None or (
-                (self.there.has(new) or new.lower() in self.there.network.branches.names)
-                if "." in old
-                else new.lower() in self.there.network.bus_index
-            )
+            kind = "element" if "." in old else "bus"
+            if new is None:
+                continue
+            if kind == "bus":
+                known = new.lower() in self.there.network.bus_index
+            else:
+                known = self.there.has(new) or new.lower() in self.there.network.branch_index
             if not known:
-                kind = "element" if "." in old else "bus"
                 self.problems.append(f"placement.map.{old}: no {kind} {new!r} on {self.there.feeder}{self.like(old)}")
-            if "." in old and new is not None and old.split(".")[0] != new.lower().split(".")[0]:
+            if kind == "element" and old.split(".")[0] != new.lower().split(".")[0]:
                 self.problems.append(f"placement.map.{old}: {new!r} is of another class")
 
-    def like(self, name: str, phases: Sequence[int] = ()) -> str:
-        """Say what is most like a bus or ``class.name`` of the old feeder."""
-        if "." in name:
-            element = self.home.find(name)
-            alike = [] if element is None else like_element(element, self.home, self.there)
-            shown = [_say(e, self.there) for e in alike] or like_branch(name, self.home, self.there)
-        else:
-            bus = self.home.network.bus_index.get(name.lower())
-            nearest = [] if bus is None else like_bus(self.home, bus, phases or self.home.bus_phases[bus], self.there)
-            shown = [self.there.describe(other) for other in nearest]
-        return f"; most like it: {', '.join(shown)}" if shown else "; there is nothing like it"
-
-    def bus(self, key: str, name: str, phases: Sequence[int] = ()) -> str | None:
-        """Return the bus that stands for one by the map or by its own name; None, with a problem, where none does."""
-        network = self.there.network
-        mapped = self.map.get(name.lower())
-        if mapped is not None:
-            self.used.add(name.lower())
-            new, why = mapped, "map"
-        else:
-            new, why = name, "same name"
-        if new.lower() not in network.bus_index:
-            if mapped is None:
-                self.problems.append(f"{key}: bus {name!r} is not on {self.there.feeder}{self.like(name, phases)}")
-            return None
-        has = self.there.bus_phases[network.bus_index[new.lower()]]
-        missing = [phase for phase in phases if phase not in has]
-        if missing and (mapped is None or not has):
-            self.problems.append(
-                f"{key}: bus {new!r} of {self.there.feeder} has phases {list(has)}, not {missing}"
-                f"{self.like(name, phases)}"
-            )
-            return None
-        self.moves[key] = (name, new, why)
-        return new
+    # -- by the map, by name, by a rule
 
     def mapped(self, name: str) -> str | None:
         """Return what the map has for a name that is in it."""
@@ -104,11 +77,63 @@ class Names:
         self.left.append(f"devices.{name}: left out by the map")
         return True
 
+    def bus(self, key: str, name: str, phases: Sequence[int] = ()) -> str | None:
+        """Return the bus that stands for one by the map or by its own name; None, with a problem, where none does."""
+        mapped = self.map.get(name.lower())
+        new = name if mapped is None else str(self.mapped(name))
+        index = self.there.network.bus_index.get(new.lower())
+        if index is None:
+            if mapped is None:  # else it is a problem of the map, told before
+                self.problems.append(f"{key}: bus {name!r} is not on {self.there.feeder}{self.like(name, phases)}")
+            return None
+        has = self.there.bus_phases[index]
+        missing = [phase for phase in phases if phase not in has]
+        if missing and (mapped is None or not has):
+            lacks = f"bus {new!r} of {self.there.feeder} has phases {list(has)}, not {missing}"
+            self.problems.append(f"{key}: {lacks}{self.like(name, phases)}")
+            return None
+        self.moves[key] = (name, new, "same name" if mapped is None else "map")
+        return new
+
+    def site(self, key: str, name: str, old: str, phases: Sequence[int], place: float, zone: Sequence[int]) -> str:
+        """Return the bus of a zone where something goes by the rule.
+
+        Only buses with all its phases are looked at where the zone has any, and never low voltage where it has other.
+        ``load`` draws one with chances by the demand of the zone that hangs on it; ``distance`` takes the one that is
+        as far along its zone; ``phase`` draws one of those with just these phases.
+
+        Args:
+            key: The key that names the bus.
+            name: What goes there; with the seed it starts the draw.
+            old: Its bus at home.
+            phases: Its phases.
+            place: How far along its zone it is at home, 0 to 1.
+            zone: Buses of the zone on the new feeder.
+        """
+        there, rule, wanted = self.there, self.options.rule, set(phases)
+        hosts = there.hosts(zone) or list(zone)
+        common = [len(wanted & set(there.bus_phases[bus])) for bus in hosts]
+        fits = [bus for bus, count in zip(hosts, common, strict=True) if count == max(common)]
+        if rule == "distance":
+            along = places_along(there, zone)
+            bus = min(fits, key=lambda bus: (abs(along[bus] - place), bus))
+        else:
+            if rule == "phase":
+                fits = [bus for bus in fits if set(there.bus_phases[bus]) == wanted] or fits
+            weights = there.demand_at(fits, zone) if rule == "load" else np.ones(len(fits))
+            if not weights.sum() > 0.0:
+                weights = np.ones(len(fits))
+            # Not hash(), which Python salts: the draw is the same in every process.
+            rng = np.random.default_rng([self.options.seed, zlib.crc32(name.encode())])
+            bus = int(rng.choice(fits, p=weights / weights.sum()))
+        self.moves[key] = (old, there.network.buses[bus], f"rule {rule}")
+        return there.network.buses[bus]
+
     def in_order(self, class_name: str) -> dict[str, Element]:
-        """Match all elements of a class that the scenario refers to and does not map."""
+        """Match all elements of a class that the scenario refers to and does not map, by order of distance."""
         if class_name not in self._matched:
-            prefix, key = f"{class_name}.", {"regcontrol": "taps", "capacitor": "steps_on"}.get(class_name, "")
-            named = {f"{prefix}{name.lower()}" for name in self.data[key]} if key else set()
+            key = {"regcontrol": "taps", "capacitor": "steps_on"}.get(class_name, "")
+            named = {f"{class_name}.{name.lower()}" for name in self.data[key]} if key else set()
             bound = [str(spec["element"]) for spec in self.data["devices"].values() if spec.get("element")]
             own = [element for name in bound if (element := self.home.find(name)) is not None]
             named |= {element.name.lower() for element in own}
@@ -116,7 +141,7 @@ class Names:
             known = self.home.by_distance(class_name)
             if class_name == "regcontrol":  # the tap changers that only a scenario takes for such
                 known = self.home.in_order([*known, *(e for e in own if e in self.home.elements["tap_changers"])])
-            self._matched[class_name] = match_elements(
+            self._matched[class_name] = _match(
                 [e for e in known if e.name.lower() in named - set(self.map)],
                 [e for e in self.there.by_distance(class_name) if e.name.lower() not in mapped],
             )
@@ -124,21 +149,79 @@ class Names:
 
     def struck(self, key: str, old: str, known: Sequence[str]) -> str:
         """Return what an event strikes: what fits the name or pattern, or what is most like it where a rule places."""
-        if old.lower() in self.map and self.map[old.lower()] is not None:
+        if self.map.get(old.lower()) is not None:
             return str(self.mapped(old))
         if self.options.rule is None or any(sign in old for sign in "*?"):
             new = old if any(fnmatch.fnmatchcase(each, old.lower()) for each in known) else None
         elif "." in old:
-            new = next(iter(like_branch(old, self.home, self.there, 1)), None)
+            new = next(iter(self._like_branch(old)), None)
         else:
-            bus = self.home.network.bus_index.get(old.lower())
-            alike = [] if bus is None else like_bus(self.home, bus, self.home.bus_phases[bus], self.there, 1)
-            new = self.there.network.buses[alike[0]] if alike else None
+            new = next((self.there.network.buses[bus] for bus in self._like_bus(old)), None)
         if new is None:
             self.problems.append(f"{key}: {old!r} is not on {self.there.feeder}{self.like(old)}")
             return old
         self.moves[f"{key} {old}"] = (old, new, "most like it" if new != old else "same name")
         return new
+
+    # -- what is most like what
+
+    def like(self, name: str, phases: Sequence[int] = ()) -> str:
+        """Say what is most like a bus or ``class.name`` of the old feeder."""
+        if "." in name:
+            shown = [_say(element, self.there) for element in self._like_element(name)] or self._like_branch(name)
+        else:
+            shown = [self.there.describe(bus) for bus in self._like_bus(name, phases)]
+        return f"; most like it: {', '.join(shown[:3])}" if shown else "; there is nothing like it"
+
+    def _like_bus(self, name: str, phases: Sequence[int] = ()) -> list[int]:
+        """Return the buses that may take a device, the most like one of home first: phases, voltage, place, demand."""
+        home, there = self.home, self.there
+        bus = home.network.bus_index.get(name.lower())
+        if bus is None:
+            return []
+        wanted = set(phases or home.bus_phases[bus])
+        share = float(home.load_kw[bus]) / max(home.total_kw, 1e-9)
+
+        def unlike(other: int) -> tuple[int, float, int]:
+            level = abs(float(np.log(there.volts[other] / home.volts[bus])))
+            far = abs(float(there.distance[other] - home.distance[bus]))
+            heavy = abs(float(there.load_kw[other]) / max(there.total_kw, 1e-9) - share)
+            return len(wanted - set(there.bus_phases[other])), 0.5 * level + far + heavy, other
+
+        return sorted(there.hosts(range(len(there.bus_phases))), key=unlike)
+
+    def _like_element(self, name: str) -> list[Element]:
+        """Return the elements of the same class, the most like one of home first: phases, then rating and distance."""
+        own, there = self.home.find(name), self.there
+        if own is None:
+            return []
+        found = there.by_distance(own.name.lower().partition(".")[0])
+        largest = max((e.ratings.get("p_max_kw", 0.0) for e in found), default=0.0) or 1.0
+        size = own.ratings.get("p_max_kw", 0.0) * there.total_kw / max(self.home.total_kw, 1e-9)
+
+        def unlike(element: Element) -> tuple[int, float]:
+            far = abs(float(there.distance[element.bus] - self.home.distance[own.bus]))
+            far += abs(element.ratings.get("p_max_kw", 0.0) - size) / largest
+            return len(set(own.phases) - set(element.phases)), far
+
+        return sorted(found, key=unlike)
+
+    def _like_branch(self, name: str) -> list[str]:
+        """Return the closed branches of the same class, the most like one of home first: phases, then distance."""
+        index = self.home.network.branch_index.get(name.lower())
+        if index is None:
+            return []
+        phases, far = _far_end(self.home, index)
+        branches, class_name = self.there.network.branches, name.lower().partition(".")[0]
+
+        def unlike(branch: int) -> tuple[int, float]:
+            other_phases, other_far = _far_end(self.there, branch)
+            return abs(other_phases - phases), abs(other_far - far)
+
+        same = [i for i, other in enumerate(branches.names) if other.startswith(f"{class_name}.")]
+        return [branches.names[i] for i in sorted((i for i in same if branches.closed[i]), key=unlike)]
+
+    # -- at the end
 
     def note_left_over(self) -> None:
         """Note regulators and capacitors of the new feeder that nothing stands for."""
@@ -155,10 +238,34 @@ class Names:
                 self.problems.append(f"placement.map: the scenario does not refer to {name!r}, so it maps nothing")
 
 
+def places_along(feeder: Equipment, zone: Sequence[int]) -> dict[int, float]:
+    """Return how far along a zone each of its buses is: 0 nearest to the source, 1 farthest."""
+    far = feeder.distance[list(zone)]
+    near, span = float(far.min()), float(np.ptp(far)) or 1.0
+    return {bus: (float(feeder.distance[bus]) - near) / span for bus in zone}
+
+
+def _match(home: Iterable[Element], there: Iterable[Element]) -> dict[str, Element]:
+    """Match elements in their order, with one of the same phases, else of as many, else the first; each once."""
+    left, found = list(there), dict[str, Element]()
+    for element in home:
+        same = next((e for e in left if e.phases == element.phases), None)
+        alike = next((e for e in left if len(e.phases) == len(element.phases)), None)
+        if best := same or alike or next(iter(left), None):
+            found[element.name.lower()] = best
+            left.remove(best)
+    return found
+
+
+def _far_end(feeder: Equipment, branch: int) -> tuple[int, float]:
+    """Return a branch's number of phases and how far its far end is."""
+    b = feeder.network.branches
+    return int(b.phases[branch]), max((float(feeder.distance[bus]) for bus in b.buses[branch]), default=0.0)
+
+
 def _say(element: Element, feeder: Equipment) -> str:
     size = f", {element.ratings['p_max_kw']:.0f} kW" if element.ratings.get("p_max_kw") else ""
-    bus = feeder.network.buses[element.bus]
-    return f"{element.name} (bus {bus}, phases {join(element.phases)}{size})"
+    return f"{element.name} (bus {feeder.network.buses[element.bus]}, phases {join(element.phases)}{size})"
 
 
 def join(phases: Iterable[int]) -> str:

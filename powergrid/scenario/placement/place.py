@@ -11,7 +11,6 @@ from powergrid.grid.feeder.feeder import Feeder
 from powergrid.scenario.discovery.equipment import equipment_of
 from powergrid.scenario.placement.devices import Devices, Zones, short, zone_names
 from powergrid.scenario.placement.names import Names
-from powergrid.scenario.placement.sites import pick_bus
 from powergrid.scenario.vocabulary import PlacementSpec
 
 _HINT = "give placement.map, or a rule: placement: {rule: load}, distance or phase"
@@ -124,11 +123,8 @@ def _tie(names: Names, microgrid: str, old: str) -> str:
     key, rule = f"microgrids.{microgrid}.bus", names.options.rule
     if rule is None or old.lower() in names.map or old.lower() not in names.home.network.bus_index:
         return names.bus(key, old, _PHASES) or old
-    network = names.there.network
     place = float(names.home.distance[names.home.network.bus_index[old.lower()]])
-    bus = pick_bus(rule, microgrid, _PHASES, place, names.there, sorted(network.tree), names.options.seed)
-    names.moves[key] = (old, network.buses[bus], f"rule {rule}")
-    return network.buses[bus]
+    return names.site(key, microgrid, old, _PHASES, place, sorted(names.there.network.tree))
 
 
 def _split(data: Mapping[str, Any], prefixes: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

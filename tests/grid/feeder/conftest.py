@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from powergrid.grid.engine import cache_folder, property_tables
-from powergrid.grid.feeder import cache
+from powergrid.grid.feeder.compile import networks
+from powergrid.grid.feeder.feeder import scans
 
 
 @pytest.fixture
@@ -14,8 +15,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     property_tables()  # what the engine says of itself is kept elsewhere
     place = tmp_path / "cache"
     monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(place))
-    cache.forget()
+    forget()
     return place
+
+
+def forget() -> None:
+    """Drop what this process remembers, as a new one would not know it."""
+    scans.forget()
+    networks.forget()
 
 
 def spoil(file: Path, damage: str) -> None:

@@ -13,10 +13,10 @@ import pytest
 from powergrid.grid.circuit.circuit import Circuit, Snapshot, network_of
 from powergrid.grid.circuit.injections import Injection
 from powergrid.grid.engine import cache_folder, library
-from powergrid.grid.feeder import cache
-from powergrid.grid.feeder.compile import known_network
+from powergrid.grid.feeder.compile import encode_network, known_network
 from powergrid.grid.feeder.feeder import list_feeders, read_feeder
-from tests.grid.feeder.conftest import spoil
+from powergrid.grid.feeder.network import Network
+from tests.grid.feeder.conftest import forget, spoil
 
 MODEL = """New Circuit.tiny basekv=12.47
 New LoadShape.s npts=3 interval=1 mult=(file=sun.csv)
@@ -54,14 +54,14 @@ def play(circuit: Circuit, n_steps: int = 8) -> bytes:
     return seen
 
 
-def assert_same(first: object, second: object) -> None:
+def assert_same(first: Network, second: Network) -> None:
     """Compare two networks to the last bit of each array."""
-    arrays: tuple[dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]], ...] = ({}, {})
-    assert cache.encode_network(first, arrays[0]) == cache.encode_network(second, arrays[1])
-    for name, array in arrays[0].items():
-        assert array.dtype == arrays[1][name].dtype
-        assert array.shape == arrays[1][name].shape
-        assert array.tobytes() == arrays[1][name].tobytes()
+    (text, arrays), (other_text, others) = encode_network(first), encode_network(second)
+    assert text == other_text
+    for name, array in arrays.items():
+        assert array.dtype == others[name].dtype
+        assert array.shape == others[name].shape
+        assert array.tobytes() == others[name].tobytes()
 
 
 @pytest.mark.parametrize("name", list_feeders())
@@ -72,14 +72,14 @@ def test_circuit_is_the_same_to_the_bit_without_with_memory_and_from_disk(
     bus = network_of(feeder).nodes[-1].rpartition(".")
     devices = (Injection("pv", bus=bus[0], phases=(int(bus[2]),)),)
     monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, "")
-    cache.forget()
+    forget()
     without = Circuit(feeder, devices)
     expected = play(without)
     monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(folder))
     from_disk = []
-    for forget in (True, False):
-        if forget:
-            cache.forget()
+    for anew in (True, False):
+        if anew:
+            forget()
         circuit = Circuit(feeder, devices)
         assert_same(circuit.network, without.network)
         assert play(circuit) == expected
@@ -98,7 +98,7 @@ def test_edit_of_a_data_file_is_seen(tmp_path: Path, folder: Path) -> None:
 def test_known_feeder_is_not_compiled_again(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     feeder = read_feeder(write_model(tmp_path))
     first = network_of(feeder)
-    cache.forget()
+    forget()
     (file,) = networks(folder)
     os.utime(file, (0, 0))
     second = network_of(feeder)
@@ -126,10 +126,10 @@ def test_entry_that_is_damaged_is_made_again(tmp_path: Path, folder: Path, damag
     first = network_of(feeder)
     (file,) = networks(folder)
     spoil(file, damage)
-    cache.forget()
+    forget()
     assert_same(network_of(feeder), first)
     if damage != "folder":
-        cache.forget()
+        forget()
         assert known_network(feeder) is not None
 
 
@@ -138,7 +138,7 @@ def test_entry_that_holds_a_pickle_is_not_opened(tmp_path: Path, folder: Path) -
     first = network_of(feeder)
     (file,) = networks(folder)
     np.savez(file, text=np.array([object()]), allow_pickle=True)
-    cache.forget()
+    forget()
     assert_same(network_of(feeder), first)
 
 
@@ -171,10 +171,11 @@ def test_oldest_entries_go_when_there_are_too_many(
 def test_writers_at_the_same_time_share_one_entry(tmp_path: Path, folder: Path) -> None:
     master = write_model(tmp_path)
     code = (
-        "import sys; from powergrid.grid.feeder import cache; from powergrid.grid.circuit.circuit import network_of\n"
+        "import sys; from powergrid.grid.feeder.compile import networks\n"
+        "from powergrid.grid.circuit.circuit import network_of\n"
         "from powergrid.grid.feeder import read_feeder; feeder = read_feeder(sys.argv[1]); sys.stdin.readline()\n"
-        "for _ in range(50): cache.keep_network('all the same', network_of(feeder)); cache.forget()\n"
-        "print(cache.recall_network('all the same').loads.kw.sum())"
+        "for _ in range(50): networks.keep('all the same', network_of(feeder)); networks.forget()\n"
+        "print(networks.recall('all the same').loads.kw.sum())"
     )
     workers = [
         subprocess.Popen(

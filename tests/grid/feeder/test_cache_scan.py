@@ -15,9 +15,9 @@ import pytest
 from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.engine import cache_folder
-from powergrid.grid.feeder import cache, feeder
+from powergrid.grid.feeder import feeder
 from powergrid.grid.feeder.feeder import list_feeders, models_folder, read_feeder
-from tests.grid.feeder.conftest import spoil
+from tests.grid.feeder.conftest import forget, spoil
 
 MASTER = """New Circuit.tiny basekv=12.47
 New LoadShape.s npts=3 interval=1 mult=(file=sun.csv)
@@ -28,6 +28,12 @@ CalcVoltageBases
 Solve
 """
 LINES = "New Line.l1 bus1=sourcebus bus2=größe length=1 units=km R1=0.3 X1=0.4\n"
+
+
+def key_of(master: Path) -> str:
+    """The key of what reading a feeder gave, its root the folder above its own."""
+    place = feeder.Place(master, master.parent.parent, models_folder().resolve(), False)
+    return feeder.entry_key(*map(str, place))
 
 
 def write_model(place: Path) -> Path:
@@ -44,7 +50,7 @@ def scans(folder: Path) -> list[Path]:
 
 def forbid_scanning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the test fail where a feeder's text is cut into commands and checked."""
-    monkeypatch.setattr(feeder, "scan_files", lambda *_: pytest.fail("the text was scanned again"))
+    monkeypatch.setattr(feeder, "read_files", lambda *_: pytest.fail("the text was scanned again"))
 
 
 @pytest.mark.parametrize("name", list_feeders())
@@ -54,7 +60,7 @@ def test_feeder_read_before_is_the_same_without_being_scanned(
     first = read_feeder(name)
     forbid_scanning(monkeypatch)
     remembered = read_feeder(name)
-    cache.forget()
+    forget()
     from_disk = read_feeder(name)
     assert first == remembered == from_disk
     assert from_disk.commands is not first.commands
@@ -65,7 +71,7 @@ def test_second_process_does_not_scan(tmp_path: Path, folder: Path) -> None:
     code = (
         "import sys; from powergrid.grid.feeder import feeder\n"
         "def refuse(*_): raise SystemExit('scanned')\n"
-        "if sys.argv[2] == 'known': feeder.scan_files = refuse\n"
+        "if sys.argv[2] == 'known': feeder.read_files = refuse\n"
         "print(feeder.read_feeder(sys.argv[1]).digest)"
     )
     master = write_model(tmp_path)
@@ -94,7 +100,7 @@ def test_edit_that_keeps_size_and_time_is_seen(tmp_path: Path, folder: Path, fil
     os.utime(tmp_path / file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert ((tmp_path / file).stat().st_size, len(text)) == (status.st_size, len(edited))
     if not remembered:
-        cache.forget()
+        forget()
     second = read_feeder(master)
     assert second.digest != first.digest
     (tmp_path / file).write_bytes(text)
@@ -119,7 +125,7 @@ def test_what_trust_allows_is_not_taken_without_trust(tmp_path: Path, folder: Pa
     wide = read_feeder(master, model_root=tmp_path)
     for again in (False, True):
         if again:
-            cache.forget()
+            forget()
         with pytest.raises(FeederError, match="outside the model_root"):
             read_feeder(master)
         with pytest.raises(FeederError, match="outside the model_root"):
@@ -152,7 +158,7 @@ def test_link_turned_to_an_equal_file_outside_is_refused(
     (master.parent / linked).unlink()
     (master.parent / linked).symlink_to(tmp_path / "outside")
     if not remembered:
-        cache.forget()
+        forget()
     with pytest.raises(FeederError, match="outside the model_root"):
         read_feeder(master)
 
@@ -174,7 +180,7 @@ def test_entry_that_is_damaged_is_made_again(tmp_path: Path, folder: Path, damag
     master = write_model(tmp_path)
     first = read_feeder(master)
     (file,) = scans(folder)
-    cache.forget()
+    forget()
     if damage in ("pickle", "json", "other"):
         text = {"pickle": np.array([object()]), "json": np.frombuffer(b'{"a"', dtype=np.uint8)}.get(
             damage, np.frombuffer(b'{"commands": [[0], [1], "x\\ny"], "places": []}', dtype=np.uint8)
@@ -193,7 +199,7 @@ def test_flipped_bit_never_changes_a_command(tmp_path: Path, folder: Path, place
     whole = bytearray(file.read_bytes())
     whole[len(whole) * place // 100] ^= 1
     file.write_bytes(whole)
-    cache.forget()
+    forget()
     assert read_feeder(master) == first
 
 
@@ -205,10 +211,10 @@ def test_entry_that_others_could_have_written_is_not_taken(tmp_path: Path, folde
     with np.load(file) as entry:
         text = bytes(entry["text"]).replace(b"kW=200", b"kW=900")
     np.savez(file, text=np.frombuffer(text, dtype=np.uint8))
-    cache.forget()
+    forget()
     assert any("kW=900" in command.text for command in read_feeder(master).commands)  # the user's own: as written
     file.chmod(0o666)
-    cache.forget()
+    forget()
     assert read_feeder(master) == first
 
 
@@ -217,9 +223,9 @@ def test_entry_of_another_engine_or_release_is_not_found(
 ) -> None:
     master = write_model(tmp_path)
     read_feeder(master)
-    cache.forget()
-    monkeypatch.setattr(cache, "engine_version", lambda: "OpenDSS of tomorrow")
-    assert cache.recall_scan(cache.Place(master, tmp_path.parent, models_folder().resolve(), False)) is None
+    forget()
+    monkeypatch.setattr(feeder, "engine_version", lambda: "OpenDSS of tomorrow")
+    assert feeder.scans.recall(key_of(master)) is None
     read_feeder(master)
     assert len(scans(folder)) == 2
 
@@ -232,7 +238,7 @@ def test_cache_that_cannot_be_written_is_silently_none(
     monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, place)
     master = write_model(tmp_path)
     first = read_feeder(master)
-    cache.forget()
+    forget()
     assert read_feeder(master) == first
     assert network_of(first).loads.names == ("a",)
 
@@ -257,7 +263,7 @@ def test_workers_that_start_together_scan_and_compile_once(tmp_path: Path, folde
         "    def count(*args, **keys):\n"
         "        done.append(name); return function(*args, **keys)\n"
         "    return count\n"
-        "feeder.scan_files = counted('scan', feeder.scan_files)\n"
+        "feeder.read_files = counted('scan', feeder.read_files)\n"
         "circuit.compile_feeder = counted('compile', circuit.compile_feeder)\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "network = circuit.network_of(feeder.read_feeder(sys.argv[1]))\n"
@@ -283,8 +289,7 @@ def test_worker_that_hangs_keeps_the_others_waiting_no_longer_than_patience(
 ) -> None:
     monkeypatch.setattr(cache_folder, "PATIENCE_S", 0.1)
     master = write_model(tmp_path)
-    place = cache.Place(master, tmp_path.parent, models_folder().resolve(), False)
-    with cache.scanning_alone(place):  # as another worker would
+    with feeder.scans.alone(key_of(master)):  # as another worker would
         assert read_feeder(master).commands
     assert not list(folder.glob("*.lock"))
 
@@ -294,13 +299,8 @@ def test_lock_left_by_a_worker_that_died_is_no_obstacle(
 ) -> None:
     monkeypatch.setattr(cache_folder, "PATIENCE_S", 600.0)
     master = write_model(tmp_path)
-    code = (
-        "import os, sys; from pathlib import Path; from powergrid.grid.feeder import cache\n"
-        "from powergrid.grid.feeder.feeder import models_folder; master = Path(sys.argv[1])\n"
-        "place = cache.Place(master, master.parent.parent, models_folder().resolve(), False)\n"
-        "with cache.scanning_alone(place): os._exit(0)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(master)], check=True)
+    code = "import os, sys; from powergrid.grid.feeder.feeder import scans\nwith scans.alone(sys.argv[1]): os._exit(0)"
+    subprocess.run([sys.executable, "-c", code, key_of(master)], check=True)
     assert len(list(folder.glob("*.lock"))) == 1
     read_feeder(master)
     assert not list(folder.glob("*.lock"))
@@ -310,5 +310,5 @@ def test_name_of_several_lines_is_read_anew_each_time(tmp_path: Path, folder: Pa
     master = write_model(tmp_path / "two\nlines")
     first = read_feeder(master)
     assert scans(folder) == []
-    cache.forget()
+    forget()
     assert read_feeder(master) == first

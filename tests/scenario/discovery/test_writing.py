@@ -80,3 +80,12 @@ def test_write_refuses_what_it_cannot_write(tmp_path: Path) -> None:
     held = load_scenario(scenario, {"profiles": {"source": table, "tariff": "mine"}})
     with pytest.raises(ScenarioError, match="a DataFrame cannot be written"):
         write_scenario(held, tmp_path / "mine.yaml")
+
+
+def test_written_microgrids_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    shutil.copytree(models_folder() / "ieee13", tmp_path / "village")
+    scenario = load_scenario("ieee34_ieee13", {"microgrids.MG1.feeder": str(tmp_path / "village" / "Master.dss")})
+    path = write_scenario(scenario, tmp_path / "mine.yaml")
+    microgrids = yaml.safe_load(path.read_text())["microgrids"]
+    assert [each["feeder"] for each in microgrids.values()] == ["village/Master.dss", "ieee13", "ieee13"]
+    assert load_scenario(path) == scenario
