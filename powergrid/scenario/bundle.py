@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -29,6 +30,7 @@ from powergrid.scenario.vocabulary import SHIPPED_SOURCES
 BUNDLE_KEY = "bundle"
 INSIDE = "bundle:"
 _FOLDER = "bundles"
+_TITLE = "what travels to other machines"
 _UNUSED_AFTER_S = 30 * 86400.0
 #: What this process has compared with its hash already, by cache folder and digest.
 _unpacked: dict[tuple[Path | None, str], Path] = {}
@@ -58,12 +60,8 @@ def pack_env_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         return settings
     packing = _Packing(settings)
     packed = map_paths(settings, packing.change)
-    if packing.problems:
-        raise ScenarioError("what travels to other machines", packing.problems)
-    if packing.empty:
-        return settings
-    packed[BUNDLE_KEY] = packing.bundle()
-    return packed
+    bundle = packing.bundle()
+    return settings if bundle is None else {**packed, BUNDLE_KEY: bundle}
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,10 @@ class Bundle:
 
     Attributes:
         digest: SHA-256 over the paths and contents.
-        n_files: Number of files.
         archive: The files as a ZIP archive.
     """
 
     digest: str
-    n_files: int
     archive: bytes = field(repr=False)
 
     @classmethod
@@ -88,7 +84,7 @@ class Bundle:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in contents.items():
                 archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
-        return cls(_digest(files), len(files), stream.getvalue())
+        return cls(_digest(files), stream.getvalue())
 
     def unpack(self) -> Path:
         """Return a folder with the files: in the user's cache, under their hash, written once.
@@ -228,21 +224,20 @@ class _Packing:
             return written if str(written) in SHIPPED_SOURCES else self._table(Path(written))
         return self._feeder(written, None if key == "microgrid" else self._root)
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to take along."""
-        return not self.files and not self._folders
-
-    def bundle(self) -> Bundle:
-        """Pack it, and read the feeders from the copy to be sure that they are the same.
+    def bundle(self) -> Bundle | None:
+        """Pack it, and read the feeders from the copy to be sure that they are the same; None where nothing travels.
 
         Raises:
-            ScenarioError: a copy is not what it is a copy of, or it is too much.
+            ScenarioError: something cannot travel, a copy is not what it is a copy of, or it is too much.
         """
+        if self.problems:
+            raise ScenarioError(_TITLE, self.problems)
+        if not self.files and not self._folders:
+            return None
         n_bytes = sum(map(len, self.files.values()))
         if n_bytes > MAX_BYTES:
             most = f"{n_bytes / 1e6:,.0f} MB of files are more than the {MAX_BYTES / 1e6:,.0f} MB that travel"
-            raise ScenarioError("what travels to other machines", [f"{most}; leave data out, or use fewer feeders"])
+            raise ScenarioError(_TITLE, [f"{most}; leave data out, or use fewer feeders"])
         bundle = Bundle.of(self.files, self._folders.values())
         folder = bundle.unpack()
         problems = []
@@ -256,13 +251,14 @@ class _Packing:
             if copy.digest != feeder.digest or not all(file.is_relative_to(folder) for file in copy.files):
                 problems.append(f"{feeder.master}: a copy reads other files than it does; replace links by files")
         if problems:
-            raise ScenarioError("what travels to other machines", problems)
+            raise ScenarioError(_TITLE, problems)
         return bundle
 
     def _scenario(self, file: Path) -> str:
         """Take in a scenario file, with its own paths leading into the bundle."""
         data = map_paths(read_source(file)[1], self.change)
-        up = map_paths(data, lambda value, _: str(value).replace(INSIDE, "../", 1) if _inside(value) else value)
+        # Paths in a scenario file count from its own folder, which is one below the bundle's.
+        up = map_paths(data, lambda value, _: re.sub(f"^{INSIDE}", "../", str(value)))
         name = f"{_YAML_FOLDER}/{file.name}"
         self.files[name] = yaml.safe_dump(up, sort_keys=False, allow_unicode=True).encode()
         return INSIDE + name
@@ -301,10 +297,6 @@ class _Packing:
         self.files[place] = real.read_bytes()
         self._feeders[place] = feeder
         return INSIDE + place
-
-
-def _inside(value: str | Path) -> bool:
-    return str(value).startswith(INSIDE)
 
 
 def _places(file: Path, root: Path) -> list[str]:

@@ -161,6 +161,7 @@ def _from_folder(reference: str, folder: Path, key: str) -> str:
 
 def _compose(data: dict[str, Any], notes: Sequence[str]) -> str:
     """Lay out the keys in the order of the vocabulary, a device and an agent a line."""
+    style: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": _WIDTH}
     lines = [f"# {data['name']}: everything about an environment. docs/scenarios.md explains the keys."]
     if notes:
         lines += ["#", "# Found on the feeder and left out:"]
@@ -175,18 +176,11 @@ def _compose(data: dict[str, Any], notes: Sequence[str]) -> str:
         if key in ("devices", "agents"):
             lines.append(f"{key}:")
             for name, value in data[key].items():
-                lines += textwrap.indent(_flow({name: value})[1:-1], "  ").splitlines()
+                flow = yaml.safe_dump({name: value}, default_flow_style=True, indent=4, **style).strip()
+                lines += textwrap.indent(flow[1:-1], "  ").splitlines()  # its braces are those of the block
         else:
-            lines += yaml.safe_dump({key: data[key]}, sort_keys=False, allow_unicode=True, width=_WIDTH).splitlines()
+            lines += yaml.safe_dump({key: data[key]}, **style).splitlines()
     return "\n".join(lines) + "\n"
-
-
-def _flow(value: dict[str, Any]) -> str:
-    """Write a value in flow style, without the line break at the end."""
-    dumped: str = yaml.safe_dump(
-        value, sort_keys=False, allow_unicode=True, default_flow_style=True, width=_WIDTH, indent=4
-    )
-    return dumped.strip()
 
 
 def map_paths(data: Mapping[str, Any], change: Change) -> dict[str, Any]:

@@ -80,8 +80,7 @@ def complete(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], tuple
     if str(reference) not in list_feeders():
         named["feeder"] = str(feeder.master)
     named.setdefault("name", feeder.name)
-    inference = infer(feeder, named, where)
-    return inference.data, inference.notes
+    return infer(feeder, named, where)
 
 
 def scenario_from_config(config: Mapping[str, Any]) -> Scenario:

@@ -22,8 +22,6 @@ from powergrid.scenario.discovery.devices import Device, Findings, place_der
 from powergrid.scenario.discovery.equipment import Equipment, equipment_of, phases_served, read_equipment
 from powergrid.scenario.vocabulary import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Part, ZoneSpec, explain
 
-Positions = tuple[dict[str, int], dict[str, int]]
-
 #: A mean price and a quarter of an hour, by which rewards are scaled to the feeder [USD/kWh], [h].
 _PRICE, _HOURS = 0.12, 0.25
 #: The weighted bill of a step of the whole feeder, in rewards.
@@ -32,19 +30,6 @@ _BILL_IN_REWARD = 0.2
 _VIOLATION_IN_BILLS = 120.0
 #: Solves within which the feeder's own controls come to rest, else a scenario starts as the model stands.
 _MOST_SOLVES = 12
-
-
-@dataclass(frozen=True)
-class Inference:
-    """What was inferred.
-
-    Attributes:
-        data: The scenario as plain data, with nothing left to infer.
-        notes: One sentence for each thing that was found and left out, with the key that includes it.
-    """
-
-    data: dict[str, Any]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -89,8 +74,8 @@ def is_layout(agents: Any) -> bool:
     return isinstance(agents, Mapping) and isinstance(agents.get("layout"), str)
 
 
-def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
-    """Return a scenario's data with what they leave out filled in from the feeder.
+def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a scenario's data with what they leave out filled in from the feeder, and a sentence for what is left.
 
     Args:
         feeder: The feeder that the data name.
@@ -132,7 +117,7 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> Inference:
         filled.setdefault("description", f"What was discovered on {equipment.feeder}.")
     for key in ("discover", "add_der"):
         filled.pop(key, None)
-    return Inference(filled, (*notes, *hints))
+    return filled, (*notes, *hints)
 
 
 class _LeftOpen(Part):
@@ -229,12 +214,9 @@ def _locate(equipment: Equipment, name: str, spec: Any) -> Device:
         return Device(name, spec, bus, phases_served(network, nodes))
     if (known := equipment.find(element)) is not None:
         return Device(name, spec, known.bus, known.phases)
-    bus = network.source_bus
-    if element in network.branches.names:
-        b = network.branches
-        ends = b.terminal_bus[b.terminal_branch == b.names.index(element)]
-        bus = max((int(end) for end in ends if end >= 0), key=lambda end: network.depth.get(end, -1))
-    return Device(name, spec, bus, (1, 2, 3))
+    ends = network.branches.buses[network.branch_index[element]] if element in network.branch_index else ()
+    far = max(ends, key=lambda end: network.depth.get(end, -1), default=network.source_bus)
+    return Device(name, spec, far, (1, 2, 3))
 
 
 def _infer_profiles(equipment: Equipment, filled: dict[str, Any], notes: list[str]) -> None:
@@ -252,10 +234,8 @@ def _infer_profiles(equipment: Equipment, filled: dict[str, Any], notes: list[st
 
 
 def _infer_reward(equipment: Equipment, filled: dict[str, Any]) -> None:
-    """Scale rewards and the price of violations to the feeder's demand and number of nodes.
-
-    The bill of a quarter-hour at nominal demand is a reward of 0.2; all nodes 0.01 pu outside cost 1.2 of that bill.
-    """
+    """Scale rewards and the price of violations to the feeder's demand and number of nodes."""
+    # The bill of a quarter-hour at nominal demand is a reward of 0.2; all nodes 0.01 pu outside cost 1.2 of that bill.
     peak_kw = max(float(abs(equipment.network.loads.kw).sum()), 10.0)
     bill_usd = peak_kw * _PRICE * _HOURS
     penalty = _VIOLATION_IN_BILLS * bill_usd / len(equipment.network.nodes)
@@ -266,11 +246,9 @@ def _infer_reward(equipment: Equipment, filled: dict[str, Any]) -> None:
 
 
 def _infer_start(feeder: Feeder, network: Network, filled: dict[str, Any]) -> None:
-    """Add ``taps`` and ``steps_on`` to a scenario's data where these and the demand are not the user's own.
+    """Add ``taps`` and ``steps_on`` as the feeder's own controls leave them at the mean demand.
 
-    They are where the feeder's own controls leave them at the mean demand. A model stands as they leave it at nominal
-    demand, which a day seldom reaches: taps that are right there lift light loads far above the band, and would make
-    leaving things alone look worse than it is.
+    Where these or the demand are the user's own, nothing is added.
     """
     profiles = filled.get("profiles")
     source = profiles.get("source", "builtin") if isinstance(profiles, Mapping) else "builtin"
@@ -282,15 +260,15 @@ def _infer_start(feeder: Feeder, network: Network, filled: dict[str, Any]) -> No
         return
     if not movable or filled.get("taps") or filled.get("steps_on"):
         return
+    # A model stands as its controls leave it at nominal demand, which a day seldom reaches: taps that are right there
+    # lift light loads far above the band, and would make leaving things alone look worse than it is.
     positions = _positions_at_mean_demand(feeder, source == "loadshapes", float(scale))
-    if positions is not None:
-        taps, steps_on = positions
-        filled |= {key: dict(value) for key, value in (("taps", taps), ("steps_on", steps_on)) if value}
+    filled |= {key: dict(value) for key, value in positions.items() if value}
 
 
 @functools.lru_cache(maxsize=16)
-def _positions_at_mean_demand(feeder: Feeder, by_shapes: bool, scale: float) -> Positions | None:
-    """Return taps and steps on where a feeder's own controls come to rest at the mean demand; None where none do."""
+def _positions_at_mean_demand(feeder: Feeder, by_shapes: bool, scale: float) -> dict[str, dict[str, int]]:
+    """Return taps and steps on where a feeder's own controls come to rest at the mean demand; nothing where none do."""
     circuit = Circuit(feeder, plan=ControlPlan(others=True))
     try:
         network = circuit.network
@@ -298,14 +276,16 @@ def _positions_at_mean_demand(feeder: Feeder, by_shapes: bool, scale: float) -> 
         circuit.write_demand(network.loads.kw * share, network.loads.kvar * share)
         for _ in range(_MOST_SOLVES):
             if not circuit.solve(controls=True):
-                return None
+                return {}
             if not circuit.own_moves:
                 break
         circuit.start_from({}, {})  # so that what was found also solves with the controls held
-        taps = dict(zip(network.regulator_controls, circuit.taps.tolist(), strict=True))
-        return taps, dict(zip(network.capacitors, circuit.steps_on.tolist(), strict=True))
-    except PowerGridError:
-        return None
+        return {
+            "taps": dict(zip(network.regulator_controls, circuit.taps.tolist(), strict=True)),
+            "steps_on": dict(zip(network.capacitors, circuit.steps_on.tolist(), strict=True)),
+        }
+    except PowerGridError:  # it does not solve with them: the scenario starts as the model stands
+        return {}
     finally:
         circuit.close()
 

@@ -13,14 +13,17 @@ from powergrid.scenario.discovery.equipment import Element, Equipment
 from powergrid.scenario.placement.names import Names, join, places_along
 from powergrid.scenario.vocabulary import ZoneSpec
 
-#: Keys of a device that grow with the feeder, by kind; those of the second list grow as its inverse.
-_GROWS: dict[str, tuple[str, ...]] = {
-    "storage": ("e_max_kwh", "p_max_kw", "p_charge_max_kw", "s_max_kva", "standby_loss_kw"),
-    "inverter": ("p_max_kw", "s_max_kva"),
-    "generator": ("p_min_kw", "p_max_kw", "s_max_kva", "ramp_kw_per_min", "cost_c_usd_per_h", "start_cost_usd"),
+#: How a device's keys go with its feeder's demand, by kind: power, energy and cost per time as much, others as little.
+_GROWTH: dict[str, dict[str, int]] = {
+    "storage": dict.fromkeys(("e_max_kwh", "p_max_kw", "p_charge_max_kw", "s_max_kva", "standby_loss_kw"), 1),
+    "inverter": dict.fromkeys(("p_max_kw", "s_max_kva"), 1),
+    "generator": {
+        **dict.fromkeys(("p_min_kw", "p_max_kw", "s_max_kva", "ramp_kw_per_min"), 1),
+        **dict.fromkeys(("cost_c_usd_per_h", "start_cost_usd"), 1),
+        # One of twice the power has, for the same cost per kWh at full power, half the quadratic term.
+        "cost_a_usd_per_kw2h": -1,
+    },
 }
-# A generator of twice the power has, for the same cost per kWh at full power, half the quadratic term.
-_SHRINKS: dict[str, tuple[str, ...]] = {"generator": ("cost_a_usd_per_kw2h",)}
 
 
 class Zones:
@@ -167,25 +170,26 @@ class Devices:
     """
 
     def __init__(self, names: Names, zones: Zones) -> None:
-        self.names, self._zones, self.there = names, zones, names.there
+        self.names, self.home, self.there, self._zones = names, names.home, names.there, zones
         self._taken: set[str] = set()
-        self._along = {agent: _along_at_home(names.home, spec) for agent, spec in names.data["agents"].items()}
         options = names.options
         scale = options.rule is not None if options.scale_ratings is None else options.scale_ratings
         given: dict[str, dict[str, Any]] = names.data["devices"]
         found: dict[str, dict[str, Any]] = {}
-        for name, original in sorted(given.items(), key=lambda item: not self._is_mapped(item[1])):  # mapped ones first
+        # Mapped ones first: what the map takes, no rule may.
+        for name, original in sorted(given.items(), key=lambda item: not self._is_mapped(item[1])):
             spec = dict(original)
-            kept = (
-                self._place_at_bus(name, spec) if spec.get("bus") is not None else self._bind(name, spec, scale=scale)
-            )
-            if kept:
+            if self._bind(name, spec, scale=scale) if spec.get("bus") is None else self._place_at_bus(name, spec):
                 found[name] = scale_device(spec, names.ratio) if scale else spec
         self.placed = {name: found[name] for name in given if name in found}
 
     def _place_along(self, device: str, bus: int) -> float:
         """Return how far along its agent's zone a bus of the old feeder is."""
-        return self._along.get(self._zones.owner.get(device, ""), {}).get(bus, float(self.names.home.distance[bus]))
+        along, agent = dict[int, float](), self.names.data["agents"].get(self._zones.owner.get(device))
+        if agent is not None:
+            pcc = self.home.network.bus_index[agent["pcc"].lower()]
+            along = places_along(self.home, sorted({pcc, *zone_buses(self.home, agent["zone"])}))
+        return along.get(bus, float(self.home.distance[bus]))
 
     def _is_mapped(self, spec: Mapping[str, Any]) -> bool:
         return str(spec.get("bus") or spec.get("element") or "").lower() in self.names.map
@@ -200,7 +204,7 @@ class Devices:
         if rule is None or old.lower() in self.names.map:
             new = self.names.bus(key, old, phases)
         elif zone:
-            place = self._place_along(name, self.names.home.network.bus_index[old.lower()])
+            place = self._place_along(name, self.home.network.bus_index[old.lower()])
             new = self.names.site(key, name, old, phases, place, zone)
         if new is None:
             return False
@@ -240,7 +244,7 @@ class Devices:
         if spec["kind"] == "regulator" and why != "same name":
             spec["winding"] = None
         if spec["kind"] == "flexible_load" and scale:
-            was, now = self.names.home.find(old), self.there.find(new)
+            was, now = self.home.find(old), self.there.find(new)
             if was is not None and now is not None and was.ratings["p_max_kw"] > 0.0 < now.ratings["p_max_kw"]:
                 spec["owed_max_kwh"] = short(spec["owed_max_kwh"] * now.ratings["p_max_kw"] / was.ratings["p_max_kw"])
         return True
@@ -248,18 +252,18 @@ class Devices:
     def _element(self, device: str, old: str) -> tuple[str | None, str]:
         class_name = old.lower().partition(".")[0]
         if old.lower() in self.names.map:
-            self.names.used.add(old.lower())
-            new = str(self.names.map[old.lower()])
-            self._taken.add(new.lower() if class_name != "load" else _canonical(new, self.there))
-            return (new, "map") if self.there.has(new) else (None, "map")
+            new = str(self.names.mapped(old))
+            if (element := self.there.find(new)) is not None:
+                self._taken.add(element.name)
+            return (new if self.there.has(new) else None), "map"
         if self.names.options.rule is None:
             return (old, "same name") if self.there.has(old) else (None, "")
         if class_name == "load":
             load = self._pick_load(device, old)
             return (None, "") if load is None else (load.name, f"rule {self.names.options.rule}")
-        element = self.names.in_order("regcontrol" if class_name in ("transformer", "autotrans") else class_name).get(
-            "" if (own := self.names.home.find(old)) is None else own.name.lower()
-        )
+        own = self.home.find(old)
+        matched = self.names.in_order("regcontrol" if class_name in ("transformer", "autotrans") else class_name)
+        element = None if own is None else matched.get(own.name.lower())
         return (None, "") if element is None else (element.name, "order of distance")
 
     def _pick_load(self, device: str, old: str) -> Element | None:
@@ -268,18 +272,14 @@ class Devices:
         ``load`` takes the nearest in size relative to the feeder's demand, ``distance`` the one as far along, ``phase``
         the nearest in size of those on as many phases.
         """
-        zone, load, there, rule = (
-            self._zones.buses_of(device),
-            self.names.home.find(old),
-            self.there,
-            self.names.options.rule,
-        )
+        zone, there, rule = self._zones.buses_of(device), self.there, self.names.options.rule
+        load = self.home.find(old)
         inside = [e for e in there.by_distance("load") if e.bus in zone and e.ratings["p_max_kw"] > 0.0]
         free = [e for e in inside if e.name not in self._taken]
         if load is None or not free:
             return None
         along, place = places_along(there, zone), self._place_along(device, load.bus)
-        wanted = load.ratings["p_max_kw"] * there.total_kw / max(self.names.home.total_kw, 1e-9)
+        wanted = load.ratings["p_max_kw"] * there.total_kw / max(self.home.total_kw, 1e-9)
 
         def unlike(element: Element) -> tuple[float, float]:
             size = abs(element.ratings["p_max_kw"] - wanted)
@@ -292,17 +292,6 @@ class Devices:
         return found
 
 
-def _along_at_home(home: Equipment, agent: Mapping[str, Any]) -> dict[int, float]:
-    buses = zone_buses(home, agent["zone"])
-    index = home.network.bus_index[agent["pcc"].lower()]
-    return places_along(home, sorted({index, *buses}))
-
-
-def _canonical(name: str, feeder: Equipment) -> str:
-    element = feeder.find(name)
-    return name if element is None else element.name
-
-
 def scale_device(spec: Mapping[str, Any], ratio: float) -> dict[str, Any]:
     """Multiply a device's ratings, so that it is to its feeder what it was to the other.
 
@@ -311,12 +300,9 @@ def scale_device(spec: Mapping[str, Any], ratio: float) -> dict[str, Any]:
     """
     scaled = dict(spec)
     kind = str(spec.get("kind"))
-    for key in _GROWS.get(kind, ()):
+    for key, power in _GROWTH.get(kind, {}).items():
         if scaled.get(key) is not None:
-            scaled[key] = short(scaled[key] * ratio)
-    for key in _SHRINKS.get(kind, ()):
-        if scaled.get(key) is not None:
-            scaled[key] = short(scaled[key] / ratio)
+            scaled[key] = short(scaled[key] * ratio**power)
     if kind == "ev_charger":
         scaled["ports"] = max(1, round(scaled["ports"] * ratio))
     return scaled
