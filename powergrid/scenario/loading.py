@@ -14,7 +14,7 @@ from powergrid.scenario.bundle import unpack_config
 from powergrid.scenario.discovery import infer, is_layout, leaves_something
 from powergrid.scenario.files import list_scenarios, read_source
 from powergrid.scenario.model import Scenario
-from powergrid.scenario.placement import place, place_host
+from powergrid.scenario.placement import place
 from powergrid.scenario.vocabulary import PlacementSpec, explain, find_raw_ownership_problems, place_in
 
 
@@ -189,8 +189,7 @@ def _bring_to_feeder(
     new = _read_feeder(str(target), data)
     if new.digest == old.digest:  # another name of the same files
         return data
-    bring = place_host if at_home.microgrids else place
-    moved, record = bring(at_home.model_dump(), old, new, options, where)
+    moved, record = place(at_home.model_dump(), old, new, options, where)
     return {
         **moved,
         **{key: data[key] for key in ("model_root", "trust") if key in data},

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from powergrid.scenario.placement.place import place, place_host
+from powergrid.scenario.placement.place import place
 
-__all__ = ["place", "place_host"]
+__all__ = ["place"]

@@ -14,16 +14,16 @@ from powergrid.scenario.placement.names import Names
 from powergrid.scenario.vocabulary import PlacementSpec
 
 _HINT = "give placement.map, or a rule: placement: {rule: load}, distance or phase"
-
-
-_PHASES = (1, 2, 3)
+#: Keys by name of what the feeder has.
 _NAMED = ("taps", "steps_on", "norm_amps")
+#: A microgrid's tie has all phases.
+_PHASES = (1, 2, 3)
 
 
 def place(
     data: Mapping[str, Any], home: Feeder, there: Feeder, options: PlacementSpec, where: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Bring a scenario to another feeder.
+    """Bring a scenario to another feeder; of one with microgrids these are tied to it, and what is in them stays.
 
     Args:
         data: The whole scenario as plain data, valid on its own feeder.
@@ -39,33 +39,33 @@ def place(
         ScenarioError: with everything that has no place, each with what is most like it on the new feeder.
         FeederError: a feeder does not compile or solve.
     """
-    return _place(_names(data, home, there, options), where)
-
-
-def _names(data: Mapping[str, Any], home: Feeder, there: Feeder, options: PlacementSpec) -> Names:
-    return Names(data, equipment_of(home), equipment_of(there), options)
-
-
-def _place(names: Names, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Find what stands for all that a scenario names; as :func:`place`."""
-    data, there, options = names.data, names.there, names.options
+    of_host, inside = _split(data)
+    if data["microgrids"] and options.scale_rewards is None:
+        # The microgrids' demand is part of what rewards are scaled to, and stays.
+        options = options.model_copy(update={"scale_rewards": False})
+    names = Names(of_host, equipment_of(home), equipment_of(there), options)
+    microgrids = {name: {**m, "bus": _tie(names, name, str(m["bus"]))} for name, m in data["microgrids"].items()}
     _check_home(names, where)
     zones = Zones(names)
-    devices = Devices(names, zones)
+    placed = Devices(names, zones).placed
     zones.leave_out(names.dropped)
-    moved = _move_keys(names) | _scale_rewards(names)
+    moved = _move_keys(names) | _scale_rewards(names) | {"devices": placed, "agents": zones.agents}
     names.check_used()
     if names.problems:
-        title = f"{where} on {there.feeder}"
+        title = f"{where} on {names.there.feeder}"
         raise ScenarioError(f"{title} ({_HINT})" if options.rule is None else title, names.problems)
     names.note_left_over()
+    for key, own in inside.items():
+        moved[key] = moved[key] | own
+        if key in ("devices", "agents"):  # in the order that they had: actions and spaces follow it
+            moved[key] = {name: moved[key][name] for name in data[key] if name in moved[key]}
     record = {
         "home": str(data["feeder"]),
         "load_ratio": short(names.ratio),
         "moves": names.moves,
         "left_over": tuple(names.left),
     }
-    return {**data, **moved, "devices": devices.placed, "agents": zones.agents}, record
+    return {**data, **moved, "microgrids": microgrids}, record
 
 
 def _check_home(names: Names, where: str) -> None:
@@ -83,41 +83,6 @@ def _check_home(names: Names, where: str) -> None:
         raise ScenarioError(f"{where} on {names.home.feeder}", dict.fromkeys(problems))
 
 
-def place_host(
-    data: Mapping[str, Any], home: Feeder, there: Feeder, options: PlacementSpec, where: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tie a scenario's microgrids to another host feeder, and bring what is on the host itself along.
-
-    Args:
-        data: The whole scenario as plain data, valid on its own host.
-        home: The host that its names are of.
-        there: The new host.
-        options: How buses of ties, and all else on the host, are found.
-        where: What errors call the scenario.
-
-    Returns:
-        The data with the names of the new host, and a record of what moved and what is left over.
-
-    Raises:
-        ScenarioError: with everything that has no place, each with what is most like it on the new host.
-        FeederError: a host does not compile or solve.
-    """
-    prefixes = tuple(f"{name.lower()}_" for name in data["microgrids"])
-    of_host, kept = _split(data, prefixes)
-    if options.scale_rewards is None:  # the microgrids' demand is part of what rewards are scaled to, and stays
-        options = options.model_copy(update={"scale_rewards": False})
-    names = _names(of_host, home, there, options)
-    microgrids = {
-        name: {**spec, "bus": _tie(names, name, str(spec["bus"]))} for name, spec in data["microgrids"].items()
-    }
-    moved, record = _place(names, where)
-    merged = {key: {**moved[key], **kept[key]} for key in kept}
-    for key in ("devices", "agents"):  # in the order that they had
-        merged[key] = {name: merged[key][name] for name in data[key] if name in merged[key]}
-    whole = {key: moved[key] for key in ("reward", "penalty", "profiles")}
-    return {**data, **whole, **merged, "microgrids": microgrids}, record
-
-
 def _tie(names: Names, microgrid: str, old: str) -> str:
     """Find the bus of the new host for a microgrid's tie."""
     key, rule = f"microgrids.{microgrid}.bus", names.options.rule
@@ -127,22 +92,22 @@ def _tie(names: Names, microgrid: str, old: str) -> str:
     return names.site(key, microgrid, old, _PHASES, place, sorted(names.there.network.tree))
 
 
-def _split(data: Mapping[str, Any], prefixes: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _split(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Part a scenario into what is on the host and what is in its microgrids."""
-    kept: dict[str, dict[str, Any]] = {
+    prefixes = tuple(f"{name.lower()}_" for name in data["microgrids"])
+    inside: dict[str, dict[str, Any]] = {
         "devices": {n: d for n, d in data["devices"].items() if _is_inside(d.get("bus") or d.get("element"), prefixes)},
         "agents": {n: a for n, a in data["agents"].items() if a["zone"].get("microgrid")},
-        "events": {n: e for n, e in data["events"].items() if _strikes_inside(e, prefixes)},
+        "events": {n: e for n, e in data["events"].items() if prefixes and _strikes_inside(e, prefixes)},
         **{key: {n: v for n, v in data[key].items() if _is_inside(n, prefixes)} for key in _NAMED},
     }
-    rest = {key: {n: v for n, v in data[key].items() if n not in own} for key, own in kept.items()}
+    rest = {key: {n: v for n, v in data[key].items() if n not in own} for key, own in inside.items()}
     for name, agent in rest["agents"].items():
-        inside = [device for device in agent["devices"] if device in kept["devices"]]
-        zone = [*agent["zone"]["buses"], agent["zone"]["downstream_of"] or "", *agent["zone"]["until"]]
-        if inside or any(_is_inside(bus, prefixes) for bus in zone):
+        named = [device for device in agent["devices"] if device in inside["devices"]]
+        if named or any(_is_inside(bus, prefixes) for bus in zone_names(agent["zone"])):
             problem = f"agents.{name}: is on the host and in a microgrid, so it cannot be brought to another host"
             raise ScenarioError("placement", [f"{problem}; write the scenario for that one"])
-    return {**data, **rest, "microgrids": {}}, kept
+    return {**data, **rest, "microgrids": {}}, inside
 
 
 def _is_inside(name: Any, prefixes: tuple[str, ...]) -> bool:
