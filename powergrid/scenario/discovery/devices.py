@@ -85,7 +85,7 @@ class _Kind:
         prefix: What names of the devices begin with.
         keys: What a device says of itself, from the element's ratings.
         size: The rating that says which are the largest, empty where none does.
-        needed: Ratings that a device cannot do without.
+        needed: Other ratings that a device cannot do without.
     """
 
     what: str
@@ -96,13 +96,12 @@ class _Kind:
     needed: tuple[str, ...] = ()
 
 
-_P, _E = "p_max_kw", "e_max_kwh"
-#: By the key of ``discover``; those with ``needed`` ratings, and regulators, are all taken unless a scenario says less.
+#: By the key of ``discover``.
 _KINDS = {
-    "storage": _Kind("Storage", "storage", "ess", _storage, _P, (_P, _E)),
-    "pv": _Kind("PVSystem", "inverter", "pv", _inverter, _P, (_P,)),
-    "generators": _Kind("Generator", "generator", "gen", _generator, _P, (_P,)),
-    "capacitors": _Kind("capacitor", "capacitor", "cap", lambda r: {"steps": int(r["steps"])}, "kvar", ("kvar",)),
+    "storage": _Kind("Storage", "storage", "ess", _storage, "p_max_kw", ("e_max_kwh",)),
+    "pv": _Kind("PVSystem", "inverter", "pv", _inverter, "p_max_kw"),
+    "generators": _Kind("Generator", "generator", "gen", _generator, "p_max_kw"),
+    "capacitors": _Kind("capacitor", "capacitor", "cap", lambda r: {"steps": int(r["steps"])}, "kvar"),
     "regulators": _Kind("regulator control", "regulator", "reg", _regulator),
     "tap_changers": _Kind(
         "transformer without a regulator control",
@@ -113,7 +112,7 @@ _KINDS = {
     ),
     "switches": _Kind("switch", "switch", "sw", lambda r: {"closed_initial": bool(r["closed"])}),
     "flexible_loads": _Kind(
-        "load", "flexible_load", "flex", lambda r: {"owed_max_kwh": DEFERRED_HOURS * r["p_max_kw"]}, _P
+        "load", "flexible_load", "flex", lambda r: {"owed_max_kwh": DEFERRED_HOURS * r["p_max_kw"]}, "p_max_kw"
     ),
 }
 
@@ -149,7 +148,8 @@ class Findings:
 
     def _take_rated(self, key: str) -> None:
         """Take the elements of a kind that are wanted, the largest where there are too many."""
-        needed, elements, wanted = _KINDS[key].needed, self._equipment.elements[key], getattr(self._options, key)
+        elements, wanted = self._equipment.elements[key], getattr(self._options, key)
+        needed = [rating for rating in (_KINDS[key].size, *_KINDS[key].needed) if rating]
         if not wanted and elements:
             names = _listed(element.name for element in elements)
             self.notes.append(f"{names} left to the feeder; discover.{key}: true takes them")
@@ -315,25 +315,20 @@ def place_der(equipment: Equipment, options: AddDerSpec, taken: set[str]) -> lis
         ScenarioError: the feeder has no load to measure the penetration by.
     """
     loads = equipment.network.loads
-    demand: dict[int, float] = {}
-    for bus, kw in zip(loads.bus.tolist(), loads.kw.tolist(), strict=True):
-        if kw > 0.0 and equipment.bus_phases[bus]:
-            demand[bus] = demand.get(bus, 0.0) + kw
-    if not demand:
+    demand = np.bincount(loads.bus, np.maximum(loads.kw, 0.0), len(equipment.network.buses))
+    buses = [bus for bus in np.flatnonzero(demand).tolist() if equipment.bus_phases[bus]]
+    if not buses:
         lacks = "add_der: the feeder has no load with active power, so there is no penetration"
         raise ScenarioError(equipment.feeder, [lacks])
-    buses = sorted(demand)
-    weights = np.array([demand[bus] for bus in buses])
+    weights = demand[buses]
     n_sites = options.sites or min(MOST_SITES, max(1, round(len(buses) ** 0.5)))
     rng = np.random.default_rng(options.seed)
     drawn = rng.choice(len(buses), size=min(n_sites, len(buses)), replace=False, p=weights / weights.sum())
     chosen = sorted(drawn.tolist())
     total_kw = options.penetration * float(loads.kw.sum())
     shares = weights[chosen] / weights[chosen].sum()
-    placed: list[Device] = []
-    for place, share in zip(chosen, shares.tolist(), strict=True):
-        placed += _place_site(equipment, options, buses[place], float(f"{total_kw * share:.4g}"), taken)
-    return placed
+    sites = ((buses[at], significant(total_kw * share)) for at, share in zip(chosen, shares.tolist(), strict=True))
+    return [device for bus, p_kw in sites for device in _place_site(equipment, options, bus, p_kw, taken)]
 
 
 def _place_site(equipment: Equipment, options: AddDerSpec, bus: int, p_kw: float, taken: set[str]) -> Iterator[Device]:
@@ -349,7 +344,12 @@ def _place_site(equipment: Equipment, options: AddDerSpec, bus: int, p_kw: float
     pv = {"kind": "inverter", **where, "p_max_kw": p_kw, "reactive": "category_b"}
     yield Device(name_device(name, "pv", taken), pv, bus, served)
     if options.storage_share > 0.0:
-        power = float(f"{options.storage_share * p_kw:.4g}")
-        energy = float(f"{power * options.storage_hours:.4g}")
+        power = significant(options.storage_share * p_kw)
+        energy = significant(power * options.storage_hours)
         ess = {"kind": "storage", **where, "e_max_kwh": energy, "p_max_kw": power, "reactive": True}
         yield Device(name_device(name, "ess", taken), ess, bus, served)
+
+
+def significant(value: float, digits: int = 4) -> float:
+    """Keep so many digits of a number."""
+    return float(f"{value:.{digits}g}")

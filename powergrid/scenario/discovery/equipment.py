@@ -227,7 +227,7 @@ def read_equipment(circuit: Circuit) -> Equipment:
             _winding(network, each.regulator, each.note, each.kva) for each in find_tap_changers(engine, tapped)
         ),
         "capacitors": (bank for bank in banks if bank.note != "series"),
-        "switches": _switches(engine, network),
+        "switches": _switches(network),
         **{key: _sources(engine, network, *source) for key, source in _SOURCES.items()},
         "flexible_loads": (
             Element(f"Load.{name}", int(bus), phases_served(network, nodes), {"p_max_kw": float(kw)})
@@ -278,16 +278,12 @@ def _winding(network: Network, tapped: Regulator, note: str = "", kva: float = 0
 
 
 def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
-    network, handles = circuit.network, circuit.engine.handles("Capacitor")
-    controlled = {
-        engine.get_text(handle, "CapControl", "Capacitor").lower().rpartition(".")[2]
-        for handle in engine.handles("CapControl").values()
-    }
+    network, handles = circuit.network, engine.handles("Capacitor")
     for name, steps in zip(network.capacitors, circuit.switchgear.steps_max.tolist(), strict=True):
         ends = _terminal_nodes(network, network.branch_index[f"capacitor.{name}"])
         live = [nodes for nodes in ends if nodes]
         buses = {int(network.node_bus[node]) for nodes in live for node in nodes}
-        note = "series" if len(buses) > 1 else "" if name in controlled else "no CapControl"
+        note = "series" if len(buses) > 1 else ""
         ratings = {"steps": float(steps), "kvar": float(engine.get_floats(handles[name], "Capacitor", "kvar").sum())}
         yield _at(network, f"Capacitor.{name}", live[0] if live else [], ratings, note)
 
@@ -299,16 +295,15 @@ def _sources(engine: Engine, network: Network, class_name: str, read: Mapping[st
         yield _at(network, f"{class_name}.{name}", (ref[ref > 0] - 1).tolist(), ratings)
 
 
-def _switches(engine: Engine, network: Network) -> Iterator[Element]:
+def _switches(network: Network) -> Iterator[Element]:
     """Find the lines that are meant to be switched: by their own flag, by a SwtControl, or open as compiled."""
-    controlled = _controlled_lines(engine, ("SwtControl",))
-    protected = _controlled_lines(engine, _PROTECTION)
+    controlled, protected = _moved_by(network, "SwtControl"), _moved_by(network, *_PROTECTION)
     b = network.branches
     for branch, (full, closed) in enumerate(zip(b.names, b.closed.tolist(), strict=True)):
         class_name, _, name = full.partition(".")
         if class_name != "line":
             break  # lines come first
-        if not (b.is_switch[branch] or name in controlled or not closed):
+        if not (b.is_switch[branch] or full in controlled or not closed):
             continue
         ends = _terminal_nodes(network, branch)
         if any(not nodes for nodes in ends):
@@ -316,7 +311,7 @@ def _switches(engine: Engine, network: Network) -> Iterator[Element]:
         depth = [network.depth.get(int(network.node_bus[nodes[0]]), -1) for nodes in ends]
         bases = [float(network.v_base[nodes[0]]) for nodes in ends]
         phases = [tuple(int(network.served_phase[node]) for node in nodes) for nodes in ends]
-        note = protected.get(name, "")
+        note = protected.get(full, "")
         if not closed and min(depth) < 0:
             note = note or "leads to buses that nothing feeds"
         elif abs(bases[0] - bases[1]) > 0.05 * bases[0] or phases[0] != phases[1]:
@@ -325,15 +320,13 @@ def _switches(engine: Engine, network: Network) -> Iterator[Element]:
         yield _at(network, f"Line.{name}", ends[0 if depth[0] > depth[1] else 1], ratings, note)
 
 
-def _controlled_lines(engine: Engine, classes: tuple[str, ...]) -> dict[str, str]:
-    """Return the lines that elements of some classes switch, and what switches them."""
+def _moved_by(network: Network, *classes: str) -> dict[str, str]:
+    """Return what controls of some classes move, ``class.name`` in lower case, and the first that does."""
     found: dict[str, str] = {}
     for class_name in classes:
-        for name, handle in engine.handles(class_name).items():
-            target = engine.get_text(handle, class_name, "SwitchedObj")
-            owner, _, line = target.lower().rpartition(".")
-            if owner in ("", "line"):
-                found.setdefault(line, f"{class_name}.{name}")
+        for control in network.controls:
+            if control.class_name == class_name:
+                found |= {each: f"{class_name}.{control.name}" for each in control.targets if each not in found}
     return found
 
 

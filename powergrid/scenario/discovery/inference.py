@@ -18,7 +18,7 @@ from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, shape_of_loads
 from powergrid.scenario.discovery.agents import form_agents
-from powergrid.scenario.discovery.devices import Device, Findings, place_der
+from powergrid.scenario.discovery.devices import Device, Findings, place_der, significant
 from powergrid.scenario.discovery.equipment import Equipment, equipment_of, phases_served, read_equipment
 from powergrid.scenario.vocabulary import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Part, ZoneSpec, explain
 
@@ -239,10 +239,10 @@ def _infer_reward(equipment: Equipment, filled: dict[str, Any]) -> None:
     peak_kw = max(float(abs(equipment.network.loads.kw).sum()), 10.0)
     bill_usd = peak_kw * _PRICE * _HOURS
     penalty = _VIOLATION_IN_BILLS * bill_usd / len(equipment.network.nodes)
-    filled.setdefault("penalty", float(f"{penalty:.2g}"))
+    filled.setdefault("penalty", significant(penalty, 2))
     reward = filled.get("reward")
     if reward is None or (isinstance(reward, Mapping) and "scale" not in reward):
-        filled["reward"] = {**(reward or {}), "scale": float(f"{_BILL_IN_REWARD / bill_usd:.2g}")}
+        filled["reward"] = {**(reward or {}), "scale": significant(_BILL_IN_REWARD / bill_usd, 2)}
 
 
 def _infer_start(feeder: Feeder, network: Network, filled: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from powergrid.scenario.discovery.agents import cut_zones, whole_feeder
+from powergrid.scenario.discovery.devices import significant
 from powergrid.scenario.discovery.equipment import Element, Equipment
 from powergrid.scenario.placement.names import Names, join, places_along
 from powergrid.scenario.vocabulary import ZoneSpec
@@ -246,7 +247,9 @@ class Devices:
         if spec["kind"] == "flexible_load" and scale:
             was, now = self.home.find(old), self.there.find(new)
             if was is not None and now is not None and was.ratings["p_max_kw"] > 0.0 < now.ratings["p_max_kw"]:
-                spec["owed_max_kwh"] = short(spec["owed_max_kwh"] * now.ratings["p_max_kw"] / was.ratings["p_max_kw"])
+                spec["owed_max_kwh"] = significant(
+                    spec["owed_max_kwh"] * now.ratings["p_max_kw"] / was.ratings["p_max_kw"]
+                )
         return True
 
     def _element(self, device: str, old: str) -> tuple[str | None, str]:
@@ -302,12 +305,7 @@ def scale_device(spec: Mapping[str, Any], ratio: float) -> dict[str, Any]:
     kind = str(spec.get("kind"))
     for key, power in _GROWTH.get(kind, {}).items():
         if scaled.get(key) is not None:
-            scaled[key] = short(scaled[key] * ratio**power)
+            scaled[key] = significant(scaled[key] * ratio**power)
     if kind == "ev_charger":
         scaled["ports"] = max(1, round(scaled["ports"] * ratio))
     return scaled
-
-
-def short(value: float) -> float:
-    """Keep four digits of a number."""
-    return float(f"{value:.4g}")

@@ -8,8 +8,9 @@ from typing import Any
 
 from powergrid.errors import Problem, ScenarioError
 from powergrid.grid.feeder.feeder import Feeder
+from powergrid.scenario.discovery.devices import significant
 from powergrid.scenario.discovery.equipment import equipment_of
-from powergrid.scenario.placement.devices import Devices, Zones, short, zone_names
+from powergrid.scenario.placement.devices import Devices, Zones, zone_names
 from powergrid.scenario.placement.names import Names
 from powergrid.scenario.vocabulary import PlacementSpec
 
@@ -61,7 +62,7 @@ def place(
             moved[key] = {name: moved[key][name] for name in data[key] if name in moved[key]}
     record = {
         "home": str(data["feeder"]),
-        "load_ratio": short(names.ratio),
+        "load_ratio": significant(names.ratio),
         "moves": names.moves,
         "left_over": tuple(names.left),
     }
@@ -202,7 +203,7 @@ def _scale_rewards(names: Names) -> dict[str, Any]:
         return {}
     nodes = len(names.home.network.nodes) / len(names.there.network.nodes)
     reward, penalty = names.data["reward"], names.data["penalty"]
-    scale, price = short(reward["scale"] / names.ratio), short(penalty * names.ratio * nodes)
+    scale, price = significant(reward["scale"] / names.ratio), significant(penalty * names.ratio * nodes)
     why = "nominal demand and number of nodes"
     names.moves["reward.scale"] = (f"{reward['scale']:g}", f"{scale:g}", why)
     names.moves["penalty"] = (f"{penalty:g}", f"{price:g}", why)
