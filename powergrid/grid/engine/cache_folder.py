@@ -169,7 +169,7 @@ class Cache(Generic[Kept]):
 
     Args:
         kind: What the names of its files begin with.
-        encode: Return an entry as text and arrays; ``ValueError`` where that cannot be.
+        encode: Return an entry as text and arrays.
         decode: Return the entry that text and arrays are of; one of :data:`UNREADABLE` where they are of none.
     """
 
@@ -191,8 +191,7 @@ class Cache(Generic[Kept]):
     def keep(self, key: str, kept: Kept) -> None:
         """Keep an entry, on disk if it can be."""
         self._remember(key, kept)
-        with contextlib.suppress(ValueError):
-            write_entry(self._kind, key, *self._encode(kept))
+        write_entry(self._kind, key, *self._encode(kept))
 
     def alone(self, key: str) -> contextlib.AbstractContextManager[None]:
         """Make an entry while no other process does; see :func:`alone`."""

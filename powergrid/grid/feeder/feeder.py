@@ -14,10 +14,9 @@ import importlib.resources
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from powergrid.errors import FeederError, Problem, describe_unknown
 from powergrid.grid.engine import engine_version
@@ -147,13 +146,9 @@ def scan_feeder(
 ) -> tuple[Feeder, list[Problem]]:
     """Read a feeder as far as it can be read, for looking at what is wrong with it.
 
-    Args:
-        reference: As for :func:`read_feeder`.
-        model_root: As for :func:`read_feeder`.
-        trust: As for :func:`read_feeder`.
-
     Returns:
-        The feeder, without what was refused, and the problems that :func:`read_feeder` raises.
+        The feeder, without what was refused, and the problems that :func:`read_feeder`, which takes the same
+        arguments, raises.
 
     Raises:
         FeederError: there is no such feeder, or it lies outside its root.
@@ -182,18 +177,14 @@ def _locate(reference: str | Path, model_root: str | Path | None, trust: bool) -
     return Place(master, root, models_folder().resolve(), trust)
 
 
-def _begins_circuit(command: Command) -> bool:
-    return _CIRCUIT.match(command.text) is not None
-
-
 def _find_missing_circuit(scan: Scan) -> list[Problem]:
-    if any(map(_begins_circuit, scan.commands)):
+    if any(_CIRCUIT.match(command.text) for command in scan.commands):
         return []
     return [Problem("no-circuit", "", "no 'New Circuit.<name>' in it: this is not a master file")]
 
 
 def _find_unknown_commands(scan: Scan) -> Iterator[Problem]:
-    if any(map(_begins_circuit, scan.commands)):  # else it is another kind of file
+    if not _find_missing_circuit(scan):  # else it is another kind of file
         for command in find_unknown(scan.commands, scan.left_out):
             yield Problem("unknown-command", command.where, describe_unknown_command(command))
 
@@ -242,43 +233,30 @@ def _is_still_so(scan: Scan, place: Place) -> bool:
 
 
 def _encode_scan(scan: Scan) -> tuple[str, Arrays]:
-    files = dict.fromkeys(command.file for command in (*scan.commands, *scan.left_out))
-    index = {file: position for position, file in enumerate(files)}
+    places = list(dict.fromkeys(command.file for command in (*scan.commands, *scan.left_out)))
+    index = {file: position for position, file in enumerate(places)}
     data = {
         "digest": scan.digest,
         "files": [[str(file), digest.hex(), real] for file, (digest, real) in scan.files.items()],
         "looked": [[str(target), real] for target, real in scan.looked.items()],
-        "places": list(map(str, files)),
-        "commands": _columns(scan.commands, index),
-        "left_out": _columns(scan.left_out, index),
+        # A file's name once, not with each of its commands: there are thousands.
+        "places": list(map(str, places)),
+        "commands": [[index[c.file], c.line, c.text] for c in scan.commands],
+        "left_out": [[index[c.file], c.line, c.text] for c in scan.left_out],
     }
     return json.dumps(data), {}
-
-
-def _columns(commands: Sequence[Command], index: Mapping[Path, int]) -> list[Any]:
-    # All texts as one, cut at line ends again when it is read; a file's name can hold one.
-    if any("\n" in command.text for command in commands):
-        raise ValueError("a command of several lines")
-    return [[index[c.file] for c in commands], [c.line for c in commands], "\n".join(c.text for c in commands)]
 
 
 def _decode_scan(text: str, _: Arrays) -> Scan:
     data = json.loads(text)
     places = list(map(Path, data["places"]))
-    return Scan(
-        commands=_commands(data["commands"], places),
-        left_out=_commands(data["left_out"], places),
-        digest=str(data["digest"]),
-        files={Path(file): (bytes.fromhex(digest), real) for file, digest, real in data["files"]},
-        looked={Path(target): real for target, real in data["looked"]},
+    commands, left_out = (
+        tuple(Command(places[place], line, written) for place, line, written in data[key])
+        for key in ("commands", "left_out")
     )
-
-
-def _commands(columns: list[Any], places: list[Path]) -> tuple[Command, ...]:
-    of, lines, texts = columns
-    if not of:
-        return ()
-    return tuple(Command(places[p], line, text) for p, line, text in zip(of, lines, texts.split("\n"), strict=True))
+    files = {Path(file): (bytes.fromhex(digest), real) for file, digest, real in data["files"]}
+    looked = {Path(target): real for target, real in data["looked"]}
+    return Scan(commands, left_out, str(data["digest"]), files, looked)
 
 
 scans = Cache("scan", _encode_scan, _decode_scan)
