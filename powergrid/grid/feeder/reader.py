@@ -7,6 +7,7 @@ electricity, and nothing of where feeders are found.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,34 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from powergrid.errors import Problem, nearest_names
-from powergrid.grid.feeder.syntax import (
-    CLEARING,
-    COORDINATES,
-    DESCRIBING,
-    DESCRIBING_OPTIONS,
-    EDITING,
-    INCLUDES,
-    NEVER_RUN,
-    NEVER_SET,
-    OPTIONS,
-    REWRITING,
-    VERBS,
-    Command,
-    Parameter,
-    after_verb,
-    class_of,
-    decode,
-    expand,
-    file_argument,
-    file_of_array,
-    find_dangers,
-    is_plain,
-    parameters,
-    quote,
-    set_apart,
-    split,
-    unquote,
-)
+from powergrid.grid.feeder import syntax
+from powergrid.grid.feeder.syntax import Command, Parameter
 
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _NAMING = ("type", "class", "element", "object")  # options that change what is edited next
@@ -166,29 +141,29 @@ class _Reader:
         above = (*above, file)
         raw = self._open(file, str(file))
         if raw is not None:
-            for command in split(file, decode(raw)):
+            for command in syntax.split(file, syntax.decode(raw)):
                 self._take(command, above)
 
     def _take(self, command: Command, above: tuple[Path, ...]) -> None:
         """Sort one command: run as written, run in part, left out, or a problem."""
         verb = command.verb
-        if verb in EDITING or command.assigns:
+        if verb in syntax.EDITING or command.assigns:
             self._take_edit(command)
-        elif verb in INCLUDES:
+        elif verb in syntax.INCLUDES:
             self._include(command, above)
-        elif verb in CLEARING:
+        elif verb in syntax.CLEARING:
             self.left_out += [*self.commands, command]  # what came before is another circuit
             self.commands.clear()
-        elif verb in NEVER_RUN or verb not in VERBS:
+        elif verb in syntax.NEVER_RUN or verb not in syntax.VERBS:
             self.left_out.append(command)
-        elif verb in REWRITING and not self.trust:
+        elif verb in syntax.REWRITING and not self.trust:
             text = f"{verb} makes another circuit of this one"
             self._refuse("rewriting-command", command.where, text, "run it in OpenDSS and save the result")
         elif verb == "set":
             self._take_options(command)
-        elif verb in COORDINATES:
+        elif verb in syntax.COORDINATES:
             self._take_coordinates(command)
-        elif verb in DESCRIBING or self.trust:
+        elif verb in syntax.DESCRIBING or self.trust:
             self._take_other(command, verb)
         else:
             self.left_out.append(command)
@@ -197,12 +172,12 @@ class _Reader:
         """Take a command that edits no properties, and follow what it makes the active element."""
         if verb == "var":
             self._variables.update(
-                (p.name.lower(), self._value_of(p.value)) for p in after_verb(command.text) if p.name
+                (p.name.lower(), self._value_of(p.value)) for p in syntax.after_verb(command.text) if p.name
             )
         else:
-            first = next(iter(self._values(after_verb(command.text))), None)
+            first = next(iter(self._values(syntax.after_verb(command.text))), None)
             named = first is not None and "." in first.value and verb in _SWITCHING
-            self._class = class_of(first.value) if named and first is not None else None
+            self._class = syntax.class_of(first.value) if named and first is not None else None
         self.commands.append(command)
 
     # -- edits
@@ -211,16 +186,17 @@ class _Reader:
         """Take an edit of an element without what would write a file, and refuse what would load a program."""
         given = self._edited(command)
         if self._class == "sensor" and command.verb == "new":
-            first, later = set_apart(command.text)
+            # OpenDSS crashes at kWs and kvars of a sensor that it has not tied to its element yet.
+            first, later = syntax.set_apart(command.text)
             if later:
                 self._take_edit(replace(command, text=first))
                 self._take_edit(replace(command, text=later))
                 return
-        if given is None or is_plain(command.text, self._class):
+        if syntax.is_plain(command.text, self._class):
             self.commands.append(command)
             return
         changes: list[tuple[Parameter, str]] = []
-        for parameter, danger in find_dangers(given, self._class):
+        for parameter, danger in syntax.find_dangers(list(given), self._class):
             shown = parameter.name or parameter.value
             if danger == "file":
                 text = self._data_file(command, parameter)
@@ -248,22 +224,22 @@ class _Reader:
                 text = text[: parameter.start] + " " + text[parameter.end :]
         self.commands.append(replace(command, text=text))
 
-    def _edited(self, command: Command) -> list[Parameter] | None:
-        """Note the class an edit is of and return its parameters; None where it can be told that none matters."""
-        text, verb = command.text, command.verb
+    def _edited(self, command: Command) -> Iterator[Parameter]:
+        """Note the class that an edit is of, and return its parameters."""
         if command.assigns:
-            given = list(self._values(parameters(text)))
-            owner, _, name = given[0].name.rpartition(".")
+            walk = self._values(syntax.parameters(command.text))
+            first = next(walk)
+            owner, _, name = first.name.rpartition(".")
             if "." in owner:
-                self._class = class_of(owner)
-            return [given[0]._replace(name=name), *given[1:]]
-        if verb in ("more", "m", "~"):
-            return None if is_plain(text, self._class) else list(self._values(after_verb(text)))
-        walk = iter(self._values(after_verb(text)))
+                self._class = syntax.class_of(owner)
+            return itertools.chain([first._replace(name=name)], walk)
+        walk = self._values(syntax.after_verb(command.text))
+        if command.verb in ("more", "m", "~"):
+            return walk
         target = next(walk, None)
         if target is not None and "." in target.value:
-            self._class = class_of(target.value)
-        return None if is_plain(text, self._class) else list(walk)
+            self._class = syntax.class_of(target.value)
+        return walk
 
     def _values(self, given: Iterator[Parameter]) -> Iterator[Parameter]:
         """Replace the variables among parameters by their values."""
@@ -275,13 +251,13 @@ class _Reader:
         name = re.match(r"@[^.^]*", written)
         if name is None or name[0].lower() not in self._variables:
             return written
-        return unquote(self._variables[name[0].lower()]) + written[name.end() :]
+        return syntax.unquote(self._variables[name[0].lower()]) + written[name.end() :]
 
     # -- options
 
     def _take_options(self, command: Command) -> None:
         """Take the options of a ``set`` that describe the circuit."""
-        given = [p for p in self._values(after_verb(command.text)) if p.name]
+        given = [p for p in self._values(syntax.after_verb(command.text)) if p.name]
         allowed = [self._may_set(p) for p in given]
         for describing, kept in ((True, self.commands), (False, self.left_out)):
             chosen = [p for p, may in zip(given, allowed, strict=True) if may is describing]
@@ -292,16 +268,18 @@ class _Reader:
                 kept.append(replace(command, text=f"set {written}"))
 
     def _may_set(self, option: Parameter) -> bool:
-        full = expand(option.name, OPTIONS)
+        full = syntax.expand(option.name, syntax.OPTIONS)
         if full in _NAMING:
             names_class = full in ("type", "class") or "." in option.value
-            self._class = class_of(option.value) if names_class else self._class
-        return full in DESCRIBING_OPTIONS or (self.trust and full in OPTIONS and full not in NEVER_SET)
+            self._class = syntax.class_of(option.value) if names_class else self._class
+        return full in syntax.DESCRIBING_OPTIONS or (
+            self.trust and full in syntax.OPTIONS and full not in syntax.NEVER_SET
+        )
 
     # -- files
 
     def _include(self, command: Command, above: tuple[Path, ...]) -> None:
-        target = self._find(command, self._value_of(file_argument(command.text)), f"{command.verb} of")
+        target = self._find(command, self._value_of(syntax.file_argument(command.text)), f"{command.verb} of")
         if target is None:
             return
         if target.resolve() in (file.resolve() for file in above):
@@ -310,7 +288,7 @@ class _Reader:
         self.read(target, above)
 
     def _take_coordinates(self, command: Command) -> None:
-        target = self._find(command, self._value_of(file_argument(command.text)), f"{command.verb} of")
+        target = self._find(command, self._value_of(syntax.file_argument(command.text)), f"{command.verb} of")
         if target is not None:
             text = self._data(command, target, text_only=True)
             if text is not None:
@@ -319,31 +297,32 @@ class _Reader:
     def _data_file(self, command: Command, parameter: Parameter) -> str | None:
         """Check the data file that a value names, and return the value that names just that file."""
         shown = f"{parameter.name}: data from" if parameter.name else "data from"
-        array = file_of_array(parameter.value)
+        array = syntax.file_of_array(parameter.value)
         if array is None:
             target = self._find(command, parameter.value.strip(), shown, is_data=True)
             return self._data(command, target, text_only="csv" in parameter.name.lower()) if target else None
         how, written, rest = array
         target = self._find(command, self._value_of(written).strip(), shown, is_data=True)
+        # The whole array gets brackets, so that quotes are left for the name in it.
         inner = self._data(command, target, text_only=how in ("file", "csvfile"), openers="\"'") if target else None
-        text = quote(f"{how}={inner}{rest}", "([{\"'") if inner else None
-        if inner and text is None:
-            self._refuse("refused", command.where, f"the name {written!r} holds too many kinds of quotes for OpenDSS")
-        return text
+        return self._quote(command, f"{how}={inner}{rest}", "([{\"'", written) if inner else None
 
     def _data(self, command: Command, target: Path, *, text_only: bool, openers: str = "\"'([{") -> str | None:
         """Take a data file into the digest, and return its full name in quotes; nothing else will be opened for it."""
         raw = self._open(target, command.where, f"{target}: ")
         if raw is None:
             return None
-        if text_only and raw.startswith(_BYTE_ORDER_MARKS[command.verb in COORDINATES :]):
+        # OpenDSS skips the mark of UTF-8 in coordinates; in an array it is error 705.
+        if text_only and raw.startswith(_BYTE_ORDER_MARKS[command.verb in syntax.COORDINATES :]):
             text = f"{target} begins with a byte order mark, which OpenDSS takes for data"
             self._refuse("unreadable-file", command.where, text, "save it as plain UTF-8 or ASCII")
             return None
-        quoted = quote(str(target), openers)
+        return self._quote(command, str(target), openers, str(target))
+
+    def _quote(self, command: Command, text: str, openers: str, name: str) -> str | None:
+        quoted = syntax.quote(text, openers)
         if quoted is None:
-            text = f"the name {str(target)!r} holds too many kinds of quotes for OpenDSS"
-            self._refuse("refused", command.where, text)
+            self._refuse("refused", command.where, f"the name {name!r} holds too many kinds of quotes for OpenDSS")
         return quoted
 
     def _find(self, command: Command, written: str, what: str, *, is_data: bool = False) -> Path | None:
