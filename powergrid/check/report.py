@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
@@ -217,16 +216,9 @@ class FeederReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data for JSON."""
-        return {**_finite(asdict(self)), "usable": not self.errors and self.outcome == "complete"}
-
-
-def _finite(value: Any) -> Any:
-    """Turn numbers that JSON has no word for into None."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        # JSON has no word for numbers that are not finite.
+        plain = json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
+        return {**plain, "usable": not self.errors and self.outcome == "complete"}
 
 
 class Recorder:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +30,7 @@ _FEEDER_HEADINGS = ("feeder", "policy", "trained on it", "reward", "over no_cont
 _HEADINGS = ("policy", "cost, USD/day", "violations, node-h/day", "losses, kWh/day", "reward", "over best, baseline")
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A mean and how sure it is.
 
     Attributes:
@@ -42,9 +42,7 @@ class Interval:
     half: float
 
     def __str__(self) -> str:
-        if not np.isfinite(self.half):
-            return f"{self.mean:.2f}"
-        return f"{self.mean:.2f} ± {self.half:.2f}"
+        return f"{self.mean:.2f}" + (f" ± {self.half:.2f}" if np.isfinite(self.half) else "")
 
 
 def confidence_interval(values: npt.ArrayLike) -> Interval:
@@ -110,10 +108,8 @@ class EvaluationReport:
     @property
     def best_baseline(self) -> str | None:
         """The baseline with the highest mean reward, None where none was played."""
-        rewards = {
-            name: float(self._of(name)["reward"].mean()) for name, kind in self.kinds.items() if kind == "baseline"
-        }
-        return max(rewards, key=lambda name: rewards[name]) if rewards else None
+        baselines = [name for name, kind in self.kinds.items() if kind == "baseline"]
+        return max(baselines, key=lambda name: self.reward(name).mean, default=None)
 
     def reward(self, policy: str) -> Interval:
         """Return a policy's mean reward of an episode, over agents and days, with its interval."""
@@ -132,22 +128,12 @@ class EvaluationReport:
 
     def table(self) -> Table:
         """Return the table of the command line: one row for each policy."""
-        from rich.box import SIMPLE
-        from rich.table import Table
-
-        n_days = len(self.provenance["days"])
-        place = f" on {Path(self.provenance['feeder']).stem}" if self.provenance["placed"] else ""
-        table = Table(
-            title=f"{self.provenance['scenario']}{place}: {n_days} days of the {self.provenance['split']} split",
-            box=SIMPLE,
-            caption="± 95 % interval, Student's t over days; differences are paired by day",
-        )
-        table.add_column(_HEADINGS[0], overflow="fold", min_width=10)  # numbers are never cut, names are folded
-        for heading in _HEADINGS[1:]:
-            table.add_column(heading.replace(", ", "\n"), justify="right", no_wrap=True)
-        for row in self._cells():
-            table.add_row(*row)
-        return table
+        facts = self.provenance
+        place = f" on {Path(facts['feeder']).stem}" if facts["placed"] else ""
+        title = f"{facts['scenario']}{place}: {len(facts['days'])} days of the {facts['split']} split"
+        caption = "± 95 % interval, Student's t over days; differences are paired by day"
+        headings = [heading.replace(", ", "\n") for heading in _HEADINGS]
+        return _as_table(title, caption, headings, self._cells(), n_names=1, min_width=10)
 
     def to_markdown(self) -> str:
         """Return the same table as Markdown."""
@@ -178,18 +164,18 @@ class EvaluationReport:
         if best is not None and name != best:
             gain = self.difference(name, best)
             found |= {"reward_over_best_baseline": gain.mean, "reward_over_best_baseline_half_interval": gain.half}
-        told = {how: [q.name for q in EVALUATION if q.summarised == how] for how in ("per_day", "mean", "max", "min")}
-        found |= {f"{key}_per_day": float((rows[key] * to_day).mean()) for key in told["per_day"]}
-        found |= {f"{key}_mean": float(rows[key].mean()) for key in told["mean"]}
-        found |= {key: float(rows[key].max()) for key in told["max"]}
-        found |= {key: float(rows[key].min()) for key in told["min"]}
+        suffixes = {"per_day": "_per_day", "mean": "_mean", "max": "", "min": ""}
+        for how, suffix in suffixes.items():
+            for name in (quantity.name for quantity in EVALUATION if quantity.summarised == how):
+                values = rows[name] * to_day if how == "per_day" else rows[name]
+                found[name + suffix] = float(values.agg("mean" if how == "per_day" else how))
         found["worst_node"] = str(rows["worst_node"].to_list()[int(rows["violation_max_pu"].to_numpy().argmax())])
         return found
 
     def _cells(self) -> list[tuple[str, ...]]:
-        best, summary = self.best_baseline, self.summary()
+        best = self.best_baseline
         rows: list[tuple[str, ...]] = []
-        for name, found in summary.items():
+        for name, found in self.summary().items():
             unfinished = found["days"] - found["finished_days"]
             gain = "" if best is None else "best" if name == best else f"{self.difference(name, best)}"
             rows.append((
@@ -238,21 +224,11 @@ class FeederComparison:
 
     def table(self) -> Table:
         """Return the summary as a table of the command line; what is gained over ``no_control`` is in the files."""
-        from rich.box import SIMPLE
-        from rich.table import Table
-
-        caption = "score: 0 is no_control, 1 the best baseline on that feeder"
-        table = Table(title="by feeder", box=SIMPLE, caption=caption)
         shown = [place for place, heading in enumerate(_FEEDER_HEADINGS) if heading != "over no_control"]  # 80 columns
-        for place in shown:
-            heading = _FEEDER_HEADINGS[place].replace(" on", "\non").replace(", ", "\n")
-            if place < 2:
-                table.add_column(heading, overflow="fold", min_width=11)
-            else:
-                table.add_column(heading, justify="left" if place == 2 else "right", no_wrap=True)
-        for row in self._cells():
-            table.add_row(*(row[place] for place in shown))
-        return table
+        headings = [_FEEDER_HEADINGS[place].replace(" on", "\non").replace(", ", "\n") for place in shown]
+        rows = [[row[place] for place in shown] for row in self._cells()]
+        caption = "score: 0 is no_control, 1 the best baseline on that feeder"
+        return _as_table("by feeder", caption, headings, rows, n_names=2, n_texts=3, min_width=11)
 
     def to_markdown(self) -> str:
         """Return the summary as Markdown."""
@@ -297,15 +273,13 @@ class FeederComparison:
         cells: list[tuple[str, ...]] = []
         for row in self.summary():
             report = self.reports[row["feeder"]]
-            gain = ""
-            if row["over_no_control"] is not None:
-                gain = str(report.difference(row["policy"], "no_control"))
+            gain = report.difference(row["policy"], "no_control") if row["over_no_control"] is not None else ""
             cells.append((
                 row["feeder"],
                 row["policy"],
                 {None: "", True: "yes", False: "unseen"}[row["trained_on_it"]],
                 str(report.reward(row["policy"])),
-                gain,
+                str(gain),
                 "" if row["score"] is None else f"{row['score']:.2f}",
                 f"{row['violation_node_hours_per_day']:.1f}",
             ))  # fmt: skip
@@ -315,15 +289,32 @@ class FeederComparison:
 def _versions() -> dict[str, str]:
     found = {"powergrid": powergrid.__version__, "python": platform.python_version()}
     for name in _DISTRIBUTIONS:
-        try:
+        with suppress(PackageNotFoundError):  # a checkout may run on what no package manager put there
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
+def _as_table(
+    title: str, caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *,
+    n_names: int, n_texts: int = 0, min_width: int,
+) -> Table:  # fmt: skip
+    """Return a table of names, which are folded where they are long, other texts, and numbers, which are never cut."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE, caption=caption)
+    for place, heading in enumerate(headings):
+        if place < n_names:
+            table.add_column(heading, overflow="fold", min_width=min_width)
+        else:
+            table.add_column(heading, justify="left" if place < n_texts else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def _as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], n_texts: int) -> str:
-    """Write a table as Markdown, the first columns as texts and the others, to the right, as numbers."""
+    """Return a table as Markdown, the first columns as texts and the others, to the right, as numbers."""
     rule = "|" + "---|" * n_texts + "---:|" * (len(headings) - n_texts)
     return "\n".join([f"| {' | '.join(headings)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
@@ -331,9 +322,11 @@ def _as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], n_texts
 def _write_tables(folder: Path, name: str, frame: pd.DataFrame, kept: Mapping[str, Any]) -> list[Path]:
     """Write ``<name>.csv`` and ``<name>.json``, each whole or not at all; the folder is made."""
     folder.mkdir(parents=True, exist_ok=True)
+    # JSON has no NaN: where there is no number it says null.
+    plain = json.loads(json.dumps(kept), parse_constant=lambda _: None)
     texts = {
         f"{name}.csv": frame.to_csv(index=False, lineterminator="\n"),
-        f"{name}.json": json.dumps(_plain(kept), indent=1, allow_nan=False) + "\n",
+        f"{name}.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
     }
     for file, text in texts.items():
         # Renamed when it is whole: who reads it meanwhile, or a kill, meets no half a table.
@@ -341,12 +334,3 @@ def _write_tables(folder: Path, name: str, frame: pd.DataFrame, kept: Mapping[st
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(folder / file)
     return [folder / file for file in texts]
-
-
-def _plain(value: Any) -> Any:
-    """Turn what is not a finite number into None, all the way down: JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

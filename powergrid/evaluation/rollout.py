@@ -103,11 +103,8 @@ def evaluate_feeders(
             these; :func:`powergrid.training.load_policy` reads it from the run.
         feeders: Names of shipped feeders, or paths of master files; none for all of the scenario's own. The scenario is
             placed on those it was not made for as its ``placement`` says, by demand where that says nothing.
-        split: Which days.
-        days: How many.
-        seed: As for :func:`evaluate`.
+        split, days, seed, n_envs: As for :func:`evaluate`.
         progress: Called with the number of episodes played and to play, feeder by feeder.
-        n_envs: Episodes played at once.
 
     Raises:
         ScenarioError: the settings are wrong, or something has no place on a feeder.
@@ -192,8 +189,7 @@ def play_days(task: GridTask, player: Baseline, days: Sequence[int] | IntArray, 
     totals = DayTotals(task)
     alive = np.ones(task.n_envs, dtype=bool)
     for _ in range(simulation.options.horizon_steps):
-        action = player.act(task)
-        task.action_buffer()[:] = action
+        task.action_buffer()[:] = player.act(task)
         task.step()
         totals.add(alive)
         alive &= ~task.terminated
@@ -217,44 +213,43 @@ class DayTotals:
         self._sums = np.zeros((n_envs, n_agents, len(task.info_names)))
         self._reward = np.zeros((n_envs, n_agents))
         self._steps = np.zeros(n_envs)
-        self._v_low, self._v_high = np.full(n_envs, np.inf), np.full(n_envs, -np.inf)
+        self._most: dict[str, FloatArray] = {}
         self._worst_pu = np.full(n_envs, -np.inf)
         self._worst_node = np.zeros(n_envs, dtype=np.int64)
-        self._peak_kw = np.full(n_envs, -np.inf)
-        self._unbalance, self._loading = np.zeros(n_envs), np.zeros(n_envs)
         self._cycles = np.zeros(n_envs)
 
     def add(self, alive: npt.NDArray[np.bool_]) -> None:
         """Add the last step of the environments whose episode goes on, shape (n_envs,)."""
         task = self._task
-        metrics, simulation = task.metrics, task.simulation
-        limits = metrics.limits
+        metrics, snapshot, limits = task.metrics, task.simulation.snapshot, task.metrics.limits
         self._sums[alive] += task.infos()[alive]  # those that diverged are stepped on with the others, unseen
         self._reward[alive] += task.rewards[alive]
         self._steps += alive
-        for kept, now in (
-            (self._v_high, metrics.v_max_pu),
-            (self._peak_kw, simulation.snapshot.source_kva.real),
-            (self._unbalance, metrics.unbalance_pu),
-            (self._loading, simulation.snapshot.loading_pu.max(axis=1)),
+        for name, now in (
+            ("v_max_pu", metrics.v_max_pu),
+            ("-v_min_pu", -metrics.v_min_pu),
+            ("import_peak_kw", snapshot.source_kva.real),
+            ("unbalance_max_pu", metrics.unbalance_pu),
+            ("loading_max_pu", snapshot.loading_pu.max(axis=1)),
         ):
-            np.copyto(kept, np.maximum(kept, now), where=alive)
-        np.copyto(self._v_low, np.minimum(self._v_low, metrics.v_min_pu), where=alive)
+            most = self._most.setdefault(name, np.full(task.n_envs, -np.inf))
+            np.maximum(most, now, out=most, where=alive)
         outside = np.maximum(metrics.v_max_pu - limits[1], limits[0] - metrics.v_min_pu)
         worse = alive & (outside > self._worst_pu)
-        np.copyto(self._worst_pu, outside, where=worse)
-        np.copyto(self._worst_node, metrics.worst_node, where=worse)  # by number: infos hold no names
+        self._worst_pu[worse] = outside[worse]
+        self._worst_node[worse] = metrics.worst_node[worse]  # by number: infos hold no names
         if self._storage is not None:
-            np.copyto(self._cycles, self._storage.cycles.mean(axis=1), where=alive)
+            self._cycles[alive] = self._storage.cycles.mean(axis=1)[alive]
 
     def row(self, env: int) -> dict[str, Any]:
         """Return the totals of one environment's episode, units in the names."""
         task = self._task
         simulation, steps = task.simulation, self._steps[env]
         dt_h, network = simulation.dt_h, simulation.network
-        column, sums = self._column, self._sums[env]
-        of_all = {name: float(sums[:, i].sum()) for name, i in column.items()}  # the agents' own, added up
-        shared = {name: float(sums[0, i]) for name, i in column.items()}  # the same for every agent
+        sums = self._sums[env]
+        of_all = {name: float(sums[:, i].sum()) for name, i in self._column.items()}  # the agents' own, added up
+        shared = {name: float(sums[0, i]) for name, i in self._column.items()}  # the same for every agent
+        most = {name: float(values[env]) for name, values in self._most.items()}
         day = int(simulation.day[env])
         start = simulation.profiles.start.astype("datetime64[D]") + day
         violation_steps = shared["network_violations"]
@@ -271,13 +266,13 @@ class DayTotals:
             "violation_share": violation_steps / (steps * len(network.nodes)),
             "violation_max_pu": max(float(self._worst_pu[env]), 0.0),
             "worst_node": network.nodes[int(self._worst_node[env])],
-            "v_min_pu": float(self._v_low[env]),
-            "v_max_pu": float(self._v_high[env]),
+            "v_min_pu": -most["-v_min_pu"],
+            "v_max_pu": most["v_max_pu"],
             "overload_branch_hours": shared["network_overloads"] * dt_h,
-            "loading_max_pu": float(self._loading[env]),
+            "loading_max_pu": most["loading_max_pu"],
             "import_kwh": shared["source_p_kw"] * dt_h,
-            "import_peak_kw": float(self._peak_kw[env]),
-            "unbalance_max_pu": float(self._unbalance[env]),
+            "import_peak_kw": most["import_peak_kw"],
+            "unbalance_max_pu": most["unbalance_max_pu"],
             "storage_cycles": float(self._cycles[env]),
             "operations": shared["operations"],
             "converged_share": shared["converged"] / steps,
@@ -326,8 +321,8 @@ def _find_players(policies: Sequence[str | tuple[str, Policy]]) -> list[tuple[st
         describe_unknown("policy", name, BASELINES) for name, p in players if p is None and name not in BASELINES
     ]
     names = [name for name, _ in players]
-    problems += [f"policy {name!r} is given {names.count(name)} times" for name in dict.fromkeys(names)
-                 if names.count(name) > 1]  # fmt: skip
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    problems += [f"policy {name!r} is given {names.count(name)} times" for name in twice]
     if not players:
         problems.append(f"give at least one policy; baselines are {', '.join(BASELINES)}")
     if problems:

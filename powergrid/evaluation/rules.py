@@ -7,7 +7,7 @@ step to come and the prices of the day. How the constants were set is in ``docs/
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,26 @@ class RuleConstants:
     payback_share: float = 0.5
 
 
+class Actions(NamedTuple):
+    """The actions of one name that agents decide over.
+
+    Attributes:
+        column: Columns of the action matrix.
+        device: The places of their devices in the fleet.
+        low, high: Their bounds, in their unit.
+    """
+
+    column: IntArray
+    device: IntArray
+    low: FloatArray
+    high: FloatArray
+
+    def write(self, values: FloatArray, action: FloatArray) -> None:
+        """Write values of the fleet in their unit as normalised actions, -1 for ``low`` and 1 for ``high``."""
+        normalised = 2.0 * (values[:, self.device] - self.low) / (self.high - self.low) - 1.0
+        action[:, self.column] = np.clip(normalised, -1.0, 1.0)
+
+
 class FleetRule:
     """The rule of one fleet; it writes the actions of the devices that have an agent.
 
@@ -63,27 +83,37 @@ class FleetRule:
         task: The task.
         fleet: The fleet.
         constants: The constants of the rules.
+
+    Attributes:
+        start: What the rule remembers of each device within an episode, and what that starts from.
+        memory: What it remembers now, shape (n_envs, n).
+        acts: Actions by name; of a name that is no agent's, empty.
     """
+
+    start: ClassVar[dict[str, float]] = {}
 
     def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
         self.fleet, self.constants, self.dt_h = fleet, constants, task.simulation.dt_h
         owner = {device: index for index, agent in enumerate(task.agents) for device in agent.devices}
-        self._owner = owner
         self.zone = np.array([owner.get(name, 0) for name in fleet.names], dtype=np.int64)
-        self._columns = {(row.device, row.name): i for i, row in enumerate(task.simulation.actions)}
+        column = {(row.device, row.name): i for i, row in enumerate(task.simulation.actions)}
+        self.acts: dict[str, Actions] = {}
+        for name in ("p_kw", "q_kvar", "share", "tap", "steps_on"):
+            rows = [row for row in fleet.actions if row.name == name and row.device in owner]
+            found = [(column[key], fleet.names.index(row.device), row.low, row.high)
+                     for row in rows if (key := (row.device, name)) in column]  # fmt: skip
+            columns, devices, low, high = np.array(found, dtype=float).reshape(-1, 4).T
+            self.acts[name] = Actions(columns.astype(np.int64), devices.astype(np.int64), low, high)
+        self.memory = {name: np.full((task.n_envs, fleet.n), value) for name, value in self.start.items()}
 
-    def columns(self, name: str) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
-        """Find the actions of a name: column, place in the fleet, and the bounds in their unit."""
-        rows = [
-            (self._columns[row.device, name], self.fleet.names.index(row.device), row.low, row.high)
-            for row in self.fleet.actions
-            if row.name == name and row.device in self._owner and (row.device, name) in self._columns
-        ]
-        column, device, low, high = (np.array([row[i] for row in rows], dtype=float) for i in range(4))
-        return column.astype(np.int64), device.astype(np.int64), low, high
+    def ratings(self, key: str, factor: float = 1.0) -> FloatArray:
+        """Return a rating of each device, where it has none its largest power times a factor."""
+        return np.array([float(getattr(spec, key) or factor * spec.p_max_kw) for spec in self.fleet.specs])
 
     def reset(self, task: GridTask, env: int) -> None:
         """Get ready for the day that an environment has just started."""
+        for name, value in self.start.items():
+            self.memory[name][env] = value
 
     def write(self, task: GridTask, action: FloatArray) -> None:
         """Write the actions of the step to come."""
@@ -93,14 +123,7 @@ class FleetRule:
 class ReactiveRule(FleetRule):
     """Volt-var droop with damping, for every fleet that has reactive power."""
 
-    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, constants)
-        self._q = self.columns("q_kvar")
-        self._q_kvar = np.zeros((task.n_envs, len(self._q[0])))
-
-    def reset(self, task: GridTask, env: int) -> None:
-        """Start at unity power factor."""
-        self._q_kvar[env] = 0.0
+    start: ClassVar[dict[str, float]] = {"q_kvar": 0.0}
 
     def write_reactive(self, task: GridTask, room_kvar: FloatArray, action: FloatArray) -> None:
         """Move reactive power a part of the way to the droop's.
@@ -110,49 +133,39 @@ class ReactiveRule(FleetRule):
             room_kvar: What active power leaves of each device's capability, shape (n_envs, n) [kvar].
             action: The actions, written.
         """
-        column, device, low, high = self._q
-        if not len(column):
-            return
-        zone = self.zone[device]
+        _, device, low, high = self.acts["q_kvar"]
+        zone, asked = self.zone[device], self.memory["q_kvar"]
         v1, v2, v3, v4 = self.constants.volt_var_pu
         inject = np.clip((v2 - task.metrics.zone_v_min_pu[:, zone]) / (v2 - v1), 0.0, 1.0)
         absorb = np.clip((task.metrics.zone_v_max_pu[:, zone] - v3) / (v4 - v3), 0.0, 1.0)
         goal = inject * high + absorb * low
         # Measurements are a step old, and an undamped droop of large inverters swings.
-        self._q_kvar += self.constants.volt_var_step * (goal - self._q_kvar)
-        room = room_kvar[:, device]
-        q_kvar = np.clip(self._q_kvar, -room, room)
-        action[:, column] = to_action(q_kvar, low, high)
+        asked[:, device] += self.constants.volt_var_step * (goal - asked[:, device])
+        self.acts["q_kvar"].write(np.clip(asked, -room_kvar, room_kvar), action)
 
 
 class InverterRule(ReactiveRule):
     """All the sun, less what the volt-watt droop takes; reactive power by the volt-var droop."""
 
+    start: ClassVar[dict[str, float]] = {"q_kvar": 0.0, "share": 1.0}
+
     def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
         super().__init__(task, fleet, constants)
-        self._p = self.columns("p_kw")
-        self._share = np.ones((task.n_envs, fleet.n))
-        self._p_max = np.array([float(spec.p_max_kw) for spec in fleet.specs])
-        self._s_max = np.array([spec.s_max_kva or 1.1 * float(spec.p_max_kw) for spec in fleet.specs])
+        self._p_max, self._s_max = self.ratings("p_max_kw"), self.ratings("s_max_kva", 1.1)
         self._category = np.array([spec.reactive.startswith("category") for spec in fleet.specs])
         # Where no power factor is asked, the tangent is as good as none.
         factor = np.array([spec.power_factor_min or 0.0 for spec in fleet.specs])
         self._tangent = np.where(factor > 0, np.sqrt(1 - factor**2) / np.where(factor > 0, factor, 1.0), 1e6)
 
-    def reset(self, task: GridTask, env: int) -> None:
-        """Start with all the sun at unity power factor."""
-        super().reset(task, env)
-        self._share[env] = 1.0
-
     def write(self, task: GridTask, action: FloatArray) -> None:
         """Write shares of the sun and reactive power."""
-        c = self.constants
-        start, end = c.volt_watt_pu
-        over = np.clip((task.metrics.zone_v_max_pu[:, self.zone] - start) / (end - start), 0.0, 1.0)
-        self._share += c.volt_var_step * (1.0 - (1.0 - c.volt_watt_floor) * over - self._share)
-        column, device, _, _ = self._p
-        share = np.ones_like(self._share)
-        share[:, device] = self._share[:, device]
+        c, (column, device, _, _) = self.constants, self.acts["p_kw"]
+        first, last = c.volt_watt_pu
+        over = np.clip((task.metrics.zone_v_max_pu[:, self.zone] - first) / (last - first), 0.0, 1.0)
+        asked = self.memory["share"]
+        asked += c.volt_var_step * (1.0 - (1.0 - c.volt_watt_floor) * over - asked)
+        share = np.ones_like(asked)
+        share[:, device] = asked[:, device]
         simulation = task.simulation
         sun = simulation.day_pv_pu[simulation.env_index, simulation.step_index]
         p = np.minimum(np.clip(sun, 0.0, 1.0)[:, None] * self._p_max * share, self._s_max)
@@ -168,28 +181,23 @@ class InverterRule(ReactiveRule):
 class StorageRule(ReactiveRule):
     """Charge in cheap hours and discharge in dear ones where that pays; help where the zone is in trouble."""
 
+    start: ClassVar[dict[str, float]] = {"q_kvar": 0.0, "support": 0.0}
+
     def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
         super().__init__(task, fleet, constants)
-        self._p = self.columns("p_kw")
         self._plans: list[StoragePlan | None] = [None] * task.n_envs
-        self._support = np.zeros((task.n_envs, fleet.n))
-        specs = fleet.specs
-        self._levels = np.array([spec.levels or 0 for spec in specs], dtype=np.int64)
-        self._discharge = np.array([float(spec.p_max_kw) for spec in specs])
-        self._charge = np.array([float(spec.p_charge_max_kw or spec.p_max_kw) for spec in specs])
-        self._s_max = np.array([
-            float(spec.s_max_kva or max(spec.p_max_kw, spec.p_charge_max_kw or 0.0)) for spec in specs
-        ])  # fmt: skip
-        self._e_max = np.array([float(spec.e_max_kwh) for spec in specs])
-        self._eta_c = np.array([spec.eta_charge for spec in specs])
-        self._eta_d = np.array([spec.eta_discharge for spec in specs])
-        self._window = np.array([(spec.soc_min, spec.soc_max) for spec in specs]).T
+        self._levels = np.array([spec.levels or 0 for spec in fleet.specs], dtype=np.int64)
+        self._discharge, self._charge = self.ratings("p_max_kw"), self.ratings("p_charge_max_kw")
+        rated = [spec.s_max_kva or max(spec.p_max_kw, spec.p_charge_max_kw or 0.0) for spec in fleet.specs]
+        self._s_max = np.array(rated, dtype=float)
+        self._e_max, self._eta_c, self._eta_d, self._soc_min, self._soc_max = np.array([
+            (spec.e_max_kwh, spec.eta_charge, spec.eta_discharge, spec.soc_min, spec.soc_max) for spec in fleet.specs
+        ]).T  # fmt: skip
         self._sunny = find_sunny_agents(task)[self.zone]
 
     def reset(self, task: GridTask, env: int) -> None:
         """Plan the day by its prices."""
         super().reset(task, env)
-        self._support[env] = 0.0
         price = task.simulation.day_price[env, :-1]  # a tariff or a day-ahead market: known at midnight
         mean = float(price.mean())
         level = abs(mean)
@@ -216,19 +224,20 @@ class StorageRule(ReactiveRule):
         overload = np.clip((metrics.zone_loading_pu - 1.0) / loading_span, 0.0, 1.0)
         need += np.sign(metrics.zone_kva.real) * overload
         need = np.clip(need, -1.0, 1.0)[:, self.zone]
-        self._support += c.support_step * (need - self._support)
-        reach = np.where(self._support > 0.0, self._discharge, self._charge)
-        p = self._keep(np.clip(planned + self._support * reach, -self._charge, self._discharge), soc)
-        column, device, p_low, p_high = self._p
-        action[:, column] = to_level(to_action(p[:, device], p_low, p_high), self._levels[device])
+        support = self.memory["support"]
+        support += c.support_step * (need - support)
+        reach = np.where(support > 0.0, self._discharge, self._charge)
+        p = np.clip(planned + support * reach, -self._charge, self._discharge)
+        # Within what the window of the state of charge allows in one step.
+        most = np.maximum(soc - self._soc_min, 0.0) * self._e_max * self._eta_d / self.dt_h
+        least = -np.maximum(self._soc_max - soc, 0.0) * self._e_max / (self._eta_c * self.dt_h)
+        p = np.clip(p, least, most)
+        self.acts["p_kw"].write(p, action)
+        column, device, _, _ = self.acts["p_kw"]
+        sizes = self._levels[device]
+        levels = np.rint((action[:, column] + 1.0) / 2.0 * (sizes - 1))
+        action[:, column] = np.where(sizes > 0, levels, action[:, column])
         self.write_reactive(task, np.sqrt(np.maximum(self._s_max**2 - p * p, 0.0)), action)
-
-    def _keep(self, p_kw: FloatArray, soc: FloatArray) -> FloatArray:
-        """Keep a request within what the window of the state of charge allows in one step."""
-        soc_min, soc_max = self._window
-        most = np.maximum(soc - soc_min, 0.0) * self._e_max * self._eta_d / self.dt_h
-        least = -np.maximum(soc_max - soc, 0.0) * self._e_max / (self._eta_c * self.dt_h)
-        return np.clip(p_kw, least, most)
 
 
 class GeneratorRule(ReactiveRule):
@@ -236,9 +245,8 @@ class GeneratorRule(ReactiveRule):
 
     def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
         super().__init__(task, fleet, constants)
-        self._p = self.columns("p_kw")
         self._plans: list[GeneratorPlan | None] = [None] * task.n_envs
-        self._s_max = np.array([spec.s_max_kva or 1.25 * float(spec.p_max_kw) for spec in fleet.specs])
+        self._s_max = self.ratings("s_max_kva", 1.25)
         ramps = [spec.ramp_kw_per_min for spec in fleet.specs]
         self._ramp = np.array([np.inf if ramp is None else ramp * 60.0 * self.dt_h for ramp in ramps])
         self._p_min = np.array([spec.p_min_kw for spec in fleet.specs])
@@ -262,8 +270,7 @@ class GeneratorRule(ReactiveRule):
         ceiling = np.where(on, previous + self._ramp, jump)
         floor = np.where(previous > jump, previous - self._ramp, 0.0)
         p = np.maximum(np.minimum(p, ceiling), np.where(p > 0.0, np.maximum(floor, previous - self._ramp), floor))
-        column, device, low, high = self._p
-        action[:, column] = to_action(p[:, device], low, high)
+        self.acts["p_kw"].write(p, action)
         room = np.sqrt(np.maximum(self._s_max**2 - p * p, 0.0)) * (p > 0.0)
         self.write_reactive(task, room, action)
 
@@ -273,14 +280,11 @@ class EvChargerRule(FleetRule):
 
     def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
         super().__init__(task, fleet, constants)
-        self._share = self.columns("share")
         self._ahead = [max(1, round(spec.stay_hours_mean / 2.0 / self.dt_h)) for spec in fleet.specs]
 
     def write(self, task: GridTask, action: FloatArray) -> None:
         """Write shares of the power that cars can take."""
-        simulation = task.simulation
-        column, device, low, high = self._share
-        price, step = simulation.day_price, simulation.step_index
+        price, step = task.simulation.day_price, task.simulation.step_index
         last = price.shape[1] - 1  # no step is played on the last row, it repeats the one before
         cheap = np.zeros((task.n_envs, self.fleet.n), dtype=bool)
         for env in range(task.n_envs):
@@ -290,39 +294,35 @@ class EvChargerRule(FleetRule):
         share = np.where(cheap, 1.0, self.fleet.urgency)
         # A zone short of voltage gets its cars' reserve first.
         share = np.where(task.metrics.zone_v_min_pu[:, self.zone] < task.metrics.limits[0], self.fleet.urgency, share)
-        action[:, column] = to_action(share[:, device], low, high)
+        self.acts["share"].write(share, action)
 
 
 class FlexibleLoadRule(FleetRule):
     """Put off demand while it is dear and can be made up later for less; pay back as soon as it is cheap."""
 
+    start: ClassVar[dict[str, float]] = {
+        "demand_kw": 0.0
+    }  # before the first step none is known, and nothing is put off
+
     def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
         super().__init__(task, fleet, constants)
-        self._share = self.columns("share")
-        self._share_max = np.array([spec.share_max for spec in fleet.specs])
-        self._share_min = np.array([spec.share_min for spec in fleet.specs])
-        self._owed_max = np.array([spec.owed_max_kwh for spec in fleet.specs])
-        self._demand = np.zeros((task.n_envs, fleet.n))
-
-    def reset(self, task: GridTask, env: int) -> None:
-        """Know no demand yet."""
-        self._demand[env] = 0.0
+        self._share_min, self._share_max, self._owed_max = np.array([
+            (spec.share_min, spec.share_max, spec.owed_max_kwh) for spec in fleet.specs
+        ]).T  # fmt: skip
 
     def write(self, task: GridTask, action: FloatArray) -> None:
         """Write shares of demand."""
         simulation, owed = task.simulation, self.fleet.owed_kwh
-        column, device, low, high = self._share
         price, step = simulation.day_price, simulation.step_index
         last = price.shape[1] - 1
-        seen = self.fleet.demand_kw > 0.0
-        # Before the first step no demand is known, and nothing is put off.
-        self._demand = np.where(seen, self.fleet.demand_kw, self._demand)
+        demand = self.memory["demand_kw"]
+        np.copyto(demand, self.fleet.demand_kw, where=self.fleet.demand_kw > 0.0)
         now = price[simulation.env_index, np.minimum(step, last - 1)]
         later = np.arange(price.shape[1])[None, :] > step[:, None]
         later[:, last:] = False
         mean = price[:, :-1].mean(axis=1)
         cheaper = (later & (price < 0.9 * now[:, None])).sum(axis=1)[:, None]
-        per_step = self._demand * self.dt_h
+        per_step = demand * self.dt_h
         makeup = self.constants.payback_share * (self._share_max - 1.0) * per_step * cheaper
         room = np.minimum(makeup, self._owed_max) - owed
         dear = (now > 1.1 * mean)[:, None] & (room > 0.0)
@@ -330,27 +330,22 @@ class FlexibleLoadRule(FleetRule):
         payback = np.minimum(self._share_max - 1.0, owed / np.maximum(per_step, 1e-9))
         held = (now > 1.1 * mean)[:, None] & (owed < makeup)
         share = np.where(dear, 1.0 - cut, np.where(held, 1.0, 1.0 + payback))
-        action[:, column] = to_action(share[:, device], low, high)
+        self.acts["share"].write(share, action)
 
 
 class SwitchgearRule(FleetRule):
     """Raise or lower the zone's voltage by one position where it nears a limit, then rest."""
 
+    start: ClassVar[dict[str, float]] = {"rest_steps": 0.0}
+
     def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
         super().__init__(task, fleet, constants)
-        name = {"regulator": "tap", "capacitor": "steps_on"}[fleet.kind]
-        self._position = self.columns(name)
         self._lifts = np.array([_lifts(task.simulation, spec) for spec in fleet.specs])
-        self._rest = np.zeros((task.n_envs, fleet.n), dtype=np.int64)
         self._rest_steps = max(1, round(constants.switch_rest_h / self.dt_h))
-
-    def reset(self, task: GridTask, env: int) -> None:
-        """Be ready to move."""
-        self._rest[env] = 0
 
     def write(self, task: GridTask, action: FloatArray) -> None:
         """Write positions."""
-        column, device, low, high = self._position
+        column, device, low, high = self.acts["tap" if self.fleet.kind == "regulator" else "steps_on"]
         v_low, v_high = task.metrics.limits
         margin = self.constants.switch_margin_pu
         short = (v_low + margin - task.metrics.zone_v_min_pu)[:, self.zone]
@@ -358,8 +353,9 @@ class SwitchgearRule(FleetRule):
         # Only where the other side keeps the room that one move takes.
         move = np.where((short > 0.0) & (short > over + 2 * margin), 1, 0)
         move -= np.where((over > 0.0) & (over > short + 2 * margin), 1, 0)
-        move = move * (self._rest == 0) * (self.fleet.locked_steps == 0)
-        self._rest = np.where(move != 0, self._rest_steps, np.maximum(self._rest - 1, 0))
+        rest = self.memory["rest_steps"]
+        move = move * (rest == 0) * (self.fleet.locked_steps == 0)
+        rest[:] = np.where(move != 0, self._rest_steps, np.maximum(rest - 1, 0))
         goal = self.fleet.position[:, device] + (move * self._lifts)[:, device]
         action[:, column] = np.clip(goal, low, high) - low
 
@@ -423,15 +419,3 @@ def find_sunny_agents(task: GridTask) -> FloatArray:
     specs = [[simulation.devices[name] for name in agent.devices] for agent in task.agents]
     rated = [sum(float(spec.p_max_kw) for spec in own if spec.kind == "inverter") for own in specs]
     return np.asarray(np.array(rated) > demand, dtype=np.float64)
-
-
-def to_action(value: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
-    """Turn values in their unit into normalised actions, -1 for ``low`` and 1 for ``high``."""
-    normalised: FloatArray = np.clip(2.0 * (value - low) / (high - low) - 1.0, -1.0, 1.0)
-    return normalised
-
-
-def to_level(normalised: FloatArray, sizes: IntArray) -> FloatArray:
-    """Turn normalised actions that have levels into the nearest one, of the action's ``sizes``; leave the others."""
-    levels: FloatArray = np.rint((normalised + 1.0) / 2.0 * (sizes - 1))
-    return np.where(sizes > 0, levels, normalised)
