@@ -97,8 +97,9 @@ class Admittance:
         self._engine.keep_y()
         self._take_over()
         self.stale = self.factorised = self._stepped = False
-        tied = np.logical_or.reduceat(self.entries[self._ties] != 0.0, self._tie_starts)
-        self._whole = not (self._all_tied and tied.all())
+        self._whole = not self._all_tied  # and then reduceat, which knows no empty slices, is not asked
+        if self._all_tied:
+            self._whole = not np.logical_or.reduceat(self.entries[self._ties] != 0.0, self._tie_starts).all()
 
     def refresh(self) -> None:
         """Take over the admittances that changed in a solve in which the feeder's own controls acted."""
