@@ -6,6 +6,7 @@ Importing it is light: engine, Ray and Torch are loaded when something needs the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from powergrid.envs.central import CentralGridEnv, CentralVectorEnv
     from powergrid.envs.parallel import ParallelGridEnv
     from powergrid.envs.vector import GridVectorEnv
-    from powergrid.scenario import Scenario
-    from powergrid.training.policies.inference import Policy
+    from powergrid.grid.feeder.feeder import list_feeders
+    from powergrid.scenario import Scenario, list_scenarios, load_scenario
+    from powergrid.training.policies.inference import load_policy
 
 __version__ = "0.1.0"
 
@@ -47,6 +49,20 @@ __all__ = [
     "make_vector",
 ]
 
+_LATER = {
+    "list_feeders": "powergrid.grid.feeder.feeder",
+    "list_scenarios": "powergrid.scenario",
+    "load_policy": "powergrid.training.policies.inference",
+    "load_scenario": "powergrid.scenario",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # When first asked for: --version and --help shall not wait for the engine.
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)
+
 
 def make(scenario: str | Path | Mapping[str, Any] | Scenario, **overrides: Any) -> ParallelGridEnv:
     """Build an environment with PettingZoo's parallel API.
@@ -60,6 +76,7 @@ def make(scenario: str | Path | Mapping[str, Any] | Scenario, **overrides: Any) 
         FeederError: the feeder does not compile or solve.
     """
     from powergrid.envs.parallel import ParallelGridEnv
+    from powergrid.scenario import load_scenario
 
     return ParallelGridEnv(load_scenario(scenario, overrides))
 
@@ -88,6 +105,7 @@ def make_central(
         FeederError: the feeder does not compile or solve.
     """
     from powergrid.envs.central import CentralGridEnv, set_battery_levels
+    from powergrid.scenario import load_scenario
 
     found = load_scenario(scenario, overrides)
     return CentralGridEnv(set_battery_levels(found, battery, levels), actions, levels)
@@ -141,6 +159,7 @@ def make_vector(
         FeederError: the feeder does not compile or solve.
     """
     from powergrid.envs import CentralVectorEnv, GridVectorEnv
+    from powergrid.scenario import load_scenario
 
     kinds: dict[str, Any] = {"agents": GridVectorEnv, "central": CentralVectorEnv}
     if view not in kinds:
@@ -149,33 +168,3 @@ def make_vector(
     own = {name: overrides.pop(name) for name in names if name in overrides}
     kind: type[GridVectorEnv] | type[CentralVectorEnv] = kinds[view]
     return kind(load_scenario(scenario, overrides), num_envs, backend=backend, workers=workers, **own)
-
-
-def load_scenario(
-    source: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any] | None = None
-) -> Scenario:
-    """Load and validate a scenario; see :func:`powergrid.scenario.load_scenario`."""
-    from powergrid import scenario
-
-    return scenario.load_scenario(source, overrides)
-
-
-def load_policy(run_or_checkpoint: str | Path, *, backend: Literal["numpy", "torch"] = "numpy") -> Policy:
-    """Load a trained policy, which acts without Ray; see :func:`powergrid.training.load_policy`."""
-    from powergrid.training.policies import inference
-
-    return inference.load_policy(run_or_checkpoint, backend=backend)
-
-
-def list_scenarios() -> list[str]:
-    """Name the shipped scenarios."""
-    from powergrid import scenario
-
-    return scenario.list_scenarios()
-
-
-def list_feeders() -> list[str]:
-    """Name the shipped feeders."""
-    from powergrid.grid import feeder
-
-    return feeder.list_feeders()

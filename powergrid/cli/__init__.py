@@ -10,8 +10,7 @@ import typer
 from rich.markup import escape
 
 import powergrid
-from powergrid.cli.bench import bench
-from powergrid.cli.evaluation import curves, evaluate
+from powergrid.cli.evaluation import bench, curves, evaluate
 from powergrid.cli.feeders import check, describe, list_all
 from powergrid.cli.options import err, parse_overrides
 from powergrid.cli.training import export, train, tune
