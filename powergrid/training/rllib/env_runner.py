@@ -43,7 +43,6 @@ _DEFAULT_PIECES = {
                 "AddTimeDimToBatchAndZeroPad", "AddStatesFromEpisodesToBatch", "AgentToModuleMapping",
                 "BatchIndividualItems", "NumpyToTensor"),
 }  # fmt: skip
-HORIZON_ROOM = 128  # steps to make room for where only a number of episodes is known
 _SEES_EPISODES = ("on_episode_created", "on_episode_start", "on_episode_end", "on_sample_end")
 
 
@@ -184,8 +183,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         if force_reset or num_episodes is not None or self._never_reset:
             self._start_all()
         self._never_reset = num_episodes is not None
-        room = HORIZON_ROOM if num_timesteps is None else -(-num_timesteps // self.num_envs)
-        self._track = self._track.succeed(max(1, room))
+        self._track = self._track.succeed()
         self._stepped = self._ended = 0
         done: list[Any] = []
         taken = 0
@@ -249,7 +247,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
                 # worker by worker a seed of its own, as RLlib's runner takes it, and only at the very first reset
                 seen, _ = self.env.reset_arrays(seed=self._seed if self._never_reset else None)
         self._never_reset = False
-        self._track = Trajectories(self.num_envs, 1, self.config.episode_lookback_horizon)
+        self._track = Trajectories(self.num_envs, self.config.episode_lookback_horizon)
         self._over = np.zeros(self.num_envs, dtype=bool)
         self._seen = seen
         self._infos: list[Any] = [self.env.infos(env) if self.keeps_infos else {} for env in range(self.num_envs)]

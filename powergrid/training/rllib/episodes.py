@@ -24,21 +24,18 @@ OBSERVATIONS, ACTIONS, REWARDS, INFOS = "obs", "actions", "rewards", "infos"
 class Trajectories:
     """Keep what all environments did since the last sample, step by step, and cut episodes out of it.
 
-    A column is an array (n_envs, capacity, ...), or a structure of them, by agent. All environments share the time
-    axis; where each one's episode begins on it is ``begin``.
+    A column is an array (n_envs, steps, ...), or a structure of them, by agent. All environments share the time axis;
+    where each one's episode begins on it is ``begin``. Nobody writes into a column: episodes hold slices of them.
 
     Args:
         n_envs: Number of environments.
-        capacity: Steps to make room for; it doubles when they are full.
         lookback: Steps before the beginning that an episode which goes on may look back to.
     """
 
-    def __init__(self, n_envs: int, capacity: int, lookback: int) -> None:
-        self._n_envs, self._lookback = n_envs, lookback
-        self._capacity = capacity + lookback
+    def __init__(self, n_envs: int, lookback: int) -> None:
+        self._lookback = lookback
         self._columns: dict[str, dict[str, Any]] = {}
         self._waiting: dict[tuple[str, tuple[str, ...]], list[Any]] = {}
-        self._written = 0  # steps that the columns hold; those after it wait
         self.t = 0
         self.begin = np.zeros(n_envs, dtype=np.int64)
         self.behind = np.zeros(n_envs, dtype=np.int64)  # steps of the same episode before ``begin``, up to lookback
@@ -54,67 +51,37 @@ class Trajectories:
         """
         self._waiting.setdefault((name, agents), []).append(values)
 
-    def _write_waiting(self) -> None:
-        """Write the steps that wait into the columns: once for many costs a fraction of each by itself."""
-        if self._written == self.t:
-            return
-        while self.t >= self._capacity:
-            self._capacity *= 2
-            for columns in self._columns.values():
-                for agent, column in columns.items():
-                    columns[agent] = tree.map_structure(_double, column)
-        for (name, agents), steps in self._waiting.items():
-            columns = self._columns.setdefault(name, {})
-            stacked = tree.map_structure(lambda *parts: np.stack(parts, axis=1), *steps)  # (n_envs, steps, agents, ...)
-            for i, agent in enumerate(agents):
-                if agent not in columns:
-                    columns[agent] = tree.map_structure(self._allocate, stacked)
-                tree.map_structure(
-                    lambda column, values, i=i: self._write(column, values[:, :, i]), columns[agent], stacked
-                )
-            steps.clear()
-        self._written = self.t
-
     def add_infos(self, infos: Sequence[Mapping[str, Any]]) -> None:
         """Keep the infos seen before the present step, one mapping by agent for each environment."""
         self._infos.append(infos)
-
-    def _allocate(self, values: Any) -> Any:
-        return np.zeros((self._n_envs, self._capacity, *values.shape[3:]), dtype=values.dtype)
-
-    def _write(self, column: Any, values: Any) -> None:
-        column[:, self._written : self.t] = values
 
     def advance(self) -> None:
         """Go on to the next step."""
         self.t += 1
 
-    def succeed(self, capacity: int) -> Trajectories:
-        """Return what goes on from here, with the last steps to look back to.
+    def _write_waiting(self) -> None:
+        """Write the steps that wait behind the others: once for many costs a fraction of each by itself."""
+        for (name, agents), steps in self._waiting.items():
+            if not steps:
+                continue
+            columns = self._columns.setdefault(name, {})
+            stacked = tree.map_structure(lambda *parts: np.stack(parts, axis=1), *steps)  # (n_envs, steps, agents, ...)
+            for i, agent in enumerate(agents):
+                parts = [columns[agent]] if agent in columns else []
+                parts.append(tree.map_structure(lambda values, i=i: values[:, :, i], stacked))
+                columns[agent] = tree.map_structure(lambda *parts: np.concatenate(parts, axis=1), *parts)
+            steps.clear()
 
-        Args:
-            capacity: Steps to make room for.
-        """
+    def succeed(self) -> Trajectories:
+        """Return what goes on from here, with the last steps to look back to."""
         self._write_waiting()
-        after = Trajectories(self._n_envs, capacity, self._lookback)
-        kept = min(self.t, self._lookback)
-        after.t = after._written = kept
+        after = Trajectories(len(self.begin), self._lookback)
+        after.t = kept = min(self.t, self._lookback)
         after.begin[:] = kept
         after.behind = np.minimum(self.t - self.begin + self.behind, kept)
-        for name, columns in self._columns.items():
-            after._columns[name] = {
-                agent: tree.map_structure(
-                    lambda old, new: _copy_tail(old, new, self.t, kept),
-                    column,
-                    tree.map_structure(after._fresh, column),
-                )
-                for agent, column in columns.items()
-            }
+        after._columns = tree.map_structure(lambda column: column[:, self.t - kept :], self._columns)
         after._infos = self._infos[len(self._infos) - kept :] if self._infos else []
         return after
-
-    def _fresh(self, column: Any) -> Any:
-        return np.zeros((self._n_envs, self._capacity, *column.shape[2:]), dtype=column.dtype)
 
     def length(self, env: int) -> int:
         """Return the steps of an environment's present episode since the last sample."""
@@ -201,15 +168,6 @@ def succeed_episode(episode: Any) -> Any:
 
 def _put(buffer: Any, data: Any, lookback: int) -> None:
     buffer.data, buffer.lookback, buffer.finalized = data, lookback, True
-
-
-def _double(column: Any) -> Any:
-    return np.concatenate([column, np.zeros_like(column)], axis=1)
-
-
-def _copy_tail(old: Any, new: Any, t: int, kept: int) -> Any:
-    new[:, :kept] = old[:, t - kept : t]
-    return new
 
 
 class EpisodeRecords:
