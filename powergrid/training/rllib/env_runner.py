@@ -46,6 +46,28 @@ _DEFAULT_PIECES = {
 _SEES_EPISODES = ("on_episode_created", "on_episode_start", "on_episode_end", "on_sample_end")
 
 
+def find_obstacle(runner: Any) -> str | None:
+    """Say why sampling by arrays would not do the same as the stock runner; None where it would."""
+    config = runner.config
+    if not isinstance(runner.env, GridVectorMultiAgentEnv):
+        return f"the environment is {getattr(config.env, '__name__', config.env)!r}, not NetworkedGridEnv itself"
+    for kind in ("env_to_module", "module_to_env"):
+        build = getattr(config, f"build_{kind}_connector")
+        pieces = tuple(type(piece).__name__ for piece in build(env=runner.env, spaces=runner.spaces).connectors)
+        if pieces != _DEFAULT_PIECES[kind]:
+            own = [piece for piece in pieces if piece not in _DEFAULT_PIECES[kind]]
+            return f"connectors are not RLlib's defaults ({', '.join(own) or 'some are left out'})"
+    if not isinstance(config.policy_mapping_fn, AgentMapping):
+        return "policy_mapping_fn is not of powergrid.training and may map an agent differently in each episode"
+    if runner.module is None or any(runner.module[name].is_stateful() for name in runner.module.keys()):  # noqa: SIM118
+        return "a policy has a state between steps"
+    if runner.overrides("on_episode_step"):
+        return "a callback wants every step of an episode (on_episode_step)"
+    if config.count_steps_by != "env_steps" or not config.episodes_to_numpy:
+        return "count_steps_by or episodes_to_numpy is not RLlib's default"
+    return None
+
+
 def learner_reads_infos(config: Any) -> bool:
     """Whether a learner connector of the user's may read infos; one that says ``reads_infos = False`` does not."""
     pieces = config.build_learner_connector(None, None).connectors
@@ -79,11 +101,11 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._version = 0  # RLlib's count of updates of the weights
         super().__init__(config, **kwargs)
         #: Why the stock runner's code samples; None where arrays do.
-        self.slow_because = self._find_obstacle() if self.env is not None else None
+        self.slow_because = find_obstacle(self) if self.env is not None else None
         if self.slow_because:
             logger.warning("Sampling by RLlib's own, slower runner: %s.", self.slow_because)
         #: Whether episodes hold infos: to make dicts of them costs as much as the step of the environment.
-        self.keeps_infos = self._overrides(*_SEES_EPISODES) or learner_reads_infos(config)
+        self.keeps_infos = self.overrides(*_SEES_EPISODES) or learner_reads_infos(config)
         self._bind_policies()
 
     # -- building
@@ -113,28 +135,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         if COMPONENT_RL_MODULE in state:
             self._version = state.get(WEIGHTS_SEQ_NO, 0) or self._version
 
-    def _find_obstacle(self) -> str | None:
-        """Say why sampling by arrays would not do the same as the stock runner; None where it would."""
-        config = self.config
-        if not isinstance(self.env, GridVectorMultiAgentEnv):
-            return f"the environment is {getattr(config.env, '__name__', config.env)!r}, not NetworkedGridEnv itself"
-        for kind in ("env_to_module", "module_to_env"):
-            build = getattr(config, f"build_{kind}_connector")
-            pieces = tuple(type(piece).__name__ for piece in build(env=self.env, spaces=self.spaces).connectors)
-            if pieces != _DEFAULT_PIECES[kind]:
-                own = [piece for piece in pieces if piece not in _DEFAULT_PIECES[kind]]
-                return f"connectors are not RLlib's defaults ({', '.join(own) or 'some are left out'})"
-        if not isinstance(config.policy_mapping_fn, AgentMapping):
-            return "policy_mapping_fn is not of powergrid.training and may map an agent differently in each episode"
-        if self.module is None or any(self.module[name].is_stateful() for name in self.module.keys()):  # noqa: SIM118
-            return "a policy has a state between steps"
-        if self._overrides("on_episode_step"):
-            return "a callback wants every step of an episode (on_episode_step)"
-        if config.count_steps_by != "env_steps" or not config.episodes_to_numpy:
-            return "count_steps_by or episodes_to_numpy is not RLlib's default"
-        return None
-
-    def _overrides(self, *hooks: str) -> bool:
+    def overrides(self, *hooks: str) -> bool:
         """Whether a callback of the user's is there for one of the hooks."""
         return any(
             getattr(self.config, f"callbacks_{hook}", None)

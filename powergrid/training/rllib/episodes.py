@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -174,15 +175,7 @@ class EpisodeRecords:
     """Gather lengths, returns and durations of episodes that ended, and log them at once under RLlib's names."""
 
     def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self._numbers: dict[str, list[float]] = {
-            names.EPISODE_LEN_MEAN: [], names.EPISODE_RETURN_MEAN: [], names.EPISODE_DURATION_SEC_MEAN: []
-        }  # fmt: skip
-        self._by_name: dict[str, dict[str, list[float]]] = {
-            names.EPISODE_AGENT_RETURN_MEAN: {}, names.EPISODE_AGENT_STEPS: {}, names.EPISODE_MODULE_RETURN_MEAN: {}
-        }  # fmt: skip
+        self._ended: list[dict[str, Any]] = []  # what each episode amounts to, by RLlib's names
 
     def add(self, episode: Any, earlier: Sequence[Any], took_s: float) -> None:
         """Take in an episode that ended.
@@ -193,21 +186,22 @@ class EpisodeRecords:
             took_s: How long it took [s].
         """
         pieces = [*earlier, episode]
-        returns: dict[str, float] = {}
-        steps: dict[str, float] = {}
-        modules: dict[str, float] = {}
-        for piece in pieces:
-            for agent, own in piece.agent_episodes.items():
-                gained = float(own.get_return())
-                returns[str(agent)] = returns.get(str(agent), 0.0) + gained
-                steps[str(agent)] = steps.get(str(agent), 0.0) + len(own)
-                modules[own.module_id] = modules.get(own.module_id, 0.0) + gained
-        self._numbers[names.EPISODE_LEN_MEAN].append(sum(map(len, pieces)))
-        self._numbers[names.EPISODE_RETURN_MEAN].append(sum(returns.values()))
-        self._numbers[names.EPISODE_DURATION_SEC_MEAN].append(took_s)
-        for name, found in zip(self._by_name, (returns, steps, modules), strict=True):
-            for key, value in found.items():
-                self._by_name[name].setdefault(key, []).append(value)
+        returns, steps, modules = (defaultdict[str, float](float) for _ in range(3))
+        for agent, own in (entry for piece in pieces for entry in piece.agent_episodes.items()):
+            gained = float(own.get_return())
+            returns[str(agent)] += gained
+            steps[str(agent)] += len(own)
+            modules[own.module_id] += gained
+        self._ended.append(
+            {
+                names.EPISODE_LEN_MEAN: sum(map(len, pieces)),
+                names.EPISODE_RETURN_MEAN: sum(returns.values()),
+                names.EPISODE_DURATION_SEC_MEAN: took_s,
+                names.EPISODE_AGENT_RETURN_MEAN: dict(returns),
+                names.EPISODE_AGENT_STEPS: dict(steps),
+                names.EPISODE_MODULE_RETURN_MEAN: dict(modules),
+            }
+        )
 
     def log(self, metrics: Any, config: Any) -> None:
         """Log means, least and most of the newest episodes, and forget them all.
@@ -216,22 +210,20 @@ class EpisodeRecords:
             metrics: RLlib's logger of the runner.
             config: The runner's configuration, which says how many episodes count.
         """
-        if not self._numbers[names.EPISODE_LEN_MEAN]:
+        if not self._ended:
             return
         # what runners log is merged, so each logs its share of the episodes that count
         window = max(1, math.ceil(config.metrics_num_episodes_for_smoothing / (config.num_env_runners or 1)))
-        newest = {name: values[-window:] for name, values in self._numbers.items()}
-        means: dict[str, Any] = {name: float(np.mean(values)) for name, values in newest.items()}
-        for name, by_name in self._by_name.items():
-            means[name] = {key: float(np.mean(values[-window:])) for key, values in by_name.items()}
-        metrics.log_dict(means, window=window)
+        newest = self._ended[-window:]
+        metrics.log_dict(tree.map_structure(lambda *values: float(np.mean(values)), *newest), window=window)
         for extreme, least, most in (
             (names.EPISODE_LEN_MEAN, names.EPISODE_LEN_MIN, names.EPISODE_LEN_MAX),
             (names.EPISODE_RETURN_MEAN, names.EPISODE_RETURN_MIN, names.EPISODE_RETURN_MAX),
         ):
-            metrics.log_value(least, min(newest[extreme]), reduce="min", window=window)
-            metrics.log_value(most, max(newest[extreme]), reduce="max", window=window)
-        self._clear()
+            values = [ended[extreme] for ended in newest]
+            metrics.log_value(least, min(values), reduce="min", window=window)
+            metrics.log_value(most, max(values), reduce="max", window=window)
+        self._ended.clear()
 
 
 def log_steps(metrics: Any, steps: int, ended: int, agents: Sequence[str], policies: Mapping[str, int]) -> None:
