@@ -72,6 +72,8 @@ class Infos:
         self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
         self._n_own = len(TERMS) + len(self.agent_metrics)
         self.names = (*TERMS, *(metric.name for metric in (*self.agent_metrics, *self.network_metrics)))
+        self._split_names = self.names[: self._n_own], self.names[self._n_own :]
+        self._pattern: dict[str, Any] = dict.fromkeys((*self.names, "day"))
         owners = [spec.devices for spec in scenario.agents.values()]
         self._owned = ownership(owners, simulation.power_device_names)
         n_envs, n_power = simulation.n_envs, len(self._owned)
@@ -79,6 +81,7 @@ class Infos:
         self._of_devices = np.zeros((_OF_DEVICES, n_envs, n_power))
         self._flat_devices = self._of_devices.reshape(-1, n_power)
         self._delivered, self._moved, self._projected = self._of_devices[:2], self._of_devices[2:4], self._of_devices[4]
+        self._moved_kw, self._moved_kvar = self._moved
         self._noticed = np.full((n_envs, n_power), _NOTICED)
         self._throughput = [
             (fleet, self._of_devices[5, :, own], self._of_devices[6, :, own])
@@ -114,12 +117,17 @@ class Infos:
         shared: list[Any] = self._metrics.results[env].take(self._network_columns).tolist()
         unbalance, *others = [float(values[env]) for values in self._of_network()]
         shared.insert(_UNBALANCE, unbalance)
-        labels = self.labels(env)
         shared += others
-        shared += labels.values()
-        keys = (*self.names, *labels)
-        rows = zip(self._agents, self._by_name[: self._n_own, env].T.tolist(), strict=True)
-        return {name: dict(zip(keys, row + shared, strict=True)) for name, row in rows}
+        own_names, shared_names = self._split_names
+        # a copy of a dict that has all the keys takes two thirds of what to make one does
+        pattern = self._pattern
+        pattern.update(zip(shared_names, shared, strict=True))
+        pattern.update(self.labels(env))
+        infos = {}
+        for name, row in zip(self._agents, self._by_name[: self._n_own, env].T.tolist(), strict=True):
+            infos[name] = info = pattern.copy()
+            info.update(zip(own_names, row, strict=True))
+        return infos
 
     def labels(self, env: int) -> dict[str, Any]:
         """Return what infos of one environment hold besides the numbers: the day, and names where they are wanted.
@@ -140,7 +148,7 @@ class Infos:
         self._metrics.results.take(self._zone_places, None, self._own_zones, "clip")
         self._delivered[...] = simulation.delivered
         np.abs(np.subtract(simulation.requested, simulation.setpoints, out=moved), out=moved)
-        np.greater(np.maximum(moved[0], moved[1], out=self._projected), self._noticed, out=self._projected)
+        self._projected[...] = np.maximum(self._moved_kw, self._moved_kvar, out=self._projected) > self._noticed
         for fleet, throughput, cycles in self._throughput:
             throughput[...], cycles[...] = fleet.terms["throughput_kwh"], fleet.cycles
         self._flat_devices.dot(self._owned, self._own_devices)  # two axes: a product of three is slower

@@ -87,7 +87,6 @@ class Channels:
         network = simulation.network
         ways = [network.feeding_branches(network.buses[bus]) or [0] for bus in pccs]  # [0]: the source's own bus
         self._quantiles = _Quantiles(len(network.nodes)) if summary else None
-        metrics.watch(_find_nodes(simulation, pccs, phases), [np.array(way, dtype=np.int64) for way in ways])
         self.table: list[Channel] = []
         self._add_world(price_ahead_steps)
         self._exogenous = np.zeros((simulation.n_envs, horizon + 1, len(self.table)))
@@ -98,6 +97,11 @@ class Channels:
         self._add_devices()
         self.outages = self._add_outages(zones, zone_nodes)
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
+        held = [fleet.n for fleet, _ in self._held]
+        widths = [self._n_exogenous, *[simulation.setpoints.shape[2]] * 2, *held]
+        widths += [] if self.outages is None else [len(self.outages.channels)]
+        widths += [] if self._quantiles is None else [self._n_nodes]
+        metrics.watch(_find_nodes(simulation, pccs, phases), [np.array(way, dtype=np.int64) for way in ways], widths)
         self.places = self._place()
         self.measure()
 
@@ -215,8 +219,7 @@ class Channels:
             beside.append(self.outages.look())
         metrics.take(simulation.snapshot, simulation.energised, beside)
         if self._quantiles is not None:  # last, as it sums up what was just measured
-            summary = self._quantiles.look(simulation.snapshot.v_pu, metrics.violation_count)
-            metrics.results = np.concatenate((metrics.results, summary), axis=1)
+            metrics.add(self._quantiles.look(simulation.snapshot.v_pu, metrics.violation_count))
 
     @property
     def values(self) -> FloatArray:

@@ -89,9 +89,11 @@ class Rewards:
         if self._islands is not None:
             self._load_owners, self._source_prices = _own_islands(simulation, owners, loads_in)
         # what devices cost, and who owns which; terms that are no device's read as zero
-        self._device_terms = place_terms(simulation, TERMS)
         self._owners = ownership(owners, simulation.device_names)
         self._of_devices = np.zeros((len(TERMS), n_envs, len(self._owners)))
+        self._device_terms = [
+            (fleet, term, self._of_devices[row, :, own]) for fleet, term, row, own in place_terms(simulation, TERMS)
+        ]
         self._of_devices_rows = self._of_devices.reshape(-1, len(self._owners))
         self._by_term_rows = self.by_term.reshape(-1, n_agents)
         self._storage = next((f for f in simulation.fleets if f.kind == "storage"), None)
@@ -138,8 +140,8 @@ class Rewards:
         """
         simulation, metrics, terms = self._simulation, self._metrics, self.by_term
         over = True in ends.tolist()  # a sixth of what a numpy function takes on a few
-        for fleet, term, row, own in self._device_terms:
-            self._of_devices[row, :, own] = fleet.terms[term]
+        for fleet, term, part in self._device_terms:
+            part[...] = fleet.terms[term]
         self._of_devices_rows.dot(self._owners, self._by_term_rows)
         measured, row, energy = metrics.results, simulation.played_row, terms[_ENERGY]
         measured.take(self._import, None, energy, "clip")

@@ -5,7 +5,9 @@ Array functions of a snapshot; knows no prices, agents or rewards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,60 @@ _SUMS = {
 }
 
 
+class _Parts(NamedTuple):
+    """What :meth:`Metrics.take` writes: the array of all results and its parts, and one of what is beyond limits.
+
+    Attributes:
+        whole, sums, lowest, means, highest, kva, source, losses, v_pu, loading_pu, levels, beside: ``results``, and
+            its columns by what they are; ``levels`` are voltages and loadings.
+        both, excess: How far each level is beyond its limit, then whether it is, shape (2 n_envs, n_levels), and the
+            two halves.
+    """
+
+    whole: FloatArray
+    sums: tuple[FloatArray, FloatArray]
+    lowest: FloatArray
+    means: FloatArray
+    highest: FloatArray
+    kva: npt.NDArray[np.complex128]
+    source: npt.NDArray[np.complex128]
+    losses: FloatArray
+    v_pu: FloatArray
+    loading_pu: FloatArray
+    levels: FloatArray
+    beside: list[FloatArray]
+    both: FloatArray
+    excess: tuple[FloatArray, FloatArray]
+
+    @classmethod
+    def of(cls, whole: FloatArray, columns: Mapping[str, slice], widths: Sequence[int]) -> _Parts:
+        """Cut results into parts."""
+
+        def span(first: str, last: str) -> FloatArray:
+            return whole[:, columns[first].start : columns[last].stop]
+
+        n_envs = len(whole)
+        ends = columns["beside"].start + np.cumsum([0, *widths])
+        levels = span("v_pu", "no_branch")
+        both = np.zeros((2 * n_envs, levels.shape[1]))
+        return cls(
+            whole,
+            (span("zone_violation_pu", "overload_sum_pu"), span("zone_violation_count", "overload_count")),
+            span("zone_v_min_pu", "v_min_pu"),
+            span("zone_v_mean_pu", "watched_mean_pu"),
+            span("zone_v_max_pu", "watched_loading_pu"),
+            span("zone_kva", "zone_kva").view(np.complex128),
+            span("source_kva", "source_kva").view(np.complex128)[:, 0],
+            span("losses_kw", "losses_kw")[:, 0],
+            span("v_pu", "v_pu"),
+            span("loading_pu", "loading_pu"),
+            levels,
+            [whole[:, first:last] for first, last in itertools.pairwise(ends)],
+            both,
+            (both[:n_envs], both[n_envs:]),
+        )
+
+
 class Metrics:
     """Measure snapshots of one network, split into zones of buses.
 
@@ -44,8 +100,8 @@ class Metrics:
     Attributes:
         limits: Lower and upper voltage limit [pu].
         results: All that was measured of zones and network, then every voltage and loading, then what was handed in
-            beside them, one row for each environment, shape (n_envs, n_columns); each take assigns a new one. Whoever
-            wants some of it takes its columns in one go; most properties are parts of it.
+            beside them, one row for each environment, shape (n_envs, n_columns); each take fills it anew. Whoever
+            wants some of it takes its columns in one go; properties are copies of parts of it.
         columns: Columns of ``results`` by the name of the property; complex power takes two columns, real first.
 
     Source:
@@ -94,7 +150,6 @@ class Metrics:
         # where no branch is, the loading of one that nothing flows through is looked at
         self._branch_groups = [own if len(own) else np.array([len(b.names)]) for own in branches]
         self._n_nodes, n_both = n_nodes, n_nodes + len(b.names) + 1
-        self._no_branch = np.zeros((n_envs, 1))
         # every constant has the full shape: a ufunc takes twice as long where it must broadcast
         self._high, self._low = np.ones((n_envs, n_both)), np.full((n_envs, n_both), -np.inf)
         self._high[:, :n_nodes], self._low[:, :n_nodes] = highest, lowest
@@ -103,23 +158,29 @@ class Metrics:
         self._snapshot = Snapshot.allocate(n_envs, network, 0, conductors=bool(len(self._limited)))
         self.watch([], [])
 
-    def watch(self, node_groups: Sequence[IntArray], branch_groups: Sequence[IntArray]) -> None:
+    def watch(
+        self, node_groups: Sequence[IntArray], branch_groups: Sequence[IntArray], widths: Sequence[int] = ()
+    ) -> None:
         """Take means of voltages and highest loadings of more groups, in the same passes as those of the zones.
 
         Args:
             node_groups: Nodes of each group, one or more.
             branch_groups: Branches of each group, one or more.
+            widths: How many numbers each array has that :meth:`take` puts beside what it measures.
         """
         nodes, n_zones = [*self._node_groups, *node_groups], self._n_zones
         groups = [*nodes, *(self._n_nodes + own for own in (*self._branch_groups, *branch_groups))]
-        self._members, self._starts, sizes = _chain(groups)
-        ends = np.append(self._starts, len(self._members)).tolist()
+        members, starts, sizes = _chain(groups)
+        ends = np.append(starts, len(members)).tolist()
         # lowest of zones and network, means of all groups of nodes, highest of every group
-        n_lowest, n_means = n_zones + 1, len(nodes)
+        n_lowest, n_means, n_envs = n_zones + 1, len(nodes), len(self._high)
         self._lowest_end, self._means_end = ends[n_lowest], ends[n_means]
-        self._lowest_starts, self._means_starts = self._starts[:n_lowest], self._starts[:n_means]
-        self._per_size = np.tile(1.0 / sizes[:n_means], (len(self._high), 1))
-        self.columns = _lay_out(n_zones, len(node_groups), len(branch_groups), self._n_nodes, len(self._high[0]))
+        self._starts, self._lowest_starts, self._means_starts = starts, starts[:n_lowest], starts[:n_means]
+        self._per_size = np.tile(1.0 / sizes[:n_means], (n_envs, 1))
+        levels = self._n_nodes, len(self._high[0]) - self._n_nodes
+        self.columns = columns = _lay_out(n_zones, len(node_groups), len(branch_groups), *levels, sum(widths))
+        self._members = columns["v_pu"].start + members
+        self._to = _Parts.of(np.zeros((n_envs, columns["beside"].stop)), columns, widths)
         self.take(self._snapshot)
 
     def take(self, snapshot: Snapshot, energised: BoolArray | None = None, beside: Sequence[FloatArray] = ()) -> None:
@@ -129,37 +190,43 @@ class Metrics:
             snapshot: The solved state.
             energised: Whether a source feeds each node, shape (n_envs, n_nodes), all where not given; those that none
                 feeds violate no limit and count in no voltage of a zone that has others.
-            beside: More numbers to put into ``results``, after all that is measured, each shape (n_envs, n).
+            beside: Numbers to put into ``results`` after all that is measured, each shape (n_envs, n); the last ones
+                that :meth:`watch` was told of may be left out.
         """
         dead = None if energised is None or b"\0" not in energised.tobytes() else ~energised
-        self._snapshot, self._dead = snapshot, dead
-        n_envs, n_nodes = len(self._high), self._n_nodes
-        levels = np.concatenate((snapshot.v_pu, snapshot.loading_pu, self._no_branch), axis=1)
-        beyond = np.subtract(levels, self._high)
-        self._beyond = np.maximum(beyond, np.subtract(self._low, levels), out=beyond)
+        self._snapshot, self._dead, to = snapshot, dead, self._to
+        self.results, amounts, counts = to.whole, *to.excess
+        # into parts of one array: to put as many arrays side by side takes twice as long
+        to.v_pu[...], to.loading_pu[...] = snapshot.v_pu, snapshot.loading_pu
+        beyond = np.subtract(to.levels, self._high)
+        self._beyond = np.maximum(beyond, np.subtract(self._low, to.levels), out=beyond)
         if dead is not None:
-            beyond[:, :n_nodes][dead] = -self.limits[0]
-        self._excess = excess = np.empty((2 * n_envs, beyond.shape[1]))  # amounts, then counts
-        np.sign(np.maximum(beyond, self._zero, out=excess[:n_envs]), out=excess[n_envs:])
-        sums = excess.dot(self._sums)
-        chosen = levels.take(self._members, 1)
-        lowest = np.minimum.reduceat(chosen[:, : self._lowest_end], self._lowest_starts, axis=1)
-        means = np.add.reduceat(chosen[:, : self._means_end], self._means_starts, axis=1)
-        np.multiply(means, self._per_size, out=means)
-        highest = np.maximum.reduceat(chosen, self._starts, axis=1)
+            beyond[:, : self._n_nodes][dead] = -self.limits[0]
+        np.sign(np.maximum(beyond, self._zero, out=amounts), out=counts)
+        to.sums[0][...], to.sums[1][...] = to.both.dot(self._sums).reshape(2, len(beyond), -1)
+        chosen = to.whole.take(self._members, 1)
+        np.minimum.reduceat(chosen[:, : self._lowest_end], self._lowest_starts, axis=1, out=to.lowest)
+        np.add.reduceat(chosen[:, : self._means_end], self._means_starts, axis=1, out=to.means)
+        np.multiply(to.means, self._per_size, out=to.means)
+        np.maximum.reduceat(chosen, self._starts, axis=1, out=to.highest)
         if dead is not None:
-            self._leave_out(chosen, dead, lowest, means)
-        kva = snapshot.terminal_kva.dot(self._intake)
+            self._leave_out(chosen, dead, to.lowest, to.means)
+        to.kva[...] = snapshot.terminal_kva.dot(self._intake)
         if len(self._limited):
-            kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
-        source, losses = snapshot.source_kva.view(np.float64).reshape(n_envs, 2), snapshot.losses_kw.reshape(n_envs, 1)
-        parts = (sums[:n_envs], sums[n_envs:], lowest, means, highest, kva.view(np.float64), source, losses, levels)
-        self.results = np.concatenate((*parts, *beside), axis=1)
+            to.kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
+        to.source[...], to.losses[...] = snapshot.source_kva, snapshot.losses_kw
+        for part, values in zip(to.beside, beside, strict=False):
+            part[...] = values
+
+    def add(self, values: FloatArray) -> None:
+        """Put the last of what stands beside into ``results``, where it is made of what was measured."""
+        self._to.beside[-1][...] = values
 
     def _leave_out(self, chosen: FloatArray, dead: BoolArray, lowest: FloatArray, means: FloatArray) -> None:
         """Take lowest and mean voltages anew without the nodes that nothing feeds; 0 where a zone has no other."""
         starts, end = self._lowest_starts, self._lowest_end  # zones and network, which come first
-        fed, members = ~dead.take(self._members[:end], axis=1), chosen[:, :end]
+        own = self._members[:end] - self.columns["v_pu"].start
+        fed, members = ~dead.take(own, axis=1), chosen[:, :end]
         np.minimum.reduceat(np.where(fed, members, np.inf), starts, axis=1, out=lowest)
         lowest[np.isinf(lowest)] = 0.0
         counts = np.add.reduceat(fed, starts, axis=1, dtype=np.float64)
@@ -173,17 +240,17 @@ class Metrics:
         return np.arange(self.results.size).reshape(self.results.shape)[:, self.columns[name]]
 
     def _part(self, name: str) -> FloatArray:
-        return self.results[:, self.columns[name]]
+        return self.results[:, self.columns[name]].copy()
 
     def _number(self, name: str) -> FloatArray:
-        return self.results[:, self.columns[name].start]
+        return self.results[:, self.columns[name].start].copy()
 
     # parts of what was measured, by the names of the field
 
     @property
     def violation_pu(self) -> FloatArray:
         """How far each node is outside the limits [pu], shape (n_envs, n_nodes)."""
-        return self._excess[: len(self._high), : self._n_nodes]
+        return self._to.excess[0][:, : self._n_nodes].copy()
 
     @property
     def zone_violation_pu(self) -> FloatArray:
@@ -296,11 +363,10 @@ class Metrics:
         return highest
 
 
-def _lay_out(n_zones: int, n_nodes: int, n_branches: int, n_voltages: int, n_levels: int) -> dict[str, slice]:
-    """Return the columns of ``Metrics.results`` by name, in order.
-
-    So many groups of nodes and branches are watched, and so many voltages are among all levels.
-    """
+def _lay_out(
+    n_zones: int, n_nodes: int, n_branches: int, n_voltages: int, n_loadings: int, n_beside: int
+) -> dict[str, slice]:
+    """Return the columns of ``Metrics.results`` by name, in order; so many groups of nodes and branches are watched."""
     sizes: dict[str, int] = {}
     for what, whole in _SUMS.items():
         sizes |= {f"zone_{what}": n_zones, f"shared_{what}": n_zones, whole: 1}
@@ -309,7 +375,7 @@ def _lay_out(n_zones: int, n_nodes: int, n_branches: int, n_voltages: int, n_lev
     sizes |= {"zone_v_max_pu": n_zones, "v_max_pu": 1, "watched_max_pu": n_nodes}
     sizes |= {"zone_loading_pu": n_zones, "watched_loading_pu": n_branches}
     sizes |= {"zone_kva": 2 * n_zones, "source_kva": 2, "losses_kw": 1}
-    sizes |= {"v_pu": n_voltages, "loading_pu": n_levels - n_voltages, "beside": 0}
+    sizes |= {"v_pu": n_voltages, "loading_pu": n_loadings - 1, "no_branch": 1, "beside": n_beside}
     ends = np.cumsum([*sizes.values()]).tolist()
     return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
