@@ -301,19 +301,21 @@ class OutageView:
         outages = [(f"{z}.outages", "events", 0.0, float(n), z) for z, n in zip(zones, most, strict=True)]
         shares = [(f"{zone}.energised_share", "", 0.0, 1.0, zone) for zone in zones]
         self.channels = [*outages, *shares]
-        self._version = -1
+        self._seen_changes = self._seen_looks = -1
+        self._channels = np.zeros((simulation.n_envs, len(self.channels)))
         self.n_on = np.zeros(simulation.n_envs, dtype=np.int64)
-        self._shown: FloatArray = np.zeros((simulation.n_envs, len(self.channels)))
 
     def look(self) -> FloatArray:
-        """Return the channels, anew where they changed since the last call, shape (n_envs, 2 n_zones)."""
-        events = self._events
-        if events.version != self._version:  # in most steps it is the same
-            self._version = events.version
+        """Return the channels, shape (n_envs, 2 n_zones); taken anew only where they may have changed."""
+        events, n_zones = self._events, self._channels.shape[1] // 2
+        if events.changes != self._seen_changes:
+            self._seen_changes = events.changes
             self.n_on = np.count_nonzero(events.on, axis=1)
-            on = np.einsum("ij,ijk->ik", events.on, self._in_zone[events.target_rows()])
-            self._shown = np.concatenate((on, 1.0 - np.matmul(events.dead_share, self._load_share)), axis=1)
-        return self._shown
+            self._channels[:, :n_zones] = np.einsum("ij,ijk->ik", events.on, self._in_zone[events.target_rows()])
+        if events.looks != self._seen_looks:
+            self._seen_looks = events.looks
+            self._channels[:, n_zones:] = 1.0 - np.matmul(events.dead_share, self._load_share)
+        return self._channels
 
     def name_events(self, env: int) -> dict[str, str]:
         """Return what is on in one environment: event by name, to the place it befalls."""

@@ -24,6 +24,38 @@ _MAX_KEPT = 4096
 _LAST_PHASE = 3
 
 
+class FormingSource(NamedTuple):
+    """A source that feeds what it is tied to while its tie is open and no other source does.
+
+    Attributes:
+        tie: Branch that ties it to the rest.
+        nodes: Nodes that it holds at voltage, shape (n,).
+        p_min_kw: Least power that it gives.
+        p_max_kw: Its rating; of several in one island the largest works, the others stay off.
+    """
+
+    tie: int
+    nodes: IntArray
+    p_min_kw: float
+    p_max_kw: float
+
+
+class Island(NamedTuple):
+    """A part of the circuit that a forming source feeds.
+
+    Attributes:
+        place: Place of the source among the forming sources.
+        source: The source.
+        loads: Loads in the island.
+        devices: Devices in the island that are no loads.
+    """
+
+    place: int
+    source: FormingSource
+    loads: IntArray
+    devices: IntArray
+
+
 class Topology(NamedTuple):
     """What hangs together for one set of closed branches.
 
@@ -31,32 +63,37 @@ class Topology(NamedTuple):
         island: Number of the island that each node belongs to; all nodes that the feeder's sources feed have the same,
             whichever source it is, shape (n_nodes,).
         energised: Whether a source feeds the node, shape (n_nodes,).
+        n_dark: Nodes that no source feeds, neutrals left out: those have no voltage to lack.
         dead_share: Part of each load's phases that no source feeds, shape (n_loads,).
+        fed: Whether all phases of each device are fed, shape (n_devices,).
         loops: Independent loops, sources counted as joined: 0 where every phase is fed in one way alone.
-        n_dark: Nodes that no source feeds, neutrals left out.
-        forming: Whether each forming source is at work, shape (n_forming,); what it feeds is an island of its own.
+        forming: Whether each forming source is at work, shape (n_forming,).
+        islands: What each of those feeds, an island of its own.
     """
 
     island: IntArray
     energised: BoolArray
-    dead_share: FloatArray
-    loops: int
     n_dark: int
+    dead_share: FloatArray
+    fed: BoolArray
+    loops: int
     forming: BoolArray
+    islands: tuple[Island, ...]
 
 
-class FormingSource(NamedTuple):
-    """A source that feeds what it is tied to while its tie is open and no other source does.
+class NodeGroups:
+    """Nodes of loads or devices one after the other, neutrals left out; one that has no others is at its first."""
 
-    Attributes:
-        tie: Branch that ties it to the rest.
-        nodes: Nodes that it holds at voltage, shape (n,).
-        p_max_kw: Its rating; of several in one island the largest works, the others stay off.
-    """
+    def __init__(self, network: Network, nodes: Sequence[Sequence[int] | IntArray]) -> None:
+        own = [[int(node) for node in of_one if network.node_phase[node] <= _LAST_PHASE] or [0] for of_one in nodes]
+        self._rows = np.array([node for of_one in own for node in of_one], dtype=np.int64)
+        self._starts = np.cumsum([0, *map(len, own)])[:-1].astype(np.int64)
+        self._parts = 1.0 / np.array([len(of_one) for of_one in own], dtype=np.float64)
 
-    tie: int
-    nodes: IntArray
-    p_max_kw: float
+    def share(self, of_nodes: BoolArray) -> FloatArray:
+        """Return the part of each one's nodes that are among some, shape (n,)."""
+        share: FloatArray = np.add.reduceat(of_nodes[self._rows], self._starts, dtype=np.float64) * self._parts
+        return share
 
 
 class Connectivity:
@@ -69,6 +106,8 @@ class Connectivity:
         network: The network.
         sources: Nodes that sources hold at voltage, shape (n_sources,); the feeder's own where not given.
         forming: Sources that form islands.
+        devices: Nodes of each device.
+        bound: Whether each device is a load of the network, shape (n_devices,).
     """
 
     def __init__(
@@ -76,6 +115,8 @@ class Connectivity:
         network: Network,
         sources: Sequence[int] | IntArray | None = None,
         forming: Sequence[FormingSource] = (),
+        devices: Sequence[IntArray] = (),
+        bound: BoolArray | None = None,
     ) -> None:
         self._network, self._forming = network, tuple(forming)
         self._by_rating = np.argsort([-source.p_max_kw for source in forming], kind="stable").tolist()
@@ -85,14 +126,9 @@ class Connectivity:
         self._sources = np.unique(np.asarray(given, dtype=np.int64))
         roots = np.full(len(self._sources), n_nodes)
         self._root_edges = np.array([roots, self._sources])
-        self._load_nodes = np.concatenate([np.empty(0, np.int64), *map(self._phase_nodes, network.loads.nodes)])
-        sizes = [len(self._phase_nodes(nodes)) for nodes in network.loads.nodes]
-        self._load_of_row = np.repeat(np.arange(len(sizes)), sizes)
-        self._per_load = 1.0 / np.maximum(sizes, 1)
+        self.loads, self._devices = NodeGroups(network, network.loads.nodes), NodeGroups(network, devices)
+        self._free = np.ones(len(devices), dtype=bool) if bound is None else ~bound
         self._kept: dict[bytes, Topology] = {}
-
-    def _phase_nodes(self, nodes: Sequence[int]) -> IntArray:
-        return np.array([node for node in nodes if self._network.node_phase[node] <= _LAST_PHASE], dtype=np.int64)
 
     def look(self, closed: BoolArray, faulted: Sequence[int] | IntArray = ()) -> Topology:
         """Return what hangs together.
@@ -130,12 +166,20 @@ class Connectivity:
             loops += len(source.nodes) - len(np.unique(island[source.nodes]))
             island[inside] = island[source.nodes[0]]
             energised, forming[i] = energised | inside, True
-        dead = np.bincount(self._load_of_row, ~energised[self._load_nodes], minlength=len(self._per_load))
-        n_dark = int(np.count_nonzero(~energised) - np.count_nonzero(~energised[self._network.neutrals]))
-        topology = Topology(island, energised, dead * self._per_load, loops, n_dark, forming)
-        for array in (island, energised, topology.dead_share, forming):
+        dark = ~energised
+        n_dark = int(np.count_nonzero(dark) - np.count_nonzero(dark[self._network.neutrals]))
+        fed, dead_share = self._devices.share(dark) == 0.0, self.loads.share(dark)
+        for array in (island, energised, dead_share, fed, forming):
             array.flags.writeable = False
-        return topology
+        islands = tuple(self._islanded(i, island) for i in np.flatnonzero(forming).tolist())
+        return Topology(island, energised, n_dark, dead_share, fed, loops, forming, islands)
+
+    def _islanded(self, place: int, island: IntArray) -> Island:
+        """Return what hangs together with a forming source, given the number of each node's island."""
+        source = self._forming[place]
+        inside = island == island[source.nodes[0]]
+        devices = (self._devices.share(inside) > 0.0) & self._free
+        return Island(place, source, np.flatnonzero(self.loads.share(inside)), np.flatnonzero(devices))
 
 
 def _join(network: Network) -> tuple[IntArray, IntArray]:

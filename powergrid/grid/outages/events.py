@@ -114,9 +114,9 @@ class Events:
         return np.array([names.index(name) for name in picked], dtype=np.int64)
 
     @property
-    def version(self) -> int:
-        """Stays the same as long as what is on, its targets and who is fed do."""
-        return self.changes + self._islands.looks
+    def looks(self) -> int:
+        """Stays the same as long as who is fed does."""
+        return self._islands.looks
 
     @property
     def dead_share(self) -> FloatArray:

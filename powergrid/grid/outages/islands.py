@@ -16,7 +16,7 @@ import numpy.typing as npt
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.devices import SwitchFleet
 from powergrid.grid.feeder.network import Network
-from powergrid.grid.outages.connectivity import Connectivity, FormingSource
+from powergrid.grid.outages.connectivity import Connectivity, FormingSource, Island, Topology
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -24,28 +24,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Below this voltage [pu] contactors drop out: what a load should have got counts as unserved.
 DROP_OUT_V_PU = 0.5
-_LAST_PHASE = 3
 _CLOSE_ENOUGH = 1e-3  # of the rating: how far below it a limited source may stay
 _MAX_CORRECTIONS = 8
 _LOOK, _START_OVER = 1, 2
-
-
-class _Island(NamedTuple):
-    """A part of the circuit that a forming source feeds.
-
-    Attributes:
-        source: Place of the source among the forming sources.
-        p_min_kw: Least power of the source [kW].
-        p_max_kw: Most power of the source [kW].
-        loads: Loads in the island.
-        devices: Devices in the island that are no loads.
-    """
-
-    source: int
-    p_min_kw: float
-    p_max_kw: float
-    loads: IntArray
-    devices: IntArray
 
 
 class _Asked(NamedTuple):
@@ -55,23 +36,6 @@ class _Asked(NamedTuple):
     load_kvar: FloatArray
     p_kw: FloatArray
     q_kvar: FloatArray
-
-
-class _Rows:
-    """Nodes of loads or devices one after the other, neutrals left out; one that has no others is at its first."""
-
-    def __init__(self, network: Network, nodes: Sequence[Sequence[int] | IntArray]) -> None:
-        own = [[int(node) for node in of_one if network.node_phase[node] <= _LAST_PHASE] or [0] for of_one in nodes]
-        self._rows = np.array([node for of_one in own for node in of_one], dtype=np.int64)
-        self._starts = np.cumsum([0, *map(len, own)])[:-1].astype(np.int64)
-        self._parts = 1.0 / np.array([len(of_one) for of_one in own], dtype=np.float64)
-
-    def share(self, of_nodes: BoolArray) -> FloatArray:
-        """Return the part of each one's nodes that are among some, shape (n,)."""
-        if not len(self._starts):
-            return np.zeros(0)
-        share: FloatArray = np.add.reduceat(of_nodes[self._rows], self._starts, dtype=np.float64) * self._parts
-        return share
 
 
 class Islands:
@@ -125,24 +89,22 @@ class Islands:
         self._lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
         self._fleet: SwitchFleet | None = switches[0] if switches else None
         self.switches: IntArray = self._lines[switches[1]] if switches else np.empty(0, dtype=np.int64)
-        self._ratings, sources = [], []
+        sources = []
         for microgrid in network.microgrids:
             if (forming := microgrid.forming) is not None:
                 entry = network.nodes_of([network.bus_index[microgrid.entry]])
-                sources.append(FormingSource(branch_index[f"line.{microgrid.tie}"], entry, forming.p_max_kw))
-                self._ratings.append((forming.p_min_kw, forming.p_max_kw))
-        self._entries = [source.nodes for source in sources]
-        self.connectivity = Connectivity(network, circuit.source_nodes, sources)
-        self._loads, self._devices = _Rows(network, network.loads.nodes), _Rows(network, circuit.device_nodes)
-        self._bound_devices = np.flatnonzero(circuit.load_of_device >= 0)
+                tie = branch_index[f"line.{microgrid.tie}"]
+                sources.append(FormingSource(tie, entry, forming.p_min_kw, forming.p_max_kw))
+        bound = circuit.load_of_device >= 0
+        self.connectivity = Connectivity(network, circuit.source_nodes, sources, circuit.device_nodes, bound)
+        self._bound_devices = np.flatnonzero(bound)
         self._bound_loads = circuit.load_of_device[self._bound_devices]
-        self._free_standing = circuit.load_of_device < 0
         self._countable = np.ones(len(network.loads.names))
         self._countable[vehicles] = 0.0
-        self._allocate(network, len(self._free_standing), n_envs)
+        self._allocate(network, len(bound), len(sources), n_envs)
         self.solves = self.looks = 0
 
-    def _allocate(self, network: Network, n_devices: int, n_envs: int) -> None:
+    def _allocate(self, network: Network, n_devices: int, n_forming: int, n_envs: int) -> None:
         n_loads, n_nodes = len(network.loads.names), len(network.nodes)
         self.out = np.zeros((n_envs, len(network.branches.names)), dtype=np.bool_)
         self.energised = np.ones((n_envs, n_nodes), dtype=np.bool_)
@@ -152,12 +114,12 @@ class Islands:
         self.served = np.ones((n_envs, n_loads))
         self.dead_share, self.unserved_kw = np.zeros((2, n_envs, n_loads))
         self.dark_nodes = np.zeros(n_envs)
-        self.islanded = np.zeros((n_envs, len(self._ratings)), dtype=np.bool_)
+        self.islanded = np.zeros((n_envs, n_forming), dtype=np.bool_)
         self._positions = np.full((n_envs, len(self.switches)), -1, dtype=np.int64)
         self._due = np.full(n_envs, _START_OVER, dtype=np.int64)
         self._apart = np.zeros(n_envs, dtype=np.bool_)
         self._asked_kw = np.zeros((n_envs, len(self._bound_loads)))
-        self._parts: list[list[_Island]] = [[] for _ in range(n_envs)]
+        self._parts: list[tuple[Island, ...]] = [()] * n_envs
         self._limited: set[int] = set()
         self._searches: dict[int, tuple[_Asked, list[_Search]]] = {}
 
@@ -213,34 +175,32 @@ class Islands:
             np.multiply(setpoints, self.device_on, out=setpoints)
 
     def _follow(self, env: int) -> None:
-        before, circuit = ~self.energised[env], self._circuits[env]
-        self._look(env)
-        circuit.write_forming(self.islanded[env].astype(np.int64))
-        energised = self.energised[env]
-        circuit.restart(~energised, None if self._due[env] == _START_OVER else before & energised)
+        was_dark, circuit = ~self.energised[env], self._circuits[env]
+        topology = self._look(env)
+        circuit.write_forming(topology.forming.astype(np.int64))
+        dark = ~topology.energised
+        if self._due[env] == _START_OVER:
+            circuit.restart(dark)
+        elif np.count_nonzero(was_dark | dark):
+            circuit.restart(dark, was_dark & topology.energised)
         if self._fleet is not None:
             self._positions[env] = self._fleet.position[env]
         self._due[env] = 0
-        fed = self._devices.share(~energised) == 0.0
-        np.logical_and(fed, ~self.tripped[env], out=self.device_on[env], casting="unsafe")
-        self._apart[env] = not energised.all() or self.faulted[env].any() or not self.device_on[env].all()
-        self._apart[env] |= self.islanded[env].any()
+        tripped, on = self.tripped[env], self.device_on[env]
+        np.logical_and(topology.fed, ~tripped, out=on, casting="unsafe")
+        parts = (dark, tripped, self.faulted[env], topology.forming)
+        self._apart[env] = any(np.count_nonzero(part) for part in parts) or not on.all()
         self.served[env], self.unserved_kw[env] = 1.0, 0.0
 
-    def _look(self, env: int) -> None:
+    def _look(self, env: int) -> Topology:
         """Take over who is fed by whom."""
         topology = self.connectivity.look(self.closed(env), np.flatnonzero(self.faulted[env]))
         self.energised[env], self.dead_share[env] = topology.energised, topology.dead_share
-        self.dark_nodes[env] = topology.n_dark
-        self.islanded[env] = topology.forming
-        self._parts[env] = parts = []
-        for source in np.flatnonzero(topology.forming).tolist():
-            inside = topology.island == topology.island[self._entries[source][0]]
-            loads = np.flatnonzero(self._loads.share(inside))
-            devices = np.flatnonzero((self._devices.share(inside) > 0.0) & self._free_standing)
-            parts.append(_Island(source, *self._ratings[source], loads, devices))
-        (self._limited.add if parts else self._limited.discard)(env)
+        self.dark_nodes[env], self.islanded[env] = topology.n_dark, topology.forming
+        self._parts[env] = topology.islands
+        (self._limited.add if topology.islands else self._limited.discard)(env)
         self.looks += 1
+        return topology
 
     # -- one environment
 
@@ -261,13 +221,15 @@ class Islands:
             asked = _Asked(load_kw[env].copy(), load_kvar[env].copy(), p_kw[env].copy(), q_kvar[env].copy())
             searches = [_Search(island, asked.load_kw, asked.p_kw) for island in self._parts[env]]
             self._searches[env] = asked, searches
+            self.served[env] = 1.0
+            if not any(search.cuts for search in searches):
+                continue
             load_kw[env], load_kvar[env], p_set[env], q_set[env] = self._cut(env, asked, searches)
         return p_set, q_set
 
     def _cut(self, env: int, asked: _Asked, searches: Sequence[_Search]) -> _Asked:
         """Apply the factors found so far."""
         served = self.served[env]
-        served[:] = 1.0
         p_kw, q_kvar = asked.p_kw.copy(), asked.q_kvar.copy()
         for search in searches:
             served[search.island.loads] = search.consumption
@@ -295,7 +257,7 @@ class Islands:
             if not converged:
                 return False
             p_kw = circuit.read_forming_kw()
-            changed = [search.correct(float(p_kw[search.island.source])) for search in searches]
+            changed = [search.correct(float(p_kw[search.island.place])) for search in searches]
             if not left or not any(changed):
                 break
             cut = self._cut(env, asked, searches)
@@ -328,9 +290,13 @@ class Islands:
         """
         if not self._apart[env]:
             return
-        without = self._loads.share((v_pu < DROP_OUT_V_PU) | ~self.energised[env])
+        without: FloatArray | float = 0.0
+        dark = (v_pu < DROP_OUT_V_PU) | ~self.energised[env]
+        if np.count_nonzero(dark):
+            without = self.connectivity.loads.share(dark)
         asked = np.maximum(demand_kw, 0.0)
-        asked[self._bound_loads] = np.maximum(self._asked_kw[env], 0.0)
+        if self._bound_loads.size:
+            asked[self._bound_loads] = np.maximum(self._asked_kw[env], 0.0)
         np.multiply(1.0 - self.served[env] * (1.0 - without), asked * self._countable, out=self.unserved_kw[env])
 
     def total_unserved_kw(self) -> FloatArray:
@@ -368,20 +334,26 @@ class Islands:
 class _Search:
     """Find the factor on an island's consumption, or on its generation, that keeps its source within its rating."""
 
-    def __init__(self, island: _Island, demand_kw: FloatArray, p_kw: FloatArray) -> None:
-        self.island = island
-        own = p_kw[island.devices]
-        asked = float(np.maximum(demand_kw[island.loads], 0.0).sum() - np.minimum(own, 0.0).sum())
-        offered = float(np.maximum(own, 0.0).sum())
+    def __init__(self, island: Island, demand_kw: FloatArray, p_kw: FloatArray) -> None:
+        self.island, source = island, island.source
+        self._low, self._high = source.p_min_kw, source.p_max_kw
+        add, own = np.add.reduce, p_kw[island.devices]
+        asked = float(add(np.maximum(demand_kw[island.loads], 0.0)) - add(np.minimum(own, 0.0)))
+        offered = float(add(np.maximum(own, 0.0)))
         self.consumption, self.generation, self._slope = 1.0, 1.0, 0.0
-        self._short = asked - offered > island.p_max_kw
-        self._over = offered - asked > -island.p_min_kw
+        self._short = asked - offered > self._high
+        self._over = offered - asked > -self._low
         if self._short:
-            self._slope, self.consumption = asked, (island.p_max_kw + offered) / asked
+            self._slope, self.consumption = asked, (self._high + offered) / asked
         elif self._over:
-            self._slope, self.generation = -offered, (asked - island.p_min_kw) / offered
+            self._slope, self.generation = -offered, (asked - self._low) / offered
         self._asked, self._offered = asked, offered
         self._last: tuple[float, float] | None = None
+
+    @property
+    def cuts(self) -> bool:
+        """Whether either factor is to be found."""
+        return self._short or self._over
 
     def limit(self, p_kw: FloatArray, q_kvar: FloatArray) -> None:
         """Apply the factors to the devices of the island, in place; reactive power goes with consumption only."""
@@ -393,7 +365,7 @@ class _Search:
 
     def correct(self, source_kw: float) -> bool:
         """Take what the source gives with the present factors; say whether they had to change."""
-        low, high = self.island.p_min_kw, self.island.p_max_kw
+        low, high = self._low, self._high
         slack = _CLOSE_ENOUGH * max(high, -low)
         if not self._short and not self._over:
             if low - 1e-9 <= source_kw <= high:
