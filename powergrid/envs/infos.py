@@ -79,7 +79,7 @@ class Infos:
         n_envs, n_power = simulation.n_envs, len(self._owned)
         # what is summed of the devices, number by number, and its parts
         self._of_devices = np.zeros((_OF_DEVICES, n_envs, n_power))
-        self._flat_devices = self._of_devices.reshape(-1, n_power)
+        self._flat_devices = self._of_devices.reshape(_OF_DEVICES * n_envs, n_power)
         self._delivered, self._moved, self._projected = self._of_devices[:2], self._of_devices[2:4], self._of_devices[4]
         self._moved_kw, self._moved_kvar = self._moved
         self._noticed = np.full((n_envs, n_power), _NOTICED)
