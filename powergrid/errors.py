@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 class PowerGridError(Exception):
@@ -46,10 +46,6 @@ class Problem:
         """What came, what is allowed and what to do, without the place."""
         return f"{self.text}; {self.remedy}" if self.remedy else self.text
 
-    def under(self, place: str) -> Problem:
-        """Return the same problem of a part, placed in the whole: ``place: where``."""
-        return replace(self, where=f"{place}: {self.where}" if self.where else place)
-
     @classmethod
     def of(cls, problem: Problem | str) -> Problem:
         """Return a problem as it is, and a line of text as one without a code."""
@@ -67,6 +63,7 @@ class _ProblemsError(PowerGridError):
     def __init__(self, where: str, problems: Iterable[Problem | str] = ()) -> None:
         self.where = where
         self.details = tuple(map(Problem.of, problems))
+        # The arguments of an exception are what it is built anew of where it comes pickled from another process.
         super().__init__(where, self.details)
 
     @property
@@ -104,6 +101,8 @@ class EngineError(PowerGridError):
         super().__init__(message, number)
         self.message = message
         self.number = number
+        # Some messages are ten lines: "Error 303 Reported From ...", the command, "Error Description:", what was wrong,
+        # "Probable Cause:". The command and the number are told anyway.
         described = re.findall(r"Error Description:\s*(.*?)\s*(?:Probable Cause:|$)", message, re.DOTALL)
         self.brief = " ".join((described[-1] if described else message).split())
 
@@ -121,6 +120,7 @@ class ActionError(_ProblemsError):
 
 def nearest_names(name: str, allowed: Iterable[str], limit: int = 3) -> list[str]:
     """Return the allowed names most like a wrong one, best first, letter case ignored."""
+    # OpenDSS minds no letter case, and gives its own names back in lower case.
     by_key = {str(candidate).lower(): str(candidate) for candidate in allowed}
     close = difflib.get_close_matches(str(name).lower(), list(by_key), n=limit, cutoff=0.5)
     return [by_key[key] for key in close]

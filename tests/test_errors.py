@@ -16,8 +16,6 @@ _MISSING = Problem("missing-file", "Master.dss:3", "redirect of a missing file '
     [
         (_MISSING, "Master.dss:3: redirect of a missing file 'loads.dss'; put it there"),
         (Problem("no-circuit", "", "no 'New Circuit'"), "no 'New Circuit'"),
-        (_MISSING.under("MG1"), "MG1: Master.dss:3: redirect of a missing file 'loads.dss'; put it there"),
-        (Problem("", "", "too many").under("agents.a"), "agents.a: too many"),
         (Problem.of("agents.a: too many"), "agents.a: too many"),
     ],
 )

@@ -279,7 +279,7 @@ class _Reader:
     # -- files
 
     def _include(self, command: Command, above: tuple[Path, ...]) -> None:
-        target = self._find(command, self._value_of(syntax.file_argument(command.text)), f"{command.verb} of")
+        target = self._find_named(command)
         if target is None:
             return
         if target.resolve() in (file.resolve() for file in above):
@@ -288,11 +288,15 @@ class _Reader:
         self.read(target, above)
 
     def _take_coordinates(self, command: Command) -> None:
-        target = self._find(command, self._value_of(syntax.file_argument(command.text)), f"{command.verb} of")
-        if target is not None:
-            text = self._data(command, target, text_only=True)
-            if text is not None:
-                self.commands.append(replace(command, text=f"{command.verb} {text}"))
+        target = self._find_named(command)
+        text = self._data(command, target, text_only=True) if target is not None else None
+        if text is not None:
+            self.commands.append(replace(command, text=f"{command.verb} {text}"))
+
+    def _find_named(self, command: Command) -> Path | None:
+        """Resolve the file whose name follows the verb."""
+        first = next(self._values(syntax.after_verb(command.text)), None)
+        return self._find(command, first.value if first is not None else "", f"{command.verb} of")
 
     def _data_file(self, command: Command, parameter: Parameter) -> str | None:
         """Check the data file that a value names, and return the value that names just that file."""

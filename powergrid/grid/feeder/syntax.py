@@ -344,8 +344,3 @@ def split(file: Path, text: str) -> Iterator[Command]:
             continue
         if line and not line.startswith(("!", "//")):
             yield Command(file, number, line)
-
-
-def file_argument(text: str) -> str:
-    """Return the file name after a verb, without quotes or a trailing comment, empty where there is none."""
-    return next((parameter.value for parameter in after_verb(text)), "")
