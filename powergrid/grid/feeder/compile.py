@@ -248,19 +248,23 @@ def describe_network(
     buses = tuple(dict.fromkeys(bus_names))
     index = {name: i for i, name in enumerate(buses)}
     node_bus = np.array([index[name] for name in bus_names])
+    node_phase = np.array([int(name.rpartition(".")[2]) for name in nodes])
+    v_base = np.array([bus_kv[name] * 1000.0 for name in bus_names])
+    v_pu = np.abs(engine.voltages(len(nodes))[1:]) / v_base
     xy = {name: place for name, (_, *place) in engine.buses().items()}
     source = next(handle for name in SOURCE_CLASSES for handle in handles[name].values())
     regulators = find_regulators(engine, handles)
     return Network(
         nodes=nodes,
         node_bus=node_bus,
-        node_phase=np.array([int(name.rpartition(".")[2]) for name in nodes]),
-        v_base=np.array([bus_kv[name] * 1000.0 for name in bus_names]),
+        node_phase=node_phase,
+        v_base=v_base,
         buses=buses,
         bus_xy=np.array([xy[name] for name in buses], dtype=float),
         source_bus=_first_bus(engine.node_ref(source), node_bus),
         source_nodes=_source_nodes(engine, handles, forming),
-        neutrals=_find_neutrals(engine, nodes, [bus_kv[name] for name in bus_names]),
+        # By number and voltage: some feeders number phases on.
+        neutrals=np.flatnonzero((node_phase > _LAST_PHASE) & (v_pu < _NEUTRAL_V_PU)),
         branches=_describe_branches(engine, handles, node_bus),
         loads=_describe_loads(engine, handles["Load"], node_bus),
         regulators=tuple(regulator.transformer for regulator in regulators),
@@ -271,13 +275,6 @@ def describe_network(
         load_shapes=_read_load_shapes(engine, handles["Load"], engine.handles("LoadShape")),
         controls=controls,
     )
-
-
-def _find_neutrals(engine: Engine, nodes: Sequence[str], v_base_kv: Sequence[float]) -> IntArray:
-    """Return the nodes from number 4 on that the solved circuit holds near 0 V: some feeders number phases on."""
-    v_pu = np.abs(engine.voltages(len(nodes))[1:]) / (1000.0 * np.asarray(v_base_kv))
-    number = np.array([int(name.rpartition(".")[2]) for name in nodes])
-    return np.flatnonzero((number > _LAST_PHASE) & (v_pu < _NEUTRAL_V_PU))
 
 
 def _source_nodes(engine: Engine, handles: Handles, forming: Sequence[str]) -> IntArray:
@@ -309,7 +306,7 @@ def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> 
         row_node=np.concatenate([np.empty(0, dtype=np.int64), *terminals]),
         branch_rows=_starts([branch.size for branch in conductors]),
         terminal_rows=_starts([terminal.size for terminal in terminals]),
-        terminal_branch=np.repeat(np.arange(len(branches)), [len(branch) for branch in conductors]),
+        terminal_branch=np.array([i for i, branch in enumerate(conductors) for _ in branch], dtype=np.int64),
         terminal_bus=np.array([_first_bus(terminal, node_bus) for terminal in terminals], dtype=np.int64),
         closed=np.array([not engine.is_open(handle) for _, _, handle in branches], dtype=np.bool_),
         length_km=np.array([length for length, _, _ in lengths], dtype=np.float64),
@@ -324,10 +321,8 @@ def _starts(sizes: Sequence[int]) -> IntArray:
 
 
 def _read_length(engine: Engine, line: Handle, codes: Mapping[str, Handle]) -> tuple[float, bool, bool]:
-    """Read a line's length [km], whether it has a unit, and whether the line is a switch.
-
-    A line without a unit is as long as its line code's unit says: OpenDSS multiplies the two as they are.
-    """
+    """Read a line's length [km], whether it has a unit, and whether the line is a switch."""
+    # Without a unit of its own a line is in its line code's: OpenDSS multiplies the two as they are.
     unit = engine.get_int(line, "Line", "Units")
     code = engine.get_text(line, "Line", "LineCode").lower()
     if not unit and code in codes:

@@ -108,13 +108,13 @@ class _Composition:
 # To compose compiles every feeder once: each environment of the same scenario would do so again.
 @functools.lru_cache(maxsize=16)
 def _build(tied: _Composition) -> Feeder:
-    whole = read_part(f"feeder {tied.host.name!r}", tied.host, 1.0)
+    whole = _read_part(f"feeder {tied.host.name!r}", tied.host, 1.0)
     problems = [*_find_name_problems(tied.specs), *_find_duplicates(whole)]
-    spell_out_lists(whole.data)
+    _spell_out_lists(whole.data)
     v_bases, microgrids = list(whole.v_bases_kv), list[Microgrid]()
     for name, spec in tied.specs.items():
         own = tied.feeders[name]
-        part = read_part(f"microgrids.{name}: feeder {own.name!r}", own, spec.load_scale)
+        part = _read_part(f"microgrids.{name}: feeder {own.name!r}", own, spec.load_scale)
         found = [*_find_duplicates(part), *_find_option_problems(whole, part)]
         found += _find_tie_problems(name, spec, whole, part)
         problems += found or _attach(whole, part, name, spec, microgrids)
@@ -132,17 +132,17 @@ def _build(tied: _Composition) -> Feeder:
     )
 
 
-def _attach(whole: Part, part: Part, name: str, spec: MicrogridSpec, microgrids: list[Microgrid]) -> list[Problem]:
+def _attach(whole: _Part, part: _Part, name: str, spec: MicrogridSpec, microgrids: list[Microgrid]) -> list[Problem]:
     """Take a microgrid into the whole; return the problems, with any of which the whole is of no use."""
     prefix, entry, bus = f"{name.lower()}_", _entry_of(spec, part), spec.bus.lower()
-    cut = cut_off_source(part, entry)
-    lost = [f"{c}.{o['Name']}" for c in _CUSTOMERS for o in part.data.get(c, ()) if key_of(c, o) in cut]
+    cut = _cut_off_source(part, entry)
+    lost = [f"{c}.{o['Name']}" for c in _CUSTOMERS for o in part.data.get(c, ()) if _key_of(c, o) in cut]
     if lost:
         text = f"{entry!r} would leave out {list_names(lost)}"
         return [Problem("entry-too-far", f"microgrids.{name}.entry", text, "name a bus nearer to the source")]
-    remove(part, cut)
-    spell_out_lists(part.data)
-    data, opened = rename(part, prefix)
+    _remove(part, cut)
+    _spell_out_lists(part.data)
+    data, opened = _rename(part, prefix)
     place_beside(data["Bus"], prefix + entry, whole.data["Bus"], spec.bus)
     buses = tuple(each["Name"].lower() for each in data["Bus"])
     phases, kv = sorted(part.nodes[entry]), (whole.kv[bus], part.kv[entry])
@@ -155,14 +155,14 @@ def _attach(whole: Part, part: Part, name: str, spec: MicrogridSpec, microgrids:
         source = f"{prefix}forming"
         added["Vsource"] = [describe_forming_source(spec.forming, source, prefix + entry, phases, kv[1])]
         opened.append(("Vsource", source, " 1"))
-    problems, taken = [], names_of(data)
-    if clashing := [written.replace(prefix, "", 1) for key, written in names_of(added).items() if key in taken]:
+    problems, taken = [], _names_of(data)
+    if clashing := [written.replace(prefix, "", 1) for key, written in _names_of(added).items() if key in taken]:
         text = f"{part.name} has {', '.join(clashing)}, a name that is kept for its tie"
         problems.append(Problem("name-taken", "", text, "rename it in the feeder"))
     for class_name, objects in added.items():
         data.setdefault(class_name, []).extend(objects)
-    taken = names_of(whole.data)
-    if twice := sorted(written for key, written in names_of(data).items() if key in taken):
+    taken = _names_of(whole.data)
+    if twice := sorted(written for key, written in _names_of(data).items() if key in taken):
         text = f"its names are taken already: {list_names(twice)}"
         problems.append(Problem("name-taken", f"microgrids.{name}", text, "give it another name"))
     if problems:
@@ -178,8 +178,8 @@ def _attach(whole: Part, part: Part, name: str, spec: MicrogridSpec, microgrids:
 # -- checks
 
 
-def _entry_of(spec: MicrogridSpec, part: Part) -> str:
-    return (spec.entry or bus_name(part.data["Vsource"][0]["Bus1"])).lower()
+def _entry_of(spec: MicrogridSpec, part: _Part) -> str:
+    return (spec.entry or _bus_name(part.data["Vsource"][0]["Bus1"])).lower()
 
 
 def _find_name_problems(names: Iterable[str]) -> Iterator[Problem]:
@@ -192,7 +192,7 @@ def _find_name_problems(names: Iterable[str]) -> Iterator[Problem]:
             yield Problem("bad-name", f"microgrids.{name}", f"differs from {other!r} in letter case only")
 
 
-def _find_duplicates(part: Part) -> Iterator[Problem]:
+def _find_duplicates(part: _Part) -> Iterator[Problem]:
     for class_name, objects in part.data.items():
         for name, count in Counter(o["Name"].lower() for o in objects).items():
             if count > 1:
@@ -200,14 +200,14 @@ def _find_duplicates(part: Part) -> Iterator[Problem]:
                 yield Problem("duplicate-name", part.name, text, "elements need names of their own")
 
 
-def _find_option_problems(host: Part, part: Part) -> Iterator[Problem]:
+def _find_option_problems(host: _Part, part: _Part) -> Iterator[Problem]:
     for option, value in part.options.items():
         if value.lower() != host.options[option].lower():
             text = f"{part.name} has {option}={value}, {host.name} has {host.options[option]}"
             yield Problem("options-differ", "", text, "both need the same")
 
 
-def _find_tie_problems(name: str, spec: MicrogridSpec, host: Part, part: Part) -> Iterator[Problem]:
+def _find_tie_problems(name: str, spec: MicrogridSpec, host: _Part, part: _Part) -> Iterator[Problem]:
     bus, entry, where = spec.bus.lower(), _entry_of(spec, part), f"microgrids.{name}"
     if entry not in part.nodes:
         yield Problem("unknown-bus", f"{where}.entry", describe_unknown("bus", spec.entry, part.nodes))
@@ -230,18 +230,18 @@ def _find_tie_problems(name: str, spec: MicrogridSpec, host: Part, part: Part) -
 # -- putting together
 
 
-def _assemble(whole: Part, v_bases_kv: Iterable[float]) -> Data:
+def _assemble(whole: _Part, v_bases_kv: Iterable[float]) -> Data:
     """Return the circuit as the engine reads it."""
     options = {key: value for key, value in whole.options.items() if value and key != "defaultbasefrequency"}
-    # Lines compute their impedances with the earth model while they are made.
-    early = {key: options.pop(key) for key in ("earthmodel",)}
+    # Lines compute their impedances with the earth model while they are made: it comes before them.
+    earth_model = options.pop("earthmodel")
     controls = whole.data.get("CapControl", [])
     late = [(control["Name"], control.pop("VBus")) for control in controls if control.get("VBus")]
     bases = ", ".join(repr(kv) for kv in sorted(set(v_bases_kv), reverse=True))
     return {
         "Name": "powergrid",
         "DefaultBaseFreq": float(whole.options["defaultbasefrequency"]),
-        "PreCommands": [*(f"Set {key}={value}" for key, value in early.items()), f"Set VoltageBases=[{bases}]"],
+        "PreCommands": [f"Set earthmodel={earth_model}", f"Set VoltageBases=[{bases}]"],
         **whole.data,
         "PostCommands": [
             *(f"Set {key}={value}" for key, value in options.items()),
@@ -256,7 +256,7 @@ def _assemble(whole: Part, v_bases_kv: Iterable[float]) -> Data:
 
 
 @dataclass(frozen=True)
-class Part:
+class _Part:
     """One feeder as data.
 
     Attributes:
@@ -278,7 +278,7 @@ class Part:
     kv: dict[str, float]
 
 
-def read_part(name: str, feeder: Feeder, load_scale: float) -> Part:
+def _read_part(name: str, feeder: Feeder, load_scale: float) -> _Part:
     """Compile a feeder and take it out of the engine as data, every load multiplied and at the demand it states.
 
     Raises:
@@ -297,7 +297,7 @@ def read_part(name: str, feeder: Feeder, load_scale: float) -> Part:
         raw = engine.to_json()
         _state_demand(raw.get("Load", []), engine)
         found = (_OPEN.match(line) for line in raw["PostCommands"])
-        return Part(
+        return _Part(
             name=name,
             data={key: value for key, value in raw.items() if _is_class(key, value) and key not in _RECORDERS},
             opened=[(match[1], match[2], match[3]) for match in found if match],
@@ -324,20 +324,20 @@ def _is_class(key: str, value: Any) -> bool:
     return isinstance(value, list) and key not in ("PreCommands", "PostCommands")
 
 
-def key_of(class_name: str, element: Data) -> tuple[str, str]:
+def _key_of(class_name: str, element: Data) -> tuple[str, str]:
     """Return the class and the name of an element in lower case: files name both in any."""
     return class_name.lower(), element["Name"].lower()
 
 
-def names_of(data: Mapping[str, list[Data]]) -> dict[tuple[str, str], str]:
+def _names_of(data: Mapping[str, list[Data]]) -> dict[tuple[str, str], str]:
     """Return everything in a circuit's data by its key, as ``Class.name``."""
-    return {key_of(c, o): f"{c}.{o['Name'].lower()}" for c, objects in data.items() for o in objects}
+    return {_key_of(c, o): f"{c}.{o['Name'].lower()}" for c, objects in data.items() for o in objects}
 
 
 # -- taking out
 
 
-def bus_name(written: str) -> str:
+def _bus_name(written: str) -> str:
     """Return the bus of ``bus.node.node``, lower case."""
     return written.partition(".")[0].lower()
 
@@ -347,11 +347,11 @@ def _buses_of(class_name: str, element: Data) -> list[str]:
     found: list[str] = []
     for key, value in element.items():
         if property_type(class_name, key)[0] in _BUS_TYPES:
-            found += [bus_name(bus) for bus in (value if isinstance(value, list) else [value]) if bus]
+            found += [_bus_name(bus) for bus in (value if isinstance(value, list) else [value]) if bus]
     return found
 
 
-def cut_off_source(part: Part, entry: str) -> set[tuple[str, str]]:
+def _cut_off_source(part: _Part, entry: str) -> set[tuple[str, str]]:
     """Return the keys of the sources and of what lies between them and the entry."""
     graph: nx.Graph[str] = nx.Graph()
     graph.add_nodes_from(part.nodes)
@@ -367,7 +367,7 @@ def cut_off_source(part: Part, entry: str) -> set[tuple[str, str]]:
     for bus in sources - {entry}:
         upstream |= nx.node_connected_component(graph, bus)
     return {
-        key_of(class_name, element)
+        _key_of(class_name, element)
         for class_name, objects in part.data.items()
         for element in objects
         if class_name in _SOURCES
@@ -376,14 +376,14 @@ def cut_off_source(part: Part, entry: str) -> set[tuple[str, str]]:
     }
 
 
-def remove(part: Part, cut: set[tuple[str, str]]) -> None:
+def _remove(part: _Part, cut: set[tuple[str, str]]) -> None:
     """Take elements out of a part, then the controls that name one of them, then what names one of these."""
     while cut:
         for class_name, objects in part.data.items():
-            objects[:] = [o for o in objects if key_of(class_name, o) not in cut]
+            objects[:] = [o for o in objects if _key_of(class_name, o) not in cut]
         part.opened[:] = [place for place in part.opened if (place[0].lower(), place[1].lower()) not in cut]
         cut = {
-            key_of(class_name, o)
+            _key_of(class_name, o)
             for class_name, objects in part.data.items()
             for o in objects
             if not cut.isdisjoint(_references(class_name, o))
@@ -401,7 +401,7 @@ def _references(class_name: str, element: Data) -> Iterator[tuple[str, str]]:
                 yield from ((each, name) for each in classes)
 
 
-def spell_out_lists(data: dict[str, list[Data]]) -> None:
+def _spell_out_lists(data: dict[str, list[Data]]) -> None:
     """Let controls that mean all elements of a class name them, so that they stay those of their own feeder."""
     for class_name, (key, classes) in _MEANS_ALL.items():
         every = [f"{c}.{o['Name']}" if len(classes) > 1 else o["Name"] for c in classes for o in data.get(c, ())]
@@ -413,9 +413,9 @@ def spell_out_lists(data: dict[str, list[Data]]) -> None:
 # -- renaming
 
 
-def rename(part: Part, prefix: str) -> tuple[dict[str, list[Data]], list[tuple[str, str, str]]]:
+def _rename(part: _Part, prefix: str) -> tuple[dict[str, list[Data]], list[tuple[str, str, str]]]:
     """Put a prefix before every bus and element of a part, wherever they are named."""
-    own = names_of(part.data).keys()
+    own = _names_of(part.data).keys()
     data = {
         class_name: [
             {key: prefix + value if key == "Name" else _renamed(class_name, key, value, prefix, own)
