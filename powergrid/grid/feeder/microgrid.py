@@ -117,11 +117,8 @@ def describe_tie(
     """Return the elements of a tie by class, all of one name; behind a transformer that also names a bus.
 
     Args:
-        tie: What was asked for.
-        name: Name of the elements.
-        ends: Bus of the host and bus of the microgrid.
-        phases: Phases that are tied.
-        kv: Line-to-neutral base voltage of both buses [kV].
+        tie, name, phases: What was asked for, the elements' name, the phases that are tied.
+        ends, kv: Bus of the host and of the microgrid, and their line-to-neutral base voltages [kV].
     """
     nodes = "".join(f".{phase}" for phase in phases)
     here, there = ends[0] + nodes, ends[1] + nodes
@@ -149,15 +146,8 @@ def describe_tie(
 
 
 def describe_forming_source(forming: FormingSpec, name: str, bus: str, phases: Sequence[int], kv: float) -> Data:
-    """Return the source that holds a bus's voltage in the island; stiff, like an inverter that regulates it.
-
-    Args:
-        forming: What was asked for.
-        name: Its name.
-        bus: Where it stands.
-        phases: Phases of that bus.
-        kv: Line-to-neutral base voltage there [kV].
-    """
+    """Return the source that holds a bus's voltage, in kV to neutral, while the tie is open."""
+    # Stiff, like an inverter that regulates the voltage.
     mva = _STIFFNESS * forming.p_max_kw / 1000.0
     return {
         "Name": name,

@@ -231,9 +231,6 @@ class Network:
     def distances_km(self, closed: BoolArray | None = None) -> FloatArray:
         """Return how far each bus is from the source along the lines, the shortest way where there are several.
 
-        Args:
-            closed: Whether each branch is closed, as compiled if not given, shape (n_branches,).
-
         Returns:
             Distances [km], infinite where nothing closed leads, shape (n_buses,). A line whose length has no unit
             counts with its bare number.
@@ -280,11 +277,7 @@ class Network:
         return np.where(phase == 0, self.node_phase, phase)
 
     def wires(self, closed: BoolArray | None = None) -> Iterator[tuple[int, int, int]]:
-        """Return the pairs of nodes that a closed branch joins phase by phase: branch, node, other node.
-
-        Args:
-            closed: Whether each branch is closed, shape (n_branches,); as compiled if not given.
-        """
+        """Return the pairs of nodes that closed branches join: branch, node, other node."""
         b = self.branches
         terminals: list[list[list[int]]] = [[] for _ in b.names]
         conductors = np.split(b.row_node - 1, b.terminal_rows[1:])
@@ -312,10 +305,7 @@ class Network:
         return np.flatnonzero(inside)
 
     def load_shares(self, buses: Sequence[int], phases: Sequence[int] = ()) -> FloatArray:
-        """Return the part of each load that is at some buses and phases, 0 to 1, shape (n_loads,).
-
-        A load's power counts in equal parts for the nodes it is tied to.
-        """
+        """Return the part of each load that is at some buses and phases, 0 to 1, shape (n_loads,)."""
         # OpenDSS splits a load of several phases equally, so the nodes have equal parts.
         share = np.isin(self.loads.bus, list(buses)).astype(np.float64)
         if len(phases):
@@ -326,22 +316,14 @@ class Network:
         return share
 
     def downstream(self, bus: str) -> list[int]:
-        """Return the bus and all buses that are fed through it, as seen from the source.
-
-        Raises:
-            KeyError: the bus is not in the feeder; the message names the nearest.
-        """
+        """Return a bus and all that are fed through it; ``KeyError`` where there is no such bus."""
         start = self._bus(bus)
         if start not in self.tree:
             return [start]
         return sorted({start, *nx.descendants(self.tree, start)})
 
     def feeding_branches(self, bus: str) -> list[int]:
-        """Return the branches on the way from the source to a bus, those side by side included.
-
-        Raises:
-            KeyError: the bus is not in the feeder; the message names the nearest.
-        """
+        """Return the branches from the source to a bus, those side by side too; ``KeyError`` likewise."""
         end = self._bus(bus)
         if not nx.has_path(self.graph, self.source_bus, end):
             return []
@@ -353,11 +335,7 @@ class Network:
         return np.flatnonzero(np.isin(self.node_bus, buses))
 
     def boundary(self, buses: list[int]) -> FloatArray:
-        """Return the weights that turn terminal flows into the power imported by a set of buses.
-
-        Returns:
-            Weights for terminal flows, shape (n_terminals,).
-        """
+        """Return what turns terminal flows into the power imported by some buses, shape (n_terminals,)."""
         # A terminal inside, of a branch that has one outside as well, counts -1: what flows into the branch there
         # leaves the set. Ground is neither.
         b = self.branches

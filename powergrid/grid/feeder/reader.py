@@ -196,7 +196,7 @@ class _Reader:
             self.commands.append(command)
             return
         changes: list[tuple[Parameter, str]] = []
-        for parameter, danger in syntax.find_dangers(list(given), self._class):
+        for parameter, danger in syntax.find_dangers(given, self._class):
             shown = parameter.name or parameter.value
             if danger == "file":
                 text = self._data_file(command, parameter)

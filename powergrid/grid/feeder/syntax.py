@@ -212,6 +212,7 @@ def _dangers() -> dict[str, dict[str, Danger]]:
                 own[name] = "library" if name in _LIBRARIES else "file"
             elif name == "memorymapping":
                 own[name] = "maps"
+            # A control with debugtrace writes a file of its own.
             elif name == "debugtrace" or (name == "action" and class_name in _WRITING_ACTIONS):
                 own[name] = "writes"
         if own:
@@ -230,7 +231,7 @@ def is_plain(text: str, class_name: str | None) -> bool:
     return known and "@" not in text and not _MAY_NAME_A_FILE.search(text)
 
 
-def find_dangers(given: list[Parameter], class_name: str | None) -> Iterator[tuple[Parameter, Danger]]:
+def find_dangers(given: Iterable[Parameter], class_name: str | None) -> Iterator[tuple[Parameter, Danger]]:
     """Find the parameters of an edit that reach outside the circuit.
 
     Args:
@@ -244,8 +245,10 @@ def find_dangers(given: list[Parameter], class_name: str | None) -> Iterator[tup
         for name in classes:
             names = _names(name)
             if parameter.name:
+                # Any beginning of a property's name means the first that begins so.
                 full = expand(parameter.name, names)
             else:
+                # A bare value is of the property behind the one that was set last.
                 full = names[place[name]] if place[name] < len(names) else ""
             place[name] = names.index(full) + 1 if full else place[name] + (not parameter.name)
             danger = _dangers().get(name, {}).get(full)
@@ -277,12 +280,8 @@ def _writes(class_name: str, name: str, value: str) -> Danger | None:
 
 
 def find_unknown(commands: Iterable[Command], left_out: Iterable[Command]) -> Iterator[Command]:
-    """Return the lines that are no command of OpenDSS's, those before the last ``clear`` left out.
-
-    Args:
-        commands: What is run; what was left out of the same line is part of it.
-        left_out: What is not.
-    """
+    """Return the lines that are no command of OpenDSS's, those before the last ``clear`` left out."""
+    # What was taken out of a line that is run stands in left_out too: it begins with no command.
     run = {(command.file, command.line) for command in commands}
     unknown: list[Command] = []
     for command in left_out:
@@ -302,10 +301,7 @@ def describe_unknown_command(command: Command) -> str:
 
 
 def set_apart(text: str) -> tuple[str, str]:
-    """Cut what ends the engine while a sensor is made out of its line; return also the line that sets it afterwards.
-
-    OpenDSS crashes at ``kWs`` and ``kvars`` of a sensor that it has not tied to its element yet.
-    """
+    """Cut ``kWs`` and ``kvars`` out of the line of a new sensor; return also one that sets them."""
     later: list[str] = []
     for parameter in reversed(list(after_verb(text))):
         if parameter.name and expand(parameter.name, _names("sensor")) in ("kws", "kvars"):

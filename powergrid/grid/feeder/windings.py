@@ -91,8 +91,7 @@ def read_winding(engine: Engine, handles: Handles, element: str, winding: int) -
     """Read a winding that no regulator control moves.
 
     Args:
-        engine: The engine that holds the circuit.
-        handles: The circuit's elements.
+        engine, handles: The engine that holds the circuit, and the circuit's elements.
         element: ``class.name`` of the transformer.
         winding: Number of the winding; 0 is the one whose tap is off nominal, else the one with a range of its own,
             else the secondary.
