@@ -270,8 +270,6 @@ def read_curves(runs: Sequence[str | Path], column: str = VALIDATION_SCORE) -> l
 
 def name_of_training(manifest: dict[str, Any]) -> str:
     """Say in two words how a run trains: the algorithm, and whether agents share a policy."""
-    policies = set(manifest["policies"].values())
-    kind = (
-        "shared" if len(policies) == 1 else "independent" if len(policies) == len(manifest["policies"]) else "grouped"
-    )
+    agents, policies = len(manifest["policies"]), len(set(manifest["policies"].values()))
+    kind = {agents: "independent", 1: "shared"}.get(policies, "grouped")
     return f"{str(manifest['algorithm']).upper()} {kind}"
