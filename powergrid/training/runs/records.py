@@ -205,6 +205,7 @@ def _shown(value: float) -> str:
 class EventFile:
     """Write TensorBoard events: the stable names, and RLlib's whole result below ``ray/``."""
 
+    # Ours, since an algorithm that is built and trained without Tune writes neither events nor a CSV file.
     def __init__(self, folder: Path, after_step: int | None = None) -> None:
         from tensorboardX import SummaryWriter
 

@@ -134,6 +134,7 @@ def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterato
             # Workers inherit PYTHONPATH when Ray starts: they are to import what this process can.
             importable = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))}
             with environment_variables(importable), quiet:
+                # RLlib would start a Ray of its own, with a dashboard, even for an algorithm without other processes.
                 place = str(session.temp_dir)
                 ray.init(address="local", include_dashboard=False, _temp_dir=place, **_printing(verbose))
         yield session
@@ -282,10 +283,11 @@ def build_algorithm(config: Any, session: RaySession) -> Any:
 
 
 def stop_algorithm(algorithm: Any, timeout_s: float = 20.0) -> None:
-    """Stop the algorithm; give up waiting where a worker hangs (Ray's own shutdown then kills it)."""
+    """Stop the algorithm; give up waiting where a worker hangs."""
     if not algorithm.config.num_env_runners:
         algorithm.stop()  # OpenDSS crashes where an engine is closed by another thread than this
         return
+    # Where an environment hangs, RLlib had not stopped after five minutes; Ray's own shutdown kills the worker.
     stopper = threading.Thread(target=algorithm.stop, daemon=True)
     stopper.start()
     stopper.join(timeout_s)
