@@ -64,6 +64,18 @@ New PVSystem.own_pv Bus1={at["pv"]} Phases=3 kV={at["kv"]} Pmpp=400 kVA=440
     }  # fmt: skip
 
 
+def all_that_moves() -> dict[str, Any]:
+    """Return a scenario in which all taps, capacitors and a switch of ieee13 may move in any step."""
+    gear = {
+        "cap1": {"kind": "capacitor", "element": "Capacitor.cap1"},
+        "cap2": {"kind": "capacitor", "element": "Capacitor.cap2"},
+        **{f"reg{i}": {"kind": "regulator", "element": f"RegControl.reg{i}"} for i in (1, 2, 3)},
+        "sw": {"kind": "switch", "element": "Line.671684", "dwell_steps": 12},
+    }
+    agents = {"Feeder": {"devices": list(gear), "zone": {"downstream_of": "671"}, "pcc": "671"}}
+    return {"name": "all_that_moves", "feeder": "ieee13", "devices": gear, "agents": agents}
+
+
 def shaky(policy: str = "terminate", **keys: Any) -> dict[str, Any]:
     """Return a scenario in which full discharge of a giant battery at a weak, one-phase bus makes the solve diverge."""
     return {

@@ -5,13 +5,16 @@ Knows what moved, not why. Equal positions give the same matrix bit for bit, wha
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 
 from powergrid.grid.circuit.flows import BranchLayout
 from powergrid.grid.circuit.injections import Setpoints
 from powergrid.grid.engine import ComplexArray, Engine, Handle
+
+#: How many positions of a branch are remembered: turns ratios that controls add up differ in the last bit at times.
+_MOST_SEEN = 256
 
 
 class Admittance:
@@ -21,22 +24,23 @@ class Admittance:
     read, but the way there: with those of the start, equal positions, setpoints and voltages lead bit for bit to equal
     results, whatever came before.
 
-    Taps and capacitor steps are brought in entry by entry, and the matrix stays factorised but for its numbers. That
-    is the matrix that would be built whole where no entry comes or goes with a capacitor: where other branches tie
-    all nodes that it ties. All else, and all where that is not so, builds the matrix whole.
+    Where taps and capacitor steps come to a position that the matrix was built with before, the entries that it had
+    then are put back, and the matrix stays factorised but for its numbers. All else builds it whole: so do positions
+    at which an entry comes or goes, as with a capacitor that alone ties two nodes.
 
     Args:
         engine: The engine that holds the circuit.
         setpoints: What writes loads and devices.
         layout: Where the branches' own admittances lie.
         yprims: Primitive admittance matrix of each branch [S], in the order of the table.
-        capacitors: Branches that are capacitors.
+        observed: Whether the engine itself is asked for currents of branches, as its controls do. It makes a branch's
+            own admittance anew only with the whole matrix.
 
     Attributes:
         entries: Conjugate admittances of all branches [mS], as the layout has them, shape (n_entries,).
         version: Counts up whenever entries change, so that whoever copied them knows.
         stale: Whether something moved since the matrix was built.
-        factorised: Whether it was solved with since it was built whole; only then does it take single entries.
+        whole: Whether anything but taps and capacitor steps did.
     """
 
     def __init__(
@@ -45,17 +49,18 @@ class Admittance:
         setpoints: Setpoints,
         layout: BranchLayout,
         yprims: Iterable[ComplexArray],
-        capacitors: Sequence[int],
+        *,
+        observed: bool,
     ) -> None:
-        self._engine, self._setpoints, self._layout = engine, setpoints, layout
-        ties = layout.find_ties(capacitors)
-        self._all_tied = all(len(places) for places in ties)
-        self._ties = np.concatenate([np.empty(0, dtype=np.int64), *ties])
-        self._tie_starts = np.cumsum([0, *map(len, ties)])[:-1].astype(np.int64)
-        self.stale = self.factorised = False
-        self._whole = self._stepped = True
-        self._branches: list[tuple[int, Handle, Hashable]] = []
-        self._known: dict[int, dict[Hashable, ComplexArray]] = {}
+        self._engine, self._setpoints, self._layout, self._observed = engine, setpoints, layout, observed
+        self.stale, self.whole = False, True
+        self._moved: dict[int, Handle] = {}
+        # of each branch that was moved in steps: where it is, the branches with nodes in common, the entries that it
+        # has a part in, and by positions these in the matrix and its own admittances
+        self._position: dict[int, Hashable] = {}
+        self._neighbours: dict[int, list[int]] = {}
+        self._places: dict[int, list[tuple[int, int]]] = {}
+        self._seen: dict[int, dict[Hashable, tuple[list[tuple[int, int, float, float]], ComplexArray]]] = {}
         self.entries = np.zeros(len(layout.columns), dtype=complex)
         for branch, block in enumerate(yprims):
             self.entries[layout.entries_of(branch)] = _per_kv(block)
@@ -63,26 +68,51 @@ class Admittance:
 
     def note_step(self, branch: int, handle: Handle, position: Hashable) -> None:
         """Note that a tap or a capacitor's steps were written, and all that is set there now."""
-        self._branches.append((branch, handle, position))
-        self.stale = self._stepped = True
+        if branch not in self._position:
+            nodes = self._layout.nodes_of(branch)
+            self._neighbours[branch] = [b for b in self._seen if not nodes.isdisjoint(self._layout.nodes_of(b))]
+            for other in self._neighbours[branch]:
+                self._neighbours[other].append(branch)
+                self._seen[other].clear()
+            self._places[branch], self._seen[branch] = [], {}
+        self._position[branch], self._moved[branch] = position, handle
+        self.stale = True
 
     def note_change(self, branch: int, handle: Handle) -> None:
         """Note that anything else changed an element's admittance, or the engine itself did; branch -1 is none."""
+        nodes = self._layout.nodes_of(branch) if branch >= 0 else None
+        for other, seen in self._seen.items():
+            if seen and (nodes is None or not nodes.isdisjoint(self._layout.nodes_of(other))):
+                seen.clear()
         if branch >= 0:
-            self._branches.append((branch, handle, None))
-            self._known.pop(branch, None)
-        else:
-            self._known.clear()
-        self.stale = self._whole = True
+            self._moved[branch] = handle
+        self.stale = self.whole = True
 
     def update(self, *, put_back: bool = True) -> None:
         """Bring into the matrix what moved since it was built; see :meth:`build`."""
-        if self._whole or not self.factorised or self._engine.y_wants_rebuild:
+        if self.whole or not self._put_back_entries():
             self.build(put_back=put_back)
-        else:
-            self._engine.update_y()
-            self.stale = self._stepped = False
-            self._take_over()
+
+    def _put_back_entries(self) -> bool:
+        """Put the entries into the matrix that it had when what moved was last there; say whether that is known."""
+        if self._observed:
+            return False
+        found = [(branch, self._seen[branch].get(self._key(branch))) for branch in self._moved]
+        for branch, kept in found:
+            if kept is None or not self._engine.write_entries(kept[0]):
+                return False
+            self.entries[self._layout.entries_of(branch)] = kept[1]
+        self.version += 1
+        self._moved.clear()
+        self._engine.keep_y()
+        self.stale = False
+        return True
+
+    def _key(self, branch: int) -> Hashable:
+        """Return what the entries of a branch depend on that is moved in steps."""
+        position = self._position[branch]
+        others = self._neighbours[branch]
+        return (position, *[self._position[other] for other in others]) if others else position
 
     def build(self, *, put_back: bool = True) -> None:
         """Build the matrix whole.
@@ -90,35 +120,36 @@ class Admittance:
         Args:
             put_back: Write the setpoints again that were written before; else that is for the caller.
         """
-        kept = self._setpoints.swap_in_start()
-        self._engine.build_y(stepped=self._stepped)
+        self._setpoints.write_start()
+        self._engine.build_y()
         if put_back:
-            self._setpoints.write(kept)
+            self._setpoints.write_again()
         self._engine.keep_y()
-        self._take_over()
-        self.stale = self.factorised = self._stepped = False
-        self._whole = not self._all_tied  # and then reduceat, which knows no empty slices, is not asked
-        if self._all_tied:
-            self._whole = not np.logical_or.reduceat(self.entries[self._ties] != 0.0, self._tie_starts).all()
+        moved = list(self._moved)
+        self.refresh()
+        for branch in moved:
+            if branch in self._seen and not self._observed:
+                self._remember(branch)
+        self.stale = self.whole = False
 
     def refresh(self) -> None:
-        """Take over the admittances that changed in a solve in which the feeder's own controls acted."""
-        self._stepped = True  # what they moved last may wait for the next matrix
-        self._take_over()
-
-    def _take_over(self) -> None:
-        """Take over the admittances that changed; the engine makes them with its matrix, not before."""
-        for branch, handle, position in self._branches:
-            known = self._known.setdefault(branch, {})
-            if position is None:
-                found = _per_kv(self._engine.yprim(handle))
-            elif position in known:
-                found = known[position]
-            else:
-                found = known[position] = _per_kv(self._engine.yprim(handle))
-            self.entries[self._layout.entries_of(branch)] = found
+        """Take over the admittances of branches that changed; the engine makes them with its matrix, not before."""
+        for branch, handle in self._moved.items():
+            self.entries[self._layout.entries_of(branch)] = _per_kv(self._engine.yprim(handle))
             self.version += 1
-        self._branches.clear()
+        self._moved.clear()
+
+    def _remember(self, branch: int) -> None:
+        """Remember what the matrix has where a branch is now."""
+        own, seen = self.entries[self._layout.entries_of(branch)], self._seen[branch]
+        known = self._places[branch]
+        places = self._places[branch] = sorted({*known, *self._layout.places_of(branch, own != 0.0)})
+        if len(places) > len(known) or len(seen) >= _MOST_SEEN:
+            seen.clear()
+        values = self._engine.read_entries(places)
+        if values and all(values):  # 0 is an entry that this matrix lacks and others may have
+            written = [(*place, value.real, value.imag) for place, value in zip(places, values, strict=True)]
+            seen[self._key(branch)] = written, own.copy()
 
 
 def _per_kv(yprim: ComplexArray) -> ComplexArray:

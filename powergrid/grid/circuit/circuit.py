@@ -99,6 +99,7 @@ class Circuit:
             "plan": plan,
             "tapped": tuple(tapped),
         }
+        self._max_turns = max_iterations
         self.engine = Engine()
         compile_feeder(feeder, self.engine)
         prepare_circuit(self.engine, tolerance=tolerance, max_iterations=max_iterations)
@@ -116,10 +117,9 @@ class Circuit:
         self._bind_sources()
         self.setpoints = Setpoints(self.engine, self.handles["Load"], self.injections, self._targets)
         self.load_of_device = self.setpoints.load_of_device
-        branches = self.network.branches
-        capacitors = [i for i, name in enumerate(branches.names) if name.startswith("capacitor.")]
-        layout = BranchLayout(branches)
-        self.admittance = Admittance(self.engine, self.setpoints, layout, self.branch_admittances(), capacitors)
+        layout = BranchLayout(self.network.branches)
+        yprims, observed = self.branch_admittances(), bool(self.controls.controls)
+        self.admittance = Admittance(self.engine, self.setpoints, layout, yprims, observed=observed)
         self._bind_switchgear(fault_names, tapped)
         self._keep_start()
 
@@ -164,7 +164,6 @@ class Circuit:
         # So that the start and what comes after a reset stand on the same admittance matrix.
         self.admittance.build()
         self.engine.solve()
-        self.admittance.factorised = True
         highest = self._highest_v_pu()
         if not _DEAD_V_PU < highest < SANE_V_PU:  # NaN compares false; OpenDSS says that it converged all the same
             remedy = "look for parts without a path to ground, impedances of 0, and controls of the feeder's own"
@@ -250,17 +249,48 @@ class Circuit:
             self.admittance.update()
         self._sound = False
         try:
-            converged = self.engine.solve(controls=controls)
-            self.admittance.factorised = True
-            if controls:
-                if converged and limit is not None and limit():
-                    converged = self.engine.solve()
-                self.own_moves = self.switchgear.follow() if self.engine.controls_acted else 0
-                self.admittance.refresh()
-            return converged
+            return self._solve_with_controls(limit) if controls else self.engine.solve()
         except BaseException:
             self.fall_back()
             raise
+
+    def _solve_with_controls(self, limit: Callable[[], bool] | None) -> bool:
+        """Solve and let the feeder's own controls act in turn until they rest; see :meth:`solve`."""
+        engine, gear = self.engine, self.switchgear
+        before = gear.state()
+        if self.controls.capacitors:
+            # Controls of capacitors open terminals and are told their dead time, both of which make the engine build
+            # the matrix with the setpoints of the moment: that way is kept as it is, though it leaks.
+            converged = engine.solve_by_itself()
+            gear.follow()
+        else:
+            converged = self._take_turns()
+        if converged and limit is not None and limit():
+            converged = engine.solve()
+        self.own_moves = gear.count_moves(before)
+        self.admittance.refresh()
+        if self.own_moves and self.controls.capacitors:
+            self.admittance.stale = self.admittance.whole = True
+        return converged
+
+    def _take_turns(self) -> bool:
+        """Solve and let the controls act in turn: as the engine does it, but for what becomes of the matrix.
+
+        What they moved comes into it as all else that moves. What they set or open is for the engine to build in:
+        beyond a line that opened, on the way to 0 V, it converges with the loads of the moment in the matrix, and not
+        always with those of the start.
+        """
+        engine = self.engine
+        engine.start_controls()
+        converged = engine.solve()
+        for turn in range(1, self._max_turns):
+            if not (converged and engine.act_controls(turn)):
+                return converged
+            self.switchgear.follow()
+            if not (self.controls.set_power or self.admittance.whole):
+                self.admittance.update()
+            converged = engine.solve()
+        return engine.solve()  # they hunt: held where they got to
 
     def accept(self) -> None:
         """Keep the voltages of a solve: those to fall back to."""

@@ -5,7 +5,8 @@ Knows admittances, not the engine: of a circuit whose tap, step or switch moved 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from powergrid.grid.feeder.network import Branches
 FloatArray = npt.NDArray[np.float64]
 ComplexArray = npt.NDArray[np.complex128]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 class BranchLayout:
@@ -31,7 +33,6 @@ class BranchLayout:
 
     def __init__(self, branches: Branches) -> None:
         n_rows = len(branches.row_node)
-        self._row_node = branches.row_node
         sizes = np.diff(np.append(branches.branch_rows, n_rows))
         ends = np.cumsum(sizes * sizes)
         self._slices = [slice(int(end - size * size), int(end)) for end, size in zip(ends, sizes, strict=True)]
@@ -44,26 +45,16 @@ class BranchLayout:
         """Return the places of a branch's entries."""
         return self._slices[branch]
 
-    def find_ties(self, branches: Sequence[int]) -> list[IntArray]:
-        """Find where others could tie the nodes of some branches to each other.
+    def nodes_of(self, branch: int) -> frozenset[int]:
+        """Return the nodes of a branch, ground left out."""
+        return frozenset(self.columns[self._slices[branch]].tolist()) - {0}
 
-        Args:
-            branches: Indices of the branches.
-
-        Returns:
-            For each pair of nodes of one of these branches the places of entries, in any but them, that tie the pair.
-        """
-        n_columns = int(self._row_node.max(initial=0)) + 1
-        pair = np.repeat(self._row_node, np.diff(self.row_starts)) * n_columns + self.columns
-        of_others = np.ones(len(pair), dtype=bool)
-        wanted = [np.empty(0, dtype=np.int64)]
-        for branch in branches:
-            of_others[self._slices[branch]] = False
-            wanted.append(pair[self._slices[branch]])
-        needed = np.unique(np.concatenate(wanted))
-        needed = needed[(needed // n_columns > 0) & (needed % n_columns > 0)]  # none is to ground
-        places = np.flatnonzero(of_others & np.isin(pair, needed))
-        return [places[pair[places] == each] for each in needed.tolist()]
+    def places_of(self, branch: int, which: BoolArray) -> list[tuple[int, int]]:
+        """Return row and column in the circuit's matrix of some of a branch's entries, those to ground left out."""
+        size = math.isqrt(len(which))
+        nodes = self.columns[self._slices[branch]][:size].tolist()
+        pairs = itertools.product(nodes, nodes)
+        return [pair for pair, wanted in zip(pairs, which.tolist(), strict=True) if wanted and all(pair)]
 
 
 class BranchFlows:

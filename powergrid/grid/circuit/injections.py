@@ -248,6 +248,7 @@ class Setpoints:
     ) -> None:
         self._engine = engine
         self._writers: list[BulkWriter] = []
+        self._start: list[BulkWriter] = []
         self._n_demand = 2 if loads else 0
         for key in ("kW", "kvar")[: self._n_demand]:
             self._bind("Load", key, list(loads.values()))
@@ -260,13 +261,12 @@ class Setpoints:
             else:
                 groups.setdefault(class_name, []).append(device)
         self._groups = [self._bind_group(class_name, devices, targets) for class_name, devices in groups.items()]
-        self._start = [writer.values.copy() for writer in self._writers]
 
     def _bind(self, class_name: str, key: str, handles: Sequence[Handle]) -> None:
         """Prepare a bulk write that starts from what the elements say."""
-        writer = self._engine.bulk_writer(class_name, key, handles)
-        writer.values[:] = [self._engine.get_float(handle, class_name, key) for handle in handles]
-        self._writers.append(writer)
+        for writers in (self._writers, self._start):
+            writers.append(self._engine.bulk_writer(class_name, key, handles))
+            writers[-1].values[:] = [self._engine.get_float(handle, class_name, key) for handle in handles]
 
     def _bind_group(self, class_name: str, devices: list[int], targets: Sequence[tuple[str, Handle]]) -> _Group:
         handles = [targets[device][1] for device in devices]
@@ -315,8 +315,12 @@ class Setpoints:
             writer.values[:] = row
             writer.write()
 
-    def swap_in_start(self) -> list[FloatArray]:
-        """Write what the elements said as compiled; return what was written before, to be written again."""
-        kept = [writer.values.copy() for writer in self._writers]
-        self.write(self._start)
-        return kept
+    def write_start(self) -> None:
+        """Write what the elements said as compiled."""
+        for writer in self._start:
+            writer.write()
+
+    def write_again(self) -> None:
+        """Write what was written last, but for the start."""
+        for writer in self._writers:
+            writer.write()

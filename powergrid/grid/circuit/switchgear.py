@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from powergrid.errors import Problem
 from powergrid.grid.circuit.admittance import Admittance
-from powergrid.grid.engine import Engine, FloatArray, IntArray
+from powergrid.grid.engine import Engine, Handle, IntArray
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.windings import (
     TAPPED_CLASSES,
@@ -79,13 +79,13 @@ class Switchgear:
         self._active_winding: dict[int, int] = {}
         self.tap_min = np.array([r.lowest for r in self.regulators], dtype=np.int64)
         self.tap_max = np.array([r.highest for r in self.regulators], dtype=np.int64)
-        self.tap_pu = self._read_tap_pu()
+        self.tap_pu = np.array(self._read_tap_pu(), dtype=np.float64)
         self.taps = self.read_taps()
         self.capacitors = [
             (handle, branch_index[f"capacitor.{name}"], engine.get_ints(handle, "Capacitor", "States"))
             for name, handle in handles["Capacitor"].items()
         ]
-        self.steps_on = self._read_steps()
+        self.steps_on = np.array([self._steps_of(handle) for handle, _, _ in self.capacitors], dtype=np.int64)
         self._steps_compiled = self.steps_on.copy()
         self.steps_max = np.array([len(states) for _, _, states in self.capacitors], dtype=np.int64)
         self._switches = [
@@ -179,11 +179,20 @@ class Switchgear:
             self.taps[i] = tap
 
     def _write_tap(self, i: int, tap_pu: float) -> None:
-        handle, winding, branch, others, (winding_property, tap_property) = self._tapped[i]
+        handle, tap_property = self._choose_winding(i)
+        self._engine.set_float(handle, tap_property, tap_pu)
+        self._note_tap(i, tap_pu)
+
+    def _choose_winding(self, i: int) -> tuple[Handle, int]:
+        """Let a transformer's tap be that of a winding; return its handle and the property's number."""
+        handle, winding, branch, _, (winding_property, tap_property) = self._tapped[i]
         if self._active_winding.get(branch) != winding:  # nothing else moves it once all is built
             self._engine.set_int(handle, winding_property, winding)
             self._active_winding[branch] = winding
-        self._engine.set_float(handle, tap_property, tap_pu)
+        return handle, tap_property
+
+    def _note_tap(self, i: int, tap_pu: float) -> None:
+        handle, _, branch, others, _ = self._tapped[i]
         self.tap_pu[i] = tap_pu
         position = (tap_pu, *self.tap_pu[others].tolist()) if others else tap_pu
         self._admittance.note_step(branch, handle, (i, position))
@@ -210,7 +219,7 @@ class Switchgear:
         is_open = not on and f"capacitor.{name}" in self._controlled
         if not self._engine.is_open(handle) if is_open else self._engine.any_open(handle):
             self._engine.set_open(handle, is_open=is_open)
-        self._admittance.note_step(branch, handle, on)
+        self._admittance.note_step(branch, handle, (*states, is_open))
         self.steps_on[i] = on
 
     def notice_lines(self) -> None:
@@ -235,23 +244,27 @@ class Switchgear:
         self._admittance.note_change(branch, handle)
         self.closed[i] = closed
 
-    def follow(self) -> int:
-        """Take over what the feeder's own controls moved; return how many positions that were."""
-        tap_pu, steps = self._read_tap_pu(), self._read_steps()
-        for i in _find_moved(tap_pu, self.tap_pu):
-            self._admittance.note_change(self._regulator_branches[i], self.regulators[i].handle)
-        for i in _find_moved(steps, self.steps_on):
-            self._admittance.note_change(self.capacitors[i][1], self.capacitors[i][0])
-        taps = self.read_taps()
-        moves = int(np.abs(taps - self.taps).sum() + np.abs(steps - self.steps_on).sum())
-        self.tap_pu[:], self.taps[:], self.steps_on[:] = tap_pu, taps, steps
+    def follow(self) -> None:
+        """Take over what the feeder's own controls moved."""
+        for i, tap_pu in enumerate(self._read_tap_pu()):
+            if tap_pu != self.tap_pu[i]:
+                self._note_tap(i, tap_pu)
+                self.taps[i] = self._tap_at(i, tap_pu)
+        if self._controlled:
+            for i, (handle, branch, _) in enumerate(self.capacitors):
+                on = self._steps_of(handle)
+                if on != self.steps_on[i]:
+                    self._admittance.note_change(branch, handle)
+                    self.steps_on[i] = on
         if self._lines_may_open:
             for handle, branch, _ in self._switches:
                 self._admittance.note_change(branch, handle)
-            closed = self._read_closed()
-            moves += int(np.abs(closed - self.closed).sum())
-            self.closed[:] = closed
-        return moves
+            self.closed[:] = self._read_closed()
+
+    def count_moves(self, before: Mapping[str, npt.NDArray[Any]]) -> int:
+        """Count the positions by which all is away from a :meth:`state`."""
+        away = [abs(getattr(self, name) - before[name]).sum() for name in _POSITIONS.values()]
+        return int(sum(away))
 
     # -- reading
 
@@ -286,18 +299,19 @@ class Switchgear:
 
     def read_taps(self) -> IntArray:
         """Read the regulators' tap positions from the engine, shape (n_regulators,)."""
-        neutral = np.array([r.neutral_pu for r in self.regulators])
-        step = np.array([r.step_pu for r in self.regulators])
-        positions: IntArray = np.rint((self._read_tap_pu() - neutral) / step).astype(np.int64)
-        return positions
+        taps = [self._tap_at(i, tap_pu) for i, tap_pu in enumerate(self._read_tap_pu())]
+        return np.array(taps, dtype=np.int64)
 
-    def _read_tap_pu(self) -> FloatArray:
-        taps = [self._engine.get_floats(r.handle, r.class_name, "Taps")[r.winding - 1] for r in self.regulators]
-        return np.array(taps, dtype=np.float64)
+    def _tap_at(self, i: int, tap_pu: float) -> int:
+        """Return the position from neutral of a turns ratio."""
+        regulator = self.regulators[i]
+        return round((tap_pu - regulator.neutral_pu) / regulator.step_pu)
 
-    def _read_steps(self) -> IntArray:
-        states = [self._engine.get_ints(handle, "Capacitor", "States").sum() for handle, _, _ in self.capacitors]
-        return np.array(states, dtype=np.int64)
+    def _read_tap_pu(self) -> list[float]:
+        return [self._engine.get_number(*self._choose_winding(i)) for i in range(len(self.regulators))]
+
+    def _steps_of(self, capacitor: Handle) -> int:
+        return int(self._engine.get_ints(capacitor, "Capacitor", "States").sum())
 
     def _read_closed(self) -> IntArray:
         return np.array([not self._engine.is_open(handle) for handle, _, _ in self._switches], dtype=np.int64)

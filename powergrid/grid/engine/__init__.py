@@ -6,9 +6,10 @@ compiling; nothing in here looks a name up while stepping.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from powergrid.grid.engine.library import (
     lib,
     property_tables,
     property_type,
+    solver,
     text_of,
     threads_may_enter,
 )
@@ -43,7 +45,7 @@ __all__ = [
     "threads_may_enter",
 ]
 
-_REUSE_SYMBOLIC_FACTORISATION = 2
+_REUSE_NOTHING, _REUSE_SYMBOLIC_FACTORISATION = 0, 2
 _WHOLE_MATRIX = 2
 TOO_MANY_CONTROL_ITERATIONS = 485
 _TOO_MANY_TEXT = "Max Control Iterations"  # the number is 99 where the limit is hit outside a text command
@@ -54,13 +56,16 @@ class Engine(Elements):
 
     The process's working directory never changes, nothing is written outside a temporary folder, and
     no editor, form or shell command can run.
-
-    Attributes:
-        controls_acted: Whether the last solve that let the feeder's own controls act needed more than one control
-            iteration, or too many: in the first they only look.
     """
 
-    controls_acted = False
+    _lags = False  # whether elements' own admittances are of before entries were written
+
+    @property
+    def direct(self) -> Any:
+        """The same context through OpenDSSDirect's own interface, for looking around by hand."""
+        if self._lags:
+            self.build_y()
+        return super().direct
 
     # -- the circuit
 
@@ -77,8 +82,9 @@ class Engine(Elements):
         lib.ctx_Solution_Set_Tolerance(self._context, tolerance)
         lib.ctx_Solution_Set_MaxIterations(self._context, max_iterations)
         lib.ctx_Solution_Set_MaxControlIterations(self._context, max_iterations)
-        # Belongs to the circuit, so it is set after each compile; switching is 1.2 to 4 times cheaper, bits the same.
-        lib.ctx_YMatrix_Set_SolverOptions(self._context, _REUSE_SYMBOLIC_FACTORISATION)
+        # Else taps and capacitor steps are put into the matrix entry by entry, where each entry that is looked up leaks
+        # 32 B for ever (UpdateYMatrix of 0.14.5): 1 to 2 kB a step with 5 devices moving. See write_entries.
+        lib.ctx_YMatrix_Set_SolverOptions(self._context, _REUSE_NOTHING)
         self.check()
 
     @property
@@ -166,32 +172,48 @@ class Engine(Elements):
         """Tell the engine that the last writes left the admittance matrix as it was."""
         lib.ctx_YMatrix_Set_SystemYChanged(self._context, 0)
 
-    def build_y(self, *, stepped: bool = True) -> None:
-        """Build the admittance matrix now, of what is written so far; voltages stay.
-
-        Args:
-            stepped: Whether taps or capacitor steps may have moved since it was built.
-        """
-        # Steps that moved are left to the next time where something else changed as well, and are then put into the
-        # matrix that is there; only the time after that builds all there is. Without any the first time does.
-        for _ in range((3 if self.y_wants_rebuild else 2) if stepped else 1):
-            lib.ctx_Solution_BuildYMatrix(self._context, _WHOLE_MATRIX, 0)
+    def build_y(self) -> None:
+        """Build the admittance matrix now, of what is written so far; voltages stay."""
+        lib.ctx_Solution_BuildYMatrix(self._context, _WHOLE_MATRIX, 0)
+        self._lags = False
         self.keep_y()
         self.check()
 
-    def update_y(self) -> None:
-        """Bring into the admittance matrix what taps and capacitor steps that moved change in it; voltages stay.
+    def read_entries(self, places: Sequence[tuple[int, int]]) -> list[complex]:
+        """Return entries of the admittance matrix [S] by row and column, as :meth:`voltages` has the nodes.
 
-        Entry by entry, with the symbolic factorisation kept; bit for bit the matrix that :meth:`build_y` would build
-        where that has the same entries.
+        Returns:
+            The entries, 0 where the matrix has none; none at all where the solver cannot be reached.
         """
-        lib.ctx_Solution_BuildYMatrix(self._context, _WHOLE_MATRIX, 0)
-        self.check()
+        if solver is None:
+            return []
+        matrix, value = self._matrix(), (ctypes.c_double * 2)()
+        solver.FactorSparseMatrix(matrix)  # before it is factorised the matrix is a list of parts
+        found = []
+        for row, column in places:
+            solver.GetMatrixElement(matrix, row, column, value)
+            found.append(complex(value[0], value[1]))
+        return found
 
-    @property
-    def y_wants_rebuild(self) -> bool:
-        """Whether something was written that taps and capacitor steps alone do not account for."""
-        return bool(lib.ctx_YMatrix_Get_SystemYChanged(self._context))
+    def write_entries(self, entries: Sequence[tuple[int, int, float, float]]) -> bool:
+        """Put entries into the admittance matrix that it has; the next solve factorises its numbers alone.
+
+        Args:
+            entries: Row, column, real and imaginary part [S] of each.
+
+        Returns:
+            Whether all could be put there; else the matrix has to be built.
+        """
+        if solver is None or self._direct is not None:
+            return False
+        matrix, zero, add = self._matrix(), solver.ZeroiseMatrixElement, solver.IncrementMatrixElement
+        solver.SetOptions(matrix, _REUSE_SYMBOLIC_FACTORISATION)
+        self._lags = True
+        return all(zero(matrix, row, column) and add(matrix, row, column, re, im) for row, column, re, im in entries)
+
+    def _matrix(self) -> int:
+        """Return the solver's number of the admittance matrix, another one after each build."""
+        return int(ffi.cast("uintptr_t", lib.ctx_YMatrix_Get_Handle(self._context)))
 
     # -- solving
 
@@ -205,13 +227,34 @@ class Engine(Elements):
             EngineError: OpenDSS reported something else than too many control iterations.
         """
         (lib.ctx_Solution_Solve if controls else lib.ctx_Solution_SolveNoControl)(self._context)
-        if controls:
-            self.controls_acted = bool(self._error[0]) or lib.ctx_Solution_Get_ControlIterations(self._context) > 1
         if self._error[0]:
             self._recover()
             lib.ctx_Solution_SolveNoControl(self._context)  # with the controls where they got to
             self.check()
         return bool(lib.ctx_Solution_Get_Converged(self._context))
+
+    def solve_by_itself(self) -> bool:
+        """Solve with the feeder's own controls acting, and what they move put into the matrix entry by entry."""
+        lib.ctx_YMatrix_Set_SolverOptions(self._context, _REUSE_SYMBOLIC_FACTORISATION)
+        try:
+            return self.solve(controls=True)
+        finally:
+            lib.ctx_YMatrix_Set_SolverOptions(self._context, _REUSE_NOTHING)
+
+    def start_controls(self) -> None:
+        """Let the feeder's own controls begin anew; then :meth:`solve` and :meth:`act_controls` take turns."""
+        lib.ctx_Solution_InitSnap(self._context)
+
+    def act_controls(self, turn: int) -> bool:
+        """Let the feeder's own controls look at the solved circuit and act; say whether any did.
+
+        Args:
+            turn: How often they were asked since :meth:`start_controls`, this time included.
+        """
+        lib.ctx_Solution_Set_ControlIterations(self._context, turn)  # inverter controls look at it
+        lib.ctx_Solution_Sample_DoControlActions(self._context)  # not CheckControls, which builds the matrix
+        self.check()
+        return not lib.ctx_Solution_Get_ControlActionsDone(self._context)
 
     def _recover(self) -> None:
         """Go on after too many control iterations: the engine refuses to solve until the next text command."""

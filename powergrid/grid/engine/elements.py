@@ -53,6 +53,11 @@ class Elements(Context):
         """Read a number of an element."""
         return float(lib.Obj_GetFloat64(handle, self.property_index(class_name, name)))
 
+    @staticmethod
+    def get_number(handle: Handle, property_index: int) -> float:
+        """Read a number of an element by the property's number."""
+        return float(lib.Obj_GetFloat64(handle, property_index))
+
     def get_int(self, handle: Handle, class_name: str, name: str) -> int:
         """Read a whole number or an option's ordinal of an element."""
         return int(lib.Obj_GetInt32(handle, self.property_index(class_name, name)))

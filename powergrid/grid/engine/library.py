@@ -21,14 +21,17 @@ from powergrid.grid.engine.cache_folder import UNREADABLE, made_by, open_entry, 
 
 __all__ = [
     "PRIVATE_NAMES", "element_classes", "engine_version", "ffi", "forget", "lib", "new_context", "numbers",
-    "property_tables", "property_type", "text_of", "threads_may_enter",
+    "property_tables", "property_type", "solver", "text_of", "threads_may_enter",
 ]  # fmt: skip
 
 #: What is used of the engine's Python packages beyond their documentation: package, the version that it was tried
 #: with, and the names. Nearly all goes through the functions of the C library itself (``dss_python_backend.lib``),
 #: whose bulk calls and handles no package offers; a test looks for each that is called in here.
 PRIVATE_NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "dss_python_backend": ("0.14.5", ("dss_python_backend.lib", "dss_python_backend.ffi")),
+    "dss_python_backend": (
+        "0.14.5",
+        ("dss_python_backend.lib", "dss_python_backend.ffi", "dss_python_backend._dss_capi.__file__"),
+    ),
     "dss_python": ("0.15.7", ("dss._cffi_api_util.CffiApiUtil",)),  # for Engine.direct only
     "opendssdirect.py": ("0.9.4", ("opendssdirect.OpenDSSDirect.OpenDSSDirect",)),  # likewise
 }
@@ -59,11 +62,20 @@ def _lasting_environment() -> Iterator[bool]:
 
 _is_first = "dss_python_backend" not in sys.modules
 with _lasting_environment() as _lasts:
-    from dss_python_backend import ffi, lib
+    from dss_python_backend import _dss_capi, ffi, lib
 
 #: Whether a thread may enter the engine that has not done so before, whatever became of the environment since.
 threads_may_enter: bool = _is_first and _lasts and sys.platform == "linux"
 
+_INTS, _DOUBLES = (ctypes.c_size_t, ctypes.c_uint, ctypes.c_uint), (ctypes.c_double, ctypes.c_double)
+#: What is called of the engine's sparse solver: handle of the matrix, row and column, values.
+_SOLVER_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "SetOptions": (ctypes.c_size_t, ctypes.c_uint64),
+    "FactorSparseMatrix": (ctypes.c_size_t,),
+    "GetMatrixElement": (*_INTS, ctypes.POINTER(ctypes.c_double)),
+    "ZeroiseMatrixElement": _INTS,
+    "IncrementMatrixElement": (*_INTS, *_DOUBLES),
+}
 _KIND = "schema"
 
 
@@ -100,6 +112,22 @@ def new_context() -> Any:
 def text_of(pointer: Any) -> str:
     """Return a string of the engine's, empty where there is none."""
     return ffi.string(pointer).decode("utf-8", "replace") if pointer != ffi.NULL else ""
+
+
+def _load_solver() -> Any:
+    """Load the sparse solver that the engine brings along; None where it cannot be reached."""
+    try:
+        # Through the engine's own library, whose dependency it is: its file has another name in each build. Windows
+        # does not look a function up in dependencies.
+        found = ctypes.CDLL(_dss_capi.__file__)
+        for name, arguments in _SOLVER_ARGUMENTS.items():
+            getattr(found, name).argtypes = arguments
+    except (OSError, AttributeError):
+        return None
+    return found
+
+
+solver = _load_solver()
 
 
 @functools.cache

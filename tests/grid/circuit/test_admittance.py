@@ -46,7 +46,7 @@ def test_solution_does_not_depend_on_a_line_that_was_open_before() -> None:
 
 def test_line_opened_alone_and_with_taps_moved_there_and_back_gives_equal_bits() -> None:
     found = []
-    for taps_move in (False, True):  # without, the engine builds its matrix once; with it, until nothing waits
+    for taps_move in (False, True):
         circuit = Circuit(read_feeder("ieee123"))
         taps, closed = circuit.taps.copy(), circuit.closed.copy()
         closed[3] = 0
@@ -59,57 +59,65 @@ def test_line_opened_alone_and_with_taps_moved_there_and_back_gives_equal_bits()
     assert found[0] == found[1]
 
 
-def test_capacitor_that_alone_ties_two_phases_is_built_in_whole() -> None:
-    circuit = Circuit(read_feeder("ieee13"))
-    branches, entries = circuit.network.branches, circuit.admittance.entries
-    capacitors = [i for i, name in enumerate(branches.names) if name.startswith("capacitor.")]
-    ties = BranchLayout(branches).find_ties(capacitors)
-    assert ties
-    assert all(entries[places].any() for places in ties)
-    circuit.close()
-
-
 def tapped_branch(circuit: Circuit) -> int:
     """Return the branch of the first regulator."""
     first = circuit.regulators[0]
     return circuit.network.branch_index[f"{first.class_name}.{first.transformer}".lower()]
 
 
-def flow_entries(circuit: Circuit, branch: int) -> tuple[bytes, bytes]:
-    """Return a branch's admittance as the flows have it, and as the engine does now."""
-    kept = circuit.admittance.entries[BranchLayout(circuit.network.branches).entries_of(branch)]
-    now = circuit.engine.yprim(circuit.regulators[0].handle)
-    return kept.tobytes(), (1e-3 * now.conj().ravel()).tobytes()
+def flow_entries(circuit: Circuit, branch: int) -> bytes:
+    """Return a branch's admittance as the flows have it."""
+    return circuit.admittance.entries[BranchLayout(circuit.network.branches).entries_of(branch)].tobytes()
+
+
+def engine_entries(circuit: Circuit) -> bytes:
+    """Return the first regulator's admittance as the engine has it once it has built the matrix."""
+    circuit.admittance.build()
+    return (1e-3 * circuit.engine.yprim(circuit.regulators[0].handle).conj().ravel()).tobytes()
 
 
 def test_flows_at_a_position_seen_before_have_the_admittance_of_the_engine() -> None:
-    circuit = Circuit(read_feeder("ieee13"))
-    branch = tapped_branch(circuit)
+    circuit, built = Circuit(read_feeder("ieee13")), Circuit(read_feeder("ieee13"))
     seen = []
     for tap in (4, -3, 4, 0, -3):
-        circuit.write_taps(np.full(len(circuit.taps), tap))
-        assert circuit.solve()
-        kept, now = flow_entries(circuit, branch)
-        assert kept == now
-        seen.append(now)
+        for each in (circuit, built):
+            each.write_taps(np.full(len(circuit.taps), tap))
+            assert each.solve()
+        seen.append(flow_entries(circuit, tapped_branch(circuit)))
+        assert seen[-1] == engine_entries(built)
     assert seen[0] == seen[2] != seen[1] == seen[4]
     circuit.close()
+    built.close()
 
 
 def test_flows_at_a_position_seen_while_open_are_read_anew_when_closed() -> None:
-    circuit = Circuit(read_feeder("ieee13"))
-    branch, handle = tapped_branch(circuit), circuit.regulators[0].handle
-    taps = circuit.taps.copy()
+    circuit, built = Circuit(read_feeder("ieee13")), Circuit(read_feeder("ieee13"))
+    branch, taps = tapped_branch(circuit), circuit.taps.copy()
     seen = []
     for is_open in (False, True, False):
-        circuit.engine.set_open(handle, is_open=is_open)
-        circuit.admittance.note_change(branch, handle)
-        for tap in (2, 5, 2):
-            taps[0] = tap
-            circuit.write_taps(taps)
-            circuit.solve()
-            kept, now = flow_entries(circuit, branch)
-            assert kept == now
-        seen.append(now)
+        for each in (circuit, built):
+            each.engine.set_open(each.regulators[0].handle, is_open=is_open)
+            each.admittance.note_change(branch, each.regulators[0].handle)
+        for taps[0] in (2, 5, 2):
+            for each in (circuit, built):
+                each.write_taps(taps)
+                each.solve()
+            assert flow_entries(circuit, branch) == engine_entries(built)
+        seen.append(flow_entries(circuit, branch))
     assert seen[0] == seen[2] != seen[1]
+    circuit.close()
+    built.close()
+
+
+def test_engine_looked_at_by_hand_knows_the_position_that_entries_were_put_back_for() -> None:
+    circuit = Circuit(read_feeder("ieee13"))
+    for tap in (4, -3, 4):
+        circuit.write_taps(np.full(len(circuit.taps), tap))
+        assert circuit.solve()
+    direct = circuit.engine.direct
+    direct.Transformers.Name(circuit.regulators[0].transformer)
+    losses = direct.CktElement.Losses()[0]
+    drawn = sum(direct.CktElement.Powers()[::2])
+    assert losses == pytest.approx(1000.0 * drawn, rel=1e-6)
+    assert 0.0 < losses < 50e3  # of a position that is not there it would be thousands of kW
     circuit.close()
