@@ -167,21 +167,9 @@ class Simulation:
         load_of_device = self.circuits[0].load_of_device
         vehicles = [load_of_device[columns] for fleet, columns in self._devices.power if fleet.kind == "ev_charger"]
         of_loads = np.concatenate([np.empty(0, dtype=np.int64), *vehicles])
-        self.islands = Islands(self.circuits, switches, of_loads[of_loads >= 0], self.n_envs)
+        self.islands = Islands(self.circuits, switches, of_loads[of_loads >= 0])
         if eventful:
-            self.events = Events(
-                self.circuits,
-                self.islands,
-                o.events,
-                self._faults,
-                self.power_device_names,
-                switches,
-                radial=bool(o.radial),
-                keep_served=o.keep_served,
-                dt_h=self.dt_h,
-                horizon_steps=o.horizon_steps,
-                n_envs=self.n_envs,
-            )
+            self.events = Events(self.circuits, self.islands, o, self._faults, self.power_device_names)
 
     def _allocate(self) -> None:
         n = self.n_envs

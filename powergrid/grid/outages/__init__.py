@@ -1,8 +1,9 @@
 """What befalls a feeder during an episode: outages, faults, and steps of load, sun and price.
 
-``spec`` is what a scenario may say, ``effects`` what it means on a feeder, ``timetable`` what happens when, drawn by
-the episode's seed, ``events`` what it does to a simulation: what is out, tripped and at fault, which switches may move.
-``connectivity`` says which nodes are energised for given switches, ``islands`` follows that in n environments.
+``spec`` is what a scenario may say, and when it happens, drawn by the episode's seed; ``effects`` what it means on a
+feeder; ``events`` what it does to a simulation: what is out, tripped and at fault, which switches may move.
+``connectivity`` says which nodes are energised for given switches, and which of these keep the network radial;
+``islands`` follows that in n environments.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which nodes a source feeds, and whether the network is radial, as switches open and branches fail.
+"""Which nodes a source feeds, whether the network is radial as switches open and branches fail, and what keeps it so.
 
 A question of graphs, conductor by conductor; knows no engine, no time and no events. Answers are kept by topology, so
 that asking again for positions seen before costs a look-up.
@@ -202,3 +202,68 @@ def _join(network: Network) -> tuple[IntArray, IntArray]:
             ]
     table = np.array(pairs, dtype=np.int64).reshape(-1, 3)
     return table[:, :2].T.copy(), table[:, 2].copy()
+
+
+class Reconfiguration:
+    """Keep switches where they are whose move would close a loop, or take the voltage off load.
+
+    Args:
+        connectivity: Answers what hangs together.
+        switches: Branch of each switch, shape (n_switches,).
+        max_loops: Loops that there may be.
+        keep_served: Whether load that is fed stays so.
+    """
+
+    def __init__(self, connectivity: Connectivity, switches: IntArray, max_loops: int, *, keep_served: bool) -> None:
+        self._connectivity, self._switches = connectivity, switches
+        self._max_loops, self._keep_served = max_loops, keep_served
+
+    def project(self, before: IntArray, asked: IntArray, closed: BoolArray, faulted: IntArray) -> IntArray:
+        """Return the positions nearest to those asked that are feasible.
+
+        Switches that offend stay as they were, in the order of the table: first closings, the last one first, then
+        openings, the first one first.
+
+        Args:
+            before: Positions before, shape (n_switches,).
+            asked: Positions asked for, shape (n_switches,).
+            closed: Whether each branch is closed; the switches' entries are not read, shape (n_branches,).
+            faulted: Nodes with a fault on, shape (n_faulted,).
+
+        Returns:
+            Feasible positions, shape (n_switches,).
+        """
+        positions = asked.copy()
+        now = self._look(positions, closed, faulted)
+        for i in np.flatnonzero(asked > before)[::-1].tolist():
+            if now.loops <= self._max_loops:
+                break
+            positions[i] = 0
+            kept = self._look(positions, closed, faulted)
+            if kept.loops < now.loops:
+                now = kept
+            else:
+                positions[i] = 1
+        if self._keep_served:
+            dead = self._look(before, closed, faulted).dead_share
+            for i in np.flatnonzero(asked < before).tolist():
+                if not (now.dead_share > dead).any():
+                    break
+                positions[i] = 1
+                kept = self._look(positions, closed, faulted)
+                if kept.loops <= self._max_loops and kept.dead_share.sum() < now.dead_share.sum():
+                    now = kept
+                else:
+                    positions[i] = 0
+        return positions
+
+    def may_close(self, branch: int, closed: BoolArray) -> bool:
+        """Whether one more branch can close and the network stay radial; ``closed`` has all entries."""
+        more = closed.copy()
+        more[branch] = True
+        return self._connectivity.look(more).loops <= max(self._max_loops, self._connectivity.look(closed).loops)
+
+    def _look(self, positions: IntArray, closed: BoolArray, faulted: IntArray) -> Topology:
+        at = closed.copy()
+        at[self._switches] = positions.astype(bool)
+        return self._connectivity.look(at, faulted)

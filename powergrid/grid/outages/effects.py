@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import describe_unknown
-from powergrid.grid.circuit.circuit import network_of
+from powergrid.grid.circuit.circuit import Circuit, network_of
 from powergrid.grid.circuit.injections import Fault
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
@@ -175,23 +175,22 @@ def find_faults(feeder: Feeder, events: Mapping[str, Any]) -> dict[str, list[Fau
 def list_effects(
     events: Mapping[str, Any],
     faults: Mapping[str, Sequence[Fault]],
-    network: Network,
-    devices: Mapping[str, IntArray],
-    bound: Sequence[str],
+    circuit: Circuit,
+    device_names: Sequence[str],
     switches: Sequence[int],
-    nodes_at: Callable[[str], IntArray],
 ) -> list[list[Effect]]:
     """Return what each event does at each of its targets, by event.
 
     Args:
         events: Spec of each event by name.
         faults: The faults built into the circuit, by event, in its order.
-        network: The network.
-        devices: Nodes of each device with power, by name, in the order of device arrays.
-        bound: Elements that are devices, ``class.name`` in lower case.
+        circuit: The circuit.
+        device_names: The devices with power, in the order of device arrays.
         switches: Branches that are switch devices.
-        nodes_at: Gives the nodes of an element ``class.name``.
     """
+    network, nodes_at = circuit.network, circuit.out_of_service.nodes_at
+    devices = dict(zip(device_names, circuit.device_nodes, strict=True))
+    bound = [injection.element.lower() for injection in circuit.injections if injection.element]
     numbers = {id(fault): i for i, fault in enumerate(f for of_event in faults.values() for f in of_event)}
     found: list[list[Effect]] = []
     for name, spec in events.items():

@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.injections import Fault
-from powergrid.grid.devices import SwitchFleet
+from powergrid.grid.options import SimulationOptions
+from powergrid.grid.outages.connectivity import Reconfiguration
 from powergrid.grid.outages.effects import Effect, list_effects, pick
 from powergrid.grid.outages.islands import Islands
-from powergrid.grid.outages.reconfiguration import Reconfiguration
-from powergrid.grid.outages.timetable import Timetable
+from powergrid.grid.outages.spec import Timetable
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -28,17 +28,11 @@ class Events:
     """Let events strike and hold switching to its rules, in n environments.
 
     Args:
-        circuits: The circuits; filled by the owner up to one an environment.
+        circuits: The circuits, one an environment.
         islands: Who is fed in them; told what events take out.
-        events: Spec of each event by name.
+        options: The events, the rules of switching, step and horizon.
         faults: The faults built into the circuits, by event.
         device_names: Devices with power, in the order of device arrays.
-        switches: The switch devices and their places among the network's lines, or None.
-        radial: Whether switching keeps the network radial.
-        keep_served: Whether switching keeps fed load fed.
-        dt_h: Length of a step [h].
-        horizon_steps: Steps of an episode.
-        n_envs: Number of environments.
 
     Attributes:
         timetable: When events happen.
@@ -54,64 +48,46 @@ class Events:
         self,
         circuits: Sequence[Circuit],
         islands: Islands,
-        events: Mapping[str, Any],
+        options: SimulationOptions,
         faults: Mapping[str, Sequence[Fault]],
         device_names: Sequence[str],
-        switches: tuple[SwitchFleet, IntArray] | None,
-        *,
-        radial: bool,
-        keep_served: bool,
-        dt_h: float,
-        horizon_steps: int,
-        n_envs: int,
     ) -> None:
-        self._circuits, self._islands, self._dt_h, self._horizon = circuits, islands, dt_h, horizon_steps
-        circuit, network = circuits[0], circuits[0].network
-        self.network = network
-        self._fleet: SwitchFleet | None = switches[0] if switches else None
-        self._places: IntArray = switches[1] if switches else np.empty(0, dtype=np.int64)
-        self._switches = islands.switches
-        branch_index = {name: i for i, name in enumerate(network.branches.names)}
-        self._lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
-        self._other_branches = np.setdiff1d(np.arange(len(network.branches.names)), self._lines)
-        nodes = dict(zip(device_names, circuit.device_nodes, strict=True))
-        bound = [injection.element.lower() for injection in circuit.injections if injection.element]
-        effects = list_effects(
-            events, faults, network, nodes, bound, self._switches.tolist(), circuit.out_of_service.nodes_at
-        )
-        self.timetable = table = Timetable(events, [len(e) for e in effects], dt_h, horizon_steps, n_envs)
+        self._circuits, self._islands = circuits, islands
+        self._dt_h, self._horizon = options.step_minutes / 60.0, options.horizon_steps
+        self._specs = tuple(options.events.values())
+        self._fleet, self._switches = islands.fleet, islands.switches
+        self.network = network = circuits[0].network
+        self._other_branches = np.setdiff1d(np.arange(len(network.branches.names)), islands.lines)
+        effects = list_effects(options.events, faults, circuits[0], device_names, self._switches.tolist())
+        n_envs, n_targets = len(circuits), [len(of_event) for of_event in effects]
+        self.timetable = table = Timetable(options.events, n_targets, self._dt_h, self._horizon, n_envs)
         self.effects = [effects[event] for event in table.of_event]
-        self._specs = tuple(events.values())
-        n_times = len(table.names)
         self._first_target = np.cumsum([0, *map(len, self.effects)])[:-1].astype(np.int64)
-        nodes_at = [
-            [*effect.nodes, *[effect.nodes[0]] * 3][:3] if effect.fault else [0] * 3
-            for e in self.effects
-            for effect in e
-        ]
+        # three nodes of each fault, those of one with fewer phases more than once, so that they are one array
+        nodes_at = [(effect.nodes * 3)[:3] if effect.fault else (0, 0, 0) for e in self.effects for effect in e]
         self._fault_nodes = np.array(nodes_at, dtype=np.int64).reshape(-1, 3)
         self._base = network.branches.closed.copy()
         if self._fleet is not None:
             self._base[self._switches] = [bool(spec.closed_initial) for spec in self._fleet.specs]
         self._rules: Reconfiguration | None = None
-        if radial:
+        if options.radial:
             loops = islands.connectivity.look(self._base).loops
-            self._rules = Reconfiguration(islands.connectivity, self._switches, loops, keep_served=keep_served)
-        self.on = np.zeros((n_envs, n_times), dtype=bool)
-        self._last = np.zeros((n_envs, 2 * n_times), dtype=bool)
+            self._rules = Reconfiguration(islands.connectivity, self._switches, loops, keep_served=options.keep_served)
+        self._allocate(n_envs)
+
+    def _allocate(self, n_envs: int) -> None:
+        table, names = self.timetable, self.network.loads.names
+        self.on = np.zeros((n_envs, len(table.names)), dtype=bool)
+        self._last = np.zeros((n_envs, 2 * len(table.names)), dtype=bool)
         self._strikes = np.tile([self._specs[event].kind != "price_spike" for event in table.of_event], 2).astype(bool)
         self._out, self._waiting = np.zeros((2, n_envs, len(self._base)), dtype=bool)
-        self.held = np.zeros((n_envs, len(self._places)), dtype=bool)
-        self._steps = [self._load_step(spec) for spec in self._specs]
+        self.held = np.zeros((n_envs, len(self._switches)), dtype=bool)
+        picked = [pick(spec.loads, names) if spec.kind == "load_step" else [] for spec in self._specs]
+        self._stepped_loads = [np.array([names.index(name) for name in own], dtype=np.int64) for own in picked]
         # most steps are as the one before: nothing is looked at until the step in which something may begin or end
         self._quiet_until = np.zeros(n_envs, dtype=np.int64)
         self._repairing = False
         self.changes = 0
-
-    def _load_step(self, spec: Any) -> IntArray:
-        names = self.network.loads.names
-        picked = pick(spec.loads, names) if spec.kind == "load_step" else []
-        return np.array([names.index(name) for name in picked], dtype=np.int64)
 
     @property
     def looks(self) -> int:
@@ -159,8 +135,8 @@ class Events:
                 rows[table.start[env, i] : table.end[env, i]] |= table.start[env, i] < self._horizon
             rows[-1] = rows[-2]  # the row after the last repeats it
             if spec.kind == "load_step":
-                load_kw[np.ix_(rows, self._steps[event])] *= spec.factor
-                load_kvar[np.ix_(rows, self._steps[event])] *= spec.factor
+                load_kw[np.ix_(rows, self._stepped_loads[event])] *= spec.factor
+                load_kvar[np.ix_(rows, self._stepped_loads[event])] *= spec.factor
             else:
                 (sun if spec.kind == "pv_step" else price)[rows] *= spec.factor
         for array in (self.on, self._last, self._out, self._waiting, self.held):
@@ -275,10 +251,10 @@ class Events:
         """Open what is out or waits, and put what no longer does back as it was compiled."""
         islands, circuit = self._islands, self._circuits[env]
         out = self._out[env] | self._waiting[env]
-        lines, changed = circuit.closed.copy(), (out != islands.out[env])[self._lines]
-        changed[self._places] = False
-        lines[changed] = (self._base & ~out)[self._lines[changed]]
-        lines[self._places[out[self._switches]]] = 0  # what protection opens is no operation of the agent's
+        lines, changed = circuit.closed.copy(), (out != islands.out[env])[islands.lines]
+        changed[islands.places] = False
+        lines[changed] = (self._base & ~out)[islands.lines[changed]]
+        lines[islands.places[out[self._switches]]] = 0  # what protection opens is no operation of the agent's
         islands.out[env] = out
         circuit.write_closed(lines)
         names = self.network.branches.names

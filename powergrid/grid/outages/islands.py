@@ -48,13 +48,15 @@ class Islands:
     rating and not above. Where nothing feeds a phase of a device it delivers nothing.
 
     Args:
-        circuits: The circuits; filled by the owner up to one an environment.
+        circuits: The circuits, one an environment.
         switches: The switch devices and their places among the network's lines, or None.
         vehicles: Loads whose unserved demand is counted elsewhere: what cars lack is known as they leave.
-        n_envs: Number of environments.
 
     Attributes:
         connectivity: Answers who is fed, for all environments.
+        lines: Branch of each of the network's lines, shape (n_lines,).
+        fleet: The switch devices, None without any.
+        places: Place of each among the lines, shape (n_switches,).
         switches: Branch of each switch device, shape (n_switches,).
         out: Branches that are out of service whatever switches say, shape (n_envs, n_branches).
         faulted: Nodes with a fault on, shape (n_envs, n_nodes).
@@ -81,14 +83,14 @@ class Islands:
         circuits: Sequence[Circuit],
         switches: tuple[SwitchFleet, IntArray] | None,
         vehicles: IntArray,
-        n_envs: int,
     ) -> None:
         self._circuits = circuits
         circuit, network = circuits[0], circuits[0].network
-        branch_index = {name: i for i, name in enumerate(network.branches.names)}
-        self._lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
-        self._fleet: SwitchFleet | None = switches[0] if switches else None
-        self.switches: IntArray = self._lines[switches[1]] if switches else np.empty(0, dtype=np.int64)
+        branch_index = network.branch_index
+        self.lines = np.array([branch_index[f"line.{name}"] for name in network.switches], dtype=np.int64)
+        self.fleet: SwitchFleet | None = switches[0] if switches else None
+        self.places: IntArray = switches[1] if switches else np.empty(0, dtype=np.int64)
+        self.switches: IntArray = self.lines[self.places]
         sources = []
         for microgrid in network.microgrids:
             if (forming := microgrid.forming) is not None:
@@ -101,7 +103,7 @@ class Islands:
         self._bound_loads = circuit.load_of_device[self._bound_devices]
         self._countable = np.ones(len(network.loads.names))
         self._countable[vehicles] = 0.0
-        self._allocate(network, len(bound), len(sources), n_envs)
+        self._allocate(network, len(bound), len(sources), len(circuits))
         self.solves = self.looks = 0
 
     def _allocate(self, network: Network, n_devices: int, n_forming: int, n_envs: int) -> None:
@@ -139,9 +141,9 @@ class Islands:
         """Return whether each branch connects its terminals once the switches stand as asked, shape (n_branches,)."""
         circuit = self._circuits[env]
         closed: BoolArray = circuit.network.branches.closed.copy()
-        closed[self._lines] = circuit.closed != 0
-        if self._fleet is not None:
-            closed[self.switches] = self._fleet.position[env] > 0
+        closed[self.lines] = circuit.closed != 0
+        if self.fleet is not None:
+            closed[self.switches] = self.fleet.position[env] > 0
         closed &= ~self.out[env]
         return closed
 
@@ -163,8 +165,8 @@ class Islands:
         Args:
             setpoints: Setpoints of the devices, changed in place, shape (2, n_envs, n_devices).
         """
-        if self._fleet is not None:
-            moved = self._fleet.position != self._positions
+        if self.fleet is not None:
+            moved = self.fleet.position != self._positions
             if np.count_nonzero(moved):
                 np.maximum(self._due, moved.any(axis=1), out=self._due)
         if np.count_nonzero(self._due):
@@ -183,8 +185,8 @@ class Islands:
             circuit.restart(dark)
         elif np.count_nonzero(was_dark | dark):
             circuit.restart(dark, was_dark & topology.energised)
-        if self._fleet is not None:
-            self._positions[env] = self._fleet.position[env]
+        if self.fleet is not None:
+            self._positions[env] = self.fleet.position[env]
         self._due[env] = 0
         tripped, on = self.tripped[env], self.device_on[env]
         np.logical_and(topology.fed, ~tripped, out=on, casting="unsafe")
