@@ -211,6 +211,7 @@ def space_problems(facts: EnvFacts, policy_of: Mapping[str, str]) -> list[str]:
                     "give them policies of their own (policies='independent') or equal spaces"
                 )
         observation = facts.observation_spaces[agent]
+        # RLlib has no default encoder of a Dict, and says so where the processes start
         if not isinstance(observation, gym.spaces.Box) or len(observation.shape or ()) != 1:
             problems.append(f"agent {agent!r}: observation space {observation} is not a 1-D Box")
         problems.extend(f"agent {agent!r}: {why}" for why in _action_problems(facts.action_spaces[agent]))
@@ -232,6 +233,7 @@ def _action_problems(space: gym.Space[Any]) -> list[str]:
         return []
     if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
         return []
+    # RLlib's catalog has no distribution for the rest, such as MultiBinary and a Box of whole numbers
     return [f"action space {space} is not supported; use a float Box, Discrete, MultiDiscrete or a Dict of these"]
 
 
@@ -305,7 +307,7 @@ def fit_agents(facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSet
     fits |= {agent: plain_fit(facts.action_spaces[agent], widths[agent]) for agent in needed}
     if isinstance(settings, DqnSettings):
         by_policy = {a: [fits[m] for m in fits if policy_of[m] == policy_of[a]] for a in fits}
-        fits = {agent: flattened(fit, by_policy[agent]) for agent, fit in fits.items()}
+        fits = {agent: flattened(fit, by_policy[agent]) for agent, fit in fits.items()}  # RLlib's takes one Discrete
     if not fits:
         return FittedFacts(facts, {})
     seen = dict(facts.observation_spaces)

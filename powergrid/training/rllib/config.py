@@ -180,7 +180,6 @@ def _prepare(config: Any, parts: _Parts) -> None:
             normalize_actions=settings.normalize_actions,
             clip_actions=settings.clip_actions,
         )
-        .framework("torch")
         .env_runners(
             num_env_runners=runners,
             num_envs_per_env_runner=_environments(settings, runners),
@@ -195,14 +194,12 @@ def _prepare(config: Any, parts: _Parts) -> None:
 
 
 def _environments(settings: TrainSettings, runners: int) -> int:
-    """Return how many environments a process steps together, where the settings leave it open.
-
-    Of a fragment length that was asked for, RLlib demands that fragments make up the batch to a tenth.
-    """
+    """Return how many environments a process steps together, where the settings leave it open."""
     fragment, batch = settings.rollout_fragment_length, settings.train_batch_size
     if settings.num_envs_per_env_runner or fragment == "auto" or isinstance(settings, OffPolicySettings):
         return settings.num_envs_per_env_runner or _MOST_ENVIRONMENTS
     steps = max(runners, 1) * int(fragment)  # that a request brings for each environment of a process
+    # RLlib demands of a fragment length that was asked for that fragments make up the batch to a tenth
     return min(range(_MOST_ENVIRONMENTS, 0, -1), key=lambda count: -batch % (steps * count))  # least past the batch
 
 
@@ -258,7 +255,7 @@ def _module(name: str, parts: _Parts) -> Any:
         "fcnet_activation": settings.activation,
         "free_log_std": settings.free_log_std
         and box,  # RLlib's free spread would take half of positions' logits for it
-        "vf_share_layers": False,
+        "vf_share_layers": False,  # so that to act takes the policy's layers alone
         "initial_log_std": settings.initial_log_std,
     }
     neutral = [facts.neutral_actions[agent] for agent in agents if agent in facts.neutral_actions]
@@ -310,6 +307,7 @@ def _off_policy_config(parts: _Parts) -> Any:
     config.rl_module(model_config={**network, "head_fcnet_hiddens": []})
     replay = {"buffer_capacity", "learning_starts", "updates_per_step", "store_buffer"}
     config.update_from_dict(settings.model_dump(include=replay))
+    # an iteration is its steps: RLlib's of SAC takes a second at least, whatever that is in steps
     config.reporting(min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=settings.steps_per_iteration)
     return config.training(
         train_batch_size_per_learner=settings.train_batch_size,

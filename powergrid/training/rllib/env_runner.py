@@ -175,6 +175,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         force_reset: bool = False,
     ) -> list[Any]:
         by_arrays = not self.slow_because and not random_actions
+        # neither way of sampling can go on with the other's episodes
         force_reset = force_reset or (self._by_arrays is not None and by_arrays != self._by_arrays)
         self._by_arrays = by_arrays
         if not by_arrays:
@@ -183,7 +184,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             return stock
         if force_reset or num_episodes is not None or self._never_reset:
             self._start_all()
-        self._never_reset = num_episodes is not None
+        self._never_reset = num_episodes is not None  # whole episodes leave nothing that could go on
         self._track = self._track.succeed()
         self._stepped = self._ended = 0
         done: list[Any] = []
@@ -270,6 +271,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
     def _act(self, explore: bool, taken: int) -> dict[str, Any]:
         """Let every policy act once for all its agents; keep what it said and return the environment's actions."""
         runners = self.config.num_env_runners or 1
+        # RLlib's guess of what all runners have sampled: each as much as this one
         lifetime = (self.num_env_steps_sampled_lifetime // runners + taken) * runners
         for_env: dict[str, Any] = {}
         for actor in self._actors.values():
@@ -282,6 +284,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             self._track.add(episodes.OBSERVATIONS, agents, seen)
             for name, values in columns.items():
                 self._track.add(name, agents, values)
+            # of which RLlib's learner logs how old it is
             self._track.add(WEIGHTS_SEQ_NO, agents, np.full(seen.shape[:2], self._version))
         return for_env
 
@@ -322,6 +325,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._call_back("on_episode_start", env)
 
     def _end_episode(self, env: int, terminated: bool) -> None:
+        # RLlib bootstraps the value of what follows only where an episode is truncated and not terminated
         self._fill(env, terminated=terminated, truncated=not terminated)
         self._call_back("on_episode_end", env, prev_episode_chunks=self._earlier.get(self._ongoing[env].id_, []))
         if self._totals is not None:

@@ -72,6 +72,7 @@ class GridVectorMultiAgentEnv(_RllibVectorEnv):  # type: ignore[misc]
         terminated, truncated = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
         observations = None
         if not over.all():
+            # as with RLlib's vectors: the step after an episode's last resets, whatever it is told to play
             idle = self.vector.neutral_actions() if over.any() else {}
             rows = [{name: _pick(idle, name, i) for name in agents} if over[i] else actions[i] for i in range(n)]
             batch = {name: _stack([row[name] for row in rows]) for name in agents}
@@ -85,6 +86,8 @@ class GridVectorMultiAgentEnv(_RllibVectorEnv):  # type: ignore[misc]
             self._rows(observations or {}),
             [dict(zip(agents, row, strict=True)) for row in rewards.tolist()],
             [{"__all__": flag} for flag in terminated.tolist()],
+            # never agent by agent: where each is truncated RLlib takes the episode for terminated, and learns that
+            # there is no value after the horizon
             [{"__all__": flag} for flag in truncated.tolist()],
             self._infos(),
         )

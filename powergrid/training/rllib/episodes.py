@@ -125,7 +125,7 @@ class Trajectories:
             }
             own.t = own.t_started + n
             own.is_terminated, own.is_truncated = terminated, truncated
-            steps = episode.env_t_to_agent_t[agent]
+            steps = episode.env_t_to_agent_t[agent]  # where RLlib looks an agent's step up; all are in every one
             steps.data = list(range(own.t_started - back, own.t + 1))
             steps.lookback = back
         episode.env_t = episode.env_t_started + n
@@ -163,12 +163,13 @@ def succeed_episode(episode: Any) -> Any:
             t_started=own.t,
         )
         after.agent_episodes[agent] = piece
+    # what callbacks keep of an episode goes on with it, and the piece that was sampled keeps what it had
     after.custom_data.update(copy.deepcopy(episode.custom_data))
     return after
 
 
 def _put(buffer: Any, data: Any, lookback: int) -> None:
-    buffer.data, buffer.lookback, buffer.finalized = data, lookback, True
+    buffer.data, buffer.lookback, buffer.finalized = data, lookback, True  # arrays: RLlib's to_numpy() leaves them
 
 
 class EpisodeRecords:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ OBS, NEXT_OBS, ACTIONS, REWARDS, TERMINATEDS, N_STEP, WEIGHTS = (
 )  # fmt: skip
 
 
+@dataclass
 class TransitionBuffer:
     """Keep the newest transitions of one policy and draw from them uniformly.
 
@@ -36,11 +38,12 @@ class TransitionBuffer:
         gamma: Discount per step.
     """
 
-    def __init__(self, capacity: int, n_step: int, gamma: float) -> None:
-        self._capacity, self._n_step, self._gamma = capacity, n_step, gamma
-        self._columns: dict[str, NDArray[Any]] = {}
-        self._next = 0
-        self.size = 0
+    capacity: int
+    n_step: int
+    gamma: float
+    size: int = field(default=0, init=False)
+    _columns: dict[str, NDArray[Any]] = field(default_factory=dict, init=False)
+    _next: int = field(default=0, init=False)
 
     def add(self, obs: NDArray[Any], actions: NDArray[Any], rewards: NDArray[Any], *, terminated: bool) -> None:
         """Add the steps of a piece of one agent's episode.
@@ -54,12 +57,12 @@ class TransitionBuffer:
         steps = len(rewards)
         if not steps:
             return
-        reaches = np.minimum(np.arange(steps) + self._n_step, steps)
+        reaches = np.minimum(np.arange(steps) + self.n_step, steps)
         spans = reaches - np.arange(steps)
         returns = np.zeros(steps)
-        for ahead in range(self._n_step):
+        for ahead in range(self.n_step):
             within = spans > ahead
-            returns[within] += self._gamma**ahead * np.asarray(rewards)[ahead:][: int(within.sum())]
+            returns[within] += self.gamma**ahead * np.asarray(rewards)[ahead:][: int(within.sum())]
         self._write(
             {
                 OBS: np.asarray(obs[:-1], np.float32),
@@ -67,21 +70,20 @@ class TransitionBuffer:
                 ACTIONS: np.asarray(actions),
                 REWARDS: returns.astype(np.float32),
                 TERMINATEDS: (reaches == steps) & terminated,
+                # RLlib's learner discounts what follows by gamma to this power
                 N_STEP: spans.astype(np.float32),
             }
         )
 
     def _write(self, rows: Mapping[str, NDArray[Any]]) -> None:
-        newest = {name: values[-self._capacity :] for name, values in rows.items()}
-        count = len(newest[REWARDS])
-        for name, values in newest.items():
+        count = min(len(rows[REWARDS]), self.capacity)
+        places = (self._next + np.arange(count)) % self.capacity
+        for name, values in rows.items():
             if name not in self._columns:
-                self._columns[name] = np.zeros((self._capacity, *values.shape[1:]), values.dtype)
-        places = (self._next + np.arange(count)) % self._capacity
-        for name, values in newest.items():
-            self._columns[name][places] = values
-        self._next = int((self._next + count) % self._capacity)
-        self.size = min(self.size + count, self._capacity)
+                self._columns[name] = np.zeros((self.capacity, *values.shape[1:]), values.dtype)
+            self._columns[name][places] = values[-count:]
+        self._next = int((self._next + count) % self.capacity)
+        self.size = min(self.size + count, self.capacity)
 
     def sample(self, count: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         """Draw transitions, each as likely as any other, with replacement."""
@@ -100,24 +102,22 @@ class TransitionBuffer:
         self._next = self.size = 0
         if state["size"]:
             self._write(state["columns"])
-        self._next = int(state["next"]) % self._capacity
+        self._next = int(state["next"]) % self.capacity
 
 
+@dataclass
 class Replay:
-    """The transitions of every policy.
+    """The transitions of every policy: as many of each, over as many steps, drawn by a generator of their own."""
 
-    Args:
-        capacity: Transitions to keep of each policy.
-        n_step: Steps that a transition spans.
-        gamma: Discount per step.
-        seed: Seed of what is drawn.
-    """
+    capacity: int
+    n_step: int
+    gamma: float
+    seed: int | None
+    buffers: dict[str, TransitionBuffer] = field(default_factory=dict, init=False)
+    env_steps: int = field(default=0, init=False)
 
-    def __init__(self, capacity: int, n_step: int, gamma: float, seed: int | None) -> None:
-        self._capacity, self._n_step, self._gamma = capacity, n_step, gamma
-        self._rng = np.random.default_rng(seed)
-        self.buffers: dict[str, TransitionBuffer] = {}
-        self.env_steps = 0
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(self.seed)
 
     def add(self, episodes: Iterable[Any]) -> int:
         """Add sampled multi-agent episodes, or pieces of them; give how many environment steps they have."""
@@ -136,7 +136,7 @@ class Replay:
 
     def _buffer(self, policy: str) -> TransitionBuffer:
         if policy not in self.buffers:
-            self.buffers[policy] = TransitionBuffer(self._capacity, self._n_step, self._gamma)
+            self.buffers[policy] = TransitionBuffer(self.capacity, self.n_step, self.gamma)
         return self.buffers[policy]
 
     def sample(self, count: int) -> dict[str, dict[str, NDArray[Any]]]:
@@ -238,7 +238,7 @@ class ReplayTraining(KeepsRunners):
             agents_lifetime = names.NUM_AGENT_STEPS_SAMPLED_LIFETIME
             results = self.learner_group.update(
                 batch=batch,
-                timesteps={
+                timesteps={  # by which RLlib's schedules run, and DQN copies to its target network
                     lifetime: self.metrics.peek((ENV_RUNNER_RESULTS, lifetime)),
                     agents_lifetime: self.metrics.peek((ENV_RUNNER_RESULTS, agents_lifetime), default={}),
                 },
