@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.common import machine_line
 from powergrid.evaluation import evaluate
-from powergrid.training.policies.extraction import policy_of_algorithm
+from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.rllib.agents import as_env_config, default_env, policy_names, probe_env
 from powergrid.training.rllib.algorithm_settings import make_algorithm_settings
 from powergrid.training.rllib.config import ppo_config

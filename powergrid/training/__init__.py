@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from powergrid.scenario import pack_env_config
-    from powergrid.training.policies.extraction import export_policy
+    from powergrid.training.policies.export import export_policy, export_run
     from powergrid.training.policies.inference import Policy, load_policy
-    from powergrid.training.policies.portable import export_run
     from powergrid.training.rllib.config import algorithm_config, ppo_config
     from powergrid.training.rllib.metrics import GridMetricsCallback
     from powergrid.training.rllib.ppo import PPO, PPOConfig
@@ -49,8 +48,8 @@ _HOME = {
     "TrainSettings": "runs.settings",
     "TuneResult": "runs.tune",
     "algorithm_config": "rllib.config",
-    "export_policy": "policies.extraction",
-    "export_run": "policies.portable",
+    "export_policy": "policies.export",
+    "export_run": "policies.export",
     "load_policy": "policies.inference",
     "pack_env_config": "rllib.config",
     "ppo_config": "rllib.config",

@@ -15,7 +15,7 @@ import ray.rllib.algorithms.ppo as rllib
 from ray.train._internal.session import _TrainingResult
 
 from powergrid.errors import PowerGridError, ScenarioError
-from powergrid.training.policies.extraction import policy_of_algorithm
+from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.rllib.agents import (
     available_cpus,
     default_env,

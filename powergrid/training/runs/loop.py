@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from powergrid.errors import PowerGridError
-from powergrid.training.policies.extraction import policy_of_algorithm
+from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.policies.inference import Policy
 from powergrid.training.rllib.agents import EnvClass, EnvFacts, default_env, travelling_config
 from powergrid.training.rllib.algorithm_settings import make_algorithm_settings

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import pkgutil
 import platform
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import pandas as pd
 import powergrid
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
+from powergrid.training.rllib.agents import EnvClass
 from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS, mean_over_policies
 from powergrid.training.runs.checkpoints import write_whole
 
@@ -82,6 +84,24 @@ def read_manifest(run_folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PowerGridError(f"{run_folder}: no run that can be read: {error}") from error
     return manifest
+
+
+def env_path(env: EnvClass) -> str:
+    """Return how ``run.json`` names an environment's class."""
+    return f"{env.__module__}:{getattr(env, '__qualname__', '')}"
+
+
+def import_env(path: str) -> EnvClass:
+    """Import the environment that ``run.json`` names; do so only for a run that is trusted.
+
+    Raises:
+        PowerGridError: It cannot be imported.
+    """
+    try:
+        env: EnvClass = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise PowerGridError(f"the run's environment {path} cannot be imported: {error}") from error
+    return env
 
 
 def start_of_session(from_iteration: int, address: str | None = None) -> dict[str, Any]:

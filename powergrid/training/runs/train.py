@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pkgutil
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -13,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.errors import ScenarioError
 from powergrid.training.rllib.agents import (
     EnvClass,
     EnvFacts,
@@ -26,7 +25,7 @@ from powergrid.training.rllib.agents import (
 from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
 from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state, require_trust, trust_claims
 from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
-from powergrid.training.runs.records import read_manifest
+from powergrid.training.runs.records import env_path, import_env, read_manifest
 from powergrid.training.runs.settings import TrainSettings
 
 __all__ = ["RunResult", "resume", "train"]
@@ -193,21 +192,3 @@ def _digests(scenario: Any) -> dict[str, Any]:
         "feeders": scenario.feeder_digests(),
         "profiles": scenario.read_profiles().digest(),
     }
-
-
-def env_path(env: EnvClass) -> str:
-    """Return how ``run.json`` names an environment's class."""
-    return f"{env.__module__}:{getattr(env, '__qualname__', '')}"
-
-
-def import_env(path: str) -> EnvClass:
-    """Import the environment that ``run.json`` names; do so only for a run that is trusted.
-
-    Raises:
-        PowerGridError: It cannot be imported.
-    """
-    try:
-        env: EnvClass = pkgutil.resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise PowerGridError(f"the run's environment {path} cannot be imported: {error}") from error
-    return env

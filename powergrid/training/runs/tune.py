@@ -28,11 +28,11 @@ from powergrid.training.rllib.agents import EnvClass, Policies
 from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
 from powergrid.training.runs.checkpoints import SIGNATURE_FILE, sign, trust_claims, write_whole
 from powergrid.training.runs.loop import IterationReport, stop_signals
-from powergrid.training.runs.records import VALIDATION_SCORE, read_manifest, start_of_session, write_manifest
+from powergrid.training.runs.records import VALIDATION_SCORE, env_path, read_manifest, start_of_session, write_manifest
 from powergrid.training.runs.search_space import describe_domain, draw_trials, search_space
 from powergrid.training.runs.session import environment_variables, ray_session
 from powergrid.training.runs.settings import TrainSettings
-from powergrid.training.runs.train import check_plan, env_path, place_of, scenario_name, train
+from powergrid.training.runs.train import check_plan, place_of, scenario_name, train
 
 if TYPE_CHECKING:
     from rich.table import Table
