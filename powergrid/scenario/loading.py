@@ -57,18 +57,15 @@ def _validate(data: Mapping[str, Any], where: str) -> Scenario:
         return Scenario.model_validate(data)
     except ValidationError as error:
         problems = explain(error, Scenario, data)
-        if all(entry["loc"] for entry in error.errors()):  # else the references are among them
+        # Pydantic checks references only once all keys are right; then their place is the whole scenario, ().
+        if all(entry["loc"] for entry in error.errors()):
             problems += [(("agents",), line) for line in find_raw_ownership_problems(data)]
         problems.sort(key=lambda problem: place_in(data, problem[0]))
         raise ScenarioError(where, [line for _, line in problems]) from None
 
 
 def complete(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fill in what a scenario's data leave to be discovered; see :func:`powergrid.scenario.discovery.infer`.
-
-    Returns:
-        The data, and a sentence for each thing that was found on the feeder and left out.
-    """
+    """Fill in what a scenario's data leave to be discovered, and tell what was found on the feeder and left out."""
     reference = data.get("feeder")
     if not isinstance(reference, str | Path) or not leaves_something(data):
         return dict(data), ()
@@ -77,6 +74,7 @@ def complete(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], tuple
         reference, model_root=root if isinstance(root, str | Path) else None, trust=data.get("trust") is True
     )
     named = dict(data)
+    # A folder or a relative path means this file from now on, wherever the scenario is read next.
     if str(reference) not in list_feeders():
         named["feeder"] = str(feeder.master)
     named.setdefault("name", feeder.name)
@@ -152,13 +150,7 @@ def _merge(base: Any, change: Any) -> Any:
 def _bring_to_feeder(
     data: Mapping[str, Any], base: Mapping[str, Any], overrides: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-    """Bring a scenario's data to its feeder where they were made for another one.
-
-    Args:
-        data: The scenario's data, overrides merged in.
-        base: The data without overrides; their feeder is the one that names are of.
-        overrides: What was overridden.
-        where: What errors call the scenario.
+    """Bring a scenario's data, overrides merged in, to its feeder where they were made for that of ``base``.
 
     Raises:
         ScenarioError: something has no place on the feeder; all of it, with what is most like it there.
@@ -167,6 +159,7 @@ def _bring_to_feeder(
     first = next(iter(feeders), None) if isinstance(feeders, list | tuple | dict) else None
     origin = base.get("feeder") or (first if "feeders" in base else None)
     if feeders:
+        # Each feeder would get other devices and agents.
         if leaves_something(data):
             raise ScenarioError(
                 where, ["feeders: with several of them devices and agents have to be given, so that spaces are equal"]
@@ -182,6 +175,7 @@ def _bring_to_feeder(
         return data
     if options.rule is None and not options.map and not data.get("microgrids"):
         return data | {"placed": {"home": str(home)}}  # names fit, or the simulation tells which do not
+    # Placing reads the whole scenario, with all defaults, so it has to be right on its own feeder first.
     at_home = _validate(data | {"feeder": str(home)}, where)
     old = _read_feeder(str(home), base)
     if str(target) in list_feeders() and "model_root" not in overrides:

@@ -119,6 +119,7 @@ class Scenario(Part):
 
     @model_validator(mode="after")
     def _references(self) -> Scenario:
+        # Agents of several feeders need spaces that are equal on all of them.
         if self.feeders and self.mode == "centralized" and self.observations == "full":
             raise ValueError("observations: 'full' differs from feeder to feeder; with several feeders use 'summary'")
         problems = find_ownership_problems(self.devices, {name: agent.devices for name, agent in self.agents.items()})
@@ -147,6 +148,7 @@ class Scenario(Part):
         return {name: self._read_one(name).digest for name in self.feeders}
 
     def _read_one(self, reference: str) -> Feeder:
+        # A shipped feeder among a user's own lies outside of the user's model_root.
         root = None if self.feeders and reference in list_feeders() else self.model_root
         return read_feeder(reference, model_root=root, trust=self.trust)
 
@@ -159,7 +161,7 @@ class Scenario(Part):
         return read_profiles(source)
 
     def _load_classes(self, network: Network) -> dict[str, str]:
-        """Return the demand class of loads: by the scenario, else by their LoadShape where these are the source."""
+        # By the scenario, else by the load's own LoadShape where these are the source.
         own = shape_of_loads(network) if str(self.profiles.source) == "loadshapes" else {}
         return own | self.profiles.load_classes
 
@@ -177,7 +179,7 @@ class Scenario(Part):
         network = network_of(feeder)
         problems = list(self._find_reference_problems(network))
         if problems:
-            self._compare_with_home(feeder)
+            self._compare_with_home(feeder)  # raises what says more, with what is most like it
             raise ScenarioError(self.name, problems)
         options = SimulationOptions(
             step_minutes=self.step_minutes,
@@ -197,6 +199,7 @@ class Scenario(Part):
             events=self.events,
             radial=None if self.reconfiguration is None else self.reconfiguration.radial == "keep",
             keep_served=self.reconfiguration is not None and self.reconfiguration.keep_served,
+            # What a zone of some phases imports is read conductor by conductor, which nobody else asks for.
             conductor_flows=any(agent.zone.phases for agent in self.agents.values()),
         )
         return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs)
@@ -240,7 +243,7 @@ class Scenario(Part):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole scenario as plain data, as YAML would hold it."""
-        data = self.model_dump(mode="json", exclude={"profiles": {"source"}})
+        data = self.model_dump(mode="json", exclude={"profiles": {"source"}})  # a DataFrame is no JSON
         source = self.profiles.source
         data["profiles"]["source"] = str(source) if isinstance(source, str | Path) else "a DataFrame"
         return data

@@ -39,7 +39,7 @@ else:  # pydantic refuses any other key; a type checker wants names spelt out, a
 class Part(BaseModel):
     """A part of a scenario: unknown keys are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ZoneSpec(Part):
@@ -104,6 +104,7 @@ class DiscoverSpec(Part):
     """
 
     regulators: bool | Patterns = Field(default=True, description="Windings that a RegControl moves.")
+    # OpenDSS gives every transformer 33 taps, so that one has some says nothing.
     tap_changers: Literal["auto", "all", "none"] | Patterns = Field(
         default="auto",
         description="Transformers with taps and no RegControl: `auto` takes those between medium voltages for which "
@@ -118,6 +119,7 @@ class DiscoverSpec(Part):
         description="Switchable lines: `auto` takes those that can be opened, all together, without an outage, and "
         "open ties that may be closed.",
     )
+    # None by default: OpenDSS marks no load as interruptible.
     flexible_loads: Annotated[int, Field(ge=0)] | Patterns = Field(
         default=0, description="Loads that may defer demand: the number of the largest, or names."
     )
@@ -171,9 +173,9 @@ class PlacementSpec(Part):
     @field_validator("map", mode="before")
     @classmethod
     def _plain_names(cls, value: Any) -> Any:
-        """Take numbers for names, as YAML gives buses that are written without quotes."""
         if not isinstance(value, dict):
             return value
+        # YAML gives numbers for buses that are written without quotes.
         plain = [(k, v) for k, v in value.items()]
         return {str(k) if type(k) is int else k: str(v) if type(v) is int else v for k, v in plain}
 
@@ -192,6 +194,7 @@ class PlacementRecord(Part):
 class ProfilesSpec(Part):
     """Where demand, sun and prices come from."""
 
+    # Any, for pydantic knows no DataFrame; read_profiles tells what is wrong with one.
     source: Any = Field(
         default="builtin",
         description="`builtin`, `loadshapes` (the feeder's own), a CSV or Parquet file, or a DataFrame.",
@@ -255,18 +258,13 @@ class SolverSpec(Part):
 
 
 def explain(error: ValidationError, whole: type[BaseModel], data: Mapping[str, Any]) -> list[tuple[Location, str]]:
-    """Turn pydantic's findings into places and lines that name the key, what came and what is allowed.
-
-    Args:
-        error: What was found.
-        whole: The model that did not validate.
-        data: What it did not validate.
-    """
+    """Turn what pydantic found wrong in ``data`` into places and lines: the key, what came and what is allowed."""
     found: list[tuple[Location, str]] = []
     for entry in error.errors(include_url=False):
         location, came = _written(entry["loc"], data, missing=entry["type"] == "missing"), entry.get("input")
         where = ".".join(str(part) for part in location)
         lines = []
+        # Pydantic's own words tell neither what is allowed nor the nearest remedy, so these are ours.
         if entry["type"] == "extra_forbidden":
             owner = ".".join(str(part) for part in location[:-1])
             known = _allowed_keys(entry["loc"][:-1], whole)
@@ -282,6 +280,7 @@ def explain(error: ValidationError, whole: type[BaseModel], data: Mapping[str, A
             unknown = describe_unknown("kind", kind, kinds)
             lines.append(f"{where}: {unknown if kind is not None else 'kind is required; one of ' + ', '.join(kinds)}")
         elif entry["type"] == "value_error":
+            # What a validator of ours raised; one that finds several problems says each on a line.
             prefix = f"{where}: " if where else ""
             lines += [prefix + line for line in str(entry["ctx"]["error"]).splitlines()]
         else:
@@ -292,7 +291,8 @@ def explain(error: ValidationError, whole: type[BaseModel], data: Mapping[str, A
 
 
 def _written(location: Location, data: Any, *, missing: bool) -> Location:
-    """Return the keys of a place without what pydantic puts between them: members of unions, which nobody wrote."""
+    """Return the keys of a place as they were written."""
+    # Pydantic puts the member of a union that it tried between the keys: devices.ess_1.storage.soc_min.
     kept: list[int | str] = []
     for i, part in enumerate(location):
         if part in _keys(data):

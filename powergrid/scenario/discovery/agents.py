@@ -38,7 +38,9 @@ def form_agents(equipment: Equipment, devices: Sequence[Device], options: Layout
     formed: Formed
     match options.layout:
         case "per_zone":
-            zones = cut_zones(equipment, [d.bus for d in decided], options.zones or default_count(network))
+            # 2 zones up to about 70 buses, 4 of 130, 8 from 450 on.
+            count = options.zones or int(np.clip(round((len(network.buses) / 8.0) ** 0.5), 2, 8))
+            zones = cut_zones(equipment, [d.bus for d in decided], count)
             formed = {
                 f"zone_{number}": ([d for d in devices if d.bus in zone.buses], zone.data, zone.root)
                 for number, zone in enumerate(zones, start=1)
@@ -65,7 +67,9 @@ def _by_nearness(
     for device in [d for d in devices if d.spec["kind"] in kinds] if by_class else decided:
         kind = str(device.spec["kind"])
         groups.setdefault(_CLASS_NAMES.get(kind, f"{kind}s") if by_class else device.name, []).append(device)
-    near = _nearest_device(equipment, [device for own in groups.values() for device in own])
+    # Sorted, so that a bus equally near to two goes to the first of the feeder. What no device reaches is left out.
+    sources = sorted({device.bus for own in groups.values() for device in own})
+    near = {bus: path[0] for bus, path in nx.multi_source_dijkstra_path(equipment.lengths, sources).items()}
     formed: Formed = {}
     for name, own in groups.items():
         at = {device.bus for device in own}
@@ -90,21 +94,12 @@ def _by_phase(network: Network, devices: Sequence[Device]) -> Formed:
 
 def whole_feeder(network: Network) -> dict[str, Any]:
     """Return the zone of all buses, as a scenario says it."""
-    if len(network.tree) == len(network.buses):
+    if len(network.tree) == len(network.buses):  # else some are fed by nothing, and are downstream of no bus
         return {"downstream_of": network.buses[network.source_bus]}
     return {"buses": list(network.buses)}
 
 
-def _nearest_device(equipment: Equipment, devices: Sequence[Device]) -> dict[int, int]:
-    """Return for each bus the bus with a device that is electrically nearest; equally near, the first of the feeder.
-
-    Buses that no device reaches are left out.
-    """
-    sources = sorted({device.bus for device in devices})
-    return {bus: path[0] for bus, path in nx.multi_source_dijkstra_path(equipment.lengths, sources).items()}
-
-
-#: How much better a place is for a cut than any other line: a zone behind a regulator has its own voltage.
+#: How much better a place for a cut is than a short line: a zone behind a regulator has its own voltage.
 _AT_REGULATOR, _AT_SWITCH = 3.0, 2.0
 
 
@@ -123,25 +118,12 @@ class Zone:
     data: dict[str, Any]
 
 
-def default_count(network: Network) -> int:
-    """Return how many zones a feeder of this size gets at most: 2 up to about 70 buses, 4 of 130, 8 from 450 on."""
-    return int(np.clip(round((len(network.buses) / 8.0) ** 0.5), 2, 8))
-
-
 def cut_zones(equipment: Equipment, device_buses: Sequence[int], count: int) -> list[Zone]:
     """Cut a feeder into at most ``count`` zones that each have a device and, together, every bus once.
 
-    The tree below the source is cut branch by branch, the zone with the most nodes, demand and devices first, where
-    both parts get most: a branch weighs three times at a regulator, twice at a switch, and up to twice by its
-    electrical length. Buses that nothing feeds go with the first zone.
-
-    Args:
-        equipment: What the feeder has.
-        device_buses: Bus index of each device.
-        count: Most zones.
-
-    Returns:
-        The zones in the order of their roots from the source.
+    The tree below the source is cut branch by branch, where both parts get most nodes, demand and devices: a branch
+    weighs three times at a regulator, twice at a switch, and up to twice by its electrical length. Zones come in the
+    order of their roots from the source.
     """
     network = equipment.network
     tree, source = network.tree, network.source_bus
@@ -163,11 +145,16 @@ def cut_zones(equipment: Equipment, device_buses: Sequence[int], count: int) -> 
     unfed = [bus for bus in range(len(network.buses)) if bus not in owner]
     zones = []
     for root in roots:
-        buses = sorted([bus for bus, own in owner.items() if own == root] + (unfed if root == source else []))
+        # Buses that nothing feeds go with the first zone, which then has to be said bus by bus.
+        more = unfed if root == source else []
+        buses = sorted([bus for bus, own in owner.items() if own == root] + more)
         until = [other for other in roots if other != source and owner[above[other]] == root]
-        zones.append(
-            Zone(root, tuple(buses), _zone_data(network, root, buses, until, named=root == source and bool(unfed)))
-        )
+        data: dict[str, Any] = {"downstream_of": network.buses[root]}
+        if until:
+            data["until"] = [network.buses[bus] for bus in until]
+        if more or len(buses) <= 1 + len(until):
+            data = {"buses": [network.buses[bus] for bus in buses]}
+        zones.append(Zone(root, tuple(buses), data))
     return zones
 
 
@@ -188,15 +175,11 @@ def _bonus(equipment: Equipment) -> dict[tuple[int, int], float]:
     regulated |= {element.name.lower() for element in equipment.tap_changers}
     switches = {int(element.ratings["branch"]) for element in equipment.elements["switches"]}
     longest = float(equipment.length_pu.max(initial=0.0)) or 1.0
-    names = network.branches.names
     bonus = {}
     for one, other, data in network.graph.edges(data=True):
         branch = data["branch"]
-        value = 1.0 + float(equipment.length_pu[branch]) / longest
-        if names[branch] in regulated:
-            value = _AT_REGULATOR
-        elif branch in switches:
-            value = _AT_SWITCH
+        value = _AT_SWITCH if branch in switches else 1.0 + float(equipment.length_pu[branch]) / longest
+        value = _AT_REGULATOR if network.branches.names[branch] in regulated else value
         bonus[one, other] = bonus[other, one] = value
     return bonus
 
@@ -210,11 +193,7 @@ def _best_cut(
 ) -> tuple[float, int] | None:
     """Return the best cut of a zone: its score and, negated so that ties go to the first, its bus.
 
-    Args:
-        inside: Buses of the zone from its root down, each after the one that feeds it.
-        above: What feeds each bus.
-        weight, devices: As :func:`_weigh` returns them.
-        bonus: How good a place each hop is.
+    ``inside`` holds the zone's buses from its root down, each after the one ``above`` it.
     """
     root = inside[0]
     total, owned = {bus: weight[bus] for bus in inside}, {bus: devices[bus] for bus in inside}
@@ -224,16 +203,6 @@ def _best_cut(
     cuts = [
         (min(total[bus], total[root] - total[bus]) * bonus[above[bus], bus], -bus)
         for bus in inside[1:]
-        if 0 < owned[bus] < owned[root]
+        if 0 < owned[bus] < owned[root]  # both parts have a device
     ]
     return max(cuts, default=None)
-
-
-def _zone_data(
-    network: Network, root: int, buses: Sequence[int], until: Sequence[int], *, named: bool
-) -> dict[str, Any]:
-    """Say a zone in the shorter of two ways: what is fed through a bus up to others, or bus by bus."""
-    names = network.buses
-    if named or len(buses) <= 1 + len(until):
-        return {"buses": [names[bus] for bus in buses]}
-    return {"downstream_of": names[root]} | ({"until": [names[bus] for bus in until]} if until else {})

@@ -18,7 +18,7 @@ from powergrid.scenario.vocabulary import AddDerSpec, DiscoverSpec, Patterns
 
 #: What a kWh of a feeder's own generator costs where the model, as OpenDSS has it, names no fuel.
 FUEL_USD_PER_KWH = 0.15
-#: A flexible load defers at most so many hours of its rated demand.
+#: A flexible load defers at most so many hours of its rated demand; OpenDSS has no such property.
 DEFERRED_HOURS = 2.0
 #: Most sites of panels where no number is asked for.
 MOST_SITES = 24
@@ -43,6 +43,7 @@ class Device:
 
 
 def _storage(r: Mapping[str, float]) -> dict[str, Any]:
+    # %reserve may be any number in a file; a battery of ours needs room between soc_min and soc_max.
     soc_min = min(max(r["reserve_percent"] / 100.0, 0.0), 0.9)
     return {
         "e_max_kwh": r["e_max_kwh"],
@@ -255,6 +256,7 @@ def _largest_of(elements: Sequence[Element], size: str, most: int) -> list[Eleme
 
 def name_device(stem: str, prefix: str, taken: set[str]) -> str:
     """Make a device's name that is not taken yet, and take it: letters, digits and ``_``."""
+    # No dots above all: a dotted key, as in devices.ess_1.levels, could not name such a device.
     stem = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower() or "1"
     first = name = stem if stem.startswith(prefix) else f"{prefix}_{stem}"
     number = 2
@@ -277,8 +279,7 @@ def _listed(names: Iterable[str]) -> str:
 def find_harmless_switches(network: Network, switches: Sequence[Element]) -> list[Element]:
     """Return the switches of which any may be open, and any other closed, with every fed bus still fed.
 
-    Open ties between fed buses are among them. Closed switches are tried in the feeder's order, and kept where the
-    feeder hangs together with this one and all kept before it open.
+    Open ties between fed buses are among them.
     """
     graph: nx.MultiGraph[int] = nx.MultiGraph()
     wires: dict[int, list[tuple[int, int]]] = {}
@@ -289,6 +290,7 @@ def find_harmless_switches(network: Network, switches: Sequence[Element]) -> lis
     for element in switches:
         branch = int(element.ratings["branch"])
         own = wires.get(branch, [])
+        # A closed one stays out of the graph where the feeder hangs together without it and all kept before.
         for one, other in own:
             graph.remove_edge(one, other, branch)
         if all(nx.has_path(graph, one, other) for one, other in own):
@@ -302,14 +304,8 @@ def find_harmless_switches(network: Network, switches: Sequence[Element]) -> lis
 def place_der(equipment: Equipment, options: AddDerSpec, taken: set[str]) -> list[Device]:
     """Place panels and batteries up to a penetration: seeded, at load buses, on the phases there are.
 
-    Buses are drawn without replacement, by chance in proportion to their nominal demand; so is the panels' power
-    among them. Each site gets a battery beside its panels. They are tied to the phases of the bus, between phases
-    where a load there is, else to ground.
-
-    Args:
-        equipment: What the feeder has.
-        options: How much and where from.
-        taken: Names of devices there are already; those placed are added.
+    Buses are drawn without replacement, by chance in proportion to their nominal demand; the panels' power is in the
+    same proportion. Names are added to those ``taken``.
 
     Raises:
         ScenarioError: the feeder has no load to measure the penetration by.
@@ -332,12 +328,13 @@ def place_der(equipment: Equipment, options: AddDerSpec, taken: set[str]) -> lis
 
 
 def _place_site(equipment: Equipment, options: AddDerSpec, bus: int, p_kw: float, taken: set[str]) -> Iterator[Device]:
-    """Yield the panels of a bus, and the battery beside them."""
+    """Yield the panels of a bus, and the battery beside them, tied to the bus's own phases."""
     network, loads, phases = equipment.network, equipment.network.loads, equipment.bus_phases[bus]
     name, served = network.buses[bus], phases_served(network, network.nodes_of([bus]))
     where: dict[str, Any] = {"bus": name}
     if phases != (1, 2, 3):
         where["phases"] = list(phases)
+    # Between phases where a load there is: such a bus may have no neutral.
     here = zip(loads.bus.tolist(), loads.kw.tolist(), equipment.delta_loads, strict=True)
     if len(phases) > 1 and any(between and kw > 0.0 for at, kw, between in here if at == bus):
         where["connection"] = "delta"
