@@ -80,6 +80,7 @@ class Bundle:
     def of(cls, files: Mapping[str, bytes], folders: Iterable[str] = ()) -> Bundle:
         """Bundle files, and folders that shall be there even if they are empty."""
         contents = dict(sorted(files.items())) | {f"{folder}/": b"" for folder in sorted(set(folders))}
+        # ZipInfo without a date: the same files make the same archive.
         stream = io.BytesIO()
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in contents.items():
@@ -88,8 +89,6 @@ class Bundle:
 
     def unpack(self) -> Path:
         """Return a folder with the files: in the user's cache, under their hash, written once.
-
-        What lies there is compared with the hash the first time a process asks, and written anew where it differs.
 
         Raises:
             ScenarioError: the archive does not hold what its hash says, or paths that leave the folder.
@@ -109,6 +108,7 @@ class Bundle:
         try:
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
             with alone(_FOLDER, self.digest):
+                # Compared the first time a process asks: others may have changed it, or written half of it.
                 if not final.is_dir() or _digest(_read(final)) != self.digest:
                     shutil.rmtree(final, ignore_errors=True)
                     self.write(final)
@@ -132,6 +132,7 @@ class Bundle:
         """
         with zipfile.ZipFile(io.BytesIO(self.archive)) as archive:
             names = archive.namelist()
+            # It comes from another machine: nothing of it may land beside its folder.
             wrong = [name for name in names if not _stays_inside(name)]
             if wrong:
                 raise ScenarioError("bundle", [f"holds {name!r}, which leaves its folder" for name in wrong])
@@ -234,6 +235,7 @@ class _Packing:
             raise ScenarioError(_TITLE, self.problems)
         if not self.files and not self._folders:
             return None
+        # Ray sends it with every environment's configuration.
         n_bytes = sum(map(len, self.files.values()))
         if n_bytes > MAX_BYTES:
             most = f"{n_bytes / 1e6:,.0f} MB of files are more than the {MAX_BYTES / 1e6:,.0f} MB that travel"
@@ -264,8 +266,8 @@ class _Packing:
         return INSIDE + name
 
     def _table(self, file: Path) -> str:
-        """Take in a table of profiles; one that is not there is left to whoever reads it."""
-        if not file.is_file():
+        """Take in a table of profiles."""
+        if not file.is_file():  # whoever reads it says so
             return str(file)
         content = file.read_bytes()
         same = [name for name, known in self.files.items() if known == content and name.endswith(f"/{file.name}")]
@@ -274,7 +276,8 @@ class _Packing:
         return INSIDE + name
 
     def _folder(self, root: Path) -> str:
-        """Return a model's root its place in the bundle; its own name stays, since feeders may be called by it."""
+        """Return a model's root's place in the bundle."""
+        # Its own name stays, since feeders may be called by it.
         return self._folders.setdefault(root, f"{len(self._folders)}/{root.name or 'root'}")
 
     def _feeder(self, written: str | Path, root: str | Path | None) -> str:
@@ -288,6 +291,7 @@ class _Packing:
             self.problems += [problem for problem in dict.fromkeys(problems) if problem not in self.problems]
             return str(written)
         folder = self._folder(top)
+        # Only what was read goes: nothing else that lies in the folder is the model's, or anybody's business.
         for file in feeder.files:
             content = file.read_bytes()
             for path in _places(file, top):
@@ -300,7 +304,8 @@ class _Packing:
 
 
 def _places(file: Path, root: Path) -> list[str]:
-    """Return where a file lies below the root: as it is written, and as links lead to it."""
+    """Return where a file lies below the root."""
+    # As it is written, and as links lead to it: links do not travel, but both paths may be named.
     found = [path.relative_to(root).as_posix() for path in (file, file.resolve()) if path.is_relative_to(root)]
     return list(dict.fromkeys(found))
 

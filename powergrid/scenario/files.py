@@ -83,10 +83,10 @@ def read_source(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str,
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key that comes twice is an error, not the loss of the first."""
+    """YAML in which a key that comes twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
+        seen: set[str] = set()  # PyYAML takes the last and says nothing of the others
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
@@ -101,6 +101,7 @@ def _resolve_paths(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     def resolve(written: str | Path, key: str) -> str | Path:
         text = str(written)
+        # A bare name is a shipped feeder's, also where a folder of that name lies beside the file.
         if key == "profiles":
             return written if text in SHIPPED_SOURCES else _join(folder, text)
         path = key == "model_root" or text.lower().endswith(".dss") or "/" in text
@@ -110,7 +111,8 @@ def _resolve_paths(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _join(folder: Path, written: str) -> str:
-    """Return the path that counts from a folder, without ``..`` where leaving that out means the same file."""
+    """Return the path that counts from a folder, without ``..`` where that means the same file."""
+    # Behind a link it does not: .. leads to the folder above the link's target.
     path = folder / Path(written).expanduser()
     plain = Path(os.path.normpath(path))
     same = path.exists() and plain.exists() and path.samefile(plain)

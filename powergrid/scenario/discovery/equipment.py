@@ -202,7 +202,8 @@ class Equipment:
 
 
 def equipment_of(feeder: Feeder) -> Equipment:
-    """Return what a feeder has to control; compiled once in a process, for that takes seconds on a large one."""
+    """Return what a feeder has to control, read once in a process."""
+    # By content, not by Feeder: compiling takes seconds on a large one, and every layout asks for the same.
     return _equipment_by_digest(str(feeder.master), feeder.digest, feeder.model_root, feeder.trust)
 
 
@@ -240,6 +241,7 @@ def read_equipment(circuit: Circuit) -> Equipment:
         elements={key: tuple(own) for key, own in elements.items()},
         series_capacitors=tuple(bank.name for bank in banks if bank.note == "series"),
         delta_loads=tuple(
+            # OpenDSS takes delta and LL, shortened to any length.
             engine.get_text(handle, "Load", "Conn").lower().startswith(("d", "ll"))
             for handle in engine.handles("Load").values()
         ),
@@ -314,7 +316,7 @@ def _switches(network: Network) -> Iterator[Element]:
         note = protected.get(full, "")
         if not closed and min(depth) < 0:
             note = note or "leads to buses that nothing feeds"
-        elif abs(bases[0] - bases[1]) > 0.05 * bases[0] or phases[0] != phases[1]:
+        elif abs(bases[0] - bases[1]) > 0.05 * bases[0] or phases[0] != phases[1]:  # closing it is a short circuit
             note = note or "its ends differ in voltage or in the order of phases"
         ratings = {"closed": float(closed), "branch": float(branch)}
         yield _at(network, f"Line.{name}", ends[0 if depth[0] > depth[1] else 1], ratings, note)
@@ -332,6 +334,7 @@ def _moved_by(network: Network, *classes: str) -> dict[str, str]:
 
 def _lengths(circuit: Circuit) -> FloatArray:
     """Take each branch's largest transfer admittance between its first two terminals as its electrical length."""
+    # In pu, so that lengths on both sides of a transformer can be added up.
     network, b = circuit.network, circuit.network.branches
     v_of = np.concatenate([[0.0], network.v_base])
     sizes = np.diff(np.append(b.branch_rows, len(b.row_node)))

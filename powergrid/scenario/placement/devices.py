@@ -43,6 +43,7 @@ class Zones:
         self.agents = {name: copy.deepcopy(dict(agent)) for name, agent in names.data["agents"].items()}
         self.buses: dict[str, list[int]] = {}
         self.owner = {device: agent for agent, spec in self.agents.items() for device in spec["devices"]}
+        # A map of all that zones and points of common coupling name leaves a rule nothing to decide.
         by_name = names.options.rule is None or all(
             bus.lower() in names.map
             for agent in self.agents.values()
@@ -71,7 +72,7 @@ class Zones:
         zone, key, before = agent["zone"], f"agents.{name}.zone", len(self.names.problems)
         for part in ("buses", "until"):
             zone[part] = [self.names.bus(f"{key}.{part}", bus) or bus for bus in zone[part]]
-            self.names.moves.pop(f"{key}.{part}", None)
+            self.names.moves.pop(f"{key}.{part}", None)  # of many buses the record would hold the last
         if (top := zone["downstream_of"]) is not None:
             zone["downstream_of"] = self.names.bus(f"{key}.downstream_of", top) or top
         agent["pcc"] = self.names.bus(f"agents.{name}.pcc", agent["pcc"]) or agent["pcc"]
@@ -221,7 +222,7 @@ class Devices:
         spec["phases"] = tuple(phase for phase in phases if phase in has) or has[: len(phases)]
         if self.names.options.rule is not None and self.there.three_wire:
             spec["connection"] = "delta"
-        if len(spec["phases"]) == 1:
+        if len(spec["phases"]) == 1:  # between phases takes two
             spec["connection"] = "wye"
         if spec["phases"] != phases:
             self.names.moves[f"devices.{name}.phases"] = (join(phases), join(spec["phases"]), "what the bus has")
@@ -243,7 +244,7 @@ class Devices:
         if spec["kind"] == "capacitor" and why != "same name":
             spec["steps"] = spec["steps_initial"] = None  # the new bank's own
         if spec["kind"] == "regulator" and why != "same name":
-            spec["winding"] = None
+            spec["winding"] = None  # the new transformer's own
         if spec["kind"] == "flexible_load" and scale:
             was, now = self.home.find(old), self.there.find(new)
             if was is not None and now is not None and was.ratings["p_max_kw"] > 0.0 < now.ratings["p_max_kw"]:

@@ -88,6 +88,7 @@ class Names:
             return None
         has = self.there.bus_phases[index]
         missing = [phase for phase in phases if phase not in has]
+        # Who maps a device to a bus means it: its phases are reduced to those that are there.
         if missing and (mapped is None or not has):
             lacks = f"bus {new!r} of {self.there.feeder} has phases {list(has)}, not {missing}"
             self.problems.append(f"{key}: {lacks}{self.like(name, phases)}")
@@ -98,20 +99,12 @@ class Names:
     def site(self, key: str, name: str, old: str, phases: Sequence[int], place: float, zone: Sequence[int]) -> str:
         """Return the bus of a zone where something goes by the rule.
 
-        Only buses with all its phases are looked at where the zone has any, and never low voltage where it has other.
         ``load`` draws one with chances by the demand of the zone that hangs on it; ``distance`` takes the one that is
-        as far along its zone; ``phase`` draws one of those with just these phases.
-
-        Args:
-            key: The key that names the bus.
-            name: What goes there; with the seed it starts the draw.
-            old: Its bus at home.
-            phases: Its phases.
-            place: How far along its zone it is at home, 0 to 1.
-            zone: Buses of the zone on the new feeder.
+        as far along its zone as ``place``, 0 to 1; ``phase`` draws one of those with just these phases.
         """
         there, rule, wanted = self.there, self.options.rule, set(phases)
         hosts = there.hosts(zone) or list(zone)
+        # Those with all the phases where the zone has any, else with most of them.
         common = [len(wanted & set(there.bus_phases[bus])) for bus in hosts]
         fits = [bus for bus, count in zip(hosts, common, strict=True) if count == max(common)]
         if rule == "distance":
@@ -123,7 +116,8 @@ class Names:
             weights = there.demand_at(fits, zone) if rule == "load" else np.ones(len(fits))
             if not weights.sum() > 0.0:
                 weights = np.ones(len(fits))
-            # Not hash(), which Python salts: the draw is the same in every process.
+            # By name, so that a device goes to the same bus whatever others there are; and not by hash(), which
+            # Python salts, so that it does in every process.
             rng = np.random.default_rng([self.options.seed, zlib.crc32(name.encode())])
             bus = int(rng.choice(fits, p=weights / weights.sum()))
         self.moves[key] = (old, there.network.buses[bus], f"rule {rule}")

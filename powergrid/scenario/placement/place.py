@@ -49,9 +49,9 @@ def place(
     _check_home(names, where)
     zones = Zones(names)
     placed = Devices(names, zones).placed
-    zones.leave_out(names.dropped)
+    zones.leave_out(names.dropped)  # known once devices are placed, which asks for zones
     moved = _move_keys(names) | _scale_rewards(names) | {"devices": placed, "agents": zones.agents}
-    names.check_used()
+    names.check_used()  # at the end, when all have asked for their names
     if names.problems:
         title = f"{where} on {names.there.feeder}"
         raise ScenarioError(f"{title} ({_HINT})" if options.rule is None else title, names.problems)
@@ -60,7 +60,7 @@ def place(
         moved[key] = moved[key] | own
         if key in ("devices", "agents"):  # in the order that they had: actions and spaces follow it
             moved[key] = {name: moved[key][name] for name in data[key] if name in moved[key]}
-    record = {
+    record = {  # for those who read the scenario; nothing else does
         "home": str(data["feeder"]),
         "load_ratio": significant(names.ratio),
         "moves": names.moves,
@@ -201,6 +201,7 @@ def _scale_rewards(names: Names) -> dict[str, Any]:
     wanted = names.options.scale_rewards
     if not (names.options.rule is not None if wanted is None else wanted):
         return {}
+    # Violations are summed over nodes, so a feeder of twice the nodes has twice as many for the same state.
     nodes = len(names.home.network.nodes) / len(names.there.network.nodes)
     reward, penalty = names.data["reward"], names.data["penalty"]
     scale, price = significant(reward["scale"] / names.ratio), significant(penalty * names.ratio * nodes)
