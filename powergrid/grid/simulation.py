@@ -16,9 +16,10 @@ from powergrid.errors import ConvergenceError, ScenarioError
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.circuits import Circuits
 from powergrid.grid.circuit.controlled_devices import ControlledDevices
-from powergrid.grid.circuit.own_controls import plan_controls
+from powergrid.grid.circuit.injections import Fault, Injection
+from powergrid.grid.circuit.own_controls import ControlPlan, plan_controls
 from powergrid.grid.circuit.snapshot import Snapshot
-from powergrid.grid.devices import Exogenous, StorageFleet
+from powergrid.grid.devices import StorageFleet
 from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.fleets import Fleets, find_tapped_devices, place_devices, sort_devices
@@ -82,115 +83,56 @@ class Simulation:
         self.feeder, self.options, self.n_envs = feeder, options, n_envs
         self.first_env = 0
         self.dt_h = options.step_minutes / 60.0
-        self._raises = options.divergence == "raise"
         by_kind = sort_devices(devices)
-        self._injections = place_devices(by_kind)
-        self._plan = plan_controls(devices, options.native_controls)
-        self._tapped = find_tapped_devices(by_kind)
-        self._faults = find_faults(feeder, options.events)
-        first = self._compile()
+        injections, faults = place_devices(by_kind), find_faults(feeder, options.events)
+        plan, tapped = plan_controls(devices, options.native_controls), find_tapped_devices(by_kind)
+        compile_one = functools.partial(_compile, feeder, injections, faults, plan, tapped, options)
+        first = compile_one()
         self.network = first.network
         self._days = Days(profiles, options, self.network.loads, n_envs)
-        self.profiles, self.days = self._days.profiles, self._days.eligible
-        self._devices = Fleets(by_kind, first, options, self.profiles.demand_pu.max(), n_envs)
+        self._devices = Fleets(by_kind, first, options, self.profiles, n_envs)
         self.devices, self.fleets, self.actions = self._devices.devices, self._devices.all, self._devices.actions
         self.device_names = tuple(self.devices)
-        self.power_device_names = tuple(injection.name for injection in self._injections)
-        n_power, conductors = len(self._injections), options.conductor_flows
+        self.power_device_names = tuple(injection.name for injection in injections)
+        n_power, conductors = len(injections), options.conductor_flows
         self.snapshot = Snapshot.allocate(n_envs, self.network, n_power, conductors=conductors)
-        self.circuits = Circuits([first, *(self._compile() for _ in range(n_envs - 1))], self.snapshot)
-        self._bind_controls()
-        self._build_demand()
-        self._allocate()
-        self._build_islands()
-
-    # -- building
-
-    def _compile(self) -> Circuit:
-        o = self.options
-        faults = [fault for of_event in self._faults.values() for fault in of_event]
-        circuit = Circuit(
-            self.feeder,
-            self._injections,
-            faults=faults,
-            tolerance=o.tolerance,
-            max_iterations=o.max_iterations,
-            plan=self._plan,
-            tapped=self._tapped,
-        )
-        circuit.set_ratings(o.norm_amps)
-        circuit.start_from(o.taps, o.steps_on)
-        return circuit
-
-    def _bind_controls(self) -> None:
-        """Leave out of the action table what no agent moves, and get the feeder's own controls ready to act."""
-        decided = [i for i, action in enumerate(self.actions) if self.devices[action.device].control == "agent"]
-        self._decided = None if len(decided) == len(self.actions) else np.array(decided, dtype=np.int64)
-        self.actions = tuple(self.actions[i] for i in decided)
-        self._native: ControlledDevices | None = None
-        if not self.circuits[0].controls.controls:
-            return
-        self._native = ControlledDevices(self.circuits, self.dt_h)
-        for fleet, devices in self._devices.power:
-            if isinstance(fleet, StorageFleet):
-                self._native.follow_storage(fleet, devices.start)
-        for fleet, places, _ in self._devices.switchgear:
-            self._native.follow_switchgear(fleet, places)
-
-    def _build_demand(self) -> None:
-        """Find who replaces a load's demand, and what the sun shines on."""
-        load_of_device = self.circuits[0].load_of_device
-        self._flexible_loads = np.array([], dtype=np.int64)
-        self._p_sun = np.array([])
-        for fleet, columns in self._devices.power:
-            if fleet.kind == "flexible_load":
-                self._flexible_loads = load_of_device[columns]
-            elif fleet.kind == "inverter":
-                self._p_sun = np.array([float(spec.p_max_kw) for spec in fleet.specs])
-                if self.profiles.pv_pu is None:
-                    raise ScenarioError(
-                        f"profiles {self.profiles.name!r}",
-                        ["inverters need pv_pu, or irradiance_pu with temperature_c; the series have neither"],
-                    )
-
-    def _build_islands(self) -> None:
-        """Follow who is fed, where switches, microgrids or events may change it."""
-        self.islands: Islands | None = None
-        self.events: Events | None = None
-        o = self.options
-        eventful = bool(o.events) or o.radial is not None
-        switches = next(((fleet, places) for fleet, places, kind in self._devices.switchgear if kind == "switch"), None)
-        if not (eventful or self.network.microgrids or switches):
+        self.circuits = Circuits([first, *(compile_one() for _ in range(n_envs - 1))], self.snapshot)
+        self._native = _lead_devices(self.circuits, self._devices, self.dt_h)
+        self.islands, self.events = _follow_supply(self.circuits, self._devices, faults, options)
+        if self.islands is None:  # who is fed stays as it is
             topology = Connectivity(self.network).look(self.network.branches.closed)
-            self._fed_as_compiled = np.tile(topology.energised, (self.n_envs, 1))
-            return
-        load_of_device = self.circuits[0].load_of_device
-        vehicles = [load_of_device[columns] for fleet, columns in self._devices.power if fleet.kind == "ev_charger"]
-        of_loads = np.concatenate([np.empty(0, dtype=np.int64), *vehicles])
-        self.islands = Islands(self.circuits, switches, of_loads[of_loads >= 0])
-        if eventful:
-            self.events = Events(self.circuits, self.islands, o, self._faults, self.power_device_names)
+            self._fed_as_compiled = np.tile(topology.energised, (n_envs, 1))
+        self._allocate()
 
     def _allocate(self) -> None:
         n = self.n_envs
-        self.series = self._days.series
         self.day_paid_price = self.day_price.copy()
         self._first_row = np.arange(n) * self.day_price.shape[1]
         self.step_index, self.row = np.zeros(n, dtype=np.int64), self._first_row
         self.played_row = self.row
         self.last_step = np.full(n, self.options.horizon_steps)
-        self._nothing = np.zeros((n, 0))
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations = np.zeros(n, dtype=np.int64)
         self.env_index, self._one_step = np.arange(n), np.ones(n, dtype=np.int64)
-        self._lay_out_sun()
+        self._devices.start_day(self.day_pv_pu, self.day_load_kw)
         self._turn_clock()
 
-    def _lay_out_sun(self) -> None:
-        """Lay out what the sun offers each inverter [kW], so that a step takes one row of it."""
-        self._day_sun_kw = self.day_pv_pu.reshape(-1, 1) * self._p_sun
-
     # what the days own
+
+    @property
+    def profiles(self) -> Profiles:
+        """The exogenous series in steps of the simulation."""
+        return self._days.profiles
+
+    @property
+    def days(self) -> IntArray:
+        """Days of the split, from the profiles' first."""
+        return self._days.eligible
+
+    @property
+    def series(self) -> IntArray:
+        """Demand series of each load, shape (n_loads,)."""
+        return self._days.series
 
     @property
     def day(self) -> IntArray:
@@ -279,7 +221,7 @@ class Simulation:
             if self.events is not None:
                 load_kw, load_kvar, sun = self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env]
                 self.events.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
-        self._lay_out_sun()
+        self._devices.start_day(self.day_pv_pu, self.day_load_kw)
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
         self._devices.leave_alone(rows, self._exogenous)
@@ -316,8 +258,7 @@ class Simulation:
 
     def neutral(self) -> FloatArray:
         """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
-        action = self._devices.neutral(self._exogenous)
-        return action if self._decided is None else action[:, self._decided]
+        return self._devices.neutral(self._exogenous)
 
     def step(self, action: FloatArray) -> None:
         """Move every environment by one step.
@@ -330,9 +271,6 @@ class Simulation:
             ConvergenceError: the power flow did not converge and the policy is ``raise``.
         """
         exo = self._exogenous
-        if self._decided is not None:
-            decided, action = action, self._devices.neutral(exo)
-            action[:, self._decided] = decided
         self._devices.project(action, exo)
         islands, converged = self.islands, self.snapshot.converged
         if islands is not None:
@@ -342,7 +280,7 @@ class Simulation:
         converged[...] = self._play()
         if self._native is not None:
             self.operations += [circuit.own_moves for circuit in self.circuits]
-        if self._raises and False in converged.tolist():
+        if self.options.divergence == "raise" and False in converged.tolist():
             raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
         if islands is not None:
             islands.count_all(self.snapshot.v_pu, self.day_load_kw, self.step_index)
@@ -384,15 +322,9 @@ class Simulation:
 
     def _turn_clock(self) -> None:
         """Take the exogenous row of the current step."""
-        self.row = rows = self.step_index + self._first_row
-        self.price_usd_per_kwh = self.day_paid_price.take(rows)
-        sun_kw = demand_kw = self._nothing
-        if self._p_sun.size:
-            sun_kw = self._day_sun_kw.take(rows, 0)
-        if self._flexible_loads.size:
-            places = rows[:, None] * self.day_load_kw.shape[2] + self._flexible_loads
-            demand_kw = self.day_load_kw.take(places)
-        self._exogenous = Exogenous(self.step_index, sun_kw, demand_kw)
+        self.row = self.step_index + self._first_row
+        self.price_usd_per_kwh = self.day_paid_price.take(self.row)
+        self._exogenous = self._devices.look_out(self.step_index, self.row)
 
     def _solve_alone(self, env: int) -> bool:
         """Solve one circuit that is written, with the feeder's own controls and within forming sources' limits."""
@@ -433,7 +365,7 @@ class Simulation:
         """Put a :meth:`state` back, of this simulation or another of the same scenario and number of environments."""
         for name, value in state["days"].items():
             getattr(self, name)[...] = value
-        self._lay_out_sun()
+        self._devices.start_day(self.day_pv_pu, self.day_load_kw)
         for name, value in state["clock"].items():
             setattr(self, name, value.copy())
         for fleet, kept in zip(self.fleets, state["fleets"], strict=True):
@@ -453,3 +385,56 @@ class Simulation:
     def close(self) -> None:
         """Release the engines."""
         self.circuits.close()
+
+
+def _compile(
+    feeder: Feeder,
+    injections: Sequence[Injection],
+    faults: Mapping[str, Sequence[Fault]],
+    plan: ControlPlan,
+    tapped: Sequence[tuple[str, int]],
+    options: SimulationOptions,
+) -> Circuit:
+    circuit = Circuit(
+        feeder,
+        injections,
+        faults=[fault for of_event in faults.values() for fault in of_event],
+        tolerance=options.tolerance,
+        max_iterations=options.max_iterations,
+        plan=plan,
+        tapped=tapped,
+    )
+    circuit.set_ratings(options.norm_amps)
+    circuit.start_from(options.taps, options.steps_on)
+    return circuit
+
+
+def _lead_devices(circuits: Circuits, devices: Fleets, dt_h: float) -> ControlledDevices | None:
+    """Get the feeder's own controls ready to act, where it has any that may."""
+    if not circuits[0].controls.controls:
+        return None
+    native = ControlledDevices(circuits, dt_h)
+    for fleet, own in devices.power:
+        if isinstance(fleet, StorageFleet):
+            native.follow_storage(fleet, own.start)
+    for fleet, places, _ in devices.switchgear:
+        native.follow_switchgear(fleet, places)
+    return native
+
+
+def _follow_supply(
+    circuits: Circuits, devices: Fleets, faults: Mapping[str, Sequence[Fault]], options: SimulationOptions
+) -> tuple[Islands | None, Events | None]:
+    """Follow who is fed, where switches, microgrids or events may change it."""
+    eventful = bool(options.events) or options.radial is not None
+    switches = next(((fleet, places) for fleet, places, kind in devices.switchgear if kind == "switch"), None)
+    if not (eventful or circuits[0].network.microgrids or switches):
+        return None, None
+    load_of_device = circuits[0].load_of_device
+    vehicles = [load_of_device[columns] for fleet, columns in devices.power if fleet.kind == "ev_charger"]
+    of_loads = np.concatenate([np.empty(0, dtype=np.int64), *vehicles])
+    islands = Islands(circuits, switches, of_loads[of_loads >= 0])
+    if not eventful:
+        return islands, None
+    names = tuple(name for fleet, _ in devices.power for name in fleet.names)
+    return islands, Events(circuits, islands, options, faults, names)

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from powergrid.errors import PowerGridError
 from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.policies.inference import Policy
 from powergrid.training.rllib.agents import EnvClass, EnvFacts, default_env, travelling_config
-from powergrid.training.rllib.algorithm_settings import make_algorithm_settings
 from powergrid.training.rllib.config import build_algorithm_config
 from powergrid.training.rllib.metrics import EpisodeTotals
 from powergrid.training.rllib.ppo import older_module_names
@@ -142,11 +141,6 @@ class Validation:
             for name in names
         }
 
-    def days(self) -> list[int]:
-        """Return the day of each episode."""
-        first = [self._env.reset(seed=seed)[1] for seed in self._seeds]
-        return [int(next(iter(infos.values()))["day"]) for infos in first]
-
     def _play(self, policy: Policy, seed: int) -> dict[str, float]:
         observations, _ = self._env.reset(seed=seed)
         infos: dict[str, list[Mapping[str, Any]]] = {}
@@ -174,9 +168,13 @@ def open_validation(env: EnvClass, env_config: Mapping[str, Any], settings: Trai
 
 def validation_days(manifest: Mapping[str, Any]) -> list[int]:
     """Return the days that a run's validation plays, for baselines to play the same."""
-    settings = make_algorithm_settings(manifest.get("algorithm", "ppo"), manifest["settings"])
-    with closing(Validation(default_env(), manifest["env_config"], settings)) as validation:
-        return validation.days()
+    env = default_env()({**manifest["env_config"], "split": "validation"})
+    try:
+        episodes = int(manifest["settings"]["validation_episodes"])
+        resets = [env.reset(seed=VALIDATION_SEED + i)[1] for i in range(episodes)]
+        return [int(next(iter(infos.values()))["day"]) for infos in resets]
+    finally:
+        env.close()
 
 
 @contextmanager
@@ -251,15 +249,12 @@ class _Training:
         self.bad = 0 if sampled > 0 and losses_are_finite(result) else self.bad + 1
         if sampled > 0:
             self.env_steps += int(sampled)
-        # With all its processes dead RLlib goes on without steps and without an exception, until some are back; and
-        # a reward of NaN trains on in silence to weights of NaN.
         if self.bad >= MAX_BAD_ITERATIONS:
             what = "no environment steps came in" if not sampled > 0 else "the loss was not a finite number"
             raise PowerGridError(f"{what} for {self.bad} iterations; the newest cause:\n{self._why(None)}")
         return result
 
     def _why(self, error: BaseException | None) -> str:
-        # What RLlib raises has often an empty message, with the cause chained to it or in a worker's log alone.
         told = self.session.explain()
         if told:
             return told
