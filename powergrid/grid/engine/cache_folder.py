@@ -29,7 +29,7 @@ Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 #: Environment variable: another folder, or empty for none.
 FOLDER_VARIABLE = "POWERGRID_CACHE"
 #: What decoding an entry may raise that is not as it should be.
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError, MemoryError,
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError, MemoryError,
               zipfile.BadZipFile)  # fmt: skip
 #: How many entries are kept.
 MAX_FILES = 512
@@ -71,7 +71,7 @@ def made_by() -> str:
 
 
 @contextlib.contextmanager
-def open_entry(kind: str, key: str) -> Iterator[tuple[str, Arrays] | None]:
+def _open_entry(kind: str, key: str) -> Iterator[tuple[str, Arrays] | None]:
     """Return the text and the arrays of an entry, None where there is none that can be read.
 
     An entry of another user, or that others could have written, is none: a feeder's commands are not checked again.
@@ -89,7 +89,7 @@ def open_entry(kind: str, key: str) -> Iterator[tuple[str, Arrays] | None]:
             text = bytes(entries["text"]).decode()
             with contextlib.suppress(OSError):
                 os.utime(stream.name)  # the oldest go first
-        except UNREADABLE:
+        except _UNREADABLE:
             yield None
             return
         yield text, entries
@@ -101,7 +101,7 @@ def _is_own(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
 
 
-def write_entry(kind: str, key: str, text: str, arrays: Arrays) -> None:
+def _write_entry(kind: str, key: str, text: str, arrays: Arrays) -> None:
     """Write an entry under another name and move it: who reads finds all of it or nothing."""
     folder = cache_folder()
     if folder is None:
@@ -170,7 +170,7 @@ class Cache(Generic[Kept]):
     Args:
         kind: What the names of its files begin with.
         encode: Return an entry as text and arrays.
-        decode: Return the entry that text and arrays are of; one of :data:`UNREADABLE` where they are of none.
+        decode: Return the entry that text and arrays are of; one of what ``_UNREADABLE`` lists where they are of none.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class Cache(Generic[Kept]):
     def keep(self, key: str, kept: Kept) -> None:
         """Keep an entry, on disk if it can be."""
         self._remember(key, kept)
-        write_entry(self._kind, key, *self._encode(kept))
+        _write_entry(self._kind, key, *self._encode(kept))
 
     def alone(self, key: str) -> contextlib.AbstractContextManager[None]:
         """Make an entry while no other process does; see :func:`alone`."""
@@ -208,8 +208,8 @@ class Cache(Generic[Kept]):
             del self._memory[next(iter(self._memory))]
 
     def _read(self, key: str) -> Kept | None:
-        with open_entry(self._kind, key) as entry:
+        with _open_entry(self._kind, key) as entry:
             try:
                 return None if entry is None else self._decode(*entry)
-            except UNREADABLE:
+            except _UNREADABLE:
                 return None

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from powergrid.grid.engine.cache_folder import UNREADABLE, made_by, open_entry, write_entry
+from powergrid.grid.engine.cache_folder import Arrays, Cache, made_by
 
 __all__ = [
     "PRIVATE_NAMES", "element_classes", "engine_version", "ffi", "forget", "lib", "new_context", "numbers",
@@ -130,20 +130,22 @@ def _load_solver() -> Any:
 solver = _load_solver()
 
 
+def _decode_classes(text: str, _: Arrays) -> list[_Class]:
+    return [_Class(name, number, tuple(map(_Property._make, own))) for name, number, own in json.loads(text)]
+
+
+# Kept, since to read it takes as long as to compile a small feeder.
+_schema = Cache(_KIND, lambda classes: (json.dumps(classes), {}), _decode_classes)
+
+
 @functools.cache
 def _classes() -> list[_Class]:
-    """Return the engine's classes with their properties: kept, since it takes as long as to compile a small feeder."""
+    """Return the engine's classes with their properties."""
     key = hashlib.sha256(f"{engine_version()}\0{made_by()}".encode()).hexdigest()
-    with open_entry(_KIND, key) as entry:
-        if entry is not None:
-            try:
-                return [
-                    _Class(name, number, tuple(map(_Property._make, own))) for name, number, own in json.loads(entry[0])
-                ]
-            except UNREADABLE:
-                pass
-    classes = [_Class._make(_read_class(entry)) for entry in _raw_schema()["classes"]]
-    write_entry(_KIND, key, json.dumps(classes), {})
+    classes = _schema.recall(key)
+    if classes is None:
+        classes = [_Class._make(_read_class(entry)) for entry in _raw_schema()["classes"]]
+        _schema.keep(key, classes)
     return classes
 
 
@@ -207,6 +209,7 @@ def element_classes() -> tuple[str, ...]:
 
 def forget() -> None:
     """Drop what this process remembers of the engine's classes; the files stay."""
+    _schema.forget()
     for function in (_classes, property_tables, numbers, element_classes):
         function.cache_clear()
 
