@@ -5,7 +5,8 @@ Policies come by name (a baseline) or as objects that turn observations into act
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,22 +67,13 @@ def evaluate(
     if problems:
         raise ScenarioError("evaluate", problems)
     rows: list[dict[str, Any]] = []
-    tasks: dict[str, GridTask] = {}  # by what a player changes of the scenario: nearly all of them share one
-    try:
-        for name, policy in players:
-            overrides = BASELINES[name].overrides(scenario) if policy is None else {}
-            task = _find_task(tasks, scenario, overrides, min(n_envs, days))
-            player = BASELINES[name].make(seed) if policy is None else _PolicyPlayer(policy)
-            chosen = pick_days(task.simulation.days, days)
-            for batch in np.split(chosen, range(task.n_envs, len(chosen), task.n_envs)):
-                rows += [{"policy": name, **row} for row in play_days(task, player, batch, seed)]
-                if progress is not None:
-                    progress(len(rows), len(players) * len(chosen))
-    finally:
-        for task in tasks.values():
-            task.close()
+    for name, batch, n_days in _play(scenario, players, days, min(n_envs, days), seed):
+        rows += ({"policy": name, **row} for row in batch)
+        if progress is not None:
+            progress(len(rows), len(players) * n_days)
+    played = [row["day"] for row in rows[:n_days]]
     kinds = {name: "baseline" if policy is None else "policy" for name, policy in players}
-    return EvaluationReport.from_rows(rows, kinds, scenario=scenario, split=split, days=chosen.tolist(), seed=seed)
+    return EvaluationReport.from_rows(rows, kinds, scenario=scenario, split=split, days=played, seed=seed)
 
 
 def evaluate_feeders(
@@ -147,15 +139,29 @@ def baseline_returns(
     """
     scenario = _read_scenario(env_config, split)
     players = _find_players(names)
-    returns: dict[str, float] = {}
-    for name, _ in players:
-        task = _find_task({}, scenario, BASELINES[name].overrides(scenario), len(days))
-        try:
-            rows = play_days(task, BASELINES[name].make(0), days)
-        finally:
-            task.close()
-        returns[name] = float(np.mean([row["reward"] for row in rows])) * len(task.agents)
-    return returns
+    return {
+        name: float(np.mean([row["reward"] for row in rows])) * len(scenario.agents)
+        for name, rows, _ in _play(scenario, players, days, len(days), seed=0)
+    }
+
+
+def _play(
+    scenario: Scenario, players: Sequence[tuple[str, Policy | None]], days: int | Sequence[int], n_envs: int, seed: int
+) -> Iterator[tuple[str, list[dict[str, Any]], int]]:
+    """Yield the rows of as many days at once as there are environments, player by player, and the number of days."""
+    tasks: dict[str, GridTask] = {}  # by what a player changes of the scenario: nearly all of them share one
+    with ExitStack() as stack:
+        for name, policy in players:
+            overrides = BASELINES[name].overrides(scenario) if policy is None else {}
+            key = repr(sorted(overrides.items()))  # overrides hold dicts, which no dict takes for a key
+            if key not in tasks:
+                task = GridTask(load_scenario(scenario, overrides) if overrides else scenario, n_envs)
+                tasks[key] = stack.enter_context(closing(task))
+            player = BASELINES[name].make(seed) if policy is None else _PolicyPlayer(policy)
+            there = tasks[key].simulation.days
+            chosen = pick_days(there, days) if isinstance(days, int) else np.asarray(days)
+            for batch in np.split(chosen, range(n_envs, len(chosen), n_envs)):
+                yield name, play_days(tasks[key], player, batch, seed), len(chosen)
 
 
 def pick_days(days: IntArray, count: int) -> IntArray:
@@ -279,14 +285,6 @@ class DayTotals:
             "projection_kwh": of_all["projection_kw"] * dt_h,
             "projection_kvarh": of_all["projection_kvar"] * dt_h,
         }
-
-
-def _find_task(tasks: dict[str, GridTask], scenario: Scenario, overrides: Mapping[str, Any], n_envs: int) -> GridTask:
-    """Return the task of a scenario with some overrides, the one that is there already if it is."""
-    key = repr(sorted(overrides.items()))  # overrides hold dicts, which no dict takes for a key
-    if key not in tasks:
-        tasks[key] = GridTask(load_scenario(scenario, overrides) if overrides else scenario, n_envs)
-    return tasks[key]
 
 
 class _PolicyPlayer:
