@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
 from powergrid.evaluation.planning import GeneratorPlan, StoragePlan
-from powergrid.grid.ratings import find_switchgear
+from powergrid.grid.fleets import find_switchgear
 from powergrid.grid.simulation import Simulation
 
 FloatArray = npt.NDArray[np.float64]

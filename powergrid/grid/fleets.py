@@ -1,27 +1,49 @@
-"""The fleets of a simulation: devices by kind on a compiled circuit, and their places in its arrays."""
+"""The fleets of a simulation: devices by kind on a compiled circuit, their ratings and their places in its arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.errors import FeederError, ScenarioError
+from powergrid.errors import FeederError, Problem, ScenarioError
 from powergrid.grid.circuit.circuit import Circuit, Injection
 from powergrid.grid.circuit.own_controls import find_control_problems
 from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, PowerFleet
 from powergrid.grid.devices.fleet import PowerTable
-from powergrid.grid.devices.spec import Rows
+from powergrid.grid.devices.spec import DeviceSpec, Rows
+from powergrid.grid.engine import Engine, Handle
+from powergrid.grid.feeder.network import Network
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.profiles import Profiles
-from powergrid.grid.ratings import fill_ratings, find_shared_switchgear, find_switchgear
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 ComplexArray = npt.NDArray[np.complex128]
 ByKind = dict[str, dict[str, Any]]
+
+_SWITCHGEAR = ("capacitor", "regulator", "switch")
+
+Reader = Callable[[Engine, Handle], float]
+
+
+def _number(class_name: str, key: str) -> Reader:
+    return lambda engine, handle: engine.get_float(handle, class_name, key)
+
+
+#: Key of a spec: how an element of a class answers it.
+_RATINGS: dict[str, dict[str, Reader]] = {
+    "storage": {
+        "e_max_kwh": _number("Storage", "kWhRated"),
+        "p_max_kw": _number("Storage", "kWRated"),
+        "s_max_kva": _number("Storage", "kVA"),
+    },
+    "pvsystem": {"p_max_kw": _number("PVSystem", "Pmpp"), "s_max_kva": _number("PVSystem", "kVA")},
+    "generator": {"p_max_kw": _number("Generator", "kW"), "s_max_kva": _number("Generator", "kVA")},
+    "load": {"p_max_kw": _number("Load", "kW")},
+}
 
 
 class Fleets:
@@ -203,18 +225,125 @@ def _describe_loads(
     }
 
 
+def find_device_problems(
+    devices: Mapping[str, Any], network: Network, where: str = "device {!r}"
+) -> Iterator[Problem | str]:
+    """Yield what devices refer to and a feeder lacks: buses and their phases, elements, controls of the feeder's own.
+
+    Args:
+        devices: Spec of each device by name.
+        network: The feeder's network.
+        where: Names the place of a problem, given the device's name.
+    """
+    found: list[int | Problem] = []
+    for name, spec in devices.items():
+        if (bus := getattr(spec, "bus", None)) is not None:
+            found.append(network.find_bus(bus, getattr(spec, "phases", ()), where.format(name)))
+        if (element := getattr(spec, "element", None)) is not None:
+            found.append(network.find_element(element, where.format(name)))
+    yield from (each for each in found if isinstance(each, Problem))
+    bound = {where.format(name): spec for name, spec in devices.items() if getattr(spec, "element", None)}
+    yield from find_control_problems(bound, network.controls)
+
+
 def _fill_devices(by_kind: ByKind, circuit: Circuit) -> ByKind:
     """Complete the specs of bound devices with what their elements say."""
-    problems: list[str] = []
+    devices = {name: spec for group in by_kind.values() for name, spec in group.items()}
+    problems: list[Problem | str] = [*find_device_problems(devices, circuit.network)]
     filled: ByKind = {}
     for kind, group in by_kind.items():
         filled[kind] = {}
         for name, spec in group.items():
-            filled[kind][name], found = fill_ratings(name, spec, circuit)
+            filled[kind][name], found = _fill_ratings(name, spec, circuit)
             problems += found
-    devices = {name: spec for group in filled.values() for name, spec in group.items()}
-    problems += find_shared_switchgear(devices, circuit)
-    problems += [f"device {line}" for line in find_control_problems(devices, circuit.network.controls)]
+    problems += _find_shared_switchgear(devices, circuit)
     if problems:
         raise FeederError(str(circuit.feeder.master), problems)
     return filled
+
+
+def _fill_ratings(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str]]:
+    """Complete a bound device's spec with what its element says; keys the user gave stay.
+
+    Returns:
+        The completed spec, and what is wrong with it on its element; one that the feeder lacks is told elsewhere.
+    """
+    element = (getattr(spec, "element", None) or "").lower()
+    if not element or isinstance(circuit.network.find_element(element), Problem):
+        return spec, []
+    if spec.kind in _SWITCHGEAR:
+        return _fill_switchgear(name, spec, circuit)
+    class_name, _, short = element.partition(".")
+    handle = circuit.engine.handles(class_name)[short]
+    update = {
+        key: value
+        for key, read in _RATINGS.get(class_name, {}).items()
+        if _open(spec, key) and (value := read(circuit.engine, handle)) > 0.0
+    }
+    return spec.model_copy(update=update), []
+
+
+def find_switchgear(spec: Any, circuit: Circuit) -> int:
+    """Return the place of a capacitor, regulator or switch in the circuit's own arrays, -1 where it has none."""
+    if spec.kind == "regulator":
+        return circuit.switchgear.find_regulator(spec.element.lower(), spec.winding or 0)
+    found = circuit.network.find_element(spec.element)
+    return -1 if isinstance(found, Problem) else found
+
+
+def _find_shared_switchgear(devices: Mapping[str, Any], circuit: Circuit) -> list[str]:
+    """List the devices whose capacitor, regulator or switch is another device's already."""
+    problems, owner = [], dict[tuple[str, int], str]()
+    for name, spec in devices.items():
+        if spec.kind in _SWITCHGEAR and (place := find_switchgear(spec, circuit)) >= 0:
+            first = owner.setdefault((spec.kind, place), name)
+            if first != name:
+                problems.append(f"device {name!r}: {spec.element} already belongs to device {first!r}")
+    return problems
+
+
+def _fill_switchgear(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str]]:
+    index = find_switchgear(spec, circuit)
+    if index < 0:  # a transformer, of which no winding can be moved
+        problem = circuit.switchgear.find_winding_problem(spec.element, spec.winding)
+        return spec, [f"device {name!r}: {spec.element}: {problem}"]
+    update: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    if spec.kind == "capacitor":
+        update = {"steps": int(circuit.switchgear.steps_max[index]), "steps_initial": int(circuit.steps_on[index])}
+        limits = {"steps": int(circuit.switchgear.steps_max[index])}
+    elif spec.kind == "regulator":
+        limits = {"tap_min": int(circuit.switchgear.tap_min[index]), "tap_max": int(circuit.switchgear.tap_max[index])}
+        update = {"tap_initial": int(circuit.taps[index])} | limits
+    else:
+        update = {"closed_initial": bool(circuit.closed[index])}
+    update = {key: value for key, value in update.items() if _open(spec, key)}
+    if spec.control == "opendss":  # the feeder's control knows no limits but the element's
+        update |= limits
+    elif beyond := _find_beyond(spec, limits):
+        return spec, [f"device {name!r}: {problem} of {spec.element}" for problem in beyond]
+    filled = spec.model_copy(update=update)
+    if spec.kind == "regulator" and spec.tap_initial is not None:
+        low, high = filled.range
+        if not low <= spec.tap_initial <= high:
+            given = f"tap_initial {spec.tap_initial} is outside tap_min..tap_max = {low}..{high} of {spec.element}"
+            return filled, [f"device {name!r}: {given}"]
+    return filled, []
+
+
+def _find_beyond(spec: Any, limits: Mapping[str, Any]) -> list[str]:
+    """Return the limits of a spec that its element cannot reach: moves there would be counted and never made."""
+    if spec.kind == "capacitor" and spec.steps is not None and spec.steps > limits["steps"]:
+        return [f"steps {spec.steps} are more than the {limits['steps']}"]
+    low, high = limits.get("tap_min", 0), limits.get("tap_max", 0)
+    given = {key: getattr(spec, key) for key in ("tap_min", "tap_max") if key in limits}
+    return [
+        f"{key} {tap} is outside {low}..{high}"
+        for key, tap in given.items()
+        if tap is not None and not low <= tap <= high
+    ]
+
+
+def _open(spec: DeviceSpec, key: str) -> bool:
+    """Whether a spec has a key and leaves it to the element."""
+    return key in type(spec).model_fields and getattr(spec, key) is None

@@ -14,12 +14,12 @@ from pydantic import Field, field_validator, model_validator
 
 from powergrid.errors import Problem, ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import network_of
-from powergrid.grid.circuit.own_controls import find_control_problems
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
 from powergrid.grid.feeder.compose import compose
 from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
 from powergrid.grid.feeder.microgrid import MicrogridSpec
 from powergrid.grid.feeder.network import Network
+from powergrid.grid.fleets import find_device_problems
 from powergrid.grid.outages import AnyEventSpec
 from powergrid.grid.outages.effects import find_event_problems
 from powergrid.grid.profiles.profiles import (
@@ -211,14 +211,7 @@ class Scenario(Part):
 
     def _find_reference_problems(self, network: Network) -> Iterator[Problem | str]:
         """Yield what the scenario names and its feeder lacks, in the order of the keys."""
-        for name, device in self.devices.items():
-            where = f"devices.{name}"
-            if (bus := getattr(device, "bus", None)) is not None:
-                yield from _missing(network.find_bus(bus, getattr(device, "phases", ()), where))
-            if (element := getattr(device, "element", None)) is not None:
-                yield from _missing(network.find_element(element, where))
-        bound = {n: d for n, d in self.devices.items() if getattr(d, "element", None)}
-        yield from (f"devices.{problem}" for problem in find_control_problems(bound, network.controls))
+        yield from find_device_problems(self.devices, network, "devices.{}")
         for agent, spec in self.agents.items():
             for bus in (*spec.zone.names(), spec.pcc):
                 yield from _missing(network.find_bus(bus, where=f"agents.{agent}"))

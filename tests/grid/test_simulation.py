@@ -307,8 +307,8 @@ def test_simulation_wrong_references_lists_all(tmp_path: Path) -> None:
     with pytest.raises(FeederError, match="has 2 problems") as caught:
         Simulation(good.feeder, specs, builtin_profiles(), good.options)
     assert caught.value.problems == (
-        "device 'cap': unknown capacitor 'none'; allowed: cap1, cap2",
-        "device 'reg': unknown regcontrol 'reg9' (did you mean 'reg3' or 'reg2' or 'reg1'?)",
+        "device 'cap': unknown Capacitor 'none'; allowed: cap1, cap2",
+        "device 'reg': unknown RegControl 'reg9' (did you mean 'reg3' or 'reg2' or 'reg1'?)",
     )
     good.close()
 

@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.errors import describe_unknown
+from powergrid.errors import Problem, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit, network_of
 from powergrid.grid.circuit.injections import Fault
 from powergrid.grid.feeder.feeder import Feeder
@@ -36,7 +36,7 @@ def find_event_problems(
     bound: Sequence[str],
     dt_h: float,
     hours: float,
-) -> Iterable[str]:
+) -> Iterable[Problem | str]:
     """Yield what events refer to and a feeder lacks.
 
     Args:
@@ -50,38 +50,42 @@ def find_event_problems(
     openable, tripping = _openable(network), _tripping(network, ())
     for name, spec in events.items():
         where = f"events.{name}"
-        for key, what, known in (
-            ("loads", "load", network.loads.names),
-            ("device", "device with power", power_devices),
-            ("bus", "bus", network.buses),
-            ("element", *(("branch", openable) if spec.kind == "line_outage" else ("generating element", tripping))),
-        ):
+        element = ("branch", openable) if spec.kind == "line_outage" else ("generating element", tripping)
+        kinds: dict[str, tuple[str, Sequence[str]]] = {
+            "loads": ("load", network.loads.names),
+            "device": ("device with power", power_devices),
+            "bus": ("bus", network.buses),
+            "element": element,
+        }
+        for key, (what, known) in kinds.items():
             for pattern in getattr(spec, key, None) or ():
-                if not pick([pattern], known):
-                    yield f"{where}: {describe_unknown(what, pattern, known)}"
-                elif spec.kind == "generator_outage" and key == "element":
-                    taken = [element for element in pick([pattern], known) if element in bound]
-                    yield from (
-                        f"{where}: {element} is a device of the scenario; name it by device" for element in taken
-                    )
+                if not (found := pick([pattern], known)):
+                    yield _unknown(what, pattern, known, where)
+                elif known is tripping:
+                    taken = [each for each in found if each in bound]
+                    yield from (f"{where}: {each} is a device of the scenario; name it by device" for each in taken)
         if spec.kind == "fault":
-            yield from (f"{where}: {problem}" for problem in _fault_problems(spec, network, openable))
+            yield from _find_fault_problems(spec, network, openable, where)
         start = (spec.between_hours or (0.0,))[0] if spec.at_hour is None else spec.at_hour
         start = start if spec.at_step is None else spec.at_step * dt_h
         if start >= hours:
             yield f"{where}: starts at {start:g} h, which is not within the episode's {hours:g} h"
 
 
-def _fault_problems(spec: Any, network: Network, openable: Sequence[str]) -> Iterable[str]:
+def _unknown(what: str, pattern: str, known: Iterable[str], where: str) -> Problem:
+    """Return what :meth:`Network.find` does for a name, for one that may be a pattern or may mean some of a kind."""
+    return Problem(f"unknown-{what.replace(' ', '-')}", where, describe_unknown(what, pattern, known))
+
+
+def _find_fault_problems(spec: Any, network: Network, openable: Sequence[str], where: str) -> Iterable[Problem | str]:
     for bus in pick(spec.bus, network.buses):
-        has = _phases_of(network, bus)
-        missing = sorted(set(spec.phases or ()) - set(has))
-        if missing:
-            yield f"bus {bus!r} has phases {has}, not {missing}"
-        elif not has:
-            yield f"bus {bus!r} has none of the phases 1, 2, 3"
+        found = network.find_bus(bus, spec.phases or (), where)
+        if isinstance(found, Problem):
+            yield found
+        elif not _phases_of(network, bus):
+            yield f"{where}: bus {bus!r} has none of the phases 1, 2, 3"
     if spec.cleared_by not in ("nearest", "agents") and spec.cleared_by.lower() not in openable:
-        yield f"cleared_by: {describe_unknown('branch', spec.cleared_by, ['nearest', 'agents', *openable])}"
+        yield _unknown("branch", spec.cleared_by, ["nearest", "agents", *openable], f"{where}: cleared_by")
 
 
 def _openable(network: Network) -> list[str]:
