@@ -71,9 +71,9 @@ def train(
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
     env, env_config = env or default_env(), as_env_config(scenario)
     facts, policy_of = check_plan("training", env, env_config, policies, chosen)
-    validation = open_validation(env, env_config, chosen)
     taken = "a run is there already; resume it or choose another name"
     folder = place_of(out_dir, name, scenario_name(env_config), taken_by=FOLDER, remedy=taken)
+    validation = open_validation(env, env_config, chosen)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scenario.yaml").write_text(_scenario_yaml(facts.scenario, env_config))
     manifest = {

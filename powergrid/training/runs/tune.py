@@ -205,7 +205,13 @@ def _run_trials(watch: _Watch, at_once: int, runners: int, **job: Any) -> None:
         ).fit()
 
 
-def _run_trial(config: Mapping[str, Any], trials: Sequence[Trial], place: Path | None, fixed: Any, how: Any) -> None:
+def _run_trial(
+    config: Mapping[str, Any],
+    trials: Sequence[Trial],
+    place: Path | None,
+    fixed: Mapping[str, Any],
+    how: dict[str, Any],
+) -> None:
     """Train one trial and report it to Tune, in a process of Ray's that has its own copy of the trials.
 
     Without a ``place`` the process may be on any machine, and the run folder goes along with the last report.
@@ -228,10 +234,12 @@ def _run_trial(config: Mapping[str, Any], trials: Sequence[Trial], place: Path |
             trial.state = "finished" if done.stopped == "finished" else "stopped"
         except PowerGridError as error:  # raised on, it would come with Ray's own traceback around it
             trial.state, trial.error = "failed", f"{type(error).__name__}: {error}"
-        # A Tune checkpoint would need storage that all machines share.
-        files = [file for file in (out_dir / trial.folder).rglob("*") if file.is_file() and place is None]
-        packed = {file.relative_to(out_dir / trial.folder).as_posix(): file.read_bytes() for file in files}
-        ray_tune.report({TOLD: asdict(trial), **({RUN: Bundle.of(packed)} if packed else {})})
+        last: dict[str, Any] = {TOLD: asdict(trial)}
+        run = out_dir / trial.folder
+        if place is None and run.exists():  # a Tune checkpoint would need storage that all machines share
+            files = (file for file in run.rglob("*") if file.is_file())
+            last[RUN] = Bundle.of({file.relative_to(run).as_posix(): file.read_bytes() for file in files})
+        ray_tune.report(last)
 
 
 @dataclass(eq=False)
