@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from powergrid.errors import FeederError, Problem
+from powergrid.errors import FeederError, Problem, list_names
 
 SEVERITIES = ("error", "warning", "note")
 _SHOWN = 5
-_SHOWN_NAMES = 8
 _STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
 _HEADINGS = {"error": "Errors", "warning": "Warnings", "note": "Notes"}
 
@@ -321,7 +320,7 @@ def _facts(report: FeederReport) -> Iterator[str]:
     for source in report.sources:
         yield f"source: {source['name']} at bus {source['bus']!r}, {source['kv']:g} kV, {source['pu']:g} pu"
     for class_name, names in report.controllable.items():
-        yield f"controllable: {len(names)} {class_name}: {_names(names)}"
+        yield f"controllable: {len(names)} {class_name}: {list_names(names)}"
     if report.islands:
         n_buses, n_islands = sum(map(len, report.islands)), len(report.islands)
         parts = f" in {n_islands} islands" if n_islands > 1 else ""
@@ -337,14 +336,9 @@ def _facts(report: FeederReport) -> Iterator[str]:
         if all(len(devices) == 1 for devices in agents.values()):
             yield f"agents {layout}: {len(agents)} with one device each"
         else:
-            yield f"agents {layout}: {_names([f'{name} with {len(devices)}' for name, devices in agents.items()])}"
+            yield f"agents {layout}: {list_names([f'{name} with {len(devices)}' for name, devices in agents.items()])}"
     for what, outcome in report.remedies:
         yield f"tried: {what}: {outcome}"
-
-
-def _names(names: list[str]) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
 def _group(found: list[Finding], folder: Path, width: int, shown: int) -> Iterator[Line]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from powergrid.check.elements import Model, check_admittances, check_base_kv
 from powergrid.check.report import Snapshot
-from powergrid.errors import EngineError, FeederError, nearest_names
+from powergrid.errors import EngineError, FeederError, list_names, nearest_names
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.snapshot import Snapshot as Solved
 from powergrid.grid.engine import Engine, FloatArray
@@ -105,9 +105,7 @@ def _check_bases(model: Model, names: list[str], base_kv: dict[str, float]) -> N
 
 
 def _list(names: list[str], one: str, many: str) -> str:
-    shown = ", ".join(repr(name) for name in names[:_SHOWN_BUSES])
-    more = f", ... ({len(names)} in all)" if len(names) > _SHOWN_BUSES else ""
-    return f"{one if len(names) == 1 else many} {shown}{more}".strip()
+    return f"{one if len(names) == 1 else many} {list_names([*map(repr, names)], _SHOWN_BUSES)}".strip()
 
 
 def _split(model: Model, network: Network) -> tuple[set[int], list[list[int]]]:

@@ -11,7 +11,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.errors import ScenarioError, describe_unknown, list_names
 from powergrid.grid.feeder.network import Network
 from powergrid.scenario.discovery.equipment import Element, Equipment, phases_served
 from powergrid.scenario.vocabulary import AddDerSpec, DiscoverSpec, Patterns
@@ -271,9 +271,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    shown = ", ".join(names[:_MAX_SHOWN])
-    return shown if len(names) <= _MAX_SHOWN else f"{shown}, ... ({len(names)} in all)"
+    return list_names(list(names), _MAX_SHOWN)
 
 
 def find_harmless_switches(network: Network, switches: Sequence[Element]) -> list[Element]:
