@@ -20,6 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
+#: Of 12 switches, each with its own positions, all are kept; random play of more does not fill the memory.
 _MAX_KEPT = 4096
 _LAST_PHASE = 3
 
@@ -156,11 +157,12 @@ class Connectivity:
         count, label = connected_components(graph, directed=False)
         island = label[:-1].astype(np.int64)
         energised: BoolArray = island == label[-1]
-        loops = edges.shape[1] - n + int(count)
+        loops = edges.shape[1] - n + int(count)  # of any graph: edges beyond those of a spanning forest
         forming = np.zeros(len(self._forming), dtype=np.bool_)
         for i in self._by_rating:
             source = self._forming[i]
             inside = np.isin(island, island[source.nodes])
+            # by way of another microgrid a source may feed it though its own tie is open
             if closed[source.tie] or energised[source.nodes].any() or inside[faulted].any():
                 continue
             loops += len(source.nodes) - len(np.unique(island[source.nodes]))
@@ -170,7 +172,7 @@ class Connectivity:
         n_dark = int(np.count_nonzero(dark) - np.count_nonzero(dark[self._network.neutrals]))
         fed, dead_share = self._devices.share(dark) == 0.0, self.loads.share(dark)
         for array in (island, energised, dead_share, fed, forming):
-            array.flags.writeable = False
+            array.flags.writeable = False  # all that look at these positions get the same ones
         islands = tuple(self._islanded(i, island) for i in np.flatnonzero(forming).tolist())
         return Topology(island, energised, n_dark, dead_share, fed, loops, forming, islands)
 
@@ -235,6 +237,7 @@ class Reconfiguration:
         """
         positions = asked.copy()
         now = self._look(positions, closed, faulted)
+        # one by one: the nearest of all feasible positions would take a search over all sets of switches
         for i in np.flatnonzero(asked > before)[::-1].tolist():
             if now.loops <= self._max_loops:
                 break

@@ -19,6 +19,7 @@ from powergrid.grid.feeder.network import Network
 
 IntArray = npt.NDArray[np.int64]
 
+#: Capacitors and reactors are branches as well, but no event takes them out.
 OPENING_CLASSES = ("line", "transformer", "autotrans")
 TRIPPING_CLASSES = ("generator", "pvsystem")
 
@@ -100,7 +101,7 @@ def _tripping(network: Network, bound: Iterable[str]) -> list[str]:
 
 def _phases_of(network: Network, bus: str) -> list[int]:
     phases = network.node_phase[network.node_bus == network.bus_index[bus.lower()]]
-    return sorted(int(phase) for phase in phases if phase <= 3)
+    return sorted(int(phase) for phase in phases if phase <= 3)  # beyond are neutrals
 
 
 def branches_of(spec: Any, network: Network) -> list[int]:
@@ -139,6 +140,7 @@ def clearing_branches(spec: Any, fault: Fault, network: Network, switches: Itera
         return []
     way: list[int] = nx.shortest_path(network.graph, bus, network.source_bus)
     hops = [_branches_between(network, one, other) for one, other in itertools.pairwise(way)]
+    # protection opens where a switch is, else at a line; a transformer or a reactor only where no line is on the way
     with_switch = [hop for hop in hops if own & {*hop}]
     of_lines = [hop for hop in hops if all(network.branches.names[i].startswith("line.") for i in hop)]
     return (with_switch or of_lines or hops)[0]
@@ -195,6 +197,7 @@ def list_effects(
     network, nodes_at = circuit.network, circuit.out_of_service.nodes_at
     devices = dict(zip(device_names, circuit.device_nodes, strict=True))
     bound = [injection.element.lower() for injection in circuit.injections if injection.element]
+    # by identity: two events may have equal faults, each built into the circuit by itself
     numbers = {id(fault): i for i, fault in enumerate(f for of_event in faults.values() for f in of_event)}
     found: list[list[Effect]] = []
     for name, spec in events.items():

@@ -84,7 +84,7 @@ class Events:
         self.held = np.zeros((n_envs, len(self._switches)), dtype=bool)
         picked = [pick(spec.loads, names) if spec.kind == "load_step" else [] for spec in self._specs]
         self._stepped_loads = [np.array([names.index(name) for name in own], dtype=np.int64) for own in picked]
-        # most steps are as the one before: nothing is looked at until the step in which something may begin or end
+        # most steps are as the one before: to look at all events in each took 7 % of a step of ieee13_mg
         self._quiet_until = np.zeros(n_envs, dtype=np.int64)
         self._repairing = False
         self.changes = 0
@@ -133,7 +133,7 @@ class Events:
             rows = np.zeros(self._horizon + 1, dtype=bool)  # times that overlap count once
             for i in np.flatnonzero(table.of_event == event).tolist():
                 rows[table.start[env, i] : table.end[env, i]] |= table.start[env, i] < self._horizon
-            rows[-1] = rows[-2]  # the row after the last repeats it
+            rows[-1] = rows[-2]  # as in the days: it is only looked ahead to
             if spec.kind == "load_step":
                 load_kw[np.ix_(rows, self._stepped_loads[event])] *= spec.factor
                 load_kvar[np.ix_(rows, self._stepped_loads[event])] *= spec.factor
@@ -163,6 +163,7 @@ class Events:
         table = self.timetable
         self.on = on = table.happening(step)
         now = np.concatenate((on, table.clearing(step, on)), axis=1)
+        # a price moves nothing in the circuit, which would be looked at and started over
         changed: BoolArray = ((now != self._last) & self._strikes).any(axis=1)
         for env in np.flatnonzero(changed).tolist():
             self._strike(env, now[env])
@@ -211,7 +212,7 @@ class Events:
         at_fault: list[int] = []
         for event in np.flatnonzero(now[:n_times]).tolist():
             effect = self.effect_of(env, event)
-            if effect.fault and effect.fault not in struck:
+            if effect.fault and effect.fault not in struck:  # two times of one event may strike the same place
                 struck.append(effect.fault)
                 at_fault += effect.nodes
             if not effect.fault or now[n_times + event]:
@@ -222,7 +223,7 @@ class Events:
                 elements.append(effect.tripped)
         if self._rules is not None:  # what is repaired comes back when it closes no loop
             self._waiting[env] = (self._waiting[env] | self._out[env]) & ~out & self._base
-            self._waiting[env, self._switches] = False
+            self._waiting[env, self._switches] = False  # those close when their agent says so
         self._out[env], islands.tripped[env] = out, tripped
         islands.faulted[env] = False
         islands.faulted[env, at_fault] = True
@@ -239,7 +240,7 @@ class Events:
             asked = fleet.position[env].copy()
             fleet.position[env] = rules.project(fleet.previous_position[env], asked, islands.closed(env), faulted)
             self.held[env] = asked != fleet.position[env]
-        closed = islands.closed(env)
+        closed = islands.closed(env)  # one after the other: two that were repaired may close one loop together
         for branch in np.flatnonzero(self._waiting[env]).tolist():
             if rules.may_close(branch, closed):
                 self._waiting[env, branch] = False
@@ -252,7 +253,7 @@ class Events:
         islands, circuit = self._islands, self._circuits[env]
         out = self._out[env] | self._waiting[env]
         lines, changed = circuit.closed.copy(), (out != islands.out[env])[islands.lines]
-        changed[islands.places] = False
+        changed[islands.places] = False  # of switch devices the fleet knows the position
         lines[changed] = (self._base & ~out)[islands.lines[changed]]
         lines[islands.places[out[self._switches]]] = 0  # what protection opens is no operation of the agent's
         islands.out[env] = out
@@ -277,6 +278,6 @@ class Events:
         self._quiet_until[:] = 0
         self._repairing = bool((self.on & self.timetable.is_fault).any())
         self.changes += 1
-        if self._fleet is not None:
+        if self._fleet is not None:  # whose state has positions, not what may be reached
             for env, out in enumerate(self._out):
                 self._fleet.hold_open(env, out[self._switches])

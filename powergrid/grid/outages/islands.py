@@ -1,8 +1,7 @@
 """Who is fed and who is not, and what is served: for switches, outages, faults and forming sources alike.
 
-A part of the circuit without any source converges to anything near 0 V, silently; here it is known from the state of
-all branches, held at 0 V and its demand counted as not served. A part that a forming source feeds is kept within that
-source's rating. Knows neither agents nor prices, nor why a branch is open.
+What nothing feeds is held at 0 V and its demand counted as not served. A part that a forming source feeds is kept
+within that source's rating. Knows neither agents nor prices, nor why a branch is open.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: Below this voltage [pu] contactors drop out: what a load should have got counts as unserved.
+#: What a load should have got at less [pu] counts as unserved.
 DROP_OUT_V_PU = 0.5
 _CLOSE_ENOUGH = 1e-3  # of the rating: how far below it a limited source may stay
-_MAX_CORRECTIONS = 8
+_MAX_CORRECTIONS = 8  # a day of the shipped islands takes fewer than four solves a step
+#: What an environment is due before its next solve, the greater one where there are both reasons.
 _LOOK, _START_OVER = 1, 2
 
 
@@ -101,6 +101,7 @@ class Islands:
         self.connectivity = Connectivity(network, circuit.source_nodes, sources, circuit.device_nodes, bound)
         self._bound_devices = np.flatnonzero(bound)
         self._bound_loads = circuit.load_of_device[self._bound_devices]
+        # a car's lack is known as it leaves: counted here as well it would be paid for twice
         self._countable = np.ones(len(network.loads.names))
         self._countable[vehicles] = 0.0
         self._allocate(network, len(bound), len(sources), len(circuits))
@@ -182,12 +183,14 @@ class Islands:
         circuit.write_forming(topology.forming.astype(np.int64))
         dark = ~topology.energised
         if self._due[env] == _START_OVER:
+            # one that nothing feeds converges all the same, to anything near 0 V, so it is put there
             circuit.restart(dark)
         elif np.count_nonzero(was_dark | dark):
             circuit.restart(dark, was_dark & topology.energised)
         if self.fleet is not None:
             self._positions[env] = self.fleet.position[env]
         self._due[env] = 0
+        # a device that lacks a phase is off whole: an inverter without a grid must not form one
         tripped, on = self.tripped[env], self.device_on[env]
         np.logical_and(topology.fed, ~tripped, out=on, casting="unsafe")
         parts = (dark, tripped, self.faulted[env], topology.forming)
@@ -261,7 +264,7 @@ class Islands:
             p_kw = circuit.read_forming_kw()
             changed = [search.correct(float(p_kw[search.island.place])) for search in searches]
             if not left or not any(changed):
-                break
+                break  # before the next cut: what was solved is what was written
             cut = self._cut(env, asked, searches)
             circuit.write_demand(cut.load_kw, cut.load_kvar)
             circuit.write_injections(cut.p_kw, cut.q_kvar)
@@ -293,6 +296,7 @@ class Islands:
         if not self._apart[env]:
             return
         without: FloatArray | float = 0.0
+        # below half their voltage contactors drop out, fed or not
         dark = (v_pu < DROP_OUT_V_PU) | ~self.energised[env]
         if np.count_nonzero(dark):
             without = self.connectivity.loads.share(dark)
@@ -328,7 +332,7 @@ class Islands:
         for name in self.memory:
             getattr(self, name)[...] = state[name]
         for env, due in enumerate(self._due.tolist()):
-            if not due:
+            if not due:  # else it is looked at before its next solve anyway
                 self._look(env)
         self.looks += 1
 
@@ -343,6 +347,7 @@ class _Search:
         asked = float(add(np.maximum(demand_kw[island.loads], 0.0)) - add(np.minimum(own, 0.0)))
         offered = float(add(np.maximum(own, 0.0)))
         self.consumption, self.generation, self._slope = 1.0, 1.0, 0.0
+        # without losses, which the solves bring in: one side may yet turn out to be beyond its limit
         self._short = asked - offered > self._high
         self._over = offered - asked > -self._low
         if self._short:
@@ -375,9 +380,11 @@ class _Search:
             self._short, self._over = source_kw > high, source_kw < low
             self._slope = self._asked if self._short else -self._offered
         factor = self.consumption if self._short else self.generation
+        # the middle of what is close enough, so that a small error of the secant stays within it
         aim = high - 0.5 * slack if self._short else low + 0.5 * slack
         if abs(source_kw - aim) <= 0.5 * slack or (factor >= 1.0 and low <= source_kw <= high):
             return False
+        # the secant through the last two solves, unless they say that more load draws less
         if self._last is not None and factor != self._last[0]:
             slope = (source_kw - self._last[1]) / (factor - self._last[0])
             self._slope = slope if slope * self._slope > 0.0 else self._slope

@@ -24,6 +24,7 @@ def _as_list(value: Any) -> Any:
 
 
 def _as_range(value: Any) -> Any:
+    # True is an int in Python, and no number of steps
     return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -249,6 +250,7 @@ class Timetable:
             start = self._start_of(spec, when) if self._nth[i] < count else self._horizon
             lasts = self._steps_of(spec, how_long)
             self.start[env, i] = start
+            # a fault ends by repair alone, which who feeds it decides
             self.end[env, i] = self._horizon if lasts is None or self.is_fault[i] else min(start + lasts, self._horizon)
             self.repair_steps[env, i] = self.left_steps[env, i] = lasts if lasts and self.is_fault[i] else 1
 
@@ -271,7 +273,7 @@ class Timetable:
     def _window(self, spec: Any) -> tuple[int, int]:
         """Return the first and the last step that an event may start with."""
         first, last = spec.between_hours or (0.0, np.inf)
-        low = int(np.ceil(first / self._dt_h - 1e-9))
+        low = int(np.ceil(first / self._dt_h - 1e-9))  # 8.3 h in steps of a minute are 498.00000000000006
         return low, int(min(np.floor(last / self._dt_h + 1e-9), self._horizon - 1))
 
     def _start_of(self, spec: Any, when: float) -> int:

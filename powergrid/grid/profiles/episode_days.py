@@ -53,7 +53,8 @@ class Days:
         self.price_usd_per_kwh = np.zeros((n_envs, rows))
         self.pv_pu = np.zeros((n_envs, rows))
         self._share = np.zeros((o.horizon_steps, n_loads))
-        self._row_of_step = np.minimum(np.arange(rows), o.horizon_steps - 1)  # the row after the last repeats it
+        # observations look one step ahead, so that there is a row after the last, which repeats it
+        self._row_of_step = np.minimum(np.arange(rows), o.horizon_steps - 1)
         start = int(self.profiles.start.astype("datetime64[D]").astype(np.int64))
         self.weekend = (start + np.arange(self.profiles.n_days) + 3) % 7 >= 5  # 1970-01-01 was a Thursday
 
@@ -87,6 +88,7 @@ class Days:
         if day is None:
             return int(self.eligible[rng.integers(len(self.eligible))])
         o = self._options
+        # a day that starts later would run out of rows before its horizon
         last = self.profiles.n_days - -(-o.horizon_steps * o.step_minutes // 1440)
         if not 0 <= int(day) <= last:
             raise ScenarioError("options", [f"day {day} is outside the profiles; allowed: 0..{last}"])

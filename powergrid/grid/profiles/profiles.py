@@ -139,7 +139,7 @@ class Profiles:
         sha = hashlib.sha256(json.dumps(head).encode())
         for name, values in sorted(self._series().items()):
             sha.update(f"{name}{values.shape}".encode())
-            sha.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
+            sha.update(np.ascontiguousarray(values, dtype="<f8").tobytes())  # the same on machines of either byte order
         return sha.hexdigest()
 
 
@@ -242,7 +242,7 @@ def _average_shape(values: FloatArray, interval: float, edges: FloatArray) -> Fl
     """Average a repeating step function between edges [min], by differences of its integral."""
     period = len(values) * interval
     integral = np.concatenate(([0.0], np.cumsum(values * interval)))
-    turns = np.floor(edges / period + 1e-12)
+    turns = np.floor(edges / period + 1e-12)  # an edge at the end of a period belongs to the next
     rest = np.clip(edges - turns * period, 0.0, period)
     total = turns * integral[-1] + np.interp(rest, np.arange(len(values) + 1) * interval, integral)
     return np.asarray(np.diff(total) / np.diff(edges), dtype=np.float64)
@@ -257,6 +257,7 @@ def find_shape_problems(network: Network) -> list[str]:
         elif not np.size(values):
             problems.append(f"LoadShape {name!r} has no points")
         elif not np.isfinite(values).all():
+            # named "shape@kw" where it has actual values: each rating makes multipliers of its own of them
             stem, _, kw = name.rpartition("@")
             if stem and float(kw.removesuffix("kw")) == 0.0:
                 problems.append(
@@ -329,7 +330,7 @@ def split_days(profiles: Profiles | int, start: np.datetime64 | None = None, spl
             [f"{split!r} needs at least 3 whole weeks from Monday to Sunday, and there are {n_weeks}; use 'all'"],
         )
     weeks = np.arange(n_weeks)
-    if n_weeks < 6:
+    if n_weeks < 6:  # too few for the pattern, which tests and validates from the third and the sixth week on
         test, validation = weeks == n_weeks - 1, weeks == n_weeks - 2
     else:
         test, validation = (np.isin(weeks % CYCLE_WEEKS, picked) for picked in (TEST_WEEKS, VALIDATION_WEEKS))
@@ -433,4 +434,4 @@ def _group_series(names: Sequence[str]) -> dict[str, list[int]]:
 def _draw(seed: int, name: str, purpose: str) -> float:
     """Draw from [0, 1) by a hash that is the same in every process and on every machine."""
     digest = hashlib.sha256(f"{seed}|{purpose}|{name}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2.0**48
+    return int.from_bytes(digest[:6], "big") / 2.0**48  # exact: a float holds 53 bits

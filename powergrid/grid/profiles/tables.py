@@ -108,6 +108,7 @@ def _open_file(path: Path, where: str) -> pd.DataFrame:
             if importlib.util.find_spec("pyarrow") is None:
                 raise ScenarioError(where, ["Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"])
             return pd.read_parquet(path, engine="pyarrow")
+        # in pieces, as by default, pandas may give one column two types
         return pd.read_csv(path, low_memory=False)
     except (ValueError, OSError, EOFError) as error:  # pandas and pyarrow both derive their parse errors from these
         raise ScenarioError(
@@ -152,7 +153,7 @@ def _take_times(frame: pd.DataFrame, problems: list[str]) -> npt.NDArray[np.date
             f" {column.iloc[int(bad[0])]!r}"
         )
         return None
-    if parsed.dt.tz is not None:
+    if parsed.dt.tz is not None:  # the local time is kept, which is what rows are in
         parsed = parsed.dt.tz_localize(None)
     return parsed.to_numpy().astype("datetime64[s]")
 
@@ -182,6 +183,7 @@ def _check_times(times: npt.NDArray[np.datetime64], problems: list[str]) -> int:
             f"irregular step: row {row} ({times[row]}) {what} row {row - 1} ({times[row - 1]}),"
             f" where most rows are {step / 60:g} min apart; {len(wrong)} such places"
         )
+    # days are laid out in whole rows
     if step <= 0 or step % 60 or MINUTES_PER_DAY * 60 % step:
         problems.append(f"a step of {step / 60:g} min; allowed are whole minutes that divide a day")
         return 0
@@ -240,6 +242,7 @@ def _take_numbers(
     import pandas as pd
 
     dtype = column.dtype
+    # pandas counts truth values among the numbers
     if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype):
         tried = pd.to_numeric(column, errors="coerce").isna() | pd.api.types.is_bool_dtype(dtype)
         rows = np.flatnonzero((tried & column.notna()).to_numpy())
