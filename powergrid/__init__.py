@@ -50,10 +50,9 @@ __all__ = [
 ]
 
 _LATER = {
-    "list_feeders": "powergrid.grid.feeder.feeder",
-    "list_scenarios": "powergrid.scenario",
-    "load_policy": "powergrid.training.policies.inference",
-    "load_scenario": "powergrid.scenario",
+    "list_feeders": "grid.feeder.feeder",
+    "load_policy": "training.policies.inference",
+    **dict.fromkeys(("list_scenarios", "load_scenario"), "scenario"),
 }
 
 
@@ -61,7 +60,7 @@ def __getattr__(name: str) -> Any:
     # When first asked for: --version and --help shall not wait for the engine.
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
 
 
 def make(scenario: str | Path | Mapping[str, Any] | Scenario, **overrides: Any) -> ParallelGridEnv:

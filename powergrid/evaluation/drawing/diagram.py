@@ -66,21 +66,14 @@ _SYMBOLS: dict[str, Strokes] = {
     "ev_charger": [_SQUARE, _line((0.15, 0.75), (-0.35, -0.05), (0.35, 0.05), (-0.15, -0.75))],
 }  # fmt: skip
 _SYMBOLS["capacitor_off"] = _SYMBOLS["capacitor"]
-#: What each symbol means, what it is filled with, and the colour of its strokes, in the order of the panel.
+#: What each symbol means and what it is filled with, in the order of the panel.
 _KINDS = {
-    "source": ("source", "white", "#222222"),
-    "transformer": ("transformer", "white", "#222222"),
-    "regulator": ("regulator", "white", "#222222"),
-    "switch_closed": ("switch, closed", "#333333", "#222222"),
-    "switch_open": ("switch or line, open", "white", "#222222"),
-    "capacitor": ("capacitor", "", "#222222"),
-    "capacitor_off": ("capacitor, off", "", "#b0b0b0"),
-    "storage": ("storage", "#d9f2d9", "#222222"),
-    "inverter": ("PV or other inverter", "#fff3c4", "#222222"),
-    "generator": ("generator", "#e8e0f5", "#222222"),
-    "flexible_load": ("flexible load", "#e3ecf7", "#222222"),
-    "ev_charger": ("EV charger", "#d6f1f5", "#222222"),
-}
+    "source": ("source", "white"), "transformer": ("transformer", "white"), "regulator": ("regulator", "white"),
+    "switch_closed": ("switch, closed", "#333333"), "switch_open": ("switch or line, open", "white"),
+    "capacitor": ("capacitor", ""), "capacitor_off": ("capacitor, off", ""), "storage": ("storage", "#d9f2d9"),
+    "inverter": ("PV or other inverter", "#fff3c4"), "generator": ("generator", "#e8e0f5"),
+    "flexible_load": ("flexible load", "#e3ecf7"), "ev_charger": ("EV charger", "#d6f1f5"),
+}  # fmt: skip
 
 
 def draw_network(state: GridState) -> Figure:
@@ -112,7 +105,7 @@ def _add_symbols(axes: Axes, kind: str, places: list[Place], radius: float, name
     """Draw one kind of symbol at some places: fills first, strokes above."""
     from matplotlib.collections import PolyCollection
 
-    _, fill, ink = _KINDS[kind]
+    fill, ink = _KINDS[kind][1], "#b0b0b0" if kind == "capacitor_off" else "#222222"
     turned = [np.array([[x, y], [-y, x]]) for _, (x, y) in places]
     drawn = [[centre + radius * (line @ turn) for line in _SYMBOLS[kind]]
              for (centre, _), turn in zip(places, turned, strict=True)]  # fmt: skip
@@ -396,7 +389,7 @@ class _Diagram:
         for name, colour, width in [*bars, *((name, "#4f6272", width) for name, width in phases)]:
             panel.plot([12.0, 34.0], [row, row], color=colour, linewidth=width)
             write(name)
-        for kind, (meaning, _, _) in _KINDS.items():
+        for kind, (meaning, _) in _KINDS.items():
             if kind in self.shown:
                 _add_symbols(panel, kind, [(np.array([23.0, row]), (1.0, 0.0))], 6.0)
                 write(meaning)

@@ -106,12 +106,12 @@ def look_at_scenario(
         for _ in range(steps):
             task.action_buffer()[:] = player.act(task)
             task.step()
-        return _state_of(task, day, steps)
+        return _read_state(task, day, steps)
     finally:
         task.close()
 
 
-def _state_of(task: GridTask, day: int, steps: int) -> GridState:
+def _read_state(task: GridTask, day: int, steps: int) -> GridState:
     scenario, simulation = task.scenario, task.simulation
     network, circuit = simulation.network, simulation.circuits[0]
     minutes = max(steps - 1, 0) * scenario.step_minutes  # a step's solve is of the row that it started from
