@@ -6,6 +6,7 @@ Knows what moved, not why. Equal positions give the same matrix bit for bit, wha
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from powergrid.grid.circuit.flows import BranchLayout
 from powergrid.grid.circuit.injections import Setpoints
 from powergrid.grid.engine import ComplexArray, Engine, Handle
 
+#: An entry of the matrix: row, column, real and imaginary part [S].
+_Entry: TypeAlias = tuple[int, int, float, float]
 #: How many positions of a branch are remembered: turns ratios that controls add up differ in the last bit at times.
 _MOST_SEEN = 256
 
@@ -56,11 +59,12 @@ class Admittance:
         self.stale, self.whole = False, True
         self._moved: dict[int, Handle] = {}
         # of each branch that was moved in steps: where it is, the branches with nodes in common, the entries that it
-        # has a part in, and by positions these in the matrix and its own admittances
+        # has a part in, by positions these in the matrix and its own admittances
         self._position: dict[int, Hashable] = {}
         self._neighbours: dict[int, list[int]] = {}
         self._places: dict[int, list[tuple[int, int]]] = {}
-        self._seen: dict[int, dict[Hashable, tuple[list[tuple[int, int, float, float]], ComplexArray]]] = {}
+        self._seen: dict[int, dict[Hashable, tuple[list[_Entry], ComplexArray]]] = {}
+        self._there: dict[int, list[_Entry]] = {}  # of those put back since the matrix was built
         self.entries = np.zeros(len(layout.columns), dtype=complex)
         for branch, block in enumerate(yprims):
             self.entries[layout.entries_of(branch)] = _per_kv(block)
@@ -97,11 +101,21 @@ class Admittance:
         """Put the entries into the matrix that it had when what moved was last there; say whether that is known."""
         if self._observed:
             return False
-        found = [(branch, self._seen[branch].get(self._key(branch))) for branch in self._moved]
-        for branch, kept in found:
-            if kept is None or not self._engine.write_entries(kept[0]):
+        written: list[_Entry] = []
+        for branch in self._moved:
+            kept = self._seen[branch].get(self._key(branch))
+            if kept is None:
                 return False
-            self.entries[self._layout.entries_of(branch)] = kept[1]
+            entries, own = kept
+            # what is there already is left: to write an entry takes 1 us
+            there = self._there.get(branch)
+            written += [new for new, old in zip(entries, there, strict=True) if new != old] if there else entries
+            self._there[branch] = entries
+            for other in self._neighbours[branch]:
+                self._there.pop(other, None)
+            self.entries[self._layout.entries_of(branch)] = own
+        if not self._engine.write_entries(written):
+            return False
         self.version += 1
         self._moved.clear()
         self._engine.keep_y()
@@ -120,6 +134,7 @@ class Admittance:
         Args:
             put_back: Write the setpoints again that were written before; else that is for the caller.
         """
+        self._there.clear()
         self._setpoints.write_start()
         self._engine.build_y()
         if put_back:
@@ -127,29 +142,41 @@ class Admittance:
         self._engine.keep_y()
         moved = list(self._moved)
         self.refresh()
-        for branch in moved:
-            if branch in self._seen and not self._observed:
+        for branch in () if self._observed else moved:
+            if branch in self._seen:
                 self._remember(branch)
         self.stale = self.whole = False
 
     def refresh(self) -> None:
         """Take over the admittances of branches that changed; the engine makes them with its matrix, not before."""
         for branch, handle in self._moved.items():
-            self.entries[self._layout.entries_of(branch)] = _per_kv(self._engine.yprim(handle))
+            places, seen, key = self._layout.entries_of(branch), self._seen.get(branch), None
+            if seen is not None:
+                key = self._key(branch)
+                if key in seen:
+                    self.entries[places] = seen[key][1]
+                    continue
+            own = self.entries[places] = _per_kv(self._engine.yprim(handle))
+            if seen is not None and self._observed:
+                if len(seen) >= _MOST_SEEN:
+                    seen.clear()
+                seen[key] = [], own
+        if self._moved:
             self.version += 1
-        self._moved.clear()
+            self._moved.clear()
 
     def _remember(self, branch: int) -> None:
         """Remember what the matrix has where a branch is now."""
-        own, seen = self.entries[self._layout.entries_of(branch)], self._seen[branch]
+        own, seen, key = self.entries[self._layout.entries_of(branch)], self._seen[branch], self._key(branch)
+        if key in seen:
+            return
         known = self._places[branch]
         places = self._places[branch] = sorted({*known, *self._layout.places_of(branch, own != 0.0)})
         if len(places) > len(known) or len(seen) >= _MOST_SEEN:
             seen.clear()
         values = self._engine.read_entries(places)
         if values and all(values):  # 0 is an entry that this matrix lacks and others may have
-            written = [(*place, value.real, value.imag) for place, value in zip(places, values, strict=True)]
-            seen[self._key(branch)] = written, own.copy()
+            seen[key] = [(*place, v.real, v.imag) for place, v in zip(places, values, strict=True)], own.copy()
 
 
 def _per_kv(yprim: ComplexArray) -> ComplexArray:

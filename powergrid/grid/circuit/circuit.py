@@ -135,7 +135,7 @@ class Circuit:
         raise FeederError(str(self.feeder.master), ["the power flow does not converge at nominal demand"])
 
     def _bind_sources(self) -> None:
-        self.v = self.engine.voltages(len(self.network.nodes))
+        self.v, self._per_v_base = self.engine.voltages(len(self.network.nodes)), 1.0 / self.network.v_base
         forming = [microgrid.source for microgrid in self.feeder.microgrids if microgrid.source]
         self._formers = [self.handles["Vsource"][name] for name in forming]
         sources = [handle for c in SOURCE_CLASSES for name, handle in self.handles[c].items() if name not in forming]
@@ -337,7 +337,7 @@ class Circuit:
 
     def _highest_v_pu(self) -> float:
         """Return the highest voltage [pu]."""
-        return float(np.maximum.reduce(np.absolute(self.v[1:]) * (1.0 / self.network.v_base)))
+        return float(np.maximum.reduce(np.absolute(self.v[1:]) * self._per_v_base))
 
     # -- the start, and ratings
 
