@@ -27,10 +27,9 @@ from benchmarks.common import machine_line
 from powergrid.evaluation import evaluate
 from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.rllib.agents import as_env_config, default_env, policy_names, probe_env
-from powergrid.training.rllib.algorithm_settings import make_algorithm_settings
 from powergrid.training.rllib.config import ppo_config
 from powergrid.training.runs.session import RaySession, build_algorithm, ray_session
-from powergrid.training.runs.settings import TrainSettings
+from powergrid.training.runs.settings import TrainSettings, make_settings
 
 PAGE_PROCESSES, PAGE_FRAGMENT = 4, 200
 #: What the page leaves to RLlib, under powergrid's names.
@@ -133,7 +132,7 @@ def print_rows(title: str, taken: Mapping[str, Sequence[tuple[float, float, floa
 
 def compare_page(scenario: str, rounds: int) -> None:
     """Compare at the page's hyper-parameters."""
-    settings = make_algorithm_settings("ppo", {"preset": "page", **RLLIB_DEFAULTS})
+    settings = make_settings("ppo", {"preset": "page", **RLLIB_DEFAULTS})
     runners = min(PAGE_PROCESSES, os.cpu_count() or 1)
     names = (
         f"RLlib: {runners} processes of 1 environment",
@@ -224,7 +223,7 @@ def compare_to_return(
     goal = float(
         evaluate(as_env_config(scenario), ["rule_based"], split="validation", days=days).frame["reward"].mean()
     )
-    settings = make_algorithm_settings("ppo", {"preset": "page", **RLLIB_DEFAULTS})
+    settings = make_settings("ppo", {"preset": "page", **RLLIB_DEFAULTS})
     runners = min(PAGE_PROCESSES, os.cpu_count() or 1)
     print(
         f"\nreturn: seconds of training until the greedy policy beats rule_based ({goal:.3f}) on {days} days of the "

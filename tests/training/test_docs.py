@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
 
-from powergrid.training.rllib.algorithm_settings import algorithm_table
-from powergrid.training.runs.settings import settings_table
+from powergrid.training.runs.settings import algorithm_table, settings_table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 

@@ -16,8 +16,7 @@ import numpy as np
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.scenario import pack_env_config
 from powergrid.training.policies.spaces import AgentFit, box_size, fit_policy, flattened, plain_fit, position_counts
-from powergrid.training.rllib.algorithm_settings import DqnSettings, SacSettings
-from powergrid.training.runs.settings import TrainSettings
+from powergrid.training.runs.settings import DqnSettings, SacSettings, TrainSettings
 
 logger = logging.getLogger("powergrid.training")
 

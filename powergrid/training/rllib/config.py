@@ -28,14 +28,14 @@ from powergrid.training.rllib.agents import (
     plan_policies,
     probe_env,
 )
-from powergrid.training.rllib.algorithm_settings import (
+from powergrid.training.runs.settings import (
     DqnSettings,
     MappoSettings,
     OffPolicySettings,
     SacSettings,
-    resolve_algorithm_settings,
+    TrainSettings,
+    resolve_settings,
 )
-from powergrid.training.runs.settings import TrainSettings
 
 if TYPE_CHECKING:
     from powergrid.training.rllib.ppo import PPOConfig
@@ -100,7 +100,7 @@ def algorithm_config(
     Raises:
         ScenarioError: With every unknown setting, refused value, missing policy and space that does not go.
     """
-    resolved, problems = resolve_algorithm_settings(algorithm, settings)
+    resolved, problems = resolve_settings(algorithm, settings)
     config = as_env_config(env_config)
     env = env or default_env()
     facts = probe_env(env, config)

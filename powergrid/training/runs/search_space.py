@@ -12,12 +12,12 @@ from ray import tune as ray_tune
 from ray.tune.search.sample import Categorical, Domain, Float, Integer
 
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.training.rllib.algorithm_settings import (
+from powergrid.training.runs.settings import (
+    ALIASES,
     fields_of,
-    make_algorithm_settings,
-    resolve_algorithm_settings,
+    make_settings,
+    resolve_settings,
 )
-from powergrid.training.runs.settings import ALIASES
 
 DIGITS = 3  # of a drawn number, so that what is printed is what was trained with
 
@@ -68,10 +68,10 @@ def search_space(
         ScenarioError: The algorithm or a setting is unknown, a range is none, or a value in it is refused.
     """
     kept = {ALIASES.get(name, name): value for name, value in (fixed or {}).items()}
-    make_algorithm_settings(algorithm, kept)
+    make_settings(algorithm, kept)
 
     def refusals(name: str, value: Any) -> list[str]:
-        return resolve_algorithm_settings(algorithm, {**kept, name: value})[1]
+        return resolve_settings(algorithm, {**kept, name: value})[1]
 
     space: dict[str, Domain] = {}
     problems: list[str] = []

@@ -1,13 +1,13 @@
-"""Every setting of a training run, its default and its meaning; it knows nothing of RLlib's classes."""
+"""Every setting of a training run by each algorithm, its default and its meaning; of RLlib it knows nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from powergrid.errors import describe_unknown
+from powergrid.errors import ScenarioError, describe_unknown
 
 ALIASES: dict[str, str] = {
     "sgd_minibatch_size": "minibatch_size",
@@ -43,10 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class TrainSettings(BaseModel):
-    """Set how long, how and with what network PPO trains; every field has a working default.
-
-    Other algorithms' settings are in :mod:`powergrid.training.rllib.algorithm_settings`.
-    """
+    """Set how long, how and with what network PPO trains; every field has a working default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -125,44 +122,183 @@ class TrainSettings(BaseModel):
         return self
 
 
+_ONLY_ON_POLICY = frozenset(
+    {"lr_end", "minibatch_size", "num_epochs", "lambda_", "clip_param", "vf_clip_param", "vf_loss_coeff"}
+    | {"entropy_coeff", "use_kl_loss", "kl_coeff", "kl_target", "initial_log_std", "initial_neutral", "free_log_std"}
+)  # fmt: skip
+
+
+class MappoSettings(TrainSettings):
+    """PPO's settings, and the critic's network."""
+
+    algorithm: ClassVar[str] = "mappo"
+
+    critic_hidden: tuple[int, ...] = Field(
+        (128, 128), min_length=1, description="Width of each hidden layer of the critic, which sees the joint state."
+    )
+
+
+class OffPolicySettings(TrainSettings):
+    """What algorithms that learn from a replay buffer have in common."""
+
+    unused: ClassVar[frozenset[str]] = _ONLY_ON_POLICY
+
+    iterations: int = Field(200, ge=1, description="Training iterations, of `steps_per_iteration` each.")
+    lr: float = Field(3e-4, gt=0, description="Learning rate of Adam.")
+    train_batch_size: int = Field(
+        256, ge=1, description="Agent steps drawn of each policy's buffer for one gradient step."
+    )
+    hidden: tuple[int, ...] = Field((128, 128), min_length=1, description="Width of each hidden layer.")
+    activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("relu", description="Hidden activation.")
+    rollout_fragment_length: int | Literal["auto"] = Field(
+        4, description="Steps each environment gives between two rounds of gradient steps; `auto`: `n_step`."
+    )
+    steps_per_iteration: int = Field(1536, ge=1, description="Environment steps per iteration (16 days of 96 steps).")
+    learning_starts: int = Field(
+        1536, ge=1, description="Environment steps gathered before the first gradient step, also after a resume."
+    )
+    updates_per_step: float = Field(0.25, gt=0, description="Gradient steps per environment step.")
+    buffer_capacity: int = Field(200_000, ge=1, description="Agent steps kept for each policy.")
+    store_buffer: bool = Field(
+        False, description="Keep the replay buffer in checkpoints; without it a resumed run fills it anew."
+    )
+    n_step: int = Field(1, ge=1, description="Steps of reward before the value of what follows is estimated.")
+
+    @model_validator(mode="after")
+    def _minibatch_fits_batch(self) -> OffPolicySettings:
+        return self  # there is none
+
+
+class SacSettings(OffPolicySettings):
+    """Soft actor-critic, for continuous actions."""
+
+    algorithm: ClassVar[str] = "sac"
+
+    tau: float = Field(0.005, gt=0, le=1, description="Share of the networks in their targets after each update.")
+    twin_q: bool = Field(True, description="Learn two Q networks and use the lesser one.")
+    initial_alpha: float = Field(0.1, gt=0, description="First weight of the entropy.")
+    alpha_lr: float = Field(3e-4, ge=0, description="Learning rate of the weight of the entropy.")
+    target_entropy: float | Literal["auto"] = Field(
+        "auto", description="Entropy that the weight is learnt for; `auto`: minus the number of actions."
+    )
+
+
+class DqnSettings(OffPolicySettings):
+    """Deep Q-learning, for one discrete action."""
+
+    algorithm: ClassVar[str] = "dqn"
+
+    double_q: bool = Field(True, description="Choose the next action by the network, value it by its target.")
+    dueling: bool = Field(True, description="Learn the value of a state apart from the advantages of actions.")
+    target_network_update_freq: int = Field(1000, ge=1, description="Environment steps between copies to the target.")
+    epsilon_start: float = Field(1.0, ge=0, le=1, description="Share of random actions at the beginning.")
+    epsilon_end: float = Field(0.05, ge=0, le=1, description="Share of random actions at the end.")
+    epsilon_steps: int = Field(
+        50_000, ge=1, description="Environment steps from `epsilon_start` to `epsilon_end`, linearly."
+    )
+    max_flat_actions: int = Field(
+        1024, ge=2, description="Most combinations of an agent's positions that one number may stand for."
+    )
+
+
+SETTINGS: dict[str, type[TrainSettings]] = {
+    "ppo": TrainSettings,
+    "mappo": MappoSettings,
+    "sac": SacSettings,
+    "dqn": DqnSettings,
+}
+
+
+def algorithm_of(settings: TrainSettings) -> str:
+    """Return the name of the algorithm that settings are of."""
+    return next(name for name, kind in SETTINGS.items() if kind is type(settings))
+
+
+def fields_of(algorithm: str) -> list[str]:
+    """Name the settings of an algorithm."""
+    kind = SETTINGS[algorithm]
+    unused: frozenset[str] = getattr(kind, "unused", frozenset())
+    return [name for name in kind.model_fields if name not in unused]
+
+
+def dump_settings(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that the algorithm has, as JSON takes them."""
+    return settings.model_dump(mode="json", include=set(fields_of(algorithm_of(settings))))
+
+
 def resolve_settings(
-    settings: Mapping[str, Any], base: TrainSettings | None = None, *, kind: type[TrainSettings], names: Sequence[str]
+    algorithm: str, settings: Mapping[str, Any] | TrainSettings | None, base: TrainSettings | None = None
 ) -> tuple[TrainSettings, list[str]]:
-    """Read settings under current or older RLlib names.
+    """Read the settings of an algorithm under current or older RLlib names.
 
     Args:
+        algorithm: ``"ppo"``, ``"mappo"``, ``"sac"`` or ``"dqn"``.
         settings: What was asked for; ``preset`` names one of :data:`PRESETS`, which all else overrides.
         base: What holds where nothing was asked; the defaults where none is given.
-        kind: The settings' class.
-        names: The settings that there are.
 
     Returns:
         The settings, defaults where a value was refused, and one sentence for each problem.
+
+    Raises:
+        ScenarioError: There is no such algorithm.
     """
-    aliases = {alias: field for alias, field in ALIASES.items() if field in names}
-    problems: list[str] = []
-    known: dict[str, Any] = {}
-    came_as: dict[str, str] = {}
-    asked = dict(settings)
-    preset = asked.pop("preset", None)
-    if preset is not None and preset not in PRESETS:
-        problems.append(describe_unknown("preset", str(preset), PRESETS))
-    for name, value in asked.items():
-        field = aliases.get(name, name)
-        if field not in names:
-            problems.append(describe_unknown("setting", name, ["preset", *names, *aliases]))
-        elif field in known:
-            problems.append(f"{came_as[field]!r} and {name!r} are the same setting; give one")
-        else:
-            known[field], came_as[field] = value, name
+    if algorithm not in SETTINGS:
+        raise ScenarioError("algorithm", [describe_unknown("algorithm", str(algorithm), SETTINGS)])
+    kind = SETTINGS[algorithm]
+    if isinstance(settings, TrainSettings):
+        if type(settings) is kind:
+            return settings, []
+        return kind(), [f"settings of {algorithm_of(settings)} are none of {algorithm}"]
+    asked = dict(settings or {})
+    came_as, problems = _read_names(algorithm, asked)
+    values = {field: asked[name] for field, name in came_as.items()}
+    preset: dict[str, Any] = PRESETS.get(str(values.pop("preset", None)), {})
     try:
-        return kind(**((base.model_dump() if base else {}) | PRESETS.get(str(preset), {}) | known)), problems
+        return kind(**((base.model_dump() if base else {}) | preset | values)), problems
     except ValidationError as error:
         for item in error.errors():
             field = str(item["loc"][0]) if item["loc"] else ""
             message = str(item["msg"]).removeprefix("Value error, ")
             problems.append(f"{came_as.get(field, field)} = {item['input']!r}: {message}" if field else message)
         return kind(), problems
+
+
+def _read_names(algorithm: str, asked: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Return under which name each setting was asked for, and what an algorithm does not have."""
+    fields = ["preset", *fields_of(algorithm)]
+    aliases = [alias for alias, field in ALIASES.items() if field in fields]
+    came_as: dict[str, str] = {}
+    problems: list[str] = []
+    for name, value in asked.items():
+        field = ALIASES.get(name, name)
+        owners = [other for other in SETTINGS if field in fields_of(other)]
+        if field not in fields and owners:
+            problems.append(f"{algorithm} has no setting {name!r}; it is one of {', '.join(owners)}")
+        elif field not in fields:
+            problems.append(describe_unknown("setting", name, [*fields, *aliases]))
+        elif field in came_as:
+            problems.append(f"{came_as[field]!r} and {name!r} are the same setting; give one")
+        elif name == "preset" and value not in (None, "fast") and issubclass(SETTINGS[algorithm], OffPolicySettings):
+            problems.append(f"{algorithm} has no preset {value!r}; presets are of ppo and mappo")
+        elif name == "preset" and value is not None and value not in PRESETS:
+            problems.append(describe_unknown("preset", str(value), PRESETS))
+        else:
+            came_as[field] = name
+    return came_as, problems
+
+
+def make_settings(
+    algorithm: str, settings: Mapping[str, Any] | TrainSettings | None = None, base: TrainSettings | None = None
+) -> TrainSettings:
+    """Return checked settings of an algorithm, or raise every problem at once; see :func:`resolve_settings`.
+
+    Raises:
+        ScenarioError: The algorithm or a name is unknown, the algorithm has no such setting, or a value is refused.
+    """
+    resolved, problems = resolve_settings(algorithm, settings, base)
+    if problems:
+        raise ScenarioError("training settings", problems)
+    return resolved
 
 
 def settings_table() -> str:
@@ -175,6 +311,17 @@ def settings_table() -> str:
     for name, field in TrainSettings.model_fields.items():
         page = _shown(PRESETS["page"][name]) if name in PRESETS["page"] else ""
         rows.append(f"| `{name}` | {_shown(field.default)} | {page} | {field.description} | {accepted(name)} |")
+    return "\n".join(rows) + "\n"
+
+
+def algorithm_table(algorithm: str) -> str:
+    """Return what an algorithm has other than PPO's, as a Markdown table, the one in ``docs/algorithms.md``."""
+    rows = ["| setting | default | meaning |", "|---|---|---|"]
+    kind = SETTINGS[algorithm]
+    for name in fields_of(algorithm):
+        field, ppo = kind.model_fields[name], TrainSettings.model_fields.get(name)
+        if ppo is None or (field.default, field.description) != (ppo.default, ppo.description):
+            rows.append(f"| `{name}` | {_shown(field.default)} | {field.description} |")
     return "\n".join(rows) + "\n"
 
 

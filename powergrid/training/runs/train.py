@@ -22,11 +22,10 @@ from powergrid.training.rllib.agents import (
     plan_policies,
     probe_env,
 )
-from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
 from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state, require_trust, trust_claims
 from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
 from powergrid.training.runs.records import env_path, import_env, read_manifest
-from powergrid.training.runs.settings import TrainSettings
+from powergrid.training.runs.settings import TrainSettings, dump_settings, make_settings
 
 __all__ = ["RunResult", "resume", "train"]
 
@@ -66,7 +65,7 @@ def train(
         ScenarioError: The scenario, a setting or the policies are wrong.
         PowerGridError: Training could not go on.
     """
-    chosen = make_algorithm_settings(algorithm, settings)
+    chosen = make_settings(algorithm, settings)
     if chosen.seed is None:
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
     env, env_config = env or default_env(), as_env_config(scenario)
@@ -118,7 +117,7 @@ def resume(
         )
     changes = dict(settings or {}) | ({} if iterations is None else {"iterations": iterations})
     algorithm = manifest.get("algorithm", "ppo")
-    chosen = make_algorithm_settings(algorithm, changes, base=make_algorithm_settings(algorithm, manifest["settings"]))
+    chosen = make_settings(algorithm, changes, base=make_settings(algorithm, manifest["settings"]))
     state = read_state(checkpoint)
     if chosen.iterations <= state["iteration"]:
         done = f"the run has {state['iteration']} iterations already; to go on, ask for more than that in all"

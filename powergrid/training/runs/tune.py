@@ -25,13 +25,12 @@ from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.scenario.bundle import Bundle
 from powergrid.training.rllib import agents
 from powergrid.training.rllib.agents import EnvClass, Policies
-from powergrid.training.rllib.algorithm_settings import dump_settings, make_algorithm_settings
 from powergrid.training.runs.checkpoints import SIGNATURE_FILE, sign, trust_claims, write_whole
 from powergrid.training.runs.loop import IterationReport, stop_signals
 from powergrid.training.runs.records import VALIDATION_SCORE, env_path, read_manifest, start_of_session, write_manifest
 from powergrid.training.runs.search_space import describe_domain, draw_trials, search_space
 from powergrid.training.runs.session import environment_variables, ray_session
-from powergrid.training.runs.settings import TrainSettings
+from powergrid.training.runs.settings import TrainSettings, dump_settings, make_settings
 from powergrid.training.runs.train import check_plan, place_of, scenario_name, train
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def tune(
         PowerGridError: Every trial failed; with the first one's cause.
     """
     fixed = {"seed": seed, "num_env_runners": 0, **(settings or {}), "iterations": iterations}
-    space, chosen = search_space(algorithm, fixed, search), make_algorithm_settings(algorithm, fixed)
+    space, chosen = search_space(algorithm, fixed, search), make_settings(algorithm, fixed)
     env, env_config = env or agents.default_env(), agents.as_env_config(scenario)
     check_plan("tuning", env, env_config, policies, chosen, _why_unrankable(chosen, space))
     place = place_of(out_dir, name, f"tune-{scenario_name(env_config)}", taken_by=TRIALS, remedy=TAKEN)

@@ -13,13 +13,13 @@ import pytest
 
 from powergrid.errors import ScenarioError
 from powergrid.training import RunResult, algorithm_config, export_policy, load_policy, resume, train
-from powergrid.training.rllib.algorithm_settings import (
+from powergrid.training.runs.session import RaySession, build_algorithm
+from powergrid.training.runs.settings import (
     SETTINGS,
     dump_settings,
     fields_of,
-    make_algorithm_settings,
+    make_settings,
 )
-from powergrid.training.runs.session import RaySession, build_algorithm
 from tests.training.toy import ToyGridEnv
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -58,7 +58,7 @@ def build(request: pytest.FixtureRequest):
 
 def test_a_setting_that_the_algorithm_has_not_names_those_that_have_it() -> None:
     with pytest.raises(ScenarioError) as raised:
-        make_algorithm_settings("sac", {"clip_param": 0.1, "sgd_minibatch_size": 64, "epsilon_end": 0.1, "taw": 1})
+        make_settings("sac", {"clip_param": 0.1, "sgd_minibatch_size": 64, "epsilon_end": 0.1, "taw": 1})
     text = str(raised.value)
     assert "sac has no setting 'clip_param'; it is one of ppo, mappo" in text
     assert "sac has no setting 'sgd_minibatch_size'; it is one of ppo, mappo" in text
@@ -73,10 +73,10 @@ def test_an_unknown_algorithm_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("algorithm", SETTINGS)
 def test_settings_come_back_from_what_a_run_writes_down(algorithm: str) -> None:
-    settings = make_algorithm_settings(algorithm, {"lr": 0.5, "gamma": 0.5})
+    settings = make_settings(algorithm, {"lr": 0.5, "gamma": 0.5})
     written = json.loads(json.dumps(dump_settings(settings)))
     assert set(written) == set(fields_of(algorithm))
-    assert make_algorithm_settings(algorithm, written) == settings
+    assert make_settings(algorithm, written) == settings
 
 
 # -- what does not go

@@ -10,9 +10,8 @@ import torch
 
 from powergrid.errors import ScenarioError
 from powergrid.training.rllib.agents import AgentMapping, fit_env_runners, policy_names
-from powergrid.training.rllib.algorithm_settings import make_algorithm_settings
 from powergrid.training.rllib.config import initial_bias, ppo_config
-from powergrid.training.runs.settings import ALIASES, TrainSettings
+from powergrid.training.runs.settings import ALIASES, TrainSettings, make_settings
 from tests.training.toy import ToyGridEnv
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -56,7 +55,7 @@ def test_ppo_config_with_wrong_settings_tells_all_of_them() -> None:
 
 def test_make_settings_with_one_setting_under_two_names_refuses() -> None:
     with pytest.raises(ScenarioError, match="same setting"):
-        make_algorithm_settings("ppo", {"minibatch_size": 64, "sgd_minibatch_size": 128})
+        make_settings("ppo", {"minibatch_size": 64, "sgd_minibatch_size": 128})
 
 
 def test_ppo_config_with_the_pages_preset_has_the_pages_values() -> None:
@@ -74,8 +73,8 @@ def test_ppo_config_with_an_unknown_preset_names_the_nearest() -> None:
 
 
 def test_make_settings_with_a_preset_changes_what_was_set_before() -> None:
-    before = make_algorithm_settings("ppo", {"hidden": [8], "lr": 1.0})
-    after = make_algorithm_settings("ppo", {"preset": "page", "clip_param": 0.3}, base=before)
+    before = make_settings("ppo", {"hidden": [8], "lr": 1.0})
+    after = make_settings("ppo", {"preset": "page", "clip_param": 0.3}, base=before)
     assert (after.hidden, after.lr, after.clip_param, after.minibatch_size) == ((8,), 3e-4, 0.3, 128)
 
 

@@ -17,7 +17,6 @@ from typer.main import get_command
 from powergrid.cli import app, main
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training import load_policy, tune
-from powergrid.training.rllib.algorithm_settings import SETTINGS, make_algorithm_settings
 from powergrid.training.runs.search_space import (
     SPACES,
     describe_domain,
@@ -26,6 +25,7 @@ from powergrid.training.runs.search_space import (
     search_space,
     space_table,
 )
+from powergrid.training.runs.settings import SETTINGS, make_settings
 from powergrid.training.runs.tune import fit_trials
 from tests.training.conftest import TINY, rows_of, start_driver, wait_for
 from tests.training.toy import ToyGridEnv
@@ -38,11 +38,11 @@ FAST = {**{name: value for name, value in TINY.items() if name != "num_env_runne
 def test_every_draw_from_a_space_is_a_setting_that_the_algorithm_takes(algorithm: str) -> None:
     space = search_space(algorithm)
     assert 4 <= len(space) <= 8
-    defaults = make_algorithm_settings(algorithm).model_dump()
+    defaults = make_settings(algorithm).model_dump()
     first, *drawn = draw_trials(space, 60, 1, defaults)
     assert first == {name: defaults[name] for name in space}
     for settings in drawn:
-        taken = make_algorithm_settings(algorithm, settings).model_dump()
+        taken = make_settings(algorithm, settings).model_dump()
         assert {name: taken[name] for name in space} == settings
     for name, domain in space.items():
         seen = [settings[name] for settings in drawn]
@@ -63,7 +63,7 @@ def test_logarithmic_range_draws_as_much_below_its_geometric_mean_as_above() -> 
 
 def test_draws_with_the_same_seed_are_the_same_and_with_another_differ() -> None:
     space = search_space("ppo")
-    defaults = make_algorithm_settings("ppo").model_dump()
+    defaults = make_settings("ppo").model_dump()
     assert draw_trials(space, 5, 3, defaults) == draw_trials(space, 5, 3, defaults)
     assert draw_trials(space, 5, 3, defaults)[1:] != draw_trials(space, 5, 4, defaults)[1:]
 
@@ -85,7 +85,7 @@ def test_search_takes_names_ranges_and_lists() -> None:
         "clip_param": "0.1, 0.2, 0.3",
         "hidden": "[64, 64], [128, 128]",
     }
-    drawn = draw_trials(search_space("ppo", {}, given), 40, 0, make_algorithm_settings("ppo").model_dump())
+    drawn = draw_trials(search_space("ppo", {}, given), 40, 0, make_settings("ppo").model_dump())
     assert {settings["num_epochs"] for settings in drawn[1:]} == set(range(2, 9))
 
 
@@ -166,7 +166,7 @@ def test_tuning_ranks_trials_by_validation_and_keeps_each_as_a_run(ray_session: 
     assert best.validation_return == max(trial.validation_return for trial in result.trials)
     settings = yaml.safe_load((tmp_path / "t" / "best.yaml").read_text())
     assert {name: settings[name] for name in best.drawn} == best.drawn
-    assert make_algorithm_settings("ppo", settings).iterations == 2
+    assert make_settings("ppo", settings).iterations == 2
     assert set(load_policy(tmp_path / "t" / best.folder).policy_of) == {"MG1", "MG2"}
     with pytest.raises(ScenarioError, match="a tuning is there already"):
         tune({}, FAST, env=ToyGridEnv, out_dir=tmp_path, name="t")
