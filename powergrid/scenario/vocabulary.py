@@ -26,6 +26,7 @@ Patterns = tuple[str, ...]
 Location = tuple[int | str, ...]
 
 _TIES = {"transformer": TransformerTie, "line": LineTie}
+_KINDS = {"devices": list(SPECS), "events": list(EVENTS), "microgrids": list(_TIES)}
 #: What ``profiles.source`` may be besides a user's own table.
 SHIPPED_SOURCES = ("builtin", "loadshapes")
 #: Weight of each reward term where a scenario says nothing [USD per unit of the term].
@@ -71,12 +72,9 @@ class ZoneSpec(Part):
             inside -= set(network.downstream(bus))
         return sorted(inside)
 
-    def names(self) -> Iterable[str]:
+    def names(self) -> list[str]:
         """Name every bus that the zone refers to."""
-        yield from self.buses
-        yield from self.until
-        if self.downstream_of is not None:
-            yield self.downstream_of
+        return [*self.buses, *([] if self.downstream_of is None else [self.downstream_of]), *self.until]
 
 
 class AgentSpec(Part):
@@ -260,33 +258,32 @@ class SolverSpec(Part):
 def explain(error: ValidationError, whole: type[BaseModel], data: Mapping[str, Any]) -> list[tuple[Location, str]]:
     """Turn what pydantic found wrong in ``data`` into places and lines: the key, what came and what is allowed."""
     found: list[tuple[Location, str]] = []
+    # Pydantic's own words tell neither what is allowed nor the nearest remedy, so most are ours.
     for entry in error.errors(include_url=False):
-        location, came = _written(entry["loc"], data, missing=entry["type"] == "missing"), entry.get("input")
-        where = ".".join(str(part) for part in location)
-        lines = []
-        # Pydantic's own words tell neither what is allowed nor the nearest remedy, so these are ours.
+        came, missing = entry.get("input"), entry["type"] == "missing"
+        location = _written(entry["loc"], data, missing=missing)
+        where = location
         if entry["type"] == "extra_forbidden":
-            owner = ".".join(str(part) for part in location[:-1])
-            known = _allowed_keys(entry["loc"][:-1], whole)
-            lines.append((f"{owner}: " if owner else "") + describe_unknown("key", location[-1], known))
+            where = location[:-1]
+            lines = [describe_unknown("key", location[-1], _allowed_keys(entry["loc"][:-1], whole))]
         elif location[-1:] == ("[key]",):
-            lines.append(f"{'.'.join(map(str, location[:-2]))}: {describe_unknown('key', came, REWARD_WEIGHTS)}")
-        elif entry["type"] == "missing":
-            lines.append(f"{where}: is required")
+            where = location[:-2]
+            lines = [describe_unknown("key", came, REWARD_WEIGHTS)]
+        elif missing:
+            lines = ["is required"]
         elif entry["type"] in ("union_tag_invalid", "union_tag_not_found"):
             kind = came.get("kind") if isinstance(came, Mapping) else None
-            tables: dict[str, Mapping[str, Any]] = {"devices": SPECS, "events": EVENTS}
-            kinds = list(tables.get(str(location[0]), _TIES))
+            kinds = _KINDS.get(str(location[0]), ())
             unknown = describe_unknown("kind", kind, kinds)
-            lines.append(f"{where}: {unknown if kind is not None else 'kind is required; one of ' + ', '.join(kinds)}")
+            lines = [unknown if kind is not None else f"kind is required; one of {', '.join(kinds)}"]
         elif entry["type"] == "value_error":
             # What a validator of ours raised; one that finds several problems says each on a line.
-            prefix = f"{where}: " if where else ""
-            lines += [prefix + line for line in str(entry["ctx"]["error"]).splitlines()]
+            lines = str(entry["ctx"]["error"]).splitlines()
         else:
             shown = repr(came) if len(repr(came)) < 60 else f"{repr(came)[:57]}..."
-            lines.append(f"{where}: {entry['msg'][0].lower()}{entry['msg'][1:]}, not {shown}")
-        found += [(location, line) for line in lines]
+            lines = [f"{entry['msg'][0].lower()}{entry['msg'][1:]}, not {shown}"]
+        prefix = f"{'.'.join(map(str, where))}: " if where else ""
+        found += [(location, prefix + line) for line in lines]
     return found
 
 

@@ -144,8 +144,7 @@ class Zones:
 
 def zone_names(zone: Mapping[str, Any]) -> list[str]:
     """Return every bus that a zone names."""
-    up = [zone["downstream_of"]] if zone.get("downstream_of") is not None else []
-    return [*zone.get("buses", ()), *up, *zone.get("until", ())]
+    return ZoneSpec(**zone).names()
 
 
 def zone_buses(feeder: Equipment, zone: Mapping[str, Any]) -> list[int]:
