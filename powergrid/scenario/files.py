@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import os
 import textwrap
@@ -78,7 +79,7 @@ def read_source(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str,
     if not isinstance(data, dict):
         raise ScenarioError(where, [f"holds a {type(data).__name__}, not keys with values"])
     if path.is_file():
-        data = _resolve_paths(data, path.absolute().parent)
+        data = map_paths(data, functools.partial(_resolve, path.absolute().parent))
     return where, data
 
 
@@ -96,18 +97,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _resolve_paths(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Let paths of a scenario file count from its own folder."""
-
-    def resolve(written: str | Path, key: str) -> str | Path:
-        text = str(written)
-        # A bare name is a shipped feeder's, also where a folder of that name lies beside the file.
-        if key == "profiles":
-            return written if text in SHIPPED_SOURCES else _join(folder, text)
-        path = key == "model_root" or text.lower().endswith(".dss") or "/" in text
-        return _join(folder, text) if path else written
-
-    return map_paths(data, resolve)
+def _resolve(folder: Path, written: str | Path, key: str) -> str | Path:
+    """Let a path of a scenario file count from its own folder."""
+    text = str(written)
+    if key == "profiles":
+        return written if text in SHIPPED_SOURCES else _join(folder, text)
+    # A bare name is a shipped feeder's, also where a folder of that name lies beside the file.
+    return _join(folder, text) if key == "model_root" or text.lower().endswith(".dss") or "/" in text else written
 
 
 def _join(folder: Path, written: str) -> str:

@@ -179,7 +179,9 @@ class Scenario(Part):
         network = network_of(feeder)
         problems = list(self._find_reference_problems(network))
         if problems:
-            self._compare_with_home(feeder)  # raises what says more, with what is most like it
+            if self.placed.home and not self.placed.moves and not self.microgrids:
+                # Made for another feeder: placing tells the same with what is most like it.
+                place(self.model_dump(), self._read_one(self.placed.home), feeder, PlacementSpec(), self.name)
             raise ScenarioError(self.name, problems)
         options = SimulationOptions(
             step_minutes=self.step_minutes,
@@ -203,11 +205,6 @@ class Scenario(Part):
             conductor_flows=any(agent.zone.phases for agent in self.agents.values()),
         )
         return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs)
-
-    def _compare_with_home(self, feeder: Feeder) -> None:
-        """Tell what has no place, each with what is most like it, where the scenario was made for another feeder."""
-        if self.placed.home and not self.placed.moves and not self.microgrids:
-            place(self.model_dump(), self._read_one(self.placed.home), feeder, PlacementSpec(), self.name)
 
     def _find_reference_problems(self, network: Network) -> Iterator[Problem | str]:
         """Yield what the scenario names and its feeder lacks, in the order of the keys."""

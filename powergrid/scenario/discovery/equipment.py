@@ -167,11 +167,6 @@ class Equipment:
         """Nominal demand of the feeder [kW]."""
         return float(self.load_kw.sum())
 
-    @property
-    def three_wire(self) -> bool:
-        """Whether all loads are tied between phases: such a feeder has no neutral to hold others."""
-        return bool(self.delta_loads) and all(self.delta_loads)
-
     def describe(self, bus: int) -> str:
         """Say a bus with what it has."""
         kv = self.volts[bus] * 3**0.5 / 1000.0

@@ -272,7 +272,10 @@ def _positions_at_mean_demand(feeder: Feeder, by_shapes: bool, scale: float) -> 
     circuit = Circuit(feeder, plan=ControlPlan(others=True))
     try:
         network = circuit.network
-        share = scale * (_mean_by_shape(network) if by_shapes else float(builtin_profiles().demand_pu.mean()))
+        share: FloatArray | float = scale * float(builtin_profiles().demand_pu.mean())
+        if by_shapes:
+            means = {name: float(np.mean(values)) for name, (values, _) in network.load_shapes.items()}
+            share = scale * np.array([means.get(shape, 1.0) for shape in shape_of_loads(network).values()])
         circuit.write_demand(network.loads.kw * share, network.loads.kvar * share)
         for _ in range(_MOST_SOLVES):
             if not circuit.solve(controls=True):
@@ -288,8 +291,3 @@ def _positions_at_mean_demand(feeder: Feeder, by_shapes: bool, scale: float) -> 
         return {}
     finally:
         circuit.close()
-
-
-def _mean_by_shape(network: Network) -> FloatArray:
-    means = {name: float(np.mean(values)) for name, (values, _) in network.load_shapes.items()}
-    return np.array([means.get(shape, 1.0) for shape in shape_of_loads(network).values()])

@@ -14,16 +14,11 @@ from powergrid.scenario.discovery.equipment import Element, Equipment
 from powergrid.scenario.placement.names import Names, join, places_along
 from powergrid.scenario.vocabulary import ZoneSpec
 
-#: How a device's keys go with its feeder's demand, by kind: power, energy and cost per time as much, others as little.
-_GROWTH: dict[str, dict[str, int]] = {
-    "storage": dict.fromkeys(("e_max_kwh", "p_max_kw", "p_charge_max_kw", "s_max_kva", "standby_loss_kw"), 1),
-    "inverter": dict.fromkeys(("p_max_kw", "s_max_kva"), 1),
-    "generator": {
-        **dict.fromkeys(("p_min_kw", "p_max_kw", "s_max_kva", "ramp_kw_per_min"), 1),
-        **dict.fromkeys(("cost_c_usd_per_h", "start_cost_usd"), 1),
-        # One of twice the power has, for the same cost per kWh at full power, half the quadratic term.
-        "cost_a_usd_per_kw2h": -1,
-    },
+#: Keys of a device that grow with its feeder's demand, by kind.
+_GROWS: dict[str, tuple[str, ...]] = {
+    "storage": ("e_max_kwh", "p_max_kw", "p_charge_max_kw", "s_max_kva", "standby_loss_kw"),
+    "inverter": ("p_max_kw", "s_max_kva"),
+    "generator": ("p_min_kw", "p_max_kw", "s_max_kva", "ramp_kw_per_min", "cost_c_usd_per_h", "start_cost_usd"),
 }
 
 
@@ -177,9 +172,9 @@ class Devices:
         scale = options.rule is not None if options.scale_ratings is None else options.scale_ratings
         given: dict[str, dict[str, Any]] = names.data["devices"]
         found: dict[str, dict[str, Any]] = {}
-        # Mapped ones first: what the map takes, no rule may.
-        for name, original in sorted(given.items(), key=lambda item: not self._is_mapped(item[1])):
-            spec = dict(original)
+        at = {name: str(spec.get("bus") or spec.get("element") or "").lower() for name, spec in given.items()}
+        for name in sorted(given, key=lambda name: at[name] not in names.map):  # what the map takes, no rule may
+            spec = dict(given[name])
             if self._bind(name, spec, scale=scale) if spec.get("bus") is None else self._place_at_bus(name, spec):
                 found[name] = scale_device(spec, names.ratio) if scale else spec
         self.placed = {name: found[name] for name in given if name in found}
@@ -191,9 +186,6 @@ class Devices:
             pcc = self.home.network.bus_index[agent["pcc"].lower()]
             along = places_along(self.home, sorted({pcc, *zone_buses(self.home, agent["zone"])}))
         return along.get(bus, float(self.home.distance[bus]))
-
-    def _is_mapped(self, spec: Mapping[str, Any]) -> bool:
-        return str(spec.get("bus") or spec.get("element") or "").lower() in self.names.map
 
     def _place_at_bus(self, name: str, spec: dict[str, Any]) -> bool:
         key, old, network = f"devices.{name}.bus", str(spec["bus"]), self.there.network
@@ -219,7 +211,8 @@ class Devices:
         has = self.there.bus_phases[bus]
         # Where the bus has none of them, as many of its own.
         spec["phases"] = tuple(phase for phase in phases if phase in has) or has[: len(phases)]
-        if self.names.options.rule is not None and self.there.three_wire:
+        between = self.there.delta_loads
+        if self.names.options.rule is not None and between and all(between):  # a feeder without a neutral
             spec["connection"] = "delta"
         if len(spec["phases"]) == 1:  # between phases takes two
             spec["connection"] = "wye"
@@ -296,16 +289,13 @@ class Devices:
 
 
 def scale_device(spec: Mapping[str, Any], ratio: float) -> dict[str, Any]:
-    """Multiply a device's ratings, so that it is to its feeder what it was to the other.
-
-    A car park gets more or fewer ports, a generator's quadratic cost shrinks as its power grows; prices, times and
-    shares stay.
-    """
-    scaled = dict(spec)
-    kind = str(spec.get("kind"))
-    for key, power in _GROWTH.get(kind, {}).items():
+    """Multiply a device's ratings, so that it is to its feeder what it was to the other; prices, times, shares stay."""
+    scaled, kind = dict(spec), str(spec.get("kind"))
+    for key in _GROWS.get(kind, ()):
         if scaled.get(key) is not None:
-            scaled[key] = significant(scaled[key] * ratio**power)
+            scaled[key] = significant(scaled[key] * ratio)
+    if kind == "generator":  # one of twice the power has, for the same cost per kWh, half the quadratic term
+        scaled["cost_a_usd_per_kw2h"] = significant(scaled["cost_a_usd_per_kw2h"] / ratio)
     if kind == "ev_charger":
         scaled["ports"] = max(1, round(scaled["ports"] * ratio))
     return scaled

@@ -225,12 +225,6 @@ class Names:
             if rest:
                 self.left.append(f"{', '.join(rest)} of {self.there.feeder}: as the feeder has them")
 
-    def check_used(self) -> None:
-        """See that everything that is mapped is something that the scenario refers to."""
-        for name in self.map:
-            if name not in self.used:
-                self.problems.append(f"placement.map: the scenario does not refer to {name!r}, so it maps nothing")
-
 
 def places_along(feeder: Equipment, zone: Sequence[int]) -> dict[int, float]:
     """Return how far along a zone each of its buses is: 0 nearest to the source, 1 farthest."""

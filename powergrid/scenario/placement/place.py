@@ -51,7 +51,11 @@ def place(
     placed = Devices(names, zones).placed
     zones.leave_out(names.dropped)  # known once devices are placed, which asks for zones
     moved = _move_keys(names) | _scale_rewards(names) | {"devices": placed, "agents": zones.agents}
-    names.check_used()  # at the end, when all have asked for their names
+    names.problems += [  # now that all have asked for their names
+        f"placement.map: the scenario does not refer to {name!r}, so it maps nothing"
+        for name in names.map
+        if name not in names.used
+    ]
     if names.problems:
         title = f"{where} on {names.there.feeder}"
         raise ScenarioError(f"{title} ({_HINT})" if options.rule is None else title, names.problems)
