@@ -204,12 +204,8 @@ class _Packing:
         self._folders: dict[Path, str] = {}
         self._feeders: dict[str, Feeder] = {}
         source = settings.get("env_name", settings.get("scenario"))
-        data = source if isinstance(source, Mapping | Scenario) else None
-        if isinstance(source, str | Path) and is_scenario_file(source):
-            data = read_source(source)[1]
-        if isinstance(data, Scenario):
-            data = data.model_dump()
-        keys = {**(data or {}), **settings}
+        own = isinstance(source, Mapping | Scenario) or (isinstance(source, str | Path) and is_scenario_file(source))
+        keys = {**(read_source(source)[1] if own else {}), **settings}
         self._root = keys.get("model_root") if isinstance(keys.get("model_root"), str | Path) else None
         self._trust = keys.get("trust") is True
 

@@ -15,7 +15,7 @@ from powergrid.scenario.discovery import infer, is_layout, leaves_something
 from powergrid.scenario.files import list_scenarios, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.placement import place
-from powergrid.scenario.vocabulary import PlacementSpec, explain, find_raw_ownership_problems, place_in
+from powergrid.scenario.vocabulary import PlacementSpec, explain, find_ownership_problems, place_in
 
 
 def load_scenario(
@@ -59,7 +59,7 @@ def _validate(data: Mapping[str, Any], where: str) -> Scenario:
         problems = explain(error, Scenario, data)
         # Pydantic checks references only once all keys are right; then their place is the whole scenario, ().
         if all(entry["loc"] for entry in error.errors()):
-            problems += [(("agents",), line) for line in find_raw_ownership_problems(data)]
+            problems += [(("agents",), line) for line in find_ownership_problems(data)]
         problems.sort(key=lambda problem: place_in(data, problem[0]))
         raise ScenarioError(where, [line for _, line in problems]) from None
 

@@ -122,7 +122,8 @@ class Scenario(Part):
         # Agents of several feeders need spaces that are equal on all of them.
         if self.feeders and self.mode == "centralized" and self.observations == "full":
             raise ValueError("observations: 'full' differs from feeder to feeder; with several feeders use 'summary'")
-        problems = find_ownership_problems(self.devices, {name: agent.devices for name, agent in self.agents.items()})
+        owned = {name: {"devices": agent.devices} for name, agent in self.agents.items()}
+        problems = find_ownership_problems({"devices": self.devices, "agents": owned})
         if self.microgrids and self.feeders:
             problems.append("microgrids: do not go with feeders; leave out one or the other")
         if problems:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -314,26 +314,22 @@ def place_in(data: Any, location: Location) -> tuple[int, ...]:
     return tuple(place)
 
 
-def find_ownership_problems(devices: Iterable[str], agents: Mapping[str, Iterable[str]]) -> list[str]:
-    """List devices that do not exist or belong to two agents."""
+def find_ownership_problems(data: Mapping[str, Any]) -> list[str]:
+    """List agents' devices that do not exist or belong to two, as far as data that may not be valid can be read."""
+    devices, agents = data.get("devices"), data.get("agents")
+    if not isinstance(devices, Mapping) or not isinstance(agents, Mapping):
+        return []
     problems, owner, known = [], dict[str, str](), list(devices)
-    for agent, owned in agents.items():
-        for device in owned:
+    for agent, spec in agents.items():
+        owned = spec.get("devices") if isinstance(spec, Mapping) else None
+        for device in owned if isinstance(owned, list | tuple) else ():
             if device not in known:
                 problems.append(f"agents.{agent}: {describe_unknown('device', device, known)}")
             elif device in owner:
                 problems.append(f"agents.{agent}: device {device!r} belongs to {owner[device]!r} already")
-            owner[device] = agent
+            else:
+                owner[device] = agent
     return problems
-
-
-def find_raw_ownership_problems(data: Mapping[str, Any]) -> list[str]:
-    """Check ownership in data that is not valid otherwise, as far as it can be read."""
-    devices, agents = data.get("devices"), data.get("agents")
-    if not isinstance(devices, Mapping) or not isinstance(agents, Mapping):
-        return []
-    owned = {name: a.get("devices") for name, a in agents.items() if isinstance(a, Mapping)}
-    return find_ownership_problems(devices, {n: d for n, d in owned.items() if isinstance(d, list | tuple)})
 
 
 def _allowed_keys(location: Location, whole: type[BaseModel]) -> list[str]:

@@ -155,6 +155,7 @@ def test_overrides_in_env_config_reach_the_environment() -> None:
         ({"devices.ess_9.e_max_kwh": 1}, "devices.ess_9: kind is required"),
         ({"devices.pv_1.e_max_kwh": 1}, "devices.pv_1: unknown key 'e_max_kwh'"),
         ({"agents.MG1.zone.buses": ["671"]}, "agents.MG1.zone: give exactly one of buses, downstream_of and microgrid"),
+        ({"agents.MG1.devices": [["ess_1"]]}, "agents.MG1.devices.0: input should be a valid string"),
     ],
 )
 def test_overrides_wrong_say_where(overrides: dict[str, Any], message: str) -> None:

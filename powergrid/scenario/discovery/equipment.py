@@ -37,6 +37,9 @@ _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
     "pv": ("PVSystem", {"p_max_kw": "Pmpp", "s_max_kva": "kVA"}),
     "generators": ("Generator", {"p_max_kw": "kW", "s_max_kva": "kVA"}),
 }
+#: The key of ``discover`` that takes elements of a class, named as devices name it.
+_KEYS = {theirs.lower(): key for key, (theirs, _) in _SOURCES.items()}
+_KEYS |= {"capacitor": "capacitors", "line": "switches", "load": "flexible_loads"}
 #: What opens a line by itself on a fault: protection, which nobody dispatches.
 _PROTECTION = ("Fuse", "Recloser", "Relay")
 #: Line-to-line voltage up to which a bus is a house's [V]: no device goes there where there is medium voltage.
@@ -111,11 +114,9 @@ class Equipment:
 
     def by_distance(self, class_name: str) -> list[Element]:
         """Return the elements of a class that a device may be bound to, the nearest to the source first."""
-        keys = {"capacitor": "capacitors", "line": "switches", "load": "flexible_loads"}
-        keys |= {theirs.lower(): key for key, (theirs, _) in _SOURCES.items()}
         if class_name in ("regcontrol", "transformer", "autotrans"):
             return self.in_order((*self.elements["regulators"], *self.tap_changers))
-        return self.in_order(self.elements.get(keys.get(class_name, ""), ()))
+        return self.in_order(self.elements.get(_KEYS.get(class_name, ""), ()))
 
     def in_order(self, elements: Iterable[Element]) -> list[Element]:
         """Return elements, each once, the nearest to the source first."""
