@@ -6,7 +6,6 @@ compiling; nothing in here looks a name up while stepping.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -187,7 +186,7 @@ class Engine(Elements):
         """
         if solver is None:
             return []
-        matrix, value = self._matrix(), (ctypes.c_double * 2)()
+        matrix, value = self._matrix(), ffi.new("double[2]")
         solver.FactorSparseMatrix(matrix)  # before it is factorised the matrix is a list of parts
         found = []
         for row, column in places:
