@@ -12,6 +12,7 @@ from typing import Any
 from powergrid.errors import nearest_names
 from powergrid.grid.engine import Engine, Handle
 from powergrid.grid.feeder.network import FeederControl
+from powergrid.grid.feeder.windings import winding_moved_by
 
 #: Control classes that move switchgear, and the property that names what they move.
 _SWITCHGEAR = {
@@ -117,8 +118,7 @@ def find_controls(engine: Engine) -> tuple[FeederControl, ...]:
             short = moved.rpartition(".")[2]
             targets: tuple[str, ...]
             if class_name == "RegControl":
-                winding = max(0, engine.get_int(handle, class_name, "TapWinding"))
-                winding = winding or engine.get_int(handle, class_name, "Winding")
+                winding = winding_moved_by(engine, handle)
                 first = windings.setdefault((short, winding), name)
                 owner = "autotrans" if moved.startswith("autotrans.") else "transformer"
                 targets = (f"regcontrol.{first}", f"{owner}.{short}.{winding}")

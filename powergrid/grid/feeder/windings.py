@@ -70,14 +70,19 @@ def find_regulators(engine: Engine, handles: Handles) -> list[Regulator]:
     for control, own in handles["RegControl"].items():
         tapped, name = find_tapped(handles, engine.get_text(own, "RegControl", "Transformer"))
         if tapped:
-            # TapWinding is not above 0 where the file does not give it: then the winding that is watched moves.
-            winding = max(0, engine.get_int(own, "RegControl", "TapWinding"))
-            winding = winding or engine.get_int(own, "RegControl", "Winding")
+            winding = winding_moved_by(engine, own)
             if (tapped, name, winding) not in found:
                 handle = handles[tapped][name]
                 taps = _read_windings(engine, tapped, handle)[winding - 1]
                 found[tapped, name, winding] = taps.describe(control, tapped, name, handle, winding)
     return list(found.values())
+
+
+def winding_moved_by(engine: Engine, control: Handle) -> int:
+    """Return the number of the winding whose tap a regulator control moves."""
+    # TapWinding is not above 0 where the file does not give it: then the winding that is watched moves.
+    given = engine.get_int(control, "RegControl", "TapWinding")
+    return given if given > 0 else engine.get_int(control, "RegControl", "Winding")
 
 
 def find_tapped(handles: Handles, written: str) -> tuple[str, str]:
