@@ -161,11 +161,6 @@ class Scenario(Part):
             return base if source == "builtin" else follow_loadshapes(network_of(self.read_feeder()), base)
         return read_profiles(source)
 
-    def _load_classes(self, network: Network) -> dict[str, str]:
-        # By the scenario, else by the load's own LoadShape where these are the source.
-        own = shape_of_loads(network) if str(self.profiles.source) == "loadshapes" else {}
-        return own | self.profiles.load_classes
-
     def simulate(self, n_envs: int = 1) -> Simulation:
         """Build the simulation of n environments.
 
@@ -184,13 +179,15 @@ class Scenario(Part):
                 # Made for another feeder: placing tells the same with what is most like it.
                 place(self.model_dump(), self._read_one(self.placed.home), feeder, PlacementSpec(), self.name)
             raise ScenarioError(self.name, problems)
+        # A load's demand class is the scenario's, else its own LoadShape where these are the source.
+        own = shape_of_loads(network) if str(self.profiles.source) == "loadshapes" else {}
         options = SimulationOptions(
             step_minutes=self.step_minutes,
             horizon_steps=self.episode_length,
             split=self.split,
             tariff=self.profiles.tariff,
             load_scale=self.load_scale,
-            load_classes=self._load_classes(network),
+            load_classes=own | self.profiles.load_classes,
             load_seed=self.profiles.load_seed,
             taps=self.taps,
             steps_on=self.steps_on,
