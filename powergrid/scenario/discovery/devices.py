@@ -151,10 +151,10 @@ class Findings:
         """Take the elements of a kind that are wanted, the largest where there are too many."""
         elements, wanted = self._equipment.elements[key], getattr(self._options, key)
         needed = [rating for rating in (_KINDS[key].size, *_KINDS[key].needed) if rating]
-        if not wanted and elements:
-            names = _listed(element.name for element in elements)
-            self.notes.append(f"{names} left to the feeder; discover.{key}: true takes them")
         if not wanted:
+            if elements:
+                names = _listed(element.name for element in elements)
+                self.notes.append(f"{names} left to the feeder; discover.{key}: true takes them")
             return
         named = isinstance(wanted, tuple)
         chosen = self._pick(key, elements, wanted) if named else list(elements)
