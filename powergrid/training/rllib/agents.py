@@ -116,7 +116,7 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
         return {}, list(error.problems)
     problems = fit_problems(facts, policy_of, settings) + action_problems(facts, settings)
     if not problems:
-        fitted = fit_agents(facts, policy_of, settings).facts
+        fitted, _ = fit_agents(facts, policy_of, settings)
         problems = space_problems(fitted, policy_of) + filter_problems(fitted, settings)
     return policy_of, problems
 
@@ -288,16 +288,10 @@ def _unequal(facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSetti
     ]
 
 
-@dataclass(frozen=True)
-class FittedFacts:
-    """What training sees of an environment: its facts after the agents' fits, and these."""
-
-    facts: EnvFacts
-    fits: Mapping[str, AgentFit]
-
-
-def fit_agents(facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSettings) -> FittedFacts:
-    """Return the facts as the policies see them: padded where agents of unequal spaces share one, flat for DQN."""
+def fit_agents(
+    facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSettings
+) -> tuple[EnvFacts, dict[str, AgentFit]]:
+    """Return the facts as the policies see them, padded where unequal agents share one, flat for DQN; and the fits."""
     widths = {agent: int(np.prod(facts.observation_spaces[agent].shape or ())) for agent in facts.agents}
     fits: dict[str, AgentFit] = {}
     for mates in _unequal(facts, policy_of, settings):
@@ -308,7 +302,7 @@ def fit_agents(facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSet
         by_policy = {a: [fits[m] for m in fits if policy_of[m] == policy_of[a]] for a in fits}
         fits = {agent: flattened(fit, by_policy[agent]) for agent, fit in fits.items()}  # RLlib's takes one Discrete
     if not fits:
-        return FittedFacts(facts, {})
+        return facts, {}
     seen = dict(facts.observation_spaces)
     for agent, fit in fits.items():
         seen[agent] = _observed(fit, [facts.observation_spaces[a] for a in fits if policy_of[a] == policy_of[agent]])
@@ -316,9 +310,7 @@ def fit_agents(facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSet
     neutral = {
         agent: fits[agent].undo(action) if agent in fits else action for agent, action in facts.neutral_actions.items()
     }
-    return FittedFacts(
-        replace(facts, observation_spaces=seen, action_spaces=actions, neutral_actions=neutral), fits
-    )  # fmt: skip
+    return replace(facts, observation_spaces=seen, action_spaces=actions, neutral_actions=neutral), fits
 
 
 def _needs_fit(space: gym.Space[Any], settings: TrainSettings) -> bool:

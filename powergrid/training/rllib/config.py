@@ -129,12 +129,11 @@ def build_algorithm_config(
     settings: TrainSettings,
 ) -> Any:
     """Put checked parts together into the configuration of the algorithm that the settings are of."""
-    fitted = fit_agents(facts, policy_of, settings)
-    facts = fitted.facts
-    if fitted.fits:
+    facts, fits = fit_agents(facts, policy_of, settings)
+    if fits:
         from powergrid.training.rllib.environments import FittedEnv, fit_config
 
-        env_config = fit_config(env, env_config, fitted.fits, facts.observation_spaces, facts.action_spaces)
+        env_config = fit_config(env, env_config, fits, facts.observation_spaces, facts.action_spaces)
         env = FittedEnv
     parts = _Parts(env, env_config, facts, policy_of, settings)
     return _off_policy_config(parts) if isinstance(settings, OffPolicySettings) else _on_policy_config(parts)

@@ -51,7 +51,7 @@ class Minibatches:
     """Go through the rows of every policy in passes, as RLlib's ``MiniBatchCyclicIterator`` does.
 
     Every minibatch has ``minibatch_size`` rows of each policy; one that reaches the end of a pass goes on with the
-    first rows of the next. Rows are shuffled after each pass by NumPy's global generator, in RLlib's order of draws.
+    first rows of the next.
 
     Args:
         batches: Columns of tensors by policy, rows first.
@@ -107,6 +107,7 @@ class Minibatches:
         }
 
     def _permute(self, policy: str) -> None:
+        # by NumPy's global generator, which RLlib shuffles by, in its order of draws
         order = torch.from_numpy(np.random.permutation(self._sizes[policy]))  # noqa: NPY002 (RLlib's own draws)
         self._columns[policy] = tree.map_structure(
             lambda values: values[order.to(values.device)], self._columns[policy]
@@ -134,12 +135,12 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
     torch's fused one. It takes as many policies, learners (``num_learners``) and devices as RLlib's does.
 
     Plug it in with ``config.learners(learner_class=GridPPOLearner)``.
-
-    Why it goes behind RLlib's doors: at the default settings on IEEE 13 an update takes 0.27 s of a thread where
-    RLlib's takes 0.36, a fifth of a whole iteration; at those of the Training page, of minibatches of 128 rows, 1.5 s
-    where RLlib's takes 2.5 (Ray 2.60, torch 2.13, one thread). Logging per minibatch and clearing gradients brought
-    less than a tenth and are RLlib's again.
     """
+
+    # Why it goes behind RLlib's doors: at the default settings on IEEE 13 an update takes 0.27 s of a thread where
+    # RLlib's takes 0.36, a fifth of a whole iteration; at those of the Training page, of minibatches of 128 rows, 1.5 s
+    # where RLlib's takes 2.5 (Ray 2.60, torch 2.13, one thread). Logging per minibatch and clearing gradients brought
+    # less than a tenth and are RLlib's again.
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -263,10 +264,8 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
         self.metrics.log_dict(terms, key=module_id, window=1)
 
     def apply_gradients(self, gradients_dict: Mapping[Any, Any]) -> None:
-        """Step the optimizers; where a gradient is not finite, do what RLlib does.
-
-        RLlib tests the gradient of every parameter by itself, twice, which takes longer than the backward pass.
-        """
+        """Step the optimizers; where a gradient is not finite, do what RLlib does."""
+        # RLlib tests the gradient of every parameter by itself, twice, which takes longer than the backward pass
         plain = self._grad_scalers is None and self._lr_scheduler_classes is None
         if not plain or not (self.config.torch_skip_nan_gradients or _all_finite(gradients_dict.values())):
             super().apply_gradients(gradients_dict)

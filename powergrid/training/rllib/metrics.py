@@ -154,9 +154,7 @@ class GridMetricsCallback(RLlibCallback):
     """Log every numeric info as ``env_runners/custom/<name>`` and ``env_runners/custom/<agent>/<name>``.
 
     An episode counts when it ends; the metric is the mean of the newest episodes (RLlib's
-    ``metrics_num_episodes_for_smoothing``, 100). The work is done once per ``sample()`` on the
-    pieces of episodes it returns: 'on_episode_step' would cost Python time at every step, and
-    'on_episode_end' sees only the last piece of an episode cut between two samples.
+    ``metrics_num_episodes_for_smoothing``, 100).
     """
 
     def __init__(self) -> None:
@@ -167,7 +165,7 @@ class GridMetricsCallback(RLlibCallback):
     def on_environment_created(
         self, *, env_runner: Any, metrics_logger: Any = None, env: Any, env_context: Any, **kwargs: Any
     ) -> None:
-        """Return up where environments only fail: RLlib would make them anew for ever within one sample."""
+        """Give up where environments only fail: RLlib would make them anew for ever within one sample."""
         self._made += 1
         if self._made > MAX_REBUILDS:
             raise PowerGridError(f"the environment failed {self._made - 1} times in a row")
@@ -176,6 +174,8 @@ class GridMetricsCallback(RLlibCallback):
         self, *, env_runner: Any = None, metrics_logger: Any = None, samples: Any, worker: Any = None, **kwargs: Any
     ) -> None:
         """Add the sampled pieces to their episodes and log those that ended."""
+        # once a sample: on_episode_step would take Python's time at every step, and on_episode_end sees only the last
+        # piece of an episode that was cut between two samples
         window = env_runner.config.metrics_num_episodes_for_smoothing
         self._made = 0
         if getattr(env_runner, "logs_infos", False):  # summed up while sampling: the episodes hold no infos
@@ -187,15 +187,11 @@ class GridMetricsCallback(RLlibCallback):
                 # Entry 0 is the reset's, or the last of the piece before.
                 totals.add(str(agent), piece.get_infos()[1:])
             if episode.is_done:
-                self._log(totals.result(), metrics_logger, window)
+                for name, value in totals.result().items():
+                    metrics_logger.log_value((CUSTOM, *name.split("/", 1)), value, reduce="mean", window=window)
             else:
                 still_open[episode.id_] = totals
         self._open = still_open
-
-    @staticmethod
-    def _log(metrics: dict[str, float], metrics_logger: Any, window: int) -> None:
-        for name, value in metrics.items():
-            metrics_logger.log_value((CUSTOM, *name.split("/", 1)), value, reduce="mean", window=window)
 
     def on_train_result(
         self, *, algorithm: Any, metrics_logger: Any = None, result: dict[str, Any], **kwargs: Any

@@ -66,11 +66,9 @@ class QuietStartModule(DefaultPPOTorchRLModule):
         return {Columns.ACTION_DIST_INPUTS: pi(encoder.actor_encoder(batch)[ENCODER_OUT])}
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Draw the actions as well where they are Gaussian, the layers and the draw without a module's calls.
-
-        RLlib lets a module return actions and their log-probabilities itself; its own distribution objects draw the
-        same numbers and take as long for it as the layers take.
-        """
+        """Draw the actions as well where they are Gaussian, the layers and the draw without a module's calls."""
+        # RLlib lets a module return actions and their log-probabilities itself; its own distribution objects draw the
+        # same numbers and take as long for it as the layers take
         seen = batch[Columns.OBS]
         if self._acting is None or seen.device.type != "cpu":
             output: dict[str, Any] = super()._forward_exploration(batch, **kwargs)
