@@ -110,6 +110,7 @@ class EngineError(PowerGridError):
         return f"{self.brief} (OpenDSS error {self.number})" if self.number else self.brief
 
 
+# Raised by us: OpenDSS diverges without an error, and garbage is where the next solve would start.
 class ConvergenceError(EngineError):
     """Report a power flow that did not converge or gave non-finite voltages."""
 

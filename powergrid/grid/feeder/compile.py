@@ -148,10 +148,7 @@ def read_base_voltages(feeder: Feeder, engine: Engine) -> dict[str, float]:
 
 
 def known_network(feeder: Feeder) -> Network | None:
-    """Return the description of a feeder that was compiled before, here or in another process, None where it was not.
-
-    Its arrays are shared and cannot be written.
-    """
+    """Return the description, of arrays that are shared, of a feeder that this user compiled before, if it was."""
     network = networks.recall(_key(feeder)) if feeder.digest else None
     return None if network is None else _with_microgrids(feeder, network)
 

@@ -176,16 +176,12 @@ class Network:
         return indices | {"bus": self.bus_index}
 
     def find(self, kind: str, name: str, where: str = "") -> int | Problem:
-        """Return the index of what a name refers to, or the problem that there is no such thing.
+        """Return the index of what a name refers to, or the problem ``unknown-<kind>`` with the nearest names.
 
         Args:
             kind: ``bus``, ``branch``, ``load``, ``capacitor``, ``line``, ``regulator control``, or
-                another class of elements that a scenario can bind; letter case ignored.
-            name: Its name, letter case ignored.
-            where: Where the name was written, for the problem.
-
-        Returns:
-            The index in the tables of this network, or ``Problem`` of code ``unknown-<kind>`` with the nearest names.
+                another class of elements that a scenario can bind; letter case ignored, as in the name.
+            name, where: The name, and where it was written, for the problem.
         """
         known = self._indices.get(kind.lower(), {})
         index = known.get(name.lower())

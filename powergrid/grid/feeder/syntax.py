@@ -132,10 +132,8 @@ class Parameter(NamedTuple):
 
     Attributes:
         name: Name as written, empty where there is none.
-        value: Value without its quotes.
         start: First character of the name, or of the value where there is no name.
-        value_start: First character of the value, its quote included.
-        end: Behind the value.
+        value_start, end: First character of the value, its quote included, and the one behind it.
     """
 
     name: str

@@ -28,14 +28,10 @@ class Regulator:
 
     Attributes:
         control: Name of the regulator control that moves it, empty where none does.
-        transformer: Name of the transformer.
-        class_name: ``Transformer`` or ``AutoTrans``.
-        handle: The transformer.
+        transformer, class_name, handle: The transformer; its class is ``Transformer`` or ``AutoTrans``.
         winding: Number of the tapped winding.
-        neutral_pu: Tap at position 0 [pu].
-        step_pu: Change a position [pu].
-        lowest: Lowest position.
-        highest: Highest position.
+        neutral_pu, step_pu: Tap at position 0, and change a position [pu].
+        lowest, highest: Range of positions.
     """
 
     control: str
