@@ -270,7 +270,8 @@ class Devices:
         """
         zone, there, rule = self._zones.buses_of(device), self.there, self.names.options.rule
         load = self.home.find(old)
-        inside = [e for e in there.by_distance("load") if e.bus in zone and e.ratings["p_max_kw"] > 0.0]
+        own = frozenset(zone)
+        inside = [e for e in there.by_distance("load") if e.bus in own and e.ratings["p_max_kw"] > 0.0]
         free = [e for e in inside if e.name not in self._taken]
         if load is None or not free:
             return None

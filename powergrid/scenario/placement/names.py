@@ -15,6 +15,9 @@ import numpy as np
 from powergrid.scenario.discovery.equipment import Element, Equipment
 from powergrid.scenario.vocabulary import PlacementSpec
 
+#: How many of what is most like a name are told.
+_SHOWN = 3
+
 
 class Names:
     """Find what stands for a scenario's names on another feeder, and keep the record.
@@ -106,7 +109,8 @@ class Names:
         hosts = there.hosts(zone) or list(zone)
         # Those with all the phases where the zone has any, else with most of them.
         common = [len(wanted & set(there.bus_phases[bus])) for bus in hosts]
-        fits = [bus for bus, count in zip(hosts, common, strict=True) if count == max(common)]
+        most = max(common)
+        fits = [bus for bus, count in zip(hosts, common, strict=True) if count == most]
         if rule == "distance":
             along = places_along(there, zone)
             bus = min(fits, key=lambda bus: (abs(along[bus] - place), bus))
@@ -162,10 +166,10 @@ class Names:
     def like(self, name: str, phases: Sequence[int] = ()) -> str:
         """Say what is most like a bus or ``class.name`` of the old feeder."""
         if "." in name:
-            shown = [_say(element, self.there) for element in self._like_element(name)] or self._like_branch(name)
+            shown = [_say(e, self.there) for e in self._like_element(name)[:_SHOWN]] or self._like_branch(name)[:_SHOWN]
         else:
-            shown = [self.there.describe(bus) for bus in self._like_bus(name, phases)]
-        return f"; most like it: {', '.join(shown[:3])}" if shown else "; there is nothing like it"
+            shown = [self.there.describe(bus) for bus in self._like_bus(name, phases)[:_SHOWN]]
+        return f"; most like it: {', '.join(shown)}" if shown else "; there is nothing like it"
 
     def _like_bus(self, name: str, phases: Sequence[int] = ()) -> list[int]:
         """Return the buses that may take a device, the most like one of home first: phases, voltage, place, demand."""
