@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,25 +26,32 @@ COLUMNS = (("nodes", "6d"), ("loads", "6d"), ("write us", "9.1f"), ("solve us", 
            ("matrix reads", "12.1f"), ("floor us", "9.1f"), ("steps/s", "9.0f"))  # fmt: skip
 
 
+class Day(NamedTuple):
+    """A day as it was played, step by step: kW and kvar of loads and of devices, where switchgear stood, voltages."""
+
+    demand: list[Any]
+    setpoints: list[Any]
+    positions: list[Any]
+    voltages: list[Any]
+
+
 class Floor:
     """Replay a recorded day on a circuit of its own with engine calls alone.
 
     Args:
         task: The task whose day it is.
-        demand, setpoints, positions: What was recorded of the day, as :func:`record_day` gives it; without positions
-            the switchgear stays.
+        day: What was recorded of it.
         tolerance: Of the power flow; the scenario's if unset [pu].
 
     Raises:
         SystemExit: the floor cannot play what the scenario plays.
 
     Attributes:
+        steps: Demand, setpoints and positions of switchgear of every step.
         part_s: Seconds that each part of each step of the last :meth:`play` took, shape (n_steps, 3).
     """
 
-    def __init__(
-        self, task: GridTask, demand: Any, setpoints: Any, positions: Any = None, *, tolerance: float | None = None
-    ) -> None:
+    def __init__(self, task: GridTask, day: Day, *, tolerance: float | None = None) -> None:
         simulation = task.simulation
         if simulation.islands is not None or simulation.circuits[0].controls.controls:
             # 0.1.0 compared two networks on ieee34_ieee13: the floor knew no forming source and no shed load
@@ -58,11 +65,8 @@ class Floor:
         )
         circuit.set_ratings(simulation.options.norm_amps)
         circuit.start_from(simulation.options.taps, simulation.options.steps_on)
-        self._demand, self._setpoints = demand, setpoints
-        self._positions = positions or [(circuit.taps.copy(), circuit.steps_on.copy(), circuit.closed.copy())] * len(
-            demand
-        )
-        self.part_s = np.zeros((len(demand), len(PARTS)))
+        self.steps = list(zip(day.demand, day.setpoints, day.positions, strict=True))
+        self.part_s = np.zeros((len(self.steps), len(PARTS)))
         self._snapshot = Snapshot.allocate(1, circuit.network, len(circuit.injections))
         direct = circuit.engine.direct
         self._all_loadings = direct.PDElements.AllPctNorm
@@ -73,20 +77,24 @@ class Floor:
         circuit, clock = self.circuit, time.perf_counter
         circuit.reset()
         start = clock()
-        steps = zip(self._demand, self._setpoints, self._positions, self.part_s, strict=True)
-        for (kw, kvar), (p_kw, q_kvar), (taps, steps_on, closed), parts in steps:
+        for step, parts in zip(self.steps, self.part_s, strict=True):
             at = clock()
-            circuit.write_demand(kw, kvar)
-            circuit.write_injections(p_kw, q_kvar)
-            circuit.write_taps(taps)
-            circuit.write_steps(steps_on)
-            circuit.write_closed(closed)
+            self.write(step)
             written = clock()
             circuit.solve()
             solved = clock()
             read()
             parts[:] = written - at, solved - written, clock() - solved
         return clock() - start
+
+    def write(self, step: tuple[Any, Any, Any]) -> None:
+        """Write demand, setpoints and positions of a step."""
+        (kw, kvar), (p_kw, q_kvar), (taps, steps_on, closed) = step
+        self.circuit.write_demand(kw, kvar)
+        self.circuit.write_injections(p_kw, q_kvar)
+        self.circuit.write_taps(taps)
+        self.circuit.write_steps(steps_on)
+        self.circuit.write_closed(closed)
 
     def read_by_matrix(self) -> None:
         """Read everything through the one sparse product."""
@@ -96,11 +104,6 @@ class Floor:
         """Read loadings and losses through the engine's own calls; voltages are there after the solve."""
         self._all_loadings()
         self._losses()
-
-    @property
-    def steps(self) -> list[tuple[Any, Any, Any]]:
-        """Demand, setpoints and positions of switchgear of every step."""
-        return list(zip(self._demand, self._setpoints, self._positions, strict=True))
 
     @property
     def v_pu(self) -> Any:
@@ -116,12 +119,10 @@ def draw_actions(env: NetworkedGridEnv) -> list[dict[str, Any]]:
     return [{agent: space.sample() for agent, space in env.action_spaces.items()} for _ in range(n)]
 
 
-def record_day(
-    env: NetworkedGridEnv, actions: list[dict[str, Any]]
-) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
-    """Play a day once and keep demands, setpoints, voltages and positions of switchgear of every step."""
+def record_day(env: NetworkedGridEnv, actions: list[dict[str, Any]]) -> Day:
+    """Play a day once and keep what was asked and what came of it."""
     simulation = env.task.simulation
-    demand, setpoints, voltages, positions = [], [], [], []
+    day = Day([], [], [], [])
     circuit = simulation.circuits[0]
     bound = np.flatnonzero(circuit.load_of_device >= 0)
     bound_loads = circuit.load_of_device[bound]
@@ -132,19 +133,25 @@ def record_day(
         kw, kvar = simulation.day_load_kw[0, row].copy(), simulation.day_load_kvar[0, row].copy()
         kw[bound_loads] = -simulation.p_kw[0, bound]  # what these draw is a device's to say
         kvar[bound_loads] = -simulation.q_kvar[0, bound]
-        demand.append((kw, kvar))
-        setpoints.append((simulation.p_kw[0].copy(), simulation.q_kvar[0].copy()))
-        voltages.append(simulation.snapshot.v_pu[0].copy())
-        positions.append((circuit.taps.copy(), circuit.steps_on.copy(), circuit.closed.copy()))
-    return demand, setpoints, voltages, positions
+        day.demand.append((kw, kvar))
+        day.setpoints.append((simulation.p_kw[0].copy(), simulation.q_kvar[0].copy()))
+        day.positions.append((circuit.taps.copy(), circuit.steps_on.copy(), circuit.closed.copy()))
+        day.voltages.append(simulation.snapshot.v_pu[0].copy())
+    return day
+
+
+def start_day(name: str) -> tuple[NetworkedGridEnv, list[dict[str, Any]], Day]:
+    """Return an environment of a scenario, random actions of a day, and the day as it was played by them."""
+    env = NetworkedGridEnv({"env_name": name})
+    env.reset(seed=0)
+    actions = draw_actions(env)
+    return env, actions, record_day(env, actions)
 
 
 def measure(name: str, rounds: int) -> tuple[float, ...]:
     """Measure one scenario and give its cells: the least time of each part of each step over the rounds, their mean."""
-    env = NetworkedGridEnv({"env_name": name})
-    env.reset(seed=0)
-    demand, setpoints, _, positions = record_day(env, draw_actions(env))
-    floor = Floor(env.task, demand, setpoints, positions)
+    env, _, day = start_day(name)
+    floor = Floor(env.task, day)
     by_engine, by_matrix = np.full_like(floor.part_s, np.inf), np.full_like(floor.part_s, np.inf)
     for _ in range(rounds):
         floor.play(floor.read_by_engine)

@@ -16,9 +16,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from benchmarks.common import machine_line, make_parser, parse, print_table
 
@@ -47,13 +44,13 @@ def grow(play: Callable[[int], None], steps: int, minutes: float) -> tuple[float
 
 def weigh(name: str, n_envs: int, steps: int, minutes: float, *, vector: bool) -> tuple[float, ...]:
     """Return what a bare process, its first environment and each further one weigh, and what steps add [MB]."""
+    from benchmarks.floor import draw_actions
+    from benchmarks.vector import stack_actions
     from powergrid.envs import GridVectorEnv, NetworkedGridEnv
 
     bare = resident_mb()
     env = NetworkedGridEnv({"env_name": name})
-    for i, space in enumerate(env.action_spaces.values()):
-        space.seed(i)
-    actions = [{agent: space.sample() for agent, space in env.action_spaces.items()} for _ in range(97)]
+    actions = draw_actions(env)
     env.reset(seed=0)
 
     def play_one(n_steps: int) -> None:
@@ -66,7 +63,7 @@ def weigh(name: str, n_envs: int, steps: int, minutes: float, *, vector: bool) -
     one = resident_mb()
     envs = GridVectorEnv(name, n_envs)
     envs.reset(seed=0)
-    stacked = [{agent: _stack(action, n_envs) for agent, action in step.items()} for step in actions]
+    stacked = [stack_actions([step] * n_envs) for step in actions]
 
     def play_all(n_steps: int) -> None:
         for i in range(max(1, n_steps // n_envs)):
@@ -77,12 +74,6 @@ def weigh(name: str, n_envs: int, steps: int, minutes: float, *, vector: bool) -
     further = (resident_mb() - one) / n_envs
     growth, played = grow(play_all if vector else play_one, steps, minutes)
     return bare, one - bare, further, growth, played
-
-
-def _stack(action: Any, n: int) -> Any:
-    if isinstance(action, dict):
-        return {key: _stack(value, n) for key, value in action.items()}
-    return np.stack([action] * n)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from scipy.stats import linregress, t
 
 from benchmarks.common import Table, machine_line, make_parser, parse
+from benchmarks.floor import draw_actions
 from powergrid.envs import GridVectorEnv, NetworkedGridEnv
 
 FloatArray = npt.NDArray[np.float64]
@@ -86,9 +87,7 @@ def make_single(stack: ExitStack, env_config: Mapping[str, Any]) -> tuple[Networ
     """Make an environment, and what plays the start of a day in it."""
     env = NetworkedGridEnv(dict(env_config))
     stack.callback(env.close)
-    for i, space in enumerate(env.action_spaces.values()):
-        space.seed(i)
-    actions = [{agent: space.sample() for agent, space in env.action_spaces.items()} for _ in range(STEPS)]
+    actions = draw_actions(env)[:STEPS]
 
     def play() -> FloatArray:
         env.reset(seed=0, options={"day": 200})

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Table, machine_line, make_parser, parse
-from benchmarks.floor import Floor, draw_actions, record_day
-from powergrid.envs import NetworkedGridEnv
+from benchmarks.floor import Day, Floor, start_day
+from powergrid.envs.core import GridTask
 
 SCENARIOS = ("ieee13_voltvar", "ieee34_voltvar", "ieee123_voltvar", "ieee8500_voltvar")
 #: The tolerance whose solution the others are compared with [pu].
@@ -55,7 +55,7 @@ class Run:
         v_pu: Voltages of the day, shape (n_steps, n_nodes).
     """
 
-    def __init__(self, day: tuple[Any, ...], options: Options) -> None:
+    def __init__(self, day: tuple[GridTask, Day], options: Options) -> None:
         self._floor = floor = Floor(*day, tolerance=options.tolerance)
         engine = floor.circuit.engine
         engine.direct.Solution.Algorithm(options.algorithm)
@@ -81,10 +81,8 @@ class Run:
 
 def measure(scenario: str, rounds: int, table: Table) -> None:
     """Measure one scenario and print a row for each of the options."""
-    env = NetworkedGridEnv({"env_name": scenario})
-    env.reset(seed=0)
-    demand, setpoints, _, positions = record_day(env, draw_actions(env))
-    day = (env.task, demand, setpoints, positions)
+    env, _, played = start_day(scenario)
+    day = (env.task, played)
     exact = Run(day, Options("exact", tolerance=EXACT)).v_pu
     runs = {options: Run(day, options) for options in TRIED}
     gc.collect()

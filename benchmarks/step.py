@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import machine_line, make_parser, median_ratio, parse, print_table
-from benchmarks.floor import Floor, draw_actions, record_day
+from benchmarks.floor import Floor, draw_actions, start_day
 from powergrid.envs import NetworkedGridEnv
 
 
@@ -44,14 +44,10 @@ def play_resets(env: NetworkedGridEnv, n: int) -> float:
 
 def measure(name: str, rounds: int) -> tuple[float, ...]:
     """Measure one scenario and give the cells of its row."""
-    env = NetworkedGridEnv({"env_name": name})
-    env.reset(seed=0)
-    actions = draw_actions(env)
-    n = len(actions)
-    demand, setpoints, voltages, positions = record_day(env, actions)
-    floor = Floor(env.task, demand, setpoints, positions)
+    env, actions, day = start_day(name)
+    n, floor = len(actions), Floor(env.task, day)
     floor.play(floor.read_by_matrix)
-    difference = float(np.abs(floor.v_pu - voltages[-1]).max())
+    difference = float(np.abs(floor.v_pu - day.voltages[-1]).max())
     times: dict[str, list[float]] = {"env": [], "matrix": [], "engine": [], "reset": []}
     step_s = np.zeros(n)
     least = {what: np.full(n, np.inf) for what in ("env", "matrix", "engine")}

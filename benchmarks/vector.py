@@ -22,9 +22,9 @@ import gymnasium as gym
 import numpy as np
 
 from benchmarks.common import machine_line, make_parser, median_ratio, parse, print_table, take_turns
-from benchmarks.floor import MOST_STEPS, Floor, draw_actions, record_day
+from benchmarks.floor import MOST_STEPS, Floor, start_day
 from benchmarks.step import play_env
-from powergrid.envs import GridVectorEnv, NetworkedGridEnv
+from powergrid.envs import GridVectorEnv
 
 
 def play_vector(env: GridVectorEnv, actions: list[dict[str, Any]]) -> float:
@@ -45,30 +45,23 @@ def play_resets(env: GridVectorEnv) -> float:
 
 def play_floors(floors: list[Floor], how: str) -> float:
     """Play the floor's day in many circuits in lockstep and give the seconds of a step of one."""
-    calls = [(f.circuit, getattr(f, how)) for f in floors]
+    calls = [(floor, getattr(floor, how)) for floor in floors]
     for floor in floors:
         floor.circuit.reset()
     start = time.perf_counter()
-    for (kw, kvar), (p_kw, q_kvar), (taps, steps_on, closed) in floors[0].steps:
-        for circuit, read in calls:
-            circuit.write_demand(kw, kvar)
-            circuit.write_injections(p_kw, q_kvar)
-            circuit.write_taps(taps)
-            circuit.write_steps(steps_on)
-            circuit.write_closed(closed)
-            circuit.solve()
+    for step in floors[0].steps:
+        for floor, read in calls:
+            floor.write(step)
+            floor.circuit.solve()
             read()
     return (time.perf_counter() - start) / len(floors[0].steps) / len(floors)
 
 
 def measure(name: str, n: int, rounds: int) -> tuple[float, ...]:
     """Measure one scenario and give the cells of its row."""
-    single, vector = NetworkedGridEnv({"env_name": name}), GridVectorEnv(name, n)
-    single.reset(seed=0)
-    actions = draw_actions(single)
+    (single, actions, day), vector = start_day(name), GridVectorEnv(name, n)
     stacked = [stack_actions([step] * n) for step in actions]
-    demand, setpoints, _, positions = record_day(single, actions)
-    floors = [Floor(single.task, demand, setpoints, positions) for _ in range(n)]
+    floors = [Floor(single.task, day) for _ in range(n)]
     floor, steps = floors[0], len(actions)
     times = take_turns(
         rounds,
@@ -130,10 +123,8 @@ class FloorPair:
 
 def make_floors(name: str, n: int) -> list[Floor]:
     """Record a day of a scenario and make the floor for it n times."""
-    env = NetworkedGridEnv({"env_name": name})
-    env.reset(seed=0)
-    demand, setpoints, _, positions = record_day(env, draw_actions(env))
-    return [Floor(env.task, demand, setpoints, positions) for _ in range(n)]
+    env, _, day = start_day(name)
+    return [Floor(env.task, day) for _ in range(n)]
 
 
 def _play_when_asked(pipe: Any, name: str, n: int) -> None:

@@ -166,9 +166,9 @@ class EvaluationReport:
             found |= {"reward_over_best_baseline": gain.mean, "reward_over_best_baseline_half_interval": gain.half}
         suffixes = {"per_day": "_per_day", "mean": "_mean", "max": "", "min": ""}
         for how, suffix in suffixes.items():
-            for name in (quantity.name for quantity in EVALUATION if quantity.summarised == how):
-                values = rows[name] * to_day if how == "per_day" else rows[name]
-                found[name + suffix] = float(values.agg("mean" if how == "per_day" else how))
+            for column in (quantity.name for quantity in EVALUATION if quantity.summarised == how):
+                values = rows[column] * to_day if how == "per_day" else rows[column]
+                found[column + suffix] = float(values.agg("mean" if how == "per_day" else how))
         found["worst_node"] = str(rows["worst_node"].to_list()[int(rows["violation_max_pu"].to_numpy().argmax())])
         return found
 
