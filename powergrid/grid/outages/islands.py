@@ -238,7 +238,8 @@ class Islands:
         p_kw, q_kvar = asked.p_kw.copy(), asked.q_kvar.copy()
         for search in searches:
             served[search.island.loads] = search.consumption
-            search.limit(p_kw, q_kvar)
+            if search.cuts:
+                search.limit(p_kw, q_kvar)
         return _Asked(asked.load_kw * served, asked.load_kvar * served, p_kw, q_kvar)
 
     def solve(self, env: int, circuit: Circuit, solve: Callable[[], bool]) -> bool:
@@ -295,15 +296,18 @@ class Islands:
         """
         if not self._apart[env]:
             return
-        without: FloatArray | float = 0.0
+        served, unserved = self.served[env], self.unserved_kw[env]
         # below half their voltage contactors drop out, fed or not
         dark = (v_pu < DROP_OUT_V_PU) | ~self.energised[env]
         if np.count_nonzero(dark):
-            without = self.connectivity.loads.share(dark)
+            served = served * (1.0 - self.connectivity.loads.share(dark))
+        elif not np.count_nonzero(served != 1.0):  # an island that has enough
+            unserved[:] = 0.0
+            return
         asked = np.maximum(demand_kw, 0.0)
         if self._bound_loads.size:
             asked[self._bound_loads] = np.maximum(self._asked_kw[env], 0.0)
-        np.multiply(1.0 - self.served[env] * (1.0 - without), asked * self._countable, out=self.unserved_kw[env])
+        np.multiply(1.0 - served, asked * self._countable, out=unserved)
 
     def total_unserved_kw(self) -> FloatArray:
         """Return the demand of the last step that is not served, of all loads [kW], shape (n_envs,)."""
@@ -314,12 +318,11 @@ class Islands:
 
     def describe(self, forming_kva: npt.NDArray[np.complex128]) -> tuple[FloatArray, ...]:
         """Return islands, power of their sources [kW], demand not served [kW] and dark nodes, each shape (n_envs,)."""
-        return (
-            np.add.reduce(self.islanded, axis=1, dtype=np.float64),
-            np.add.reduce(forming_kva.real, axis=1),
-            self.total_unserved_kw(),
-            self.dark_nodes,
-        )
+        islands = forming_kw = np.zeros(len(self._apart))
+        if self._limited or np.count_nonzero(forming_kva):  # of a step that diverged, what was before it is still told
+            islands = np.add.reduce(self.islanded, axis=1, dtype=np.float64)
+            forming_kw = np.add.reduce(forming_kva.real, axis=1)
+        return islands, forming_kw, self.total_unserved_kw(), self.dark_nodes
 
     # -- state
 
@@ -343,9 +346,9 @@ class _Search:
     def __init__(self, island: Island, demand_kw: FloatArray, p_kw: FloatArray) -> None:
         self.island, source = island, island.source
         self._low, self._high = source.p_min_kw, source.p_max_kw
-        add, own = np.add.reduce, p_kw[island.devices]
-        asked = float(add(np.maximum(demand_kw[island.loads], 0.0)) - add(np.minimum(own, 0.0)))
-        offered = float(add(np.maximum(own, 0.0)))
+        own: list[float] = p_kw[island.devices].tolist()  # so few that numpy's functions take longer
+        offered = sum(kw for kw in own if kw > 0.0)
+        asked = float(np.add.reduce(np.maximum(demand_kw[island.loads], 0.0))) - sum(kw for kw in own if kw < 0.0)
         self.consumption, self.generation, self._slope = 1.0, 1.0, 0.0
         # without losses, which the solves bring in: one side may yet turn out to be beyond its limit
         self._short = asked - offered > self._high
