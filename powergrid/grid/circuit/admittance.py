@@ -5,19 +5,60 @@ Knows what moved, not why. Equal positions give the same matrix bit for bit, wha
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Hashable, Iterable
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from powergrid.grid.circuit.flows import BranchLayout
 from powergrid.grid.circuit.injections import Setpoints
 from powergrid.grid.engine import ComplexArray, Engine, Handle
+from powergrid.grid.feeder.network import Branches
 
+BoolArray = npt.NDArray[np.bool_]
 #: An entry of the matrix: row, column, real and imaginary part [S].
 _Entry: TypeAlias = tuple[int, int, float, float]
 #: How many positions of a branch are remembered: turns ratios that controls add up differ in the last bit at times.
 _MOST_SEEN = 256
+
+
+class BranchLayout:
+    """Where the admittances of one circuit's branches lie in a flat array, block after block.
+
+    Args:
+        branches: The branch table.
+
+    Attributes:
+        columns: Node of each entry, ground 0, shape (n_entries,).
+        row_starts: First entry of each row, and the number of all, shape (n_rows + 1,).
+    """
+
+    def __init__(self, branches: Branches) -> None:
+        n_rows = len(branches.row_node)
+        sizes = np.diff(np.append(branches.branch_rows, n_rows))
+        ends = np.cumsum(sizes * sizes)
+        self._slices = [slice(int(end - size * size), int(end)) for end, size in zip(ends, sizes, strict=True)]
+        self.columns = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
+        for first, size, entries in zip(branches.branch_rows.tolist(), sizes.tolist(), self._slices, strict=True):
+            self.columns[entries] = np.tile(branches.row_node[first : first + size], size)
+        self.row_starts = np.concatenate([[0], np.cumsum(np.repeat(sizes, sizes))])
+
+    def entries_of(self, branch: int) -> slice:
+        """Return the places of a branch's entries."""
+        return self._slices[branch]
+
+    def nodes_of(self, branch: int) -> frozenset[int]:
+        """Return the nodes of a branch, ground left out."""
+        return frozenset(self.columns[self._slices[branch]].tolist()) - {0}
+
+    def places_of(self, branch: int, which: BoolArray) -> list[tuple[int, int]]:
+        """Return row and column in the circuit's matrix of some of a branch's entries, those to ground left out."""
+        size = math.isqrt(len(which))
+        nodes = self.columns[self._slices[branch]][:size].tolist()
+        pairs = itertools.product(nodes, nodes)
+        return [pair for pair, wanted in zip(pairs, which.tolist(), strict=True) if wanted and all(pair)]
 
 
 class Admittance:

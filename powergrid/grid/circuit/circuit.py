@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import EngineError, FeederError, Problem
-from powergrid.grid.circuit.admittance import Admittance
-from powergrid.grid.circuit.flows import BranchLayout
+from powergrid.grid.circuit.admittance import Admittance, BranchLayout
 from powergrid.grid.circuit.injections import Fault, Injection, Setpoints, place_faults, place_injections
 from powergrid.grid.circuit.out_of_service import OutOfService, Protection
 from powergrid.grid.circuit.own_controls import ActingControls, ControlPlan, find_controls, free_power, select_controls
@@ -99,7 +98,6 @@ class Circuit:
             "plan": plan,
             "tapped": tuple(tapped),
         }
-        self._max_turns = max_iterations
         self.engine = Engine()
         compile_feeder(feeder, self.engine)
         prepare_circuit(self.engine, tolerance=tolerance, max_iterations=max_iterations)
@@ -112,7 +110,8 @@ class Circuit:
         free_power(self.engine, controls, plan)
         fault_names = place_faults(self.engine, faults)
         self._solve_start()
-        self.controls = ActingControls(self.engine, select_controls(self.engine, controls, plan))
+        acting = select_controls(self.engine, controls, plan)
+        self.controls = ActingControls(self.engine, acting, max_iterations)
         self.network = read_network(feeder, self.engine, self.handles, controls)
         self._bind_sources()
         self.setpoints = Setpoints(self.engine, self.handles["Load"], self.injections, self._targets)
@@ -249,48 +248,13 @@ class Circuit:
             self.admittance.update()
         self._sound = False
         try:
-            return self._solve_with_controls(limit) if controls else self.engine.solve()
+            if not controls:
+                return self.engine.solve()
+            converged, self.own_moves = self.controls.solve(self.switchgear, self.admittance, limit)
+            return converged
         except BaseException:
             self.fall_back()
             raise
-
-    def _solve_with_controls(self, limit: Callable[[], bool] | None) -> bool:
-        """Solve and let the feeder's own controls act in turn until they rest; see :meth:`solve`."""
-        engine, gear = self.engine, self.switchgear
-        before = gear.state()
-        if self.controls.capacitors:
-            # Controls of capacitors open terminals and are told their dead time, both of which make the engine build
-            # the matrix with the setpoints of the moment: that way is kept as it is, though it leaks.
-            converged = engine.solve_by_itself()
-            gear.follow()
-        else:
-            converged = self._take_turns()
-        if converged and limit is not None and limit():
-            converged = engine.solve()
-        self.own_moves = gear.count_moves(before)
-        self.admittance.refresh()
-        if self.own_moves and self.controls.capacitors:
-            self.admittance.stale = self.admittance.whole = True
-        return converged
-
-    def _take_turns(self) -> bool:
-        """Solve and let the controls act in turn: as the engine does it, but for what becomes of the matrix.
-
-        What they moved comes into it as all else that moves. What they set or open is for the engine to build in:
-        beyond a line that opened, on the way to 0 V, it converges with the loads of the moment in the matrix, and not
-        always with those of the start.
-        """
-        engine = self.engine
-        engine.start_controls()
-        converged = engine.solve()
-        for turn in range(1, self._max_turns):
-            if not (converged and engine.act_controls(turn)):
-                return converged
-            self.switchgear.follow()
-            if not (self.controls.set_power or self.admittance.whole):
-                self.admittance.update()
-            converged = engine.solve()
-        return engine.solve()  # they hunt: held where they got to
 
     def accept(self) -> None:
         """Keep the voltages of a solve: those to fall back to."""
@@ -320,7 +284,7 @@ class Circuit:
         """
         if self._reader is None:
             self._reader = self.make_reader(1)
-        self._reader.flows.write(0, self.admittance.entries)
+        self._reader.write_admittances(0, self.admittance.entries)
         v = self.v[None]
         self._keep_drawn()
         self._reader.read(

@@ -137,7 +137,7 @@ class Circuits(Sequence[Circuit]):
             self._v[env] = circuit.v
             np.negative(circuit.powers.fetch(), out=self._delivered[env])
             if circuit.admittance.version != self._versions[env]:
-                reader.flows.write(env, circuit.admittance.entries)
+                reader.write_admittances(env, circuit.admittance.entries)
                 self._versions[env] = circuit.admittance.version
 
     def read(self, envs: Sequence[int] | None = None) -> BoolArray:

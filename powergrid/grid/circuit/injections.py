@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -218,14 +217,6 @@ def place_faults(engine: Engine, faults: Sequence[Fault]) -> list[str]:
     return names
 
 
-class _Group(NamedTuple):
-    """The devices of one element class: their places in the device arrays, what scales them, the first writer."""
-
-    devices: IntArray
-    scale: FloatArray | None
-    writer: int
-
-
 class Setpoints:
     """Write what loads ask for and what devices are set to, of one circuit.
 
@@ -268,15 +259,18 @@ class Setpoints:
             writers.append(self._engine.bulk_writer(class_name, key, handles))
             writers[-1].values[:] = [self._engine.get_float(handle, class_name, key) for handle in handles]
 
-    def _bind_group(self, class_name: str, devices: list[int], targets: Sequence[tuple[str, Handle]]) -> _Group:
+    def _bind_group(
+        self, class_name: str, devices: list[int], targets: Sequence[tuple[str, Handle]]
+    ) -> tuple[IntArray, FloatArray | None, int]:
+        """Prepare the writes of one class of devices; return their places, what scales p, and the first write."""
         handles = [targets[device][1] for device in devices]
         scale = None
         if class_name == "PVSystem":  # whose active power is set by irradiance alone
             scale = np.array([1.0 / self._engine.get_float(handle, class_name, "Pmpp") for handle in handles])
-        group = _Group(np.array(devices), scale, len(self._writers))
+        first = len(self._writers)
         for key in INJECTION_PROPERTIES[class_name]:
             self._bind(class_name, key, handles)
-        return group
+        return np.array(devices), scale, first
 
     def allocate(self, n: int) -> list[FloatArray]:
         """Return what :meth:`fill` fills for n circuits: an array for each bulk write, shape (n, n_elements)."""

@@ -5,11 +5,13 @@ Works on a compiled circuit; knows neither agents nor time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from powergrid.errors import nearest_names
+from powergrid.grid.circuit.admittance import Admittance
+from powergrid.grid.circuit.switchgear import Switchgear
 from powergrid.grid.engine import Engine, Handle
 from powergrid.grid.feeder.network import FeederControl
 from powergrid.grid.feeder.windings import winding_moved_by
@@ -199,11 +201,12 @@ def _read_weights(engine: Engine, control: FeederControl, handle: Handle) -> lis
 
 
 class ActingControls:
-    """The controls that act in one circuit, made ready for each solve.
+    """The controls that act in one circuit, made ready for each solve, and solving with them.
 
     Args:
         engine: The engine that holds the circuit.
         controls: The controls that act.
+        max_turns: How often they may act in one solve.
 
     Attributes:
         controls: The same.
@@ -211,9 +214,9 @@ class ActingControls:
         set_power: Whether any sets power, so that the admittance matrix is not a function of switchgear alone.
     """
 
-    def __init__(self, engine: Engine, controls: Sequence[FeederControl]) -> None:
+    def __init__(self, engine: Engine, controls: Sequence[FeederControl], max_turns: int) -> None:
         self.controls = tuple(controls)
-        self._engine = engine
+        self._engine, self._max_turns = engine, max_turns
         self.set_power = any(control.class_name in _POWER for control in controls)
         switched = [control for control in controls if control.class_name == "CapControl"]
         self.capacitors = frozenset(target for control in switched for target in control.targets)
@@ -253,3 +256,51 @@ class ActingControls:
             self._engine.set_names(handle, key, names)
             if weights is not None:
                 self._engine.set_floats(handle, w_key, weights)
+
+    def solve(
+        self, gear: Switchgear, admittance: Admittance, limit: Callable[[], bool] | None = None
+    ) -> tuple[bool, int]:
+        """Solve and let the controls act in turn until they rest.
+
+        Args:
+            gear: Follows what they move.
+            admittance: The circuit's matrix.
+            limit: As of :meth:`Circuit.solve`.
+
+        Returns:
+            Whether the power flow converged, and by how many positions they moved what they move.
+        """
+        before = gear.state()
+        if self.capacitors:
+            # Controls of capacitors open terminals and are told their dead time, both of which make the engine build
+            # the matrix with the setpoints of the moment: that way is kept as it is, though it leaks.
+            converged = self._engine.solve_by_itself()
+            gear.follow()
+        else:
+            converged = self._take_turns(gear, admittance)
+        if converged and limit is not None and limit():
+            converged = self._engine.solve()
+        moves = gear.count_moves(before)
+        admittance.refresh()
+        if moves and self.capacitors:
+            admittance.stale = admittance.whole = True
+        return converged, moves
+
+    def _take_turns(self, gear: Switchgear, admittance: Admittance) -> bool:
+        """Solve and let the controls act in turn: as the engine does it, but for what becomes of the matrix.
+
+        What they moved comes into it as all else that moves. What they set or open is for the engine to build in:
+        beyond a line that opened, on the way to 0 V, it converges with the loads of the moment in the matrix, and not
+        always with those of the start.
+        """
+        engine = self._engine
+        engine.start_controls()
+        converged = engine.solve()
+        for turn in range(1, self._max_turns):
+            if not (converged and engine.act_controls(turn)):
+                return converged
+            gear.follow()
+            if not (self.set_power or admittance.whole):
+                admittance.update()
+            converged = engine.solve()
+        return engine.solve()  # they hunt: held where they got to

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
-from powergrid.grid.circuit.flows import BranchFlows
+from powergrid.grid.circuit.admittance import BranchLayout
 from powergrid.grid.feeder.network import Network
 
 FloatArray = npt.NDArray[np.float64]
@@ -71,25 +72,57 @@ class Snapshot:
 class SnapshotReader:
     """Fill snapshots of n solved circuits of one feeder, all in one pass.
 
+    What flows in branches is one product: the matrix holds the conjugate admittances of all of them in 1/1000 S, so
+    from conjugate voltages come conjugate currents in kA, and voltage times current is kVA without another pass.
+
     Args:
-        network: The feeder's description.
+        network: The feeder's description; the phase currents of a branch's first terminal count against its rating.
         starts: First conductor of each element whose power is read: the feeder's own sources, forming sources, devices.
         n_sources: Number of the feeder's own sources.
         n_forming: Number of forming sources.
-        n_envs: Number of circuits.
-
-    Attributes:
-        flows: What flows in the circuits' branches.
+        n: Number of circuits.
     """
 
     def __init__(
-        self, network: Network, starts: Sequence[int] | IntArray, n_sources: int, n_forming: int, n_envs: int
+        self, network: Network, starts: Sequence[int] | IntArray, n_sources: int, n_forming: int, n: int
     ) -> None:
-        self.flows = BranchFlows(network.branches, len(network.nodes), n_envs)
         self._starts, self._n_forming = np.append(0, starts[n_sources:]), n_forming  # the feeder's sources as one
         # of the full shape: a product that broadcasts takes longer
-        self._scale = np.tile(1.0 / network.v_base, (n_envs, 1))
-        self._v_pu = np.zeros((n_envs, len(network.nodes)))
+        self._scale = np.tile(1.0 / network.v_base, (n, 1))
+        self._v_pu = np.zeros((n, len(network.nodes)))
+        self._bind_branches(network, n)
+
+    def _bind_branches(self, network: Network, n: int) -> None:
+        """Lay out the matrix of branches, and where each branch's terminals and phases are among its rows."""
+        branches = network.branches
+        layout, width, n_rows = BranchLayout(branches), len(network.nodes) + 1, len(branches.row_node)
+        columns, row_starts = layout.columns, layout.row_starts
+        starts = np.append(0, _repeat(row_starts[1:], n, len(columns)))
+        entries = np.zeros(n * len(columns), dtype=complex)
+        self._matrix = csr_array((entries, _repeat(columns, n, width), starts), shape=(n * n_rows, n * width))
+        self._entries = self._matrix.data.reshape(n, -1)
+        self._row_node = _repeat(branches.row_node, n, width)
+        self._v_conj = np.empty(n * width, dtype=complex)
+        self._power = np.zeros(n * n_rows + 1, dtype=complex)  # the last one stays 0: what short terminals lack
+        self._conductor_kva: ComplexArray = self._power[:-1]
+        firsts = _repeat(branches.terminal_rows, n, n_rows)
+        sizes = np.diff(np.append(firsts, n * n_rows))
+        conductor = np.arange(sizes.max(initial=1))[:, None]
+        self._terminal_rows = np.where(conductor < sizes, firsts + conductor, n * n_rows)
+        self._parts = np.empty(self._terminal_rows.shape, dtype=complex)
+        rated = np.flatnonzero(branches.norm_amps > 0.0)
+        first, phases = branches.branch_rows[rated], np.maximum(branches.phases[rated], 1)
+        # one row for each phase; a branch with fewer phases shows its last one again
+        phase = np.minimum(np.arange(phases.max(initial=1))[:, None], phases - 1)
+        self._phase_rows = np.stack([_repeat(rows, n, n_rows) for rows in (first + phase).astype(np.int64)])
+        self._rated = _repeat(rated, n, len(branches.names))
+        self._per_rating = np.tile(1000.0 / branches.norm_amps[rated], n)
+        self._phase_ka, self._amps = np.empty(self._phase_rows.shape, dtype=complex), np.empty(self._phase_rows.shape)
+        self._loading = np.empty(len(self._per_rating))
+
+    def write_admittances(self, circuit: int, entries: ComplexArray) -> None:
+        """Take over those of a circuit's branches, as :class:`Admittance` keeps them, shape (n_entries,)."""
+        self._entries[circuit] = entries
 
     def magnitudes(self, v: ComplexArray) -> FloatArray:
         """Return node voltage magnitudes [pu], shape (n_envs, n_nodes); overwritten by the next."""
@@ -114,11 +147,37 @@ class SnapshotReader:
             forming: 1 where a forming source is on, of each circuit, shape (n_forming,).
         """
         snapshot.v[...], snapshot.v_pu[...] = v, v_pu
-        self.flows.read(snapshot.v, snapshot.terminal_kva, snapshot.loading_pu)
+        self._read_flows(snapshot.v, snapshot.terminal_kva, snapshot.loading_pu)
         if snapshot.conductor_kva.size:
-            snapshot.conductor_kva.reshape(-1)[...] = self.flows.conductor_kva
+            snapshot.conductor_kva.reshape(-1)[...] = self._conductor_kva
         np.add.reduce(snapshot.terminal_kva.real, axis=1, out=snapshot.losses_kw)
         of_elements, first = np.add.reduceat(delivered, self._starts, axis=1), 1 + self._n_forming
         snapshot.device_kva[...], snapshot.source_kva[...] = of_elements[:, first:], of_elements[:, 0]
         if self._n_forming:  # exactly 0 from those that are open
             np.multiply(of_elements[:, 1:first], np.array(forming), out=snapshot.forming_kva)
+
+    def _read_flows(self, v: ComplexArray, terminal_kva: ComplexArray, loading_pu: FloatArray) -> None:
+        """Fill in the power into each branch terminal and the loading of each branch that has a rating."""
+        if not terminal_kva.size:
+            return
+        v, terminal_kva, loading_pu = v.reshape(-1), terminal_kva.reshape(-1), loading_pu.reshape(-1)
+        # SciPy checks 1.8 us long before it multiplies, 1.2 % of a step of ieee13_mg and less of any other
+        current = self._matrix @ np.conjugate(v, out=self._v_conj)
+        power = v.take(self._row_node, None, self._conductor_kva, "clip")
+        np.multiply(power, current, out=power)
+        # conductor by conductor, in this order: 1.1 us less than a product with ones on one ieee13
+        parts = self._power.take(self._terminal_rows, None, self._parts, "clip")
+        np.add.reduce(parts, axis=0, out=terminal_kva)
+        if len(self._loading):
+            np.absolute(current.take(self._phase_rows, None, self._phase_ka, "clip"), out=self._amps)
+            np.maximum.reduce(self._amps, axis=0, out=self._loading)
+            if len(self._rated) == len(loading_pu):
+                np.multiply(self._loading, self._per_rating, out=loading_pu)
+            else:
+                loading_pu[self._rated] = np.multiply(self._loading, self._per_rating, out=self._loading)
+
+
+def _repeat(index: IntArray, n: int, step: int) -> IntArray:
+    """Return an index n times, each time a step further on, one after the other."""
+    repeated: IntArray = np.add.outer(np.arange(n) * step, index).reshape(-1)
+    return repeated

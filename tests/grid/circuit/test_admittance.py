@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from powergrid.grid.circuit.admittance import BranchLayout
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.flows import BranchLayout
 from powergrid.grid.feeder.feeder import read_feeder
 
 
