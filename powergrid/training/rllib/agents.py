@@ -138,18 +138,14 @@ def share_policies(facts: EnvFacts) -> dict[str, str]:
 
     Where there are several, a warning says who shares which.
     """
+    spaces = {agent: (facts.observation_spaces[agent], facts.action_spaces[agent]) for agent in facts.agents}
     groups: list[list[str]] = []
     for agent in facts.agents:
-        for group in groups:
-            mate = group[0]
-            if (
-                facts.observation_spaces[agent] == facts.observation_spaces[mate]
-                and facts.action_spaces[agent] == facts.action_spaces[mate]
-            ):
-                group.append(agent)
-                break
-        else:
-            groups.append([agent])
+        mates = next((group for group in groups if spaces[group[0]] == spaces[agent]), None)
+        if mates is None:
+            mates = []  # in a list of groups: spaces cannot be a dict's keys
+            groups.append(mates)
+        mates.append(agent)
     if len(groups) == 1:
         return dict.fromkeys(facts.agents, SHARED_POLICY)
     names = {f"{SHARED_POLICY}_{number}": group for number, group in enumerate(groups, start=1)}

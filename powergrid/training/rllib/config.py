@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from powergrid.errors import ScenarioError
 from powergrid.scenario import pack_env_config
+from powergrid.training.policies.spaces import FIT_KEY
 from powergrid.training.rllib.agents import (
     EnvClass,
     EnvFacts,
@@ -131,9 +132,10 @@ def build_algorithm_config(
     """Put checked parts together into the configuration of the algorithm that the settings are of."""
     facts, fits = fit_agents(facts, policy_of, settings)
     if fits:
-        from powergrid.training.rllib.environments import FittedEnv, fit_config
+        from powergrid.training.rllib.environments import FittedEnv
 
-        env_config = fit_config(env, env_config, fits, facts.observation_spaces, facts.action_spaces)
+        spaces = {"observation_spaces": facts.observation_spaces, "action_spaces": facts.action_spaces}
+        env_config = {**env_config, FIT_KEY: {"env": env, "fits": fits, **spaces}}
         env = FittedEnv
     parts = _Parts(env, env_config, facts, policy_of, settings)
     return _off_policy_config(parts) if isinstance(settings, OffPolicySettings) else _on_policy_config(parts)

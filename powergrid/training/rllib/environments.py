@@ -143,7 +143,8 @@ class FittedEnv(_RllibEnv):  # type: ignore[misc]
     Everything else is the environment's own, which ``inner`` is.
 
     Args:
-        config: The environment's configuration, and under :data:`FIT_KEY` what :func:`fit_config` put there.
+        config: The environment's configuration, and under :data:`FIT_KEY` its class as ``env``, the agents' ``fits``,
+            and the ``observation_spaces`` and ``action_spaces`` that their policies see.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -195,23 +196,6 @@ class FittedEnv(_RllibEnv):  # type: ignore[misc]
 def first(actions: Any) -> Any:
     """Take the first of many actions."""
     return {name: first(part) for name, part in actions.items()} if isinstance(actions, Mapping) else actions[0]
-
-
-def fit_config(
-    env: Any,
-    env_config: Mapping[str, Any],
-    fits: Mapping[str, AgentFit],
-    observation_spaces: Mapping[str, gym.Space[Any]],
-    action_spaces: Mapping[str, gym.Space[Any]],
-) -> dict[str, Any]:
-    """Return the configuration of a :class:`FittedEnv`."""
-    fit = {
-        "env": env,
-        "fits": dict(fits),
-        "observation_spaces": dict(observation_spaces),
-        "action_spaces": dict(action_spaces),
-    }
-    return {**env_config, FIT_KEY: fit}
 
 
 def _inner_config(config: Mapping[str, Any]) -> Any:

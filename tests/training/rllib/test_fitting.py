@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from powergrid.training.policies.spaces import AgentFit, common_space, fit_policy, flattened, plain_fit
+from powergrid.training.policies.spaces import FIT_KEY, AgentFit, common_space, fit_policy, flattened, plain_fit
 
 BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 WIDE = gym.spaces.Box(np.float32([0.0, -2.0, 5.0]), np.float32([10.0, 2.0, 6.0]))
@@ -74,10 +74,11 @@ def test_fitted_environments_of_a_worker_play_unequal_days() -> None:
     from ray.rllib.env.env_context import EnvContext
 
     from powergrid.envs import NetworkedGridEnv
-    from powergrid.training.rllib.environments import FittedEnv, fit_config
+    from powergrid.training.rllib.environments import FittedEnv
 
     spaces = {"MG1": gym.spaces.Box(-1.0, 1.0, (28,)), "MG2": gym.spaces.Box(-1.0, 1.0, (28,))}
-    config = fit_config(NetworkedGridEnv, {"env_name": "ieee13_mg"}, {}, spaces, spaces)
+    fit = {"env": NetworkedGridEnv, "fits": {}, "observation_spaces": spaces, "action_spaces": spaces}
+    config = {"env_name": "ieee13_mg", FIT_KEY: fit}
     context = EnvContext(config, worker_index=2, num_workers=3)
     envs = [FittedEnv(context) for _ in range(2)]
     try:
