@@ -136,6 +136,7 @@ class SwitchgearFleet(DeviceFleet[G]):
         self._dwell = self._values("dwell_steps").astype(np.int64)
         self._back, self._zero = -self._moves, np.zeros_like(self._moves)
         self._dwells = bool(self._dwell.any())
+        self._limited = self._dwells or bool((self._moves < self._high - self._low).any())
         self._price = self._values("cost_usd_per_operation")
         nothing = np.zeros((n_envs, self.n), np.int64)
         self.position, self.requested_position, self.previous_position = (nothing.copy() for _ in range(3))
@@ -171,6 +172,9 @@ class SwitchgearFleet(DeviceFleet[G]):
         """
         asked = np.rint(action).astype(np.int64) + self._low
         self.requested_position = np.minimum(np.maximum(asked, self._low), self._high)
+        if not self._limited:
+            self.position = self.requested_position.copy()
+            return
         move = np.minimum(np.maximum(self.requested_position - self.previous_position, self._back), self._moves)
         if self._dwells:
             move = move * (self.locked_steps == self._zero)
@@ -179,7 +183,7 @@ class SwitchgearFleet(DeviceFleet[G]):
     def advance(self, exo: Exogenous) -> None:
         """Count and price the moves of the step, and lock what has moved."""
         moved = np.abs(self.position - self.previous_position)
-        self.previous_position = self.position.copy()
+        self.previous_position = self.position  # the next projection makes another
         counted = np.empty(moved.shape)
         counted[...] = moved  # takes a third of what astype does
         self.terms = {"operations": counted, "switching_wear_usd": counted * self._price}
