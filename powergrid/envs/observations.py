@@ -307,14 +307,14 @@ class OutageView:
 
     def look(self) -> FloatArray:
         """Return the channels, shape (n_envs, 2 n_zones); taken anew only where they may have changed."""
-        events, n_zones = self._events, self._channels.shape[1] // 2
+        events, islands, n_zones = self._events, self._events.islands, self._channels.shape[1] // 2
         if events.changes != self._seen_changes:
             self._seen_changes = events.changes
             self.n_on = np.count_nonzero(events.on, axis=1)
             self._channels[:, :n_zones] = np.einsum("ij,ijk->ik", events.on, self._in_zone[events.target_rows()])
-        if events.looks != self._seen_looks:
-            self._seen_looks = events.looks
-            self._channels[:, n_zones:] = 1.0 - np.matmul(events.dead_share, self._load_share)
+        if islands.looks != self._seen_looks:
+            self._seen_looks = islands.looks
+            self._channels[:, n_zones:] = 1.0 - np.matmul(islands.dead_share, self._load_share)
         return self._channels
 
     def name_events(self, env: int) -> dict[str, str]:

@@ -35,6 +35,7 @@ class Events:
         device_names: Devices with power, in the order of device arrays.
 
     Attributes:
+        islands: Who is fed, as given.
         timetable: When events happen.
         effects: What each event does at each of its targets.
         on: Events that are on, each time of one that happens several times by itself, shape (n_envs, n_times).
@@ -52,15 +53,15 @@ class Events:
         faults: Mapping[str, Sequence[Fault]],
         device_names: Sequence[str],
     ) -> None:
-        self._circuits, self._islands = circuits, islands
-        self._dt_h, self._horizon = options.step_minutes / 60.0, options.horizon_steps
+        self._circuits, self.islands = circuits, islands
+        dt_h, self._horizon = options.step_minutes / 60.0, options.horizon_steps
         self._specs = tuple(options.events.values())
         self._fleet, self._switches = islands.fleet, islands.switches
         self.network = network = circuits[0].network
         self._other_branches = np.setdiff1d(np.arange(len(network.branches.names)), islands.lines)
         effects = list_effects(options.events, faults, circuits[0], device_names, self._switches.tolist())
         n_envs, n_targets = len(circuits), [len(of_event) for of_event in effects]
-        self.timetable = table = Timetable(options.events, n_targets, self._dt_h, self._horizon, n_envs)
+        self.timetable = table = Timetable(options.events, n_targets, dt_h, self._horizon, n_envs)
         self.effects = [effects[event] for event in table.of_event]
         self._first_target = np.cumsum([0, *map(len, self.effects)])[:-1].astype(np.int64)
         # three nodes of each fault, those of one with fewer phases more than once, so that they are one array
@@ -88,21 +89,6 @@ class Events:
         self._quiet_until = np.zeros(n_envs, dtype=np.int64)
         self._repairing = False
         self.changes = 0
-
-    @property
-    def looks(self) -> int:
-        """Stays the same as long as who is fed does."""
-        return self._islands.looks
-
-    @property
-    def dead_share(self) -> FloatArray:
-        """Part of each load that nothing feeds, shape (n_envs, n_loads)."""
-        return self._islands.dead_share
-
-    @property
-    def unserved_kwh(self) -> FloatArray:
-        """Demand of the last step that was not served, vehicles left out [kWh], shape (n_envs, n_loads)."""
-        return self._islands.unserved_kw * self._dt_h
 
     # -- an episode
 
@@ -190,7 +176,7 @@ class Events:
         """Go on with repairs in the steps that were solved, shape (n_envs,)."""
         if self._repairing:
             at = self._fault_nodes[self.target_rows()]
-            without = ~self._islands.energised[np.arange(len(step))[:, None, None], at]
+            without = ~self.islands.energised[np.arange(len(step))[:, None, None], at]
             self.timetable.repair(self.on, np.logical_and.reduce(without, axis=2))
 
     def target_rows(self) -> IntArray:
@@ -206,7 +192,7 @@ class Events:
 
     def _strike(self, env: int, now: BoolArray) -> None:
         """Bring about the events that are on: branches out, devices tripped, faults."""
-        n_times, islands = len(self.timetable.names), self._islands
+        n_times, islands = len(self.timetable.names), self.islands
         out, tripped = np.zeros_like(self._out[env]), np.zeros_like(islands.tripped[env])
         struck, elements = [], []
         at_fault: list[int] = []
@@ -234,7 +220,7 @@ class Events:
 
     def _reconfigure(self, env: int, rules: Reconfiguration) -> None:
         """Hold the switches to the rules, and close what waits where it closes no loop."""
-        islands, fleet = self._islands, self._fleet
+        islands, fleet = self.islands, self._fleet
         faulted = np.flatnonzero(islands.faulted[env])
         if fleet is not None:
             asked = fleet.position[env].copy()
@@ -250,7 +236,7 @@ class Events:
 
     def _take_out(self, env: int, struck: Sequence[str] | None = None, tripped: Sequence[str] | None = None) -> None:
         """Open what is out or waits, and put what no longer does back as it was compiled."""
-        islands, circuit = self._islands, self._circuits[env]
+        islands, circuit = self.islands, self._circuits[env]
         out = self._out[env] | self._waiting[env]
         lines, changed = circuit.closed.copy(), (out != islands.out[env])[islands.lines]
         changed[islands.places] = False  # of switch devices the fleet knows the position
