@@ -165,7 +165,7 @@ class GridMetricsCallback(RLlibCallback):
     def on_environment_created(
         self, *, env_runner: Any, metrics_logger: Any = None, env: Any, env_context: Any, **kwargs: Any
     ) -> None:
-        """Give up where environments only fail: RLlib would make them anew for ever within one sample."""
+        """Stop where environments only fail: RLlib would make them anew for ever within one sample."""
         self._made += 1
         if self._made > MAX_REBUILDS:
             raise PowerGridError(f"the environment failed {self._made - 1} times in a row")
