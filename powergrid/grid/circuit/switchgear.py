@@ -69,8 +69,7 @@ class Switchgear:
         }
         self._handles = handles
         self.regulators = self._find_windings(tapped)
-        self._regulator_branches = [branch_index[f"{r.class_name}.{r.transformer}".lower()] for r in self.regulators]
-        of = self._regulator_branches
+        of = [branch_index[f"{r.class_name}.{r.transformer}".lower()] for r in self.regulators]
         self._tapped = [
             (r.handle, r.winding, of[i], [j for j in range(len(of)) if of[j] == of[i] and j != i],
              self._tap_properties[r.class_name])
@@ -163,11 +162,7 @@ class Switchgear:
         _MOVERS[kind](self, i, goal)
 
     def write_taps(self, taps: IntArray) -> None:
-        """Move the regulators that are not yet there.
-
-        Args:
-            taps: Tap position from neutral, held to ``tap_min .. tap_max``, shape (n_regulators,).
-        """
+        """Move the regulators that are not yet there to a position in their range, shape (n_regulators,)."""
         for i in _find_moved(taps, self.taps):
             self.move("regulator", i, int(taps[i]))
 
