@@ -98,7 +98,8 @@ class Channels:
         self.outages = self._add_outages(zones, zone_nodes)
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
         held = [fleet.n for fleet, _ in self._held]
-        widths = [self._n_exogenous, *[simulation.setpoints.shape[2]] * 2, *held]
+        n_power = simulation.setpoints.shape[2]
+        widths: list[int | tuple[int, int]] = [self._n_exogenous, (2, n_power), *held]
         widths += [] if self.outages is None else [len(self.outages.channels)]
         widths += [] if self._quantiles is None else [self._n_nodes]
         metrics.watch(_find_nodes(simulation, pccs, phases), [np.array(way, dtype=np.int64) for way in ways], widths)
@@ -213,8 +214,9 @@ class Channels:
         """Measure the solved state, with what is known of the step to come and what devices hold beside it."""
         simulation, metrics = self._simulation, self.metrics
         known = self._exogenous_rows.take(simulation.row, 0)
-        held = [getattr(fleet, name) for fleet, name in self._held]
-        beside = [known, *simulation.delivered, *held]
+        beside = [known, simulation.delivered]
+        for fleet, name in self._held:
+            beside.append(getattr(fleet, name))
         if self.outages is not None:
             beside.append(self.outages.look())
         metrics.take(simulation.snapshot, simulation.energised, beside)

@@ -88,7 +88,12 @@ class Rewards:
         self._islands = simulation.islands
         if self._islands is not None:
             self._load_owners, self._source_prices = _own_islands(simulation, owners, loads_in)
-        # what devices cost, and who owns which; terms that are no device's read as zero
+        self._bind_devices(owners)
+
+    def _bind_devices(self, owners: Sequence[Sequence[str]]) -> None:
+        """Find what devices cost, what they store and owe, and whose they are."""
+        simulation, (_, n_envs, n_agents) = self._simulation, self.by_term.shape
+        # terms that are no device's read as zero
         self._owners = ownership(owners, simulation.device_names)
         self._of_devices = np.zeros((len(TERMS), n_envs, len(self._owners)))
         self._device_terms = [

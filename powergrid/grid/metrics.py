@@ -5,7 +5,6 @@ Array functions of a snapshot; knows no prices, agents or rewards.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -58,14 +57,19 @@ class _Parts(NamedTuple):
     excess: tuple[FloatArray, FloatArray]
 
     @classmethod
-    def of(cls, whole: FloatArray, columns: Mapping[str, slice], widths: Sequence[int]) -> _Parts:
+    def of(cls, whole: FloatArray, columns: Mapping[str, slice], widths: Sequence[int | tuple[int, int]]) -> _Parts:
         """Cut results into parts."""
 
         def span(first: str, last: str) -> FloatArray:
             return whole[:, columns[first].start : columns[last].stop]
 
         n_envs = len(whole)
-        ends = columns["beside"].start + np.cumsum([0, *widths])
+        beside, first = list[FloatArray](), columns["beside"].start
+        for width in widths:
+            shape = width if isinstance(width, tuple) else (1, width)
+            part = whole[:, first : first + shape[0] * shape[1]].reshape(n_envs, *shape).swapaxes(0, 1)
+            beside.append(part if isinstance(width, tuple) else part[0])
+            first += shape[0] * shape[1]
         levels = span("v_pu", "no_branch")
         both = np.zeros((2 * n_envs, levels.shape[1]))
         return cls(
@@ -80,7 +84,7 @@ class _Parts(NamedTuple):
             span("v_pu", "v_pu"),
             span("loading_pu", "loading_pu"),
             levels,
-            [whole[:, first:last] for first, last in itertools.pairwise(ends)],
+            beside,
             both,
             (both[:n_envs], both[n_envs:]),
         )
@@ -159,14 +163,18 @@ class Metrics:
         self.watch([], [])
 
     def watch(
-        self, node_groups: Sequence[IntArray], branch_groups: Sequence[IntArray], widths: Sequence[int] = ()
+        self,
+        node_groups: Sequence[IntArray],
+        branch_groups: Sequence[IntArray],
+        widths: Sequence[int | tuple[int, int]] = (),
     ) -> None:
         """Take means of voltages and highest loadings of more groups, in the same passes as those of the zones.
 
         Args:
             node_groups: Nodes of each group, one or more.
             branch_groups: Branches of each group, one or more.
-            widths: How many numbers each array has that :meth:`take` puts beside what it measures.
+            widths: How many numbers each array has that :meth:`take` puts beside what it measures; ``(m, n)`` stands
+                for one of shape (m, n_envs, n).
         """
         nodes, n_zones = [*self._node_groups, *node_groups], self._n_zones
         groups = [*nodes, *(self._n_nodes + own for own in (*self._branch_groups, *branch_groups))]
@@ -178,7 +186,8 @@ class Metrics:
         self._starts, self._lowest_starts, self._means_starts = starts, starts[:n_lowest], starts[:n_means]
         self._per_size = np.tile(1.0 / sizes[:n_means], (n_envs, 1))
         levels = self._n_nodes, len(self._high[0]) - self._n_nodes
-        self.columns = columns = _lay_out(n_zones, len(node_groups), len(branch_groups), *levels, sum(widths))
+        n_beside = sum(int(np.prod(width)) for width in widths)
+        self.columns = columns = _lay_out(n_zones, len(node_groups), len(branch_groups), *levels, n_beside)
         self._members = columns["v_pu"].start + members
         self._to = _Parts.of(np.zeros((n_envs, columns["beside"].stop)), columns, widths)
         self.take(self._snapshot)
@@ -190,8 +199,8 @@ class Metrics:
             snapshot: The solved state.
             energised: Whether a source feeds each node, shape (n_envs, n_nodes), all where not given; those that none
                 feeds violate no limit and count in no voltage of a zone that has others.
-            beside: Numbers to put into ``results`` after all that is measured, each shape (n_envs, n); the last ones
-                that :meth:`watch` was told of may be left out.
+            beside: Numbers to put into ``results`` after all that is measured, of the widths that :meth:`watch` was
+                told of; the last ones may be left out.
         """
         dead = None if energised is None or b"\0" not in energised.tobytes() else ~energised
         self._snapshot, self._dead, to = snapshot, dead, self._to
