@@ -245,10 +245,8 @@ def describe_run(run_or_checkpoint: Path, *, trust: bool = False) -> dict[str, A
 
 
 def _rows_by_agent(frame: Any) -> dict[str, list[dict[str, Any]]]:
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in json.loads(frame.to_json(orient="records")):
-        rows.setdefault(row.pop("agent"), []).append(row)
-    return rows
+    by_agent = frame.groupby("agent", sort=False)
+    return {agent: json.loads(rows.drop(columns="agent").to_json(orient="records")) for agent, rows in by_agent}
 
 
 def _interface(policy: Policy, agent: str, tables: Mapping[str, Any]) -> dict[str, Any]:

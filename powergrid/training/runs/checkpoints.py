@@ -55,7 +55,7 @@ class Checkpoints:
         if not final.exists():
             unfinished = self.folder / f".unfinished-{os.getpid()}-{iteration:06d}"
             shutil.rmtree(unfinished, ignore_errors=True)
-            algorithm.save_to_path(str(unfinished.resolve()))
+            algorithm.save_to_path(str(unfinished.resolve()))  # of a relative path RLlib says: URI has empty scheme
             policy.save(unfinished / POLICY_FOLDER)
             (unfinished / STATE_FILE).write_text(json.dumps({"iteration": iteration, **state}) + "\n")
             sign(unfinished, self.claims)

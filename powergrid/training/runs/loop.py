@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from powergrid.training.runs.records import (
     write_manifest,
 )
 from powergrid.training.runs.session import RaySession, build_algorithm, ray_session, stop_algorithm
-from powergrid.training.runs.settings import TrainSettings
+from powergrid.training.runs.settings import TrainSettings, make_settings
 
 logger = logging.getLogger("powergrid.training")
 
@@ -141,6 +141,11 @@ class Validation:
             for name in names
         }
 
+    def days(self) -> list[int]:
+        """Return the day of each episode."""
+        first = [self._env.reset(seed=seed)[1] for seed in self._seeds]
+        return [int(next(iter(infos.values()))["day"]) for infos in first]
+
     def _play(self, policy: Policy, seed: int) -> dict[str, float]:
         observations, _ = self._env.reset(seed=seed)
         infos: dict[str, list[Mapping[str, Any]]] = {}
@@ -168,13 +173,9 @@ def open_validation(env: EnvClass, env_config: Mapping[str, Any], settings: Trai
 
 def validation_days(manifest: Mapping[str, Any]) -> list[int]:
     """Return the days that a run's validation plays, for baselines to play the same."""
-    env = default_env()({**manifest["env_config"], "split": "validation"})
-    try:
-        episodes = int(manifest["settings"]["validation_episodes"])
-        resets = [env.reset(seed=VALIDATION_SEED + i)[1] for i in range(episodes)]
-        return [int(next(iter(infos.values()))["day"]) for infos in resets]
-    finally:
-        env.close()
+    settings = make_settings(manifest.get("algorithm", "ppo"), manifest["settings"])
+    with closing(Validation(default_env(), manifest["env_config"], settings)) as validation:
+        return validation.days()
 
 
 @contextmanager
@@ -249,12 +250,15 @@ class _Training:
         self.bad = 0 if sampled > 0 and losses_are_finite(result) else self.bad + 1
         if sampled > 0:
             self.env_steps += int(sampled)
+        # With all its processes dead RLlib goes on without steps and without an exception, until some are back; and
+        # a reward of NaN trains on in silence to weights of NaN.
         if self.bad >= MAX_BAD_ITERATIONS:
             what = "no environment steps came in" if not sampled > 0 else "the loss was not a finite number"
             raise PowerGridError(f"{what} for {self.bad} iterations; the newest cause:\n{self._why(None)}")
         return result
 
     def _why(self, error: BaseException | None) -> str:
+        # What RLlib raises has often an empty message, with the cause chained to it or in a worker's log alone.
         told = self.session.explain()
         if told:
             return told

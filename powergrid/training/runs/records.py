@@ -225,6 +225,7 @@ def _shown(value: float) -> str:
 class EventFile:
     """Write TensorBoard events: the stable names, and RLlib's whole result below ``ray/``."""
 
+    # Ours, since an algorithm that is built and trained without Tune writes neither events nor a CSV file.
     def __init__(self, folder: Path, after_step: int | None = None) -> None:
         from tensorboardX import SummaryWriter
 
@@ -290,8 +291,6 @@ def read_curves(runs: Sequence[str | Path], column: str = VALIDATION_SCORE) -> l
 
 def name_of_training(manifest: dict[str, Any]) -> str:
     """Say in two words how a run trains: the algorithm, and whether agents share a policy."""
-    policies = set(manifest["policies"].values())
-    kind = (
-        "shared" if len(policies) == 1 else "independent" if len(policies) == len(manifest["policies"]) else "grouped"
-    )
+    agents, policies = len(manifest["policies"]), len(set(manifest["policies"].values()))
+    kind = {agents: "independent", 1: "shared"}.get(policies, "grouped")
     return f"{str(manifest['algorithm']).upper()} {kind}"

@@ -116,12 +116,13 @@ def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterato
         torch.set_num_threads(1)  # two threads beside a busy neighbour made small updates 60 times slower
         stack.callback(torch.set_num_threads, threads)
         session = RaySession(None)
+        quiet = contextlib.nullcontext() if verbose else _no_stderr()
         if not verbose:
             stack.enter_context(_hold_back(session.held_back))
         if address is not None:
             if not ray.is_initialized():
                 stack.callback(ray.shutdown)
-            with _no_stderr(enabled=not verbose):
+            with quiet:
                 session.joined = join_cluster(address, verbose=verbose)
         elif not ray.is_initialized():
             parent = tempfile.gettempdir()
@@ -132,15 +133,15 @@ def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterato
             stack.callback(ray.shutdown)
             # Workers inherit PYTHONPATH when Ray starts: they are to import what this process can.
             importable = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))}
-            with environment_variables(importable), _no_stderr(enabled=not verbose):
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    log_to_driver=verbose,
-                    logging_level=logging.INFO if verbose else logging.ERROR,
-                    _temp_dir=str(session.temp_dir),
-                )
+            with environment_variables(importable), quiet:
+                # RLlib would start a Ray of its own, with a dashboard, even for an algorithm without other processes.
+                place = str(session.temp_dir)
+                ray.init(address="local", include_dashboard=False, _temp_dir=place, **_printing(verbose))
         yield session
+
+
+def _printing(verbose: bool) -> dict[str, Any]:
+    return {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
 
 
 class _Keep(logging.Handler):
@@ -157,12 +158,12 @@ class _Keep(logging.Handler):
 @contextlib.contextmanager
 def _hold_back(kept: collections.deque[str]) -> Iterator[None]:
     """Send what Ray's loggers would print to a list; what a user can act on is told from there."""
-    names = [name for name in logging.Logger.manager.loggerDict if name == "ray" or name.startswith("ray.")]
-    loggers = [logging.getLogger(name) for name in {"ray", *names}]
-    before = [(each, each.handlers[:], each.propagate) for each in loggers if each.handlers or each.name == "ray"]
-    for each, _, _ in before:
-        each.handlers[:] = [_Keep(kept)] if each.name == "ray" else []
-        each.propagate = each.name != "ray"
+    # Each of Ray's libraries gives a logger of its own a handler, and does not pass on to Ray's.
+    loggers = [logging.getLogger(name) for name in logging.Logger.manager.loggerDict if name.split(".")[0] == "ray"]
+    before = [(each, each.handlers[:], each.propagate) for each in loggers]
+    keep = _Keep(kept)
+    for each in loggers:
+        each.handlers[:], each.propagate = [keep], False
     try:
         yield
     finally:
@@ -171,11 +172,8 @@ def _hold_back(kept: collections.deque[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_stderr(*, enabled: bool) -> Iterator[None]:
+def _no_stderr() -> Iterator[None]:
     """Drop what Ray's C++ core writes to the error stream while it starts; exceptions still come through."""
-    if not enabled:
-        yield
-        return
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -220,9 +218,7 @@ def join_cluster(address: str, *, verbose: bool = False) -> str:
     if not _answers(found):
         raise PowerGridError(f"--address {address}: no Ray cluster answers at {found}; {_START}")
     try:
-        ray.init(
-            address=found, log_to_driver=verbose, logging_level=logging.INFO if verbose else logging.ERROR
-        )  # fmt: skip
+        ray.init(address=found, **_printing(verbose))
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         told = " ".join(str(error).split())
         raise PowerGridError(
@@ -287,10 +283,11 @@ def build_algorithm(config: Any, session: RaySession) -> Any:
 
 
 def stop_algorithm(algorithm: Any, timeout_s: float = 20.0) -> None:
-    """Stop the algorithm; give up waiting where a worker hangs (Ray's own shutdown then kills it)."""
+    """Stop the algorithm; give up waiting where a worker hangs."""
     if not algorithm.config.num_env_runners:
         algorithm.stop()  # OpenDSS crashes where an engine is closed by another thread than this
         return
+    # Where an environment hangs, RLlib had not stopped after five minutes; Ray's own shutdown kills the worker.
     stopper = threading.Thread(target=algorithm.stop, daemon=True)
     stopper.start()
     stopper.join(timeout_s)

@@ -157,7 +157,7 @@ def tune(
     fixed = {"seed": seed, "num_env_runners": 0, **(settings or {}), "iterations": iterations}
     space, chosen = search_space(algorithm, fixed, search), make_settings(algorithm, fixed)
     env, env_config = env or agents.default_env(), agents.as_env_config(scenario)
-    check_plan("tuning", env, env_config, policies, chosen, _why_unrankable(chosen, space))
+    check_plan("tuning", env, env_config, policies, chosen, _why_unrankable(chosen, space, env, env_config))
     place = place_of(out_dir, name, f"tune-{scenario_name(env_config)}", taken_by=TRIALS, remedy=TAKEN)
     trials = [Trial(*each) for each in enumerate(draw_trials(space, samples, seed, dump_settings(chosen)))]
     how = {"algorithm": algorithm, "policies": policies, "env": env, "verbose": verbose}
@@ -309,8 +309,12 @@ def _bring_home(run: Bundle, folder: Path, env_config: Mapping[str, Any]) -> Non
         sign(signature.parent, trust_claims(manifest))
 
 
-def _why_unrankable(settings: TrainSettings, space: Mapping[str, Domain]) -> Iterator[str]:
-    if not settings.validate_every:
+def _why_unrankable(
+    settings: TrainSettings, space: Mapping[str, Domain], env: EnvClass, env_config: Mapping[str, Any]
+) -> Iterator[str]:
+    if settings.validate_every:  # a split that is not there is refused here, not by every trial in turn
+        agents.probe_env(env, {**env_config, "split": settings.validation_split})
+    else:
         yield "validate_every = 0: tuning ranks by validation, so there must be one"
     if not space:
         yield "nothing is left to vary; fix fewer settings or name some with --search"

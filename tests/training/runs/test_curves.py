@@ -73,10 +73,12 @@ def test_picture_has_a_line_for_each_run_its_mean_and_each_level() -> None:
     assert [text.get_text() for text in legend.get_texts()] == ["A, mean of 2", "B", "rule_based"]
 
 
-def test_baselines_play_the_very_days_of_the_validation(tmp_path: Path) -> None:
-    days = validation_days({"env_config": SCENARIO, "settings": {"validation_episodes": 3}})
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_baselines_play_the_very_days_of_the_validation(split: str) -> None:
+    settings = {"validation_episodes": 3, "validation_split": split}
+    days = validation_days({"env_config": SCENARIO, "settings": settings})
     found = baseline_returns(SCENARIO, ["no_control"], days)
-    env = NetworkedGridEnv({**SCENARIO, "split": "validation"})
+    env = NetworkedGridEnv({**SCENARIO, "split": split})
     returns = []
     for i in range(3):
         _, infos = env.reset(seed=VALIDATION_SEED + i)

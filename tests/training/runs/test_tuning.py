@@ -127,6 +127,8 @@ def test_tuning_that_could_not_rank_or_vary_anything_is_refused(tmp_path: Path) 
     assert "nothing is left to vary" in str(raised.value)
     with pytest.raises(ScenarioError, match="did you mean 'sac'"):
         tune({}, FAST, env=ToyGridEnv, algorithm="sacc", out_dir=tmp_path)
+    with pytest.raises(ScenarioError, match="not 'nope'"):
+        tune("ieee13_mg", {**FAST, "validation_split": "nope"}, out_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
