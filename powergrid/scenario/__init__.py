@@ -1,8 +1,8 @@
 """The whole configuration vocabulary, validated: one file says everything about an environment.
 
-``vocabulary`` holds the parts of a scenario, ``model`` the whole and how it is built, ``files`` reads and writes it,
-``loading`` makes one of a name, data or an ``env_config`` and brings it to other feeders, ``problems`` tells what is
-wrong, ``bundle`` takes its files to other machines.
+``vocabulary`` holds the parts of a scenario, ``model`` the whole, how it is built and what is wrong with it, ``files``
+reads and writes it, ``loading`` makes one of a name, data or an ``env_config`` and brings it to other feeders,
+``bundle`` takes its files to other machines.
 """
 
 from __future__ import annotations

@@ -273,7 +273,7 @@ class Setpoints:
         return np.array(devices), scale, first
 
     def allocate(self, n: int) -> list[FloatArray]:
-        """Return what :meth:`fill` fills for n circuits: an array for each bulk write, shape (n, n_elements)."""
+        """Return an array for each bulk write of n circuits, shape (n, n_elements), to be filled and then written."""
         return [np.zeros((n, len(writer.values))) for writer in self._writers]
 
     def fill_injections(self, values: Sequence[FloatArray], p_kw: FloatArray, q_kvar: FloatArray) -> None:

@@ -1,1 +1,1 @@
-"""Trained policies without Ray: extract, act, export, trust."""
+"""Trained policies without Ray: extract, act, export."""
