@@ -102,9 +102,10 @@ def _watch_parts(env: NetworkedGridEnv) -> _Profile:
     ):  # fmt: skip
         taken.watch(simulation.circuits, method, label)
     taken.watch(simulation._devices, "advance", "devices: move on")
-    taken.watch(task.metrics, "take", "metrics")
+    taken.watch(task.channels, "measure", "metrics and channels")
     taken.watch(task._rewards, "take", "rewards")
-    taken.watch(task.channels, "fill", "channels")
+    taken.watch(task, "observation_dict", "observations")
+    taken.watch(task, "info_dicts", "infos")
     return taken
 
 
