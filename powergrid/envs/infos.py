@@ -143,11 +143,11 @@ class Infos:
 
     def _take_own(self) -> None:
         """Fill in what differs between agents."""
-        simulation, moved = self._simulation, self._moved
+        simulation, moved, powers = self._simulation, self._moved, self._simulation.powers
         self._own_terms[...] = self._rewards.by_term
         self._metrics.results.take(self._zone_places, None, self._own_zones, "clip")
-        self._delivered[...] = simulation.delivered
-        np.abs(np.subtract(simulation.requested, simulation.setpoints, out=moved), out=moved)
+        self._delivered[...] = powers.delivered
+        np.abs(np.subtract(powers.requested, powers.setpoints, out=moved), out=moved)
         self._projected[...] = np.maximum(self._moved_kw, self._moved_kvar, out=self._projected) > self._noticed
         for fleet, throughput, cycles in self._throughput:
             throughput[...], cycles[...] = fleet.terms["throughput_kwh"], fleet.cycles

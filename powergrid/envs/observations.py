@@ -214,7 +214,7 @@ class Channels:
         """Measure the solved state, with what is known of the step to come and what devices hold beside it."""
         simulation, metrics = self._simulation, self.metrics
         known = self._exogenous_rows.take(simulation.row, 0)
-        beside = [known, simulation.delivered]
+        beside = [known, simulation.powers.delivered]
         for fleet, name in self._held:
             beside.append(getattr(fleet, name))
         if self.outages is not None:

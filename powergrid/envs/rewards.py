@@ -69,6 +69,9 @@ class Rewards:
         self._share = scenario.share_reward
         self._divergence = scenario.divergence.penalty
         self.by_term = np.zeros((len(TERMS), n_envs, n_agents))  # each term's numbers side by side in memory
+        chosen = (_ENERGY, _REFERENCE, _LOSSES, slice(_FIRST_MEASURED, _LAST_MEASURED + 1), _STORED)
+        self._parts = tuple(self.by_term[of] for of in chosen)
+        self._forms = simulation.snapshot.forming_kva.size > 0
         self._weights = np.tile(weights[:, None, None], (1, n_envs, n_agents))
         self._weighed = np.zeros_like(self.by_term)
         self.terms = self.by_term.transpose(1, 2, 0)
@@ -148,18 +151,19 @@ class Rewards:
         for fleet, term, part in self._device_terms:
             part[...] = fleet.terms[term]
         self._of_devices_rows.dot(self._owners, self._by_term_rows)
-        measured, row, energy = metrics.results, simulation.played_row, terms[_ENERGY]
+        measured, row = metrics.results, simulation.played_row
+        energy, reference, losses, of_metrics, change = self._parts
         measured.take(self._import, None, energy, "clip")
         np.multiply(energy, self._usd_rows.take(row, 0), out=energy)
-        self._reference_rows.take(row, 0, terms[_REFERENCE], "clip")
-        measured.take(self._measured, None, terms[_FIRST_MEASURED : _LAST_MEASURED + 1], "clip")
-        np.multiply(terms[_LOSSES], self._loss_hours, out=terms[_LOSSES])
+        self._reference_rows.take(row, 0, reference, "clip")
+        measured.take(self._measured, None, of_metrics, "clip")
+        np.multiply(losses, self._loss_hours, out=losses)
         if self._islands is not None and self._islands.apart:
             terms[_UNSERVED] += _product(self._islands.unserved_kw, self._load_owners)
-        if np.count_nonzero(simulation.snapshot.forming_kva):
+        if self._forms and np.count_nonzero(simulation.snapshot.forming_kva):
             terms[_GENERATION] += simulation.snapshot.forming_kva.real @ self._source_prices
         if self._storage is not None:
-            stored, change = self._stored_now, terms[_STORED]
+            stored = self._stored_now
             self._storage.soc.dot(self._kwh_per_soc, stored)
             np.multiply(np.subtract(self._stored_kwh, stored, out=change), self._stored_price, out=change)
             # kept, so that the terms of a day telescope to what left the batteries in it

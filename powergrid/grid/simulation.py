@@ -54,6 +54,7 @@ class Simulation:
 
     Attributes:
         fleets: The devices by kind.
+        powers: What those with power were asked, set to and delivered.
         snapshot: The last solved state.
         price_usd_per_kwh: Price of the row to come, shape (n_envs,).
         day_paid_price: ``day_price`` with what events make of it, shape (n_envs, horizon_steps + 1) [USD/kWh].
@@ -92,6 +93,7 @@ class Simulation:
         self._days = Days(profiles, options, self.network.loads, n_envs)
         self._devices = Fleets(by_kind, first, options, self.profiles, n_envs)
         self.devices, self.fleets, self.actions = self._devices.devices, self._devices.all, self._devices.actions
+        self.powers = self._devices.table
         self.device_names = tuple(self.devices)
         self.power_device_names = tuple(injection.name for injection in injections)
         n_power, conductors = len(injections), options.conductor_flows
@@ -162,17 +164,17 @@ class Simulation:
     @property
     def setpoints(self) -> FloatArray:
         """Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices)."""
-        return self._devices.table.setpoints
+        return self.powers.setpoints
 
     @property
     def requested(self) -> FloatArray:
         """What was asked of the devices in the last step, as ``setpoints``."""
-        return self._devices.table.requested
+        return self.powers.requested
 
     @property
     def delivered(self) -> FloatArray:
         """What the solved grid says the devices delivered in the last step, as ``setpoints``."""
-        return self._devices.table.delivered
+        return self.powers.delivered
 
     @property
     def p_kw(self) -> FloatArray:
@@ -296,19 +298,16 @@ class Simulation:
     def _play(self, envs: Sequence[int] | None = None) -> BoolArray:
         """Write, solve and read some or all circuits; return whether each power flow converged, shape (n_envs,)."""
         rows, circuits, islands = self.row, self.circuits, self.islands
-        days = self._days
-        day_kw, day_kvar = (
-            days.load_kw.reshape(-1, days.load_kw.shape[2]),
-            days.load_kvar.reshape(-1, days.load_kw.shape[2]),
-        )
-        p_kw, q_kvar = self._devices.table.setpoints
-        circuits.fill_demand(day_kw, day_kvar, rows, p_kw, q_kvar)
+        p_kw, q_kvar = self.powers.setpoints
+        circuits.fill_demand(*self._days.load_rows, rows, p_kw, q_kvar)
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
         circuits.fill_injections(p_kw, q_kvar)
-        moves = [circuits.aim(kind, places, fleet.position) for fleet, places, kind in self._devices.switchgear]
+        moves: IntArray | int = 0
+        for fleet, places, kind in self._devices.switchgear:
+            moves = moves + circuits.aim(kind, places, fleet.position)
         if envs is None:
-            self.operations[...] = sum(moves) if moves else 0
+            self.operations[...] = moves
         if self._native is not None:
             circuits.solve(envs, range(self.n_envs), self._solve_alone)
         elif islands is not None:
@@ -352,7 +351,7 @@ class Simulation:
         return {
             "circuits": self.circuits.state(),
             "fleets": [fleet.state_dict() for fleet in self.fleets],
-            "power": self._devices.table.state(),
+            "power": self.powers.state(),
             "clock": {name: getattr(self, name).copy() for name in _CLOCK},
             "days": {name: getattr(self, name).copy() for name in _OF_DAYS},
             "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
@@ -370,7 +369,7 @@ class Simulation:
             setattr(self, name, value.copy())
         for fleet, kept in zip(self.fleets, state["fleets"], strict=True):
             fleet.load_state_dict(kept)
-        self._devices.table.restore(state["power"])
+        self.powers.restore(state["power"])
         if self._native is not None:  # before circuits: what their controllers forget takes a solve
             self._native.restore(state["controls"])
         self.circuits.restore(state["circuits"])

@@ -36,6 +36,8 @@ class Circuits(Sequence[Circuit]):
             [(writer.values, row, writer.write) for writer, row in zip(circuit.setpoints.writers, rows, strict=True)]
             for circuit, *rows in zip(circuits, *self._values, strict=True)
         ]
+        # without them no list is made of what is nobody's
+        self._any_forming = any(len(circuit.forming) for circuit in circuits)
         n_loads = len(first.network.loads.names)
         self.load_kw, self.load_kvar = self._values[:2] if n_loads else np.zeros((2, n, 0))
         self._bound_devices = np.flatnonzero(first.load_of_device >= 0)
@@ -115,30 +117,33 @@ class Circuits(Sequence[Circuit]):
             alone: Those that are solved by ``solve_alone`` once they are written, which says whether it converged.
             solve_alone: Solves one circuit.
         """
-        reader, converged = self._reader, self._converged
+        reader, converged, wanted = self._reader, self._converged, self._wanted
         for env in range(len(self._circuits)) if envs is None else envs:
             circuit = self._circuits[env]
-            stale = circuit.admittance.stale
-            if env in self._wanted:
-                for kind, place, goal in self._wanted[env]:
+            admittance = circuit.admittance
+            stale = admittance.stale
+            if env in wanted:
+                for kind, place, goal in wanted[env]:
                     circuit.switchgear.move(kind, place, goal)
-            # what moved just now goes into the matrix before setpoints are written, which building it would overwrite;
-            # what moved since the last solve goes in after them, as only then does the engine build all of it anew
-            if circuit.admittance.stale and not stale:
-                circuit.admittance.update(put_back=False)
+                # what moved just now goes into the matrix before setpoints are written, which building it would
+                # overwrite; what moved since the last solve goes in after them, as only then does the engine build all
+                # of it anew
+                if admittance.stale and not stale:
+                    admittance.update(put_back=False)
             for written, row, write in self._writes[env]:
                 written[:] = row
                 write()
-            circuit.keep_y()
+            if not admittance.stale:
+                circuit.engine.keep_y()
             if solve_alone is not None and env in alone:
                 converged[env] = solve_alone(env)
             else:
                 converged[env] = circuit.run()
             self._v[env] = circuit.v
             np.negative(circuit.powers.fetch(), out=self._delivered[env])
-            if circuit.admittance.version != self._versions[env]:
-                reader.write_admittances(env, circuit.admittance.entries)
-                self._versions[env] = circuit.admittance.version
+            if admittance.version != self._versions[env]:
+                reader.write_admittances(env, admittance.entries)
+                self._versions[env] = admittance.version
 
     def read(self, envs: Sequence[int] | None = None) -> BoolArray:
         """Fill the snapshot with what was solved, all circuits in one pass.
@@ -152,10 +157,11 @@ class Circuits(Sequence[Circuit]):
         snapshot, v = self._snapshot, self._v
         v_pu = self._reader.magnitudes(v)
         sound: BoolArray = np.maximum.reduce(v_pu, axis=1) < SANE_V_PU  # NaN compares false
-        if envs is None and all(self._converged) and np.count_nonzero(sound) == len(v):  # as in nearly every step
+        forming = [circuit.forming for circuit in self._circuits] if self._any_forming else []
+        if envs is None and False not in self._converged and False not in sound.tolist():  # as in nearly every step
             for circuit in self._circuits:
                 circuit.accept()
-            self._reader.read(snapshot, v, v_pu, self._delivered, [circuit.forming for circuit in self._circuits])
+            self._reader.read(snapshot, v, v_pu, self._delivered, forming)
             return sound
         sound &= self._converged
         fresh = sound
@@ -170,7 +176,7 @@ class Circuits(Sequence[Circuit]):
                 self._circuits[env].fall_back()
         kept = {name: array[~fresh] for name, array in vars(snapshot).items()}
         v[~fresh], v_pu[~fresh], self._delivered[~fresh] = snapshot.v[~fresh], snapshot.v_pu[~fresh], 0.0
-        self._reader.read(snapshot, v, v_pu, self._delivered, [circuit.forming for circuit in self._circuits])
+        self._reader.read(snapshot, v, v_pu, self._delivered, forming)
         for name, rows in kept.items():
             getattr(snapshot, name)[~fresh] = rows
         return sound

@@ -189,6 +189,7 @@ class PowerTable:
     ) -> None:
         n = sum(fleet.n for fleet in fleets)
         self.setpoints, self.requested, self.delivered = np.zeros((3, 2, n_envs, n))
+        self._rows = (*self.setpoints, self.requested[1])
         self._acts, self._reactive = n > 0 and n_actions > 0, any(fleet.reactive for fleet in fleets)
         self._parts: list[tuple[PowerFleet[Any], Powers]] = []
         first = 0
@@ -231,8 +232,8 @@ class PowerTable:
     def project(self, action: FloatArray, exo: Exogenous) -> None:
         """Turn actions, shape (n_envs, n_actions), into feasible setpoints."""
         self.read(action)
-        p, q = self.setpoints
-        q[...] = self.requested[1]
+        p, q, asked_q = self._rows
+        q[...] = asked_q
         for fleet, own in self._parts:
             fleet.limit(own, exo)
         if self._reactive:

@@ -125,7 +125,7 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
             # Off, the ceiling is the jump from 0; running, it is the ramp from the last setpoint.
             ceiling = np.minimum(previous + self._jump - self.on * self._jump_less_ramp, ceiling)
             floor = np.maximum(floor, previous - self._ramp)
-        self.next_on = on = np.empty_like(previous)
+        self.next_on = on = np.empty(previous.shape)
         on[...] = wanted  # takes a third of what astype does
         np.minimum(np.maximum(asked, floor, out=p_kw), ceiling, out=p_kw)
         np.multiply(p_kw, on, out=p_kw)

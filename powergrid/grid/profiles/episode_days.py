@@ -31,6 +31,7 @@ class Days:
         series: Demand series of each load, shape (n_loads,).
         day: Day that each environment plays, -1 before the first, shape (n_envs,).
         load_kw, load_kvar: Demand of each load, shape (n_envs, horizon_steps + 1, n_loads).
+        load_rows: The same two, environment after environment, shape (n_envs * (horizon_steps + 1), n_loads) each.
         price_usd_per_kwh: Price, shape (n_envs, horizon_steps + 1).
         pv_pu: What the sun offers, in parts of the panels' rating, shape (n_envs, horizon_steps + 1).
         weekend: Whether each day of the profiles is a Saturday or a Sunday, shape (n_days,).
@@ -50,6 +51,9 @@ class Days:
         self.day = np.full(n_envs, -1, dtype=np.int64)
         self.load_kw = np.zeros((n_envs, rows, n_loads))
         self.load_kvar = np.zeros((n_envs, rows, n_loads))
+        # the days of all environments laid end to end, the same memory
+        laid_out = n_envs * rows, n_loads
+        self.load_rows = self.load_kw.reshape(laid_out), self.load_kvar.reshape(laid_out)
         self.price_usd_per_kwh = np.zeros((n_envs, rows))
         self.pv_pu = np.zeros((n_envs, rows))
         self._share = np.zeros((o.horizon_steps, n_loads))
