@@ -281,7 +281,7 @@ class Simulation:
             islands.act(self.setpoints)
         converged[...] = self._play()
         if self._native is not None:
-            self.operations += [circuit.own_moves for circuit in self.circuits]
+            self.operations += self.circuits.own_moves
         if self.options.divergence == "raise" and False in converged.tolist():
             raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
         if islands is not None:
@@ -327,13 +327,13 @@ class Simulation:
 
     def _solve_alone(self, env: int) -> bool:
         """Solve one circuit that is written, with the feeder's own controls and within forming sources' limits."""
-        circuit, islands = self.circuits[env], self.islands
+        circuit, islands, native = self.circuits[env], self.islands, self._native
+        limited = islands is not None and env in islands.limited
         solve: Callable[[], bool] = circuit.solve
-        if self._native is not None:
-            solve = functools.partial(self._native.solve, env, int(self.day[env]), int(self.step_index[env]))
-        if islands is None or env not in islands.limited:
-            return solve()
-        return islands.solve(env, circuit, solve)
+        if native is not None:
+            day, step = int(self._days.day[env]), int(self.step_index[env])
+            solve = functools.partial(native.solve, env, day, step, checked=limited)
+        return islands.solve(env, circuit, solve) if islands is not None and limited else solve()
 
     def _describe_divergence(self, env: int) -> str:
         return (

@@ -59,6 +59,11 @@ class Circuits(Sequence[Circuit]):
     def __getitem__(self, env: int | slice) -> Circuit | Sequence[Circuit]:
         return self._circuits[env]
 
+    @property
+    def own_moves(self) -> IntArray:
+        """Positions that the feeder's own controls moved in the last solve, shape (n_envs,)."""
+        return np.array([circuit.own_moves for circuit in self._circuits])
+
     # -- one step
 
     def fill_demand(

@@ -71,13 +71,15 @@ class ControlledDevices:
             self._circuits[env].controls.prepare(0.0)
             self._circuits[env].solve(controls=True)
 
-    def solve(self, env: int, day: int, step: int) -> bool:
+    def solve(self, env: int, day: int, step: int, *, checked: bool) -> bool:
         """Solve one environment with the controls acting, and put the devices left to them where these are now.
 
         Args:
             env: Which environment.
             day: Day of the profiles.
             step: Step of the episode, 0-based.
+            checked: Whether voltages are looked at before the devices follow; else that is for the caller, as of
+                :meth:`Circuit.run`.
 
         Returns:
             Whether the power flow converged.
@@ -87,7 +89,7 @@ class ControlledDevices:
             self._storage.tell(env)
             limit = partial(self._storage.limit, env)
         circuit.controls.prepare(24.0 * day + step * self._dt_h)
-        converged = circuit.solve(controls=True, limit=limit)
+        converged = (circuit.solve if checked else circuit.run)(controls=True, limit=limit)
         for fleet, rows, places, kind in self._switchgear:
             fleet.follow(env, rows, circuit.switchgear.positions(kind)[places])
         return converged

@@ -270,37 +270,41 @@ class ActingControls:
         Returns:
             Whether the power flow converged, and by how many positions they moved what they move.
         """
-        before = gear.state()
         if self.capacitors:
+            before: dict[str, Any] | None = gear.state()
             # Controls of capacitors open terminals and are told their dead time, both of which make the engine build
             # the matrix with the setpoints of the moment: that way is kept as it is, though it leaks.
             converged = self._engine.solve_by_itself()
             gear.follow()
         else:
-            converged = self._take_turns(gear, admittance)
+            converged, before = self._take_turns(gear, admittance)
         if converged and limit is not None and limit():
             converged = self._engine.solve()
-        moves = gear.count_moves(before)
+        moves = 0 if before is None else gear.count_moves(before)
         admittance.refresh()
         if moves and self.capacitors:
             admittance.stale = admittance.whole = True
         return converged, moves
 
-    def _take_turns(self, gear: Switchgear, admittance: Admittance) -> bool:
+    def _take_turns(self, gear: Switchgear, admittance: Admittance) -> tuple[bool, dict[str, Any] | None]:
         """Solve and let the controls act in turn: as the engine does it, but for what becomes of the matrix.
 
         What they moved comes into it as all else that moves. What they set or open is for the engine to build in:
         beyond a line that opened, on the way to 0 V, it converges with the loads of the moment in the matrix, and not
         always with those of the start.
+
+        Returns:
+            Whether the power flow converged, and the positions before, None where nothing acted, as in most steps.
         """
-        engine = self._engine
+        engine, before = self._engine, None
         engine.start_controls()
         converged = engine.solve()
         for turn in range(1, self._max_turns):
             if not (converged and engine.act_controls(turn)):
-                return converged
+                return converged, before
+            before = gear.state() if before is None else before
             gear.follow()
             if not (self.set_power or admittance.whole):
                 admittance.update()
             converged = engine.solve()
-        return engine.solve()  # they hunt: held where they got to
+        return engine.solve(), before  # they hunt: held where they got to

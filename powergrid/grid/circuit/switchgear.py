@@ -258,8 +258,12 @@ class Switchgear:
 
     def count_moves(self, before: Mapping[str, npt.NDArray[Any]]) -> int:
         """Count the positions by which all is away from a :meth:`state`."""
-        away = [abs(getattr(self, name) - before[name]).sum() for name in _POSITIONS.values()]
-        return int(sum(away))
+        moves = 0
+        for name in _POSITIONS.values():
+            now = getattr(self, name)
+            if now.tobytes() != before[name].tobytes():  # most are as they were, and this takes 0.2 us, a sum 4
+                moves += int(np.abs(now - before[name]).sum())
+        return moves
 
     # -- reading
 
