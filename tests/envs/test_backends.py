@@ -118,9 +118,9 @@ def test_wrong_backend_tells_what_there_is() -> None:
         GridVectorEnv("ieee13_mg", 2, workers=2)
     for view in ("agents", "central"):
         with pytest.raises(ScenarioError, match=r"backend 'threads' is gone; use 'processes'.* or 'inline'"):
-            powergrid.make("ieee13_mg", 2, view=view, backend="threads")  # type: ignore[call-overload]
+            powergrid.make_vector("ieee13_mg", 2, view=view, backend="threads")  # type: ignore[call-overload]
     with pytest.raises(ScenarioError) as raised:
-        powergrid.make("ieee13_mg", 0, workers=2)
+        powergrid.make_vector("ieee13_mg", 0, workers=2)
     assert len(raised.value.problems) == 2
 
 

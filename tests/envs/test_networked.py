@@ -191,7 +191,8 @@ def measure_growth(config: dict[str, Any], steps: int, resets: int) -> float:
         for reset in range(resets):
             env.reset()
             for step in range(steps // resets):
-                env.step(actions[(reset + step) % 64])
+                if env.step(actions[(reset + step) % 64])[3]["__all__"]:
+                    env.reset()
 
     work(1000, 20)
     before = read_rss_mb()
