@@ -122,7 +122,10 @@ class Infos:
         # a copy of a dict that has all the keys takes two thirds of what to make one does
         pattern = self._pattern
         pattern.update(zip(shared_names, shared, strict=True))
-        pattern.update(self.labels(env))
+        if self._full:
+            pattern.update(self.labels(env))
+        else:
+            pattern["day"] = int(self._simulation.day[env])
         infos = {}
         for name, row in zip(self._agents, self._by_name[: self._n_own, env].T.tolist(), strict=True):
             infos[name] = info = pattern.copy()

@@ -159,6 +159,7 @@ class Metrics:
         self._high[:, :n_nodes], self._low[:, :n_nodes] = highest, lowest
         self._zero = np.zeros((n_envs, n_both))
         self._three_phase = _three_phase_nodes(network)
+        self._least_v = np.full(n_envs * len(self._three_phase), 1e-9)  # no bus that is dead divides by 0
         self._snapshot = Snapshot.allocate(n_envs, network, 0, conductors=bool(len(self._limited)))
         self.watch([], [])
 
@@ -365,7 +366,7 @@ class Metrics:
             return np.zeros(len(v))
         phasors = v.take(self._three_phase, 1)
         sequence = np.abs(phasors.reshape(-1, 3).dot(_TO_SEQUENCE))
-        ratio = (sequence[:, 1] / np.maximum(sequence[:, 0], 1e-9)).reshape(len(v), -1)
+        ratio = (sequence[:, 1] / np.maximum(sequence[:, 0], self._least_v)).reshape(len(v), -1)
         if self._dead is not None:
             ratio[self._dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0
         highest: FloatArray = np.maximum.reduce(ratio, axis=1)

@@ -126,8 +126,10 @@ class InverterFleet(PowerFleet[InverterSpec]):
         asked, p, q = own.asked_p_kw, own.p_kw, own.q_kvar
         np.minimum(np.multiply(asked, self.available_kw, out=asked), self._s, out=p)
         if self._any_category:
-            scale = np.minimum(p * self._scale_slope + self._scale_offset, self._one) * (p >= self._scale_from)
-            np.minimum(np.maximum(q, scale * self._absorb), scale * self._inject, out=q)
+            scale = p * self._scale_slope
+            np.minimum(np.add(scale, self._scale_offset, out=scale), self._one, out=scale)
+            np.copyto(scale, self._zero, where=p < self._scale_from)
+            np.minimum(np.maximum(q, scale * self._absorb, out=q), scale * self._inject, out=q)
         if self._any_factor:
             room = np.minimum(p * self._tangent + self._factor_floor, self._factor_ceiling)
             np.maximum(np.minimum(q, room), -room, out=q)

@@ -125,7 +125,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         drain = standby * dt / e_max
         # Row 0: the least, that is the most charge, negative; row 1: the most that may be discharged.
         slope = np.stack([e_max / (eta_c * dt), e_max * eta_d / dt])
-        self._room_slope = slope
+        self._least_slope, self._most_slope = slope[0].copy(), slope[1].copy()
         self._room_offset = slope * np.stack([-soc_max - drain, -soc_min - drain])
         self._room_low = np.stack([-np.minimum(charge, s), np.zeros_like(s)])
         self._room_high = np.stack([np.zeros_like(s), np.minimum(discharge, s)])
@@ -151,11 +151,17 @@ class StorageFleet(PowerFleet[StorageSpec]):
         A discharge of p takes ``p·dt/eta_discharge`` from the cell, a charge adds ``|p|·dt·eta_charge``,
         standby takes its own. Standby alone never forces a charge: below ``soc_min`` p is 0 or charging.
         """
-        room = self.soc * self._room_slope + self._room_offset
-        self.room_kw = room = np.minimum(np.maximum(room, self._room_low), self._room_high)
+        room: FloatArray = np.empty(self._room_low.shape)
+        least, most = room[0], room[1]
+        # a product for each: one that broadcasts takes longer than both
+        np.multiply(self.soc, self._least_slope, out=least)
+        np.multiply(self.soc, self._most_slope, out=most)
+        np.add(room, self._room_offset, out=room)
+        np.minimum(np.maximum(room, self._room_low, out=room), self._room_high, out=room)
+        self.room_kw = room
         if self._led.size:
             self._continue_led(own)
-        np.maximum(np.minimum(own.asked_p_kw, room[1], out=own.p_kw), room[0], out=own.p_kw)
+        np.maximum(np.minimum(own.asked_p_kw, most, out=own.p_kw), least, out=own.p_kw)
 
     def _continue_led(self, own: Powers) -> None:
         """Let what the feeder's own controllers lead go on as it did; they decide from there in the solve."""
