@@ -70,6 +70,6 @@ def test_copy_of_a_closed_environment_plays(again: Callable[[Any], Any]) -> None
     anew = again(env)
     try:
         anew.reset(seed=0)
-        anew.step(sample(anew))
+        assert set(anew.step(sample(anew))[0]) == set(anew.possible_agents)
     finally:
         anew.close()

@@ -165,6 +165,8 @@ def test_close_twice_is_harmless(make_env: MakeEnv) -> None:
     env = make_env()
     env.close()
     env.close()
+    with pytest.raises(ScenarioError, match="closed"):
+        env.reset()
 
 
 def test_count_violations_and_compute_cost_of_an_unknown_agent_name_the_known(make_env: MakeEnv) -> None:

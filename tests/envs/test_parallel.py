@@ -103,3 +103,5 @@ def test_close_twice_is_harmless(make_parallel: MakeParallel) -> None:
     env = make_parallel()
     env.close()
     env.close()
+    with pytest.raises(ScenarioError, match="closed"):
+        env.reset()
