@@ -129,6 +129,7 @@ def _build(tied: _Composition) -> Feeder:
         digest=tied.digest,
         circuit=json.dumps(_assemble(whole, v_bases)),
         microgrids=tuple(microgrids),
+        settings=tied.host.settings,
     )
 
 

@@ -14,8 +14,8 @@ import importlib.resources
 import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from powergrid.errors import FeederError, Problem, describe_unknown
@@ -49,6 +49,8 @@ class Feeder:
         model_root: Folder outside of which nothing was read, unless trusted.
         trust: Whether the model may do what it wants.
         files: All files it consists of, in the order they were first read.
+        settings: Last value of each option that ``Set`` or ``Solve`` gives, run or not, as text by its full lower-case
+            name: ``{"mode": "daily", "%growth": "2.5"}``; of a composed one the host's.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Feeder:
     model_root: Path | None = None
     trust: bool = False
     files: tuple[Path, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def models_folder() -> Path:
@@ -200,6 +203,7 @@ def _feeder_of(place: Place, scan: Scan) -> Feeder:
         model_root=place.root,
         trust=place.trust,
         files=tuple(scan.files),
+        settings=scan.settings,
     )
 
 
@@ -243,6 +247,7 @@ def _encode_scan(scan: Scan) -> tuple[str, Arrays]:
         "places": list(map(str, places)),
         "commands": [[index[c.file], c.line, c.text] for c in scan.commands],
         "left_out": [[index[c.file], c.line, c.text] for c in scan.left_out],
+        "settings": dict(scan.settings),
     }
     return json.dumps(data), {}
 
@@ -256,7 +261,7 @@ def _decode_scan(text: str, _: Arrays) -> Scan:
     )
     files = {Path(file): (bytes.fromhex(digest), real) for file, digest, real in data["files"]}
     looked = {Path(target): real for target, real in data["looked"]}
-    return Scan(commands, left_out, str(data["digest"]), files, looked)
+    return Scan(commands, left_out, str(data["digest"]), files, looked, data["settings"])
 
 
 scans = Cache("scan", _encode_scan, _decode_scan)

@@ -43,6 +43,7 @@ class Scan:
         digest: SHA-256 over the content of all files read and over ``trust``.
         files: SHA-256 and real path, links followed, of each file, in the order they were first read.
         looked: Real path of each place where a file was looked for, empty where none may be read there.
+        settings: Last value of each option of ``Set`` and ``Solve``, run or not, by its full lower-case name.
     """
 
     commands: tuple[Command, ...]
@@ -50,6 +51,7 @@ class Scan:
     digest: str
     files: Mapping[Path, tuple[bytes, str]]
     looked: Mapping[Path, str]
+    settings: Mapping[str, str]
 
 
 class Place(NamedTuple):
@@ -82,7 +84,8 @@ def read_files(place: Place) -> tuple[Scan, list[Problem], list[Reference]]:
     reader = _Reader(place)
     reader.read(place.master, ())
     files = {file: (digest, str(resolve(file))) for file, digest in reader.hashes.items()}
-    scan = Scan(tuple(reader.commands), tuple(reader.left_out), reader.digest(), files, reader.looked)
+    left_out = tuple(reader.left_out)
+    scan = Scan(tuple(reader.commands), left_out, reader.digest(), files, reader.looked, reader.settings)
     return scan, reader.problems, reader.references
 
 
@@ -114,6 +117,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self.hashes: dict[Path, bytes] = {}
         self.references: list[Reference] = []
+        self.settings: dict[str, str] = {}
         self._order = hashlib.sha256()
         self._variables: dict[str, str] = {}
         self._class: str | None = None  # of the element that is edited next
@@ -154,6 +158,10 @@ class _Reader:
         elif verb in syntax.CLEARING:
             self.left_out += [*self.commands, command]  # what came before is another circuit
             self.commands.clear()
+            self.settings.clear()
+        elif verb == "solve":
+            self._note_settings(command)
+            (self.commands if self.trust else self.left_out).append(command)
         elif verb in syntax.NEVER_RUN or verb not in syntax.VERBS:
             self.left_out.append(command)
         elif verb in syntax.REWRITING and not self.trust:
@@ -257,7 +265,7 @@ class _Reader:
 
     def _take_options(self, command: Command) -> None:
         """Take the options of a ``set`` that describe the circuit."""
-        given = [p for p in self._values(syntax.after_verb(command.text)) if p.name]
+        given = self._note_settings(command)
         allowed = [self._may_set(p) for p in given]
         for describing, kept in ((True, self.commands), (False, self.left_out)):
             chosen = [p for p, may in zip(given, allowed, strict=True) if may is describing]
@@ -266,6 +274,13 @@ class _Reader:
             elif chosen:
                 written = " ".join(f"{p.name}={command.text[p.value_start : p.end]}" for p in chosen)
                 kept.append(replace(command, text=f"set {written}"))
+
+    def _note_settings(self, command: Command) -> list[Parameter]:
+        """Keep the options of a ``set`` or ``solve`` as data, whether it is run or not, and return them."""
+        given = [p for p in self._values(syntax.after_verb(command.text)) if p.name]
+        names = ((syntax.expand(p.name, syntax.OPTIONS), p.value.strip()) for p in given)
+        self.settings.update((name, value) for name, value in names if name)
+        return given
 
     def _may_set(self, option: Parameter) -> bool:
         full = syntax.expand(option.name, syntax.OPTIONS)

@@ -249,6 +249,7 @@ def test_compose_result_pickles_and_has_a_digest_of_all_its_parts(tmp_path: Path
     one = compose(host, {"S": microgrid(small, "a", entry="b1", tie=LINE)})
     again = pickle.loads(pickle.dumps(one))
     assert again == one
+    assert one.settings == host.settings != {}
     assert largest_difference(solve(one), solve(again)) == 0.0
     scaled = compose(host, {"S": microgrid(small, "a", entry="b1", tie=LINE, load_scale=0.9)})
     small.write_text(SMALL.replace("kW=400", "kW=401"))

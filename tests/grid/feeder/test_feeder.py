@@ -156,6 +156,19 @@ def test_options_are_parted_into_those_of_the_circuit_and_the_others(tmp_path: P
     assert feeder.left_out[-1].text == "set mode=daily datapath='x y'"
 
 
+def test_last_value_of_each_option_is_kept_whether_it_is_run_or_not(tmp_path: Path) -> None:
+    before = "Set year=9\nClear\n"  # of another circuit
+    lines = (
+        "set mode=daily num=(24) %g=2.5\nSet ControlMode=OFF LoadMod=a\nSolve mode=yearly hour = 7\nSet controlm=time\n"
+    )
+    master = write(tmp_path, before + MASTER + lines)
+    for _ in range(2):  # read, and from what is kept
+        assert read_feeder(master).settings == {
+            "voltagebases": "12.47", "mode": "yearly", "number": "24", "%growth": "2.5", "loadmodel": "a",
+            "hour": "7", "controlmode": "time",
+        }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "write_to", ["debugtrace=yes", "DebugTrace = True", "debug=(y)", "action=dblsave", "Act=SngSave"]
 )
