@@ -5,7 +5,6 @@ pandas is imported only here, and only when a table is read.
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown, nearest_names
+from powergrid.grid.profiles.table_files import open_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,14 @@ DEMAND_PREFIXES = ("demand_pu", "load_pu")
 PRICE_PREFIX = "price_usd_per_kwh"
 PLAIN_COLUMNS = ("pv_pu", "irradiance_pu", "temperature_c")
 NON_NEGATIVE = ("demand_pu", "pv_pu", "irradiance_pu")
-SUFFIXES = (".csv", ".csv.gz", ".parquet")
+#: Beyond what no such number lies in its unit, and what it is then most likely.
+PLAUSIBLE = {
+    "demand_pu": (20.0, "it is per unit of a load's rated kW; 'powergrid profiles import' takes kW and kWh"),
+    "pv_pu": (2.0, "it is per unit of an array's rating; divide percent by 100, W/m2 by 1000, kW by the rated kW"),
+    "irradiance_pu": (2.0, "it is per 1000 W/m2; divide W/m2 by 1000"),
+    "temperature_c": (70.0, "it is in deg C; 0 deg C are 273.15 K and 32 deg F"),
+    PRICE_PREFIX: (10.0, "it is in USD/kWh; divide USD/MWh by 1000, cents by 100"),
+}
 MINUTES_PER_DAY = 1440
 
 
@@ -51,7 +58,7 @@ def read_table(source: str | Path | pd.DataFrame, name: str | None = None) -> Pr
     """
     if isinstance(source, str | Path):
         where = str(source)
-        frame = _open_file(Path(source), where)
+        frame = open_table(Path(source), where)
         name = name or Path(source).name.split(".")[0]
     else:
         where = "the profiles DataFrame"
@@ -87,33 +94,6 @@ def derive_pv(irradiance_pu: FloatArray, temperature_c: FloatArray) -> FloatArra
     """
     cell_c = temperature_c + (45.0 - 20.0) * irradiance_pu / 0.8
     return np.asarray(np.maximum(irradiance_pu * (1.0 - 0.0037 * (cell_c - 25.0)), 0.0), dtype=np.float64)
-
-
-def _open_file(path: Path, where: str) -> pd.DataFrame:
-    import pandas as pd
-
-    if not path.is_file():
-        folder = path.parent
-        if not folder.is_dir():
-            raise ScenarioError(where, [f"no such file, and there is no folder {str(folder)!r}"])
-        names = sorted(p.name for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES))
-        near = nearest_names(path.name, names) or names[:3]
-        remedy = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else "the folder holds no table"
-        raise ScenarioError(where, [f"no such file ({remedy})"])
-    kind = path.name.lower()
-    if not kind.endswith(SUFFIXES):
-        raise ScenarioError(where, [f"cannot tell the format from the name; allowed endings: {', '.join(SUFFIXES)}"])
-    try:
-        if kind.endswith(".parquet"):
-            if importlib.util.find_spec("pyarrow") is None:
-                raise ScenarioError(where, ["Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"])
-            return pd.read_parquet(path, engine="pyarrow")
-        # in pieces, as by default, pandas may give one column two types
-        return pd.read_csv(path, low_memory=False)
-    except (ValueError, OSError, EOFError) as error:  # pandas and pyarrow both derive their parse errors from these
-        raise ScenarioError(
-            where, [f"not a readable table: {' '.join(str(error).split()) or type(error).__name__}"]
-        ) from error
 
 
 def _take_times(frame: pd.DataFrame, problems: list[str]) -> npt.NDArray[np.datetime64] | None:
@@ -230,6 +210,15 @@ def _take_column(
         problems.append(
             f"column {text!r}: {len(negative)} negative values, the first {values[row]:g} in row {row}"
             f"{_time_of(times, row)}; it is never below 0"
+        )
+        return
+    most, remedy = PLAUSIBLE[kind if kind in PLAUSIBLE else text]
+    beyond = np.flatnonzero(np.abs(values) > most)
+    if len(beyond):
+        row = int(beyond[np.argmax(np.abs(values[beyond]))])
+        problems.append(
+            f"column {text!r}: {len(beyond)} values beyond {most:g}, as {values[row]:g} in row {row}"
+            f"{_time_of(times, row)}; {remedy}"
         )
         return
     home[key] = values

@@ -318,6 +318,29 @@ def test_read_bad_table_says_why(change, message: str) -> None:  # type: ignore[
     assert any(message in problem for problem in problems_of(change(make_table())))
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (
+            "demand_pu:school",
+            830.0,
+            "20, as 830 in row 7 (2021-06-01T07:00:00); it is per unit of a load's rated",
+        ),
+        ("irradiance_pu", 800.0, "divide W/m2 by 1000"),
+        ("pv_pu", 55.0, "divide percent by 100"),
+        ("temperature_c", 288.15, "0 deg C are 273.15 K"),
+        ("price_usd_per_kwh:flat", 45.0, "divide USD/MWh by 1000"),
+        ("price_usd_per_kwh:flat", -45.0, "divide USD/MWh by 1000"),
+    ],
+)
+def test_read_value_in_another_unit_names_the_remedy(column: str, value: float, message: str) -> None:
+    frame = make_table().assign(pv_pu=0.1)
+    frame.loc[7, column] = value
+    (problem,) = problems_of(frame)
+    assert problem.startswith(f"column {column!r}: 1 values beyond")
+    assert message in problem
+
+
 def test_read_missing_file_names_the_nearest(tmp_path: Path) -> None:
     make_table().to_csv(tmp_path / "feeder_2021.csv", index=False)
     with pytest.raises(ScenarioError, match=r"no such file \(did you mean 'feeder_2021.csv'\?\)"):
@@ -329,7 +352,7 @@ def test_read_missing_file_names_the_nearest(tmp_path: Path) -> None:
         read_profiles(tmp_path / "empty" / "feeder.csv")
 
 
-@pytest.mark.parametrize(("name", "message"), [("a.xlsx", "cannot tell the format"), ("a.csv", "not a readable table")])
+@pytest.mark.parametrize(("name", "message"), [("a.ods", "cannot tell the format"), ("a.csv", "not a readable table")])
 def test_read_unreadable_file_says_why(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_text("")
     with pytest.raises(ScenarioError, match=message):
