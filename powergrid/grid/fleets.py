@@ -218,10 +218,10 @@ def _describe_loads(
 ) -> dict[str, FloatArray]:
     """Return what a fleet of flexible loads has to know of the loads that it is."""
     loads, bound = circuit.network.loads, circuit.load_of_device[own]
-    rated_kw = loads.kw[bound]
+    base_kw, base_kvar = (base[bound] for base in profiles.base_of(loads, options.load_classes))
     return {
-        "q_per_kw": loads.kvar[bound] / np.maximum(rated_kw, 1e-9),
-        "demand_max_kw": rated_kw * (profiles.demand_pu.max() * options.load_scale),
+        "q_per_kw": base_kvar / np.maximum(base_kw, 1e-9),
+        "demand_max_kw": base_kw * (profiles.demand_pu.max() * options.load_scale),
     }
 
 

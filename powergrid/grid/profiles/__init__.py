@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from powergrid.grid.profiles.assignment import assign_series
 from powergrid.grid.profiles.profiles import (
     Profiles,
-    assign_series,
     builtin_profiles,
     eligible_days,
     profiles_from_loadshapes,

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder.network import Loads
 from powergrid.grid.options import SimulationOptions
-from powergrid.grid.profiles.profiles import Profiles, assign_series, eligible_days
+from powergrid.grid.profiles.assignment import assign_series
+from powergrid.grid.profiles.profiles import Profiles, eligible_days
 
 FloatArray = npt.NDArray[np.float64]
 Rows = slice | npt.NDArray[np.int64]
@@ -46,7 +47,8 @@ class Days:
         self.eligible = eligible_days(self.profiles, o.split, o.horizon_steps)
         self._price = _pick_tariff(self.profiles, o.tariff)
         self.series = assign_series(loads.names, loads.kw, o.load_classes or None, self.profiles, o.load_seed)
-        self._nominal_kw, self._nominal_kvar = loads.kw * o.load_scale, loads.kvar * o.load_scale
+        base_kw, base_kvar = profiles.base_of(loads, o.load_classes)
+        self._nominal_kw, self._nominal_kvar = base_kw * o.load_scale, base_kvar * o.load_scale
         rows, n_loads = o.horizon_steps + 1, len(loads.names)
         self.day = np.full(n_envs, -1, dtype=np.int64)
         self.load_kw = np.zeros((n_envs, rows, n_loads))
@@ -81,6 +83,8 @@ class Days:
             profiles.demand_pu[first : first + len(share)].take(self.series, 1, share, "clip")
             kw, kvar = self.load_kw[env], self.load_kvar[env]
             np.multiply(share, self._nominal_kw, out=kw[:-1])
+            if profiles.demand_kvar_pu is not None:
+                profiles.demand_kvar_pu[first : first + len(share)].take(self.series, 1, share, "clip")
             np.multiply(share, self._nominal_kvar, out=kvar[:-1])
             kw[-1], kvar[-1] = kw[-2], kvar[-2]
         at = self.day[rows, None] * profiles.rows_per_day + self._row_of_step
@@ -96,6 +100,9 @@ class Days:
         last = self.profiles.n_days - -(-o.horizon_steps * o.step_minutes // 1440)
         if not 0 <= int(day) <= last:
             raise ScenarioError("options", [f"day {day} is outside the profiles; allowed: 0..{last}"])
+        out = [d for d in self.profiles.left_out if int(day) <= d < int(day) + self.profiles.n_days - last]
+        if out:
+            raise ScenarioError("options", [f"day {out[0]} is left out of the profiles, as their data report says"])
         return int(day)
 
 

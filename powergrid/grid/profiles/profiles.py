@@ -1,4 +1,4 @@
-"""Series of demand, sun and price: shipped, read or the feeder's own; dealt out to loads, split into days.
+"""Series of demand, sun and price: shipped, read or the feeder's own; split into days.
 
 It knows neither engine nor agents. Every row is the mean over the interval that starts at its time stamp, in local
 standard time.
@@ -6,11 +6,10 @@ standard time.
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.network import Loads, Network
 from powergrid.grid.profiles.tables import MINUTES_PER_DAY, derive_pv, read_table
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ Split = Literal["train", "validation", "test", "all"]
 CYCLE_WEEKS = 17
 TEST_WEEKS = (2, 8, 14)
 VALIDATION_WEEKS = (5, 11)
-LARGE_LOAD_KW = 100.0
-COMMERCIAL_CHANCE = {"large": 0.75, "small": 0.2}
 #: The series of loads that name no LoadShape: OpenDSS takes them at their nominal demand.
 FLAT = "flat"
 
@@ -55,6 +52,11 @@ class Profiles:
         irradiance_pu: Irradiance on the modules per 1000 W/m2, shape (n_rows,); None where unknown.
         temperature_c: Air temperature [deg C], shape (n_rows,); None where unknown.
         price_usd_per_kwh: Price of energy by tariff [USD/kWh], each of shape (n_rows,).
+        demand_kvar_pu: Reactive demand per unit of each load's rated kvar, shape (n_rows, n_series); None where it
+            follows ``demand_pu``, at the power factor of the model.
+        load_series: The series that belongs to a load, by the load's name in lower case.
+        load_base: What 1.0 pu of its series is for a load that it belongs to [kW, kvar], where not the load's rating.
+        left_out: Days that are never played, from day 0: what was measured on them cannot be used.
     """
 
     name: str
@@ -66,6 +68,10 @@ class Profiles:
     irradiance_pu: FloatArray | None = None
     temperature_c: FloatArray | None = None
     price_usd_per_kwh: Mapping[str, FloatArray] = field(default_factory=dict)
+    demand_kvar_pu: FloatArray | None = None
+    load_series: Mapping[str, str] = field(default_factory=dict)
+    load_base: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    left_out: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Keep read-only views, so that no step can change the series and the caller's own arrays stay writeable."""
@@ -97,6 +103,7 @@ class Profiles:
 
     def _series(self) -> dict[str, FloatArray]:
         plain = {"pv_pu": self.pv_pu, "irradiance_pu": self.irradiance_pu, "temperature_c": self.temperature_c}
+        plain["demand_kvar_pu"] = self.demand_kvar_pu
         series = {"demand_pu": self.demand_pu} | {key: value for key, value in plain.items() if value is not None}
         return series | {f"price_usd_per_kwh:{tariff}": value for tariff, value in self.price_usd_per_kwh.items()}
 
@@ -131,11 +138,28 @@ class Profiles:
             irradiance_pu=series.get("irradiance_pu"),
             temperature_c=series.get("temperature_c"),
             price_usd_per_kwh=prices,
+            demand_kvar_pu=series.get("demand_kvar_pu"),
         )
+
+    def base_of(self, loads: Loads, classes: Mapping[str, str]) -> tuple[FloatArray, FloatArray]:
+        """Return what 1.0 pu is for each load [kW, kvar]: its rating, or the base of the series that belongs to it.
+
+        Args:
+            loads: The load table.
+            classes: Rules; a load that one gives another series by its name has its rating.
+        """
+        kw, kvar = loads.kw.copy(), loads.kvar.copy()
+        ruled = {name.lower() for name in classes}
+        for i, load in enumerate(loads.names if self.load_base else ()):
+            if load in self.load_base and load not in ruled:
+                kw[i], kvar[i] = self.load_base[load]
+        return kw, kvar
 
     def digest(self) -> str:
         """Return a SHA-256 of the content, for a run's manifest; the name does not enter."""
-        head = [self.step_minutes, str(self.start.astype("datetime64[m]")), list(self.demand_names)]
+        head: list[object] = [self.step_minutes, str(self.start.astype("datetime64[m]")), list(self.demand_names)]
+        if self.load_series or self.left_out:  # run folders keep digests: those of other series stay what they were
+            head += [sorted(self.load_series.items()), sorted(self.load_base.items()), list(self.left_out)]
         sha = hashlib.sha256(json.dumps(head).encode())
         for name, values in sorted(self._series().items()):
             sha.update(f"{name}{values.shape}".encode())
@@ -300,7 +324,7 @@ def split_days(profiles: Profiles | int, start: np.datetime64 | None = None, spl
 
     Whole weeks from Monday on, by a pattern of 17: weeks 2, 8 and 14 test, 5 and 11 validate, the other 12 train.
     Days before the first Monday and after the last Sunday train. Of 3 to 5 whole weeks the last tests and the one
-    before it validates. With fewer there is only ``"all"``.
+    before it validates. With fewer there is only ``"all"``. Days that are left out are in none.
 
     Args:
         profiles: The series, or their number of days.
@@ -311,14 +335,14 @@ def split_days(profiles: Profiles | int, start: np.datetime64 | None = None, spl
         ScenarioError: If there is no such split or the series are too short to be split.
     """
     if isinstance(profiles, Profiles):
-        n_days, start = profiles.n_days, profiles.start
+        n_days, start, left_out = profiles.n_days, profiles.start, profiles.left_out
     else:
-        n_days = int(profiles)
+        n_days, left_out = int(profiles), ()
     if split not in get_args(Split):
         raise ScenarioError("split", [describe_unknown("split", split, get_args(Split))])
     days = np.arange(n_days, dtype=np.int64)
     if split == "all":
-        return days
+        return np.setdiff1d(days, left_out)
     if start is None:
         raise ScenarioError("split", ["a number of days needs the date it starts at"])
     weekday = (int(start.astype("datetime64[D]").astype(np.int64)) + 3) % 7  # 1970-01-01 was a Thursday
@@ -336,7 +360,8 @@ def split_days(profiles: Profiles | int, start: np.datetime64 | None = None, spl
         test, validation = (np.isin(weeks % CYCLE_WEEKS, picked) for picked in (TEST_WEEKS, VALIDATION_WEEKS))
     of_day = np.zeros(n_days, dtype=np.int64)
     of_day[first_monday : first_monday + 7 * n_weeks] = np.repeat(np.where(test, 2, np.where(validation, 1, 0)), 7)
-    return np.flatnonzero(of_day == ("train", "validation", "test").index(split)).astype(np.int64)
+    found = np.flatnonzero(of_day == ("train", "validation", "test").index(split)).astype(np.int64)
+    return np.setdiff1d(found, left_out)
 
 
 def eligible_days(profiles: Profiles, split: str, horizon_steps: int, step_minutes: int | None = None) -> IntArray:
@@ -359,6 +384,8 @@ def eligible_days(profiles: Profiles, split: str, horizon_steps: int, step_minut
     # days in a row are those whose last index is span - 1 further on than the first
     first, last = days[: max(0, len(days) - span + 1)], days[span - 1 :]
     fits: IntArray = first[last - first == span - 1]
+    if not len(days):
+        raise ScenarioError("split", [f"{split!r} has no days: all {len(profiles.left_out)} of them are left out"])
     if not len(fits):
         blocks = np.split(days, np.flatnonzero(np.diff(days) > 1) + 1)
         longest = max(len(block) for block in blocks)
@@ -368,70 +395,3 @@ def eligible_days(profiles: Profiles, split: str, horizon_steps: int, step_minut
         )
         raise ScenarioError("horizon_steps", [problem])
     return fits
-
-
-def assign_series(
-    load_names: Sequence[str],
-    load_kw: Sequence[float] | FloatArray,
-    classes: Mapping[str, str] | None,
-    profiles: Profiles,
-    seed: int,
-) -> IntArray:
-    """Return each load a demand series: its class by rule, its variant by a hash of seed and name.
-
-    The outcome for a load depends on the seed, its own name and its own kW only, not on the other loads or their order.
-    Without a rule the class is ``"mixed"``: a load of 100 kW or more is commercial with chance 0.75, a smaller one
-    with chance 0.2, else residential. Where the series have not both of these classes, any series may be drawn.
-
-    Args:
-        load_names: Names of the loads; letter case does not matter.
-        load_kw: Rated power of each load [kW], shape (n_loads,).
-        classes: Class (or name of one series) by load name or ``fnmatch`` pattern; a full name goes before patterns,
-            an earlier pattern before a later one. The class may be ``"mixed"``.
-        profiles: The series.
-        seed: Seed of the draw.
-
-    Returns:
-        Index of the series of each load, shape (n_loads,).
-
-    Raises:
-        ScenarioError: With every class that does not exist and every name or pattern that fits no load.
-    """
-    members = _group_series(profiles.demand_names)
-    rules = {pattern.lower(): name for pattern, name in (classes or {}).items()}
-    lowered = [name.lower() for name in load_names]
-    problems = []
-    for pattern, name in rules.items():
-        if name not in members and name != "mixed":
-            problems.append(f"{pattern!r}: " + describe_unknown("class", name, [*members, "mixed"]))
-        if not any(fnmatch.fnmatchcase(load, pattern) for load in lowered):
-            problems.append(describe_unknown("load", pattern, load_names))
-    if problems:
-        raise ScenarioError("load classes", problems)
-    series = np.empty(len(lowered), dtype=np.int64)
-    for i, (load, kw) in enumerate(zip(lowered, load_kw, strict=True)):
-        matches = [load] if load in rules else [pattern for pattern in rules if fnmatch.fnmatchcase(load, pattern)]
-        name = rules[matches[0]] if matches else "mixed"
-        if name == "mixed":
-            chance = COMMERCIAL_CHANCE["large" if kw >= LARGE_LOAD_KW else "small"]
-            name = "commercial" if _draw(seed, load, "class") < chance else "residential"
-            if not {"commercial", "residential"} <= members.keys():
-                name = ""
-        candidates = members[name] if name else list(range(len(profiles.demand_names)))
-        series[i] = candidates[int(_draw(seed, load, "variant") * len(candidates))]
-    return series
-
-
-def _group_series(names: Sequence[str]) -> dict[str, list[int]]:
-    """Group series by class, what precedes a final ``_<number>``; each is also a class of its own by its full name."""
-    members: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        stem, _, number = name.rpartition("_")
-        members.setdefault(stem if stem and number.isdigit() else name, []).append(index)
-    return members | {name: [index] for index, name in enumerate(names) if name not in members}
-
-
-def _draw(seed: int, name: str, purpose: str) -> float:
-    """Draw from [0, 1) by a hash that is the same in every process and on every machine."""
-    digest = hashlib.sha256(f"{seed}|{purpose}|{name}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2.0**48  # exact: a float holds 53 bits

@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from powergrid.errors import ScenarioError
+from powergrid.grid.profiles.assignment import assign_series
 from powergrid.grid.profiles.profiles import (
     Profiles,
-    assign_series,
     builtin_profiles,
     eligible_days,
     profiles_from_loadshapes,
@@ -536,3 +537,40 @@ def test_assign_wrong_rules_are_all_reported() -> None:
     first, second = caught.value.problems
     assert "unknown class 'residental' (did you mean 'residential'" in first
     assert "unknown load 'laod_1' (did you mean 'load_1'" in second
+
+
+def test_assign_series_with_a_loads_name_is_that_loads_alone() -> None:
+    mine = Profiles(
+        "mine", 720, MONDAY, np.ones((2, 4)), ("B", "other_0", "other_1", "meter 7"), load_series={"d": "meter 7"}
+    )
+    loads, kw = ["a", "b", "c", "d"], np.full(4, 10.0)
+    for seed in range(20):
+        a, b, c, d = assign_series(loads, kw, None, mine, seed)
+        assert (b, d) == (0, 3)
+        assert {a, c} <= {1, 2}
+        assert set(assign_series(loads, kw, {"*": "other"}, mine, seed)[[0, 2]]) <= {1, 2}
+    # a rule by pattern leaves it, one by full name goes before it, and a series asked for by name is no draw
+    assert assign_series(loads, kw, {"*": "other_0", "d": "B", "b": "other_1"}, mine, 0).tolist() == [1, 2, 1, 0]
+
+
+def test_assign_when_every_series_belongs_to_a_load_the_others_are_told() -> None:
+    mine = Profiles("mine", 720, MONDAY, np.ones((2, 2)), ("a", "b"))
+    with pytest.raises(ScenarioError, match=r"c, d have no series, and all 2 there are belong to other"):
+        assign_series(["a", "b", "c", "d"], np.ones(4), None, mine, 0)
+
+
+def test_split_days_left_out_are_in_no_split() -> None:
+    year = builtin_profiles()
+    gap = replace(year, left_out=(0, 5, 100))
+    for split in (*SPLITS, "all"):
+        assert set(split_days(gap, split=split)) == set(split_days(year, split=split)) - {0, 5, 100}
+    assert 4 not in eligible_days(gap, "train", 2 * 96)
+    with pytest.raises(ScenarioError, match="all 365 of them are left out"):
+        eligible_days(replace(year, left_out=tuple(range(365))), "all", 96)
+
+
+def test_digest_of_measured_series_follows_whose_they_are() -> None:
+    mine = Profiles("mine", 720, MONDAY, np.ones((2, 1)), ("a",))
+    own = replace(mine, load_series={"a": "a"}, load_base={"a": (5.0, 1.0)})
+    changed = (own, replace(own, load_base={"a": (6.0, 1.0)}), replace(own, left_out=(0,)))
+    assert len({each.digest() for each in (mine, replace(own, demand_kvar_pu=np.ones((2, 1))), *changed)}) == 5
