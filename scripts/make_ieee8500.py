@@ -125,15 +125,15 @@ def line_codes(rows: Sequence[Row]) -> Iterator[str]:
     """Write the line codes: overhead and cable per kilometre, service drops per thousand feet."""
     yield "! ieee8500: line codes"
     yield "! Ohm and nanofarad per kilometre, of service drops per thousand feet; lower triangles."
-    yield "! 400 A are placeholders, not conductor ampacities."
+    yield "! Overhead lines have no rating: the data give no ampacity of their conductors."
     order = sorted(rows, key=lambda row: (row["Units"] != "km", -int(row["NPhases"]), bool(row["R1"]), row["Name"]))
     title = ""
     for row in order:
         kind = "Service drops" if row["Units"] == "kft" else "Underground" if row["R1"] else "Overhead"
         if title != (title := f"! {kind}, {PHASES[int(row['NPhases'])]}"):
             yield from ("", title)
-        amps = f"NormAmps={number(row['NormAmps'] or '400')} EmergAmps={number(row['EmergAmps'] or '600')}"
-        yield f"New LineCode.{row['Name']} NPhases={row['NPhases']} BaseFreq=60 Units={row['Units']} {amps}"
+        given = [f" {key}={number(row[key])}" for key in ("NormAmps", "EmergAmps") if row[key]]
+        yield f"New LineCode.{row['Name']} NPhases={row['NPhases']} BaseFreq=60 Units={row['Units']}{''.join(given)}"
         if row["R1"]:
             yield "~ " + " ".join(f"{name}={number(row[name])}" for name in SEQUENCES)
         elif row["NPhases"] == "1":

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from powergrid.check.report import Recorder
-from powergrid.errors import EngineError, nearest_names
+from powergrid.errors import EngineError, list_names, nearest_names
 from powergrid.grid.engine import Engine, FloatArray, Handle, classify_refusal
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import IntArray
+from powergrid.grid.feeder.ratings import PLACEHOLDERS, Ratings
 from powergrid.grid.feeder.syntax import DESCRIBING, VERBS, Command, after_verb, describe_unknown_command
 from powergrid.grid.feeder.windings import find_tap_changers
 
@@ -23,9 +24,7 @@ _CONTINUATIONS = ("more", "m", "~")
 _SHOWN = 72
 #: What a circuit begins with.
 _SOURCE = "vsource.source"
-#: What the engine holds for a rating that the feeder does not give [A], [kVA].
-_PLACEHOLDER_AMPS = 400.0
-_PLACEHOLDER_KVA = 1000.0
+_SHOWN_NAMES = 4
 _POWER_CLASSES = ("Load", "Generator", "PVSystem", "Storage")
 _KV_CLASSES = (*_POWER_CLASSES, "Capacitor")
 _NUMBERS = {
@@ -158,7 +157,6 @@ class Model:
 
     Attributes:
         handles: Enabled elements: class as the engine writes it to lower-case name to handle.
-        unrated: ``class.name`` of branches whose rating is the engine's placeholder.
         refused: ``class.name`` of elements that the engine refused.
         broken: Whether elements are missing in it, so that what it solves to says nothing.
     """
@@ -169,7 +167,6 @@ class Model:
     recorder: Recorder
     broken: bool = False
     handles: dict[str, dict[str, Handle]] = field(default_factory=dict)
-    unrated: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
 
     def each(self, *classes: str) -> Iterator[tuple[str, str, Handle]]:
@@ -278,28 +275,14 @@ def check_admittances(model: Model) -> None:
 
 
 def _check_ratings(model: Model) -> None:
-    """Take down branches whose rating is what the engine assumes where a feeder says nothing."""
-    definitions, engine = model.definitions, model.engine
-
-    def take(element: str, text: str) -> None:
-        model.unrated.add(element)
-        model.find("no-rating", f"{element} has {text}", element)
-
-    for _, element, handle in model.each("Line"):
-        # A line takes its rating from what it refers to where it says nothing itself.
-        codes = {key: engine.get_text(handle, "Line", key).lower() for key in ("LineCode", "Geometry")}
-        sources = [element, f"linecode.{codes['LineCode']}", f"linegeometry.{codes['Geometry']}"]
-        amps = engine.get_float(handle, "Line", "NormAmps")
-        if not amps > 0.0:
-            take(element, f"NormAmps = {amps:g}")
-        elif amps == _PLACEHOLDER_AMPS and not any(
-            definitions.says(each, r"norma\w*", "like", r"wire\w*") for each in sources
-        ):
-            take(element, "the placeholder of 400 A")
-    for _, element, handle in model.each("Transformer"):
-        kva = engine.get_floats(handle, "Transformer", "kVAs")[0]
-        if kva == _PLACEHOLDER_KVA and not definitions.says(element, r"kva\w*", "like", r"xf\w*"):
-            take(element, "the placeholder of 1000 kVA")
+    """Take down the branches that the model gives no rating, once a class, and transformers without a voltage."""
+    for class_name, names in Ratings(model.engine).find_unrated(model.handles):
+        elements = [f"{class_name}.{name}".lower() for name in names]
+        few = list_names(elements, _SHOWN_NAMES)
+        text = f"{len(names)} {class_name}{'s' * (len(names) != 1)} without {PLACEHOLDERS[class_name]}: {few}"
+        model.find("no-rating", text, elements[0])
+    for _, element, _ in model.each("Transformer"):
+        definitions = model.definitions
         if definitions.place(element) and not definitions.says(element, "kvs?", "like", r"xf\w*"):
             model.find("base-kv", f"{element} has no kV; OpenDSS takes 12.47 kV for all its windings", element)
 

@@ -70,7 +70,8 @@ CHECKS: dict[str, Check] = {
         "correct kV (line to line for 2 and 3 phases), or VoltageBases"),
     "no-bus": Check("warning", "Elements without a bus", "give bus1; OpenDSS makes up a bus that nothing feeds"),
     "no-rating": Check("warning", "Elements without a rating of their own",
-        "give NormAmps to the line or its LineCode, kVA to a transformer; till then its loading means nothing"),
+        "give NormAmps to the line or its LineCode, kVA to a transformer, or norm_amps in the scenario; till then it "
+        "has no loading and is never overloaded"),
     "disabled": Check("note", "Disabled elements", "none needed"),
     "no-coordinates": Check("note", "Buses without coordinates", "add them with BusCoords; only drawings need them"),
     "no-load-shape": Check("note", "Loads without a LoadShape", "none needed; profiles come from the scenario then"),

@@ -220,16 +220,15 @@ def _check_snapshot(model: Model, fed: set[int]) -> None:
     looked_at &= ~dead
     _check_voltages(model, network, np.where(looked_at, v_pu, 1.0))
     _check_dead_nodes(model, network, dead)
-    rated = np.array([name not in model.unrated for name in network.branches.names], dtype=bool) & (loading > 0.0)
     for branch in np.argsort(-loading):
-        if rated[branch] and loading[branch] > 1.0:
+        if loading[branch] > 1.0:
             name = network.branches.names[branch]
             model.find("overload", f"{name} at {100.0 * loading[branch]:.0f} % of its rating", name)
     places = np.flatnonzero(looked_at)
     if not len(places):
         return
     low, high = places[np.argmin(v_pu[places])], places[np.argmax(v_pu[places])]
-    busiest = int(np.argmax(np.where(rated, loading, -1.0))) if rated.any() else -1
+    busiest = int(np.argmax(loading)) if loading.any() else -1
     model.recorder.state(
         snapshot=Snapshot(
             v_min_pu=float(v_pu[low]), v_min_node=network.nodes[low],

@@ -212,9 +212,9 @@ BROKEN: dict[str, Broken] = {
     "overload_and_low_voltage": Broken(
         "New Load.q bus1=b kV=12.47 kW=20000", "overload", "line.l1 at", ("Master.dss", 2)
     ),
-    "line_without_a_rating": Broken("New Line.z bus1=b bus2=c length=1", "no-rating", "placeholder of 400 A"),
+    "line_without_a_rating": Broken("New Line.z bus1=b bus2=c length=1", "no-rating", "1 Line without NormAmps"),
     "transformer_without_a_rating": Broken(
-        "New Transformer.t buses=(b c) kvs=(12.47 0.48)", "no-rating", "placeholder of 1000 kVA"
+        "New Transformer.t buses=(b c) kvs=(12.47 0.48)", "no-rating", "1 Transformer without kVA"
     ),
 }  # fmt: skip
 

@@ -217,13 +217,13 @@ def run_cli(*arguments: str) -> int:
 def test_command_shows_findings_in_groups_within_a_hundred_columns(
     watched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = "\n".join(f"New Line.z{i} bus1=b bus2=c{i} length=1" for i in range(20))
+    lines = "\n".join(f"New Load.z{i} bus1=b kV=4 kW=1" for i in range(20))
     master = Broken(f"{lines}\n{'Nwe Load.q ' * 30}", "", "").write(watched / "grids" / "many")
     assert run_cli(str(master)) == 1
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown)) <= 100
     assert "Errors (1)" in shown
-    assert "  Elements without a rating of their own [no-rating] (20)" in shown
+    assert "  kV that does not fit the bus [base-kv] (20)" in shown
     assert "    ... and 15 more" in shown
     assert shown[-1].startswith("Not usable as it is: 1 error, 20 warnings")
 

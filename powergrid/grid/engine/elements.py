@@ -88,8 +88,11 @@ class Elements(Context):
 
     def is_written(self, handle: Handle, class_name: str, names: Sequence[str]) -> bool:
         """Whether the model says any of some properties of an element itself, be it what the engine takes anyway."""
-        order = lib.Obj_GetPropSeqPtr(handle)
-        return any(order[self.property_index(class_name, name)] > 0 for name in names)
+        return any(self.written_at(handle, class_name, name) for name in names)
+
+    def written_at(self, handle: Handle, class_name: str, name: str) -> int:
+        """Return at what place among an element's properties the model says one, 0 where it does not."""
+        return max(int(lib.Obj_GetPropSeqPtr(handle)[self.property_index(class_name, name)]), 0)
 
     def node_ref(self, handle: Handle) -> IntArray:
         """Return the row of :meth:`voltages` that each conductor of an element is tied to, terminal by terminal."""

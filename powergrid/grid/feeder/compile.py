@@ -26,6 +26,7 @@ from powergrid.grid.engine import (
 from powergrid.grid.engine.cache_folder import Arrays, Cache
 from powergrid.grid.feeder.feeder import Feeder, entry_key
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
+from powergrid.grid.feeder.ratings import Ratings
 from powergrid.grid.feeder.syntax import DESCRIBING
 from powergrid.grid.feeder.windings import TAPPED_CLASSES, Handles, find_regulators
 
@@ -294,11 +295,10 @@ def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> 
     codes = engine.handles("LineCode")
     # What is no line has no length, so that its unit is not missing.
     lengths = [_read_length(engine, h, codes) if c == "Line" else (0.0, True, False) for c, _, h in branches]
-    # OpenDSS makes a capacitor's NormAmps 1.35 times its rated current (600 kvar at 4.16 kV: 112.4 A).
-    amps = [engine.get_float(h, c, "NormAmps") if c != "Capacitor" else 0.0 for c, _, h in branches]
+    ratings = Ratings(engine)
     return Branches(
         names=tuple(name for _, name, _ in branches),
-        norm_amps=np.array(amps, dtype=np.float64),
+        norm_amps=np.array([ratings.read(c, handle) for c, _, handle in branches], dtype=np.float64),
         phases=np.array([engine.phases(handle) for _, _, handle in branches], dtype=np.int64),
         row_node=np.concatenate([np.empty(0, dtype=np.int64), *terminals]),
         branch_rows=_starts([branch.size for branch in conductors]),

@@ -31,6 +31,7 @@ from powergrid.grid.feeder.microgrid import (
     describe_tie,
     place_beside,
 )
+from powergrid.grid.feeder.ratings import Ratings
 
 _SOURCES = ("Vsource", "Isource")
 _RECORDERS = ("EnergyMeter", "Monitor")
@@ -297,6 +298,7 @@ def _read_part(name: str, feeder: Feeder, load_scale: float) -> _Part:
             nodes.setdefault(bus, set()).add(int(phase))
         raw = engine.to_json()
         _state_demand(raw.get("Load", []), engine)
+        _drop_placeholders(raw.get("Line", []), engine)
         found = (_OPEN.match(line) for line in raw["PostCommands"])
         return _Part(
             name=name,
@@ -319,6 +321,16 @@ def _state_demand(loads: Iterable[Data], engine: Engine) -> None:
             for key in (*_ALLOCATED, "AllocationFactor", "CFactor", "kWhDays", "kVA", "PF"):
                 load.pop(key, None)
             load.update({key: engine.get_float(handle, "Load", key) for key in ("kW", "kvar")})
+
+
+def _drop_placeholders(lines: Iterable[Data], engine: Engine) -> None:
+    """Leave out ratings that no model gave: the engine writes those that a line took from its code as if one had."""
+    handles, ratings = engine.handles("Line"), Ratings(engine)
+    for line in lines:
+        handle = handles.get(line["Name"].lower())
+        if handle is not None and not ratings.read("Line", handle):
+            for key in ("NormAmps", "EmergAmps", "Ratings"):
+                line.pop(key, None)
 
 
 def _is_class(key: str, value: Any) -> bool:
