@@ -149,5 +149,5 @@ def _place(spec: Any, circuit: Circuit) -> PlacedDevice:
         if f"{tapped}.{name}" in network.branch_index:
             return PlacedDevice(spec.kind, branch=network.branch_index[f"{tapped}.{name}"])
     handle = circuit.engine.handles(class_name)[name]
-    bus = circuit.engine.get_text(handle, class_name, "Bus1").lower().partition(".")[0]
-    return PlacedDevice(spec.kind, bus=network.bus_index[bus])
+    nodes = circuit.engine.node_ref(handle)
+    return PlacedDevice(spec.kind, bus=int(network.node_bus[nodes[nodes > 0][0] - 1]))

@@ -92,7 +92,7 @@ def place_injections(
         if injection.element:
             class_name, name = _split(injection.element)
             limits = _free_kvar(engine, handles[class_name][name]) if class_name == "Storage" else ""
-            engine.command(f'edit "{class_name}.{name}" {_OBEY[class_name]} {limits} {injection.properties}')
+            engine.edit(handles[class_name][name], f"{_OBEY[class_name]} {limits} {injection.properties}")
         else:
             class_name, name = "Generator", f"powergrid_{number}_" + re.sub(r"[^a-z0-9]", "_", injection.name.lower())
             engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv, neutrals)}")

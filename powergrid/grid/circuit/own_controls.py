@@ -25,12 +25,12 @@ _SWITCHGEAR = {
     "Recloser": "SwitchedObj",
     "Fuse": "SwitchedObj",
 }
-#: Control classes that set power, the property that lists whom, and the class of whom an unlisted one takes all.
+#: Control classes that set power, the property that lists whom, and the classes of whom one without a list takes all.
 _POWER = {
-    "InvControl": ("DERList", "PVSystem"),
-    "ExpControl": ("DERList", "PVSystem"),
-    "StorageController": ("ElementList", "Storage"),
-    "GenDispatcher": ("GenList", "Generator"),
+    "InvControl": ("DERList", ("PVSystem", "Storage")),
+    "ExpControl": ("PVSystemList", ("PVSystem",)),
+    "StorageController": ("ElementList", ("Storage",)),
+    "GenDispatcher": ("GenList", ("Generator",)),
 }
 #: Control classes that a kind of device can be left to.
 CLASSES_OF_KIND: Mapping[str, tuple[str, ...]] = {
@@ -86,7 +86,8 @@ def plan_controls(devices: Mapping[str, Any], others: bool) -> ControlPlan:
 def target_of(spec: Any) -> str:
     """Return the name by which controls know what a bound device is: its element, of a winding with the number."""
     winding = getattr(spec, "winding", None)
-    return f"{spec.element}.{winding}".lower() if winding else str(spec.element).lower()
+    element = str(spec.element).lower()
+    return _name_winding(element, winding) if winding else element
 
 
 def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederControl]) -> Iterable[str]:
@@ -116,28 +117,29 @@ def find_controls(engine: Engine) -> tuple[FeederControl, ...]:
     tapped: dict[str, int] = {}
     for class_name, key in _SWITCHGEAR.items():
         for name, handle in engine.handles(class_name).items():
-            moved = engine.get_text(handle, class_name, key).lower()
-            short = moved.rpartition(".")[2]
-            targets: tuple[str, ...]
-            if class_name == "RegControl":
+            owner, moved = engine.get_reference(handle, class_name, key)
+            target = f"{owner}.{moved}".lower()
+            targets: tuple[str, ...] = (target,) if moved else ()
+            if class_name == "RegControl" and moved:
                 winding = winding_moved_by(engine, handle)
-                first = windings.setdefault((short, winding), name)
-                owner = "autotrans" if moved.startswith("autotrans.") else "transformer"
-                targets = (f"regcontrol.{first}", f"{owner}.{short}.{winding}")
-                if tapped.setdefault(short, winding) == winding:  # by its transformer's name the first is meant
-                    targets = (*targets, f"{owner}.{short}")
-            elif class_name == "CapControl":
-                targets = (f"capacitor.{short}",)
-            else:
-                targets = (moved if "." in moved else f"line.{short}",)
+                first = windings.setdefault((target, winding), name)
+                targets = (f"regcontrol.{first}", _name_winding(target, winding))
+                if tapped.setdefault(target, winding) == winding:  # by its transformer's name the first is meant
+                    targets = (*targets, target)
             found.append(FeederControl(class_name, name, targets))
     for class_name, (key, owned) in _POWER.items():
-        every = tuple(f"{owned.lower()}.{name}" for name in engine.handles(owned))
+        every = tuple(f"{each.lower()}.{name}" for each in owned for name in engine.handles(each))
         for name, handle in engine.handles(class_name).items():
-            listed = [entry.lower() for entry in engine.get_names(handle, class_name, key)]
-            targets = tuple(entry if "." in entry else f"{owned.lower()}.{entry}" for entry in listed)
+            listed = engine.get_names(handle, class_name, key)
+            # Only where elements of several classes can be listed does an entry have the class before the name.
+            targets = tuple((each if len(owned) > 1 else f"{owned[0]}.{each}").lower() for each in listed)
             found.append(FeederControl(class_name, name, targets or every))
     return tuple(found)
+
+
+def _name_winding(element: str, winding: int) -> str:
+    """Return the name of a winding; with blanks, for ``.2`` may be the end of a transformer's own name."""
+    return f"{element} winding {winding}"
 
 
 def free_power(engine: Engine, controls: Sequence[FeederControl], plan: ControlPlan) -> None:
@@ -173,8 +175,8 @@ def select_controls(engine: Engine, controls: Sequence[FeederControl], plan: Con
 
 
 def _disable(engine: Engine, control: FeederControl) -> None:
-    if control.name in engine.handles(control.class_name):
-        engine.command(f'edit "{control.class_name}.{control.name}" enabled=no')
+    if (handle := engine.handles(control.class_name).get(control.name)) is not None:
+        engine.disable(handle, control.class_name)
 
 
 def _narrow(engine: Engine, control: FeederControl, targets: Sequence[str]) -> None:
@@ -189,8 +191,8 @@ def _narrow(engine: Engine, control: FeederControl, targets: Sequence[str]) -> N
 
 
 def _listed(class_name: str, targets: Sequence[str]) -> list[str]:
-    """Write elements as a control's list takes them: only inverter controls take the class."""
-    return [t if class_name in ("InvControl", "ExpControl") else t.rpartition(".")[2] for t in targets]
+    """Write elements as a control's list takes them: with the class only where it may be one of several."""
+    return [t if len(_POWER[class_name][1]) > 1 else t.partition(".")[2] for t in targets]
 
 
 def _read_weights(engine: Engine, control: FeederControl, handle: Handle) -> list[float] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,6 +12,9 @@ from powergrid.grid.engine import library
 from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, FloatArray, Handle, IntArray
 from powergrid.grid.engine.context import Context
 from powergrid.grid.engine.library import ffi, lib, text_of
+
+#: What a name may stand between in a command: it ends at the closing one, so that must not be in it.
+_QUOTES = (('"', '"'), ("'", "'"), ("(", ")"), ("[", "]"), ("{", "}"))
 
 
 class Elements(Context):
@@ -83,8 +85,24 @@ class Elements(Context):
         return self._ints()
 
     def get_names(self, handle: Handle, class_name: str, name: str) -> list[str]:
-        """Read a list of names of an element."""
-        return [word for word in re.split(r"[\s,]+", self.get_text(handle, class_name, name).strip("[]() ")) if word]
+        """Read a list of names of an element, each as it is written: a name may hold blanks, commas and brackets."""
+        names, dims = ffi.new("char***"), ffi.new("int32_t[4]")
+        lib.Obj_GetStringArray(names, dims, handle, self.property_index(class_name, name))
+        try:
+            self.check()
+            return [text_of(names[0][i]) for i in range(dims[0])]
+        finally:
+            lib.DSS_Dispose_PPAnsiChar(names, dims[1])
+
+    def get_reference(self, handle: Handle, class_name: str, name: str) -> tuple[str, str]:
+        """Return class, as OpenDSS writes it, and lower-case name of what a property refers to; both empty if nothing.
+
+        The engine is asked for the object, not for its text: names hold dots, and the class may be left out.
+        """
+        found = lib.Obj_GetObject(handle, self.property_index(class_name, name))
+        if found == ffi.NULL:
+            return "", ""
+        return text_of(lib.Obj_GetClassName(found)), text_of(lib.Obj_GetName(found)).lower()
 
     def is_written(self, handle: Handle, class_name: str, names: Sequence[str]) -> bool:
         """Whether the model says any of some properties of an element itself, be it what the engine takes anyway."""
@@ -119,6 +137,20 @@ class Elements(Context):
     def bulk_writer(self, class_name: str, name: str, handles: Sequence[Handle], *, keep_y: bool = True) -> BulkWriter:
         """Prepare the bulk write of one property; ``keep_y`` leaves the admittance matrix as it is."""
         return BulkWriter(handles, self.property_index(class_name, name), keep_y=keep_y)
+
+    def edit(self, handle: Handle, properties: str) -> None:
+        """Edit one element by a command's properties.
+
+        Raises:
+            EngineError: OpenDSS refused them.
+        """
+        name = text_of(lib.Obj_GetFullName(handle))
+        opening, closing = next((quotes for quotes in _QUOTES if quotes[1] not in name), _QUOTES[0])
+        self.command(f"edit {opening}{name}{closing} {properties}")
+
+    def disable(self, handle: Handle, class_name: str) -> None:
+        """Take an element out of the circuit."""
+        self.set_int(handle, self.property_index(class_name, "enabled"), 0)
 
     # -- single writes, for switchgear that moved
 

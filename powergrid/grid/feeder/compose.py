@@ -42,6 +42,8 @@ _SHARED_OPTIONS = (
 )
 _BUS_TYPES = ("Bus", "BusOnStructArray", "BusesOnStructArray")
 _REFERENCE_TYPES = ("DSSObjectReference", "DSSObjectReferenceArray")
+_OF_ANY_CLASS = "Element"  # what a property refers to: CktElement, PDElement
+_CONDUCTORS = ("wiredata", "cndata", "tsdata")  # of which the engine's schema names the first alone
 #: What names buses, or elements of a class, in plain text.
 _TEXT_BUSES = {("regcontrol", "bus"), ("capcontrol", "vbus"), ("invcontrol", "monbus")}
 _TEXT_ELEMENTS = {
@@ -406,12 +408,20 @@ def _remove(part: _Part, cut: set[tuple[str, str]]) -> None:
 def _references(class_name: str, element: Data) -> Iterator[tuple[str, str]]:
     """Return the elements that an element names, as (class, name) in lower case, one for each class it may be of."""
     for key, value in element.items():
-        kind, refers_to = property_type(class_name, key)
-        if kind in _REFERENCE_TYPES:
+        if property_type(class_name, key)[0] in _REFERENCE_TYPES:
             for written in value if isinstance(value, list) else [value]:
-                owner, dot, name = str(written).lower().rpartition(".")
-                classes = [owner] if dot else re.findall(r"\w+", refers_to.lower())
-                yield from ((each, name) for each in classes)
+                yield from _read_reference(class_name, key, str(written).lower())
+
+
+def _read_reference(class_name: str, key: str, written: str) -> Iterator[tuple[str, str]]:
+    """Return what a name in a property may mean, as (class, name): names hold dots, and may have the class before."""
+    classes = _TEXT_ELEMENTS.get((class_name.lower(), key.lower()))
+    classes = classes or tuple(re.findall(r"\w+", property_type(class_name, key)[1]))
+    yield from ((each.lower(), written) for each in classes)
+    owner, dot, name = written.partition(".")
+    several = any(each.endswith(_OF_ANY_CLASS) for each in classes) or owner in _CONDUCTORS
+    if dot and (several or owner in [each.lower() for each in classes]):
+        yield owner, name
 
 
 def _spell_out_lists(data: dict[str, list[Data]]) -> None:
@@ -446,12 +456,12 @@ def _renamed(class_name: str, key: str, value: Any, prefix: str, own: Collection
     if not isinstance(value, str) or not value:
         return value
     place = (class_name.lower(), key.lower())
-    kind, refers_to = property_type(class_name, key)
+    kind = property_type(class_name, key)[0]
     if kind in _BUS_TYPES or place in _TEXT_BUSES or place == ("transformer", "bank"):
         return prefix + value
     if kind in _REFERENCE_TYPES or place in _TEXT_ELEMENTS:
-        owner, dot, name = value.rpartition(".")
-        classes = [owner] if dot else _TEXT_ELEMENTS.get(place) or re.findall(r"\w+", refers_to)
-        if any((each.lower(), name.lower()) in own for each in classes):  # else one of the engine's own
-            return f"{owner}{dot}{prefix}{name}"
+        meant = next((each for each in _read_reference(class_name, key, value.lower()) if each in own), None)
+        if meant is not None:  # else one of the engine's own
+            before = len(value) - len(meant[1])
+            return f"{value[:before]}{prefix}{value[before:]}"
     return value

@@ -5,6 +5,7 @@ Plain data and graph questions; knows no engine and no time.
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -355,6 +356,11 @@ class Network:
         # Row nodes count from 1; 0 is ground, which no phase feeds.
         fed_by = np.concatenate([[0], self.served_phase])
         return np.repeat(self.intake(buses), sizes) * np.isin(fed_by[b.row_node], list(phases))
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a name, in lower case, is meant by a name or ``fnmatch`` pattern; names hold ``[`` and ``*`` too."""
+    return name == pattern.lower() or fnmatch.fnmatchcase(name, pattern.lower())
 
 
 def describe_missing_phases(bus: str, phases: Sequence[int], has: Sequence[int]) -> str:

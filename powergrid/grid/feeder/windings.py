@@ -64,8 +64,8 @@ def find_regulators(engine: Engine, handles: Handles) -> list[Regulator]:
     """Find the windings that the feeder's regulator controls move, each once, in the order of the controls."""
     found: dict[tuple[str, str, int], Regulator] = {}
     for control, own in handles["RegControl"].items():
-        tapped, name = find_tapped(handles, engine.get_text(own, "RegControl", "Transformer"))
-        if tapped:
+        tapped, name = engine.get_reference(own, "RegControl", "Transformer")
+        if name in handles.get(tapped, {}):
             winding = winding_moved_by(engine, own)
             if (tapped, name, winding) not in found:
                 handle = handles[tapped][name]
@@ -81,13 +81,6 @@ def winding_moved_by(engine: Engine, control: Handle) -> int:
     return given if given > 0 else engine.get_int(control, "RegControl", "Winding")
 
 
-def find_tapped(handles: Handles, written: str) -> tuple[str, str]:
-    """Return class and name of a transformer named with or without its class; an empty class where there is none."""
-    class_name, _, name = written.lower().rpartition(".")
-    there = [c for c in TAPPED_CLASSES if name in handles[c] and class_name in ("", c.lower())]
-    return (there[0] if there else ""), name
-
-
 def read_winding(engine: Engine, handles: Handles, element: str, winding: int) -> Regulator | str:
     """Read a winding that no regulator control moves.
 
@@ -100,8 +93,9 @@ def read_winding(engine: Engine, handles: Handles, element: str, winding: int) -
     Returns:
         The winding, or why its tap cannot be moved.
     """
-    class_name, name = find_tapped(handles, element)
-    if not class_name:
+    owner, _, name = element.lower().partition(".")  # a name may have dots, a class has none
+    class_name = next((c for c in TAPPED_CLASSES if c.lower() == owner and name in handles[c]), None)
+    if class_name is None:
         return "it is not in the feeder"
     handle = handles[class_name][name]
     windings = _read_windings(engine, class_name, handle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from powergrid.errors import Problem, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit, network_of
 from powergrid.grid.circuit.injections import Fault
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.network import Network, fits
 
 IntArray = npt.NDArray[np.int64]
 
@@ -26,8 +25,8 @@ TRIPPING_CLASSES = ("generator", "pvsystem")
 
 def pick(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
     """Return the names that some names or patterns mean, in the order of the names, letter case ignored."""
-    lowered = [pattern.lower() for pattern in patterns]
-    return [name for name in names if any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in lowered)]
+    wanted = list(patterns)
+    return [name for name in names if any(fits(name.lower(), pattern) for pattern in wanted)]
 
 
 def find_event_problems(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown, list_names
+from powergrid.grid.feeder.network import fits
 from powergrid.grid.profiles.profiles import Profiles
 
 FloatArray = npt.NDArray[np.float64]
@@ -56,7 +56,7 @@ def assign_series(
     for pattern, name in rules.items():
         if name not in members and name != "mixed":
             problems.append(f"{pattern!r}: " + describe_unknown("class", name, [*members, "mixed"]))
-        if not any(fnmatch.fnmatchcase(load, pattern) for load in lowered):
+        if not any(fits(load, pattern) for load in lowered):
             problems.append(describe_unknown("load", pattern, load_names))
     if problems:
         raise ScenarioError("load classes", problems)
@@ -67,7 +67,7 @@ def assign_series(
         if load in own and load not in rules:
             series[i] = own[load]
             continue
-        matches = [load] if load in rules else [pattern for pattern in rules if fnmatch.fnmatchcase(load, pattern)]
+        matches = [load] if load in rules else [pattern for pattern in rules if fits(load, pattern)]
         name = rules[matches[0]] if matches else "mixed"
         if name == "mixed":
             chance = COMMERCIAL_CHANCE["large" if kw >= LARGE_LOAD_KW else "small"]

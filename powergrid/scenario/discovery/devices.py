@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import networkx as nx
 import numpy as np
 
 from powergrid.errors import ScenarioError, describe_unknown, list_names
-from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.network import Network, fits
 from powergrid.scenario.discovery.equipment import Element, Equipment, phases_served
 from powergrid.scenario.vocabulary import AddDerSpec, DiscoverSpec, Patterns
 
@@ -183,9 +182,9 @@ class Findings:
         """Pick elements by name or pattern, in the feeder's order."""
         names = [e.name.partition(".")[2] for e in elements]
         for pattern in wanted:
-            if not any(_fits(name, pattern) for name in names):
+            if not any(fits(name, pattern) for name in names):
                 self.problems.append(f"discover.{key}: {describe_unknown(_KINDS[key].what, pattern, names)}")
-        return [e for e, name in zip(elements, names, strict=True) if any(_fits(name, p) for p in wanted)]
+        return [e for e, name in zip(elements, names, strict=True) if any(fits(name, p) for p in wanted)]
 
     def _add(self, key: str, chosen: Iterable[Element]) -> None:
         """Take elements as devices."""
@@ -264,10 +263,6 @@ def name_device(stem: str, prefix: str, taken: set[str]) -> str:
         name, number = f"{first}_{number}", number + 1
     taken.add(name)
     return name
-
-
-def _fits(name: str, pattern: str) -> bool:
-    return name == pattern.lower() or fnmatch.fnmatchcase(name, pattern.lower())
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -5,13 +5,13 @@ Keeps the record of what moved, what has no place and what is left over. The sam
 
 from __future__ import annotations
 
-import fnmatch
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from powergrid.grid.feeder.network import fits
 from powergrid.scenario.discovery.equipment import Element, Equipment
 from powergrid.scenario.vocabulary import PlacementSpec
 
@@ -149,8 +149,8 @@ class Names:
         """Return what an event strikes: what fits the name or pattern, or what is most like it where a rule places."""
         if self.map.get(old.lower()) is not None:
             return str(self.mapped(old))
-        if self.options.rule is None or any(sign in old for sign in "*?"):
-            new = old if any(fnmatch.fnmatchcase(each, old.lower()) for each in known) else None
+        if self.options.rule is None or (any(sign in old for sign in "*?") and old.lower() not in known):
+            new = old if any(fits(each, old) for each in known) else None
         elif "." in old:
             new = next(iter(self._like_branch(old)), None)
         else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from powergrid.errors import Problem, ScenarioError
 from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.feeder.network import fits
 from powergrid.scenario.discovery.devices import significant
 from powergrid.scenario.discovery.equipment import equipment_of
 from powergrid.scenario.placement.devices import Devices, Zones, zone_names
@@ -116,8 +116,9 @@ def _split(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str,
 
 
 def _is_inside(name: Any, prefixes: tuple[str, ...]) -> bool:
-    """Whether a bus or ``class.name`` is a microgrid's."""
-    return str(name).lower().rpartition(".")[2].startswith(prefixes)
+    """Whether a bus, a load or a ``class.name`` is a microgrid's."""
+    written = str(name).lower()  # with dots of its own, maybe
+    return written.startswith(prefixes) or written.partition(".")[2].startswith(prefixes)
 
 
 def _strikes_inside(event: Mapping[str, Any], prefixes: tuple[str, ...]) -> bool:
@@ -146,7 +147,7 @@ def _move_keys(names: Names) -> dict[str, Any]:
     moved["norm_amps"] = norm_amps
     classes, loads = {}, network.loads.names
     for pattern, demand in names.data["profiles"]["load_classes"].items():
-        if any(fnmatch.fnmatchcase(load, pattern.lower()) for load in loads):
+        if any(fits(load, pattern) for load in loads):
             classes[pattern] = demand
         elif names.options.rule is not None:
             names.left.append(f"profiles.load_classes.{pattern}: no load of the new feeder is called so")

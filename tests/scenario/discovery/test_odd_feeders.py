@@ -15,7 +15,7 @@ from powergrid.check import check_feeder
 from powergrid.cli import main
 from powergrid.errors import FeederError, ScenarioError
 from powergrid.evaluation import evaluate
-from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.circuit.circuit import Circuit, network_of
 from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.scenario import load_scenario, write_scenario
 from powergrid.scenario.discovery import LAYOUTS
@@ -100,6 +100,16 @@ def test_odd_feeder_is_found_usable_without_false_alarms(name: str, folder: Path
     assert report.exit_code() == 0, [finding.message for finding in report.errors]
     assert not report.of_code("base-kv")
     assert not report.of_code("unknown-name")
+
+
+@pytest.mark.parametrize("name", FEEDERS)
+def test_every_control_of_an_odd_feeder_finds_what_it_moves(name: str, folder: Path) -> None:
+    network = network_of(read_feeder(write_feeder(name, folder)))
+    assert all(control.targets for control in network.controls)
+    regulated = {control.targets[0] for control in network.controls if control.class_name == "RegControl"}
+    assert regulated == {f"regcontrol.{each}" for each in network.regulator_controls}
+    devices = load_scenario(str(folder / "Master.dss")).devices.values() if name != BARE else ()
+    assert regulated <= {str(spec.element).lower() for spec in devices}
 
 
 def test_feeder_of_one_bus_says_what_to_add(folder: Path) -> None:
