@@ -148,3 +148,9 @@ def describe_unknown(what: str, name: object, allowed: Iterable[str], limit: int
 def list_names(names: Sequence[str], limit: int = 8) -> str:
     """List some names, and say how many there are where not all are shown."""
     return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+
+
+def shorten(text: str, width: int = 72) -> str:
+    """Return a command as one printable line, cut to a width."""
+    line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(text.split()))
+    return line if len(line) <= width else line[: width - 4] + " ..."

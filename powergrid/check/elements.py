@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from powergrid.check.report import Recorder
-from powergrid.errors import EngineError, list_names, nearest_names
+from powergrid.errors import EngineError, list_names, nearest_names, shorten
 from powergrid.grid.engine import Engine, FloatArray, Handle, classify_refusal
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import IntArray
@@ -21,7 +21,6 @@ from powergrid.grid.feeder.windings import find_tap_changers
 
 _MACHINE_VERBS = ("doscmd", "fileedit", "formedit", "cd", "quit", "save", "dump", "newactor", "connect", "disconnect")
 _CONTINUATIONS = ("more", "m", "~")
-_SHOWN = 72
 #: What a circuit begins with.
 _SOURCE = "vsource.source"
 _SHOWN_NAMES = 4
@@ -94,12 +93,6 @@ def _name_in(command: Command) -> str | None:
     return f"{owner}.{name}" if dot and owner.isidentifier() and name else None
 
 
-def _shorten(text: str) -> str:
-    """Cut a command to what fits on a line."""
-    text = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(text.split()))
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 4] + " ..."
-
-
 def check_files(feeder: Feeder, recorder: Recorder) -> Definitions:
     """Take down what is wrong with the commands before any is run, and return what they define."""
     definitions = Definitions(feeder.commands)
@@ -112,11 +105,11 @@ def check_files(feeder: Feeder, recorder: Recorder) -> Definitions:
         owner = name.partition(".")[0]
         near = nearest_names(name, (each for each in definitions.first if each.startswith(f"{owner}.")))
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        message = f"{_shorten(command.text)!r} edits an element that is not defined{hint}"
+        message = f"{shorten(command.text)!r} edits an element that is not defined{hint}"
         recorder.find("unknown-name", message, command.where)
     for name, command in definitions.again:
         if name == _SOURCE:
-            text = f"{_shorten(command.text)!r} begins a second circuit; the first begins at {definitions.place(name)}"
+            text = f"{shorten(command.text)!r} begins a second circuit; the first begins at {definitions.place(name)}"
             recorder.find("duplicate-name", text, command.where, remedy="a master file holds one circuit")
     return definitions
 
@@ -131,7 +124,7 @@ def _find_misplaced(feeder: Feeder, recorder: Recorder) -> None:
     no_circuit = recorder.report.of_code("no-circuit")  # then it is another kind of file
     for command in feeder.left_out:
         beside = kept.get(command.where, set())  # what else of the line is run
-        verb, text, where = command.verb, _shorten(command.text), command.where
+        verb, text, where = command.verb, shorten(command.text), command.where
         if verb in ("clear", "clearall"):
             if dropped:
                 recorder.find("dropped-circuit", f"{dropped} commands before {text!r} are dropped", where)
@@ -191,7 +184,7 @@ def compile_all(model: Model) -> None:
         if refused and command.verb in _CONTINUATIONS:
             continue
         refused = False
-        recorder.at(_shorten(command.text), command.where)
+        recorder.at(shorten(command.text), command.where)
         try:
             if command.file.parent != folder:
                 folder = command.file.parent
@@ -219,7 +212,7 @@ def _take_refusal(model: Model, command: Command, error: EngineError) -> None:
     elif own and own in definitions.first:
         message += f"; it is defined at {definitions.place(own)}"
     elsewhere = definitions.place(element) if own is None else ""
-    shown = message if elsewhere else f"{_shorten(command.text)!r}: {message}"
+    shown = message if elsewhere else f"{shorten(command.text)!r}: {message}"
     model.recorder.find(code, shown, elsewhere or command.where)
 
 

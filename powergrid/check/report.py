@@ -164,6 +164,7 @@ class FeederReport:
         remedies: What was tried where the power flow did not converge: what, and what came of it.
         snapshot: The solved state, None where there is none.
         agents: Agents that would be formed: layout to agent to its devices; empty where it cannot be used as it is.
+        confinement: What shut the process in that checked (``holds``), and what its system lacks for it (``missing``).
         last_command: ``file:line`` and text of what ran last, where the check did not come to its end.
         seconds: How long it took.
     """
@@ -183,6 +184,7 @@ class FeederReport:
     remedies: list[tuple[str, str]] = field(default_factory=list)
     snapshot: Snapshot | None = None
     agents: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    confinement: dict[str, list[str]] = field(default_factory=dict)
     last_command: str = ""
     seconds: float = 0.0
 
@@ -340,6 +342,11 @@ def _facts(report: FeederReport) -> Iterator[str]:
             yield f"agents {layout}: {list_names([f'{name} with {len(devices)}' for name, devices in agents.items()])}"
     for what, outcome in report.remedies:
         yield f"tried: {what}: {outcome}"
+    if report.confinement:
+        lacking = "; ".join(report.confinement["missing"])
+        yield f"checked in a process shut in by {', '.join(report.confinement['holds'])}" + (
+            f"; not shut in: {lacking}" if lacking else ""
+        )
 
 
 def _group(found: list[Finding], folder: Path, width: int, shown: int) -> Iterator[Line]:

@@ -137,6 +137,8 @@ def test_check_in_a_process_finds_what_it_finds_here(watched: Path) -> None:
         assert state(watched) == before
         assert there.pop("seconds") > here.pop("seconds") == 0.0
         assert there["last_command"] == ""
+        assert there.pop("confinement")["holds"]
+        assert not here.pop("confinement")  # nothing shuts this process in
         assert there | {"last_command": here["last_command"]} == here
         found(report, BROKEN[name], master)
 

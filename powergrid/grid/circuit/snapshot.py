@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
 
 from powergrid.grid.circuit.admittance import BranchLayout
 from powergrid.grid.feeder.network import Network
@@ -99,6 +98,8 @@ class SnapshotReader:
         columns, row_starts = layout.columns, layout.row_starts
         starts = np.append(0, _repeat(row_starts[1:], n, len(columns)))
         entries = np.zeros(n * len(columns), dtype=complex)
+        from scipy.sparse import csr_array  # only who reads needs it: a trial of a foreign feeder does not
+
         self._matrix = csr_array((entries, _repeat(columns, n, width), starts), shape=(n * n_rows, n * width))
         self._entries = self._matrix.data.reshape(n, -1)
         self._row_node = _repeat(branches.row_node, n, width)

@@ -28,6 +28,7 @@ from powergrid.grid.feeder.feeder import Feeder, entry_key
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
 from powergrid.grid.feeder.ratings import Ratings
 from powergrid.grid.feeder.syntax import DESCRIBING
+from powergrid.grid.feeder.trial import admit
 from powergrid.grid.feeder.windings import TAPPED_CLASSES, Handles, find_regulators
 
 #: Delivering element classes, in the order of the branch table.
@@ -50,16 +51,21 @@ _TABLE, _ARRAY = "\0table", "\0array"
 def compile_feeder(feeder: Feeder, engine: Engine) -> None:
     """Build a feeder in an engine, command by command, or from data where it was composed.
 
+    A foreign one of which this user has not compiled this content before is first tried in a process of its own.
+
     Raises:
-        FeederError: OpenDSS refused a command; with file, line, number and text.
+        FeederError: OpenDSS refused a command, with file, line, number and text; or the trial did not come through.
     """
+    watcher = admit(feeder)
     engine.clear()
     if feeder.circuit:
         _build_from_data(feeder, engine)
         return
     folder = None
     try:
-        for command in feeder.commands:
+        for number, command in enumerate(feeder.commands, 1):
+            if watcher is not None:
+                watcher(number)
             if command.file.parent != folder:
                 folder = command.file.parent
                 engine.set_folder(folder)
@@ -72,6 +78,8 @@ def compile_feeder(feeder: Feeder, engine: Engine) -> None:
                     continue
                 problem = Problem(classify_refusal(error), "", f"{command.text.strip()!r}: {error}")
                 raise FeederError(command.where, [problem]) from None
+        if watcher is not None:
+            watcher(len(feeder.commands) + 1)
     finally:
         engine.leave_folder()
 

@@ -27,7 +27,7 @@ from powergrid.grid.feeder.syntax import Command, describe_unknown_command, find
 
 __all__ = [
     "Command", "Feeder", "Place", "Reference", "entry_key", "find_feeder", "list_feeders", "list_references",
-    "models_folder", "read_feeder", "scan_feeder", "scans",
+    "locate_feeder", "models_folder", "read_feeder", "scan_feeder", "scans",
 ]  # fmt: skip
 
 #: OpenDSS takes ``New object=Circuit.x`` too.
@@ -125,7 +125,7 @@ def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, 
         FeederError: a file is missing, unreadable or outside the root, or a command is not allowed or not known;
             all of them, each with file and line.
     """
-    place = _locate(reference, model_root, trust)
+    place = locate_feeder(reference, model_root, trust)
     key = entry_key(*map(str, place))
 
     def recall() -> Scan | None:
@@ -156,18 +156,22 @@ def scan_feeder(
     Raises:
         FeederError: there is no such feeder, or it lies outside its root.
     """
-    place = _locate(reference, model_root, trust)
+    place = locate_feeder(reference, model_root, trust)
     scan, problems, _ = read_files(place)
     return _feeder_of(place, scan), problems or _find_missing_circuit(scan)
 
 
 def list_references(feeder: Feeder) -> list[Reference]:
     """Return what a feeder's commands name of files, read anew."""
-    return read_files(_locate(feeder.master, feeder.model_root, feeder.trust))[2]
+    return read_files(locate_feeder(feeder.master, feeder.model_root, feeder.trust))[2]
 
 
-def _locate(reference: str | Path, model_root: str | Path | None, trust: bool) -> Place:
-    """Find the master file, and the folder outside of which nothing is read."""
+def locate_feeder(reference: str | Path, model_root: str | Path | None, trust: bool) -> Place:
+    """Find the master file, and the folder outside of which nothing is read; takes what :func:`read_feeder` takes.
+
+    Raises:
+        FeederError: there is no such feeder, or it lies outside its root.
+    """
     master = find_feeder(reference)
     # The folder above: what several feeders share usually lies beside them.
     root = master.resolve().parent.parent if model_root is None else Path(model_root).expanduser().resolve()

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.spatial.distance import cdist
 
 Data = dict[str, Any]
 
@@ -185,6 +184,8 @@ def place_beside(buses: list[Data], entry: str, host_buses: list[Data], host_bus
         for away in _DIRECTIONS
         for length in (1.0, 2.0, 3.0, 4.0)
     ]
+    from scipy.spatial.distance import cdist  # takes as long to import as all the rest of what a trial needs
+
     clear = [min(cdist(way, host).min() / (_DRAWN_GAP * reach), 1.0) for way in ways]
     apart = [float(np.linalg.norm(way.mean(axis=0) - _positions([target]))) / reach for way in ways]
     best = max(range(len(ways)), key=lambda i: (round(clear[i], 3), -round(apart[i], 3)))

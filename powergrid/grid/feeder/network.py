@@ -10,13 +10,17 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import Problem, describe_unknown
 from powergrid.grid.feeder.microgrid import Microgrid
+
+# Imported where it is used: a trial of a foreign feeder asks nothing of graphs, and would wait for it.
+if TYPE_CHECKING:
+    import networkx as nx
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -214,6 +218,8 @@ class Network:
     @cached_property
     def graph(self) -> nx.Graph[int]:
         """Buses joined by the closed branches; edges carry the branch index."""
+        import networkx as nx
+
         graph: nx.Graph[int] = nx.Graph()
         graph.add_nodes_from(range(len(self.buses)))
         graph.add_edges_from((one, other, {"branch": branch}) for branch, one, other in self._joined())
@@ -232,6 +238,8 @@ class Network:
             Distances [km], infinite where nothing closed leads, shape (n_buses,). A line whose length has no unit
             counts with its bare number.
         """
+        import networkx as nx
+
         graph: nx.MultiGraph[int] = nx.MultiGraph()  # of branches side by side the shortest counts
         graph.add_node(self.source_bus)
         # Dijkstra's algorithm takes no negative lengths; nothing keeps a file from having some.
@@ -245,12 +253,16 @@ class Network:
     @cached_property
     def tree(self) -> nx.DiGraph[int]:
         """The buses that the source feeds, each below the one it is reached through by the fewest branches."""
+        import networkx as nx
+
         tree: nx.DiGraph[int] = nx.bfs_tree(self.graph, self.source_bus)
         return tree
 
     @cached_property
     def depth(self) -> dict[int, int]:
         """Number of branches between the source and each bus that it feeds."""
+        import networkx as nx
+
         return dict(nx.single_source_shortest_path_length(self.tree, self.source_bus))
 
     @cached_property
@@ -260,6 +272,8 @@ class Network:
         Behind a single-phase transformer both legs are of the phase of its primary, whatever their numbers; where the
         primary is tied between two phases, of the first. Nodes that nothing feeds have their own number.
         """
+        import networkx as nx
+
         phase = np.zeros(len(self.nodes), dtype=np.int64)
         wired: nx.Graph[int] = nx.Graph()
         wired.add_nodes_from(range(len(self.nodes)))
@@ -314,6 +328,8 @@ class Network:
 
     def downstream(self, bus: str) -> list[int]:
         """Return a bus and all that are fed through it; ``KeyError`` where there is no such bus."""
+        import networkx as nx
+
         start = self._bus(bus)
         if start not in self.tree:
             return [start]
@@ -321,6 +337,8 @@ class Network:
 
     def feeding_branches(self, bus: str) -> list[int]:
         """Return the branches from the source to a bus, those side by side too; ``KeyError`` likewise."""
+        import networkx as nx
+
         end = self._bus(bus)
         if not nx.has_path(self.graph, self.source_bus, end):
             return []

@@ -1,0 +1,51 @@
+"""What a trial runs in its own process: a foreign feeder becomes a circuit, as it would where it is played."""
+
+from __future__ import annotations
+
+import json
+
+from powergrid.errors import FeederError, PowerGridError, Problem
+from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.engine import Engine
+from powergrid.grid.engine.own_process import receive, shut_in
+from powergrid.grid.feeder.trial import PROGRESS_BYTES, decode_feeder, watch
+
+
+def main(folder: str) -> None:
+    """Compile and solve the feeder that the folder's request holds, and write what came of it."""
+    request, answer = receive(folder)
+    feeder, timeout_s = decode_feeder(request["feeder"]), float(request["timeout_s"])
+    Engine().close()  # what the engine reads when it starts, it reads before
+    out = answer.open("wb", buffering=0)  # what is written is there when the engine ends the process
+
+    n_begun = 0
+
+    def report(number: int) -> None:
+        nonlocal n_begun
+        n_begun = number
+        out.seek(0)
+        out.write(b"%*d" % (PROGRESS_BYTES, n_begun))
+
+    # What it names and no more: each file was found and judged by who read the feeder.
+    confinement = shut_in(folder, feeder.files, timeout_s)
+    report(0)
+    watch(report)
+    where, problems = "", list[Problem]()
+    try:
+        circuit = Circuit(feeder)
+        circuit.solve()
+        circuit.close()
+    except FeederError as error:
+        where, problems = error.where, list(error.details)
+    except PowerGridError as error:
+        where, problems = str(feeder.master), [Problem("not-usable", "", str(error))]
+    # One that compiles and does not solve did no harm: who compiles it next may ask for no more, or says so himself.
+    if n_begun > len(feeder.commands):
+        problems.clear()
+    said = {"confinement": str(confinement), "where": where, "problems": [_plain(each) for each in problems]}
+    out.seek(PROGRESS_BYTES)
+    out.write(json.dumps(said).encode("ascii"))
+
+
+def _plain(problem: Problem) -> tuple[str, str, str, str]:
+    return problem.code, problem.where, problem.text, problem.remedy

@@ -1,0 +1,152 @@
+"""Compile a foreign feeder for the first time where it can do no harm, and only then in this process.
+
+A feeder that comes with the package, or that is trusted, needs no trial. Any other is compiled and solved once in a
+process of its own that is shut in; what crashes, hangs or reaches out there is an error with file and line. That a
+content came through is kept in the user's cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from powergrid.errors import FeederError, Problem, shorten
+from powergrid.grid.engine.cache_folder import Cache
+from powergrid.grid.engine.own_process import TRIAL_VARIABLE, Ended, run_apart
+from powergrid.grid.feeder.feeder import Feeder, entry_key, models_folder
+from powergrid.grid.feeder.syntax import Command
+
+__all__ = ["PROGRESS_BYTES", "admit", "decode_feeder", "tried", "watch"]
+
+_PROCESS = "powergrid.grid.circuit.trial_run"
+_DEFAULT_S = 120.0
+_PER_COMMAND_S = 2e-3  # a model of 100,000 nodes has half a million
+#: An answer begins with the number of commands that were begun, one more once all of them are through.
+PROGRESS_BYTES = 12
+_REMEDIES = {
+    "engine-crashed": "correct the line, or what it refers to",
+    "timed-out": f"correct the line, or give it more time: {TRIAL_VARIABLE}=600",
+    "refused": "a feeder describes a circuit: take the line out",
+}
+_watcher: Callable[[int], None] | None = None
+
+#: Contents that came through their trial; the text says how it was shut in.
+tried: Cache[str] = Cache("tried", lambda text: (text, {}), lambda text, _: text)
+
+
+def watch(report: Callable[[int], None]) -> None:
+    """Call a function with the number of each command before it is compiled in this process, from 1."""
+    global _watcher
+    _watcher = report
+
+
+def admit(feeder: Feeder) -> Callable[[int], None] | None:
+    """Try a feeder that is not known to be harmless in a process of its own; the function to call before each command.
+
+    Raises:
+        FeederError: It crashed OpenDSS, took too long, asked for what a feeder may not have, or is wrong.
+    """
+    if _watcher is None and not feeder.trust and not _is_shipped(feeder):
+        seconds = _patience(len(feeder.commands))
+        if seconds > 0.0:
+            _try_once(feeder, seconds)
+    return _watcher
+
+
+def _is_shipped(feeder: Feeder) -> bool:
+    own = models_folder()
+    return bool(feeder.files) and all(file.is_relative_to(own) and not file.is_symlink() for file in feeder.files)
+
+
+def _patience(n_commands: int) -> float:
+    """Return how long a trial may take [s], 0 for none.
+
+    Raises:
+        FeederError: The variable that says so holds no number.
+    """
+    written = os.environ.get(TRIAL_VARIABLE, "")
+    if not written:
+        return _DEFAULT_S + _PER_COMMAND_S * n_commands
+    with contextlib.suppress(ValueError):
+        if 0.0 <= (seconds := float(written)) < 1e9:
+            return seconds
+    raise FeederError(TRIAL_VARIABLE, [f"is {written!r}, not a number of seconds; 0 leaves the trial out"])
+
+
+def _try_once(feeder: Feeder, seconds: float) -> None:
+    key = entry_key("tried", feeder.digest, *(command.text for command in feeder.commands), feeder.circuit)
+    if tried.recall(key) is None:
+        with tried.alone(key):
+            if tried.recall(key) is None:  # another process may have tried it meanwhile
+                tried.keep(key, _try(feeder, seconds))
+
+
+def _try(feeder: Feeder, seconds: float) -> str:
+    """Compile and solve a feeder in a process of its own, and say how that was shut in.
+
+    Raises:
+        FeederError: It did not come through, or is wrong.
+    """
+    request = {"feeder": _encode(feeder), "timeout_s": seconds}
+    try:
+        with run_apart(_PROCESS, request, seconds) as ended:
+            said = ended.answer.read_bytes() if ended.answer.is_file() else b""
+    except OSError as error:
+        raise _not_started(feeder, str(error)) from None
+    if not said and ended.status is not None:
+        raise _not_started(feeder, ended.last_words or ended.explain()[1])
+    if ended.status or len(said) <= PROGRESS_BYTES:
+        raise FeederError(str(feeder.master), [_describe_end(feeder, ended, int(said[:PROGRESS_BYTES] or 0))])
+    answer = json.loads(said[PROGRESS_BYTES:])
+    if answer["problems"]:
+        raise FeederError(answer["where"], [Problem(*problem) for problem in answer["problems"]])
+    return str(answer["confinement"])
+
+
+def _describe_end(feeder: Feeder, ended: Ended, n_begun: int) -> Problem:
+    """Say what became of the trial, and at which command."""
+    code, text = ended.explain()
+    if n_begun > len(feeder.commands) or not feeder.commands:
+        return Problem(code, "", f"{text} while the circuit was built and solved", _REMEDIES[code])
+    if not n_begun:
+        return Problem(code, "", f"{text} before the first command", _REMEDIES[code])
+    command = feeder.commands[n_begun - 1]
+    return Problem(code, command.where, f"{text} at {shorten(command.text)!r}", _REMEDIES[code])
+
+
+def _not_started(feeder: Feeder, reason: str) -> FeederError:
+    text = f"its first compile needs a process of its own, which did not start: {reason}"
+    remedy = f"{TRIAL_VARIABLE}=0 compiles it in this one"
+    return FeederError(str(feeder.master), [Problem("not-usable", "", text, remedy)])
+
+
+def _encode(feeder: Feeder) -> dict[str, Any]:
+    """Return what is compiled of a feeder as data."""
+    places = list(dict.fromkeys(command.file for command in feeder.commands))
+    index = {file: position for position, file in enumerate(places)}
+    return {
+        "name": feeder.name,
+        "master": str(feeder.master),
+        "circuit": feeder.circuit,
+        "places": list(map(str, places)),
+        "commands": [[index[c.file], c.line, c.text] for c in feeder.commands],
+        "files": list(map(str, feeder.files)),
+    }
+
+
+def decode_feeder(data: Mapping[str, Any]) -> Feeder:
+    """Return a feeder that compiles to the same circuit as the one that a trial is of."""
+    places = list(map(Path, data["places"]))
+    return Feeder(
+        name=data["name"],
+        master=Path(data["master"]),
+        commands=tuple(Command(places[place], line, text) for place, line, text in data["commands"]),
+        left_out=(),
+        digest="",
+        circuit=data["circuit"],
+        files=tuple(map(Path, data["files"])),
+    )
