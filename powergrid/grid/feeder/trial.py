@@ -135,6 +135,7 @@ def _encode(feeder: Feeder) -> dict[str, Any]:
         "places": list(map(str, places)),
         "commands": [[index[c.file], c.line, c.text] for c in feeder.commands],
         "files": list(map(str, feeder.files)),
+        "settings": dict(feeder.settings),
     }
 
 
@@ -149,4 +150,5 @@ def decode_feeder(data: Mapping[str, Any]) -> Feeder:
         digest="",
         circuit=data["circuit"],
         files=tuple(map(Path, data["files"])),
+        settings=data["settings"],
     )
