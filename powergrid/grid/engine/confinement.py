@@ -16,7 +16,7 @@ import signal
 import struct
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,10 +166,11 @@ def confine(
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         missing.append("files and system calls: no_new_privs is refused here")
         return Confinement(tuple(holds), tuple(missing))
-    for restrict in (
+    parts: tuple[Callable[[], str], ...] = (
         lambda: _restrict_files(libc, readable, writable, landlock_abi),
         lambda: _filter_calls(libc, seccomp),
-    ):
+    )
+    for restrict in parts:
         try:
             holds.append(restrict())
         except _LackingError as lacking:
