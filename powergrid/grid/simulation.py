@@ -114,7 +114,7 @@ class Simulation:
         self.played_row = self.row
         self.last_step = np.full(n, self.options.horizon_steps)
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
-        self.operations = np.zeros(n, dtype=np.int64)
+        self.operations, self._no_moves = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.env_index, self._one_step = np.arange(n), np.ones(n, dtype=np.int64)
         self._devices.start_day(self.day_pv_pu, self.day_load_kw)
         self._turn_clock()
@@ -298,12 +298,12 @@ class Simulation:
     def _play(self, envs: Sequence[int] | None = None) -> BoolArray:
         """Write, solve and read some or all circuits; return whether each power flow converged, shape (n_envs,)."""
         rows, circuits, islands = self.row, self.circuits, self.islands
-        p_kw, q_kvar = self.powers.setpoints
+        p_kw, q_kvar = self.powers.p_kw, self.powers.q_kvar
         circuits.fill_demand(*self._days.load_rows, rows, p_kw, q_kvar)
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
         circuits.fill_injections(p_kw, q_kvar)
-        moves: IntArray | int = 0
+        moves = self._no_moves
         for fleet, places, kind in self._devices.switchgear:
             moves = moves + circuits.aim(kind, places, fleet.position)
         if envs is None:

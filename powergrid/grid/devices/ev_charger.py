@@ -54,6 +54,26 @@ class EvChargerSpec(PlacedSpec):
         return self.energy_kwh_mean + 4 * self.energy_kwh_std
 
 
+class _OfPorts(NamedTuple):
+    """What is summed over the ports of each station, side by side: one sum of it all takes half of what two do.
+
+    Attributes:
+        whole: All of it, shape (6, n_envs, n, ports); the others are its parts.
+        most_kw, owed_kwh: What each car can take, and what it still asks for.
+        needed_kw: Mean power that finishes each car just in time.
+        connected: 1 where a car is.
+        before_kwh, after_kwh: What was owed at the end of the last step before anyone left, and after.
+    """
+
+    whole: FloatArray
+    most_kw: FloatArray
+    owed_kwh: FloatArray
+    needed_kw: FloatArray
+    connected: FloatArray
+    before_kwh: FloatArray
+    after_kwh: FloatArray
+
+
 class EvChargerFleet(PowerFleet[EvChargerSpec]):
     """All the charging stations: the least laxity is served first, at unity power factor.
 
@@ -129,7 +149,11 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._rows_of_ports, self._first_row = (-1, self.n, self._ports), self._env * (self.horizon_steps + 1)
         self._next_step = np.minimum(np.arange(1, self.horizon_steps + 2), self.horizon_steps)
         self._zero, self._one, self._tiny_kw = self._zeros(), self._zeros() + 1.0, self._zeros() + _TINY_KW
+        self._least_set_kw = -self._tiny_kw
         self._port_zero, self._port_one = np.zeros_like(p_max), np.ones_like(p_max)
+        self._nobody = self._zero.tobytes()
+        of_ports = np.zeros((6, *p_max.shape))
+        self._of_ports = _OfPorts(of_ports, *of_ports)
         first_port = (np.arange(self.n_envs * self.n) * self._ports).reshape(self.n_envs, self.n, 1)
         self._first_port = np.repeat(first_port, self._ports, axis=2)
         # a number of each station for each of its ports: to gather it takes half of what to broadcast it does
@@ -160,30 +184,27 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         super().load_state_dict(state)
         self._look()
 
-    def _look(self, more: FloatArray | None = None) -> FloatArray:
+    def _look(self) -> FloatArray:
         """Take stock of the connected cars: what they can take or give, and how urgent they are.
 
-        Args:
-            more: What else is to be summed over ports, shape (4 + k, n_envs, n, ports), of which the first four are
-                written here; one sum over ports for all of it takes half of what two do.
-
         Returns:
-            All the sums, shape (4 + k, n_envs, n).
+            The sums over ports of all that is summed, in the order of :class:`_OfPorts`, shape (6, n_envs, n).
         """
-        owed, left = self.port_owed_kwh, self.port_steps_left
+        owed, left, to = self.port_owed_kwh, self.port_steps_left, self._of_ports
         full = owed * self._kw_per_kwh
-        of_ports = np.empty((4, *full.shape)) if more is None else more
-        self._most = np.minimum(full, self._port_max, out=of_ports[0])
-        of_ports[1] = owed
-        # Mean power that finishes each car just in time; a port without a car owes nothing.
-        np.divide(full, np.maximum(left, self._port_one), out=of_ports[2])
-        np.sign(left, out=of_ports[3])
+        np.minimum(full, self._port_max, out=to.most_kw)
+        to.owed_kwh[...] = owed
+        # a port without a car owes nothing
+        np.divide(full, np.maximum(left, self._port_one), out=to.needed_kw)
+        np.sign(left, out=to.connected)
         if self._v2g:
             least = (self.port_asked_kwh - owed) * self._given_kw_per_kwh
             self._least = np.minimum(np.maximum(least, self._port_zero), self._give_max)
             self._least_kw = np.add.reduce(self._least, axis=2)
-        sums: FloatArray = np.add.reduce(of_ports, axis=3)
+        sums: FloatArray = np.add.reduce(to.whole, axis=3)
         self._most_kw, self.owed_kwh, self.connected = sums[0], sums[1], sums[3]
+        # to look at the bytes of so few numbers takes a quarter of what NumPy takes to count
+        self._anyone = self.connected.tobytes() != self._nobody
         self.urgency = np.minimum(sums[2] / np.maximum(self._most_kw, self._tiny_kw), self._one)
         return sums
 
@@ -205,14 +226,16 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         The share is of what the connected cars can take in this step, below 0 of what they can give back, so
         every request is feasible. Laxity is the time left less the time full power needs.
         """
-        if not np.count_nonzero(self.connected):
+        if not self._anyone:
             self.port_kw = np.zeros_like(self.port_kw)
             own.p_kw[...] = own.asked_p_kw[...] = -0.0  # the bits that what follows would give
             return
-        taken = np.maximum(own.asked_p_kw, self._zero) * self._most_kw
+        # where no station gives back, no share is below 0
+        share = np.maximum(own.asked_p_kw, self._zero) if self._v2g else own.asked_p_kw
+        taken, most = share * self._most_kw, self._of_ports.most_kw
         laxity = self.port_steps_left - self.port_owed_kwh * self._steps_per_kwh
         order = laxity.argsort(axis=2, kind="stable") + self._first_port
-        self.port_kw = _share_out(taken.take(self._station), self._most, order, self._port_zero)
+        self.port_kw = _share_out(taken.take(self._station), most, order, self._port_zero)
         if self._v2g:
             given = np.minimum(own.asked_p_kw, self._zero) * self._least_kw
             self.port_kw = self.port_kw - _share_out(
@@ -228,33 +251,37 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         """
         row = self._next_step.take(exo.step) + self._first_row
         steps_left = self.stay_steps.reshape(self._rows_of_ports).take(row, 0)
-        if not np.count_nonzero(self.connected) and not np.count_nonzero(steps_left):  # nobody is here, nobody comes
+        if not self._anyone and not np.count_nonzero(steps_left):  # nobody is here, nobody comes
             self.port_steps_left = steps_left
             self.terms = {"unserved_kwh": self._zeros(), "charged_kwh": self._zeros()}
             return
         # The grid may deliver a little more or less than was set; every port gets its part of that. Where nothing was
         # set, no port has.
-        set_kw = np.copysign(np.maximum(np.abs(own.p_kw), self._tiny_kw), own.p_kw)
+        if self._v2g:
+            set_kw = np.copysign(np.maximum(np.abs(own.p_kw), self._tiny_kw), own.p_kw)
+        else:  # no power is set above 0
+            set_kw = np.minimum(own.p_kw, self._least_set_kw)
         power = self.port_kw * np.divide(own.delivered_p_kw, set_kw, out=set_kw).take(self._station)
         if self._v2g:
             charged = np.minimum(power * self._kwh_per_kw, power * self._kwh_per_given_kw)
             owed = np.minimum(self.port_owed_kwh - charged, self.port_asked_kwh)
         else:
             owed = np.subtract(self.port_owed_kwh, np.multiply(power, self._kwh_per_kw, out=power), out=power)
-        of_ports = np.empty((6, *owed.shape))
-        owed = np.maximum(owed, self._port_zero, out=of_ports[4])
+        to = self._of_ports
+        owed = np.maximum(owed, self._port_zero, out=to.before_kwh)
         # 1 for who stays beyond this step, 0 for who leaves; a port without a car owes nothing
         stays = self.port_steps_left - self._port_one
         np.minimum(stays, self._port_one, out=stays)
-        staying = np.multiply(owed, stays, out=of_ports[5])
+        staying = np.multiply(owed, stays, out=to.after_kwh)
         arrived = self.arriving_kwh.reshape(self._rows_of_ports).take(row, 0)
         owed_kwh = self.owed_kwh
         self.port_owed_kwh = staying + arrived
         if self._v2g:
             self.port_asked_kwh = self.port_asked_kwh * stays + arrived
         self.port_steps_left = steps_left
-        sums = self._look(of_ports)
-        self.terms = {"unserved_kwh": sums[4] - sums[5], "charged_kwh": owed_kwh - sums[4]}
+        sums = self._look()
+        before_kwh = sums[4]
+        self.terms = {"unserved_kwh": before_kwh - sums[5], "charged_kwh": owed_kwh - before_kwh}
 
     def unserved_at_end_kwh(self) -> FloatArray:
         """Return the energy that connected cars can no longer get even at full power [kWh], (n_envs, n)."""
