@@ -46,6 +46,7 @@ class Circuits(Sequence[Circuit]):
         self._v = np.zeros_like(snapshot.v)
         self._delivered = np.zeros((n, first.powers.size), dtype=complex)
         self._converged, self._sane = [False] * n, np.full(n, SANE_V_PU)
+        self._first_node = np.arange(n) * len(first.network.nodes)
         self._versions = [0] * n
         self._wanted: dict[int, list[tuple[str, int, int]]] = {}
 
@@ -161,7 +162,9 @@ class Circuits(Sequence[Circuit]):
             envs = None
         snapshot, v = self._snapshot, self._v
         v_pu = self._reader.magnitudes(v)
-        sound: BoolArray = np.maximum.reduce(v_pu, axis=1) < self._sane  # NaN compares false
+        # the place of the highest, or of a NaN, is found in a fifth of the time that the highest itself is
+        highest = v_pu.take(v_pu.argmax(axis=1) + self._first_node)
+        sound: BoolArray = highest < self._sane  # NaN compares false
         forming = [circuit.forming for circuit in self._circuits] if self._any_forming else []
         if envs is None and False not in self._converged and False not in sound.tolist():  # as in nearly every step
             for circuit in self._circuits:

@@ -300,9 +300,9 @@ def _share_out(total_kw: FloatArray, most_kw: FloatArray, order: IntArray, zero:
         zero: Zeros of the same shape, which take a ufunc less than the number 0 does.
     """
     wanted = most_kw.take(order)
-    left = np.subtract(total_kw, np.add.accumulate(wanted, axis=2), out=total_kw)
+    given = np.add.accumulate(wanted, axis=2)  # until every place of it is written over
+    left = np.subtract(total_kw, given, out=total_kw)
     np.add(left, wanted, out=left)
-    given = np.empty(most_kw.shape)
     given.put(order, np.minimum(np.maximum(left, zero, out=left), wanted, out=left))
     return given
 
