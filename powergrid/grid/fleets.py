@@ -17,7 +17,7 @@ from powergrid.grid.devices.spec import DeviceSpec, Rows
 from powergrid.grid.engine import Engine, Handle
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.options import SimulationOptions
-from powergrid.grid.profiles.profiles import Profiles
+from powergrid.grid.profiles.episode_days import Days
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -53,7 +53,7 @@ class Fleets:
         by_kind: What :func:`sort_devices` gave.
         circuit: A circuit with what :func:`place_devices` gave on it.
         options: Step, horizon and demand.
-        profiles: The exogenous series.
+        days: The days that are played.
         n_envs: Number of environments.
 
     Attributes:
@@ -69,9 +69,7 @@ class Fleets:
         ScenarioError: there are inverters and the profiles have no sun.
     """
 
-    def __init__(
-        self, by_kind: ByKind, circuit: Circuit, options: SimulationOptions, profiles: Profiles, n_envs: int
-    ) -> None:
+    def __init__(self, by_kind: ByKind, circuit: Circuit, options: SimulationOptions, days: Days, n_envs: int) -> None:
         filled = _fill_devices(by_kind, circuit)
         self._n_envs = n_envs
         self.devices = {name: spec for group in filled.values() for name, spec in group.items()}
@@ -85,7 +83,7 @@ class Fleets:
             if not filled[kind]:
                 continue
             own = slice(first, first + len(filled[kind]))
-            extra = _describe_loads(circuit, own, options, profiles) if kind == "flexible_load" else {}
+            extra = _describe_loads(circuit, own, days) if kind == "flexible_load" else {}
             fleet = cls(filled[kind], options.step_minutes / 60.0, options.horizon_steps, n_envs, **extra)
             columns = slice(len(actions), len(actions) + len(fleet.actions))
             actions += fleet.actions
@@ -109,9 +107,9 @@ class Fleets:
             circuit.load_of_device[own] for fleet, own in self.power if fleet.kind == "flexible_load"
         ]
         self._nothing = np.zeros((n_envs, 0))
-        if self._inverters is not None and profiles.pv_pu is None:
+        if self._inverters is not None and days.profiles.pv_pu is None:
             problem = "inverters need pv_pu, or irradiance_pu with temperature_c; the series have neither"
-            raise ScenarioError(f"profiles {profiles.name!r}", [problem])
+            raise ScenarioError(f"profiles {days.profiles.name!r}", [problem])
 
     def start_day(self, pv_pu: FloatArray, load_kw: FloatArray) -> None:
         """Lay out what the days offer each device, so that a step takes one row of it.
@@ -213,15 +211,13 @@ def _place(name: str, spec: Any) -> Injection:
     return Injection(name, bus=spec.bus, phases=tuple(spec.phases), connection=spec.connection)
 
 
-def _describe_loads(
-    circuit: Circuit, own: slice, options: SimulationOptions, profiles: Profiles
-) -> dict[str, FloatArray]:
+def _describe_loads(circuit: Circuit, own: slice, days: Days) -> dict[str, FloatArray]:
     """Return what a fleet of flexible loads has to know of the loads that it is."""
-    loads, bound = circuit.network.loads, circuit.load_of_device[own]
-    base_kw, base_kvar = (base[bound] for base in profiles.base_of(loads, options.load_classes))
+    bound = circuit.load_of_device[own]
+    base_kw, base_kvar = (base[bound] for base in days.load_base)
     return {
         "q_per_kw": base_kvar / np.maximum(base_kw, 1e-9),
-        "demand_max_kw": base_kw * (profiles.demand_pu.max() * options.load_scale),
+        "demand_max_kw": days.load_max_kw[bound],
     }
 
 

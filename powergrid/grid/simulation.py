@@ -90,8 +90,8 @@ class Simulation:
         compile_one = functools.partial(_compile, feeder, injections, faults, plan, tapped, options)
         first = compile_one()
         self.network = first.network
-        self._days = Days(profiles, options, self.network.loads, n_envs)
-        self._devices = Fleets(by_kind, first, options, self.profiles, n_envs)
+        self._days = Days(profiles, options, self.network, n_envs)
+        self._devices = Fleets(by_kind, first, options, self._days, n_envs)
         self.devices, self.fleets, self.actions = self._devices.devices, self._devices.all, self._devices.actions
         self.powers = self._devices.table
         self.device_names = tuple(self.devices)

@@ -27,7 +27,6 @@ from powergrid.grid.profiles.profiles import (
     builtin_profiles,
     follow_loadshapes,
     read_profiles,
-    shape_of_loads,
 )
 from powergrid.grid.simulation import Simulation, SimulationOptions
 from powergrid.scenario.placement import place
@@ -158,7 +157,9 @@ class Scenario(Part):
         source = self.profiles.source
         if isinstance(source, str) and source in SHIPPED_SOURCES:
             base = builtin_profiles()
-            return base if source == "builtin" else follow_loadshapes(network_of(self.read_feeder()), base)
+            if source == "builtin":
+                return base
+            return follow_loadshapes(network_of(self.read_feeder()), base, self.profiles.shape_mode)
         return read_profiles(source)
 
     def simulate(self, n_envs: int = 1) -> Simulation:
@@ -179,15 +180,13 @@ class Scenario(Part):
                 # Made for another feeder: placing tells the same with what is most like it.
                 place(self.model_dump(), self._read_one(self.placed.home), feeder, PlacementSpec(), self.name)
             raise ScenarioError(self.name, problems)
-        # A load's demand class is the scenario's, else its own LoadShape where these are the source.
-        own = shape_of_loads(network) if str(self.profiles.source) == "loadshapes" else {}
         options = SimulationOptions(
             step_minutes=self.step_minutes,
             horizon_steps=self.episode_length,
             split=self.split,
             tariff=self.profiles.tariff,
             load_scale=self.load_scale,
-            load_classes=own | self.profiles.load_classes,
+            load_classes=self.profiles.load_classes,
             load_seed=self.profiles.load_seed,
             taps=self.taps,
             steps_on=self.steps_on,
@@ -249,6 +248,8 @@ class Scenario(Part):
         # Run folders keep digests: a key that came after 0.1.0 and changes nothing that is played stays out.
         for key in ("model_root", "placed", "feeders", "infos", *(() if self.feeders else ("placement",))):
             del data[key]
+        if self.profiles.shape_mode is None:
+            del data["profiles"]["shape_mode"]
         if self.feeders:
             digests = self.feeder_digests()
             data["feeders"] = [[digests[name], weight] for name, weight in self.feeders.items()]

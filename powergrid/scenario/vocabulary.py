@@ -12,6 +12,7 @@ from powergrid.grid.devices import SPECS
 from powergrid.grid.devices.spec import Phase
 from powergrid.grid.feeder.microgrid import LineTie, MicrogridSpec, TransformerTie
 from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.shapes import ShapeMode
 from powergrid.grid.outages import EVENTS
 from powergrid.quantities import REWARD_TERMS
 
@@ -196,6 +197,11 @@ class ProfilesSpec(Part):
     source: Any = Field(
         default="builtin",
         description="`builtin`, `loadshapes` (the feeder's own), a CSV or Parquet file, or a DataFrame.",
+    )
+    shape_mode: ShapeMode | None = Field(
+        default=None,
+        description="Which LoadShapes elements follow: those of OpenDSS's `daily`, `yearly` or `duty` mode, or their "
+        "`own`: yearly where the model writes one, else daily. By default the mode that the model sets, else `own`.",
     )
     tariff: str = Field(default="time_of_use", description="Name of the price series.")
     load_classes: dict[str, str] = Field(

@@ -270,8 +270,8 @@ def test_loadshapes_of_the_feeder_as_source_drive_each_load_by_its_own(tmp_path:
     simulation.reset(0, np.random.default_rng(0))
     loads = simulation.network.loads
     shaped, flat = loads.names.index("671"), loads.names.index("634a")
-    hours = np.arange(96) // 4
-    expected = loads.kw[shaped] * scenario.load_scale * np.round(0.2 + 0.03 * hours, 2)
+    hours = np.rint(np.arange(1, 97) / 4)  # the nearest point, which OpenDSS counts from 1, and the last at midnight
+    expected = loads.kw[shaped] * scenario.load_scale * np.round(0.2 + 0.03 * ((hours - 1) % 24), 2)
     np.testing.assert_allclose(simulation.day_load_kw[0, :96, shaped], expected, rtol=1e-12)
     np.testing.assert_allclose(simulation.day_load_kw[0, :, flat], loads.kw[flat] * scenario.load_scale, rtol=1e-12)
     assert np.ptp(simulation.day_price[0]) >= 0.0

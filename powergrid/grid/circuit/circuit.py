@@ -100,7 +100,7 @@ class Circuit:
         }
         self.engine = Engine()
         compile_feeder(feeder, self.engine)
-        prepare_circuit(self.engine, tolerance=tolerance, max_iterations=max_iterations)
+        prepare_circuit(self.engine, feeder.settings, tolerance=tolerance, max_iterations=max_iterations)
         self.handles = read_handles(self.engine)
         if not any(self.handles[name] for name in SOURCE_CLASSES):
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])

@@ -95,6 +95,20 @@ class Engine(Elements):
     def load_multiplier(self, value: float) -> None:
         lib.ctx_Solution_Set_LoadMult(self._context, value)
 
+    @property
+    def year(self) -> int:
+        """The year that loads have grown to; 0 is none."""
+        return int(lib.ctx_Solution_Get_Year(self._context))
+
+    @year.setter
+    def year(self, value: int) -> None:
+        lib.ctx_Solution_Set_Year(self._context, value)
+
+    @property
+    def growth_percent(self) -> float:
+        """By how much loads without a GrowthShape grow each year [%]."""
+        return float(lib.ctx_Solution_Get_pctGrowth(self._context))
+
     def to_json(self) -> dict[str, Any]:
         """Return the whole circuit as data, as OpenDSS writes it.
 

@@ -112,6 +112,43 @@ class Elements(Context):
         """Return at what place among an element's properties the model says one, 0 where it does not."""
         return max(int(lib.Obj_GetPropSeqPtr(handle)[self.property_index(class_name, name)]), 0)
 
+    # -- of all elements of a class at once: feeders have thousands of loads
+
+    def get_all_floats(self, handles: Sequence[Handle], class_name: str, name: str) -> FloatArray:
+        """Read a number of many elements of a class, shape (n,)."""
+        if not handles:
+            return np.empty(0)
+        batch = ffi.new("void*[]", list(handles))
+        number = self.property_index(class_name, name)
+        lib.Batch_GetFloat64(self._result, self._result_dims, batch, len(handles), number)
+        self.check()
+        return self._floats()
+
+    def get_all_ints(self, handles: Sequence[Handle], class_name: str, name: str) -> IntArray:
+        """Read a whole number or an option's ordinal of many elements of a class, shape (n,)."""
+        if not handles:
+            return np.empty(0, dtype=np.int64)
+        batch = ffi.new("void*[]", list(handles))
+        number = self.property_index(class_name, name)
+        lib.Batch_GetInt32(self._index_result, self._index_dims, batch, len(handles), number)
+        self.check()
+        return self._ints()
+
+    def get_all_references(self, handles: Sequence[Handle], class_name: str, name: str) -> IntArray:
+        """Return the address of the object that a property of many elements refers to, 0 for none, shape (n,)."""
+        number = self.property_index(class_name, name)
+        return np.array([self.address(lib.Obj_GetObject(handle, number)) for handle in handles], dtype=np.int64)
+
+    @staticmethod
+    def address(handle: Handle) -> int:
+        """Return what tells an element from all others of its circuit: two names may be spelled alike."""
+        return int(ffi.cast("intptr_t", handle))
+
+    def written_order(self, handles: Sequence[Handle], class_name: str, name: str) -> IntArray:
+        """Return when the model last wrote a property of each element, counted from 1; 0 where it never did."""
+        number = self.property_index(class_name, name)
+        return np.array([lib.Obj_GetPropSeqPtr(handle)[number] for handle in handles], dtype=np.int64)
+
     def node_ref(self, handle: Handle) -> IntArray:
         """Return the row of :meth:`voltages` that each conductor of an element is tied to, terminal by terminal."""
         lib.Alt_CE_Get_NodeRef(self._index_result, self._index_dims, handle)

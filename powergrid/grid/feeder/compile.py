@@ -18,7 +18,6 @@ from powergrid.errors import EngineError, FeederError, Problem, list_names
 from powergrid.grid.engine import (
     TOO_MANY_CONTROL_ITERATIONS,
     Engine,
-    FloatArray,
     Handle,
     IntArray,
     classify_refusal,
@@ -27,7 +26,9 @@ from powergrid.grid.engine.cache_folder import Arrays, Cache
 from powergrid.grid.feeder.feeder import Feeder, entry_key
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
 from powergrid.grid.feeder.ratings import Ratings
+from powergrid.grid.feeder.shapes import Shapes
 from powergrid.grid.feeder.syntax import DESCRIBING
+from powergrid.grid.feeder.timing import fold_multipliers, read_load_rules, read_mode, read_shapes
 from powergrid.grid.feeder.trial import admit
 from powergrid.grid.feeder.windings import TAPPED_CLASSES, Handles, find_regulators
 
@@ -41,9 +42,7 @@ _LAST_PHASE = 3
 _NEUTRAL_V_PU = 0.1
 #: OpenDSS's ordinals of length units, 0 is none, in km.
 _KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
-#: Between the name of a LoadShape of actual values and the demand that they are multipliers of.
-_ACTUAL = "@"
-_TABLES = {table.__name__: table for table in (Network, Branches, FeederControl, Loads)}
+_TABLES = {table.__name__: table for table in (Network, Branches, FeederControl, Loads, Shapes)}
 #: Keys of descriptions on disk, beside names from the feeder: these hold no such character.
 _TABLE, _ARRAY = "\0table", "\0array"
 
@@ -96,38 +95,23 @@ def _build_from_data(feeder: Feeder, engine: Engine) -> None:
         raise FeederError(str(feeder.master), [problem]) from None
 
 
-def prepare_circuit(engine: Engine, *, tolerance: float, max_iterations: int) -> None:
+def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: float, max_iterations: int) -> None:
     """Take out of a compiled circuit what only costs time or stands between a setpoint and the power drawn.
 
-    Meters and monitors are disabled. The circuit's load multiplier becomes part of the loads, so that what is
-    written as demand is what is drawn.
+    Meters and monitors are disabled. The circuit's load multiplier and its year's growth become part of the loads, so
+    that what is written as demand is what is drawn.
+
+    Args:
+        engine: The engine that holds it.
+        settings: What the feeder sets, as ``Feeder.settings``.
+        tolerance, max_iterations: As of :meth:`Engine.prepare`.
     """
     # Nobody reads them, and with energy meters time steps in the engine take 3 to 8 times as long.
     for class_name in _RECORDERS:
         if engine.handles(class_name):
             engine.command(f"batchedit {class_name}..* enabled=no")
     engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
-    fold_load_multiplier(engine)
-
-
-def fold_load_multiplier(engine: Engine) -> None:
-    """Turn the circuit's load multiplier into part of the loads that mind it."""
-    multiplier = engine.load_multiplier
-    loads = [h for h in engine.handles("Load").values() if engine.get_text(h, "Load", "Status").lower() == "variable"]
-    engine.load_multiplier = 1.0
-    scale_loads(engine, loads, multiplier)
-
-
-def scale_loads(engine: Engine, loads: Sequence[Handle], multiplier: float) -> None:
-    """Multiply the nominal demand of loads, active and reactive."""
-    if multiplier == 1.0 or not loads:
-        return
-    # Read both before either is written: kW drags kvar along.
-    demand = {name: [multiplier * engine.get_float(h, "Load", name) for h in loads] for name in ("kW", "kvar")}
-    for name, values in demand.items():
-        writer = engine.bulk_writer("Load", name, loads, keep_y=False)
-        writer.values[:] = values
-        writer.write()
+    fold_multipliers(engine, settings)
 
 
 def read_handles(engine: Engine) -> dict[str, dict[str, Handle]]:
@@ -232,6 +216,7 @@ def read_network(feeder: Feeder, engine: Engine, handles: Handles, controls: tup
         # Read only now: what the file says after CalcVoltageBases becomes a bus while the circuit is solved.
         bus_kv = read_base_voltages(feeder, engine)
         network = describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids])
+        network = replace(network, shape_mode=read_mode(feeder.settings))
         if feeder.digest:
             networks.keep(_key(feeder), network)
         return _with_microgrids(feeder, network)
@@ -260,6 +245,7 @@ def describe_network(
     xy = {name: place for name, (_, *place) in engine.buses().items()}
     source = next(handle for name in SOURCE_CLASSES for handle in handles[name].values())
     regulators = find_regulators(engine, handles)
+    shapes, shapes_of = read_shapes(engine, handles)
     return Network(
         nodes=nodes,
         node_bus=node_bus,
@@ -278,7 +264,8 @@ def describe_network(
         capacitors=tuple(handles["Capacitor"]),
         switches=tuple(handles["Line"]),
         elements={name: tuple(handles[name]) for name in BINDABLE_CLASSES},
-        load_shapes=_read_load_shapes(engine, handles["Load"], engine.handles("LoadShape")),
+        shapes=shapes,
+        shapes_of=shapes_of,
         controls=controls,
     )
 
@@ -336,43 +323,17 @@ def _read_length(engine: Engine, line: Handle, codes: Mapping[str, Handle]) -> t
     return length, unit in _KM, engine.get_int(line, "Line", "Switch") != 0
 
 
-def _read_load_shapes(
-    engine: Engine, loads: Mapping[str, Handle], known: Mapping[str, Handle]
-) -> dict[str, tuple[FloatArray, float]]:
-    """Read the LoadShapes that loads name: multipliers and interval [min], 0 where it is not fixed.
-
-    A shape of actual values (UseActual) becomes multipliers of each nominal demand that it is used for, NaN for 0 kW.
-    """
-    shapes: dict[str, tuple[FloatArray, float]] = {}
-    for load in loads.values():
-        name = _shape_of(engine, load, known)
-        handle = known.get(name.partition(_ACTUAL)[0])
-        if name in shapes or handle is None:
-            continue
-        values = engine.get_floats(handle, "LoadShape", "PMult")
-        if _ACTUAL in name:
-            values = values / (engine.get_float(load, "Load", "kW") or np.nan)
-        shapes[name] = (values, 60.0 * engine.get_float(handle, "LoadShape", "Interval"))
-    return shapes
-
-
-def _shape_of(engine: Engine, load: Handle, known: Mapping[str, Handle]) -> str:
-    """Name the LoadShape of a load; one of actual values by the load's demand too: ``shape@100kw``."""
-    shape = engine.get_text(load, "Load", "Yearly") or engine.get_text(load, "Load", "Daily")
-    name = shape.lower().rpartition(".")[2]
-    if name in known and engine.get_int(known[name], "LoadShape", "UseActual"):
-        return f"{name}{_ACTUAL}{engine.get_float(load, 'Load', 'kW'):.12g}kw"
-    return name
-
-
 def _describe_loads(engine: Engine, handles: Mapping[str, Handle], node_bus: IntArray) -> Loads:
-    refs = [engine.node_ref(handle) for handle in handles.values()]
-    shapes = engine.handles("LoadShape")
+    loads = list(handles.values())
+    refs = [engine.node_ref(handle) for handle in loads]
+    fixed, fixed_q, actual_q_per_kw = read_load_rules(engine, loads)
     return Loads(
         names=tuple(handles),
         bus=np.array([_first_bus(ref, node_bus) for ref in refs], dtype=np.int64),
-        kw=np.array([engine.get_float(h, "Load", "kW") for h in handles.values()], dtype=np.float64),
-        kvar=np.array([engine.get_float(h, "Load", "kvar") for h in handles.values()], dtype=np.float64),
-        shapes=tuple(_shape_of(engine, handle, shapes) for handle in handles.values()),
+        kw=engine.get_all_floats(loads, "Load", "kW"),
+        kvar=engine.get_all_floats(loads, "Load", "kvar"),
         nodes=tuple(tuple((ref[ref > 0] - 1).tolist()) for ref in refs),
+        fixed=fixed,
+        fixed_q=fixed_q,
+        actual_q_per_kw=actual_q_per_kw,
     )

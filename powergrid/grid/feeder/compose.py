@@ -20,7 +20,7 @@ import networkx as nx
 
 from powergrid.errors import FeederError, Problem, describe_unknown, list_names
 from powergrid.grid.engine import Engine, property_type
-from powergrid.grid.feeder.compile import compile_feeder, fold_load_multiplier, read_base_voltages, scale_loads
+from powergrid.grid.feeder.compile import compile_feeder, read_base_voltages
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.microgrid import (
     Data,
@@ -32,6 +32,7 @@ from powergrid.grid.feeder.microgrid import (
     place_beside,
 )
 from powergrid.grid.feeder.ratings import Ratings
+from powergrid.grid.feeder.timing import fold_multipliers, scale_loads
 
 _SOURCES = ("Vsource", "Isource")
 _RECORDERS = ("EnergyMeter", "Monitor")
@@ -132,7 +133,7 @@ def _build(tied: _Composition) -> Feeder:
         digest=tied.digest,
         circuit=json.dumps(_assemble(whole, v_bases)),
         microgrids=tuple(microgrids),
-        settings=tied.host.settings,
+        settings={k: v for k, v in tied.host.settings.items() if k != "year"},  # which its loads have grown by
     )
 
 
@@ -291,8 +292,8 @@ def _read_part(name: str, feeder: Feeder, load_scale: float) -> _Part:
     engine = Engine()
     try:
         compile_feeder(feeder, engine)
-        fold_load_multiplier(engine)
-        scale_loads(engine, list(engine.handles("Load").values()), load_scale)
+        fold_multipliers(engine, feeder.settings)
+        scale_loads(engine, list(engine.handles("Load").values()), load_scale, load_scale)
         kv = read_base_voltages(feeder, engine)
         nodes: dict[str, set[int]] = {}
         for node in engine.node_names():

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from powergrid.errors import Problem, describe_unknown
 from powergrid.grid.feeder.microgrid import Microgrid
+from powergrid.grid.feeder.shapes import SHAPE_MODES, ShapeMode, Shapes
 
 # Imported where it is used: a trial of a foreign feeder asks nothing of graphs, and would wait for it.
 if TYPE_CHECKING:
@@ -81,16 +82,21 @@ class Loads:
         bus: Bus index, shape (n_loads,).
         kw: Nominal active demand [kW], shape (n_loads,).
         kvar: Nominal reactive demand [kvar], shape (n_loads,).
-        shapes: Name of the load's own LoadShape (yearly, else daily), empty where none.
         nodes: Indices of the nodes that each load is tied to; empty where that is not known.
+        fixed: Whether a load draws its nominal demand whatever the time (Status=fixed), shape (n_loads,).
+        fixed_q: Whether its reactive demand stays nominal (models 6 and 7), shape (n_loads,).
+        actual_q_per_kw: What it draws beside the kW of a shape of actual values without kvar, by its power factor
+            where the model gives one, else 0 [kvar/kW], shape (n_loads,).
     """
 
     names: tuple[str, ...]
     bus: IntArray
     kw: FloatArray
     kvar: FloatArray
-    shapes: tuple[str, ...]
     nodes: tuple[tuple[int, ...], ...] = ()
+    fixed: BoolArray = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    fixed_q: BoolArray = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    actual_q_per_kw: FloatArray = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,10 @@ class Network:
         capacitors: Capacitor names.
         switches: Names of all lines: each can be opened and closed.
         controls: The feeder's own controls, as compiled.
-        load_shapes: Multipliers and the interval between them [min] of each LoadShape that a load names, by name.
+        shapes: The LoadShapes that elements follow.
+        shapes_of: By class, the place in ``shapes`` of what each of its elements follows, -1 where it follows none: a
+            row for each of ``SHAPE_MODES``, in the order of ``elements``, shape (n_modes, n_elements).
+        shape_mode: The mode that the model itself says (``Set Mode``), else ``own``.
         microgrids: Feeders that were tied to this one.
         elements: Lower-case names of all other devices that a scenario can bind: class to names.
         source_nodes: Nodes that voltage sources hold, shape (n_source_nodes,).
@@ -148,7 +157,9 @@ class Network:
     capacitors: tuple[str, ...]
     switches: tuple[str, ...]
     elements: dict[str, tuple[str, ...]]
-    load_shapes: dict[str, tuple[FloatArray, float]] = field(default_factory=dict)
+    shapes: Shapes = field(default_factory=Shapes)
+    shapes_of: dict[str, IntArray] = field(default_factory=dict)
+    shape_mode: ShapeMode = "own"
     source_nodes: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     neutrals: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     controls: tuple[FeederControl, ...] = ()
@@ -163,6 +174,19 @@ class Network:
     def branch_index(self) -> dict[str, int]:
         """Branch to index, by ``class.name`` in lower case."""
         return {name: index for index, name in enumerate(self.branches.names)}
+
+    def followed_by(self, class_name: str, mode: ShapeMode | None = None) -> IntArray:
+        """Return the place in ``shapes`` of what each element of a class follows, -1 for none, shape (n_elements,).
+
+        Args:
+            class_name: The class, as OpenDSS writes it.
+            mode: The mode; the model's own if not given.
+        """
+        rows = self.shapes_of.get(class_name)
+        if rows is None:
+            return np.full(len(self.elements.get(class_name, ())), -1)
+        followed: IntArray = rows[SHAPE_MODES.index(mode or self.shape_mode)]
+        return followed
 
     # -- what a name refers to: whoever reads a name from a user asks here, so that it is judged once
 

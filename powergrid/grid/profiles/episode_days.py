@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.grid.feeder.network import Loads
+from powergrid.grid.feeder.network import Network
 from powergrid.grid.options import SimulationOptions
-from powergrid.grid.profiles.assignment import assign_series
+from powergrid.grid.profiles.demand import Demand
 from powergrid.grid.profiles.profiles import Profiles, eligible_days
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,13 +23,15 @@ class Days:
     Args:
         profiles: The exogenous series.
         options: Step, horizon, split, tariff and demand.
-        loads: The load table.
+        network: The feeder.
         n_envs: Number of environments.
 
     Attributes:
         profiles: The series in steps of the simulation.
         eligible: Days of the split, from the profiles' first.
         series: Demand series of each load, shape (n_loads,).
+        load_max_kw: What each load draws at most, shape (n_loads,) [kW].
+        load_base: What 1.0 pu is for each load [kW], [kvar].
         day: Day that each environment plays, -1 before the first, shape (n_envs,).
         load_kw, load_kvar: Demand of each load, shape (n_envs, horizon_steps + 1, n_loads).
         load_rows: The same two, environment after environment, shape (n_envs * (horizon_steps + 1), n_loads) each.
@@ -41,15 +43,15 @@ class Days:
         ScenarioError: profiles, tariff, split or horizon do not fit each other.
     """
 
-    def __init__(self, profiles: Profiles, options: SimulationOptions, loads: Loads, n_envs: int) -> None:
+    def __init__(self, profiles: Profiles, options: SimulationOptions, network: Network, n_envs: int) -> None:
         self._options = o = options
         self.profiles = profiles.resample(o.step_minutes)
         self.eligible = eligible_days(self.profiles, o.split, o.horizon_steps)
         self._price = _pick_tariff(self.profiles, o.tariff)
-        self.series = assign_series(loads.names, loads.kw, o.load_classes or None, self.profiles, o.load_seed)
-        base_kw, base_kvar = profiles.base_of(loads, o.load_classes)
-        self._nominal_kw, self._nominal_kvar = base_kw * o.load_scale, base_kvar * o.load_scale
-        rows, n_loads = o.horizon_steps + 1, len(loads.names)
+        self._demand = Demand(self.profiles, o, network)
+        self.series, self.load_max_kw = self._demand.series, self._demand.max_kw
+        self.load_base = self.profiles.base_of(network.loads, o.load_classes)
+        rows, n_loads = o.horizon_steps + 1, len(network.loads.names)
         self.day = np.full(n_envs, -1, dtype=np.int64)
         self.load_kw = np.zeros((n_envs, rows, n_loads))
         self.load_kvar = np.zeros((n_envs, rows, n_loads))
@@ -58,7 +60,6 @@ class Days:
         self.load_rows = self.load_kw.reshape(laid_out), self.load_kvar.reshape(laid_out)
         self.price_usd_per_kwh = np.zeros((n_envs, rows))
         self.pv_pu = np.zeros((n_envs, rows))
-        self._share = np.zeros((o.horizon_steps, n_loads))
         # observations look one step ahead, so that there is a row after the last, which repeats it
         self._row_of_step = np.minimum(np.arange(rows), o.horizon_steps - 1)
         start = int(self.profiles.start.astype("datetime64[D]").astype(np.int64))
@@ -76,16 +77,11 @@ class Days:
         Raises:
             ScenarioError: the day is not in the profiles.
         """
-        profiles, share = self.profiles, self._share
+        profiles = self.profiles
         for env, rng in zip(envs, rngs, strict=True):
             picked = self.day[env] = self._pick(rng, day)
-            first = picked * profiles.rows_per_day
-            profiles.demand_pu[first : first + len(share)].take(self.series, 1, share, "clip")
             kw, kvar = self.load_kw[env], self.load_kvar[env]
-            np.multiply(share, self._nominal_kw, out=kw[:-1])
-            if profiles.demand_kvar_pu is not None:
-                profiles.demand_kvar_pu[first : first + len(share)].take(self.series, 1, share, "clip")
-            np.multiply(share, self._nominal_kvar, out=kvar[:-1])
+            self._demand.lay_out(picked, kw[:-1], kvar[:-1])
             kw[-1], kvar[-1] = kw[-2], kvar[-2]
         at = self.day[rows, None] * profiles.rows_per_day + self._row_of_step
         self.price_usd_per_kwh[rows] = self._price.take(at)

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder.network import Loads, Network
-from powergrid.grid.profiles.tables import MINUTES_PER_DAY, derive_pv, read_table
+from powergrid.grid.feeder.shapes import ShapeMode
+from powergrid.grid.profiles.tables import MINUTES_PER_DAY, ProfileTable, derive_pv, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,7 @@ class Profiles:
         load_series: The series that belongs to a load, by the load's name in lower case.
         load_base: What 1.0 pu of its series is for a load that it belongs to [kW, kvar], where not the load's rating.
         left_out: Days that are never played, from day 0: what was measured on them cannot be used.
+        shape_mode: In which mode loads follow their own LoadShapes in place of these series; None where they do not.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Profiles:
     load_series: Mapping[str, str] = field(default_factory=dict)
     load_base: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     left_out: tuple[int, ...] = ()
+    shape_mode: ShapeMode | None = None
 
     def __post_init__(self) -> None:
         """Keep read-only views, so that no step can change the series and the caller's own arrays stay writeable."""
@@ -102,8 +105,7 @@ class Profiles:
         return self.n_rows // self.rows_per_day
 
     def _series(self) -> dict[str, FloatArray]:
-        plain = {"pv_pu": self.pv_pu, "irradiance_pu": self.irradiance_pu, "temperature_c": self.temperature_c}
-        plain["demand_kvar_pu"] = self.demand_kvar_pu
+        plain = {name: getattr(self, name) for name in ("demand_kvar_pu", "pv_pu", "irradiance_pu", "temperature_c")}
         series = {"demand_pu": self.demand_pu} | {key: value for key, value in plain.items() if value is not None}
         return series | {f"price_usd_per_kwh:{tariff}": value for tariff, value in self.price_usd_per_kwh.items()}
 
@@ -161,6 +163,8 @@ class Profiles:
         if self.load_series or self.left_out:  # run folders keep digests: those of other series stay what they were
             head += [sorted(self.load_series.items()), sorted(self.load_base.items()), list(self.left_out)]
         sha = hashlib.sha256(json.dumps(head).encode())
+        if self.shape_mode is not None:  # the shapes are the feeder's, and in its digest
+            sha.update(self.shape_mode.encode())
         for name, values in sorted(self._series().items()):
             sha.update(f"{name}{values.shape}".encode())
             sha.update(np.ascontiguousarray(values, dtype="<f8").tobytes())  # the same on machines of either byte order
@@ -201,7 +205,8 @@ def read_profiles(source: str | Path | pd.DataFrame, name: str | None = None) ->
     """Read your own series from a CSV file, a Parquet file or a DataFrame.
 
     Columns: ``time`` (or a DatetimeIndex), ``demand_pu:<name>`` or ``load_pu:<name>``, ``pv_pu``, ``irradiance_pu``,
-    ``temperature_c``, ``price_usd_per_kwh:<tariff>`` or ``price_usd_per_kwh``. Without ``pv_pu`` it is derived from
+    ``temperature_c``, ``price_usd_per_kwh:<tariff>`` or ``price_usd_per_kwh``; ``demand_kvar_pu:<name>`` beside a
+    ``demand_pu:<name>`` where reactive demand goes its own way. Without ``pv_pu`` it is derived from
     ``irradiance_pu`` and ``temperature_c``; where one of these is missing too it stays None.
 
     Raises:
@@ -222,7 +227,15 @@ def read_profiles(source: str | Path | pd.DataFrame, name: str | None = None) ->
         irradiance_pu=sun,
         temperature_c=air,
         price_usd_per_kwh=table.price_usd_per_kwh,
+        demand_kvar_pu=_kvar_beside(table),
     )
+
+
+def _kvar_beside(table: ProfileTable) -> FloatArray | None:
+    """Return the reactive series beside the demand's, which are theirs too where a table has none."""
+    if not table.demand_kvar_pu:
+        return None
+    return np.stack([table.demand_kvar_pu.get(name, kw) for name, kw in table.demand_pu.items()], axis=1)
 
 
 def profiles_from_loadshapes(
@@ -272,51 +285,34 @@ def _average_shape(values: FloatArray, interval: float, edges: FloatArray) -> Fl
     return np.asarray(np.diff(total) / np.diff(edges), dtype=np.float64)
 
 
-def find_shape_problems(network: Network) -> list[str]:
-    """List what keeps the feeder's LoadShapes from being followed."""
-    problems = []
-    for name, (values, interval) in network.load_shapes.items():
-        if not np.isfinite(interval) or interval <= 0.0:
-            problems.append(f"LoadShape {name!r} has no fixed interval")
-        elif not np.size(values):
-            problems.append(f"LoadShape {name!r} has no points")
-        elif not np.isfinite(values).all():
-            # named "shape@kw" where it has actual values: each rating makes multipliers of its own of them
-            stem, _, kw = name.rpartition("@")
-            if stem and float(kw.removesuffix("kw")) == 0.0:
-                problems.append(
-                    f"LoadShape {stem!r} has actual values (UseActual=yes) and a load of 0 kW, to which they give no "
-                    "multiplier; give that load its rated kW"
-                )
-            else:
-                problems.append(f"LoadShape {name!r} has a point that is not finite")
-    return problems
+def find_shape_problems(network: Network, mode: ShapeMode | None = None) -> list[str]:
+    """List what keeps the feeder's LoadShapes from being followed, in the model's own mode if none is given."""
+    used = [network.followed_by(name, mode) for name in network.shapes_of]
+    places = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *used]))
+    return list(network.shapes.find_problems(places[places >= 0]))
 
 
-def follow_loadshapes(network: Network, base: Profiles) -> Profiles:
-    """Return the base series with the feeder's LoadShapes as demand, repeated over all its days.
+def follow_loadshapes(network: Network, base: Profiles, mode: ShapeMode | None = None) -> Profiles:
+    """Return the base series with the feeder's LoadShapes in place of its demand.
+
+    Each load follows its own shape, at whatever step is played; a load without one stays at its nominal demand.
 
     Args:
-        network: The feeder; its loads name their shapes.
+        network: The feeder.
         base: Gives days, sun, temperature and prices.
+        mode: Which of their shapes elements follow; what the model itself says if not given.
 
     Raises:
-        ScenarioError: no load names a LoadShape, or one cannot be used.
+        ScenarioError: no element follows a LoadShape, or one cannot be used.
     """
-    if not network.load_shapes:
+    followed = [network.followed_by(name, mode) for name in network.shapes_of]
+    if not any((rows >= 0).any() for rows in followed):
         raise ScenarioError("profiles", ["source 'loadshapes': no load of the feeder names a LoadShape"])
-    problems = find_shape_problems(network)
+    problems = find_shape_problems(network, mode)
     if problems:
         raise ScenarioError("profiles", [f"source 'loadshapes': {problem}" for problem in problems])
-    shapes = profiles_from_loadshapes(network.load_shapes, base.step_minutes, base.start)
-    rows = np.arange(base.n_rows) % shapes.n_rows
-    demand = np.column_stack([shapes.demand_pu[rows], np.ones(base.n_rows)])
-    return replace(base, name="loadshapes", demand_pu=demand, demand_names=(*shapes.demand_names, FLAT))
-
-
-def shape_of_loads(network: Network) -> dict[str, str]:
-    """Say which series of :func:`follow_loadshapes` each load follows, by load name."""
-    return {load: shape or FLAT for load, shape in zip(network.loads.names, network.loads.shapes, strict=True)}
+    demand, mode = np.ones((base.n_rows, 1)), mode or network.shape_mode
+    return replace(base, name="loadshapes", demand_pu=demand, demand_names=(FLAT,), shape_mode=mode)
 
 
 def split_days(profiles: Profiles | int, start: np.datetime64 | None = None, split: str = "all") -> IntArray:

@@ -24,6 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 
 TIME_COLUMN = "time"
 DEMAND_PREFIXES = ("demand_pu", "load_pu")
+KVAR_PREFIX = "demand_kvar_pu"
 PRICE_PREFIX = "price_usd_per_kwh"
 PLAIN_COLUMNS = ("pv_pu", "irradiance_pu", "temperature_c")
 NON_NEGATIVE = ("demand_pu", "pv_pu", "irradiance_pu")
@@ -46,6 +47,7 @@ class ProfileTable:
     step_minutes: int
     start: np.datetime64
     demand_pu: dict[str, FloatArray] = field(default_factory=dict)
+    demand_kvar_pu: dict[str, FloatArray] = field(default_factory=dict)
     plain: dict[str, FloatArray] = field(default_factory=dict)
     price_usd_per_kwh: dict[str, FloatArray] = field(default_factory=dict)
 
@@ -76,6 +78,10 @@ def read_table(source: str | Path | pd.DataFrame, name: str | None = None) -> Pr
     # a demand column that was refused has its own problem above; only its absence is one more
     if not any(str(column).partition(":")[0] in DEMAND_PREFIXES for column in frame.columns):
         problems.append("no demand column; name at least one 'demand_pu:<name>'")
+    problems += [
+        f"column '{KVAR_PREFIX}:{alone}': " + describe_unknown("demand", alone, table.demand_pu)
+        for alone in sorted(table.demand_kvar_pu.keys() - table.demand_pu.keys())
+    ]
     if problems:
         raise ScenarioError(where, problems)
     return table
@@ -189,12 +195,21 @@ def _take_column(
     kind, _, name = text.partition(":")
     if kind in DEMAND_PREFIXES:
         kind, home, key = "demand_pu", table.demand_pu, name or "demand"
+    elif kind == KVAR_PREFIX:
+        home, key = table.demand_kvar_pu, name or "demand"
     elif kind == PRICE_PREFIX:
         home, key = table.price_usd_per_kwh, name or "price"
     elif text in PLAIN_COLUMNS:
         home, key = table.plain, text
     else:
-        allowed = [TIME_COLUMN, "demand_pu:<name>", "load_pu:<name>", *PLAIN_COLUMNS, PRICE_PREFIX]
+        allowed = [
+            TIME_COLUMN,
+            "demand_pu:<name>",
+            "load_pu:<name>",
+            f"{KVAR_PREFIX}:<name>",
+            *PLAIN_COLUMNS,
+            PRICE_PREFIX,
+        ]
         allowed.append(f"{PRICE_PREFIX}:<tariff>")
         problems.append(describe_unknown("column", text, allowed))
         return

@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.own_controls import ControlPlan
-from powergrid.grid.engine import FloatArray
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
-from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, shape_of_loads
+from powergrid.grid.feeder.shapes import SHAPE_MODES, ShapeMode
+from powergrid.grid.options import SimulationOptions
+from powergrid.grid.profiles.demand import Demand
+from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, follow_loadshapes
 from powergrid.scenario.discovery.agents import form_agents
 from powergrid.scenario.discovery.devices import Device, Findings, place_der, significant
 from powergrid.scenario.discovery.equipment import Equipment, equipment_of, phases_served, read_equipment
@@ -224,13 +225,21 @@ def _infer_profiles(equipment: Equipment, filled: dict[str, Any], notes: list[st
     profiles = filled.get("profiles")
     if profiles is None:
         profiles = {}
-    if not isinstance(profiles, Mapping) or "source" in profiles or not equipment.network.load_shapes:
+    if not isinstance(profiles, Mapping) or "source" in profiles:
         return
-    wrong = find_shape_problems(equipment.network)
+    mode = _shape_mode(profiles)
+    if not (equipment.network.followed_by("Load", mode) >= 0).any():
+        return
+    wrong = find_shape_problems(equipment.network, mode)
     if wrong:
         notes.append(f"the model's LoadShapes are not followed, demand is the shipped one: {'; '.join(wrong)}")
     else:
         filled["profiles"] = {**profiles, "source": "loadshapes"}
+
+
+def _shape_mode(profiles: Mapping[str, Any]) -> ShapeMode | None:
+    mode = profiles.get("shape_mode")
+    return mode if mode in SHAPE_MODES else None  # what is wrong with it is told elsewhere
 
 
 def _infer_reward(equipment: Equipment, filled: dict[str, Any]) -> None:
@@ -262,21 +271,26 @@ def _infer_start(feeder: Feeder, network: Network, filled: dict[str, Any]) -> No
         return
     # A model stands as its controls leave it at nominal demand, which a day seldom reaches: taps that are right there
     # lift light loads far above the band, and would make leaving things alone look worse than it is.
-    positions = _positions_at_mean_demand(feeder, source == "loadshapes", float(scale))
+    mode = _shape_mode(profiles) if isinstance(profiles, Mapping) else None
+    positions = _positions_at_mean_demand(feeder, source == "loadshapes", mode, float(scale))
     filled |= {key: dict(value) for key, value in positions.items() if value}
 
 
 @functools.lru_cache(maxsize=16)
-def _positions_at_mean_demand(feeder: Feeder, by_shapes: bool, scale: float) -> dict[str, dict[str, int]]:
+def _positions_at_mean_demand(
+    feeder: Feeder, by_shapes: bool, mode: ShapeMode | None, scale: float
+) -> dict[str, dict[str, int]]:
     """Return taps and steps on where a feeder's own controls come to rest at the mean demand; nothing where none do."""
     circuit = Circuit(feeder, plan=ControlPlan(others=True))
     try:
         network = circuit.network
-        share: FloatArray | float = scale * float(builtin_profiles().demand_pu.mean())
+        base = builtin_profiles()
         if by_shapes:
-            means = {name: float(np.mean(values)) for name, (values, _) in network.load_shapes.items()}
-            share = scale * np.array([means.get(shape, 1.0) for shape in shape_of_loads(network).values()])
-        circuit.write_demand(network.loads.kw * share, network.loads.kvar * share)
+            demand = Demand(follow_loadshapes(network, base, mode), SimulationOptions(load_scale=scale), network)
+            circuit.write_demand(*demand.mean())
+        else:
+            share = scale * float(base.demand_pu.mean())
+            circuit.write_demand(network.loads.kw * share, network.loads.kvar * share)
         for _ in range(_MOST_SOLVES):
             if not circuit.solve(controls=True):
                 return {}

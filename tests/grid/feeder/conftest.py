@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from powergrid.grid.engine import cache_folder, property_tables
 from powergrid.grid.feeder.compile import networks
 from powergrid.grid.feeder.feeder import scans
+from powergrid.grid.feeder.network import Network
 
 
 @pytest.fixture
@@ -35,3 +37,8 @@ def spoil(file: Path, damage: str) -> None:
         flipped = bytes(byte ^ 0xFF if i % 97 == 0 else byte for i, byte in enumerate(whole))
         spoilt = {"empty": b"", "half": whole[: len(whole) // 2], "flipped": flipped, "text": b"something else"}
         file.write_bytes(spoilt[damage])
+
+
+def points_of(network: Network, name: str) -> np.ndarray:
+    """Return the active values of a feeder's LoadShape."""
+    return network.shapes.points(network.shapes.names.index(name))[0]

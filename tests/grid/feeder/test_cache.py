@@ -16,7 +16,7 @@ from powergrid.grid.engine import cache_folder, library
 from powergrid.grid.feeder.compile import encode_network, known_network
 from powergrid.grid.feeder.feeder import list_feeders, read_feeder
 from powergrid.grid.feeder.network import Network
-from tests.grid.feeder.conftest import forget, spoil
+from tests.grid.feeder.conftest import forget, points_of, spoil
 
 MODEL = """New Circuit.tiny basekv=12.47
 New LoadShape.s npts=3 interval=1 mult=(file=sun.csv)
@@ -89,9 +89,9 @@ def test_circuit_is_the_same_to_the_bit_without_with_memory_and_from_disk(
 
 def test_edit_of_a_data_file_is_seen(tmp_path: Path, folder: Path) -> None:
     master = write_model(tmp_path)
-    assert network_of(read_feeder(master)).load_shapes["s"][0].tolist() == [0.5, 1.0, 0.0]
+    assert points_of(network_of(read_feeder(master)), "s").tolist() == [0.5, 1.0, 0.0]
     (tmp_path / "sun.csv").write_text("0.5\n1\n0.25\n")
-    assert network_of(read_feeder(master)).load_shapes["s"][0].tolist() == [0.5, 1.0, 0.25]
+    assert points_of(network_of(read_feeder(master)), "s").tolist() == [0.5, 1.0, 0.25]
     assert len(networks(folder)) == 2
 
 

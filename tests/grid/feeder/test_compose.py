@@ -203,7 +203,8 @@ def test_compose_everything_the_data_could_lose_equals_the_text_written_by_hand(
     assert "s_l1" not in network.switches  # between the source and the entry
     assert network.loads.kw[network.loads.names.index("s_house")] == pytest.approx(100 * 0.6 * 0.95 * 0.8 * 0.5)
     assert network.loads.kw[network.loads.names.index("s_mill")] == pytest.approx(400 * 0.5)  # fixed: no LoadMult
-    assert network.loads.shapes[network.loads.names.index("s_zip")] == "s_day"
+    followed = network.followed_by("Load")[network.loads.names.index("s_zip")]
+    assert network.shapes.names[followed] == "s_day"
 
 
 def test_compose_capacitor_states_and_taps_survive_without_controls(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import Engine
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.syntax import NEVER_RUN, NEVER_SET, OPTIONS, VERBS, find_dangers, parameters
+from tests.grid.feeder.conftest import points_of
 
 HEAD = """Clear
 New Circuit.tiny basekv=12.47 pu=1.0 R1=0.01 X1=0.1
@@ -155,7 +156,7 @@ def test_data_file_in_the_root_is_read_whatever_its_name(tmp_path: Path, name: s
         tmp_path / "my grid", HEAD + f"{SHAPE} " + how.format(q=f'"{written}"') + "\nEdit Load.a yearly=s" + TAIL
     )
     circuit = Circuit(read_feeder(master))
-    multipliers, _ = circuit.network.load_shapes["s"]
+    multipliers = points_of(circuit.network, "s")
     assert multipliers.tolist() == [0.5, 0.25, 1.0]
     circuit.close()
 
@@ -269,7 +270,7 @@ def test_redirects_count_from_the_file_that_names_them_up_and_down(tmp_path: Pat
     assert [str(f.relative_to(tmp_path)) for f in feeder.files] == [
         "north/Master.dss", "north/deep/More.dss", "lib/Codes.dss", "north/deep/sun.csv",
     ]  # fmt: skip
-    assert Circuit(feeder).network.load_shapes["s"][0].tolist() == [1.0, 2.0, 3.0]
+    assert points_of(Circuit(feeder).network, "s").tolist() == [1.0, 2.0, 3.0]
 
 
 # -- trust
@@ -288,7 +289,7 @@ def test_trust_reads_outside_runs_and_writes_what_the_model_says(tmp_path: Path)
     ]  # fmt: skip
     circuit = Circuit(feeder)
     assert circuit.solve()
-    assert circuit.network.load_shapes["s"][0].tolist() == [1.0, 2.0, 3.0]
+    assert points_of(circuit.network, "s").tolist() == [1.0, 2.0, 3.0]
     assert sorted(p.name for p in folder.iterdir()) == ["Master.dss", "tiny_EXP_VOLTAGES.csv"]
     assert Path.cwd() == here
     again = pickle.loads(pickle.dumps(circuit))
@@ -398,4 +399,4 @@ def test_memory_mapping_is_taken_out_so_that_values_can_be_read(tmp_path: Path) 
     lines = "New LoadShape.s npts=3 memorymap=Yes interval=1 mult=(file=sun.csv)\nEdit Load.a daily=s"
     feeder = read_feeder(write(tmp_path, HEAD + lines + TAIL))
     assert feeder.left_out[-1].text == "memorymap=Yes"
-    assert Circuit(feeder).network.load_shapes["s"][0].tolist() == [1.0, 2.0, 3.0]
+    assert points_of(Circuit(feeder).network, "s").tolist() == [1.0, 2.0, 3.0]

@@ -1,0 +1,172 @@
+"""What a compiled model says moves its elements in time: LoadShapes, their modes, growth.
+
+Reads a circuit once. What of it is played, and when, is for ``grid.profiles``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from powergrid.grid.engine import Engine, FloatArray, Handle, IntArray
+from powergrid.grid.feeder.shapes import SHAPE_MODES, BoolArray, ShapeMode, Shapes
+
+#: Classes whose elements follow shapes.
+SHAPED_CLASSES = ("Load", "Generator", "PVSystem", "Storage")
+#: Classes that OpenDSS plays by the daily shape in yearly mode where there is no yearly one. To a load it copies the
+#: first daily shape instead; a generator stays at its rating.
+_YEARLY_ELSE_DAILY = ("PVSystem", "Storage")
+_DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem")
+#: OpenDSS's ordinals of Load.Status and Load.Model: no multiplier applies; reactive power stays nominal.
+_FIXED, _EXEMPT = 1, 2
+_FIXED_Q_MODELS = (6, 7)
+
+
+def read_mode(settings: Mapping[str, str]) -> ShapeMode:
+    """Return the mode that a model says it is to be played in: of those that follow shapes, else ``own``."""
+    mode = settings.get("mode", "").strip("\"' ").lower()
+    if mode.startswith("y"):
+        return "yearly"
+    if mode.startswith("du"):
+        return "duty"
+    return "daily" if mode.startswith(("d", "p")) and not mode.startswith("dy") else "own"  # daily, peakday
+
+
+def read_shapes(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) -> tuple[Shapes, dict[str, IntArray]]:
+    """Read the LoadShapes that elements follow, and which each of them follows.
+
+    Returns:
+        The shapes, and by class the place of what each element follows, as ``Network.shapes_of``.
+    """
+    followed = {
+        name: _find_followed(engine, name, list(handles[name].values())) for name in SHAPED_CLASSES if handles[name]
+    }
+    used = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *(rows.ravel() for rows in followed.values())]))
+    used = used[used > 0]
+    if not used.size:
+        return Shapes(), {}
+    known = {engine.address(handle): (name, handle) for name, handle in engine.handles("LoadShape").items()}
+    place = {address: i for i, address in enumerate(a for a in known if a in set(used.tolist()))}
+    shapes = _read_points(engine, [known[address] for address in place])
+    number = np.vectorize(lambda address: place.get(address, -1), otypes=[np.int64])
+    return shapes, {name: number(rows) for name, rows in followed.items()}
+
+
+def _find_followed(engine: Engine, class_name: str, handles: Sequence[Handle]) -> IntArray:
+    """Return the address of the shape that each element follows, 0 for none, in the order of ``SHAPE_MODES``."""
+    daily, yearly, duty = (engine.get_all_references(handles, class_name, m) for m in ("daily", "yearly", "duty"))
+    written = engine.written_order(handles, class_name, "yearly") > 0
+    found = {
+        # OpenDSS copies the first daily shape of a load to where its yearly one would be, and a later one not.
+        "own": np.where(written & (yearly != 0), yearly, daily),
+        "daily": daily,
+        "yearly": np.where(yearly == 0, daily, yearly) if class_name in _YEARLY_ELSE_DAILY else yearly,
+        "duty": np.where(duty == 0, daily, duty) if class_name in _DUTY_ELSE_DAILY else duty,
+    }
+    return np.stack([found[mode] for mode in SHAPE_MODES])
+
+
+def _read_points(engine: Engine, named: Iterable[tuple[str, Handle]]) -> Shapes:
+    """Read the points of shapes."""
+    named = list(named)
+    handles = [handle for _, handle in named]
+    points, reactive, hours = [], [], []
+    interval_h = engine.get_all_floats(handles, "LoadShape", "Interval")
+    for handle, interval in zip(handles, interval_h.tolist(), strict=True):
+        p = engine.get_floats(handle, "LoadShape", "PMult")
+        q, hour = np.full(len(p), np.nan), np.full(len(p), np.nan)
+        # Lists that are longer or shorter than the points there are the engine cuts, or fills with 0.
+        own_q = engine.get_floats(handle, "LoadShape", "QMult")[: len(p)]
+        q[: len(own_q)] = own_q
+        if not interval > 0.0:
+            own_hour = engine.get_floats(handle, "LoadShape", "Hour")[: len(p)]
+            hour[: len(own_hour)] = own_hour
+        points.append(p)
+        reactive.append(q)
+        hours.append(hour)
+    return Shapes(
+        names=tuple(name for name, _ in named),
+        first=np.cumsum([0, *map(len, points)], dtype=np.int64),
+        p=np.concatenate([np.empty(0), *points]),
+        q=np.concatenate([np.empty(0), *reactive]),
+        hour=np.concatenate([np.empty(0), *hours]),
+        interval_h=interval_h,
+        use_actual=engine.get_all_ints(handles, "LoadShape", "UseActual") != 0,
+        npts=engine.get_all_ints(handles, "LoadShape", "NPts"),
+    )
+
+
+def read_load_rules(engine: Engine, loads: Sequence[Handle]) -> tuple[BoolArray, BoolArray, FloatArray]:
+    """Return ``fixed``, ``fixed_q`` and ``actual_q_per_kw`` of loads, as of :class:`Loads`."""
+    kw, kvar = (engine.get_all_floats(loads, "Load", key) for key in ("kW", "kvar"))
+    # OpenDSS minds the power factor unless kvar came after it.
+    by_factor = engine.written_order(loads, "Load", "PF") > engine.written_order(loads, "Load", "kvar")
+    ratio = np.divide(kvar, kw, out=np.zeros_like(kw), where=by_factor & (kw != 0.0))
+    fixed = engine.get_all_ints(loads, "Load", "Status") == _FIXED
+    return fixed, np.isin(engine.get_all_ints(loads, "Load", "Model"), _FIXED_Q_MODELS), ratio
+
+
+def fold_multipliers(engine: Engine, settings: Mapping[str, str]) -> None:
+    """Turn the circuit's load multiplier and its year's growth into part of the loads that mind them.
+
+    Afterwards what is written as demand is what is drawn. Shapes of actual values mind neither, nor do their loads.
+    """
+    multiplier, engine.load_multiplier = engine.load_multiplier, 1.0
+    year, engine.year = _year(settings, engine.year), 0
+    loads = list(engine.handles("Load").values())
+    if not loads or (multiplier == 1.0 and year == 0):
+        return
+    status = engine.get_all_ints(loads, "Load", "Status")
+    mode = read_mode(settings)
+    # Loads that are exempt are so in all modes but one.
+    minds = (status != _FIXED) & ((mode == "yearly") | (status != _EXEMPT))
+    factors = np.where(minds, multiplier, 1.0) * _grow(engine, loads, year)
+    # Left as written: it counts whether power factor or kvar came last.
+    shapes = list(engine.handles("LoadShape").values())
+    actual = engine.get_all_ints(shapes, "LoadShape", "UseActual") != 0
+    followed = _find_followed(engine, "Load", loads)[SHAPE_MODES.index(mode)]
+    of_actual = [engine.address(shape) for shape, has in zip(shapes, actual.tolist(), strict=True) if has]
+    factors[np.isin(followed, of_actual) & (status != _FIXED)] = 1.0
+    grown = [load for load, factor in zip(loads, factors.tolist(), strict=True) if factor != 1.0]
+    factors = factors[factors != 1.0]
+    fixed_q = np.isin(engine.get_all_ints(grown, "Load", "Model"), _FIXED_Q_MODELS)
+    scale_loads(engine, grown, factors, np.where(fixed_q, 1.0, factors))
+
+
+def scale_loads(engine: Engine, loads: Sequence[Handle], kw: FloatArray | float, kvar: FloatArray | float) -> None:
+    """Multiply the nominal demand of loads by a factor each, active and reactive."""
+    if np.all(np.equal(kw, 1.0)) or not loads:
+        return
+    # Read both before either is written: kW drags kvar along.
+    demand = {
+        name: factor * engine.get_all_floats(loads, "Load", name) for name, factor in (("kW", kw), ("kvar", kvar))
+    }
+    for name, values in demand.items():
+        writer = engine.bulk_writer("Load", name, loads, keep_y=False)
+        writer.values[:] = values
+        writer.write()
+
+
+def _year(settings: Mapping[str, str], compiled: int) -> int:
+    try:
+        return int(float(settings["year"]))
+    except (KeyError, ValueError, OverflowError):
+        return compiled
+
+
+def _grow(engine: Engine, loads: Sequence[Handle], year: int) -> FloatArray:
+    """Return by how much the loads have grown in a year, by their GrowthShape or the circuit's rate."""
+    if year == 0:
+        return np.ones(len(loads))
+    addresses = engine.get_all_references(loads, "Load", "Growth").tolist()
+    rate = 1.0 + engine.growth_percent / 100.0
+    grown = {0: float(rate ** (year - 1))}
+    for handle in engine.handles("GrowthShape").values():
+        years = engine.get_floats(handle, "GrowthShape", "Year")
+        by_year = engine.get_floats(handle, "GrowthShape", "Mult")
+        factor = 1.0
+        for before in range(round(years[0]) if len(years) else year, year):  # each year grows from the one before
+            factor *= float(by_year[max(int(np.searchsorted(years, before, side="right")) - 1, 0)])
+        grown[engine.address(handle)] = factor
+    return np.array([grown.get(address, 1.0) for address in addresses])

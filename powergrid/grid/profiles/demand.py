@@ -1,0 +1,153 @@
+"""What each load draws over a day: by its own LoadShape, by a series of the profiles, or its nominal demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.feeder.network import BoolArray, Loads, Network, fits
+from powergrid.grid.options import SimulationOptions
+from powergrid.grid.profiles.assignment import assign_series
+from powergrid.grid.profiles.profiles import FLAT, Profiles
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+class Demand:
+    """Say what each load draws at each step of a day.
+
+    A load whose status is fixed draws its nominal demand, and one of model 6 or 7 its nominal kvar, unless a rule of
+    the scenario names it. Where the profiles are the feeder's LoadShapes, every other load follows its own, or none.
+
+    Args:
+        profiles: The exogenous series, in steps of the simulation.
+        options: Step, horizon, classes and scale of demand.
+        network: The feeder.
+
+    Attributes:
+        series: Demand series of each load, shape (n_loads,); of a load with a LoadShape it says nothing.
+        max_kw: What each load draws at most, shape (n_loads,) [kW].
+
+    Raises:
+        ScenarioError: a rule names a class or a load that there is none of.
+    """
+
+    def __init__(self, profiles: Profiles, options: SimulationOptions, network: Network) -> None:
+        self._profiles, self._step_h, self._shapes = profiles, options.step_minutes / 60.0, network.shapes
+        loads, classes = network.loads, options.load_classes
+        ruled = _find_rules(loads.names, classes)
+        if profiles.shape_mode is None:
+            own = np.full(len(loads.names), -1)
+            self.series = assign_series(loads.names, loads.kw, classes or None, profiles, options.load_seed)
+            measured = {*profiles.load_series, *(name.lower() for name in profiles.demand_names)}
+            named = np.array([bool(rule) or load in measured for rule, load in zip(ruled, loads.names, strict=True)])
+        else:
+            own = network.followed_by("Load", profiles.shape_mode).copy()
+            self.series = np.zeros(len(own), dtype=np.int64)
+            named = np.array([bool(rule) for rule in ruled])
+            place = _find_shapes(classes, network)
+            own[named.astype(np.bool_)] = [place[rule] for rule in ruled if rule]
+        # What the scenario says of a load, or a table has measured, goes before the feeder.
+        self._choose_columns(own, named.astype(np.bool_), loads, profiles.base_of(loads, classes), options.load_scale)
+
+    def _choose_columns(
+        self, own: IntArray, named: BoolArray, loads: Loads, base: tuple[FloatArray, FloatArray], scale: float
+    ) -> None:
+        """Choose a column for the active and reactive demand of each load, and what it is multiplied by.
+
+        Columns are the series of the profiles, those of kvar, 1, and the active and reactive values of the shapes.
+
+        Args:
+            own: Place of the shape that each load follows, -1 for none, shape (n_loads,).
+            named: Whether something other than the feeder says what it draws, shape (n_loads,).
+            loads: The load table.
+            base: What 1.0 is for each load [kW], [kvar].
+            scale: Factor on all demand.
+        """
+        fixed, fixed_q = loads.fixed & ~named, loads.fixed_q & ~named
+        shapes, profiles, n_series = self._shapes, self._profiles, len(self._profiles.demand_names)
+        own = np.where(fixed, -1, own)
+        self._used, place = np.unique(own[own >= 0], return_inverse=True)
+        one = n_series if profiles.demand_kvar_pu is None else 2 * n_series
+        kw_column, kvar_column = self.series.copy(), self.series + (one - n_series)
+        kw_column[own >= 0] = one + 1 + place
+        kvar_column[own >= 0] = one + 1 + len(self._used) + place
+        kw_column[fixed] = kvar_column[fixed] = kvar_column[fixed_q] = one
+        actual = np.zeros(len(own), dtype=np.bool_)
+        actual[own >= 0] = shapes.use_actual[own[own >= 0]]
+        kw, kvar = np.where(actual, 1.0, base[0]), np.where(actual & ~fixed_q, 1.0, base[1])
+        self._columns, self._nominal = (kw_column, kvar_column), (kw * scale, kvar * scale)
+        # OpenDSS goes by the power factor where actual values of kvar are 0 or not given.
+        self._by_factor = np.flatnonzero(actual & ~fixed_q)
+        self._q_per_kw = loads.actual_q_per_kw[self._by_factor]
+        self._plain = one == n_series and not (fixed.any() or fixed_q.any() or self._used.size)
+        top = np.full(len(own), profiles.demand_pu.max(initial=0.0))
+        top[own >= 0] = shapes.peaks(self._used)[place]
+        self.max_kw = kw * (top * scale)
+
+    def lay_out(self, day: int, kw: FloatArray, kvar: FloatArray) -> None:
+        """Fill in what loads draw from midnight of a day on [kW], [kvar], each shape (n_steps, n_loads)."""
+        profiles, (kw_column, kvar_column) = self._profiles, self._columns
+        first = day * profiles.rows_per_day
+        rows = slice(first, first + len(kw))
+        if self._plain:
+            profiles.demand_pu[rows].take(kw_column, 1, kw, "clip")
+            np.multiply(kw, self._nominal[1], out=kvar)
+            np.multiply(kw, self._nominal[0], out=kw)
+            return
+        # OpenDSS counts a step by the hour that it ends at.
+        p, q = self._shapes.sample(self._used, 24.0 * day + np.arange(1.0, len(kw) + 1.0) * self._step_h)
+        demand, reactive = profiles.demand_pu[rows], profiles.demand_kvar_pu
+        series = (demand,) if reactive is None else (demand, reactive[rows])
+        columns = np.concatenate([*series, np.ones((len(kw), 1)), p, q], axis=1)
+        np.multiply(columns[:, kw_column], self._nominal[0], out=kw)
+        np.multiply(columns[:, kvar_column], self._nominal[1], out=kvar)
+        if self._by_factor.size:
+            own = kvar[:, self._by_factor]
+            lacks = np.isnan(own) | (own == 0.0)
+            kvar[:, self._by_factor] = np.where(lacks, kw[:, self._by_factor] * self._q_per_kw, own)
+
+    def mean(self) -> tuple[FloatArray, FloatArray]:
+        """Return what each load draws on average over all the days [kW], [kvar], each shape (n_loads,)."""
+        profiles = self._profiles
+        p, q = self._shapes.means(self._used)
+        series = [s.mean(axis=0) for s in (profiles.demand_pu, profiles.demand_kvar_pu) if s is not None]
+        columns = np.concatenate([*series, np.ones(1), p, q])
+        kw, kvar = (columns[column] * most for column, most in zip(self._columns, self._nominal, strict=True))
+        own = kvar[self._by_factor]
+        kvar[self._by_factor] = np.where(np.isnan(own), kw[self._by_factor] * self._q_per_kw, own)
+        return kw, kvar
+
+
+def _find_rules(names: Sequence[str], classes: Mapping[str, str]) -> list[str]:
+    """Return the rule that each load falls under, empty where none: its name, else the first pattern that fits."""
+    rules = {rule.lower(): rule for rule in classes}
+    if not rules:
+        return [""] * len(names)
+    return [rules.get(name) or next((own for low, own in rules.items() if fits(name, low)), "") for name in names]
+
+
+def _find_shapes(classes: Mapping[str, str], network: Network) -> dict[str, int]:
+    """Return the place of the shape that each rule gives its loads, -1 for their nominal demand.
+
+    Raises:
+        ScenarioError: With every shape that there is not and every name or pattern that fits no load.
+    """
+    place = {FLAT: -1} | {name: i for i, name in enumerate(network.shapes.names)}
+    problems = [
+        f"{rule!r}: {describe_unknown('class', name, place)}"
+        for rule, name in classes.items()
+        if name.lower() not in place
+    ]
+    problems += [
+        describe_unknown("load", rule, network.loads.names)
+        for rule in classes
+        if not any(fits(name, rule.lower()) for name in network.loads.names)
+    ]
+    if problems:
+        raise ScenarioError("load classes", problems)
+    return {rule: place[name.lower()] for rule, name in classes.items()}
