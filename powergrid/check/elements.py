@@ -13,6 +13,7 @@ import numpy as np
 from powergrid.check.report import Recorder
 from powergrid.errors import EngineError, list_names, nearest_names, shorten
 from powergrid.grid.engine import Engine, FloatArray, Handle, classify_refusal
+from powergrid.grid.feeder.compile import takes_admittances
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import IntArray
 from powergrid.grid.feeder.ratings import PLACEHOLDERS, Ratings
@@ -238,6 +239,9 @@ def check_elements(model: Model) -> None:
             model.find("disabled", f"{name} is disabled", name)
     _check_numbers(model)
     _check_ratings(model)
+    if takes_admittances(engine):
+        text = "LoadModel=Admittance: loads, generators, storage and panels are constant impedances (model 2)"
+        model.find("played-otherwise", f"{text}; devices deliver the power asked for")
     loads = [handle for _, _, handle in model.each("Load")]
     bare = sum(not any(engine.get_text(load, "Load", each) for each in ("Yearly", "Daily")) for load in loads)
     if bare:

@@ -77,6 +77,7 @@ CHECKS: dict[str, Check] = {
     "no-load-shape": Check("note", "Loads without a LoadShape", "none needed; profiles come from the scenario then"),
     "not-controllable": Check("note", "Nothing to control",
         "add_der in a scenario places panels and batteries; devices may be at any bus"),
+    "played-otherwise": Check("note", "Played by other means than written", "none needed; the line says by which"),
     "not-discovered": Check("note", "Left out of what agents would control", "none needed; the line names the key"),
     # -- solution
     "not-fed": Check("warning", "Loads that nothing feeds", "correct the bus, or close the switch"),

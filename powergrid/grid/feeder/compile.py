@@ -37,6 +37,8 @@ BRANCH_CLASSES = ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor")
 #: Element classes that a scenario can bind a device to.
 BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", *TAPPED_CLASSES, "RegControl", "Line")
 SOURCE_CLASSES = ("Vsource", "Isource")
+#: Classes of elements whose power is written or given by a shape.
+POWER_CLASSES = ("Load", "Generator", "Storage", "PVSystem")
 _RECORDERS = ("EnergyMeter", "Monitor")
 _LAST_PHASE = 3
 _NEUTRAL_V_PU = 0.1
@@ -99,7 +101,8 @@ def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: f
     """Take out of a compiled circuit what only costs time or stands between a setpoint and the power drawn.
 
     Meters and monitors are disabled. The circuit's load multiplier and its year's growth become part of the loads, so
-    that what is written as demand is what is drawn.
+    that what is written as demand is what is drawn. Under ``LoadModel=Admittance`` loads and generators become constant
+    impedances.
 
     Args:
         engine: The engine that holds it.
@@ -111,7 +114,22 @@ def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: f
         if engine.handles(class_name):
             engine.command(f"batchedit {class_name}..* enabled=no")
     engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
+    _spell_out_admittances(engine)
     fold_multipliers(engine, settings)
+
+
+def takes_admittances(engine: Engine) -> bool:
+    """Whether a feeder asks for ``LoadModel=Admittance``."""
+    return engine.command("get loadmodel").lower().startswith("a")
+
+
+def _spell_out_admittances(engine: Engine) -> None:
+    """Say ``LoadModel=Admittance`` by the model of each element: else powers are in the matrix, which steps keep."""
+    if takes_admittances(engine):
+        for class_name in POWER_CLASSES:
+            if engine.handles(class_name):
+                engine.command(f"batchedit {class_name}..* model=2")  # constant impedance in all four
+        engine.command("set loadmodel=powerflow")
 
 
 def read_handles(engine: Engine) -> dict[str, dict[str, Handle]]:
