@@ -44,6 +44,7 @@ BoolArray = npt.NDArray[np.bool_]
 #: A power flow that ends above it has diverged: OpenDSS says that it converged all the same.
 SANE_V_PU = 5.0
 _DEAD_V_PU = 0.01
+_DEAD_V = 1e-3
 
 
 class Circuit:
@@ -167,7 +168,7 @@ class Circuit:
         if not _DEAD_V_PU < highest < SANE_V_PU:  # NaN compares false; OpenDSS says that it converged all the same
             remedy = "look for parts without a path to ground, impedances of 0, and controls of the feeder's own"
             raise FeederError(str(self.feeder.master), [f"the power flow ends at {highest:.3g} pu at most; {remedy}"])
-        self._v_good, self._sound = self.v.copy(), True
+        self._v_good, self._sound, self._given_up = self.v.copy(), True, False
         self._start = self.state()
         self.switchgear.keep_start()
 
@@ -227,6 +228,7 @@ class Circuit:
             Whether the power flow converged to finite voltages.
         """
         sound = self.run(controls=controls, limit=limit) and self._highest_v_pu() < SANE_V_PU  # NaN compares false
+        sound = sound or self.rescue()
         if sound:
             self.accept()
         else:
@@ -246,7 +248,7 @@ class Circuit:
             self.admittance.build()
         elif self.admittance.stale:
             self.admittance.update()
-        self._sound = False
+        self._sound = self._given_up = False
         try:
             if not controls:
                 return self.engine.solve()
@@ -255,6 +257,30 @@ class Circuit:
         except BaseException:
             self.fall_back()
             raise
+
+    def rescue(self) -> bool:
+        """Solve again what failed: from the voltages of the start, then with the setpoints in the matrix.
+
+        The feeder's own controls are held where they got to. What is found is as good a solution as any, only the way
+        there is longer: fixed-point iterations from far away, or with powers far from those of the matrix, may diverge
+        where there is a solution, as behind a delta winding without a neutral.
+
+        Returns:
+            Whether the power flow converged to finite voltages now. As after :meth:`run`, which has to come before,
+            :meth:`accept` or :meth:`fall_back` has to follow.
+        """
+        if self._given_up:
+            return False
+        flat = np.where(np.absolute(self._v_good) > _DEAD_V, self._start["v"], self._v_good)  # what is dead stays so
+        for with_setpoints in (False, True):
+            self.v[:] = flat
+            if with_setpoints:
+                self.engine.build_y()
+                self.admittance.stale = self.admittance.whole = True  # the next solve has the usual one again
+            if self.engine.solve() and self._highest_v_pu() < SANE_V_PU:
+                return True
+        self._given_up = True
+        return False
 
     def accept(self) -> None:
         """Keep the voltages of a solve: those to fall back to."""

@@ -145,11 +145,16 @@ class Circuits(Sequence[Circuit]):
                 converged[env] = solve_alone(env)
             else:
                 converged[env] = circuit.run()
-            self._v[env] = circuit.v
-            np.negative(circuit.powers.fetch(), out=self._delivered[env])
+            self._take(env)
             if admittance.version != self._versions[env]:
                 reader.write_admittances(env, admittance.entries)
                 self._versions[env] = admittance.version
+
+    def _take(self, env: int) -> None:
+        """Take voltages and powers out of an engine."""
+        circuit = self._circuits[env]
+        self._v[env] = circuit.v
+        np.negative(circuit.powers.fetch(), out=self._delivered[env])
 
     def read(self, envs: Sequence[int] | None = None) -> BoolArray:
         """Fill the snapshot with what was solved, all circuits in one pass.
@@ -172,11 +177,14 @@ class Circuits(Sequence[Circuit]):
             self._reader.read(snapshot, v, v_pu, self._delivered, forming)
             return sound
         sound &= self._converged
-        fresh = sound
-        if envs is not None:
-            asked = np.zeros(len(self._circuits), dtype=bool)
-            asked[envs] = True
-            fresh, sound = sound & asked, sound | ~asked
+        asked = np.zeros(len(self._circuits), dtype=bool)
+        asked[slice(None) if envs is None else envs] = True
+        for env in np.flatnonzero(asked & ~sound).tolist():
+            if self._circuits[env].rescue():
+                sound[env] = self._converged[env] = True
+                self._take(env)
+        v_pu = self._reader.magnitudes(v)
+        fresh, sound = sound & asked, sound | ~asked
         for env in range(len(self._circuits)) if envs is None else envs:
             if fresh[env]:
                 self._circuits[env].accept()
