@@ -13,9 +13,9 @@ import numpy as np
 from powergrid.check.report import Recorder
 from powergrid.errors import EngineError, list_names, nearest_names, shorten
 from powergrid.grid.engine import Engine, FloatArray, Handle, classify_refusal
-from powergrid.grid.feeder.compile import takes_admittances
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import IntArray
+from powergrid.grid.feeder.preparation import find_user_models, say_user_model, takes_admittances
 from powergrid.grid.feeder.ratings import PLACEHOLDERS, Ratings
 from powergrid.grid.feeder.syntax import DESCRIBING, VERBS, Command, after_verb, describe_unknown_command
 from powergrid.grid.feeder.windings import find_tap_changers
@@ -259,6 +259,9 @@ def _check_numbers(model: Model) -> None:
         kv = model.engine.get_float(handle, class_name, "kV")
         if not kv > 0.0:  # so written, NaN is caught as well
             model.find("zero-kv", f"{element} has kV = {kv:g}", element)
+    for element in find_user_models(model.engine):
+        text, remedy = say_user_model(element)
+        model.find("no-user-model", text, element, remedy=remedy)
     for _, element, _ in model.each(*_POWER_CLASSES):
         if model.definitions.place(element) and not model.definitions.says(element, r"bus\w*", "like"):
             model.find("no-bus", f"{element} has no bus", element)

@@ -61,6 +61,7 @@ CHECKS: dict[str, Check] = {
     "left-out": Check("note", "Commands that describe nothing, left out", "none needed: the file is only read"),
     # -- elements
     "impossible-element": Check("error", "Elements that cannot be computed", "give it an impedance, length and wires"),
+    "no-user-model": Check("error", "Models of the user's own", "use a built-in model; a library is never loaded"),
     "not-finite": Check("error", "Numbers that are not finite", "give a number"),
     "zero-kv": Check("error", "Elements for 0 kV", "give kV as on the nameplate"),
     "no-source": Check("error", "No source", "enable the circuit's Vsource"),

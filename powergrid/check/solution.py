@@ -44,7 +44,7 @@ def check_solution(model: Model) -> None:
     engine, recorder, report = model.engine, model.recorder, model.recorder.report
     if not any(model.handles[name] for name in SOURCE_CLASSES):
         model.find("no-source", "no enabled Vsource or Isource: nothing feeds the circuit", "vsource.source")
-    if report.of_code("impossible-element"):
+    if report.of_code("impossible-element") or report.of_code("no-user-model"):
         return  # to build the admittance matrix again may crash
     try:
         engine.build_y()
@@ -66,7 +66,7 @@ def check_solution(model: Model) -> None:
     if not base_kv or any(map(report.of_code, ("not-finite", "zero-kv", "no-source"))):
         return
     prepare_circuit(engine, model.feeder.settings, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
-    converged = _solve(engine)
+    converged = _solve(model)
     # Row 0 of the engine's voltages is ground.
     phases = np.array([int(name.rpartition(".")[2]) for name in nodes])
     nominal: FloatArray = np.deg2rad(-120.0 * (phases - 1))
@@ -80,7 +80,7 @@ def check_solution(model: Model) -> None:
     if model.broken:
         return  # what the missing elements would feed or draw is not known
     _check_islands(model, network, fed, islands)
-    if not converged:
+    if not converged and not report.of_code("not-usable"):
         _try_remedies(model, np.isin(network.node_bus, sorted(fed)) & (network.node_phase <= _LAST_PHASE))
     elif not report.errors:
         _check_snapshot(model, fed)
@@ -143,11 +143,13 @@ def _any_element(model: Model, wanted: set[int], node_bus: IntArray) -> str:
     return ""
 
 
-def _solve(engine: Engine) -> bool:
+def _solve(model: Model) -> bool:
     """Solve as a :class:`Circuit` does: the feeder's own controls free, then held."""
+    engine = model.engine
     try:
         return any(engine.solve(controls=True) for _ in range(3)) or engine.solve()
-    except EngineError:
+    except EngineError as error:  # which says more than that it does not converge
+        model.find("not-usable", str(error))
         return False
 
 

@@ -34,6 +34,7 @@ from powergrid.grid.feeder.compile import (
 )
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.preparation import refuse_user_models
 from powergrid.grid.feeder.windings import Regulator
 
 __all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder", "network_of"]
@@ -101,6 +102,7 @@ class Circuit:
         }
         self.engine = Engine()
         compile_feeder(feeder, self.engine)
+        refuse_user_models(feeder, self.engine)
         prepare_circuit(self.engine, feeder.settings, tolerance=tolerance, max_iterations=max_iterations)
         self.handles = read_handles(self.engine)
         if not any(self.handles[name] for name in SOURCE_CLASSES):
@@ -259,7 +261,7 @@ class Circuit:
             raise
 
     def rescue(self) -> bool:
-        """Solve again what failed: from the voltages of the start, then with the setpoints in the matrix.
+        """Solve again what failed, from the voltages of the start: with the setpoints in the matrix, then without.
 
         The feeder's own controls are held where they got to. What is found is as good a solution as any, only the way
         there is longer: fixed-point iterations from far away, or with powers far from those of the matrix, may diverge
@@ -272,11 +274,10 @@ class Circuit:
         if self._given_up:
             return False
         flat = np.where(np.absolute(self._v_good) > _DEAD_V, self._start["v"], self._v_good)  # what is dead stays so
-        for with_setpoints in (False, True):
+        for build in (self.engine.build_y, self.admittance.build):
+            build()
             self.v[:] = flat
-            if with_setpoints:
-                self.engine.build_y()
-                self.admittance.stale = self.admittance.whole = True  # the next solve has the usual one again
+            self.admittance.stale = self.admittance.whole = True  # the next solve has the usual matrix again
             if self.engine.solve() and self._highest_v_pu() < SANE_V_PU:
                 return True
         self._given_up = True

@@ -34,9 +34,12 @@ _FLAT = "powergrid_flat"
 #: idling thresholds, curves, voltage limits and control, circuit-wide multipliers. Ratings are kept.
 _OBEY = {
     "Generator": "model=1 vminpu=0.2 vmaxpu=2 status=fixed dispmode=default maxkvar=1e9 minkvar=-1e9",
-    "Storage": "vminpu=0.2 vmaxpu=2 %stored=50 %reserve=0 %idlingkw=0 %cutin=0 %cutout=0 dispmode=default state=idling",
+    "Storage": (
+        "model=1 vminpu=0.2 vmaxpu=2 %stored=50 %reserve=0 %idlingkw=0 %cutin=0 %cutout=0 dispmode=default state=idling"
+    ),
     "PVSystem": (
-        f"vminpu=0.2 vmaxpu=2 %cutin=0 %cutout=0 %pmpp=100 varfollowinverter=no effcurve={_FLAT} p-tcurve={_FLAT}"
+        "model=1 vminpu=0.2 vmaxpu=2 %cutin=0 %cutout=0 %pmpp=100 varfollowinverter=no "
+        f"effcurve={_FLAT} p-tcurve={_FLAT}"
     ),
     "Load": "status=fixed",
 }

@@ -25,6 +25,7 @@ from powergrid.grid.engine import (
 from powergrid.grid.engine.cache_folder import Arrays, Cache
 from powergrid.grid.feeder.feeder import Feeder, entry_key
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
+from powergrid.grid.feeder.preparation import spell_out_admittances, take_out_opened_loads
 from powergrid.grid.feeder.ratings import Ratings
 from powergrid.grid.feeder.shapes import Shapes
 from powergrid.grid.feeder.syntax import DESCRIBING
@@ -37,8 +38,6 @@ BRANCH_CLASSES = ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor")
 #: Element classes that a scenario can bind a device to.
 BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", *TAPPED_CLASSES, "RegControl", "Line")
 SOURCE_CLASSES = ("Vsource", "Isource")
-#: Classes of elements whose power is written or given by a shape.
-POWER_CLASSES = ("Load", "Generator", "Storage", "PVSystem")
 _RECORDERS = ("EnergyMeter", "Monitor")
 _LAST_PHASE = 3
 _NEUTRAL_V_PU = 0.1
@@ -114,49 +113,9 @@ def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: f
         if engine.handles(class_name):
             engine.command(f"batchedit {class_name}..* enabled=no")
     engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
-    _spell_out_admittances(engine)
-    _take_out_opened_loads(engine)
+    spell_out_admittances(engine)
+    take_out_opened_loads(engine)
     fold_multipliers(engine, settings)
-
-
-def takes_admittances(engine: Engine) -> bool:
-    """Whether a feeder asks for ``LoadModel=Admittance``."""
-    return engine.command("get loadmodel").lower().startswith("a")
-
-
-def _spell_out_admittances(engine: Engine) -> None:
-    """Say ``LoadModel=Admittance`` by the model of each element: else powers are in the matrix, which steps keep."""
-    if takes_admittances(engine):
-        for class_name in POWER_CLASSES:
-            if engine.handles(class_name):
-                engine.command(f"batchedit {class_name}..* model=2")  # constant impedance in all four
-        engine.command("set loadmodel=powerflow")
-
-
-def _take_out_opened_loads(engine: Engine) -> None:
-    """Say what ``Open`` leaves of a load by its properties: of an open one the engine reads memory never written.
-
-    Raises:
-        EngineError: a load in delta is open in part.
-    """
-    for name, load in engine.handles("Load").items():
-        if not engine.any_open(load):
-            continue
-        n_phases, is_open = engine.phases(load), {phase for _, phase in engine.open_places(load)}
-        left = [i for i in range(n_phases) if i + 1 not in is_open]
-        if not left:
-            engine.command(f'edit "Load.{name}" enabled=no')
-            continue
-        if engine.get_text(load, "Load", "Conn").lower().startswith(("d", "ll")):
-            raise EngineError(f"Load.{name} is in delta and open in part; write what is left of it as a load")
-        engine.set_open(load, is_open=False)
-        bus, *nodes = engine.get_text(load, "Load", "Bus1").split(".")
-        numbers = nodes or [str(i + 1) for i in range(n_phases)]
-        ends = ".".join([bus, *(numbers[i] for i in left), *numbers[n_phases:]])
-        share, kv = len(left) / n_phases, engine.get_float(load, "Load", "kV")
-        kw, kvar = (share * engine.get_float(load, "Load", key) for key in ("kW", "kvar"))
-        kv *= 3.0**-0.5 if len(left) == 1 < n_phases else 1.0
-        engine.command(f'edit "Load.{name}" phases={len(left)} bus1="{ends}" kv={kv!r} kw={kw!r} kvar={kvar!r}')
 
 
 def read_handles(engine: Engine) -> dict[str, dict[str, Handle]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from powergrid.check import check_feeder
+from powergrid.check.inspection import inspect_feeder
 from powergrid.grid.circuit.circuit import Circuit, Snapshot
 from powergrid.grid.feeder.compose import compose
 from powergrid.grid.feeder.feeder import read_feeder
@@ -111,7 +111,7 @@ def test_transformer_is_rated_where_it_or_its_code_has_kva(said: str, amps: floa
 def test_shunt_has_no_loading_and_no_finding(tmp_path: Path) -> None:
     path = write(tmp_path, "New Line.c bus1=b bus2=c linecode=given\nNew Reactor.x bus1=c kv=12.47 kvar=50")
     assert rating_of(path, "reactor.x") == 0.0  # at 1.02 pu it would be overloaded for ever
-    assert not check_feeder(path).of_code("no-rating")
+    assert not inspect_feeder(path).of_code("no-rating")
 
 
 def test_rating_of_the_scenario_wins_and_placeholders_are_never_overloaded(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_rating_of_the_scenario_wins_and_placeholders_are_never_overloaded(tmp_p
 
 def test_check_counts_what_is_unrated_once_a_class(tmp_path: Path) -> None:
     lines = "\n".join(f"New Line.l{i} bus1=b bus2=c length=1" for i in range(6))
-    report = check_feeder(write(tmp_path, f"{lines}\nNew Reactor.x bus1=b bus2=c r=0.02 x=0.3"))
+    report = inspect_feeder(write(tmp_path, f"{lines}\nNew Reactor.x bus1=b bus2=c r=0.02 x=0.3"))
     found = [(f.message, f.line) for f in report.of_code("no-rating")]
     assert found == [
         (

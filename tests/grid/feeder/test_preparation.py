@@ -1,0 +1,144 @@
+"""What the engine would play as something else is played as meant, or refused with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from powergrid.check.inspection import inspect_feeder
+from powergrid.errors import EngineError, FeederError
+from powergrid.grid.circuit.circuit import Circuit, Injection, Snapshot
+from powergrid.grid.engine import FloatArray
+from powergrid.grid.feeder.feeder import read_feeder
+
+HEAD = """
+Clear
+New Circuit.meant bus1=s basekv=12.47 pu=1.02 mvasc3=200 mvasc1=150
+New Line.a bus1=s bus2=b r1=0.3 x1=0.6 r0=0.6 x0=1.6 c1=0 c0=0 length=6 units=km normamps=300
+"""
+TAIL = """
+Set VoltageBases=[12.47]
+CalcVoltageBases
+"""
+LOADS = """
+New Load.one bus1=b kv=12.47 kw=900 kvar=300 model=1
+New Load.two bus1=b.1.2 phases=1 conn=delta kv=12.47 kw=200 kvar=50 model=5
+New Load.zip bus1=b kv=12.47 kw=300 kvar=100 model=8 zipv=[0.5 0.3 0.2 0.4 0.3 0.3 0.8]
+"""
+
+
+def build(folder: Path, text: str, injections: tuple[Injection, ...] = (), tolerance: float = 1e-9) -> Circuit:
+    path = folder / "Master.dss"
+    path.write_text(HEAD + text + TAIL)
+    return Circuit(read_feeder(path), injections, tolerance=tolerance)
+
+
+def voltages(circuit: Circuit) -> FloatArray:
+    assert circuit.solve()
+    return np.abs(circuit.v[1:])
+
+
+@pytest.mark.parametrize("written", ["a", "adm", "Admittance"])
+def test_loads_as_admittances_follow_demand_as_constant_impedances(tmp_path: Path, written: str) -> None:
+    circuit = build(tmp_path, f"{LOADS}\nSet LoadModel={written}")
+    engine = build(tmp_path, LOADS).engine.direct  # the referee, in its own mode, its matrix built anew each time
+    engine.Text.Command("set loadmodel=admittance")
+    loads = circuit.network.loads
+    for share in (0.2, 1.0, 0.6):
+        circuit.write_demand(share * loads.kw, share * loads.kvar)
+        for name, kw, kvar in zip(loads.names, loads.kw, loads.kvar, strict=True):
+            engine.Text.Command(f"edit load.{name} kw={share * kw} kvar={share * kvar}")
+        engine.Text.Command("solve")
+        snapshot = Snapshot.allocate(1, circuit.network, 0)
+        assert circuit.solve()
+        circuit.read(snapshot)
+        assert snapshot.source_kva[0].real == pytest.approx(-engine.Circuit.TotalPower()[0], rel=1e-6)
+
+
+def test_devices_deliver_what_is_asked_where_loads_are_admittances(tmp_path: Path) -> None:
+    text = "New Generator.g bus1=b kv=12.47 kw=300 kva=400\nSet LoadModel=Adm"
+    circuit = build(tmp_path, LOADS + text, (Injection("g", element="Generator.g"),))
+    snapshot = Snapshot.allocate(1, circuit.network, 1)
+    for kw in (0.0, 150.0, 300.0):
+        circuit.write_demand(circuit.network.loads.kw, circuit.network.loads.kvar)
+        circuit.write_injections(np.array([kw]), np.array([-40.0]))
+        assert circuit.solve()
+        circuit.read(snapshot)
+        assert snapshot.device_kva[0, 0] == pytest.approx(kw - 40j, rel=1e-6, abs=1e-5)
+
+
+def test_check_says_that_loads_are_admittances(tmp_path: Path) -> None:
+    build(tmp_path, f"{LOADS}\nSet LoadModel=Adm")
+    (found,) = inspect_feeder(tmp_path / "Master.dss").of_code("played-otherwise")
+    assert "LoadModel=Admittance" in found.message
+
+
+#: A load with some phases open, and what is left of it.
+OPENED = {
+    "New Load.x bus1=b kv=12.47 kw=600 kvar=150\nOpen Load.x 1": "",
+    "New Load.x bus1=b.2 phases=1 kv=7.2 kw=200 kvar=50\nOpen Load.x 1 1": "",
+    "New Load.x bus1=b kv=12.47 kw=600 kvar=150\nOpen Load.x 1 2": (
+        "New Load.x1 bus1=b.1 phases=1 kv=7.199557856794634 kw=200 kvar=50\n"
+        "New Load.x3 bus1=b.3 phases=1 kv=7.199557856794634 kw=200 kvar=50"
+    ),
+    "New Load.x bus1=b.3.2.1.0 kv=12.47 kw=600 kvar=150\nOpen Load.x 1 2\nOpen Load.x 1 3": (
+        "New Load.x3 bus1=b.3 phases=1 kv=7.199557856794634 kw=200 kvar=50"
+    ),
+}
+
+
+@pytest.mark.parametrize(("opened", "left"), OPENED.items())
+def test_open_load_is_what_is_left_of_it(tmp_path: Path, opened: str, left: str) -> None:
+    town = "New Load.town bus1=b kv=12.47 kw=500 kvar=100\n"
+    expected = voltages(build(tmp_path, town + left))
+    for _ in range(3):  # of an open load the engine reads memory that it never wrote: each time something else
+        assert voltages(build(tmp_path, town + opened)) == pytest.approx(expected, abs=1e-4)
+    assert not inspect_feeder(tmp_path / "Master.dss").errors
+
+
+def test_load_in_delta_that_is_open_in_part_is_refused(tmp_path: Path) -> None:
+    text = "New Load.x bus1=b kv=12.47 kw=600 kvar=150 conn=delta\nOpen Load.x 1 2"
+    with pytest.raises(EngineError, match=r"Load\.x is in delta and open in part"):
+        build(tmp_path, text)
+    assert inspect_feeder(tmp_path / "Master.dss").errors
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        "New PVSystem.own bus1=b kv=12.47 kva=100 pmpp=100 model=3",
+        "New Storage.own bus1=b kv=12.47 kwrated=100 kwhrated=200 model=3",
+        'New "Generator.own" bus1=b kv=12.47 kw=100 model=6',
+    ],
+)
+def test_model_of_the_users_own_is_refused_with_its_line(tmp_path: Path, element: str) -> None:
+    class_name = element.split(".")[0].rpartition(" ")[2].strip('"').lower()
+    with pytest.raises(FeederError, match=rf"Master\.dss:5: {class_name}\.own has Model=\d, a program of the user's"):
+        build(tmp_path, element)
+    (found,) = inspect_feeder(tmp_path / "Master.dss").errors
+    assert (found.code, found.line) == ("no-user-model", 5)
+
+
+def test_step_that_diverges_is_solved_from_the_start_with_its_setpoints_in_the_matrix(tmp_path: Path) -> None:
+    """A wye of constant power behind a delta: 1 kW at the start, 150 kW later."""
+    text = """
+New Transformer.t buses=(b lv) conns=(wye delta) kvs=(12.47 0.48) kvas=(500 500) xhl=5.75
+New Load.house bus1=lv kv=0.48 kw={} kvar={}
+Set VoltageBases=[12.47 0.48]
+"""
+    circuit = build(tmp_path, text.format(1, 0.1))
+    circuit.write_demand(np.array([150.0]), np.array([-20.0]))
+    assert not (circuit.run() and circuit.v[1:].max() < 1e5)
+    circuit.fall_back()
+    assert circuit.solve()
+    bus = circuit.network.nodes_of([circuit.network.bus_index["b"]])
+    found = np.abs(circuit.v[1:][bus])
+    assert found == pytest.approx(voltages(build(tmp_path, text.format(150, -20)))[bus], rel=1e-6)
+    circuit.write_demand(np.array([1.0]), np.array([0.1]))  # and play goes on as ever
+    first = circuit.state()["v"] if circuit.solve() else None
+    circuit.reset()
+    circuit.write_demand(np.array([1.0]), np.array([0.1]))
+    assert circuit.solve()
+    assert first == pytest.approx(circuit.v, abs=1e-3)
