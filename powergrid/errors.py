@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
+from typing import Any
 
 
 class PowerGridError(Exception):
@@ -119,6 +121,31 @@ class ActionError(_ProblemsError):
     """Report every wrong agent, shape, type or value in the actions of one step."""
 
 
+def find_number_problems(least: int, most: int = 2**31 - 1, /, **given: object) -> list[str]:
+    """Say which arguments are no whole numbers from ``least`` to ``most``; of what is not given, None, nothing."""
+    return [
+        f"{name} {_shorten(value)} is not a whole number of at least {least}, and at most {most:,}"
+        for name, value in given.items()
+        if value is not None and not least <= _as_whole(value, least - 1) <= most
+    ]
+
+
+def _as_whole(value: Any, otherwise: int) -> int:
+    """Return a whole number, of numpy's too; a truth value, which Python takes for one, is none."""
+    try:
+        return otherwise if isinstance(value, bool) else index(value)
+    except TypeError:
+        return otherwise
+
+
+def _shorten(value: object, write: Callable[[object], str] = repr) -> str:
+    try:
+        text = write(value)
+    except Exception:  # noqa: BLE001 (of an object of somebody's own, or of more digits than Python writes)
+        text = f"<a {type(value).__name__}>"
+    return text if len(text) < 200 else f"{text[:197]}..."
+
+
 def nearest_names(name: str, allowed: Iterable[str], limit: int = 3) -> list[str]:
     """Return the allowed names most like a wrong one, best first, letter case ignored."""
     # OpenDSS minds no letter case, and gives its own names back in lower case.
@@ -137,12 +164,13 @@ def describe_unknown(what: str, name: object, allowed: Iterable[str], limit: int
         limit: How many allowed names are listed where none is near.
     """
     names = [str(candidate) for candidate in allowed]
-    near = nearest_names(str(name), names)
+    shown = repr(written := _shorten(name, str))
+    near = nearest_names(written, names)
     if near:
-        return f"unknown {what} {str(name)!r} (did you mean {' or '.join(repr(n) for n in near)}?)"
+        return f"unknown {what} {shown} (did you mean {' or '.join(repr(n) for n in near)}?)"
     if not names:
-        return f"unknown {what} {str(name)!r}; there is none"
-    return f"unknown {what} {str(name)!r}; allowed: {list_names(names, limit)}"
+        return f"unknown {what} {shown}; there is none"
+    return f"unknown {what} {shown}; allowed: {list_names(names, limit)}"
 
 
 def list_names(names: Sequence[str], limit: int = 8) -> str:

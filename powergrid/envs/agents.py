@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.observations import Channels
-from powergrid.errors import ActionError, ScenarioError, describe_unknown
+from powergrid.errors import ActionError, ScenarioError, describe_unknown, find_number_problems
 from powergrid.grid.devices import ActionSpec
 from powergrid.scenario import Scenario
 
@@ -287,11 +287,9 @@ def _split_rows(action: Any, n: int) -> list[Any] | None:
 def find_form_problems(actions: object, levels: object) -> list[str]:
     """Say what is wrong with a form of the action space."""
     problems = []
-    if actions not in get_args(ActionForm):
+    if not isinstance(actions, str) or actions not in get_args(ActionForm):
         problems.append(f"actions: {describe_unknown('form', actions, get_args(ActionForm))}")
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
-        problems.append(f"levels {levels!r} is not a whole number of at least 2")
-    return problems
+    return problems + find_number_problems(2, 100_000, levels=levels)
 
 
 class CentralActions:

@@ -19,7 +19,7 @@ from powergrid.envs.agents import Agent
 from powergrid.envs.core import CLOSED, GridTask
 from powergrid.envs.episode import NOT_STARTED, Entropy, Seed, Seeding
 from powergrid.envs.observations import View
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.errors import ScenarioError, describe_unknown, find_number_problems
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -214,6 +214,10 @@ def _seen(task: GridTask, view: ViewName) -> list[IntArray]:
     return [agent.observed for agent in task.agents]
 
 
+#: Most environments or processes that are built together.
+MOST_ENVIRONMENTS = 100_000
+
+
 class Backend(ABC):
     """Play n environments in slices; what they give is on the board.
 
@@ -364,15 +368,14 @@ def split_envs(n_envs: int, n_slices: int) -> list[tuple[int, int]]:
 
 def find_backend_problems(num_envs: object, name: object, workers: object) -> list[str]:
     """Say what is wrong with a number of environments and a choice of backend."""
-    problems = []
-    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
-        problems.append(f"num_envs {num_envs!r} is not a whole number above 0")
+    problems = find_number_problems(1, MOST_ENVIRONMENTS, num_envs=num_envs)
+    problems += find_number_problems(1, MOST_ENVIRONMENTS, workers=workers)
+    if num_envs is None:
+        problems.append("num_envs: give the number of environments")
     if name == "threads":  # there was one, 1.1 to 1.8 times as fast as inline against 1.5 to 2.4 of processes
         problems.append("backend 'threads' is gone; use 'processes', which is faster and plays all, or 'inline'")
     elif name not in get_args(BackendName):
         problems.append(f"backend: {describe_unknown('backend', name, get_args(BackendName))}")
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        problems.append(f"workers {workers!r} is not a whole number above 0")
-    elif workers is not None and name == "inline":
-        problems.append(f"workers {workers}: backend 'inline' has none; choose backend 'processes'")
+    if workers is not None and name == "inline":
+        problems.append("workers: backend 'inline' has none; choose backend 'processes'")
     return problems

@@ -124,7 +124,7 @@ class GridTask:
     ) -> None:
         """Start an episode in several environments, each with a generator of its own; see :meth:`reset`."""
         self.require_open()
-        chosen = dict(options or {})
+        chosen = read_options(options)
         day = chosen.pop("day", None)
         problems = [describe_unknown("option", key, ["day"]) for key in chosen]
         if day is not None and (isinstance(day, bool) or not isinstance(day, int | np.integer)):
@@ -235,6 +235,17 @@ class GridTask:
         if not self._closed:
             self._closed = True
             self.simulation.close()
+
+
+def read_options(options: Any) -> dict[str, Any]:
+    """Return the options of a reset, by name.
+
+    Raises:
+        ScenarioError: they have no names.
+    """
+    if not isinstance(options, Mapping | None):
+        raise ScenarioError("options", [f"give them by name, for example {{'day': 3}}, not a {type(options).__name__}"])
+    return dict(options or {})
 
 
 def _check_zones(scenario: Scenario, zones: Sequence[npt.NDArray[np.int64]]) -> None:

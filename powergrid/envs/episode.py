@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from powergrid.envs.core import GridTask
-from powergrid.errors import ScenarioError
+from powergrid.envs.core import GridTask, read_options
+from powergrid.errors import ScenarioError, find_number_problems
+from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.scenario import Scenario, pick_feeder, scenarios_by_feeder
 
 Seed = int | Sequence[int | None] | None
@@ -49,6 +50,9 @@ class Episode:
         Raises:
             ScenarioError: an option is wrong, the power flow does not converge, or the environment is closed.
         """
+        problems = find_number_problems(0, MOST_SEED, seed=seed)
+        if problems:
+            raise ScenarioError("reset", problems)
         if seed is not None or self.rng is None:
             entropy = self.scenario.seed if seed is None else seed
             # a list, not a sum: neighbouring seeds of neighbouring workers would meet in the same stream
@@ -156,7 +160,7 @@ class FeederTasks:
         """
         if not self.several:
             return self.first, options
-        left = dict(options or {})
+        left = read_options(options)
         name = left.pop("feeder", None)
         if name is None:
             name = list(self.tasks)[int(rng.choice(len(self.tasks), p=self._chances))]
@@ -209,7 +213,7 @@ class Seeding:
         Raises:
             ScenarioError: the mask or the seeds are wrong.
         """
-        left = dict(options or {})
+        left = read_options(options)
         envs = self._pick_envs(left.pop("reset_mask", None))
         seeds = self._spread(seed)
         return {env: self._entropy(env, seeds[env]) for env in envs}, left
@@ -227,11 +231,14 @@ class Seeding:
     def _spread(self, seed: Seed) -> Sequence[int | None]:
         if seed is None:
             return [None] * self._n_envs
-        if isinstance(seed, int | np.integer):
-            return [int(seed) + env for env in range(self._n_envs)]
-        if len(seed) != self._n_envs:
-            raise ScenarioError("seed", [f"{len(seed)} seeds for {self._n_envs} environments"])
-        return seed
+        seeds = list(seed) if isinstance(seed, list | tuple | np.ndarray) else None
+        if seeds is not None and len(seeds) != self._n_envs:
+            raise ScenarioError("seed", [f"{len(seeds)} seeds for {self._n_envs} environments"])
+        each = {"seed": seed} if seeds is None else {f"seed[{env}]": own for env, own in enumerate(seeds)}
+        problems = find_number_problems(0, MOST_SEED, **each)
+        if problems:
+            raise ScenarioError("seed", problems)
+        return [int(seed) + env for env in range(self._n_envs)] if seeds is None else seeds  # type: ignore[arg-type]
 
     def _pick_envs(self, mask: Any) -> list[int]:
         if mask is None:

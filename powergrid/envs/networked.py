@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
@@ -12,7 +13,7 @@ from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.episode import Episode
 from powergrid.errors import ActionError, describe_unknown
-from powergrid.scenario import scenario_from_config
+from powergrid.scenario import as_env_config, scenario_from_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,8 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
 
     Args:
         config: ``env_name`` (a shipped scenario, or the path of a YAML file) or ``scenario`` (the data), and any
-            scenario field by its key, for example ``{"env_name": "ieee13_mg", "mode": "distributed"}``.
+            scenario field by its key, for example ``{"env_name": "ieee13_mg", "mode": "distributed"}``; or a scenario's
+            name or path alone.
 
     Raises:
         ScenarioError: with every problem of the settings.
@@ -64,10 +66,10 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own form)
 
-    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, config: Mapping[str, Any] | str | Path | None = None) -> None:
         super().__init__()
         # RLlib hands an EnvContext, a dict with attributes: the settings are kept, the worker's number becomes a stream
-        self._config = dict(config or {})
+        self._config = as_env_config(config)
         self.scenario = scenario_from_config(self._config)
         self._episode = Episode(self.scenario, _stream_of(config))
         require_actions(self.scenario, self.task.agents)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pettingzoo import ParallelEnv
 
 from powergrid.envs.agents import ActionWriter, require_actions
-from powergrid.envs.core import GridTask
+from powergrid.envs.core import GridTask, read_options
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.episode import Episode
 from powergrid.scenario import Scenario
@@ -67,7 +67,7 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         Raises:
             ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
         """
-        given = {key: value for key, value in (options or {}).items() if key != "options"}
+        given = {key: value for key, value in read_options(options).items() if key != "options"}
         task = self._episode.start(seed, given)
         self.agents = list(self.possible_agents)
         return task.observation_dict(0), self._episode.infos()

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import powergrid
+from powergrid.files import make_folder, write_whole
 from powergrid.quantities import EVALUATION
 
 if TYPE_CHECKING:
@@ -321,7 +322,7 @@ def _as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], n_texts
 
 def _write_tables(folder: Path, name: str, frame: pd.DataFrame, kept: Mapping[str, Any]) -> list[Path]:
     """Write ``<name>.csv`` and ``<name>.json``, each whole or not at all; the folder is made."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # JSON has no NaN: where there is no number it says null.
     plain = json.loads(json.dumps(kept), parse_constant=lambda _: None)
     texts = {
@@ -329,8 +330,5 @@ def _write_tables(folder: Path, name: str, frame: pd.DataFrame, kept: Mapping[st
         f"{name}.json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
     }
     for file, text in texts.items():
-        # Renamed when it is whole: who reads it meanwhile, or a kill, meets no half a table.
-        temporary = folder / f".{file}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / file)
+        write_whole(folder / file, text)
     return [folder / file for file in texts]

@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from powergrid.envs.agents import ActionWriter
 from powergrid.envs.core import GridTask
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.errors import ScenarioError, describe_unknown, find_number_problems
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.report import EvaluationReport, FeederComparison
+from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.quantities import MONEY_TERMS, TERMS
-from powergrid.scenario import Scenario, load_scenario, scenario_from_config
+from powergrid.scenario import Scenario, as_env_config, load_scenario, scenario_from_config
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -63,7 +64,7 @@ def evaluate(
     """
     scenario = _read_scenario(env_config, split)
     players = _find_players(policies)
-    problems = [f"{key} {value} is not at least 1" for key, value in (("days", days), ("n_envs", n_envs)) if value < 1]
+    problems = find_number_problems(1, days=days, n_envs=n_envs) + find_number_problems(0, MOST_SEED, seed=seed)
     if problems:
         raise ScenarioError("evaluate", problems)
     rows: list[dict[str, Any]] = []
@@ -309,19 +310,29 @@ class _PolicyPlayer:
 def _read_scenario(env_config: Mapping[str, Any] | Scenario, split: str) -> Scenario:
     if isinstance(env_config, Scenario):
         return load_scenario(env_config, {"split": split})
-    return scenario_from_config({**env_config, "split": split})
+    return scenario_from_config({**as_env_config(env_config), "split": split})
 
 
 def _find_players(policies: Sequence[str | tuple[str, Policy]]) -> list[tuple[str, Policy | None]]:
     """Tell baselines, which come as names, from policies; names must differ."""
-    players: list[tuple[str, Policy | None]] = [(p, None) if isinstance(p, str) else p for p in policies]
-    problems = [
+    players: list[tuple[str, Policy | None]] = []
+    problems: list[str] = []
+    asked: Sequence[Any] = policies if isinstance(policies, list | tuple) else [policies]
+    for given in asked:
+        match given:
+            case str():
+                players.append((given, None))
+            case (str() as label, policy) if hasattr(policy, "act"):
+                players.append((label, policy))
+            case _:
+                problems.append(f"{type(given).__name__}: give the name of a baseline, or a name and a policy")
+    problems += [
         describe_unknown("policy", name, BASELINES) for name, p in players if p is None and name not in BASELINES
     ]
     names = [name for name, _ in players]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     problems += [f"policy {name!r} is given {names.count(name)} times" for name in twice]
-    if not players:
+    if not players and not problems:
         problems.append(f"give at least one policy; baselines are {', '.join(BASELINES)}")
     if problems:
         raise ScenarioError("policies", problems)

@@ -1,14 +1,14 @@
 """The whole configuration vocabulary, validated: one file says everything about an environment.
 
-``vocabulary`` holds the parts of a scenario, ``model`` the whole, how it is built and what is wrong with it, ``files``
-reads and writes it, ``loading`` makes one of a name, data or an ``env_config`` and brings it to other feeders,
-``bundle`` takes its files to other machines.
+``vocabulary`` holds the parts of a scenario, ``model`` the whole, how it is built and what is wrong with it, ``plain``
+makes what anybody gave plain data, ``files`` reads and writes it, ``loading`` makes one of a name, data or an
+``env_config`` and brings it to other feeders, ``bundle`` takes its files to other machines.
 """
 
 from __future__ import annotations
 
 from powergrid.scenario.bundle import pack_env_config
-from powergrid.scenario.files import list_scenarios, write_scenario
+from powergrid.scenario.files import as_env_config, list_scenarios, write_scenario
 from powergrid.scenario.loading import (
     explain_config,
     load_scenario,
@@ -27,6 +27,7 @@ __all__ = [
     "RewardTerm",
     "Scenario",
     "ZoneSpec",
+    "as_env_config",
     "explain_config",
     "list_scenarios",
     "load_scenario",

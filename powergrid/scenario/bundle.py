@@ -22,8 +22,9 @@ import yaml
 from powergrid.errors import FeederError, ScenarioError
 from powergrid.grid.engine.cache_folder import alone, cache_folder
 from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, list_references, read_feeder
-from powergrid.scenario.files import is_scenario_file, list_scenarios, map_paths, read_source
+from powergrid.scenario.files import as_env_config, is_scenario_file, list_scenarios, map_paths, read_source
 from powergrid.scenario.model import Scenario
+from powergrid.scenario.plain import as_plain
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
 
 #: The key of an ``env_config`` that holds a bundle, and what paths into it begin with.
@@ -55,9 +56,10 @@ def pack_env_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
         ScenarioError: a feeder refers to files outside of what travels, with file, line and remedy; all of them.
         FeederError: a feeder cannot be read at all.
     """
-    settings = dict(config) if isinstance(config, Mapping) else {"env_name": str(config)}
+    settings = as_env_config(config)
     if BUNDLE_KEY in settings:
         return settings
+    settings = as_plain(settings, "env_config")
     packing = _Packing(settings)
     packed = map_paths(settings, packing.change)
     bundle = packing.bundle()
@@ -154,8 +156,9 @@ def unpack_config(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ScenarioError: what stands under ``bundle`` is none, or is damaged.
     """
-    settings = dict(config)
+    settings = as_env_config(config)
     bundle = settings.pop(BUNDLE_KEY, None)
+    settings = dict(as_plain(settings, "env_config"))
     if bundle is None:
         return settings
     if not isinstance(bundle, Bundle):

@@ -13,8 +13,10 @@ from typing import Any
 import yaml
 
 from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.files import reason_of, replacing
 from powergrid.grid.feeder.feeder import list_feeders
 from powergrid.scenario.model import Scenario
+from powergrid.scenario.plain import Foreign, as_plain, parse_yaml, read_yaml
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
 
 #: Takes what is written and which key it stands under, and gives what shall stand there.
@@ -42,6 +44,28 @@ def list_scenarios() -> list[str]:
     return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def _name_kind(value: Any) -> str:
+    return repr(value) if isinstance(value, Foreign) else f"a {type(value).__name__}"
+
+
+def as_env_config(config: Any) -> dict[str, Any]:
+    """Return an ``env_config`` as a dict, with what stands for one: a scenario's name or path, a scenario, nothing.
+
+    Raises:
+        ScenarioError: It is nothing of these.
+    """
+    if config is None:
+        return {}
+    if isinstance(config, str | Path):
+        return {"env_name": str(config)}
+    if isinstance(config, Scenario):
+        return {"scenario": config}
+    if not isinstance(config, Mapping):
+        kind = _name_kind(as_plain(config, "env_config"))
+        raise ScenarioError("env_config", [f"is {kind}; give keys with values, or the name or path of a scenario"])
+    return dict(config)
+
+
 def is_scenario_file(source: str | Path) -> bool:
     """Whether a scenario's name or path is the path of a scenario file."""
     return Path(source).suffix.lower() in (".yaml", ".yml")
@@ -55,46 +79,35 @@ def read_source(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str,
     """
     if isinstance(source, Scenario):
         return source.name, source.model_dump()
+    source = as_plain(source, "scenario")
     if isinstance(source, Mapping):
-        return str(source.get("name", "scenario")), dict(source)
+        name = source.get("name")
+        return name if isinstance(name, str) else "scenario", dict(source)
+    if not isinstance(source, str | Path):
+        wanted = "give the name of a scenario or feeder, the path of a file, or keys with values"
+        raise ScenarioError("scenario", [f"is {_name_kind(source)}; {wanted}"])
     path = Path(source)
-    if is_scenario_file(path):
-        if not path.is_file():
-            names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    is_file = is_scenario_file(path)
+    if is_file:
+        if not os.path.isfile(path):  # of a path that is too long it says no, and Path.is_file() raises
+            names = [p.name for p in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
             raise ScenarioError(str(path), [describe_unknown("file", path.name, names)])
-        text, where = path.read_text(encoding="utf-8"), str(path)
+        data, where = read_yaml(path), str(path)
     else:
         shipped = str(source) in list_scenarios()
-        if not shipped and (path.suffix.lower() == ".dss" or path.is_dir() or str(source) in list_feeders()):
+        if not shipped and (path.suffix.lower() == ".dss" or os.path.isdir(path) or str(source) in list_feeders()):
             return str(source), {"feeder": str(source)}
         if not shipped:
             known = [*list_scenarios(), *list_feeders()]
             raise ScenarioError(str(source), [describe_unknown("scenario", source, known)])
         entry = importlib.resources.files("powergrid") / "scenarios" / f"{source}.yaml"
-        text, where = entry.read_text(encoding="utf-8"), f"{source}.yaml"
-    try:
-        data = yaml.load(text, _Loader)  # a safe loader that minds repeated keys
-    except yaml.YAMLError as error:
-        raise ScenarioError(where, [f"is not YAML: {' '.join(str(error).split())}"]) from None
+        where = f"{source}.yaml"
+        data = parse_yaml(entry.read_text(encoding="utf-8"), where)
     if not isinstance(data, dict):
-        raise ScenarioError(where, [f"holds a {type(data).__name__}, not keys with values"])
-    if path.is_file():
+        raise ScenarioError(where, [f"holds {_name_kind(data)}, not keys with values"])
+    if is_file:
         data = map_paths(data, functools.partial(_resolve, path.absolute().parent))
     return where, data
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that comes twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()  # PyYAML takes the last and says nothing of the others
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    problem = f"key {key.value!r} comes twice"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _resolve(folder: Path, written: str | Path, key: str) -> str | Path:
@@ -138,9 +151,10 @@ def write_scenario(scenario: Scenario, path: str | Path, notes: Sequence[str] = 
         for name, spec in scenario.devices.items()
     }
     try:
-        path.write_text(_compose(data, notes), encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text(_compose(data, notes), encoding="utf-8")
     except OSError as error:
-        raise ScenarioError(str(path), [f"cannot be written: {error.strerror}"]) from None
+        raise ScenarioError(str(path), [f"cannot be written: {reason_of(error)}"]) from None
     return path
 
 

@@ -15,6 +15,7 @@ from powergrid.scenario.discovery import infer, is_layout, leaves_something
 from powergrid.scenario.files import list_scenarios, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.placement import place
+from powergrid.scenario.plain import as_plain
 from powergrid.scenario.vocabulary import PlacementSpec, explain, find_ownership_problems, place_in
 
 
@@ -40,14 +41,15 @@ def _load(
 ) -> tuple[Scenario, tuple[str, ...]]:
     where, data = read_source(source)
     base = data
-    for key, value in (overrides or {}).items():
+    overrides = as_plain(dict(overrides or {}), where)
+    for key, value in overrides.items():
         nested: Any = value
-        for part in reversed(key.split(".")):
+        for part in reversed(str(key).split(".")):
             nested = {part: nested}
         if is_layout(data.get("agents")) != is_layout(nested.get("agents", data.get("agents"))):
             data = {k: v for k, v in data.items() if k != "agents"}  # agents by name and a layout do not mix
         data = _merge(data, nested)
-    data = _bring_to_feeder(data, base, overrides or {}, where)
+    data = _bring_to_feeder(data, base, overrides, where)
     data, notes = complete(data, where)
     return _validate(data, where), notes
 

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from powergrid.errors import Problem, ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
+from powergrid.grid.devices.spec import Spec
 from powergrid.grid.feeder.compose import compose
 from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
 from powergrid.grid.feeder.microgrid import MicrogridSpec
@@ -36,7 +37,6 @@ from powergrid.scenario.vocabulary import (
     AgentSpec,
     DivergenceSpec,
     Mode,
-    Part,
     PlacementRecord,
     PlacementSpec,
     ProfilesSpec,
@@ -48,7 +48,7 @@ from powergrid.scenario.vocabulary import (
 )
 
 
-class Scenario(Part):
+class Scenario(Spec):
     """Everything about an environment; every key can be overridden in ``env_config``."""
 
     name: str = Field(description="Short name.")

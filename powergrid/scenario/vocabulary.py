@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from powergrid.errors import describe_unknown
 from powergrid.grid.devices import SPECS
-from powergrid.grid.devices.spec import Phase
+from powergrid.grid.devices.spec import Phase, Spec
 from powergrid.grid.feeder.microgrid import LineTie, MicrogridSpec, TransformerTie
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.shapes import ShapeMode
@@ -38,13 +38,7 @@ else:  # pydantic refuses any other key; a type checker wants names spelt out, a
     RewardTerm = Literal[tuple(REWARD_WEIGHTS)]
 
 
-class Part(BaseModel):
-    """A part of a scenario: unknown keys are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ZoneSpec(Part):
+class ZoneSpec(Spec):
     """Which buses an agent may see."""
 
     buses: tuple[str, ...] = Field(default=(), description="Buses of the zone by name.")
@@ -78,7 +72,7 @@ class ZoneSpec(Part):
         return [*self.buses, *([] if self.downstream_of is None else [self.downstream_of]), *self.until]
 
 
-class AgentSpec(Part):
+class AgentSpec(Spec):
     """Who decides over what, and what it may see."""
 
     devices: tuple[str, ...] = Field(min_length=1, description="Devices that the agent decides over.")
@@ -86,7 +80,7 @@ class AgentSpec(Part):
     pcc: str = Field(description="Point of common coupling: the bus where the zone meets the rest.")
 
 
-class LayoutSpec(Part):
+class LayoutSpec(Spec):
     """How agents are formed."""
 
     layout: Layout = Field(description="One agent a zone, a device, a kind of devices, a phase, or one in all.")
@@ -95,7 +89,7 @@ class LayoutSpec(Part):
     )
 
 
-class DiscoverSpec(Part):
+class DiscoverSpec(Spec):
     """Which of the feeder's elements become devices.
 
     ``true`` takes all of a kind, the largest ``max_per_kind`` of them; a list of names or patterns takes just these,
@@ -125,7 +119,7 @@ class DiscoverSpec(Part):
     max_per_kind: int = Field(default=32, ge=1, description="Most devices of a kind; those with the highest rating.")
 
 
-class AddDerSpec(Part):
+class AddDerSpec(Spec):
     """How much sun and storage is placed on a feeder."""
 
     penetration: float = Field(gt=0, le=5, description="Rated power of all panels over the feeder's nominal demand.")
@@ -141,7 +135,7 @@ class AddDerSpec(Part):
     seed: int = Field(default=0, ge=0, description="Seed of the draw of buses.")
 
 
-class PlacementSpec(Part):
+class PlacementSpec(Spec):
     """How devices and zones are placed on a feeder that they were not made for."""
 
     rule: Rule | None = Field(
@@ -179,7 +173,7 @@ class PlacementSpec(Part):
         return {str(k) if type(k) is int else k: str(v) if type(v) is int else v for k, v in plain}
 
 
-class PlacementRecord(Part):
+class PlacementRecord(Spec):
     """What came of placing a scenario on another feeder: a record, which nothing reads."""
 
     home: str = Field(default="", description="Feeder that the scenario was made for; empty where it is this one.")
@@ -190,7 +184,7 @@ class PlacementRecord(Part):
     left_over: tuple[str, ...] = Field(default=(), description="What has no counterpart on either feeder.")
 
 
-class ProfilesSpec(Part):
+class ProfilesSpec(Spec):
     """Where demand, sun and prices come from."""
 
     # Any, for pydantic knows no DataFrame; read_profiles tells what is wrong with one.
@@ -220,14 +214,14 @@ class ProfilesSpec(Part):
         return value
 
 
-class VoltageSpec(Part):
+class VoltageSpec(Spec):
     """The band that node voltages shall stay in."""
 
     v_min_pu: float = Field(default=0.95, gt=0.5, lt=1.0, description="Lower limit [pu].")
     v_max_pu: float = Field(default=1.05, gt=1.0, lt=1.5, description="Upper limit [pu].")
 
 
-class DivergenceSpec(Part):
+class DivergenceSpec(Spec):
     """What happens when the power flow does not converge."""
 
     policy: Literal["terminate", "hold", "raise"] = Field(
@@ -236,7 +230,7 @@ class DivergenceSpec(Part):
     penalty: float = Field(default=50.0, ge=0, description="Taken from every agent's reward at such a step.")
 
 
-class RewardSpec(Part):
+class RewardSpec(Spec):
     """How the named terms of the reward are weighed; each weight multiplies a cost, so it lowers the reward."""
 
     weights: dict[RewardTerm, float] = Field(
@@ -245,7 +239,7 @@ class RewardSpec(Part):
     scale: float = Field(default=0.01, gt=0, description="Factor that turns weighted USD into reward.")
 
 
-class ReconfigurationSpec(Part):
+class ReconfigurationSpec(Spec):
     """Rules for switch devices; a move against them does not happen, and infos count it as held."""
 
     radial: Literal["keep", "free"] = Field(
@@ -254,7 +248,7 @@ class ReconfigurationSpec(Part):
     keep_served: bool = Field(default=False, description="Refuse to open what feeds load; only with `radial: keep`.")
 
 
-class SolverSpec(Part):
+class SolverSpec(Spec):
     """How the power flow is solved."""
 
     tolerance: float = Field(default=1e-5, gt=0, le=1e-2, description="Convergence tolerance [pu].")

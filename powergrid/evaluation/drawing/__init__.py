@@ -14,6 +14,7 @@ from powergrid.errors import ScenarioError
 from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, draw_voltage_profile, trace_voltages
 from powergrid.evaluation.drawing.diagram import draw_network
 from powergrid.evaluation.drawing.state import GridState, PlacedDevice, look_at_feeder, look_at_scenario
+from powergrid.files import reason_of, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,9 @@ def save(figure: Figure, file: str | Path, *, dpi: int = 150) -> Path:
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # a box stands for it
         try:
             # No date and no version of matplotlib: a picture changes where what it shows does.
-            figure.savefig(path, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else {"Software": None})
+            told = {"Date": None} if kind == "svg" else {"Software": None}
+            with replacing(path) as whole:
+                figure.savefig(whole, format=kind, dpi=dpi, metadata=told)
         except OSError as error:
-            raise ScenarioError(str(file), [f"cannot be written: {error.strerror}"]) from None
+            raise ScenarioError(str(file), [f"cannot be written: {reason_of(error)}"]) from None
     return path

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticUndefined
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,15 +25,48 @@ Control = Literal["agent", "opendss", "frozen"]
 Phase = Annotated[int, Field(ge=1, le=3)]
 
 
-class DeviceSpec(BaseModel):
+#: Largest number of a scenario, and least that is not 0: beyond, powers and prices overflow or mean nothing.
+MOST, LEAST = 1e9, 1e-12
+#: Largest seed of anything but training.
+MOST_SEED = 2**63 - 1
+
+
+class Spec(BaseModel):
+    """A part of what a user writes: unknown keys are refused, values do not change, numbers are of this world."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _of_this_world(cls, value: Any, info: ValidationInfo) -> Any:
+        if type(value) is not str:  # most are
+            _require_size(value, MOST_SEED if str(info.field_name).endswith("seed") else MOST)
+        return value
+
+
+def _require_size(value: Any, most: float) -> None:
+    """Raise where a number is too large or too small, also within what a key holds."""
+    match value:
+        case bool():
+            pass
+        case int() | float():
+            if not (value == 0 or LEAST <= abs(value) <= most):
+                raise ValueError(f"{str(value)[:40]} is neither 0 nor of a size within {LEAST:g}..{most:g}")
+        case tuple() | list():
+            for each in value:
+                _require_size(each, most)
+        case dict():
+            for each in value.values():
+                _require_size(each, most)
+
+
+class DeviceSpec(Spec):
     """What YAML may say about any device; each kind adds its own keys.
 
     ``element_classes`` are the OpenDSS classes the kind may be bound to; ``ratings`` are the keys that
     may stay out of a device bound to an element, because its element has them; ``native`` says whether a
     feeder may have a control of its own for it.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     element_classes: ClassVar[tuple[str, ...]] = ()
     ratings: ClassVar[tuple[str, ...]] = ()

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from powergrid.grid.devices.spec import Spec
 
 Data = dict[str, Any]
 
@@ -29,11 +31,7 @@ _FLIPS = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
 _DIRECTIONS = np.array([[np.cos(angle), np.sin(angle)] for angle in np.arange(8) * (np.pi / 4.0)])
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TransformerTie(_Part):
+class TransformerTie(Spec):
     """A transformer between the host's bus and the microgrid's, with the tie switch on the microgrid's side."""
 
     kind: Literal["transformer"] = Field(description="Kind of the tie.")
@@ -45,7 +43,7 @@ class TransformerTie(_Part):
     )
 
 
-class LineTie(_Part):
+class LineTie(Spec):
     """A line between buses of equal base voltage, which is the tie switch itself."""
 
     kind: Literal["line"] = Field(description="Kind of the tie.")
@@ -59,7 +57,7 @@ class LineTie(_Part):
     norm_amps: float = Field(gt=0, description="Normal rating [A].")
 
 
-class FormingSpec(_Part):
+class FormingSpec(Spec):
     """A grid-forming source at the microgrid's entry, at work while the tie is open."""
 
     p_max_kw: float = Field(gt=0, description="Most power it gives; beyond, consumption in the island is shed.")
@@ -70,7 +68,7 @@ class FormingSpec(_Part):
     cost_usd_per_kwh: float = Field(default=0.0, ge=0, description="Price of the energy it gives.")
 
 
-class MicrogridSpec(_Part):
+class MicrogridSpec(Spec):
     """A feeder tied to a bus of the host feeder, under a prefix of its own."""
 
     feeder: str = Field(description="Name of a shipped feeder, or path of a master file.")

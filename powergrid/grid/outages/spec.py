@@ -8,8 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from scipy.special import pdtr
+
+from powergrid.grid.devices.spec import Spec
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -36,15 +38,13 @@ HourRange = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Fiel
 """A number of hours, or the least and the most."""
 
 
-class EventSpec(BaseModel):
+class EventSpec(Spec):
     """When an event happens; each kind adds what.
 
     It starts at ``at_step`` or ``at_hour``, else at a step drawn from ``between_hours`` (the whole episode where that
     is not given). It happens once at most, in an episode or not by ``probability``, or as often as ``rate_per_day``
     makes it.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     branch_event: ClassVar[bool] = False
 

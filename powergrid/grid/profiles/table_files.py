@@ -5,18 +5,17 @@ It knows neither columns nor units. pandas is imported only where a table is ope
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import importlib.util
 import io
 import re
-import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from powergrid.errors import ScenarioError, nearest_names
+from powergrid.files import DAMAGED, decode_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,13 +23,6 @@ if TYPE_CHECKING:
 TEXT_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".txt")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".xlsx")
 _SEPARATORS = (",", ";", "\t", "|")
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16, so it is asked first
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _SAMPLE_LINES = 200
 _COMMA_NUMBER = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)?,\d+([eE][+-]?\d+)?")
 _POINT_NUMBER = re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d+)?\.\d+([eE][+-]?\d+)?")
@@ -64,9 +56,9 @@ def open_table(path: Path, where: str, *, decimal: str = "auto", sheet: str | in
             if importlib.util.find_spec("openpyxl") is None:
                 raise ScenarioError(where, ["Excel needs openpyxl: pip install openpyxl, or save the sheet as CSV"])
             return pd.read_excel(path, sheet_name=sheet, engine="openpyxl")
-        return _read_text_table(_decode(_read_bytes(path, kind)), where, decimal)
+        return _read_text_table(decode_text(_read_bytes(path, kind)), where, decimal)
     # pandas and pyarrow derive their parse errors from ValueError.
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (*DAMAGED, OSError) as error:
         told = " ".join(str(error).split()) or type(error).__name__
         raise ScenarioError(where, [f"not a readable table: {told}"]) from error
 
@@ -92,26 +84,6 @@ def _read_bytes(path: Path, kind: str) -> bytes:
         with gzip.open(path) as file:
             return file.read()
     return path.read_bytes()
-
-
-def _decode(content: bytes) -> str:
-    """Return the text that bytes mean: by their mark, else as UTF-16 where every other byte is 0, UTF-8 or cp1252."""
-    for mark, encoding in _MARKS:
-        if content.startswith(mark):
-            return content.decode(encoding)
-    head = content[:4096]
-    # Latin letters and digits leave the high byte of UTF-16 at 0, which no other text has.
-    for encoding, high in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])):
-        if head and high.count(0) > 0.4 * len(high):
-            return content.decode(encoding)
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        # Windows-1252 is Latin-1 with letters where Latin-1 has control characters; five bytes mean nothing in it.
-        try:
-            return content.decode("cp1252")
-        except UnicodeDecodeError:
-            return content.decode("latin-1")
 
 
 def _read_text_table(text: str, where: str, decimal: str) -> pd.DataFrame:

@@ -64,6 +64,9 @@ def read_table(source: str | Path | pd.DataFrame, name: str | None = None) -> Pr
         name = name or Path(source).name.split(".")[0]
     else:
         where = "the profiles DataFrame"
+        if not hasattr(source, "columns"):
+            wanted = "give 'builtin', 'loadshapes', the path of a table, or a DataFrame"
+            raise ScenarioError("profiles.source", [f"a {type(source).__name__} is no table; {wanted}"])
         frame = source
         name = name or "table"
     problems: list[str] = []

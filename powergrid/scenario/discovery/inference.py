@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.own_controls import ControlPlan
+from powergrid.grid.devices.spec import Spec
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.shapes import SHAPE_MODES, ShapeMode
@@ -21,7 +22,7 @@ from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_proble
 from powergrid.scenario.discovery.agents import form_agents
 from powergrid.scenario.discovery.devices import Device, Findings, place_der, significant
 from powergrid.scenario.discovery.equipment import Equipment, equipment_of, phases_served, read_equipment
-from powergrid.scenario.vocabulary import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, Part, ZoneSpec, explain
+from powergrid.scenario.vocabulary import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, ZoneSpec, explain
 
 #: A mean price and a quarter of an hour, by which rewards are scaled to the feeder [USD/kWh], [h].
 _PRICE, _HOURS = 0.12, 0.25
@@ -121,7 +122,7 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> tuple[dict[str
     return filled, (*notes, *hints)
 
 
-class _LeftOpen(Part):
+class _LeftOpen(Spec):
     """What a scenario says of what it leaves to be inferred."""
 
     discover: DiscoverSpec | None = None

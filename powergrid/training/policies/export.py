@@ -21,6 +21,7 @@ from ray.rllib.utils.numpy import SMALL_NUMBER
 
 import powergrid
 from powergrid.errors import PowerGridError, describe_unknown
+from powergrid.files import make_folder, replacing, telling, write_whole
 from powergrid.training.policies.inference import (
     POLICY_FILE,
     TORCH_LAYERS,
@@ -195,14 +196,15 @@ def export_run(
             "than their own) cannot be exported; powergrid.load_policy acts by it"
         )
     tables, target = describe_run(Path(run_or_checkpoint).expanduser(), trust=trust), Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     write = write_onnx if format == "onnx" else write_torchscript
     agents: dict[str, Any] = {}
     for agent, name in policy.policy_of.items():
         file = f"{agent}{SUFFIXES[format]}"
         told = _interface(policy, agent, tables)
         outputs = [output["name"] for output in told["outputs"]]
-        write(torch_actor(policy, agent), told["input"]["shape"][1], outputs, target / file)
+        with telling(target / file), replacing(target / file) as whole:
+            write(torch_actor(policy, agent), told["input"]["shape"][1], outputs, whole)
         agents[agent] = {"file": file, "policy": name, **told}
     interface = {
         "format": format,
@@ -212,7 +214,7 @@ def export_run(
         "scaling": HOW_TO_SCALE,
         "agents": agents,
     }
-    (target / INTERFACE_FILE).write_text(json.dumps(interface, indent=1, allow_nan=False) + "\n")
+    write_whole(target / INTERFACE_FILE, json.dumps(interface, indent=1, allow_nan=False) + "\n")
     return [*(target / told["file"] for told in agents.values()), target / INTERFACE_FILE]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -18,16 +19,18 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from powergrid.errors import PowerGridError, describe_unknown
+from powergrid.files import make_folder, read_arrays, read_json, reason_of, replacing, telling, write_whole
 from powergrid.training.policies.spaces import AgentFit
+from powergrid.training.policies.stored import StoredPolicy, describe_space, take_filter, take_layers
 from powergrid.training.runs.checkpoints import POLICY_FOLDER, find_checkpoint
 
 FloatArray = NDArray[np.float32]
 POLICY_FILE = "policy.json"
 MANIFEST = "run.json"
 WEIGHTS_FILE = "weights.npz"
-FORMATS = (1, 2, 3)  # 2: with filters of observations, 3: with agents' own spaces; a reader of less leaves them out
 
 Backend = Literal["numpy", "torch"]
 
@@ -201,61 +204,73 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Write ``policy.json`` and ``weights.npz`` into a folder, which is made."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         arrays: dict[str, NDArray[Any]] = {}
         for name, network in self.networks.items():
             for i, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
                 arrays[f"{name}/{i}/weight"], arrays[f"{name}/{i}/bias"] = weight, bias
         for agent, each in self.filters.items():
             arrays[f"filter/{agent}/mean"], arrays[f"filter/{agent}/divisor"] = each.mean, each.divisor
-        np.savez(folder / WEIGHTS_FILE, allow_pickle=False, **arrays)
+        with telling(folder / WEIGHTS_FILE), replacing(folder / WEIGHTS_FILE) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
         described = {
             "format": 3 if self.fits else 2 if self.filters else 1,
             "policy_of": self.policy_of,
             "networks": {name: list(network.activations) for name, network in self.networks.items()},
-            "action_spaces": {agent: _describe(space) for agent, space in self.action_spaces.items()},
+            "action_spaces": {agent: describe_space(space) for agent, space in self.action_spaces.items()},
             "normalize_actions": self.normalize_actions,
             "clip_actions": self.clip_actions,
             "filters": {agent: each.clip for agent, each in self.filters.items()},
             "fits": {agent: _describe_fit(fit) for agent, fit in self.fits.items()},
         }
-        (folder / POLICY_FILE).write_text(json.dumps(described, indent=1) + "\n")
+        write_whole(folder / POLICY_FILE, json.dumps(described, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path, backend: Backend = "numpy") -> Policy:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            PowerGridError: A file is missing or damaged, a number is not finite, or parts do not fit each other.
+        """
         if backend not in ("numpy", "torch"):
             raise PowerGridError(describe_unknown("backend", str(backend), ["numpy", "torch"]))
         kind = TorchNetwork if backend == "torch" else Network
+        stored, arrays = read_json(folder / POLICY_FILE, StoredPolicy), read_arrays(folder / WEIGHTS_FILE)
         try:
-            described = json.loads((folder / POLICY_FILE).read_text())
-            if described.get("format") not in FORMATS:
-                raise ValueError(f"format {described.get('format')!r}; this version reads {FORMATS}")
-            with np.load(folder / WEIGHTS_FILE, allow_pickle=False) as arrays:
-                networks = {
-                    name: kind(
-                        weights=tuple(arrays[f"{name}/{i}/weight"] for i in range(len(activations))),
-                        biases=tuple(arrays[f"{name}/{i}/bias"] for i in range(len(activations))),
-                        activations=tuple(activations),
-                    )
-                    for name, activations in described["networks"].items()
-                }
-                filters = {
-                    agent: ObservationFilter(arrays[f"filter/{agent}/mean"], arrays[f"filter/{agent}/divisor"], clip)
-                    for agent, clip in described.get("filters", {}).items()
-                }
-            spaces = {agent: _restore(space) for agent, space in described["action_spaces"].items()}
-            return cls(
-                networks,
-                described["policy_of"],
-                spaces,
-                normalize_actions=described["normalize_actions"],
-                clip_actions=described["clip_actions"],
-                filters=filters,
-                fits={agent: _restore_fit(fit, spaces[agent]) for agent, fit in described.get("fits", {}).items()},
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PowerGridError(f"{folder}: no policy that can be read: {error}") from error
+            networks = {}
+            for name, activations in stored.networks.items():
+                weights, biases = take_layers(arrays, name, len(activations))
+                networks[name] = kind(tuple(weights), tuple(biases), tuple(activations))
+            spaces = {agent: space.restore() for agent, space in stored.action_spaces.items()}
+            widths = {agent: networks[name].weights[0].shape[1] for agent, name in stored.policy_of.items()}
+            filters = {
+                agent: ObservationFilter(*take_filter(arrays, agent, widths[agent]), clip)
+                for agent, clip in stored.filters.items()
+            }
+            policy = cls(
+                networks, stored.policy_of, spaces, normalize_actions=stored.normalize_actions,
+                clip_actions=stored.clip_actions, filters=filters,
+                fits={agent: fit.restore(spaces[agent]) for agent, fit in stored.fits.items()},
+            )  # fmt: skip
+            policy._require_sound()
+        except (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
+            raise PowerGridError(f"{folder}: no policy that can be read: {reason_of(error)}") from error
+        return policy
+
+    def _require_sound(self) -> None:
+        """Act once for each agent; a ValueError says where networks, spaces and fits do not go together."""
+        for agent, width in self._widths().items():
+            with np.errstate(all="ignore"):
+                action = self.act_batch(agent, np.zeros((1, width), np.float32))
+            if not all(np.isfinite(part).all() for part in (action.values() if isinstance(action, dict) else [action])):
+                raise ValueError(f"agent {agent!r}: its action is not finite")
+
+    def _widths(self) -> dict[str, int]:
+        """Return how many numbers each agent observes."""
+        return {
+            agent: self.fits[agent].own_width if agent in self.fits else self.networks[name].weights[0].shape[1]
+            for agent, name in self.policy_of.items()
+        }
 
 
 def load_policy(run_or_checkpoint: str | Path, *, backend: Backend = "numpy") -> Policy:
@@ -281,46 +296,25 @@ def load_policy(run_or_checkpoint: str | Path, *, backend: Backend = "numpy") ->
 def _feeders_of_run(policy_folder: Path) -> dict[str, str]:
     """Read from the manifest of a policy's run which feeders it was trained on; nothing where there is none."""
     for folder in policy_folder.resolve().parents[:3]:
-        try:
-            digests = json.loads((folder / MANIFEST).read_text())["digests"]
-            return dict(digests.get("feeders") or {"feeder": digests["feeder"]})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+        with suppress(PowerGridError):
+            digests = read_json(folder / MANIFEST, _Digests).digests
+            return digests.feeders or {"feeder": digests.feeder}
     return {}
+
+
+class _Feeders(BaseModel):
+    feeder: str
+    feeders: dict[str, str] = {}
+
+
+class _Digests(BaseModel):
+    digests: _Feeders
 
 
 def _first(action: Any) -> Any:
     return {name: _first(part) for name, part in action.items()} if isinstance(action, dict) else action[0]
 
 
-def _describe(space: gym.Space[Any]) -> dict[str, Any]:
-    if isinstance(space, gym.spaces.Dict):
-        return {"kind": "Dict", "spaces": [[name, _describe(part)] for name, part in space.spaces.items()]}
-    if isinstance(space, gym.spaces.Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, gym.spaces.MultiDiscrete):
-        return {"kind": "MultiDiscrete", "nvec": space.nvec.tolist()}
-    if isinstance(space, gym.spaces.Box):
-        return {"kind": "Box", "low": space.low.tolist(), "high": space.high.tolist(), "dtype": str(space.dtype)}
-    raise PowerGridError(f"action space {space} is not supported")
-
-
 def _describe_fit(fit: AgentFit) -> dict[str, Any]:
     numbers = {name: getattr(fit, name) for name in ("own_width", "width", "place", "places", "flat")}
-    return {**numbers, "own_space": _describe(fit.own_space)}
-
-
-def _restore_fit(described: Mapping[str, Any], action_space: gym.Space[Any]) -> AgentFit:
-    return AgentFit(**{**described, "own_space": _restore(described["own_space"])}, action_space=action_space)
-
-
-def _restore(described: Mapping[str, Any]) -> gym.Space[Any]:
-    kind = described["kind"]
-    if kind == "Dict":
-        return gym.spaces.Dict({name: _restore(part) for name, part in described["spaces"]})
-    if kind == "Discrete":
-        return gym.spaces.Discrete(described["n"], start=described["start"])
-    if kind == "MultiDiscrete":
-        return gym.spaces.MultiDiscrete(described["nvec"])
-    dtype = np.dtype(described["dtype"])
-    return gym.spaces.Box(np.array(described["low"], dtype), np.array(described["high"], dtype), dtype=dtype.type)
+    return {**numbers, "own_space": describe_space(fit.own_space)}

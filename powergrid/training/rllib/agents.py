@@ -7,14 +7,13 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.scenario import pack_env_config
+from powergrid.scenario import as_env_config, pack_env_config
 from powergrid.training.policies.spaces import AgentFit, box_size, fit_policy, flattened, plain_fit, position_counts
 from powergrid.training.runs.settings import DqnSettings, SacSettings, TrainSettings
 
@@ -50,11 +49,6 @@ class EnvFacts:
     neutral_actions: Mapping[str, Any] = field(default_factory=dict)
 
 
-def as_env_config(scenario: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the env_config of a scenario's name or path; a mapping is one already."""
-    return dict(scenario) if isinstance(scenario, Mapping) else {"env_name": str(scenario)}
-
-
 def default_env() -> EnvClass:
     """Return the environment that is trained where none is named."""
     from powergrid.envs import NetworkedGridEnv
@@ -83,7 +77,7 @@ def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = Fals
         step: Also take one random step, so that an environment that cannot step says so here
             and not in a worker's log.
     """
-    instance = env(dict(env_config))
+    instance = env(as_env_config(env_config))
     try:
         neutral: Mapping[str, Any] = {}
         if step or hasattr(instance, "neutral_actions"):
@@ -160,7 +154,9 @@ def share_policies(facts: EnvFacts) -> dict[str, str]:
 
 def policies_of(policies: Policies, facts: EnvFacts) -> dict[str, str]:
     """Return each agent of an environment its policy's name; see :func:`policy_names` and :func:`share_policies`."""
-    return share_policies(facts) if policies == "shared" else policy_names(policies, facts.agents)
+    if isinstance(policies, str) and policies == "shared":
+        return share_policies(facts)
+    return policy_names(policies, facts.agents)
 
 
 def policy_names(policies: Policies, agents: tuple[str, ...]) -> dict[str, str]:
@@ -174,11 +170,11 @@ def policy_names(policies: Policies, agents: tuple[str, ...]) -> dict[str, str]:
     Raises:
         ScenarioError: An agent has no policy, or the mapping names an agent that is not there.
     """
-    if policies == "shared":
+    if isinstance(policies, str) and policies == "shared":
         return dict.fromkeys(agents, SHARED_POLICY)
-    if policies == "independent":
+    if isinstance(policies, str) and policies == "independent":
         return {agent: f"{agent}_policy" for agent in agents}
-    if isinstance(policies, str):
+    if not isinstance(policies, Mapping):
         raise ScenarioError("policies", [describe_unknown("choice", policies, ["shared", "independent"])])
     problems = [describe_unknown("agent", agent, agents) for agent in policies if agent not in agents]
     for agent in agents:

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from powergrid.errors import ScenarioError
-from powergrid.scenario import pack_env_config
+from powergrid.scenario import as_env_config, pack_env_config
 from powergrid.training.policies.spaces import FIT_KEY
 from powergrid.training.rllib.agents import (
     EnvClass,
     EnvFacts,
     Policies,
-    as_env_config,
     available_cpus,
     default_env,
     fit_agents,

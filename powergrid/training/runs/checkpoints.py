@@ -19,7 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from powergrid.errors import PowerGridError
+from powergrid.files import make_folder, read_bytes, read_json, telling, write_whole
 
 logger = logging.getLogger("powergrid.training")
 
@@ -45,7 +48,7 @@ class Checkpoints:
         self.folder = run_folder / FOLDER
         self.keep = keep
         self.claims = dict(claims or {})
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         for unfinished in self.folder.glob(".unfinished-*"):
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -55,11 +58,16 @@ class Checkpoints:
         if not final.exists():
             unfinished = self.folder / f".unfinished-{os.getpid()}-{iteration:06d}"
             shutil.rmtree(unfinished, ignore_errors=True)
-            algorithm.save_to_path(str(unfinished.resolve()))  # of a relative path RLlib says: URI has empty scheme
-            policy.save(unfinished / POLICY_FOLDER)
-            (unfinished / STATE_FILE).write_text(json.dumps({"iteration": iteration, **state}) + "\n")
-            sign(unfinished, self.claims)
-            unfinished.rename(final)
+            try:
+                with telling(final):
+                    algorithm.save_to_path(str(unfinished.resolve()))  # of a relative path: URI has empty scheme
+                    policy.save(unfinished / POLICY_FOLDER)
+                    write_whole(unfinished / STATE_FILE, json.dumps({"iteration": iteration, **state}) + "\n")
+                    sign(unfinished, self.claims)
+                    unfinished.rename(final)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
         write_whole(self.folder / "latest", final.name + "\n")
         self._prune()
         return final
@@ -76,23 +84,32 @@ class Checkpoints:
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a file whole or not at all: who reads it meanwhile, or after a kill, finds the one before."""
-    temporary = file.with_name(f".{file.name}-{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(file)
-
-
 def read_pointer(folder: Path, name: str) -> str | None:
     """Return the checkpoint that ``latest`` or ``best`` names; None where there is none."""
     file = folder / name
-    return file.read_text().strip() if file.is_file() else None
+    written = read_bytes(file, 1000).decode("utf-8", "replace").strip() if file.is_file() else ""
+    # One name of a folder beside it: a path in its place would lead out of the run.
+    return written if written and Path(written).name == written and "\0" not in written else None
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Return what the training loop stored beside RLlib's state."""
-    state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text())
-    return state
+    """Return what the training loop stored beside RLlib's state.
+
+    Raises:
+        PowerGridError: It is missing or damaged.
+    """
+    return read_json(checkpoint / STATE_FILE, _State).model_dump()
+
+
+class _State(BaseModel):
+    """What the loop goes on from."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    iteration: int = Field(ge=0, le=10**9)
+    env_steps: int = Field(0, ge=0, le=10**15)
+    elapsed_s: float = Field(0.0, ge=0, le=1e12)
+    best_score: float | None = None
 
 
 def find_checkpoint(path: Path, which: tuple[str, ...] = ("best", "latest")) -> Path:
@@ -138,7 +155,7 @@ def sign(checkpoint: Path, claims: Mapping[str, Any] | None = None) -> bool:
     if key is None:
         logger.info("No place to keep a key: %s stays unsigned, to load it needs trust.", checkpoint)
         return False
-    (checkpoint / SIGNATURE_FILE).write_text(json.dumps({"hmac_sha256": _digest(key, checkpoint, claims)}) + "\n")
+    write_whole(checkpoint / SIGNATURE_FILE, json.dumps({"hmac_sha256": _digest(key, checkpoint, claims)}) + "\n")
     return True
 
 
@@ -148,10 +165,14 @@ def is_ours(checkpoint: Path, claims: Mapping[str, Any] | None = None) -> bool:
     if key is None:
         return False
     try:
-        signature = json.loads((checkpoint / SIGNATURE_FILE).read_text())["hmac_sha256"]
-        return hmac.compare_digest(str(signature), _digest(key, checkpoint, claims))
-    except (OSError, ValueError, KeyError, TypeError):
+        signature = read_json(checkpoint / SIGNATURE_FILE, _Signature).hmac_sha256
+        return hmac.compare_digest(signature.encode(), _digest(key, checkpoint, claims).encode())
+    except (PowerGridError, OSError, ValueError):
         return False
+
+
+class _Signature(BaseModel):
+    hmac_sha256: str
 
 
 def require_trust(

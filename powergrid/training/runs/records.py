@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
 import powergrid
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
+from powergrid.files import append_whole, read_bytes, read_json, reason_of, write_whole
 from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
 from powergrid.training.rllib.agents import EnvClass
 from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS, mean_over_policies
-from powergrid.training.runs.checkpoints import write_whole
 
 MANIFEST = "run.json"
 PROGRESS = "progress.csv"
@@ -68,6 +69,21 @@ def git_commit() -> str | None:
     return asked[0].stdout.strip() + ("+" if asked[1].stdout.strip() else "")
 
 
+class _Manifest(BaseModel):
+    """What ``run.json`` must hold; what else there is stays."""
+
+    model_config = ConfigDict(extra="allow")
+
+    scenario: str
+    env: str
+    env_config: dict[str, Any]
+    algorithm: str = "ppo"
+    policies: dict[str, str] = Field(min_length=1)
+    settings: dict[str, Any]
+    digests: dict[str, Any]
+    sessions: list[dict[str, Any]]
+
+
 def write_manifest(run_folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write ``run.json``, whole or not at all."""
     write_whole(run_folder / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
@@ -80,10 +96,9 @@ def read_manifest(run_folder: Path) -> dict[str, Any]:
         PowerGridError: It is missing or cannot be read.
     """
     try:
-        manifest: dict[str, Any] = json.loads((run_folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+        return read_json(run_folder / MANIFEST, _Manifest).model_dump(exclude_unset=True)
+    except PowerGridError as error:
         raise PowerGridError(f"{run_folder}: no run that can be read: {error}") from error
-    return manifest
 
 
 def env_path(env: EnvClass) -> str:
@@ -192,14 +207,18 @@ class ProgressFile:
         if new:  # as losses are, before a replay buffer holds enough to learn from
             self.columns += new
             self._rewrite(self._read())
-        with self.file.open("a", newline="") as stream:
-            csv.DictWriter(stream, self.columns, restval="").writerow({k: _shown(v) for k, v in row.items()})
+        line = io.StringIO(newline="")
+        csv.DictWriter(line, self.columns, restval="").writerow({k: _shown(v) for k, v in row.items()})
+        append_whole(self.file, line.getvalue())
 
     def _read(self) -> list[dict[str, Any]]:
-        if not self.file.is_file():
+        if not self.file.exists():
             return []
-        with self.file.open(newline="") as stream:
-            return list(csv.DictReader(stream))
+        text = read_bytes(self.file).decode("utf-8", "replace").replace("\0", "")
+        try:
+            return list(csv.DictReader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            raise PowerGridError(f"{self.file}: is no table that can be read: {error}") from None
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         text = io.StringIO(newline="")
@@ -271,14 +290,14 @@ def read_curves(runs: Sequence[str | Path], column: str = VALIDATION_SCORE) -> l
         manifest = read_manifest(run)
         scenarios.add(str(manifest["digests"].get("scenario", manifest["scenario"])))
         told.append(f"{run.name} of {manifest['scenario']}")
-        try:
-            table = pd.read_csv(run / PROGRESS, dtype=str)  # pandas' own reading of numbers may miss the last digit
-        except OSError as error:
-            raise PowerGridError(f"{run / PROGRESS}: cannot be read: {error.strerror}") from error
+        try:  # pandas' own reading of numbers may miss the last digit
+            table = pd.read_csv(io.BytesIO(read_bytes(run / PROGRESS)), dtype=str, encoding_errors="replace")
+        except (ValueError, ArithmeticError, LookupError) as error:  # its parse errors are the first
+            raise PowerGridError(f"{run / PROGRESS}: is no table that can be read: {reason_of(error)}") from None
         if column not in table:
             problems.append(f"{run}: {describe_unknown('column', column, [str(name) for name in table])}")
             continue
-        points = table[["env_steps", column]].astype(float).replace([-math.inf, math.inf], math.nan).dropna()
+        points = _read_numbers(table, "env_steps", column)
         if points.empty:
             problems.append(f"{run}: column {column!r} has no number yet")
         curves.append(RunCurve(run, name_of_training(manifest), manifest, *points.to_numpy().T))
@@ -287,6 +306,13 @@ def read_curves(runs: Sequence[str | Path], column: str = VALIDATION_SCORE) -> l
     if problems:
         raise ScenarioError("curves", problems)
     return curves
+
+
+def _read_numbers(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return the rows of columns of a table of texts in which all are finite numbers; none where one is missing."""
+    texts = [table.get(name, pd.Series(dtype=str)) for name in columns]
+    numbers = [pd.to_numeric(text, errors="coerce").astype(float) for text in texts]
+    return pd.concat(numbers, axis=1).replace([-math.inf, math.inf], math.nan).dropna()
 
 
 def name_of_training(manifest: dict[str, Any]) -> str:

@@ -80,7 +80,7 @@ def search_space(
             domain = ray_tune.choice([value for value in domain.categories if not refusals(name, value)])
         if name not in kept and len(limits(domain)) > 1:
             space[name] = domain
-    for item in search:
+    for item in search if isinstance(search, list | tuple) else (str(search),):
         try:
             name, domain = _read_item(algorithm, item)
         except ValueError as error:
@@ -141,6 +141,8 @@ def _is_logarithmic(domain: Domain) -> bool:
 
 def _read_item(algorithm: str, item: str) -> tuple[str, Domain]:
     """Read one ``NAME``, ``NAME=LOW..HIGH`` or ``NAME=[A, B]``; a ValueError says what is wrong with it."""
+    if not isinstance(item, str):
+        raise ValueError(f"a {type(item).__name__} is no text such as NAME, NAME=LOW..HIGH or NAME=[A, B]")
     given, sign, text = (part.strip() for part in item.partition("="))
     name, fields = ALIASES.get(given, given), fields_of(algorithm)
     if name not in fields:

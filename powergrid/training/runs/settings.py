@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.grid.devices.spec import Spec
+from powergrid.scenario.plain import as_plain
 
 ALIASES: dict[str, str] = {
     "sgd_minibatch_size": "minibatch_size",
@@ -42,13 +44,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class TrainSettings(BaseModel):
+#: The width of each layer of a network.
+Layers = Annotated[tuple[Annotated[int, Field(ge=1, le=16_384)], ...], Field(max_length=32)]
+
+
+class TrainSettings(Spec):
     """Set how long, how and with what network PPO trains; every field has a working default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     iterations: int = Field(600, ge=1, description="Training iterations; each gathers one batch and learns from it.")
-    seed: int | None = Field(0, ge=0, description="Seed of networks, exploration and episodes; null draws one.")
+    seed: int | None = Field(
+        0, ge=0, le=2**31 - 1, description="Seed of networks, exploration and episodes; null draws one."
+    )
     lr: float = Field(1e-3, gt=0, description="Learning rate of Adam.")
     lr_end: float | None = Field(
         5e-5, ge=0, description="Learning rate at the last iteration, reached linearly; null keeps `lr`."
@@ -68,7 +74,7 @@ class TrainSettings(BaseModel):
     kl_coeff: float = Field(0.2, ge=0, description="First coefficient of the KL penalty.")
     kl_target: float = Field(0.01, gt=0, description="KL divergence per iteration that the penalty aims at.")
     grad_clip: float | None = Field(None, gt=0, description="Largest norm of a policy's gradient; null: no limit.")
-    hidden: tuple[int, ...] = Field((128, 128), min_length=1, description="Width of each hidden layer.")
+    hidden: Layers = Field((128, 128), min_length=1, description="Width of each hidden layer.")
     activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("tanh", description="Hidden activation.")
     initial_log_std: float = Field(-0.7, description="First spread of each continuous action, as its logarithm.")
     initial_neutral: float = Field(
@@ -133,7 +139,7 @@ class MappoSettings(TrainSettings):
 
     algorithm: ClassVar[str] = "mappo"
 
-    critic_hidden: tuple[int, ...] = Field(
+    critic_hidden: Layers = Field(
         (128, 128), min_length=1, description="Width of each hidden layer of the critic, which sees the joint state."
     )
 
@@ -148,7 +154,7 @@ class OffPolicySettings(TrainSettings):
     train_batch_size: int = Field(
         256, ge=1, description="Agent steps drawn of each policy's buffer for one gradient step."
     )
-    hidden: tuple[int, ...] = Field((128, 128), min_length=1, description="Width of each hidden layer.")
+    hidden: Layers = Field((128, 128), min_length=1, description="Width of each hidden layer.")
     activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("relu", description="Hidden activation.")
     rollout_fragment_length: int | Literal["auto"] = Field(
         4, description="Steps each environment gives between two rounds of gradient steps; `auto`: `n_step`."
@@ -242,14 +248,16 @@ def resolve_settings(
     Raises:
         ScenarioError: There is no such algorithm.
     """
-    if algorithm not in SETTINGS:
+    if not isinstance(algorithm, str) or algorithm not in SETTINGS:
         raise ScenarioError("algorithm", [describe_unknown("algorithm", str(algorithm), SETTINGS)])
     kind = SETTINGS[algorithm]
     if isinstance(settings, TrainSettings):
         if type(settings) is kind:
             return settings, []
         return kind(), [f"settings of {algorithm_of(settings)} are none of {algorithm}"]
-    asked = dict(settings or {})
+    asked = as_plain({} if settings is None else settings, "training settings")
+    if not isinstance(asked, dict):
+        raise ScenarioError("training settings", [f"a {type(settings).__name__} is not settings by their names"])
     came_as, problems = _read_names(algorithm, asked)
     values = {field: asked[name] for field, name in came_as.items()}
     preset: dict[str, Any] = PRESETS.get(str(values.pop("preset", None)), {})
@@ -259,7 +267,7 @@ def resolve_settings(
         for item in error.errors():
             field = str(item["loc"][0]) if item["loc"] else ""
             message = str(item["msg"]).removeprefix("Value error, ")
-            problems.append(f"{came_as.get(field, field)} = {item['input']!r}: {message}" if field else message)
+            problems.append(f"{came_as.get(field, field)} = {item['input']!r:.60}: {message}" if field else message)
         return kind(), problems
 
 

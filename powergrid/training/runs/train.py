@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 
 from powergrid.errors import ScenarioError
+from powergrid.files import make_folder, write_whole
+from powergrid.scenario import as_env_config
 from powergrid.training.rllib.agents import (
     EnvClass,
     EnvFacts,
     Policies,
-    as_env_config,
     default_env,
     plan_policies,
     probe_env,
@@ -73,8 +74,8 @@ def train(
     taken = "a run is there already; resume it or choose another name"
     folder = place_of(out_dir, name, scenario_name(env_config), taken_by=FOLDER, remedy=taken)
     validation = open_validation(env, env_config, chosen)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scenario.yaml").write_text(_scenario_yaml(facts.scenario, env_config))
+    make_folder(folder)
+    write_whole(folder / "scenario.yaml", _scenario_yaml(facts.scenario, env_config))
     manifest = {
         "scenario": scenario_name(env_config), "env": env_path(env), "env_config": env_config, "algorithm": algorithm,
         "policies": policy_of, "settings": dump_settings(chosen), "digests": _digests(facts.scenario), "sessions": [],

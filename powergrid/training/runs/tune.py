@@ -21,11 +21,13 @@ from ray import tune as ray_tune
 from ray.tune.logger import LoggerCallback
 from ray.tune.search.sample import Domain
 
-from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.errors import PowerGridError, ScenarioError, find_number_problems
+from powergrid.files import make_folder, write_whole
+from powergrid.scenario import as_env_config
 from powergrid.scenario.bundle import Bundle
 from powergrid.training.rllib import agents
 from powergrid.training.rllib.agents import EnvClass, Policies
-from powergrid.training.runs.checkpoints import SIGNATURE_FILE, sign, trust_claims, write_whole
+from powergrid.training.runs.checkpoints import SIGNATURE_FILE, sign, trust_claims
 from powergrid.training.runs.loop import IterationReport, stop_signals
 from powergrid.training.runs.records import VALIDATION_SCORE, env_path, read_manifest, start_of_session, write_manifest
 from powergrid.training.runs.search_space import describe_domain, draw_trials, search_space
@@ -154,9 +156,12 @@ def tune(
         ScenarioError: The scenario, a setting, the policies or the search space are wrong.
         PowerGridError: Every trial failed; with the first one's cause.
     """
+    problems = find_number_problems(1, samples=samples, iterations=iterations, concurrent=concurrent)
+    if problems:
+        raise ScenarioError("tuning", problems)
     fixed = {"seed": seed, "num_env_runners": 0, **(settings or {}), "iterations": iterations}
     space, chosen = search_space(algorithm, fixed, search), make_settings(algorithm, fixed)
-    env, env_config = env or agents.default_env(), agents.as_env_config(scenario)
+    env, env_config = env or agents.default_env(), as_env_config(scenario)
     check_plan("tuning", env, env_config, policies, chosen, _why_unrankable(chosen, space, env, env_config))
     place = place_of(out_dir, name, f"tune-{scenario_name(env_config)}", taken_by=TRIALS, remedy=TAKEN)
     trials = [Trial(*each) for each in enumerate(draw_trials(space, samples, seed, dump_settings(chosen)))]
@@ -323,8 +328,8 @@ def _why_unrankable(
 def _write_asked(place: Path, space: Mapping[str, Domain], address: str | None, **asked: Any) -> None:
     told = {name: describe_domain(domain) for name, domain in space.items()}
     written = {**asked, "space": told, **start_of_session(0, address)}
-    place.mkdir(parents=True, exist_ok=True)
-    (place / ASKED).write_text(json.dumps(written, indent=1, default=str) + "\n")
+    make_folder(place)
+    write_whole(place / ASKED, json.dumps(written, indent=1, default=str) + "\n")
 
 
 def _conclude(result: TuneResult) -> TuneResult:
@@ -332,5 +337,5 @@ def _conclude(result: TuneResult) -> TuneResult:
     if all(trial.state == "failed" for trial in result.trials):
         raise PowerGridError(f"every trial failed; the first one's cause:\n{result.trials[0].error}")
     if result.best is not None:
-        (result.folder / BEST).write_text(yaml.safe_dump(result.best_settings, sort_keys=False))
+        write_whole(result.folder / BEST, yaml.safe_dump(result.best_settings, sort_keys=False))
     return result

@@ -1,0 +1,205 @@
+"""Files that may be anybody's: read with an error of ours, written whole or not at all; what they mean it knows not."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from powergrid.errors import PowerGridError
+
+Form = TypeVar("Form", bound=BaseModel)
+
+#: Most that is read of one file [bytes]: the largest of ours, a policy of some large networks, has a tenth of it.
+MAX_BYTES = 512 * 1024**2
+_MAX_JSON_BYTES = 64 * 1024**2
+#: What libraries may raise of a damaged file beside ``OSError``.
+DAMAGED = (ValueError, LookupError, TypeError, EOFError, ArithmeticError, NotImplementedError, RuntimeError,
+            MemoryError, SyntaxError, zlib.error, zipfile.BadZipFile)  # fmt: skip
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with the mark of UTF-16, so it is asked first
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_PICKLED = "holds Python objects, which are not loaded"
+
+
+def reason_of(error: BaseException) -> str:
+    """Say on one line what went wrong with a file, without the file's name."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(str(said).split())[:300] or type(error).__name__
+
+
+def read_bytes(file: Path, most: int = MAX_BYTES) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        PowerGridError: It cannot be read, or is larger than anything that is meant here.
+    """
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(most + 1)  # its size says nothing where it is a device or grows
+    except (OSError, ValueError, MemoryError) as error:  # a path with a null character is a ValueError
+        raise PowerGridError(f"{file}: cannot be read: {reason_of(error)}") from None
+    if len(content) > most:
+        raise PowerGridError(f"{file}: is larger than the {most / 1e6:,.0f} MB that are read")
+    return content
+
+
+def decode_text(content: bytes) -> str:
+    """Return the text that bytes mean: by their mark, else as UTF-16 where every other byte is 0, UTF-8 or cp1252."""
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            return content.decode(encoding)
+    head = content[:4096]
+    # Latin letters and digits leave the high byte of UTF-16 at 0, which no other text has.
+    for encoding, high in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])):
+        if head and high.count(0) > 0.4 * len(high):
+            return content.decode(encoding)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        # Windows-1252 is Latin-1 with letters where Latin-1 has control characters; five bytes mean nothing in it.
+        try:
+            return content.decode("cp1252")
+        except UnicodeDecodeError:
+            return content.decode("latin-1")
+
+
+def read_json(file: Path, form: type[Form]) -> Form:
+    """Return what a JSON file holds, of the form that it shall have.
+
+    Raises:
+        PowerGridError: It cannot be read, is not JSON, or has another form; with every place and what came there.
+    """
+    content = read_bytes(file, _MAX_JSON_BYTES)
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:  # not JSON, not text, or a number of thousands of digits
+        raise PowerGridError(f"{file}: is not JSON: {reason_of(error)}") from None
+    try:
+        return form.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}, not {repr(each['input'])[:60]}"
+            for each in error.errors(include_url=False)
+        ]
+        raise PowerGridError(f"{file}: is not what was written: {'; '.join(lines[:8])}") from None
+
+
+def read_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of an ``.npz`` file; nothing is unpickled and no more memory taken than the file has content.
+
+    Raises:
+        PowerGridError: It cannot be read, is no such file, or holds what is no array of numbers.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(read_bytes(file))) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > MAX_BYTES:  # a bomb is small until it is unpacked
+                raise ValueError(f"unpacks to more than {MAX_BYTES / 1e6:,.0f} MB")
+            return {entry.filename.removesuffix(".npy"): _read_array(archive.read(entry)) for entry in entries}
+    except (*DAMAGED, OSError) as error:
+        raise PowerGridError(f"{file}: no arrays that can be read: {reason_of(error)}") from None
+
+
+def _read_array(content: bytes) -> npt.NDArray[Any]:
+    """Read one ``.npy``, which may claim more than it holds."""
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the array's format")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, kind = read(stream)
+    if kind.hasobject:
+        raise ValueError(_PICKLED)
+    if kind.itemsize * math.prod(shape) != len(content) - stream.tell():
+        raise ValueError(f"an array of shape {shape} and {kind}, in {len(content) - stream.tell()} bytes")
+    flat = np.frombuffer(content, kind, offset=stream.tell()).copy()
+    return flat.reshape(shape, order="F" if by_columns else "C")
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Give the path to write to in place of a file, which becomes the file when the block ends.
+
+    Where the block raises, or the disk is full, the file is what it was before; who reads meanwhile finds that too.
+    """
+    target = file.resolve() if file.is_symlink() else file
+    if target.exists() and not target.is_file():  # a device or a pipe is written to, never replaced
+        yield target
+        return
+    # Its suffix stays: some writers choose the format by it.
+    temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    try:
+        yield temporary
+        temporary.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: who reads it meanwhile, or after a kill, finds the one before.
+
+    Raises:
+        PowerGridError: It cannot be written.
+    """
+    with telling(file), replacing(file) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def append_whole(file: Path, text: str) -> None:
+    """Append to a file all or nothing: what a full disk took of it is cut off again.
+
+    Raises:
+        PowerGridError: It cannot be written.
+    """
+    with telling(file), file.open("ab", buffering=0) as stream:
+        end = stream.tell()
+        content = memoryview(text.encode())
+        try:
+            while content:
+                content = content[stream.write(content) :]
+        except BaseException:
+            with suppress(OSError):
+                stream.truncate(end)
+            raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where there is none.
+
+    Raises:
+        PowerGridError: It cannot be made.
+    """
+    with telling(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def telling(place: str | Path) -> Iterator[None]:
+    """Let what the disk or the folder refuses in the block be an error of ours.
+
+    Raises:
+        PowerGridError: Something could not be written; with what refused it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise PowerGridError(f"{error.filename or place}: cannot be written: {reason_of(error)}") from error

@@ -1,0 +1,154 @@
+"""Foreign data become plain: whatever is given as a scenario, from YAML or from Python; what keys mean it knows not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import BaseModel
+
+from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.files import decode_text, read_bytes, reason_of
+
+#: Most values and levels of what a user gives; aliases of YAML count as often as they stand for something.
+MAX_VALUES, MAX_DEPTH = 1_000_000, 32
+_MAX_FILE_BYTES = 64 * 1024**2
+_MAX_BITS = 1024  # of a whole number: beyond, it is no float either
+#: What PyYAML raises beside its own errors: of a date that is none, an unknown word, brackets without end.
+_NO_YAML = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+
+class Foreign:
+    """Stand for a value that no key takes: a check refuses it by its name and place, and nothing calls its methods."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+class _TooMuchError(Exception):
+    """Say that data are deeper or more than any scenario's."""
+
+
+def as_plain(data: Any, where: str) -> Any:
+    """Return data as dicts, lists, text, numbers and paths, whatever kinds of mapping, list or number they came as.
+
+    A DataFrame stays one, for profiles; what is none of these becomes a :class:`Foreign`, so that whoever checks the
+    keys tells it beside all else that is wrong.
+
+    Raises:
+        ScenarioError: They hold themselves, or are too deep or too many.
+    """
+    try:
+        return _Plain().take(data, 0)
+    except _TooMuchError as error:
+        raise ScenarioError(where, [str(error)]) from None
+
+
+class _Plain:
+    def __init__(self) -> None:
+        self._count = 0
+
+    def take(self, value: Any, depth: int) -> Any:
+        """Return a value as plain data."""
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise _TooMuchError(f"holds more than {MAX_VALUES:,} values; aliases count as often as they stand")
+        if depth > MAX_DEPTH:
+            raise _TooMuchError(f"is nested more than {MAX_DEPTH} levels deep, or holds itself")
+        match value:
+            case None | bool() | float() | Path() | Foreign():
+                return value
+            case str():
+                return _as_text(value)
+            case int():
+                return value if value.bit_length() <= _MAX_BITS else Foreign(f"a number of {value.bit_length()} bits")
+            case np.ndarray() | np.generic():
+                return self._take_numpy(value, depth)
+            case Mapping():
+                return {self._key(key): self.take(each, depth + 1) for key, each in self._items(value)}
+            case list() | tuple():
+                return [self.take(each, depth + 1) for each in value]
+        return self._take_other(value, depth)
+
+    def _take_other(self, value: Any, depth: int) -> Any:
+        # A table is asked by name: pandas is imported where one is read. A part of a scenario was checked already.
+        if type(value).__name__ == "DataFrame" or isinstance(value, BaseModel):
+            return value
+        if isinstance(value, Collection) and not isinstance(value, bytes | bytearray | memoryview | range):
+            return self.take(list(value), depth)  # a set, a deque, the keys of a dict
+        return Foreign(f"a {type(value).__name__}")
+
+    def _take_numpy(self, value: Any, depth: int) -> Any:
+        plain = value.tolist() if value.dtype.kind in "biufUOS" and value.size <= MAX_VALUES else None
+        return Foreign(f"an array of {value.dtype}") if plain is None else self.take(plain, depth)
+
+    def _items(self, mapping: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+        try:
+            return list(mapping.items())
+        except Exception as error:  # noqa: BLE001 (a mapping of somebody's own)
+            raise _TooMuchError(f"holds a {type(mapping).__name__} that cannot be read: {reason_of(error)}") from None
+
+    def _key(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return _as_text(key)
+        return key if key is None or type(key) in (bool, int, float) else Foreign(f"a {type(key).__name__}")
+
+
+def _as_text(text: str) -> Any:
+    """Return a text that files and messages can hold."""
+    if type(text) is not str:
+        text = str.__str__(text)  # of numpy, or an enumeration's
+    if "\0" in text or (not text.isprintable() and any("\ud800" <= each <= "\udfff" for each in text)):
+        return Foreign(f"the text {ascii(text)[:40]}")
+    return text
+
+
+def read_yaml(file: Path) -> Any:
+    """Return what a YAML file holds, as plain data: in UTF-8, in UTF-16, or in Windows-1252.
+
+    Raises:
+        ScenarioError: It cannot be read, is not YAML, or holds more than any scenario.
+    """
+    try:
+        content = read_bytes(file, _MAX_FILE_BYTES)
+    except PowerGridError as error:
+        raise ScenarioError(str(file), [str(error).removeprefix(f"{file}: ")]) from None
+    try:
+        text = decode_text(content)
+    except UnicodeDecodeError as error:
+        raise ScenarioError(str(file), [f"is no text: {reason_of(error)}"]) from None
+    return parse_yaml(text, str(file))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return what YAML says, as plain data.
+
+    Raises:
+        ScenarioError: It is not YAML, or holds more than any scenario.
+    """
+    try:
+        data = yaml.load(text, _Loader)  # a safe loader that minds repeated keys
+    except _NO_YAML as error:
+        deep = isinstance(error, RecursionError)
+        raise ScenarioError(where, [f"is not YAML: {'nested too deeply' if deep else reason_of(error)}"]) from None
+    return as_plain(data, where)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that comes twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()  # PyYAML takes the last and says nothing of the others
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"key {key.value!r} comes twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
