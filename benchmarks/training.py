@@ -25,8 +25,9 @@ import numpy as np
 
 from benchmarks.common import machine_line
 from powergrid.evaluation import evaluate
+from powergrid.scenario import as_env_config
 from powergrid.training.policies.export import policy_of_algorithm
-from powergrid.training.rllib.agents import as_env_config, default_env, policy_names, probe_env
+from powergrid.training.rllib.agents import default_env, policy_names, probe_env
 from powergrid.training.rllib.config import ppo_config
 from powergrid.training.runs.session import RaySession, build_algorithm, ray_session
 from powergrid.training.runs.settings import TrainSettings, make_settings
