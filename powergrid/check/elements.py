@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from powergrid.check.report import Recorder
-from powergrid.errors import EngineError, list_names, nearest_names, shorten
+from powergrid.errors import EngineError, FeederError, list_names, nearest_names, shorten
 from powergrid.grid.engine import Engine, FloatArray, Handle, classify_refusal
+from powergrid.grid.feeder.completion import RECORDERS, about_recorders, complete_circuit
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import IntArray
 from powergrid.grid.feeder.preparation import find_user_models, say_user_model, takes_admittances
@@ -98,6 +100,8 @@ def check_files(feeder: Feeder, recorder: Recorder) -> Definitions:
     """Take down what is wrong with the commands before any is run, and return what they define."""
     definitions = Definitions(feeder.commands)
     _find_misplaced(feeder, recorder)
+    for command in itertools.compress(feeder.commands, about_recorders(feeder.commands)):
+        recorder.find("left-out", f"{shorten(command.text)!r} is not run: nobody reads it", command.where)
     # OpenDSS ignores edits of what does not exist without a word: the circuit is then another than the file says.
     for command in feeder.commands:
         name = _name_in(command) if command.verb == "edit" else None
@@ -180,7 +184,8 @@ def compile_all(model: Model) -> None:
     engine, refused, folder = model.engine, False, None
     definitions, recorder = model.definitions, model.recorder
     engine.clear()
-    for command in model.feeder.commands:
+    run = [not about for about in about_recorders(model.feeder.commands)]
+    for command in itertools.compress(model.feeder.commands, run):
         # OpenDSS would put the continuation of a refused element to the element before.
         if refused and command.verb in _CONTINUATIONS:
             continue
@@ -195,11 +200,23 @@ def compile_all(model: Model) -> None:
             refused = model.broken = True
             _take_refusal(model, command, error)
     engine.leave_folder()
+    if not model.broken:
+        try:
+            for note in complete_circuit(model.feeder, engine):
+                model.find("completed", note)
+        except FeederError as error:
+            model.broken = True
+            recorder.find_all(error.details, error.where)
     said = {finding.where for finding in recorder.report.findings}
     for name, command in definitions.again:  # refused above unless the feeder allows it
-        if command.where not in said:
+        if command.where not in said and not _records(name):
             message = f"{name!r} is defined at {definitions.place(name)} already"
             recorder.find("duplicate-name", message, command.where, severity="warning")
+
+
+def _records(element: str) -> bool:
+    """Whether ``class.name``, lower case, is a meter or monitor: those are left out."""
+    return element.partition(".")[0] in map(str.lower, RECORDERS)
 
 
 def _take_refusal(model: Model, command: Command, error: EngineError) -> None:
@@ -235,7 +252,7 @@ def check_elements(model: Model) -> None:
     enabled = {element for _, element, _ in model.each(*handles)}
     classes = {name.lower() for name in model.handles}
     for name in model.definitions.first:
-        if name.partition(".")[0] in classes and name not in enabled and not model.broken:
+        if name.partition(".")[0] in classes and name not in enabled and not (model.broken or _records(name)):
             model.find("disabled", f"{name} is disabled", name)
     _check_numbers(model)
     _check_ratings(model)

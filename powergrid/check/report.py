@@ -73,6 +73,7 @@ CHECKS: dict[str, Check] = {
     "no-rating": Check("warning", "Elements without a rating of their own",
         "give NormAmps to the line or its LineCode, kVA to a transformer, or norm_amps in the scenario; till then it "
         "has no loading and is never overloaded"),
+    "completed": Check("note", "What the model leaves out, added", "none needed; write it into the model to be sure"),
     "disabled": Check("note", "Disabled elements", "none needed"),
     "no-coordinates": Check("note", "Buses without coordinates", "add them with BusCoords; only drawings need them"),
     "no-load-shape": Check("note", "Loads without a LoadShape", "none needed; profiles come from the scenario then"),

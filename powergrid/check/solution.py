@@ -47,7 +47,7 @@ def check_solution(model: Model) -> None:
     if report.of_code("impossible-element") or report.of_code("no-user-model"):
         return  # to build the admittance matrix again may crash
     try:
-        engine.build_y()
+        engine.build_y(voltages=True)
         check_admittances(model)
         nodes = engine.node_names()
         buses = engine.buses()

@@ -176,8 +176,19 @@ BROKEN: dict[str, Broken] = {
         f"{_LOAD} ! {'x' * 1_000_000}\nNwe", "unknown-command", "'Nwe'", ("Master.dss", 5), refused="'Nwe' is no"
     ),
     # -- the circuit as a whole
-    "no_base_voltages": Broken(
-        _NO_BASES.format(_LOAD), "no-base-kv", "any bus", _MASTER, "no base voltages", whole=True
+    "no_base_voltages": Broken(_NO_BASES.format(_LOAD), "completed", "no VoltageBases", _MASTER, whole=True),
+    "no_base_voltages_and_no_levels": Broken(
+        _NO_BASES.format("New Isource.i bus1=b amps=10\nDisable Vsource.source"), "no-base-kv", "any bus", _MASTER,
+        "no base voltage at sourcebus", whole=True,
+    ),
+    "monitor_twice": Broken("New Monitor.m element=Line.x mode=1\nNew Monitor.m element=Line.x", "left-out", "nobody"),
+    "meter_of_what_is_not_there": Broken("New EnergyMeter.e element=Line.nosuch", "left-out", "nobody reads it"),
+    "base_frequency_after_the_source": Broken(
+        "Set DefaultBaseFrequency=50", "bad-value", "solved at 50 Hz and its source is of 60 Hz", refused="0 V"
+    ),
+    "element_of_unset_memory": Broken(
+        "New VSConverter.one phases=4 bus1=b.1.2.3.0 ndc=1 kvac=12.47 kvdc=10 kw=30 vscmode=fixed m=.5 rac=.1 xac=1",
+        "impossible-element", "from memory that it never fills", refused="model it as a Generator",
     ),
     "wrong_base_kv": Broken("New Load.q bus1=b kV=4.16 kW=10", "base-kv", "kV 4.16 at bus 'b', where it is 12.47"),
     "transformer_without_kv": Broken(

@@ -101,7 +101,7 @@ class Circuit:
             "tapped": tuple(tapped),
         }
         self.engine = Engine()
-        compile_feeder(feeder, self.engine)
+        notes = compile_feeder(feeder, self.engine)
         refuse_user_models(feeder, self.engine)
         prepare_circuit(self.engine, feeder.settings, tolerance=tolerance, max_iterations=max_iterations)
         self.handles = read_handles(self.engine)
@@ -115,7 +115,7 @@ class Circuit:
         self._solve_start()
         acting = select_controls(self.engine, controls, plan)
         self.controls = ActingControls(self.engine, acting, max_iterations)
-        self.network = read_network(feeder, self.engine, self.handles, controls)
+        self.network = read_network(feeder, self.engine, self.handles, controls, notes)
         self._bind_sources()
         self.setpoints = Setpoints(self.engine, self.handles["Load"], self.injections, self._targets)
         self.load_of_device = self.setpoints.load_of_device

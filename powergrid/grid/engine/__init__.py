@@ -185,9 +185,14 @@ class Engine(Elements):
         """Tell the engine that the last writes left the admittance matrix as it was."""
         lib.ctx_YMatrix_Set_SystemYChanged(self._context, 0)
 
-    def build_y(self) -> None:
-        """Build the admittance matrix now, of what is written so far; voltages stay."""
-        lib.ctx_Solution_BuildYMatrix(self._context, _WHOLE_MATRIX, 0)
+    def build_y(self, *, voltages: bool = False) -> None:
+        """Build the admittance matrix now, of what is written so far; voltages stay.
+
+        Args:
+            voltages: Make room for the voltages too, which are 0 then: has to be where elements came since the last
+                solve, or those of new nodes are written past the end.
+        """
+        lib.ctx_Solution_BuildYMatrix(self._context, _WHOLE_MATRIX, int(voltages))
         self._lags = False
         self.keep_y()
         self.check()

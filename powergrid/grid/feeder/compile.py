@@ -6,7 +6,7 @@ Runs once a circuit; knows neither devices nor setpoints.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import Any
@@ -23,6 +23,7 @@ from powergrid.grid.engine import (
     classify_refusal,
 )
 from powergrid.grid.engine.cache_folder import Arrays, Cache
+from powergrid.grid.feeder.completion import RECORDERS, complete_circuit, about_recorders
 from powergrid.grid.feeder.feeder import Feeder, entry_key
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
 from powergrid.grid.feeder.preparation import spell_out_admittances, take_out_opened_loads
@@ -38,7 +39,6 @@ BRANCH_CLASSES = ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor")
 #: Element classes that a scenario can bind a device to.
 BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", *TAPPED_CLASSES, "RegControl", "Line")
 SOURCE_CLASSES = ("Vsource", "Isource")
-_RECORDERS = ("EnergyMeter", "Monitor")
 _LAST_PHASE = 3
 _NEUTRAL_V_PU = 0.1
 #: OpenDSS's ordinals of length units, 0 is none, in km.
@@ -48,22 +48,34 @@ _TABLES = {table.__name__: table for table in (Network, Branches, FeederControl,
 _TABLE, _ARRAY = "\0table", "\0array"
 
 
-def compile_feeder(feeder: Feeder, engine: Engine) -> None:
+def compile_feeder(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
     """Build a feeder in an engine, command by command, or from data where it was composed.
 
     A foreign one of which this user has not compiled this content before is first tried in a process of its own.
 
+    Returns:
+        What its model leaves out and was added, a sentence each.
+
     Raises:
-        FeederError: OpenDSS refused a command, with file, line, number and text; or the trial did not come through.
+        FeederError: OpenDSS refused a command, with file, line, number and text; the circuit cannot be solved; or the
+            trial did not come through.
     """
     watcher = admit(feeder)
     engine.clear()
     if feeder.circuit:
         _build_from_data(feeder, engine)
-        return
+    else:
+        _run_commands(feeder, engine, watcher)
+    return complete_circuit(feeder, engine)
+
+
+def _run_commands(feeder: Feeder, engine: Engine, watcher: Callable[[int], None] | None) -> None:
     folder = None
     try:
+        out = about_recorders(feeder.commands)
         for number, command in enumerate(feeder.commands, 1):
+            if out[number - 1]:
+                continue
             if watcher is not None:
                 watcher(number)
             if command.file.parent != folder:
@@ -109,7 +121,7 @@ def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: f
         tolerance, max_iterations: As of :meth:`Engine.prepare`.
     """
     # Nobody reads them, and with energy meters time steps in the engine take 3 to 8 times as long.
-    for class_name in _RECORDERS:
+    for class_name in RECORDERS:
         if engine.handles(class_name):
             engine.command(f"batchedit {class_name}..* enabled=no")
     engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
@@ -205,7 +217,13 @@ def _as_tuples(value: Any) -> Any:
 networks = Cache("network", encode_network, _decode_network)
 
 
-def read_network(feeder: Feeder, engine: Engine, handles: Handles, controls: tuple[FeederControl, ...] = ()) -> Network:
+def read_network(
+    feeder: Feeder,
+    engine: Engine,
+    handles: Handles,
+    controls: tuple[FeederControl, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Network:
     """Return the description of a compiled, solved circuit: that of the same feeder compiled before, if any.
 
     What the feeder's own protection opened while solving is read anew: it may depend on the devices placed.
@@ -220,7 +238,7 @@ def read_network(feeder: Feeder, engine: Engine, handles: Handles, controls: tup
         # Read only now: what the file says after CalcVoltageBases becomes a bus while the circuit is solved.
         bus_kv = read_base_voltages(feeder, engine)
         network = describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids])
-        network = replace(network, shape_mode=read_mode(feeder.settings))
+        network = replace(network, shape_mode=read_mode(feeder.settings), notes=notes)
         if feeder.digest:
             networks.keep(_key(feeder), network)
         return _with_microgrids(feeder, network)

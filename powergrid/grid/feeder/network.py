@@ -137,6 +137,7 @@ class Network:
             row for each of ``SHAPE_MODES``, in the order of ``elements``, shape (n_modes, n_elements).
         shape_mode: The mode that the model itself says (``Set Mode``), else ``own``.
         microgrids: Feeders that were tied to this one.
+        notes: What the model leaves out and was added, a sentence each.
         elements: Lower-case names of all other devices that a scenario can bind: class to names.
         source_nodes: Nodes that voltage sources hold, shape (n_source_nodes,).
         neutrals: Nodes from number 4 on that stand near 0 V as compiled: neutral conductors, which have no voltage to
@@ -164,6 +165,7 @@ class Network:
     neutrals: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     controls: tuple[FeederControl, ...] = ()
     microgrids: tuple[Microgrid, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def bus_index(self) -> dict[str, int]:

@@ -119,7 +119,7 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> tuple[dict[str
         filled.setdefault("description", f"What was discovered on {equipment.feeder}.")
     for key in ("discover", "add_der"):
         filled.pop(key, None)
-    return filled, (*notes, *hints)
+    return filled, (*equipment.network.notes, *notes, *hints)
 
 
 class _LeftOpen(Spec):
@@ -193,7 +193,7 @@ def summarise(feeder: Feeder | Circuit) -> Summary:
     """
     equipment = read_equipment(feeder) if isinstance(feeder, Circuit) else equipment_of(feeder)
     findings = Findings(equipment, DiscoverSpec())
-    devices, notes = findings.devices, [*findings.notes, *findings.hints]
+    devices, notes = findings.devices, [*equipment.network.notes, *findings.notes, *findings.hints]
     agents: dict[str, dict[str, tuple[tuple[str, ...], int]]] = {}
     for layout in LAYOUTS if devices else ():
         formed = form_agents(equipment, devices, LayoutSpec(layout=layout))

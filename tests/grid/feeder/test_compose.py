@@ -261,9 +261,7 @@ def test_compose_result_pickles_and_has_a_digest_of_all_its_parts(tmp_path: Path
 
 
 def test_compose_wrong_in_many_ways_says_all_at_once(tmp_path: Path) -> None:
-    carson = write(
-        tmp_path, "carson", SMALL.replace("Set LoadMult", "Set EarthModel=Carson DefaultBaseFrequency=50\nSet LoadMult")
-    )
+    carson = write(tmp_path, "carson", SMALL.replace("Set LoadMult", "Set EarthModel=Carson\nSet LoadMult"))
     specs = {
         "MG1": microgrid(bus="805"),
         "MG2": microgrid(bus="810"),  # one phase

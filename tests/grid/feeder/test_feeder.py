@@ -316,17 +316,3 @@ def test_command_that_the_engine_refuses_has_a_code(tmp_path: Path) -> None:
     with pytest.raises(FeederError) as caught:
         Circuit(read_feeder(master))
     assert (caught.value.where, [p.code for p in caught.value.details]) == (f"{master}:2", ["unknown-property"])
-
-
-def test_bus_that_comes_after_the_base_voltages_is_named(tmp_path: Path) -> None:
-    lines = (
-        "New Circuit.late basekv=12.47",
-        "New Line.l bus1=sourcebus bus2=b length=1 units=km",
-        "Set VoltageBases=[12.47 0.48]",
-        "CalcVoltageBases",
-        "New Transformer.t buses=(b lv) kvs=(12.47 0.48) kvas=(500 500) xhl=5",
-        "New Load.x bus1=lv kV=0.48 kW=100",
-    )
-    (tmp_path / "Master.dss").write_text("\n".join(lines))
-    with pytest.raises(FeederError, match=r"no base voltage at lv; .*does 'CalcVoltageBases' come last"):
-        Circuit(read_feeder(tmp_path / "Master.dss"))
