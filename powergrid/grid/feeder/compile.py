@@ -23,7 +23,7 @@ from powergrid.grid.engine import (
     classify_refusal,
 )
 from powergrid.grid.engine.cache_folder import Arrays, Cache
-from powergrid.grid.feeder.completion import RECORDERS, complete_circuit, about_recorders
+from powergrid.grid.feeder.completion import RECORDERS, about_recorders, complete_circuit
 from powergrid.grid.feeder.feeder import Feeder, entry_key
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
 from powergrid.grid.feeder.preparation import spell_out_admittances, take_out_opened_loads
