@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from powergrid.errors import EngineError, FeederError
 from powergrid.grid.engine import Engine
 from powergrid.grid.engine.confinement import Confinement, limit_process
 from powergrid.grid.engine.own_process import Ended, receive, run_apart, shut_in
-from powergrid.grid.feeder.feeder import find_feeder, locate_feeder, scan_feeder
+from powergrid.grid.feeder.feeder import find_feeder, locate_feeder, read_feeder, scan_feeder
+from powergrid.grid.feeder.trial import try_apart
 
 _MODULE = "powergrid.check.inspection"
 
@@ -43,21 +45,29 @@ def check_feeder(
     options = {"model_root": str(Path(model_root).expanduser().absolute()) if model_root else None, "trust": trust}
     with run_apart(_MODULE, {"feeder": report.master, "options": options, "timeout_s": timeout_s}, timeout_s) as ended:
         report = read_events(ended.answer, report)
-    _judge(report, ended)
+    if ended.status != 0:
+        _judge(report, ended, options)
     report.seconds = round(time.monotonic() - began, 3)
     return report
 
 
-def _judge(report: FeederReport, ended: Ended) -> None:
-    """Say what became of the process that checked."""
-    if ended.status == 0:
-        return
+def _judge(report: FeederReport, ended: Ended, options: Mapping[str, Any]) -> None:
+    """Say what became of the process that checked, which did not come to its end."""
     where, _, text = report.last_command.rpartition("\t")
     during = f"at {text!r}" if where else f"while {text or 'starting'}"
     code, what = ended.explain()
     report.outcome = "timed out" if code == "timed-out" else "crashed"
     report.last_command = report.last_command.replace("\t", ": ")
-    Recorder(report).find(code, f"{what} {during}", where)
+    recorder = Recorder(report)
+    if code == "engine-crashed" and text and not options["trust"]:
+        # What crashes later than at its own line is looked for as environments look for it.
+        try:
+            try_apart(read_feeder(report.master, **options), ended.timeout_s)
+        except FeederError as error:
+            if same := [problem for problem in error.details if problem.code == code and problem.where]:
+                recorder.find(code, same[0].text, same[0].where)
+                return
+    recorder.find(code, f"{what} {during}", where)
 
 
 # -- in the process that a check runs in

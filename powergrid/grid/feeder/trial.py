@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,13 @@ from powergrid.errors import FeederError, Problem, shorten
 from powergrid.grid.engine.cache_folder import Cache
 from powergrid.grid.engine.own_process import TRIAL_VARIABLE, Ended, run_apart
 from powergrid.grid.feeder.feeder import Feeder, entry_key, models_folder
-from powergrid.grid.feeder.syntax import Command
+from powergrid.grid.feeder.syntax import EDITING, Command
 
-__all__ = ["PROGRESS_BYTES", "admit", "decode_feeder", "tried", "watch"]
+__all__ = ["PROGRESS_BYTES", "admit", "decode_feeder", "tried", "try_apart", "watch"]
 
 _PROCESS = "powergrid.grid.circuit.trial_run"
 _DEFAULT_S = 120.0
+_CULPRIT_S = 20.0
 _PER_COMMAND_S = 2e-3  # a model of 100,000 nodes has half a million
 #: An answer begins with the number of commands that were begun, one more once all of them are through.
 PROGRESS_BYTES = 12
@@ -82,40 +85,75 @@ def _try_once(feeder: Feeder, seconds: float) -> None:
     if tried.recall(key) is None:
         with tried.alone(key):
             if tried.recall(key) is None:  # another process may have tried it meanwhile
-                tried.keep(key, _try(feeder, seconds))
+                tried.keep(key, try_apart(feeder, seconds))
 
 
-def _try(feeder: Feeder, seconds: float) -> str:
+def try_apart(feeder: Feeder, seconds: float) -> str:
     """Compile and solve a feeder in a process of its own, and say how that was shut in.
 
     Raises:
         FeederError: It did not come through, or is wrong.
     """
-    request = {"feeder": _encode(feeder), "timeout_s": seconds}
-    try:
-        with run_apart(_PROCESS, request, seconds) as ended:
-            said = ended.answer.read_bytes() if ended.answer.is_file() else b""
-    except OSError as error:
-        raise _not_started(feeder, str(error)) from None
-    if not said and ended.status is not None:
-        raise _not_started(feeder, ended.last_words or ended.explain()[1])
-    if ended.status or len(said) <= PROGRESS_BYTES:
-        raise FeederError(str(feeder.master), [_describe_end(feeder, ended, int(said[:PROGRESS_BYTES] or 0))])
-    answer = json.loads(said[PROGRESS_BYTES:])
+    ended, n_begun, answer = _run(feeder, seconds)
+    if answer is None:
+        raise FeederError(str(feeder.master), [_describe_end(feeder, ended, n_begun)])
     if answer["problems"]:
         raise FeederError(answer["where"], [Problem(*problem) for problem in answer["problems"]])
     return str(answer["confinement"])
 
 
+def _run(feeder: Feeder, seconds: float) -> tuple[Ended, int, dict[str, Any] | None]:
+    """Run one trial: how its process ended, how many commands it began, and its answer if it came to one.
+
+    Raises:
+        FeederError: No process could be started.
+    """
+    try:
+        with run_apart(_PROCESS, {"feeder": _encode(feeder), "timeout_s": seconds}, seconds) as ended:
+            said = ended.answer.read_bytes() if ended.answer.is_file() else b""
+    except OSError as error:
+        raise _not_started(feeder, str(error)) from None
+    if not said and ended.status is not None:
+        raise _not_started(feeder, ended.last_words or ended.explain()[1])
+    came = not ended.status and len(said) > PROGRESS_BYTES
+    return ended, int(said[:PROGRESS_BYTES] or 0), json.loads(said[PROGRESS_BYTES:]) if came else None
+
+
 def _describe_end(feeder: Feeder, ended: Ended, n_begun: int) -> Problem:
-    """Say what became of the trial, and at which command."""
+    """Say what became of a trial, and at which command."""
     code, text = ended.explain()
-    if n_begun > len(feeder.commands) or not feeder.commands:
-        return Problem(code, "", f"{text} while the circuit was built and solved", _REMEDIES[code])
     if not n_begun:
         return Problem(code, "", f"{text} before the first command", _REMEDIES[code])
-    command = feeder.commands[n_begun - 1]
-    return Problem(code, command.where, f"{text} at {shorten(command.text)!r}", _REMEDIES[code])
+    last = feeder.commands[n_begun - 1] if n_begun <= len(feeder.commands) else None
+    during = "while the circuit was built and solved" if last is None else f"at {shorten(last.text)!r}"
+    # What crashes later than at its own command, once the circuit is put together or given back, is looked for.
+    culprit = _find_culprit(feeder) if code == "engine-crashed" and (last is None or not _defines(last)) else None
+    if culprit is not None:
+        return Problem(code, culprit.where, f"{text} {during}, because of {shorten(culprit.text)!r}", _REMEDIES[code])
+    return Problem(code, last.where if last is not None else "", f"{text} {during}", _REMEDIES[code])
+
+
+def _find_culprit(feeder: Feeder) -> Command | None:
+    """Return the element without which what is before it comes through, None where it is not found in time."""
+    defining = [place for place, command in enumerate(feeder.commands) if _defines(command)]
+    fine, crashing, until = 0, len(defining), time.monotonic() + _CULPRIT_S
+    while crashing - fine > 1:
+        left = until - time.monotonic()
+        if left <= 0.0:
+            return None
+        middle = (fine + crashing) // 2
+        without = set(defining[middle:])
+        kept = tuple(command for place, command in enumerate(feeder.commands) if place not in without)
+        ended, _, answer = _run(replace(feeder, commands=kept), left)
+        if ended.status is None:
+            return None
+        fine, crashing = (middle, crashing) if answer is not None else (fine, middle)
+    return feeder.commands[defining[crashing - 1]] if defining else None
+
+
+def _defines(command: Command) -> bool:
+    """Whether a command defines or edits an element."""
+    return command.verb in EDITING or command.assigns
 
 
 def _not_started(feeder: Feeder, reason: str) -> FeederError:
