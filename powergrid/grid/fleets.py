@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from powergrid.grid.circuit.own_controls import find_control_problems
 from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, PowerFleet
 from powergrid.grid.devices.fleet import PowerTable
 from powergrid.grid.devices.spec import DeviceSpec, Rows
-from powergrid.grid.engine import Engine, Handle
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.episode_days import Days
@@ -25,25 +24,8 @@ ComplexArray = npt.NDArray[np.complex128]
 ByKind = dict[str, dict[str, Any]]
 
 _SWITCHGEAR = ("capacitor", "regulator", "switch")
-
-Reader = Callable[[Engine, Handle], float]
-
-
-def _number(class_name: str, key: str) -> Reader:
-    return lambda engine, handle: engine.get_float(handle, class_name, key)
-
-
-#: Key of a spec: how an element of a class answers it.
-_RATINGS: dict[str, dict[str, Reader]] = {
-    "storage": {
-        "e_max_kwh": _number("Storage", "kWhRated"),
-        "p_max_kw": _number("Storage", "kWRated"),
-        "s_max_kva": _number("Storage", "kVA"),
-    },
-    "pvsystem": {"p_max_kw": _number("PVSystem", "Pmpp"), "s_max_kva": _number("PVSystem", "kVA")},
-    "generator": {"p_max_kw": _number("Generator", "kW"), "s_max_kva": _number("Generator", "kVA")},
-    "load": {"p_max_kw": _number("Load", "kW")},
-}
+#: Limits of elements that may be 0; a rating of 0 is none.
+_MAY_BE_0 = ("q_inject_max_kvar", "q_absorb_max_kvar")
 
 
 class Fleets:
@@ -269,13 +251,8 @@ def _fill_ratings(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str
         return spec, []
     if spec.kind in _SWITCHGEAR:
         return _fill_switchgear(name, spec, circuit)
-    class_name, _, short = element.partition(".")
-    handle = circuit.engine.handles(class_name)[short]
-    update = {
-        key: value
-        for key, read in _RATINGS.get(class_name, {}).items()
-        if _open(spec, key) and (value := read(circuit.engine, handle)) > 0.0
-    }
+    found = circuit.ratings.get(name, {})
+    update = {key: value for key, value in found.items() if _open(spec, key) and (value > 0.0 or key in _MAY_BE_0)}
     return spec.model_copy(update=update), []
 
 

@@ -70,6 +70,7 @@ class Circuit:
         admittance: The circuit's matrix.
         out_of_service: What events take out.
         powers: Reads what the feeder's own sources, forming sources and devices draw, in this order.
+        ratings: What the model says of the element of each device that is one, by the device's name and key.
         load_of_device: Place of the load that each device replaces, -1 where it replaces none, shape (n_devices,).
         own_moves: Positions that the feeder's own controls moved in the last solve.
         forming: 1 where a microgrid's forming source is on, in the order of the microgrids that have one.
@@ -109,7 +110,8 @@ class Circuit:
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])
         bus_kv = read_base_voltages(feeder, self.engine)
         controls = find_controls(self.engine)
-        self._targets = place_injections(feeder, self.engine, self.injections, self.handles, bus_kv)
+        placed = place_injections(feeder, self.engine, self.injections, self.handles, bus_kv)
+        self._targets, self.ratings = placed
         free_power(self.engine, controls, plan)
         fault_names = place_faults(self.engine, faults)
         self._solve_start()

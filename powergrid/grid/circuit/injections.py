@@ -7,6 +7,7 @@ engine's properties.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ INJECTION_PROPERTIES = {
     "Load": ("kW", "kvar"),
 }
 _LAST_PHASE = 3
-_KVAR_AT_FIRST = 25.0
+_FREE_KVA = 10.0
 _CONNECTIONS = ("wye", "delta")
 _FLAT = "powergrid_flat"
 #: What stands between a setpoint and the power delivered and belongs to the device's own physics: cut-in and
@@ -35,13 +36,21 @@ _FLAT = "powergrid_flat"
 _OBEY = {
     "Generator": "model=1 vminpu=0.2 vmaxpu=2 status=fixed dispmode=default maxkvar=1e9 minkvar=-1e9",
     "Storage": (
-        "model=1 vminpu=0.2 vmaxpu=2 %stored=50 %reserve=0 %idlingkw=0 %cutin=0 %cutout=0 dispmode=default state=idling"
+        "model=1 vminpu=0.2 vmaxpu=2 %stored=50 %reserve=0 %idlingkw=0 %cutin=0 %cutout=0 %pminnovars=0 "
+        "%pminkvarmax=0 %kwrated=100 controlmode=gfl dispmode=default state=idling"
     ),
     "PVSystem": (
-        "model=1 vminpu=0.2 vmaxpu=2 %cutin=0 %cutout=0 %pmpp=100 varfollowinverter=no "
+        "model=1 vminpu=0.2 vmaxpu=2 %cutin=0 %cutout=0 %pmpp=100 %pminnovars=0 %pminkvarmax=0 controlmode=gfl "
+        "varfollowinverter=no "
         f"effcurve={_FLAT} p-tcurve={_FLAT}"
     ),
     "Load": "status=fixed",
+}
+#: Properties that bound reactive power, injected and absorbed, and what turns them into amounts.
+_KVAR_LIMITS = {
+    "Storage": (("kvarMax", 1.0), ("kvarMaxAbs", 1.0)),
+    "PVSystem": (("kvarMax", 1.0), ("kvarMaxAbs", 1.0)),
+    "Generator": (("MaxKVAR", 1.0), ("MinKVAR", -1.0)),
 }
 
 
@@ -68,7 +77,7 @@ class Injection:
 
 def place_injections(
     feeder: Feeder, engine: Engine, injections: Sequence[Injection], handles: Handles, bus_kv: Mapping[str, float]
-) -> list[tuple[str, Handle]]:
+) -> tuple[list[tuple[str, Handle]], dict[str, dict[str, float]]]:
     """Ready the element of each injection in a compiled circuit.
 
     Args:
@@ -79,7 +88,8 @@ def place_injections(
         bus_kv: Line-to-neutral base voltage of each bus [kV].
 
     Returns:
-        Class and handle of each injection's element, in the order given.
+        Class and handle of each injection's element, in the order given, and what the model says of those that it has,
+        by the injection's name; see :func:`read_ratings`.
 
     Raises:
         FeederError: injections name what the circuit lacks; all of them at once, with the nearest names.
@@ -91,26 +101,87 @@ def place_injections(
         engine.command(f"new XYCurve.{_FLAT} npts=2 xarray=(0 1) yarray=(1 1)")
     neutrals = _find_neutrals(engine, handles) if any(injection.bus for injection in injections) else {}
     placed: list[tuple[str, str]] = []
+    ratings: dict[str, dict[str, float]] = {}
     for number, injection in enumerate(injections):
         if injection.element:
             class_name, name = _split(injection.element)
-            limits = _free_kvar(engine, handles[class_name][name]) if class_name == "Storage" else ""
+            handle = handles[class_name][name]
+            ratings[injection.name] = read_ratings(engine, class_name, handle)
+            limits = _free_rating(engine, class_name, handle)
             engine.edit(handles[class_name][name], f"{_OBEY[class_name]} {limits} {injection.properties}")
         else:
             class_name, name = "Generator", f"powergrid_{number}_" + re.sub(r"[^a-z0-9]", "_", injection.name.lower())
             engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv, neutrals)}")
         placed.append((class_name, name))
     now = {class_name: engine.handles(class_name) for class_name in INJECTION_PROPERTIES}
-    return [(class_name, now[class_name][name]) for class_name, name in placed]
+    return [(class_name, now[class_name][name]) for class_name, name in placed], ratings
 
 
-def _free_kvar(engine: Engine, handle: Handle) -> str:
-    """Let a battery whose model gives kW and no kVA use all of its inverter.
+def read_ratings(engine: Engine, class_name: str, handle: Handle) -> dict[str, float]:
+    """Return what an element of the feeder lets a device on it do, by keys of its spec; what it leaves open is not in.
 
-    OpenDSS takes the kVA from the kW then, and leaves kvarMax at the 25 kvar that any new Storage begins with.
+    Ratings are those of the engine; limits are those that the model says, for the engine's own (25 kvar of a Storage,
+    a multiple of a Generator's kvar) are placeholders.
+
+    Args:
+        engine: The engine that holds it.
+        class_name: Its class, as OpenDSS writes it.
+        handle: The element.
     """
-    kva, *limits = (engine.get_float(handle, "Storage", key) for key in ("kVA", "kvarMax", "kvarMaxAbs"))
-    return f"kvarMax={kva} kvarMaxAbs={kva}" if limits == [_KVAR_AT_FIRST, _KVAR_AT_FIRST] else ""
+
+    def read(key: str) -> float:
+        return engine.get_float(handle, class_name, key)
+
+    if class_name == "Load":
+        return {"p_max_kw": read("kW")}
+    kva, found = read("kVA"), dict[str, float]()
+    if class_name == "Storage":
+        rated_kw = read("kWRated")
+        most_kw = min(rated_kw * min(read("%kWRated"), 100.0) / 100.0, kva if kva > 0.0 else math.inf)
+        # As compiled, kW sets %Discharge too.
+        discharge = read("%Discharge") if engine.is_written(handle, class_name, ("%Discharge",)) else 100.0
+        found = {
+            "e_max_kwh": read("kWhRated"),
+            "p_max_kw": min(most_kw, rated_kw * discharge / 100.0),
+            "p_charge_max_kw": min(most_kw, rated_kw * read("%Charge") / 100.0),
+            "standby_loss_kw": max(rated_kw * read("%IdlingkW") / 100.0, 0.0),
+        }
+        if found["p_charge_max_kw"] == found["p_max_kw"]:
+            del found["p_charge_max_kw"]
+    elif class_name == "PVSystem":
+        found = {"p_max_kw": read("Pmpp")}
+        if 0.0 < read("%Pmpp") < 100.0:
+            found["p_limit_kw"] = found["p_max_kw"] * read("%Pmpp") / 100.0
+    else:
+        found = {"p_max_kw": read("kW")}
+    for key, (name, sign) in zip(("q_inject_max_kvar", "q_absorb_max_kvar"), _KVAR_LIMITS[class_name], strict=True):
+        # One that is written stands for both.
+        said = [name] if class_name == "Generator" else ["kvarMax", name]
+        if engine.is_written(handle, class_name, said):
+            found[key] = max(sign * read(name), 0.0)
+    if class_name == "PVSystem" and not engine.is_written(handle, class_name, ("kVA",)):
+        kva = 0.0  # of 500 kVA, whatever the panels: a placeholder
+    return found | {"s_max_kva": kva}
+
+
+def _free_rating(engine: Engine, class_name: str, handle: Handle) -> str:
+    """Let an inverter whose model says no kVA use all that its device does.
+
+    A PVSystem has 500 kVA then, whatever its panels. Of a Storage OpenDSS takes the kVA from the kW, and leaves kvarMax
+    at the 25 kvar that any new one begins with.
+    """
+    if class_name == "PVSystem" and not engine.is_written(handle, class_name, ("kVA",)):
+        kva = max(_FREE_KVA * engine.get_float(handle, class_name, "Pmpp"), engine.get_float(handle, class_name, "kVA"))
+        kvar = (
+            ""
+            if engine.is_written(handle, class_name, ("kvarMax", "kvarMaxAbs"))
+            else f"kvarMax={kva} kvarMaxAbs={kva}"
+        )
+        return f"kva={kva} {kvar}"
+    if class_name == "Storage" and not engine.is_written(handle, class_name, ("kVA", "kvarMax", "kvarMaxAbs")):
+        kva = engine.get_float(handle, class_name, "kVA")
+        return f"kvarMax={kva} kvarMaxAbs={kva}"
+    return ""
 
 
 def _split(element: str) -> tuple[str, str]:

@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from powergrid.grid.devices.fleet import PowerFleet, Powers, Request
-from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
+from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PowerSpec, Rows, StateSpec
 
 
-class GeneratorSpec(PlacedSpec):
+class GeneratorSpec(PowerSpec):
     """What YAML may say about a generator; fuel costs ``a·p² + b·p + c`` in USD/h while it runs."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("Generator",)
@@ -67,8 +67,8 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
             states.append(StateSpec(name, "p_kw", "kW", 0.0, p_max))
             states.append(StateSpec(name, "on", "", 0.0, 1.0))
             if spec.reactive:
-                actions.append(ActionSpec(name, "q_kvar", "kvar", -s, s))
-                states.append(StateSpec(name, "q_kvar", "kvar", -s, s))
+                actions.append(ActionSpec(name, "q_kvar", "kvar", *spec.q_range(s, s)))
+                states.append(StateSpec(name, "q_kvar", "kvar", *spec.q_range(s, s)))
         self._take_tables(actions, states)
         self._set_constants()
         self.on, self.next_on, self.previous_p_kw = self._zeros(), self._zeros(), self._zeros()
@@ -101,7 +101,7 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions for off and 0 kvar, shape (n_envs, n_actions)."""
-        return self._tile([-1.0 if row.name == "p_kw" else 0.0 for row in self.actions])
+        return self._tile([-1.0 if row.name == "p_kw" else -row.offset / row.gain for row in self.actions])
 
     def _find_request(self) -> Request:
         """Say what the actions mean: power, held to the kVA rating."""

@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import Field
 
 from powergrid.grid.devices.fleet import PowerFleet, Powers, Request
-from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
+from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PowerSpec, Rows, StateSpec
 
 _ABSORB_PU = {"none": 0.0, "kva": 1.0, "category_a": 0.25, "category_b": 0.44}
 _INJECT_PU = {"none": 0.0, "kva": 1.0, "category_a": 0.44, "category_b": 0.44}
 
 
-class InverterSpec(PlacedSpec):
+class InverterSpec(PowerSpec):
     """What YAML may say about a photovoltaic inverter."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("PVSystem",)
@@ -26,6 +26,9 @@ class InverterSpec(PlacedSpec):
     p_max_kw: float | None = Field(default=None, gt=0, description="Power of the panels in full sun.")
     s_max_kva: float | None = Field(
         default=None, gt=0, description="Apparent-power rating of the inverter; 1.1 times `p_max_kw` if unset."
+    )
+    p_limit_kw: float | None = Field(
+        default=None, gt=0, description="Most active power that the inverter lets through; its kVA rating if unset."
     )
     curtailable: bool = Field(default=True, description="Whether an agent may take less than the sun offers.")
     reactive: Literal["none", "kva", "category_a", "category_b"] = Field(
@@ -63,7 +66,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
             if spec.curtailable:
                 actions.append(ActionSpec(name, "p_kw", "kW", 0.0, p_max))
             if spec.reactive != "none":
-                low, high = -_ABSORB_PU[spec.reactive] * s, _INJECT_PU[spec.reactive] * s
+                low, high = spec.q_range(_ABSORB_PU[spec.reactive] * s, _INJECT_PU[spec.reactive] * s)
                 actions.append(ActionSpec(name, "q_kvar", "kvar", low, high))
                 states.append(StateSpec(name, "q_kvar", "kvar", low, high))
         self._take_tables(actions, states)
@@ -89,6 +92,8 @@ class InverterFleet(PowerFleet[InverterSpec]):
         self._scale_from = np.where(category, 0.05 * p_rated, 0.0)
         self._inject = self._tile([_INJECT_PU[spec.reactive] for spec in self.specs]) * s
         self._absorb = self._tile([-_ABSORB_PU[spec.reactive] for spec in self.specs]) * s
+        limits = [np.inf if spec.p_limit_kw is None else spec.p_limit_kw for spec in self.specs]
+        self._through = np.minimum(s, self._tile(limits))
         factor = self._tile([spec.power_factor_min or 0.0 for spec in self.specs])
         self._any_factor = bool((factor > 0).any())
         sine = np.sqrt(1 - factor * factor)
@@ -124,7 +129,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
         """
         self.available_kw = np.minimum(np.maximum(exo.sun_kw, self._zero), self._p_max)
         asked, p, q = own.asked_p_kw, own.p_kw, own.q_kvar
-        np.minimum(np.multiply(asked, self.available_kw, out=asked), self._s, out=p)
+        np.minimum(np.multiply(asked, self.available_kw, out=asked), self._through, out=p)
         if self._any_category:
             scale = p * self._scale_slope
             np.minimum(np.add(scale, self._scale_offset, out=scale), self._one, out=scale)

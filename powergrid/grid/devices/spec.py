@@ -143,6 +143,34 @@ class PlacedSpec(DeviceSpec):
             yield from (f"{key} is required at a bus" for key in self.ratings if getattr(self, key) is None)
 
 
+class PowerSpec(PlacedSpec):
+    """A device with reactive power of its own, which its rating and, if given, limits on either side bound."""
+
+    q_inject_max_kvar: float | None = Field(
+        default=None, ge=0, description="Most reactive power injected; what the kVA rating leaves if unset."
+    )
+    q_absorb_max_kvar: float | None = Field(
+        default=None, ge=0, description="Most reactive power absorbed; what the kVA rating leaves if unset."
+    )
+
+    def find_problems(self) -> Iterable[str]:
+        """Yield what contradicts between the keys."""
+        yield from super().find_problems()
+        if self.q_inject_max_kvar == self.q_absorb_max_kvar == 0.0 and self.decides_reactive:
+            yield "q_inject_max_kvar and q_absorb_max_kvar are both 0; then no agent decides reactive power"
+
+    @property
+    def decides_reactive(self) -> bool:
+        """Whether an agent decides reactive power."""
+        return getattr(self, "reactive", "none") not in (False, "none")
+
+    def q_range(self, absorb_kvar: float, inject_kvar: float) -> tuple[float, float]:
+        """Return the least and the largest reactive power [kvar], of what the rating would allow."""
+        absorb = absorb_kvar if self.q_absorb_max_kvar is None else min(absorb_kvar, self.q_absorb_max_kvar)
+        inject = inject_kvar if self.q_inject_max_kvar is None else min(inject_kvar, self.q_inject_max_kvar)
+        return -absorb, inject
+
+
 @dataclass(frozen=True)
 class ActionSpec:
     """One scalar that an agent decides.
@@ -217,6 +245,7 @@ _UNITS = {
     "_usd_per_h": "USD/h",
     "_kw_per_min": "kW/min",
     "_kwh": "kWh",
+    "_kvar": "kvar",
     "_kva": "kVA",
     "_kw": "kW",
     "_usd": "USD",

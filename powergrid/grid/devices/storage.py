@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import Field
 
 from powergrid.grid.devices.fleet import PowerFleet, Powers
-from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PlacedSpec, Rows, StateSpec
+from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, PowerSpec, Rows, StateSpec
 
 #: Power below which a battery that is led by a controller counts as idle, in parts of its rating.
 _IDLE_SHARE = 1e-4
 
 
-class StorageSpec(PlacedSpec):
+class StorageSpec(PowerSpec):
     """What YAML may say about a battery; powers and energies are on the AC side unless said otherwise."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("Storage",)
@@ -101,8 +101,8 @@ class StorageFleet(PowerFleet[StorageSpec]):
             states.append(StateSpec(name, "soc", "pu", 0.0, 1.0))
             states.append(StateSpec(name, "p_kw", "kW", -charge, discharge))
             if spec.reactive:
-                actions.append(ActionSpec(name, "q_kvar", "kvar", -s, s))
-                states.append(StateSpec(name, "q_kvar", "kvar", -s, s))
+                actions.append(ActionSpec(name, "q_kvar", "kvar", *spec.q_range(s, s)))
+                states.append(StateSpec(name, "q_kvar", "kvar", *spec.q_range(s, s)))
         self._take_tables(actions, states)
         self._set_constants()
         self.soc, self.cycles, self.room_kw = self._zeros(), self._zeros(), np.zeros((2, n_envs, self.n))
@@ -112,10 +112,8 @@ class StorageFleet(PowerFleet[StorageSpec]):
         """Fold ratings, efficiencies and the step's length into the constants of the hot path."""
         powers = np.array([_fill_powers(spec) for spec in self.specs]).reshape(-1, 3)
         discharge, charge, s = (self._tile(column) for column in powers.T)
-        self._p_columns = [i for i, row in enumerate(self.actions) if row.name == "p_kw"]
-        rows = [self.actions[i] for i in self._p_columns]
-        idle = -np.array([row.offset for row in rows]) / np.array([row.gain for row in rows])
-        self._idle = np.where([row.discrete for row in rows], np.rint(idle), idle)
+        idle = -np.array([row.offset for row in self.actions]) / np.array([row.gain for row in self.actions])
+        self._idle = np.where([row.discrete for row in self.actions], np.rint(idle), idle)
         self._p_high = discharge
         self._square_ratings(powers[:, 2])
         self._soc_initial = np.array([spec.soc_initial for spec in self.specs])
@@ -141,9 +139,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions for 0 kW and 0 kvar, shape (n_envs, n_actions)."""
-        action = np.zeros((self.n_envs, len(self.actions)))
-        action[:, self._p_columns] = self._idle
-        return action
+        return self._tile(self._idle)
 
     def limit(self, own: Powers, exo: Exogenous) -> None:
         """Limit what is asked to the SOC window after this step; the kVA circle comes after, p first.

@@ -44,17 +44,26 @@ class Device:
 def _storage(r: Mapping[str, float]) -> dict[str, Any]:
     # %reserve may be any number in a file; a battery of ours needs room between soc_min and soc_max.
     soc_min = min(max(r["reserve_percent"] / 100.0, 0.0), 0.9)
+    charge = {"p_charge_max_kw": r["p_charge_max_kw"]} if r.get("p_charge_max_kw", 0.0) > 0.0 else {}
     return {
         "e_max_kwh": r["e_max_kwh"],
         "p_max_kw": r["p_max_kw"],
-        "s_max_kva": max(r["s_max_kva"], r["p_max_kw"]),
+        **charge,
+        "s_max_kva": max(r["s_max_kva"], r["p_max_kw"], *charge.values()),
         "soc_min": soc_min,
         "soc_max": 1.0,
         "soc_initial": min(max(r["stored_percent"] / 100.0, soc_min), 1.0),
         "eta_charge": _efficiency(r["eta_charge_percent"]),
         "eta_discharge": _efficiency(r["eta_discharge_percent"]),
-        "reactive": True,
+        "standby_loss_kw": r["standby_loss_kw"],
+        **_reactive(r, decides=True, none=False),
     }
+
+
+def _reactive(r: Mapping[str, float], *, decides: Any, none: Any) -> dict[str, Any]:
+    """Return what a device says of reactive power: which it decides, and the limits that the model gives."""
+    limits = {key: r[key] for key in ("q_inject_max_kvar", "q_absorb_max_kvar") if key in r}
+    return {"reactive": decides, **limits} if len(limits) < 2 or any(limits.values()) else {"reactive": none}
 
 
 def _efficiency(percent: float) -> float:
@@ -63,12 +72,14 @@ def _efficiency(percent: float) -> float:
 
 def _inverter(r: Mapping[str, float]) -> dict[str, Any]:
     kva = {"s_max_kva": r["s_max_kva"]} if r["s_max_kva"] > 0.0 else {}
-    return {"p_max_kw": r["p_max_kw"], "reactive": "category_b", **kva}
+    limit = {"p_limit_kw": r["p_limit_kw"]} if "p_limit_kw" in r else {}
+    return {"p_max_kw": r["p_max_kw"], **limit, **kva, **_reactive(r, decides="category_b", none="none")}
 
 
 def _generator(r: Mapping[str, float]) -> dict[str, Any]:
     kva = max(r["s_max_kva"], r["p_max_kw"])
-    return {"p_max_kw": r["p_max_kw"], "s_max_kva": kva, "cost_b_usd_per_kwh": FUEL_USD_PER_KWH, "reactive": True}
+    fuel = {"cost_b_usd_per_kwh": FUEL_USD_PER_KWH}
+    return {"p_max_kw": r["p_max_kw"], "s_max_kva": kva, **fuel, **_reactive(r, decides=True, none=False)}
 
 
 def _regulator(r: Mapping[str, float]) -> dict[str, Any]:

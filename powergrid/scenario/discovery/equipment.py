@@ -15,27 +15,25 @@ import networkx as nx
 import numpy as np
 
 from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.circuit.injections import read_ratings
 from powergrid.grid.engine import Engine, FloatArray
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.windings import TAPPED_CLASSES, Regulator, find_tap_changers
 
-#: What feeds or stores power, by the key of ``discover``: its class, and the ratings that are read, our name to theirs.
+#: What feeds or stores power, by the key of ``discover``: its class, and what is read beside its ratings.
 _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
     "storage": (
         "Storage",
         {
-            "e_max_kwh": "kWhRated",
-            "p_max_kw": "kWRated",
-            "s_max_kva": "kVA",
             "stored_percent": "%stored",
             "reserve_percent": "%reserve",
             "eta_charge_percent": "%EffCharge",
             "eta_discharge_percent": "%EffDischarge",
         },
     ),
-    "pv": ("PVSystem", {"p_max_kw": "Pmpp", "s_max_kva": "kVA"}),
-    "generators": ("Generator", {"p_max_kw": "kW", "s_max_kva": "kVA"}),
+    "pv": ("PVSystem", {}),
+    "generators": ("Generator", {}),
 }
 #: The key of ``discover`` that takes elements of a class, named as devices name it.
 _KEYS = {theirs.lower(): key for key, (theirs, _) in _SOURCES.items()}
@@ -289,7 +287,8 @@ def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
 def _sources(engine: Engine, network: Network, class_name: str, read: Mapping[str, str]) -> Iterator[Element]:
     for name, handle in engine.handles(class_name).items():
         ref = engine.node_ref(handle)  # 0 is ground, node i is entry i - 1
-        ratings = {ours: engine.get_float(handle, class_name, theirs) for ours, theirs in read.items()}
+        ratings = read_ratings(engine, class_name, handle)
+        ratings |= {ours: engine.get_float(handle, class_name, theirs) for ours, theirs in read.items()}
         yield _at(network, f"{class_name}.{name}", (ref[ref > 0] - 1).tolist(), ratings)
 
 

@@ -14,11 +14,20 @@ from powergrid.scenario.discovery.equipment import Element, Equipment
 from powergrid.scenario.placement.names import Names, join, places_along
 from powergrid.scenario.vocabulary import ZoneSpec
 
+_REACTIVE = ("q_inject_max_kvar", "q_absorb_max_kvar")
 #: Keys of a device that grow with its feeder's demand, by kind.
 _GROWS: dict[str, tuple[str, ...]] = {
-    "storage": ("e_max_kwh", "p_max_kw", "p_charge_max_kw", "s_max_kva", "standby_loss_kw"),
-    "inverter": ("p_max_kw", "s_max_kva"),
-    "generator": ("p_min_kw", "p_max_kw", "s_max_kva", "ramp_kw_per_min", "cost_c_usd_per_h", "start_cost_usd"),
+    "storage": ("e_max_kwh", "p_max_kw", "p_charge_max_kw", "s_max_kva", "standby_loss_kw", *_REACTIVE),
+    "inverter": ("p_max_kw", "p_limit_kw", "s_max_kva", *_REACTIVE),
+    "generator": (
+        "p_min_kw",
+        "p_max_kw",
+        "s_max_kva",
+        "ramp_kw_per_min",
+        "cost_c_usd_per_h",
+        "start_cost_usd",
+        *_REACTIVE,
+    ),
 }
 
 

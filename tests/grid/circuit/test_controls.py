@@ -267,7 +267,7 @@ def test_inverter_control_leaves_an_agents_inverter_alone(simulate: Simulate) ->
     simulation = simulate(devices, VOLT_VAR, pu=1.07, day=180, load_scale=0.2)
     for _ in range(3):
         simulation.step(np.array([[1.0, 0.1]]))
-        assert simulation.snapshot.device_kva[0, 0].imag == pytest.approx(0.1 * 3000.0, rel=1e-3)
+        assert simulation.snapshot.device_kva[0, 0].imag == pytest.approx(0.1 * 1500.0, rel=1e-3)
         assert simulation.snapshot.device_kva[0, 1].imag < -50.0
 
 
@@ -554,7 +554,7 @@ def test_exponential_control_leaves_an_agents_inverter_alone(simulate: Simulate)
     )
     for _ in range(3):
         simulation.step(np.array([[0.1]]))
-        assert simulation.snapshot.device_kva[0, 0].imag == pytest.approx(0.1 * 3000.0, rel=1e-3)
+        assert simulation.snapshot.device_kva[0, 0].imag == pytest.approx(0.1 * 1500.0, rel=1e-3)
         assert simulation.snapshot.device_kva[0, 1].imag < -20.0
 
 
