@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import json
 import math
 import os
+import socket
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from powergrid.errors import PowerGridError
@@ -35,6 +38,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_LOCK_FILE = ".in-use"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _PICKLED = "holds Python objects, which are not loaded"
 
 
@@ -164,7 +169,7 @@ def write_whole(file: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def append_whole(file: Path, text: str) -> None:
+def append_whole(file: Path, content: str | bytes) -> None:
     """Append to a file all or nothing: what a full disk took of it is cut off again.
 
     Raises:
@@ -172,14 +177,44 @@ def append_whole(file: Path, text: str) -> None:
     """
     with telling(file), file.open("ab", buffering=0) as stream:
         end = stream.tell()
-        content = memoryview(text.encode())
+        left = memoryview(content.encode() if isinstance(content, str) else content)
         try:
-            while content:
-                content = content[stream.write(content) :]
+            while left:
+                left = left[stream.write(left) :]
         except BaseException:
             with suppress(OSError):
                 stream.truncate(end)
             raise
+
+
+@contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Hold a folder for the block; whoever asks for it meanwhile, in this process or another, is told at once.
+
+    Raises:
+        PowerGridError: It is held; with the number of the process that holds it. Or it cannot be written to.
+    """
+    file = folder / _LOCK_FILE
+    lock = FileLock(file, timeout=0)
+    try:
+        holder = file.read_text(errors="replace").strip() if file.exists() else ""
+        lock.acquire()
+    except (Timeout, RuntimeError):  # the second where this very thread holds it
+        who = f"process {holder}" if holder else "another process"
+        raise PowerGridError(f"{folder}: is in use by {who}; wait until it has ended, or choose another name") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise PowerGridError(f"{folder}: cannot be written: {reason_of(error)}") from error
+        yield  # a file system without locks
+        return
+    try:
+        with telling(file):
+            file.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()  # first: one that is unlinked while free may be another's by then
+        lock.release()
 
 
 def make_folder(folder: Path) -> None:

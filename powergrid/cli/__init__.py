@@ -47,8 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except PowerGridError as error:  # what is raised on purpose; anything else is a bug and keeps its traceback
         if {"--verbose", "--debug"} & set(given):
             raise
-        err.print(f"{type(error).__name__}: {escape(str(error))}", highlight=False, soft_wrap=True, style="red")
-        sys.exit(1)
+        _fail(f"{type(error).__name__}: {error}")
+    except OSError as error:  # a disk that is full, a place that may not be written, and nobody said so before
+        if error.errno is None or {"--verbose", "--debug"} & set(given):
+            raise
+        _fail(f"{error.filename or 'output'}: {error.strerror}")
+
+
+def _fail(told: str) -> None:
+    err.print(escape(told), highlight=False, soft_wrap=True, style="red")
+    sys.exit(1)
 
 
 def _version(wanted: bool) -> None:

@@ -6,6 +6,7 @@ deterministic, filters and scaling included; a JSON says what is what. Nothing h
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import warnings
@@ -296,6 +297,7 @@ def write_onnx(actor: Any, width: int, names: Sequence[str], file: Path) -> None
         raise PowerGridError("to write ONNX, install the package onnx: pip install 'powergrid-dss[export]'") from error
     import torch
 
+    graph = io.BytesIO()
     with warnings.catch_warnings():
         # torch would rather go through torch.export, which takes the package onnxscript and writes opset 18 and newer:
         # runtimes of 2022, which controllers in the field have, do not read it
@@ -303,24 +305,27 @@ def write_onnx(actor: Any, width: int, names: Sequence[str], file: Path) -> None
         torch.onnx.export(
             actor,
             (torch.zeros(2, width),),
-            str(file),
+            graph,  # type: ignore[arg-type]
             input_names=[INPUT],
             output_names=list(names),
             dynamic_axes={name: {0: "n"} for name in (INPUT, *names)},
             opset_version=OPSET,
             dynamo=False,
         )
-    onnx.checker.check_model(onnx.load(str(file)), full_check=True)
+    onnx.checker.check_model(onnx.load_from_string(graph.getvalue()), full_check=True)
+    file.write_bytes(graph.getvalue())
 
 
 def write_torchscript(actor: Any, width: int, names: Sequence[str], file: Path) -> None:
     """Write an actor as TorchScript; a Dict space's parts come as a tuple, in the order of ``names``."""
     import torch
 
+    script = io.BytesIO()  # to a file, torch ends the process where the disk is full
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates the format; devices in the field still read it
         traced: Any = torch.jit.trace(actor, torch.zeros(2, width), check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, str(file))
+        torch.jit.save(traced, script)
+    file.write_bytes(script.getvalue())
 
 
 def torch_actor(policy: Policy, agent: str) -> Any:

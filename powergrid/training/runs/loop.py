@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from powergrid.errors import PowerGridError
+from powergrid.files import reason_of
 from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.policies.inference import Policy
 from powergrid.training.rllib.agents import EnvClass, EnvFacts, default_env, travelling_config
@@ -110,19 +111,37 @@ def run_loop(plan: Plan) -> RunResult:
             algorithm = build_algorithm(config, session)
             stack.callback(stop_algorithm, algorithm)
             if plan.restore:
-                with older_module_names():
-                    algorithm.restore_from_path(str(plan.restore.resolve()))
-            training = _Training(plan, algorithm, session, stack)
+                _restore(algorithm, plan.restore)
+            training = _Training(plan, algorithm, session)
             result = training.run(interrupted)
         entry["stopped"] = result.stopped
         entry["to_iteration"] = result.iterations
     except BaseException as error:
         entry["stopped"] = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise
-    finally:
         entry["end"] = now()
-        write_manifest(plan.folder, plan.manifest)
+        with suppress(PowerGridError):  # where the disk is full, that is what is told
+            write_manifest(plan.folder, plan.manifest)
+        raise
+    entry["end"] = now()
+    write_manifest(plan.folder, plan.manifest)
     return result
+
+
+def _restore(algorithm: Any, checkpoint: Path) -> None:
+    """Set the algorithm to a checkpoint's state.
+
+    Raises:
+        PowerGridError: The checkpoint is damaged, or of another algorithm or scenario.
+    """
+    try:
+        with older_module_names():
+            algorithm.restore_from_path(str(checkpoint.resolve()))
+    except Exception as error:  # what unpickling a damaged file, or a state of other shapes, may raise is anything
+        raise PowerGridError(f"{checkpoint}: cannot be resumed from: {reason_of(error)}") from error
+    weights = {name: algorithm.get_module(name).state_dict() for name in algorithm.config.policies}
+    bad = sorted({name for name, arrays in weights.items() for array in arrays.values() if not array.isfinite().all()})
+    if bad:
+        raise PowerGridError(f"{checkpoint}: cannot be resumed from: weights of {', '.join(bad)} are not finite")
 
 
 class Validation:
@@ -203,7 +222,7 @@ def stop_signals() -> Iterator[threading.Event]:
 class _Training:
     """One loop under way."""
 
-    def __init__(self, plan: Plan, algorithm: Any, session: RaySession, stack: ExitStack) -> None:
+    def __init__(self, plan: Plan, algorithm: Any, session: RaySession) -> None:
         self.plan, self.algorithm, self.session = plan, algorithm, session
         self.iteration = int(plan.state.get("iteration", 0))
         self.env_steps = int(plan.state.get("env_steps", 0))
@@ -215,7 +234,6 @@ class _Training:
         self.checkpoints = Checkpoints(plan.folder, plan.settings.keep_checkpoints, trust_claims(plan.manifest))
         self.progress = ProgressFile(plan.folder / PROGRESS, after_iteration=self.iteration)
         self.events = EventFile(plan.folder, after_step=self.env_steps + 1 if plan.restore else None)
-        stack.callback(self.events.close)
 
     def run(self, interrupted: threading.Event) -> RunResult:
         """Iterate until the iterations are done, the time is up or someone asks to stop."""

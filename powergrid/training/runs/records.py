@@ -8,8 +8,11 @@ import json
 import math
 import pkgutil
 import platform
+import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -31,6 +34,7 @@ from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS, mean_over_pol
 
 MANIFEST = "run.json"
 PROGRESS = "progress.csv"
+_EVENTS_VERSION = "brain.Event:2"
 VALIDATION_SCORE = "validation/episode_return_mean"
 #: Distributions whose versions a result depends on, by the name that ``run.json`` gives them.
 DISTRIBUTIONS = {
@@ -75,13 +79,13 @@ class _Manifest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     scenario: str
-    env: str
-    env_config: dict[str, Any]
+    env: str = ""
+    env_config: dict[str, Any] = {}
     algorithm: str = "ppo"
     policies: dict[str, str] = Field(min_length=1)
-    settings: dict[str, Any]
-    digests: dict[str, Any]
-    sessions: list[dict[str, Any]]
+    settings: dict[str, Any] = {}
+    digests: dict[str, Any] = {}
+    sessions: list[dict[str, Any]] = []
 
 
 def write_manifest(run_folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -96,7 +100,7 @@ def read_manifest(run_folder: Path) -> dict[str, Any]:
         PowerGridError: It is missing or cannot be read.
     """
     try:
-        return read_json(run_folder / MANIFEST, _Manifest).model_dump(exclude_unset=True)
+        return read_json(run_folder / MANIFEST, _Manifest).model_dump()
     except PowerGridError as error:
         raise PowerGridError(f"{run_folder}: no run that can be read: {error}") from error
 
@@ -242,26 +246,46 @@ def _shown(value: float) -> str:
 
 
 class EventFile:
-    """Write TensorBoard events: the stable names, and RLlib's whole result below ``ray/``."""
+    """Append TensorBoard events: the stable names, and RLlib's whole result below ``ray/``; an iteration or nothing.
 
-    # Ours, since an algorithm that is built and trained without Tune writes neither events nor a CSV file.
+    Raises:
+        PowerGridError: They cannot be written.
+    """
+
+    # Ours, since an algorithm that is built and trained without Tune writes neither events nor a CSV file. And not
+    # tensorboardX's SummaryWriter: it writes in a thread, which a full disk ends, and then waits for it for ever.
     def __init__(self, folder: Path, after_step: int | None = None) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._writer = SummaryWriter(str(folder), purge_step=after_step, write_to_disk=True)
+        self.file = folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        first = [Event(wall_time=time.time(), file_version=_EVENTS_VERSION)]
+        if after_step is not None:  # what an interrupted session wrote from there on is not shown
+            start = SessionLog(status=SessionLog.START)
+            first += [Event(step=after_step, file_version=_EVENTS_VERSION), Event(step=after_step, session_log=start)]
+        self._append(first)
 
     def add(self, metrics: Mapping[str, float], result: Mapping[str, Any], step: int) -> None:
         """Write one iteration at ``step`` environment steps."""
-        for name, value in metrics.items():
-            if math.isfinite(value):
-                self._writer.add_scalar(name, value, step)
-        for name, value in flatten({key: part for key, part in result.items() if key != "config"}):
-            self._writer.add_scalar(f"ray/{name}", value, step)
-        self._writer.flush()
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
 
-    def close(self) -> None:
-        """Write out what is left."""
-        self._writer.close()
+        ours = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        theirs = flatten({key: part for key, part in result.items() if key != "config"})
+        told, now_s = ours | {f"ray/{name}": value for name, value in theirs}, time.time()
+        self._append(
+            [Event(step=int(step), wall_time=now_s, summary=scalar(name, value)) for name, value in told.items()]
+        )
+
+    def _append(self, events: Sequence[Any]) -> None:
+        from tensorboardX.record_writer import masked_crc32c
+
+        framed = bytearray()  # each record with its length before it, and a checksum behind either
+        for event in events:
+            record = event.SerializeToString()
+            length = struct.pack("<Q", len(record))
+            for part in (length, record):
+                framed += part + struct.pack("<I", masked_crc32c(part))
+        append_whole(self.file, bytes(framed))
 
 
 @dataclass(frozen=True)

@@ -75,12 +75,13 @@ def search_space(
 
     space: dict[str, Domain] = {}
     problems: list[str] = []
-    for name, domain in () if search else SPACES[algorithm].items():
+    asked: list[Any] = list(search) if isinstance(search, list | tuple) else [search]
+    for name, domain in () if asked else SPACES[algorithm].items():
         if isinstance(domain, Categorical):
             domain = ray_tune.choice([value for value in domain.categories if not refusals(name, value)])
         if name not in kept and len(limits(domain)) > 1:
             space[name] = domain
-    for item in search if isinstance(search, list | tuple) else (str(search),):
+    for item in asked:
         try:
             name, domain = _read_item(algorithm, item)
         except ValueError as error:

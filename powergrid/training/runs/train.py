@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import yaml
 
 from powergrid.errors import ScenarioError
-from powergrid.files import make_folder, write_whole
+from powergrid.files import make_folder, sole_use, write_whole
 from powergrid.scenario import as_env_config
 from powergrid.training.rllib.agents import (
     EnvClass,
@@ -31,6 +33,8 @@ from powergrid.training.runs.settings import TrainSettings, dump_settings, make_
 __all__ = ["RunResult", "resume", "train"]
 
 logger = logging.getLogger("powergrid.training")
+
+_How = tuple[float | None, Progress | None, bool, str | None]  # time limit, progress, verbose and address
 
 
 def train(
@@ -64,7 +68,7 @@ def train(
 
     Raises:
         ScenarioError: The scenario, a setting or the policies are wrong.
-        PowerGridError: Training could not go on.
+        PowerGridError: Training could not go on, another one is at work in the folder, or it cannot be written.
     """
     chosen = make_settings(algorithm, settings)
     if chosen.seed is None:
@@ -72,15 +76,15 @@ def train(
     env, env_config = env or default_env(), as_env_config(scenario)
     facts, policy_of = check_plan("training", env, env_config, policies, chosen)
     taken = "a run is there already; resume it or choose another name"
-    folder = place_of(out_dir, name, scenario_name(env_config), taken_by=FOLDER, remedy=taken)
-    validation = open_validation(env, env_config, chosen)
-    make_folder(folder)
-    write_whole(folder / "scenario.yaml", _scenario_yaml(facts.scenario, env_config))
     manifest = {
         "scenario": scenario_name(env_config), "env": env_path(env), "env_config": env_config, "algorithm": algorithm,
         "policies": policy_of, "settings": dump_settings(chosen), "digests": _digests(facts.scenario), "sessions": [],
     }  # fmt: skip
-    return run_loop(Plan(folder, manifest, chosen, env, facts, validation, time_limit_s, progress, verbose, address))
+    with claim(out_dir, name, scenario_name(env_config), taken_by=FOLDER, remedy=taken) as folder:
+        validation = open_validation(env, env_config, chosen)
+        write_whole(folder / "scenario.yaml", _scenario_yaml(facts.scenario, env_config))
+        how = (time_limit_s, progress, verbose, address)
+        return run_loop(Plan(folder, manifest, chosen, env, facts, validation, *how))
 
 
 def resume(
@@ -107,16 +111,23 @@ def resume(
 
     Raises:
         ScenarioError: The run has all its iterations already, or a setting is wrong.
-        PowerGridError: There is no run or no checkpoint, or it comes from elsewhere and is not trusted.
+        PowerGridError: There is no run or no checkpoint, it comes from elsewhere and is not trusted, or another
+            training is at work in its folder.
     """
     checkpoint = find_checkpoint(Path(run_dir).expanduser().resolve(), ("latest",))
+    read_manifest(checkpoint.parent.parent)  # of a folder that is no run, nothing is to be held
+    with sole_use(checkpoint.parent.parent):
+        changes = dict(settings or {}) | ({} if iterations is None else {"iterations": iterations})
+        return _resume(checkpoint, changes, (time_limit_s, progress, verbose, address), trust=trust)
+
+
+def _resume(checkpoint: Path, changes: Mapping[str, Any], how: _How, *, trust: bool) -> RunResult:
     folder = checkpoint.parent.parent
     manifest = read_manifest(folder)
     if not trust:
         require_trust(
             checkpoint, trust_claims(manifest), remedy="--resume with --trust-checkpoint, or resume(..., trust=True)"
         )
-    changes = dict(settings or {}) | ({} if iterations is None else {"iterations": iterations})
     algorithm = manifest.get("algorithm", "ppo")
     chosen = make_settings(algorithm, changes, base=make_settings(algorithm, manifest["settings"]))
     state = read_state(checkpoint)
@@ -129,7 +140,6 @@ def resume(
         logger.warning("The scenario has changed since this run began; compare scenario.yaml in the run folder.")
     manifest["settings"] = dump_settings(chosen)
     validation = open_validation(env, manifest["env_config"], chosen)
-    how = (time_limit_s, progress, verbose, address)
     return run_loop(Plan(folder, manifest, chosen, env, facts, validation, *how, checkpoint, state))
 
 
@@ -154,20 +164,31 @@ def check_plan(
     return facts, policy_of
 
 
-def place_of(out_dir: str | Path, name: str | None, default: str, *, taken_by: str, remedy: str) -> Path:
-    """Return the folder that a run or a tuning shall have, none where one is already; it makes none.
+@contextmanager
+def claim(out_dir: str | Path, name: str | None, default: str, *, taken_by: str, remedy: str) -> Iterator[Path]:
+    """Make the folder that a run or a tuning shall have and hold it for the block, for nobody else to write there.
+
+    A folder that was made for a block which then wrote nothing that lasts (``taken_by``) goes again.
 
     Raises:
         ScenarioError: The name is no folder's, or ``taken_by`` is in that folder.
+        PowerGridError: Another training or tuning is at work there, or it cannot be made.
     """
     if name is not None and (Path(name).name != name or name in {".", ".."}):
         raise ScenarioError("name", [f"{name!r} is no folder name; use --out for the place"])
     folder = (Path(out_dir).expanduser() / (name or f"{default}-{datetime.now():%Y%m%d-%H%M%S}")).resolve()
-    if not (folder / taken_by).exists():
-        return folder
-    if name is not None:
-        raise ScenarioError(str(folder), [remedy])
-    return folder.with_name(f"{folder.name}-{secrets.token_hex(2)}")
+    if name is None and folder.exists():
+        folder = folder.with_name(f"{folder.name}-{secrets.token_hex(2)}")
+    is_new = not folder.exists()
+    make_folder(folder)
+    with sole_use(folder):
+        if (folder / taken_by).exists():
+            raise ScenarioError(str(folder), [remedy])
+        try:
+            yield folder
+        finally:
+            if is_new and not (folder / taken_by).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def scenario_name(env_config: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from powergrid.training.runs.records import VALIDATION_SCORE, env_path, read_man
 from powergrid.training.runs.search_space import describe_domain, draw_trials, search_space
 from powergrid.training.runs.session import environment_variables, ray_session
 from powergrid.training.runs.settings import TrainSettings, dump_settings, make_settings
-from powergrid.training.runs.train import check_plan, place_of, scenario_name, train
+from powergrid.training.runs.train import check_plan, claim, scenario_name, train
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -163,10 +163,13 @@ def tune(
     space, chosen = search_space(algorithm, fixed, search), make_settings(algorithm, fixed)
     env, env_config = env or agents.default_env(), as_env_config(scenario)
     check_plan("tuning", env, env_config, policies, chosen, _why_unrankable(chosen, space, env, env_config))
-    place = place_of(out_dir, name, f"tune-{scenario_name(env_config)}", taken_by=TRIALS, remedy=TAKEN)
     trials = [Trial(*each) for each in enumerate(draw_trials(space, samples, seed, dump_settings(chosen)))]
     how = {"algorithm": algorithm, "policies": policies, "env": env, "verbose": verbose}
-    with ray_session(verbose=verbose, address=address) as session, stop_signals() as interrupted:
+    with (
+        claim(out_dir, name, f"tune-{scenario_name(env_config)}", taken_by=TRIALS, remedy=TAKEN) as place,
+        ray_session(verbose=verbose, address=address) as session,
+        stop_signals() as interrupted,
+    ):
         at_once = fit_trials(concurrent, chosen.num_env_runners or 0, agents.available_cpus(), samples)
         asked = {"env_config": env_config, "fixed": fixed, "algorithm": algorithm, "policies": policies, "seed": seed}
         _write_asked(place, space, address, **asked, env=env_path(env), samples=samples)
@@ -174,7 +177,8 @@ def tune(
         home = None if session.shared else place  # of a machine that may not have it
         watch = _Watch(place, trials, env_config, progress, interrupted)
         _run_trials(watch, at_once, chosen.num_env_runners or 0, place=home, fixed=fixed, how=how)
-    return _conclude(TuneResult(place, trials, space, fixed, "interrupted" if interrupted.is_set() else "finished"))
+        stopped = "interrupted" if interrupted.is_set() else "finished"
+        return _conclude(TuneResult(place, trials, space, fixed, stopped))
 
 
 def fit_trials(wanted: int | None, runners: int, cpus: int, samples: int) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import stat
 from pathlib import Path
@@ -91,3 +92,18 @@ def test_resume_of_an_unsigned_run_goes_on_with_trust_and_signs(trained: RunResu
     assert load_policy(run)
     assert resume(run, iterations=4, trust=True).iterations == 4
     assert resume(run, iterations=5).iterations == 5
+
+
+def test_resume_of_a_damaged_checkpoint_is_a_typed_error(ray_session: None, tmp_path: Path) -> None:
+    run = shutil.copytree(Path(__file__).parent / "data" / "run_010", tmp_path / "run")
+    (weights,) = run.glob("checkpoints/*/learner_group/learner/rl_module/*/module_state.pkl")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PowerGridError, match="cannot be resumed from"):
+        resume(run, iterations=2, trust=True)
+    state = pickle.loads(whole)
+    first = next(iter(state))
+    state[first] = state[first] * float("nan")
+    weights.write_bytes(pickle.dumps(state))
+    with pytest.raises(PowerGridError, match="are not finite"):
+        resume(run, iterations=2, trust=True)
