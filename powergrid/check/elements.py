@@ -15,15 +15,17 @@ from powergrid.check.report import Recorder
 from powergrid.errors import EngineError, FeederError, list_names, nearest_names, shorten
 from powergrid.grid.engine import Engine, FloatArray, Handle, classify_refusal
 from powergrid.grid.feeder.completion import RECORDERS, about_recorders, complete_circuit
+from powergrid.grid.feeder.defined import Defined
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import IntArray
 from powergrid.grid.feeder.preparation import find_user_models, say_user_model, takes_admittances
 from powergrid.grid.feeder.ratings import PLACEHOLDERS, Ratings
-from powergrid.grid.feeder.syntax import DESCRIBING, VERBS, Command, after_verb, describe_unknown_command
+from powergrid.grid.feeder.statements import cut
+from powergrid.grid.feeder.syntax import DESCRIBING, VERBS, Command, describe_unknown_command
 from powergrid.grid.feeder.windings import find_tap_changers
 
 _MACHINE_VERBS = ("doscmd", "fileedit", "formedit", "cd", "quit", "save", "dump", "newactor", "connect", "disconnect")
-_CONTINUATIONS = ("more", "m", "~")
+_CONTINUATION = "~"
 #: What a circuit begins with.
 _SOURCE = "vsource.source"
 _SHOWN_NAMES = 4
@@ -61,10 +63,8 @@ class Definitions:
                     self.again.append((name, command))
             elif command.verb == "edit" and (edited := _name_in(command)) is not None:
                 active = edited
-            elif command.verb not in _CONTINUATIONS and not command.assigns:
+            elif command.verb != _CONTINUATION:
                 continue
-            elif own := re.match(r"(\w+)\.(.+)\.\w+\s*=", command.text):
-                active = f"{own[1]}.{own[2]}".lower()
             self._texts.setdefault(active, []).append(command.text.lower())
 
     @property
@@ -91,8 +91,8 @@ def _defined_name(command: Command) -> str | None:
 
 def _name_in(command: Command) -> str | None:
     """Return the ``class.name`` that follows the verb, lower case, whatever quotes it is in."""
-    first = next(after_verb(command.text), None)
-    owner, dot, name = first.value.strip().lower().partition(".") if first is not None else ("", "", "")
+    parts = cut(command.text)[1:2]
+    owner, dot, name = parts[0].value.strip().lower().partition(".") if parts else ("", "", "")
     return f"{owner}.{name}" if dot and owner.isidentifier() and name else None
 
 
@@ -102,12 +102,15 @@ def check_files(feeder: Feeder, recorder: Recorder) -> Definitions:
     _find_misplaced(feeder, recorder)
     for command in itertools.compress(feeder.commands, about_recorders(feeder.commands)):
         recorder.find("left-out", f"{shorten(command.text)!r} is not run: nobody reads it", command.where)
+    for note in feeder.notes:
+        recorder.find(note.code, note.text, note.where, remedy=note.remedy)
+    built_in = Defined()
     # OpenDSS ignores edits of what does not exist without a word: the circuit is then another than the file says.
     for command in feeder.commands:
         name = _name_in(command) if command.verb == "edit" else None
-        if name is None or name in definitions.first or name.startswith(("circuit.", "vsource.")):
+        owner, _, own = (name or "").partition(".")
+        if name is None or name in definitions.first or built_in.has(owner, own):
             continue
-        owner = name.partition(".")[0]
         near = nearest_names(name, (each for each in definitions.first if each.startswith(f"{owner}.")))
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         message = f"{shorten(command.text)!r} edits an element that is not defined{hint}"
@@ -181,15 +184,16 @@ class Model:
 
 def compile_all(model: Model) -> None:
     """Run every command and take down every refusal; what is refused is skipped with its continuation lines."""
-    engine, refused, folder = model.engine, False, None
+    engine, refused, folder = model.engine, "", None
     definitions, recorder = model.definitions, model.recorder
     engine.clear()
     run = [not about for about in about_recorders(model.feeder.commands)]
     for command in itertools.compress(model.feeder.commands, run):
-        # OpenDSS would put the continuation of a refused element to the element before.
-        if refused and command.verb in _CONTINUATIONS:
+        # What goes on about a refused element would be refused too, or be of another one.
+        name = _name_in(command) if refused and command.verb == "edit" else None
+        if refused and (command.verb == _CONTINUATION or name == refused):
             continue
-        refused = False
+        refused = ""
         recorder.at(shorten(command.text), command.where)
         try:
             if command.file.parent != folder:
@@ -197,7 +201,8 @@ def compile_all(model: Model) -> None:
                 engine.set_folder(folder)
             engine.command(command.text)
         except EngineError as error:
-            refused = model.broken = True
+            model.broken = True
+            refused = _name_in(command) or ""
             _take_refusal(model, command, error)
     engine.leave_folder()
     if not model.broken:
@@ -208,10 +213,12 @@ def compile_all(model: Model) -> None:
             model.broken = True
             recorder.find_all(error.details, error.where)
     said = {finding.where for finding in recorder.report.findings}
+    twice = model.feeder.settings.get("allowduplicates", "").lower()[:1] in ("y", "t")
+    remedy = "none needed: AllowDuplicates keeps both; only the first is found by its name" if twice else ""
     for name, command in definitions.again:  # refused above unless the feeder allows it
         if command.where not in said and not _records(name):
             message = f"{name!r} is defined at {definitions.place(name)} already"
-            recorder.find("duplicate-name", message, command.where, severity="warning")
+            recorder.find("duplicate-name", message, command.where, severity="warning", remedy=remedy)
 
 
 def _records(element: str) -> bool:

@@ -47,6 +47,8 @@ CHECKS: dict[str, Check] = {
     "no-circuit": Check("error", "No circuit", "a master file has 'New Circuit.<name>'; check that one"),
     "missing-data-file": Check("error", "Missing data files", "put the file there, or correct the name"),
     # -- commands
+    "unclear": Check("error", "Lines that can be read in two ways", "write it as OpenDSS can take it in one way"),
+    "mapped": Check("note", "Understood otherwise than written", "none needed; write it as this engine takes it"),
     "unknown-command": Check("error", "Lines that OpenDSS does not know", "correct or comment out the line"),
     "unknown-name": Check("error", "Names that are not defined", "define it before, or correct the name"),
     "unknown-property": Check("error", "Unknown properties and classes", "correct its name"),

@@ -103,12 +103,12 @@ BROKEN: dict[str, Broken] = {
     "shell_abbreviated": Broken("dosc touch harmed", "shell-command", "'dosc touch harmed' is not run"),
     "fileedit": Broken("fileedit Master.dss", "shell-command", "is not run"),
     "save": Broken("Save Circuit dir=harmed", "shell-command", "is not run"),
-    "change_folder": Broken("cd ..", "shell-command", "'cd ..' is not run"),
+    "change_folder": Broken("cd nowhere", "shell-command", "'cd nowhere' is not run"),
     "show": Broken("Show Voltages LN Nodes", "left-out", "is not run"),
     "plot": Broken("Plot Circuit Power", "left-out", "is not run"),
     "export": Broken("Export Voltages harmed.csv", "left-out", "is not run"),
     "daily_mode": Broken("Set mode=daily number=8760", "left-out", "mode=daily"),
-    "data_path": Broken("Set datapath=..", "left-out", "datapath"),
+    "data_path": Broken("Set datapath=nowhere", "left-out", "datapath"),
     "editor": Broken("Set editor=/bin/touch", "left-out", "editor"),
     "query_log": Broken("Set querylog=yes log=yes", "left-out", "querylog"),
     "debug_trace": Broken(
@@ -145,10 +145,11 @@ BROKEN: dict[str, Broken] = {
     "unknown_property": Broken("New Load.q bus1=b colour=red", "unknown-property", "colour", refused="colour"),
     "unknown_class": Broken("New Lod.q bus1=b", "unknown-property", '"Lod" not found', refused="Lod"),
     "value_that_is_no_number": Broken("New Load.q bus1=b kV=twelve", "bad-value", "twelve", refused="twelve"),
-    "unbalanced_quotes": Broken(
-        'New Load.q bus1="b kV=12.47 kW=10', "bad-value", "kw=10", ("Master.dss", 6), "kw=10"
+    "unbalanced_quotes": Broken('New Load.q bus1="b kV=12.47 kW=10', "unclear", "never closed", refused="never closed"),
+    "unbalanced_parentheses": Broken(
+        "New Load.q bus1=b kV=(12.47 kW=10", "unclear", "never closed", refused="never closed"
     ),
-    "unbalanced_parentheses": Broken("New Load.q bus1=b kV=(12.47 kW=10", "bad-value", "inline math", refused="math"),
+    "second_equals": Broken("New Load.q bus1=b kV=12.47=7", "unclear", "second '='", refused="second '='"),
     "variable_of_itself": Broken(
         "var @a=@b @b=@a\nNew Load.q bus1=b kV=@a kW=10", "bad-value", "@b", ("Master.dss", 5), "inline math"
     ),

@@ -23,7 +23,7 @@ from powergrid.grid.engine.cache_folder import Arrays, Cache, made_by
 
 __all__ = [
     "PRIVATE_NAMES", "element_classes", "engine_version", "ffi", "forget", "lib", "new_context", "numbers",
-    "property_tables", "property_type", "solver", "text_of", "threads_may_enter",
+    "property_kinds", "property_tables", "property_type", "solver", "text_of", "threads_may_enter",
 ]  # fmt: skip
 
 #: What is used of the engine's Python packages beyond their documentation: package, the version that it was tried
@@ -185,6 +185,12 @@ def property_tables() -> dict[str, dict[str, bool]]:
 
 
 @functools.cache
+def property_kinds() -> dict[str, dict[str, str]]:
+    """Return the properties of every element class in the engine's order, and the type of each; names lower case."""
+    return {each.name.lower(): {prop.name: prop.kind for prop in each.properties} for each in _classes()}
+
+
+@functools.cache
 def numbers() -> tuple[dict[str, int], dict[tuple[str, str], int], dict[tuple[str, str], tuple[str, str]]]:
     """Read the numbers of the engine's classes, its properties, and their types by the names that data have."""
     classes = {each.name.lower(): each.number for each in _classes()}
@@ -214,7 +220,7 @@ def element_classes() -> tuple[str, ...]:
 def forget() -> None:
     """Drop what this process remembers of the engine's classes; the files stay."""
     _schema.forget()
-    for function in (_classes, property_tables, numbers, element_classes):
+    for function in (_classes, property_kinds, property_tables, numbers, element_classes):
         function.cache_clear()
 
 

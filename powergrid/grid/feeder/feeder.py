@@ -15,14 +15,24 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from powergrid.errors import FeederError, Problem, describe_unknown
 from powergrid.grid.engine import engine_version
 from powergrid.grid.engine.cache_folder import Arrays, Cache, made_by
+from powergrid.grid.feeder.files import (
+    FOLDER,
+    NO_FOLDER,
+    Place,
+    Reference,
+    default_root,
+    lead,
+    remedy,
+    resolve,
+)
 from powergrid.grid.feeder.microgrid import Microgrid
-from powergrid.grid.feeder.reader import Place, Reference, Scan, read_files, remedy, resolve
+from powergrid.grid.feeder.reader import Scan, read_files
 from powergrid.grid.feeder.syntax import Command, describe_unknown_command, find_unknown
 
 __all__ = [
@@ -30,8 +40,7 @@ __all__ = [
     "locate_feeder", "models_folder", "read_feeder", "scan_feeder", "scans",
 ]  # fmt: skip
 
-#: OpenDSS takes ``New object=Circuit.x`` too.
-_CIRCUIT = re.compile(r"\s*new\s+(object\s*=\s*)?\"?circuit\.", re.IGNORECASE)
+_CIRCUIT = re.compile(r"New [\"'(\[{]?circuit\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Feeder:
         files: All files it consists of, in the order they were first read.
         settings: Last value of each option that ``Set`` or ``Solve`` gives, run or not, as text by its full lower-case
             name: ``{"mode": "daily", "%growth": "2.5"}``; of a composed one the host's.
+        notes: What was understood otherwise than it is written, with file and line.
     """
 
     name: str
@@ -64,6 +74,7 @@ class Feeder:
     trust: bool = False
     files: tuple[Path, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+    notes: tuple[Problem, ...] = ()
 
 
 def models_folder() -> Path:
@@ -173,9 +184,8 @@ def locate_feeder(reference: str | Path, model_root: str | Path | None, trust: b
         FeederError: there is no such feeder, or it lies outside its root.
     """
     master = find_feeder(reference)
-    # The folder above: what several feeders share usually lies beside them.
-    root = master.resolve().parent.parent if model_root is None else Path(model_root).expanduser().resolve()
-    if not root.is_dir():
+    root = default_root(master) if model_root is None else Path(model_root).expanduser().resolve()
+    if not root.is_dir() and root != master.resolve():
         text = f"model_root {str(model_root)!r} is not a folder"
         raise FeederError(str(master), [Problem("no-feeder", "", text)])
     if model_root is not None and not trust and not master.resolve().is_relative_to(root):
@@ -208,6 +218,7 @@ def _feeder_of(place: Place, scan: Scan) -> Feeder:
         trust=place.trust,
         files=tuple(scan.files),
         settings=scan.settings,
+        notes=scan.notes,
     )
 
 
@@ -226,9 +237,10 @@ def _is_still_so(scan: Scan, place: Place) -> bool:
     if place.master not in scan.files:
         return False
     for target, led in scan.looked.items():
-        real = resolve(target)
-        allowed = real is not None and place.allows(real) and os.path.isfile(target)
-        if (str(real) if allowed else "") != led:
+        if led in (FOLDER, NO_FOLDER):
+            if os.path.isdir(target) != (led == FOLDER):
+                return False
+        elif lead(place, target) != led:
             return False
     try:
         # By content: an editor can keep both size and time of a file.
@@ -252,6 +264,7 @@ def _encode_scan(scan: Scan) -> tuple[str, Arrays]:
         "commands": [[index[c.file], c.line, c.text] for c in scan.commands],
         "left_out": [[index[c.file], c.line, c.text] for c in scan.left_out],
         "settings": dict(scan.settings),
+        "notes": [astuple(note) for note in scan.notes],
     }
     return json.dumps(data), {}
 
@@ -265,7 +278,15 @@ def _decode_scan(text: str, _: Arrays) -> Scan:
     )
     files = {Path(file): (bytes.fromhex(digest), real) for file, digest, real in data["files"]}
     looked = {Path(target): real for target, real in data["looked"]}
-    return Scan(commands, left_out, str(data["digest"]), files, looked, data["settings"])
+    return Scan(
+        commands,
+        left_out,
+        str(data["digest"]),
+        files,
+        looked,
+        data["settings"],
+        tuple(Problem(*n) for n in data["notes"]),
+    )
 
 
 scans = Cache("scan", _encode_scan, _decode_scan)

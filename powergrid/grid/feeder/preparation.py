@@ -8,7 +8,8 @@ from __future__ import annotations
 from powergrid.errors import EngineError, FeederError, Problem
 from powergrid.grid.engine import Engine
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.grid.feeder.syntax import Command, after_verb
+from powergrid.grid.feeder.statements import cut
+from powergrid.grid.feeder.syntax import Command
 
 #: Classes of elements whose power is written or given by a shape.
 _POWER_CLASSES = ("Load", "Generator", "Storage", "PVSystem")
@@ -47,7 +48,7 @@ def say_user_model(element: str) -> tuple[str, str]:
 
 def _defined_by(command: Command) -> str:
     """Return the ``class.name`` that a command defines, lower case, empty where it defines none."""
-    first = next(after_verb(command.text), None) if command.verb == "new" else None
+    first = next(iter(cut(command.text)[1:]), None) if command.verb == "new" else None
     return "" if first is None else first.value.strip().lower()
 
 

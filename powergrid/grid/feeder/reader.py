@@ -1,36 +1,41 @@
-"""Read a feeder's files: their commands with file and line, what is left out, what is refused.
+"""Read a feeder's files into statements: what each line means, what is left out, what is refused.
 
-A model is a program; what it may reach is decided here, before anything is compiled. Knows text and files, not
-electricity, and nothing of where feeders are found.
+What is handed to the engine is only what was understood, written anew: never a line as it came. Knows text and files,
+not electricity, and nothing of where feeders are found.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
-from powergrid.errors import Problem, nearest_names
+from powergrid.errors import Problem, nearest_names, shorten
+from powergrid.grid.engine import property_kinds
 from powergrid.grid.feeder import syntax
-from powergrid.grid.feeder.syntax import Command, Parameter
+from powergrid.grid.feeder.defined import SOURCE, WHOLE_CLASS, Defined
+from powergrid.grid.feeder.files import Files, Place, Reference, resolve
+from powergrid.grid.feeder.statements import (
+    Parameter,
+    Property,
+    Unclear,
+    Variables,
+    cut,
+    expand,
+    find_empty_part,
+    find_properties,
+    is_cut,
+    quote,
+    write,
+)
+from powergrid.grid.feeder.syntax import Command
 
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-_NAMING = ("type", "class", "element", "object")  # options that change what is edited next
-_SWITCHING = ("open", "close", "enable", "disable", "select")
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A file that a command names: where it does so, how it is written, and the file; None for a program library."""
-
-    where: str
-    written: str
-    target: Path | None
+_CONTINUATIONS = ("more", "m", "~")
+_SWITCHING = ("enable", "disable", "open", "close", "select")
+#: Commands of which all that follows is taken as it is: names, numbers, options of their own.
+_MEASURES = ("setbusxy", "setkvbase")
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,13 @@ class Scan:
     """What reading a feeder's files gave.
 
     Attributes:
-        commands: What is run, in order, redirects already followed.
+        commands: What is run, in order, redirects already followed; each text as the engine is handed it.
         left_out: What the files also say and is not run.
         digest: SHA-256 over the content of all files read and over ``trust``.
         files: SHA-256 and real path, links followed, of each file, in the order they were first read.
         looked: Real path of each place where a file was looked for, empty where none may be read there.
         settings: Last value of each option of ``Set`` and ``Solve``, run or not, by its full lower-case name.
+        notes: What was understood otherwise than it is written.
     """
 
     commands: tuple[Command, ...]
@@ -52,26 +58,7 @@ class Scan:
     files: Mapping[Path, tuple[bytes, str]]
     looked: Mapping[Path, str]
     settings: Mapping[str, str]
-
-
-class Place(NamedTuple):
-    """Which feeder is read, and what it may reach.
-
-    Attributes:
-        master: The master file.
-        root: Folder outside of which no file is read, unless trusted.
-        shipped: Folder that may be read besides.
-        trust: Whether the model may do what it wants.
-    """
-
-    master: Path
-    root: Path
-    shipped: Path
-    trust: bool
-
-    def allows(self, real: Path) -> bool:
-        """Whether a file may be read: anything in the root, and the shipped feeders, which hold nothing private."""
-        return self.trust or real.is_relative_to(self.root) or real.is_relative_to(self.shipped)
+    notes: tuple[Problem, ...] = ()
 
 
 def read_files(place: Place) -> tuple[Scan, list[Problem], list[Reference]]:
@@ -83,316 +70,427 @@ def read_files(place: Place) -> tuple[Scan, list[Problem], list[Reference]]:
     """
     reader = _Reader(place)
     reader.read(place.master, ())
-    files = {file: (digest, str(resolve(file))) for file, digest in reader.hashes.items()}
-    left_out = tuple(reader.left_out)
-    scan = Scan(tuple(reader.commands), left_out, reader.digest(), files, reader.looked, reader.settings)
-    return scan, reader.problems, reader.references
-
-
-def resolve(file: Path) -> Path | None:
-    """Return the real path of a file, links followed, None where there can be none."""
-    try:
-        return file.resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that cannot be one
-        return None
-
-
-def remedy(root: Path, wanted: Path) -> str:
-    """Say which key allows a file outside the root."""
-    try:
-        common = os.path.commonpath([root, wanted.parent])
-    except ValueError:  # another drive
-        return "'trust: true' allows it"
-    return f"'model_root: {common}' or 'trust: true' allows it"
+    own = reader.files
+    files = {file: (digest, str(resolve(file))) for file, digest in own.hashes.items()}
+    said = (tuple(reader.commands), tuple(reader.left_out), own.digest(), files, own.looked)
+    return Scan(*said, reader.settings, tuple(reader.notes)), own.problems, own.references
 
 
 class _Reader:
-    """Walk a master file and its redirects, sorting commands."""
+    """Walk a master file and its redirects, turning lines into statements."""
 
     def __init__(self, place: Place) -> None:
-        self.place, self.trust = place, place.trust
-        self.looked: dict[Path, str] = {}
+        self.trust = place.trust
+        self.files = Files(place)
         self.commands: list[Command] = []
         self.left_out: list[Command] = []
-        self.problems: list[Problem] = []
-        self.hashes: dict[Path, bytes] = {}
-        self.references: list[Reference] = []
+        self.notes: list[Problem] = []
         self.settings: dict[str, str] = {}
-        self._order = hashlib.sha256()
-        self._variables: dict[str, str] = {}
-        self._class: str | None = None  # of the element that is edited next
-
-    def digest(self) -> str:
-        """Return a hash over all contents in the order they were read; where the files lie does not matter."""
-        digest = self._order.copy()
-        if self.trust:
-            digest.update(b"trusted")
-        return digest.hexdigest()
-
-    def _open(self, file: Path, where: str, shown: str = "") -> bytes | None:
-        """Read a file and note its content, or the problem."""
-        try:
-            raw = file.read_bytes()
-        except OSError as error:
-            self._refuse("unreadable-file", where, f"{shown}cannot be read: {error.strerror}")
-            return None
-        self.hashes[file] = hashlib.sha256(raw).digest()
-        self._order.update(self.hashes[file])
-        return raw
+        self._defined, self._variables = Defined(), Variables()
+        self._stayed: list[str] = []  # what would have moved the folder that names count from
 
     def read(self, file: Path, above: tuple[Path, ...]) -> None:
         """Take all commands of a file."""
         above = (*above, file)
-        raw = self._open(file, str(file))
+        raw = self.files.read(file, str(file))
         if raw is not None:
+            self.files.enter(file)
             for command in syntax.split(file, syntax.decode(raw)):
-                self._take(command, above)
+                try:
+                    self._take(command, above)
+                except Unclear as error:
+                    # What the line is of may be another element than it seems: so is what the next ones are of.
+                    self._defined.active = None
+                    self._refuse("unclear", command, f"{shorten(command.text)!r}: {error}")
+
+    def _refuse(self, code: str, command: Command, text: str, remedy: str = "") -> None:
+        self.files.problems.append(Problem(code, command.where, text, remedy))
+
+    def _note(self, code: str, command: Command, text: str, remedy: str = "") -> None:
+        self.notes.append(Problem(code, command.where, text, remedy))
 
     def _take(self, command: Command, above: tuple[Path, ...]) -> None:
-        """Sort one command: run as written, run in part, left out, or a problem."""
+        """Sort one command: understood and written anew, left out, or a problem."""
         verb = command.verb
-        if verb in syntax.EDITING or command.assigns:
-            self._take_edit(command)
+        if command.assigns:
+            self._take_assignment(command)
+        elif verb in syntax.EDITING:
+            self._take_edit(command, verb)
         elif verb in syntax.INCLUDES:
-            self._include(command, above)
+            self._include(command, verb, above)
         elif verb in syntax.CLEARING:
             self.left_out += [*self.commands, command]  # what came before is another circuit
             self.commands.clear()
             self.settings.clear()
-        elif verb == "solve":
-            self._note_settings(command)
-            (self.commands if self.trust else self.left_out).append(command)
-        elif verb in syntax.NEVER_RUN or verb not in syntax.VERBS:
-            self.left_out.append(command)
-        elif verb in syntax.REWRITING and not self.trust:
-            text = f"{verb} makes another circuit of this one"
-            self._refuse("rewriting-command", command.where, text, "run it in OpenDSS and save the result")
+            self._defined.clear()
         elif verb == "set":
             self._take_options(command)
+        elif verb == "cd":
+            self._move(command, self._first(command))
+        elif verb == "solve":
+            self._take_solve(command)
+        elif verb in syntax.NEVER_RUN or verb not in syntax.VERBS:
+            self._leave_out(command)
+        elif verb in syntax.REWRITING and not self.trust:
+            text = f"{verb} makes another circuit of this one"
+            self._refuse("rewriting-command", command, text, "run it in OpenDSS and save the result")
         elif verb in syntax.COORDINATES:
-            self._take_coordinates(command)
-        elif verb in syntax.DESCRIBING or self.trust:
-            self._take_other(command, verb)
+            self._take_coordinates(command, verb)
+        elif verb == "var":
+            self._variables.define(cut(command.text)[1:])
+        elif verb in _SWITCHING:
+            self._take_switching(command, verb)
+        elif verb in syntax.DESCRIBING:
+            self._emit(command, write(_spell(command, verb), *(self._parameters(command) if verb in _MEASURES else ())))
+        elif self.trust:
+            self._emit(command, write(_spell(command, verb), *self._parameters(command)))
+            self._defined.active = None
         else:
-            self.left_out.append(command)
+            self._leave_out(command)
 
-    def _take_other(self, command: Command, verb: str) -> None:
-        """Take a command that edits no properties, and follow what it makes the active element."""
-        if verb == "var":
-            self._variables.update(
-                (p.name.lower(), self._value_of(p.value)) for p in syntax.after_verb(command.text) if p.name
-            )
-        else:
-            first = next(iter(self._values(syntax.after_verb(command.text))), None)
-            named = first is not None and "." in first.value and verb in _SWITCHING
-            self._class = syntax.class_of(first.value) if named and first is not None else None
-        self.commands.append(command)
+    def _emit(self, command: Command, text: str) -> None:
+        self.commands.append(replace(command, text=text))
+
+    def _leave_out(self, command: Command) -> None:
+        """Note what is not run; what it would have made the active element is not known."""
+        self.left_out.append(command)
+        if command.verb in syntax.VERBS and command.verb != "//":
+            self._defined.active = None
+
+    def _parameters(self, command: Command) -> list[Parameter]:
+        """Cut what follows the verb into parameters, variables replaced."""
+        return [self._variables.replace(each) for each in cut(command.text)[1:]]
+
+    def _first(self, command: Command) -> str:
+        """Return the first value behind the verb."""
+        given = self._parameters(command)
+        return given[0].value if given else ""
 
     # -- edits
 
-    def _take_edit(self, command: Command) -> None:
-        """Take an edit of an element without what would write a file, and refuse what would load a program."""
-        given = self._edited(command)
-        if self._class == "sensor" and command.verb == "new":
-            # OpenDSS crashes at kWs and kvars of a sensor that it has not tied to its element yet.
-            first, later = syntax.set_apart(command.text)
-            if later:
-                self._take_edit(replace(command, text=first))
-                self._take_edit(replace(command, text=later))
-                return
-        if syntax.is_plain(command.text, self._class):
-            self.commands.append(command)
+    def _take_edit(self, command: Command, verb: str) -> None:
+        """Take ``new``, ``edit``, ``batchedit`` or a continuation."""
+        given = self._parameters(command)
+        if verb in _CONTINUATIONS:
+            self._edit_active(command, given)
             return
-        changes: list[tuple[Parameter, str]] = []
-        for parameter, danger in syntax.find_dangers(given, self._class):
-            shown = parameter.name or parameter.value
-            if danger == "file":
-                text = self._data_file(command, parameter)
-                if text is not None:
-                    changes.append((parameter, text))
-            elif danger == "maps":
-                changes.append((parameter, ""))
-            elif self.trust:
-                if danger == "library":
-                    self.references.append(Reference(command.where, parameter.value, None))
-            elif danger == "library":
-                text = f"{shown} loads a program library, which is not allowed"
-                self._refuse("program-library", command.where, text, "'trust: true' allows it")
-            elif danger == "rewrites":
-                text = f"{shown}={parameter.value} makes another circuit of this one"
-                self._refuse("rewriting-command", command.where, text)
+        class_name, name = self._target(given)
+        if verb == "batchedit":
+            self._edit_batch(command, class_name, name, given[1:])
+        elif class_name == "circuit" and verb == "edit":
+            self._note("left-out", command, f"{shorten(command.text)!r} does nothing in OpenDSS", "edit Vsource.source")
+        else:
+            owner = SOURCE[0] if class_name == "circuit" else class_name
+            properties = find_properties(owner, given[1:])
+            if verb == "new":
+                self._defined.add(*(SOURCE if class_name == "circuit" else (class_name, name)))
             else:
-                changes.append((parameter, ""))
-        text = command.text
-        for parameter, new in reversed(changes):
-            if new:
-                text = text[: parameter.value_start] + new + text[parameter.end :]
-            else:
-                self.left_out.append(replace(command, text=command.text[parameter.start : parameter.end]))
-                text = text[: parameter.start] + " " + text[parameter.end :]
-        self.commands.append(replace(command, text=text))
+                self._defined.activate(class_name, name)
+            later: list[Property] = []
+            if verb == "new" and class_name == "sensor":
+                # OpenDSS crashes at kWs and kvars of a sensor that it has not tied to its element yet.
+                later = [each for each in properties if each.name in ("kws", "kvars")]
+                properties = [each for each in properties if each not in later]
+            target = f"{given[0].value.partition('.')[0]}.{name}"
+            self._edit(command, _spell(command, verb), target, owner, properties)
+            if later:
+                self._edit(command, "Edit", target, owner, later)
 
-    def _edited(self, command: Command) -> Iterator[Parameter]:
-        """Note the class that an edit is of, and return its parameters."""
-        if command.assigns:
-            walk = self._values(syntax.parameters(command.text))
-            first = next(walk)
-            owner, _, name = first.name.rpartition(".")
-            if "." in owner:
-                self._class = syntax.class_of(owner)
-            return itertools.chain([first._replace(name=name)], walk)
-        walk = self._values(syntax.after_verb(command.text))
-        if command.verb in ("more", "m", "~"):
-            return walk
-        target = next(walk, None)
-        if target is not None and "." in target.value:
-            self._class = syntax.class_of(target.value)
-        return walk
+    def _target(self, given: Sequence[Parameter]) -> tuple[str, str]:
+        """Return class, lower case, and name of the element that a command names first."""
+        if not given or (given[0].name and not "object".startswith(given[0].name.lower())):
+            raise Unclear("it names no element: Class.name comes first")
+        class_name, dot, name = given[0].value.partition(".")
+        name = self._variables.replace(Parameter("", name)).value
+        if not dot or not class_name.strip() or not name:
+            raise Unclear(f"{given[0].value!r} is no Class.name, and what OpenDSS takes for the missing is not certain")
+        return class_name.strip().lower(), name
 
-    def _values(self, given: Iterator[Parameter]) -> Iterator[Parameter]:
-        """Replace the variables among parameters by their values."""
-        for parameter in given:
-            yield parameter._replace(value=self._value_of(parameter.value)) if "@" in parameter.value else parameter
+    def _edit_active(self, command: Command, given: Sequence[Parameter]) -> None:
+        """Take an edit that names no element."""
+        active = self._defined.active
+        if active is None:
+            raise Unclear("which element it edits is not certain; name it: Edit Class.name ...")
+        class_name, name = active
+        if not given:
+            return
+        properties = find_properties(class_name, given)
+        target = f"{class_name}.{self._defined.spelling(class_name, name)}"
+        # Of several elements of one name only the active one can be meant, which none but OpenDSS can tell apart.
+        twice = self._defined.is_twice(class_name, name)
+        self._edit(command, "~" if twice else "Edit", "" if twice else target, class_name, properties)
 
-    def _value_of(self, written: str) -> str:
-        """Replace a variable by its value, as OpenDSS does where a value begins with one."""
-        name = re.match(r"@[^.^]*", written)
-        if name is None or name[0].lower() not in self._variables:
-            return written
-        return syntax.unquote(self._variables[name[0].lower()]) + written[name.end() :]
+    def _edit_batch(self, command: Command, class_name: str, pattern: str, given: Sequence[Parameter]) -> None:
+        """Take a ``batchedit``: as it is where it is of a whole class, else as an edit of each element."""
+        if class_name not in property_kinds():
+            raise Unclear(f"there is no class {class_name!r}")
+        properties = find_properties(class_name, given)
+        if pattern in WHOLE_CLASS:
+            self._edit(command, "BatchEdit", f"{class_name}..*", class_name, properties)
+        else:
+            texts = self._texts_of(command, class_name, properties)
+            for name in self._defined.match(class_name, pattern):
+                self._emit(command, write("Edit", Parameter("", f"{class_name}.{name}"), *texts))
+        self._defined.active = None
 
-    # -- options
+    def _take_assignment(self, command: Command) -> None:
+        """Take ``Class.name.property=value`` or ``property=value``, and what follows on the line."""
+        first, *rest = [self._variables.replace(each) for each in cut(command.text)]
+        if '"' in first.value:
+            raise Unclear("its value holds a quote that OpenDSS would put it into; use Edit Class.name ...")
+        class_name, dot, behind = first.name.partition(".")
+        name, second, own = behind.partition(".")
+        if not dot:
+            self._edit_active(command, [first, *rest])
+            return
+        if not second or not own or name.startswith("@"):
+            raise Unclear(f"{first.name!r} is no Class.name.property")
+        class_name = class_name.strip().lower()
+        if not self._defined.has(class_name, name):
+            self._defined.active = None
+            near = nearest_names(name, self._defined.names(class_name))
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            self._refuse("unknown-name", command, f"{shorten(command.text)!r} edits what is not defined{hint}")
+            return
+        self._defined.activate(class_name, name)
+        self._edit_active(command, [first._replace(name=own), *rest])
+
+    def _edit(self, command: Command, verb: str, target: str, class_name: str, properties: Sequence[Property]) -> None:
+        """Write an edit of an element without what would write a file; refuse what would load a program."""
+        given = self._texts_of(command, class_name, properties)
+        if given or not properties or verb.lower() == "new":
+            self._emit(command, write(verb, *([Parameter("", target)] if target else []), *given))
+
+    def _texts_of(self, command: Command, class_name: str, properties: Sequence[Property]) -> list[Parameter]:
+        """Return what may be set of properties, as it is handed to the engine."""
+        return [each for own in properties if (each := self._check(command, class_name, own)) is not None]
+
+    def _check(self, command: Command, class_name: str, own: Property) -> Parameter | None:
+        """Return one property as it is handed to the engine, None where it is not."""
+        given = own.given
+        equivalent = syntax.find_equivalent(class_name, own.name, given.value)
+        if equivalent is not None:
+            name, value = equivalent
+            what = f"is {name} here" if name else "says nothing of a power flow, and is left out"
+            text = f"{given.written()} of EPRI's OpenDSS {what}"
+            self._note("mapped", command, text)
+            if not name:
+                return None
+            given = Parameter(name, value, given.opener or ("[" if " " in value else ""))
+        elif class_name == "fuse" and own.name == "action":
+            raise Unclear(f"{given.written()} is neither open nor close")
+        cuts = is_cut(own.kind)
+        if cuts and given.opener:
+            given = self._variables.replace_inside(given)
+            find_empty_part(given.value)
+        danger = syntax.find_danger(class_name, own.name, given.value)
+        if danger == "file":
+            return self._data_file(command, given)
+        if danger == "maps" or (danger == "writes" and not self.trust):
+            self.left_out.append(replace(command, text=own.given.written()))
+            return None
+        if danger == "library":
+            if not self.trust:
+                text = f"{own.given.name} loads a program library, which is not allowed"
+                self._refuse("program-library", command, text, "'trust: true' allows it")
+                return None
+            self.files.references.append(Reference(command.where, given.value, None))
+        if danger == "rewrites" and not self.trust:
+            self._refuse("rewriting-command", command, f"{given.written()} makes another circuit")
+            return None
+        return self._array(command, given, cuts) if given.opener and "=" in given.value else given
+
+    # -- other commands
+
+    def _take_switching(self, command: Command, verb: str) -> None:
+        """Take a command that switches an element, or makes it the active one."""
+        given = self._parameters(command)
+        class_name, name = self._target(given)
+        if class_name == "circuit":
+            return
+        if verb in ("open", "close"):
+            numbers = [each._replace(name="") for each in given[1:]]
+            self._emit(command, write(_spell(command, verb), Parameter("", f"{class_name}.{name}"), *numbers))
+        elif verb in ("enable", "disable"):
+            if "enabled" not in property_kinds().get(class_name, ()):
+                raise Unclear(f"{class_name!r} is no class of elements that can be {verb}d")
+            names = self._defined.names(class_name) if name == "*" else [name]
+            for each in names:
+                enabled = Parameter("enabled", "yes" if verb == "enable" else "no")
+                self._emit(command, write("Edit", Parameter("", f"{class_name}.{each}"), enabled))
+        elif not self._defined.has(class_name, name):
+            self._refuse("unknown-name", command, f"{shorten(command.text)!r} selects what is not defined")
+        self._defined.activate(class_name, name)
+
+    def _take_solve(self, command: Command) -> None:
+        """Keep the options of a ``solve``, which is run where the feeder is trusted."""
+        try:
+            given = self._parameters(command)
+        except Unclear:
+            if self.trust:
+                raise
+            given = []
+        self._note_settings(given)
+        if self.trust:
+            self._emit(command, write(_spell(command, "solve"), *given))
+        else:
+            self.left_out.append(command)
+        self._defined.active = None
+
+    def _note_settings(self, given: Sequence[Parameter]) -> list[tuple[str, Parameter]]:
+        """Keep options as data, whether they are run or not, and return each with its full name."""
+        options: list[tuple[str, Parameter]] = []
+        place = 0
+        for each in given:
+            full = expand(each.name, syntax.OPTIONS) if each.name else "".join(syntax.OPTIONS[place : place + 1])
+            place = syntax.OPTIONS.index(full) + 1 if full else 0
+            options.append((full, each))
+        self.settings.update((name, each.value.strip()) for name, each in options if name)
+        return options
 
     def _take_options(self, command: Command) -> None:
         """Take the options of a ``set`` that describe the circuit."""
-        given = self._note_settings(command)
-        allowed = [self._may_set(p) for p in given]
-        for describing, kept in ((True, self.commands), (False, self.left_out)):
-            chosen = [p for p, may in zip(given, allowed, strict=True) if may is describing]
-            if len(chosen) == len(given) and (given or not describing):
-                kept.append(command)
-            elif chosen:
-                written = " ".join(f"{p.name}={command.text[p.value_start : p.end]}" for p in chosen)
-                kept.append(replace(command, text=f"set {written}"))
+        try:
+            given = self._parameters(command)
+        except Unclear as error:
+            # A comment that begins with a quote, behind options that are not run anyway.
+            names = [expand(each.name, syntax.OPTIONS) for each in error.found[1:]]
+            if not names or any(not name or self._is_run(name) for name in names):
+                raise
+            self.left_out.append(command)
+            return
+        run: list[Parameter] = []
+        left: list[Parameter] = []
+        for name, each in self._note_settings(given):
+            if name in syntax.NAMING_OPTIONS:
+                self._name_active(name, each.value)
+            elif name == "datapath":
+                self._move(command, each.value)
+            elif self._is_run(name):
+                named = each if each.name.lower() == name else each._replace(name=name)
+                named = self._variables.replace_inside(named)
+                checked = self._array(command, named, True) if each.opener and "=" in each.value else named
+                run += [] if checked is None else [checked]
+            else:
+                left.append(each)
+            if name == "allowduplicates":
+                self._defined.allow_duplicates = each.value.strip().lower()[:1] in ("y", "t")
+        if run:
+            self._emit(command, write(_spell(command, "set"), *run))
+        if left or not given:
+            text = command.text if len(left) == len(given) else write(_spell(command, "set"), *left)
+            self.left_out.append(replace(command, text=text))
 
-    def _note_settings(self, command: Command) -> list[Parameter]:
-        """Keep the options of a ``set`` or ``solve`` as data, whether it is run or not, and return them."""
-        given = [p for p in self._values(syntax.after_verb(command.text)) if p.name]
-        names = ((syntax.expand(p.name, syntax.OPTIONS), p.value.strip()) for p in given)
-        self.settings.update((name, value) for name, value in names if name)
-        return given
+    def _is_run(self, option: str) -> bool:
+        """Whether an option of ``set`` is handed to the engine, or followed."""
+        if option in syntax.DESCRIBING_OPTIONS or option in syntax.NAMING_OPTIONS or option == "datapath":
+            return True
+        return self.trust and option != "" and option not in syntax.NEVER_SET
 
-    def _may_set(self, option: Parameter) -> bool:
-        full = syntax.expand(option.name, syntax.OPTIONS)
-        if full in _NAMING:
-            names_class = full in ("type", "class") or "." in option.value
-            self._class = syntax.class_of(option.value) if names_class else self._class
-        return full in syntax.DESCRIBING_OPTIONS or (
-            self.trust and full in syntax.OPTIONS and full not in syntax.NEVER_SET
-        )
+    def _name_active(self, option: str, value: str) -> None:
+        """Follow what ``set`` says is edited next; after a class alone it is not certain."""
+        class_name, dot, name = value.partition(".")
+        if option in ("type", "class"):
+            self._defined.active, self._defined.last_class = None, value.strip().lower()
+        elif dot:
+            self._defined.activate(class_name.strip().lower(), name)
+        else:
+            self._defined.activate(self._defined.last_class, value)
 
     # -- files
 
-    def _include(self, command: Command, above: tuple[Path, ...]) -> None:
-        target = self._find_named(command)
+    def _move(self, command: Command, folder: str) -> None:
+        """Let names count from another folder from here on, as OpenDSS does."""
+        if not self.files.move(folder):
+            self.left_out.append(command if command.verb == "cd" else replace(command, text=f"set datapath={folder}"))
+            self._stayed.append(f"{command.where}: {shorten(command.text)!r} names no folder that is here")
+
+    def _find(self, command: Command, written: str, what: str, **how: bool | str) -> Path | None:
+        """Resolve the file that a command names, or note the problem, and what may be why."""
+        before = len(self.files.problems)
+        found = self.files.find(command.where, written, what, **how)  # type: ignore[arg-type]
+        if found is None and self._stayed:
+            for place in range(before, len(self.files.problems)):
+                problem = self.files.problems[place]
+                self.files.problems[place] = replace(problem, text=f"{problem.text} ({self._stayed[-1]})")
+        return found
+
+    def _include(self, command: Command, verb: str, above: tuple[Path, ...]) -> None:
+        target = self._find(command, self._first(command), f"{verb} of", ending=".dss")
         if target is None:
             return
         if target.resolve() in (file.resolve() for file in above):
-            self._refuse("redirect-circle", command.where, f"{command.text.strip()!r} redirects in a circle")
+            self._refuse("redirect-circle", command, f"{command.text.strip()!r} redirects in a circle")
             return
+        folders = self.files.folders
         self.read(target, above)
+        if verb == "compile":  # names count from its folder from here on
+            self.files.enter(target)
+        else:
+            self.files.folders = folders
 
-    def _take_coordinates(self, command: Command) -> None:
-        target = self._find_named(command)
+    def _take_coordinates(self, command: Command, verb: str) -> None:
+        target = self._find(command, self._first(command), f"{verb} of")
         text = self._data(command, target, text_only=True) if target is not None else None
         if text is not None:
-            self.commands.append(replace(command, text=f"{command.verb} {text}"))
+            self._emit(command, f"{_spell(command, verb)} {quote(text)}")
 
-    def _find_named(self, command: Command) -> Path | None:
-        """Resolve the file whose name follows the verb."""
-        first = next(self._values(syntax.after_verb(command.text)), None)
-        return self._find(command, first.value if first is not None else "", f"{command.verb} of")
+    def _data_file(self, command: Command, given: Parameter) -> Parameter | None:
+        """Check the data file that a property names, and return the property with just that file."""
+        target = self._find(command, given.value.strip(), f"{given.name}: data from", is_data=True)
+        text_only = "csv" in given.name.lower()
+        text = self._data(command, target, text_only=text_only) if target is not None else None
+        return None if text is None else Parameter(given.name, text, '"' if '"' not in text else given.opener)
 
-    def _data_file(self, command: Command, parameter: Parameter) -> str | None:
-        """Check the data file that a value names, and return the value that names just that file."""
-        shown = f"{parameter.name}: data from" if parameter.name else "data from"
-        array = syntax.file_of_array(parameter.value)
-        if array is None:
-            target = self._find(command, parameter.value.strip(), shown, is_data=True)
-            return self._data(command, target, text_only="csv" in parameter.name.lower()) if target else None
-        how, written, rest = array
-        target = self._find(command, self._value_of(written).strip(), shown, is_data=True)
+    def _array(self, command: Command, given: Parameter, cuts: bool) -> Parameter | None:
+        """Check the file that an array is read from, and return the array of just that file.
+
+        ``cuts`` says whether OpenDSS cuts the value once more, so that an ``=`` in it is more than text.
+        """
+        try:
+            first, *rest = cut(given.value) or [Parameter("", "")]
+        except Unclear:
+            if cuts:
+                raise
+            return given
+        how = expand(first.name, syntax.DATA_FILES) if first.name else ""
+        if not how:
+            if cuts and any(each.name for each in (first, *rest)):
+                raise Unclear(f"{given.name or 'its value'} has an '=' in quotes: {given.value!r}")
+            return given
+        if any(expand(each.name, syntax.FILE_OPTIONS) == "" for each in rest if each.name):
+            raise Unclear(f"{given.value!r} says more of a file than its column and header")
+        written = self._variables.replace(first).value.strip()
+        target = self._find(command, written, f"{given.name}: data from" if given.name else "data from", is_data=True)
+        text = self._data(command, target, text_only=how in ("file", "csvfile")) if target is not None else None
+        if text is None:
+            return None
         # The whole array gets brackets, so that quotes are left for the name in it.
-        inner = self._data(command, target, text_only=how in ("file", "csvfile"), openers="\"'") if target else None
-        return self._quote(command, f"{how}={inner}{rest}", "([{\"'", written) if inner else None
+        named = quote(text, "\"'")
+        inner = " ".join([f"{first.name}={named}", *(each.written() for each in rest)])
+        whole = quote(inner, "([{") if named is not None else None
+        if whole is None:
+            self._refuse("refused", command, f"the name {text!r} holds too many kinds of quotes for OpenDSS")
+            return None
+        return given._replace(value=inner, opener=whole[0])
 
-    def _data(self, command: Command, target: Path, *, text_only: bool, openers: str = "\"'([{") -> str | None:
-        """Take a data file into the digest, and return its full name in quotes; nothing else will be opened for it."""
-        raw = self._open(target, command.where, f"{target}: ")
+    def _data(self, command: Command, target: Path, *, text_only: bool) -> str | None:
+        """Take a data file into the digest, and return its full name; nothing else will be opened for it."""
+        raw = self.files.read(target, command.where, f"{target}: ")
         if raw is None:
             return None
         # OpenDSS skips the mark of UTF-8 in coordinates; in an array it is error 705.
         if text_only and raw.startswith(_BYTE_ORDER_MARKS[command.verb in syntax.COORDINATES :]):
             text = f"{target} begins with a byte order mark, which OpenDSS takes for data"
-            self._refuse("unreadable-file", command.where, text, "save it as plain UTF-8 or ASCII")
+            self._refuse("unreadable-file", command, text, "save it as plain UTF-8 or ASCII")
             return None
-        return self._quote(command, str(target), openers, str(target))
-
-    def _quote(self, command: Command, text: str, openers: str, name: str) -> str | None:
-        quoted = syntax.quote(text, openers)
-        if quoted is None:
-            self._refuse("refused", command.where, f"the name {name!r} holds too many kinds of quotes for OpenDSS")
-        return quoted
-
-    def _find(self, command: Command, written: str, what: str, *, is_data: bool = False) -> Path | None:
-        """Resolve the file that a command names, or note the problem."""
-        outside: Path | None = None
-        folders = dict.fromkeys((command.file.parent, command.file.resolve().parent))  # the second where it is a link
-        for folder in folders:
-            target = folder / written.replace("\\", "/")
-            self.looked[target] = ""
-            real = resolve(target)
-            if real is None:
-                continue
-            if not self.place.allows(real):
-                outside = outside or real
-            elif os.path.isfile(target):  # Path.is_file raises where a folder may not be entered
-                self.looked[target] = str(real)
-                tidy = Path(os.path.normpath(target))
-                found = tidy if tidy.resolve() == real else target
-                self.references.append(Reference(command.where, written, found))
-                return found
-        if outside is not None:
-            text = f"{what} a file outside the model_root {self.place.root}: {written!r}"
-            self._refuse("outside-root", command.where, text, remedy(self.place.root, outside))
-        else:
-            hint, is_case = _nearest(next(iter(folders)), written)
-            code = "file-case" if is_case else "missing-data-file" if is_data else "missing-file"
-            self._refuse(code, command.where, f"{what} a missing file {written!r}{hint}")
-        return None
-
-    def _refuse(self, code: str, where: str, text: str, remedy: str = "") -> None:
-        self.problems.append(Problem(code, where, text, remedy))
+        if quote(str(target)) is None:
+            self._refuse("refused", command, f"the name {str(target)!r} holds too many kinds of quotes for OpenDSS")
+            return None
+        return str(target)
 
 
-def _nearest(folder: Path, written: str) -> tuple[str, bool]:
-    """Return the hint for a file that is not there, and whether only the letter case of its name is wrong.
-
-    The hint is the same name in other letters, else a near one in its folder.
-    """
-    parts = written.replace("\\", "/").split("/")
-    real: list[str] = []
-    for place, part in enumerate(parts):
-        try:
-            names = [".", "..", *sorted(p.name for p in folder.joinpath(*real).iterdir())]
-        except (OSError, ValueError):
-            return "", False
-        # A feeder written on Windows, where letter case does not matter.
-        same = part if part in names else next((name for name in names if name.lower() == part.lower()), None)
-        if same is None:
-            near = nearest_names(part, names[2:]) if place == len(parts) - 1 else []
-            return (f" (did you mean {'/'.join([*real, near[0]])!r}?)" if near else ""), False
-        real.append(same)
-    if real == parts:
-        return "", False
-    return f" (did you mean {'/'.join(real)!r}? Letter case matters here)", True
+def _spell(command: Command, verb: str) -> str:
+    """Return a verb as it is written where that is the whole word, as errors show it; else the whole word."""
+    word = re.split(r"[ \t,]", command.text, maxsplit=1)[0]
+    return word if word.lower() == verb else verb.capitalize()

@@ -1,4 +1,4 @@
-"""OpenDSS's vocabulary: its commands, options and dangerous properties, and how it cuts a line into parameters.
+"""OpenDSS's vocabulary: its commands, options and dangerous properties, and how it cuts a file into lines.
 
 Knows text, not files: nothing in here reads a disk or starts a circuit.
 """
@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from powergrid.errors import nearest_names
+from powergrid.errors import nearest_names, shorten
 from powergrid.grid.engine import property_tables
+from powergrid.grid.feeder.statements import expand
 
 #: OpenDSS's commands in its own order: an abbreviation means the first that begins with it.
 VERBS = tuple(
@@ -59,9 +60,11 @@ OPTIONS = tuple(
     eventlogdefault longlinecorrection showreports numcpus numcores numactors activeactor cpu actorprogress parallel
     concatenatereports numanodes""".split()  # noqa: SIM905
 )
+#: Options that say which element is edited next: the reader follows them, the engine is told with each edit.
+NAMING_OPTIONS = ("type", "class", "element", "object")
 #: The options that describe a circuit; the others are about solving, files, windows and drawings.
 DESCRIBING_OPTIONS = frozenset(
-    """type element class object circuit bus terminal loadmodel loadmult genmult normvminpu normvmaxpu emergvminpu
+    """loadmodel loadmult genmult normvminpu normvmaxpu emergvminpu
     emergvmaxpu %normal %growth ldcurve voltagebases allowduplicates autobuslist allocationfactors cfactors
     numallociterations cktmodel basefrequency defaultbasefrequency earthmodel neglectloady longlinecorrection linetypes
     seasonrating seasonsignal defaultdaily defaultyearly loadshapeclass zonelock""".split()  # noqa: SIM905
@@ -74,28 +77,39 @@ NEVER_RUN = frozenset(
         *("newactor", "wait", "solveall", "abort", "clone", "connect", "disconnect"),
     )
 )
-#: Options of ``set`` of which the same is true; ``datapath`` would move what relative names count from.
+#: Options of ``set`` of which the same is true; what ``datapath`` moves is followed.
 NEVER_SET = frozenset(
     """editor datapath registryupdate dssvisualizationtool numcpus numcores numactors activeactor cpu actorprogress
     parallel concatenatereports""".split()  # noqa: SIM905
 )
-_SHOWN = 72
 _LIBRARIES = frozenset(("usermodel", "shaftmodel", "dynadll"))
-_DATA_FILES = ("file", "csvfile", "dblfile", "sngfile", "pqcsvfile")
+DATA_FILES = ("file", "csvfile", "dblfile", "sngfile", "pqcsvfile")
+#: What may stand behind the file of an array.
+FILE_OPTIONS = ("column", "header")
 #: First letters of the actions of a class that write a file.
 _WRITING_ACTIONS = {
     **dict.fromkeys(("loadshape", "tshape", "priceshape"), "ds"),
     **dict.fromkeys(("monitor", "energymeter"), "sz"),
 }
-_LIBRARY_NAMES = ("userm", "shaftm", "dynad")
-_SAVES = ("dbl", "sng")
-_QUOTES = {'"': '"', "'": "'", "(": ")", "[": "]", "{": "}"}
-_TOKEN = r"""(?:"[^"]*"?|'[^']*'?|\([^)]*\)?|\[[^\]]*\]?|\{[^}]*\}?|(?:(?!//)[^\s,=!])+)"""
-_READ_PARAMETER = re.compile(rf"({_TOKEN})(?:[^\S\n]*(=)[^\S\n]*({_TOKEN})?)?[^\S\n]*,?[^\S\n]*")
-_ASSIGNMENT = re.compile(rf"{_TOKEN}\s*=")
-#: What an array may begin with that is read from a file.
-_FILE_OF_ARRAY = re.compile(rf"\s*({_TOKEN})\s*=\s*({_TOKEN})")
-_MAY_NAME_A_FILE = re.compile(r"""["'(\[{]\s*["'(\[{]?\s*(?:[fds]\w*|csv\w*|pq\w*)\s*["')\]}]?\s*=""", re.IGNORECASE)
+#: What EPRI's engine takes under a name of its own (10.1): what it is called in this one, empty where it says nothing
+#: of a power flow.
+_OF_EPRI = {
+    "recloser": {
+        "phfastcurve": "phasefast", "phslowcurve": "phasedelayed", "gndfastcurve": "groundfast",
+        "gndslowcurve": "grounddelayed", "phfastpickup": "phasetrip", "gndfastpickup": "groundtrip",
+        "phinst": "phaseinst", "gndinst": "groundinst", "mechanicaldelay": "delay", "tdgndfast": "tdgrfast",
+        "tdphslow": "tdphdelayed", "tdgndslow": "tdgrdelayed", "eventlog": "", "debugtrace": "", "ratedcurrent": "",
+        "interruptingrating": "",
+    },
+    "fuse": {"interruptingrating": ""},
+    "swtcontrol": {"ratedcurrent": ""},
+    "sensor": {"action": ""},
+}  # fmt: skip
+_FUSE_PHASES = 6
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_FIRST_WORD = re.compile(
+    r"[ \t]*(?:\"([^\"]*)\"|'([^']*)'|\(([^)]*)\)|\[([^\]]*)\]|\{([^}]*)\}|([^ \t,=!]*))[ \t]*(=?)"
+)
 
 #: What a parameter does: names a data file, loads a program library, writes a file, makes another circuit, or leaves
 #: values on the disk, where they cannot be read from the circuit.
@@ -110,87 +124,29 @@ class Command:
     line: int
     text: str
 
+    @functools.cached_property
+    def _first(self) -> tuple[str, bool]:
+        """The first word, and whether ``=`` follows it."""
+        found = _FIRST_WORD.match(self.text)
+        return (
+            ("", False) if found is None else (next((each for each in found.groups()[:6] if each), ""), bool(found[7]))
+        )
+
     @property
     def verb(self) -> str:
         """The command in full, lower case, or its first word where OpenDSS has none like it."""
-        word = unquote(re.split(r"[\s=,]", self.text.lstrip(), maxsplit=1)[0]).lower()
-        return expand(word, VERBS) or word
+        word, _ = self._first
+        return expand(word, VERBS) or word.lower()
 
     @property
     def assigns(self) -> bool:
         """Whether it is ``Class.name.property=value``, or ``property=value`` of the active element."""
-        return _ASSIGNMENT.match(self.text) is not None
+        return self._first[1]
 
     @property
     def where(self) -> str:
         """``file:line``, as errors show it."""
         return f"{self.file}:{self.line}"
-
-
-class Parameter(NamedTuple):
-    """One ``name=value`` or bare value of a command, without its quotes, and where it stands in the text.
-
-    Attributes:
-        name: Name as written, empty where there is none.
-        start: First character of the name, or of the value where there is no name.
-        value_start, end: First character of the value, its quote included, and the one behind it.
-    """
-
-    name: str
-    value: str
-    start: int
-    value_start: int
-    end: int
-
-
-def after_verb(text: str) -> Iterator[Parameter]:
-    """Cut what follows the first word of a command into parameters."""
-    verb = re.match(r"[^\s=,]*\s*[=,]?", text)
-    return parameters(text, verb.end() if verb else 0)
-
-
-def parameters(text: str, start: int = 0) -> Iterator[Parameter]:
-    """Cut a command into parameters as OpenDSS does: any of five quotes, commas, blanks, comments."""
-    position = len(text) - len(text[start:].lstrip())
-    while position < len(text):
-        found = _READ_PARAMETER.match(text, position)
-        if found is None:
-            if text[position] not in ",=":  # a comment
-                return
-            yield Parameter("", "", position, position, position)
-            position += 1 + len(text[position + 1 :]) - len(text[position + 1 :].lstrip())
-            continue
-        token, equals, value = found.groups()
-        if equals:
-            begin = found.start(3) if value is not None else found.end(2)
-            yield Parameter(unquote(token), unquote(value or ""), position, begin, begin + len(value or ""))
-        else:
-            yield Parameter("", unquote(token), position, position, found.end(1))
-        position = found.end()
-
-
-def unquote(token: str) -> str:
-    """Take a pair of quotes off, if there is one."""
-    if token and token[0] in _QUOTES:
-        return token[1:-1] if token.endswith(_QUOTES[token[0]]) and len(token) > 1 else token[1:]
-    return token
-
-
-def quote(text: str, openers: str = "\"'([{") -> str | None:
-    """Put a text between quotes that it does not hold itself, None where it holds all of them."""
-    for opener in openers:
-        if _QUOTES[opener] not in text:
-            return opener + text + _QUOTES[opener]
-    return None
-
-
-@functools.lru_cache(maxsize=4096)
-def expand(word: str, words: tuple[str, ...]) -> str:
-    """Return the word that an abbreviation means, as OpenDSS reads it, empty where none."""
-    word = word.lower()
-    if word in words:
-        return word
-    return next((full for full in words if word and full.startswith(word)), "")
 
 
 def class_of(name: str) -> str:
@@ -199,82 +155,35 @@ def class_of(name: str) -> str:
     return "vsource" if written == "circuit" else written
 
 
-@functools.cache
-def _dangers() -> dict[str, dict[str, Danger]]:
-    """Find the properties that reach outside the circuit: class to property to what it does."""
-    found: dict[str, dict[str, Danger]] = {}
-    for class_name, table in property_tables().items():
-        own: dict[str, Danger] = {}
-        for name, is_file in table.items():
-            if is_file:
-                own[name] = "library" if name in _LIBRARIES else "file"
-            elif name == "memorymapping":
-                own[name] = "maps"
-            # A control with debugtrace writes a file of its own.
-            elif name == "debugtrace" or (name == "action" and class_name in _WRITING_ACTIONS):
-                own[name] = "writes"
-        if own:
-            found[class_name] = own
-    return found
-
-
-@functools.cache
-def _names(class_name: str) -> tuple[str, ...]:
-    return tuple(property_tables()[class_name])
-
-
-def is_plain(text: str, class_name: str | None) -> bool:
-    """Whether an edit of a class can be passed on without looking at each parameter."""
-    known = class_name in property_tables() and class_name not in _dangers()
-    return known and "@" not in text and not _MAY_NAME_A_FILE.search(text)
-
-
-def find_dangers(given: Iterable[Parameter], class_name: str | None) -> Iterator[tuple[Parameter, Danger]]:
-    """Find the parameters of an edit that reach outside the circuit.
+def find_danger(class_name: str, name: str, value: str) -> Danger | None:
+    """Say what setting a property of a class does beside describing the element.
 
     Args:
-        given: The parameters, after the element's name; variables replaced by their values.
-        class_name: Class of the element, lower case; of an unknown one, what any class would make of it is told.
+        class_name, name: Class and full name of the property, lower case.
+        value: What it is set to.
     """
-    classes = [class_name] if class_name is not None and class_name in property_tables() else list(_dangers())
-    place = dict.fromkeys(classes, 0)
-    for parameter in given:
-        found: Danger | None = "file" if file_of_array(parameter.value) else None
-        for name in classes:
-            names = _names(name)
-            if parameter.name:
-                # Any beginning of a property's name means the first that begins so.
-                full = expand(parameter.name, names)
-            else:
-                # A bare value is of the property behind the one that was set last.
-                full = names[place[name]] if place[name] < len(names) else ""
-            place[name] = names.index(full) + 1 if full else place[name] + (not parameter.name)
-            danger = _dangers().get(name, {}).get(full)
-            if danger == "maps" and parameter.value.strip().lower()[:1] not in ("y", "t"):
-                danger = None
-            if danger == "writes":
-                danger = _writes(name, full, parameter.value)
-            found = found or (danger if parameter.value.strip() else None)
-        if found is None and parameter.name:  # what no property of the class says, but another's
-            found = _by_name_alone(parameter)
-        if found:
-            yield parameter, found
-
-
-def _by_name_alone(parameter: Parameter) -> Danger | None:
-    if parameter.name.lower().startswith(_LIBRARY_NAMES):
-        return "library"
-    saves = expand(parameter.name, ("action",)) and parameter.value.lower().startswith(_SAVES)
-    return "writes" if saves else None
-
-
-def _writes(class_name: str, name: str, value: str) -> Danger | None:
     first = value.strip().lower()[:1]
-    if name == "debugtrace":
-        return "writes" if first and first in "yt" else None
-    if class_name == "energymeter" and first == "r":
-        return "rewrites"
-    return "writes" if first and first in _WRITING_ACTIONS[class_name] else None
+    if property_tables().get(class_name, {}).get(name):
+        return "library" if name in _LIBRARIES else "file"
+    if name == "memorymapping":
+        return "maps" if first in ("y", "t") else None
+    if name == "debugtrace":  # a control with it writes a file of its own
+        return "writes" if first in ("y", "t") else None
+    if name == "action" and class_name in _WRITING_ACTIONS:
+        if class_name == "energymeter" and first == "r":
+            return "rewrites"
+        return "writes" if first in _WRITING_ACTIONS[class_name] else None
+    return None
+
+
+def find_equivalent(class_name: str, name: str, value: str) -> tuple[str, str] | None:
+    """Return name and value in this engine of what EPRI's takes and this one does not, the name empty for nothing."""
+    if (class_name, name) == ("fuse", "action"):
+        # This engine writes behind the end of an array and dies; EPRI's opens or closes all phases.
+        state = {"o": "open", "t": "open", "c": "closed"}.get(value.strip().lower()[:1])
+        return ("state", " ".join([state] * _FUSE_PHASES)) if state else None
+    own = _OF_EPRI.get(class_name, {}).get(name)
+    return None if own is None else (own, value)
 
 
 def find_unknown(commands: Iterable[Command], left_out: Iterable[Command]) -> Iterator[Command]:
@@ -293,27 +202,8 @@ def find_unknown(commands: Iterable[Command], left_out: Iterable[Command]) -> It
 def describe_unknown_command(command: Command) -> str:
     """Say that a line is no command, with the command that was likely meant."""
     near = nearest_names(command.verb, VERBS)
-    text = " ".join(command.text.split())
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"{text if len(text) <= _SHOWN else text[: _SHOWN - 4] + ' ...'!r} is no command{hint}"
-
-
-def set_apart(text: str) -> tuple[str, str]:
-    """Cut ``kWs`` and ``kvars`` out of the line of a new sensor; return also one that sets them."""
-    later: list[str] = []
-    for parameter in reversed(list(after_verb(text))):
-        if parameter.name and expand(parameter.name, _names("sensor")) in ("kws", "kvars"):
-            later.insert(0, text[parameter.start : parameter.end])
-            text = text[: parameter.start] + " " + text[parameter.end :]
-    return text, f"~ {' '.join(later)}" if later else ""
-
-
-def file_of_array(value: str) -> tuple[str, str, str] | None:
-    """Take ``file=data.csv header=yes`` apart: how it is read, the file, and the rest; None where it is no such."""
-    found = _FILE_OF_ARRAY.match(value)
-    if found is None or not expand(unquote(found[1]).strip(), _DATA_FILES):
-        return None
-    return unquote(found[1]).strip().lower(), unquote(found[2]), value[found.end() :]
+    return f"{shorten(command.text)!r} is no command{hint}"
 
 
 def decode(raw: bytes) -> str:
@@ -331,8 +221,9 @@ def decode(raw: bytes) -> str:
 def split(file: Path, text: str) -> Iterator[Command]:
     """Split a file into commands: no comments, no blank lines."""
     in_block = False
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = raw.strip()
+    # Not splitlines, which ends lines where OpenDSS does not. Ctrl-Z ended files once.
+    for number, raw in enumerate(_LINE_END.split(text.removesuffix("\x1a")), start=1):
+        line = raw.rstrip("\0 \t").lstrip(" \t")  # some programs fill lines up with zeros
         if in_block or line.startswith("/*"):
             in_block = "*/" not in line
             continue
