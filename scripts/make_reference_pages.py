@@ -1,4 +1,4 @@
-"""Write the tables of docs/devices.md and docs/metrics.md: keys of devices, and every metric with unit and meaning.
+"""Write the tables of docs/devices.md, metrics.md and profiles.md: keys of devices and of column maps, every metric.
 
 Text between ``<!-- begin: name -->`` and ``<!-- end: name -->`` is replaced, all else is left as it is.
 """
@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from make_environment_page import describe_default, describe_meaning, describe_type, fill_page, write_table
+from make_environment_page import describe_default, describe_meaning, describe_type, fill_page, list_keys, write_table
 
 from powergrid.grid.devices import SPECS
+from powergrid.measurements.vocabulary import ColumnSpec, GapRule, ImportMap, LongSpec, OutlierRule, TimeSpec
 from powergrid.quantities import EVALUATION, STEP, TRAINING, Quantity
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -49,9 +50,30 @@ def of_agents(quantity: Quantity) -> str:
     return "; summed over steps and agents" if quantity.owner == "agent" else ""
 
 
+def make_import_column() -> str:
+    """Write the keys of a column of a map of measurements."""
+    fields = ((info.alias or name, info) for name, info in ColumnSpec.model_fields.items())
+    rows = ((f"`{n}`", describe_type(f.annotation), describe_default(f), f.description or "") for n, f in fields)
+    return write_table(("key", "value", "default", "meaning"), rows)
+
+
+def make_import_map() -> str:
+    """Write the keys of a map of measurements, but for its columns."""
+    parts = {"time": TimeSpec, "long": LongSpec, "gaps": GapRule, "outliers": OutlierRule}
+    rows: list[tuple[str, str, str, str]] = []
+    for name, info in ImportMap.model_fields.items():
+        if name in parts:
+            rows += list_keys(parts[name], f"{name}.")
+        elif name != "columns":
+            kind = describe_type(info.annotation)
+            rows.append((f"`{name}`", kind, describe_default(info), info.description or ""))
+    return write_table(("key", "value", "default", "meaning"), rows)
+
+
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "devices.md": {kind: partial(make_device, kind) for kind in SPECS},
     "metrics.md": {"step": make_step, "training": make_training, "evaluation": make_evaluation},
+    "profiles.md": {"import_column": make_import_column, "import_map": make_import_map},
 }
 
 

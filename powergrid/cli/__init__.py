@@ -13,6 +13,7 @@ import powergrid
 from powergrid.cli.evaluation import bench, curves, evaluate
 from powergrid.cli.feeders import check, describe, list_all
 from powergrid.cli.options import err, parse_overrides
+from powergrid.cli.profiles import app as profiles
 from powergrid.cli.training import export, train, tune
 from powergrid.errors import PowerGridError
 
@@ -37,6 +38,7 @@ app.command("list")(list_all)
 app.command()(check)
 app.command()(describe)
 app.command()(bench)
+app.add_typer(profiles, name="profiles")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -124,9 +124,12 @@ class Channels:
         self._n_world = len(self.table)
         loads = simulation.network.loads
         scale = simulation.options.load_scale
+        measured = simulation.measured_range(self.loads_in)
         for index, own in enumerate(self.loads_in.T):
-            nominal = max(float((loads.kw * own).sum()) * scale, 1.0)
-            self.table.append(Channel(f"zone{index}.demand_kw", "kW", 0.0, 1.2 * nominal, f"zone{index}"))
+            low, high = 0.0, 1.2 * max(float((loads.kw * own).sum()) * scale, 1.0)
+            if measured is not None:  # whatever the ratings are
+                low, high = min(low, float(measured[0][index])), max(high, float(measured[1][index]))
+            self.table.append(Channel(f"zone{index}.demand_kw", "kW", low, high, f"zone{index}"))
 
     def _world(self, name: str, unit: str, low: float, high: float) -> None:
         self.table.append(Channel(f"world.{name}", unit, low, high, "world"))

@@ -161,6 +161,10 @@ class Simulation:
         """What the sun offers on it, in parts of the panels' rating, shape (n_envs, horizon_steps + 1)."""
         return self._days.pv_pu
 
+    def measured_range(self, loads_in: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+        """Return the lowest and highest demand of zones, see :meth:`Days.measured_range`."""
+        return self._days.measured_range(loads_in)
+
     @property
     def setpoints(self) -> FloatArray:
         """Feasible setpoints of the last step, active then reactive [kW, kvar], shape (2, n_envs, n_devices)."""

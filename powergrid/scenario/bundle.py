@@ -22,6 +22,8 @@ import yaml
 from powergrid.errors import FeederError, ScenarioError
 from powergrid.grid.engine.cache_folder import alone, cache_folder
 from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, list_references, read_feeder
+from powergrid.grid.profiles.imported import RECORD, is_imported
+from powergrid.grid.profiles.table_files import SUFFIXES
 from powergrid.scenario.files import as_env_config, is_scenario_file, list_scenarios, map_paths, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.plain import as_plain
@@ -265,7 +267,14 @@ class _Packing:
         return INSIDE + name
 
     def _table(self, file: Path) -> str:
-        """Take in a table of profiles."""
+        """Take in a table of profiles, or what an import of measurements made: its record and the table beside it."""
+        if is_imported(file):
+            folder = file if file.is_dir() else file.parent
+            place = f"{_PROFILES_FOLDER}/{len(self.files)}/{folder.name}"
+            for each in sorted(folder.iterdir()):
+                if each.is_file() and (each.name == RECORD or each.name.lower().endswith(SUFFIXES)):
+                    self.files[f"{place}/{each.name}"] = each.read_bytes()
+            return INSIDE + place
         if not file.is_file():  # whoever reads it says so
             return str(file)
         content = file.read_bytes()

@@ -23,6 +23,7 @@ from powergrid.grid.feeder.network import Network
 from powergrid.grid.fleets import find_device_problems
 from powergrid.grid.outages import AnyEventSpec
 from powergrid.grid.outages.effects import find_event_problems
+from powergrid.grid.profiles.imported import is_imported, read_imported
 from powergrid.grid.profiles.profiles import (
     Profiles,
     builtin_profiles,
@@ -87,7 +88,9 @@ class Scenario(Spec):
     penalty: float = Field(
         default=100.0, ge=0, description="Price of a violation: multiplies the voltage and overload terms [USD/pu]."
     )
-    load_scale: float = Field(default=1.0, gt=0, le=100, description="Factor on every load's nominal demand.")
+    load_scale: float = Field(
+        default=1.0, gt=0, le=100, description="Factor on every load's nominal demand, not on what was measured."
+    )
     taps: dict[str, int] = Field(default_factory=dict, description="Tap at the start by regulator control.")
     steps_on: dict[str, int] = Field(default_factory=dict, description="Steps on at the start by capacitor.")
     norm_amps: dict[str, Annotated[float, Field(gt=0)]] = Field(
@@ -160,6 +163,8 @@ class Scenario(Spec):
             if source == "builtin":
                 return base
             return follow_loadshapes(network_of(self.read_feeder()), base, self.profiles.shape_mode)
+        if isinstance(source, str | Path) and is_imported(source):
+            return read_imported(source)
         return read_profiles(source)
 
     def simulate(self, n_envs: int = 1) -> Simulation:

@@ -190,7 +190,8 @@ class ProfilesSpec(Spec):
     # Any, for pydantic knows no DataFrame; read_profiles tells what is wrong with one.
     source: Any = Field(
         default="builtin",
-        description="`builtin`, `loadshapes` (the feeder's own), a CSV or Parquet file, or a DataFrame.",
+        description="`builtin`, `loadshapes` (the feeder's own), a table (CSV, Parquet, Excel or a DataFrame), or the "
+        "folder that `powergrid profiles import` made of your measurements.",
     )
     shape_mode: ShapeMode | None = Field(
         default=None,

@@ -52,10 +52,11 @@ class Demand:
             place = _find_shapes(classes, network)
             own[named.astype(np.bool_)] = [place[rule] for rule in ruled if rule]
         # What the scenario says of a load, or a table has measured, goes before the feeder.
-        self._choose_columns(own, named.astype(np.bool_), loads, profiles.base_of(loads, classes), options.load_scale)
+        scale = np.where(profiles.owned(loads, classes), 1.0, options.load_scale)
+        self._choose_columns(own, named.astype(np.bool_), loads, profiles.base_of(loads, classes), scale)
 
     def _choose_columns(
-        self, own: IntArray, named: BoolArray, loads: Loads, base: tuple[FloatArray, FloatArray], scale: float
+        self, own: IntArray, named: BoolArray, loads: Loads, base: tuple[FloatArray, FloatArray], scale: FloatArray
     ) -> None:
         """Choose a column for the active and reactive demand of each load, and what it is multiplied by.
 
@@ -66,7 +67,7 @@ class Demand:
             named: Whether something other than the feeder says what it draws, shape (n_loads,).
             loads: The load table.
             base: What 1.0 is for each load [kW], [kvar].
-            scale: Factor on all demand.
+            scale: Factor on demand, shape (n_loads,); 1.0 of what was measured.
         """
         fixed, fixed_q = loads.fixed & ~named, loads.fixed_q & ~named
         shapes, profiles, n_series = self._shapes, self._profiles, len(self._profiles.demand_names)
@@ -110,6 +111,20 @@ class Demand:
             own = kvar[:, self._by_factor]
             lacks = np.isnan(own) | (own == 0.0)
             kvar[:, self._by_factor] = np.where(lacks, kw[:, self._by_factor] * self._q_per_kw, own)
+
+    def measured_range(self, loads_in: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+        """Return the lowest and the highest demand of zones over all days [kW], None where no load has its own series.
+
+        Args:
+            loads_in: Part of each load that is in each zone, shape (n_loads, n_zones).
+        """
+        if not self._profiles.load_base:
+            return None
+        # series by series: the demand of all loads over a year is a large array
+        weights = np.zeros((self._profiles.demand_pu.shape[1], loads_in.shape[1]))
+        np.add.at(weights, self.series, self._nominal[0][:, None] * loads_in)
+        zone_kw = self._profiles.demand_pu @ weights
+        return zone_kw.min(axis=0), zone_kw.max(axis=0)
 
     def mean(self) -> tuple[FloatArray, FloatArray]:
         """Return what each load draws on average over all the days [kW], [kvar], each shape (n_loads,)."""

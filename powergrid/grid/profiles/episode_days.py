@@ -88,6 +88,10 @@ class Days:
         if profiles.pv_pu is not None:
             self.pv_pu[rows] = profiles.pv_pu.take(at)
 
+    def measured_range(self, loads_in: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+        """Return the lowest and highest demand of zones, see :meth:`Demand.measured_range`."""
+        return self._demand.measured_range(loads_in)
+
     def _pick(self, rng: np.random.Generator, day: int | None) -> int:
         if day is None:
             return int(self.eligible[rng.integers(len(self.eligible))])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Split = Literal["train", "validation", "test", "all"]
 
 # of every 17 weeks 12 train, 2 validate and 3 test; 17 and the 13 weeks of a season share no factor, so the pattern
@@ -143,6 +144,11 @@ class Profiles:
             demand_kvar_pu=series.get("demand_kvar_pu"),
         )
 
+    def owned(self, loads: Loads, classes: Mapping[str, str]) -> BoolArray:
+        """Return whether each load draws what was measured of it: no rule gives it another series by its name."""
+        ruled = {name.lower() for name in classes} if self.load_base else set[str]()
+        return np.array([load in self.load_base and load not in ruled for load in loads.names], dtype=np.bool_)
+
     def base_of(self, loads: Loads, classes: Mapping[str, str]) -> tuple[FloatArray, FloatArray]:
         """Return what 1.0 pu is for each load [kW, kvar]: its rating, or the base of the series that belongs to it.
 
@@ -151,10 +157,8 @@ class Profiles:
             classes: Rules; a load that one gives another series by its name has its rating.
         """
         kw, kvar = loads.kw.copy(), loads.kvar.copy()
-        ruled = {name.lower() for name in classes}
-        for i, load in enumerate(loads.names if self.load_base else ()):
-            if load in self.load_base and load not in ruled:
-                kw[i], kvar[i] = self.load_base[load]
+        for i in np.flatnonzero(self.owned(loads, classes)).tolist():
+            kw[i], kvar[i] = self.load_base[loads.names[i]]
         return kw, kvar
 
     def digest(self) -> str:

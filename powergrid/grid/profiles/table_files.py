@@ -11,6 +11,7 @@ import importlib.util
 import io
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,9 @@ _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 _POINT_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
 
 
-def open_table(path: Path, where: str, *, decimal: str = "auto", sheet: str | int = 0) -> pd.DataFrame:
+def open_table(
+    path: Path, where: str, *, decimal: str = "auto", sheet: str | int = 0, missing: Sequence[str] = ()
+) -> pd.DataFrame:
     """Return a table as its file holds it, numbers as numbers where a whole column is.
 
     Args:
@@ -40,6 +43,7 @@ def open_table(path: Path, where: str, *, decimal: str = "auto", sheet: str | in
         where: What errors call the file.
         decimal: ``"."``, ``","`` or ``"auto"``, which looks at the numbers.
         sheet: Sheet of an Excel file, by name or from 0.
+        missing: Texts that stand for a missing number, besides those that pandas knows.
 
     Raises:
         ScenarioError: the file is not there, is no table, or the decimal sign cannot be told.
@@ -55,8 +59,8 @@ def open_table(path: Path, where: str, *, decimal: str = "auto", sheet: str | in
         if kind == ".xlsx":
             if importlib.util.find_spec("openpyxl") is None:
                 raise ScenarioError(where, ["Excel needs openpyxl: pip install openpyxl, or save the sheet as CSV"])
-            return pd.read_excel(path, sheet_name=sheet, engine="openpyxl")
-        return _read_text_table(decode_text(_read_bytes(path, kind)), where, decimal)
+            return pd.read_excel(path, sheet_name=sheet, engine="openpyxl", na_values=list(missing))
+        return _read_text_table(decode_text(_read_bytes(path, kind)), where, decimal, missing)
     # pandas and pyarrow derive their parse errors from ValueError.
     except (*DAMAGED, OSError) as error:
         told = " ".join(str(error).split()) or type(error).__name__
@@ -86,7 +90,7 @@ def _read_bytes(path: Path, kind: str) -> bytes:
     return path.read_bytes()
 
 
-def _read_text_table(text: str, where: str, decimal: str) -> pd.DataFrame:
+def _read_text_table(text: str, where: str, decimal: str, missing: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     if "\0" in text:
@@ -96,26 +100,32 @@ def _read_text_table(text: str, where: str, decimal: str) -> pd.DataFrame:
         decimal = _find_decimal(text, separator, where)
     # In pieces, as by default, pandas may give one column two types. It would take the points of a date for those
     # between thousands: these are ours.
-    frame = pd.read_csv(io.StringIO(text), sep=separator, decimal=decimal, low_memory=False, skipinitialspace=True)
+    frame = pd.read_csv(
+        io.StringIO(text),
+        sep=separator,
+        decimal=decimal,
+        low_memory=False,
+        skipinitialspace=True,
+        na_values=list(missing),
+    )
     for i, column in enumerate(frame.columns):
         if not pd.api.types.is_numeric_dtype(frame.dtypes.iloc[i]):
-            grouped = _read_grouped(frame.iloc[:, i], decimal)
-            if grouped is not None:
-                frame[column] = grouped
+            frame[column] = _read_marked(frame.iloc[:, i], decimal)
     return frame
 
 
-def _read_grouped(column: pd.Series, decimal: str) -> pd.Series | None:
-    """Return a column of numbers with signs between thousands as numbers, None where it holds anything else."""
+def _read_marked(column: pd.Series, decimal: str) -> pd.Series:
+    """Return a column of texts with numbers for those that have a decimal comma or signs between thousands."""
     import pandas as pd
 
     group = {",": ".", ".": ","}[decimal]
-    number = re.compile(rf"\s*[+-]?\d{{1,3}}(\{group}\d{{3}})*(\{decimal}\d+)?\s*|\s*[+-]?\d+(\{decimal}\d+)?\s*")
-    filled = column.dropna()
-    if filled.empty or not all(isinstance(cell, str) and number.fullmatch(cell) for cell in filled):
-        return None
-    plain = column.str.replace(group, "", regex=False).str.replace(decimal, ".", regex=False)
-    return pd.to_numeric(plain)
+    number = re.compile(rf"\s*[+-]?(\d{{1,3}}(\{group}\d{{3}})*|\d+)(\{decimal}\d+)?\s*")
+    marked = column.map(lambda cell: isinstance(cell, str) and "," in cell and number.fullmatch(cell) is not None)
+    if not marked.any():
+        return column
+    plain = column[marked].str.replace(group, "", regex=False).str.replace(decimal, ".", regex=False)
+    mixed = column.astype(object).where(~marked, pd.to_numeric(plain).reindex(column.index))
+    return pd.to_numeric(mixed) if pd.to_numeric(mixed, errors="coerce").notna().eq(mixed.notna()).all() else mixed
 
 
 def find_separator(text: str) -> str:

@@ -1,0 +1,63 @@
+"""The commands for profiles: make them of one's own measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from powergrid.cli.options import VerboseOption, log_to_console, parse_overrides, tell
+
+app = typer.Typer(help="Make profiles of your own measurements.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Make profiles of your own measurements."""
+
+
+@app.command("import")
+def import_tables(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="CSV, Parquet, Excel files, long or wide.")],
+    feeder: Annotated[str, typer.Option(metavar="FEEDER", help="Feeder that loads are of, by name or master file.")],
+    out_dir: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for profiles.source of a scenario; made or replaced.")
+    ],
+    column_map: Annotated[
+        Path | None, typer.Option("--map", metavar="FILE", help="What the columns are, as YAML; found by name without.")
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(metavar="UNIT", help="Unit of demand where columns do not say it: kW, kWh, A, ...")
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Time zone, as America/New_York; standard: clocks never change.")
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(metavar="SIGN", help="Decimal sign of numbers where they do not tell: . or ,")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the map, a.b=value in YAML; repeatable."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the data report here too, as .html or .txt.")
+    ] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make profiles of measured TABLEs for a feeder, played exactly as measured, and report on the data."""
+    log_to_console(verbose)
+    keys = parse_overrides(overrides or [])
+    if zone is not None:
+        keys["time"] = {**keys.get("time", {}), "zone": zone}
+    keys |= {key: value for key, value in (("unit", unit), ("decimal", decimal)) if value is not None}
+    if report is not None and report.suffix.lower() not in (".html", ".txt"):
+        raise typer.BadParameter("--report ends with .html or .txt")
+    from powergrid.measurements import import_profiles
+
+    imported = import_profiles(tables, feeder, column_map, **keys)
+    folder = imported.write(out_dir)
+    if report is not None:
+        imported.report.write(report)
+    tell(imported.report.as_text().rstrip())
+    tell(f"\nWritten: {folder}\nIn a scenario: profiles: {{source: {out_dir}, tariff: {imported.tariff}}}")

@@ -1,0 +1,294 @@
+"""From a user's table, long or wide, to one regular series a column or meter; it knows neither loads nor units."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.errors import ScenarioError, describe_unknown, list_names
+from powergrid.grid.profiles.table_files import TEXT_SUFFIXES, open_table
+from powergrid.measurements.times import find_step, place_rows, read_stamps, to_standard_time
+from powergrid.measurements.vocabulary import STANDARD, ImportMap, LongSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FloatArray = npt.NDArray[np.float64]
+
+_TIME_NAMES = (
+    "time",
+    "timestamp",
+    "datetime",
+    "date_time",
+    "date time",
+    "date/time",
+    "date",
+    "zeit",
+    "zeitstempel",
+    "datum",
+)
+_ID_NAMES = ("meter", "meter_id", "meterid", "id", "load", "name", "sensor", "device", "site", "mpan", "esiid", "point")
+
+
+@dataclass
+class MeasuredTable:
+    """One table, its rows in standard time.
+
+    Attributes:
+        where: What messages call it.
+        step_minutes: Length of a row [min].
+        values: A series a column, NaN where a row is missing; the index are the starts of all rows from first to last.
+        names: Name of each series: its column, or its meter of a long table.
+        labels: Name of the column that its numbers stood in, which may say the unit.
+        source: Name of the file, its SHA-256 and number of rows, for the record.
+    """
+
+    where: str
+    step_minutes: int
+    values: pd.DataFrame
+    names: list[str]
+    labels: list[str]
+    source: dict[str, Any] = field(default_factory=dict)
+
+
+def read_measured(
+    source: str | Path | pd.DataFrame, spec: ImportMap, problems: list[str], notes: list[str]
+) -> MeasuredTable | None:
+    """Read one table; None where problems keep it from being one.
+
+    Args:
+        source: A file, see :func:`open_table`, or a DataFrame.
+        spec: Says what cannot be told from the table itself.
+        problems, notes: Get what is wrong, and what was found and is worth telling.
+    """
+    frame, where, first_line, record = _open(source, spec, problems)
+    if frame is None:
+        return None
+    found = len(problems)
+    stamp_names = _find_stamps(frame, spec, where, problems)
+    if stamp_names is None:
+        return None
+    stamps = frame[stamp_names[0]]
+    if len(stamp_names) > 1:
+        stamps = frame[stamp_names].astype(str).agg(" ".join, axis=1)
+    long = _find_long(frame, stamp_names, spec, where, problems)
+    used = [long.id, *long.values] if long else [name for name in frame.columns if name not in stamp_names]
+    if long is None:
+        used = [name for name in used if name not in spec.columns or spec.columns[name] is not None]
+    title = f"{where}: column {' and '.join(map(repr, stamp_names))}"
+    read = read_stamps(stamps, spec.time, title, problems, first_line)
+    numbers = _take_numbers(frame, [n for n in used if long is None or n != long.id], spec, where, problems, first_line)
+    if len(problems) > found or read is None:
+        return None
+    key, meters = _number_meters(frame, long)
+    times = to_standard_time(read, spec.time, key, where, problems, notes, first_line)
+    step = 0 if times is None else find_step(times, where, problems)
+    if times is None or not step:
+        return None
+    times = place_rows(times, read.local, step, spec.time, where, problems, notes, first_line)
+    if times is None or _has_repeated(times, key, meters, numbers, where, problems, notes, first_line):
+        return None
+    table = _lay_out(times, key, meters, numbers, step, where)
+    _look_for_changed_clocks(table, read.ahead_min, spec, problems)
+    table.source = record
+    return None if len(problems) > found else table
+
+
+def _open(
+    source: str | Path | pd.DataFrame, spec: ImportMap, problems: list[str]
+) -> tuple[pd.DataFrame | None, str, int, dict[str, Any]]:
+    """Return the table with names of columns as text, what to call it, its first line, and the record of it."""
+    import pandas as pd
+
+    if isinstance(source, str | Path):
+        path = Path(source)
+        where, first_line = path.name, 2 if path.name.lower().endswith((*TEXT_SUFFIXES, ".xlsx")) else 0
+        try:
+            frame = open_table(path, str(source), decimal=spec.decimal, sheet=spec.sheet, missing=spec.missing)
+        except ScenarioError as error:
+            problems += [f"{error.where}: {problem}" for problem in error.problems]
+            return None, where, first_line, {}
+        record: dict[str, Any] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    else:
+        frame, where, first_line, record = source, "the DataFrame", 0, {"file": "a DataFrame"}
+    if isinstance(frame.index, pd.DatetimeIndex):
+        frame = frame.rename_axis(str(frame.index.name or "time")).reset_index()
+    frame = frame.set_axis([str(name).strip() for name in frame.columns], axis=1)
+    frame = frame.dropna(how="all", axis=1)
+    filled = frame.notna().any(axis=1).to_numpy()
+    frame = frame.iloc[: len(filled) - int(filled[::-1].argmax()) if filled.any() else 0].reset_index(drop=True)
+    if not len(frame):
+        problems.append(f"{where}: the table has no rows")
+        return None, where, first_line, record
+    twice = sorted({name for name in frame.columns if list(frame.columns).count(name) > 1})
+    if twice:
+        problems.append(f"{where}: column {list_names([repr(name) for name in twice])} comes twice")
+        return None, where, first_line, record
+    return frame, where, first_line, record | {"rows": len(frame)}
+
+
+def _find_stamps(frame: pd.DataFrame, spec: ImportMap, where: str, problems: list[str]) -> list[str] | None:
+    import pandas as pd
+
+    if spec.time.column:
+        unknown = [name for name in spec.time.column if name not in frame.columns]
+        problems += [f"{where}: time.column: " + describe_unknown("column", name, frame.columns) for name in unknown]
+        return None if unknown else list(spec.time.column)
+    by_name = {name.lower(): name for name in frame.columns}
+    if "date" in by_name and "time" in by_name:
+        return [by_name["date"], by_name["time"]]
+    found = [by_name[name] for name in _TIME_NAMES if name in by_name]
+    found += [name for name in frame.columns if pd.api.types.is_datetime64_any_dtype(frame[name])]
+    found += [name for name in frame.columns if "time" in name.lower() or "date" in name.lower()]
+    if found:
+        return found[:1]
+    problems.append(f"{where}: no column of time; say time.column, one of {list_names(list(frame.columns))}")
+    return None
+
+
+def _find_long(
+    frame: pd.DataFrame, stamps: Sequence[str], spec: ImportMap, where: str, problems: list[str]
+) -> LongSpec | None:
+    """Return where a long table has what; None of a wide one."""
+    others = [name for name in frame.columns if name not in stamps]
+    if spec.long is None:
+        by_name = {name.lower(): name for name in others}
+        ids = [by_name[name] for name in _ID_NAMES if name in by_name]
+        # In a wide table a stamp comes twice at most, where clocks are set back.
+        if not ids or frame.groupby(list(stamps)).size().max() < 2:
+            return None
+        long = LongSpec(id=ids[0])
+    else:
+        long = spec.long
+    wanted = [long.id, *long.values]
+    unknown = [f"{where}: long: " + describe_unknown("column", name, others) for name in wanted if name not in others]
+    problems += unknown
+    if unknown:
+        return None
+    return long if long.values else LongSpec(id=long.id, values=tuple(name for name in others if name != long.id))
+
+
+def _take_numbers(
+    frame: pd.DataFrame, names: Sequence[str], spec: ImportMap, where: str, problems: list[str], first_line: int
+) -> pd.DataFrame:
+    """Return columns as numbers, NaN where there is none; texts that are no number are problems."""
+    import pandas as pd
+
+    numbers: dict[str, FloatArray] = {}
+    for name in names:
+        column = frame[name]
+        if pd.api.types.is_bool_dtype(column):
+            problems.append(
+                f"{where}: column {name!r} holds true and false, not numbers; 'columns: {{{name}: null}}' leaves it out"
+            )
+            continue
+        if not pd.api.types.is_numeric_dtype(column):
+            column = column.mask(column.isin(["", *spec.missing]))
+            tried = pd.to_numeric(column, errors="coerce")
+            bad = np.flatnonzero((tried.isna() & column.notna()).to_numpy())
+            if len(bad):
+                problems.append(
+                    f"{where}: column {name!r}: {len(bad)} values are no numbers, the first in line "
+                    f"{first_line + bad[0]}: {str(column.iloc[int(bad[0])])[:40]!r}; 'missing' names "
+                    f"texts that stand for none, 'columns: {{{name}: null}}' leaves the column out"
+                )
+                continue
+            column = tried
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers[name] = np.where(np.isfinite(values), values, np.nan)
+    return pd.DataFrame(numbers, index=frame.index)
+
+
+def _number_meters(frame: pd.DataFrame, long: LongSpec | None) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return which meter each row is of, and their names; one without a name where the table is wide."""
+    import pandas as pd
+
+    if long is None:
+        return np.zeros(len(frame), dtype=np.int64), [""]
+    ids = frame[long.id]
+    if pd.api.types.is_float_dtype(ids) and (ids.dropna() % 1 == 0).all():
+        ids = ids.astype("Int64")  # a column of whole numbers with one empty cell
+    key, names = pd.factorize(ids.astype(str).str.strip())
+    return np.asarray(key, dtype=np.int64), [str(name) for name in names]
+
+
+def _has_repeated(
+    times: npt.NDArray[np.datetime64],
+    key: npt.NDArray[np.int64],
+    meters: list[str],
+    numbers: pd.DataFrame,
+    where: str,
+    problems: list[str],
+    notes: list[str],
+    first_line: int,
+) -> bool:
+    """Whether a row comes twice with different values; one that is the same twice is told only."""
+    import pandas as pd
+
+    rows = pd.DataFrame({"key": key, "time": times})
+    again = np.flatnonzero(rows.duplicated().to_numpy())
+    if not len(again):
+        return False
+    both = pd.concat([rows, numbers.set_axis(range(numbers.shape[1]), axis=1).reset_index(drop=True)], axis=1)
+    if len(again) == int(both.duplicated().sum()):
+        notes.append(f"{where}: {len(again)} rows come twice with the same values and count once")
+        return False
+    row = int(again[0])
+    of = f" of meter {meters[key[row]]!r}" if meters[key[row]] else ""
+    problems.append(
+        f"{where}: {len(again)} stamps{of} come twice, the first is {times[row]} in line {first_line + row}; if "
+        "clocks are set back then, say time.zone, as America/New_York"
+    )
+    return True
+
+
+def _lay_out(
+    times: npt.NDArray[np.datetime64],
+    key: npt.NDArray[np.int64],
+    meters: list[str],
+    numbers: pd.DataFrame,
+    step: int,
+    where: str,
+) -> MeasuredTable:
+    """Put each series on all rows from the first to the last."""
+    import pandas as pd
+
+    whole = pd.DatetimeIndex(
+        np.arange(times.min(), times.max() + np.timedelta64(step * 60, "s"), np.timedelta64(step * 60, "s"))
+    )
+    place = ((times - times.min()).astype(np.int64) // (step * 60)).astype(np.int64)
+    values, names, labels = [], [], []
+    for label in numbers.columns:
+        block = np.full((len(whole), len(meters)), np.nan)
+        block[place, key] = numbers[label].to_numpy()
+        values.append(block)
+        names += [meter or str(label) for meter in meters]
+        labels += [str(label)] * len(meters)
+    table = np.concatenate(values, axis=1) if values else np.empty((len(whole), 0))
+    some = ~np.isnan(table).all(axis=0)
+    kept = np.flatnonzero(some)
+    frame = pd.DataFrame(table[:, kept], index=whole)
+    return MeasuredTable(where, step, frame, [names[i] for i in kept], [labels[i] for i in kept])
+
+
+def _look_for_changed_clocks(table: MeasuredTable, ahead_min: FloatArray, spec: ImportMap, problems: list[str]) -> None:
+    """Tell an hour that is missing where clocks are set forward, of a table that says nothing of its zone."""
+    if spec.time.zone is not None or spec.time.clock is not None or not np.isnan(ahead_min).all():
+        return
+    missing = table.values.index[table.values.isna().all(axis=1)]
+    for time in missing:
+        # the whole hour from 1, 2 or 3 o'clock on a Sunday in spring, of either half of the Earth, and it alone
+        if time.day_of_week == 6 and time.month in (3, 4, 9, 10) and time.hour in (1, 2, 3) and time.minute == 0:
+            hour = missing[(missing >= time.floor("D")) & (missing < time.floor("D") + np.timedelta64(1, "D"))]
+            if len(hour) * table.step_minutes == 60 and (hour.hour == time.hour).all():
+                problems.append(
+                    f"{table.where}: the hour of {time} is missing, as where clocks are set forward; say time.zone, as "
+                    f"America/New_York, or '{STANDARD}' if the clock never changes"
+                )
+                return

@@ -1,0 +1,231 @@
+"""What each series of a user's tables is of: loads of the feeder, the sun, a price; by the map, else by its name."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from powergrid.errors import Problem, describe_unknown, list_names
+from powergrid.grid.feeder.network import Network
+from powergrid.measurements.tables import MeasuredTable
+from powergrid.measurements.units import UNITS, UnitSpec, split_unit
+from powergrid.measurements.vocabulary import ColumnSpec, ImportMap
+
+FloatArray = npt.NDArray[np.float64]
+
+_WEATHER = {
+    "pv": "pv",
+    "solar": "pv",
+    "sun": "pv",
+    "irradiance": "irradiance",
+    "ghi": "irradiance",
+    "poa": "irradiance",
+    "temperature": "temperature",
+    "temp": "temperature",
+    "t_air": "temperature",
+}
+_OWN_UNIT = {"pv_pu": "pu", "irradiance_pu": "kw/m2", "temperature_c": "c"}
+#: What may be measured of each target.
+_DEMAND = ("kw", "kvar", "kva", "kwh", "kvarh", "a", "pu")
+_ALLOWED = {
+    "pv": ("pu", "kw", "kwh"),
+    "irradiance": ("irradiance", "pu"),
+    "temperature": ("temperature",),
+    "price": ("price",),
+}
+
+
+@dataclass
+class Series:
+    """One series and what it is of.
+
+    Attributes:
+        name, where: Its column or meter, and its table.
+        spec: Its entry in the map, found or made up.
+        unit: Its unit.
+        target: What it is of, in words.
+        loads: The loads that it is the demand of, by index; none of sun and prices.
+        values: Its numbers in its unit, at the table's rows.
+        step_minutes: Length of a row [min].
+    """
+
+    name: str
+    where: str
+    spec: ColumnSpec
+    unit: UnitSpec
+    target: str
+    loads: tuple[int, ...]
+    values: pd.Series[float]
+    step_minutes: int
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"{self.where}: {self.name!r}"
+
+    @property
+    def kind(self) -> str:
+        """What it is of in one word: demand, price, or that of the weather."""
+        return self.spec.weather or ("price" if self.spec.price else "demand")
+
+
+def find_targets(
+    tables: Sequence[MeasuredTable], spec: ImportMap, network: Network, problems: list[str]
+) -> tuple[list[Series], list[str]]:
+    """Return the series that are of something, and the columns that are of nothing.
+
+    Args:
+        tables: The tables.
+        spec: The map; what it does not name is known by its own name: that of a load, or what the weather is called.
+        network: The feeder.
+        problems: Gets what is wrong with the map, and what has no unit.
+    """
+    found, unused = list[Series](), list[str]()
+    known = {name for table in tables for name in (*table.names, *table.labels)}
+    asked = [name for name, entry in spec.columns.items() if entry is not None and name not in known]
+    problems += ["columns: " + describe_unknown("column", name, sorted(known)) for name in asked]
+    given = [network.find("load", name, "energy_kwh") for name in spec.energy_kwh]
+    problems += [str(each) for each in given if isinstance(each, Problem)]
+    targets: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for table in tables:
+        for i, (name, label) in enumerate(zip(table.names, table.labels, strict=True)):
+            stem, unit = split_unit(label)
+            entry = spec.columns.get(name) if name in spec.columns else _know(name if name != label else stem, network)
+            entry = entry or (_know(name, network) if name not in spec.columns else None)
+            if entry is None:
+                unused += [f"{table.where}: {name}"] if name not in spec.columns else []
+                continue
+            if name not in targets:
+                targets[name] = _find_loads(entry, spec, network, f"columns.{name}", problems)
+            unit = _pick_unit(entry, unit, label, spec, f"{table.where}: {name!r}", problems)
+            if unit is not None:
+                where, (title, loads) = table.where, targets[name]
+                found.append(
+                    Series(name, where, entry, unit, title, loads, table.values.iloc[:, i], table.step_minutes)
+                )
+    return found, unused
+
+
+def _know(name: str, network: Network) -> ColumnSpec | None:
+    """Return what a name alone says: a load's name is that load, as ``671``, ``Load.671`` or ``demand_pu:671``."""
+    kind, sign, rest = name.partition(":")
+    bare = name.lower().removeprefix("load.").strip()
+    if sign and kind.lower() in ("demand_pu", "load_pu", "demand_kw", "demand_kvar"):
+        bare = rest.lower()
+    if bare in network.loads.names:
+        return ColumnSpec(load=(bare,))
+    low = name.lower()
+    if low in _OWN_UNIT:
+        return ColumnSpec(weather=_WEATHER[low.rpartition("_")[0]], unit=_OWN_UNIT[low])
+    if low in _WEATHER:
+        return ColumnSpec(weather=_WEATHER[low])
+    if low.startswith("price"):
+        return ColumnSpec(price=rest or "price", unit="USD/kWh" if kind.lower() == "price_usd_per_kwh" else None)
+    return None
+
+
+def _pick_unit(
+    entry: ColumnSpec, told: UnitSpec | None, label: str, spec: ImportMap, title: str, problems: list[str]
+) -> UnitSpec | None:
+    """Return the unit of a series: its entry's, its column's or, of demand, the map's; it is never guessed."""
+    kind = entry.weather or ("price" if entry.price else "demand")
+    allowed = _ALLOWED.get(kind, _DEMAND)
+    name = entry.unit or (told.name if told else None) or (spec.unit if kind == "demand" else None)
+    if name is None and label.partition(":")[0].lower() in ("demand_pu", "load_pu", "demand_kw", "demand_kvar"):
+        name = label.partition(":")[0].rpartition("_")[2]
+    units = [unit.name for unit in UNITS.values() if unit.kind in allowed]
+    if name is None:
+        problems.append(f"{title}: the unit is not said; give 'unit', one of {', '.join(units)}")
+        return None
+    unit = UNITS.get(name.lower(), told)
+    if unit is None or unit.kind not in allowed:
+        problems.append(f"{title}: {name} is no unit of {kind}; allowed: {', '.join(units)}")
+        return None
+    return unit
+
+
+def _find_loads(
+    entry: ColumnSpec, spec: ImportMap, network: Network, where: str, problems: list[str]
+) -> tuple[str, tuple[int, ...]]:
+    """Return what an entry is of in words, and its loads by index."""
+    found, title = list[int](), ""
+    loads = network.loads
+    if entry.weather or entry.price:
+        return entry.weather or f"price {entry.price}", ()
+    if entry.load:
+        title = f"load {list_names(entry.load, 4)}"
+        found += _indices((network.find("load", name, where) for name in entry.load), problems)
+    elif entry.site is not None:
+        title = f"bus {entry.site}"
+        for bus in _indices([network.find_bus(entry.site, where=where)], problems):
+            found += np.flatnonzero(loads.bus == bus).tolist()
+    elif entry.head:
+        title = "feeder head"
+        found += np.flatnonzero(np.isin(loads.bus, list(network.tree))).tolist()
+    elif entry.class_ is not None:
+        title = f"class {entry.class_}"
+        patterns = [pattern.lower() for pattern, of in spec.classes.items() if of == entry.class_]
+        found += [i for i, name in enumerate(loads.names) if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
+        if not patterns:
+            unknown = describe_unknown("class", entry.class_, sorted(set(spec.classes.values())))
+            problems.append(f"{where}: {unknown}; 'classes: {{PATTERN: {entry.class_}}}' says which loads are of it")
+            return title, ()
+    else:
+        transformer = str(entry.transformer).lower().removeprefix("transformer.")
+        element = entry.meter if entry.meter is not None else f"transformer.{transformer}"
+        title = f"behind {element}"
+        for branch in _indices([network.find("branch", element, where)], problems):
+            found += _behind(branch, network)
+    if not found and len(problems) == 0:
+        problems.append(f"{where}: {title} has no load")
+    return title, tuple(dict.fromkeys(found))
+
+
+def _indices(found: Iterable[int | Problem], problems: list[str]) -> list[int]:
+    several = list(found)
+    problems += [str(each) for each in several if isinstance(each, Problem)]
+    return [each for each in several if not isinstance(each, Problem)]
+
+
+def _behind(branch: int, network: Network) -> list[int]:
+    """Return the loads that are fed through a branch, the side that is farther from the source."""
+    buses = [bus for bus in network.branches.buses[branch] if bus in network.depth]
+    if not buses:
+        return []
+    far = max(buses, key=lambda bus: network.depth[bus])
+    inside = network.downstream(network.buses[far])
+    return [int(i) for i in np.flatnonzero(np.isin(network.loads.bus, inside))]
+
+
+def group_columns(series: Sequence[Series], problems: list[str]) -> list[list[Series]]:
+    """Group the series of demand by the loads that they are of: one each of kW and kvar, or one a phase.
+
+    Args:
+        series: The series of demand.
+        problems: Gets loads that two columns are of in the same quantity.
+    """
+    groups: dict[tuple[int, ...], list[Series]] = {}
+    for each in series:
+        groups.setdefault(tuple(sorted(each.loads)), []).append(each)
+    for members in groups.values():
+        seen: dict[tuple[bool, int | None], Series] = {}
+        for each in members:
+            reactive = each.unit.kind in ("kvar", "kvarh")
+            other = seen.setdefault((reactive, each.spec.phase), each)
+            if other is not each:
+                problems.append(
+                    f"{each.title} and {other.title} are both of {each.target}; leave one out (null), or say 'phase' "
+                    "where they are of its phases"
+                )
+        for reactive in (False, True):
+            phases = {phase for is_reactive, phase in seen if is_reactive == reactive}
+            if None in phases and len(phases) > 1:
+                problems.append(f"{members[0].title}: {members[0].target} has columns with and without 'phase'")
+        if not any(not reactive for reactive, _ in seen):
+            problems.append(f"{members[0].title}: {members[0].target} has kvar and no kW")
+    return list(groups.values())

@@ -1,0 +1,347 @@
+"""Stamps of any clock and notation, as the start of each row in standard time of the feeder's zone.
+
+What a stamp does not say for certain is an error that names the key which says it: whether 03/04 is in March, whether
+an hour that comes twice is the one that clocks repeat, whether a stamp is the start or the end of its row.
+"""
+
+from __future__ import annotations
+
+import datetime
+import zoneinfo
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.measurements.vocabulary import STANDARD, TimeSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Times = npt.NDArray[np.datetime64]
+FloatArray = npt.NDArray[np.float64]
+
+MINUTES_PER_DAY = 1440
+_STAMP = (
+    r"^\s*(?P<a>\d{1,4})(?P<mark>[-/.])(?P<b>\d{1,2})[-/.](?P<c>\d{1,4})"
+    r"(?:[T ,;]+(?P<H>\d{1,2})(?::(?P<M>\d{2}))?(?::(?P<S>\d{2})(?:[.,]\d+)?)?\s*(?P<half>[AaPp])?(?:\.?[Mm]\.?)?)?"
+    r"\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?\s*$"
+)
+_FORMATS = ("iso", "us", "eu")
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """What stamps say: local time as written, and how far that is ahead of UTC [min], NaN where they do not say it."""
+
+    local: Times
+    ahead_min: FloatArray
+
+
+def read_stamps(column: pd.Series, spec: TimeSpec, where: str, problems: list[str], first_line: int) -> Stamps | None:
+    """Return what the stamps of a table say, None with a problem.
+
+    Args:
+        column: The stamps, as a table holds them.
+        spec: Their notation.
+        where: What problems call the column.
+        problems: Gets what is wrong.
+        first_line: Line of the file, or row of the table, that the first stamp is in.
+    """
+    import pandas as pd
+
+    if pd.api.types.is_datetime64_any_dtype(column):
+        if column.isna().any():
+            problems.append(f"{where}: no stamp in line {first_line + int(column.isna().to_numpy().argmax())}")
+            return None
+        if column.dt.tz is None:
+            local = column.to_numpy().astype("datetime64[s]")
+            return Stamps(local, np.full(len(local), np.nan))
+        local = column.dt.tz_localize(None).to_numpy().astype("datetime64[s]")
+        utc = column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[s]")
+        return Stamps(local, (local - utc).astype(np.float64) / 60.0)
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return _read_epoch(column, spec, where, problems)
+    # A long table has each stamp once a meter: each is read once.
+    codes, texts = pd.factorize(column.astype(str).str.strip())
+    lines = first_line + np.unique(codes, return_index=True)[1]
+    read = _read_texts(pd.Series(texts), spec.format, where, problems, lines)
+    return None if read is None else Stamps(read.local[codes], read.ahead_min[codes])
+
+
+def _read_epoch(column: pd.Series, spec: TimeSpec, where: str, problems: list[str]) -> Stamps | None:
+    units = {"unix": "s", "unix_ms": "ms"}
+    if spec.format not in units:
+        problems.append(
+            f"{where}: holds numbers, as {column.iloc[0]}; say time.format: unix or unix_ms if it is seconds"
+        )
+        return None
+    seconds = column.to_numpy(dtype=np.float64) / (1000.0 if spec.format == "unix_ms" else 1.0)
+    if not np.isfinite(seconds).all() or np.abs(seconds).max() > 4e9:
+        problems.append(f"{where}: {np.abs(seconds).max():g} is no second of unix time; say time.format: unix_ms?")
+        return None
+    return Stamps(seconds.astype("datetime64[s]"), np.zeros(len(seconds)))
+
+
+def _read_texts(
+    texts: pd.Series, form: str, where: str, problems: list[str], lines: npt.NDArray[np.int64]
+) -> Stamps | None:
+    import pandas as pd
+
+    if form not in ("auto", *_FORMATS):
+        if "%" not in form:
+            problems.append(f"time.format: {form!r} is none of auto, {', '.join(_FORMATS)}, unix, unix_ms and has no %")
+            return None
+        parsed = pd.to_datetime(texts, format=form, errors="coerce", utc="%z" in form)
+        bad = np.flatnonzero(parsed.isna().to_numpy())
+        if len(bad):
+            problems.append(f"{where}: line {lines[bad[0]]} holds {texts[bad[0]]!r}, which is not as {form!r}")
+            return None
+        utc = parsed.dt.tz_localize(None).to_numpy().astype("datetime64[s]") if "%z" in form else parsed.to_numpy()
+        return Stamps(utc.astype("datetime64[s]"), np.full(len(texts), 0.0 if "%z" in form else np.nan))
+    parts = texts.str.extract(_STAMP)
+    bad = np.flatnonzero(parts["a"].isna().to_numpy())
+    if len(bad):
+        problems.append(
+            f"{where}: {len(bad)} stamps cannot be read, the first in line {lines[bad[0]]}: {texts[bad[0]]!r}; "
+            "time.format says how they are written, as '%d-%b-%Y %H:%M'"
+        )
+        return None
+    a, b, c = (parts[name].to_numpy(dtype=np.int64) for name in "abc")
+    order = _find_order(a, b, parts["mark"].to_numpy(), form, texts, where, problems, lines)
+    if order is None:
+        return None
+    year, month, day = (c, a, b) if order == "us" else (c, b, a) if order == "eu" else (a, b, c)
+    return _compose(parts, (np.where(year < 100, year + 2000, year), month, day), texts, where, problems, lines)
+
+
+def _find_order(
+    a: npt.NDArray[np.int64],
+    b: npt.NDArray[np.int64],
+    mark: npt.NDArray[np.object_],
+    form: str,
+    texts: pd.Series,
+    where: str,
+    problems: list[str],
+    lines: npt.NDArray[np.int64],
+) -> str | None:
+    """Say whether dates begin with the year, the month or the day, by numbers that can only be one."""
+    if form != "auto":
+        return form
+    if (a > 31).all():
+        return "iso"
+    day_first, month_first = a > 12, b > 12
+    if day_first.any() and month_first.any():
+        one, other = int(day_first.argmax()), int(month_first.argmax())
+        problems.append(
+            f"{where}: days come first in line {lines[one]} ({texts[one]!r}) and second in line {lines[other]} "
+            f"({texts[other]!r}); write dates one way"
+        )
+        return None
+    if day_first.any() or (mark == ".").all():  # with points nobody writes the month first
+        return "eu"
+    if month_first.any():
+        return "us"
+    problems.append(
+        f"{where}: {texts[0]!r} in line {lines[0]} may be month and day or day and month, and no other date tells; "
+        "say time.format: us (month first) or eu (day first)"
+    )
+    return None
+
+
+def _compose(
+    parts: pd.DataFrame,
+    date: tuple[npt.NDArray[np.int64], ...],
+    texts: pd.Series,
+    where: str,
+    problems: list[str],
+    lines: npt.NDArray[np.int64],
+) -> Stamps | None:
+    year, month, day = date
+    hour, minute, second = (parts[name].fillna("0").astype(int).to_numpy() for name in "HMS")
+    half = parts["half"].fillna("").str.lower().to_numpy()
+    hour = np.where(half == "p", hour % 12 + 12, np.where(half == "a", hour % 12, hour))
+    # 24:00 is how many meters write the end of a day
+    wrong = (month < 1) | (month > 12) | (day < 1) | (hour > 24) | (minute > 59) | (second > 60)
+    wrong |= (hour == 24) & ((minute > 0) | (second > 0))
+    safe = np.where(wrong, 1, month)
+    first = (year.astype("datetime64[Y]") - 1970).astype("datetime64[M]") + (safe - 1)
+    wrong |= day > ((first + 1).astype("datetime64[D]") - first.astype("datetime64[D]")).astype(np.int64)
+    if wrong.any():
+        row = int(wrong.argmax())
+        problems.append(
+            f"{where}: {int(wrong.sum())} stamps do not exist, the first in line {lines[row]}: {texts[row]!r}"
+        )
+        return None
+    local = first.astype("datetime64[D]") + (day - 1)
+    local = local.astype("datetime64[s]") + (hour * 3600 + minute * 60 + second).astype("timedelta64[s]")
+    zone = parts["zone"].fillna("").str.replace(":", "")
+    ahead = np.full(len(local), np.nan)
+    ahead[zone.isin(["Z", "UTC", "GMT"]).to_numpy()] = 0.0
+    signed = zone.str.match(r"[+-]").to_numpy()
+    if signed.any():
+        told = zone[signed]
+        minutes = told.str[1:3].astype(int) * 60 + told.str[3:5].astype(int)
+        ahead[signed] = np.where(told.str[0] == "-", -minutes, minutes)
+    return Stamps(local, ahead)
+
+
+def to_standard_time(
+    stamps: Stamps,
+    spec: TimeSpec,
+    key: npt.NDArray[np.int64],
+    where: str,
+    problems: list[str],
+    notes: list[str],
+    first_line: int,
+) -> Times | None:
+    """Return stamps in standard time of the feeder's zone, None with a problem.
+
+    Where a clock is set back, the first of two equal stamps of a meter is in daylight saving, the second is not.
+
+    Args:
+        stamps: What the table says.
+        spec: Zone of feeder and clock.
+        key: The meter of each row, for stamps of several meters are alike.
+        where: What problems call the table.
+        problems, notes: Get what is wrong, and what was found.
+        first_line: Line of the first stamp.
+    """
+    local, ahead = stamps.local, stamps.ahead_min
+    told = ~np.isnan(ahead)
+    if told.any() and not told.all():
+        row = int((~told).argmax())
+        problems.append(f"{where}: line {first_line + row} says no zone, as others do; write all of them one way")
+        return None
+    zone = None if spec.zone in (None, STANDARD) else zoneinfo.ZoneInfo(str(spec.zone))
+    if told.all():
+        utc = local - (ahead * 60).astype("timedelta64[s]")
+        if zone is None:
+            if len(np.unique(ahead)) > 1:
+                several = " and ".join(f"{value / 60:+g} h" for value in np.unique(ahead)[:3])
+                problems.append(f"{where}: stamps are {several} from UTC; say time.zone, as America/New_York")
+                return None
+            notes.append(f"{where}: kept in the zone of the stamps, UTC{ahead[0] / 60:+g} h, all the year")
+            return local
+        return np.asarray(utc + _standard_offset(zone, local[0]))
+    clock = zone if spec.clock is None else zoneinfo.ZoneInfo(spec.clock)
+    if clock is None:
+        return local
+    utc_or_none = _localise(local, clock, key, where, problems, notes, first_line)
+    if utc_or_none is None:
+        return None
+    return utc_or_none + _standard_offset(zone or clock, local[0])
+
+
+def _standard_offset(zone: zoneinfo.ZoneInfo, when: np.datetime64) -> np.timedelta64:
+    year = int(str(when)[:4])
+    offsets = [datetime.datetime(year, month, 1, tzinfo=zone).utcoffset() for month in (1, 7)]
+    return np.timedelta64(int(min(offset.total_seconds() for offset in offsets if offset is not None)), "s")
+
+
+def _localise(
+    local: Times,
+    clock: zoneinfo.ZoneInfo,
+    key: npt.NDArray[np.int64],
+    where: str,
+    problems: list[str],
+    notes: list[str],
+    first_line: int,
+) -> Times | None:
+    """Return wall-clock stamps in UTC, the hour that comes twice in the order of the rows."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"key": key, "local": local})
+    backwards = len(local) > 1 and local[-1] < local[0]
+    frame = frame.iloc[::-1] if backwards else frame
+    turn = frame.groupby(["key", "local"]).cumcount().sort_index().to_numpy()
+    index = pd.DatetimeIndex(local)
+    aware = index.tz_localize(clock, ambiguous=turn == 0, nonexistent="NaT")
+    missing = np.flatnonzero(np.asarray(aware.isna()))
+    if len(missing):
+        row = int(missing[0])
+        problems.append(
+            f"{where}: {len(missing)} stamps do not exist on a clock of {clock.key}, which is set forward then; the "
+            f"first is {local[row]} in line {first_line + row}; if the clock never changes, say time.zone: {STANDARD}"
+        )
+        return None
+    other = index.tz_localize(clock, ambiguous=turn != 0, nonexistent="NaT")
+    twice = np.flatnonzero(np.asarray(aware != other))
+    if len(twice):
+        of_meter = frame.iloc[twice] if not backwards else pd.DataFrame({"key": key, "local": local}).iloc[twice]
+        single = int((of_meter.groupby(["key", "local"]).size() == 1).sum())
+        notes.append(f"{where}: clocks of {clock.key} are set back: {len(twice)} rows in the hours that come twice")
+        if single:
+            notes.append(f"{where}: {single} of them come once only; taken for the first, and the second is a gap")
+    utc: Times = np.asarray(aware.tz_convert("UTC").tz_localize(None), dtype="datetime64[s]")
+    return utc
+
+
+def find_step(times: Times, where: str, problems: list[str]) -> int:
+    """Return the usual distance of stamps [min], 0 with a problem where no day can be laid out in it."""
+    distinct = np.unique(times)
+    if len(distinct) < 2:
+        problems.append(f"{where}: {len(distinct)} stamps; a table holds at least a day")
+        return 0
+    values, counts = np.unique(np.diff(distinct).astype(np.int64), return_counts=True)
+    seconds = int(values[counts.argmax()])
+    allowed = np.array([minutes for minutes in range(1, MINUTES_PER_DAY + 1) if MINUTES_PER_DAY % minutes == 0])
+    near = int(allowed[np.abs(allowed * 60 - seconds).argmin()])
+    # clocks of meters drift, and a reading a second late is usual
+    if abs(near * 60 - seconds) > 0.02 * seconds:
+        problems.append(
+            f"{where}: rows are mostly {seconds / 60:g} min apart; allowed are whole minutes that divide a day: bring "
+            f"them to {near} min first"
+        )
+        return 0
+    return near
+
+
+def place_rows(
+    times: Times,
+    wall: Times,
+    step: int,
+    spec: TimeSpec,
+    where: str,
+    problems: list[str],
+    notes: list[str],
+    first_line: int,
+) -> Times | None:
+    """Return the start of the row that each stamp is of, on whole steps from midnight on; None with a problem.
+
+    Args:
+        times, wall: The stamps in standard time, and as written.
+        step: Length of a row [min].
+        spec: Says what of its row a stamp is.
+        where, problems, notes, first_line: As above.
+    """
+    first, last, one = wall.min(), wall.max(), np.timedelta64(step * 60, "s")
+    if spec.stamps == "end":
+        times = times - one
+    elif spec.stamps == "auto" and _of_day(first) == step * 60 and _of_day(last) == 0 and step < MINUTES_PER_DAY:
+        problems.append(
+            f"{where}: the first stamp is {first} and the last {last}, as where they are the end of their rows; say "
+            "time.stamps: end, or start"
+        )
+        return None
+    since = (times - times.astype("datetime64[D]")).astype(np.int64)
+    off = (since + step * 30) % (step * 60) - step * 30
+    far = np.flatnonzero(np.abs(off) > step * 15)
+    if len(far):
+        row = int(far[0])
+        problems.append(
+            f"{where}: {len(far)} stamps lie between rows of {step} min, the first is {times[row]} in line "
+            f"{first_line + row}"
+        )
+        return None
+    if off.any():
+        notes.append(
+            f"{where}: {int(np.count_nonzero(off))} stamps moved to whole {step} min, by {np.abs(off).max()} s at most"
+        )
+    placed: Times = times - off.astype("timedelta64[s]")
+    return placed
+
+
+def _of_day(time: np.datetime64) -> int:
+    return int((time - time.astype("datetime64[D]")).astype(np.int64))

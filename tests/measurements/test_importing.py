@@ -1,0 +1,390 @@
+"""Measurements are played as measured: what each column is, sums dealt out, what is missing from the year."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import powergrid
+from powergrid.errors import ScenarioError
+from powergrid.grid.profiles.imported import read_imported
+from powergrid.grid.profiles.profiles import Profiles, builtin_profiles
+from powergrid.measurements import import_profiles
+from powergrid.scenario import load_scenario
+from powergrid.training import pack_env_config
+from tests.measurements.conftest import make_kw, make_times
+
+TIMES = make_times()
+
+
+def kw_of(profiles: Profiles, load: str) -> np.ndarray:
+    return profiles.demand_pu[:, profiles.demand_names.index(profiles.load_series[load])] * profiles.load_base[load][0]
+
+
+def kvar_of(profiles: Profiles, load: str) -> np.ndarray:
+    column = profiles.demand_names.index(profiles.load_series[load])
+    pu = profiles.demand_pu if profiles.demand_kvar_pu is None else profiles.demand_kvar_pu
+    return pu[:, column] * profiles.load_base[load][1]
+
+
+def problems_of(table: Any, feeder: Path, **keys: Any) -> tuple[str, ...]:
+    with pytest.raises(ScenarioError) as caught:
+        import_profiles(table, feeder, keys)
+    return caught.value.problems
+
+
+# played ----------------------------------------------------------------------------------------------------------
+
+
+def test_imported_day_is_played_by_the_engine_with_exactly_its_kw_and_kvar(feeder: Path, tmp_path: Path) -> None:
+    table = pd.DataFrame({"time": TIMES})
+    for seed, (load, peak) in enumerate({"e1": 70, "e2": 25, "w1": 22, "w2": 35, "zero": 12}.items()):
+        table[f"{load} [kW]"] = make_kw(TIMES, peak, seed)
+        table[f"{load} [kvar]"] = np.round(np.linspace(-3, 9, len(TIMES)) + seed, 3)
+    table.to_csv(tmp_path / "meters.csv", index=False)
+    folder = import_profiles(tmp_path / "meters.csv", feeder).write(tmp_path / "mine")
+    keys = {"source": str(folder)}
+    env = powergrid.make(feeder, profiles=keys, step_minutes=60, episode_length=24, split="all", load_scale=1.3)
+    env.reset(seed=0, options={"day": 9})
+    simulation = env.task.simulation
+    loads = simulation.network.loads.names
+    engine = simulation.circuits[0].engine.direct
+    for step in range(24):
+        row = table.iloc[9 * 24 + step]
+        env.step({agent: env.action_space(agent).sample() * 0 for agent in env.agents})
+        for load in loads:
+            engine.Circuit.SetActiveElement(f"load.{load}")
+            n = engine.CktElement.NumPhases()
+            powers = np.reshape(engine.CktElement.Powers(), (-1, 2))[:n].sum(axis=0)
+            assert powers == pytest.approx([row[f"{load} [kW]"], row[f"{load} [kvar]"]], abs=2e-3), (step, load)
+            at = loads.index(load)
+            assert simulation.day_load_kw[0, step, at] == pytest.approx(row[f"{load} [kW]"], abs=1e-9)
+            assert simulation.day_load_kvar[0, step, at] == pytest.approx(row[f"{load} [kvar]"], abs=1e-9)
+    env.close()
+
+
+def test_written_folder_reads_back_travels_and_is_checked(feeder: Path, tmp_path: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1_kW": make_kw(TIMES, 50)})
+    table.loc[30, "e1_kW"] = np.nan
+    imported = import_profiles(table, feeder)
+    folder = imported.write(tmp_path / "mine")
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "profiles.json",
+        "profiles.parquet",
+        "report.html",
+        "report.txt",
+    ]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mine", "model"]
+    back = read_imported(folder)
+    assert back.digest() == imported.profiles.digest() == read_imported(folder / "profiles.json").digest()
+    assert back.left_out == (1,)
+    keys = {"env_name": str(feeder), "profiles.source": str(folder), "profiles.load_seed": 3}
+    packed = load_scenario(feeder, {"profiles": {"source": str(folder)}}).digest()
+    (tmp_path / "scenario.yaml").write_text(f"feeder: {feeder}\nprofiles: {{source: mine}}\n")
+    assert load_scenario(tmp_path / "scenario.yaml").read_profiles().digest() == back.digest()
+    assert packed == load_scenario(feeder, {"profiles": {"source": str(folder / "profiles.json")}}).digest()
+    travelled = powergrid.envs.NetworkedGridEnv(pack_env_config(keys))
+    assert travelled.task.simulation.profiles.load_series == {"e1": "e1"}
+    travelled.close()
+    imported.write(folder)  # an import replaces an import
+    record = json.loads((folder / "profiles.json").read_text())
+    (folder / "profiles.json").write_text(json.dumps(record | {"left_out": []}))
+    with pytest.raises(ScenarioError, match="does not say what it did when it was written"):
+        read_imported(folder)
+    (folder / "profiles.json").write_text("{}")
+    with pytest.raises(ScenarioError, match="is damaged"):
+        read_imported(folder)
+    (folder / "profiles.json").write_text(json.dumps(record))
+    (folder / "profiles.parquet").write_bytes(b"else")
+    with pytest.raises(ScenarioError, match="is not the table that its record is of"):
+        read_imported(folder)
+
+
+def test_write_leaves_what_is_no_import_alone_and_nothing_half_written(feeder: Path, tmp_path: Path) -> None:
+    imported = import_profiles(pd.DataFrame({"time": TIMES, "e1_kW": 5.0 + TIMES.hour}), feeder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.doc").touch()
+    for place in (tmp_path / "mine", tmp_path / "mine" / "thesis.doc"):
+        with pytest.raises(ScenarioError, match="holds no import"):
+            imported.write(place)
+    with pytest.raises(ScenarioError, match="cannot be written"):
+        imported.write(tmp_path / "mine" / "thesis.doc" / "below")
+    assert sorted(file.name for file in tmp_path.rglob("*") if "model" not in str(file)) == ["mine", "thesis.doc"]
+
+
+def test_without_pyarrow_the_table_is_text(feeder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = import_profiles(pd.DataFrame({"time": TIMES, "e1_kW": make_kw(TIMES, 50)}), feeder)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    folder = imported.write(tmp_path / "mine")
+    assert (folder / "profiles.csv.gz").is_file()
+    assert read_imported(folder).digest() == imported.profiles.digest()
+
+
+# what is what ----------------------------------------------------------------------------------------------------
+
+
+def test_long_and_wide_tables_and_frames_of_the_same_meters_are_the_same(feeder: Path, tmp_path: Path) -> None:
+    wide = pd.DataFrame({"time": TIMES, "e1": make_kw(TIMES, 50), "w1": make_kw(TIMES, 20, 1)})
+    long = wide.melt(id_vars="time", var_name="meter_id", value_name="kW").sample(frac=1.0, random_state=1)
+    wide.to_parquet(tmp_path / "wide.parquet")
+    wanted = import_profiles(wide, feeder, {"unit": "kW"}).profiles
+    for table in (long, tmp_path / "wide.parquet", wide.set_index("time")):
+        assert import_profiles(table, feeder, {"unit": "kW"}).profiles.digest() == wanted.digest()
+    meters = long.replace({"meter_id": {"e1": 4711, "w1": 4712}})
+    named = import_profiles(meters, feeder, {"columns": {4711: "e1", "4712": {"load": "w1"}}}).profiles
+    assert named.digest() == wanted.digest()
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("kW", 1.0), ("W", 1000.0), ("MW", 0.001), ("kWh", 0.25), ("MWh", 0.00025), ("pu", 1 / 60), ("%", 100 / 60)],
+)
+def test_any_unit_gives_the_same_kw(feeder: Path, unit: str, factor: float) -> None:
+    times = make_times(step=15)
+    kw = make_kw(times, 55)
+    for table in (
+        pd.DataFrame({"time": times, f"e1 ({unit})": kw * factor}),
+        pd.DataFrame({"time": times, "e1": kw * factor}),
+    ):
+        profiles = import_profiles(table, feeder, {"unit": unit}).profiles
+        assert kw_of(profiles, "e1") == pytest.approx(kw, abs=1e-9)
+        assert kvar_of(profiles, "e1") == pytest.approx(kw / 3, abs=1e-9)
+
+
+def test_amperes_and_kva_are_split_by_power_factor_or_by_measured_kvar(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1": 80.0 + TIMES.hour, "w1": 60.0 + TIMES.hour})
+    profiles = import_profiles(table, feeder, {"unit": "A"}).profiles
+    kva = np.sqrt(3) * 0.4 * table["e1"]
+    assert kw_of(profiles, "e1") == pytest.approx(kva * 60 / np.hypot(60, 20))
+    assert np.hypot(kw_of(profiles, "e1"), kvar_of(profiles, "e1")) == pytest.approx(kva)
+    one = 0.4 / np.sqrt(3) * table["w1"]
+    assert np.hypot(kw_of(profiles, "w1"), kvar_of(profiles, "w1")) == pytest.approx(one)
+    spec = {
+        "columns": {
+            "e1": {"load": "e1", "unit": "kVA", "power_factor": 0.8},
+            "w1": {"load": "w1", "unit": "A", "kv": 0.2},
+        }
+    }
+    profiles = import_profiles(table, feeder, spec).profiles
+    assert kw_of(profiles, "e1") == pytest.approx(0.8 * table["e1"])
+    assert kvar_of(profiles, "e1") == pytest.approx(0.6 * table["e1"])
+    spec = {"columns": {"e1": {"load": "e1", "unit": "kVA"}, "w1": {"load": "e1", "unit": "kvar"}}}
+    profiles = import_profiles(table, feeder, spec).profiles
+    assert kw_of(profiles, "e1") == pytest.approx(np.sqrt(table["e1"] ** 2 - table["w1"] ** 2))
+
+
+def test_columns_of_the_phases_of_a_load_are_added(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "a": 80.0 + TIMES.hour, "b": 60.0 + TIMES.hour, "c": 10.0})
+    columns = {name: {"load": "e1", "unit": "A", "phase": i} for i, name in enumerate("abc", 1)}
+    profiles = import_profiles(table, feeder, {"columns": columns}).profiles
+    kva = table[["a", "b", "c"]].sum(axis=1) * 0.4 / np.sqrt(3)
+    assert np.hypot(kw_of(profiles, "e1"), kvar_of(profiles, "e1")) == pytest.approx(kva)
+
+
+def test_counter_readings_are_the_energy_between_them(feeder: Path) -> None:
+    kw = make_kw(TIMES, 50)
+    register = 12345.6 + np.concatenate([[0.0], np.cumsum(kw)])
+    times = TIMES.append(TIMES[-1:] + pd.Timedelta(hours=1))
+    table = pd.DataFrame({"time": times, "e1_kWh": register})
+    (problem,) = problems_of(table, feeder, limits={"demand_pu": 1e6})
+    assert "as a counter does; say 'reading: register'" in problem
+    spec = {"columns": {"e1_kWh": {"load": "e1", "reading": "register"}}}
+    assert kw_of(import_profiles(table, feeder, spec).profiles, "e1") == pytest.approx(kw, abs=1e-6)
+
+
+# sums of several loads -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allocate", ["kva", "energy"])
+def test_head_and_transformer_keep_meters_and_deal_out_the_rest(feeder: Path, allocate: str) -> None:
+    own, street, head = make_kw(TIMES, 30), make_kw(TIMES, 60, 1) + 40, make_kw(TIMES, 60, 2) + 150
+    table = pd.DataFrame({"time": TIMES, "e1": own, "T1": street, "SCADA": head})
+    columns = {"T1": {"transformer": "t1"}, "SCADA": {"head": True}}
+    energy = {"e2": 5.0, "w1": 100.0, "w2": 300.0, "zero": 0.0}
+    keys = {
+        "unit": "kW",
+        "columns": columns,
+        "allocate": allocate,
+        "energy_kwh": energy if allocate == "energy" else {},
+    }
+    imported = import_profiles(table, feeder, keys)
+    kw = {load: kw_of(imported.profiles, load) for load in ("e1", "e2", "w1", "w2", "zero")}
+    assert kw["e1"] == pytest.approx(own)
+    assert kw["e1"] + kw["e2"] == pytest.approx(street)
+    assert sum(kw.values()) == pytest.approx(head)
+    ratio = 3.0 if allocate == "energy" else 40 / np.hypot(20, 5)
+    assert kw["w2"] == pytest.approx(ratio * kw["w1"])
+    assert not kw["zero"].any()
+    assert "SCADA [kW] -> feeder head (w1, w2, zero)" in imported.report.as_text()
+
+
+def test_meter_site_class_and_list_of_loads_are_sums_of_the_right_ones(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "x": make_kw(TIMES, 60) + 10})
+    east, west = {"e1", "e2"}, {"w1", "w2", "zero"}
+    for entry, loads, more in (
+        ({"meter": "Transformer.t2"}, west, {}),
+        ({"meter": "Line.l1"}, east | west, {}),
+        ({"site": "EAST"}, east, {}),
+        ({"load": ["E1", "w1"]}, {"e1", "w1"}, {}),
+        ({"class": "shops"}, {"e2", "w2"}, {"classes": {"?2": "shops"}}),
+    ):
+        profiles = import_profiles(table, feeder, {"unit": "kW", "columns": {"x": entry}, **more}).profiles
+        assert set(profiles.load_series) == loads
+        assert sum(kw_of(profiles, load) for load in loads) == pytest.approx(table["x"])
+
+
+def test_head_below_its_meters_and_shares_that_are_unknown_are_told(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1": make_kw(TIMES, 50) + 10, "SCADA": make_kw(TIMES, 20)})
+    keys = {"unit": "kW", "columns": {"SCADA": {"head": True}}}
+    (problem,) = problems_of(table, feeder, **keys)
+    assert "the meters of its loads show more than itself in 504 of 504 rows" in problem
+    table["SCADA"] += 100
+    (problem,) = problems_of(table, feeder, **keys, allocate="energy", energy_kwh={"e2": 4})
+    assert "energy_kwh lacks w1, w2, zero" in problem
+
+
+# the year's ------------------------------------------------------------------------------------------------------
+
+
+def test_demand_sun_and_prices_each_alone_take_the_rest_from_the_shipped_year(feeder: Path) -> None:
+    year = builtin_profiles()
+    price = pd.DataFrame({"time": TIMES, "price spot [USD/MWh]": 40.0 + TIMES.hour})
+    spec = {"columns": {"price spot [USD/MWh]": {"price": "spot"}}}
+    imported = import_profiles(price, feeder, spec)
+    profiles = imported.profiles
+    assert profiles.price_usd_per_kwh["spot"][:3] == pytest.approx([0.040, 0.041, 0.042])
+    assert list(profiles.price_usd_per_kwh) == ["spot"]
+    assert profiles.demand_names == year.demand_names
+    assert not profiles.load_series
+    assert set(imported.report.shipped) == {"demand of e1, e2, w1, w2, zero, by class", "temperature", "sun"}
+    sun = pd.DataFrame({"time": TIMES, "GHI [W/m2]": np.clip(900 * np.sin((TIMES.hour - 6) / 12 * np.pi), 0, None)})
+    profiles = import_profiles(sun, feeder).profiles
+    assert profiles.irradiance_pu is not None
+    assert profiles.irradiance_pu.max() == pytest.approx(0.9)
+    assert profiles.pv_pu is not None
+    assert 0.7 < profiles.pv_pu.max() < 1.0
+    assert set(profiles.price_usd_per_kwh) == {"time_of_use", "wholesale"}
+    both = import_profiles([price, sun], feeder, spec).profiles
+    assert both.irradiance_pu is not None
+    assert list(both.price_usd_per_kwh) == ["spot"]
+
+
+@pytest.mark.parametrize("start", ["2024-02-26", "2023-12-20", "2021-06-28"])
+def test_shipped_days_are_of_the_same_date_and_day_of_the_week(feeder: Path, start: str) -> None:
+    times = make_times(start, days=14)
+    profiles = import_profiles(pd.DataFrame({"time": times, "e1_kW": 5.0 + times.hour}), feeder).profiles
+    hourly = builtin_profiles().resample(60)
+    assert profiles.pv_pu is not None
+    assert hourly.pv_pu is not None
+    for day, date in enumerate(times[::24]):
+        same = pd.Timestamp(2018, date.month, 28 if (date.month, date.day) == (2, 29) else date.day).day_of_year - 1
+        assert profiles.pv_pu[24 * day : 24 * day + 24].tolist() == hourly.pv_pu[24 * same : 24 * same + 24].tolist()
+        price = profiles.price_usd_per_kwh["time_of_use"][24 * day : 24 * day + 24]
+        weekend = {0.09, 0.15 if date.month in (6, 7, 8, 9) else 0.13}
+        assert (set(np.round(price, 4)) <= weekend) == (date.day_of_week >= 5)
+
+
+# units -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_wrong_unit_is_told_at_once_with_the_remedy(feeder: Path) -> None:
+    hour = TIMES.hour.to_numpy()
+    table = pd.DataFrame(
+        {
+            "time": TIMES,
+            "e1 [kW]": 60_000.0 + 1000 * hour,
+            "w1 [kW]": np.where(hour == 3, -2.0, 3.0),
+            "price [USD/kWh]": 45.0 + hour,
+            "pv_pu": 4.0 * hour,
+            "temperature_c": 280.0 + hour,
+        }
+    )
+    problems = problems_of(table, feeder)
+    assert len(problems) == 5
+    whole = "\n".join(problems)
+    assert "1,312 times the rated 63.25 kVA of e1; say 'unit: W'?" in whole
+    assert "21 values below 0, the first -2 kW at 2024-01-01 03:00:00" in whole
+    assert "say 'unit: USD/MWh' or 'ct/kWh'" in whole
+    assert "say 'unit: %' of percent, 'weather: irradiance' with 'unit: W/m2'" in whole
+    assert "say 'unit: K' or 'unit: F'" in whole
+
+
+def test_demand_far_too_small_for_the_model_is_told(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1": make_kw(TIMES, 50) / 1000})
+    assert "is the unit MW or MWh?" in problems_of(table, feeder, unit="kW")[0]
+
+
+def test_what_is_plausible_can_be_widened_and_what_is_negative_kept(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1": 3000.0 + TIMES.hour, "w1": TIMES.hour - 12.0})
+    keys = {"unit": "kW", "limits": {"demand_pu": 60}}
+    profiles = import_profiles(table, feeder, {**keys, "negative": "keep"}).profiles
+    assert kw_of(profiles, "e1").max() == pytest.approx(3023)
+    assert kw_of(profiles, "w1").min() == pytest.approx(-12)
+    assert kw_of(import_profiles(table, feeder, {**keys, "negative": "zero"}).profiles, "w1").min() == 0
+
+
+def test_unit_is_never_guessed(feeder: Path) -> None:
+    (problem,) = problems_of(pd.DataFrame({"time": TIMES, "e1": make_kw(TIMES, 50)}), feeder)
+    assert "the DataFrame: 'e1': the unit is not said; give 'unit', one of W, kW, MW" in problem
+
+
+# the map ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_problem_of_a_map_is_told_at_once(feeder: Path, tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text(
+        "columns:\n  a: {laod: e1}\n  b: {load: e1, site: east}\n  c: {load: e1, unit: kX}\n  d: {}\n"
+        "gaps: {rule: guess}\ntime: {zone: Mars}\nlimits: {demand_pu: 0}\nunits: kW\n"
+    )
+    with pytest.raises(ScenarioError) as caught:
+        import_profiles(pd.DataFrame({"time": TIMES, "e1": 1.0}), feeder, tmp_path / "map.yaml")
+    assert len(caught.value.problems) >= 8
+    told = str(caught.value)
+    for part in (
+        "columns.a: unknown key 'laod' (did you mean 'load'",
+        "columns.b: give exactly one of",
+        "columns.c",
+        "gaps.rule",
+    ):
+        assert part in told
+
+
+def test_every_reference_that_does_not_exist_is_told_at_once(feeder: Path) -> None:
+    columns = {
+        "a": {"load": "e9"},
+        "b": {"site": "nowhere"},
+        "c": {"meter": "Line.l9"},
+        "d": {"transformer": "t9"},
+        "e": {"class": "shops"},
+        "nothing": "e1",
+    }
+    problems = problems_of(
+        pd.DataFrame({"time": TIMES} | dict.fromkeys("abcde", 1.0)), feeder, unit="kW", columns=columns
+    )
+    assert len(problems) == 6
+    assert problems[0] == "columns: unknown column 'nothing'; allowed: a, b, c, d, e"
+    assert problems[1] == "columns.a: unknown load 'e9' (did you mean 'e2' or 'e1'?)"
+
+
+def test_two_columns_of_one_load_and_kvar_alone_are_told(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1 [kW]": 1.0, "Load.e1 [kWh]": 1.0, "w1 [kvar]": 1.0})
+    problems = problems_of(table, feeder)
+    assert "are both of load e1; leave one out (null)" in problems[0]
+    assert "load w1 has kvar and no kW" in problems[1]
+
+
+def test_no_column_that_is_known_lists_both_sides(feeder: Path) -> None:
+    (problem,) = problems_of(pd.DataFrame({"time": TIMES, "M1": 1.0, "M2": 2.0}), feeder)
+    assert "no column is called like a load (e1, e2, w1, w2, zero)" in problem
+    assert "columns are the DataFrame: M1, the DataFrame: M2" in problem
+
+
+def test_columns_that_are_not_used_are_in_the_report(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1_kW": make_kw(TIMES, 50), "status": 1.0, "comment": "ok"})
+    report = import_profiles(table, feeder, {"columns": {"comment": None}}).report
+    assert report.unused == ("the DataFrame: status",)
