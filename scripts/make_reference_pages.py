@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from make_environment_page import describe_default, describe_meaning, describe_type, fill_page, list_keys, write_table
+from pydantic import BaseModel
 
 from powergrid.grid.devices import SPECS
 from powergrid.measurements.vocabulary import ColumnSpec, GapRule, ImportMap, LongSpec, OutlierRule, TimeSpec
@@ -59,7 +60,7 @@ def make_import_column() -> str:
 
 def make_import_map() -> str:
     """Write the keys of a map of measurements, but for its columns."""
-    parts = {"time": TimeSpec, "long": LongSpec, "gaps": GapRule, "outliers": OutlierRule}
+    parts: dict[str, type[BaseModel]] = {"time": TimeSpec, "long": LongSpec, "gaps": GapRule, "outliers": OutlierRule}
     rows: list[tuple[str, str, str, str]] = []
     for name, info in ImportMap.model_fields.items():
         if name in parts:
