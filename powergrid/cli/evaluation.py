@@ -18,6 +18,7 @@ from powergrid.cli.options import (
     ScenarioArgument,
     SetOption,
     SplitOption,
+    TrustOption,
     VerboseOption,
     err,
     log_to_console,
@@ -37,6 +38,7 @@ def evaluate(
     ],
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
+    trust: TrustOption = False,
     split: SplitOption = "test",
     days: Annotated[int, typer.Option(min=1, help="Days to play.")] = 7,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the days' choice and noise.")] = 0,
@@ -52,7 +54,7 @@ def evaluate(
 ) -> None:
     """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for."""
     log_to_console(verbose)
-    report = play(read_env_config(scenario, overrides, agents, add_der), policy, split, days, seed, feeder or ())
+    report = play(read_env_config(scenario, overrides, agents, add_der, trust), policy, split, days, seed, feeder or ())
     print_report(report)
     if out_dir is not None:
         for file in report.write(out_dir):
@@ -76,15 +78,19 @@ def curves(
     """Draw the learning curves of RUNs, those trained alike in one colour with their mean."""
     from powergrid.evaluation import baseline_returns
     from powergrid.evaluation.drawing import Curve, check_suffix, draw_learning_curves, save
+    from powergrid.scenario.claims import settle_claims
     from powergrid.training.runs.loop import validation_days
-    from powergrid.training.runs.records import VALIDATION_SCORE, read_curves
+    from powergrid.training.runs.records import MANIFEST, VALIDATION_SCORE, read_curves
 
     check_suffix(file)
     read = read_curves(runs, column)
     if baseline and column != VALIDATION_SCORE:
         raise typer.BadParameter(f"--baseline goes with --column {VALIDATION_SCORE}: these are returns of its days")
     manifest = read[0].manifest
-    levels = baseline_returns(manifest["env_config"], baseline, validation_days(manifest)) if baseline else {}
+    levels = {}
+    if baseline:
+        env_config = settle_claims(runs[0] / MANIFEST, manifest["env_config"])  # the run may come from anywhere
+        levels = baseline_returns(env_config, baseline, validation_days(manifest))
     groups: dict[str, list[Curve]] = {}
     for each in read:
         groups.setdefault(each.label, []).append(Curve(each.env_steps, each.values))

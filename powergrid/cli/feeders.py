@@ -17,6 +17,7 @@ from powergrid.cli.options import (
     AgentsOption,
     ScenarioArgument,
     SetOption,
+    TrustOption,
     VerboseOption,
     log_to_console,
     out,
@@ -42,7 +43,7 @@ def check(
     model_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder that no file is read outside of.")
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Let the feeder do more than describe a circuit.")] = False,
+    trust: TrustOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings as on errors.")] = False,
     timeout: Annotated[float, typer.Option(min=1.0, metavar="SECONDS", help="When to give up.")] = 120.0,
 ) -> None:
@@ -72,6 +73,7 @@ def describe(
     scenario: ScenarioArgument,
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
+    trust: TrustOption = False,
     write: WriteOption = None,
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the one-line diagram, as .png or .svg.")
@@ -91,7 +93,7 @@ def describe(
     Of a feeder, what is discovered on it; it is drawn as its model stands where nothing else is asked for.
     """
     log_to_console(verbose)
-    env_config = read_env_config(scenario, overrides, agents, add_der)
+    env_config = read_env_config(scenario, overrides, agents, add_der, trust)
     if draw is not None or profile is not None:
         _draw(env_config, draw, profile, day, step)
         if write is None:
@@ -131,12 +133,14 @@ def _draw(
         if file is not None:
             drawing.check_suffix(file)
     reference = str(env_config["env_name"])
-    if len(env_config) == 1 and (reference in list_feeders() or reference.lower().endswith(".dss")):
+    if env_config.keys() <= {"env_name", "trust"} and (
+        reference in list_feeders() or reference.lower().endswith(".dss")
+    ):
         if day is not None or step is not None:
             raise typer.BadParameter(
                 "a bare feeder is drawn as its model stands; for a day of what is discovered on it give --agents too"
             )
-        state = drawing.look_at_feeder(reference)
+        state = drawing.look_at_feeder(reference, trust="trust" in env_config)
     else:
         state = drawing.look_at_scenario(env_config, day=day, step=step)
     for file, make in ((diagram, drawing.draw_network), (profile, drawing.draw_voltage_profile)):

@@ -33,6 +33,7 @@ AddDerOption = Annotated[
         "--add-der", metavar="PENETRATION", help="Place panels and batteries: rated sun over nominal demand, as 0.3."
     ),
 ]
+TrustOption = Annotated[bool, typer.Option("--trust", help="Let the feeder do more than describe a circuit.")]
 PoliciesOption = Annotated[
     str, typer.Option(help="shared: one policy for equal agents; independent: one for each agent.")
 ]
@@ -47,7 +48,7 @@ def tell(text: object) -> None:
 
 
 def read_env_config(
-    scenario: str, overrides: Sequence[str] | None, agents: str | None, add_der: float | None
+    scenario: str, overrides: Sequence[str] | None, agents: str | None, add_der: float | None, trust: bool
 ) -> dict[str, Any]:
     """Return the env_config that the options of a command mean."""
     keys = parse_overrides(overrides or [])
@@ -58,7 +59,7 @@ def read_env_config(
     if add_der is not None:
         given = keys.get("add_der")
         keys["add_der"] = {**(given if isinstance(given, dict) else {}), "penetration": add_der}
-    return {"env_name": scenario, **keys}
+    return {"env_name": scenario, **keys, **({"trust": True} if trust else {})}
 
 
 def parse_overrides(items: Sequence[str], option: str = "--set") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from powergrid.cli.options import (
     PoliciesOption,
     ScenarioArgument,
     SetOption,
+    TrustOption,
     VerboseOption,
     log_to_console,
     out,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 AlgorithmOption = Annotated[str | None, typer.Option(help="ppo (default), mappo, sac or dqn; see docs/algorithms.md.")]
 WorkersOption = Annotated[int | None, typer.Option(min=0, help="Processes that step environments; 0: this one.")]
 ResumeOption = Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with this run folder.")]
-TrustOption = Annotated[
+TrustCheckpointOption = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Resume a run made elsewhere: runs the code in it.")
 ]
 AddressOption = Annotated[
@@ -54,13 +55,14 @@ def train(
     algorithm: AlgorithmOption = None,
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
+    trust: TrustOption = False,
     workers: WorkersOption = None,
     address: AddressOption = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations, in all with --resume.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of networks, exploration and episodes.")] = None,
     preset: Annotated[str | None, typer.Option(help="Hyper-parameters: fast (default) or page.")] = None,
     resume: ResumeOption = None,
-    trust_checkpoint: TrustOption = False,
+    trust_checkpoint: TrustCheckpointOption = False,
     overrides: SetOption = None,
     settings: SettingsOption = None,
     out_dir: OutOption = Path("runs"),
@@ -86,7 +88,7 @@ def train(
     if resume is not None:
         start = partial(resume_run, resume, trust=trust_checkpoint)
     else:
-        env_config = read_env_config(str(scenario), overrides, agents, add_der)
+        env_config = read_env_config(str(scenario), overrides, agents, add_der, trust)
         start = partial(
             train_run, env_config, algorithm=algorithm or "ppo", policies=policies, out_dir=out_dir, name=name
         )
@@ -138,6 +140,7 @@ def tune(
     algorithm: Annotated[str, typer.Option(help="ppo, mappo, sac or dqn; see docs/algorithms.md.")] = "ppo",
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
+    trust: TrustOption = False,
     address: TrialsAddressOption = None,
     overrides: SetOption = None,
     settings: FixedOption = None,
@@ -147,7 +150,7 @@ def tune(
 ) -> None:
     """Train on SCENARIO with several settings and rank them by return on validation days."""
     fixed = parse_overrides(settings or [], option="--setting")
-    env_config = read_env_config(scenario, overrides, agents, add_der)
+    env_config = read_env_config(scenario, overrides, agents, add_der, trust)
     from powergrid.training import tune as tune_settings
     from powergrid.training.runs.display import TuningDisplay
 

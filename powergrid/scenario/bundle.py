@@ -24,6 +24,7 @@ from powergrid.grid.engine.cache_folder import alone, cache_folder
 from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, list_references, read_feeder
 from powergrid.grid.profiles.imported import RECORD, is_imported
 from powergrid.grid.profiles.table_files import SUFFIXES
+from powergrid.scenario.claims import settle_claims
 from powergrid.scenario.files import as_env_config, is_scenario_file, list_scenarios, map_paths, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.plain import as_plain
@@ -64,6 +65,8 @@ def pack_env_config(config: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     settings = as_plain(settings, "env_config")
     packing = _Packing(settings)
     packed = map_paths(settings, packing.change)
+    if packing.trust:  # what this user lets a file decide, nobody else has to
+        packed["trust"] = True
     bundle = packing.bundle()
     return settings if bundle is None else {**packed, BUNDLE_KEY: bundle}
 
@@ -209,10 +212,12 @@ class _Packing:
         self._folders: dict[Path, str] = {}
         self._feeders: dict[str, Feeder] = {}
         source = settings.get("env_name", settings.get("scenario"))
-        own = isinstance(source, Mapping | Scenario) or (isinstance(source, str | Path) and is_scenario_file(source))
-        keys = {**(read_source(source)[1] if own else {}), **settings}
+        self._data: dict[str, Any] = {}  # of a scenario file
+        if isinstance(source, str | Path) and is_scenario_file(source):
+            self._data = settle_claims(Path(source), read_source(source)[1], settings)
+        keys = {**(read_source(source)[1] if isinstance(source, Mapping | Scenario) else self._data), **settings}
         self._root = keys.get("model_root") if isinstance(keys.get("model_root"), str | Path) else None
-        self._trust = keys.get("trust") is True
+        self.trust = keys.get("trust") is True
 
     def change(self, written: str | Path, key: str) -> str | Path:
         """Take in what a value names, and give what stands for it."""
@@ -259,7 +264,7 @@ class _Packing:
 
     def _scenario(self, file: Path) -> str:
         """Take in a scenario file, with its own paths leading into the bundle."""
-        data = map_paths(read_source(file)[1], self.change)
+        data = map_paths(self._data, self.change)
         # Paths in a scenario file count from its own folder, which is one below the bundle's.
         up = map_paths(data, lambda value, _: re.sub(f"^{INSIDE}", "../", str(value)))
         name = f"{_YAML_FOLDER}/{file.name}"
@@ -292,7 +297,7 @@ class _Packing:
         """Take in all files of a feeder, and give its master file's place."""
         if str(written) in list_feeders():
             return str(written)
-        feeder = read_feeder(written, model_root=root, trust=self._trust)
+        feeder = read_feeder(written, model_root=root, trust=self.trust)
         top = feeder.model_root or feeder.master.parent
         problems = [problem for each in list_references(feeder) if (problem := _obstacle(each, top))]
         if problems:

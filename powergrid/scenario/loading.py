@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
 from powergrid.scenario.bundle import unpack_config
+from powergrid.scenario.claims import settle_claims
 from powergrid.scenario.discovery import infer, is_layout, leaves_something
-from powergrid.scenario.files import list_scenarios, read_source
+from powergrid.scenario.files import is_scenario_file, list_scenarios, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.placement import place
 from powergrid.scenario.plain import as_plain
@@ -40,8 +41,10 @@ def _load(
     source: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any] | None
 ) -> tuple[Scenario, tuple[str, ...]]:
     where, data = read_source(source)
-    base = data
     overrides = as_plain(dict(overrides or {}), where)
+    if isinstance(source, str | Path) and is_scenario_file(source):
+        data = settle_claims(Path(source), data, overrides)
+    base = data
     for key, value in overrides.items():
         nested: Any = value
         for part in reversed(str(key).split(".")):

@@ -65,7 +65,10 @@ class Scenario(Spec):
     model_root: str | None = Field(
         default=None, description="Folder outside of which the feeder's files are not read; by default the one above."
     )
-    trust: bool = Field(default=False, description="Whether the feeder may read, write, load and run what it says.")
+    trust: bool = Field(
+        default=False,
+        description="Whether the feeder may read, write, load and run what it says; not for a file to decide.",
+    )
     microgrids: dict[str, MicrogridSpec] = Field(
         default_factory=dict, description="Feeders tied to that one as microgrids, by name."
     )

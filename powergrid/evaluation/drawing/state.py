@@ -58,16 +58,17 @@ class GridState:
         return np.asarray(self.v_pu > 0.1)
 
 
-def look_at_feeder(reference: str) -> GridState:
+def look_at_feeder(reference: str, *, trust: bool = False) -> GridState:
     """Solve a bare feeder as it stands, its own controls free.
 
     Args:
         reference: Name of a shipped feeder or path of a master file.
+        trust: As :func:`~powergrid.grid.feeder.feeder.read_feeder` takes it.
 
     Raises:
         FeederError: the feeder is not there, does not compile or does not solve.
     """
-    feeder = read_feeder(reference)
+    feeder = read_feeder(reference, trust=trust)
     circuit = Circuit(feeder)
     try:
         network = circuit.network
