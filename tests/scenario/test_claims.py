@@ -73,7 +73,7 @@ def test_trust_on_the_command_line_is_the_callers(home: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("root", [".", "grids", "grids/net", ".."])
 def test_model_root_near_the_file_is_the_files_to_name(home: Path, root: str) -> None:
-    scenario = load_scenario(write(home, f"model_root: {root}"))
+    scenario = load_scenario(write(home, f"model_root: '{root}'"))
     assert Path(str(scenario.model_root)).resolve() == (home / root).resolve()
 
 
@@ -84,7 +84,7 @@ def test_model_root_far_from_the_file_is_only_the_callers_to_name(home: Path) ->
     assert load_scenario(file, {"model_root": "/"}).model_root == "/"
     for root in ("~", "/tmp", "/etc", "/usr/share"):
         with pytest.raises(ScenarioError, match="model_root"):
-            load_scenario(write(home, f"model_root: {root}"))
+            load_scenario(write(home, f"model_root: '{root}'"))
 
 
 def test_several_problems_come_at_once(home: Path) -> None:
