@@ -93,16 +93,21 @@ class Fleets:
             problem = "inverters need pv_pu, or irradiance_pu with temperature_c; the series have neither"
             raise ScenarioError(f"profiles {days.profiles.name!r}", [problem])
 
-    def start_day(self, pv_pu: FloatArray, load_kw: FloatArray) -> None:
+    def start_day(self, pv_pu: FloatArray, load_kw: FloatArray, offered: FloatArray | None = None) -> None:
         """Lay out what the days offer each device, so that a step takes one row of it.
 
         Args:
             pv_pu: What the sun offers, in parts of the panels' rating, shape (n_envs, n_rows).
             load_kw: Demand of each load [kW], shape (n_envs, n_rows, n_loads).
+            offered: What the shapes of inverters' own elements offer them instead, NaN where they have none, shape
+                (n_envs, n_rows, n_inverters); None where none has any.
         """
         if self._inverters is not None:
             p_max_kw = np.array([float(spec.p_max_kw) for spec in self._inverters.specs])
             self._sun_kw = pv_pu.reshape(-1, 1) * p_max_kw
+            if offered is not None:
+                own_kw = offered.reshape(self._sun_kw.shape) * p_max_kw
+                self._sun_kw = np.where(np.isnan(own_kw), self._sun_kw, own_kw)
         if self._flexible_loads:
             self._demand_kw = load_kw.reshape(-1, load_kw.shape[2])[:, self._flexible_loads[0]]
 

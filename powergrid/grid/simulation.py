@@ -90,7 +90,9 @@ class Simulation:
         compile_one = functools.partial(_compile, feeder, injections, faults, plan, tapped, options)
         first = compile_one()
         self.network = first.network
-        self._days = Days(profiles, options, self.network, n_envs)
+        taken = {str(spec.element).lower() for spec in devices.values() if getattr(spec, "element", None)}
+        inverters = [str(spec.element or "").lower() for spec in by_kind["inverter"].values()]
+        self._days = Days(profiles, options, self.network, n_envs, inverters, taken)
         self._devices = Fleets(by_kind, first, options, self._days, n_envs)
         self.devices, self.fleets, self.actions = self._devices.devices, self._devices.all, self._devices.actions
         self.powers = self._devices.table
@@ -98,7 +100,10 @@ class Simulation:
         self.power_device_names = tuple(injection.name for injection in injections)
         n_power, conductors = len(injections), options.conductor_flows
         self.snapshot = Snapshot.allocate(n_envs, self.network, n_power, conductors=conductors)
-        self.circuits = Circuits([first, *(compile_one() for _ in range(n_envs - 1))], self.snapshot)
+        compiled = [first, *(compile_one() for _ in range(n_envs - 1))]
+        for circuit in compiled:
+            circuit.follow(self._days.writes)
+        self.circuits = Circuits(compiled, self.snapshot)
         self._native = _lead_devices(self.circuits, self._devices, self.dt_h)
         self.islands, self.events = _follow_supply(self.circuits, self._devices, faults, options)
         if self.islands is None:  # who is fed stays as it is
@@ -116,7 +121,7 @@ class Simulation:
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations, self._no_moves = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.env_index, self._one_step = np.arange(n), np.ones(n, dtype=np.int64)
-        self._devices.start_day(self.day_pv_pu, self.day_load_kw)
+        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self._days.offered)
         self._turn_clock()
 
     # what the days own
@@ -227,7 +232,7 @@ class Simulation:
             if self.events is not None:
                 load_kw, load_kvar, sun = self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env]
                 self.events.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
-        self._devices.start_day(self.day_pv_pu, self.day_load_kw)
+        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self._days.offered)
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
         self._devices.leave_alone(rows, self._exogenous)
@@ -304,6 +309,8 @@ class Simulation:
         rows, circuits, islands = self.row, self.circuits, self.islands
         p_kw, q_kvar = self.powers.p_kw, self.powers.q_kvar
         circuits.fill_demand(*self._days.load_rows, rows, p_kw, q_kvar)
+        if self._days.writes:
+            circuits.fill_background(self._days.background, rows)
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
         circuits.fill_injections(p_kw, q_kvar)
@@ -368,7 +375,9 @@ class Simulation:
         """Put a :meth:`state` back, of this simulation or another of the same scenario and number of environments."""
         for name, value in state["days"].items():
             getattr(self, name)[...] = value
-        self._devices.start_day(self.day_pv_pu, self.day_load_kw)
+        for env in range(self.n_envs):
+            self._days.lay_out_others(env)
+        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self._days.offered)
         for name, value in state["clock"].items():
             setattr(self, name, value.copy())
         for fleet, kept in zip(self.fleets, state["fleets"], strict=True):

@@ -45,14 +45,14 @@ def play(
     names = [(c, name, handle) for c in CLASSES for name, handle in engine.handles(c).items()]
     reader = PowerReader([handle for _, _, handle in names])
     rows: dict[str, list[complex]] = {f"{c}.{name}".lower(): [] for c, name, _ in names}
-    v, losses, found = [], [], {name: [] for name in engine.handles("Transformer")}
+    v, found = [], {name: [] for name in engine.handles("Transformer")}
     for _ in range(n_steps):
         engine.command("solve")
         for key, power in zip(rows, reader.read().tolist(), strict=True):
             rows[key].append(power)
         v.append(engine.voltages(len(engine.node_names()))[1:].copy())
-        losses.append(float(engine.command("losses").replace(",", " ").split()[0]))
         for name, handle in engine.handles("Transformer").items():
             found[name].append(engine.get_floats(handle, "Transformer", "Taps")[-1])
-    played = {key: np.array(own) for key, own in rows.items()} | {"v": np.array(v), "losses": np.array(losses)}
-    return played | {f"tap.{name}": np.array(own) for name, own in found.items()}
+    played = {key: np.array(own) for key, own in rows.items()}
+    losses = -np.sum([own.real for own in played.values()], axis=0)  # what goes in and does not come out
+    return played | {"v": np.array(v), "losses": losses} | {f"tap.{name}": np.array(own) for name, own in found.items()}

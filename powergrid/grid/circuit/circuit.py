@@ -35,6 +35,7 @@ from powergrid.grid.feeder.compile import (
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.preparation import refuse_user_models
+from powergrid.grid.feeder.timing import read_sources
 from powergrid.grid.feeder.windings import Regulator
 
 __all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder", "network_of"]
@@ -108,7 +109,7 @@ class Circuit:
         self.handles = read_handles(self.engine)
         if not any(self.handles[name] for name in SOURCE_CLASSES):
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])
-        bus_kv = read_base_voltages(feeder, self.engine)
+        sources, bus_kv = read_sources(self.engine, self.handles), read_base_voltages(feeder, self.engine)
         controls = find_controls(self.engine)
         placed = place_injections(feeder, self.engine, self.injections, self.handles, bus_kv)
         self._targets, self.ratings = placed
@@ -117,7 +118,7 @@ class Circuit:
         self._solve_start()
         acting = select_controls(self.engine, controls, plan)
         self.controls = ActingControls(self.engine, acting, max_iterations)
-        self.network = read_network(feeder, self.engine, self.handles, controls, notes)
+        self.network = read_network(feeder, self.engine, self.handles, sources, controls, notes)
         self._bind_sources()
         self.setpoints = Setpoints(self.engine, self.handles["Load"], self.injections, self._targets)
         self.load_of_device = self.setpoints.load_of_device
@@ -189,6 +190,11 @@ class Circuit:
         """
         self.setpoints.write_injections(p_kw, q_kvar)
         self.keep_y()
+
+    def follow(self, background: Sequence[tuple[str, str, Sequence[str]]]) -> None:
+        """Prepare the bulk writes of elements that are no device: class, property and names of each write."""
+        for class_name, key, names in background:
+            self.setpoints.follow(class_name, key, [self.handles[class_name][name] for name in names])
 
     def keep_y(self) -> None:
         """Tell the engine that setpoints left the admittance matrix as it was, which it would build anew."""

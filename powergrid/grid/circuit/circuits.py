@@ -89,6 +89,16 @@ class Circuits(Sequence[Circuit]):
         """Take the devices' setpoints that are to be written; see :meth:`fill_demand`."""
         self._circuits[0].setpoints.fill_injections(self._values, p_kw, q_kvar)
 
+    def fill_background(self, background: Sequence[FloatArray], rows: IntArray) -> None:
+        """Take what elements do that are no device, in the order of :meth:`Circuit.follow`.
+
+        Args:
+            background: Values of each write, each shape (n_rows, n_elements).
+            rows: Row of each circuit, shape (n_envs,).
+        """
+        for own, values in zip(background, self._values[len(self._values) - len(background) :], strict=True):
+            own.take(rows, 0, values, "clip")
+
     def aim(self, kind: str, places: IntArray, position: IntArray) -> IntArray | int:
         """Take where switchgear is to be moved at the next :meth:`solve`, after :meth:`fill_demand`.
 

@@ -346,6 +346,10 @@ class Setpoints:
             self._bind(class_name, key, handles)
         return np.array(devices), scale, first
 
+    def follow(self, class_name: str, key: str, handles: Sequence[Handle]) -> None:
+        """Write a property of elements that are no device too, after all others."""
+        self._bind(class_name, key, handles)
+
     def allocate(self, n: int) -> list[FloatArray]:
         """Return an array for each bulk write of n circuits, shape (n, n_elements), to be filled and then written."""
         return [np.zeros((n, len(writer.values))) for writer in self._writers]
@@ -364,7 +368,7 @@ class Setpoints:
 
     @property
     def writers(self) -> list[BulkWriter]:
-        """The bulk writes: active and reactive demand where there are loads, then two for each class of devices."""
+        """The bulk writes: demand, two where there are loads, then two for each class of devices, then others."""
         return self._writers
 
     def write_demand(self, kw: FloatArray, kvar: FloatArray) -> None:

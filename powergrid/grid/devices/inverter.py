@@ -18,7 +18,7 @@ _INJECT_PU = {"none": 0.0, "kva": 1.0, "category_a": 0.44, "category_b": 0.44}
 class InverterSpec(PowerSpec):
     """What YAML may say about a photovoltaic inverter."""
 
-    element_classes: ClassVar[tuple[str, ...]] = ("PVSystem",)
+    element_classes: ClassVar[tuple[str, ...]] = ("PVSystem", "Generator")
     native: ClassVar[bool] = True
     ratings: ClassVar[tuple[str, ...]] = ("p_max_kw",)
 

@@ -98,6 +98,11 @@ class Engine(Elements):
         lib.ctx_Solution_Set_LoadMult(self._context, value)
 
     @property
+    def generator_multiplier(self) -> float:
+        """The circuit's multiplier of all generators whose status is not fixed."""
+        return float(lib.ctx_Solution_Get_GenMult(self._context))
+
+    @property
     def year(self) -> int:
         """The year that loads have grown to; 0 is none."""
         return int(lib.ctx_Solution_Get_Year(self._context))

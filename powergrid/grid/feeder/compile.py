@@ -25,7 +25,7 @@ from powergrid.grid.engine import (
 from powergrid.grid.engine.cache_folder import Arrays, Cache
 from powergrid.grid.feeder.completion import RECORDERS, about_recorders, complete_circuit
 from powergrid.grid.feeder.feeder import Feeder, entry_key
-from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network
+from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network, Sources
 from powergrid.grid.feeder.preparation import spell_out_admittances, take_out_opened_loads
 from powergrid.grid.feeder.ratings import Ratings
 from powergrid.grid.feeder.shapes import Shapes
@@ -43,7 +43,7 @@ _LAST_PHASE = 3
 _NEUTRAL_V_PU = 0.1
 #: OpenDSS's ordinals of length units, 0 is none, in km.
 _KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
-_TABLES = {table.__name__: table for table in (Network, Branches, FeederControl, Loads, Shapes)}
+_TABLES = {table.__name__: table for table in (Network, Branches, FeederControl, Loads, Shapes, Sources)}
 #: Keys of descriptions on disk, beside names from the feeder: these hold no such character.
 _TABLE, _ARRAY = "\0table", "\0array"
 
@@ -221,6 +221,7 @@ def read_network(
     feeder: Feeder,
     engine: Engine,
     handles: Handles,
+    sources: Sources,
     controls: tuple[FeederControl, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Network:
@@ -238,7 +239,7 @@ def read_network(
         # Read only now: what the file says after CalcVoltageBases becomes a bus while the circuit is solved.
         bus_kv = read_base_voltages(feeder, engine)
         network = describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids])
-        network = replace(network, shape_mode=read_mode(feeder.settings), notes=notes)
+        network = replace(network, sources=sources, shape_mode=read_mode(feeder.settings), notes=notes)
         if feeder.digest:
             networks.keep(_key(feeder), network)
         return _with_microgrids(feeder, network)

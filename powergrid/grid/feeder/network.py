@@ -100,6 +100,28 @@ class Loads:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """Generators and PVSystems as the model has them, each class in the order of ``Network.elements``.
+
+    Attributes:
+        generator_kw, generator_kvar: What generators deliver at a multiplier of 1, shape (n_generators,).
+        generator_fixed: Whether a generator does so whatever the time (Status=fixed), shape (n_generators,).
+        generator_factor: The circuit's multiplier of all generators that are not fixed (GenMult).
+        irradiance: What panels get at a multiplier of 1 [kW/m2], shape (n_panels,).
+        temperatures: The TShapes that panels follow, values in deg C.
+        temperature_of: Place in ``temperatures`` of what each panel follows, as ``Network.shapes_of``.
+    """
+
+    generator_kw: FloatArray = field(default_factory=lambda: np.empty(0))
+    generator_kvar: FloatArray = field(default_factory=lambda: np.empty(0))
+    generator_fixed: BoolArray = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    generator_factor: float = 1.0
+    irradiance: FloatArray = field(default_factory=lambda: np.empty(0))
+    temperatures: Shapes = field(default_factory=Shapes)
+    temperature_of: IntArray = field(default_factory=lambda: np.empty((len(SHAPE_MODES), 0), dtype=np.int64))
+
+
+@dataclass(frozen=True)
 class FeederControl:
     """A control that the feeder has of its own.
 
@@ -135,6 +157,7 @@ class Network:
         shapes: The LoadShapes that elements follow.
         shapes_of: By class, the place in ``shapes`` of what each of its elements follows, -1 where it follows none: a
             row for each of ``SHAPE_MODES``, in the order of ``elements``, shape (n_modes, n_elements).
+        sources: Its generators and panels.
         shape_mode: The mode that the model itself says (``Set Mode``), else ``own``.
         microgrids: Feeders that were tied to this one.
         notes: What the model leaves out and was added, a sentence each.
@@ -160,6 +183,7 @@ class Network:
     elements: dict[str, tuple[str, ...]]
     shapes: Shapes = field(default_factory=Shapes)
     shapes_of: dict[str, IntArray] = field(default_factory=dict)
+    sources: Sources = field(default_factory=Sources)
     shape_mode: ShapeMode = "own"
     source_nodes: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     neutrals: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))

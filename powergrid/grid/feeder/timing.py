@@ -5,11 +5,12 @@ Reads a circuit once. What of it is played, and when, is for ``grid.profiles``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from powergrid.grid.engine import Engine, FloatArray, Handle, IntArray
+from powergrid.grid.feeder.network import Sources
 from powergrid.grid.feeder.shapes import SHAPE_MODES, BoolArray, ShapeMode, Shapes
 
 #: Classes whose elements follow shapes.
@@ -42,21 +43,35 @@ def read_shapes(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) -> 
     followed = {
         name: _find_followed(engine, name, list(handles[name].values())) for name in SHAPED_CLASSES if handles[name]
     }
-    used = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *(rows.ravel() for rows in followed.values())]))
-    used = used[used > 0]
-    if not used.size:
-        return Shapes(), {}
-    known = {engine.address(handle): (name, handle) for name, handle in engine.handles("LoadShape").items()}
-    place = {address: i for i, address in enumerate(a for a in known if a in set(used.tolist()))}
-    shapes = _read_points(engine, [known[address] for address in place])
-    number = np.vectorize(lambda address: place.get(address, -1), otypes=[np.int64])
-    return shapes, {name: number(rows) for name, rows in followed.items()}
+    return _read_used(engine, "LoadShape", followed)
 
 
-def _find_followed(engine: Engine, class_name: str, handles: Sequence[Handle]) -> IntArray:
-    """Return the address of the shape that each element follows, 0 for none, in the order of ``SHAPE_MODES``."""
-    daily, yearly, duty = (engine.get_all_references(handles, class_name, m) for m in ("daily", "yearly", "duty"))
-    written = engine.written_order(handles, class_name, "yearly") > 0
+def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) -> Sources:
+    """Read generators and panels; before devices are placed on any of them, which changes what they say."""
+    generators, panels = (list(handles[name].values()) for name in ("Generator", "PVSystem"))
+    followed = {"PVSystem": _find_followed(engine, "PVSystem", panels, prefix="T")} if panels else {}
+    temperatures, temperature_of = _read_used(engine, "TShape", followed)
+    return Sources(
+        generator_kw=engine.get_all_floats(generators, "Generator", "kW"),
+        generator_kvar=engine.get_all_floats(generators, "Generator", "kvar"),
+        generator_fixed=engine.get_all_ints(generators, "Generator", "Status") == _FIXED,
+        generator_factor=engine.generator_multiplier,
+        irradiance=engine.get_all_floats(panels, "PVSystem", "Irradiance"),
+        temperatures=temperatures,
+        temperature_of=temperature_of.get("PVSystem", np.full((len(SHAPE_MODES), len(panels)), -1)),
+    )
+
+
+def _find_followed(engine: Engine, class_name: str, handles: Sequence[Handle], prefix: str = "") -> IntArray:
+    """Return the address of the shape that each element follows, 0 for none, in the order of ``SHAPE_MODES``.
+
+    Args:
+        engine, class_name, handles: The elements.
+        prefix: What the names of the properties begin with.
+    """
+    keys = [prefix + mode for mode in ("daily", "yearly", "duty")]
+    daily, yearly, duty = (engine.get_all_references(handles, class_name, key) for key in keys)
+    written = engine.written_order(handles, class_name, keys[1]) > 0
     found = {
         # OpenDSS copies the first daily shape of a load to where its yearly one would be, and a later one not.
         "own": np.where(written & (yearly != 0), yearly, daily),
@@ -67,24 +82,36 @@ def _find_followed(engine: Engine, class_name: str, handles: Sequence[Handle]) -
     return np.stack([found[mode] for mode in SHAPE_MODES])
 
 
-def _read_points(engine: Engine, named: Iterable[tuple[str, Handle]]) -> Shapes:
-    """Read the points of shapes."""
-    named = list(named)
+def _read_used(engine: Engine, kind: str, followed: Mapping[str, IntArray]) -> tuple[Shapes, dict[str, IntArray]]:
+    """Read the shapes at some addresses, and put their places where the addresses are."""
+    used = set(np.concatenate([np.empty(0, dtype=np.int64), *(rows.ravel() for rows in followed.values())]).tolist())
+    if not used - {0}:
+        return Shapes(), {}
+    known = {engine.address(handle): (name, handle) for name, handle in engine.handles(kind).items()}
+    place = {address: i for i, address in enumerate(address for address in known if address in used)}
+    shapes = _read_points(engine, kind, [known[address] for address in place])
+    number = np.vectorize(lambda address: place.get(address, -1), otypes=[np.int64])
+    return shapes, {name: number(rows) for name, rows in followed.items()}
+
+
+def _read_points(engine: Engine, kind: str, named: Sequence[tuple[str, Handle]]) -> Shapes:
+    """Read the points of LoadShapes or TShapes."""
     handles = [handle for _, handle in named]
     points, reactive, hours = [], [], []
-    interval_h = engine.get_all_floats(handles, "LoadShape", "Interval")
+    interval_h = engine.get_all_floats(handles, kind, "Interval")
     for handle, interval in zip(handles, interval_h.tolist(), strict=True):
-        p = engine.get_floats(handle, "LoadShape", "PMult")
+        p = engine.get_floats(handle, kind, "PMult" if kind == "LoadShape" else "Temp")
         q, hour = np.full(len(p), np.nan), np.full(len(p), np.nan)
         # Lists that are longer or shorter than the points there are the engine cuts, or fills with 0.
-        own_q = engine.get_floats(handle, "LoadShape", "QMult")[: len(p)]
+        own_q = engine.get_floats(handle, kind, "QMult")[: len(p)] if kind == "LoadShape" else np.empty(0)
         q[: len(own_q)] = own_q
         if not interval > 0.0:
-            own_hour = engine.get_floats(handle, "LoadShape", "Hour")[: len(p)]
+            own_hour = engine.get_floats(handle, kind, "Hour")[: len(p)]
             hour[: len(own_hour)] = own_hour
         points.append(p)
         reactive.append(q)
         hours.append(hour)
+    none = np.zeros(len(handles), dtype=np.int64)
     return Shapes(
         names=tuple(name for name, _ in named),
         first=np.cumsum([0, *map(len, points)], dtype=np.int64),
@@ -92,8 +119,8 @@ def _read_points(engine: Engine, named: Iterable[tuple[str, Handle]]) -> Shapes:
         q=np.concatenate([np.empty(0), *reactive]),
         hour=np.concatenate([np.empty(0), *hours]),
         interval_h=interval_h,
-        use_actual=engine.get_all_ints(handles, "LoadShape", "UseActual") != 0,
-        npts=engine.get_all_ints(handles, "LoadShape", "NPts"),
+        use_actual=(engine.get_all_ints(handles, kind, "UseActual") if kind == "LoadShape" else none) != 0,
+        npts=engine.get_all_ints(handles, kind, "NPts"),
     )
 
 

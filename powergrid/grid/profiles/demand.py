@@ -37,7 +37,7 @@ class Demand:
     """
 
     def __init__(self, profiles: Profiles, options: SimulationOptions, network: Network) -> None:
-        self._profiles, self._step_h, self._shapes = profiles, options.step_minutes / 60.0, network.shapes
+        self._profiles, self._shapes = profiles, network.shapes
         loads, classes = network.loads, options.load_classes
         ruled = _find_rules(loads.names, classes)
         if profiles.shape_mode is None:
@@ -100,8 +100,7 @@ class Demand:
             np.multiply(kw, self._nominal[1], out=kvar)
             np.multiply(kw, self._nominal[0], out=kw)
             return
-        # OpenDSS counts a step by the hour that it ends at.
-        p, q = self._shapes.sample(self._used, 24.0 * day + np.arange(1.0, len(kw) + 1.0) * self._step_h)
+        p, q = self._shapes.sample(self._used, profiles.step_ends(day, len(kw)))
         demand, reactive = profiles.demand_pu[rows], profiles.demand_kvar_pu
         series = (demand,) if reactive is None else (demand, reactive[rows])
         columns = np.concatenate([*series, np.ones((len(kw), 1)), p, q], axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.options import SimulationOptions
+from powergrid.grid.profiles.background import Background
 from powergrid.grid.profiles.demand import Demand
 from powergrid.grid.profiles.profiles import Profiles, eligible_days
 
@@ -25,6 +26,8 @@ class Days:
         options: Step, horizon, split, tariff and demand.
         network: The feeder.
         n_envs: Number of environments.
+        inverters: ``class.name``, lower case, of the element of each inverter, empty where it has none.
+        taken: The same of all elements that are devices.
 
     Attributes:
         profiles: The series in steps of the simulation.
@@ -37,13 +40,25 @@ class Days:
         load_rows: The same two, environment after environment, shape (n_envs * (horizon_steps + 1), n_loads) each.
         price_usd_per_kwh: Price, shape (n_envs, horizon_steps + 1).
         pv_pu: What the sun offers, in parts of the panels' rating, shape (n_envs, horizon_steps + 1).
+        offered: What the shapes of inverters' own elements offer them, in parts of their rating, NaN where they have
+            none, shape (n_envs, horizon_steps + 1, n_inverters); None where none has any.
+        writes: Class, property and names of what is written every step of elements that are no device.
+        background: The values of each, environment after environment, shape (n_envs * (horizon_steps + 1), n_elements).
         weekend: Whether each day of the profiles is a Saturday or a Sunday, shape (n_days,).
 
     Raises:
         ScenarioError: profiles, tariff, split or horizon do not fit each other.
     """
 
-    def __init__(self, profiles: Profiles, options: SimulationOptions, network: Network, n_envs: int) -> None:
+    def __init__(
+        self,
+        profiles: Profiles,
+        options: SimulationOptions,
+        network: Network,
+        n_envs: int,
+        inverters: Sequence[str] = (),
+        taken: Collection[str] = (),
+    ) -> None:
         self._options = o = options
         self.profiles = profiles.resample(o.step_minutes)
         self.eligible = eligible_days(self.profiles, o.split, o.horizon_steps)
@@ -60,6 +75,11 @@ class Days:
         self.load_rows = self.load_kw.reshape(laid_out), self.load_kvar.reshape(laid_out)
         self.price_usd_per_kwh = np.zeros((n_envs, rows))
         self.pv_pu = np.zeros((n_envs, rows))
+        self._background, self._inverters = Background(self.profiles, network, taken), tuple(inverters)
+        self.writes = self._background.writes
+        self.background = [np.zeros((n_envs * rows, len(names))) for _, _, names in self.writes]
+        has_own = self._background.has_shape(self._inverters)
+        self.offered = np.full((n_envs, rows, len(inverters)), np.nan) if has_own else None
         # observations look one step ahead, so that there is a row after the last, which repeats it
         self._row_of_step = np.minimum(np.arange(rows), o.horizon_steps - 1)
         start = int(self.profiles.start.astype("datetime64[D]").astype(np.int64))
@@ -83,6 +103,7 @@ class Days:
             kw, kvar = self.load_kw[env], self.load_kvar[env]
             self._demand.lay_out(picked, kw[:-1], kvar[:-1])
             kw[-1], kvar[-1] = kw[-2], kvar[-2]
+            self.lay_out_others(env)
         at = self.day[rows, None] * profiles.rows_per_day + self._row_of_step
         self.price_usd_per_kwh[rows] = self._price.take(at)
         if profiles.pv_pu is not None:
@@ -91,6 +112,17 @@ class Days:
     def measured_range(self, loads_in: FloatArray) -> tuple[FloatArray, FloatArray] | None:
         """Return the lowest and highest demand of zones, see :meth:`Demand.measured_range`."""
         return self._demand.measured_range(loads_in)
+
+    def lay_out_others(self, env: int) -> None:
+        """Lay out what elements other than loads do on the day that an environment plays."""
+        day, rows = int(self.day[env]), len(self._row_of_step)
+        if day < 0:
+            return
+        if self.writes:
+            for own, values in zip(self.background, self._background.lay_out(day, rows - 1), strict=True):
+                own[env * rows : (env + 1) * rows] = values[self._row_of_step]
+        if self.offered is not None:
+            self.offered[env] = self._background.offered(self._inverters, day, rows - 1)[self._row_of_step]
 
     def _pick(self, rng: np.random.Generator, day: int | None) -> int:
         if day is None:

@@ -60,6 +60,7 @@ class Profiles:
         load_base: What 1.0 pu of its series is for a load that it belongs to [kW, kvar], where not the load's rating.
         left_out: Days that are never played, from day 0: what was measured on them cannot be used.
         shape_mode: In which mode loads follow their own LoadShapes in place of these series; None where they do not.
+        own_sun: Whether ``pv_pu`` is of the user's own, so that it goes before the shapes that the model gives panels.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Profiles:
     load_base: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     left_out: tuple[int, ...] = ()
     shape_mode: ShapeMode | None = None
+    own_sun: bool = False
 
     def __post_init__(self) -> None:
         """Keep read-only views, so that no step can change the series and the caller's own arrays stay writeable."""
@@ -104,6 +106,11 @@ class Profiles:
     def n_days(self) -> int:
         """Number of whole days."""
         return self.n_rows // self.rows_per_day
+
+    def step_ends(self, day: int, n_steps: int) -> FloatArray:
+        """Return the hours at which the steps from midnight of a day on end: those by which OpenDSS counts them."""
+        hours: FloatArray = 24.0 * day + np.arange(1.0, n_steps + 1.0) * (self.step_minutes / 60.0)
+        return hours
 
     def _series(self) -> dict[str, FloatArray]:
         plain = {name: getattr(self, name) for name in ("demand_kvar_pu", "pv_pu", "irradiance_pu", "temperature_c")}
@@ -232,6 +239,7 @@ def read_profiles(source: str | Path | pd.DataFrame, name: str | None = None) ->
         temperature_c=air,
         price_usd_per_kwh=table.price_usd_per_kwh,
         demand_kvar_pu=_kvar_beside(table),
+        own_sun=pv_pu is not None,
     )
 
 

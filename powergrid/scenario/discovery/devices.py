@@ -199,11 +199,19 @@ class Findings:
 
     def _add(self, key: str, chosen: Iterable[Element]) -> None:
         """Take elements as devices."""
-        how = _KINDS[key]
         for element in chosen:
+            how = _KINDS[key]
             name = name_device(element.name.partition(".")[2], how.prefix, self._names)
+            if key == "generators" and self._is_shaped(element):
+                how = _KINDS["pv"]  # sun or wind: what its shape offers is free, and can be curtailed
             spec = {"kind": how.kind, "element": element.name, **how.keys(element.ratings)}
             self.devices.append(Device(name, spec, element.bus, element.phases))
+
+    def _is_shaped(self, generator: Element) -> bool:
+        """Whether a generator follows a LoadShape of its own."""
+        network, name = self._equipment.network, generator.name.partition(".")[2]
+        place = network.elements["Generator"].index(name)
+        return bool(network.followed_by("Generator")[place] >= 0 and not network.sources.generator_fixed[place])
 
     def _take_tap_changers(self) -> None:
         """Take transformers without a regulator control; by default those that change taps under load."""

@@ -1,0 +1,131 @@
+"""What generators and panels do over a day that no agent has: as OpenDSS plays them, by shapes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.shapes import SHAPE_MODES
+from powergrid.grid.profiles.profiles import Profiles
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+class Background:
+    """Say what moves the generators and panels of a feeder.
+
+    A generator follows its own shape and else does what the model says, as in OpenDSS. Panels follow theirs, in sun and
+    in temperature; without one they follow the sun of the profiles, where OpenDSS would have them at full sun all
+    night. A table that a user brings goes before the shapes of panels.
+
+    Args:
+        profiles: The exogenous series, in steps of the simulation.
+        network: The feeder.
+        devices: ``class.name``, lower case, of the elements that are devices.
+
+    Attributes:
+        writes: Class, property and names of elements of each property that is written every step.
+    """
+
+    def __init__(self, profiles: Profiles, network: Network, devices: Collection[str]) -> None:
+        self._profiles, self._network, sources = profiles, network, network.sources
+        mode = profiles.shape_mode or network.shape_mode
+        generators = np.where(sources.generator_fixed, -1, network.followed_by("Generator", mode))
+        panels = network.followed_by("PVSystem", mode)
+        if profiles.own_sun:
+            panels = np.full(len(panels), -1)
+        self._followed = {"Generator": generators, "PVSystem": panels}
+        warmed = sources.temperature_of[SHAPE_MODES.index(mode)]
+        sunny = panels >= 0 if profiles.pv_pu is None else np.ones(len(panels), dtype=np.bool_)
+        moved = {
+            ("PVSystem", "Irradiance"): sunny,
+            ("PVSystem", "Temperature"): (panels >= 0) & (warmed >= 0),
+            ("Generator", "kW"): generators >= 0,
+            ("Generator", "kvar"): generators >= 0,
+        }
+        self._places, self.writes = list[IntArray](), list[tuple[str, str, tuple[str, ...]]]()
+        for (class_name, key), wanted in moved.items():
+            names = network.elements.get(class_name, ())
+            free = [f"{class_name}.{name}".lower() not in devices for name in names]
+            places = np.flatnonzero(wanted & np.array(free, dtype=np.bool_))
+            if places.size:
+                self._places.append(places)
+                self.writes.append((class_name, key, tuple(names[i] for i in places.tolist())))
+        self._warmed = warmed
+
+    def lay_out(self, day: int, n_steps: int) -> list[FloatArray]:
+        """Return the values of each write from midnight of a day on, each shape (n_steps, n_elements)."""
+        found = []
+        for (_, key, _), places in zip(self.writes, self._places, strict=True):
+            if key == "Irradiance":
+                found.append(self._sun(places, day, n_steps) * self._network.sources.irradiance[places])
+            elif key == "Temperature":
+                temperature, _ = self._network.sources.temperatures.sample(
+                    self._warmed[places], self._profiles.step_ends(day, n_steps)
+                )
+                found.append(temperature)
+            else:
+                found.append(self._power(places, day, n_steps)[key == "kvar"])
+        return found
+
+    def _sun(self, places: IntArray, day: int, n_steps: int) -> FloatArray:
+        """Return the multiplier of the irradiance on panels, shape (n_steps, n)."""
+        profiles, own = self._profiles, self._followed["PVSystem"][places]
+        first = day * profiles.rows_per_day
+        sun = np.ones(n_steps) if profiles.pv_pu is None else profiles.pv_pu[first : first + n_steps]
+        found, shaped = np.tile(sun[:, None], (1, len(own))), own >= 0
+        found[:, shaped], _ = self._network.shapes.sample(own[shaped], profiles.step_ends(day, n_steps))
+        return found
+
+    def _power(self, places: IntArray, day: int, n_steps: int) -> tuple[FloatArray, FloatArray]:
+        """Return what is written as kW and kvar of generators, each shape (n_steps, n)."""
+        shapes, sources, own = self._network.shapes, self._network.sources, self._followed["Generator"][places]
+        p, q = shapes.sample(own, self._profiles.step_ends(day, n_steps))
+        actual = shapes.use_actual[own]
+        # The engine multiplies all that is written, and what a shape of actual values says not.
+        undone = 1.0 / (sources.generator_factor or 1.0)
+        kw = p * np.where(actual, undone, sources.generator_kw[places])
+        return kw, np.nan_to_num(q) * np.where(actual, undone, sources.generator_kvar[places])
+
+    def has_shape(self, elements: Sequence[str]) -> bool:
+        """Whether any device's own element follows a shape; see :meth:`offered`."""
+        return bool((self._shape_of(elements)[0] >= 0).any())
+
+    def _shape_of(self, elements: Sequence[str]) -> tuple[IntArray, FloatArray]:
+        """Return the shape that each device's element follows, -1 for none, and what its values are multiplied by."""
+        shapes, sources = self._network.shapes, self._network.sources
+        own, rating = np.full(len(elements), -1), np.ones(len(elements))
+        for column, element in enumerate(elements):
+            class_name = next((name for name in self._followed if element.startswith(f"{name.lower()}.")), "")
+            place = self._network.find_element(element) if class_name else None
+            if not isinstance(place, int):
+                continue
+            own[column] = followed = int(self._followed[class_name][place])
+            if class_name == "PVSystem":
+                rating[column] = sources.irradiance[place]
+            elif followed >= 0 and shapes.use_actual[followed]:
+                rating[column] = 1.0 / (sources.generator_kw[place] or np.inf)
+            else:
+                rating[column] = sources.generator_factor
+        return own, rating
+
+    def offered(self, elements: Sequence[str], day: int, n_steps: int) -> FloatArray:
+        """Return what the shapes of devices' own elements offer them, in parts of their rating.
+
+        Args:
+            elements: ``class.name`` of each device's element, lower case, empty where it has none.
+            day: The day.
+            n_steps: Number of steps from its midnight on.
+
+        Returns:
+            Parts of the rating, NaN where no shape says any, shape (n_steps, n_devices).
+        """
+        own, rating = self._shape_of(elements)
+        parts, shaped = np.full((n_steps, len(elements)), np.nan), own >= 0
+        p, _ = self._network.shapes.sample(own[shaped], self._profiles.step_ends(day, n_steps))
+        parts[:, shaped] = np.maximum(p * rating[shaped], 0.0)
+        return parts

@@ -1,0 +1,205 @@
+"""A day under the feeder's own controls is the day that OpenDSS plays in a mode of its own, element by element."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import powergrid
+from powergrid.grid.circuit.circuit import network_of
+from powergrid.grid.engine import PowerReader
+from powergrid.grid.feeder.feeder import read_feeder
+from powergrid.grid.options import SimulationOptions
+from powergrid.grid.profiles.profiles import builtin_profiles, follow_loadshapes
+from powergrid.grid.simulation import Simulation
+from tests.grid.referee import CLASSES, compiled, play
+
+HEAD = """Clear
+New Circuit.own basekv=115 pu=1.02 mvasc3=2000 mvasc1=2100
+New LineCode.oh nphases=3 r1=.2 x1=.4 r0=.5 x0=1.2 c1=3 c0=1.5 units=km normamps=400
+New LoadShape.hours npts=24 interval=1
+~ mult=[.4 .35 .3 .3 .35 .5 .7 .8 .7 .6 .6 .65 .7 .6 .55 .6 .7 .9 1 .95 .8 .7 .6 .5]
+New LoadShape.reactive npts=24 interval=1
+~ mult=[.4 .35 .3 .3 .35 .5 .7 .8 .7 .6 .6 .65 .7 .6 .55 .6 .7 .9 1 .95 .8 .7 .6 .5]
+~ qmult=[1 1 .9 .8 .7 .6 .5 .5 .6 .7 .8 1 1.1 1.2 1.1 1 .9 .8 .7 .6 .7 .8 .9 1]
+New LoadShape.sun npts=24 interval=1 mult=[0 0 0 0 0 .05 .2 .4 .6 .8 .95 1 1 .9 .8 .6 .4 .2 .05 0 0 0 0 0]
+New LoadShape.metered npts=30 interval=.5 useactual=yes
+~ mult=[90 80 70 60 60 60 65 70 80 90 110 130 150 160 170 180 190 200 200 190 180 170 160 150 150 155 160 165 170 175]
+New LoadShape.uneven npts=4 interval=0 hour=[2 6 18 23] mult=[.3 .8 1 .4]
+New TShape.air npts=24 interval=1 temp=[10 9 8 8 8 9 12 15 20 25 30 35 40 42 42 40 36 30 25 20 17 15 13 11]
+New XYCurve.heat npts=4 xarray=[0 25 75 100] yarray=[1.2 1.0 0.8 0.6]
+New XYCurve.eff npts=4 xarray=[.1 .2 .4 1] yarray=[.86 .9 .93 .97]
+New Transformer.sub windings=2 buses=(sourcebus mv) conns=(delta wye) kvs=(115 12.47) kvas=(8000 8000) xhl=7
+New Line.a bus1=mv bus2=b linecode=oh length=3 units=km
+New Line.b bus1=b bus2=c linecode=oh length=4 units=km
+New Transformer.low windings=2 buses=(c d) kvs=(12.47 .48) kvas=(1500 1500) xhl=5
+"""
+LOADS = """New Load.town bus1=b kv=12.47 kw=2500 kvar=800 daily=hours
+New Load.mill bus1=c kv=12.47 kw=1200 kvar=700 daily=reactive model=1
+New Load.zip bus1=c kv=12.47 kw=400 kvar=150 daily=hours model=8 zipv=[.3 .3 .4 .3 .3 .4 .5]
+New Load.z bus1=d kv=.48 kw=200 kvar=80 daily=reactive model=2
+New Load.i bus1=d kv=.48 kw=150 kvar=50 daily=uneven model=5
+New Load.cvr bus1=d kv=.48 kw=100 kvar=40 daily=hours model=4 cvrwatts=.8 cvrvars=2.5
+New Load.phase phases=1 bus1=d.2 kv=.277 kw=60 kvar=20 daily=reactive
+New Load.delta phases=1 conn=delta bus1=d.1.3 kv=.48 kw=40 kvar=10 daily=hours
+New Load.pump bus1=c kv=12.47 kw=300 kvar=100 status=fixed daily=hours
+New Load.meter bus1=c kv=12.47 daily=metered kw=250 pf=.95
+New Load.back bus1=c kv=12.47 kw=-300 kvar=0 daily=sun
+New Load.plain bus1=b kv=12.47 kw=100 kvar=30
+"""
+GENERATORS = """New Generator.farm bus1=c kv=12.47 kw=900 pf=.98 daily=sun
+New Generator.base bus1=b kv=12.47 kw=200 kvar=50
+New Generator.held bus1=c kv=12.47 kw=300 pf=1 daily=hours model=3
+New Generator.fixed bus1=b kv=12.47 kw=150 pf=.9 daily=hours status=fixed
+New Generator.chp bus1=c kv=12.47 daily=metered kw=200
+Set GenMult=0.8
+"""
+PANELS = """New PVSystem.one bus1=c kv=12.47 kva=800 pmpp=900 irradiance=.95 daily=sun
+New PVSystem.two bus1=d kv=.48 kva=300 pmpp=250 irradiance=1 daily=sun tdaily=air p-tcurve=heat effcurve=eff pf=.97
+~ %cutin=5 %cutout=5
+New PVSystem.three phases=1 bus1=d.3 kv=.277 kva=50 pmpp=40 irradiance=.8 yearly=sun daily=sun kvar=10 temperature=35
+~ p-tcurve=heat
+"""
+CONTROLS = """New RegControl.sub transformer=sub winding=2 vreg=122 band=2 ptratio=60 maxtapchange=1
+New Capacitor.bank bus1=c kv=12.47 kvar=600
+New CapControl.bank element=Line.b terminal=1 capacitor=bank type=kvar ptratio=60 ctratio=1
+~ onsetting=500 offsetting=-300
+"""
+TAIL = """Set VoltageBases=[115 12.47 .48]
+CalcVoltageBases
+"""
+#: The engine's own day breaks Kirchhoff's law once a tap moved beside a generator of model 3, here by up to 2.7 MW.
+STEADY = GENERATORS.replace(" model=3", "")
+MASTERS = {
+    "loads": LOADS,
+    "loads and growth": LOADS + "Set Year=4\nSet LoadMult=.9\n",
+    "generators": LOADS + GENERATORS,
+    "panels": LOADS + PANELS,
+    "regulator": LOADS + STEADY + PANELS + CONTROLS.splitlines()[0] + "\n",
+    "all": LOADS + GENERATORS + PANELS + CONTROLS,
+}
+TOLERANCE = 1e-9
+
+
+def write(folder: Path, body: str, mode: str) -> tuple[Path, Path]:
+    """Write a master, and the same with the mode set."""
+    master, ours = folder / "raw.dss", folder / "own.dss"
+    master.write_text(HEAD + body + TAIL)
+    ours.write_text(HEAD + body + TAIL + f"Set mode={mode}\n")
+    return master, ours
+
+
+def play_ours(master: Path, n_steps: int, step_minutes: int, day: int) -> dict[str, np.ndarray]:
+    """Play a day without a device, the feeder's own controls free, as ``referee.play`` gives it."""
+    feeder = read_feeder(master)
+    profiles = follow_loadshapes(network_of(feeder), builtin_profiles())
+    options = SimulationOptions(
+        step_minutes=step_minutes, horizon_steps=n_steps, split="all", native_controls=True, tolerance=TOLERANCE
+    )
+    simulation = Simulation(feeder, {}, profiles, options)
+    simulation.reset(0, np.random.default_rng(0), day=day)
+    engine = simulation.circuits[0].engine
+    names = [(c, name, handle) for c in CLASSES for name, handle in engine.handles(c).items()]
+    reader = PowerReader([handle for _, _, handle in names])
+    rows: dict[str, list[complex]] = {f"{c}.{name}".lower(): [] for c, name, _ in names}
+    losses, taps = [], {name: [] for name in engine.handles("Transformer")}
+    for _ in range(n_steps):
+        simulation.step(np.zeros((1, 0)))
+        for key, power in zip(rows, reader.read().tolist(), strict=True):
+            rows[key].append(power)
+        losses.append(float(simulation.snapshot.losses_kw[0]))
+        for name, handle in engine.handles("Transformer").items():
+            taps[name].append(engine.get_floats(handle, "Transformer", "Taps")[-1])
+    simulation.close()
+    played = {key: np.array(own) for key, own in rows.items()} | {"losses": np.array(losses)}
+    return played | {f"tap.{name}": np.array(own) for name, own in taps.items()}
+
+
+def kw_of(simulation: Simulation, element: str) -> float:
+    """Return what an element delivers [kW]."""
+    class_name, _, name = element.partition(".")
+    engine = simulation.circuits[0].engine
+    return -float(PowerReader([engine.handles(class_name)[name]]).read()[0].real)
+
+
+@pytest.mark.parametrize("name", MASTERS)
+@pytest.mark.parametrize(("mode", "step_minutes", "day"), [("daily", 15, 0), ("yearly", 60, 0), ("daily", 60, 3)])
+def test_a_day_is_the_one_that_the_engine_plays(
+    tmp_path: Path, name: str, mode: str, step_minutes: int, day: int
+) -> None:
+    master, ours = write(tmp_path, MASTERS[name], mode)
+    n_steps = 1440 // step_minutes
+    own = play_ours(ours, n_steps, step_minutes, day)
+    with compiled(master, tolerance=TOLERANCE) as engine:
+        engine.command("solve")  # so that its controls start from where ours do
+        played = play(engine, mode, n_steps, step_minutes, hour=24 * day)
+    differences = {key: float(np.abs(own[key] - played[key]).max()) for key in own}
+    size = np.abs(played["vsource.source"]).max()
+    assert {key: value for key, value in differences.items() if value > 1e-6 * size} == {}
+
+
+def test_panels_left_to_the_feeder_follow_their_shape_or_the_sun_and_never_shine_at_night(tmp_path: Path) -> None:
+    bare = "New PVSystem.bare bus1=c kv=12.47 kva=800 pmpp=900 irradiance=1\n"
+    master, _ = write(tmp_path, LOADS + PANELS + bare + CONTROLS, "daily")
+    for discover, left in (({"pv": False}, "one two three bare"), ({"max_per_kind": 1}, "one two three")):
+        env = powergrid.make(master, discover=discover, split="all")
+        env.reset(seed=0, options={"day": 171})
+        simulation = env.task.simulation
+        delivered = {name: [] for name in left.split()}
+        for _ in range(60):
+            simulation.step(simulation.neutral())
+            for name, own in delivered.items():
+                own.append(kw_of(simulation, f"PVSystem.{name}"))
+        at_noon = simulation.day_pv_pu[0, 50]
+        assert max(max(own[:10]) for own in delivered.values()) < 0.1
+        assert delivered["one"][50] == pytest.approx(min(0.95 * 900, 800), rel=1e-3)
+        if "bare" in delivered:
+            assert delivered["bare"][50] == pytest.approx(900 * at_noon, rel=1e-3)
+        env.close()
+
+
+def test_devices_take_the_sun_of_their_own_shape_and_a_generator_with_one_is_no_fuel_generator(tmp_path: Path) -> None:
+    master, _ = write(tmp_path, LOADS + GENERATORS + PANELS, "daily")
+    env = powergrid.make(master, split="all")
+    devices = env.scenario.devices
+    assert {name: devices[name].kind for name in ("gen_farm", "gen_chp", "gen_base", "gen_fixed", "pv_one")} == {
+        "gen_farm": "inverter",
+        "gen_chp": "inverter",
+        "pv_one": "inverter",
+        "gen_base": "generator",
+        "gen_fixed": "generator",
+    }
+    env.reset(seed=0, options={"day": 0})
+    simulation = env.task.simulation
+    sunny = [list(simulation.power_device_names).index(name) for name in ("gen_farm", "gen_chp", "pv_one")]
+    delivered = []
+    for _ in range(96):
+        simulation.step(simulation.neutral())
+        delivered.append(simulation.delivered[0, 0, sunny])
+    farm, chp, one = np.array(delivered).T
+    sun = [0, 0, 0, 0, 0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1, 1, 0.9, 0.8, 0.6, 0.4, 0.2, 0.05, 0, 0, 0, 0, 0]
+    nearest = np.rint(np.arange(1, 97) / 4).astype(int) - 1
+    np.testing.assert_allclose(farm, 900 * 0.8 * np.array(sun)[nearest], atol=0.5)  # GenMult is 0.8
+    np.testing.assert_allclose(one, np.minimum(0.95 * 900 * np.array(sun)[nearest], 800), atol=0.5)
+    assert chp[0] == pytest.approx(175, abs=0.5)  # kW themselves: at 00:15 the last of 30 half-hours
+    env.close()
+
+
+def test_background_is_part_of_a_state(tmp_path: Path) -> None:
+    _, ours = write(tmp_path, LOADS + STEADY + PANELS, "daily")
+    feeder = read_feeder(ours)
+    profiles = follow_loadshapes(network_of(feeder), builtin_profiles())
+    simulation = Simulation(feeder, {}, profiles, SimulationOptions(split="all", horizon_steps=20), n_envs=2)
+    simulation.reset_all([0, 1], [np.random.default_rng(0), np.random.default_rng(1)])
+    for _ in range(12):
+        simulation.step(np.zeros((2, 0)))
+    state = simulation.state()
+    simulation.step(np.zeros((2, 0)))
+    source = simulation.snapshot.source_kva.copy()
+    simulation.reset_all([0, 1], [np.random.default_rng(2), np.random.default_rng(3)])
+    simulation.restore(state)
+    simulation.step(np.zeros((2, 0)))
+    np.testing.assert_array_equal(simulation.snapshot.source_kva, source)
+    simulation.close()
