@@ -163,7 +163,7 @@ def make_vector(
     kinds: dict[str, Any] = {"agents": GridVectorEnv, "central": CentralVectorEnv}
     if view not in kinds:
         raise ScenarioError("make_vector", [f"view: {describe_unknown('view', view, kinds)}"])
-    names = ("actions", "levels", "autoreset_mode") if view == "central" else ("autoreset_mode", "worker_index")
+    names = {"agents": ("worker_index",), "central": ("actions", "levels")}[view] + ("autoreset_mode", "timeout_s")
     own = {name: overrides.pop(name) for name in names if name in overrides}
     kind: type[GridVectorEnv] | type[CentralVectorEnv] = kinds[view]
     return kind(load_scenario(scenario, overrides), num_envs, backend=backend, workers=workers, **own)

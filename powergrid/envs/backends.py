@@ -366,10 +366,14 @@ def split_envs(n_envs: int, n_slices: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(round(i * n_envs / n_slices) for i in range(n_slices + 1)))
 
 
-def find_backend_problems(num_envs: object, name: object, workers: object) -> list[str]:
+def find_backend_problems(num_envs: object, name: object, workers: object, timeout_s: object = None) -> list[str]:
     """Say what is wrong with a number of environments and a choice of backend."""
     problems = find_number_problems(1, MOST_ENVIRONMENTS, num_envs=num_envs)
     problems += find_number_problems(1, MOST_ENVIRONMENTS, workers=workers)
+    if timeout_s is not None and (
+        isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0.0 < timeout_s <= 1e6
+    ):
+        problems.append(f"timeout_s {timeout_s!r:.40} is not a time above 0, and at most 1e6 s")
     if num_envs is None:
         problems.append("num_envs: give the number of environments")
     if name == "threads":  # there was one, 1.1 to 1.8 times as fast as inline against 1.5 to 2.4 of processes

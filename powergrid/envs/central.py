@@ -163,11 +163,13 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
         autoreset_mode: Gymnasium's ``NEXT_STEP``, ``SAME_STEP`` or ``DISABLED``; it stands in ``metadata``.
         backend: Where environments are played: ``inline`` or ``processes``.
         workers: Number of processes that play, the caller's among them; None takes one for each processor.
+        timeout_s: With ``processes``, longest wait for what a worker plays [s]; one that does not answer is killed.
+            None for five minutes, or a hundred times as long as this process took for its own part.
 
     Raises:
         ScenarioError: the scenario is wrong, or an argument is; all of them.
         FeederError: the feeder does not compile or solve.
-        EngineError: a worker ended; in any call.
+        EngineError: a worker ended or hangs; in any call.
     """
 
     def __init__(
@@ -180,8 +182,9 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
         autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
         backend: BackendName = "inline",
         workers: int | None = None,
+        timeout_s: float | None = None,
     ) -> None:
-        problems = [*find_form_problems(actions, levels), *find_backend_problems(num_envs, backend, workers)]
+        problems = [*find_form_problems(actions, levels), *find_backend_problems(num_envs, backend, workers, timeout_s)]
         if not isinstance(autoreset_mode, AutoresetMode):
             problems.append(f"autoreset_mode {autoreset_mode!r} is not one of gymnasium.vector.AutoresetMode")
         if problems:
@@ -195,9 +198,11 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
             "autoreset_mode": autoreset_mode,
             "backend": backend,
         }
-        self._options["workers"] = workers
+        self._options |= {"workers": workers, "timeout_s": timeout_s}
         same_step = autoreset_mode is AutoresetMode.SAME_STEP
-        self._slices = open_backend(backend, self.scenario, "central", num_envs, same_step=same_step, workers=workers)
+        self._slices = open_backend(
+            backend, self.scenario, "central", num_envs, same_step=same_step, workers=workers, timeout_s=timeout_s
+        )
         self._board, self._layout = self._slices.board, self._slices.layout
         self._combiner = InfoCombiner(self._layout.info_names)
         self._reading = CentralActions(self._layout.agents, actions, levels, num_envs)

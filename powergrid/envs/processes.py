@@ -33,6 +33,9 @@ from powergrid.scenario import Scenario
 _STEP, _STEP_AND_INFOS, _QUIT, _DONE = b"s", b"i", b"q", b""
 _PATIENCE_S = 5.0  # a worker that does not end by then is killed: a close must not hang on a solve that does
 _WATCH_S = 0.002
+#: How long a worker may take for what this process did meanwhile, where nothing is said: this time, or so many times as
+#: long. A slow feeder is slow here too, and what is slow for both is no worker that hangs.
+LONGEST_S, LONGEST_TIMES = 300.0, 100.0
 
 
 class Processes(Backend):
@@ -48,6 +51,8 @@ class Processes(Backend):
         same_step: Whether an environment that is over starts anew within the step.
         n_processes: Number of processes, this one among them.
         worker_index: Tells apart the streams of several workers, as RLlib numbers them.
+        timeout_s: Longest wait for what a worker plays [s]; None for :data:`LONGEST_S`, or longer where this process's
+            own part took long. To be built it always has that long.
     """
 
     def __init__(
@@ -59,16 +64,20 @@ class Processes(Backend):
         same_step: bool,
         n_processes: int,
         worker_index: int | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         # A fresh interpreter: a forked one would inherit engines and locks in whatever state they are.
         context = multiprocessing.get_context("spawn")
         bounds = split_envs(n_envs, n_processes)
+        began = time.monotonic()
         task = GridTask(scenario, bounds[0][1])
+        took_s = time.monotonic() - began
         layout = Layout.of(task, view, n_envs, same_step=same_step, worker_index=worker_index)
         memory, bells = context.RawArray("B", Board.n_bytes(layout)), context.RawArray("q", 2 * n_processes)
         self._asked, self._answered = _open_bells(bells)
         self._heard = [0] * n_processes
         self._patience_s = _find_patience(n_processes)
+        self._timeout_s: float | None = None
         super().__init__(scenario, layout, Board(layout, memory), bounds)
         self._own = Slice(task, layout, view, self.board.rows(*bounds[0]))
         self._pipes: list[Connection] = []
@@ -84,7 +93,8 @@ class Processes(Backend):
                 worker.start()
                 self._workers.append(worker)
                 theirs.close()
-            self._collect(list(range(1, n_processes)))
+            self._collect(list(range(1, n_processes)), took_s)
+            self._timeout_s = timeout_s
         except _PlayedError as failed:
             self._release()
             raise failed.cause from None
@@ -116,11 +126,12 @@ class Processes(Backend):
                 self._asked[i] += 1
             failed: Exception | None = None
             own = None
+            began = time.monotonic()
             try:
                 own = play_own()
             except Exception as error:  # noqa: BLE001 (raised once the others have answered)
                 failed = error
-            answers = self._collect(list(messages))
+            answers = self._collect(list(messages), time.monotonic() - began)
             if failed is not None:
                 raise _PlayedError(failed)
             answers[0] = own
@@ -131,18 +142,23 @@ class Processes(Backend):
             self._release()
             raise
 
-    def _collect(self, asked: Sequence[int]) -> list[Any]:
-        """Wait for the answers of some workers, None for the others.
+    def _collect(self, asked: Sequence[int], took_s: float) -> list[Any]:
+        """Wait for the answers of some workers, None for the others; ``took_s`` is what this process needed itself.
 
         Raises:
             _PlayedError: a worker raised; with what the first of them did, all having answered.
-            EngineError: a worker died.
+            EngineError: a worker died, or does not answer.
         """
+        longest_s = self._timeout_s or max(LONGEST_S, LONGEST_TIMES * took_s)
         answers: list[Any] = [None] * len(self.bounds)
         raised = []
         for i in asked:
             try:
                 _listen(self._answered, i, self._heard[i], self._patience_s)
+                # Where its bell rang it has answered; to ask the pipe costs what a small step does.
+                if self._answered[i] == self._heard[i] and not self._pipes[i - 1].poll(longest_s):
+                    self._workers[i - 1].kill()
+                    raise EngineError(self._describe_silence(i, longest_s))
                 answer = self._pipes[i - 1].recv_bytes()
                 self._heard[i] = self._answered[i]
             except (EOFError, ConnectionResetError):
@@ -166,6 +182,14 @@ class Processes(Backend):
             "all others were ended as well: build the environment anew"
         )
 
+    def _describe_silence(self, i: int, longest_s: float) -> str:
+        first, last = self.bounds[i]
+        return (
+            f"worker process {i} with environments {first}..{last - 1} gave no answer within {longest_s:g} s and was "
+            "killed; all others were ended as well: build the environment anew, with a longer timeout_s where a step "
+            "takes that long"
+        )
+
     def _release(self) -> None:
         """End the workers; each process releases its engines."""
         self._shut()
@@ -187,12 +211,14 @@ def open_backend(
     same_step: bool,
     workers: int | None,
     worker_index: int | None = None,
+    timeout_s: float | None = None,
 ) -> Backend:
     """Build the environments on a backend."""
     if name == "inline":
         return Inline(scenario, view, n_envs, same_step=same_step, worker_index=worker_index)
     n_processes = count_workers(workers, n_envs)
-    return Processes(scenario, view, n_envs, same_step=same_step, n_processes=n_processes, worker_index=worker_index)
+    how: dict[str, Any] = {"same_step": same_step, "worker_index": worker_index, "timeout_s": timeout_s}
+    return Processes(scenario, view, n_envs, n_processes=n_processes, **how)
 
 
 class _PlayedError(Exception):

@@ -40,6 +40,8 @@ class GridVectorEnv:
         backend: Where environments are played: ``inline``, in this process, or ``processes``, some of them in worker
             processes that share memory with this one. Both play the same, bit for bit.
         workers: Number of processes that play, the caller's among them; None takes one for each processor.
+        timeout_s: With ``processes``, longest wait for what a worker plays [s]; one that does not answer is killed.
+            None for five minutes, or a hundred times as long as this process took for its own part.
 
     Attributes:
         possible_agents: Names of the agents.
@@ -50,7 +52,7 @@ class GridVectorEnv:
     Raises:
         ScenarioError: the scenario is wrong, or an argument is.
         FeederError: the feeder does not compile or solve.
-        EngineError: a worker ended; in any call.
+        EngineError: a worker ended or hangs; in any call.
     """
 
     def __init__(
@@ -62,12 +64,13 @@ class GridVectorEnv:
         worker_index: int | None = None,
         backend: BackendName = "inline",
         workers: int | None = None,
+        timeout_s: float | None = None,
     ) -> None:
-        _check(num_envs, autoreset_mode, backend, workers)
+        _check(num_envs, autoreset_mode, backend, workers, timeout_s)
         self.scenario = load_scenario(scenario)
         self.num_envs, self.backend = num_envs, backend
         self._options: dict[str, Any] = {"autoreset_mode": autoreset_mode, "worker_index": worker_index}
-        self._options |= {"backend": backend, "workers": workers}
+        self._options |= {"backend": backend, "workers": workers, "timeout_s": timeout_s}
         self.metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": autoreset_mode}
         self._same_step = autoreset_mode is AutoresetMode.SAME_STEP
         self._slices = open_backend(
@@ -78,6 +81,7 @@ class GridVectorEnv:
             same_step=self._same_step,
             workers=workers,
             worker_index=worker_index,
+            timeout_s=timeout_s,
         )
         self._board, layout = self._slices.board, self._slices.layout
         agents = layout.agents
@@ -192,8 +196,8 @@ class GridVectorEnv:
         return {name: own[:, columns] for name, columns in zip(self.possible_agents, self._columns, strict=True)}
 
 
-def _check(num_envs: int, autoreset_mode: Any, backend: Any, workers: Any) -> None:
-    problems = find_backend_problems(num_envs, backend, workers)
+def _check(num_envs: int, autoreset_mode: Any, backend: Any, workers: Any, timeout_s: Any) -> None:
+    problems = find_backend_problems(num_envs, backend, workers, timeout_s)
     if autoreset_mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
         problems.append(f"autoreset_mode {autoreset_mode!r} is not AutoresetMode.SAME_STEP or DISABLED")
     if problems:

@@ -143,6 +143,16 @@ def test_killed_worker_gives_a_clear_error_and_ends_the_others(make_vector) -> N
         env.step(actions)
 
 
+def test_worker_that_hangs_is_killed_after_the_time_that_is_given(make_vector) -> None:
+    env = make_vector("ieee13_mg", 3, backend="processes", workers=2, timeout_s=3.0)
+    env.reset(seed=0)
+    victim = max(multiprocessing.active_children(), key=lambda child: child.name)
+    os.kill(victim.pid or 0, signal.SIGSTOP)
+    with pytest.raises(EngineError, match=r"worker process 1 with environments 2\.\.2 gave no answer within 3 s"):
+        env.step(env.neutral_actions())
+    assert multiprocessing.active_children() == []
+
+
 def test_environment_pickles_by_being_built_anew(make_vector) -> None:
     env = make_vector("ieee13_mg", 3, backend="processes", workers=2)
     again = pickle.loads(pickle.dumps(env))

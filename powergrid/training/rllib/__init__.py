@@ -27,6 +27,9 @@ PRIVATE_NAMES: dict[str, dict[str, str]] = {
     "ray.rllib.algorithms.algorithm_config.AlgorithmConfig": {
         "_is_frozen": "whether a configuration is of a built algorithm, whose processes are counted already",
     },
+    "ray.rllib.env.env_runner_group.EnvRunnerGroup": {
+        "_worker_manager": "the actors by their numbers: one that hangs is killed, and nothing else of RLlib's does so",
+    },
     "ray.tune.trainable.Trainable": {
         "_TrainingResult": "what save() returns and Tune asks for",
     },

@@ -377,6 +377,8 @@ ALL_LOST_PATIENCE_S = 60.0
 #: What RLlib waits in every iteration for lost processes to answer [s]. Those that are back answer within milliseconds;
 #: one whose node is gone never does, and with RLlib's 30 s each iteration takes so much longer.
 PROBE_S = 0.1
+#: How long a process that did not bring its sample in time has to answer at all [s], at least.
+HUNG_PATIENCE_S = 5.0
 #: How long CPUs that others hold may take to come free [s]: those of an algorithm that was just stopped do.
 FREE_CPUS_PATIENCE_S = 10.0
 
@@ -392,14 +394,15 @@ def tolerate_faults(config: Any) -> None:
 
 
 class KeepsRunners:
-    """Start no more env runners than there are free CPUs, and wait where none is left to sample.
+    """Start no more env runners than there are free CPUs, end those that hang, and wait where none is left to sample.
 
     RLlib waits for ever, without a message, for an env runner that finds no CPU, as those of a second algorithm do
     beside a first. Where its only env runner has died it goes on with iterations that learn from nothing until another
-    is up, within about 10 s, and :func:`powergrid.training.train` ends after three of them.
+    is up, within about 10 s. One that hangs it takes for healthy, and waits for in every iteration.
     """
 
     config: Any
+    _last_look_s: float | None = None  # when env runners were last known to be idle, on the monotonic clock
 
     def setup(self, config: Any) -> None:
         """Build what RLlib builds, with the env runners that find a CPU; a sentence says how many those are."""
@@ -414,6 +417,7 @@ class KeepsRunners:
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Return the runners that came back, with their state set; see RLlib's method of the same name."""
+        self._end_hung(env_runner_group)
         deadline = time.monotonic() + ALL_LOST_PATIENCE_S
         while True:
             restored: list[int] = super().restore_env_runners(env_runner_group)  # type: ignore[misc]
@@ -421,7 +425,36 @@ class KeepsRunners:
                 1, env_runner_group.num_remote_env_runners()
             )
             if not all_lost or time.monotonic() > deadline:
+                self._last_look_s = time.monotonic()
                 return restored
+
+    def _end_hung(self, group: Any) -> None:
+        """Kill the env runners that still do what they were asked longer ago than ``sample_timeout_s``; others come."""
+        import ray
+
+        timeout_s, since = self.config.sample_timeout_s, self._last_look_s
+        # Only a sample that somebody did not bring makes an iteration last that long, or much to learn.
+        if not timeout_s or since is None or time.monotonic() - since < timeout_s:
+            return
+        asked = group.healthy_env_runner_ids()
+        answered = group.foreach_env_runner(
+            _number_of, local_env_runner=False, timeout_seconds=max(HUNG_PATIENCE_S, 0.1 * timeout_s)
+        )
+        for number in sorted(set(asked) - set(answered)):
+            logger.warning(
+                "Sampling process %d gave nothing for sample_timeout_s = %g s and does not answer: it is killed and "
+                "started again. Where a sample takes that long, raise sample_timeout_s or lower "
+                "rollout_fragment_length.",
+                number,
+                timeout_s,
+            )
+            manager = group._worker_manager
+            ray.kill(manager.actors()[number], no_restart=False)
+            manager.set_actor_state(number, healthy=False)
+
+
+def _number_of(runner: Any) -> int:
+    return int(runner.worker_index)
 
 
 def fit_free_cpus(config: Any) -> tuple[int, str | None]:

@@ -40,7 +40,9 @@ from powergrid.training.runs.settings import TrainSettings, make_settings
 
 logger = logging.getLogger("powergrid.training")
 
-MAX_BAD_ITERATIONS = 3
+#: Iterations in a row that teach nothing after which training ends: where something fails, and where processes are
+#: killed as often as they come back, each time after up to a minute.
+MAX_BAD_ITERATIONS, MAX_LOST_ITERATIONS = 3, 12
 VALIDATION_SEED = 20_000
 
 
@@ -230,6 +232,7 @@ class _Training:
         self.best_score = -math.inf if best is None else best
         self.before_s = float(plan.state.get("elapsed_s", 0.0))
         self.bad, self.failures, self.losses, self.saved = 0, 0.0, 0.0, self.iteration
+        self.good_until_s = time.time()
         self.began = time.monotonic()
         self.checkpoints = Checkpoints(plan.folder, plan.settings.keep_checkpoints, trust_claims(plan.manifest))
         self.progress = ProgressFile(plan.folder / PROGRESS, after_iteration=self.iteration)
@@ -265,15 +268,22 @@ class _Training:
             raise PowerGridError(told) from error
         self.iteration += 1
         sampled = float(result.get("env_runners", {}).get("num_env_steps_sampled", math.nan))
-        self.bad = 0 if sampled > 0 and losses_are_finite(result) else self.bad + 1
+        if sampled > 0 and losses_are_finite(result):
+            self.bad, self.good_until_s = 0, time.time()
+        else:
+            self.bad += 1
         if sampled > 0:
             self.env_steps += int(sampled)
         # With all its processes dead RLlib goes on without steps and without an exception, until some are back; and
         # a reward of NaN trains on in silence to weights of NaN.
-        if self.bad >= MAX_BAD_ITERATIONS:
+        if self.bad >= MAX_BAD_ITERATIONS and (self.bad >= MAX_LOST_ITERATIONS or not self._only_killed(sampled)):
             what = "no environment steps came in" if not sampled > 0 else "the loss was not a finite number"
             raise PowerGridError(f"{what} for {self.bad} iterations; the newest cause:\n{self._why(None)}")
         return result
+
+    def _only_killed(self, sampled: float) -> bool:
+        """Whether no steps came for no more than that processes were killed: they leave no traceback, and come back."""
+        return not sampled > 0 and not self.session.newest_traceback(self.good_until_s)
 
     def _why(self, error: BaseException | None) -> str:
         # What RLlib raises has often an empty message, with the cause chained to it or in a worker's log alone.

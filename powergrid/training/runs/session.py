@@ -49,13 +49,17 @@ class RaySession:
 
     def explain(self) -> str:
         """Return the newest traceback of a worker, or the last error Ray reported; empty where there is none."""
+        return self.newest_traceback() or (self.held_back[-1] if self.held_back else "")
+
+    def newest_traceback(self, since_s: float = 0.0) -> str:
+        """Return the newest traceback that a worker has left, since a time of the system's clock."""
         # RLlib's own error is often empty, or says only that an actor died: the cause is in the worker's log alone.
-        logs = [log for log in self._worker_logs() if log.stat().st_size]
+        logs = [log for log in self._worker_logs() if log.stat().st_size and log.stat().st_mtime >= since_s]
         for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
             told = root_traceback(log.read_text(errors="replace"))
             if told:
                 return told
-        return self.held_back[-1] if self.held_back else ""
+        return ""
 
     def _worker_logs(self) -> Iterable[Path]:
         if self.temp_dir is not None:

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from powergrid.scenario import load_scenario
-from powergrid.training import ppo_config, resume
+from powergrid.training import ppo_config, resume, train
 from powergrid.training.rllib.env_runner import GridEnvRunner
 from powergrid.training.runs.records import stable_metrics
-from powergrid.training.runs.session import RaySession, build_algorithm
+from powergrid.training.runs.session import RaySession, build_algorithm, stop_algorithm
 from tests.training.conftest import TINY, rows_of, wait_for
-from tests.training.faulty import FaultyGridEnv
+from tests.training.faulty import FaultyGridEnv, MortalToyEnv
 
 ROOT = Path(__file__).parents[3]
 BATCH = 384
@@ -42,12 +42,12 @@ def build(ray_session: None, tmp_path: Path) -> Iterator[Any]:
 
     yield make
     for algorithm in built:
-        algorithm.stop()
+        stop_algorithm(algorithm)
 
 
 def iterate(algorithm: Any) -> dict[str, float]:
     result = algorithm.train()
-    return stable_metrics(result) | {"sampled": float(result["env_runners"]["num_env_steps_sampled"])}
+    return stable_metrics(result) | {"sampled": float(result.get("env_runners", {}).get("num_env_steps_sampled", 0))}
 
 
 def look_at(runner: Any) -> tuple[int, int, str, list[np.ndarray]]:
@@ -125,6 +125,34 @@ def test_power_flow_that_does_not_converge_costs_what_the_scenario_says(ray_sess
     episodes = rows[0]["episodes"]
     assert rows[0]["custom/converged"] == pytest.approx(1 - 1 / length / episodes, abs=2e-3)
     assert rows[0]["episode_return_min"] < rows[1]["episode_return_max"] - 40  # the penalty is 50 for each agent
+
+
+@pytest.mark.slow
+def test_only_worker_killed_as_often_as_it_comes_back_does_not_end_the_training(
+    ray_session: None, tmp_path: Path
+) -> None:
+    """Injected: SIGKILL of the only worker, in its first sample, five times out of five. Lost: these iterations."""
+    settings = {**TINY, "num_env_runners": 1, "iterations": 7, "validate_every": 0}
+    config = {"deaths": 5, "where": str(tmp_path)}
+    result = train(config, settings, env=MortalToyEnv, out_dir=tmp_path, name="run")
+    assert (result.stopped, result.iterations) == ("finished", 7)
+    rows = rows_of(tmp_path / "run")
+    assert len(list(tmp_path.glob("death-*"))) == 5
+    assert (rows[-1]["env_runner_losses"], rows[-1]["env_runner_restarts"]) == ("5", "5")
+    assert int(rows[-1]["env_steps"]) == 2 * BATCH
+
+
+@pytest.mark.slow
+def test_worker_that_hangs_is_killed_and_comes_back(
+    build: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Injected: a step of the only worker that does not end. Lost: its sample, after the time that is given."""
+    algorithm = build("hang", on_worker=1, num_env_runners=1, sample_timeout_s=5.0)
+    rows = [iterate(algorithm) for _ in range(2)]
+    assert (tmp_path / "it happened").exists()
+    assert [row["sampled"] for row in rows[1:]] == [BATCH]
+    assert (rows[-1]["env_runner_losses"], rows[-1]["env_runner_restarts"]) == (1, 1)
+    assert "Sampling process 1 gave nothing for sample_timeout_s = 5 s" in caplog.text
 
 
 @pytest.mark.slow
