@@ -33,7 +33,6 @@ _ITERATE = f"maxiterations={_MORE_ITERATIONS} maxcontroliter={_MORE_ITERATIONS}"
 _MULTIPLIERS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 _V_LOW, _V_HIGH = 0.95, 1.05
 _V_DEAD = 0.5  # what nothing feeds converges silently near 0 pu
-_LAST_PHASE = 3
 #: OpenDSS calls some flows converged that are nonsense, up to 1e8 pu.
 _SANE_V_PU = 5.0
 _SHOWN_BUSES = 6
@@ -81,7 +80,7 @@ def check_solution(model: Model) -> None:
         return  # what the missing elements would feed or draw is not known
     _check_islands(model, network, fed, islands)
     if not converged and not report.of_code("not-usable"):
-        _try_remedies(model, np.isin(network.node_bus, sorted(fed)) & (network.node_phase <= _LAST_PHASE))
+        _try_remedies(model, np.isin(network.node_bus, sorted(fed)) & ~network.is_neutral)
     elif not report.errors:
         _check_snapshot(model, fed)
 
@@ -210,13 +209,13 @@ def _check_snapshot(model: Model, fed: set[int]) -> None:
             model.find("not-usable", problem)
         return
     _form_agents(model, circuit)
+    _check_loose_stars(model, circuit.network)
     network = circuit.network
     solved = Solved.allocate(1, network, 0)
     circuit.solve()
     circuit.read(solved, 0)
     v_pu, loading = solved.v_pu[0], solved.loading_pu[0]
-    # From node 4 on are neutrals, which have no voltage to keep.
-    looked_at = np.isin(network.node_bus, sorted(fed)) & (network.node_phase <= _LAST_PHASE)
+    looked_at = np.isin(network.node_bus, sorted(fed)) & ~network.is_neutral
     energised = Connectivity(network).look(network.branches.closed).energised
     dead = looked_at & ~energised & (v_pu < _V_DEAD)
     looked_at &= ~dead
@@ -242,6 +241,18 @@ def _check_snapshot(model: Model, fed: set[int]) -> None:
         )
     )  # fmt: skip
     circuit.close()
+
+
+def _check_loose_stars(model: Model, network: Network) -> None:
+    """Take down what would be a device in star where nothing leads to ground."""
+    loose, engine = set(network.floating.tolist()), model.engine
+    for _, element, handle in model.each("Storage", "PVSystem", "Generator"):
+        n_phases, ref = engine.phases(handle), engine.node_ref(handle).tolist()
+        if len(ref) > n_phases and ref[n_phases] == 0 and {node - 1 for node in ref[:n_phases]} <= loose:
+            bus = network.buses[int(network.node_bus[ref[0] - 1])]
+            played = "as a device it is in delta" if n_phases == 3 else "its power has no return"
+            text = f"{element} is in star at bus {bus!r}, from which nothing leads to ground: {played}"
+            model.find("played-otherwise", text, element)
 
 
 def _form_agents(model: Model, circuit: Circuit) -> None:

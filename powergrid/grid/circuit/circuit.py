@@ -111,8 +111,11 @@ class Circuit:
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])
         sources, bus_kv = read_sources(self.engine, self.handles), read_base_voltages(feeder, self.engine)
         controls = find_controls(self.engine)
-        placed = place_injections(feeder, self.engine, self.injections, self.handles, bus_kv)
-        self._targets, self.ratings = placed
+        self._targets: list[tuple[str, Handle]] = []
+        self.ratings: dict[str, dict[str, float]] = {}
+        if injections:
+            places = self.injections, self.handles, bus_kv, network_of(feeder)
+            self._targets, self.ratings = place_injections(feeder, self.engine, *places)
         free_power(self.engine, controls, plan)
         fault_names = place_faults(self.engine, faults)
         self._solve_start()

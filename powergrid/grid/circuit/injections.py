@@ -17,7 +17,7 @@ import numpy as np
 from powergrid.errors import FeederError, describe_unknown
 from powergrid.grid.engine import BulkWriter, Engine, FloatArray, Handle, IntArray
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.grid.feeder.network import describe_missing_phases
+from powergrid.grid.feeder.network import Network, describe_missing_phases
 from powergrid.grid.feeder.windings import Handles
 
 #: Classes that can carry a device's power, and the properties its active and reactive power go to.
@@ -76,7 +76,12 @@ class Injection:
 
 
 def place_injections(
-    feeder: Feeder, engine: Engine, injections: Sequence[Injection], handles: Handles, bus_kv: Mapping[str, float]
+    feeder: Feeder,
+    engine: Engine,
+    injections: Sequence[Injection],
+    handles: Handles,
+    bus_kv: Mapping[str, float],
+    network: Network,
 ) -> tuple[list[tuple[str, Handle]], dict[str, dict[str, float]]]:
     """Ready the element of each injection in a compiled circuit.
 
@@ -86,6 +91,7 @@ def place_injections(
         injections: Where the devices' power goes.
         handles: The circuit's elements.
         bus_kv: Line-to-neutral base voltage of each bus [kV].
+        network: What the circuit was without them: where its neutrals are, and what has no path to ground.
 
     Returns:
         Class and handle of each injection's element, in the order given, and what the model says of those that it has,
@@ -99,7 +105,6 @@ def place_injections(
         raise FeederError(str(feeder.master), problems)
     if any(_split(injection.element)[0] == "PVSystem" for injection in injections):
         engine.command(f"new XYCurve.{_FLAT} npts=2 xarray=(0 1) yarray=(1 1)")
-    neutrals = _find_neutrals(engine, handles) if any(injection.bus for injection in injections) else {}
     placed: list[tuple[str, str]] = []
     ratings: dict[str, dict[str, float]] = {}
     for number, injection in enumerate(injections):
@@ -107,11 +112,11 @@ def place_injections(
             class_name, name = _split(injection.element)
             handle = handles[class_name][name]
             ratings[injection.name] = read_ratings(engine, class_name, handle)
-            limits = _free_rating(engine, class_name, handle)
+            limits = f"{_free_rating(engine, class_name, handle)} {_close_star(engine, class_name, handle, network)}"
             engine.edit(handles[class_name][name], f"{_OBEY[class_name]} {limits} {injection.properties}")
         else:
             class_name, name = "Generator", f"powergrid_{number}_" + re.sub(r"[^a-z0-9]", "_", injection.name.lower())
-            engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv, neutrals)}")
+            engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv, network)}")
         placed.append((class_name, name))
     now = {class_name: engine.handles(class_name) for class_name in INJECTION_PROPERTIES}
     return [(class_name, now[class_name][name]) for class_name, name in placed], ratings
@@ -231,28 +236,28 @@ def _bus_problems(injection: Injection, bus_phases: Mapping[str, list[int]]) -> 
         yield f"delta takes two or three phases, not {len(phases)}"
 
 
-def _find_neutrals(engine: Engine, handles: Handles) -> dict[str, int]:
-    """Return the neutral conductor of the buses whose loads return by one: a node from number 4 on."""
-    found: dict[str, int] = {}
-    for handle in handles["Load"].values():
-        bus, _, nodes = engine.get_text(handle, "Load", "Bus1").lower().strip("\"'").partition(".")
-        numbers = nodes.split(".")
-        n_phases = engine.phases(handle)
-        if len(numbers) == n_phases + 1 and numbers[-1].isdigit() and int(numbers[-1]) > _LAST_PHASE:
-            found.setdefault(bus, int(numbers[-1]))
-    return found
+def _close_star(engine: Engine, class_name: str, handle: Handle, network: Network) -> str:
+    """Have an element of three phases in delta where nothing leads to ground: its star has no return there."""
+    ref = engine.node_ref(handle)
+    if class_name == "Load" or engine.phases(handle) != _LAST_PHASE or len(ref) == _LAST_PHASE or ref[_LAST_PHASE] > 0:
+        return ""
+    return "conn=delta" if np.isin(ref[:_LAST_PHASE] - 1, network.floating).all() else ""
 
 
-def _added_generator(injection: Injection, bus_kv: Mapping[str, float], neutrals: Mapping[str, int]) -> str:
+def _added_generator(injection: Injection, bus_kv: Mapping[str, float], network: Network) -> str:
     """Write the properties of the generator that carries a device's power: constant power, no limits of its own."""
     bus = injection.bus.lower()
-    between = injection.connection == "delta" and len(injection.phases) == 2
+    here = network.nodes_of([network.bus_index[bus]])
+    returns = network.node_phase[np.intersect1d(here, network.neutrals)].tolist()
+    connection = injection.connection
+    if len(injection.phases) > 1 and not returns and np.isin(here, network.floating).all():
+        connection = "delta"  # nothing leads to ground: a star has no return
+    between = connection == "delta" and len(injection.phases) == 2
     n_phases = 1 if between else len(injection.phases)
     kv = bus_kv[bus] * (1.0 if n_phases == 1 and not between else 3.0**0.5)
-    returns = [neutrals[bus]] if injection.connection == "wye" and bus in neutrals else []
-    nodes = ".".join(str(node) for node in (*injection.phases, *returns))
+    numbers = (*injection.phases, *(returns[:1] if connection == "wye" else ()))
     return (
-        f'bus1="{bus}.{nodes}" phases={n_phases} conn={injection.connection} kv={kv!r} '
+        f'bus1="{bus}.{".".join(map(str, numbers))}" phases={n_phases} conn={connection} kv={kv!r} '
         "kw=0 kvar=0 model=1 vminpu=0.2 vmaxpu=2 maxkvar=1e9 minkvar=-1e9 status=fixed"
     )
 

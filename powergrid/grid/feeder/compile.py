@@ -25,6 +25,7 @@ from powergrid.grid.engine import (
 from powergrid.grid.engine.cache_folder import Arrays, Cache
 from powergrid.grid.feeder.completion import RECORDERS, about_recorders, complete_circuit
 from powergrid.grid.feeder.feeder import Feeder, entry_key
+from powergrid.grid.feeder.grounding import find_floating, find_neutrals
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network, Sources
 from powergrid.grid.feeder.preparation import spell_out_admittances, take_out_opened_loads
 from powergrid.grid.feeder.ratings import Ratings
@@ -39,8 +40,6 @@ BRANCH_CLASSES = ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor")
 #: Element classes that a scenario can bind a device to.
 BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", *TAPPED_CLASSES, "RegControl", "Line")
 SOURCE_CLASSES = ("Vsource", "Isource")
-_LAST_PHASE = 3
-_NEUTRAL_V_PU = 0.1
 #: OpenDSS's ordinals of length units, 0 is none, in km.
 _KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
 _TABLES = {table.__name__: table for table in (Network, Branches, FeederControl, Loads, Shapes, Sources)}
@@ -264,12 +263,11 @@ def describe_network(
     node_bus = np.array([index[name] for name in bus_names])
     node_phase = np.array([int(name.rpartition(".")[2]) for name in nodes])
     v_base = np.array([bus_kv[name] * 1000.0 for name in bus_names])
-    v_pu = np.abs(engine.voltages(len(nodes))[1:]) / v_base
     xy = {name: place for name, (_, *place) in engine.buses().items()}
     source = next(handle for name in SOURCE_CLASSES for handle in handles[name].values())
     regulators = find_regulators(engine, handles)
     shapes, shapes_of = read_shapes(engine, handles)
-    return Network(
+    network = Network(
         nodes=nodes,
         node_bus=node_bus,
         node_phase=node_phase,
@@ -278,8 +276,6 @@ def describe_network(
         bus_xy=np.array([xy[name] for name in buses], dtype=float),
         source_bus=_first_bus(engine.node_ref(source), node_bus),
         source_nodes=_source_nodes(engine, handles, forming),
-        # By number and voltage: some feeders number phases on.
-        neutrals=np.flatnonzero((node_phase > _LAST_PHASE) & (v_pu < _NEUTRAL_V_PU)),
         branches=_describe_branches(engine, handles, node_bus),
         loads=_describe_loads(engine, handles["Load"], node_bus),
         regulators=tuple(regulator.transformer for regulator in regulators),
@@ -291,6 +287,8 @@ def describe_network(
         shapes_of=shapes_of,
         controls=controls,
     )
+    neutrals = find_neutrals(engine, handles, network, engine.voltages(len(nodes))[1:])
+    return replace(network, neutrals=neutrals, floating=find_floating(engine, handles, network))
 
 
 def _source_nodes(engine: Engine, handles: Handles, forming: Sequence[str]) -> IntArray:

@@ -163,8 +163,9 @@ class Network:
         notes: What the model leaves out and was added, a sentence each.
         elements: Lower-case names of all other devices that a scenario can bind: class to names.
         source_nodes: Nodes that voltage sources hold, shape (n_source_nodes,).
-        neutrals: Nodes from number 4 on that stand near 0 V as compiled: neutral conductors, which have no voltage to
-            keep within limits, shape (n_neutrals,).
+        neutrals: Neutral conductors, whatever their number: nodes at 0 V where nothing is loaded, which have no voltage
+            to keep within limits, shape (n_neutrals,).
+        floating: Nodes from which nothing leads to ground, as behind a delta winding, shape (n_floating,).
     """
 
     nodes: tuple[str, ...]
@@ -187,6 +188,7 @@ class Network:
     shape_mode: ShapeMode = "own"
     source_nodes: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     neutrals: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    floating: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     controls: tuple[FeederControl, ...] = ()
     microgrids: tuple[Microgrid, ...] = ()
     notes: tuple[str, ...] = ()
@@ -195,6 +197,13 @@ class Network:
     def bus_index(self) -> dict[str, int]:
         """Bus name to index."""
         return {name: index for index, name in enumerate(self.buses)}
+
+    @cached_property
+    def is_neutral(self) -> BoolArray:
+        """Whether each node is a neutral conductor, shape (n_nodes,)."""
+        found = np.zeros(len(self.nodes), dtype=bool)
+        found[self.neutrals] = True
+        return found
 
     @cached_property
     def branch_index(self) -> dict[str, int]:

@@ -22,7 +22,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Of 12 switches, each with its own positions, all are kept; random play of more does not fill the memory.
 _MAX_KEPT = 4096
-_LAST_PHASE = 3
 
 
 class FormingSource(NamedTuple):
@@ -86,7 +85,7 @@ class NodeGroups:
     """Nodes of loads or devices one after the other, neutrals left out; one that has no others is at its first."""
 
     def __init__(self, network: Network, nodes: Sequence[Sequence[int] | IntArray]) -> None:
-        own = [[int(node) for node in of_one if network.node_phase[node] <= _LAST_PHASE] or [0] for of_one in nodes]
+        own = [[int(node) for node in of_one if not network.is_neutral[node]] or [0] for of_one in nodes]
         self._rows = np.array([node for of_one in own for node in of_one], dtype=np.int64)
         self._starts = np.cumsum([0, *map(len, own)])[:-1].astype(np.int64)
         self._parts = 1.0 / np.array([len(of_one) for of_one in own], dtype=np.float64)

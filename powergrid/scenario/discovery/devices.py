@@ -346,9 +346,10 @@ def _place_site(equipment: Equipment, options: AddDerSpec, bus: int, p_kw: float
     where: dict[str, Any] = {"bus": name}
     if phases != (1, 2, 3):
         where["phases"] = list(phases)
-    # Between phases where a load there is: such a bus may have no neutral.
+    # Between phases where a load there is, or where nothing leads to ground.
     here = zip(loads.bus.tolist(), loads.kw.tolist(), equipment.delta_loads, strict=True)
-    if len(phases) > 1 and any(between and kw > 0.0 for at, kw, between in here if at == bus):
+    loose = bool(np.isin(network.nodes_of([bus]), network.floating).all())
+    if len(phases) > 1 and (loose or any(between and kw > 0.0 for at, kw, between in here if at == bus)):
         where["connection"] = "delta"
     pv = {"kind": "inverter", **where, "p_max_kw": p_kw, "reactive": "category_b"}
     yield Device(name_device(name, "pv", taken), pv, bus, served)
