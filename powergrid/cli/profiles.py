@@ -40,6 +40,10 @@ def import_tables(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the map, a.b=value in YAML; repeatable."),
     ] = None,
+    model_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that no file of the feeder is read outside of.")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Let the feeder do more than describe a circuit.")] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the data report here too, as .html or .txt.")
     ] = None,
@@ -53,9 +57,11 @@ def import_tables(
     keys |= {key: value for key, value in (("unit", unit), ("decimal", decimal)) if value is not None}
     if report is not None and report.suffix.lower() not in (".html", ".txt"):
         raise typer.BadParameter("--report ends with .html or .txt")
+    from powergrid.grid.feeder.feeder import read_feeder
     from powergrid.measurements import import_profiles
 
-    imported = import_profiles(tables, feeder, column_map, **keys)
+    read = read_feeder(feeder, model_root=model_root, trust=trust)
+    imported = import_profiles(tables, read, column_map, **keys)
     folder = imported.write(out_dir)
     if report is not None:
         imported.report.write(report)

@@ -60,12 +60,14 @@ class Fleets:
         self.switchgear: list[tuple[Any, IntArray, str]] = []
         actions: list[ActionSpec] = []
         self._columns: list[tuple[Any, slice]] = []
-        first = 0
+        first, self._kvar_per_kw = 0, np.zeros(0)
+        self._own_kvar_per_kw: FloatArray | None = None
         for kind, cls in FLEETS.items():
             if not filled[kind]:
                 continue
             own = slice(first, first + len(filled[kind]))
             extra = _describe_loads(circuit, own, days) if kind == "flexible_load" else {}
+            self._kvar_per_kw = extra.get("q_per_kw", self._kvar_per_kw)
             fleet = cls(filled[kind], options.step_minutes / 60.0, options.horizon_steps, n_envs, **extra)
             columns = slice(len(actions), len(actions) + len(fleet.actions))
             actions += fleet.actions
@@ -93,12 +95,14 @@ class Fleets:
             problem = "inverters need pv_pu, or irradiance_pu with temperature_c; the series have neither"
             raise ScenarioError(f"profiles {days.profiles.name!r}", [problem])
 
-    def start_day(self, pv_pu: FloatArray, load_kw: FloatArray, offered: FloatArray | None = None) -> None:
+    def start_day(
+        self, pv_pu: FloatArray, load_kw: FloatArray, load_kvar: FloatArray, offered: FloatArray | None = None
+    ) -> None:
         """Lay out what the days offer each device, so that a step takes one row of it.
 
         Args:
             pv_pu: What the sun offers, in parts of the panels' rating, shape (n_envs, n_rows).
-            load_kw: Demand of each load [kW], shape (n_envs, n_rows, n_loads).
+            load_kw, load_kvar: Demand of each load [kW], [kvar], each shape (n_envs, n_rows, n_loads).
             offered: What the shapes of inverters' own elements offer them instead, NaN where they have none, shape
                 (n_envs, n_rows, n_inverters); None where none has any.
         """
@@ -109,13 +113,17 @@ class Fleets:
                 own_kw = offered.reshape(self._sun_kw.shape) * p_max_kw
                 self._sun_kw = np.where(np.isnan(own_kw), self._sun_kw, own_kw)
         if self._flexible_loads:
-            self._demand_kw = load_kw.reshape(-1, load_kw.shape[2])[:, self._flexible_loads[0]]
+            kw, kvar = (each.reshape(-1, each.shape[2])[:, self._flexible_loads[0]] for each in (load_kw, load_kvar))
+            # Where kvar have a series of their own, each row has its own power factor.
+            own = np.divide(kvar, kw, out=np.tile(self._kvar_per_kw, (len(kw), 1)), where=np.abs(kw) > 1e-9)
+            self._demand_kw, self._own_kvar_per_kw = kw, None if np.allclose(own, self._kvar_per_kw) else own
 
     def look_out(self, step: IntArray, row: IntArray) -> Exogenous:
         """Return what a step of the days offers, the rows of all environments' days laid end to end."""
         sun_kw = self._nothing if self._inverters is None else self._sun_kw.take(row, 0)
         demand_kw = self._demand_kw.take(row, 0) if self._flexible_loads else self._nothing
-        return Exogenous(step, sun_kw, demand_kw)
+        own = self._own_kvar_per_kw
+        return Exogenous(step, sun_kw, demand_kw, None if own is None else own.take(row, 0))
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the agents' actions that leave every device to itself, shape (n_envs, n_actions)."""

@@ -121,7 +121,7 @@ class Simulation:
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations, self._no_moves = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.env_index, self._one_step = np.arange(n), np.ones(n, dtype=np.int64)
-        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self._days.offered)
+        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self.day_load_kvar, self._days.offered)
         self._turn_clock()
 
     # what the days own
@@ -232,7 +232,7 @@ class Simulation:
             if self.events is not None:
                 load_kw, load_kvar, sun = self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env]
                 self.events.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
-        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self._days.offered)
+        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self.day_load_kvar, self._days.offered)
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
         self._devices.leave_alone(rows, self._exogenous)
@@ -377,7 +377,7 @@ class Simulation:
             getattr(self, name)[...] = value
         for env in range(self.n_envs):
             self._days.lay_out_others(env)
-        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self._days.offered)
+        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self.day_load_kvar, self._days.offered)
         for name, value in state["clock"].items():
             setattr(self, name, value.copy())
         for fleet, kept in zip(self.fleets, state["fleets"], strict=True):

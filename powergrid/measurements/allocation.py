@@ -117,6 +117,11 @@ def deal_out(
             found[group.loads[0]] = (group.p_kw, group.q_kvar)
             group.dealt = list(group.loads)
             continue
+        sources = {kind: network.elements.get(kind, ()) for kind in ("PVSystem", "Generator", "Storage")}
+        if any(sources.values()):
+            named = ", ".join(f"{len(names)} {kind}" for kind, names in sources.items() if names)
+            note = f"what generation behind it gives is missing from a meter of several loads; the model has {named}"
+            notes += [] if note in notes else [note]
         rest_kw, rest_kvar = _take_metered(group, found, spec, network)
         if not open_loads:
             notes.append(

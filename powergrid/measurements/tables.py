@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,13 @@ _TIME_NAMES = (
     "datum",
 )
 _ID_NAMES = ("meter", "meter_id", "meterid", "id", "load", "name", "sensor", "device", "site", "mpan", "esiid", "point")
+
+
+class Meter(NamedTuple):
+    """Whose a row of a long table is: the meter's name and what the number is, empty where the table does not say."""
+
+    name: str
+    quantity: str
 
 
 @dataclass
@@ -78,12 +85,12 @@ def read_measured(
     if len(stamp_names) > 1:
         stamps = frame[stamp_names].astype(str).agg(" ".join, axis=1)
     long = _find_long(frame, stamp_names, spec, where, problems)
-    used = [long.id, *long.values] if long else [name for name in frame.columns if name not in stamp_names]
+    used = list(long.values) if long else [name for name in frame.columns if name not in stamp_names]
     if long is None:
         used = [name for name in used if name not in spec.columns or spec.columns[name] is not None]
     title = f"{where}: column {' and '.join(map(repr, stamp_names))}"
     read = read_stamps(stamps, spec.time, title, problems, first_line)
-    numbers = _take_numbers(frame, [n for n in used if long is None or n != long.id], spec, where, problems, first_line)
+    numbers = _take_numbers(frame, used, spec, where, problems, first_line)
     if len(problems) > found or read is None:
         return None
     key, meters = _number_meters(frame, long)
@@ -156,22 +163,31 @@ def _find_long(
     frame: pd.DataFrame, stamps: Sequence[str], spec: ImportMap, where: str, problems: list[str]
 ) -> LongSpec | None:
     """Return where a long table has what; None of a wide one."""
+    import pandas as pd
+
     others = [name for name in frame.columns if name not in stamps]
     if spec.long is None:
         by_name = {name.lower(): name for name in others}
         ids = [by_name[name] for name in _ID_NAMES if name in by_name]
-        # In a wide table a stamp comes twice at most, where clocks are set back.
-        if not ids or frame.groupby(list(stamps)).size().max() < 2:
+        if not ids or pd.api.types.is_float_dtype(frame[ids[0]]):
+            return None
+        # In a wide table a stamp comes twice where clocks are set back, and only then.
+        per_stamp = len(frame) / max(1, len(frame[list(stamps)].drop_duplicates()))
+        if per_stamp < 1.5 and frame[ids[0]].nunique() > 1:
             return None
         long = LongSpec(id=ids[0])
     else:
         long = spec.long
-    wanted = [long.id, *long.values]
+    wanted = [long.id, *long.values, *([] if long.quantity is None else [long.quantity])]
     unknown = [f"{where}: long: " + describe_unknown("column", name, others) for name in wanted if name not in others]
     problems += unknown
     if unknown:
         return None
-    return long if long.values else LongSpec(id=long.id, values=tuple(name for name in others if name != long.id))
+    values = long.values or tuple(name for name in others if name not in (long.id, long.quantity))
+    if long.quantity is not None and len(values) > 1:
+        problems.append(f"{where}: long.quantity goes with one column of long.values, not {list_names(list(values))}")
+        return None
+    return long.model_copy(update={"values": values})
 
 
 def _take_numbers(
@@ -205,23 +221,25 @@ def _take_numbers(
     return pd.DataFrame(numbers, index=frame.index)
 
 
-def _number_meters(frame: pd.DataFrame, long: LongSpec | None) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return which meter each row is of, and their names; one without a name where the table is wide."""
+def _number_meters(frame: pd.DataFrame, long: LongSpec | None) -> tuple[npt.NDArray[np.int64], list[Meter]]:
+    """Return which meter each row is of, and what these are; one without a name where the table is wide."""
     import pandas as pd
 
     if long is None:
-        return np.zeros(len(frame), dtype=np.int64), [""]
+        return np.zeros(len(frame), dtype=np.int64), [Meter("", "")]
     ids = frame[long.id]
     if pd.api.types.is_float_dtype(ids) and (ids.dropna() % 1 == 0).all():
         ids = ids.astype("Int64")  # a column of whole numbers with one empty cell
-    key, names = pd.factorize(ids.astype(str).str.strip())
-    return np.asarray(key, dtype=np.int64), [str(name) for name in names]
+    names = ids.astype(str).str.strip()
+    quantities = [""] * len(frame) if long.quantity is None else frame[long.quantity].astype(str).str.strip()
+    key, found = pd.factorize(pd.MultiIndex.from_arrays([names, quantities]))
+    return np.asarray(key, dtype=np.int64), [Meter(*map(str, each)) for each in found]
 
 
 def _has_repeated(
     times: npt.NDArray[np.datetime64],
     key: npt.NDArray[np.int64],
-    meters: list[str],
+    meters: list[Meter],
     numbers: pd.DataFrame,
     where: str,
     problems: list[str],
@@ -240,7 +258,7 @@ def _has_repeated(
         notes.append(f"{where}: {len(again)} rows come twice with the same values and count once")
         return False
     row = int(again[0])
-    of = f" of meter {meters[key[row]]!r}" if meters[key[row]] else ""
+    of = f" of meter {meters[key[row]].name!r}" if meters[key[row]].name else ""
     problems.append(
         f"{where}: {len(again)} stamps{of} come twice, the first is {times[row]} in line {first_line + row}; if "
         "clocks are set back then, say time.zone, as America/New_York"
@@ -251,7 +269,7 @@ def _has_repeated(
 def _lay_out(
     times: npt.NDArray[np.datetime64],
     key: npt.NDArray[np.int64],
-    meters: list[str],
+    meters: list[Meter],
     numbers: pd.DataFrame,
     step: int,
     where: str,
@@ -268,8 +286,8 @@ def _lay_out(
         block = np.full((len(whole), len(meters)), np.nan)
         block[place, key] = numbers[label].to_numpy()
         values.append(block)
-        names += [meter or str(label) for meter in meters]
-        labels += [str(label)] * len(meters)
+        names += [meter.name or str(label) for meter in meters]
+        labels += [meter.quantity or str(label) for meter in meters]
     table = np.concatenate(values, axis=1) if values else np.empty((len(whole), 0))
     some = ~np.isnan(table).all(axis=0)
     kept = np.flatnonzero(some)

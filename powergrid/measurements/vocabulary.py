@@ -122,6 +122,9 @@ class LongSpec(_Part):
     values: Annotated[tuple[Name, ...], BeforeValidator(_names)] = Field(
         default=(), description="Columns of numbers; all others if unset."
     )
+    quantity: Name | None = Field(
+        default=None, description="Column that says what each number is, as kWh or kvarh, with one column of numbers."
+    )
 
 
 class GapRule(_Part):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import powergrid
+from powergrid.cli import main
 from powergrid.errors import ScenarioError
 from powergrid.grid.profiles.imported import read_imported
 from powergrid.grid.profiles.profiles import Profiles, builtin_profiles
-from powergrid.measurements import import_profiles
+from powergrid.measurements import ImportMap, import_profiles
 from powergrid.scenario import load_scenario
 from powergrid.training import pack_env_config
 from tests.measurements.conftest import make_kw, make_times
@@ -388,3 +392,142 @@ def test_columns_that_are_not_used_are_in_the_report(feeder: Path) -> None:
     table = pd.DataFrame({"time": TIMES, "e1_kW": make_kw(TIMES, 50), "status": 1.0, "comment": "ok"})
     report = import_profiles(table, feeder, {"columns": {"comment": None}}).report
     assert report.unused == ("the DataFrame: status",)
+
+
+def test_long_table_that_says_the_quantity_of_each_row(feeder: Path) -> None:
+    kw, kvar = make_kw(TIMES, 50), make_kw(TIMES, 9, 1)
+    parts = [
+        pd.DataFrame({"time": TIMES, "id": 7, "channel": name, "value": v})
+        for name, v in (("kWh", kw), ("kvarh", kvar))
+    ]
+    long = {"id": "id", "quantity": "channel"}
+    profiles = import_profiles(pd.concat(parts), feeder, {"columns": {7: "e1"}, "long": long}).profiles
+    assert kw_of(profiles, "e1") == pytest.approx(kw)
+    assert kvar_of(profiles, "e1") == pytest.approx(kvar)
+    one = import_profiles(parts[0][["time", "id", "value"]], feeder, {"columns": {"7": "e1"}, "unit": "kW"}).profiles
+    assert kw_of(one, "e1") == pytest.approx(kw)
+
+
+def test_excel_is_read_as_any_table(feeder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl")
+    table = pd.DataFrame({"time": TIMES, "e1": make_kw(TIMES, 50)})
+    with pd.ExcelWriter(tmp_path / "meters.xlsx") as writer:
+        pd.DataFrame({"read me": ["nothing here"]}).to_excel(writer, sheet_name="Notes", index=False)
+        table.to_excel(writer, sheet_name="Data", index=False)
+    imported = import_profiles(tmp_path / "meters.xlsx", feeder, {"unit": "kW", "sheet": "Data"})
+    assert imported.profiles.digest() == import_profiles(table, feeder, {"unit": "kW"}).profiles.digest()
+    with pytest.raises(ScenarioError, match="Worksheet named 'Dta' not found"):
+        import_profiles(tmp_path / "meters.xlsx", feeder, {"sheet": "Dta"})
+
+
+def test_flexible_load_left_to_itself_draws_its_measured_kvar(feeder: Path, tmp_path: Path) -> None:
+    kvar = np.linspace(-4, 12, len(TIMES))
+    table = pd.DataFrame({"time": TIMES, "e1 [kW]": make_kw(TIMES, 50) + 5, "e1 [kvar]": kvar})
+    folder = import_profiles(table, feeder).write(tmp_path / "mine")
+    keys: dict[str, Any] = {"discover": {"flexible_loads": ["e1"], "capacitors": False}, "split": "all"}
+    env = powergrid.make(feeder, profiles={"source": str(folder)}, step_minutes=60, episode_length=24, **keys)
+    env.reset(seed=0, options={"day": 3})
+    simulation = env.task.simulation
+    for step in range(24):
+        simulation.step(simulation.neutral())
+        row = table.iloc[72 + step]
+        assert simulation.p_kw[0, 0] == pytest.approx(-row["e1 [kW]"])
+        assert simulation.q_kvar[0, 0] == pytest.approx(-row["e1 [kvar]"])
+    env.close()
+
+
+def test_profiles_of_another_feeder_are_told(feeder: Path, tmp_path: Path) -> None:
+    folder = import_profiles(pd.DataFrame({"time": TIMES, "e1_kW": 5.0 + TIMES.hour}), feeder).write(tmp_path / "mine")
+    with pytest.raises(ScenarioError, match="e1: measured, and the feeder has no such loads"):
+        powergrid.make("ieee13_mg", profiles={"source": str(folder)}, split="all")
+
+
+def test_report_is_one_page_that_loads_nothing_and_escapes_names(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "<b>M&1</b>": make_kw(TIMES, 50), "T": make_kw(TIMES, 50) + 60})
+    columns = {"<b>M&1</b>": "e1", "T": {"transformer": "t1"}}
+    table.loc[40, "T"] = np.nan
+    report = import_profiles(table, feeder, {"unit": "kW", "columns": columns}).report
+    page = report.as_html()
+    assert page.count("<svg") == 4
+    assert "&lt;b&gt;M&amp;1&lt;/b&gt;" in page
+    assert not any(word in page for word in ("<b>", "<script", "<link", "http", "url("))
+    assert "2024-01-02 left out" in page
+    assert max(map(len, report.as_text().splitlines())) <= 79
+    assert report.as_dict()["left_out"] == {"2024-01-02": ("T",)}
+
+
+# the command line ------------------------------------------------------------------------------------------------
+
+
+def run(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["profiles", "import", *map(str, words)])
+    return int(ended.value.code or 0)
+
+
+def test_command_writes_folder_and_report_and_says_how_to_play(
+    feeder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"time": TIMES, "e1": make_kw(TIMES, 50) / 4}).to_csv("m.csv", index=False, sep=";", decimal=",")
+    words = ("m.csv", "--feeder", feeder, "--out", "mine", "--unit", "MWh", "--set", "limits.demand_pu=1e6")
+    assert run(*words, "--zone", "standard", "--report", "r.html") == 0
+    shown = capsys.readouterr().out
+    assert shown.endswith("In a scenario: profiles: {source: mine, tariff: time_of_use}\n")
+    assert "Days       21 of 21, 2024-01-01 to 2024-01-21, rows of 60 min, standard time" in shown
+    assert Path("r.html").read_text() == Path("mine/report.html").read_text()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.csv", "mine", "model", "r.html"]
+    assert run(*words, "--report", "r.pdf") == 2
+
+
+def test_command_tells_every_problem_in_one_block_and_writes_nothing(
+    feeder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"time": TIMES, "e1": "x", "w1": "y"}).to_csv("m.csv", index=False)
+    assert run("m.csv", "n.csv", "--feeder", feeder, "--out", "mine") == 1
+    told = capsys.readouterr().err
+    assert told.startswith("ScenarioError: import of profiles has 3 problems\n")
+    assert "m.csv: column 'e1': 504 values are no numbers, the first in line 2: 'x'" in told
+    assert "n.csv: no such file (did you mean 'm.csv'?)" in told
+    assert not Path("mine").exists()
+
+
+# anything at all -------------------------------------------------------------------------------------------------
+
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3000)
+    | st.floats()
+    | st.sampled_from(["kW", "e1", "us", "UTC", "x", "end", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["load", "unit", "rule", "zone", "e1", "x", "id", "head", "column"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.dictionaries(st.sampled_from([*ImportMap.model_fields]), ANYTHING, max_size=4))
+def test_any_map_imports_or_is_a_typed_error(feeder: Path, data: dict[str, Any]) -> None:
+    table = pd.DataFrame({"time": TIMES[:72], "e1": 5.0 + TIMES[:72].hour, "x": 1.0})
+    with suppress(ScenarioError):
+        import_profiles(table, feeder, {"unit": "kW"} | data)
+
+
+CELLS = st.sampled_from(
+    ["2024-01-01 00:00", "2024-01-01 01:00", "1,5", "1.5", "-3", "nan", "1e308", "inf", "", "x", '"', "\0", "ä"]
+)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.lists(CELLS, min_size=1, max_size=3), max_size=6), sign=st.sampled_from(",;"))
+def test_any_table_imports_or_is_a_typed_error(feeder: Path, rows: list[list[str]], sign: str) -> None:
+    file = feeder.with_name("t.csv")
+    file.write_text("\n".join([sign.join(["time", "e1", "w1"]), *(sign.join(row) for row in rows)]), encoding="utf-8")
+    with suppress(ScenarioError):
+        import_profiles(file, feeder, {"unit": "kW"})

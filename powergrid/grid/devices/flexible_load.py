@@ -103,7 +103,7 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
     def limit(self, own: Powers, exo: Exogenous) -> None:
         """Limit the asked share so that the energy owed stays between 0 and ``owed_max_kwh``.
 
-        Sets ``p_kw = -share·demand`` and the reactive power of the load's own power factor.
+        Sets ``p_kw = -share·demand`` and the reactive power of the load's power factor then.
         """
         demand, asked_p_kw, p_kw = exo.demand_kw, own.asked_p_kw, own.p_kw
         asked = asked_p_kw * demand
@@ -111,8 +111,9 @@ class FlexibleLoadFleet(PowerFleet[FlexibleLoadSpec]):
         self.cut_kw = np.minimum(np.maximum(asked, least), least + self._kw_span)
         np.subtract(asked, demand, out=asked_p_kw)
         np.subtract(self.cut_kw, demand, out=p_kw)
-        np.multiply(asked_p_kw, self._kvar_per_kw, out=own.asked_q_kvar)
-        np.multiply(p_kw, self._kvar_per_kw, out=own.q_kvar)
+        kvar_per_kw = self._kvar_per_kw if exo.demand_kvar_per_kw is None else exo.demand_kvar_per_kw
+        np.multiply(asked_p_kw, kvar_per_kw, out=own.asked_q_kvar)
+        np.multiply(p_kw, kvar_per_kw, out=own.q_kvar)
 
     def move_on(self, own: Powers, exo: Exogenous) -> None:
         """Book the energy put off or paid back.

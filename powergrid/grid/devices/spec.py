@@ -221,11 +221,13 @@ class Exogenous:
         step: Step of the episode, 0-based, shape (n_envs,).
         sun_kw: Power the sun offers each inverter [kW], shape (n_envs, n_inverters).
         demand_kw: What each flexible load would take untouched [kW], >= 0, shape (n_envs, n_flexible_loads).
+        demand_kvar_per_kw: Its kvar over that, same shape; None where each keeps its own power factor.
     """
 
     step: IntArray
     sun_kw: FloatArray
     demand_kw: FloatArray
+    demand_kvar_per_kw: FloatArray | None = None
 
 
 class SpecRow(NamedTuple):

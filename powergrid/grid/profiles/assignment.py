@@ -58,6 +58,10 @@ def assign_series(
             problems.append(f"{pattern!r}: " + describe_unknown("class", name, [*members, "mixed"]))
         if not any(fits(load, pattern) for load in lowered):
             problems.append(describe_unknown("load", pattern, load_names))
+    absent = sorted(set(profiles.load_series) - set(lowered))
+    if absent:
+        told = f"{list_names(absent)}: measured, and the feeder has no such loads; import the tables for this feeder"
+        raise ScenarioError(f"profiles {profiles.name!r}", [told])
     if problems:
         raise ScenarioError("load classes", problems)
     own = _find_own_series(lowered, profiles)
