@@ -23,6 +23,7 @@ from powergrid.grid.engine import engine_version
 from powergrid.grid.engine.cache_folder import Arrays, Cache, made_by
 from powergrid.grid.feeder.files import (
     FOLDER,
+    MOST_BYTES,
     NO_FOLDER,
     Place,
     Reference,
@@ -245,7 +246,9 @@ def _is_still_so(scan: Scan, place: Place) -> bool:
     try:
         # By content: an editor can keep both size and time of a file.
         return all(
-            str(resolve(file)) == real and hashlib.sha256(file.read_bytes()).digest() == digest
+            str(resolve(file)) == real
+            and file.stat().st_size <= MOST_BYTES
+            and hashlib.sha256(file.read_bytes()).digest() == digest
             for file, (digest, real) in scan.files.items()
         )
     except OSError:

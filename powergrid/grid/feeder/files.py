@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from powergrid.errors import Problem, nearest_names
+from powergrid.errors import FeederError, Problem, nearest_names
 
+#: What a feeder may come to; a model of 100,000 nodes is a tenth of it.
+MOST_BYTES, MOST_LINES, MOST_REDIRECTS = 2**30, 5_000_000, 5_000
 #: What is noted of a folder that a feeder moves to, in place of the file that a name leads to.
 FOLDER, NO_FOLDER = "\0folder", "\0no folder"
 #: Folders that files of others come to lie in, by the name that systems and browsers give them.
@@ -145,6 +147,7 @@ class Files:
         self.problems: list[Problem] = []
         self.folders: tuple[Path, ...] = ()
         self._order = hashlib.sha256()
+        self._n_bytes = 0
 
     def digest(self) -> str:
         """Return a hash over all contents in the order they were read; where the files lie does not matter."""
@@ -169,15 +172,30 @@ class Files:
         return False
 
     def read(self, file: Path, where: str, shown: str = "") -> bytes | None:
-        """Read a file and note its content, or the problem."""
+        """Read a file and note its content, or the problem.
+
+        Raises:
+            FeederError: All files together are more than any feeder.
+        """
         try:
-            raw = file.read_bytes()
+            with file.open("rb") as stream:
+                if file not in self.hashes:
+                    self._n_bytes += os.fstat(stream.fileno()).st_size
+                if self._n_bytes > MOST_BYTES:
+                    raise self.too_much(where)
+                raw = stream.read(MOST_BYTES)
         except OSError as error:
             self.problems.append(Problem("unreadable-file", where, f"{shown}cannot be read: {error.strerror}"))
             return None
         self.hashes[file] = hashlib.sha256(raw).digest()
         self._order.update(self.hashes[file])
         return raw
+
+    def too_much(self, where: str) -> FeederError:
+        """Return the error of a feeder without an end: redirects that double, a file of a terabyte."""
+        most = f"{MOST_BYTES >> 20:,} MiB, {MOST_LINES:,} lines or {MOST_REDIRECTS:,} redirects"
+        text = f"a feeder of more than {most} is not read"
+        return FeederError(str(self.place.master), [Problem("unreadable-file", where, text)])
 
     def find(self, where: str, written: str, what: str, *, is_data: bool = False, ending: str = "") -> Path | None:
         """Resolve the file that a command names, or note the problem.

@@ -15,7 +15,7 @@ from powergrid.errors import Problem, nearest_names, shorten
 from powergrid.grid.engine import property_kinds
 from powergrid.grid.feeder import syntax
 from powergrid.grid.feeder.defined import SOURCE, WHOLE_CLASS, Defined
-from powergrid.grid.feeder.files import Files, Place, Reference, resolve
+from powergrid.grid.feeder.files import MOST_LINES, MOST_REDIRECTS, Files, Place, Reference, resolve
 from powergrid.grid.feeder.statements import (
     Parameter,
     Property,
@@ -33,6 +33,7 @@ from powergrid.grid.feeder.syntax import Command
 
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _CONTINUATIONS = ("more", "m", "~")
+_DEEPEST = 100  # redirects inside each other
 _SWITCHING = ("enable", "disable", "open", "close", "select")
 #: Commands of which all that follows is taken as it is: names, numbers, options of their own.
 _MEASURES = ("setbusxy", "setkvbase")
@@ -87,13 +88,17 @@ class _Reader:
         self.notes: list[Problem] = []
         self.settings: dict[str, str] = {}
         self._defined, self._variables = Defined(), Variables()
+        self._n_lines = self._n_redirects = 0
         self._stayed: list[str] = []  # what would have moved the folder that names count from
 
     def read(self, file: Path, above: tuple[Path, ...]) -> None:
         """Take all commands of a file."""
-        above = (*above, file)
+        above = (*above, file.resolve())
         raw = self.files.read(file, str(file))
         if raw is not None:
+            self._n_lines, self._n_redirects = self._n_lines + raw.count(b"\n"), self._n_redirects + 1
+            if self._n_lines > MOST_LINES or self._n_redirects > MOST_REDIRECTS:
+                raise self.files.too_much(str(file))
             self.files.enter(file)
             for command in syntax.split(file, syntax.decode(raw)):
                 try:
@@ -419,8 +424,11 @@ class _Reader:
         target = self._find(command, self._first(command), f"{verb} of", ending=".dss")
         if target is None:
             return
-        if target.resolve() in (file.resolve() for file in above):
+        if target.resolve() in above:
             self._refuse("redirect-circle", command, f"{command.text.strip()!r} redirects in a circle")
+            return
+        if len(above) >= _DEEPEST:
+            self._refuse("refused", command, f"{shorten(command.text)!r} is inside {_DEEPEST} other redirects")
             return
         folders = self.files.folders
         self.read(target, above)
