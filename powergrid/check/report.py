@@ -90,6 +90,8 @@ CHECKS: dict[str, Check] = {
     "not-usable": Check("error", "It does not become a circuit", "see the message"),
     "voltage": Check("warning", "Voltages outside 0.95..1.05 pu at nominal demand",
         "none needed if agents are to put it right; else look at taps, capacitors and demand"),
+    "extremes": Check("warning", "Does not solve where agents can take it",
+        "such a step counts as diverged; give the devices lower limits, or look at the way to them"),
     "overload": Check("warning", "Branches loaded above their rating",
         "none needed if agents are to put it right; else look at its rating and at the demand"),
     # -- the check itself

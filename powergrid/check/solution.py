@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import networkx as nx
 import numpy as np
 
 from powergrid.check.elements import Model, check_admittances, check_base_kv
+from powergrid.check.extremes import check_extremes
 from powergrid.check.report import Snapshot
 from powergrid.errors import EngineError, FeederError, list_names, nearest_names
 from powergrid.grid.circuit.circuit import Circuit
@@ -208,7 +210,7 @@ def _check_snapshot(model: Model, fed: set[int]) -> None:
         for problem in error.problems:
             model.find("not-usable", problem)
         return
-    _form_agents(model, circuit)
+    specs = _form_agents(model, circuit)
     _check_loose_stars(model, circuit.network)
     network = circuit.network
     solved = Solved.allocate(1, network, 0)
@@ -241,6 +243,8 @@ def _check_snapshot(model: Model, fed: set[int]) -> None:
         )
     )  # fmt: skip
     circuit.close()
+    if specs:
+        check_extremes(model, specs)
 
 
 def _check_loose_stars(model: Model, network: Network) -> None:
@@ -255,8 +259,8 @@ def _check_loose_stars(model: Model, network: Network) -> None:
             model.find("played-otherwise", text, element)
 
 
-def _form_agents(model: Model, circuit: Circuit) -> None:
-    """Take down the agents that each layout would form, and what would be left out."""
+def _form_agents(model: Model, circuit: Circuit) -> Mapping[str, Mapping[str, Any]]:
+    """Take down the agents that each layout would form, and what would be left out; return the devices' specs."""
     model.recorder.at("forming agents")
     summary = summarise(circuit)
     formed = {
@@ -266,6 +270,7 @@ def _form_agents(model: Model, circuit: Circuit) -> None:
     model.recorder.state(agents=formed)
     for note in summary.notes if summary.devices else ():
         model.find("not-discovered", note)
+    return summary.specs
 
 
 def _check_voltages(model: Model, network: Network, v_pu: FloatArray) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -42,11 +42,13 @@ class Summary:
         devices: Device, kind, where it sits, phases.
         agents: By layout, each agent's devices and number of buses.
         notes: What was found and left out, with the key that includes it; or what can be added.
+        specs: What each device would say of itself.
     """
 
     devices: tuple[tuple[str, str, str, tuple[int, ...]], ...]
     agents: dict[str, dict[str, tuple[tuple[str, ...], int]]]
     notes: tuple[str, ...]
+    specs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def leaves_something(data: Mapping[str, Any]) -> bool:
@@ -202,7 +204,7 @@ def summarise(feeder: Feeder | Circuit) -> Summary:
     if not devices:
         notes = [_nothing_to_control(equipment, findings.notes)]
     rows = tuple((d.name, str(d.spec["kind"]), str(d.spec.get("element")), d.phases) for d in devices)
-    return Summary(rows, agents, tuple(notes))
+    return Summary(rows, agents, tuple(notes), {device.name: device.spec for device in devices})
 
 
 def _locate(equipment: Equipment, name: str, spec: Any) -> Device:
