@@ -208,7 +208,7 @@ def sole_use(folder: Path) -> Iterator[None]:
         yield  # a file system without locks
         return
     try:
-        with telling(file):
+        with telling(folder):
             file.write_text(f"{os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:

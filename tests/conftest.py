@@ -55,12 +55,12 @@ def no_process_left() -> Iterator[None]:
     yield
     del os.environ[name]
     deadline = time.monotonic() + 20
-    while (left := _marked_processes(mark)) and time.monotonic() < deadline:
+    while (left := marked_processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, f"the tests left processes behind: {left}"
 
 
-def _marked_processes(mark: str) -> dict[int, str]:
+def marked_processes(mark: str) -> dict[int, str]:
     """Find the living processes that started with the mark in their environment; needs /proc."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):

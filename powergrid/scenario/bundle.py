@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from powergrid.errors import FeederError, ScenarioError
+from powergrid.files import DAMAGED, reason_of, telling
 from powergrid.grid.engine.cache_folder import alone, cache_folder
 from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, list_references, read_feeder
 from powergrid.grid.profiles.imported import RECORD, is_imported
@@ -126,9 +127,10 @@ class Bundle:
         return final
 
     def _for_this_process(self) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix="powergrid-bundle-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        self.write(folder)
+        with telling(tempfile.gettempdir()):
+            folder = Path(tempfile.mkdtemp(prefix="powergrid-bundle-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            self.write(folder)
         return folder
 
     def write(self, folder: Path) -> None:
@@ -137,13 +139,18 @@ class Bundle:
         Raises:
             ScenarioError: the archive does not hold what its hash says, or paths that leave the folder.
         """
-        with zipfile.ZipFile(io.BytesIO(self.archive)) as archive:
-            names = archive.namelist()
-            # It comes from another machine: nothing of it may land beside its folder.
-            wrong = [name for name in names if not _stays_inside(name)]
-            if wrong:
-                raise ScenarioError("bundle", [f"holds {name!r}, which leaves its folder" for name in wrong])
-            contents = {name: archive.read(name) for name in names}
+        try:
+            with zipfile.ZipFile(io.BytesIO(self.archive)) as archive:
+                names = archive.namelist()
+                # It comes from another machine: nothing of it may land beside its folder.
+                wrong = [name for name in names if not _stays_inside(name)]
+                if wrong:
+                    raise ScenarioError("bundle", [f"holds {name!r}, which leaves its folder" for name in wrong])
+                if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+                    raise ScenarioError("bundle", [f"unpacks to more than the {MAX_BYTES / 1e6:,.0f} MB that travel"])
+                contents = {name: archive.read(name) for name in names}
+        except DAMAGED as error:
+            raise ScenarioError("bundle", [f"is damaged: {reason_of(error)}; pack it anew"]) from None
         if _digest({name: content for name, content in contents.items() if not name.endswith("/")}) != self.digest:
             raise ScenarioError("bundle", [f"does not hold what its hash {self.digest[:12]} says: pack it anew"])
         for name, content in contents.items():

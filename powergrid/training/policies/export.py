@@ -189,7 +189,7 @@ def export_run(
         PowerGridError: There is no policy, or the format is unknown or its package missing.
     """
     if format not in SUFFIXES:
-        raise PowerGridError(describe_unknown("format", str(format), SUFFIXES))
+        raise PowerGridError(describe_unknown("format", format, SUFFIXES))
     policy = load_policy(run_or_checkpoint)
     if policy.fits:
         raise PowerGridError(

@@ -233,7 +233,7 @@ class Policy:
             PowerGridError: A file is missing or damaged, a number is not finite, or parts do not fit each other.
         """
         if backend not in ("numpy", "torch"):
-            raise PowerGridError(describe_unknown("backend", str(backend), ["numpy", "torch"]))
+            raise PowerGridError(describe_unknown("backend", backend, ["numpy", "torch"]))
         kind = TorchNetwork if backend == "torch" else Network
         stored, arrays = read_json(folder / POLICY_FILE, StoredPolicy), read_arrays(folder / WEIGHTS_FILE)
         try:

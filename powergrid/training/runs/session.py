@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from powergrid.errors import PowerGridError
+from powergrid.files import reason_of, telling
 
 LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",  # else Ray writes a token to the home directory and warns about it
@@ -132,7 +133,8 @@ def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterato
             parent = tempfile.gettempdir()
             if len(parent) > LONGEST_TEMP_DIR and os.path.isdir("/tmp"):
                 parent = "/tmp"
-            folder = tempfile.TemporaryDirectory(prefix="pg-ray-", dir=parent, ignore_cleanup_errors=True)
+            with telling(parent):
+                folder = tempfile.TemporaryDirectory(prefix="pg-ray-", dir=parent, ignore_cleanup_errors=True)
             session.temp_dir = Path(stack.enter_context(folder))
             stack.callback(ray.shutdown)
             # Workers inherit PYTHONPATH when Ray starts: they are to import what this process can.
@@ -140,7 +142,12 @@ def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterato
             with environment_variables(importable), quiet:
                 # RLlib would start a Ray of its own, with a dashboard, even for an algorithm without other processes.
                 place = str(session.temp_dir)
-                ray.init(address="local", include_dashboard=False, _temp_dir=place, **_printing(verbose))
+                try:
+                    ray.init(address="local", include_dashboard=False, _temp_dir=place, **_printing(verbose))
+                except (OSError, RuntimeError, TimeoutError, ValueError, ray.exceptions.RayError) as error:
+                    raise PowerGridError(
+                        f"Ray could not start, with its files in {place}: {reason_of(error)}"
+                    ) from error
         yield session
 
 

@@ -249,7 +249,7 @@ def resolve_settings(
         ScenarioError: There is no such algorithm.
     """
     if not isinstance(algorithm, str) or algorithm not in SETTINGS:
-        raise ScenarioError("algorithm", [describe_unknown("algorithm", str(algorithm), SETTINGS)])
+        raise ScenarioError("algorithm", [describe_unknown("algorithm", algorithm, SETTINGS)])
     kind = SETTINGS[algorithm]
     if isinstance(settings, TrainSettings):
         if type(settings) is kind:
@@ -289,7 +289,7 @@ def _read_names(algorithm: str, asked: Mapping[str, Any]) -> tuple[dict[str, str
         elif name == "preset" and value not in (None, "fast") and issubclass(SETTINGS[algorithm], OffPolicySettings):
             problems.append(f"{algorithm} has no preset {value!r}; presets are of ppo and mappo")
         elif name == "preset" and value is not None and value not in PRESETS:
-            problems.append(describe_unknown("preset", str(value), PRESETS))
+            problems.append(describe_unknown("preset", value, PRESETS))
         else:
             came_as[field] = name
     return came_as, problems

@@ -339,7 +339,8 @@ def _write_asked(place: Path, space: Mapping[str, Domain], address: str | None, 
 def _conclude(result: TuneResult) -> TuneResult:
     """Write ``best.yaml``, or say why there is no trial that it could be of."""
     if all(trial.state == "failed" for trial in result.trials):
-        raise PowerGridError(f"every trial failed; the first one's cause:\n{result.trials[0].error}")
+        cause = result.trials[0].error
+        raise PowerGridError(f"every trial failed; the first one's cause:{chr(10) if chr(10) in cause else ' '}{cause}")
     if result.best is not None:
         write_whole(result.folder / BEST, yaml.safe_dump(result.best_settings, sort_keys=False))
     return result

@@ -5,11 +5,13 @@ The loss of a node is in test_cluster, that of a driver that is asked to stop in
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from powergrid.training import ppo_config, resume, train
 from powergrid.training.rllib.env_runner import GridEnvRunner
 from powergrid.training.runs.records import stable_metrics
 from powergrid.training.runs.session import RaySession, build_algorithm, stop_algorithm
+from tests.conftest import marked_processes
 from tests.training.conftest import TINY, rows_of, wait_for
 from tests.training.faulty import FaultyGridEnv, MortalToyEnv
 
@@ -164,13 +167,18 @@ def test_driver_that_is_killed_costs_at_most_the_iteration_under_way(ray_session
         "from tests.training.toy import ToyGridEnv\n"
         f"train({{}}, {settings!r}, env=ToyGridEnv, out_dir={str(tmp_path)!r}, name='run')\n"
     )
-    driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    mark = f"DRIVER_OF_TEST={uuid.uuid4().hex}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **dict([mark.split("=")])}
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
     run = tmp_path / "run"
     try:
         wait_for(lambda: len(rows_of(run)) >= 4, driver)
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait(20)
+        for process in marked_processes(mark):  # its Ray's, some of which live on for a minute
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
     played = len(rows_of(run))
     latest = int((run / "checkpoints" / "latest").read_text().strip().removeprefix("iteration_"))
     assert played - 1 <= latest <= played
