@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from powergrid.grid.feeder.statements import Unclear
 
@@ -20,6 +20,9 @@ _BUILT_IN = {
 #: What a circuit itself is an edit of.
 SOURCE = ("vsource", "source")
 WHOLE_CLASS = (".*", ".+")
+#: Repetitions inside a repetition: to find that a name does not fit takes 2 to the power of its length.
+_REPEATED_GROUP = re.compile(r"\)[*+]")
+_MOST_WORK = 3e9
 #: Patterns that OpenDSS's regular expressions and Python's read alike.
 _PLAIN_PATTERN = re.compile(r"(?:[\w :-]|\\[.dws]|\[\^?[\w .:-]+\]|[.*+?^$|()])+", re.ASCII)
 
@@ -89,4 +92,12 @@ class Defined:
             ) from None
         if not _PLAIN_PATTERN.fullmatch(pattern) or not all(map(str.isascii, names)):
             raise Unclear(f"the pattern {pattern!r} is not one of letters, digits, . * + ? ^ $ | ( ) [ ]")
+        if _REPEATED_GROUP.search(pattern) or _work_of(pattern, names) > _MOST_WORK:
+            raise Unclear(f"the pattern {pattern!r} may take for ever: repeat no group, and fewer letters")
         return (name for name in names if looked_for.search(name))
+
+
+def _work_of(pattern: str, names: Sequence[str]) -> float:
+    """Return how many places a pattern may be tried at, the worst that names can make of it."""
+    repeated = sum(map(pattern.count, "*+"))
+    return float(sum(float(len(name) + 1) ** min(repeated + 1, 8) for name in names))

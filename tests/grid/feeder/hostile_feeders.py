@@ -63,6 +63,7 @@ LINES = {
     "overflow": "New Load.n bus1=b kV=12.47 kW=(1e308 10 ^)",
     "variable_of_itself": "Var @x=@x\nNew Load.n bus1=@x kV=12.47 kW=@x",
     "slow_pattern": f"New Load.{'a' * 40} bus1=b kV=12.47 kW=1\nBatchEdit Load.(a+)+(a+)+(a+)+$b kW=2",
+    "pattern_of_many": f"New Load.{'a' * 400} bus1=b kV=12.47 kW=1\nBatchEdit Load.a+a+a+a+a+a+$b kW=2",
     "not_finite": "New Line.z bus1=b bus2=c r1=nan x1=inf",
     "no_impedance": "New Line.z bus1=b bus2=c r1=0 x1=0 r0=0 x0=0 c1=0 c0=0",
     "no_length": "New Line.z bus1=b bus2=c length=0",

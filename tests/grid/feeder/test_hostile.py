@@ -15,9 +15,9 @@ from powergrid.errors import FeederError, PowerGridError
 from tests.grid.feeder.hostile_feeders import FILES, LINES, write_hostile
 
 #: One of each kind, for every run.
-_FEW = ("line_phases", "load_phases", "shape_points", "later_phases", "redirects_to_itself", "pipe_as_data", "binary")
+_FEW = ("line_phases", "load_phases", "shape_points", "slow_pattern", "redirects_to_itself", "pipe_as_data", "binary")
 #: Names of those that crash or hang OpenDSS; the line is the sixth or, of two, the seventh.
-_CRASHING = ("_phases", "_windings", "_points", "_conductors", "node_b", "slow_pattern")
+_CRASHING = ("_phases", "_windings", "_points", "_conductors", "node_b", "pattern")
 
 
 @pytest.fixture(autouse=True)
