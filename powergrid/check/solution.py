@@ -145,10 +145,10 @@ def _any_element(model: Model, wanted: set[int], node_bus: IntArray) -> str:
 
 
 def _solve(model: Model) -> bool:
-    """Solve as a :class:`Circuit` does: the feeder's own controls free, then held."""
-    engine = model.engine
+    """Solve as a :class:`Circuit` does: the feeder's own controls free unless the model holds them, then held."""
+    engine, free = model.engine, not model.feeder.controls_off
     try:
-        return any(engine.solve(controls=True) for _ in range(3)) or engine.solve()
+        return any(engine.solve(controls=free) for _ in range(3)) or engine.solve()
     except EngineError as error:  # which says more than that it does not converge
         model.find("not-usable", str(error))
         return False
@@ -190,7 +190,7 @@ def _attempt(model: Model, fed: BoolArray, what: str, options: Sequence[str], *,
         prepare_circuit(engine, model.feeder.settings, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
         for option in options:
             engine.command(f"set {option}")
-        converged = engine.solve(controls=controls)
+        converged = engine.solve(controls=controls and not model.feeder.controls_off)
         nodes, buses = engine.node_names(), engine.buses()
         bases = np.array([1000.0 * buses[name.rpartition(".")[0]][0] or math.nan for name in nodes])
         v_pu = np.abs(engine.voltages(len(nodes))[1:] / bases)[fed]

@@ -53,7 +53,7 @@ def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
     """
     controls = network_of(scenario.read_feeder()).controls
     # A device that no control moves would stand still for good: it stays with its agent.
-    moved = {(control.class_name, target) for control in controls for target in control.targets}
+    moved = {(control.class_name, target) for control in controls if not control.idle for target in control.targets}
     devices = {
         name: {"control": "opendss"}
         for name, spec in scenario.devices.items()

@@ -70,6 +70,7 @@ class Circuit:
         switchgear: The positions of all switchgear, and what moves it.
         admittance: The circuit's matrix.
         out_of_service: What events take out.
+        stated_kw: Power of each generator as its model states it, before a GenDispatcher sets it [kW], by name.
         powers: Reads what the feeder's own sources, forming sources and devices draw, in this order.
         ratings: What the model says of the element of each device that is one, by the device's name and key.
         load_of_device: Place of the load that each device replaces, -1 where it replaces none, shape (n_devices,).
@@ -110,7 +111,8 @@ class Circuit:
         if not any(self.handles[name] for name in SOURCE_CLASSES):
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])
         sources, bus_kv = read_sources(self.engine, self.handles), read_base_voltages(feeder, self.engine)
-        controls = find_controls(self.engine)
+        controls = find_controls(self.engine, off=feeder.controls_off)
+        self.stated_kw = {n: self.engine.get_float(h, "Generator", "kW") for n, h in self.handles["Generator"].items()}
         self._targets: list[tuple[str, Handle]] = []
         self.ratings: dict[str, dict[str, float]] = {}
         if injections:
@@ -134,9 +136,10 @@ class Circuit:
     # -- building
 
     def _solve_start(self) -> None:
-        """Solve the feeder as it stands, its own controls free: the start of every episode."""
+        """Solve the feeder as it stands, its own controls free unless it holds them: the start of every episode."""
+        free = not self.feeder.controls_off
         try:
-            if any(self.engine.solve(controls=True) for _ in range(3)) or self.engine.solve():
+            if any(self.engine.solve(controls=free) for _ in range(3)) or self.engine.solve():
                 return
         except EngineError as error:
             raise FeederError(str(self.feeder.master), [f"does not solve: {error}"]) from None

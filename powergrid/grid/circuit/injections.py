@@ -216,6 +216,8 @@ def _find_problems(
             yield f"{where}: {describe_unknown(class_name, injection.element.partition('.')[2], handles[class_name])}"
         elif (class_name, name) in taken:
             yield f"{where}: {class_name}.{name} already belongs to device {taken[class_name, name]!r}"
+        elif engine.any_open(handles[class_name][name]):
+            yield f"{where}: {class_name}.{name} is open in the model: its power would go nowhere; take Open out"
         elif class_name == "PVSystem" and engine.get_float(handles[class_name][name], class_name, "Pmpp") <= 0.0:
             yield f"{where}: {class_name}.{name} has Pmpp = 0 kW, so no irradiance can set its power"
         taken.setdefault((class_name, name), injection.name)

@@ -40,6 +40,9 @@ CLASSES_OF_KIND: Mapping[str, tuple[str, ...]] = {
     "inverter": ("InvControl", "ExpControl"),
     "storage": ("StorageController",),
 }
+#: Property by which a control of switchgear moves nothing, whether where it is not 0, and how a model says it.
+_HOLDING = {"RegControl": ("MaxTapChange", False, "MaxTapChange=0"), "SwtControl": ("Lock", True, "Lock=yes")}
+_OFF = "ControlMode=OFF"
 _MAX_LISTED = 8
 
 
@@ -62,7 +65,9 @@ class ControlPlan:
         return target in self.native or (self.others and target not in self.held)
 
     def select(self, control: FeederControl) -> FeederControl | None:
-        """Return a control with the elements left to it, None where none is."""
+        """Return a control with the elements left to it, None where none is or it moves nothing."""
+        if control.idle:
+            return None
         if control.class_name in _SWITCHGEAR:  # several names of one winding
             own = set(control.targets)
             acts = bool(own & self.native) or (self.others and not own & self.held)
@@ -97,7 +102,11 @@ def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederC
             continue
         classes = CLASSES_OF_KIND[spec.kind]
         able = [control for control in controls if control.class_name in classes]
-        if any(target_of(spec) in control.targets for control in able):
+        own = [control for control in able if target_of(spec) in control.targets]
+        if any(not control.idle for control in own):
+            continue
+        if own:
+            yield f"{name}: control 'opendss', but {_say_idle(own[0])}; else control is agent or frozen"
             continue
         there = [f"{control.class_name}.{control.name} ({control.targets[0]})" for control in able if control.targets]
         near = nearest_names(spec.element.lower(), [t for control in able for t in control.targets])
@@ -110,8 +119,17 @@ def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederC
         )
 
 
-def find_controls(engine: Engine) -> tuple[FeederControl, ...]:
-    """Find the enabled controls of a compiled circuit and what each moves."""
+def _say_idle(control: FeederControl) -> str:
+    return f"{control.class_name}.{control.name} moves nothing: {control.idle}"
+
+
+def find_controls(engine: Engine, *, off: bool = False) -> tuple[FeederControl, ...]:
+    """Find the enabled controls of a compiled circuit and what each moves.
+
+    Args:
+        engine: The engine that holds it.
+        off: Whether the model holds them all.
+    """
     found: list[FeederControl] = []
     windings: dict[tuple[str, int], str] = {}
     tapped: dict[str, int] = {}
@@ -126,15 +144,24 @@ def find_controls(engine: Engine) -> tuple[FeederControl, ...]:
                 targets = (f"regcontrol.{first}", _name_winding(target, winding))
                 if tapped.setdefault(target, winding) == winding:  # by its transformer's name the first is meant
                     targets = (*targets, target)
-            found.append(FeederControl(class_name, name, targets))
+            idle = _OFF if off else _find_idle(engine, class_name, handle)
+            found.append(FeederControl(class_name, name, targets, idle))
     for class_name, (key, owned) in _POWER.items():
         every = tuple(f"{each.lower()}.{name}" for each in owned for name in engine.handles(each))
         for name, handle in engine.handles(class_name).items():
             listed = engine.get_names(handle, class_name, key)
             # Only where elements of several classes can be listed does an entry have the class before the name.
             targets = tuple((each if len(owned) > 1 else f"{owned[0]}.{each}").lower() for each in listed)
-            found.append(FeederControl(class_name, name, targets or every))
+            found.append(FeederControl(class_name, name, targets or every, _OFF if off else ""))
     return tuple(found)
+
+
+def _find_idle(engine: Engine, class_name: str, handle: Handle) -> str:
+    """Say by which property of its own a control of switchgear moves nothing; nothing where it may."""
+    if class_name not in _HOLDING:
+        return ""
+    key, holds, words = _HOLDING[class_name]
+    return words if bool(engine.get_int(handle, class_name, key)) is holds else ""
 
 
 def _name_winding(element: str, winding: int) -> str:
@@ -272,6 +299,8 @@ class ActingControls:
         Returns:
             Whether the power flow converged, and by how many positions they moved what they move.
         """
+        if not self.controls:  # the engine would ask those that the model holds
+            return self._engine.solve(), 0
         if self.capacitors:
             before: dict[str, Any] | None = gear.state()
             # Controls of capacitors open terminals and are told their dead time, both of which make the engine build

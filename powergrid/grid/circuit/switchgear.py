@@ -84,6 +84,7 @@ class Switchgear:
             (handle, branch_index[f"capacitor.{name}"], engine.get_ints(handle, "Capacitor", "States"))
             for name, handle in handles["Capacitor"].items()
         ]
+        self._open_compiled = [engine.open_places(handle) for handle, _, _ in self.capacitors]
         self.steps_on = np.array([self._steps_of(handle) for handle, _, _ in self.capacitors], dtype=np.int64)
         self._steps_compiled = self.steps_on.copy()
         self.steps_max = np.array([len(states) for _, _, states in self.capacitors], dtype=np.int64)
@@ -214,6 +215,9 @@ class Switchgear:
         is_open = not on and f"capacitor.{name}" in self._controlled
         if not self._engine.is_open(handle) if is_open else self._engine.any_open(handle):
             self._engine.set_open(handle, is_open=is_open)
+        if as_compiled and not is_open:
+            self._engine.open_at(handle, self._open_compiled[i])
+            is_open = bool(self._open_compiled[i])
         self._admittance.note_step(branch, handle, (*states, is_open))
         self.steps_on[i] = on
 
@@ -310,6 +314,8 @@ class Switchgear:
         return [self._engine.get_number(*self._choose_winding(i)) for i in range(len(self.regulators))]
 
     def _steps_of(self, capacitor: Handle) -> int:
+        if self._engine.is_open(capacitor):
+            return 0
         return int(self._engine.get_ints(capacitor, "Capacitor", "States").sum())
 
     def _read_closed(self) -> IntArray:

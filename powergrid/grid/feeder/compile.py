@@ -27,7 +27,7 @@ from powergrid.grid.feeder.completion import RECORDERS, about_recorders, complet
 from powergrid.grid.feeder.feeder import Feeder, entry_key
 from powergrid.grid.feeder.grounding import find_floating, find_neutrals
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network, Sources
-from powergrid.grid.feeder.preparation import spell_out_admittances, take_out_opened_loads
+from powergrid.grid.feeder.preparation import spell_out_admittances, take_out_opened
 from powergrid.grid.feeder.ratings import Ratings
 from powergrid.grid.feeder.shapes import Shapes
 from powergrid.grid.feeder.syntax import DESCRIBING
@@ -125,7 +125,7 @@ def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: f
             engine.command(f"batchedit {class_name}..* enabled=no")
     engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
     spell_out_admittances(engine)
-    take_out_opened_loads(engine)
+    take_out_opened(engine)
     fold_multipliers(engine, settings)
 
 

@@ -77,6 +77,11 @@ class Feeder:
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[Problem, ...] = ()
 
+    @property
+    def controls_off(self) -> bool:
+        """Whether the model holds its own controls still: ``Set ControlMode=OFF``."""
+        return self.settings.get("controlmode", "").lower().startswith("o")
+
 
 def models_folder() -> Path:
     """Return the folder of the shipped feeders: inside an installed package, or beside it in a checkout."""

@@ -130,11 +130,13 @@ class FeederControl:
         name: Its name, lower case.
         targets: ``class.name``, lower case, of what it moves: one element under all its names for a control of
             switchgear, all its elements for one that sets power.
+        idle: Why it moves nothing, as the model says; empty where it may act.
     """
 
     class_name: str
     name: str
     targets: tuple[str, ...]
+    idle: str = ""
 
 
 @dataclass(frozen=True)

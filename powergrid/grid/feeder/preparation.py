@@ -5,8 +5,10 @@ Each is said by other means that play it as meant, or refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from powergrid.errors import EngineError, FeederError, Problem
-from powergrid.grid.engine import Engine
+from powergrid.grid.engine import Engine, Handle
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.statements import cut
 from powergrid.grid.feeder.syntax import Command
@@ -66,27 +68,39 @@ def spell_out_admittances(engine: Engine) -> None:
         engine.command("set loadmodel=powerflow")
 
 
-def take_out_opened_loads(engine: Engine) -> None:
-    """Say what ``Open`` leaves of a load by its properties: of an open one the engine reads memory never written.
+def take_out_opened(engine: Engine) -> None:
+    """Say by properties what ``Open`` leaves of loads and generators, which the engine plays otherwise than is meant.
+
+    Of an open load it reads memory that was never written; open in part, it is a constant impedance. An open generator
+    feeds on in DSS C-API, in EPRI's engine it is off.
 
     Raises:
-        EngineError: a load in delta is open in part.
+        EngineError: a load in delta, or a generator, is open in part.
     """
-    for name, load in engine.handles("Load").items():
-        if not engine.any_open(load):
-            continue
-        n_phases, is_open = engine.phases(load), {phase for _, phase in engine.open_places(load)}
-        left = [i for i in range(n_phases) if i + 1 not in is_open]
-        if not left:
-            engine.command(f'edit "Load.{name}" enabled=no')
-            continue
-        if engine.get_text(load, "Load", "Conn").lower().startswith(("d", "ll")):
-            raise EngineError(f"Load.{name} is in delta and open in part; write what is left of it as a load")
-        engine.set_open(load, is_open=False)
-        bus, *nodes = engine.get_text(load, "Load", "Bus1").split(".")
-        numbers = nodes or [str(i + 1) for i in range(n_phases)]
-        ends = ".".join([bus, *(numbers[i] for i in left), *numbers[n_phases:]])
-        share, kv = len(left) / n_phases, engine.get_float(load, "Load", "kV")
-        kw, kvar = (share * engine.get_float(load, "Load", key) for key in ("kW", "kvar"))
-        kv *= 3.0**-0.5 if len(left) == 1 < n_phases else 1.0
-        engine.command(f'edit "Load.{name}" phases={len(left)} bus1="{ends}" kv={kv!r} kw={kw!r} kvar={kvar!r}')
+    for class_name in ("Load", "Generator"):
+        for name, element in engine.handles(class_name).items():
+            if not engine.any_open(element):
+                continue
+            n_phases, is_open = engine.phases(element), {phase for _, phase in engine.open_places(element)}
+            left = [i for i in range(n_phases) if i + 1 not in is_open]
+            if not left:
+                engine.disable(element, class_name)
+            elif class_name == "Generator":
+                raise EngineError(f"Generator.{name} is open in part; write what is left of it as a generator")
+            else:
+                _keep_phases(engine, name, element, left)
+
+
+def _keep_phases(engine: Engine, name: str, load: Handle, left: Sequence[int]) -> None:
+    """Make a load one on some of its phases, given by their places."""
+    n_phases = engine.phases(load)
+    if engine.get_text(load, "Load", "Conn").lower().startswith(("d", "ll")):
+        raise EngineError(f"Load.{name} is in delta and open in part; write what is left of it as a load")
+    engine.set_open(load, is_open=False)
+    bus, *nodes = engine.get_text(load, "Load", "Bus1").split(".")
+    numbers = nodes or [str(i + 1) for i in range(n_phases)]
+    ends = ".".join([bus, *(numbers[i] for i in left), *numbers[n_phases:]])
+    share, kv = len(left) / n_phases, engine.get_float(load, "Load", "kV")
+    kw, kvar = (share * engine.get_float(load, "Load", key) for key in ("kW", "kvar"))
+    kv *= 3.0**-0.5 if len(left) == 1 < n_phases else 1.0
+    engine.edit(load, f'phases={len(left)} bus1="{ends}" kv={kv!r} kw={kw!r} kvar={kvar!r} model=2')

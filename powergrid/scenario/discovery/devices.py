@@ -171,7 +171,10 @@ class Findings:
         useless = [e for e in chosen if any(not e.ratings[rating] > 0.0 for rating in needed)]
         chosen = [e for e in chosen if e not in useless]
         if not named:
-            chosen = self._largest(key, chosen)
+            for note in dict.fromkeys(e.note for e in chosen if e.note):
+                names = _listed(e.name for e in chosen if e.note == note)
+                self.notes.append(f"{names} left out: {note}; name them in discover.{key} to take them")
+            chosen = self._largest(key, [e for e in chosen if not e.note])
         if useless:
             names = _listed(element.name for element in useless)
             self.notes.append(f"{names} left out: no {' or '.join(needed)} above 0 in the model")
@@ -242,8 +245,7 @@ class Findings:
         self._add("switches", chosen)
         rest = [e for e in there if e not in chosen]
         for why in sorted(dict.fromkeys(e.note for e in rest), key=bool):  # those that could be taken come first
-            reason = f"protected by {why}" if "." in why else why
-            remedy = "name them in discover.switches to take them"
+            reason, remedy = why, "name them in discover.switches to take them"
             if not why:
                 reason = "opening them would cut off what lies behind" if wanted == "auto" else "as asked"
                 remedy = "discover.switches: all takes them, or a list of names"

@@ -16,7 +16,7 @@ import numpy as np
 
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.injections import read_ratings
-from powergrid.grid.engine import Engine, FloatArray
+from powergrid.grid.engine import Engine, FloatArray, Handle
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.windings import TAPPED_CLASSES, Regulator, find_tap_changers
@@ -40,6 +40,8 @@ _KEYS = {theirs.lower(): key for key, (theirs, _) in _SOURCES.items()}
 _KEYS |= {"capacitor": "capacitors", "line": "switches", "load": "flexible_loads"}
 #: What opens a line by itself on a fault: protection, which nobody dispatches.
 _PROTECTION = ("Fuse", "Recloser", "Relay")
+_LOCKED = "Lock=yes"
+_OPEN = "open in the model"
 #: Line-to-line voltage up to which a bus is a house's [V]: no device goes there where there is medium voltage.
 _LOW_VOLTAGE = 1000.0
 
@@ -217,13 +219,14 @@ def read_equipment(circuit: Circuit) -> Equipment:
     tapped = {class_name: engine.handles(class_name) for class_name in ("RegControl", *TAPPED_CLASSES)}
     loads = network.loads
     elements: dict[str, Iterable[Element]] = {
-        "regulators": (_winding(network, each) for each in circuit.regulators if each.control),
+        "regulators": _regulators(engine, circuit),
         "tap_changers": (
-            _winding(network, each.regulator, each.note, each.kva) for each in find_tap_changers(engine, tapped)
+            _winding(network, each.regulator, _find_open(engine, each.regulator.handle) or each.note, each.kva)
+            for each in find_tap_changers(engine, tapped)
         ),
         "capacitors": (bank for bank in banks if bank.note != "series"),
         "switches": _switches(network),
-        **{key: _sources(engine, network, *source) for key, source in _SOURCES.items()},
+        **{key: _sources(circuit, *source) for key, source in _SOURCES.items()},
         "flexible_loads": (
             Element(f"Load.{name}", int(bus), phases_served(network, nodes), {"p_max_kw": float(kw)})
             for name, bus, nodes, kw in zip(loads.names, loads.bus, loads.nodes, loads.kw, strict=True)
@@ -273,6 +276,21 @@ def _winding(network: Network, tapped: Regulator, note: str = "", kva: float = 0
     return _at(network, name, nodes, {"s_max_kva": kva, **taps}, note)
 
 
+def _regulators(engine: Engine, circuit: Circuit) -> Iterator[Element]:
+    """Return the windings that regulator controls move; the note says why one cannot move."""
+    held = {} if circuit.feeder.controls_off else {c.name: c.idle for c in circuit.network.controls if c.idle}
+    for each in circuit.regulators:
+        if each.control:
+            note = _find_open(engine, each.handle) or held.get(each.control, "")
+            note = note or ("its winding has one tap" if each.lowest == each.highest else "")
+            yield _winding(circuit.network, each, note)
+
+
+def _find_open(engine: Engine, handle: Handle) -> str:
+    """Say that an element is open, in one phase at least; nothing where it is not."""
+    return _OPEN if engine.any_open(handle) else ""
+
+
 def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
     network, handles = circuit.network, engine.handles("Capacitor")
     for name, steps in zip(network.capacitors, circuit.switchgear.steps_max.tolist(), strict=True):
@@ -284,17 +302,21 @@ def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
         yield _at(network, f"Capacitor.{name}", live[0] if live else [], ratings, note)
 
 
-def _sources(engine: Engine, network: Network, class_name: str, read: Mapping[str, str]) -> Iterator[Element]:
+def _sources(circuit: Circuit, class_name: str, read: Mapping[str, str]) -> Iterator[Element]:
+    engine, network = circuit.engine, circuit.network
     for name, handle in engine.handles(class_name).items():
         ref = engine.node_ref(handle)  # 0 is ground, node i is entry i - 1
         ratings = read_ratings(engine, class_name, handle)
         ratings |= {ours: engine.get_float(handle, class_name, theirs) for ours, theirs in read.items()}
-        yield _at(network, f"{class_name}.{name}", (ref[ref > 0] - 1).tolist(), ratings)
+        if class_name == "Generator":  # now it is what a dispatcher of the feeder's made of it
+            ratings["p_max_kw"] = circuit.stated_kw[name]
+        yield _at(network, f"{class_name}.{name}", (ref[ref > 0] - 1).tolist(), ratings, _find_open(engine, handle))
 
 
 def _switches(network: Network) -> Iterator[Element]:
     """Find the lines that are meant to be switched: by their own flag, by a SwtControl, or open as compiled."""
     controlled, protected = _moved_by(network, "SwtControl"), _moved_by(network, *_PROTECTION)
+    locked = {target for control in network.controls if control.idle == _LOCKED for target in control.targets}
     b = network.branches
     for branch, (full, closed) in enumerate(zip(b.names, b.closed.tolist(), strict=True)):
         class_name, _, name = full.partition(".")
@@ -308,7 +330,8 @@ def _switches(network: Network) -> Iterator[Element]:
         depth = [network.depth.get(int(network.node_bus[nodes[0]]), -1) for nodes in ends]
         bases = [float(network.v_base[nodes[0]]) for nodes in ends]
         phases = [tuple(int(network.served_phase[node]) for node in nodes) for nodes in ends]
-        note = protected.get(full, "")
+        note = f"protected by {protected[full]}" if full in protected else ""
+        note = note or (f"locked by {controlled[full]}" if full in locked else "")
         if not closed and min(depth) < 0:
             note = note or "leads to buses that nothing feeds"
         elif abs(bases[0] - bases[1]) > 0.05 * bases[0] or phases[0] != phases[1]:  # closing it is a short circuit

@@ -270,7 +270,7 @@ def _infer_start(feeder: Feeder, network: Network, filled: dict[str, Any]) -> No
         return
     if not isinstance(scale, int | float) or not 0.0 < scale <= 100.0:  # which is told elsewhere
         return
-    if not movable or filled.get("taps") or filled.get("steps_on"):
+    if feeder.controls_off or not movable or filled.get("taps") or filled.get("steps_on"):
         return
     # A model stands as its controls leave it at nominal demand, which a day seldom reaches: taps that are right there
     # lift light loads far above the band, and would make leaving things alone look worse than it is.

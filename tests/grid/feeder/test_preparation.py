@@ -75,16 +75,16 @@ def test_check_says_that_loads_are_admittances(tmp_path: Path) -> None:
     assert "LoadModel=Admittance" in found.message
 
 
-#: A load with some phases open, and what is left of it.
+#: A load with some phases open, and what is left of it: to both engines a constant impedance.
 OPENED = {
     "New Load.x bus1=b kv=12.47 kw=600 kvar=150\nOpen Load.x 1": "",
     "New Load.x bus1=b.2 phases=1 kv=7.2 kw=200 kvar=50\nOpen Load.x 1 1": "",
     "New Load.x bus1=b kv=12.47 kw=600 kvar=150\nOpen Load.x 1 2": (
-        "New Load.x1 bus1=b.1 phases=1 kv=7.199557856794634 kw=200 kvar=50\n"
-        "New Load.x3 bus1=b.3 phases=1 kv=7.199557856794634 kw=200 kvar=50"
+        "New Load.x1 bus1=b.1 phases=1 kv=7.199557856794634 kw=200 kvar=50 model=2\n"
+        "New Load.x3 bus1=b.3 phases=1 kv=7.199557856794634 kw=200 kvar=50 model=2"
     ),
     "New Load.x bus1=b.3.2.1.0 kv=12.47 kw=600 kvar=150\nOpen Load.x 1 2\nOpen Load.x 1 3": (
-        "New Load.x3 bus1=b.3 phases=1 kv=7.199557856794634 kw=200 kvar=50"
+        "New Load.x3 bus1=b.3 phases=1 kv=7.199557856794634 kw=200 kvar=50 model=2"
     ),
 }
 
