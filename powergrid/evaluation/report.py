@@ -28,6 +28,7 @@ CONFIDENCE = 0.95
 # What the numbers can depend on besides PowerGrid and Python.
 _DISTRIBUTIONS = ("numpy", "pandas", "scipy", "opendssdirect.py", "dss-python-backend")
 _FEEDER_HEADINGS = ("feeder", "policy", "trained on it", "reward", "over no_control", "score", "violations, node-h/day")
+_STILL = "native moved no tap, capacitor step or switch on any day; is something holding the feeder's controls?"
 _HEADINGS = ("policy", "cost, USD/day", "violations, node-h/day", "losses, kWh/day", "reward", "over best, baseline")
 
 
@@ -112,6 +113,12 @@ class EvaluationReport:
         baselines = [name for name, kind in self.kinds.items() if kind == "baseline"]
         return max(baselines, key=lambda name: self.reward(name).mean, default=None)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known to read the numbers, a sentence each."""
+        still = "native" in self.kinds and not self._of("native")["operations"].any()
+        return (_STILL,) if still else ()
+
     def reward(self, policy: str) -> Interval:
         """Return a policy's mean reward of an episode, over agents and days, with its interval."""
         return confidence_interval(self._of(policy)["reward"])
@@ -132,20 +139,22 @@ class EvaluationReport:
         facts = self.provenance
         place = f" on {Path(facts['feeder']).stem}" if facts["placed"] else ""
         title = f"{facts['scenario']}{place}: {len(facts['days'])} days of the {facts['split']} split"
-        caption = "± 95 % interval, Student's t over days; differences are paired by day"
+        caption = "; ".join(("± 95 % interval, Student's t over days; differences are paired by day", *self.notes))
         headings = [heading.replace(", ", "\n") for heading in _HEADINGS]
         return _as_table(title, caption, headings, self._cells(), n_names=1, min_width=10)
 
     def to_markdown(self) -> str:
         """Return the same table as Markdown."""
-        return _as_markdown([heading.replace("best, ", "best ") for heading in _HEADINGS], self._cells(), n_texts=1)
+        lines = _as_markdown([heading.replace("best, ", "best ") for heading in _HEADINGS], self._cells(), n_texts=1)
+        return "\n".join((lines, *(f"{note}\n" for note in self.notes)))
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write ``evaluation.csv`` (a row for each policy and day) and ``evaluation.json`` (summary, provenance).
 
         Each file is whole or not there; the folder is made.
         """
-        kept = {"provenance": dict(self.provenance), "best_baseline": self.best_baseline, "policies": self.summary()}
+        kept: dict[str, Any] = {"provenance": dict(self.provenance), "best_baseline": self.best_baseline}
+        kept |= {"policies": self.summary(), **({"notes": self.notes} if self.notes else {})}
         return _write_tables(Path(folder), "evaluation", self.frame, kept)
 
     def _of(self, policy: str) -> pd.DataFrame:

@@ -64,6 +64,19 @@ def test_markdown_holds_the_same_cells(report: EvaluationReport) -> None:
     assert str(report.reward("rule_based")) in lines[3]
 
 
+def test_native_that_moved_nothing_is_told_wherever_its_numbers_are(report: EvaluationReport, tmp_path: Path) -> None:
+    frame, kinds = report.frame.replace("rule_based", "native"), dict.fromkeys(("no_control", "native"), "baseline")
+    moved = EvaluationReport(frame.assign(operations=1.0), kinds, report.provenance)
+    still = EvaluationReport(frame.assign(operations=0.0), kinds, report.provenance)
+    assert moved.notes == report.notes == ()
+    (note,) = still.notes
+    assert "native moved no tap" in note
+    assert still.to_markdown().endswith(f"|\n\n{note}\n")
+    assert note in str(still.table().caption)
+    still.write(tmp_path)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["notes"] == [note]
+
+
 def test_files_hold_rows_summary_and_provenance(report: EvaluationReport, tmp_path: Path) -> None:
     files = report.write(tmp_path / "new" / "folder")
     assert [file.name for file in files] == ["evaluation.csv", "evaluation.json"]

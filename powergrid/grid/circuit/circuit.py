@@ -70,7 +70,6 @@ class Circuit:
         switchgear: The positions of all switchgear, and what moves it.
         admittance: The circuit's matrix.
         out_of_service: What events take out.
-        stated_kw: Power of each generator as its model states it, before a GenDispatcher sets it [kW], by name.
         powers: Reads what the feeder's own sources, forming sources and devices draw, in this order.
         ratings: What the model says of the element of each device that is one, by the device's name and key.
         load_of_device: Place of the load that each device replaces, -1 where it replaces none, shape (n_devices,).
@@ -112,7 +111,6 @@ class Circuit:
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])
         sources, bus_kv = read_sources(self.engine, self.handles), read_base_voltages(feeder, self.engine)
         controls = find_controls(self.engine, off=feeder.controls_off)
-        self.stated_kw = {n: self.engine.get_float(h, "Generator", "kW") for n, h in self.handles["Generator"].items()}
         self._targets: list[tuple[str, Handle]] = []
         self.ratings: dict[str, dict[str, float]] = {}
         if injections:
@@ -122,7 +120,7 @@ class Circuit:
         fault_names = place_faults(self.engine, faults)
         self._solve_start()
         acting = select_controls(self.engine, controls, plan)
-        self.controls = ActingControls(self.engine, acting, max_iterations)
+        self.controls = ActingControls(self.engine, acting, max_iterations, off=feeder.controls_off)
         self.network = read_network(feeder, self.engine, self.handles, sources, controls, notes)
         self._bind_sources()
         self.setpoints = Setpoints(self.engine, self.handles["Load"], self.injections, self._targets)

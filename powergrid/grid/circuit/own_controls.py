@@ -236,6 +236,7 @@ class ActingControls:
         engine: The engine that holds the circuit.
         controls: The controls that act.
         max_turns: How often they may act in one solve.
+        off: Whether the model holds all of its controls.
 
     Attributes:
         controls: The same.
@@ -243,9 +244,9 @@ class ActingControls:
         set_power: Whether any sets power, so that the admittance matrix is not a function of switchgear alone.
     """
 
-    def __init__(self, engine: Engine, controls: Sequence[FeederControl], max_turns: int) -> None:
+    def __init__(self, engine: Engine, controls: Sequence[FeederControl], max_turns: int, *, off: bool = False) -> None:
         self.controls = tuple(controls)
-        self._engine, self._max_turns = engine, max_turns
+        self._engine, self._max_turns, self._off = engine, max_turns, off
         self.set_power = any(control.class_name in _POWER for control in controls)
         switched = [control for control in controls if control.class_name == "CapControl"]
         self.capacitors = frozenset(target for control in switched for target in control.targets)
@@ -299,7 +300,7 @@ class ActingControls:
         Returns:
             Whether the power flow converged, and by how many positions they moved what they move.
         """
-        if not self.controls:  # the engine would ask those that the model holds
+        if self._off:  # the engine would ask them
             return self._engine.solve(), 0
         if self.capacitors:
             before: dict[str, Any] | None = gear.state()

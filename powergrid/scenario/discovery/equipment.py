@@ -304,12 +304,13 @@ def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
 
 def _sources(circuit: Circuit, class_name: str, read: Mapping[str, str]) -> Iterator[Element]:
     engine, network = circuit.engine, circuit.network
+    stated_kw = dict(zip(network.elements["Generator"], network.sources.generator_kw.tolist(), strict=True))
     for name, handle in engine.handles(class_name).items():
         ref = engine.node_ref(handle)  # 0 is ground, node i is entry i - 1
         ratings = read_ratings(engine, class_name, handle)
         ratings |= {ours: engine.get_float(handle, class_name, theirs) for ours, theirs in read.items()}
         if class_name == "Generator":  # now it is what a dispatcher of the feeder's made of it
-            ratings["p_max_kw"] = circuit.stated_kw[name]
+            ratings["p_max_kw"] = stated_kw[name]
         yield _at(network, f"{class_name}.{name}", (ref[ref > 0] - 1).tolist(), ratings, _find_open(engine, handle))
 
 
