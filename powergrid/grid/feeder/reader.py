@@ -303,7 +303,9 @@ class _Reader:
         if danger == "rewrites" and not self.trust:
             self._refuse("rewriting-command", command, f"{given.written()} makes another circuit")
             return None
-        return self._array(command, given, cuts) if given.opener and "=" in given.value else given
+        if not given.opener or "=" not in given.value:
+            return given
+        return self._array(command, given, is_free=own.kind == "String")
 
     # -- other commands
 
@@ -374,7 +376,7 @@ class _Reader:
             elif self._is_run(name):
                 named = each if each.name.lower() == name else each._replace(name=name)
                 named = self._variables.replace_inside(named)
-                checked = self._array(command, named, True) if each.opener and "=" in each.value else named
+                checked = self._array(command, named) if each.opener and "=" in each.value else named
                 run += [] if checked is None else [checked]
             else:
                 left.append(each)
@@ -450,20 +452,20 @@ class _Reader:
         text = self._data(command, target, text_only=text_only) if target is not None else None
         return None if text is None else Parameter(given.name, text, '"' if '"' not in text else given.opener)
 
-    def _array(self, command: Command, given: Parameter, cuts: bool) -> Parameter | None:
+    def _array(self, command: Command, given: Parameter, *, is_free: bool = False) -> Parameter | None:
         """Check the file that an array is read from, and return the array of just that file.
 
-        ``cuts`` says whether OpenDSS cuts the value once more, so that an ``=`` in it is more than text.
+        ``is_free`` says that the value is any text, in which an ``=`` may stand.
         """
         try:
             first, *rest = cut(given.value) or [Parameter("", "")]
         except Unclear:
-            if cuts:
+            if not is_free:
                 raise
             return given
         how = expand(first.name, syntax.DATA_FILES) if first.name else ""
         if not how:
-            if cuts and any(each.name for each in (first, *rest)):
+            if not is_free and any(each.name for each in (first, *rest)):
                 raise Unclear(f"{given.name or 'its value'} has an '=' in quotes: {given.value!r}")
             return given
         if any(expand(each.name, syntax.FILE_OPTIONS) == "" for each in rest if each.name):

@@ -219,6 +219,10 @@ class Property(NamedTuple):
     given: Parameter
 
 
+#: Classes of which OpenDSS takes no abbreviations.
+_IN_FULL = ("growthshape",)
+
+
 @functools.cache
 def _names(class_name: str) -> tuple[str, ...]:
     return tuple(property_kinds().get(class_name, ()))
@@ -245,6 +249,8 @@ def find_properties(class_name: str, given: Iterable[Parameter]) -> list[Propert
     for each in given:
         if each.name:
             full = expand(each.name, names)
+            if class_name in _IN_FULL and full != each.name.lower():
+                full = ""
             place = names.index(full) + 1 if full else 0  # which OpenDSS counts on from
         elif place < len(names):
             full, place = names[place], place + 1
