@@ -24,7 +24,7 @@ from powergrid.grid.engine import (
 )
 from powergrid.grid.engine.cache_folder import Arrays, Cache
 from powergrid.grid.feeder.completion import RECORDERS, about_recorders, complete_circuit
-from powergrid.grid.feeder.feeder import Feeder, entry_key
+from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.grounding import find_floating, find_neutrals
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network, Sources
 from powergrid.grid.feeder.preparation import spell_out_admittances, take_out_opened
@@ -157,18 +157,13 @@ def read_base_voltages(feeder: Feeder, engine: Engine) -> dict[str, float]:
 
 def known_network(feeder: Feeder) -> Network | None:
     """Return the description, of arrays that are shared, of a feeder that this user compiled before, if it was."""
-    network = networks.recall(_key(feeder)) if feeder.digest else None
+    network = networks.recall(feeder.key) if feeder.digest else None
     return None if network is None else _with_microgrids(feeder, network)
 
 
 def describing_alone(feeder: Feeder) -> AbstractContextManager[None]:
     """Let no other process describe the same feeder meanwhile: workers that start together compile it once."""
-    return networks.alone(_key(feeder))
-
-
-def _key(feeder: Feeder) -> str:
-    """Return the key of all that a description depends on."""
-    return entry_key(feeder.digest, *(command.text for command in feeder.commands), feeder.circuit)
+    return networks.alone(feeder.key)
 
 
 def _with_microgrids(feeder: Feeder, network: Network) -> Network:
@@ -240,7 +235,7 @@ def read_network(
         network = describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids])
         network = replace(network, sources=sources, shape_mode=read_mode(feeder.settings), notes=notes)
         if feeder.digest:
-            networks.keep(_key(feeder), network)
+            networks.keep(feeder.key, network)
         return _with_microgrids(feeder, network)
     closed = np.array([not engine.is_open(handle) for handle in branches], dtype=np.bool_)
     if np.array_equal(closed, known.branches.closed):

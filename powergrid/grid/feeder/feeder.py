@@ -9,6 +9,7 @@ commands nor checked again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.resources
 import json
@@ -76,6 +77,11 @@ class Feeder:
     files: tuple[Path, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[Problem, ...] = ()
+
+    @functools.cached_property
+    def key(self) -> str:
+        """The key of all that what is compiled of it depends on."""
+        return entry_key(self.digest, *(command.text for command in self.commands), self.circuit)
 
     @property
     def controls_off(self) -> bool:

@@ -81,7 +81,7 @@ def _patience(n_commands: int) -> float:
 
 
 def _try_once(feeder: Feeder, seconds: float) -> None:
-    key = entry_key("tried", feeder.digest, *(command.text for command in feeder.commands), feeder.circuit)
+    key = entry_key("tried", feeder.key)
     if tried.recall(key) is None:
         with tried.alone(key):
             if tried.recall(key) is None:  # another process may have tried it meanwhile

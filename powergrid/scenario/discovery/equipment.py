@@ -5,11 +5,9 @@ Reads a circuit once; decides nothing about who controls what.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -17,7 +15,6 @@ import numpy as np
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.injections import read_ratings
 from powergrid.grid.engine import Engine, FloatArray, Handle
-from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.windings import TAPPED_CLASSES, Regulator, find_tap_changers
 
@@ -42,6 +39,8 @@ _KEYS |= {"capacitor": "capacitors", "line": "switches", "load": "flexible_loads
 _PROTECTION = ("Fuse", "Recloser", "Relay")
 _LOCKED = "Lock=yes"
 _OPEN = "open in the model"
+#: OpenDSS's ordinal of connections between phases.
+_DELTA = 1
 #: Line-to-line voltage up to which a bus is a house's [V]: no device goes there where there is medium voltage.
 _LOW_VOLTAGE = 1000.0
 
@@ -197,21 +196,6 @@ class Equipment:
         return found
 
 
-def equipment_of(feeder: Feeder) -> Equipment:
-    """Return what a feeder has to control, read once in a process."""
-    # By content, not by Feeder: compiling takes seconds on a large one, and every layout asks for the same.
-    return _equipment_by_digest(str(feeder.master), feeder.digest, feeder.model_root, feeder.trust)
-
-
-@functools.lru_cache(maxsize=16)
-def _equipment_by_digest(master: str, digest: str, model_root: Path | None, trust: bool) -> Equipment:
-    circuit = Circuit(read_feeder(master, model_root=model_root, trust=trust))
-    try:
-        return read_equipment(circuit)
-    finally:
-        circuit.close()
-
-
 def read_equipment(circuit: Circuit) -> Equipment:
     """Read what a compiled feeder has to control."""
     engine, network = circuit.engine, circuit.network
@@ -238,9 +222,7 @@ def read_equipment(circuit: Circuit) -> Equipment:
         elements={key: tuple(own) for key, own in elements.items()},
         series_capacitors=tuple(bank.name for bank in banks if bank.note == "series"),
         delta_loads=tuple(
-            # OpenDSS takes delta and LL, shortened to any length.
-            engine.get_text(handle, "Load", "Conn").lower().startswith(("d", "ll"))
-            for handle in engine.handles("Load").values()
+            (engine.get_all_ints(list(circuit.handles["Load"].values()), "Load", "Conn") == _DELTA).tolist()
         ),
         length_pu=_lengths(circuit),
     )

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
+from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.own_controls import ControlPlan
 from powergrid.grid.devices.spec import Spec
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.shapes import SHAPE_MODES, ShapeMode
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.demand import Demand
 from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, follow_loadshapes
 from powergrid.scenario.discovery.agents import form_agents
 from powergrid.scenario.discovery.devices import Device, Findings, place_der, significant
-from powergrid.scenario.discovery.equipment import Equipment, equipment_of, phases_served, read_equipment
+from powergrid.scenario.discovery.equipment import Equipment, phases_served, read_equipment
+from powergrid.scenario.discovery.survey import Survey, equipment_of
 from powergrid.scenario.vocabulary import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, ZoneSpec, explain
 
 #: A mean price and a quarter of an hour, by which rewards are scaled to the feeder [USD/kWh], [h].
@@ -30,8 +29,6 @@ _PRICE, _HOURS = 0.12, 0.25
 _BILL_IN_REWARD = 0.2
 #: Price of a violation by 1 pu of every node, in bills of a step.
 _VIOLATION_IN_BILLS = 120.0
-#: Solves within which the feeder's own controls come to rest, else a scenario starts as the model stands.
-_MOST_SOLVES = 12
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,14 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> tuple[dict[str
         FeederError: the feeder does not compile or solve.
     """
     left, changes = _read_options(data, where)
-    equipment, notes, hints, filled = equipment_of(feeder), list[str](), list[str](), dict(data)
+    with contextlib.closing(Survey(feeder)) as survey:
+        return _fill_in(survey, data, left, changes, where)
+
+
+def _fill_in(
+    survey: Survey, data: Mapping[str, Any], left: _LeftOpen, changes: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    equipment, notes, hints, filled = survey.equipment, list[str](), list[str](), dict(data)
     problems: list[str] = []
     if left.discover is not None:
         findings = Findings(equipment, left.discover)
@@ -117,7 +121,7 @@ def infer(feeder: Feeder, data: Mapping[str, Any], where: str) -> tuple[dict[str
     if left.discover is not None:
         _infer_profiles(equipment, filled, notes)
         _infer_reward(equipment, filled)
-        _infer_start(feeder, equipment.network, filled)
+        _infer_start(survey, filled)
         filled.setdefault("description", f"What was discovered on {equipment.feeder}.")
     for key in ("discover", "add_der"):
         filled.pop(key, None)
@@ -257,12 +261,12 @@ def _infer_reward(equipment: Equipment, filled: dict[str, Any]) -> None:
         filled["reward"] = {**(reward or {}), "scale": significant(_BILL_IN_REWARD / bill_usd, 2)}
 
 
-def _infer_start(feeder: Feeder, network: Network, filled: dict[str, Any]) -> None:
+def _infer_start(survey: Survey, filled: dict[str, Any]) -> None:
     """Add ``taps`` and ``steps_on`` as the feeder's own controls leave them at the mean demand.
 
     Where these or the demand are the user's own, nothing is added.
     """
-    profiles = filled.get("profiles")
+    network, profiles = survey.equipment.network, filled.get("profiles")
     source = profiles.get("source", "builtin") if isinstance(profiles, Mapping) else "builtin"
     scale = filled.get("load_scale", 1.0)
     movable = network.regulator_controls or network.capacitors
@@ -270,41 +274,16 @@ def _infer_start(feeder: Feeder, network: Network, filled: dict[str, Any]) -> No
         return
     if not isinstance(scale, int | float) or not 0.0 < scale <= 100.0:  # which is told elsewhere
         return
-    if feeder.controls_off or not movable or filled.get("taps") or filled.get("steps_on"):
+    if survey.feeder.controls_off or not movable or filled.get("taps") or filled.get("steps_on"):
         return
     # A model stands as its controls leave it at nominal demand, which a day seldom reaches: taps that are right there
     # lift light loads far above the band, and would make leaving things alone look worse than it is.
     mode = _shape_mode(profiles) if isinstance(profiles, Mapping) else None
-    positions = _positions_at_mean_demand(feeder, source == "loadshapes", mode, float(scale))
-    filled |= {key: dict(value) for key, value in positions.items() if value}
-
-
-@functools.lru_cache(maxsize=16)
-def _positions_at_mean_demand(
-    feeder: Feeder, by_shapes: bool, mode: ShapeMode | None, scale: float
-) -> dict[str, dict[str, int]]:
-    """Return taps and steps on where a feeder's own controls come to rest at the mean demand; nothing where none do."""
-    circuit = Circuit(feeder, plan=ControlPlan(others=True))
-    try:
-        network = circuit.network
-        base = builtin_profiles()
-        if by_shapes:
-            demand = Demand(follow_loadshapes(network, base, mode), SimulationOptions(load_scale=scale), network)
-            circuit.write_demand(*demand.mean())
-        else:
-            share = scale * float(base.demand_pu.mean())
-            circuit.write_demand(network.loads.kw * share, network.loads.kvar * share)
-        for _ in range(_MOST_SOLVES):
-            if not circuit.solve(controls=True):
-                return {}
-            if not circuit.own_moves:
-                break
-        circuit.start_from({}, {})  # so that what was found also solves with the controls held
-        return {
-            "taps": dict(zip(network.regulator_controls, circuit.taps.tolist(), strict=True)),
-            "steps_on": dict(zip(network.capacitors, circuit.steps_on.tolist(), strict=True)),
-        }
-    except PowerGridError:  # it does not solve with them: the scenario starts as the model stands
-        return {}
-    finally:
-        circuit.close()
+    base = builtin_profiles()
+    if source == "loadshapes":
+        demand = Demand(follow_loadshapes(network, base, mode), SimulationOptions(load_scale=float(scale)), network)
+        kw, kvar = demand.mean()
+    else:
+        share = float(scale) * float(base.demand_pu.mean())
+        kw, kvar = network.loads.kw * share, network.loads.kvar * share
+    filled |= {key: dict(value) for key, value in survey.positions_at(kw, kvar).items() if value}

@@ -9,7 +9,7 @@ from powergrid.errors import Problem, ScenarioError
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import fits
 from powergrid.scenario.discovery.devices import significant
-from powergrid.scenario.discovery.equipment import equipment_of
+from powergrid.scenario.discovery.survey import equipment_of
 from powergrid.scenario.placement.devices import Devices, Zones, zone_names
 from powergrid.scenario.placement.names import Names
 from powergrid.scenario.vocabulary import PlacementSpec

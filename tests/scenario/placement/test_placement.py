@@ -14,7 +14,7 @@ from powergrid.errors import ScenarioError
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.scenario import Scenario, load_scenario, write_scenario
-from powergrid.scenario.discovery.equipment import equipment_of
+from powergrid.scenario.discovery.survey import equipment_of
 
 RULES = ("load", "distance", "phase")
 
