@@ -338,7 +338,7 @@ class Setpoints:
         """Prepare a bulk write that starts from what the elements say."""
         for writers in (self._writers, self._start):
             writers.append(self._engine.bulk_writer(class_name, key, handles))
-            writers[-1].values[:] = [self._engine.get_float(handle, class_name, key) for handle in handles]
+            writers[-1].values[:] = self._engine.get_all_floats(handles, class_name, key)
 
     def _bind_group(
         self, class_name: str, devices: list[int], targets: Sequence[tuple[str, Handle]]

@@ -5,7 +5,7 @@ Knows neither engine nor environment. An element refers to a shape by its place 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
@@ -62,11 +62,6 @@ class Shapes:
         """Number of points that each shape has, shape (n_shapes,)."""
         counts: IntArray = np.diff(self.first)
         return counts
-
-    @cached_property
-    def has_q(self) -> BoolArray:
-        """Whether each shape has reactive values of its own, shape (n_shapes,)."""
-        return np.array([bool(np.isfinite(self.points(i)[1]).any()) for i in range(len(self))], dtype=np.bool_)
 
     def sample(self, which: IntArray, hours: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return what OpenDSS takes of some shapes at some hours.
@@ -128,15 +123,24 @@ class Shapes:
         points = [self.points(shape)[0] for shape in which.tolist()]
         return np.array([np.abs(own).max() if len(own) else 1.0 for own in points])
 
-    def find_problems(self, used: Sequence[int] | IntArray) -> Iterator[str]:
+    def find_problems(self, used: IntArray) -> Iterator[str]:
         """Yield what keeps some shapes from being followed."""
-        for shape in used:
-            name, (p, q) = self.names[shape], self.points(shape)
+        unlike_q = self._count(np.isnan(self.q))
+        wrong = (self._count(~np.isfinite(self.p)) > 0) | (self._count(np.isinf(self.q)) > 0)
+        wrong |= (unlike_q > 0) & (unlike_q < self.counts)
+        odd = wrong | ((self.counts == 0) & (self.npts > 0)) | ~(self.interval_h > 0.0)
+        for shape in used[odd[used]].tolist():
+            name, n = self.names[shape], int(self.counts[shape])
             hour = self.hour[self.first[shape] : self.first[shape + 1]]
-            if not len(p):
+            if not n:
                 if self.npts[shape]:
                     yield f"LoadShape {name!r} has no multipliers for its {self.npts[shape]} points"
-            elif not self.interval_h[shape] > 0.0 and len(p) > 1 and not (np.diff(hour) > 0.0).all():
+            elif not self.interval_h[shape] > 0.0 and n > 1 and not (np.diff(hour) > 0.0).all():
                 yield f"LoadShape {name!r} has neither a fixed interval nor hours that increase"
-            elif not np.isfinite(p).all() or np.isinf(q).any() or np.isnan(q).any() != np.isnan(q).all():
+            elif wrong[shape]:
                 yield f"LoadShape {name!r} has a point that is not finite"
+
+    def _count(self, points: BoolArray) -> IntArray:
+        """Return how many points of each shape are among some."""
+        counts: IntArray = np.diff(np.concatenate([[0], np.cumsum(points)])[self.first])
+        return counts
