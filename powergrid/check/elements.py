@@ -22,6 +22,7 @@ from powergrid.grid.feeder.preparation import find_user_models, say_user_model, 
 from powergrid.grid.feeder.ratings import PLACEHOLDERS, Ratings
 from powergrid.grid.feeder.statements import cut
 from powergrid.grid.feeder.syntax import DESCRIBING, VERBS, Command, describe_unknown_command
+from powergrid.grid.feeder.timing import read_shapes
 from powergrid.grid.feeder.windings import find_tap_changers
 
 _MACHINE_VERBS = ("doscmd", "fileedit", "formedit", "cd", "quit", "save", "dump", "newactor", "connect", "disconnect")
@@ -270,6 +271,16 @@ def check_elements(model: Model) -> None:
     bare = sum(not any(engine.get_text(load, "Load", each) for each in ("Yearly", "Daily")) for load in loads)
     if bare:
         model.find("no-load-shape", f"{bare} of {len(loads)} loads follow no LoadShape")
+    shapes, _ = read_shapes(engine, model.handles)
+    for problem in shapes.find_problems(np.arange(len(shapes))):
+        model.find("load-shape", f"{problem}: demand is that of the profiles")
+    for shape in np.flatnonzero((shapes.counts == 0) & (shapes.npts == 0)).tolist():
+        name = shapes.names[shape]
+        model.find(
+            "load-shape",
+            f"LoadShape {name!r} has no points (no npts before mult): it is 1 throughout",
+            f"loadshape.{name}",
+        )
 
 
 def _check_numbers(model: Model) -> None:

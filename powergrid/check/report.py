@@ -78,6 +78,7 @@ CHECKS: dict[str, Check] = {
     "completed": Check("note", "What the model leaves out, added", "none needed; write it into the model to be sure"),
     "disabled": Check("note", "Disabled elements", "none needed"),
     "no-coordinates": Check("note", "Buses without coordinates", "add them with BusCoords; only drawings need them"),
+    "load-shape": Check("warning", "LoadShapes that do not say what they should", "see the LoadShape's npts and mult"),
     "no-load-shape": Check("note", "Loads without a LoadShape", "none needed; profiles come from the scenario then"),
     "not-controllable": Check("note", "Nothing to control",
         "add_der in a scenario places panels and batteries; devices may be at any bus"),

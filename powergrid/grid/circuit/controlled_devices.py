@@ -88,7 +88,7 @@ class ControlledDevices:
         if self._storage is not None:
             self._storage.tell(env)
             limit = partial(self._storage.limit, env)
-        circuit.controls.prepare(24.0 * day + step * self._dt_h)
+        circuit.controls.prepare(24.0 * day + (step + 1) * self._dt_h)  # OpenDSS counts a step by its end
         converged = (circuit.solve if checked else circuit.run)(controls=True, limit=limit)
         for fleet, rows, places, kind in self._switchgear:
             fleet.follow(env, rows, circuit.switchgear.positions(kind)[places])
