@@ -435,7 +435,7 @@ def _carries(network: Network, phases: Sequence[int]) -> FloatArray:
 def _three_phase_nodes(network: Network) -> IntArray:
     """Return the entries of ``Snapshot.v`` of each bus with phases 1, 2 and 3, shape (n_buses, 3)."""
     found: dict[int, dict[int, int]] = {}
-    for node, (bus, phase) in enumerate(zip(network.node_bus.tolist(), network.node_phase.tolist(), strict=True)):
-        found.setdefault(bus, {})[phase] = node + 1
+    for node in np.flatnonzero(network.is_phase).tolist():
+        found.setdefault(int(network.node_bus[node]), {})[int(network.node_phase[node])] = node + 1
     rows = [[phases[1], phases[2], phases[3]] for phases in found.values() if {1, 2, 3} <= phases.keys()]
     return np.array(rows, dtype=np.int64).reshape(-1, 3)

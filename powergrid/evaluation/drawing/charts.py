@@ -59,7 +59,7 @@ def trace_voltages(state: GridState) -> VoltageTraces:
     network = state.network
     pairs = np.array([pair for _, *pair in network.wires(state.closed)], dtype=np.int64).reshape(-1, 2)
     distance = network.distances_km(state.closed)[network.node_bus]
-    phase = np.where((network.node_phase <= 3) & np.isfinite(distance), network.served_phase - 1, -1)
+    phase = np.where(network.is_phase & np.isfinite(distance), network.served_phase - 1, -1)
     shown = (phase >= 0) & state.energised
     joined = pairs[shown[pairs].all(axis=1)]
     secondary = network.v_base * 3.0**0.5 < SECONDARY_V
@@ -81,7 +81,7 @@ def draw_voltage_profile(state: GridState) -> Figure:
             _draw_phase(axes, state, traces, phase, secondary)
     for limit in state.band:
         axes.axhline(limit, **_LIMIT, zorder=1)
-    hidden = int(np.count_nonzero((state.network.node_phase <= 3) & ~traces.shown))
+    hidden = int(np.count_nonzero(state.network.is_phase & ~traces.shown))
     axes.set_title(state.title + (f"; {hidden} nodes without supply left out" if hidden else ""), loc="left")
     axes.set(xlabel=_name_distance(state.network), ylabel="voltage [pu]")
     axes.grid(color="#e6e6e6", linewidth=0.6)

@@ -88,7 +88,7 @@ def draw_network(state: GridState) -> Figure:
 def worst_voltages(state: GridState) -> FloatArray:
     """Return each bus the voltage of its phase farthest from the middle of the band, NaN where dead [pu]."""
     network, worst = state.network, np.full(len(state.network.buses), np.nan)
-    phases = np.flatnonzero((network.node_phase <= 3) & state.energised)
+    phases = np.flatnonzero(network.is_phase & state.energised)
     off = np.abs(state.v_pu - sum(state.band) / 2.0)
     phases = phases[np.argsort(off[phases], kind="stable")]
     worst[network.node_bus[phases]] = state.v_pu[phases]  # the farthest is written last
@@ -172,7 +172,7 @@ class _Diagram:
         worst, band = self.worst, self.state.band
         outside = int(np.count_nonzero((worst < band[0]) | (worst > band[1])))
         dead = int(np.count_nonzero(np.isnan(worst)))
-        live = self.state.v_pu[self.state.energised & (self.network.node_phase <= 3)]
+        live = self.state.v_pu[self.state.energised & self.network.is_phase]
         span = f"{live.min():.3f}..{live.max():.3f} pu, " if live.size else ""
         text = f"{span}{outside} of {len(worst)} buses outside the band"
         height = self.figure.get_figheight() * 72.0

@@ -208,6 +208,11 @@ class Network:
         return found
 
     @cached_property
+    def is_phase(self) -> BoolArray:
+        """Whether each node is of phase 1, 2 or 3, shape (n_nodes,)."""
+        return ~self.is_neutral & (self.node_phase <= 3)
+
+    @cached_property
     def branch_index(self) -> dict[str, int]:
         """Branch to index, by ``class.name`` in lower case."""
         return {name: index for index, name in enumerate(self.branches.names)}

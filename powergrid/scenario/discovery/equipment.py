@@ -128,8 +128,8 @@ class Equipment:
     def bus_phases(self) -> tuple[tuple[int, ...], ...]:
         """Phase numbers of each bus's nodes that a device can be tied to: 1 to 3 alone."""
         found: list[set[int]] = [set() for _ in self.network.buses]
-        for bus, phase in zip(self.network.node_bus.tolist(), self.network.node_phase.tolist(), strict=True):
-            found[bus] |= {phase} & {1, 2, 3}
+        for node in np.flatnonzero(self.network.is_phase).tolist():
+            found[int(self.network.node_bus[node])].add(int(self.network.node_phase[node]))
         return tuple(tuple(sorted(own)) for own in found)
 
     @cached_property

@@ -101,6 +101,9 @@ def test_neutral_of_a_four_wire_street_is_found_however_its_houses_are_spread(
 def test_neutral_of_a_centre_tap_may_have_any_number(tmp_path: Path, number: int) -> None:
     network = network_of(write(tmp_path, CENTRE_TAP.format(n=number)))
     assert {network.nodes[i] for i in network.neutrals} == {f"x.{number}", f"h.{number}"}
+    assert {node for node, phase in zip(network.nodes, network.is_phase, strict=True) if phase} == {
+        *("a.1", "a.2", "a.3"), *(f"{bus}.{leg}" for bus in "xh" for leg in (1, 2)),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", [DOUBLE, GROUNDED_TAP, SWITCHED])
