@@ -133,6 +133,7 @@ def _build(tied: _Composition) -> Feeder:
         digest=tied.digest,
         circuit=json.dumps(_assemble(whole, v_bases)),
         microgrids=tuple(microgrids),
+        files=tuple(dict.fromkeys(f for feeder in (tied.host, *tied.feeders.values()) for f in feeder.files)),
         settings={k: v for k, v in tied.host.settings.items() if k != "year"},  # which its loads have grown by
     )
 

@@ -61,8 +61,8 @@ def admit(feeder: Feeder) -> Callable[[int], None] | None:
 
 
 def _is_shipped(feeder: Feeder) -> bool:
-    own = models_folder()
-    return bool(feeder.files) and all(file.is_relative_to(own) and not file.is_symlink() for file in feeder.files)
+    own = models_folder().resolve()
+    return bool(feeder.files) and all(file.resolve().is_relative_to(own) for file in feeder.files)
 
 
 def _patience(n_commands: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,9 @@ import powergrid
 from powergrid.errors import FeederError
 from powergrid.grid.circuit import Circuit
 from powergrid.grid.feeder import read_feeder, trial
+from powergrid.grid.feeder.compose import compose
+from powergrid.grid.feeder.microgrid import MicrogridSpec
+from powergrid.grid.feeder.syntax import Command
 
 _CIRCUIT = """New Circuit.small basekv=12.47
 New Line.l1 bus1=sourcebus bus2=b length=1 units=km R1=0.3 X1=0.4 normamps=100
@@ -19,6 +24,7 @@ New Capacitor.k bus1=b kV=12.47 kvar=100
 Set VoltageBases=[12.47]
 CalcVoltageBases
 """
+_TIE = {"kind": "transformer", "s_max_kva": 1000}
 #: OpenDSS asks for an array of 80 GB, is refused, and goes on all the same.
 _CRASH = "New Line.q phases=100000 bus1=b bus2=c"
 
@@ -94,6 +100,41 @@ def test_feeder_that_does_not_solve_came_through_its_trial(tmp_path: Path) -> No
     with pytest.raises(FeederError, match="does not converge"):
         Circuit(feeder)
     assert count_tried(tmp_path) == 1
+
+
+def test_composed_feeder_is_tried_where_a_part_is_foreign(tmp_path: Path) -> None:
+    spec = {"MG1": MicrogridSpec(feeder="ieee13", bus="850", entry="650", load_scale=0.1, tie=_TIE)}
+    Circuit(compose(read_feeder("ieee34"), spec)).close()
+    assert count_tried(tmp_path) == 0
+    feeder = compose(read_feeder(write(tmp_path / "net")), {"MG1": spec["MG1"].model_copy(update={"bus": "b"})})
+    Circuit(feeder).close()
+    assert count_tried(tmp_path) == 2  # by itself, and tied to the other
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Landlock is of Linux")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "New LoadShape.s npts=3 interval=1 csvfile={}/s.csv",
+        "New LoadShape.s npts=3 interval=1 mult=(file={}/s.csv)",
+        "Redirect {}/s.csv",
+        "Save Circuit dir={}/saved",
+        "New LoadShape.s npts=3 interval=1 mult=(1 2 3) action=dblsave",
+        "New Generator.g bus1=b kv=12.47 kw=1 UserModel={}/s.csv",
+    ],
+)
+def test_what_the_reader_would_have_to_refuse_is_refused_by_the_system_too(tmp_path: Path, line: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "s.csv").write_text("1\n2\n3\n")
+    feeder = read_feeder(write(tmp_path / "net"))
+    # As if the reader had let it through: it comes last but for what closes the circuit.
+    extra = Command(feeder.master, 99, line.format(outside))
+    with pytest.raises(FeederError) as caught:
+        Circuit(replace(feeder, commands=(*feeder.commands[:-2], extra, *feeder.commands[-2:]), digest="tampered"))
+    assert "Master.dss:99" in caught.value.where
+    assert [file.name for folder in (outside, tmp_path / "net") for file in folder.iterdir()] == ["s.csv", "Master.dss"]
+    assert count_tried(tmp_path) == 0
 
 
 def test_variable_that_is_no_number_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
