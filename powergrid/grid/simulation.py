@@ -18,6 +18,7 @@ from powergrid.grid.circuit.circuits import Circuits
 from powergrid.grid.circuit.controlled_devices import ControlledDevices
 from powergrid.grid.circuit.injections import Fault, Injection
 from powergrid.grid.circuit.own_controls import ControlPlan, plan_controls
+from powergrid.grid.circuit.own_storage import lead_batteries
 from powergrid.grid.circuit.snapshot import Snapshot
 from powergrid.grid.devices import StorageFleet
 from powergrid.grid.devices.fleet import pack_columns
@@ -104,6 +105,7 @@ class Simulation:
         for circuit in compiled:
             circuit.follow(self._days.writes)
         self.circuits = Circuits(compiled, self.snapshot)
+        self._batteries = lead_batteries(self.circuits, self._days.writes, self.dt_h)
         self._native = _lead_devices(self.circuits, self._devices, self.dt_h)
         self.islands, self.events = _follow_supply(self.circuits, self._devices, faults, options)
         if self.islands is None:  # who is fed stays as it is
@@ -229,6 +231,8 @@ class Simulation:
             if self._native is not None:
                 self._native.reset(env)
             self.circuits[env].reset()
+            if self._batteries is not None:
+                self._batteries.reset(env)
             if self.events is not None:
                 load_kw, load_kvar, sun = self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env]
                 self.events.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
@@ -295,6 +299,8 @@ class Simulation:
             raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
         if islands is not None:
             islands.count_all(self.snapshot.v_pu, self.day_load_kw, self.step_index)
+        if self._batteries is not None:
+            self._batteries.advance(converged)
         self._devices.advance(self.snapshot.device_kva, exo)
         if self.events is not None:
             self.events.measure(self.step_index)
@@ -311,6 +317,8 @@ class Simulation:
         circuits.fill_demand(*self._days.load_rows, rows, p_kw, q_kvar)
         if self._days.writes:
             circuits.fill_background(self._days.background, rows)
+        if self._batteries is not None:
+            self._batteries.decide(range(self.n_envs) if envs is None else envs, self._days.day, self.step_index)
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
         circuits.fill_injections(p_kw, q_kvar)
@@ -367,6 +375,7 @@ class Simulation:
             "days": {name: getattr(self, name).copy() for name in _OF_DAYS},
             "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
             "controls": {} if self._native is None else self._native.state(),
+            "batteries": [] if self._batteries is None else self._batteries.state(),
             "islands": {} if self.islands is None else self.islands.state(),
             "events": {} if self.events is None else self.events.state(),
         }
@@ -386,6 +395,8 @@ class Simulation:
         if self._native is not None:  # before circuits: what their controllers forget takes a solve
             self._native.restore(state["controls"])
         self.circuits.restore(state["circuits"])
+        if self._batteries is not None:
+            self._batteries.restore(state["batteries"])
         if self.islands is not None:
             self.islands.restore(state["islands"])
         if self.events is not None:

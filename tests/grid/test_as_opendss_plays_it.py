@@ -67,6 +67,18 @@ New Capacitor.bank bus1=c kv=12.47 kvar=600
 New CapControl.bank element=Line.b terminal=1 capacitor=bank type=kvar ptratio=60 ctratio=1
 ~ onsetting=500 offsetting=-300
 """
+BATTERIES = """New LoadShape.swing npts=24 interval=1
+~ mult=[-.5 -.5 -.8 -1 -1 -.6 0 .2 .4 .8 1 1 1 .5 .3 .2 0 0 -.3 -.3 0 .9 .9 .9]
+New Storage.follows bus1=c kv=12.47 kwrated=200 kwhrated=700 %stored=50 dispmode=follow daily=swing
+New Storage.curved bus1=d kv=.48 kwrated=100 kva=120 kwhrated=300 %stored=50 dispmode=follow daily=swing
+~ effcurve=eff pf=.95 %idlingkw=2
+New Storage.narrow bus1=c kv=12.47 kwrated=100 kva=50 kwhrated=300 %stored=50 dispmode=follow daily=swing
+New Storage.triggered bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=50 daily=hours dischargetrigger=.8
+~ chargetrigger=.4 %charge=50
+New Storage.timed bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=30 daily=hours dischargetrigger=.8 timechargetrig=2
+New Storage.idle bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=50
+New Storage.empties bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=90 state=discharging %discharge=40
+"""
 TAIL = """Set VoltageBases=[115 12.47 .48]
 CalcVoltageBases
 """
@@ -78,6 +90,8 @@ MASTERS = {
     "generators": LOADS + GENERATORS,
     "panels": LOADS + PANELS,
     "regulator": LOADS + STEADY + PANELS + CONTROLS.splitlines()[0] + "\n",
+    "batteries": LOADS + BATTERIES,
+    "batteries and a regulator": LOADS + BATTERIES + CONTROLS.splitlines()[0] + "\n",
     "all": LOADS + GENERATORS + PANELS + CONTROLS,
 }
 TOLERANCE = 1e-9
@@ -187,8 +201,29 @@ def test_devices_take_the_sun_of_their_own_shape_and_a_generator_with_one_is_no_
     env.close()
 
 
+def test_batteries_left_to_the_feeder_and_those_of_agents_do_not_touch_each_other(tmp_path: Path) -> None:
+    master, ours = write(tmp_path, LOADS + BATTERIES, "daily")
+    env = powergrid.make(ours, discover={"storage": ["triggered", "idle"]}, split="all")
+    env.reset(seed=0, options={"day": 0})
+    simulation = env.task.simulation
+    asked = simulation.neutral()
+    asked[0, [i for i, a in enumerate(simulation.actions) if a.name == "p_kw"]] = 0.4
+    follows, agents, set_to = [], [], []
+    for _ in range(40):
+        simulation.step(asked)
+        follows.append(kw_of(simulation, "Storage.follows"))
+        agents.append(simulation.delivered[0, 0].copy())
+        set_to.append(simulation.p_kw[0].copy())
+    env.close()
+    np.testing.assert_allclose(agents, set_to, atol=1e-3)
+    assert np.abs(set_to[0]).min() > 10.0
+    with compiled(master) as engine:
+        played = play(engine, "daily", 40, 15)
+    np.testing.assert_allclose(follows, -played["storage.follows"].real, atol=0.05)
+
+
 def test_background_is_part_of_a_state(tmp_path: Path) -> None:
-    _, ours = write(tmp_path, LOADS + STEADY + PANELS, "daily")
+    _, ours = write(tmp_path, LOADS + STEADY + PANELS + BATTERIES, "daily")
     feeder = read_feeder(ours)
     profiles = follow_loadshapes(network_of(feeder), builtin_profiles())
     simulation = Simulation(feeder, {}, profiles, SimulationOptions(split="all", horizon_steps=20), n_envs=2)

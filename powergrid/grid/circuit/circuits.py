@@ -99,6 +99,10 @@ class Circuits(Sequence[Circuit]):
         for own, values in zip(background, self._values[len(self._values) - len(background) :], strict=True):
             own.take(rows, 0, values, "clip")
 
+    def background_values(self, place: int, n_writes: int) -> FloatArray:
+        """Return the values of one of n writes of :meth:`fill_background`, to be changed in place."""
+        return self._values[len(self._values) - n_writes + place]
+
     def aim(self, kind: str, places: IntArray, position: IntArray) -> IntArray | int:
         """Take where switchgear is to be moved at the next :meth:`solve`, after :meth:`fill_demand`.
 

@@ -184,6 +184,15 @@ class Engine(Elements):
         lib.ctx_Solution_Set_Hour(self._context, int(hours))
         lib.ctx_Solution_Set_Seconds(self._context, (hours - int(hours)) * 3600.0)
 
+    def set_interval(self, hours: float) -> None:
+        """Set how long a step is that :meth:`finish_step` ends [h]."""
+        lib.ctx_Solution_Set_IntervalHrs(self._context, hours)
+
+    def finish_step(self) -> None:
+        """Let batteries lose and gain what they delivered and took in the last solve; nothing else moves on."""
+        lib.ctx_Solution_Cleanup(self._context)
+        self.keep_y()
+
     def finish_actions(self) -> None:
         """Carry out the actions of controls that are still waiting."""
         lib.ctx_CtrlQueue_DoAllQueue(self._context)

@@ -101,7 +101,7 @@ class Loads:
 
 @dataclass(frozen=True)
 class Sources:
-    """Generators and PVSystems as the model has them, each class in the order of ``Network.elements``.
+    """Generators, PVSystems and Storage as the model has them, each class in the order of ``Network.elements``.
 
     Attributes:
         generator_kw, generator_kvar: What generators deliver at a multiplier of 1, shape (n_generators,).
@@ -110,6 +110,7 @@ class Sources:
         irradiance: What panels get at a multiplier of 1 [kW/m2], shape (n_panels,).
         temperatures: The TShapes that panels follow, values in deg C.
         temperature_of: Place in ``temperatures`` of what each panel follows, as ``Network.shapes_of``.
+        storage_mode: OpenDSS's ordinal of DispMode, 0 by triggers and 4 by shape, shape (n_storage,).
     """
 
     generator_kw: FloatArray = field(default_factory=lambda: np.empty(0))
@@ -119,6 +120,7 @@ class Sources:
     irradiance: FloatArray = field(default_factory=lambda: np.empty(0))
     temperatures: Shapes = field(default_factory=Shapes)
     temperature_of: IntArray = field(default_factory=lambda: np.empty((len(SHAPE_MODES), 0), dtype=np.int64))
+    storage_mode: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) ->
         generator_factor=engine.generator_multiplier,
         irradiance=engine.get_all_floats(panels, "PVSystem", "Irradiance"),
         temperatures=temperatures,
+        storage_mode=engine.get_all_ints(list(handles["Storage"].values()), "Storage", "DispMode"),
         temperature_of=temperature_of.get("PVSystem", np.full((len(SHAPE_MODES), len(panels)), -1)),
     )
 

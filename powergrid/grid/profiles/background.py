@@ -1,4 +1,4 @@
-"""What generators and panels do over a day that no agent has: as OpenDSS plays them, by shapes of their own."""
+"""What generators, panels and batteries that no agent has do over a day: as OpenDSS plays them, by their shapes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from powergrid.grid.profiles.profiles import Profiles
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+
+#: The write of batteries; what a step says of it is the level of their shapes, of which the circuit makes kW.
+BATTERIES = ("Storage", "kW")
+#: OpenDSS's ordinals of Storage.DispMode that need nothing but a shape and the hour: default and follow.
+_BY_SHAPE = (0, 4)
 
 
 class Background:
@@ -39,6 +45,7 @@ class Background:
         if profiles.own_sun:
             panels = np.full(len(panels), -1)
         self._followed = {"Generator": generators, "PVSystem": panels}
+        self._batteries = network.followed_by("Storage", mode)
         warmed = sources.temperature_of[SHAPE_MODES.index(mode)]
         sunny = panels >= 0 if profiles.pv_pu is None else np.ones(len(panels), dtype=np.bool_)
         moved = {
@@ -46,6 +53,7 @@ class Background:
             ("PVSystem", "Temperature"): (panels >= 0) & (warmed >= 0),
             ("Generator", "kW"): generators >= 0,
             ("Generator", "kvar"): generators >= 0,
+            BATTERIES: np.isin(sources.storage_mode, _BY_SHAPE),
         }
         self._places, self.writes = list[IntArray](), list[tuple[str, str, tuple[str, ...]]]()
         for (class_name, key), wanted in moved.items():
@@ -60,8 +68,10 @@ class Background:
     def lay_out(self, day: int, n_steps: int) -> list[FloatArray]:
         """Return the values of each write from midnight of a day on, each shape (n_steps, n_elements)."""
         found = []
-        for (_, key, _), places in zip(self.writes, self._places, strict=True):
-            if key == "Irradiance":
+        for (class_name, key, _), places in zip(self.writes, self._places, strict=True):
+            if (class_name, key) == BATTERIES:
+                found.append(self._level(places, day, n_steps))
+            elif key == "Irradiance":
                 found.append(self._sun(places, day, n_steps) * self._network.sources.irradiance[places])
             elif key == "Temperature":
                 temperature, _ = self._network.sources.temperatures.sample(
@@ -79,6 +89,13 @@ class Background:
         sun = np.ones(n_steps) if profiles.pv_pu is None else profiles.pv_pu[first : first + n_steps]
         found, shaped = np.tile(sun[:, None], (1, len(own))), own >= 0
         found[:, shaped], _ = self._network.shapes.sample(own[shaped], profiles.step_ends(day, n_steps))
+        return found
+
+    def _level(self, places: IntArray, day: int, n_steps: int) -> FloatArray:
+        """Return the value of the shape of batteries, 1 where one has none, shape (n_steps, n)."""
+        own = self._batteries[places]
+        found, shaped = np.ones((n_steps, len(own))), own >= 0
+        found[:, shaped], _ = self._network.shapes.sample(own[shaped], self._profiles.step_ends(day, n_steps))
         return found
 
     def _power(self, places: IntArray, day: int, n_steps: int) -> tuple[FloatArray, FloatArray]:
