@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from powergrid.errors import FeederError, Problem, list_names
+from powergrid.scenario.as_played import Played, summarise_played
 
 SEVERITIES = ("error", "warning", "note")
 _SHOWN = 5
@@ -171,6 +172,7 @@ class FeederReport:
         islands: Bus names of each part that no source feeds.
         remedies: What was tried where the power flow did not converge: what, and what came of it.
         snapshot: The solved state, None where there is none.
+        as_played: What would move each element: element, by what kind of thing, by which, its peak [kW].
         agents: Agents that would be formed: layout to agent to its devices; empty where it cannot be used as it is.
         confinement: What shut the process in that checked (``holds``), and what its system lacks for it (``missing``).
         last_command: ``file:line`` and text of what ran last, where the check did not come to its end.
@@ -191,6 +193,7 @@ class FeederReport:
     islands: list[list[str]] = field(default_factory=list)
     remedies: list[tuple[str, str]] = field(default_factory=list)
     snapshot: Snapshot | None = None
+    as_played: list[tuple[str, str, str, float]] = field(default_factory=list)
     agents: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     confinement: dict[str, list[str]] = field(default_factory=dict)
     last_command: str = ""
@@ -343,6 +346,7 @@ def _facts(report: FeederReport) -> Iterator[str]:
             f"voltages {s.v_min_pu:.3f} ({s.v_min_node}) .. {s.v_max_pu:.3f} pu ({s.v_max_node})"
             + (f", highest loading {s.loading_max_pu:.2f} ({s.loading_max_branch})" if s.loading_max_pu else "")
         )
+    yield from (f"as played: {line}" for line in summarise_played([Played(*row) for row in report.as_played]))
     for layout, agents in report.agents.items():
         if all(len(devices) == 1 for devices in agents.values()):
             yield f"agents {layout}: {len(agents)} with one device each"

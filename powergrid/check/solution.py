@@ -25,7 +25,10 @@ from powergrid.grid.feeder.compile import (
     read_handles,
 )  # fmt: skip
 from powergrid.grid.feeder.network import BoolArray, IntArray, Network
+from powergrid.grid.options import SimulationOptions
 from powergrid.grid.outages.connectivity import Connectivity
+from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, follow_loadshapes
+from powergrid.scenario.as_played import Played, as_played, tell_devices
 from powergrid.scenario.discovery import summarise
 
 _TOLERANCE = 1e-5
@@ -267,10 +270,18 @@ def _form_agents(model: Model, circuit: Circuit) -> Mapping[str, Mapping[str, An
         layout: {name: list(devices) for name, (devices, _) in agents.items()}
         for layout, agents in summary.agents.items()
     }
-    model.recorder.state(agents=formed)
+    model.recorder.state(agents=formed, as_played=_tell_played(circuit.network, summary.specs))
     for note in summary.notes if summary.devices else ():
         model.find("not-discovered", note)
     return summary.specs
+
+
+def _tell_played(network: Network, specs: Mapping[str, Mapping[str, Any]]) -> list[Played]:
+    """Return how each element would be played on what is discovered, with demand as discovery takes it."""
+    profiles = builtin_profiles()
+    if (network.followed_by("Load") >= 0).any() and not find_shape_problems(network):
+        profiles = follow_loadshapes(network, profiles)
+    return as_played(network, profiles, SimulationOptions(), tell_devices(specs))
 
 
 def _check_voltages(model: Model, network: Network, v_pu: FloatArray) -> None:

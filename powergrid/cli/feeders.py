@@ -102,6 +102,7 @@ def describe(
         raise typer.BadParameter("--day and --step say what is drawn: give --draw FILE or --profile FILE too")
     from powergrid.envs import NetworkedGridEnv
     from powergrid.scenario import explain_config, write_scenario
+    from powergrid.scenario.as_played import Played, summarise_played
 
     resolved, notes = explain_config(env_config)
     if write is not None:
@@ -114,7 +115,11 @@ def describe(
         env.close()
     for field in fields(description):
         frame = getattr(description, field.name)
-        if len(frame) or field.name != "placement":
+        if field.name == "as_played":  # thousands of elements in a few lines
+            out.print("as played:", style="bold")
+            for line in summarise_played([Played(*row) for row in frame.itertuples(index=False)]):
+                out.print(f"  - {line}", highlight=False, markup=False)
+        elif len(frame) or field.name != "placement":
             out.print(_as_table(field.name, frame))
     if notes:
         out.print("\nfound and left out:")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from powergrid.envs.core import GridTask
 from powergrid.quantities import REWARD_TERMS
 from powergrid.scenario import Scenario
+from powergrid.scenario.as_played import Played, as_played, tell_devices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,8 @@ class Description:
         observations: Agent, position in its observation, name, unit, bounds that -1..1 stand for, owner.
         rewards: Term, unit, weight [USD per unit], meaning.
         infos: Name, unit, meaning of the numbers in ``infos[agent]``.
+        as_played: Element, what moves it (``agent``, ``own control``, ``shape``, ``profile``, ``nothing``), by which
+            or why, the most that it draws or delivers [kW].
         placement: What was moved to bring the scenario to its feeder: key, what stood
             there, what stands there now, why; and what is left over. Empty where it was made for it.
     """
@@ -34,6 +37,7 @@ class Description:
     observations: pd.DataFrame
     rewards: pd.DataFrame
     infos: pd.DataFrame
+    as_played: pd.DataFrame
     placement: pd.DataFrame
 
 
@@ -51,6 +55,7 @@ def describe(task: GridTask) -> Description:
             {"name": told.name, "unit": told.unit, "meaning": told.meaning}
             for told in (*REWARD_TERMS, *task.info_metrics)
         ),
+        as_played=pd.DataFrame(_as_played(task), columns=Played._fields),
         placement=pd.DataFrame(_placement(task), columns=["key", "was", "is", "why"]),
     )
 
@@ -62,6 +67,13 @@ def describe_scenario(scenario: Scenario) -> Description:
         return describe(task)
     finally:
         task.close()
+
+
+def _as_played(task: GridTask) -> list[Played]:
+    simulation, specs = task.simulation, task.simulation.devices
+    devices = tell_devices({name: spec.model_dump() for name, spec in specs.items()})
+    native = task.scenario.native_controls
+    return as_played(simulation.network, simulation.profiles, simulation.options, devices, native=native)
 
 
 def _placement(task: GridTask) -> list[tuple[str, ...]]:

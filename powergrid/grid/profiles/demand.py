@@ -31,6 +31,8 @@ class Demand:
     Attributes:
         series: Demand series of each load, shape (n_loads,); of a load with a LoadShape it says nothing.
         max_kw: What each load draws at most, shape (n_loads,) [kW].
+        shape: Place of the LoadShape that each load follows, -1 where it follows none, shape (n_loads,).
+        constant: Whether a load draws its nominal demand by its own word, shape (n_loads,).
 
     Raises:
         ScenarioError: a rule names a class or a load that there is none of.
@@ -71,7 +73,8 @@ class Demand:
         """
         fixed, fixed_q = loads.fixed & ~named, loads.fixed_q & ~named
         shapes, profiles, n_series = self._shapes, self._profiles, len(self._profiles.demand_names)
-        own = np.where(fixed, -1, own)
+        self.shape = own = np.where(fixed, -1, own)
+        self.constant = fixed
         self._used, place = np.unique(own[own >= 0], return_inverse=True)
         one = n_series if profiles.demand_kvar_pu is None else 2 * n_series
         kw_column, kvar_column = self.series.copy(), self.series + (one - n_series)

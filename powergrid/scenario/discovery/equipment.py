@@ -200,7 +200,8 @@ def read_equipment(circuit: Circuit) -> Equipment:
     """Read what a compiled feeder has to control."""
     engine, network = circuit.engine, circuit.network
     banks = list(_capacitors(engine, circuit))
-    tapped = {class_name: engine.handles(class_name) for class_name in ("RegControl", *TAPPED_CLASSES)}
+    # As compiled: controls that do not act on this circuit have been disabled since.
+    tapped = {class_name: circuit.handles[class_name] for class_name in ("RegControl", *TAPPED_CLASSES)}
     loads = network.loads
     elements: dict[str, Iterable[Element]] = {
         "regulators": _regulators(engine, circuit),

@@ -193,3 +193,13 @@ def test_rare_elements_solve_the_same_each_time_and_as_in_the_engine(what: str, 
     finally:
         for circuit in circuits:
             circuit.close()
+
+
+def test_transformer_of_a_held_control_is_no_tap_changer_beside_one_that_acts(tmp_path: Path) -> None:
+    second = (
+        "New Transformer.r2 phases=3 windings=2 buses=[b r2] conns=[wye wye] kvs=[12.47 12.47] kvas=[2000 2000] xhl=1\n"
+        "New RegControl.r2 transformer=r2 winding=2 vreg=122 band=2 ptratio=60 maxtapchange=0\nNew Load.e"
+    )
+    devices = load_scenario(str(write(tmp_path, HEAD.replace("New Load.e", second, 1) + TAIL))).devices
+    assert "reg_r" in devices
+    assert not [name for name, spec in devices.items() if "r2" in getattr(spec, "element", "").lower()]
