@@ -105,7 +105,7 @@ class Simulation:
         for circuit in compiled:
             circuit.follow(self._days.writes)
         self.circuits = Circuits(compiled, self.snapshot)
-        self._batteries = lead_batteries(self.circuits, self._days.writes, self.dt_h)
+        self._batteries = lead_batteries(self.circuits, self._days.writes, taken, self.dt_h)
         self._native = _lead_devices(self.circuits, self._devices, self.dt_h)
         self.islands, self.events = _follow_supply(self.circuits, self._devices, faults, options)
         if self.islands is None:  # who is fed stays as it is

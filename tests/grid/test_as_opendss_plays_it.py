@@ -154,6 +154,29 @@ def test_a_day_is_the_one_that_the_engine_plays(
     assert {key: value for key, value in differences.items() if value > 1e-6 * size} == {}
 
 
+CONTROLLED = """New Storage.fleet bus1=c kv=12.47 kwrated=200 kwhrated=700 %stored=50
+New StorageController.sc element=Line.b terminal=1 modedischarge=peakshave modecharge=time kwtarget=1500
+~ timechargetrigger=2 elementlist=[fleet]
+"""
+CLOCKED = """New Capacitor.bank bus1=c kv=12.47 kvar=600
+New CapControl.bank element=Line.b terminal=1 capacitor=bank type=time onsetting=8 offsetting=18
+"""
+WATTS = """New XYCurve.vw npts=3 xarray=[1.0 1.0 1.03] yarray=[1.0 1.0 0.0]
+New InvControl.roofs derlist=[PVSystem.one PVSystem.two] mode=voltwatt voltwatt_curve=vw
+"""
+
+
+@pytest.mark.parametrize("body", [LOADS + CONTROLLED, LOADS + CLOCKED, LOADS + PANELS + WATTS])
+def test_own_controls_act_as_in_the_engines_day(tmp_path: Path, body: str) -> None:
+    master, ours = write(tmp_path, body, "daily")
+    own = play_ours(ours, 24, 60, 0)
+    with compiled(master, tolerance=TOLERANCE) as engine:
+        engine.command("solve")
+        played = play(engine, "daily", 24, 60)
+    size = np.abs(played["vsource.source"]).max()
+    assert {key: value for key in own if (value := np.abs(own[key] - played[key]).max()) > 1e-6 * size} == {}
+
+
 def test_panels_left_to_the_feeder_follow_their_shape_or_the_sun_and_never_shine_at_night(tmp_path: Path) -> None:
     bare = "New PVSystem.bare bus1=c kv=12.47 kva=800 pmpp=900 irradiance=1\n"
     master, _ = write(tmp_path, LOADS + PANELS + bare + CONTROLS, "daily")

@@ -6,7 +6,7 @@ state. Only circuits with such batteries take part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,53 +24,57 @@ class _OwnStorage:
 
     Args:
         circuit: The circuit.
-        names: Their names.
+        led: Names of those that shapes and triggers lead.
+        names: Names of all that are no device; the others are a controller's, or stand still.
         dt_h: Length of a step [h].
-
-    Attributes:
-        stored_kwh: What each holds, shape (n,).
-        mode: 1 where one discharges, -1 where it charges, 0 where it idles, shape (n,).
     """
 
-    def __init__(self, circuit: Circuit, names: Sequence[str], dt_h: float) -> None:
-        self._engine, engine = circuit.engine, circuit.engine
+    def __init__(self, circuit: Circuit, led: Sequence[str], names: Sequence[str], dt_h: float) -> None:
+        self._engine, engine, self._dt_h = circuit.engine, circuit.engine, dt_h
         handles: list[Handle] = [circuit.handles["Storage"][name] for name in names]
-        self._handles, self._dt_h = handles, dt_h
+        self._handles, own = handles, [circuit.handles["Storage"][name] for name in led]
+        self._led = np.array([names.index(name) for name in led], dtype=np.int64)
 
         def number(key: str) -> FloatArray:
-            return engine.get_all_floats(handles, "Storage", key)
+            return engine.get_all_floats(own, "Storage", key)
 
-        self._follows = engine.get_all_ints(handles, "Storage", "DispMode") == _FOLLOW
+        self._follows = engine.get_all_ints(own, "Storage", "DispMode") == _FOLLOW
         self._rated_kw, self._rated_kwh = number("kWRated"), number("kWhRated")
         self._reserve_kwh = number("%Reserve") / 100.0 * self._rated_kwh
         self._out_kw, self._in_kw = (number(key) / 100.0 * self._rated_kw for key in ("%Discharge", "%Charge"))
         self._discharge_at, self._charge_at = number("DischargeTrigger"), number("ChargeTrigger")
         self._charge_hour = number("TimeChargeTrig")
-        self.stored_kwh, self.mode = number("kWhStored"), engine.get_all_ints(handles, "Storage", "State")
-        for handle in handles:  # else the engine has those that follow at full power, for in its snapshot is no shape
+        self._read()
+        for handle in own:  # else the engine has those that follow at full power, for in its snapshot is no shape
             engine.set_int(handle, engine.property_index("Storage", "DispMode"), _EXTERNAL)
-        self._start = self.stored_kwh.copy(), self.mode.copy()
+        self._start = self.state()
         self._writer = engine.bulk_writer("Storage", "kWhStored", handles)
-        others = [h for name, h in circuit.handles["Storage"].items() if name not in set(names)]
+        others = [handle for name, handle in circuit.handles["Storage"].items() if name not in set(names)]
         # The engine reckons for all batteries; what those of agents hold is told elsewhere.
         self._others = engine.bulk_writer("Storage", "kWhStored", others) if others else None
         if self._others is not None:
             self._others.values[:] = engine.get_all_floats(others, "Storage", "kWhStored")
         engine.set_interval(dt_h)
 
+    def _read(self) -> None:
+        """Take what each battery holds [kWh], and 1 where it discharges, -1 where it charges, 0 where it idles."""
+        self._stored_kwh = self._engine.get_all_floats(self._handles, "Storage", "kWhStored")
+        self._mode = self._engine.get_all_ints(self._handles, "Storage", "State")
+
     def decide(self, level: FloatArray, hour: float) -> FloatArray:
-        """Return what each battery is to deliver in a step [kW], shape (n,).
+        """Return what each battery that is led is to deliver in a step [kW], shape (n_led,).
 
         Args:
-            level: Value of its shape, 1 where it has none, shape (n,).
+            level: Value of its shape, 1 where it has none, shape (n_led,).
             hour: Hour at which the step ends.
 
         Source:
             ``CheckStateTriggerLevel`` of OpenDSS's Storage.
         """
-        full, spent = self.stored_kwh >= self._rated_kwh, self.stored_kwh <= self._reserve_kwh
+        stored, before = self._stored_kwh[self._led], self._mode[self._led]
+        full, spent = stored >= self._rated_kwh, stored <= self._reserve_kwh
         by_sign = np.where((level > 0.0) & ~spent, 1, np.where((level < 0.0) & ~full, -1, 0))
-        mode, charge, discharge = self.mode.copy(), self._charge_at, self._discharge_at
+        mode, charge, discharge = before.copy(), self._charge_at, self._discharge_at
         mode[(mode == -1) & (charge != 0.0) & ((charge < level) | full)] = 0
         mode[(mode == 1) & (discharge != 0.0) & ((discharge > level) | spent)] = 0
         idle = mode == 0
@@ -78,40 +82,41 @@ class _OwnStorage:
         charges = idle & ~discharges & (charge != 0.0) & (charge > level) & ~full
         # It looks at the clock only while idle.
         on_time = idle & (self._charge_hour > 0.0) & (np.abs(hour % 24.0 - self._charge_hour) < self._dt_h)
-        mode = np.where(discharges, 1, np.where(charges, -1, mode))
-        mode[on_time & (mode != -1)] = -1
+        mode = np.where(discharges, 1, np.where(charges | on_time, -1, mode))
+        mode[on_time] = -1
         untriggered = (charge == 0.0) & (discharge == 0.0)
-        mode = np.where(self._follows, by_sign, np.where(untriggered, self.mode, mode))
-        self.mode = mode
+        mode = np.where(self._follows, by_sign, np.where(untriggered, before, mode))
+        self._mode[self._led] = mode
         power = np.where(self._follows, np.abs(level) * self._rated_kw, np.where(mode > 0, self._out_kw, self._in_kw))
         asked: FloatArray = mode.astype(np.float64) * power
         return asked
 
     def write(self) -> None:
         """Tell the engine what each battery holds; it has them idle below the reserve and when full."""
-        self._writer.values[:] = self.stored_kwh
+        self._writer.values[:] = self._stored_kwh
         self._writer.write()
 
     def advance(self) -> None:
         """Let the engine reckon what each battery holds after a step that converged."""
-        engine = self._engine
-        engine.finish_step()
-        self.stored_kwh = engine.get_all_floats(self._handles, "Storage", "kWhStored")
-        self.mode = engine.get_all_ints(self._handles, "Storage", "State")
+        self._engine.finish_step()
+        self._read()
         if self._others is not None:
             self._others.write()
 
     def reset(self) -> None:
         """Put the batteries back to how the model has them."""
-        self.stored_kwh, self.mode = self._start[0].copy(), self._start[1].copy()
+        self.restore(self._start)
 
     def state(self) -> tuple[FloatArray, IntArray]:
         """Copy what the future depends on."""
-        return self.stored_kwh.copy(), self.mode.copy()
+        return self._stored_kwh.copy(), self._mode.copy()
 
     def restore(self, state: tuple[FloatArray, IntArray]) -> None:
         """Put a :meth:`state` back."""
-        self.stored_kwh, self.mode = state[0].copy(), state[1].copy()
+        self._stored_kwh, self._mode = state[0].copy(), state[1].copy()
+        number = self._engine.property_index("Storage", "State")
+        for handle, mode in zip(self._handles, self._mode.tolist(), strict=True):
+            self._engine.set_int(handle, number, mode)
 
 
 class Batteries:
@@ -119,15 +124,25 @@ class Batteries:
 
     Args:
         circuits: The circuits.
-        names: Their names.
-        place: Place of what is written for them among the writes of the background.
-        n_writes: Number of those writes.
+        led: Names of those that shapes and triggers lead.
+        names: Names of all that are no device.
+        writes: What is written of elements that are no device.
         dt_h: Length of a step [h].
     """
 
-    def __init__(self, circuits: Circuits, names: Sequence[str], place: int, n_writes: int, dt_h: float) -> None:
-        self._own = [_OwnStorage(circuit, names, dt_h) for circuit in circuits]
-        self._values, self._dt_h = circuits.background_values(place, n_writes), dt_h
+    def __init__(
+        self,
+        circuits: Circuits,
+        led: Sequence[str],
+        names: Sequence[str],
+        writes: Sequence[tuple[str, str, Sequence[str]]],
+        dt_h: float,
+    ) -> None:
+        self._own, self._dt_h = [_OwnStorage(circuit, led, names, dt_h) for circuit in circuits], dt_h
+        place = next((i for i, (class_name, _, _) in enumerate(writes) if class_name == "Storage"), None)
+        self._values = np.zeros((len(self._own), 0))
+        if place is not None:
+            self._values = circuits.background_values(place, len(writes))
 
     def decide(self, envs: Sequence[int], day: IntArray, step: IntArray) -> None:
         """Turn the levels of shapes that were taken for some environments into the power that is written."""
@@ -158,10 +173,16 @@ class Batteries:
 
 
 def lead_batteries(
-    circuits: Circuits, writes: Sequence[tuple[str, str, Sequence[str]]], dt_h: float
+    circuits: Circuits, writes: Sequence[tuple[str, str, Sequence[str]]], devices: Collection[str], dt_h: float
 ) -> Batteries | None:
-    """Get the batteries ready that the background writes, where there are any."""
-    for place, (class_name, _, names) in enumerate(writes):
-        if class_name == "Storage":
-            return Batteries(circuits, names, place, len(writes), dt_h)
-    return None
+    """Get the batteries ready that are no device, where there are any.
+
+    Args:
+        circuits: The circuits.
+        writes: What is written of elements that are no device.
+        devices: ``class.name``, lower case, of the elements that are devices.
+        dt_h: Length of a step [h].
+    """
+    names = [name for name in circuits[0].network.elements["Storage"] if f"storage.{name}" not in devices]
+    led = [name for class_name, _, own in writes if class_name == "Storage" for name in own]
+    return Batteries(circuits, led, names, writes, dt_h) if names else None
