@@ -44,7 +44,7 @@ def find_neutrals(engine: Engine, handles: Handles, network: Network, v: Complex
     fed = np.zeros(len(network.buses), dtype=bool)
     fed[network.node_bus[~at_rest]] = True
     neutral: BoolArray = low & at_rest & (fed[network.node_bus] | (network.node_phase > _LAST_PHASE))
-    neutral[network.source_nodes] = False
+    neutral[_held(engine, handles, network)] = False
     for nodes in _loaded_to_ground(engine, handles):
         neutral[nodes] = False
     return np.flatnonzero(neutral & ~_behind_switches(network, at_rest))
@@ -64,12 +64,18 @@ def _solve_without_load(engine: Engine, handles: Handles, network: Network, v: C
         values.append(block.ravel())
     y = coo_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n)).tocsc()
     held = np.zeros(n, dtype=bool)
-    held[network.source_nodes] = True
+    held[_held(engine, handles, network)] = True
     found = np.where(held, v, 0.0).astype(complex)
     free = np.flatnonzero(~held)
     if len(free) and held.any():
         found[free] = splu(y[free][:, free].tocsc()).solve(-(y[free] @ found))
     return found
+
+
+def _held(engine: Engine, handles: Handles, network: Network) -> IntArray:
+    """Return the nodes at the first terminals of sources; the second one is their star point, ground if not said."""
+    firsts = [engine.node_ref(handle)[: engine.terminals(handle)[1]] - 1 for handle in handles["Vsource"].values()]
+    return np.intersect1d(network.source_nodes, np.concatenate([np.empty(0, dtype=np.int64), *firsts]))
 
 
 def _by_name(handles: Handles) -> dict[str, Handle]:

@@ -50,6 +50,14 @@ New Transformer.t phases=1 windings=3 buses=(a.1 x.1.0 x.0.2) kvs=(7.2 .12 .12) 
 New Load.lamps phases=1 bus1=x.1 kv=.12 kw=5
 Set VoltageBases=[12.47 .208]
 """
+#: A source whose star point is the fourth wire.
+FOUR_WIRES = """
+New Circuit.four bus1=a.1.2.3 bus2=a.4.4.4 basekv=0.4
+New Reactor.earth bus1=a.4 phases=1 r=1 x=0
+New Line.ab phases=4 bus1=a.1.2.3.4 bus2=b.1.2.3.4 r1=.1 x1=.1 r0=.2 x0=.2 c1=0 c0=0 length=1 normamps=300
+New Load.x bus1=b.1.4 phases=1 kv=.23 kw=5
+Set VoltageBases=[0.4]
+"""
 #: Phase 3 is dead behind an open switch, and no neutral.
 SWITCHED = """
 New Circuit.s bus1=a basekv=12.47
@@ -104,6 +112,11 @@ def test_neutral_of_a_centre_tap_may_have_any_number(tmp_path: Path, number: int
     assert {node for node, phase in zip(network.nodes, network.is_phase, strict=True) if phase} == {
         *("a.1", "a.2", "a.3"), *(f"{bus}.{leg}" for bus in "xh" for leg in (1, 2)),
     }  # fmt: skip
+
+
+def test_star_point_of_a_source_is_a_neutral(tmp_path: Path) -> None:
+    network = network_of(write(tmp_path, FOUR_WIRES))
+    assert {network.nodes[i] for i in network.neutrals} == {"a.4", "b.4"}
 
 
 @pytest.mark.parametrize("text", [DOUBLE, GROUNDED_TAP, SWITCHED])
