@@ -5,7 +5,8 @@ For each master under the folders, in processes of its own with limits of time a
 - whether OpenDSS alone compiles and solves it (else nothing is expected of it),
 - whether ``make`` turns it into an environment, or says that nothing can be controlled and what can be added,
 - how many of 96 steps with random actions solve (with panels and batteries added where there is nothing to control),
-- how far a day under ``native`` is from OpenDSS's own mode, the worst element of each class, relative to its peak.
+- how far a day under the feeder's own controls, with no device, is from OpenDSS's own mode: each element, relative to
+  its peak.
 
 Usage: python scripts/score_feeders.py FOLDER_OR_MASTER ... [--out FILE] [--jobs 2] [--limit-s 240] [--json FILE]
 """
@@ -29,11 +30,15 @@ from typing import Any
 import numpy as np
 
 import powergrid
-from powergrid.envs.core import GridTask
 from powergrid.errors import PowerGridError
-from powergrid.evaluation.baselines import leave_to_feeder
+from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.engine import Engine, PowerReader
-from powergrid.scenario import load_scenario
+from powergrid.grid.feeder.feeder import read_feeder
+from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.shapes import ShapeMode
+from powergrid.grid.options import SimulationOptions
+from powergrid.grid.profiles.profiles import builtin_profiles, follow_loadshapes
+from powergrid.grid.simulation import Simulation
 
 _STAGES = ("engine", "make", "random", "native")
 _CIRCUIT = re.compile(rb"^\s*new\s+(object\s*=\s*)?[\"'(\[{]?circuit\.|^\s*(redirect|compile)\b", re.I | re.M)
@@ -94,32 +99,30 @@ def play_random(env: Any, steps: int = 96) -> int:
     return solved
 
 
-def play_native(master: Path, keys: dict[str, Any]) -> dict[str, Any]:
-    """Return, for each class, how far a day under ``native`` is from the engine's own mode, and its worst element."""
-    common = {"step_minutes": 60, "episode_length": 24, "split": "all", **keys}
-    scenario = load_scenario(master, common)
-    task = GridTask(load_scenario(scenario, leave_to_feeder(scenario)))
-    task.reset(0, np.random.default_rng(0), {"day": 0})
-    simulation, shaped = task.simulation, str(scenario.profiles.source) == "loadshapes"
-    circuit = simulation.circuits[0]
-    circuit.engine.command(f"set tolerance={_TIGHT}")
+def play_native(master: Path) -> dict[str, Any]:
+    """Return, for each class, how far a day under the feeder's own controls is from the engine's own mode."""
+    feeder = read_feeder(master)
+    network, profiles = network_of(feeder), builtin_profiles()
+    shaped = any((network.followed_by(c) >= 0).any() for c in network.shapes_of)
     engine = _redirected(master)
-    handles = {name: engine.handles(name) for name in _CLASSES}
-    ours = {name: circuit.engine.handles(name) for name in _CLASSES}
-    shared = [(c, name) for c in _CLASSES for name in handles[c] if name in ours[c]]
+    mode = _mode_of(network, engine)
+    options = SimulationOptions(step_minutes=60, horizon_steps=24, split="all", native_controls=True, tolerance=_TIGHT)
+    profiles = follow_loadshapes(network, profiles, mode if network.shape_mode == "own" else None)
+    simulation = Simulation(feeder, {}, profiles, options)
+    simulation.reset(0, np.random.default_rng(0), day=0)
+    ours = simulation.circuits[0].engine
+    shared = [(c, name) for c in _CLASSES for name in engine.handles(c) if name in ours.handles(c)]
+    readers = [PowerReader([each.handles(c)[name] for c, name in shared]) for each in (ours, engine)]
     for option in (f"tolerance={_TIGHT}", "maxiterations=100", "maxcontroliter=100"):
         engine.command(f"set {option}")
-    _stand_alike(circuit.engine, engine)
-    mode = _mode_of(simulation.network, engine)
+    _stand_alike(ours, engine)
     engine.command(f"set mode={mode} stepsize=60m number=1 hour=0 sec=0")
-    readers = [PowerReader([own[c][name] for c, name in shared]) for own in (ours, handles)]
     found: tuple[list[Any], list[Any]] = ([], [])
     for _ in range(24):
-        task.action_buffer()[:] = simulation.neutral()
-        task.step()
-        found[0].append(np.array(readers[0].read()))
+        simulation.step(simulation.neutral())
+        found[0].append(readers[0].read().copy())
         engine.command("solve")
-        found[1].append(np.array(readers[1].read()))
+        found[1].append(readers[1].read().copy())
     return {"mode": mode, "shaped": shaped, **_compare(shared, *map(np.array, found))}
 
 
@@ -147,10 +150,9 @@ def _stand_alike(one: Engine, other: Engine) -> None:
             other.command(f'edit "Capacitor.{name}" states={one.get_text(handle, "Capacitor", "States")}')
 
 
-def _mode_of(network: Any, engine: Engine) -> str:
-    mode = getattr(network, "shape_mode", "own")
-    if mode != "own":
-        return str(mode)
+def _mode_of(network: Network, engine: Engine) -> ShapeMode:
+    if network.shape_mode != "own":
+        return network.shape_mode
     loads = engine.handles("Load").values()
     written = any(engine.get_text(h, "Load", "Yearly") != engine.get_text(h, "Load", "Daily") for h in loads)
     return "yearly" if written else "daily"
@@ -172,8 +174,7 @@ def one(master: Path) -> None:
         tell(loads=len(network.loads.names), random=play_random(env))
         env.close()
         stage = "native"
-        keys = {} if how == "environment" else {"add_der": {"penetration": 0.3}}
-        tell(native=play_native(master, keys))
+        tell(native=play_native(master))
     except PowerGridError as error:
         tell(**{stage: f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"})
     except BaseException as error:  # noqa: BLE001  # what is no error of ours is what is looked for

@@ -11,6 +11,7 @@ import numpy as np
 from powergrid.grid.feeder.network import FeederControl, Network
 from powergrid.grid.feeder.shapes import FloatArray, IntArray
 from powergrid.grid.options import SimulationOptions
+from powergrid.grid.profiles.background import SELF_DISPATCHED
 from powergrid.grid.profiles.demand import Demand
 from powergrid.grid.profiles.profiles import Profiles
 
@@ -59,7 +60,7 @@ def as_played(
     return [
         *_loads(network, profiles, options, taken),
         *_sources(network, profiles, taken),
-        *_storage(network, taken, native),
+        *_storage(network, profiles, taken, native),
         *_switchgear(network, taken, native),
     ]
 
@@ -130,10 +131,21 @@ def _sources(network: Network, profiles: Profiles, taken: Mapping[str, tuple[str
                 yield Played(full, otherwise, why[i], float(kw[i]))
 
 
-def _storage(network: Network, taken: Mapping[str, tuple[str, str, float]], native: bool) -> Iterator[Played]:
-    for name in network.elements.get("Storage", ()):
+def _storage(
+    network: Network, profiles: Profiles, taken: Mapping[str, tuple[str, str, float]], native: bool
+) -> Iterator[Played]:
+    names = network.elements.get("Storage", ())
+    followed = network.followed_by("Storage", profiles.shape_mode or network.shape_mode)
+    by_shape = np.isin(network.sources.storage_mode, SELF_DISPATCHED)
+    for name, shape, alone in zip(names, followed.tolist(), by_shape.tolist(), strict=True):
         full = f"Storage.{name}"
-        yield Played(full, *taken.get(full.lower(), (*_by_control(network, full.lower(), native), np.nan)))
+        if (own := taken.get(full.lower())) is not None:
+            yield Played(full, *own)
+        elif alone:
+            by = f"LoadShape {network.shapes.names[shape]}" if shape >= 0 else "its triggers"
+            yield Played(full, "shape" if shape >= 0 else "own control", by, np.nan)
+        else:
+            yield Played(full, *_by_control(network, full.lower(), native), np.nan)
 
 
 def _switchgear(network: Network, taken: Mapping[str, tuple[str, str, float]], native: bool) -> Iterator[Played]:

@@ -18,7 +18,7 @@ IntArray = npt.NDArray[np.int64]
 #: The write of batteries; what a step says of it is the level of their shapes, of which the circuit makes kW.
 BATTERIES = ("Storage", "kW")
 #: OpenDSS's ordinals of Storage.DispMode that need nothing but a shape and the hour: default and follow.
-_BY_SHAPE = (0, 4)
+SELF_DISPATCHED = (0, 4)
 
 
 class Background:
@@ -53,7 +53,7 @@ class Background:
             ("PVSystem", "Temperature"): (panels >= 0) & (warmed >= 0),
             ("Generator", "kW"): generators >= 0,
             ("Generator", "kvar"): generators >= 0,
-            BATTERIES: np.isin(sources.storage_mode, _BY_SHAPE),
+            BATTERIES: np.isin(sources.storage_mode, SELF_DISPATCHED),
         }
         self._places, self.writes = list[IntArray](), list[tuple[str, str, tuple[str, ...]]]()
         for (class_name, key), wanted in moved.items():
