@@ -81,13 +81,11 @@ def to_power(series: Sequence[Series], values: Mapping[int, FloatArray], network
 def kva_per_a(series: Series, network: Network) -> float:
     """Return the kVA of one ampere: of each conductor where a column is of all phases of its loads."""
     nodes = list(network.loads.nodes[series.loads[0]]) if network.loads.nodes else []
-    v_base = float(network.v_base[nodes[0]]) if nodes else 0.0
-    if series.spec.kv is not None:
-        v_base = series.spec.kv * 1000.0 / np.sqrt(3.0)
+    v_base = series.kv * 1000.0 / np.sqrt(3.0)
     n = 1 if series.spec.phase is not None else 3 if len(series.loads) > 1 else max(1, len(nodes))
     # Between two conductors is their voltage: twice that to ground behind a split winding, else root 3 times.
     ratio = {1: 1.0, 2: 2.0 if v_base < 150.0 else np.sqrt(3.0)}.get(n, 3.0)
-    return ratio * v_base / 1000.0
+    return float(ratio * v_base / 1000.0)
 
 
 def deal_out(

@@ -16,7 +16,7 @@ dl{display:grid;grid-template-columns:6rem 1fr;gap:.25rem 1rem;margin:0}dt{color
 svg{display:block;width:100%;height:auto;margin:.6rem 0}svg text{font:11px system-ui,sans-serif;fill:#5b6b7a}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;width:100%}
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #e3e8ee;vertical-align:top}
-th{color:#5b6b7a;font-weight:600;white-space:nowrap}.n{text-align:right;font-variant-numeric:tabular-nums}
+th{color:#5b6b7a;font-weight:600;white-space:nowrap}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 ul{margin:0;padding-left:1.2rem}.kept{fill:#2f7d5b}.out{fill:#d9683b}.band{fill:#2b6cb0;opacity:.22}
 .mean{stroke:#2b6cb0;fill:none;stroke-width:1.4}.rated{stroke:#5b6b7a;stroke-dasharray:5 4}.axis{stroke:#cfd8e0}
 .gone{fill:#d9683b;opacity:.25}

@@ -32,7 +32,7 @@ from powergrid.measurements.report import DataReport, SeriesLine, make_report
 from powergrid.measurements.shipped import ShippedYear
 from powergrid.measurements.tables import MeasuredTable, read_measured
 from powergrid.measurements.targets import Series, find_targets, group_columns
-from powergrid.measurements.vocabulary import ImportMap, read_map
+from powergrid.measurements.vocabulary import STANDARD, ImportMap, read_map
 
 FloatArray = npt.NDArray[np.float64]
 Table = str | Path | pd.DataFrame
@@ -162,6 +162,7 @@ class _Import:
         _raise(self.problems)
         values = {key: _fill_unplayed(series, rows // n_days) for key, series in aligned.items()}
         groups = [to_power(each, values, self.network) for each in columns]
+        self._check_amperes(groups)
         found = deal_out(groups, self.spec, self.network, self.problems, self.notes)
         self._check_total(found)
         _raise(self.problems)
@@ -277,6 +278,16 @@ class _Import:
             )
         return dict(sorted(days.items()))
 
+    def _check_amperes(self, groups: Sequence[Group]) -> None:
+        most = (LIMITS | dict(self.spec.limits))["demand_pu"]
+        for group in groups:
+            rated, peak = float(self.network.loads.kw[list(group.loads)].sum()), float(group.p_kw.max())
+            if any(each.unit.kind == "a" for each in group.series) and 0.0 < most * rated < peak:
+                self.problems.append(
+                    f"{group.series[0].title}: {peak / rated:,.0f} times the rated {rated:,.4g} kW of {group.title} at "
+                    f"{group.series[0].kv:.4g} kV; is it of the other side of a transformer ('kv'), or is the unit mA?"
+                )
+
     def _check_total(self, found: Mapping[int, tuple[FloatArray, FloatArray | None]]) -> None:
         rated = float(self.network.loads.kw[list(found)].sum()) if found else 0.0
         peak = float(np.sum([p_kw for p_kw, _ in found.values()], axis=0).max()) if found else 0.0
@@ -366,8 +377,10 @@ class _Import:
         lines += [SeriesLine.of(each, self.done[id(each)]) for each in self.series if each.kind != "demand"]
         total = np.sum([p_kw for p_kw, _ in found.values()], axis=0) if found else np.zeros(0)
         rated = float(loads.kw[list(found)].sum()) if found else 0.0
+        zone = self.spec.time.zone if self.spec.time.zone != STANDARD else None
         return make_report(
             self.feeder.name,
+            f"standard time{f' of {zone}' if zone else ''}",
             profiles,
             lines,
             left_out,

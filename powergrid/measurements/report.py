@@ -126,7 +126,7 @@ class DataReport:
     """What became of measurements: days, gaps, peaks against the model, and what is what.
 
     Attributes:
-        feeder, start, end, step_minutes, days: What it is of.
+        feeder, clock, start, end, step_minutes, days: What it is of, and which time its rows are in.
         left_out: Days that are never played, each with the columns that lack something then.
         series: Each column.
         measured_loads, loads: How many loads are measured, of how many.
@@ -139,6 +139,7 @@ class DataReport:
     """
 
     feeder: str
+    clock: str
     start: str
     end: str
     step_minutes: int
@@ -218,7 +219,7 @@ class DataReport:
         facts = [
             (
                 "Days",
-                f"{kept} of {self.days}, {self.start} to {self.end}, rows of {self.step_minutes} min, standard time",
+                f"{kept} of {self.days}, {self.start} to {self.end}, rows of {self.step_minutes} min, {self.clock}",
             ),
             ("Loads", f"{self.measured_loads} of {self.loads} are measured or have their part of a measured sum"),
         ]
@@ -250,6 +251,7 @@ class DataReport:
 
 def make_report(
     feeder: str,
+    clock: str,
     profiles: Profiles,
     lines: Sequence[SeriesLine],
     left_out: Mapping[int, Sequence[str]],
@@ -265,6 +267,7 @@ def make_report(
 
     Args:
         feeder: Name of the feeder.
+        clock: Which time rows are in, in words.
         profiles: What came of it.
         lines: Each column.
         left_out: Days from day 0, each with the columns that lack something.
@@ -280,6 +283,7 @@ def make_report(
     time = first + peak_day + np.timedelta64(peak_row * profiles.step_minutes, "m")
     return DataReport(
         feeder=feeder,
+        clock=clock,
         start=str(first),
         end=str(first + profiles.n_days - 1),
         step_minutes=profiles.step_minutes,

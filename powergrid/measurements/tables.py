@@ -117,7 +117,10 @@ def _open(
         path = Path(source)
         where, first_line = path.name, 2 if path.name.lower().endswith((*TEXT_SUFFIXES, ".xlsx")) else 0
         try:
-            frame = open_table(path, str(source), decimal=spec.decimal, sheet=spec.sheet, missing=spec.missing)
+            first_line += spec.skip_rows if first_line else 0
+            frame = open_table(
+                path, str(source), decimal=spec.decimal, sheet=spec.sheet, missing=spec.missing, skip=spec.skip_rows
+            )
         except ScenarioError as error:
             problems += [f"{error.where}: {problem}" for problem in error.problems]
             return None, where, first_line, {}

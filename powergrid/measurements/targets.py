@@ -50,6 +50,7 @@ class Series:
         unit: Its unit.
         target: What it is of, in words.
         loads: The loads that it is the demand of, by index; none of sun and prices.
+        kv: Base voltage where it is measured, line to line [kV]; 0 where that is not certain.
         values: Its numbers in its unit, at the table's rows.
         step_minutes: Length of a row [min].
     """
@@ -60,6 +61,7 @@ class Series:
     unit: UnitSpec
     target: str
     loads: tuple[int, ...]
+    kv: float
     values: pd.Series[float]
     step_minutes: int
 
@@ -102,12 +104,16 @@ def find_targets(
                 continue
             if name not in targets:
                 targets[name] = _find_loads(entry, spec, network, f"columns.{name}", problems)
-            unit = _pick_unit(entry, unit, label, spec, f"{table.where}: {name!r}", problems)
-            if unit is not None:
-                where, (title, loads) = table.where, targets[name]
-                found.append(
-                    Series(name, where, entry, unit, title, loads, table.values.iloc[:, i], table.step_minutes)
-                )
+            where = f"{table.where}: {name!r}"
+            unit = _pick_unit(entry, unit, label, spec, where, problems)
+            if unit is None:
+                continue
+            title, loads = targets[name]
+            kv = _find_kv(entry, loads, network) if unit.kind == "a" else 0.0
+            if unit.kind == "a" and loads and not kv:
+                problems.append(f"{where}: A of {title} have no certain voltage; say 'kv', line to line")
+            numbers = table.values.iloc[:, i]
+            found.append(Series(name, table.where, entry, unit, title, loads, kv, numbers, table.step_minutes))
     return found, unused
 
 
@@ -184,6 +190,20 @@ def _find_loads(
     if not found and len(problems) == 0:
         problems.append(f"{where}: {title} has no load")
     return title, tuple(dict.fromkeys(found))
+
+
+def _find_kv(entry: ColumnSpec, loads: Sequence[int], network: Network) -> float:
+    """Return the voltage that amperes are of, line to line [kV], 0 where the model does not say it for certain."""
+    if entry.kv is not None:
+        return entry.kv
+    buses = {int(network.loads.bus[load]) for load in loads}
+    if entry.head:
+        buses = {network.source_bus}
+    elif entry.meter is not None or entry.transformer is not None:
+        branch = network.find("branch", entry.meter or f"transformer.{entry.transformer}")
+        buses = set() if isinstance(branch, Problem) else {bus for bus in network.branches.buses[branch] if bus >= 0}
+    volts = np.unique(np.round(network.v_base[network.nodes_of(sorted(buses))], 3))
+    return float(volts[0]) * np.sqrt(3.0) / 1000.0 if len(volts) == 1 else 0.0
 
 
 def _indices(found: Iterable[int | Problem], problems: list[str]) -> list[int]:

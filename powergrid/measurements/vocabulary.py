@@ -168,6 +168,7 @@ class ImportMap(_Part):
     )
     decimal: Literal["auto", ".", ","] = Field(default="auto", description="Decimal sign of numbers in text.")
     sheet: str | int = Field(default=0, description="Sheet of an Excel file, by name or from 0.")
+    skip_rows: int = Field(default=0, ge=0, description="Lines of text or of a sheet above the names of the columns.")
     missing: tuple[str, ...] = Field(default=(), description="Texts that stand for a missing number.")
     negative: Literal["error", "keep", "zero"] = Field(
         default="error", description="Demand below 0: refuse it, keep it (a meter behind panels), or set it to 0."

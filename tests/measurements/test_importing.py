@@ -531,3 +531,25 @@ def test_any_table_imports_or_is_a_typed_error(feeder: Path, rows: list[list[str
     file.write_text("\n".join([sign.join(["time", "e1", "w1"]), *(sign.join(row) for row in rows)]), encoding="utf-8")
     with suppress(ScenarioError):
         import_profiles(file, feeder, {"unit": "kW"})
+
+
+def test_amperes_of_a_sum_are_at_the_voltage_of_where_they_are_measured(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "x": 12.0 + TIMES.hour / 10})
+    for entry, kv in (({"head": True}, 4.16), ({"meter": "Line.l1"}, 4.16), ({"site": "west"}, 0.4)):
+        profiles = import_profiles(table, feeder, {"unit": "A", "columns": {"x": entry}}).profiles
+        kva = np.sum(
+            [np.hypot(kw_of(profiles, load), kvar_of(profiles, load)) for load in profiles.load_series], axis=0
+        )
+        assert kva == pytest.approx(np.sqrt(3) * kv * table["x"].to_numpy(), rel=0.02)  # power factors differ a little
+    (problem,) = problems_of(table, feeder, unit="A", columns={"x": {"transformer": "t1"}})
+    assert "A of behind transformer.t1 have no certain voltage; say 'kv', line to line" in problem
+    assert import_profiles(table, feeder, {"unit": "A", "columns": {"x": {"transformer": "t1", "kv": 4.16}}})
+    (problem,) = problems_of(table.assign(x=9000.0 + TIMES.hour), feeder, unit="A", columns={"x": "e1"})
+    assert "times the rated 60 kW of load e1 at 0.4 kV" in problem
+
+
+def test_lines_above_the_names_of_columns_are_skipped(feeder: Path, tmp_path: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1": make_kw(TIMES, 50)})
+    (tmp_path / "m.csv").write_text("Export of plant 7\n;;;\n" + table.to_csv(index=False, sep=";", decimal=","))
+    imported = import_profiles(tmp_path / "m.csv", feeder, {"unit": "kW", "skip_rows": 2})
+    assert imported.profiles.digest() == import_profiles(table, feeder, {"unit": "kW"}).profiles.digest()

@@ -118,6 +118,7 @@ def _write_files(profiles: Profiles, folder: Path, record: Mapping[str, Any], te
         },
         **record,
     }
+    data["record_sha256"] = _sha256_of(data)
     for name, text in {RECORD: json.dumps(data, indent=1, ensure_ascii=False) + "\n", **texts}.items():
         (folder / name).write_text(text, encoding="utf-8")
 
@@ -157,12 +158,12 @@ def read_imported(source: str | Path) -> Profiles:
             raise ScenarioError(str(file), [f"names the table {table.name!r}, which is not there: import it again"])
         if _sha256(table) != record["table_sha256"]:
             raise ScenarioError(str(table), ["is not the table that its record is of: import it again"])
+        if _sha256_of(record) != record["record_sha256"]:
+            raise ScenarioError(str(file), ["does not say what it did when it was written: import it again"])
         profiles = _take_apart(open_table(table, str(table), decimal="."), record)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         told = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ScenarioError(str(file), [f"is damaged ({told}): import it again"]) from None
-    if profiles.digest() != record["digest"]:
-        raise ScenarioError(str(file), ["does not say what it did when it was written: import it again"])
     return profiles
 
 
@@ -191,6 +192,11 @@ def _take_apart(frame: pd.DataFrame, record: Mapping[str, Any]) -> Profiles:
         irradiance_pu=named.get("irradiance_pu", {}).get(""),
         temperature_c=named.get("temperature_c", {}).get(""),
     )
+
+
+def _sha256_of(record: Mapping[str, Any]) -> str:
+    told = {key: value for key, value in record.items() if key != "record_sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:

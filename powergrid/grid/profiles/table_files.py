@@ -32,7 +32,7 @@ _POINT_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
 
 
 def open_table(
-    path: Path, where: str, *, decimal: str = "auto", sheet: str | int = 0, missing: Sequence[str] = ()
+    path: Path, where: str, *, decimal: str = "auto", sheet: str | int = 0, missing: Sequence[str] = (), skip: int = 0
 ) -> pd.DataFrame:
     """Return a table as its file holds it, numbers as numbers where a whole column is.
 
@@ -43,6 +43,7 @@ def open_table(
         where: What errors call the file.
         decimal: ``"."``, ``","`` or ``"auto"``, which looks at the numbers.
         sheet: Sheet of an Excel file, by name or from 0.
+        skip: Lines of text or of a sheet above the names of the columns.
         missing: Texts that stand for a missing number, besides those that pandas knows.
 
     Raises:
@@ -59,8 +60,8 @@ def open_table(
         if kind == ".xlsx":
             if importlib.util.find_spec("openpyxl") is None:
                 raise ScenarioError(where, ["Excel needs openpyxl: pip install openpyxl, or save the sheet as CSV"])
-            return pd.read_excel(path, sheet_name=sheet, engine="openpyxl", na_values=list(missing))
-        return _read_text_table(decode_text(_read_bytes(path, kind)), where, decimal, missing)
+            return pd.read_excel(path, sheet_name=sheet, engine="openpyxl", na_values=list(missing), skiprows=skip)
+        return _read_text_table(decode_text(_read_bytes(path, kind)), where, decimal, missing, skip)
     # pandas and pyarrow derive their parse errors from ValueError.
     except (*DAMAGED, OSError) as error:
         told = " ".join(str(error).split()) or type(error).__name__
@@ -90,11 +91,12 @@ def _read_bytes(path: Path, kind: str) -> bytes:
     return path.read_bytes()
 
 
-def _read_text_table(text: str, where: str, decimal: str, missing: Sequence[str]) -> pd.DataFrame:
+def _read_text_table(text: str, where: str, decimal: str, missing: Sequence[str], skip: int) -> pd.DataFrame:
     import pandas as pd
 
     if "\0" in text:
         raise ScenarioError(where, ["not a readable table: it holds zero bytes, as no text does"])
+    text = "\n".join(text.splitlines()[skip:]) if skip else text
     separator = find_separator(text)
     if decimal == "auto":
         decimal = _find_decimal(text, separator, where)

@@ -139,7 +139,7 @@ def _take_times(frame: pd.DataFrame, problems: list[str]) -> npt.NDArray[np.date
     if len(bad):
         problems.append(
             f"column {TIME_COLUMN!r}: {len(bad)} rows are no ISO 8601 timestamp, the first is row {bad[0]}:"
-            f" {column.iloc[int(bad[0])]!r}"
+            f" {column.iloc[int(bad[0])]!r}; 'powergrid profiles import' reads other dates"
         )
         return None
     if parsed.dt.tz is not None:  # the local time is kept, which is what rows are in
