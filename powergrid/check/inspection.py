@@ -88,7 +88,9 @@ def main(folder: str) -> None:
         return
     timeout_s = float(request["timeout_s"])
     if place.trust:
-        confinement = Confinement((limit_process(timeout_s),), ("files and system calls: the feeder is trusted",))
+        confinement = Confinement(
+            tuple(filter(None, [limit_process(timeout_s)])), ("files and system calls: the feeder is trusted",)
+        )
     else:
         confinement = shut_in(folder, [place.root, place.shipped, place.master, place.master.resolve()], timeout_s)
     recorder.state(confinement=asdict(confinement))

@@ -89,13 +89,17 @@ def _run(module: str, folder: Path, timeout_s: float) -> int | None:
     # It sees nothing of the user's: no home, no cache (whose entries it could spoil), no other variables.
     package = Path(__file__).parents[3]
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    # It imports what this one can, wherever that lies.
     below = [str(Path(each).absolute()) for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each]
+    below += [each for each in sys.path if os.path.isabs(each) and each not in below]
     home, work, temporary = (str(folder / own) for own in _OWN_FOLDERS)
     environment |= {
         "PYTHONPATH": os.pathsep.join([str(package), *below]), "HOME": home, "USERPROFILE": home, "TMPDIR": temporary,
         "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1",
         FOLDER_VARIABLE: "", TRIAL_VARIABLE: "0",
     }  # fmt: skip
+    if not sys.executable:
+        raise OSError("this Python does not know its own program")
     command = [sys.executable, "-c", f"from {module} import main; main({str(folder)!r})"]
     with (folder / _STDERR).open("wb") as stream:
         child = subprocess.Popen(
