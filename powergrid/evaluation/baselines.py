@@ -47,9 +47,10 @@ class NoControl:
 
 
 def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
-    """Return the overrides that leave all regulators and capacitors to the feeder's own controls.
+    """Return the overrides that leave a feeder to itself: its own controls, and what the model says of its elements.
 
-    Those that no control of the feeder moves stay with their agents, and so does all that sets power.
+    Regulators and capacitors that no control of the feeder moves stay with their agents, and so does all that sets
+    power and is added at a bus. A PVSystem, Storage or Generator of the feeder does what OpenDSS has it do.
     """
     controls = network_of(scenario.read_feeder()).controls
     # A device that no control moves would stand still for good: it stays with its agent.
@@ -59,6 +60,11 @@ def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
         for name, spec in scenario.devices.items()
         if spec.kind in ("regulator", "capacitor")
         and any((class_name, target_of(spec)) in moved for class_name in CLASSES_OF_KIND[spec.kind])
+    }
+    devices |= {
+        name: {"control": "model"}
+        for name, spec in scenario.devices.items()
+        if spec.modelled and spec.element and spec.control == "agent"
     }
     return {"native_controls": True, "devices": devices}
 

@@ -198,6 +198,8 @@ def find_tapped_devices(by_kind: ByKind) -> list[tuple[str, int]]:
 def _place(name: str, spec: Any) -> Injection:
     element = getattr(spec, "element", None)
     if element:
+        if spec.control == "model":
+            return Injection(name, element=element, as_modelled=True)
         properties = ""
         if spec.kind == "storage" and spec.control == "opendss":  # so that its controller reckons with our energy
             properties = f"%reserve={100.0 * spec.soc_min:g}"

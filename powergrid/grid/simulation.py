@@ -91,7 +91,8 @@ class Simulation:
         compile_one = functools.partial(_compile, feeder, injections, faults, plan, tapped, options)
         first = compile_one()
         self.network = first.network
-        taken = {str(spec.element).lower() for spec in devices.values() if getattr(spec, "element", None)}
+        bound = [spec for spec in devices.values() if getattr(spec, "element", None) and spec.control != "model"]
+        taken = {str(spec.element).lower() for spec in bound}
         inverters = [str(spec.element or "").lower() for spec in by_kind["inverter"].values()]
         self._days = Days(profiles, options, self.network, n_envs, inverters, taken)
         self._devices = Fleets(by_kind, first, options, self._days, n_envs)

@@ -55,7 +55,7 @@ def as_played(
     taken = {
         element.lower(): _by_device(name, control, peak)
         for name, (_, element, control, peak) in devices.items()
-        if element
+        if element and control != "model"
     }
     return [
         *_loads(network, profiles, options, taken),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import powergrid
+from powergrid.evaluation.baselines import BASELINES
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.engine import PowerReader
 from powergrid.grid.feeder.feeder import read_feeder
@@ -222,6 +223,33 @@ def test_devices_take_the_sun_of_their_own_shape_and_a_generator_with_one_is_no_
     np.testing.assert_allclose(one, np.minimum(0.95 * 900 * np.array(sun)[nearest], 800), atol=0.5)
     assert chp[0] == pytest.approx(175, abs=0.5)  # kW themselves: at 00:15 the last of 30 half-hours
     env.close()
+
+
+def test_native_baseline_is_the_engines_day_though_agents_own_panels_batteries_and_generators(tmp_path: Path) -> None:
+    regulator = CONTROLS.splitlines()[0] + "\n"
+    master, ours = write(tmp_path, LOADS + STEADY + PANELS + BATTERIES + regulator, "daily")
+    scenario = powergrid.load_scenario(ours, {"split": "all", "solver.tolerance": TOLERANCE})
+    assert len(scenario.devices) == 16
+    changes = BASELINES["native"].overrides(scenario)
+    devices = scenario.to_dict()["devices"]
+    merged = {name: spec | dict(changes["devices"].get(name, {})) for name, spec in devices.items()}
+    changed = powergrid.load_scenario(scenario.to_dict() | {"native_controls": True, "devices": merged})
+    simulation = changed.simulate()
+    simulation.reset(0, np.random.default_rng(0), day=0)
+    engine = simulation.circuits[0].engine
+    names = [(c, name, handle) for c in CLASSES for name, handle in engine.handles(c).items()]
+    reader, rows = PowerReader([handle for _, _, handle in names]), []
+    start = engine.get_floats(engine.handles("Transformer")["sub"], "Transformer", "Taps")[-1]
+    for _ in range(96):
+        simulation.step(simulation.neutral())
+        rows.append(reader.read().copy())
+    simulation.close()
+    with compiled(master, tolerance=TOLERANCE) as own:
+        played = play(own, "daily", 96, 15, taps={"sub": float(start)})
+    size = np.abs(played["vsource.source"]).max()
+    for (class_name, name, _), power in zip(names, np.array(rows).T, strict=True):
+        expected = played[f"{class_name}.{name}".lower()]
+        np.testing.assert_allclose(power, expected, atol=1e-6 * size, rtol=0, err_msg=f"{class_name}.{name}")
 
 
 def test_batteries_left_to_the_feeder_and_those_of_agents_do_not_touch_each_other(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ class Injection:
         phases: Phase numbers at that bus.
         connection: ``wye`` or ``delta``.
         properties: More to set on the element of the feeder, as OpenDSS text.
+        as_modelled: Leave the element as the model has it: its power is read, and never written.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Injection:
     phases: tuple[int, ...] = (1, 2, 3)
     connection: str = "wye"
     properties: str = ""
+    as_modelled: bool = False
 
 
 def place_injections(
@@ -112,8 +114,11 @@ def place_injections(
             class_name, name = _split(injection.element)
             handle = handles[class_name][name]
             ratings[injection.name] = read_ratings(engine, class_name, handle)
-            limits = f"{_free_rating(engine, class_name, handle)} {_close_star(engine, class_name, handle, network)}"
-            engine.edit(handles[class_name][name], f"{_OBEY[class_name]} {limits} {injection.properties}")
+            if not injection.as_modelled:
+                limits = (
+                    f"{_free_rating(engine, class_name, handle)} {_close_star(engine, class_name, handle, network)}"
+                )
+                engine.edit(handles[class_name][name], f"{_OBEY[class_name]} {limits} {injection.properties}")
         else:
             class_name, name = "Generator", f"powergrid_{number}_" + re.sub(r"[^a-z0-9]", "_", injection.name.lower())
             engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv, network)}")
@@ -330,7 +335,7 @@ class Setpoints:
         for device, ((class_name, _), injection) in enumerate(zip(targets, injections, strict=True)):
             if class_name == "Load":
                 self.load_of_device[device] = position[injection.element.partition(".")[2].lower()]
-            else:
+            elif not injection.as_modelled:
                 groups.setdefault(class_name, []).append(device)
         self._groups = [self._bind_group(class_name, devices, targets) for class_name, devices in groups.items()]
 

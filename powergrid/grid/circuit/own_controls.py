@@ -85,7 +85,9 @@ def plan_controls(devices: Mapping[str, Any], others: bool) -> ControlPlan:
     """
     bound = {name: target_of(spec) for name, spec in devices.items() if getattr(spec, "element", None)}
     native = frozenset(element for name, element in bound.items() if devices[name].control == "opendss")
-    return ControlPlan(native, frozenset(bound.values()) - native, others)
+    # What the model moves is as if it were no device.
+    modelled = frozenset(element for name, element in bound.items() if devices[name].control == "model")
+    return ControlPlan(native, frozenset(bound.values()) - native - modelled, others)
 
 
 def target_of(spec: Any) -> str:

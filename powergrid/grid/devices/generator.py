@@ -16,6 +16,7 @@ class GeneratorSpec(PowerSpec):
     """What YAML may say about a generator; fuel costs ``a·p² + b·p + c`` in USD/h while it runs."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("Generator",)
+    modelled: ClassVar[bool] = True
     ratings: ClassVar[tuple[str, ...]] = ("p_max_kw",)
 
     kind: Literal["generator"] = Field(description="Kind of the device.")

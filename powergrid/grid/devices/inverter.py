@@ -20,6 +20,7 @@ class InverterSpec(PowerSpec):
 
     element_classes: ClassVar[tuple[str, ...]] = ("PVSystem", "Generator")
     native: ClassVar[bool] = True
+    modelled: ClassVar[bool] = True
     ratings: ClassVar[tuple[str, ...]] = ("p_max_kw",)
 
     kind: Literal["inverter"] = Field(description="Kind of the device.")

@@ -21,7 +21,7 @@ Columns = slice | IntArray
 #: Some environments, as the first index of arrays.
 Rows = slice | IntArray
 
-Control = Literal["agent", "opendss", "frozen"]
+Control = Literal["agent", "opendss", "model", "frozen"]
 Phase = Annotated[int, Field(ge=1, le=3)]
 
 
@@ -65,16 +65,18 @@ class DeviceSpec(Spec):
 
     ``element_classes`` are the OpenDSS classes the kind may be bound to; ``ratings`` are the keys that
     may stay out of a device bound to an element, because its element has them; ``native`` says whether a
-    feeder may have a control of its own for it.
+    feeder may have a control of its own for it, ``modelled`` whether OpenDSS moves it by itself.
     """
 
     element_classes: ClassVar[tuple[str, ...]] = ()
     ratings: ClassVar[tuple[str, ...]] = ()
     native: ClassVar[bool] = False
+    modelled: ClassVar[bool] = False
 
     control: Control = Field(
         default="agent",
-        description="Who moves it: an agent, the feeder's own control of its element, or nobody.",
+        description="Who moves it: an agent, the feeder's own control of its element, the model (as OpenDSS plays an "
+        "element: by its shape, by its controls, or not at all), or nobody.",
     )
 
     @model_validator(mode="after")
@@ -88,6 +90,8 @@ class DeviceSpec(Spec):
         """Yield everything wrong between the keys; kinds extend it."""
         if self.control == "opendss" and not self.native:
             yield "control 'opendss' is for what a feeder has controls for; here it is agent or frozen"
+        if self.control == "model" and not (self.modelled and getattr(self, "element", None)):
+            yield "control 'model' is for a PVSystem, Storage or Generator of the feeder; here it is agent or frozen"
 
     def find_element_problems(self, element: str | None) -> Iterable[str]:
         """Yield what is wrong with the name of the element the device is bound to."""

@@ -20,6 +20,7 @@ class StorageSpec(PowerSpec):
 
     element_classes: ClassVar[tuple[str, ...]] = ("Storage",)
     native: ClassVar[bool] = True
+    modelled: ClassVar[bool] = True
     ratings: ClassVar[tuple[str, ...]] = ("e_max_kwh", "p_max_kw")
 
     kind: Literal["storage"] = Field(description="Kind of the device.")
