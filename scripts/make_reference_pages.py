@@ -1,4 +1,4 @@
-"""Write the tables of docs/devices.md, metrics.md and profiles.md: keys of devices and of column maps, every metric.
+"""Write the tables of docs/devices.md, metrics.md, profiles.md and as_played.md: keys, metrics, the engine's classes.
 
 Text between ``<!-- begin: name -->`` and ``<!-- end: name -->`` is replaced, all else is left as it is.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from as_played_classes import rows as classes_as_played
 from make_environment_page import describe_default, describe_meaning, describe_type, fill_page, list_keys, write_table
 from pydantic import BaseModel
 
@@ -71,10 +72,16 @@ def make_import_map() -> str:
     return write_table(("key", "value", "default", "meaning"), rows)
 
 
+def make_classes() -> str:
+    """Write what becomes of each class of the engine's schema."""
+    return write_table(("class", "it is", "how, or why not", "but for"), classes_as_played())
+
+
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "devices.md": {kind: partial(make_device, kind) for kind in SPECS},
     "metrics.md": {"step": make_step, "training": make_training, "evaluation": make_evaluation},
     "profiles.md": {"import_column": make_import_column, "import_map": make_import_map},
+    "as_played.md": {"classes": make_classes},
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 
 from powergrid.grid.devices import SPECS
+from powergrid.grid.engine import property_tables
 from powergrid.quantities import TRAINING
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +27,15 @@ def script() -> ModuleType:
         return importlib.import_module("make_reference_pages")
 
 
-@pytest.mark.parametrize("page", ["devices.md", "metrics.md", "profiles.md"])
+@pytest.mark.parametrize("page", ["devices.md", "metrics.md", "profiles.md", "as_played.md"])
 def test_page_tables_are_in_sync_with_the_code(page: str, script: ModuleType) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert script.fill_page(text, script.PAGES[page]) == text, "run scripts/make_reference_pages.py"
+
+
+def test_page_of_what_is_played_has_every_class_of_the_engine(script: ModuleType) -> None:
+    table = script.make_classes()  # which knows of no class or property that the engine lacks
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(property_tables())
 
 
 def test_every_key_of_a_device_has_a_meaning(script: ModuleType) -> None:
