@@ -23,10 +23,11 @@ from pathlib import Path
 _MEMORY_BYTES = 8 * 2**30
 _FILE_BYTES = 512 * 2**20
 _LEAST_MEMORY_BYTES = 2 * 2**30
-#: What programs read that only want to know where and when they are.
+#: Libraries that a package may load late, and what programs read that only want to know where and when they are.
 _OF_THE_SYSTEM = (
+    "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store", "/etc/ld.so.cache",
     "/proc/self", "/dev/null", "/dev/zero", "/dev/urandom", "/etc/localtime", "/usr/share/zoneinfo",
-    "/usr/share/locale", "/usr/lib/locale",
+    "/usr/share/locale",
 )  # fmt: skip
 _FORBIDDEN = "it would start a program, reach the network, or touch files and processes that are not its own"
 
@@ -222,7 +223,8 @@ def library_files() -> list[str]:
     paths = sysconfig.get_paths()
     own = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     packages = [each for each in sys.path if Path(each).name in ("site-packages", "dist-packages", "lib-dynload")]
-    return [*own, *packages, str(Path(__file__).parents[2]), *_OF_THE_SYSTEM]
+    shared = [str(Path(prefix, "lib")) for prefix in (sys.prefix, sys.base_prefix)]
+    return [*own, *packages, *shared, str(Path(__file__).parents[2]), *_OF_THE_SYSTEM]
 
 
 # -- files
