@@ -20,7 +20,12 @@ _MODULE = "powergrid.check.inspection"
 
 
 def check_feeder(
-    path: str | Path, *, model_root: str | Path | None = None, trust: bool = False, timeout_s: float = 120.0
+    path: str | Path,
+    *,
+    model_root: str | Path | None = None,
+    trust: bool = False,
+    ignore_case: bool = False,
+    timeout_s: float = 120.0,
 ) -> FeederReport:
     """Report everything that is wrong with a feeder; nothing is written and nothing of it runs in this process.
 
@@ -33,6 +38,7 @@ def check_feeder(
         path: Name of a shipped feeder or path of a master file.
         model_root: The folder that no file may be read outside of.
         trust: Lift what keeps a feeder from doing more than describe a circuit, but for the limits.
+        ignore_case: Let file names differ from those on the disk in letter case.
         timeout_s: When to give up [s].
     """
     report = FeederReport(str(path))
@@ -42,7 +48,8 @@ def check_feeder(
     except FeederError as error:
         Recorder(report).find_all(error.details, error.where)
         return report
-    options = {"model_root": str(Path(model_root).expanduser().absolute()) if model_root else None, "trust": trust}
+    root = str(Path(model_root).expanduser().absolute()) if model_root else None
+    options = {"model_root": root, "trust": trust, "ignore_case": ignore_case}
     with run_apart(_MODULE, {"feeder": report.master, "options": options, "timeout_s": timeout_s}, timeout_s) as ended:
         report = read_events(ended.answer, report)
     if ended.status != 0:

@@ -44,6 +44,9 @@ def check(
         Path | None, typer.Option(metavar="DIR", help="Folder that no file is read outside of.")
     ] = None,
     trust: TrustOption = False,
+    ignore_case: Annotated[
+        bool, typer.Option("--ignore-case", help="Let file names differ from those on the disk in letter case.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings as on errors.")] = False,
     timeout: Annotated[float, typer.Option(min=1.0, metavar="SECONDS", help="When to give up.")] = 120.0,
 ) -> None:
@@ -55,7 +58,7 @@ def check(
     from powergrid.check.report import report_lines
 
     # A feeder can crash the engine or never end: it is compiled in another process, and the status says which.
-    report = check_feeder(feeder, model_root=model_root, trust=trust, timeout_s=timeout)
+    report = check_feeder(feeder, model_root=model_root, trust=trust, ignore_case=ignore_case, timeout_s=timeout)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
     else:

@@ -225,6 +225,7 @@ class _Packing:
         keys = {**(read_source(source)[1] if isinstance(source, Mapping | Scenario) else self._data), **settings}
         self._root = keys.get("model_root") if isinstance(keys.get("model_root"), str | Path) else None
         self.trust = keys.get("trust") is True
+        self._ignore_case = keys.get("ignore_case") is True
 
     def change(self, written: str | Path, key: str) -> str | Path:
         """Take in what a value names, and give what stands for it."""
@@ -257,9 +258,9 @@ class _Packing:
         folder = bundle.unpack()
         problems = []
         for path, feeder in self._feeders.items():
-            root = folder / self._folders[feeder.model_root] if feeder.model_root is not None else None
+            root = folder / self._folders[_top_of(feeder)]
             try:
-                copy = read_feeder(folder / path, model_root=root, trust=feeder.trust)
+                copy = read_feeder(folder / path, model_root=root, trust=feeder.trust, ignore_case=feeder.ignore_case)
             except FeederError as error:
                 problems += [f"{feeder.master}: a copy cannot be read: {problem}" for problem in error.problems]
                 continue
@@ -304,8 +305,8 @@ class _Packing:
         """Take in all files of a feeder, and give its master file's place."""
         if str(written) in list_feeders():
             return str(written)
-        feeder = read_feeder(written, model_root=root, trust=self.trust)
-        top = feeder.model_root or feeder.master.parent
+        feeder = read_feeder(written, model_root=root, trust=self.trust, ignore_case=self._ignore_case)
+        top = _top_of(feeder)
         problems = [problem for each in list_references(feeder) if (problem := _obstacle(each, top))]
         if problems:
             self.problems += [problem for problem in dict.fromkeys(problems) if problem not in self.problems]
@@ -321,6 +322,12 @@ class _Packing:
         self.files[place] = real.read_bytes()
         self._feeders[place] = feeder
         return INSIDE + place
+
+
+def _top_of(feeder: Feeder) -> Path:
+    """Return the folder that a feeder's files lie in."""
+    root = feeder.model_root or feeder.master.parent
+    return root.parent if root.is_file() else root  # nothing but the master file may be read there
 
 
 def _places(file: Path, root: Path) -> list[str]:

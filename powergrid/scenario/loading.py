@@ -76,7 +76,10 @@ def complete(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], tuple
         return dict(data), ()
     root = data.get("model_root")
     feeder = read_feeder(
-        reference, model_root=root if isinstance(root, str | Path) else None, trust=data.get("trust") is True
+        reference,
+        model_root=root if isinstance(root, str | Path) else None,
+        trust=data.get("trust") is True,
+        ignore_case=data.get("ignore_case") is True,
     )
     named = dict(data)
     # A folder or a relative path means this file from now on, wherever the scenario is read next.
@@ -191,7 +194,7 @@ def _bring_to_feeder(
     moved, record = place(at_home.model_dump(), old, new, options, where)
     return {
         **moved,
-        **{key: data[key] for key in ("model_root", "trust") if key in data},
+        **{key: data[key] for key in ("model_root", "trust", "ignore_case") if key in data},
         "feeder": str(target),
         "placement": options.model_dump() | {"home": None},
         "placed": record | {"home": str(home)},
@@ -207,4 +210,5 @@ def _read_placement(value: Any) -> PlacementSpec:
 
 def _read_feeder(reference: str, data: Mapping[str, Any]) -> Feeder:
     root = None if reference in list_feeders() else data.get("model_root")
-    return read_feeder(reference, model_root=root, trust=data.get("trust") is True)
+    own = {key: data.get(key) is True for key in ("trust", "ignore_case")}
+    return read_feeder(reference, model_root=root, **own)

@@ -69,6 +69,9 @@ class Scenario(Spec):
         default=False,
         description="Whether the feeder may read, write, load and run what it says; not for a file to decide.",
     )
+    ignore_case: bool = Field(
+        default=False, description="Whether file names in the feeder may differ from those on the disk in letter case."
+    )
     microgrids: dict[str, MicrogridSpec] = Field(
         default_factory=dict, description="Feeders tied to that one as microgrids, by name."
     )
@@ -144,7 +147,7 @@ class Scenario(Spec):
             FeederError: a feeder is wrong, or they do not fit each other.
         """
         host = self._read_one(self.feeder)
-        read = functools.partial(read_feeder, trust=self.trust)
+        read = functools.partial(read_feeder, trust=self.trust, ignore_case=self.ignore_case)
         return compose(host, self.microgrids, read) if self.microgrids else host
 
     def feeder_digests(self) -> dict[str, str]:
@@ -156,7 +159,7 @@ class Scenario(Spec):
     def _read_one(self, reference: str) -> Feeder:
         # A shipped feeder among a user's own lies outside of the user's model_root.
         root = None if self.feeders and reference in list_feeders() else self.model_root
-        return read_feeder(reference, model_root=root, trust=self.trust)
+        return read_feeder(reference, model_root=root, trust=self.trust, ignore_case=self.ignore_case)
 
     def read_profiles(self) -> Profiles:
         """Read the exogenous series."""

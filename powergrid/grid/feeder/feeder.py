@@ -59,6 +59,7 @@ class Feeder:
         microgrids: What was tied to it, where it was composed.
         model_root: Folder outside of which nothing was read, unless trusted.
         trust: Whether the model may do what it wants.
+        ignore_case: Whether a name may lead to a file in other letters.
         files: All files it consists of, in the order they were first read.
         settings: Last value of each option that ``Set`` or ``Solve`` gives, run or not, as text by its full lower-case
             name: ``{"mode": "daily", "%growth": "2.5"}``; of a composed one the host's.
@@ -74,6 +75,7 @@ class Feeder:
     microgrids: tuple[Microgrid, ...] = ()
     model_root: Path | None = None
     trust: bool = False
+    ignore_case: bool = False
     files: tuple[Path, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[Problem, ...] = ()
@@ -134,21 +136,24 @@ def _not_found(reference: str | Path, text: str) -> FeederError:
     return FeederError(str(reference), [Problem("no-feeder", "", text)])
 
 
-def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, trust: bool = False) -> Feeder:
+def read_feeder(
+    reference: str | Path, *, model_root: str | Path | None = None, trust: bool = False, ignore_case: bool = False
+) -> Feeder:
     """Read a feeder: the master file and all that it redirects to or takes data from.
 
     Args:
         reference: Name of a shipped feeder (``"ieee13"``) or path of a master file.
-        model_root: Folder outside of which no file is read, links followed. By default the folder above the master
-            file's own, since what several feeders share usually lies beside them.
+        model_root: Folder outside of which no file is read, links followed. By default the one that
+            :func:`~powergrid.grid.feeder.files.default_root` says: mostly the folder above the master file's own.
         trust: Let the model do what it says: read and write anywhere, load program libraries, run all commands but
             those that open windows or a shell, end the session or change its folder.
+        ignore_case: Let a name lead to a file in other letters where there is none in just these, as on Windows.
 
     Raises:
         FeederError: a file is missing, unreadable or outside the root, or a command is not allowed or not known;
             all of them, each with file and line.
     """
-    place = locate_feeder(reference, model_root, trust)
+    place = locate_feeder(reference, model_root, trust, ignore_case)
     key = entry_key(*map(str, place))
 
     def recall() -> Scan | None:
@@ -168,7 +173,7 @@ def read_feeder(reference: str | Path, *, model_root: str | Path | None = None, 
 
 
 def scan_feeder(
-    reference: str | Path, *, model_root: str | Path | None = None, trust: bool = False
+    reference: str | Path, *, model_root: str | Path | None = None, trust: bool = False, ignore_case: bool = False
 ) -> tuple[Feeder, list[Problem]]:
     """Read a feeder as far as it can be read, for looking at what is wrong with it.
 
@@ -179,17 +184,19 @@ def scan_feeder(
     Raises:
         FeederError: there is no such feeder, or it lies outside its root.
     """
-    place = locate_feeder(reference, model_root, trust)
+    place = locate_feeder(reference, model_root, trust, ignore_case)
     scan, problems, _ = read_files(place)
     return _feeder_of(place, scan), problems or _find_missing_circuit(scan)
 
 
 def list_references(feeder: Feeder) -> list[Reference]:
     """Return what a feeder's commands name of files, read anew."""
-    return read_files(locate_feeder(feeder.master, feeder.model_root, feeder.trust))[2]
+    return read_files(locate_feeder(feeder.master, feeder.model_root, feeder.trust, feeder.ignore_case))[2]
 
 
-def locate_feeder(reference: str | Path, model_root: str | Path | None, trust: bool) -> Place:
+def locate_feeder(
+    reference: str | Path, model_root: str | Path | None, trust: bool, ignore_case: bool = False
+) -> Place:
     """Find the master file, and the folder outside of which nothing is read; takes what :func:`read_feeder` takes.
 
     Raises:
@@ -203,7 +210,7 @@ def locate_feeder(reference: str | Path, model_root: str | Path | None, trust: b
     if model_root is not None and not trust and not master.resolve().is_relative_to(root):
         text = f"lies outside the model_root {root}"
         raise FeederError(str(master), [Problem("outside-root", "", text, remedy(root, master.resolve()))])
-    return Place(master, root, models_folder().resolve(), trust)
+    return Place(master, root, models_folder().resolve(), trust, ignore_case)
 
 
 def _find_missing_circuit(scan: Scan) -> list[Problem]:
@@ -228,6 +235,7 @@ def _feeder_of(place: Place, scan: Scan) -> Feeder:
         digest=scan.digest,
         model_root=place.root,
         trust=place.trust,
+        ignore_case=place.ignore_case,
         files=tuple(scan.files),
         settings=scan.settings,
         notes=scan.notes,

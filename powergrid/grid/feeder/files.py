@@ -208,7 +208,7 @@ class Files:
             ending: What OpenDSS adds to a name without an ending where there is no such file.
         """
         outside: Path | None = None
-        for target in self._targets(written, ending):
+        for target in () if _is_of_windows(written) else self._targets(written, ending):
             self.looked[target] = lead(self.place, target)
             if self.looked[target]:
                 real, tidy = Path(self.looked[target]), Path(os.path.normpath(target))
@@ -224,6 +224,11 @@ class Files:
             self.problems.append(Problem("outside-root", where, text, remedy(limit, outside)))
             return None
         near, is_case = _nearest(self.folders[0], written)
+        if _is_of_windows(written):  # what of it lies here, where the model came from there
+            parts = written.replace("\\", "/").split("/")
+            tails = ("/".join(parts[i:]) for i in range(1, len(parts)))
+            near = next((tail for tail in tails if tail and os.path.isfile(self.folders[0] / tail)), "")
+            is_case = False
         hint = f" (did you mean {near!r}?{' Letter case matters here' if is_case else ''})" if near else ""
         code = "file-case" if is_case else "missing-data-file" if is_data else "missing-file"
         advice = "write it as it is on the disk, or 'ignore_case: true' takes it" if is_case else ""
@@ -241,6 +246,11 @@ class Files:
                     near, is_case = _nearest(folder, each)
                     if is_case:
                         yield folder / near
+
+
+def _is_of_windows(written: str) -> bool:
+    """Whether a name begins with a drive or a server of Windows, and this is not Windows."""
+    return os.name != "nt" and (written.startswith("\\\\") or written[1:3] in (":\\", ":/"))
 
 
 def _nearest(folder: Path, written: str) -> tuple[str, bool]:

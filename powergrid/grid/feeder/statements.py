@@ -13,7 +13,7 @@ from typing import NamedTuple
 from powergrid.grid.engine import property_kinds
 
 #: What is only text for the engine: quotes around it or not, it is one and the same.
-_WORD = re.compile(r"(?!@)[\w.%+:-]+")
+_WORD = re.compile(r"[\w.%+*^:-]+")
 #: Unrolled, so that it is linear: a word up to a blank, comma, ``=`` or comment, that begins with no quote.
 _BARE = r"(?:[^ \t,=!/\"'(\[{][^ \t,=!/]*|/(?!/)[^ \t,=!/]*)(?:/(?!/)[^ \t,=!/]*)*"
 _QUOTED = r"\"[^\"]*\"|'[^']*'|\([^)]*\)|\[[^\]]*\]|\{[^}]*\}"
@@ -23,6 +23,7 @@ _PARAMETER = re.compile(
     rf"({_BARE}|{_QUOTED})[ \t]*=[ \t]*(?:({_BARE})[ \t]*([,=]?)|({_QUOTED})([,=]?))[ \t]*"
     rf"|({_BARE}|{_QUOTED})[ \t]*,?[ \t]*"
 )
+_COMMENT = re.compile("!|//")
 _EMPTY_PART = re.compile(r"^[ \t]*,|,[ \t]*,")
 _QUOTES = {'"': '"', "'": "'", "(": ")", "[": "]", "{": "}"}
 #: Blanks that are none for OpenDSS, and what cannot be seen: control characters, no-break and other spaces, marks of
@@ -80,6 +81,9 @@ def cut(text: str) -> list[Parameter]:
     Raises:
         Unclear: a second ``=``, an empty parameter, a quote that stays open, a blank that is none for OpenDSS.
     """
+    unseen = _UNSEEN.search(text)
+    if unseen is not None and not _COMMENT.search(text, 0, unseen.start()):
+        raise _unseen(unseen[0])
     found: list[Parameter] = []
     position, end = len(text) - len(text.lstrip(" \t")), len(text)
     while position < end:
@@ -101,11 +105,13 @@ def cut(text: str) -> list[Parameter]:
     empty = next((each for each in found if not each.value), None)
     if empty is not None:
         raise Unclear(f"{empty.name or 'a parameter'!r} is empty: OpenDSS takes nothing that stands behind it")
-    if (unseen := _UNSEEN.search(text, 0, position)) is not None:
-        raise Unclear(
-            f"it holds the character U+{ord(unseen[0]):04X}, which is neither a letter nor a blank to OpenDSS"
-        )
+    if unseen is not None and unseen.start() < position:
+        raise _unseen(unseen[0])
     return found
+
+
+def _unseen(character: str) -> Unclear:
+    return Unclear(f"it holds the character U+{ord(character):04X}, which is neither a letter nor a blank to OpenDSS")
 
 
 def _stop(text: str, position: int, found: Sequence[Parameter]) -> None:
