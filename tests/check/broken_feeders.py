@@ -187,6 +187,11 @@ BROKEN: dict[str, Broken] = {
     "base_frequency_after_the_source": Broken(
         "Set DefaultBaseFrequency=50", "bad-value", "solved at 50 Hz and its source is of 60 Hz", refused="0 V"
     ),
+    "dispatcher_of_what_is_not_there": Broken(
+        "New Generator.gen1 bus1=b kV=12.47 kW=50\nNew GenDispatcher.d element=Line.l1 kWLimit=9 GenList=[generator.gen1]",
+        "unknown-name", "unknown enabled Generator 'generator.gen1' (did you mean 'gen1'", ("Master.dss", 5),
+        "unknown enabled Generator",
+    ),
     "element_of_unset_memory": Broken(
         "New VSConverter.one phases=4 bus1=b.1.2.3.0 ndc=1 kvac=12.47 kvdc=10 kw=30 vscmode=fixed m=.5 rac=.1 xac=1",
         "impossible-element", "from memory that it never fills", refused="model it as a Generator",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from powergrid.errors import EngineError, FeederError, Problem, list_names
+from powergrid.errors import EngineError, FeederError, Problem, describe_unknown, list_names
 from powergrid.grid.engine import Engine, classify_refusal
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.syntax import EDITING, Command
@@ -53,7 +53,8 @@ def complete_circuit(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
     Raises:
         FeederError: it cannot be completed, or cannot be a circuit: with file and line.
     """
-    if problems := [*_find_unsettled(feeder, engine), *_find_frequency_problems(feeder, engine)]:
+    looks = (_find_unsettled, _find_missing_members, _find_frequency_problems)
+    if problems := [problem for look in looks for problem in look(feeder, engine)]:
         raise FeederError(str(feeder.master), problems)
     try:
         return tuple(_complete_base_voltages(feeder, engine))
@@ -66,9 +67,25 @@ def _find_unsettled(feeder: Feeder, engine: Engine) -> Iterator[Problem]:
     """Yield the elements that the engine computes otherwise each time."""
     # DSS C-API 0.14.5 starts their power balance from currents that it allocates and never fills.
     for name in engine.handles("VSConverter"):
-        where = next((c.where for c in feeder.commands if f"vsconverter.{name}" in c.text.lower()), "")
+        where = _place(feeder, f"vsconverter.{name}")
         text = f"VSConverter.{name}: OpenDSS computes it from memory that it never fills, another result each time"
         yield Problem("impossible-element", where, text, "model it as a Generator, or with enabled=no")
+
+
+def _find_missing_members(feeder: Feeder, engine: Engine) -> Iterator[Problem]:
+    """Yield the generators that dispatchers list and that are not there: the first solve would crash."""
+    known = engine.handles("Generator")
+    for name, dispatcher in engine.handles("GenDispatcher").items():
+        for each in engine.get_names(dispatcher, "GenDispatcher", "GenList"):
+            if each.lower() not in known:
+                where = _place(feeder, f"gendispatcher.{name}")
+                text = f"GenDispatcher.{name}: GenList: {describe_unknown('enabled Generator', each, known)}"
+                yield Problem("unknown-name", where, text)
+
+
+def _place(feeder: Feeder, element: str) -> str:
+    """Return ``file:line`` of the first command that names ``class.name``, lower case; empty where none does."""
+    return next((command.where for command in feeder.commands if element in command.text.lower()), "")
 
 
 def _find_frequency_problems(feeder: Feeder, engine: Engine) -> Iterator[Problem]:
