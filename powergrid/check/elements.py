@@ -160,6 +160,7 @@ class Model:
     Attributes:
         handles: Enabled elements: class as the engine writes it to lower-case name to handle.
         refused: ``class.name`` of elements that the engine refused.
+        hopeless: Whether it cannot be solved, which may crash the engine.
         broken: Whether elements are missing in it, so that what it solves to says nothing.
     """
 
@@ -168,6 +169,7 @@ class Model:
     definitions: Definitions
     recorder: Recorder
     broken: bool = False
+    hopeless: bool = False
     handles: dict[str, dict[str, Handle]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
 
@@ -211,7 +213,7 @@ def compile_all(model: Model) -> None:
             for note in complete_circuit(model.feeder, engine):
                 model.find("completed", note)
         except FeederError as error:
-            model.broken = True
+            model.broken = model.hopeless = True
             recorder.find_all(error.details, error.where)
     said = {finding.where for finding in recorder.report.findings}
     twice = model.feeder.settings.get("allowduplicates", "").lower()[:1] in ("y", "t")

@@ -48,7 +48,7 @@ def check_solution(model: Model) -> None:
     engine, recorder, report = model.engine, model.recorder, model.recorder.report
     if not any(model.handles[name] for name in SOURCE_CLASSES):
         model.find("no-source", "no enabled Vsource or Isource: nothing feeds the circuit", "vsource.source")
-    if report.of_code("impossible-element") or report.of_code("no-user-model"):
+    if model.hopeless or report.of_code("impossible-element") or report.of_code("no-user-model"):
         return  # to build the admittance matrix again may crash
     try:
         engine.build_y(voltages=True)

@@ -188,8 +188,8 @@ BROKEN: dict[str, Broken] = {
         "Set DefaultBaseFrequency=50", "bad-value", "solved at 50 Hz and its source is of 60 Hz", refused="0 V"
     ),
     "dispatcher_of_what_is_not_there": Broken(
-        "New Generator.gen1 bus1=b kV=12.47 kW=50\nNew GenDispatcher.d element=Line.l1 kWLimit=9 GenList=[generator.gen1]",
-        "unknown-name", "unknown enabled Generator 'generator.gen1' (did you mean 'gen1'", ("Master.dss", 5),
+        "New Generator.gen1 bus1=b kV=12.47 kW=50\nNew GenDispatcher.d element=Line.l1 GenList=[generator.gen1]",
+        "unknown-name", "unknown enabled Generator 'generator.gen1'", ("Master.dss", 5),
         "unknown enabled Generator",
     ),
     "element_of_unset_memory": Broken(
