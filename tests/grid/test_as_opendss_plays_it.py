@@ -93,6 +93,8 @@ MASTERS = {
     "regulator": LOADS + STEADY + PANELS + CONTROLS.splitlines()[0] + "\n",
     "batteries": LOADS + BATTERIES,
     "batteries and a regulator": LOADS + BATTERIES + CONTROLS.splitlines()[0] + "\n",
+    "a source that moves": LOADS + "New LoadShape.bus npts=24 interval=1\n~ mult=[" + "1 .99 1.01 1.02 " * 6 + "]\n"
+    "Edit Vsource.source daily=bus\n" + CONTROLS.splitlines()[0] + "\n",
     "all": LOADS + GENERATORS + PANELS + CONTROLS,
 }
 TOLERANCE = 1e-9

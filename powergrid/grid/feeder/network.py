@@ -110,6 +110,7 @@ class Sources:
         irradiance: What panels get at a multiplier of 1 [kW/m2], shape (n_panels,).
         temperatures: The TShapes that panels follow, values in deg C.
         temperature_of: Place in ``temperatures`` of what each panel follows, as ``Network.shapes_of``.
+        names: The voltage sources, lower case, those that form microgrids included.
         storage_mode: OpenDSS's ordinal of DispMode, 0 by triggers and 4 by shape, shape (n_storage,).
     """
 
@@ -120,6 +121,7 @@ class Sources:
     irradiance: FloatArray = field(default_factory=lambda: np.empty(0))
     temperatures: Shapes = field(default_factory=Shapes)
     temperature_of: IntArray = field(default_factory=lambda: np.empty((len(SHAPE_MODES), 0), dtype=np.int64))
+    names: tuple[str, ...] = ()
     storage_mode: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
@@ -228,7 +230,8 @@ class Network:
         """
         rows = self.shapes_of.get(class_name)
         if rows is None:
-            return np.full(len(self.elements.get(class_name, ())), -1)
+            names = self.sources.names if class_name == "Vsource" else self.elements.get(class_name, ())
+            return np.full(len(names), -1)
         followed: IntArray = rows[SHAPE_MODES.index(mode or self.shape_mode)]
         return followed
 

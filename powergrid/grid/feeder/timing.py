@@ -14,11 +14,11 @@ from powergrid.grid.feeder.network import Sources
 from powergrid.grid.feeder.shapes import SHAPE_MODES, BoolArray, ShapeMode, Shapes
 
 #: Classes whose elements follow shapes.
-SHAPED_CLASSES = ("Load", "Generator", "PVSystem", "Storage")
+SHAPED_CLASSES = ("Load", "Generator", "PVSystem", "Storage", "Vsource")
 #: Classes that OpenDSS plays by the daily shape in yearly mode where there is no yearly one. To a load it copies the
 #: first daily shape instead; a generator stays at its rating.
 _YEARLY_ELSE_DAILY = ("PVSystem", "Storage")
-_DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem")
+_DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem", "Vsource")
 #: OpenDSS's ordinals of Load.Status and Load.Model: no multiplier applies; reactive power stays nominal.
 _FIXED, _EXEMPT = 1, 2
 _FIXED_Q_MODELS = (6, 7)
@@ -58,6 +58,7 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) ->
         generator_factor=engine.generator_multiplier,
         irradiance=engine.get_all_floats(panels, "PVSystem", "Irradiance"),
         temperatures=temperatures,
+        names=tuple(handles["Vsource"]),
         storage_mode=engine.get_all_ints(list(handles["Storage"].values()), "Storage", "DispMode"),
         temperature_of=temperature_of.get("PVSystem", np.full((len(SHAPE_MODES), len(panels)), -1)),
     )

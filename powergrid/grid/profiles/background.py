@@ -46,6 +46,9 @@ class Background:
             panels = np.full(len(panels), -1)
         self._followed = {"Generator": generators, "PVSystem": panels}
         self._batteries = network.followed_by("Storage", mode)
+        self._feeding = network.followed_by("Vsource", mode).copy()
+        if len(network.shapes):  # those of actual values are in kV, which few models mean
+            self._feeding[network.shapes.use_actual[self._feeding]] = -1
         warmed = sources.temperature_of[SHAPE_MODES.index(mode)]
         sunny = panels >= 0 if profiles.pv_pu is None else np.ones(len(panels), dtype=np.bool_)
         moved = {
@@ -53,11 +56,12 @@ class Background:
             ("PVSystem", "Temperature"): (panels >= 0) & (warmed >= 0),
             ("Generator", "kW"): generators >= 0,
             ("Generator", "kvar"): generators >= 0,
+            ("Vsource", "pu"): self._feeding >= 0,
             BATTERIES: np.isin(sources.storage_mode, SELF_DISPATCHED),
         }
         self._places, self.writes = list[IntArray](), list[tuple[str, str, tuple[str, ...]]]()
         for (class_name, key), wanted in moved.items():
-            names = network.elements.get(class_name, ())
+            names = sources.names if class_name == "Vsource" else network.elements.get(class_name, ())
             free = [f"{class_name}.{name}".lower() not in devices for name in names]
             places = np.flatnonzero(wanted & np.array(free, dtype=np.bool_))
             if places.size:
@@ -70,7 +74,9 @@ class Background:
         found = []
         for (class_name, key, _), places in zip(self.writes, self._places, strict=True):
             if (class_name, key) == BATTERIES:
-                found.append(self._level(places, day, n_steps))
+                found.append(self._level(self._batteries[places], day, n_steps))
+            elif key == "pu":  # the shape's values take the place of it
+                found.append(self._level(self._feeding[places], day, n_steps))
             elif key == "Irradiance":
                 found.append(self._sun(places, day, n_steps) * self._network.sources.irradiance[places])
             elif key == "Temperature":
@@ -91,9 +97,8 @@ class Background:
         found[:, shaped], _ = self._network.shapes.sample(own[shaped], profiles.step_ends(day, n_steps))
         return found
 
-    def _level(self, places: IntArray, day: int, n_steps: int) -> FloatArray:
-        """Return the value of the shape of batteries, 1 where one has none, shape (n_steps, n)."""
-        own = self._batteries[places]
+    def _level(self, own: IntArray, day: int, n_steps: int) -> FloatArray:
+        """Return the values of shapes, 1 where there is none, shape (n_steps, n)."""
         found, shaped = np.ones((n_steps, len(own))), own >= 0
         found[:, shaped], _ = self._network.shapes.sample(own[shaped], self._profiles.step_ends(day, n_steps))
         return found
