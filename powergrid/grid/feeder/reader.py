@@ -154,7 +154,7 @@ class _Reader:
             self._leave_out(command)
 
     def _emit(self, command: Command, text: str) -> None:
-        self.commands.append(replace(command, text=text))
+        self.commands.append(Command(command.file, command.line, text))
 
     def _leave_out(self, command: Command) -> None:
         """Note what is not run; what it would have made the active element is not known."""
@@ -164,7 +164,8 @@ class _Reader:
 
     def _parameters(self, command: Command) -> list[Parameter]:
         """Cut what follows the verb into parameters, variables replaced."""
-        return [self._variables.replace(each) for each in cut(command.text)[1:]]
+        given = cut(command.text)[1:]
+        return [self._variables.replace(each) for each in given] if "@" in command.text else given
 
     def _first(self, command: Command) -> str:
         """Return the first value behind the verb."""
@@ -273,6 +274,8 @@ class _Reader:
     def _check(self, command: Command, class_name: str, own: Property) -> Parameter | None:
         """Return one property as it is handed to the engine, None where it is not."""
         given = own.given
+        if not given.opener and syntax.only_describes(class_name, own.name):
+            return given
         equivalent = syntax.find_equivalent(class_name, own.name, given.value)
         if equivalent is not None:
             name, value = equivalent

@@ -72,7 +72,7 @@ class Parameter(NamedTuple):
     def written(self) -> str:
         """The parameter as the engine understands it in one way only."""
         value = write_token(self.value, self.opener)
-        return f"{write_token(self.name)}={value}" if self.name else value
+        return f"{_write_name(self.name)}={value}" if self.name else value
 
 
 def cut(text: str) -> list[Parameter]:
@@ -153,6 +153,9 @@ def write_token(value: str, opener: str = "") -> str:
     if quoted is None:
         raise Unclear(f"{value!r} holds all kinds of quotes, and cannot be handed to OpenDSS")
     return quoted
+
+
+_write_name = functools.lru_cache(maxsize=4096)(write_token)
 
 
 def write(verb: str, *given: Parameter) -> str:
@@ -249,25 +252,32 @@ def find_properties(class_name: str, given: Iterable[Parameter]) -> list[Propert
     Raises:
         Unclear: a value stands behind the last property.
     """
-    names, kinds = _names(class_name), property_kinds().get(class_name, {})
+    names = _names(class_name)
     found: list[Property] = []
     place = 0
     for each in given:
         if each.name:
-            full = expand(each.name, names)
-            if class_name in _IN_FULL and full != each.name.lower():
-                full = ""
-            place = names.index(full) + 1 if full else 0  # which OpenDSS counts on from
+            full, place, kind = _find(class_name, each.name)
         elif place < len(names):
-            full, place = names[place], place + 1
+            full, place, kind = _find(class_name, names[place])
         elif names:
             raise Unclear(f"{each.value!r} stands behind the last property of {class_name}")
         else:
-            full = ""
+            full, kind = "", ""
         # As it was written where that is its name in other letters: so errors show what a user knows.
-        written = each if each.name.lower() == full or not full else each._replace(name=full)
-        found.append(Property(full or each.name.lower(), kinds.get(full, ""), written))
+        written = each if not full or each.name.lower() == full else Parameter(full, each.value, each.opener)
+        found.append(Property(full or each.name.lower(), kind, written))
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _find(class_name: str, written: str) -> tuple[str, int, str]:
+    """Return name, place from 1 and type of the property that a name or its beginning means, empty and 0 where none."""
+    names = _names(class_name)
+    full = expand(written, names)
+    if not full or (class_name in _IN_FULL and full != written.lower()):
+        return "", 0, ""  # OpenDSS counts on from there
+    return full, names.index(full) + 1, property_kinds()[class_name][full]
 
 
 @functools.cache

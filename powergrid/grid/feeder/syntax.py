@@ -176,6 +176,14 @@ def find_danger(class_name: str, name: str, value: str) -> Danger | None:
     return None
 
 
+@functools.lru_cache(maxsize=4096)
+def only_describes(class_name: str, name: str) -> bool:
+    """Whether no value of a property does anything but describe the element, and this engine knows it."""
+    if name in ("memorymapping", "debugtrace", "action") or name in _OF_EPRI.get(class_name, ()):
+        return False
+    return property_tables().get(class_name, {}).get(name) is False
+
+
 def find_equivalent(class_name: str, name: str, value: str) -> tuple[str, str] | None:
     """Return name and value in this engine of what EPRI's takes and this one does not, the name empty for nothing."""
     if (class_name, name) == ("fuse", "action"):
