@@ -40,10 +40,11 @@ class BranchLayout:
         sizes = np.diff(np.append(branches.branch_rows, n_rows))
         ends = np.cumsum(sizes * sizes)
         self._slices = [slice(int(end - size * size), int(end)) for end, size in zip(ends, sizes, strict=True)]
-        self.columns = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
-        for first, size, entries in zip(branches.branch_rows.tolist(), sizes.tolist(), self._slices, strict=True):
-            self.columns[entries] = np.tile(branches.row_node[first : first + size], size)
-        self.row_starts = np.concatenate([[0], np.cumsum(np.repeat(sizes, sizes))])
+        row_sizes = np.repeat(sizes, sizes)  # a row for each conductor, an entry in it for each of its branch
+        self.row_starts = np.concatenate([[0], np.cumsum(row_sizes)])
+        within = np.arange(self.row_starts[-1]) - np.repeat(self.row_starts[:-1], row_sizes)
+        first = np.repeat(np.repeat(branches.branch_rows, sizes), row_sizes)
+        self.columns = branches.row_node[(first + within).astype(np.int64)].astype(np.int64)
 
     def entries_of(self, branch: int) -> slice:
         """Return the places of a branch's entries."""

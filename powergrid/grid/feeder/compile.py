@@ -69,7 +69,7 @@ def compile_feeder(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
 
 
 def _run_commands(feeder: Feeder, engine: Engine, watcher: Callable[[int], None] | None) -> None:
-    folder = None
+    file = folder = None
     try:
         out = about_recorders(feeder.commands)
         for number, command in enumerate(feeder.commands, 1):
@@ -77,9 +77,10 @@ def _run_commands(feeder: Feeder, engine: Engine, watcher: Callable[[int], None]
                 continue
             if watcher is not None:
                 watcher(number)
-            if command.file.parent != folder:
+            if command.file is not file and command.file.parent != folder:
                 folder = command.file.parent
                 engine.set_folder(folder)
+            file = command.file
             # Command by command, redirects already followed: a refusal then has the file and line of the user's.
             try:
                 engine.command(command.text)

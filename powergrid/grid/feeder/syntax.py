@@ -116,6 +116,11 @@ _FIRST_WORD = re.compile(
 Danger = Literal["file", "library", "writes", "rewrites", "maps"]
 
 
+@functools.lru_cache(maxsize=1024)
+def _read_verb(word: str) -> str:
+    return expand(word, VERBS) or word.lower()
+
+
 @dataclass(frozen=True)
 class Command:
     """One line of a feeder: its text and where it stands."""
@@ -132,11 +137,10 @@ class Command:
             ("", False) if found is None else (next((each for each in found.groups()[:6] if each), ""), bool(found[7]))
         )
 
-    @property
+    @functools.cached_property
     def verb(self) -> str:
         """The command in full, lower case, or its first word where OpenDSS has none like it."""
-        word, _ = self._first
-        return expand(word, VERBS) or word.lower()
+        return _read_verb(self._first[0])
 
     @property
     def assigns(self) -> bool:

@@ -295,6 +295,8 @@ def find_harmless_switches(network: Network, switches: Sequence[Element]) -> lis
 
     Open ties between fed buses are among them.
     """
+    if not switches:  # the graph of a large feeder takes a while
+        return []
     graph: nx.MultiGraph[int] = nx.MultiGraph()
     wires: dict[int, list[tuple[int, int]]] = {}
     for branch, one, other in network.wires():
