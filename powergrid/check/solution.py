@@ -25,6 +25,7 @@ from powergrid.grid.feeder.compile import (
     read_handles,
 )  # fmt: skip
 from powergrid.grid.feeder.network import BoolArray, IntArray, Network
+from powergrid.grid.feeder.syntax import COORDINATES
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, follow_loadshapes
@@ -66,7 +67,12 @@ def check_solution(model: Model) -> None:
     _check_bases(model, names, base_kv)
     if without := [name for name in names if math.isnan(buses[name][1])]:
         some = f"{len(without)} of {len(names)} have none: {_list(without, '', '')}"
-        model.find("no-coordinates", "no bus has any" if len(without) == len(names) else some)
+        read = next((c for c in model.feeder.commands if c.verb in COORDINATES), None)
+        if len(without) == len(names) and read is not None:
+            text = "BusCoords gives no bus any: it takes lines of bus, x, y parted by commas, tabs or blanks"
+            recorder.find("no-coordinates", text, read.where)
+        else:
+            model.find("no-coordinates", "no bus has any" if len(without) == len(names) else some)
     if not base_kv or any(map(report.of_code, ("not-finite", "zero-kv", "no-source"))):
         return
     prepare_circuit(engine, model.feeder.settings, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)

@@ -187,6 +187,9 @@ BROKEN: dict[str, Broken] = {
     "base_frequency_after_the_source": Broken(
         "Set DefaultBaseFrequency=50", "bad-value", "solved at 50 Hz and its source is of 60 Hz", refused="0 V"
     ),
+    "coordinates_with_semicolons": Broken(
+        "BusCoords xy.csv", "no-coordinates", "BusCoords gives no bus any", files={"xy.csv": "sourcebus;1;2\nb;3;4\n"}
+    ),
     "dispatcher_of_what_is_not_there": Broken(
         "New Generator.gen1 bus1=b kV=12.47 kW=50\nNew GenDispatcher.d element=Line.l1 GenList=[generator.gen1]",
         "unknown-name", "unknown enabled Generator 'generator.gen1'", ("Master.dss", 5),
