@@ -36,10 +36,11 @@ from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError
 from powergrid.evaluation import evaluate
 from powergrid.scenario import load_scenario, scenario_from_config
-from powergrid.training import pack_env_config, resume
+from powergrid.scenario.bundle import Bundle
+from powergrid.training import pack_env_config, ppo_config, resume
 from powergrid.training.runs.checkpoints import find_checkpoint, read_state
 from powergrid.training.runs.records import ProgressFile, read_curves, read_manifest
-from powergrid.training.runs.settings import SETTINGS, fields_of, make_settings
+from powergrid.training.runs.settings import ALIASES, SETTINGS, fields_of, make_settings
 from powergrid.training.runs.train import check_plan
 from powergrid.training.runs.tune import tune
 
@@ -208,7 +209,7 @@ def play(env: Any) -> None:
 def try_config(random: Random, folder: Path) -> None:
     """An ``env_config`` with values, keys and types that are none."""
     base: Any
-    match random.randint(0, 5):
+    match random.randint(0, 6):
         case 0:
             base = nasty(random)
         case 1:
@@ -218,6 +219,9 @@ def try_config(random: Random, folder: Path) -> None:
             base = {**BASE, ".".join(map(str, [*path, last])): nasty(random)}
         case 3:
             base = damage_data({"scenario": _as_data(random.choice(SCENARIOS))}, random)
+        case 6:
+            damaged = Bundle(random.choice(("", "0" * 64)), damage_bytes(Bundle.of({"a.yaml": b"x"}).archive, random))
+            base = {**BASE, "bundle": random.choice((damaged, nasty(random)))}
         case 4:
             base = damage_data({"scenario": _full(random.choice(SCENARIOS[:3]))}, random)
         case _:
@@ -461,9 +465,12 @@ def _parts(action: Any) -> list[Any]:
 def try_settings(random: Random, folder: Path) -> None:
     """Settings of training, names and arguments of other functions that are none."""
     algorithm = random.choice(list(SETTINGS))
-    names = random.sample(fields_of(algorithm), 2)
+    names = random.sample([*fields_of(algorithm), *ALIASES, "preset"], 2)
     given: Any = {name: nasty(random) for name in names}
-    match random.randint(0, 7):
+    match random.randint(0, 8):
+        case 8:
+            asked_for: Any = random.choice((BASE, BASE, nasty(random)))
+            ppo_config(asked_for, policies=random.choice(("shared", nasty(random))), **given)
         case 0:
             make_settings(random.choice((algorithm, nasty(random))), nasty(random))
         case 1:
