@@ -9,6 +9,7 @@ import json
 import math
 import os
 import socket
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -56,8 +57,10 @@ def read_bytes(file: Path, most: int = MAX_BYTES) -> bytes:
         PowerGridError: It cannot be read, or is larger than anything that is meant here.
     """
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe or a device may have no end
+            raise PowerGridError(f"{file}: cannot be read: it is no regular file")
         with file.open("rb") as stream:
-            content = stream.read(most + 1)  # its size says nothing where it is a device or grows
+            content = stream.read(most + 1)
     except (OSError, ValueError, MemoryError) as error:  # a path with a null character is a ValueError
         raise PowerGridError(f"{file}: cannot be read: {reason_of(error)}") from None
     if len(content) > most:

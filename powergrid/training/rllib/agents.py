@@ -104,7 +104,7 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
         The policy of each agent, and one sentence for each problem.
     """
     try:
-        share = policies == "shared" and settings.share_unequal
+        share = isinstance(policies, str) and policies == "shared" and settings.share_unequal
         policy_of = policy_names("shared", facts.agents) if share else policies_of(policies, facts)
     except ScenarioError as error:
         return {}, list(error.problems)

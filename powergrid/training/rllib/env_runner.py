@@ -17,7 +17,6 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
-from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.utils import metrics as names
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
@@ -33,7 +32,6 @@ from powergrid.training.rllib.modules import PolicyActor, pick_agent
 logger = logging.getLogger("powergrid.training")
 
 _StockRunner: Any = MultiAgentEnvRunner
-_Episode: Any = MultiAgentEpisode
 _DEFAULT_PIECES = {
     "env_to_module": ("AddObservationsFromEpisodesToBatch", "AddTimeDimToBatchAndZeroPad",
                       "AddStatesFromEpisodesToBatch", "AgentToModuleMapping", "BatchIndividualItems", "NumpyToTensor"),
@@ -306,7 +304,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
     # -- episodes
 
     def _new_episode_in(self, env: int) -> None:
-        self._ongoing[env] = _Episode(
+        self._ongoing[env] = episodes.Episode(
             observation_space=self.env.single_observation_spaces,
             action_space=self.env.single_action_spaces,
             agent_to_module_mapping_fn=self.config.policy_mapping_fn,

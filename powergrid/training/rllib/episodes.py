@@ -15,8 +15,27 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils import metrics as names
 
-Episode: Any = MultiAgentEpisode  # whose own types are not for export
+_Episode: Any = MultiAgentEpisode  # whose own types are not for export
 AgentEpisode: Any = SingleAgentEpisode
+
+
+class Episode(_Episode):  # type: ignore[misc]
+    """RLlib's episode, with its agents in their order: the batch that is learnt from follows it.
+
+    RLlib's own gives a set of them, whose order is another one in each process: with the same seed minibatches would be
+    of other rows each time.
+    """
+
+    @property
+    def agent_ids(self) -> Any:
+        """The agents, in their order."""
+        return dict.fromkeys(self.agent_episodes).keys()
+
+    def get_agents_that_stepped(self) -> Any:
+        """Return the agents that see something after the last step, in their order."""
+        return dict.fromkeys(self.get_observations(-1)).keys()
+
+
 Buffer: Any = InfiniteLookbackBuffer
 
 OBSERVATIONS, ACTIONS, REWARDS, INFOS = "obs", "actions", "rewards", "infos"

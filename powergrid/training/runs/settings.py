@@ -286,10 +286,10 @@ def _read_names(algorithm: str, asked: Mapping[str, Any]) -> tuple[dict[str, str
             problems.append(describe_unknown("setting", name, [*fields, *aliases]))
         elif field in came_as:
             problems.append(f"{came_as[field]!r} and {name!r} are the same setting; give one")
+        elif name == "preset" and value is not None and not (isinstance(value, str) and value in PRESETS):
+            problems.append(describe_unknown("preset", value, PRESETS))
         elif name == "preset" and value not in (None, "fast") and issubclass(SETTINGS[algorithm], OffPolicySettings):
             problems.append(f"{algorithm} has no preset {value!r}; presets are of ppo and mappo")
-        elif name == "preset" and value is not None and (not isinstance(value, str) or value not in PRESETS):
-            problems.append(describe_unknown("preset", value, PRESETS))
         else:
             came_as[field] = name
     return came_as, problems

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -84,6 +85,28 @@ def test_checkpoint_is_rllibs_own_too(trained: RunResult, tmp_path: Path, monkey
         assert algorithm.train()["training_iteration"] == 4
     finally:
         algorithm.stop()
+
+
+def test_same_seed_gives_the_same_weights_in_processes_of_another_hash_seed(tmp_path: Path) -> None:
+    """The order of a set of agents is another one in each process, and no part of the result."""
+    settings = {
+        **TINY,
+        "num_envs_per_env_runner": 2,
+        "iterations": 2,
+        "validate_every": 0,
+        "minibatch_size": 96,
+    }  # 1 and 2 give the set of MG1 and MG2 another order
+    code = (
+        "import sys\nfrom powergrid.training import load_policy, train\n"
+        f"run = train({{'env_name': 'ieee13_mg', 'episode_length': 12}}, {settings!r}, out_dir={str(tmp_path)!r},\n"
+        "            name=sys.argv[1]).folder\n"
+    )
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code, seed], cwd=ROOT, env=environment, check=True)
+    ours, theirs = (load_policy(tmp_path / seed).networks["grid_policy"] for seed in ("1", "2"))
+    for one, other in zip((*ours.weights, *ours.biases), (*theirs.weights, *theirs.biases), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_resume_goes_on_where_the_run_stopped(ray_session: None, tmp_path: Path) -> None:
