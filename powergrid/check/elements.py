@@ -266,6 +266,12 @@ def check_elements(model: Model) -> None:
             model.find("disabled", f"{name} is disabled", name)
     _check_numbers(model)
     _check_ratings(model)
+    others = [
+        e for c, e, handle in model.each("Storage", "PVSystem", "Generator") if engine.get_int(handle, c, "Model") > 1
+    ]
+    if others:
+        text = f"{list_names(others, _SHOWN_NAMES)}: of another Model than 1"
+        model.find("played-otherwise", f"{text}; as devices they deliver the power asked for", others[0])
     if takes_admittances(engine):
         text = "LoadModel=Admittance: loads, generators, storage and panels are constant impedances (model 2)"
         model.find("played-otherwise", f"{text}; devices deliver the power asked for")

@@ -75,6 +75,14 @@ def test_check_says_that_loads_are_admittances(tmp_path: Path) -> None:
     assert "LoadModel=Admittance" in found.message
 
 
+def test_check_says_which_models_a_device_does_not_have(tmp_path: Path) -> None:
+    build(
+        tmp_path, LOADS + "New Storage.z bus1=b kv=12.47 kwrated=50 kwhrated=90 model=2\nNew PVSystem.p bus1=b kv=12.47"
+    )
+    (found,) = inspect_feeder(tmp_path / "Master.dss").of_code("played-otherwise")
+    assert found.message == "storage.z: of another Model than 1; as devices they deliver the power asked for"
+
+
 #: A load with some phases open, and what is left of it: to both engines a constant impedance.
 OPENED = {
     "New Load.x bus1=b kv=12.47 kw=600 kvar=150\nOpen Load.x 1": "",
