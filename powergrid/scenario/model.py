@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,9 @@ from powergrid.scenario.vocabulary import (
     VoltageSpec,
     find_ownership_problems,
 )
+
+#: Keys of devices that came after 0.1.0.
+_LATER_KEYS = ("p_limit_kw", "q_inject_max_kvar", "q_absorb_max_kvar")
 
 
 class Scenario(Spec):
@@ -257,8 +261,18 @@ class Scenario(Spec):
         for microgrid in data["microgrids"].values():
             del microgrid["feeder"]  # in the feeder's digest
         # Run folders keep digests: a key that came after 0.1.0 and changes nothing that is played stays out.
-        for key in ("model_root", "placed", "feeders", "infos", *(() if self.feeders else ("placement",))):
+        for key in (
+            "model_root",
+            "placed",
+            "feeders",
+            "infos",
+            "ignore_case",
+            *(() if self.feeders else ("placement",)),
+        ):
             del data[key]
+        for device, key in itertools.product(data["devices"].values(), _LATER_KEYS):
+            if device.get(key, ...) is None:
+                del device[key]
         if self.profiles.shape_mode is None:
             del data["profiles"]["shape_mode"]
         if self.feeders:
