@@ -13,6 +13,9 @@ from powergrid.grid.devices import EvChargerSpec
 from powergrid.grid.devices.ev_charger import Sessions, find_days
 from tests.grid.devices.fleets import make_exogenous, make_fleet, observe, take_step
 
+#: A spec takes numbers between 1e-12 and 1e9, and 0.
+nothing = st.just(0.0)
+
 
 def station(**keys: Any) -> EvChargerSpec:
     """Two ports of 10 kW without losses; a car at 2 o'clock for 4 h asking 20 kWh, unless told otherwise."""
@@ -156,13 +159,13 @@ chargers = st.builds(
     ports=st.integers(1, 4),
     eta_charge=st.floats(0.5, 1),
     v2g=st.booleans(),
-    sessions_per_day=st.floats(0, 4),
-    arrival_hour_mean=st.floats(0, 24),
-    arrival_hour_std=st.floats(0, 4),
+    sessions_per_day=nothing | st.floats(1e-6, 4),
+    arrival_hour_mean=nothing | st.floats(1e-6, 24),
+    arrival_hour_std=nothing | st.floats(1e-6, 4),
     stay_hours_mean=st.floats(0.5, 12),
-    stay_hours_std=st.floats(0, 4),
+    stay_hours_std=nothing | st.floats(1e-6, 4),
     energy_kwh_mean=st.floats(0.5, 80),
-    energy_kwh_std=st.floats(0, 20),
+    energy_kwh_std=nothing | st.floats(1e-6, 20),
 )
 
 
@@ -218,11 +221,11 @@ def test_any_stations_charge_the_same_alone_and_beside_others(specs: list[EvChar
 
 
 @given(
-    begin=st.floats(0, 24),
+    begin=nothing | st.floats(1e-6, 24),
     hours=st.floats(1, 200),
-    mean=st.floats(0, 24),
-    reach=st.floats(0, 40),
-    stay=st.floats(0, 80),
+    mean=nothing | st.floats(1e-6, 24),
+    reach=nothing | st.floats(1e-6, 40),
+    stay=nothing | st.floats(1e-6, 80),
 )
 def test_days_hold_every_car_that_may_be_there(
     begin: float, hours: float, mean: float, reach: float, stay: float

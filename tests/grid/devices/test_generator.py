@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from powergrid.grid.devices import GeneratorSpec
 from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise, observe, take_step
 
+#: A spec takes numbers between 1e-12 and 1e9, and 0.
+nothing = st.just(0.0)
+
 
 def generator(**keys: Any) -> GeneratorSpec:
     """20 to 100 kW without ramp, unless told otherwise."""
@@ -80,13 +83,13 @@ def test_neutral_switches_off() -> None:
 
 generators = st.builds(
     generator,
-    p_min_kw=st.just(0.0) | st.floats(0, 50),
+    p_min_kw=nothing | st.floats(1e-6, 50),
     p_max_kw=st.floats(50, 500),
     ramp_kw_per_min=st.none() | st.floats(0.1, 20),
     initially_on=st.booleans(),
     reactive=st.booleans(),
-    cost_b_usd_per_kwh=st.floats(0, 1),
-    start_cost_usd=st.floats(0, 100),
+    cost_b_usd_per_kwh=nothing | st.floats(1e-6, 1),
+    start_cost_usd=nothing | st.floats(1e-6, 100),
 )
 wishes = st.lists(st.tuples(st.floats(-1.5, 1.5), st.floats(-1.5, 1.5)), min_size=1, max_size=12)
 

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from powergrid.grid.devices import StorageSpec
 from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise, observe, projected, take_step
 
+#: A spec takes numbers between 1e-12 and 1e9, and 0.
+nothing = st.just(0.0)
+
 
 def battery(**keys: Any) -> StorageSpec:
     """100 kWh, 50 kW, 80 % each way, SOC 0.1..0.9 from 0.5, unless told otherwise."""
@@ -119,12 +122,12 @@ batteries = st.builds(
     e_max_kwh=st.floats(1, 1e4),
     p_max_kw=st.floats(1, 1e4),
     p_charge_max_kw=st.none() | st.floats(1, 1e4),
-    soc_min=st.floats(0, 0.4),
+    soc_min=nothing | st.floats(1e-6, 0.4),
     soc_max=st.floats(0.6, 1),
     soc_initial=st.floats(0.4, 0.6),
     eta_charge=st.floats(0.5, 1),
     eta_discharge=st.floats(0.5, 1),
-    standby_loss_kw=st.just(0.0) | st.floats(0, 5),
+    standby_loss_kw=nothing | st.floats(1e-6, 5),
     reactive=st.booleans(),
 )
 wishes = st.lists(st.tuples(st.floats(-1.5, 1.5), st.floats(-1.5, 1.5)), min_size=1, max_size=12)
