@@ -89,6 +89,7 @@ class _Reader:
         self.settings: dict[str, str] = {}
         self._defined, self._variables = Defined(), Variables()
         self._n_lines = self._n_redirects = 0
+        self._is_like = False  # whether the active element is one that another was made like
         self._stayed: list[str] = []  # what would have moved the folder that names count from
 
     def read(self, file: Path, above: tuple[Path, ...]) -> None:
@@ -147,6 +148,7 @@ class _Reader:
             self._take_switching(command, verb)
         elif verb in syntax.DESCRIBING:
             self._emit(command, write(_spell(command, verb), *(self._parameters(command) if verb in _MEASURES else ())))
+            self._defined.active = None
         elif self.trust:
             self._emit(command, write(_spell(command, verb), *self._parameters(command)))
             self._defined.active = None
@@ -181,6 +183,7 @@ class _Reader:
             self._edit_active(command, given)
             return
         class_name, name = self._target(given)
+        self._is_like = False
         if verb == "batchedit":
             self._edit_batch(command, class_name, name, given[1:])
         elif class_name == "circuit" and verb == "edit":
@@ -221,6 +224,9 @@ class _Reader:
         if not given:
             return
         properties = find_properties(class_name, given)
+        if self._is_like:  # which nobody expects; both engines do so
+            text = f"{shorten(command.text)!r} edits {class_name}.{name}: like= made it the active element"
+            self._note("mapped", command, text, "name the element: Edit Class.name ...")
         target = f"{class_name}.{self._defined.spelling(class_name, name)}"
         # Of several elements of one name only the active one can be meant, which none but OpenDSS can tell apart.
         twice = self._defined.is_twice(class_name, name)
@@ -241,7 +247,10 @@ class _Reader:
 
     def _take_assignment(self, command: Command) -> None:
         """Take ``Class.name.property=value`` or ``property=value``, and what follows on the line."""
-        first, *rest = [self._variables.replace(each) for each in cut(command.text)]
+        given = [self._variables.replace(each) for each in cut(command.text)]
+        if not given:
+            raise Unclear("there is nothing behind its '='")
+        first, *rest = given
         if '"' in first.value:
             raise Unclear("its value holds a quote that OpenDSS would put it into; use Edit Class.name ...")
         class_name, dot, behind = first.name.partition(".")
@@ -259,11 +268,15 @@ class _Reader:
             self._refuse("unknown-name", command, f"{shorten(command.text)!r} edits what is not defined{hint}")
             return
         self._defined.activate(class_name, name)
+        self._is_like = False
         self._edit_active(command, [first._replace(name=own), *rest])
 
     def _edit(self, command: Command, verb: str, target: str, class_name: str, properties: Sequence[Property]) -> None:
         """Write an edit of an element without what would write a file; refuse what would load a program."""
         given = self._texts_of(command, class_name, properties)
+        if (like := [own.given.value for own in properties if own.kind == "MakeLike"]) and self._defined.active:
+            self._defined.activate(class_name, like[-1])
+            self._is_like = True
         if given or not properties or verb.lower() == "new":
             self._emit(command, write(verb, *([Parameter("", target)] if target else []), *given))
 
@@ -318,6 +331,7 @@ class _Reader:
         class_name, name = self._target(given)
         if class_name == "circuit":
             return
+        self._is_like = False
         if verb in ("open", "close"):
             numbers = [each._replace(name="") for each in given[1:]]
             self._emit(command, write(_spell(command, verb), Parameter("", f"{class_name}.{name}"), *numbers))
@@ -374,7 +388,12 @@ class _Reader:
         for name, each in self._note_settings(given):
             if name in syntax.NAMING_OPTIONS:
                 self._name_active(name, each.value)
-            elif name == "datapath":
+                self._is_like = False
+            elif name in syntax.FINDING_OPTIONS:
+                self._defined.active = None  # a shape may be the active element from here on
+            if name in syntax.NAMING_OPTIONS:
+                continue
+            if name == "datapath":
                 self._move(command, each.value)
             elif self._is_run(name):
                 named = each if each.name.lower() == name else each._replace(name=name)

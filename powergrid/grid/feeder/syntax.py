@@ -62,6 +62,8 @@ OPTIONS = tuple(
 )
 #: Options that say which element is edited next: the reader follows them, the engine is told with each edit.
 NAMING_OPTIONS = ("type", "class", "element", "object")
+#: Options that look a shape up, which OpenDSS makes the active one of its class by that.
+FINDING_OPTIONS = ("ldcurve", "defaultdaily", "defaultyearly", "pricecurve", "seasonsignal")
 #: The options that describe a circuit; the others are about solving, files, windows and drawings.
 DESCRIBING_OPTIONS = frozenset(
     """loadmodel loadmult genmult normvminpu normvmaxpu emergvminpu

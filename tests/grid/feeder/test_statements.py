@@ -84,6 +84,7 @@ def test_line_is_handed_on_under_full_names_and_only_so(tmp_path: Path, lines: s
         ("Edit Load.a bus1=b,, kW=3", "a parameter is empty"),
         ("Edit Load.a daily='' kW=3", "'daily' is empty"),
         ("Edit Load.a kW=(3", "never closed"),
+        ("Load.a.kW=''", "nothing behind its '='"),
         ("Edit Load.a kW=3\x0bkvar=2", "U+000B"),
         ("Edit Load.a kW=3\u00a0kvar=2", "U+00A0"),
         ("Edit Load.a\u200b kW=3", "U+200B"),
@@ -113,6 +114,21 @@ def test_assignment_to_what_is_not_defined_names_the_nearest(tmp_path: Path) -> 
     assert problem_of(tmp_path, "Load.aa.kW=3") == (
         "unknown-name", "'Load.aa.kW=3' edits what is not defined (did you mean 'a'?)",
     )  # fmt: skip
+
+
+def test_element_that_another_is_made_like_is_the_active_one_as_in_opendss_and_told(tmp_path: Path) -> None:
+    lines = "New Load.c like=a\n~ kW=77"
+    feeder = read(tmp_path, lines)
+    loads = Circuit(feeder).network.loads
+    engine = Circuit(read(tmp_path / "head", "")).engine
+    for line in lines.splitlines():
+        engine.command(line)
+    own = {name: float(engine.command(f"? load.{name}.kW")) for name in ("a", "b2", "c")}
+    assert dict(zip(loads.names, loads.kw, strict=True)) == own == {"a": 77.0, "b2": 300.0, "c": 200.0}
+    assert [(note.code, note.text) for note in feeder.notes] == [
+        ("mapped", "'~ kW=77' edits load.a: like= made it the active element")
+    ]
+    assert read(tmp_path, "New Load.c like=a\nEdit Load.c kW=7\n~ kW=77").notes == ()
 
 
 def test_second_element_of_a_name_is_edited_where_it_is_the_active_one(tmp_path: Path) -> None:
