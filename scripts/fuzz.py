@@ -313,10 +313,12 @@ def try_profiles(random: Random, folder: Path) -> None:
         column = random.choice(list(frame.columns)) if len(frame.columns) else "time"
         match random.randint(0, 6):
             case 0 if len(frame):
-                frame[column] = frame[column].astype(object)
-                frame.loc[random.randrange(len(frame)), column] = random.choice(
+                value = random.choice(
                     (None, "x", float("inf"), float("nan"), 1e308, -1, "2018-13-01", True, "1,5", "", b"x")
                 )
+                with contextlib.suppress(ValueError, LookupError, pd.errors.InvalidIndexError):  # it is there twice
+                    frame[column] = frame[column].astype(object)
+                    frame.loc[random.randrange(len(frame)), column] = value
             case 1:
                 frame = frame.drop(columns=[column])
             case 2:

@@ -39,7 +39,7 @@ _DEMAND, _KVAR = "demand_pu", "demand_kvar_pu"
 def is_imported(source: str | Path) -> bool:
     """Whether a path is that of an import's folder or record."""
     path = Path(source)
-    return path.name == RECORD or path.is_dir()
+    return path.name == RECORD or os.path.isdir(path)  # of a name that is too long it says no, and Path.is_dir() raises
 
 
 def write_imported(

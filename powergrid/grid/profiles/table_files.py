@@ -9,6 +9,7 @@ import csv
 import gzip
 import importlib.util
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -70,9 +71,9 @@ def open_table(
 
 def _kind_of(path: Path, where: str) -> str:
     """Return the ending of a file's name, or say what keeps it from being read."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # of a name that is too long it says no, and Path.is_file() raises
         folder = path.parent
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise ScenarioError(where, [f"no such file, and there is no folder {str(folder)!r}"])
         names = sorted(p.name for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES))
         near = nearest_names(path.name, names) or names[:3]

@@ -89,7 +89,7 @@ def read_pointer(folder: Path, name: str) -> str | None:
     file = folder / name
     written = read_bytes(file, 1000).decode("utf-8", "replace").strip() if file.is_file() else ""
     # One name of a folder beside it: a path in its place would lead out of the run.
-    return written if written and Path(written).name == written and "\0" not in written else None
+    return written if written.isprintable() and 0 < len(written) < 200 and Path(written).name == written else None
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
