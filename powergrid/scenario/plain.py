@@ -73,7 +73,9 @@ class _Plain:
             case Mapping():
                 return {self._key(key): self.take(each, depth + 1) for key, each in self._items(value)}
             case list() | tuple():
-                return [self.take(each, depth + 1) for each in value]
+                taken = [self.take(each, depth + 1) for each in value]
+                # A table stands for itself under a key; as one of several it stands for nothing, and compares to nothing.
+                return [Foreign("a DataFrame") if type(each).__name__ == "DataFrame" else each for each in taken]
         return self._take_other(value, depth)
 
     def _take_other(self, value: Any, depth: int) -> Any:
