@@ -74,7 +74,7 @@ class _Plain:
                 return {self._key(key): self.take(each, depth + 1) for key, each in self._items(value)}
             case list() | tuple():
                 taken = [self.take(each, depth + 1) for each in value]
-                # A table stands for itself under a key; as one of several it stands for nothing, and compares to nothing.
+                # A table stands for itself under a key; as one of several it is nothing, and compares to nothing.
                 return [Foreign("a DataFrame") if type(each).__name__ == "DataFrame" else each for each in taken]
         return self._take_other(value, depth)
 
