@@ -106,6 +106,8 @@ def play_native(master: Path) -> dict[str, Any]:
     shaped = any((network.followed_by(c) >= 0).any() for c in network.shapes_of)
     engine = _redirected(master)
     mode = _mode_of(network, engine)
+    if not (network.followed_by("Load", mode) >= 0).any():
+        return {"mode": mode, "shaped": False, "worst": {}, "equal": False}
     options = SimulationOptions(step_minutes=60, horizon_steps=24, split="all", native_controls=True, tolerance=_TIGHT)
     profiles = follow_loadshapes(network, profiles, mode if network.shape_mode == "own" else None)
     simulation = Simulation(feeder, {}, profiles, options)
