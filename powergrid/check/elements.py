@@ -14,14 +14,20 @@ import numpy as np
 from powergrid.check.report import Recorder
 from powergrid.errors import EngineError, FeederError, list_names, nearest_names, shorten
 from powergrid.grid.engine import Engine, FloatArray, Handle, classify_refusal
-from powergrid.grid.feeder.completion import RECORDERS, about_recorders, complete_circuit
-from powergrid.grid.feeder.defined import Defined
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import IntArray
-from powergrid.grid.feeder.preparation import find_user_models, say_user_model, takes_admittances
+from powergrid.grid.feeder.preparation import (
+    RECORDERS,
+    about_recorders,
+    complete_circuit,
+    find_user_models,
+    say_user_model,
+    takes_admittances,
+)
 from powergrid.grid.feeder.ratings import PLACEHOLDERS, Ratings
-from powergrid.grid.feeder.statements import cut
-from powergrid.grid.feeder.syntax import DESCRIBING, VERBS, Command, describe_unknown_command
+from powergrid.grid.feeder.reading.defined import Defined
+from powergrid.grid.feeder.reading.statements import cut
+from powergrid.grid.feeder.reading.syntax import DESCRIBING, VERBS, Command, describe_unknown_command
 from powergrid.grid.feeder.timing import read_shapes
 from powergrid.grid.feeder.windings import find_tap_changers
 

@@ -25,7 +25,7 @@ from powergrid.grid.feeder.compile import (
     read_handles,
 )  # fmt: skip
 from powergrid.grid.feeder.network import BoolArray, IntArray, Network
-from powergrid.grid.feeder.syntax import COORDINATES
+from powergrid.grid.feeder.reading.syntax import COORDINATES
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, follow_loadshapes

@@ -320,6 +320,8 @@ class Simulation:
             circuits.fill_background(self._days.background, rows)
         if self._batteries is not None:
             self._batteries.decide(range(self.n_envs) if envs is None else envs, self._days.day, self.step_index)
+        if self.events is not None and self._days.writes:
+            circuits.hold_tripped(self._days.writes)
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
         circuits.fill_injections(p_kw, q_kvar)

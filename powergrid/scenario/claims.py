@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from powergrid.errors import Problem, ScenarioError
-from powergrid.grid.feeder.files import is_gathering_place
+from powergrid.grid.feeder.reading.files import is_gathering_place
 
 #: Environment variable: folders whose scenario files may decide it after all, as a PATH.
 TRUST_VARIABLE = "POWERGRID_TRUST"

@@ -17,7 +17,7 @@ from powergrid.grid.feeder.network import FeederControl
 from powergrid.grid.feeder.windings import Handles
 
 #: Properties that make an element of a class generate, in the order in which they are written.
-_GENERATING = {"Generator": ("kW", "kvar"), "PVSystem": ("Irradiance",)}
+GENERATING = {"Generator": ("kW", "kvar"), "PVSystem": ("Irradiance",)}
 
 #: Protection of the feeder's own, which acts beyond the solve in which it trips.
 _PROTECTION = ("Fuse", "Relay", "Recloser")
@@ -87,7 +87,7 @@ class OutOfService:
             self._note_moved(self._branch_index.get(name, -1), handle)
         for name in sorted(self._tripped.keys() ^ tripped):
             class_name, handle = self._handles[name]
-            keys = _GENERATING[class_name]
+            keys = GENERATING[class_name]
             if name in tripped:
                 self._tripped[name] = [self._engine.get_float(handle, class_name, key) for key in keys]
                 values = [0.0] * len(keys)
@@ -96,6 +96,11 @@ class OutOfService:
             for key, value in zip(keys, values, strict=True):
                 self._engine.set_float(handle, self._engine.property_index(class_name, key), value)
             self._note_moved(-1, handle)
+
+    @property
+    def tripped(self) -> Iterable[str]:
+        """``class.name`` of the generating elements that deliver nothing."""
+        return self._tripped.keys()
 
     def nodes_at(self, name: str) -> IntArray:
         """Return the indices of the nodes that an element ``class.name`` is tied to."""

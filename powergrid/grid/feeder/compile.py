@@ -23,14 +23,19 @@ from powergrid.grid.engine import (
     classify_refusal,
 )
 from powergrid.grid.engine.cache_folder import Arrays, Cache
-from powergrid.grid.feeder.completion import RECORDERS, about_recorders, complete_circuit
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.grounding import find_floating, find_neutrals
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network, Sources
-from powergrid.grid.feeder.preparation import spell_out_admittances, take_out_opened
+from powergrid.grid.feeder.preparation import (
+    RECORDERS,
+    about_recorders,
+    complete_circuit,
+    spell_out_admittances,
+    take_out_opened,
+)
 from powergrid.grid.feeder.ratings import Ratings
+from powergrid.grid.feeder.reading.syntax import DESCRIBING
 from powergrid.grid.feeder.shapes import Shapes
-from powergrid.grid.feeder.syntax import DESCRIBING
 from powergrid.grid.feeder.timing import fold_multipliers, read_load_rules, read_mode, read_shapes
 from powergrid.grid.feeder.trial import admit
 from powergrid.grid.feeder.windings import TAPPED_CLASSES, Handles, find_regulators

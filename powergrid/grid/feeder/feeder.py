@@ -22,7 +22,8 @@ from pathlib import Path
 from powergrid.errors import FeederError, Problem, describe_unknown
 from powergrid.grid.engine import engine_version
 from powergrid.grid.engine.cache_folder import Arrays, Cache, made_by
-from powergrid.grid.feeder.files import (
+from powergrid.grid.feeder.microgrid import Microgrid
+from powergrid.grid.feeder.reading.files import (
     FOLDER,
     MOST_BYTES,
     NO_FOLDER,
@@ -33,9 +34,8 @@ from powergrid.grid.feeder.files import (
     remedy,
     resolve,
 )
-from powergrid.grid.feeder.microgrid import Microgrid
-from powergrid.grid.feeder.reader import Scan, read_files
-from powergrid.grid.feeder.syntax import Command, describe_unknown_command, find_unknown
+from powergrid.grid.feeder.reading.reader import Scan, read_files
+from powergrid.grid.feeder.reading.syntax import Command, describe_unknown_command, find_unknown
 
 __all__ = [
     "Command", "Feeder", "Place", "Reference", "entry_key", "find_feeder", "list_feeders", "list_references",
@@ -143,8 +143,8 @@ def read_feeder(
 
     Args:
         reference: Name of a shipped feeder (``"ieee13"``) or path of a master file.
-        model_root: Folder outside of which no file is read, links followed. By default the one that
-            :func:`~powergrid.grid.feeder.files.default_root` says: mostly the folder above the master file's own.
+        model_root: Folder outside of which no file is read, links followed. By default what
+            :func:`~powergrid.grid.feeder.reading.files.default_root` says, mostly the folder above the master file's.
         trust: Let the model do what it says: read and write anywhere, load program libraries, run all commands but
             those that open windows or a shell, end the session or change its folder.
         ignore_case: Let a name lead to a file in other letters where there is none in just these, as on Windows.

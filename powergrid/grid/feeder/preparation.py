@@ -1,17 +1,165 @@
-"""What a compiled circuit says that the engine, or a step that keeps its matrix, would play as something else.
+"""What a model leaves out, or says in a way that the engine, or a step that keeps its matrix, would play otherwise.
 
-Each is said by other means that play it as meant, or refused.
+Base voltages that are missing are found; what records is left out; all else is said by other means that play it as
+meant, or refused. What was added is said in a sentence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
-from powergrid.errors import EngineError, FeederError, Problem
-from powergrid.grid.engine import Engine, Handle
+from powergrid.errors import EngineError, FeederError, Problem, describe_unknown, list_names
+from powergrid.grid.engine import Engine, Handle, classify_refusal
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.grid.feeder.statements import cut
-from powergrid.grid.feeder.syntax import Command
+from powergrid.grid.feeder.reading.statements import cut
+from powergrid.grid.feeder.reading.syntax import EDITING, Command
+from powergrid.grid.feeder.windings import TAPPED_CLASSES
+
+#: What records and takes no part in the power flow. Nobody reads it.
+RECORDERS = ("EnergyMeter", "Monitor")
+_CONTINUATIONS = ("more", "m", "~")
+#: Commands whose first word names what they are about.
+_NAMING = ("new", "edit", "select", "enable", "disable", "open", "close")
+_OF_A_RECORDER = re.compile(rf"\s*(?:\w+\s+(?:object\s*=\s*)?)?[\"'(\[{{]?\s*({'|'.join(RECORDERS)})\.", re.IGNORECASE)
+_SETS_BASES = re.compile(r"\bvoltageb\w*[\"')\]}]?\s*=", re.IGNORECASE)
+#: Levels that are nearer to each other than this are one: 12.47 kV, and 7.2 kV times the root of 3.
+_SAME_LEVEL = 0.01
+#: A level that stands in no list is looked for nowhere near one that does: a bus takes the one nearest to its voltage.
+_NEAR_LEVEL = 0.1
+
+
+def about_recorders(commands: Sequence[Command]) -> list[bool]:
+    """Return which commands are about meters and monitors, which nobody reads: they are not run.
+
+    Of these some name what is not there, or one name twice. Energy meters stay where loads are allocated by them.
+    """
+    allocates = any(command.verb == "allocateloads" for command in commands)
+    found, of_recorder = list[bool](), False
+    for command in commands:
+        if command.verb in _NAMING or command.assigns:
+            named = _OF_A_RECORDER.match(command.text)
+            of_recorder = named is not None and not (allocates and named[1].lower() == "energymeter")
+        elif command.verb not in _CONTINUATIONS:
+            of_recorder = False
+        found.append(of_recorder)
+    return found
+
+
+def complete_circuit(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
+    """Give a compiled circuit the base voltages that its model leaves out.
+
+    Returns:
+        What was added, a sentence each.
+
+    Raises:
+        FeederError: it cannot be completed, or cannot be a circuit: with file and line.
+    """
+    looks = (_find_unsettled, _find_missing_members, _find_frequency_problems)
+    if problems := [problem for look in looks for problem in look(feeder, engine)]:
+        raise FeederError(str(feeder.master), problems)
+    try:
+        return tuple(_complete_base_voltages(feeder, engine))
+    except EngineError as error:
+        problem = Problem(classify_refusal(error), "", f"base voltages: {error}")
+        raise FeederError(str(feeder.master), [problem]) from None
+
+
+def _find_unsettled(feeder: Feeder, engine: Engine) -> Iterator[Problem]:
+    """Yield the elements that the engine computes otherwise each time."""
+    # DSS C-API 0.14.5 starts their power balance from currents that it allocates and never fills.
+    for name in engine.handles("VSConverter"):
+        where = _place(feeder, f"vsconverter.{name}")
+        text = f"VSConverter.{name}: OpenDSS computes it from memory that it never fills, another result each time"
+        yield Problem("impossible-element", where, text, "model it as a Generator, or with enabled=no")
+
+
+def _find_missing_members(feeder: Feeder, engine: Engine) -> Iterator[Problem]:
+    """Yield the generators that dispatchers list and that are not there: the first solve would crash."""
+    known = engine.handles("Generator")
+    for name, dispatcher in engine.handles("GenDispatcher").items():
+        for each in engine.get_names(dispatcher, "GenDispatcher", "GenList"):
+            if each.lower() not in known:
+                where = _place(feeder, f"gendispatcher.{name}")
+                text = f"GenDispatcher.{name}: GenList: {describe_unknown('enabled Generator', each, known)}"
+                yield Problem("unknown-name", where, text)
+
+
+def _place(feeder: Feeder, element: str) -> str:
+    """Return ``file:line`` of the first command that names ``class.name``, lower case; empty where none does."""
+    return next((command.where for command in feeder.commands if element in command.text.lower()), "")
+
+
+def _find_frequency_problems(feeder: Feeder, engine: Engine) -> Iterator[Problem]:
+    """Yield that no source is of the frequency that the circuit is solved at: then all voltages are 0."""
+    if not feeder.settings.keys() & {"defaultbasefrequency", "basefrequency"}:
+        return
+    solved = float(engine.command("get frequency"))
+    classes = ("Vsource", "Isource")
+    own = [engine.get_float(h, name, "Frequency") for name in classes for h in engine.handles(name).values()]
+    if own and not any(abs(each - solved) < 1e-3 for each in own):
+        where = next((c.where for c in reversed(feeder.commands) if "basefreq" in c.text.lower()), "")
+        text = f"the circuit is solved at {solved:g} Hz and its source is of {own[0]:g} Hz, so that it gives 0 V"
+        yield Problem("bad-value", where, text, "Set DefaultBaseFrequency stands before New Circuit")
+
+
+def _complete_base_voltages(feeder: Feeder, engine: Engine) -> Iterator[str]:
+    """Let CalcVoltageBases find what the model has not let it find, and yield what was done."""
+    commands, given = feeder.commands, "voltagebases" in feeder.settings
+    last = max((i for i, c in enumerate(commands) if c.verb in ("calcvoltagebases", "setkvbase")), default=-1)
+    later = commands[last + 1 :]
+    anew = last < 0 or not given or any(map(_sets_levels, later))
+    if feeder.circuit or not (anew or any(c.verb in EDITING or c.assigns for c in later)):
+        return
+    engine.command("makebuslist")  # what is defined after CalcVoltageBases is no bus yet
+    before = {name: kv for name, (kv, _, _) in engine.buses().items()}
+    missing = [name for name, kv in before.items() if kv <= 0.0]
+    # Without VoltageBases the engine takes seven levels of its own, American ones.
+    written = [float(kv) for kv in re.findall(r"[\d.eE+-]+", engine.command("get voltagebases"))] if given else []
+    inferred = _infer_levels(engine, written)
+    if not (anew or missing) or not (written or inferred):
+        return
+    engine.command(f"set voltagebases=[{', '.join(map(repr, sorted([*written, *inferred], reverse=True)))}]")
+    engine.command("calcvoltagebases")
+    if not anew or any(command.verb == "setkvbase" for command in commands):
+        after = engine.buses()
+        for name, kv in before.items():  # what the model found or set stays
+            if kv > 0.0 and after[name][0] != kv:
+                engine.command(f'setkvbase bus="{name}" kvln={kv!r}')
+    why = f"{list_names(missing)} defined after CalcVoltageBases"
+    if anew:
+        why = "no CalcVoltageBases after the last VoltageBases" if given else "no VoltageBases"
+    levels = [kv * 3**0.5 for kv, _, _ in engine.buses().values()]
+    used = [
+        kv for kv in sorted(inferred, reverse=True) if any(abs(kv / level - 1.0) < 1e-6 for level in levels if level)
+    ]
+    from_model = f", {', '.join(f'{kv:.4g}' for kv in used)} kV from sources and transformers" if used else ""
+    yield f"{why}: base voltages found anew{from_model}"
+
+
+def _sets_levels(command: Command) -> bool:
+    return command.verb == "set" and _SETS_BASES.search(command.text) is not None
+
+
+def _infer_levels(engine: Engine, known: Sequence[float]) -> list[float]:
+    """Return the line-to-line voltages [kV] that sources and windings are for and that no known one is near to."""
+    several, single = list[float](), list[float]()
+    for class_name, key in (("Vsource", "BasekV"), *((each, "kVs") for each in TAPPED_CLASSES)):
+        for handle in engine.handles(class_name).values():
+            own = engine.get_floats(handle, class_name, key) if key == "kVs" else None
+            kvs = [engine.get_float(handle, class_name, key)] if own is None else own.tolist()
+            (single if engine.phases(handle) == 1 else several).extend(kvs)
+    found: list[float] = []
+    # What has one phase is for a voltage to neutral or between two phases, which its kV does not tell.
+    either = [(kv * factor, _NEAR_LEVEL) for kv in single for factor in (3**0.5, 1.0)]
+    for kv, margin in [*((kv, _SAME_LEVEL) for kv in several), *either]:
+        near_known = any(abs(kv / level - 1.0) < _NEAR_LEVEL for level in known)
+        if kv > 0.0 and not near_known and not any(abs(kv / level - 1.0) < margin for level in found):
+            found.append(kv)
+    return found
+
+
+# -- what is played by other means than written
 
 #: Classes of elements whose power is written or given by a shape.
 _POWER_CLASSES = ("Load", "Generator", "Storage", "PVSystem")

@@ -20,7 +20,7 @@ from powergrid.errors import FeederError, Problem, shorten
 from powergrid.grid.engine.cache_folder import Cache
 from powergrid.grid.engine.own_process import TRIAL_VARIABLE, Ended, run_apart
 from powergrid.grid.feeder.feeder import Feeder, entry_key, models_folder
-from powergrid.grid.feeder.syntax import EDITING, Command
+from powergrid.grid.feeder.reading.syntax import EDITING, Command
 
 __all__ = ["PROGRESS_BYTES", "admit", "decode_feeder", "tried", "try_apart", "watch"]
 

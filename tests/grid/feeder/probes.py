@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from powergrid.errors import EngineError
 from powergrid.grid.engine import Engine, property_kinds
-from powergrid.grid.feeder.files import Place
-from powergrid.grid.feeder.reader import read_files
-from powergrid.grid.feeder.syntax import OPTIONS
+from powergrid.grid.feeder.reading.files import Place
+from powergrid.grid.feeder.reading.reader import read_files
+from powergrid.grid.feeder.reading.syntax import OPTIONS
 
 HEAD = """New Circuit.tiny basekv=12.47 pu=1.0 R1=0.01 X1=0.1
 New Line.l1 bus1=sourcebus bus2=b length=1 units=km R1=0.3 X1=0.4

@@ -10,8 +10,8 @@ import pytest
 from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import Engine
-from powergrid.grid.feeder import syntax as feeder_module
 from powergrid.grid.feeder.feeder import Command, find_feeder, list_feeders, read_feeder
+from powergrid.grid.feeder.reading import syntax as feeder_module
 
 UPSTREAM = Path(__file__).parents[3].parent / "shared" / "upstream-feeders"
 

@@ -14,8 +14,8 @@ from powergrid.errors import EngineError, FeederError
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import Engine
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
-from powergrid.grid.feeder.statements import cut, find_properties
-from powergrid.grid.feeder.syntax import NEVER_RUN, NEVER_SET, OPTIONS, VERBS, find_danger
+from powergrid.grid.feeder.reading.statements import cut, find_properties
+from powergrid.grid.feeder.reading.syntax import NEVER_RUN, NEVER_SET, OPTIONS, VERBS, find_danger
 from tests.grid.feeder.conftest import points_of
 
 HEAD = """Clear

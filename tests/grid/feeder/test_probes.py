@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from powergrid.grid.engine import Engine, property_kinds
-from powergrid.grid.feeder.defined import Defined
+from powergrid.grid.feeder.reading.defined import Defined
 from tests.grid.feeder.probes import option_probes, property_probes
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,7 @@ import pytest
 from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
-from powergrid.grid.feeder.files import default_root
+from powergrid.grid.feeder.reading.files import default_root
 
 HEAD = """Clear
 New Circuit.tiny basekv=12.47 pu=1.0 R1=0.01 X1=0.1

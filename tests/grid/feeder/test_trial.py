@@ -14,7 +14,7 @@ from powergrid.grid.circuit import Circuit
 from powergrid.grid.feeder import read_feeder, trial
 from powergrid.grid.feeder.compose import compose
 from powergrid.grid.feeder.microgrid import MicrogridSpec
-from powergrid.grid.feeder.syntax import Command
+from powergrid.grid.feeder.reading.syntax import Command
 
 _CIRCUIT = """New Circuit.small basekv=12.47
 New Line.l1 bus1=sourcebus bus2=b length=1 units=km R1=0.3 X1=0.4 normamps=100

@@ -125,11 +125,16 @@ def test_generator_outage_trips_a_device_and_shows_as_projection(simulate: Simul
     assert np.abs(delivered[1:3]).max() < 1e-6
 
 
+#: Without a shape there is no sun at midnight, when episodes begin.
+NOON = "New LoadShape.noon npts=1 interval=24 mult=(1)\n"
+
+
 @pytest.mark.parametrize(
     ("line", "element"),
     [
         ("New Generator.own Bus1=680 Phases=3 kV=4.16 kW=300 kvar=50 Model=1", "Generator.own"),
-        ("New PVSystem.own Bus1=680 Phases=3 kV=4.16 Pmpp=300 kVA=330 irradiance=1", "PVSystem.own"),
+        (f"{NOON}New PVSystem.own Bus1=680 Phases=3 kV=4.16 Pmpp=300 kVA=330 irradiance=1 daily=noon", "PVSystem.own"),
+        (f"{NOON}New Generator.own Bus1=680 Phases=3 kV=4.16 kW=300 kvar=50 Model=1 daily=noon", "Generator.own"),
     ],
 )
 def test_generator_outage_trips_an_element_of_the_feeder(

@@ -14,7 +14,7 @@ from typing import Literal
 
 from powergrid.errors import nearest_names, shorten
 from powergrid.grid.engine import property_tables
-from powergrid.grid.feeder.statements import expand
+from powergrid.grid.feeder.reading.statements import expand
 
 #: OpenDSS's commands in its own order: an abbreviation means the first that begins with it.
 VERBS = tuple(

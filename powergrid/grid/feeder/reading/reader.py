@@ -13,10 +13,10 @@ from pathlib import Path
 
 from powergrid.errors import Problem, nearest_names, shorten
 from powergrid.grid.engine import property_kinds
-from powergrid.grid.feeder import syntax
-from powergrid.grid.feeder.defined import SOURCE, WHOLE_CLASS, Defined
-from powergrid.grid.feeder.files import MOST_LINES, MOST_REDIRECTS, Files, Place, Reference, resolve
-from powergrid.grid.feeder.statements import (
+from powergrid.grid.feeder.reading import syntax
+from powergrid.grid.feeder.reading.defined import SOURCE, WHOLE_CLASS, Defined
+from powergrid.grid.feeder.reading.files import MOST_LINES, MOST_REDIRECTS, Files, Place, Reference, resolve
+from powergrid.grid.feeder.reading.statements import (
     Parameter,
     Property,
     Unclear,
@@ -29,7 +29,7 @@ from powergrid.grid.feeder.statements import (
     quote,
     write,
 )
-from powergrid.grid.feeder.syntax import Command
+from powergrid.grid.feeder.reading.syntax import Command
 
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _CONTINUATIONS = ("more", "m", "~")

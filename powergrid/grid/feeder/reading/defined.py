@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from powergrid.grid.feeder.statements import Unclear
+from powergrid.grid.feeder.reading.statements import Unclear
 
 #: What is there before a feeder says anything, once it has a circuit; a test asks the engine.
 _BUILT_IN = {
