@@ -52,8 +52,8 @@ FATES: dict[str, Fate] = {
         {"thermal n m flrise hsrise": "no thermal model"}),
     "line": Fate(PLAYED, "in the admittance matrix; a switch is an agent's, or its own control's",
         {"seasons ratings": "the first rating counts", "faultrate pctperm repair": "outages are events of a scenario"}),
-    "vsource": Fate(COMPILED, "at its pu and angle; the first enabled one is the feeder's head",
-        {"yearly daily duty": "a source's voltage stands", "model": _HARMONICS, "spectrum": _HARMONICS}),
+    "vsource": Fate(PLAYED, "its pu by its shape, else it stands; the first enabled one is the feeder's head",
+        {"model": _HARMONICS, "spectrum": _HARMONICS}),
     "isource": Fate(COMPILED, "at its amps and angle", {"yearly daily duty": "its current stands",
         "spectrum": _HARMONICS}),
     "vccs": Fate(COMPILED, "at the current of its steady state", {"spectrum": _HARMONICS, "fsample rmsmode imaxpu "

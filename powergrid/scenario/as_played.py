@@ -107,17 +107,29 @@ def _loads(
 
 
 def _sources(network: Network, profiles: Profiles, taken: Mapping[str, tuple[str, str, float]]) -> Iterator[Played]:
-    """Yield generators and panels; what moves these is what ``Background`` writes."""
+    """Yield voltage sources, generators and panels; what moves these is what ``Background`` writes."""
     mode, sources = profiles.shape_mode or network.shape_mode, network.sources
+    for name, shape in zip(sources.names, network.followed_by("Vsource", mode).tolist(), strict=True):
+        follows = shape >= 0 and not network.shapes.use_actual[shape]
+        moved = ("shape", f"LoadShape {network.shapes.names[shape]}") if follows else ("nothing", "its pu stands")
+        yield Played(f"Vsource.{name}", *moved, np.nan)
     generators = np.where(sources.generator_fixed, -1, network.followed_by("Generator", mode))
     panels = network.followed_by("PVSystem", mode)
     sun = "profile" if profiles.pv_pu is not None else "nothing"
     nothing = ["Status=fixed" if fixed else "no LoadShape" for fixed in sources.generator_fixed.tolist()]
+    panel_kw = sources.panel_kw * sources.irradiance
+    if profiles.own_sun:
+        panels = np.full_like(panels, -1)
     tables: list[tuple[str, IntArray, FloatArray, str, list[str]]] = [
         ("Generator", generators, sources.generator_kw, "nothing", nothing),
-        ("PVSystem", np.full_like(panels, -1) if profiles.own_sun else panels, np.full(len(panels), np.nan), sun,
-         ["sun of the profiles" if sun == "profile" else "no LoadShape"] * len(panels)),
-    ]  # fmt: skip
+        (
+            "PVSystem",
+            panels,
+            panel_kw,
+            sun,
+            ["sun of the profiles" if sun == "profile" else "no LoadShape"] * len(panels),
+        ),
+    ]
     for class_name, followed, kw, otherwise, why in tables:
         peaks = network.shapes.peaks(np.maximum(followed, 0)) if len(network.shapes) else np.ones(len(followed))
         for i, name in enumerate(network.elements.get(class_name, ())):

@@ -78,3 +78,13 @@ def test_loads_without_shapes_are_told_their_series(tmp_path: Path) -> None:
     assert frame.loc["Load.bare", "moved_by"] == "profile"
     assert frame.loc["Load.bare", "by"].startswith("demand ")
     env.close()
+
+
+def test_panels_and_voltage_sources_are_told_by_their_shapes(tmp_path: Path) -> None:
+    panel = "New PVSystem.roof bus1=c kv=12.47 Pmpp=200 kVA=220 %Pmpp=50 irradiance=.9 daily=day\n"
+    source = "Edit Vsource.source daily=day\n"
+    env = powergrid.make(write(tmp_path, LOADS + panel + source), discover={"pv": False})
+    frame = env.describe().as_played.set_index("element")
+    assert frame.loc["PVSystem.roof"].tolist() == ["shape", "LoadShape day", pytest.approx(200 * 0.5 * 0.9 * 1.2)]
+    assert frame.loc["Vsource.source"].tolist()[:2] == ["shape", "LoadShape day"]
+    env.close()

@@ -107,6 +107,7 @@ class Sources:
         generator_kw, generator_kvar: What generators deliver at a multiplier of 1, shape (n_generators,).
         generator_fixed: Whether a generator does so whatever the time (Status=fixed), shape (n_generators,).
         generator_factor: The circuit's multiplier of all generators that are not fixed (GenMult).
+        panel_kw: Most that panels give in full sun [kW], shape (n_panels,).
         irradiance: What panels get at a multiplier of 1 [kW/m2], shape (n_panels,).
         temperatures: The TShapes that panels follow, values in deg C.
         temperature_of: Place in ``temperatures`` of what each panel follows, as ``Network.shapes_of``.
@@ -118,6 +119,7 @@ class Sources:
     generator_kvar: FloatArray = field(default_factory=lambda: np.empty(0))
     generator_fixed: BoolArray = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
     generator_factor: float = 1.0
+    panel_kw: FloatArray = field(default_factory=lambda: np.empty(0))
     irradiance: FloatArray = field(default_factory=lambda: np.empty(0))
     temperatures: Shapes = field(default_factory=Shapes)
     temperature_of: IntArray = field(default_factory=lambda: np.empty((len(SHAPE_MODES), 0), dtype=np.int64))

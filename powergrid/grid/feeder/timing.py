@@ -56,6 +56,8 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) ->
         generator_kvar=engine.get_all_floats(generators, "Generator", "kvar"),
         generator_fixed=engine.get_all_ints(generators, "Generator", "Status") == _FIXED,
         generator_factor=engine.generator_multiplier,
+        panel_kw=engine.get_all_floats(panels, "PVSystem", "Pmpp")
+        * (engine.get_all_floats(panels, "PVSystem", "%Pmpp") / 100.0),
         irradiance=engine.get_all_floats(panels, "PVSystem", "Irradiance"),
         temperatures=temperatures,
         names=tuple(handles["Vsource"]),
