@@ -144,8 +144,8 @@ def test_diverged_day_is_counted_as_not_finished() -> None:
         (["x"], {}, "unknown policy 'x'; allowed: no_control, native, rule_based, random"),
         (["random", "random"], {}, "policy 'random' is given 2 times"),
         ([], {}, "give at least one policy"),
-        (["random"], {"days": 0}, "days 0 is not at least 1"),
-        (["random"], {"n_envs": 0}, "n_envs 0 is not at least 1"),
+        (["random"], {"days": 0}, "days 0 is not a whole number of at least 1"),
+        (["random"], {"n_envs": 0}, "n_envs 0 is not a whole number of at least 1"),
         (["random"], {"split": "tset"}, "split"),
     ],
 )

@@ -158,7 +158,7 @@ def test_what_is_drawn_has_the_probability_that_is_told(runners) -> None:
 def test_divergence_terminates_one_environment_and_the_others_go_on(runners) -> None:
     runner = runners(GridEnvRunner, SHORT)
     runner.sample(num_timesteps=4, explore=True)
-    runner.env.vector.task.simulation.day_load_kw[2, 3] *= 1e3
+    runner.env.vector.task.simulation.day_load_kw[2, 3] = np.nan
     episodes = runner.sample(num_timesteps=4 * 12, explore=True)
     (broken,) = [episode for episode in episodes if episode.is_terminated]
     assert broken.env_t == 4
@@ -266,7 +266,7 @@ def test_environments_that_fail_are_made_anew_and_counted(runners) -> None:
     runner = runners(GridEnvRunner, {**SHORT, "divergence": {"policy": "raise"}})
     runner.sample(num_timesteps=4 * 3, explore=True)
     first = runner.env.vector
-    first.task.simulation.day_load_kw[1, 5] *= 1e3
+    first.task.simulation.day_load_kw[1, 5] = np.nan
     episodes = runner.sample(num_timesteps=4 * 6, explore=True)
     assert runner.env.vector is not first
     assert all(episode.env_t_started == 0 for episode in episodes)
@@ -278,7 +278,7 @@ def test_failure_without_restart_reaches_the_caller(runners) -> None:
     change = lambda config: config.fault_tolerance(restart_failed_sub_environments=False)  # noqa: E731
     runner = runners(GridEnvRunner, {**SHORT, "divergence": {"policy": "raise"}}, change)
     runner.sample(num_timesteps=4, explore=True)
-    runner.env.vector.task.simulation.day_load_kw[1, 1:] *= 1e3
+    runner.env.vector.task.simulation.day_load_kw[1, 1:] = np.nan
     with pytest.raises(RuntimeError) as raised:
         runner.sample(num_timesteps=4 * 3, explore=True)
     assert isinstance(raised.value.__cause__, ConvergenceError)

@@ -191,6 +191,10 @@ class Files:
         self._order.update(self.hashes[file])
         return raw
 
+    def refuse(self, code: str, where: str, text: str, remedy: str = "") -> None:
+        """Note a problem."""
+        self.problems.append(Problem(code, where, text, remedy))
+
     def too_much(self, where: str) -> FeederError:
         """Return the error of a feeder without an end: redirects that double, a file of a terabyte."""
         most = f"{MOST_BYTES >> 20:,} MiB, {MOST_LINES:,} lines or {MOST_REDIRECTS:,} redirects"

@@ -15,6 +15,7 @@ from powergrid.errors import Problem, nearest_names, shorten
 from powergrid.grid.engine import property_kinds
 from powergrid.grid.feeder.reading import syntax
 from powergrid.grid.feeder.reading.defined import SOURCE, WHOLE_CLASS, Defined
+from powergrid.grid.feeder.reading.file_names import FileNames
 from powergrid.grid.feeder.reading.files import MOST_LINES, MOST_REDIRECTS, Files, Place, Reference, resolve
 from powergrid.grid.feeder.reading.statements import (
     Parameter,
@@ -31,7 +32,6 @@ from powergrid.grid.feeder.reading.statements import (
 )
 from powergrid.grid.feeder.reading.syntax import Command
 
-_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _CONTINUATIONS = ("more", "m", "~")
 _DEEPEST = 100  # redirects inside each other
 _SWITCHING = ("enable", "disable", "open", "close", "select")
@@ -90,7 +90,7 @@ class _Reader:
         self._defined, self._variables = Defined(), Variables()
         self._n_lines = self._n_redirects = 0
         self._is_like = False  # whether the active element is one that another was made like
-        self._stayed: list[str] = []  # what would have moved the folder that names count from
+        self._names = FileNames(self.files, self._variables)
 
     def read(self, file: Path, above: tuple[Path, ...]) -> None:
         """Take all commands of a file."""
@@ -110,7 +110,7 @@ class _Reader:
                     self._refuse("unclear", command, f"{shorten(command.text)!r}: {error}")
 
     def _refuse(self, code: str, command: Command, text: str, remedy: str = "") -> None:
-        self.files.problems.append(Problem(code, command.where, text, remedy))
+        self.files.refuse(code, command.where, text, remedy)
 
     def _note(self, code: str, command: Command, text: str, remedy: str = "") -> None:
         self.notes.append(Problem(code, command.where, text, remedy))
@@ -306,7 +306,7 @@ class _Reader:
             find_empty_part(given.value)
         danger = syntax.find_danger(class_name, own.name, given.value)
         if danger == "file":
-            return self._data_file(command, given)
+            return self._names.data_file(command, given)
         if danger == "maps" or (danger == "writes" and not self.trust):
             self.left_out.append(replace(command, text=own.given.written()))
             return None
@@ -321,7 +321,7 @@ class _Reader:
             return None
         if not given.opener or "=" not in given.value:
             return given
-        return self._array(command, given, is_free=own.kind == "String")
+        return self._names.array(command, given, is_free=own.kind == "String")
 
     # -- other commands
 
@@ -398,7 +398,7 @@ class _Reader:
             elif self._is_run(name):
                 named = each if each.name.lower() == name else each._replace(name=name)
                 named = self._variables.replace_inside(named)
-                checked = self._array(command, named) if each.opener and "=" in each.value else named
+                checked = self._names.array(command, named) if each.opener and "=" in each.value else named
                 run += [] if checked is None else [checked]
             else:
                 left.append(each)
@@ -430,22 +430,11 @@ class _Reader:
 
     def _move(self, command: Command, folder: str) -> None:
         """Let names count from another folder from here on, as OpenDSS does."""
-        if not self.files.move(folder):
+        if not self._names.move(command, folder):
             self.left_out.append(command if command.verb == "cd" else replace(command, text=f"set datapath={folder}"))
-            self._stayed.append(f"{command.where}: {shorten(command.text)!r} names no folder that is here")
-
-    def _find(self, command: Command, written: str, what: str, **how: bool | str) -> Path | None:
-        """Resolve the file that a command names, or note the problem, and what may be why."""
-        before = len(self.files.problems)
-        found = self.files.find(command.where, written, what, **how)  # type: ignore[arg-type]
-        if found is None and self._stayed:
-            for place in range(before, len(self.files.problems)):
-                problem = self.files.problems[place]
-                self.files.problems[place] = replace(problem, text=f"{problem.text} ({self._stayed[-1]})")
-        return found
 
     def _include(self, command: Command, verb: str, above: tuple[Path, ...]) -> None:
-        target = self._find(command, self._first(command), f"{verb} of", ending=".dss")
+        target = self._names.find(command, self._first(command), f"{verb} of", ending=".dss")
         if target is None:
             return
         if target.resolve() in above:
@@ -462,64 +451,10 @@ class _Reader:
             self.files.folders = folders
 
     def _take_coordinates(self, command: Command, verb: str) -> None:
-        target = self._find(command, self._first(command), f"{verb} of")
-        text = self._data(command, target, text_only=True) if target is not None else None
+        target = self._names.find(command, self._first(command), f"{verb} of")
+        text = self._names.data(command, target, text_only=True) if target is not None else None
         if text is not None:
             self._emit(command, f"{_spell(command, verb)} {quote(text)}")
-
-    def _data_file(self, command: Command, given: Parameter) -> Parameter | None:
-        """Check the data file that a property names, and return the property with just that file."""
-        target = self._find(command, given.value.strip(), f"{given.name}: data from", is_data=True)
-        text_only = "csv" in given.name.lower()
-        text = self._data(command, target, text_only=text_only) if target is not None else None
-        return None if text is None else Parameter(given.name, text, '"' if '"' not in text else given.opener)
-
-    def _array(self, command: Command, given: Parameter, *, is_free: bool = False) -> Parameter | None:
-        """Check the file that an array is read from, and return the array of just that file.
-
-        ``is_free`` says that the value is any text, in which an ``=`` may stand.
-        """
-        try:
-            first, *rest = cut(given.value) or [Parameter("", "")]
-        except Unclear:
-            if not is_free:
-                raise
-            return given
-        how = expand(first.name, syntax.DATA_FILES) if first.name else ""
-        if not how:
-            if not is_free and any(each.name for each in (first, *rest)):
-                raise Unclear(f"{given.name or 'its value'} has an '=' in quotes: {given.value!r}")
-            return given
-        if any(expand(each.name, syntax.FILE_OPTIONS) == "" for each in rest if each.name):
-            raise Unclear(f"{given.value!r} says more of a file than its column and header")
-        written = self._variables.replace(first).value.strip()
-        target = self._find(command, written, f"{given.name}: data from" if given.name else "data from", is_data=True)
-        text = self._data(command, target, text_only=how in ("file", "csvfile")) if target is not None else None
-        if text is None:
-            return None
-        # The whole array gets brackets, so that quotes are left for the name in it.
-        named = quote(text, "\"'")
-        inner = " ".join([f"{first.name}={named}", *(each.written() for each in rest)])
-        whole = quote(inner, "([{") if named is not None else None
-        if whole is None:
-            self._refuse("refused", command, f"the name {text!r} holds too many kinds of quotes for OpenDSS")
-            return None
-        return given._replace(value=inner, opener=whole[0])
-
-    def _data(self, command: Command, target: Path, *, text_only: bool) -> str | None:
-        """Take a data file into the digest, and return its full name; nothing else will be opened for it."""
-        raw = self.files.read(target, command.where, f"{target}: ")
-        if raw is None:
-            return None
-        # OpenDSS skips the mark of UTF-8 in coordinates; in an array it is error 705.
-        if text_only and raw.startswith(_BYTE_ORDER_MARKS[command.verb in syntax.COORDINATES :]):
-            text = f"{target} begins with a byte order mark, which OpenDSS takes for data"
-            self._refuse("unreadable-file", command, text, "save it as plain UTF-8 or ASCII")
-            return None
-        if quote(str(target)) is None:
-            self._refuse("refused", command, f"the name {str(target)!r} holds too many kinds of quotes for OpenDSS")
-            return None
-        return str(target)
 
 
 def _spell(command: Command, verb: str) -> str:
