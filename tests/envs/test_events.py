@@ -29,7 +29,7 @@ def restoration(tmp_path: Path) -> dict[str, Any]:
     master = tmp_path / "tied.dss"
     master.write_text(
         f"""Redirect "{find_feeder("ieee123")}"
-New Line.tie Phases=3 Bus1=151 Bus2=300 Switch=yes R1=0.001 X1=0 R0=0.001 X0=0 C1=0 C0=0 Length=0.001
+New Line.tie Phases=3 Bus1=151 Bus2=300 Switch=yes R1=0.001 X1=0 R0=0.001 X0=0 C1=0 C0=0 Length=0.001 NormAmps=400
 Open Line.tie 1
 """
     )
