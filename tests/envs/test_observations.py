@@ -62,7 +62,8 @@ def test_observation_carries_what_is_known_of_the_step_to_come(
                 assert seen[f"world.price_ahead_{hours}h_usd_per_kwh"] == pytest.approx(ahead, abs=1e-6)
             assert seen["world.time_of_day_sin"] == pytest.approx(np.sin(t * 2 * np.pi / horizon), abs=1e-6)
             own = np.isin(network.loads.bus, env.scenario.agents[agent].zone.find_buses(network))
-            demand = demand_pu[row][env.task.simulation.series[own]] @ network.loads.kw[own]
+            share = np.where(network.loads.fixed, 1.0, demand_pu[row][env.task.simulation.series])
+            demand = share[own] @ network.loads.kw[own]
             shown = demand * env.scenario.load_scale
             assert seen[f"{agent}.demand_kw"] == pytest.approx(shown, rel=1e-5, abs=1e-3)
 
