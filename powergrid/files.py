@@ -143,7 +143,7 @@ def _read_array(content: bytes) -> npt.NDArray[Any]:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Give the path to write to in place of a file, which becomes the file when the block ends.
+    """Yield the path to write to in place of a file, which becomes the file when the block ends.
 
     Where the block raises, or the disk is full, the file is what it was before; who reads meanwhile finds that too.
     """

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -24,6 +24,9 @@ from powergrid.cli.options import (
     read_env_config,
     tell,
 )
+
+if TYPE_CHECKING:
+    from powergrid.envs.describe import Description
 
 
 def list_all() -> None:
@@ -105,7 +108,6 @@ def describe(
         raise typer.BadParameter("--day and --step say what is drawn: give --draw FILE or --profile FILE too")
     from powergrid.envs import NetworkedGridEnv
     from powergrid.scenario import explain_config, write_scenario
-    from powergrid.scenario.as_played import Played, summarise_played
 
     resolved, notes = explain_config(env_config)
     if write is not None:
@@ -116,6 +118,17 @@ def describe(
         description = env.describe()
     finally:
         env.close()
+    _show(description)
+    if notes:
+        out.print("\nfound and left out:")
+    for note in notes:
+        out.print(f"  - {note}", highlight=False, markup=False)
+
+
+def _show(description: Description) -> None:
+    """Print the tables of a description."""
+    from powergrid.scenario.as_played import Played, summarise_played
+
     for field in fields(description):
         frame = getattr(description, field.name)
         if field.name == "as_played":  # thousands of elements in a few lines
@@ -124,10 +137,6 @@ def describe(
                 out.print(f"  - {line}", highlight=False, markup=False)
         elif len(frame) or field.name != "placement":
             out.print(_as_table(field.name, frame))
-    if notes:
-        out.print("\nfound and left out:")
-    for note in notes:
-        out.print(f"  - {note}", highlight=False, markup=False)
 
 
 def _draw(

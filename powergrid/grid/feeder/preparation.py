@@ -47,7 +47,7 @@ def about_recorders(commands: Sequence[Command]) -> list[bool]:
 
 
 def complete_circuit(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
-    """Give a compiled circuit the base voltages that its model leaves out.
+    """Complete a compiled circuit by the base voltages that its model leaves out.
 
     Returns:
         What was added, a sentence each.

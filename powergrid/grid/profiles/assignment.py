@@ -52,18 +52,7 @@ def assign_series(
     members = _group_series(profiles.demand_names)
     rules = {pattern.lower(): name for pattern, name in (classes or {}).items()}
     lowered = [name.lower() for name in load_names]
-    problems = []
-    for pattern, name in rules.items():
-        if name not in members and name != "mixed":
-            problems.append(f"{pattern!r}: " + describe_unknown("class", name, [*members, "mixed"]))
-        if not any(fits(load, pattern) for load in lowered):
-            problems.append(describe_unknown("load", pattern, load_names))
-    absent = sorted(set(profiles.load_series) - set(lowered))
-    if absent:
-        told = f"{list_names(absent)}: measured, and the feeder has no such loads; import the tables for this feeder"
-        raise ScenarioError(f"profiles {profiles.name!r}", [told])
-    if problems:
-        raise ScenarioError("load classes", problems)
+    _require_known(rules, members, load_names, profiles)
     own = _find_own_series(lowered, profiles)
     taken = set(own.values())
     series, without = np.empty(len(lowered), dtype=np.int64), []
@@ -92,6 +81,25 @@ def assign_series(
             [f"{problem}; add a column for each, or let 'powergrid profiles import' take the shipped year's"],
         )
     return series
+
+
+def _require_known(
+    rules: Mapping[str, str], members: Mapping[str, Sequence[int]], load_names: Sequence[str], profiles: Profiles
+) -> None:
+    """Raise where rules name a class or load, or the profiles a load, that there is none of."""
+    lowered = [name.lower() for name in load_names]
+    problems = []
+    for pattern, name in rules.items():
+        if name not in members and name != "mixed":
+            problems.append(f"{pattern!r}: " + describe_unknown("class", name, [*members, "mixed"]))
+        if not any(fits(load, pattern) for load in lowered):
+            problems.append(describe_unknown("load", pattern, load_names))
+    absent = sorted(set(profiles.load_series) - set(lowered))
+    if absent:
+        told = f"{list_names(absent)}: measured, and the feeder has no such loads; import the tables for this feeder"
+        raise ScenarioError(f"profiles {profiles.name!r}", [told])
+    if problems:
+        raise ScenarioError("load classes", problems)
 
 
 def _find_own_series(loads: Sequence[str], profiles: Profiles) -> dict[str, int]:
