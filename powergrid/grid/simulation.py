@@ -17,6 +17,7 @@ from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.circuits import Circuits
 from powergrid.grid.circuit.controlled_devices import ControlledDevices
 from powergrid.grid.circuit.injections import Fault, Injection
+from powergrid.grid.circuit.out_of_service import find_generating
 from powergrid.grid.circuit.own_controls import ControlPlan, plan_controls
 from powergrid.grid.circuit.own_storage import lead_batteries
 from powergrid.grid.circuit.snapshot import Snapshot
@@ -105,6 +106,7 @@ class Simulation:
         compiled = [first, *(compile_one() for _ in range(n_envs - 1))]
         for circuit in compiled:
             circuit.follow(self._days.writes)
+        self._generating = find_generating(self._days.writes)
         self.circuits = Circuits(compiled, self.snapshot)
         self._batteries = lead_batteries(self.circuits, self._days.writes, taken, self.dt_h)
         self._native = _lead_devices(self.circuits, self._devices, self.dt_h)
@@ -320,8 +322,8 @@ class Simulation:
             circuits.fill_background(self._days.background, rows)
         if self._batteries is not None:
             self._batteries.decide(range(self.n_envs) if envs is None else envs, self._days.day, self.step_index)
-        if self.events is not None and self._days.writes:
-            circuits.hold_tripped(self._days.writes)
+        if self.events is not None and self._generating:
+            circuits.hold_tripped(self._generating, len(self._days.writes))
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
         circuits.fill_injections(p_kw, q_kvar)

@@ -6,13 +6,12 @@ one, or its power has to be found by solving again, that circuit alone is solved
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import overload
 
 import numpy as np
 
 from powergrid.grid.circuit.circuit import SANE_V_PU, BoolArray, Circuit, State
-from powergrid.grid.circuit.out_of_service import GENERATING
 from powergrid.grid.circuit.snapshot import Snapshot
 from powergrid.grid.engine import FloatArray, IntArray
 
@@ -100,18 +99,17 @@ class Circuits(Sequence[Circuit]):
         for own, values in zip(background, self._values[len(self._values) - len(background) :], strict=True):
             own.take(rows, 0, values, "clip")
 
-    def hold_tripped(self, writes: Sequence[tuple[str, str, Sequence[str]]]) -> None:
+    def hold_tripped(self, generating: Mapping[str, Sequence[tuple[int, int]]], n_writes: int) -> None:
         """Let elements that an event has tripped do nothing, after :meth:`fill_background`.
 
         Args:
-            writes: Class, property and names of each write.
+            generating: Write and column of what makes each element generate, by ``class.name`` in lower case.
+            n_writes: Number of writes.
         """
         for env, circuit in enumerate(self._circuits):
             for element in circuit.out_of_service.tripped:
-                owner, _, name = element.partition(".")
-                for place, (class_name, key, names) in enumerate(writes):
-                    if class_name.lower() == owner and key in GENERATING[class_name] and name in names:
-                        self.background_values(place, len(writes))[env, names.index(name)] = 0.0
+                for place, column in generating.get(element, ()):
+                    self.background_values(place, n_writes)[env, column] = 0.0
 
     def background_values(self, place: int, n_writes: int) -> FloatArray:
         """Return the values of one of n writes of :meth:`fill_background`, to be changed in place."""

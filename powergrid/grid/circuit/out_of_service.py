@@ -17,7 +17,7 @@ from powergrid.grid.feeder.network import FeederControl
 from powergrid.grid.feeder.windings import Handles
 
 #: Properties that make an element of a class generate, in the order in which they are written.
-GENERATING = {"Generator": ("kW", "kvar"), "PVSystem": ("Irradiance",)}
+_GENERATING = {"Generator": ("kW", "kvar"), "PVSystem": ("Irradiance",)}
 
 #: Protection of the feeder's own, which acts beyond the solve in which it trips.
 _PROTECTION = ("Fuse", "Relay", "Recloser")
@@ -26,6 +26,20 @@ _KEYS = ("opened", "struck", "tripped")
 
 IntArray = npt.NDArray[np.int64]
 Names = npt.NDArray[np.str_]
+
+
+def find_generating(writes: Iterable[tuple[str, str, Sequence[str]]]) -> dict[str, list[tuple[int, int]]]:
+    """Return which writes, and which of their columns, make each element generate, by ``class.name`` in lower case.
+
+    Args:
+        writes: Class, property and names of elements of each write.
+    """
+    found: dict[str, list[tuple[int, int]]] = {}
+    for place, (class_name, key, names) in enumerate(writes):
+        if key in _GENERATING.get(class_name, ()):
+            for column, name in enumerate(names):
+                found.setdefault(f"{class_name}.{name}".lower(), []).append((place, column))
+    return found
 
 
 class OutOfService:
@@ -87,7 +101,7 @@ class OutOfService:
             self._note_moved(self._branch_index.get(name, -1), handle)
         for name in sorted(self._tripped.keys() ^ tripped):
             class_name, handle = self._handles[name]
-            keys = GENERATING[class_name]
+            keys = _GENERATING[class_name]
             if name in tripped:
                 self._tripped[name] = [self._engine.get_float(handle, class_name, key) for key in keys]
                 values = [0.0] * len(keys)
