@@ -117,11 +117,12 @@ def _sources(network: Network, profiles: Profiles, taken: Mapping[str, tuple[str
     panels = network.followed_by("PVSystem", mode)
     sun = "profile" if profiles.pv_pu is not None else "nothing"
     nothing = ["Status=fixed" if fixed else "no LoadShape" for fixed in sources.generator_fixed.tolist()]
+    generator_kw = sources.generator_kw * np.where(sources.generator_fixed, 1.0, sources.generator_factor)
     panel_kw = sources.panel_kw * sources.irradiance
     if profiles.own_sun:
         panels = np.full_like(panels, -1)
     tables: list[tuple[str, IntArray, FloatArray, str, list[str]]] = [
-        ("Generator", generators, sources.generator_kw, "nothing", nothing),
+        ("Generator", generators, generator_kw, "nothing", nothing),
         (
             "PVSystem",
             panels,

@@ -88,3 +88,20 @@ def test_panels_and_voltage_sources_are_told_by_their_shapes(tmp_path: Path) -> 
     assert frame.loc["PVSystem.roof"].tolist() == ["shape", "LoadShape day", pytest.approx(200 * 0.5 * 0.9 * 1.2)]
     assert frame.loc["Vsource.source"].tolist()[:2] == ["shape", "LoadShape day"]
     env.close()
+
+
+def test_peaks_of_generators_mind_the_circuits_multiplier(tmp_path: Path) -> None:
+    own = "New Generator.sunny bus1=c kv=12.47 kw=100 daily=day\nNew Generator.flat bus1=c kv=12.47 kw=30\n"
+    env = powergrid.make(write(tmp_path, LOADS + own + "Set GenMult=0.5\n"), discover={"generators": False})
+    frame = env.describe().as_played.set_index("element")
+    circuit = env.task.simulation.circuits[0]
+    env.reset(seed=0, options={"day": 0})
+    most = dict.fromkeys(("sunny", "flat", "steady"), 0.0)
+    for _ in range(96):
+        env.task.simulation.step(env.task.simulation.neutral())
+        for name in most:
+            circuit.engine.direct.Circuit.SetActiveElement(f"Generator.{name}")
+            most[name] = max(most[name], -sum(circuit.engine.direct.CktElement.Powers()[0:6:2]))
+    env.close()
+    for name, kw in most.items():
+        assert frame.loc[f"Generator.{name}", "peak_kw"] == pytest.approx(kw, rel=1e-4), name
