@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from powergrid.cli.options import VerboseOption, log_to_console, parse_overrides, tell
+from powergrid.cli.options import (
+    ScenarioArgument,
+    SetOption,
+    TrustOption,
+    VerboseOption,
+    log_to_console,
+    parse_overrides,
+    read_env_config,
+    tell,
+)
+
+ReportOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the data report here too, as .html or .txt.")
+]
 
 app = typer.Typer(help="Make profiles of your own measurements.", no_args_is_help=True)
 
@@ -43,10 +56,8 @@ def import_tables(
     model_root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder that no file of the feeder is read outside of.")
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Let the feeder do more than describe a circuit.")] = False,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the data report here too, as .html or .txt.")
-    ] = None,
+    trust: TrustOption = False,
+    report: ReportOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Make profiles of measured TABLEs for a feeder, played exactly as measured, and report on the data."""
@@ -55,8 +66,7 @@ def import_tables(
     if zone is not None:
         keys["time"] = {**keys.get("time", {}), "zone": zone}
     keys |= {key: value for key, value in (("unit", unit), ("decimal", decimal)) if value is not None}
-    if report is not None and report.suffix.lower() not in (".html", ".txt"):
-        raise typer.BadParameter("--report ends with .html or .txt")
+    _check_ending(report)
     from powergrid.grid.feeder.feeder import read_feeder
     from powergrid.measurements import import_profiles
 
@@ -67,3 +77,27 @@ def import_tables(
         imported.report.write(report)
     tell(imported.report.as_text().rstrip())
     tell(f"\nWritten: {folder}\nIn a scenario: profiles: {{source: {out_dir}, tariff: {imported.tariff}}}")
+
+
+@app.command("report")
+def report_data(
+    scenario: ScenarioArgument,
+    trust: TrustOption = False,
+    overrides: SetOption = None,
+    report: ReportOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Report on the measured tables that SCENARIO names itself, with profiles.source and profiles.map."""
+    log_to_console(verbose)
+    _check_ending(report)
+    from powergrid.scenario import scenario_from_config
+
+    found = scenario_from_config(read_env_config(scenario, overrides, None, None, trust)).import_measurements().report
+    if report is not None:
+        found.write(report)
+    tell(found.as_text().rstrip())
+
+
+def _check_ending(report: Path | None) -> None:
+    if report is not None and report.suffix.lower() not in (".html", ".txt"):
+        raise typer.BadParameter("--report ends with .html or .txt")

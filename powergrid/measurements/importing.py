@@ -37,6 +37,8 @@ from powergrid.measurements.vocabulary import STANDARD, ImportMap, read_map
 FloatArray = npt.NDArray[np.float64]
 Table = str | Path | pd.DataFrame
 
+#: What of the weather goes before the shapes that the model gives its panels.
+SUN = {"pv", "irradiance"}
 #: Below this part of the rated power of all measured loads, their highest demand is in another unit.
 _LEAST = 0.002
 
@@ -343,6 +345,7 @@ class _Import:
             load_series={name: name for name in own},
             load_base=base,
             left_out=left_out,
+            own_sun=bool(SUN & by_target.keys()),
             **weather,
         )
         return profiles, taken

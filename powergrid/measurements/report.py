@@ -163,6 +163,14 @@ class DataReport:
         del data["daily"]
         return data
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], daily: FloatArray) -> DataReport:
+        """Return the report that plain data and the curve of its days are of."""
+        series = (SeriesLine(**{**line, "loads": tuple(line["loads"])}) for line in data["series"])
+        told = {name: tuple(data[name]) for name in ("shipped", "unused", "notes")}
+        left_out = {day: tuple(columns) for day, columns in data["left_out"].items()}
+        return cls(**{**data, **told, "left_out": left_out, "series": tuple(series), "daily": daily})
+
     def as_text(self, width: int = _WIDTH) -> str:
         """Return it as text of at most so many columns."""
         lines = [f"Data report: measurements for {self.feeder}", ""]

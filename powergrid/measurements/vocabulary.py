@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.measurements.units import UNITS, find_unit
-from powergrid.scenario.vocabulary import explain, place_in
+from powergrid.plain import Location, as_plain, explain, keys_at, place_in, read_yaml
 
 #: What a column may be of; each column says exactly one.
 TARGETS = ("load", "site", "meter", "transformer", "head", "class", "weather", "price")
@@ -190,23 +189,22 @@ class ImportMap(_Part):
     )
 
 
-def read_map(source: ImportMap | Mapping[str, Any] | str | Path | None) -> ImportMap:
+def read_map(source: Any, where: str = "map") -> ImportMap:
     """Return the column map that a YAML file or plain data mean; an empty one for None.
+
+    Args:
+        source: Keys with values, the path of a YAML file, a map, or None.
+        where: What errors call keys with values.
 
     Raises:
         ScenarioError: the file cannot be read, or with every problem in it.
     """
     if isinstance(source, ImportMap):
         return source
-    where, data = "map", source or {}
-    if isinstance(source, str | Path):
-        where = str(source)
-        try:
-            data = yaml.safe_load(Path(source).read_text(encoding="utf-8-sig")) or {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise ScenarioError(where, [f"cannot be read: {getattr(error, 'strerror', None) or error}"]) from None
-        except yaml.YAMLError as error:
-            raise ScenarioError(where, [f"is not YAML: {' '.join(str(error).split())}"]) from None
+    data = {} if source is None else as_plain(source, where)
+    if isinstance(data, str | Path):
+        where, data = str(data), read_yaml(Path(data).expanduser())
+        data = {} if data is None else data
     if not isinstance(data, Mapping):
         raise ScenarioError(where, [f"holds a {type(data).__name__}, not keys with values"])
     problems: list[str] = []
@@ -216,8 +214,8 @@ def read_map(source: ImportMap | Mapping[str, Any] | str | Path | None) -> Impor
     try:
         read = ImportMap.model_validate(rest)
     except ValidationError as error:
-        found = sorted(explain(error, ImportMap, rest), key=lambda problem: place_in(rest, problem[0]))
-        problems += [line for _, line in found]
+        found = explain(error, rest, lambda location: keys_at(location, ImportMap))
+        problems += [line for _, line in sorted(found, key=lambda problem: place_in(rest, problem[0]))]
     if problems:
         raise ScenarioError(where, problems)
     return read
@@ -229,5 +227,10 @@ def _read_column(name: str, entry: Any, problems: list[str]) -> ColumnSpec | Non
     try:
         return data if data is None or isinstance(data, ColumnSpec) else ColumnSpec.model_validate(data)
     except ValidationError as error:
-        problems += [f"columns.{name}: {line}" for _, line in explain(error, ColumnSpec, data)]
+        found = explain(error, data, _column_keys)
+        problems += [f"columns.{name}: {line}" for _, line in found]
         return None
+
+
+def _column_keys(location: Location) -> list[str]:
+    return [info.alias or name for name, info in ColumnSpec.model_fields.items()] if not location else []

@@ -25,10 +25,10 @@ from powergrid.grid.engine.cache_folder import alone, cache_folder
 from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, list_references, read_feeder
 from powergrid.grid.profiles.imported import RECORD, is_imported
 from powergrid.grid.profiles.table_files import SUFFIXES
+from powergrid.plain import as_plain
 from powergrid.scenario.claims import settle_claims
 from powergrid.scenario.files import as_env_config, is_scenario_file, list_scenarios, map_paths, read_source
 from powergrid.scenario.model import Scenario
-from powergrid.scenario.plain import as_plain
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
 
 #: The key of an ``env_config`` that holds a bundle, and what paths into it begin with.

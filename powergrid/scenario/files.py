@@ -15,8 +15,8 @@ import yaml
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.files import reason_of, replacing
 from powergrid.grid.feeder.feeder import list_feeders
+from powergrid.plain import Foreign, as_plain, parse_yaml, read_yaml
 from powergrid.scenario.model import Scenario
-from powergrid.scenario.plain import Foreign, as_plain, parse_yaml, read_yaml
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
 
 #: Takes what is written and which key it stands under, and gives what shall stand there.
@@ -142,7 +142,7 @@ def write_scenario(scenario: Scenario, path: str | Path, notes: Sequence[str] = 
     path = Path(path).expanduser()
     if not is_scenario_file(path):
         raise ScenarioError(str(path), ["a scenario file ends with .yaml or .yml"])
-    if not isinstance(scenario.profiles.source, str | Path):
+    if not isinstance(scenario.profiles.source, str | Path | list | tuple):
         raise ScenarioError(str(path), ["profiles.source: a DataFrame cannot be written; save it as CSV or Parquet"])
     folder, data = path.absolute().parent, scenario.model_dump(mode="json", exclude_defaults=True, exclude={"devices"})
     data = map_paths(data, lambda written, key: _from_folder(str(written), folder, key))
@@ -201,7 +201,7 @@ def map_paths(data: Mapping[str, Any], change: Change) -> dict[str, Any]:
     Args:
         data: Its keys may be dotted, as in ``"profiles.source"``.
         change: Called with the value and its key: ``env_name`` or ``scenario``, ``feeder`` (also those of
-            ``feeders`` and a placement's ``home``), ``microgrid``, ``model_root`` or ``profiles``.
+            ``feeders`` and a placement's ``home``), ``microgrid``, ``model_root`` or ``profiles`` (sources and map).
     """
     return {key: _walk(value, str(key).split("."), change) for key, value in data.items()}
 
@@ -215,9 +215,13 @@ def _walk(value: Any, at: list[str], change: Change) -> Any:
             return {_walk(each, ["feeder"], change): weight for each, weight in value.items()}
         case ["feeders"] if isinstance(value, list | tuple):
             return [_walk(each, ["feeder"], change) for each in value]
+        case ["profiles", "map"] if isinstance(value, Mapping):
+            return value
         case ["profiles" | "placement" | "microgrids", *_] if isinstance(value, Mapping):
             return {name: _walk(part, [*at, *str(name).split(".")], change) for name, part in value.items()}
-        case ["env_name" | "scenario" | "feeder" | "model_root" as key] | ["profiles" as key, "source"]:
+        case ["profiles", "source"] if isinstance(value, list | tuple):
+            return [_walk(each, at, change) for each in value]
+        case ["env_name" | "scenario" | "feeder" | "model_root" as key] | ["profiles" as key, "source" | "map"]:
             pass
         case ["placement", "home"]:
             key = "feeder"

@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
+from powergrid.plain import as_plain, place_in
 from powergrid.scenario.bundle import unpack_config
 from powergrid.scenario.claims import settle_claims
 from powergrid.scenario.discovery import infer, is_layout, leaves_something
 from powergrid.scenario.files import is_scenario_file, list_scenarios, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.placement import place
-from powergrid.scenario.plain import as_plain
-from powergrid.scenario.vocabulary import PlacementSpec, explain, find_ownership_problems, place_in
+from powergrid.scenario.vocabulary import PlacementSpec, explain, find_ownership_problems
 
 
 def load_scenario(

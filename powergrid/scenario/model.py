@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -48,6 +48,9 @@ from powergrid.scenario.vocabulary import (
     VoltageSpec,
     find_ownership_problems,
 )
+
+if TYPE_CHECKING:
+    from powergrid.measurements import Imported
 
 #: Keys of devices that came after 0.1.0.
 _LATER_KEYS = ("p_limit_kw", "q_inject_max_kvar", "q_absorb_max_kvar")
@@ -168,6 +171,8 @@ class Scenario(Spec):
     def read_profiles(self) -> Profiles:
         """Read the exogenous series."""
         source = self.profiles.source
+        if self.profiles.map is not None:
+            return self.import_measurements().profiles
         if isinstance(source, str) and source in SHIPPED_SOURCES:
             base = builtin_profiles()
             if source == "builtin":
@@ -176,6 +181,18 @@ class Scenario(Spec):
         if isinstance(source, str | Path) and is_imported(source):
             return read_imported(source)
         return read_profiles(source)
+
+    def import_measurements(self) -> Imported:
+        """Return the profiles that ``profiles.map`` makes of measured tables, and the report on the data.
+
+        Raises:
+            ScenarioError: the scenario has none, or with every problem of map and tables.
+        """
+        if self.profiles.map is None:
+            raise ScenarioError(self.name, ["profiles.map is not given, so there are no tables to import"])
+        from powergrid.measurements.kept import import_kept
+
+        return import_kept(self.profiles.source, self.read_feeder(), self.profiles.map)
 
     def simulate(self, n_envs: int = 1) -> Simulation:
         """Build the simulation of n environments.
@@ -247,7 +264,10 @@ class Scenario(Spec):
         """Return the whole scenario as plain data, as YAML would hold it."""
         data = self.model_dump(mode="json", exclude={"profiles": {"source"}})  # a DataFrame is no JSON
         source = self.profiles.source
-        data["profiles"]["source"] = str(source) if isinstance(source, str | Path) else "a DataFrame"
+        if isinstance(source, list | tuple):
+            data["profiles"]["source"] = [str(each) for each in source]
+        else:
+            data["profiles"]["source"] = str(source) if isinstance(source, str | Path) else "a DataFrame"
         return data
 
     def to_yaml(self) -> str:
@@ -280,6 +300,7 @@ class Scenario(Spec):
             data["feeders"] = [[digests[name], weight] for name, weight in self.feeders.items()]
             data["placement"]["home"] = None
         data["profiles"]["source"] = self.read_profiles().digest()
+        del data["profiles"]["map"]  # in that digest
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 

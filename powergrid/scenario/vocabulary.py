@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from powergrid.errors import describe_unknown
+from powergrid import plain
+from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.devices import SPECS
 from powergrid.grid.devices.spec import Phase, Spec
 from powergrid.grid.feeder.microgrid import LineTie, MicrogridSpec, TransformerTie
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.shapes import ShapeMode
 from powergrid.grid.outages import EVENTS
+from powergrid.plain import Location
 from powergrid.quantities import REWARD_TERMS
 
 Mode = Literal["distributed", "centralized"]
@@ -24,7 +27,6 @@ Rule = Literal["load", "distance", "phase"]
 #: By what rules devices and zones may be placed on another feeder.
 RULES: tuple[Rule, ...] = get_args(Rule)
 Patterns = tuple[str, ...]
-Location = tuple[int | str, ...]
 
 _TIES = {"transformer": TransformerTie, "line": LineTie}
 _KINDS = {"devices": list(SPECS), "events": list(EVENTS), "microgrids": list(_TIES)}
@@ -191,7 +193,12 @@ class ProfilesSpec(Spec):
     source: Any = Field(
         default="builtin",
         description="`builtin`, `loadshapes` (the feeder's own), a table (CSV, Parquet, Excel or a DataFrame), or the "
-        "folder that `powergrid profiles import` made of your measurements.",
+        "folder that `powergrid profiles import` made of your measurements; with `map`, these themselves.",
+    )
+    map: Any = Field(
+        default=None,
+        description="What the columns of measured tables are: keys as `powergrid profiles import` takes them, `{}` "
+        "where all are known by name, or a YAML file of them.",
     )
     shape_mode: ShapeMode | None = Field(
         default=None,
@@ -206,6 +213,34 @@ class ProfilesSpec(Spec):
     price_ahead_hours: tuple[float, ...] = Field(
         default=(1.0, 2.0, 4.0, 6.0, 9.0, 12.0), description="How far ahead agents know the price [h]."
     )
+
+    @field_validator("map")
+    @classmethod
+    def _right(cls, value: Any) -> Any:
+        if value is None:
+            return value
+        from powergrid.measurements.vocabulary import read_map  # with pandas, which nobody else waits for
+
+        try:
+            read = read_map(value, "")
+        except ScenarioError as error:
+            where = f"{error.where}: " if error.where else ""
+            raise ValueError("\n".join(f"{where}{problem}" for problem in error.problems)) from None
+        plain_already = isinstance(value, str | Path | Mapping)
+        return value if plain_already else read.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    @model_validator(mode="after")
+    def _source_fits_map(self) -> ProfilesSpec:
+        if self.map is not None and isinstance(self.source, str) and self.source in SHIPPED_SOURCES:
+            raise ValueError(f"map: goes with tables of measurements as 'source', not with {self.source!r}")
+        if isinstance(self.source, list | tuple):
+            if self.map is None:
+                raise ValueError("source: several tables are measurements; 'map' says what their columns are")
+            wrong = [each for each in self.source if not isinstance(each, str | Path)]
+            if wrong or not self.source:
+                came = repr(wrong[0]) if wrong else "an empty list"
+                raise ValueError(f"source: {came} is no path of a table; give files, or one DataFrame")
+        return self
 
     @field_validator("price_ahead_hours")
     @classmethod
@@ -258,61 +293,7 @@ class SolverSpec(Spec):
 
 def explain(error: ValidationError, whole: type[BaseModel], data: Mapping[str, Any]) -> list[tuple[Location, str]]:
     """Turn what pydantic found wrong in ``data`` into places and lines: the key, what came and what is allowed."""
-    found: list[tuple[Location, str]] = []
-    # Pydantic's own words tell neither what is allowed nor the nearest remedy, so most are ours.
-    for entry in error.errors(include_url=False):
-        came, missing = entry.get("input"), entry["type"] == "missing"
-        location = _written(entry["loc"], data, missing=missing)
-        where = location
-        if entry["type"] == "extra_forbidden":
-            where = location[:-1]
-            lines = [describe_unknown("key", location[-1], _allowed_keys(entry["loc"][:-1], whole))]
-        elif location[-1:] == ("[key]",):
-            where = location[:-2]
-            lines = [describe_unknown("key", came, REWARD_WEIGHTS)]
-        elif missing:
-            lines = ["is required"]
-        elif entry["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            kind = came.get("kind") if isinstance(came, Mapping) else None
-            kinds = _KINDS.get(str(location[0]), ())
-            unknown = describe_unknown("kind", kind, kinds)
-            lines = [unknown if kind is not None else f"kind is required; one of {', '.join(kinds)}"]
-        elif entry["type"] == "value_error":
-            # What a validator of ours raised; one that finds several problems says each on a line.
-            lines = str(entry["ctx"]["error"]).splitlines()
-        else:
-            shown = repr(came) if len(repr(came)) < 60 else f"{repr(came)[:57]}..."
-            lines = [f"{entry['msg'][0].lower()}{entry['msg'][1:]}, not {shown}"]
-        prefix = f"{'.'.join(map(str, where))}: " if where else ""
-        found += [(location, prefix + line) for line in lines]
-    return found
-
-
-def _written(location: Location, data: Any, *, missing: bool) -> Location:
-    """Return the keys of a place as they were written."""
-    # Pydantic puts the member of a union that it tried between the keys: devices.ess_1.storage.soc_min.
-    kept: list[int | str] = []
-    for i, part in enumerate(location):
-        if part in _keys(data):
-            data = data[part]
-        elif part != "[key]" and not (missing and i == len(location) - 1):
-            continue
-        kept.append(part)
-    return tuple(kept)
-
-
-def _keys(data: Any) -> list[Any]:
-    return list(data) if isinstance(data, Mapping) else list(range(len(data))) if isinstance(data, list | tuple) else []
-
-
-def place_in(data: Any, location: Location) -> tuple[int, ...]:
-    """Return where a location stands in the data, so that problems can be listed in reading order."""
-    place: list[int] = []
-    for part in location:
-        keys = _keys(data)
-        place.append(keys.index(part) if part in keys else len(keys))
-        data = data[part] if part in keys else None
-    return tuple(place)
+    return plain.explain(error, data, lambda location: _allowed_keys(location, whole), _KINDS)
 
 
 def find_ownership_problems(data: Mapping[str, Any]) -> list[str]:
@@ -345,7 +326,4 @@ def _allowed_keys(location: Location, whole: type[BaseModel]) -> list[str]:
         model, location = MicrogridSpec, location[2:]
         if location[:1] == ("tie",):
             model, location = _TIES.get(str(location[1])) if len(location) > 1 else None, ()
-    for part in location:
-        model = getattr(model, "model_fields", {})[part].annotation if part in model.model_fields else None
-        model = next((each for each in get_args(model) if each is not type(None)), model)
-    return list(getattr(model, "model_fields", {}))
+    return plain.keys_at(location, model)

@@ -111,6 +111,7 @@ def _write_files(profiles: Profiles, folder: Path, record: Mapping[str, Any], te
         "start": str(profiles.start.astype("datetime64[D]")),
         "step_minutes": profiles.step_minutes,
         "days": profiles.n_days,
+        "own_sun": profiles.own_sun,
         "left_out": [str(profiles.start.astype("datetime64[D]") + day) for day in profiles.left_out],
         "loads": {
             load: {"series": series, **dict(zip(("base_kw", "base_kvar"), profiles.load_base[load], strict=True))}
@@ -188,6 +189,7 @@ def _take_apart(frame: pd.DataFrame, record: Mapping[str, Any]) -> Profiles:
         load_series={load: str(each["series"]) for load, each in loads.items()},
         load_base={load: (float(each["base_kw"]), float(each["base_kvar"])) for load, each in loads.items()},
         left_out=tuple(int((np.datetime64(day, "D") - first).astype(np.int64)) for day in record["left_out"]),
+        own_sun=record.get("own_sun") is True,
         pv_pu=named.get("pv_pu", {}).get(""),
         irradiance_pu=named.get("irradiance_pu", {}).get(""),
         temperature_c=named.get("temperature_c", {}).get(""),

@@ -80,7 +80,9 @@ def read_table(source: str | Path | pd.DataFrame, name: str | None = None) -> Pr
             _take_column(table, column, frame, times, problems)
     # a demand column that was refused has its own problem above; only its absence is one more
     if not any(str(column).partition(":")[0] in DEMAND_PREFIXES for column in frame.columns):
-        problems.append("no demand column; name at least one 'demand_pu:<name>'")
+        problems.append(
+            "no demand column; name at least one 'demand_pu:<name>', or say 'profiles.map' of a measured table"
+        )
     problems += [
         f"column '{KVAR_PREFIX}:{alone}': " + describe_unknown("demand", alone, table.demand_pu)
         for alone in sorted(table.demand_kvar_pu.keys() - table.demand_pu.keys())

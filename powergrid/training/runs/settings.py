@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.devices.spec import Spec
-from powergrid.scenario.plain import as_plain
+from powergrid.plain import as_plain
 
 ALIASES: dict[str, str] = {
     "sgd_minibatch_size": "minibatch_size",

@@ -1,17 +1,23 @@
-"""Foreign data become plain: whatever is given as a scenario, from YAML or from Python; what keys mean it knows not."""
+"""Foreign data become plain, from YAML or from Python, and what pydantic finds wrong in them is told by its key.
+
+What the keys mean it knows not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.files import decode_text, read_bytes, reason_of
+
+Location = tuple[int | str, ...]
 
 #: Most values and levels of what a user gives; aliases of YAML count as often as they stand for something.
 MAX_VALUES, MAX_DEPTH = 1_000_000, 32
@@ -154,3 +160,87 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def explain(
+    error: ValidationError,
+    data: Mapping[str, Any],
+    allowed: Callable[[Location], Sequence[str]],
+    kinds: Mapping[str, Sequence[str]] = {},
+) -> list[tuple[Location, str]]:
+    """Turn what pydantic found wrong in ``data`` into places and lines: the key, what came and what is allowed.
+
+    Args:
+        error: What it found.
+        data: What was validated.
+        allowed: Lists the keys that may stand at a place, as pydantic names places; see :func:`keys_at`.
+        kinds: What ``kind`` may say, by the key that it stands below.
+    """
+    found: list[tuple[Location, str]] = []
+    # Pydantic's own words tell neither what is allowed nor the nearest remedy, so most are ours.
+    for entry in error.errors(include_url=False):
+        came, missing = entry.get("input"), entry["type"] == "missing"
+        location = _written(entry["loc"], data, missing=missing)
+        where = location
+        if entry["type"] == "extra_forbidden":
+            where = location[:-1]
+            lines = [describe_unknown("key", location[-1], allowed(entry["loc"][:-1]))]
+        elif location[-1:] == ("[key]",):
+            where = location[:-2]
+            lines = [describe_unknown("key", came, allowed(where))]
+        elif missing:
+            lines = ["is required"]
+        elif entry["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            kind = came.get("kind") if isinstance(came, Mapping) else None
+            known = kinds.get(str(location[0]), ())
+            unknown = describe_unknown("kind", kind, known)
+            lines = [unknown if kind is not None else f"kind is required; one of {', '.join(known)}"]
+        elif entry["type"] == "value_error":
+            # What a validator of ours raised; one that finds several problems says each on a line.
+            lines = str(entry["ctx"]["error"]).splitlines()
+        else:
+            shown = repr(came) if len(repr(came)) < 60 else f"{repr(came)[:57]}..."
+            lines = [f"{entry['msg'][0].lower()}{entry['msg'][1:]}, not {shown}"]
+        prefix = f"{'.'.join(map(str, where))}: " if where else ""
+        found += [(location, prefix + line) for line in lines]
+    return found
+
+
+def keys_at(location: Location, model: Any) -> list[str]:
+    """List the keys that may stand at a place below a model: its fields, or the words that a mapping's keys may be."""
+    for part in location:
+        fields = getattr(model, "model_fields", {})
+        model = get_args(model)[1] if get_origin(model) is dict else fields[part].annotation if part in fields else None
+        while get_origin(model) in (Union, UnionType, Annotated):
+            model = next(each for each in get_args(model) if each is not type(None))
+    if get_origin(model) is dict:
+        words = get_args(model)[0]
+        return list(get_args(words)) if get_origin(words) is Literal else []
+    return list(getattr(model, "model_fields", {}))
+
+
+def _written(location: Location, data: Any, *, missing: bool) -> Location:
+    """Return the keys of a place as they were written."""
+    # Pydantic puts the member of a union that it tried between the keys: devices.ess_1.storage.soc_min.
+    kept: list[int | str] = []
+    for i, part in enumerate(location):
+        if part in _keys(data):
+            data = data[part]
+        elif part != "[key]" and not (missing and i == len(location) - 1):
+            continue
+        kept.append(part)
+    return tuple(kept)
+
+
+def _keys(data: Any) -> list[Any]:
+    return list(data) if isinstance(data, Mapping) else list(range(len(data))) if isinstance(data, list | tuple) else []
+
+
+def place_in(data: Any, location: Location) -> tuple[int, ...]:
+    """Return where a location stands in the data, so that problems can be listed in reading order."""
+    place: list[int] = []
+    for part in location:
+        keys = _keys(data)
+        place.append(keys.index(part) if part in keys else len(keys))
+        data = data[part] if part in keys else None
+    return tuple(place)
