@@ -83,6 +83,7 @@ def _encode(imported: Imported) -> tuple[str, Arrays]:
 
 def _decode(text: str, arrays: Arrays) -> Imported:
     told = json.loads(text)
+    series: dict[str, Any] = {name: arrays[name] for name in _SERIES if name in arrays}
     profiles = Profiles(
         name=told["name"],
         step_minutes=told["step_minutes"],
@@ -93,7 +94,7 @@ def _decode(text: str, arrays: Arrays) -> Imported:
         load_base={load: (base[0], base[1]) for load, base in told["load_base"].items()},
         left_out=tuple(told["left_out"]),
         own_sun=told["own_sun"],
-        **{name: arrays[name] for name in _SERIES if name in arrays},
+        **series,
     )
     return Imported(profiles, DataReport.from_dict(told["record"]["report"], arrays["daily"]), told["record"])
 
