@@ -23,7 +23,7 @@ from powergrid.grid.engine import (
     classify_refusal,
 )
 from powergrid.grid.engine.cache_folder import Arrays, Cache
-from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.feeder.feeder import CIRCUIT, Feeder
 from powergrid.grid.feeder.grounding import find_floating, find_neutrals
 from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network, Sources
 from powergrid.grid.feeder.preparation import (
@@ -75,6 +75,9 @@ def compile_feeder(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
 
 def _run_commands(feeder: Feeder, engine: Engine, watcher: Callable[[int], None] | None) -> None:
     file = folder = None
+    # For each new element OpenDSS goes through a tenth of all names of its class, so that a model takes it time in
+    # proportion to the square of its size; but where it is told that names may come twice, and here none does.
+    looks_up = feeder.names_differ
     try:
         out = about_recorders(feeder.commands)
         for number, command in enumerate(feeder.commands, 1):
@@ -95,6 +98,11 @@ def _run_commands(feeder: Feeder, engine: Engine, watcher: Callable[[int], None]
                     continue
                 problem = Problem(classify_refusal(error), "", f"{command.text.strip()!r}: {error}")
                 raise FeederError(command.where, [problem]) from None
+            if looks_up and CIRCUIT.match(command.text):
+                looks_up = False
+                engine.command("set allowduplicates=yes")
+        if feeder.names_differ and not looks_up:
+            engine.command("set allowduplicates=no")
         if watcher is not None:
             watcher(len(feeder.commands) + 1)
     finally:

@@ -42,7 +42,8 @@ __all__ = [
     "locate_feeder", "models_folder", "read_feeder", "scan_feeder", "scans",
 ]  # fmt: skip
 
-_CIRCUIT = re.compile(r"New [\"'(\[{]?circuit\.", re.IGNORECASE)
+#: What begins a circuit, as the reader writes it.
+CIRCUIT = re.compile(r"New [\"'(\[{]?circuit\.", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Feeder:
         settings: Last value of each option that ``Set`` or ``Solve`` gives, run or not, as text by its full lower-case
             name: ``{"mode": "daily", "%growth": "2.5"}``; of a composed one the host's.
         notes: What was understood otherwise than it is written, with file and line.
+        names_differ: Whether no two circuit elements of a class have one name, for certain.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Feeder:
     files: tuple[Path, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[Problem, ...] = ()
+    names_differ: bool = False
 
     @functools.cached_property
     def key(self) -> str:
@@ -214,7 +217,7 @@ def locate_feeder(
 
 
 def _find_missing_circuit(scan: Scan) -> list[Problem]:
-    if any(_CIRCUIT.match(command.text) for command in scan.commands):
+    if any(CIRCUIT.match(command.text) for command in scan.commands):
         return []
     return [Problem("no-circuit", "", "no 'New Circuit.<name>' in it: this is not a master file")]
 
@@ -239,6 +242,7 @@ def _feeder_of(place: Place, scan: Scan) -> Feeder:
         files=tuple(scan.files),
         settings=scan.settings,
         notes=scan.notes,
+        names_differ=scan.names_differ,
     )
 
 
@@ -287,6 +291,7 @@ def _encode_scan(scan: Scan) -> tuple[str, Arrays]:
         "left_out": [[index[c.file], c.line, c.text] for c in scan.left_out],
         "settings": dict(scan.settings),
         "notes": [astuple(note) for note in scan.notes],
+        "names_differ": scan.names_differ,
     }
     return json.dumps(data), {}
 
@@ -308,6 +313,7 @@ def _decode_scan(text: str, _: Arrays) -> Scan:
         looked,
         data["settings"],
         tuple(Problem(*n) for n in data["notes"]),
+        data["names_differ"] is True,
     )
 
 

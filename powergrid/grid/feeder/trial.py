@@ -174,6 +174,7 @@ def _encode(feeder: Feeder) -> dict[str, Any]:
         "commands": [[index[c.file], c.line, c.text] for c in feeder.commands],
         "files": list(map(str, feeder.files)),
         "settings": dict(feeder.settings),
+        "names_differ": feeder.names_differ,
     }
 
 
@@ -189,4 +190,5 @@ def decode_feeder(data: Mapping[str, Any]) -> Feeder:
         circuit=data["circuit"],
         files=tuple(map(Path, data["files"])),
         settings=data["settings"],
+        names_differ=data["names_differ"],
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.engine import Engine
+from powergrid.grid.feeder.compile import compile_feeder
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.reading.files import default_root
 
@@ -136,6 +139,48 @@ def test_second_element_of_a_name_is_edited_where_it_is_the_active_one(tmp_path:
     assert [command.text for command in feeder.commands][-3] == "~ kvar=5"
     loads = Circuit(feeder).network.loads
     assert sorted(zip(loads.kw, loads.kvar, strict=True)) == [(7.0, 5.0), (200.0, 100.0), (300.0, 100.0)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "differ"),
+    [
+        ("New Load.c bus1=b", True),
+        ("New LineCode.x r1=1\nNew LineCode.x r1=2", True),  # no elements: OpenDSS edits the first
+        ("New Load.A bus1=b", False),
+        ("New Vsource.source bus1=b", False),
+        ("New Load.caf\u00e9 bus1=b", False),
+        ("New 'Load.c ' bus1=b", False),
+        ("Set AllowDuplicates=no\nNew Load.c bus1=b", False),
+        ("Clear\n" + HEAD.removeprefix("Clear\n"), True),
+    ],
+)
+def test_names_that_differ_for_certain_are_known(tmp_path: Path, lines: str, differ: bool) -> None:
+    feeder = read(tmp_path, lines)
+    assert feeder.names_differ is differ
+    assert read_feeder(feeder.master).names_differ is differ  # from what is kept
+
+
+@pytest.mark.parametrize("name", ["ieee13", "ieee34", "ieee123"])
+def test_names_that_differ_are_not_looked_up_and_all_else_is_as_if(name: str) -> None:
+    feeder, engine = read_feeder(name), Engine()
+    assert feeder.names_differ
+    found = []
+    for each in (feeder, replace(feeder, names_differ=False)):
+        compile_feeder(each, engine)
+        assert engine.command("get allowduplicates") == "No"
+        engine.solve(controls=True)
+        data = engine.to_json()
+        data["PreCommands"] = data["PreCommands"][1:]  # the first is the time of day
+        found.append((data, engine.voltages(len(engine.node_names())).tobytes()))
+    assert found[0] == found[1]
+    engine.close()
+
+
+def test_name_that_comes_twice_is_refused_where_it_does(tmp_path: Path) -> None:
+    feeder = read(tmp_path, "New Load.B2 bus1=b kW=7")
+    with pytest.raises(FeederError, match=r"Master.dss:6") as caught:
+        Circuit(feeder)
+    assert [problem.code for problem in caught.value.details] == ["duplicate-name"]
 
 
 def test_action_of_a_fuse_is_its_state_with_a_note(tmp_path: Path) -> None:

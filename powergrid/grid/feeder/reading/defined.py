@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from powergrid.grid.engine import property_kinds
 from powergrid.grid.feeder.reading.statements import Unclear
 
 #: What is there before a feeder says anything, once it has a circuit; a test asks the engine.
@@ -23,6 +24,8 @@ WHOLE_CLASS = (".*", ".+")
 #: Repetitions inside a repetition: to find that a name does not fit takes 2 to the power of its length.
 _REPEATED_GROUP = re.compile(r"\)[*+]")
 _MOST_WORK = 3e9
+#: Names that are the same for OpenDSS only where they are for Python: of which it neither cuts nor folds anything.
+_PLAIN_NAME = re.compile("[!-~]+")
 #: Patterns that OpenDSS's regular expressions and Python's read alike.
 _PLAIN_PATTERN = re.compile(r"(?:[\w :-]|\\[.dws]|\[\^?[\w .:-]+\]|[.*+?^$|()])+", re.ASCII)
 
@@ -34,6 +37,7 @@ class Defined:
         active: Class and name, lower case, of the element that a line without a name edits; None where not certain.
         last_class: Class that ``Set class`` named last.
         allow_duplicates: Whether the feeder may define a name twice.
+        all_differ: Whether no circuit element was defined twice, for certain.
     """
 
     def __init__(self) -> None:
@@ -44,16 +48,22 @@ class Defined:
         self.active: tuple[str, str] | None = None
         self.last_class = ""
         self.allow_duplicates = False
+        self.all_differ = True
         self._names: dict[str, dict[str, str]] = {}
         self._twice: set[tuple[str, str]] = set()
 
     def add(self, class_name: str, name: str) -> None:
         """Define an element and make it the active one."""
-        own = self._names.setdefault(class_name, {})
-        if name.lower() in own and self.allow_duplicates:
-            self._twice.add((class_name, name.lower()))
-        own.setdefault(name.lower(), name)
-        self.active = (class_name, name.lower())
+        own, lower = self._names.setdefault(class_name, {}), name.lower()
+        if lower in own:
+            if self.allow_duplicates:
+                self._twice.add((class_name, lower))
+            # What is no circuit element, a line code or shape, may be defined anew: OpenDSS looks for it by itself.
+            self.all_differ &= "enabled" not in property_kinds().get(class_name, ())
+        elif not _PLAIN_NAME.fullmatch(name):
+            self.all_differ = False
+        own.setdefault(lower, name)
+        self.active = (class_name, lower)
 
     def activate(self, class_name: str, name: str) -> None:
         """Make an element the active one, if it is defined; else none is for certain."""

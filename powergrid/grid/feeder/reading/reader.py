@@ -51,6 +51,7 @@ class Scan:
         looked: Real path of each place where a file was looked for, empty where none may be read there.
         settings: Last value of each option of ``Set`` and ``Solve``, run or not, by its full lower-case name.
         notes: What was understood otherwise than it is written.
+        names_differ: Whether no two circuit elements of a class have one name, for certain.
     """
 
     commands: tuple[Command, ...]
@@ -60,6 +61,7 @@ class Scan:
     looked: Mapping[Path, str]
     settings: Mapping[str, str]
     notes: tuple[Problem, ...] = ()
+    names_differ: bool = False
 
 
 def read_files(place: Place) -> tuple[Scan, list[Problem], list[Reference]]:
@@ -74,7 +76,8 @@ def read_files(place: Place) -> tuple[Scan, list[Problem], list[Reference]]:
     own = reader.files
     files = {file: (digest, str(resolve(file))) for file, digest in own.hashes.items()}
     said = (tuple(reader.commands), tuple(reader.left_out), own.digest(), files, own.looked)
-    return Scan(*said, reader.settings, tuple(reader.notes)), own.problems, own.references
+    differ = reader.defined.all_differ and "allowduplicates" not in reader.settings
+    return Scan(*said, reader.settings, tuple(reader.notes), differ), own.problems, own.references
 
 
 class _Reader:
@@ -87,7 +90,7 @@ class _Reader:
         self.left_out: list[Command] = []
         self.notes: list[Problem] = []
         self.settings: dict[str, str] = {}
-        self._defined, self._variables = Defined(), Variables()
+        self.defined, self._variables = Defined(), Variables()
         self._n_lines = self._n_redirects = 0
         self._is_like = False  # whether the active element is one that another was made like
         self._names = FileNames(self.files, self._variables)
@@ -106,7 +109,7 @@ class _Reader:
                     self._take(command, above)
                 except Unclear as error:
                     # What the line is of may be another element than it seems: so is what the next ones are of.
-                    self._defined.active = None
+                    self.defined.active = None
                     self._refuse("unclear", command, f"{shorten(command.text)!r}: {error}")
 
     def _refuse(self, code: str, command: Command, text: str, remedy: str = "") -> None:
@@ -128,7 +131,7 @@ class _Reader:
             self.left_out += [*self.commands, command]  # what came before is another circuit
             self.commands.clear()
             self.settings.clear()
-            self._defined.clear()
+            self.defined.clear()
         elif verb == "set":
             self._take_options(command)
         elif verb == "cd":
@@ -148,10 +151,10 @@ class _Reader:
             self._take_switching(command, verb)
         elif verb in syntax.DESCRIBING:
             self._emit(command, write(_spell(command, verb), *(self._parameters(command) if verb in _MEASURES else ())))
-            self._defined.active = None
+            self.defined.active = None
         elif self.trust:
             self._emit(command, write(_spell(command, verb), *self._parameters(command)))
-            self._defined.active = None
+            self.defined.active = None
         else:
             self._leave_out(command)
 
@@ -162,7 +165,7 @@ class _Reader:
         """Note what is not run; what it would have made the active element is not known."""
         self.left_out.append(command)
         if command.verb in syntax.VERBS and command.verb != "//":
-            self._defined.active = None
+            self.defined.active = None
 
     def _parameters(self, command: Command) -> list[Parameter]:
         """Cut what follows the verb into parameters, variables replaced."""
@@ -192,9 +195,9 @@ class _Reader:
             owner = SOURCE[0] if class_name == "circuit" else class_name
             properties = find_properties(owner, given[1:])
             if verb == "new":
-                self._defined.add(*(SOURCE if class_name == "circuit" else (class_name, name)))
+                self.defined.add(*(SOURCE if class_name == "circuit" else (class_name, name)))
             else:
-                self._defined.activate(class_name, name)
+                self.defined.activate(class_name, name)
             later: list[Property] = []
             if verb == "new" and class_name == "sensor":
                 # OpenDSS crashes at kWs and kvars of a sensor that it has not tied to its element yet.
@@ -217,7 +220,7 @@ class _Reader:
 
     def _edit_active(self, command: Command, given: Sequence[Parameter]) -> None:
         """Take an edit that names no element."""
-        active = self._defined.active
+        active = self.defined.active
         if active is None:
             raise Unclear("which element it edits is not certain; name it: Edit Class.name ...")
         class_name, name = active
@@ -227,9 +230,9 @@ class _Reader:
         if self._is_like:  # which nobody expects; both engines do so
             text = f"{shorten(command.text)!r} edits {class_name}.{name}: like= made it the active element"
             self._note("mapped", command, text, "name the element: Edit Class.name ...")
-        target = f"{class_name}.{self._defined.spelling(class_name, name)}"
+        target = f"{class_name}.{self.defined.spelling(class_name, name)}"
         # Of several elements of one name only the active one can be meant, which none but OpenDSS can tell apart.
-        twice = self._defined.is_twice(class_name, name)
+        twice = self.defined.is_twice(class_name, name)
         self._edit(command, "~" if twice else "Edit", "" if twice else target, class_name, properties)
 
     def _edit_batch(self, command: Command, class_name: str, pattern: str, given: Sequence[Parameter]) -> None:
@@ -241,9 +244,9 @@ class _Reader:
             self._edit(command, "BatchEdit", f"{class_name}..*", class_name, properties)
         else:
             texts = self._texts_of(command, class_name, properties)
-            for name in self._defined.match(class_name, pattern):
+            for name in self.defined.match(class_name, pattern):
                 self._emit(command, write("Edit", Parameter("", f"{class_name}.{name}"), *texts))
-        self._defined.active = None
+        self.defined.active = None
 
     def _take_assignment(self, command: Command) -> None:
         """Take ``Class.name.property=value`` or ``property=value``, and what follows on the line."""
@@ -261,21 +264,21 @@ class _Reader:
         if not second or not own or name.startswith("@"):
             raise Unclear(f"{first.name!r} is no Class.name.property")
         class_name = class_name.strip().lower()
-        if not self._defined.has(class_name, name):
-            self._defined.active = None
-            near = nearest_names(name, self._defined.names(class_name))
+        if not self.defined.has(class_name, name):
+            self.defined.active = None
+            near = nearest_names(name, self.defined.names(class_name))
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             self._refuse("unknown-name", command, f"{shorten(command.text)!r} edits what is not defined{hint}")
             return
-        self._defined.activate(class_name, name)
+        self.defined.activate(class_name, name)
         self._is_like = False
         self._edit_active(command, [first._replace(name=own), *rest])
 
     def _edit(self, command: Command, verb: str, target: str, class_name: str, properties: Sequence[Property]) -> None:
         """Write an edit of an element without what would write a file; refuse what would load a program."""
         given = self._texts_of(command, class_name, properties)
-        if (like := [own.given.value for own in properties if own.kind == "MakeLike"]) and self._defined.active:
-            self._defined.activate(class_name, like[-1])
+        if (like := [own.given.value for own in properties if own.kind == "MakeLike"]) and self.defined.active:
+            self.defined.activate(class_name, like[-1])
             self._is_like = True
         if given or not properties or verb.lower() == "new":
             self._emit(command, write(verb, *([Parameter("", target)] if target else []), *given))
@@ -338,13 +341,13 @@ class _Reader:
         elif verb in ("enable", "disable"):
             if "enabled" not in property_kinds().get(class_name, ()):
                 raise Unclear(f"{class_name!r} is no class of elements that can be {verb}d")
-            names = self._defined.names(class_name) if name == "*" else [name]
+            names = self.defined.names(class_name) if name == "*" else [name]
             for each in names:
                 enabled = Parameter("enabled", "yes" if verb == "enable" else "no")
                 self._emit(command, write("Edit", Parameter("", f"{class_name}.{each}"), enabled))
-        elif not self._defined.has(class_name, name):
+        elif not self.defined.has(class_name, name):
             self._refuse("unknown-name", command, f"{shorten(command.text)!r} selects what is not defined")
-        self._defined.activate(class_name, name)
+        self.defined.activate(class_name, name)
 
     def _take_solve(self, command: Command) -> None:
         """Keep the options of a ``solve``, which is run where the feeder is trusted."""
@@ -359,7 +362,7 @@ class _Reader:
             self._emit(command, write(_spell(command, "solve"), *given))
         else:
             self.left_out.append(command)
-        self._defined.active = None
+        self.defined.active = None
 
     def _note_settings(self, given: Sequence[Parameter]) -> list[tuple[str, Parameter]]:
         """Keep options as data, whether they are run or not, and return each with its full name."""
@@ -390,7 +393,7 @@ class _Reader:
                 self._name_active(name, each.value)
                 self._is_like = False
             elif name in syntax.FINDING_OPTIONS:
-                self._defined.active = None  # a shape may be the active element from here on
+                self.defined.active = None  # a shape may be the active element from here on
             if name in syntax.NAMING_OPTIONS:
                 continue
             if name == "datapath":
@@ -403,7 +406,7 @@ class _Reader:
             else:
                 left.append(each)
             if name == "allowduplicates":
-                self._defined.allow_duplicates = each.value.strip().lower()[:1] in ("y", "t")
+                self.defined.allow_duplicates = each.value.strip().lower()[:1] in ("y", "t")
         if run:
             self._emit(command, write(_spell(command, "set"), *run))
         if left or not given:
@@ -420,11 +423,11 @@ class _Reader:
         """Follow what ``set`` says is edited next; after a class alone it is not certain."""
         class_name, dot, name = value.partition(".")
         if option in ("type", "class"):
-            self._defined.active, self._defined.last_class = None, value.strip().lower()
+            self.defined.active, self.defined.last_class = None, value.strip().lower()
         elif dot:
-            self._defined.activate(class_name.strip().lower(), name)
+            self.defined.activate(class_name.strip().lower(), name)
         else:
-            self._defined.activate(self._defined.last_class, value)
+            self.defined.activate(self.defined.last_class, value)
 
     # -- files
 
