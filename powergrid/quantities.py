@@ -52,10 +52,12 @@ def _own(name: str, unit: str, meaning: str, owner: Owner, daily: Adding = "mean
     return Quantity(name, unit, meaning, owner, daily, of_agents=of)
 
 
-def _term(name: str, unit: str, meaning: str, weight: float, *, money: bool = False, told: bool = True) -> Quantity:
+def _term(
+    name: str, unit: str, meaning: str, weight: float, *, money: bool = False, told: bool = True, where: str = ""
+) -> Quantity:
     # A reward is a sum over the steps, so its terms are, those in pu too, whatever else is averaged.
     summarised: Literal["", "per_day"] = "per_day" if told else ""
-    return Quantity(name, unit, meaning, "agent", "sum", money, weight, summarised=summarised, of_agents="sum")
+    return Quantity(name, unit, meaning, "agent", "sum", money, weight, where, summarised=summarised, of_agents="sum")
 
 
 #: Costs that make the reward, each in its unit. What is stored and what would have been bought anyway is no money.
@@ -78,6 +80,8 @@ REWARD_TERMS = (
           1.0, told=False),
     _term("soc_deviation_kwh", "kWh", "how far from its start the agent's storage ends the episode, at the last step "
           "of it", 0.0, told=False),
+    _term("peak_rise_kw", "kW", "an equal part of how far the network's import rises above its highest of the episode, "
+          "so that a day's sum is its peak", 0.0, told=False, where="where it has a weight"),
 )  # fmt: skip
 #: Names of the reward terms, in the order of every array that holds them, and of those that are money.
 TERMS = tuple(term.name for term in REWARD_TERMS)

@@ -25,6 +25,7 @@ from powergrid.grid.feeder.microgrid import MicrogridSpec
 from powergrid.grid.outages import EVENTS
 from powergrid.quantities import REWARD_TERMS, STEP, Quantity
 from powergrid.scenario import AgentSpec, Scenario
+from powergrid.scenario.vocabulary import GOALS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "environment.md"
 EXAMPLE, AGENT = "ieee13_mg", "MG1"
@@ -141,6 +142,13 @@ def make_rewards() -> str:
     return write_table(("term", "unit", f"weight in `{EXAMPLE}`", "meaning"), cells)
 
 
+def make_goals() -> str:
+    """Write the weights of every goal."""
+    terms = [term.name for term in REWARD_TERMS if any(term.name in weights for weights in GOALS.values())]
+    cells = ((f"`{term}`", *(f"{weights.get(term, 0):g}" for weights in GOALS.values())) for term in terms)
+    return write_table(("term", *(f"`{goal}`" for goal in GOALS)), cells)
+
+
 def describe_meaning(quantity: Quantity) -> str:
     """Write what a number means, and where it is reported if not everywhere."""
     return "; ".join(filter(None, (quantity.meaning, quantity.where)))
@@ -210,6 +218,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "observations": make_observations,
     "centralized": lambda: make_observations("centralized"),
     "rewards": make_rewards,
+    "goals": make_goals,
     "infos": make_infos,
     "errors": make_errors,
     "episode": make_episode,

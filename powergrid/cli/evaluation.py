@@ -15,6 +15,7 @@ import powergrid
 from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
+    GoalOption,
     ScenarioArgument,
     SetOption,
     SplitOption,
@@ -38,6 +39,7 @@ def evaluate(
     ],
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
+    goal: GoalOption = None,
     trust: TrustOption = False,
     split: SplitOption = "test",
     days: Annotated[int, typer.Option(min=1, help="Days to play.")] = 7,
@@ -54,7 +56,9 @@ def evaluate(
 ) -> None:
     """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for."""
     log_to_console(verbose)
-    report = play(read_env_config(scenario, overrides, agents, add_der, trust), policy, split, days, seed, feeder or ())
+    report = play(
+        read_env_config(scenario, overrides, agents, add_der, trust, goal), policy, split, days, seed, feeder or ()
+    )
     print_report(report)
     if out_dir is not None:
         for file in report.write(out_dir):

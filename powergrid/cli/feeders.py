@@ -15,6 +15,7 @@ from rich.table import Table
 from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
+    GoalOption,
     ScenarioArgument,
     SetOption,
     TrustOption,
@@ -79,6 +80,7 @@ def describe(
     scenario: ScenarioArgument,
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
+    goal: GoalOption = None,
     trust: TrustOption = False,
     write: WriteOption = None,
     draw: Annotated[
@@ -99,7 +101,7 @@ def describe(
     Of a feeder, what is discovered on it; it is drawn as its model stands where nothing else is asked for.
     """
     log_to_console(verbose)
-    env_config = read_env_config(scenario, overrides, agents, add_der, trust)
+    env_config = read_env_config(scenario, overrides, agents, add_der, trust, goal)
     if draw is not None or profile is not None:
         _draw(env_config, draw, profile, day, step)
         if write is None:

@@ -33,6 +33,10 @@ AddDerOption = Annotated[
         "--add-der", metavar="PENETRATION", help="Place panels and batteries: rated sun over nominal demand, as 0.3."
     ),
 ]
+GoalOption = Annotated[
+    str | None,
+    typer.Option("--goal", metavar="NAME", help="Aim at voltage, taps, losses, peak, cost or balanced."),
+]
 TrustOption = Annotated[bool, typer.Option("--trust", help="Let the feeder do more than describe a circuit.")]
 PoliciesOption = Annotated[
     str, typer.Option(help="shared: one policy for equal agents; independent: one for each agent.")
@@ -48,17 +52,25 @@ def tell(text: object) -> None:
 
 
 def read_env_config(
-    scenario: str, overrides: Sequence[str] | None, agents: str | None, add_der: float | None, trust: bool
+    scenario: str,
+    overrides: Sequence[str] | None,
+    agents: str | None,
+    add_der: float | None,
+    trust: bool,
+    goal: str | None = None,
 ) -> dict[str, Any]:
     """Return the env_config that the options of a command mean."""
     keys = parse_overrides(overrides or [])
-    # --set agents.<key> and --agents, or --set add_der.<key> and --add-der, are parts of one section.
+    # --set agents.<key> and --agents, or --set add_der.<key> and --add-der, and so on, are parts of one section.
     if agents is not None:
         given = keys.get("agents")
         keys["agents"] = {**given, "layout": agents} if isinstance(given, dict) else agents
     if add_der is not None:
         given = keys.get("add_der")
         keys["add_der"] = {**(given if isinstance(given, dict) else {}), "penetration": add_der}
+    if goal is not None:
+        given = keys.get("reward")
+        keys["reward"] = {**(given if isinstance(given, dict) else {}), "goal": goal}
     return {"env_name": scenario, **keys, **({"trust": True} if trust else {})}
 
 

@@ -15,6 +15,7 @@ from powergrid.cli.evaluation import compare_on_test_split
 from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
+    GoalOption,
     PoliciesOption,
     ScenarioArgument,
     SetOption,
@@ -55,6 +56,7 @@ def train(
     algorithm: AlgorithmOption = None,
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
+    goal: GoalOption = None,
     trust: TrustOption = False,
     workers: WorkersOption = None,
     address: AddressOption = None,
@@ -88,7 +90,7 @@ def train(
     if resume is not None:
         start = partial(resume_run, resume, trust=trust_checkpoint)
     else:
-        env_config = read_env_config(str(scenario), overrides, agents, add_der, trust)
+        env_config = read_env_config(str(scenario), overrides, agents, add_der, trust, goal)
         start = partial(
             train_run, env_config, algorithm=algorithm or "ppo", policies=policies, out_dir=out_dir, name=name
         )
@@ -140,6 +142,7 @@ def tune(
     algorithm: Annotated[str, typer.Option(help="ppo, mappo, sac or dqn; see docs/algorithms.md.")] = "ppo",
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
+    goal: GoalOption = None,
     trust: TrustOption = False,
     address: TrialsAddressOption = None,
     overrides: SetOption = None,
@@ -150,7 +153,7 @@ def tune(
 ) -> None:
     """Train on SCENARIO with several settings and rank them by return on validation days."""
     fixed = parse_overrides(settings or [], option="--setting")
-    env_config = read_env_config(scenario, overrides, agents, add_der, trust)
+    env_config = read_env_config(scenario, overrides, agents, add_der, trust, goal)
     from powergrid.training import tune as tune_settings
     from powergrid.training.runs.display import TuningDisplay
 

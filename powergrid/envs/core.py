@@ -15,7 +15,7 @@ import numpy.typing as npt
 from powergrid.envs.agents import Agent, build_agents
 from powergrid.envs.infos import Infos
 from powergrid.envs.observations import Channels, View
-from powergrid.envs.rewards import Rewards
+from powergrid.envs.rewards import PeakImport, Rewards
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.metrics import Metrics
@@ -71,6 +71,7 @@ class GridTask:
         _check_zones(scenario, zone_nodes)
         band = scenario.voltage
         self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
+        self._peak = PeakImport(n_envs) if scenario.weight_of("peak_rise_kw") else None
         self.channels = Channels(
             simulation,
             self.metrics,
@@ -81,11 +82,12 @@ class GridTask:
             [max(1, round(hours / simulation.dt_h)) for hours in scenario.profiles.price_ahead_hours],
             zone_nodes,
             summary=scenario.observations == "summary",
+            peak_kw=None if self._peak is None else self._peak.kw,
         )
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
         self._view = View(self.channels, [agent.observed for agent in self.agents], n_envs)
         owners = [spec.devices for spec in scenario.agents.values()]
-        self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in)
+        self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in, self._peak)
         self._infos = Infos(scenario, simulation, self.metrics, self._rewards, self.channels.outages)
         owned_devices = {device for own in owners for device in own}
         self._all_owned = all(name in owned_devices for name in simulation.device_names)
@@ -135,6 +137,8 @@ class GridTask:
         rows = pack_columns(envs)
         zone_kw = np.matmul(self.simulation.day_load_kw[rows], self.channels.loads_in)
         self._rewards.start(rows, zone_kw)
+        if self._peak is not None:
+            self._peak.start(rows)
         self.channels.start_day(rows, zone_kw)
         self.terminated[rows] = self.truncated[rows] = False
         self.channels.measure()
@@ -157,6 +161,8 @@ class GridTask:
             self.require_open()
         simulation = self.simulation
         simulation.step(self._action)
+        if self._peak is not None:
+            self._peak.follow(simulation.snapshot.source_kva.real)
         # the solve of this step and what is known of the next, for which the clock has turned already
         self.channels.measure()
         # before the rewards: the last step counts what is owed and how far batteries ended from their start

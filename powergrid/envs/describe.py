@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from powergrid.envs.core import GridTask
-from powergrid.quantities import REWARD_TERMS
+from powergrid.quantities import QUANTITIES, REWARD_TERMS
 from powergrid.scenario import Scenario
 from powergrid.scenario.as_played import Played, as_played, tell_devices
 
@@ -53,7 +53,7 @@ def describe(task: GridTask) -> Description:
         rewards=pd.DataFrame(_rewards(task)),
         infos=pd.DataFrame(
             {"name": told.name, "unit": told.unit, "meaning": told.meaning}
-            for told in (*REWARD_TERMS, *task.info_metrics)
+            for told in map(QUANTITIES.__getitem__, task.info_names)
         ),
         as_played=pd.DataFrame(_as_played(task), columns=Played._fields),
         placement=pd.DataFrame(_placement(task), columns=["key", "was", "is", "why"]),

@@ -19,7 +19,6 @@ from powergrid.quantities import (
     NETWORK_EVENT_METRICS,
     NETWORK_METRICS,
     SUPPLY_METRICS,
-    TERMS,
 )
 from powergrid.scenario import Scenario
 
@@ -62,7 +61,7 @@ class Infos:
         outages: OutageView | None,
     ) -> None:
         self._agents, self._full = tuple(scenario.agents), scenario.infos == "full"
-        self._simulation, self._metrics, self._rewards, self._outages = simulation, metrics, rewards, outages
+        self._simulation, self._metrics, self._outages = simulation, metrics, outages
         # where nothing can island, infos tell of outages alone: the metrics of islands would say the same again
         can_island = bool(simulation.network.microgrids) or simulation.events is None
         self._islands = simulation.islands if can_island else None
@@ -70,8 +69,9 @@ class Infos:
         self.network_metrics = NETWORK_METRICS + (SUPPLY_METRICS if simulation.islands is not None else ())
         self.network_metrics += NETWORK_EVENT_METRICS if outages else ()
         self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
-        self._n_own = len(TERMS) + len(self.agent_metrics)
-        self.names = (*TERMS, *(metric.name for metric in (*self.agent_metrics, *self.network_metrics)))
+        n_terms = len(rewards.told)
+        self._n_own = n_terms + len(self.agent_metrics)
+        self.names = (*rewards.told, *(metric.name for metric in (*self.agent_metrics, *self.network_metrics)))
         self._split_names = self.names[: self._n_own], self.names[self._n_own :]
         self._pattern: dict[str, Any] = dict.fromkeys((*self.names, "day"))
         owners = [spec.devices for spec in scenario.agents.values()]
@@ -94,8 +94,9 @@ class Infos:
         self._switches_owned = None if switches is None else ownership(owners, switches.names)
         # name by name: what is written at once lies side by side
         self._by_name = np.zeros((len(self.names), n_envs, len(self._agents)))
-        first, last = len(TERMS) + _OF_ZONES, len(TERMS) + _OF_ZONES + _OF_DEVICES
-        self._own_terms, self._own_zones = self._by_name[: len(TERMS)], self._by_name[len(TERMS) : first]
+        first, last = n_terms + _OF_ZONES, n_terms + _OF_ZONES + _OF_DEVICES
+        self._own_terms, self._own_zones = self._by_name[:n_terms], self._by_name[n_terms:first]
+        self._counted = rewards.by_term[:n_terms]
         self._own_devices = self._by_name[first:last].reshape(-1, len(self._agents))
         self._own_held = self._by_name[last]
 
@@ -147,7 +148,7 @@ class Infos:
     def _take_own(self) -> None:
         """Fill in what differs between agents."""
         simulation, moved, powers = self._simulation, self._moved, self._simulation.powers
-        self._own_terms[...] = self._rewards.by_term
+        self._own_terms[...] = self._counted
         self._metrics.results.take(self._zone_places, None, self._own_zones, "clip")
         self._delivered[...] = powers.delivered
         np.abs(np.subtract(powers.requested, powers.setpoints, out=moved), out=moved)

@@ -58,6 +58,7 @@ class Channels:
         price_ahead_steps: How many steps ahead the price is known.
         zone_nodes: Nodes of each zone.
         summary: Whether the network's voltages are shown as quantiles, the same for every feeder, not node by node.
+        peak_kw: The highest import of each episode so far, shown where it is priced, shape (n_envs, 1).
 
     Attributes:
         table: The channels in the order of the columns.
@@ -79,8 +80,9 @@ class Channels:
         zone_nodes: Sequence[IntArray],
         *,
         summary: bool = False,
+        peak_kw: FloatArray | None = None,
     ) -> None:
-        self._simulation, self.metrics = simulation, metrics
+        self._simulation, self.metrics, self._peak_kw = simulation, metrics, peak_kw
         self.loads_in = np.array(load_shares, dtype=np.float64).reshape(len(zones), -1).T.copy()
         horizon = simulation.options.horizon_steps
         self._ahead = np.minimum(np.arange(horizon + 1)[:, None] + np.array([*price_ahead_steps], dtype=int), horizon)
@@ -96,11 +98,15 @@ class Channels:
         self._add_solved(zones)
         self._add_devices()
         self.outages = self._add_outages(zones, zone_nodes)
+        if peak_kw is not None:
+            total = next(c.high for c in self.table if c.name == "network.source_p_kw")
+            self.table.append(Channel("world.peak_import_kw", "kW", 0.0, total, "world"))
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
         held = [fleet.n for fleet, _ in self._held]
         n_power = simulation.setpoints.shape[2]
         widths: list[int | tuple[int, int]] = [self._n_exogenous, (2, n_power), *held]
         widths += [] if self.outages is None else [len(self.outages.channels)]
+        widths += [] if peak_kw is None else [1]
         widths += [] if self._quantiles is None else [self._n_nodes]
         metrics.watch(_find_nodes(simulation, pccs, phases), [np.array(way, dtype=np.int64) for way in ways], widths)
         self.places = self._place()
@@ -222,6 +228,8 @@ class Channels:
             beside.append(getattr(fleet, name))
         if self.outages is not None:
             beside.append(self.outages.look())
+        if self._peak_kw is not None:
+            beside.append(self._peak_kw)
         metrics.take(simulation.snapshot, simulation.energised, beside)
         if self._quantiles is not None:  # last, as it sums up what was just measured
             metrics.add(self._quantiles.look(simulation.snapshot.v_pu, metrics.violation_count))
@@ -237,11 +245,12 @@ class Channels:
         states = known + self._n_exogenous
         outages = states + 2 * self._simulation.setpoints.shape[2] + sum(fleet.n for fleet, _ in self._held)
         n_outages = 0 if self.outages is None else len(self.outages.channels)
-        nodes = self.metrics.columns["v_pu"].start if self._quantiles is None else outages + n_outages
+        n_peaks = 0 if self._peak_kw is None else 1
+        nodes = self.metrics.columns["v_pu"].start if self._quantiles is None else outages + n_outages + n_peaks
         return np.concatenate(
             (
                 *(known + np.arange(self._n_exogenous), self._place_solved(), nodes + np.arange(self._n_nodes)),
-                *(states + np.array(self._state_places, dtype=np.int64), outages + np.arange(n_outages)),
+                *(states + np.array(self._state_places, dtype=np.int64), outages + np.arange(n_outages + n_peaks)),
             )
         )
 

@@ -28,6 +28,7 @@ _LOSSES = TERMS.index("losses_kwh")
 _UNSERVED = TERMS.index("unserved_kwh")
 _GENERATION = TERMS.index("generation_cost_usd")
 _DEVIATION = TERMS.index("soc_deviation_kwh")
+_PEAK = TERMS.index("peak_rise_kw")
 #: Terms side by side that one gather takes from what was measured, and the columns of it that they are.
 _MEASURED = {
     "losses_kwh": "losses_kw",
@@ -35,6 +36,31 @@ _MEASURED = {
     "overload_pu": "shared_overload_pu",
 }
 _FIRST_MEASURED, _LAST_MEASURED = (TERMS.index([*_MEASURED][i]) for i in (0, -1))
+
+
+class PeakImport:
+    """Follow the highest import of each episode so far.
+
+    Args:
+        n_envs: Number of environments.
+
+    Attributes:
+        kw: The highest import of the episode so far, 0 at its start, shape (n_envs, 1) [kW].
+        rise_kw: How far the last step rose above what was the highest, shape (n_envs, 1) [kW].
+    """
+
+    def __init__(self, n_envs: int) -> None:
+        self.kw, self.rise_kw = np.zeros((2, n_envs, 1))
+
+    def start(self, rows: Rows) -> None:
+        """Forget the episodes of some environments."""
+        self.kw[rows] = self.rise_kw[rows] = 0.0
+
+    def follow(self, import_kw: FloatArray) -> None:
+        """Take the import of a step, shape (n_envs,)."""
+        highest = np.maximum(self.kw, import_kw[:, None])
+        np.subtract(highest, self.kw, out=self.rise_kw)
+        self.kw[...] = highest
 
 
 class Rewards:
@@ -46,11 +72,13 @@ class Rewards:
         metrics: Its metrics, with one zone for each agent.
         owners: Names of each agent's devices.
         loads_in: 1 where a load is in an agent's zone, shape (n_loads, n_agents).
+        peak: The highest import, None where it has no weight.
 
     Attributes:
         terms: Terms of the last step in their units, shape (n_envs, n_agents, n_terms), in the order of ``TERMS``.
         by_term: The same numbers term by term, shape (n_terms, n_envs, n_agents).
         rewards: Reward of the last step, shape (n_envs, n_agents).
+        told: Names of the terms that are counted, the first of ``TERMS``.
     """
 
     _memory = ("by_term", "_reference", "_usd_per_kw", "_soc_initial", "_stored_kwh", "_stored_price")
@@ -62,8 +90,10 @@ class Rewards:
         metrics: Metrics,
         owners: Sequence[Sequence[str]],
         loads_in: FloatArray,
+        peak: PeakImport | None = None,
     ) -> None:
-        self._simulation, self._metrics = simulation, metrics
+        self._simulation, self._metrics, self._peak = simulation, metrics, peak
+        self.told = TERMS if peak is not None else TERMS[:_PEAK]
         n_envs, n_agents = simulation.n_envs, len(owners)
         weights = np.array([scenario.weight_of(term) for term in TERMS]) * -scenario.reward.scale
         self._share = scenario.share_reward
@@ -158,6 +188,8 @@ class Rewards:
         self._reference_rows.take(row, 0, reference, "clip")
         measured.take(self._measured, None, of_metrics, "clip")
         np.multiply(losses, self._loss_hours, out=losses)
+        if self._peak is not None:
+            np.divide(self._peak.rise_kw, terms.shape[2], out=terms[_PEAK])
         if self._islands is not None and self._islands.apart:
             terms[_UNSERVED] += _product(self._islands.unserved_kw, self._load_owners)
         if self._forms and np.count_nonzero(simulation.snapshot.forming_kva):
@@ -190,13 +222,16 @@ class Rewards:
 
     def state(self) -> dict[str, FloatArray]:
         """Copy what the last step gave, and what the terms of the next are counted from."""
-        return {name: getattr(self, name).copy() for name in (*self._memory, "rewards")}
+        peak = {} if self._peak is None else {"peak_kw": self._peak.kw.copy()}
+        return {name: getattr(self, name).copy() for name in (*self._memory, "rewards")} | peak
 
     def restore(self, state: Mapping[str, FloatArray]) -> None:
         """Put a :meth:`state` back."""
         for name in self._memory:
             getattr(self, name)[...] = state[name]  # in place: some have views of theirs
         self.rewards = state["rewards"].copy()  # the last ones may be a caller's
+        if self._peak is not None:
+            self._peak.kw[...] = state["peak_kw"]
 
 
 def place_terms(simulation: Simulation, names: Sequence[str]) -> list[tuple[Any, str, int, slice]]:

@@ -268,7 +268,7 @@ class DayTotals:
             "reward": float(self._reward[env].mean()),
             **{f"reward:{agent.name}": float(self._reward[env, i]) for i, agent in enumerate(task.agents)},
             "cost_usd": sum(of_all[term] for term in MONEY_TERMS),
-            **{term: of_all[term] for term in TERMS},
+            **{term: of_all[term] for term in TERMS if term in of_all},
             "violation_node_hours": violation_steps * dt_h,
             "violation_share": violation_steps / (steps * len(network.nodes)),
             "violation_max_pu": max(float(self._worst_pu[env]), 0.0),

@@ -45,6 +45,9 @@ def _load(
     if isinstance(source, str | Path) and is_scenario_file(source):
         data = settle_claims(Path(source), data, overrides)
     base = data
+    if _asks_for_goal(overrides) and isinstance(reward := data.get("reward"), Mapping):
+        # A goal that is asked for is not to be undone by weights that were there before.
+        data = {**data, "reward": {key: value for key, value in reward.items() if key != "weights"}}
     for key, value in overrides.items():
         nested: Any = value
         for part in reversed(str(key).split(".")):
@@ -147,6 +150,11 @@ def pick_feeder(scenario: Scenario, name: Any) -> str:
     if name not in scenario.feeders:
         raise ScenarioError("options", [describe_unknown("feeder", name, scenario.feeders)])
     return str(name)
+
+
+def _asks_for_goal(overrides: Mapping[str, Any]) -> bool:
+    reward = overrides.get("reward")
+    return "reward.goal" in overrides or (isinstance(reward, Mapping) and reward.get("goal") is not None)
 
 
 def _merge(base: Any, change: Any) -> Any:

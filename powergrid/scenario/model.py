@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from powergrid.errors import Problem, ScenarioError, describe_unknown
+from powergrid.errors import Problem, ScenarioError, describe_unknown, list_names
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
 from powergrid.grid.devices.spec import Spec
+from powergrid.grid.devices.switchgear import SwitchgearSpec
 from powergrid.grid.feeder.compose import compose
 from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
 from powergrid.grid.feeder.microgrid import MicrogridSpec
@@ -34,6 +35,7 @@ from powergrid.grid.profiles.profiles import (
 from powergrid.grid.simulation import Simulation, SimulationOptions
 from powergrid.scenario.placement import place
 from powergrid.scenario.vocabulary import (
+    GOALS,
     REWARD_WEIGHTS,
     SHIPPED_SOURCES,
     AgentSpec,
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from powergrid.measurements import Imported
 
 #: Keys of devices that came after 0.1.0.
-_LATER_KEYS = ("p_limit_kw", "q_inject_max_kvar", "q_absorb_max_kvar")
+_LATER_KEYS = ("p_limit_kw", "q_inject_max_kvar", "q_absorb_max_kvar", "moves_per_day")
 
 
 class Scenario(Spec):
@@ -255,8 +257,31 @@ class Scenario(Spec):
 
     def weight_of(self, term: str) -> float:
         """Return the weight of a reward term [USD per unit], ``penalty`` included where it applies."""
-        weight = float(self.reward.weights.get(term, REWARD_WEIGHTS[term]))
+        goal = self.reward.goal
+        usual = REWARD_WEIGHTS[term] if goal is None else GOALS[goal].get(term, 0.0)
+        weight = float(self.reward.weights.get(term, usual))
         return weight * self.penalty if term in ("voltage_violation_pu", "overload_pu") else weight
+
+    def find_free_moves(self) -> list[str]:
+        """Return a line for each kind of devices that agents may move as often as they like at no cost.
+
+        A policy that is trained with these moves them at every step where it gains the least by it.
+        """
+        free: dict[str, list[str]] = {}
+        for agent in self.agents.values():
+            for name in agent.devices:
+                spec = self.devices[name]
+                if isinstance(spec, SwitchgearSpec) and spec.control == "agent" and self._moves_freely(spec):
+                    free.setdefault(spec.kind, []).append(name)
+        return [
+            f"moves of {list_names(names, 4)} cost nothing, so a policy may move them at every step: set "
+            f"devices.{names[0]}.cost_usd_per_operation or moves_per_day, or a reward.goal that weighs wear"
+            for names in free.values()
+        ]
+
+    def _moves_freely(self, spec: SwitchgearSpec) -> bool:
+        priced = spec.cost_usd_per_operation * self.weight_of("switching_wear_usd") > 0.0
+        return not priced and spec.moves_per_day is None
 
     # -- identity
 
@@ -295,6 +320,8 @@ class Scenario(Spec):
                 del device[key]
         if self.profiles.shape_mode is None:
             del data["profiles"]["shape_mode"]
+        if self.reward.goal is None:
+            del data["reward"]["goal"]
         if self.feeders:
             digests = self.feeder_digests()
             data["feeders"] = [[digests[name], weight] for name, weight in self.feeders.items()]

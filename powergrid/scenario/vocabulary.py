@@ -34,6 +34,32 @@ _KINDS = {"devices": list(SPECS), "events": list(EVENTS), "microgrids": list(_TI
 SHIPPED_SOURCES = ("builtin", "loadshapes")
 #: Weight of each reward term where a scenario says nothing [USD per unit of the term].
 REWARD_WEIGHTS = {term.name: term.weight for term in REWARD_TERMS if term.weight is not None}
+#: What every goal keeps: limits, supply and wear; energy counts only where it is what is aimed at.
+_LIMITS = {
+    "voltage_violation_pu": 1.0,
+    "overload_pu": 1.0,
+    "unserved_kwh": 2.0,
+    "storage_wear_usd": 1.0,
+    "switching_wear_usd": 1.0,
+    "generation_cost_usd": 1.0,
+}
+#: Sun that is not used costs a little where it has no price, or a goal would be met by wasting it.
+_HOLD = _LIMITS | {"curtailed_kwh": 0.05}
+_BILL = {"energy_cost_usd": 1.0, "reference_cost_usd": -1.0, "stored_energy_usd": 1.0}
+#: Losses at about what a kWh costs, a kW of a day's peak at a fair part of a month's demand charge.
+_LOSSES_USD_PER_KWH, _PEAK_USD_PER_KW = 0.1, 0.5
+#: Where energy has no price, batteries shall end the day as they began it.
+_KEEP_CHARGE = {"soc_deviation_kwh": _LOSSES_USD_PER_KWH}
+Goal = Literal["voltage", "taps", "losses", "peak", "cost", "balanced"]
+#: Weight of each reward term by goal [USD per unit of the term]; terms that are not named weigh nothing.
+GOALS: dict[Goal, dict[str, float]] = {
+    "voltage": _HOLD | _KEEP_CHARGE,
+    "taps": _HOLD | _KEEP_CHARGE | {"switching_wear_usd": 5.0},
+    "losses": _HOLD | _KEEP_CHARGE | {"losses_kwh": 10 * _LOSSES_USD_PER_KWH},
+    "peak": _HOLD | _KEEP_CHARGE | {"peak_rise_kw": _PEAK_USD_PER_KW},
+    "cost": _LIMITS | _BILL,
+    "balanced": _LIMITS | _BILL | {"losses_kwh": _LOSSES_USD_PER_KWH, "peak_rise_kw": _PEAK_USD_PER_KW / 10},
+}
 if TYPE_CHECKING:
     RewardTerm = str
 else:  # pydantic refuses any other key; a type checker wants names spelt out, and they are told once, in the table
@@ -269,6 +295,9 @@ class DivergenceSpec(Spec):
 class RewardSpec(Spec):
     """How the named terms of the reward are weighed; each weight multiplies a cost, so it lowers the reward."""
 
+    goal: Goal | None = Field(
+        default=None, description="What is aimed at by name: sets all weights that `weights` does not name."
+    )
     weights: dict[RewardTerm, float] = Field(
         default_factory=dict, description="Weight of each term [USD per unit of the term]; unnamed terms keep theirs."
     )

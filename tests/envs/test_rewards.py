@@ -16,6 +16,7 @@ from powergrid.envs import NetworkedGridEnv
 from powergrid.grid.profiles.profiles import builtin_profiles
 from powergrid.quantities import TERMS
 from powergrid.scenario import REWARD_WEIGHTS
+from powergrid.scenario.vocabulary import GOALS
 from tests.envs.worlds import average, draw_actions, every_kind, fill_actions, find_imbalance, play, read_loads
 
 MakeEnv = Callable[..., NetworkedGridEnv]
@@ -25,7 +26,8 @@ def test_reward_is_minus_scale_times_the_weighted_terms(shipped: str, make_env: 
     env = make_env(shipped, share_reward=False)
     for moment in play(env, seed=6):
         for agent, reward in moment.rewards.items():
-            weighed = sum(moment.infos[agent][term] * env.scenario.weight_of(term) for term in TERMS)
+            told = moment.infos[agent]
+            weighed = sum(told[term] * env.scenario.weight_of(term) for term in TERMS if term in told)
             assert reward == pytest.approx(-env.scenario.reward.scale * weighed, rel=1e-9, abs=1e-12)
 
 
@@ -37,7 +39,39 @@ def test_weights_of_a_scenario_replace_the_default_and_penalty_multiplies_violat
     assert dict(zip(env.describe().rewards["term"], env.describe().rewards["weight"], strict=True)) == expected
     *_, last = play(env, seed=0, steps=20)
     for agent, reward in last.rewards.items():
-        assert reward == pytest.approx(-sum(last.infos[agent][term] * weight for term, weight in expected.items()))
+        told = last.infos[agent]
+        assert {term for term in expected if term not in told} == {"peak_rise_kw"}  # has no weight here
+        assert reward == pytest.approx(-sum(told[term] * w for term, w in expected.items() if term in told))
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_a_goal_sets_the_weights_that_are_not_named(goal: str, make_env: MakeEnv) -> None:
+    env = make_env(reward={"goal": goal, "scale": 1.0}, penalty=10.0)
+    weights = {term: env.scenario.weight_of(term) for term in TERMS}
+    assert weights["voltage_violation_pu"] == 10.0
+    assert weights == {t: GOALS[goal].get(t, 0.0) * (10.0 if t.endswith("_pu") else 1.0) for t in TERMS}
+    *_, last = play(env, seed=0, steps=20)
+    for agent, reward in last.rewards.items():
+        told = last.infos[agent]
+        assert reward == pytest.approx(-sum(told.get(term, 0.0) * weight for term, weight in weights.items()))
+
+
+def test_rises_of_the_peak_add_up_to_the_peak_of_the_day_and_are_seen(make_env: MakeEnv) -> None:
+    env = make_env(reward={"goal": "peak"})
+    index = {agent: env.describe().observations.query("agent == @agent")["name"].tolist() for agent in env.agents}
+    for seed in (3, 4):  # the second episode begins anew
+        rises, imports = [], []
+        for moment in play(env, seed=seed):
+            infos = moment.infos
+            if "peak_rise_kw" not in next(iter(infos.values())) or env.task.simulation.step_index[0] == 0:
+                continue
+            rises.append(sum(info["peak_rise_kw"] for info in infos.values()))
+            imports.append(next(iter(infos.values()))["source_p_kw"])
+            assert sum(rises) == pytest.approx(max(imports))
+            for agent, names in index.items():
+                place = names.index("world.peak_import_kw")
+                high = env.describe().observations.query("agent == @agent")["high"].iloc[place]
+                assert moment.observations[agent][place] == pytest.approx(2 * max(imports) / high - 1, abs=1e-6)
 
 
 def test_energy_cost_is_price_of_the_step_times_import_times_hours(shipped: str, make_env: MakeEnv) -> None:

@@ -151,7 +151,7 @@ def test_overrides_in_env_config_reach_the_environment() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"reward.scal": 1}, "reward: unknown key 'scal' (did you mean 'scale'?)"),
+        ({"reward.scal": 1}, "reward: unknown key 'scal' (did you mean 'scale' or 'goal'?)"),
         ({"rewards.scale": 1}, "unknown key 'rewards' (did you mean 'reward' or 'share_reward'?)"),
         ({"devices.ess_9.e_max_kwh": 1}, "devices.ess_9: kind is required"),
         ({"devices.pv_1.e_max_kwh": 1}, "devices.pv_1: unknown key 'e_max_kwh'"),

@@ -23,6 +23,8 @@ from powergrid.grid.devices.spec import (
 
 #: Positions on either side of neutral where OpenDSS is told no other range.
 _USUAL_TAPS = 16
+#: More positions than anything moves in a day.
+_NO_LIMIT = 1 << 30
 
 
 class SwitchgearSpec(BoundSpec):
@@ -31,6 +33,9 @@ class SwitchgearSpec(BoundSpec):
     native: ClassVar[bool] = True
 
     dwell_steps: int = Field(default=0, ge=0, description="Steps that must pass between two steps with a move.")
+    moves_per_day: int | None = Field(
+        default=None, ge=1, description="Most positions moved in 24 hours of an episode; no limit if unset."
+    )
     cost_usd_per_operation: float = Field(default=0.0, ge=0, description="Cost of wear for each position moved.")
 
 
@@ -113,11 +118,12 @@ class SwitchgearFleet(DeviceFleet[G]):
         previous_position: Positions before the step, shape (n_envs, n).
         operations: Positions moved since reset, shape (n_envs, n).
         locked_steps: Steps during which no move is allowed, shape (n_envs, n).
+        moves_left: Positions that may still be moved in the day, shape (n_envs, n).
     """
 
     state_name: ClassVar[str]
     memory: ClassVar[tuple[str, ...]] = (
-        *("position", "requested_position", "previous_position", "operations", "locked_steps"),
+        *("position", "requested_position", "previous_position", "operations", "locked_steps", "moves_left"),
     )
     # a step ends with what was set, so that is what is seen
     held_in: ClassVar[Mapping[str, str]] = dict.fromkeys(("steps_on", "tap", "closed"), "previous_position")
@@ -131,16 +137,21 @@ class SwitchgearFleet(DeviceFleet[G]):
             states.append(StateSpec(name, self.state_name, "", float(low), float(high)))
             if spec.dwell_steps:
                 states.append(StateSpec(name, "locked_steps", "steps", 0.0, float(spec.dwell_steps)))
+            if spec.moves_per_day:
+                states.append(StateSpec(name, "moves_left", "operations", 0.0, float(spec.moves_per_day)))
         self._take_tables(actions, states)
         self._low, self._high, self._initial, self._moves = (np.tile(column, (n_envs, 1)) for column in ranges.T)
         self._dwell = self._values("dwell_steps").astype(np.int64)
         self._back, self._zero = -self._moves, np.zeros_like(self._moves)
         self._dwells = bool(self._dwell.any())
-        self._limited = self._dwells or bool((self._moves < self._high - self._low).any())
+        budgets = [spec.moves_per_day for spec in self.specs]
+        self._budgeted, self._steps_per_day = any(budgets), round(24.0 / dt_h)
+        self._budget = np.tile([budget or _NO_LIMIT for budget in budgets], (n_envs, 1)).astype(np.int64)
+        self._limited = self._dwells or self._budgeted or bool((self._moves < self._high - self._low).any())
         self._price = self._values("cost_usd_per_operation")
         nothing = np.zeros((n_envs, self.n), np.int64)
         self.position, self.requested_position, self.previous_position = (nothing.copy() for _ in range(3))
-        self.operations, self.locked_steps = nothing.copy(), nothing
+        self.operations, self.locked_steps, self.moves_left = nothing.copy(), nothing, self._budget.copy()
         self.terms = {"operations": self._zeros(), "switching_wear_usd": self._zeros()}
 
     @abstractmethod
@@ -150,6 +161,7 @@ class SwitchgearFleet(DeviceFleet[G]):
     def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
         initial = self._initial[rows]
         self.position[rows] = self.requested_position[rows] = self.previous_position[rows] = initial
+        self.moves_left[rows] = self._budget[rows]
 
     def follow(self, env: int, rows: IntArray, position: IntArray) -> None:
         """Put some devices of one environment where the feeder's own controls have moved them in this step."""
@@ -178,6 +190,8 @@ class SwitchgearFleet(DeviceFleet[G]):
         move = np.minimum(np.maximum(self.requested_position - self.previous_position, self._back), self._moves)
         if self._dwells:
             move = move * (self.locked_steps == self._zero)
+        if self._budgeted:
+            move = np.minimum(np.maximum(move, -self.moves_left), self.moves_left)
         self.position = self.previous_position + move
 
     def advance(self, exo: Exogenous) -> None:
@@ -191,6 +205,11 @@ class SwitchgearFleet(DeviceFleet[G]):
         if self._dwells:
             left = self.locked_steps - (self.locked_steps > self._zero)
             self.locked_steps = np.maximum(left, (moved > self._zero) * self._dwell)
+        if self._budgeted:
+            # what the feeder's own controls move, or an event, may take more than is left
+            left = np.maximum(self.moves_left - moved, self._zero)
+            new_day = (exo.step + 1) % self._steps_per_day == 0
+            self.moves_left = np.where(new_day[:, None], self._budget, left)
 
 
 class CapacitorFleet(SwitchgearFleet[CapacitorSpec]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +30,14 @@ _PRICE, _HOURS = 0.12, 0.25
 _BILL_IN_REWARD = 0.2
 #: Price of a violation by 1 pu of every node, in bills of a step.
 _VIOLATION_IN_BILLS = 120.0
+
+
+_STEP_MINUTES = 15  # a scenario's default
+#: What a move wears and how long a device rests after it, where the feeder's model, as OpenDSS has it, says nothing:
+#: USD for each position [USD], rest [min]. A bank discharges before it may close again; a tap waits for the voltage.
+_WEAR = {"capacitor": (0.2, 60.0), "regulator": (0.05, 30.0)}
+#: Wear of batteries [USD] for each kWh charged or discharged.
+_WEAR_USD_PER_KWH = 0.02
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,13 @@ def _fill_in(
         devices = [*devices, *place_der(equipment, left.add_der, {device.name for device in devices})]
     names = [device.name for device in devices]
     problems += [f"devices: {describe_unknown('device', name, names)}" for name in changes if name not in names]
-    devices = [replace(device, spec=device.spec | dict(changes.get(device.name, {}))) for device in devices]
+    found = [device for device in devices if device.name not in given]
+    minutes = data.get("step_minutes")
+    wear = {device.name: _wear_of(device.spec, minutes) for device in found}
+    devices = [
+        replace(device, spec=device.spec | wear.get(device.name, {}) | dict(changes.get(device.name, {})))
+        for device in devices
+    ]
     if not devices and not problems:
         problems.append(_nothing_to_control(equipment, notes))
     if problems:
@@ -249,6 +264,19 @@ def _shape_mode(profiles: Mapping[str, Any]) -> ShapeMode | None:
     return mode if mode in SHAPE_MODES else None  # what is wrong with it is told elsewhere
 
 
+def _wear_of(spec: Mapping[str, Any], step_minutes: Any) -> dict[str, Any]:
+    """Return what moves of a device found on a feeder cost and how long it rests after one."""
+    kind = spec["kind"]
+    if kind == "storage":
+        return {"wear_usd_per_kwh": _WEAR_USD_PER_KWH}
+    if kind not in _WEAR:
+        return {}
+    price, rest_minutes = _WEAR[kind]
+    whole = isinstance(step_minutes, int) and step_minutes > 0  # else it is told elsewhere
+    rest = math.ceil(rest_minutes / (step_minutes if whole else _STEP_MINUTES)) - 1
+    return {"cost_usd_per_operation": price} | ({"dwell_steps": rest} if rest else {})
+
+
 def _infer_reward(equipment: Equipment, filled: dict[str, Any]) -> None:
     """Scale rewards and the price of violations to the feeder's demand and number of nodes."""
     # The bill of a quarter-hour at nominal demand is a reward of 0.2; all nodes 0.01 pu outside cost 1.2 of that bill.
@@ -257,8 +285,9 @@ def _infer_reward(equipment: Equipment, filled: dict[str, Any]) -> None:
     penalty = _VIOLATION_IN_BILLS * bill_usd / len(equipment.network.nodes)
     filled.setdefault("penalty", significant(penalty, 2))
     reward = filled.get("reward")
-    if reward is None or (isinstance(reward, Mapping) and "scale" not in reward):
-        filled["reward"] = {**(reward or {}), "scale": significant(_BILL_IN_REWARD / bill_usd, 2)}
+    if reward is None or isinstance(reward, Mapping):
+        usual = {"goal": "balanced", "scale": significant(_BILL_IN_REWARD / bill_usd, 2)}
+        filled["reward"] = {**usual, **(reward or {})}
 
 
 def _infer_start(survey: Survey, filled: dict[str, Any]) -> None:

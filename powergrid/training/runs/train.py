@@ -161,6 +161,8 @@ def check_plan(
     wrong += problems
     if wrong:
         raise ScenarioError(asked, wrong)
+    for line in [] if facts.scenario is None else facts.scenario.find_free_moves():
+        logger.warning("%s", line)
     return facts, policy_of
 
 

@@ -50,6 +50,18 @@ def test_moves_per_step_limits_one_step_towards_the_request() -> None:
     assert seen == [(4, 3, True), (4, 4, False), (0, 2, True)]
 
 
+def test_moves_per_day_are_spent_and_come_back_after_a_day() -> None:
+    fleet = make_fleet({"c": capacitor(moves_per_day=3), "d": capacitor()}, dt_h=6.0)
+    positions, left = [], []
+    for asked in (4, 0, 4, 0, 0, 4):  # four steps are a day
+        take_step(fleet, [[asked, asked]], step=len(positions))
+        positions.append(fleet.position[0].tolist())
+        left.append(observe(fleet)["c", "moves_left"][0])
+    assert positions == [[4, 4], [4, 0], [4, 4], [4, 0], [1, 0], [1, 4]]
+    assert left == [0, 0, 0, 3, 0, 0]
+    assert [state.name for state in fleet.states if state.device == "d"] == ["steps_on"]
+
+
 def test_dwell_keeps_a_moved_switch_for_that_many_steps() -> None:
     fleet = make_fleet({"s": switch(dwell_steps=2)})
     positions, locked = [], []

@@ -304,6 +304,37 @@ def test_discovery_depends_on_no_name(tmp_path: Path) -> None:
     assert there.name == "q"
 
 
+def test_moves_of_what_is_discovered_wear_and_rest_unless_told_otherwise() -> None:
+    devices = load_scenario("ieee123").devices
+    regulators = {name: spec for name, spec in devices.items() if spec.kind == "regulator"}
+    assert {(spec.cost_usd_per_operation, spec.dwell_steps) for spec in regulators.values()} == {(0.05, 1)}
+    banks = [spec for spec in devices.values() if spec.kind == "capacitor"]
+    assert {(spec.cost_usd_per_operation, spec.dwell_steps) for spec in banks} == {(0.2, 3)}
+    name = next(iter(regulators))
+    hourly = load_scenario("ieee123", {"step_minutes": 60, f"devices.{name}.cost_usd_per_operation": 0.3}).devices
+    assert {spec.dwell_steps for spec in hourly.values()} == {0}
+    assert hourly[name].cost_usd_per_operation == 0.3
+    assert load_scenario("ieee123").reward.goal == "balanced"
+
+
+def test_moves_that_cost_nothing_are_told() -> None:
+    assert not load_scenario("ieee123").find_free_moves()
+    free = {"reward.weights": {"switching_wear_usd": 0.0}}
+    banks, regulators = sorted(load_scenario("ieee123", free).find_free_moves())
+    assert "devices.cap_c83.cost_usd_per_operation" in banks
+    assert regulators.startswith("moves of reg_creg")
+    limited = {f"devices.{name}.moves_per_day": 4 for name in load_scenario("ieee123").devices}
+    assert not load_scenario("ieee123", free | limited).find_free_moves()
+
+
+def test_a_goal_that_is_asked_for_replaces_the_weights_there_were() -> None:
+    assert load_scenario("ieee13_voltvar", {"reward.goal": "peak"}).weight_of("losses_kwh") == 0.0
+    both = {"reward": {"goal": "peak", "weights": {"losses_kwh": 0.3}}}
+    assert load_scenario("ieee13_voltvar", both).weight_of("losses_kwh") == 0.3
+    kept = load_scenario("ieee13_voltvar")
+    assert load_scenario(kept, {"penalty": 5.0}).weight_of("losses_kwh") == kept.weight_of("losses_kwh") > 0.0
+
+
 def test_reward_scales_with_the_feeder() -> None:
     small, large = load_scenario("ieee13"), load_scenario("ieee123")
     # all nodes 0.01 pu outside cost 1.2 bills of a step, which are 0.24 of reward
