@@ -17,6 +17,7 @@ from powergrid.envs.infos import Infos
 from powergrid.envs.observations import Channels, View
 from powergrid.envs.rewards import PeakImport, Rewards
 from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.garbage import put_off_collection
 from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.metrics import Metrics
 from powergrid.quantities import Quantity
@@ -61,6 +62,7 @@ class GridTask:
         info_names: Names of the columns of :meth:`infos`.
     """
 
+    @put_off_collection()
     def __init__(self, scenario: Scenario, n_envs: int = 1) -> None:
         self.scenario, self._closed = scenario, False
         self.simulation = simulation = scenario.simulate(n_envs)

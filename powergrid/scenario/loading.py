@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.garbage import put_off_collection
 from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
 from powergrid.plain import as_plain, place_in
 from powergrid.scenario.bundle import unpack_config
@@ -37,6 +38,7 @@ def load_scenario(
     return _load(source, overrides)[0]
 
 
+@put_off_collection()
 def _load(
     source: str | Path | Mapping[str, Any] | Scenario, overrides: Mapping[str, Any] | None
 ) -> tuple[Scenario, tuple[str, ...]]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import EngineError, FeederError, Problem
+from powergrid.garbage import put_off_collection
 from powergrid.grid.circuit.admittance import Admittance, BranchLayout
 from powergrid.grid.circuit.injections import Fault, Injection, Setpoints, place_faults, place_injections
 from powergrid.grid.circuit.out_of_service import OutOfService, Protection
@@ -82,6 +83,7 @@ class Circuit:
             a bus or element that it lacks (all of them at once, with the nearest names).
     """
 
+    @put_off_collection()
     def __init__(
         self,
         feeder: Feeder,

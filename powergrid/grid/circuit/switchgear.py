@@ -63,7 +63,7 @@ class Switchgear:
         tapped: Iterable[tuple[str, int]] = (),
     ) -> None:
         self._engine, self._network, self._controlled, self._admittance = engine, network, controlled, admittance
-        branch_index = {name: i for i, name in enumerate(network.branches.names)}
+        branch_index = network.branch_index
         self._tap_properties = {
             name: (engine.property_index(name, "Wdg"), engine.property_index(name, "Tap")) for name in TAPPED_CLASSES
         }
@@ -88,9 +88,11 @@ class Switchgear:
         self.steps_on = np.array([self._steps_of(handle) for handle, _, _ in self.capacitors], dtype=np.int64)
         self._steps_compiled = self.steps_on.copy()
         self.steps_max = np.array([len(states) for _, _, states in self.capacitors], dtype=np.int64)
+        lines = handles["Line"]
+        self._lines = list(lines.values())
         self._switches = [
-            (handle, branch_index[f"line.{name}"], engine.open_places(handle))
-            for name, handle in handles["Line"].items()
+            (handle, branch_index[f"line.{name}"], engine.open_places(handle) if is_open else ())
+            for (name, handle), is_open in zip(lines.items(), engine.open_among(self._lines), strict=True)
         ]
         self.closed = self._read_closed()
         self._closed_compiled = self.closed.copy()
@@ -319,7 +321,7 @@ class Switchgear:
         return int(self._engine.get_ints(capacitor, "Capacitor", "States").sum())
 
     def _read_closed(self) -> IntArray:
-        return np.array([not self._engine.is_open(handle) for handle, _, _ in self._switches], dtype=np.int64)
+        return np.array(self._engine.closed_among(self._lines), dtype=np.int64)
 
     # -- state
 

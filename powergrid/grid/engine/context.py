@@ -25,6 +25,8 @@ _REFUSALS = {
     "impossible-element": (183, 185),
 }
 _FILE_WORDS = ("could not be opened", "error opening file", "file not found", "no such file")
+#: What commands begin with, as they are written here, that neither make an element nor drop one.
+_ADDING_NOTHING = ("edit ", "batchedit ", "set ", "get ")
 #: By thread, what disposes of its contexts that were closed in another.
 _LEFT: dict[int, list[Callable[[], None]]] = {}
 
@@ -80,6 +82,7 @@ class Context:
         lib.ctx_DSS_Set_AllowEditor(self._context, 0)
         lib.ctx_DSS_Set_AllowForms(self._context, 0)
         lib.ctx_DSS_Set_AllowDOScmd(self._context, 0)
+        self._known: dict[str, tuple[tuple[str, ...], list[Any], Any]] = {}
         self._v_pointer = ffi.new("double**")
         self._result = ffi.new("double**")
         self._result_dims = ffi.new("int32_t[4]")
@@ -92,6 +95,8 @@ class Context:
         Raises:
             EngineError: OpenDSS refused it; with its number and text.
         """
+        if self._known and not text.startswith(_ADDING_NOTHING):
+            self._known.clear()
         lib.ctx_Text_Set_Command(self._context, text.encode("utf-8"))
         self.check()
         return text_of(lib.ctx_Text_Get_Result(self._context))

@@ -37,19 +37,34 @@ class Elements(Context):
 
     def handles(self, class_name: str) -> dict[str, Handle]:
         """Return the enabled elements of a class: lower-case name to handle, in the engine's order."""
-        index = library.numbers()[0][class_name.lower()]
-        enabled = (
-            self.property_index(class_name, "enabled") if (class_name.lower(), "enabled") in library.numbers()[1] else 0
-        )
-        found: dict[str, Handle] = {}
-        # By position: to select a missing element by name only says -1, and the one before stays active.
-        for position in range(lib.Obj_GetCount(self._context, index)):
-            handle = lib.Obj_GetHandleByIdx(self._context, index, position + 1)
-            if not enabled or lib.Obj_GetInt32(handle, enabled):
-                name = text_of(lib.Obj_GetName(handle)).lower()
-                found[name if name not in found else f"{name}#{position + 1}"] = handle  # AllowDuplicates
+        names, handles, batch = self._all_elements(class_name)
+        if not handles:
+            return {}
+        number = library.numbers()[1].get((class_name.lower(), "enabled"), 0)
+        enabled = np.ones(len(handles), dtype=np.bool_)
+        if number:
+            lib.Batch_GetInt32(self._index_result, self._index_dims, batch, len(handles), number)
+            enabled = self._ints() != 0
         self.check()
+        if enabled.all() and len(found := dict(zip(names, handles, strict=True))) == len(names):
+            return found
+        found = {}
+        for i in np.flatnonzero(enabled).tolist():
+            name = names[i]
+            found[name if name not in found else f"{name}#{i + 1}"] = handles[i]  # AllowDuplicates
         return found
+
+    def _all_elements(self, class_name: str) -> tuple[tuple[str, ...], list[Handle], Any]:
+        """Return names and handles of all elements of a class, read once as long as no command may add or drop some."""
+        key = class_name.lower()
+        index = library.numbers()[0][key]
+        count = lib.Obj_GetCount(self._context, index)
+        if self._direct is not None or key not in self._known or len(self._known[key][1]) != count:
+            # By position: to select a missing element by name only says -1, and the one before stays active.
+            handles = [lib.Obj_GetHandleByIdx(self._context, index, place) for place in range(1, count + 1)]
+            names = tuple([text_of(lib.Obj_GetName(handle)).lower() for handle in handles])
+            self._known[key] = names, handles, ffi.new("void*[]", handles)
+        return self._known[key]
 
     def get_float(self, handle: Handle, class_name: str, name: str) -> float:
         """Read a number of an element."""
@@ -246,7 +261,26 @@ class Elements(Context):
 
     def any_open(self, handle: Handle) -> bool:
         """Whether any phase of any terminal of an element is open."""
-        return any(lib.Alt_CE_IsOpen(handle, terminal, 0) for terminal in range(1, self.terminals(handle)[0] + 1))
+        return self.open_among([handle])[0]
+
+    @staticmethod
+    def open_among(handles: Sequence[Handle]) -> list[bool]:
+        """Whether any phase of any terminal of each of some elements is open."""
+        is_open, n_terminals = lib.Alt_CE_IsOpen, lib.Alt_CE_Get_NumTerminals
+        # Terminal by terminal without a generator for each: feeders have thousands of elements of one or two.
+        return [
+            bool(
+                is_open(handle, 1, 0)
+                or ((n := n_terminals(handle)) > 1 and is_open(handle, 2, 0))
+                or (n > 2 and any(is_open(handle, terminal, 0) for terminal in range(3, n + 1)))
+            )
+            for handle in handles
+        ]
+
+    def closed_among(self, handles: Sequence[Handle]) -> list[bool]:
+        """Whether each of some elements is not open in all phases of a terminal; see :meth:`is_open`."""
+        some = zip(handles, self.open_among(handles), strict=True)
+        return [not (some_open and self.is_open(handle)) for handle, some_open in some]
 
     def is_open(self, handle: Handle) -> bool:
         """Whether a terminal of an element is open in all phases."""

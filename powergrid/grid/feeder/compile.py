@@ -251,7 +251,7 @@ def read_network(
         if feeder.digest:
             networks.keep(feeder.key, network)
         return _with_microgrids(feeder, network)
-    closed = np.array([not engine.is_open(handle) for handle in branches], dtype=np.bool_)
+    closed = np.array(engine.closed_among(branches), dtype=np.bool_)
     if np.array_equal(closed, known.branches.closed):
         return known
     return replace(known, branches=replace(known.branches, closed=closed))
@@ -330,7 +330,7 @@ def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> 
         terminal_rows=_starts([terminal.size for terminal in terminals]),
         terminal_branch=np.array([i for i, branch in enumerate(conductors) for _ in branch], dtype=np.int64),
         terminal_bus=np.array([_first_bus(terminal, node_bus) for terminal in terminals], dtype=np.int64),
-        closed=np.array([not engine.is_open(handle) for _, _, handle in branches], dtype=np.bool_),
+        closed=np.array(engine.closed_among([handle for _, _, handle in branches]), dtype=np.bool_),
         length_km=np.array([length for length, _, _ in lengths], dtype=np.float64),
         has_length_unit=np.array([known for _, known, _ in lengths], dtype=np.bool_),
         is_switch=np.array([is_switch for _, _, is_switch in lengths], dtype=np.bool_),

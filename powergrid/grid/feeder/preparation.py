@@ -6,6 +6,7 @@ meant, or refused. What was added is said in a sentence.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -22,6 +23,7 @@ _CONTINUATIONS = ("more", "m", "~")
 #: Commands whose first word names what they are about.
 _NAMING = ("new", "edit", "select", "enable", "disable", "open", "close")
 _OF_A_RECORDER = re.compile(rf"\s*(?:\w+\s+(?:object\s*=\s*)?)?[\"'(\[{{]?\s*({'|'.join(RECORDERS)})\.", re.IGNORECASE)
+_MAY_ALLOCATE = re.compile(r"\W*a", re.IGNORECASE)
 _SETS_BASES = re.compile(r"\bvoltageb\w*[\"')\]}]?\s*=", re.IGNORECASE)
 #: Levels that are nearer to each other than this are one: 12.47 kV, and 7.2 kV times the root of 3.
 _SAME_LEVEL = 0.01
@@ -34,14 +36,16 @@ def about_recorders(commands: Sequence[Command]) -> list[bool]:
 
     Of these some name what is not there, or one name twice. Energy meters stay where loads are allocated by them.
     """
-    allocates = any(command.verb == "allocateloads" for command in commands)
-    found, of_recorder = list[bool](), False
+    allocates = any(_MAY_ALLOCATE.match(command.text) and command.verb == "allocateloads" for command in commands)
+    found, of_recorder, looks_so = list[bool](), False, _OF_A_RECORDER.match
     for command in commands:
-        if command.verb in _NAMING or command.assigns:
-            named = _OF_A_RECORDER.match(command.text)
-            of_recorder = named is not None and not (allocates and named[1].lower() == "energymeter")
-        elif command.verb not in _CONTINUATIONS:
-            of_recorder = False
+        named = looks_so(command.text)
+        # Its first word takes longer to read, and of thousands few look as if they were about a recorder.
+        if named is not None or of_recorder:
+            if command.verb in _NAMING or command.assigns:
+                of_recorder = named is not None and not (named[1].lower() == "energymeter" and allocates)
+            elif command.verb not in _CONTINUATIONS:
+                of_recorder = False
         found.append(of_recorder)
     return found
 
@@ -106,7 +110,8 @@ def _find_frequency_problems(feeder: Feeder, engine: Engine) -> Iterator[Problem
 def _complete_base_voltages(feeder: Feeder, engine: Engine) -> Iterator[str]:
     """Let CalcVoltageBases find what the model has not let it find, and yield what was done."""
     commands, given = feeder.commands, "voltagebases" in feeder.settings
-    last = max((i for i, c in enumerate(commands) if c.verb in ("calcvoltagebases", "setkvbase")), default=-1)
+    finding = (i for i in reversed(range(len(commands))) if commands[i].verb in ("calcvoltagebases", "setkvbase"))
+    last = next(finding, -1)  # from the end, where it mostly stands
     later = commands[last + 1 :]
     anew = last < 0 or not given or any(map(_sets_levels, later))
     if feeder.circuit or not (anew or any(c.verb in EDITING or c.assigns for c in later)):
@@ -226,9 +231,9 @@ def take_out_opened(engine: Engine) -> None:
         EngineError: a load in delta, or a generator, is open in part.
     """
     for class_name in ("Load", "Generator"):
-        for name, element in engine.handles(class_name).items():
-            if not engine.any_open(element):
-                continue
+        known = engine.handles(class_name)
+        opened = engine.open_among(list(known.values()))
+        for name, element in itertools.compress(known.items(), opened):
             n_phases, is_open = engine.phases(element), {phase for _, phase in engine.open_places(element)}
             left = [i for i in range(n_phases) if i + 1 not in is_open]
             if not left:

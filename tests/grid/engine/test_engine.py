@@ -348,3 +348,44 @@ def test_refusal_of_the_engine_has_a_code(command: str, code: str) -> None:
         assert classify_refusal(refused.value) == code
     finally:
         engine.close()
+
+
+def test_handles_follow_what_commands_add_disable_and_drop() -> None:
+    engine = Engine()
+    for text in ("New Circuit.a", "New Load.one bus1=a", "New Load.two bus1=b enabled=no"):
+        engine.command(text)
+    assert list(engine.handles("Load")) == ["one"]
+    engine.command("edit load.two enabled=yes")
+    assert list(engine.handles("Load")) == ["one", "two"]
+    engine.disable(engine.handles("Load")["one"], "Load")
+    assert list(engine.handles("Load")) == ["two"]
+    engine.command("New Load.three bus1=a")
+    assert list(engine.handles("Load")) == ["two", "three"]
+    # As many as before, of another circuit: a handle of the old one would be freed memory.
+    for text in ("Clear", "New Circuit.b", *(f"New Load.x{i} bus1=a" for i in range(3))):
+        engine.command(text)
+    assert list(engine.handles("Load")) == ["x0", "x1", "x2"]
+    engine.direct.Text.Command("Clear")
+    for text in ("New Circuit.c", *(f"New Load.y{i} bus1=a" for i in range(3))):
+        engine.direct.Text.Command(text)
+    assert list(engine.handles("Load")) == ["y0", "y1", "y2"]
+    engine.close()
+
+
+def test_open_and_closed_among_elements_of_several_terminals() -> None:
+    engine = Engine()
+    for text in (
+        "New Circuit.a basekv=12.47",
+        *(f"New Line.l{i} bus1=sourcebus bus2=b{i} length=1" for i in range(3)),
+        "New Transformer.t windings=3 buses=[b0 c d] kvs=[12.47 0.4 0.4]",
+        "Open Line.l1 2",
+        "Open Line.l2 1 3",
+        "Open Transformer.t 3",
+    ):
+        engine.command(text)
+    lines, transformers = list(engine.handles("Line").values()), list(engine.handles("Transformer").values())
+    assert engine.open_among(lines) == [False, True, True]
+    assert engine.closed_among(lines) == [True, False, True]
+    assert engine.open_among(transformers) == [True]
+    assert engine.closed_among(transformers) == [False]
+    engine.close()
