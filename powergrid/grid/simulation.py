@@ -237,7 +237,8 @@ class Simulation:
             if self._batteries is not None:
                 self._batteries.reset(env)
             if self.events is not None:
-                load_kw, load_kvar, sun = self.day_load_kw[env], self.day_load_kvar[env], self.day_pv_pu[env]
+                sun = [self.day_pv_pu[env], *self._days.own_sun(env)]
+                load_kw, load_kvar = self.day_load_kw[env], self.day_load_kvar[env]
                 self.events.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
         self._devices.start_day(self.day_pv_pu, self.day_load_kw, self.day_load_kvar, self._days.offered)
         self._turn_clock()
@@ -391,7 +392,6 @@ class Simulation:
             getattr(self, name)[...] = value
         for env in range(self.n_envs):
             self._days.lay_out_others(env)
-        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self.day_load_kvar, self._days.offered)
         for name, value in state["clock"].items():
             setattr(self, name, value.copy())
         for fleet, kept in zip(self.fleets, state["fleets"], strict=True):
@@ -406,6 +406,9 @@ class Simulation:
             self.islands.restore(state["islands"])
         if self.events is not None:
             self.events.restore(state["events"])
+            for env in range(self.n_envs):
+                self.events.dim(env, self._days.own_sun(env))
+        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self.day_load_kvar, self._days.offered)
         for name, value in state["snapshot"].items():
             getattr(self.snapshot, name)[...] = value
         self._turn_clock()

@@ -227,6 +227,59 @@ def test_devices_take_the_sun_of_their_own_shape_and_a_generator_with_one_is_no_
     env.close()
 
 
+def test_a_device_takes_what_its_panels_curves_make_of_its_own_sun(tmp_path: Path) -> None:
+    panels = PANELS.replace("%cutin=5 %cutout=5", "%cutin=30 %cutout=10").replace(
+        "kvar=10", "kvar=10 %cutin=1 %cutout=1"
+    )
+    master, ours = write(tmp_path, LOADS + panels, "daily")
+    env = powergrid.make(ours, split="all")
+    env.reset(seed=0, options={"day": 0})
+    simulation = env.task.simulation
+    places = [list(simulation.power_device_names).index(name) for name in ("pv_two", "pv_three")]
+    delivered = []
+    for _ in range(96):
+        simulation.step(simulation.neutral())
+        delivered.append(simulation.delivered[0, 0, places])
+    env.close()
+    with compiled(master) as engine:
+        played = play(engine, "daily", 96, 15)
+    for name, own in zip(("two", "three"), np.array(delivered).T, strict=True):
+        np.testing.assert_allclose(own, -played[f"pvsystem.{name}"].real, atol=0.05, err_msg=name)
+
+
+def test_an_event_of_sun_dims_panels_that_follow_a_shape_of_their_own_too(tmp_path: Path) -> None:
+    bare = "New PVSystem.bare bus1=c kv=12.47 kva=800 pmpp=900 irradiance=1 %cutin=1 %cutout=1\n"
+    _, ours = write(tmp_path, LOADS + PANELS + bare + CONTROLS, "daily")
+    event = {"cloud": {"kind": "pv_step", "factor": 0.25, "at_step": 50, "duration_steps": 2}}
+    for discover in ({}, {"pv": False}):
+        seen = []
+        for events in ({}, event):
+            env = powergrid.make(ours, split="all", discover=discover, events=events)
+            env.reset(seed=0, options={"day": 171})
+            simulation = env.task.simulation
+            told = []
+            for t in range(54):
+                if t == 48:
+                    kept = simulation.state()
+                simulation.step(simulation.neutral())
+                told.append([kw_of(simulation, f"PVSystem.{name}") for name in ("one", "bare")])
+            simulation.reset(0, np.random.default_rng(0), 171)
+            simulation.restore(kept)
+            for t in range(48, 54):
+                simulation.step(simulation.neutral())
+                np.testing.assert_allclose(
+                    [kw_of(simulation, f"PVSystem.{name}") for name in ("one", "bare")], told[t], rtol=1e-6
+                )
+            env.close()
+            seen.append(told)
+        plain, clouded = np.array(seen)
+        # Of 855 kW of sun the inverter takes 800: a quarter of the sun is more than a quarter of that.
+        sun = np.where(plain > 799.0, [855.0, plain.max()], plain)
+        np.testing.assert_allclose(clouded[:50], plain[:50], rtol=1e-4, atol=0.05)
+        np.testing.assert_allclose(clouded[50:52], 0.25 * sun[50:52], rtol=1e-3)
+        np.testing.assert_allclose(clouded[52:], plain[52:], rtol=1e-4, atol=0.05)
+
+
 def test_native_baseline_is_the_engines_day_though_agents_own_panels_batteries_and_generators(tmp_path: Path) -> None:
     regulator = CONTROLS.splitlines()[0] + "\n"
     master, ours = write(tmp_path, LOADS + STEADY + PANELS + BATTERIES + regulator, "daily")

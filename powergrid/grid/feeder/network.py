@@ -109,6 +109,10 @@ class Sources:
         generator_factor: The circuit's multiplier of all generators that are not fixed (GenMult).
         panel_kw: Most that panels give in full sun [kW], shape (n_panels,).
         irradiance: What panels get at a multiplier of 1 [kW/m2], shape (n_panels,).
+        panel_temperature: What panels without a TShape have [deg C], shape (n_panels,).
+        panel_ratings: Pmpp [kW], kVA, and %cutin and %cutout where written, else 0, of panels, shape (4, n_panels).
+        curves: The XYCurves of panels, x and y of each.
+        curve_of: Place in ``curves`` of each panel's P-TCurve and EffCurve, -1 for none, shape (2, n_panels).
         temperatures: The TShapes that panels follow, values in deg C.
         temperature_of: Place in ``temperatures`` of what each panel follows, as ``Network.shapes_of``.
         names: The voltage sources, lower case, those that form microgrids included.
@@ -121,6 +125,10 @@ class Sources:
     generator_factor: float = 1.0
     panel_kw: FloatArray = field(default_factory=lambda: np.empty(0))
     irradiance: FloatArray = field(default_factory=lambda: np.empty(0))
+    panel_temperature: FloatArray = field(default_factory=lambda: np.empty(0))
+    panel_ratings: FloatArray = field(default_factory=lambda: np.empty((4, 0)))
+    curves: tuple[tuple[FloatArray, FloatArray], ...] = ()
+    curve_of: IntArray = field(default_factory=lambda: np.empty((2, 0), dtype=np.int64))
     temperatures: Shapes = field(default_factory=Shapes)
     temperature_of: IntArray = field(default_factory=lambda: np.empty((len(SHAPE_MODES), 0), dtype=np.int64))
     names: tuple[str, ...] = ()

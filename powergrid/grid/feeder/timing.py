@@ -51,6 +51,7 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) ->
     generators, panels = (list(handles[name].values()) for name in ("Generator", "PVSystem"))
     followed = {"PVSystem": _find_followed(engine, "PVSystem", panels, prefix="T")} if panels else {}
     temperatures, temperature_of = _read_used(engine, "TShape", followed)
+    curves, curve_of = _read_curves(engine, panels)
     return Sources(
         generator_kw=engine.get_all_floats(generators, "Generator", "kW"),
         generator_kvar=engine.get_all_floats(generators, "Generator", "kvar"),
@@ -59,11 +60,35 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) ->
         panel_kw=engine.get_all_floats(panels, "PVSystem", "Pmpp")
         * (engine.get_all_floats(panels, "PVSystem", "%Pmpp") / 100.0),
         irradiance=engine.get_all_floats(panels, "PVSystem", "Irradiance"),
+        panel_temperature=engine.get_all_floats(panels, "PVSystem", "Temperature"),
+        panel_ratings=_read_panel_ratings(engine, panels),
+        curves=curves,
+        curve_of=curve_of,
         temperatures=temperatures,
         names=tuple(handles["Vsource"]),
         storage_mode=engine.get_all_ints(list(handles["Storage"].values()), "Storage", "DispMode"),
         temperature_of=temperature_of.get("PVSystem", np.full((len(SHAPE_MODES), len(panels)), -1)),
     )
+
+
+def _read_panel_ratings(engine: Engine, panels: Sequence[Handle]) -> FloatArray:
+    """Read ``panel_ratings`` of :class:`Sources`."""
+    found = np.stack([engine.get_all_floats(panels, "PVSystem", key) for key in ("Pmpp", "kVA", "%CutIn", "%CutOut")])
+    for row, key in ((2, "%CutIn"), (3, "%CutOut")):  # 20 % where the model does not say: a placeholder
+        found[row] *= engine.written_order(panels, "PVSystem", key) > 0
+    return found
+
+
+def _read_curves(
+    engine: Engine, panels: Sequence[Handle]
+) -> tuple[tuple[tuple[FloatArray, FloatArray], ...], IntArray]:
+    """Read the curves of panels by temperature and of their efficiency, and which each has; as of :class:`Sources`."""
+    used = np.stack([engine.get_all_references(panels, "PVSystem", key) for key in ("P-TCurve", "EffCurve")])
+    known = {engine.address(handle): handle for handle in engine.handles("XYCurve").values()} if used.any() else {}
+    place = {address: i for i, address in enumerate(dict.fromkeys(used[used != 0].tolist()))}
+    axes = [tuple(engine.get_floats(known[a], "XYCurve", key) for key in ("XArray", "YArray")) for a in place]
+    found = np.array([place.get(address, -1) for address in used.ravel().tolist()], dtype=np.int64)
+    return tuple((x, y) for x, y in axes), found.reshape(used.shape)
 
 
 def _find_followed(engine: Engine, class_name: str, handles: Sequence[Handle], prefix: str = "") -> IntArray:

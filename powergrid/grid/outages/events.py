@@ -98,7 +98,7 @@ class Events:
         rng: np.random.Generator,
         load_kw: FloatArray,
         load_kvar: FloatArray,
-        sun: FloatArray,
+        sun: Sequence[FloatArray],
         price: FloatArray,
     ) -> None:
         """Draw the events of an episode and lay those of load, sun and price out on its day.
@@ -108,29 +108,41 @@ class Events:
             rng: Draws them.
             load_kw: Demand of the day, changed in place [kW], shape (horizon + 1, n_loads).
             load_kvar: The same for reactive power [kvar].
-            sun: Sun of the day, changed in place [pu], shape (horizon + 1,).
+            sun: All that goes by the sun of the day, changed in place, each of horizon + 1 rows.
             price: Price of the day, changed in place [USD/kWh], shape (horizon + 1,).
         """
         table = self.timetable
         table.draw(env, rng)
         for event, spec in enumerate(self._specs):
-            if spec.kind not in ("load_step", "pv_step", "price_spike"):
-                continue
-            rows = np.zeros(self._horizon + 1, dtype=bool)  # times that overlap count once
-            for i in np.flatnonzero(table.of_event == event).tolist():
-                rows[table.start[env, i] : table.end[env, i]] |= table.start[env, i] < self._horizon
-            rows[-1] = rows[-2]  # as in the days: it is only looked ahead to
             if spec.kind == "load_step":
-                load_kw[np.ix_(rows, self._stepped_loads[event])] *= spec.factor
-                load_kvar[np.ix_(rows, self._stepped_loads[event])] *= spec.factor
-            else:
-                (sun if spec.kind == "pv_step" else price)[rows] *= spec.factor
+                places = np.ix_(self._rows_of(env, event), self._stepped_loads[event])
+                load_kw[places] *= spec.factor
+                load_kvar[places] *= spec.factor
+            elif spec.kind == "price_spike":
+                price[self._rows_of(env, event)] *= spec.factor
+        self.dim(env, sun)
         for array in (self.on, self._last, self._out, self._waiting, self.held):
             array[env] = False
         self._quiet_until[env] = 0
         self.changes += 1
         if self._fleet is not None:
             self._fleet.hold_open(env, self.held[env])
+
+    def dim(self, env: int, sun: Sequence[FloatArray]) -> None:
+        """Lay the events of sun out on the day of an environment, ``sun`` as of :meth:`reset`."""
+        for event, spec in enumerate(self._specs):
+            if spec.kind == "pv_step":
+                rows = self._rows_of(env, event)
+                for values in sun:
+                    values[rows] *= spec.factor
+
+    def _rows_of(self, env: int, event: int) -> BoolArray:
+        """Return the rows of a day on which an event is on, shape (horizon + 1,)."""
+        table, rows = self.timetable, np.zeros(self._horizon + 1, dtype=bool)  # times that overlap count once
+        for i in np.flatnonzero(table.of_event == event).tolist():
+            rows[table.start[env, i] : table.end[env, i]] |= table.start[env, i] < self._horizon
+        rows[-1] = rows[-2]  # as in the days: it is only looked ahead to
+        return rows
 
     def act(self, step: IntArray) -> None:
         """Let events strike and switching keep its rules; call after fleets have projected, before the islands act.

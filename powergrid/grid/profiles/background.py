@@ -117,10 +117,13 @@ class Background:
         """Whether any device's own element follows a shape; see :meth:`offered`."""
         return bool((self._shape_of(elements)[0] >= 0).any())
 
-    def _shape_of(self, elements: Sequence[str]) -> tuple[IntArray, FloatArray]:
-        """Return the shape that each device's element follows, -1 for none, and what its values are multiplied by."""
+    def _shape_of(self, elements: Sequence[str]) -> tuple[IntArray, FloatArray, IntArray]:
+        """Return the shape that each device's element follows, -1 for none, what its values are multiplied by, panels.
+
+        The last is the place of the element among PVSystems, -1 where it is none.
+        """
         shapes, sources = self._network.shapes, self._network.sources
-        own, rating = np.full(len(elements), -1), np.ones(len(elements))
+        own, rating, panel = np.full(len(elements), -1), np.ones(len(elements)), np.full(len(elements), -1)
         for column, element in enumerate(elements):
             class_name = next((name for name in self._followed if element.startswith(f"{name.lower()}.")), "")
             place = self._network.find_element(element) if class_name else None
@@ -128,12 +131,12 @@ class Background:
                 continue
             own[column] = followed = int(self._followed[class_name][place])
             if class_name == "PVSystem":
-                rating[column] = sources.irradiance[place]
+                rating[column], panel[column] = sources.irradiance[place], place
             elif followed >= 0 and shapes.use_actual[followed]:
                 rating[column] = 1.0 / (sources.generator_kw[place] or np.inf)
             else:
                 rating[column] = sources.generator_factor
-        return own, rating
+        return own, rating, panel
 
     def offered(self, elements: Sequence[str], day: int, n_steps: int) -> FloatArray:
         """Return what the shapes of devices' own elements offer them, in parts of their rating.
@@ -146,8 +149,40 @@ class Background:
         Returns:
             Parts of the rating, NaN where no shape says any, shape (n_steps, n_devices).
         """
-        own, rating = self._shape_of(elements)
+        own, rating, panel = self._shape_of(elements)
         parts, shaped = np.full((n_steps, len(elements)), np.nan), own >= 0
         p, _ = self._network.shapes.sample(own[shaped], self._profiles.step_ends(day, n_steps))
         parts[:, shaped] = np.maximum(p * rating[shaped], 0.0)
+        for column in np.flatnonzero(shaped & (panel >= 0)).tolist():
+            parts[:, column] = self._convert(int(panel[column]), parts[:, column], day)
         return parts
+
+    def _convert(self, panel: int, sun: FloatArray, day: int) -> FloatArray:
+        """Return what a panel gives to the grid in some sun, in parts of its Pmpp, by its curves and thresholds."""
+        sources, by_load = self._network.sources, int(self._network.sources.curve_of[1, panel])
+        by_heat = int(sources.curve_of[0, panel])
+        pmpp, kva, cut_in, cut_out = sources.panel_ratings[:, panel].tolist()
+        if by_heat >= 0:
+            air, warmed = np.full((len(sun), 1), sources.panel_temperature[panel]), self._warmed[[panel]]
+            if warmed[0] >= 0:
+                air, _ = sources.temperatures.sample(warmed, self._profiles.step_ends(day, len(sun)))
+            sun = np.maximum(sun * _read_off(sources.curves[by_heat], air[:, 0]), 0.0)
+        load = sun * (pmpp / kva)
+        # On from the one level up, off below the other, in between as it was; before midnight it was on.
+        moves = np.flatnonzero((load >= cut_in / 100.0) | (load < cut_out / 100.0))
+        last = np.searchsorted(moves, np.arange(len(sun)), side="right") - 1
+        on = (last < 0) | (load[moves[last]] >= cut_in / 100.0) if len(moves) else True
+        given: FloatArray = np.where(on, sun if by_load < 0 else sun * _read_off(sources.curves[by_load], load), 0.0)
+        return np.maximum(given, 0.0)
+
+
+def _read_off(curve: tuple[FloatArray, FloatArray], at: FloatArray) -> FloatArray:
+    """Return a curve's values, its first and last lines drawn on beyond its ends, as OpenDSS does; shape as ``at``."""
+    x, y = curve
+    if len(x) < 2:
+        return np.full(at.shape, y[0] if len(y) else 1.0)
+    right = np.clip(np.searchsorted(x, at), 1, len(x) - 1)
+    length = x[right] - x[right - 1]
+    slope = (y[right] - y[right - 1]) / np.where(length == 0.0, 1.0, length)
+    found: FloatArray = y[right - 1] + slope * (at - x[right - 1])
+    return found

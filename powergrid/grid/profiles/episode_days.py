@@ -124,6 +124,13 @@ class Days:
         if self.offered is not None:
             self.offered[env] = self._background.offered(self._inverters, day, rows - 1)[self._row_of_step]
 
+    def own_sun(self, env: int) -> list[FloatArray]:
+        """Return all but ``pv_pu`` that goes by the sun on an environment's day, each of horizon_steps + 1 rows."""
+        rows = len(self._row_of_step)
+        own = slice(env * rows, (env + 1) * rows)
+        panels = [v[own] for v, (_, key, _) in zip(self.background, self.writes, strict=True) if key == "Irradiance"]
+        return panels if self.offered is None else [*panels, self.offered[env]]
+
     def _pick(self, rng: np.random.Generator, day: int | None) -> int:
         if day is None:
             return int(self.eligible[rng.integers(len(self.eligible))])
