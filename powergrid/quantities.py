@@ -11,7 +11,10 @@ from typing import Literal
 
 Adding = Literal["sum", "mean", "last", "max", "min"]
 Sharing = Literal["sum", "min", "max", "same"]
-Owner = Literal["agent", "zone", "network", "training", "policy", "evaluation"]
+Owner = Literal[
+    "agent", "zone", "network", "training", "policy", "evaluation",
+    "node", "branch", "switchgear", "device", "action", "channel",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -256,6 +259,43 @@ EVALUATION = (
     Quantity("projection_kwh", "kWh", "how far setpoints were moved to be feasible, summed over devices and time",
              "evaluation", "sum", summarised="per_day"),
     Quantity("projection_kvarh", "kvarh", "the same of reactive power", "evaluation", "sum", summarised="per_day"),
+)  # fmt: skip
+
+
+def _recorded(owner: Owner, name: str, unit: str, meaning: str, where: str = "") -> Quantity:
+    return Quantity(name, unit, meaning, owner, where=where)
+
+
+#: What a recorded day holds of each step besides rewards and infos, by whose it is; powers are into the grid.
+RECORDED = (
+    _recorded("node", "v_pu", "pu", "voltage"),
+    _recorded("node", "energised", "0 or 1", "whether a source feeds it"),
+    _recorded("branch", "p_kw", "kW", "power into its first terminal"),
+    _recorded("branch", "q_kvar", "kvar", "the same for reactive power"),
+    _recorded("branch", "loading_pu", "pu", "highest phase current over the normal rating, 0 without one"),
+    _recorded("branch", "closed", "0 or 1", "whether it connects its ends; of a capacitor, whether any step is on"),
+    _recorded("switchgear", "position", "", "tap from neutral, or steps on, whoever moves them"),
+    _recorded("device", "asked_p_kw", "kW", "power that was asked of it"),
+    _recorded("device", "asked_q_kvar", "kvar", "the same for reactive power"),
+    _recorded("device", "set_p_kw", "kW", "power that it was set to, within its limits"),
+    _recorded("device", "set_q_kvar", "kvar", "the same for reactive power"),
+    _recorded("device", "p_kw", "kW", "power that it delivered"),
+    _recorded("device", "q_kvar", "kvar", "the same for reactive power"),
+    _recorded("device", "asked_position", "", "tap, steps on, or 0 open and 1 closed, that was asked of it"),
+    _recorded("device", "position", "", "the one it was set to, within its limits"),
+    _recorded("device", "cycles", "cycles", "equivalent full cycles since reset", "of storage"),
+    _recorded("device", "<state>", "", "what else an agent may see of it, such as `soc`; see [Devices](devices.md)"),
+    _recorded("device", "<count>", "", "what it counted in the step: moves, wear, sun not used, energy charged and "
+              "discharged, by the names of reward terms and infos"),
+    _recorded("agent", "reward", "reward", "reward of the step"),
+    _recorded("network", "source_q_kvar", "kvar", "reactive power imported from the transmission side"),
+    _recorded("network", "demand_kw", "kW", "demand of all loads by the profiles"),
+    _recorded("network", "demand_kvar", "kvar", "the same for reactive power"),
+    _recorded("network", "sun_pu", "pu", "what the sun offers, over the panels' rating"),
+    _recorded("action", "action", "-1 to 1, or position", "what was decided, as the environment takes it"),
+    _recorded("action", "asked", "", "the same in the device's own unit"),
+    _recorded("action", "set", "", "what the device was set to in that unit, where it is a power or a position"),
+    _recorded("channel", "observed", "-1 to 1", "what an agent saw before it decided, scaled"),
 )  # fmt: skip
 
 #: Every number by its name.

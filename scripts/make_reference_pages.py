@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from powergrid.grid.devices import SPECS
 from powergrid.measurements.vocabulary import ColumnSpec, GapRule, ImportMap, LongSpec, OutlierRule, TimeSpec
-from powergrid.quantities import EVALUATION, STEP, TRAINING, Quantity
+from powergrid.quantities import EVALUATION, RECORDED, STEP, TRAINING, Quantity
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -45,6 +45,12 @@ def make_evaluation() -> str:
     """Write the columns of an evaluation."""
     rows = ((f"`{q.name}`", q.unit, q.meaning + of_agents(q)) for q in EVALUATION)
     return write_table(("column", "unit", "meaning"), rows)
+
+
+def make_recording() -> str:
+    """Write what a recorded day holds besides the numbers of a step."""
+    rows = ((q.owner, f"`{q.name}`", q.unit, describe_meaning(q)) for q in RECORDED)
+    return write_table(("of each", "name", "unit", "meaning"), rows)
 
 
 def of_agents(quantity: Quantity) -> str:
@@ -79,7 +85,12 @@ def make_classes() -> str:
 
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "devices.md": {kind: partial(make_device, kind) for kind in SPECS},
-    "metrics.md": {"step": make_step, "training": make_training, "evaluation": make_evaluation},
+    "metrics.md": {
+        "step": make_step,
+        "training": make_training,
+        "evaluation": make_evaluation,
+        "recording": make_recording,
+    },
     "profiles.md": {"import_column": make_import_column, "import_map": make_import_map},
     "as_played.md": {"classes": make_classes},
 }

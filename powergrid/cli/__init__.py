@@ -14,6 +14,7 @@ from powergrid.cli.evaluation import bench, curves, evaluate
 from powergrid.cli.feeders import check, describe, list_all
 from powergrid.cli.options import err, parse_overrides
 from powergrid.cli.profiles import app as profiles
+from powergrid.cli.replay import replay
 from powergrid.cli.training import export, train, tune
 from powergrid.errors import PowerGridError
 
@@ -33,6 +34,7 @@ app.command()(train)
 app.command()(tune)
 app.command()(export)
 app.command()(evaluate)
+app.command()(replay)
 app.command()(curves)
 app.command("list")(list_all)
 app.command()(check)

@@ -126,7 +126,7 @@ def play(
     from powergrid.evaluation import evaluate_feeders
     from powergrid.scenario import scenario_from_config
 
-    players = _load_policies(policies)
+    players = load_policies(policies)
     scenario = scenario_from_config(env_config)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("evaluating", total=None)
@@ -139,7 +139,7 @@ def play(
         return evaluate_policies(scenario, players, split=split, days=days, seed=seed, progress=advance)
 
 
-def _load_policies(given: Sequence[str]) -> list[Any]:
+def load_policies(given: Sequence[str]) -> list[Any]:
     """Load what is the folder of a run or checkpoint; names go on as they are."""
     from powergrid.evaluation import baseline_names
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from powergrid.evaluation.baselines import BASELINES, Baseline, baseline_names
+    from powergrid.evaluation.replay import DayRecording, find_worst_days, record_day
     from powergrid.evaluation.report import EvaluationReport, FeederComparison, confidence_interval
     from powergrid.evaluation.rollout import Policy, baseline_returns, evaluate, evaluate_feeders, play_days
     from powergrid.evaluation.rules import RuleBased, RuleConstants
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BASELINES",
     "Baseline",
+    "DayRecording",
     "EvaluationReport",
     "FeederComparison",
     "Policy",
@@ -27,11 +29,14 @@ __all__ = [
     "confidence_interval",
     "evaluate",
     "evaluate_feeders",
+    "find_worst_days",
     "play_days",
+    "record_day",
 ]
 
 _HOME = {
     **dict.fromkeys(("BASELINES", "Baseline", "baseline_names"), "baselines"),
+    **dict.fromkeys(("DayRecording", "find_worst_days", "record_day"), "replay"),
     **dict.fromkeys(("EvaluationReport", "FeederComparison", "confidence_interval"), "report"),
     **dict.fromkeys(("Policy", "baseline_returns", "evaluate", "evaluate_feeders", "play_days"), "rollout"),
     **dict.fromkeys(("RuleBased", "RuleConstants"), "rules"),

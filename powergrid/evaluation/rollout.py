@@ -25,6 +25,7 @@ from powergrid.scenario import Scenario, as_env_config, load_scenario, scenario_
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[int, int], None]
 
 
@@ -62,8 +63,8 @@ def evaluate(
         ScenarioError: the settings, a policy's name or the split are wrong.
         FeederError: the feeder does not compile or solve.
     """
-    scenario = _read_scenario(env_config, split)
-    players = _find_players(policies)
+    scenario = read_scenario(env_config, split)
+    players = find_players(policies)
     problems = find_number_problems(1, days=days, n_envs=n_envs) + find_number_problems(0, MOST_SEED, seed=seed)
     if problems:
         raise ScenarioError("evaluate", problems)
@@ -108,7 +109,7 @@ def evaluate_feeders(
     twice = sorted({name for name in asked if asked.count(name) > 1})
     if twice:
         raise ScenarioError("feeders", [f"{name!r} is given {asked.count(name)} times" for name in twice])
-    scenarios = {_label(name, asked): _on_feeder(scenario, name) for name in asked}
+    scenarios = {_label(name, asked): put_on_feeder(scenario, name) for name in asked}
     reports = {}
     for place, (name, own) in enumerate(scenarios.items()):
         advance = None if progress is None else partial(_advance, progress, place, len(scenarios))
@@ -138,8 +139,8 @@ def baseline_returns(
     Raises:
         ScenarioError: the settings or a name are wrong, or a day is not in the profiles.
     """
-    scenario = _read_scenario(env_config, split)
-    players = _find_players(names)
+    scenario = read_scenario(env_config, split)
+    players = find_players(names)
     return {
         name: float(np.mean([row["reward"] for row in rows])) * len(scenario.agents)
         for name, rows, _ in _play(scenario, players, days, len(days), seed=0)
@@ -150,6 +151,17 @@ def _play(
     scenario: Scenario, players: Sequence[tuple[str, Policy | None]], days: int | Sequence[int], n_envs: int, seed: int
 ) -> Iterator[tuple[str, list[dict[str, Any]], int]]:
     """Yield the rows of as many days at once as there are environments, player by player, and the number of days."""
+    for name, task, player in seat_players(scenario, players, n_envs, seed):
+        there = task.simulation.days
+        chosen = pick_days(there, days) if isinstance(days, int) else np.asarray(days)
+        for batch in np.split(chosen, range(n_envs, len(chosen), n_envs)):
+            yield name, play_days(task, player, batch, seed), len(chosen)
+
+
+def seat_players(
+    scenario: Scenario, players: Sequence[tuple[str, Policy | None]], n_envs: int, seed: int
+) -> Iterator[tuple[str, GridTask, Baseline]]:
+    """Yield each player with its name and the task that it plays, which is closed after the last of them."""
     tasks: dict[str, GridTask] = {}  # by what a player changes of the scenario: nearly all of them share one
     with ExitStack() as stack:
         for name, policy in players:
@@ -158,11 +170,7 @@ def _play(
             if key not in tasks:
                 task = GridTask(load_scenario(scenario, overrides) if overrides else scenario, n_envs)
                 tasks[key] = stack.enter_context(closing(task))
-            player = BASELINES[name].make(seed) if policy is None else _PolicyPlayer(policy)
-            there = tasks[key].simulation.days
-            chosen = pick_days(there, days) if isinstance(days, int) else np.asarray(days)
-            for batch in np.split(chosen, range(n_envs, len(chosen), n_envs)):
-                yield name, play_days(tasks[key], player, batch, seed), len(chosen)
+            yield name, tasks[key], BASELINES[name].make(seed) if policy is None else _PolicyPlayer(policy)
 
 
 def pick_days(days: IntArray, count: int) -> IntArray:
@@ -186,23 +194,38 @@ def play_days(task: GridTask, player: Baseline, days: Sequence[int] | IntArray, 
     Returns:
         A row for each day; see ``docs/evaluation.md`` for the columns.
     """
-    simulation = task.simulation
+    start_days(task, player, days, seed)
+    totals = DayTotals(task)
+    for _, alive in play_steps(task, player, len(days)):
+        totals.add(alive)
+    return [totals.row(env) for env in range(len(days))]
+
+
+def start_days(task: GridTask, player: Baseline, days: Sequence[int] | IntArray, seed: int = 0) -> None:
+    """Put all environments at the start of a day each, the last of them again where there are fewer days."""
     # An environment without a day of its own plays the last one again; its rows are dropped.
     played = [int(day) for day in days] + [int(days[-1])] * (task.n_envs - len(days))
     for env, day in enumerate(played):
         # Of seed and day alone, so that every policy meets the same cars, in batches of any size.
         task.reset(env, np.random.default_rng([seed, day]), {"day": day})
         player.reset(task, env)
-    totals = DayTotals(task)
+
+
+def play_steps(task: GridTask, player: Baseline, n_days: int) -> Iterator[tuple[FloatArray, BoolArray]]:
+    """Play the days that were started to their ends, or until all of the first so many have diverged.
+
+    Yields:
+        After each step the actions that were played, shape (n_envs, n_actions), and which environments' episodes the
+        step still belongs to, shape (n_envs,).
+    """
     alive = np.ones(task.n_envs, dtype=bool)
-    for _ in range(simulation.options.horizon_steps):
-        task.action_buffer()[:] = player.act(task)
+    for _ in range(task.simulation.options.horizon_steps):
+        action = task.action_buffer()[:] = player.act(task)
         task.step()
-        totals.add(alive)
-        alive &= ~task.terminated
-        if not alive[: len(days)].any():
+        yield action, alive
+        alive = alive & ~task.terminated
+        if not alive[:n_days].any():
             break
-    return [totals.row(env) for env in range(len(days))]
 
 
 class DayTotals:
@@ -215,7 +238,6 @@ class DayTotals:
     def __init__(self, task: GridTask) -> None:
         self._task = task
         n_envs, n_agents = task.n_envs, len(task.agents)
-        self._column = {name: i for i, name in enumerate(task.info_names)}
         self._storage = next((fleet for fleet in task.simulation.fleets if fleet.kind == "storage"), None)
         self._sums = np.zeros((n_envs, n_agents, len(task.info_names)))
         self._reward = np.zeros((n_envs, n_agents))
@@ -250,42 +272,82 @@ class DayTotals:
 
     def row(self, env: int) -> dict[str, Any]:
         """Return the totals of one environment's episode, units in the names."""
-        task = self._task
-        simulation, steps = task.simulation, self._steps[env]
-        dt_h, network = simulation.dt_h, simulation.network
-        sums = self._sums[env]
-        of_all = {name: float(sums[:, i].sum()) for name, i in self._column.items()}  # the agents' own, added up
-        shared = {name: float(sums[0, i]) for name, i in self._column.items()}  # the same for every agent
-        most = {name: float(values[env]) for name, values in self._most.items()}
-        day = int(simulation.day[env])
-        start = simulation.profiles.start.astype("datetime64[D]") + day
-        violation_steps = shared["network_violations"]
-        return {
-            "day": day,
-            "date": str(start),
-            "hours": steps * dt_h,
-            "finished": bool(steps == simulation.options.horizon_steps and not task.terminated[env]),
-            "reward": float(self._reward[env].mean()),
-            **{f"reward:{agent.name}": float(self._reward[env, i]) for i, agent in enumerate(task.agents)},
-            "cost_usd": sum(of_all[term] for term in MONEY_TERMS),
-            **{term: of_all[term] for term in TERMS if term in of_all},
-            "violation_node_hours": violation_steps * dt_h,
-            "violation_share": violation_steps / (steps * len(network.nodes)),
-            "violation_max_pu": max(float(self._worst_pu[env]), 0.0),
-            "worst_node": network.nodes[int(self._worst_node[env])],
-            "v_min_pu": -most["-v_min_pu"],
-            "v_max_pu": most["v_max_pu"],
-            "overload_branch_hours": shared["network_overloads"] * dt_h,
-            "loading_max_pu": most["loading_max_pu"],
-            "import_kwh": shared["source_p_kw"] * dt_h,
-            "import_peak_kw": most["import_peak_kw"],
-            "unbalance_max_pu": most["unbalance_max_pu"],
-            "storage_cycles": float(self._cycles[env]),
-            "operations": shared["operations"],
-            "converged_share": shared["converged"] / steps,
-            "projection_kwh": of_all["projection_kw"] * dt_h,
-            "projection_kvarh": of_all["projection_kvar"] * dt_h,
-        }
+        task, simulation = self._task, self._task.simulation
+        horizon = simulation.options.horizon_steps
+        return sum_up(
+            day=int(simulation.day[env]),
+            start=simulation.profiles.start,
+            dt_h=simulation.dt_h,
+            steps=int(self._steps[env]),
+            finished=bool(self._steps[env] == horizon and not task.terminated[env]),
+            agents=[agent.name for agent in task.agents],
+            rewards=self._reward[env],
+            sums=dict(zip(task.info_names, self._sums[env].T, strict=True)),
+            most={name: float(values[env]) for name, values in self._most.items()},
+            outside_pu=float(self._worst_pu[env]),
+            worst_node=simulation.network.nodes[int(self._worst_node[env])],
+            n_nodes=len(simulation.network.nodes),
+            cycles=float(self._cycles[env]),
+        )
+
+
+def sum_up(
+    *,
+    day: int,
+    start: np.datetime64,
+    dt_h: float,
+    steps: int,
+    finished: bool,
+    agents: Sequence[str],
+    rewards: FloatArray,
+    sums: Mapping[str, FloatArray],
+    most: Mapping[str, float],
+    outside_pu: float,
+    worst_node: str,
+    n_nodes: int,
+    cycles: float,
+) -> dict[str, Any]:
+    """Return what a day came to, a column for each number of an evaluation, units in the names.
+
+    Args:
+        day, start: The day, from the first of the profiles, and when these start.
+        dt_h, steps, finished: Length of a step [h], steps played, and whether these are all, without divergence.
+        agents, rewards: Names of the agents, and the sum of each one's rewards, shape (n_agents,).
+        sums: Sums over the steps of what infos hold, by name, each of shape (n_agents,).
+        most: The highest of all steps; of the lowest voltage, ``-v_min_pu``, its negative.
+        outside_pu, worst_node, n_nodes: How far a node came outside the band, negative where none did, which one came
+            farthest, and of how many.
+        cycles: Equivalent full cycles, mean over batteries.
+    """
+    of_all = {name: float(values.sum()) for name, values in sums.items()}  # the agents' own, added up
+    shared = {name: float(values[0]) for name, values in sums.items()}  # the same for every agent
+    violation_steps = shared["network_violations"]
+    return {
+        "day": day,
+        "date": str(start.astype("datetime64[D]") + day),
+        "hours": steps * dt_h,
+        "finished": finished,
+        "reward": float(rewards.mean()),
+        **{f"reward:{agent}": float(reward) for agent, reward in zip(agents, rewards, strict=True)},
+        "cost_usd": sum(of_all[term] for term in MONEY_TERMS),
+        **{term: of_all[term] for term in TERMS if term in of_all},
+        "violation_node_hours": violation_steps * dt_h,
+        "violation_share": violation_steps / (steps * n_nodes),
+        "violation_max_pu": max(outside_pu, 0.0),
+        "worst_node": worst_node,
+        "v_min_pu": -most["-v_min_pu"],
+        "v_max_pu": most["v_max_pu"],
+        "overload_branch_hours": shared["network_overloads"] * dt_h,
+        "loading_max_pu": most["loading_max_pu"],
+        "import_kwh": shared["source_p_kw"] * dt_h,
+        "import_peak_kw": most["import_peak_kw"],
+        "unbalance_max_pu": most["unbalance_max_pu"],
+        "storage_cycles": cycles,
+        "operations": shared["operations"],
+        "converged_share": shared["converged"] / steps,
+        "projection_kwh": of_all["projection_kw"] * dt_h,
+        "projection_kvarh": of_all["projection_kvar"] * dt_h,
+    }
 
 
 class _PolicyPlayer:
@@ -307,13 +369,14 @@ class _PolicyPlayer:
         return action
 
 
-def _read_scenario(env_config: Mapping[str, Any] | Scenario, split: str) -> Scenario:
+def read_scenario(env_config: Mapping[str, Any] | Scenario, split: str) -> Scenario:
+    """Return a scenario that plays days of a split."""
     if isinstance(env_config, Scenario):
         return load_scenario(env_config, {"split": split})
     return scenario_from_config({**as_env_config(env_config), "split": split})
 
 
-def _find_players(policies: Sequence[str | tuple[str, Policy]]) -> list[tuple[str, Policy | None]]:
+def find_players(policies: Sequence[str | tuple[str, Policy]]) -> list[tuple[str, Policy | None]]:
     """Tell baselines, which come as names, from policies; names must differ."""
     players: list[tuple[str, Policy | None]] = []
     problems: list[str] = []
@@ -344,7 +407,8 @@ def _advance(progress: Progress, place: int, n_feeders: int, done: int, total: i
     progress(place * total + done, n_feeders * total)
 
 
-def _on_feeder(scenario: Scenario, name: str) -> Scenario:
+def put_on_feeder(scenario: Scenario, name: str) -> Scenario:
+    """Return a scenario on a feeder by name or master file, placed by demand where it says no other rule."""
     placement = scenario.placement
     if placement.rule is None and not placement.map:  # the one rule that has an answer on every feeder
         placement = placement.model_copy(update={"rule": "load"})

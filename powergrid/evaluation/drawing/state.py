@@ -15,6 +15,7 @@ from powergrid.evaluation.baselines import BASELINES
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.grid.feeder.network import Network
+from powergrid.grid.simulation import Simulation
 from powergrid.scenario import Scenario, load_scenario, scenario_from_config
 
 FloatArray = npt.NDArray[np.float64]
@@ -74,7 +75,7 @@ def look_at_feeder(reference: str, *, trust: bool = False) -> GridState:
         network = circuit.network
         # The engine's first voltage is that of ground.
         v_pu = np.abs(circuit.engine.voltages(len(network.nodes))[1:]) / network.v_base
-        return GridState(network, v_pu, _closed_branches(circuit), f"{feeder.name}, as the model stands")
+        return GridState(network, v_pu, closed_branches(circuit), f"{feeder.name}, as the model stands")
     finally:
         circuit.close()
 
@@ -120,15 +121,15 @@ def _read_state(task: GridTask, day: int, steps: int) -> GridState:
     return GridState(
         network=network,
         v_pu=simulation.snapshot.v_pu[0].copy(),
-        closed=_closed_branches(circuit),
+        closed=closed_branches(circuit),
         title=f"{scenario.name}, {str(time).replace('T', ' ')} (day {day}, step {steps} without control)",
         zones={name: spec.zone.find_buses(network) for name, spec in scenario.agents.items()},
-        devices={name: _place(spec, circuit) for name, spec in simulation.devices.items()},
+        devices=place_devices(simulation),
         band=(scenario.voltage.v_min_pu, scenario.voltage.v_max_pu),
     )
 
 
-def _closed_branches(circuit: Circuit) -> BoolArray:
+def closed_branches(circuit: Circuit) -> BoolArray:
     """Return whether each branch is closed now: lines by their switch, capacitors by their steps."""
     network = circuit.network
     closed = network.branches.closed.copy()
@@ -136,6 +137,11 @@ def _closed_branches(circuit: Circuit) -> BoolArray:
     closed[[index[f"line.{name}"] for name in network.switches]] = circuit.closed.astype(bool)
     closed[[index[f"capacitor.{name}"] for name in network.capacitors]] = circuit.steps_on > 0
     return closed
+
+
+def place_devices(simulation: Simulation) -> dict[str, PlacedDevice]:
+    """Return where each device of a simulation stands, by name."""
+    return {name: _place(spec, simulation.circuits[0]) for name, spec in simulation.devices.items()}
 
 
 def _place(spec: Any, circuit: Circuit) -> PlacedDevice:

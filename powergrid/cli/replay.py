@@ -1,0 +1,167 @@
+"""The command that replays a day: several policies on it, step by step, as tables and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from powergrid.cli.evaluation import load_policies
+from powergrid.cli.options import (
+    AddDerOption,
+    AgentsOption,
+    GoalOption,
+    ScenarioArgument,
+    SetOption,
+    TrustOption,
+    VerboseOption,
+    err,
+    log_to_console,
+    out,
+    read_env_config,
+    tell,
+)
+from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
+
+_FORMATS = ("parquet", "csv")
+
+
+def replay(
+    policies: Annotated[
+        list[str], typer.Argument(metavar="RUN|POLICY...", help="Run folders and names of baselines, one or more.")
+    ],
+    scenario: ScenarioArgument,
+    date: Annotated[str | None, typer.Option(metavar="DATE", help="Play this date of the profiles.")] = None,
+    day: Annotated[int | None, typer.Option(min=0, help="Play this day, from the first of the profiles.")] = None,
+    worst: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Play the N worst days of the split, as the first policy plays them."),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(metavar="WHAT", help="Worst by violations, losses, peak, cost or moves.")
+    ] = "violations",
+    split: Annotated[str, typer.Option(help="Where to look for the worst: train, validation, test or all.")] = "test",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in the day.")] = 0,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("replay"),
+    file_format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="Format of the tables: parquet or csv.")
+    ] = "parquet",
+    feeder: Annotated[
+        str | None, typer.Option(metavar="FEEDER", help="Play on this feeder, by name or master file.")
+    ] = None,
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
+    goal: GoalOption = None,
+    trust: TrustOption = False,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Play one day of SCENARIO with several policies and keep it step by step, any day of the profiles."""
+    from powergrid.evaluation.replay import record_day
+    from powergrid.evaluation.replay.tables import write_recording
+    from powergrid.evaluation.rollout import put_on_feeder
+    from powergrid.scenario import scenario_from_config
+
+    log_to_console(verbose)
+    problems = [] if file_format in _FORMATS else [describe_unknown("--format", file_format, _FORMATS)]
+    if sum(each is not None for each in (date, day, worst)) != 1:
+        problems.append("say which day: one of --date, --day and --worst")
+    if problems:
+        raise ScenarioError("powergrid replay", problems)
+    chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
+    chosen = put_on_feeder(chosen, feeder) if feeder else chosen
+    players = load_policies(policies)
+    days = _choose_days(chosen, players, date, day, worst, by, split, seed)
+    for each in days:
+        notes = {
+            player[0]: note for path, player in zip(policies, players, strict=True) if (note := _say_trained(
+                path, player, chosen.read_profiles(), each))
+        }  # fmt: skip
+        recordings = record_day(chosen, players, each, seed=seed, notes=notes)
+        _print_day(recordings)
+        for recording in recordings:
+            name = recording.policy.strip("/").replace("/", "_")
+            tell(write_recording(recording, out_dir / f"{recording.date}_{name}.{file_format}"))
+
+
+def _choose_days(
+    scenario: Any, players: Sequence[Any], date: str | None, day: int | None, worst: int | None, by: str, split: str,
+    seed: int,
+) -> list[int]:  # fmt: skip
+    """Return the days to play, with a bar on a terminal while the worst are looked for."""
+    from rich.progress import Progress
+
+    from powergrid.evaluation.replay import find_worst_days, pick_day
+
+    if worst is None:
+        asked = day if date is None else date
+        assert asked is not None
+        return [pick_day(scenario.read_profiles(), asked)]
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(f"playing the {split} split", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        return find_worst_days(scenario, players[0], worst, by, split=split, seed=seed, progress=advance)
+
+
+def _say_trained(path: str, player: Any, profiles: Any, day: int) -> list[str]:
+    """Say whether a run was trained or chosen on a day; nothing of a baseline, or where it was on other days."""
+    from powergrid.evaluation.replay.recording import find_split
+    from powergrid.training.runs.records import MANIFEST, read_manifest
+
+    if isinstance(player, str):
+        return []
+    folder = Path(path).expanduser().resolve()
+    run = next((each for each in (folder, *folder.parents[:4]) if (each / MANIFEST).is_file()), None)
+    if run is None:
+        return ["Where this policy was trained is not known, so it may have met this day."]
+    try:
+        manifest: Mapping[str, Any] = read_manifest(run)
+    except PowerGridError:
+        return ["The manifest of this policy's run cannot be read, so it may have met this day."]
+    if manifest["digests"].get("profiles") != profiles.digest():
+        return ["This policy was trained on other profiles."]
+    trained, own = str(manifest["env_config"].get("split", "train")), find_split(profiles, day)
+    if trained in ("all", own):
+        return [f"This policy was trained on this day: it is of the split {own!r} that training drew from."]
+    if own == "validation":
+        return ["This policy was chosen by its days of validation, of which this may be one."]
+    return []
+
+
+def _print_day(recordings: Sequence[Any]) -> None:
+    """Print what the day came to, a row for each policy, and what is to be known of it."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    first = recordings[0]
+    title = f"{first.scenario} on {first.date}, a day of the {first.split} split"
+    table = Table(title=title, box=SIMPLE, padding=(0, 1), pad_edge=False)
+    for heading in _HEADINGS:
+        name = heading == "policy"
+        table.add_column(
+            heading, justify="left" if name else "right", overflow="fold", no_wrap=not name, min_width=10 if name else 0
+        )
+    for recording in recordings:
+        row = recording.totals()
+        numbers = (format(row[column], form) for column, form in _SHOWN.items())
+        table.add_row(recording.policy + ("" if recording.finished else " (diverged)"), *numbers)
+    out.print(table)
+    for recording in recordings:
+        for note in recording.notes:
+            tell(f"{recording.policy}: {note}")
+
+
+#: Columns of a day's row that are shown, and how.
+_SHOWN = {
+    "violation_node_hours": ".1f", "v_min_pu": ".3f", "v_max_pu": ".3f", "overload_branch_hours": ".1f",
+    "losses_kwh": ".0f", "import_peak_kw": ".0f", "operations": ".0f", "cost_usd": ".0f",
+}  # fmt: skip
+_HEADINGS = (
+    "policy", "outside\nnode-h", "lowest\npu", "highest\npu", "overload\nbranch-h", "losses\nkWh", "peak\nkW", "moves",
+    "cost\nUSD",
+)  # fmt: skip

@@ -1,0 +1,454 @@
+"""A day played by a policy, kept step by step as arrays; it draws nothing and writes no file.
+
+Everything that a table, a page or a report says of a played day is made of a :class:`DayRecording`.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.envs.core import GridTask
+from powergrid.errors import ScenarioError, find_number_problems
+from powergrid.evaluation.drawing.state import GridState, PlacedDevice, closed_branches, place_devices
+from powergrid.evaluation.rollout import (
+    Policy,
+    Progress,
+    evaluate,
+    find_players,
+    play_steps,
+    read_scenario,
+    seat_players,
+    start_days,
+    sum_up,
+)
+from powergrid.grid.devices.spec import MOST_SEED
+from powergrid.grid.feeder.network import Network
+from powergrid.grid.profiles.profiles import Profiles, split_days
+from powergrid.quantities import RECORDED, STEP
+from powergrid.scenario import Scenario
+
+FloatArray = npt.NDArray[np.float64]
+Columns = dict[str, npt.NDArray[Any]]
+
+#: What days can be the worst by, and the column of an evaluation that says it.
+WORST_BY = {
+    "violations": "violation_node_hours",
+    "losses": "losses_kwh",
+    "peak": "import_peak_kw",
+    "cost": "cost_usd",
+    "moves": "operations",
+}
+_UNITS: dict[tuple[str, str], str] = {(owner, q.name): q.unit for owner in ("agent", "network") for q in STEP}
+_UNITS |= {(q.owner, q.name): q.unit for q in RECORDED}
+
+
+@dataclass(frozen=True)
+class RecordedTable:
+    """What was recorded of one kind of thing.
+
+    Attributes:
+        owner: The kind: node, branch, switchgear, device, agent, network, action or channel.
+        names: Name of each thing.
+        values: By quantity, a number for each step and thing, NaN where a thing has none, shape (n_steps, n_names).
+        units: Unit of each quantity, empty where it has none or where things differ in it.
+    """
+
+    owner: str
+    names: tuple[str, ...]
+    values: Mapping[str, FloatArray]
+    units: Mapping[str, str]
+
+    def __getitem__(self, quantity: str) -> FloatArray:
+        """Return a quantity over steps and things, shape (n_steps, n_names)."""
+        return self.values[quantity]
+
+    def of(self, name: str, quantity: str) -> FloatArray:
+        """Return a quantity of one thing over the steps, shape (n_steps,)."""
+        values: FloatArray = self.values[quantity][:, self.names.index(name)]
+        return values
+
+
+@dataclass(frozen=True)
+class DayRecording:
+    """A day of a scenario as one policy played it.
+
+    A step's numbers are of its own solve, and what an agent saw is what it saw before that step.
+
+    Attributes:
+        policy, kind: Who played, and whether a ``baseline`` or a ``policy``.
+        scenario, feeder: Names of both.
+        day, date: Day of the profiles, from their first, and its date.
+        split: The split that the day is of; ``all`` where the profiles are too short to be split.
+        step_minutes, times: Length of a step [min], and when each starts, shape (n_steps,).
+        finished: Whether the day was played to its end without divergence.
+        band: Limits of the voltage [pu].
+        nodes, branches, switchgear, devices, agents, network, actions, channels: What was recorded.
+        feeder_network: The feeder as data.
+        placed: Where each device stands.
+        zones: Buses of each agent's zone, by index.
+        specs: What the scenario and the feeder say of each device.
+        notes: What has to be known to read it, a sentence each.
+    """
+
+    policy: str
+    kind: str
+    scenario: str
+    feeder: str
+    day: int
+    date: str
+    split: str
+    step_minutes: float
+    times: npt.NDArray[np.datetime64]
+    finished: bool
+    band: tuple[float, float]
+    nodes: RecordedTable
+    branches: RecordedTable
+    switchgear: RecordedTable
+    devices: RecordedTable
+    agents: RecordedTable
+    network: RecordedTable
+    actions: RecordedTable
+    channels: RecordedTable
+    feeder_network: Network = field(repr=False)
+    placed: Mapping[str, PlacedDevice] = field(repr=False)
+    zones: Mapping[str, Sequence[int]] = field(repr=False)
+    specs: Mapping[str, Any] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_steps(self) -> int:
+        """Steps that were played."""
+        return len(self.times)
+
+    @property
+    def tables(self) -> tuple[RecordedTable, ...]:
+        """All that was recorded."""
+        return (
+            self.nodes, self.branches, self.switchgear, self.devices, self.agents, self.network, self.actions,
+            self.channels,
+        )  # fmt: skip
+
+    def outside_pu(self) -> FloatArray:
+        """Return how far each node is outside the band, negative inside [pu], shape (n_steps, n_nodes).
+
+        Of nodes that nothing feeds and of neutrals it is no more than the band is wide below 0.
+        """
+        low, high = self.band
+        v_pu = self.nodes["v_pu"]
+        outside = np.maximum(v_pu - high, low - v_pu)
+        outside[(self.nodes["energised"] == 0.0) | self.feeder_network.is_neutral] = -low
+        return outside
+
+    def totals(self) -> dict[str, Any]:
+        """Return what the day came to: the row that :func:`powergrid.evaluation.evaluate` has for it."""
+        outside, network, devices = self.outside_pu(), self.network, self.devices
+        worst = int(outside.max(axis=1).argmax())
+        infos = {name: self.agents[name] for name in self.agents.values if name != "reward"}
+        infos |= {name: self.network[name] for name in self.network.values}
+        batteries = np.flatnonzero([spec.kind == "storage" for spec in self.specs.values()])
+        return sum_up(
+            day=self.day,
+            start=np.datetime64(self.date, "m") - np.timedelta64(self.day, "D"),
+            dt_h=self.step_minutes / 60.0,
+            steps=self.n_steps,
+            finished=self.finished,
+            agents=self.agents.names,
+            rewards=self.agents["reward"].sum(axis=0),
+            sums={name: values.sum(axis=0) for name, values in infos.items()},
+            most={
+                "v_max_pu": float(network["network_v_max_pu"].max()),
+                "-v_min_pu": float(-network["network_v_min_pu"].min()),
+                "import_peak_kw": float(network["source_p_kw"].max()),
+                "unbalance_max_pu": float(network["network_unbalance_pu"].max()),
+                "loading_max_pu": float(self.branches["loading_pu"].max()),
+            },
+            outside_pu=float(outside.max()),
+            worst_node=self.nodes.names[int(outside[worst].argmax())],
+            n_nodes=len(self.nodes.names),
+            cycles=float(devices["cycles"][-1, batteries].mean()) if len(batteries) else 0.0,
+        )
+
+    def look(self, step: int) -> GridState:
+        """Return the state that a step was solved to, to be drawn."""
+        time = str(self.times[step]).replace("T", " ")
+        return GridState(
+            network=self.feeder_network,
+            v_pu=self.nodes["v_pu"][step],
+            closed=self.branches["closed"][step] > 0.0,
+            title=f"{self.scenario}, {time} ({self.policy})",
+            zones=self.zones,
+            devices=self.placed,
+            band=self.band,
+        )
+
+
+def record_day(
+    env_config: Mapping[str, Any] | Scenario,
+    policies: Sequence[str | tuple[str, Policy]],
+    day: int | str | datetime.date,
+    *,
+    seed: int = 0,
+    notes: Mapping[str, Sequence[str]] | None = None,
+    progress: Progress | None = None,
+) -> list[DayRecording]:
+    """Play one day with every policy and return what happened, step by step.
+
+    Args:
+        env_config: As for ``NetworkedGridEnv``: ``env_name`` or ``scenario``, and any scenario field by its key; or a
+            scenario.
+        policies: Names of baselines, or a name with an object that has ``act``.
+        day: The day from the first of the profiles, or its date; of whichever split.
+        seed: Of whatever is random in the day, as :func:`powergrid.evaluation.evaluate` takes it.
+        notes: What is to be known of a policy on this day, by its name.
+        progress: Called with the number of days played and to play.
+
+    Raises:
+        ScenarioError: the settings, a policy's name or the day are wrong.
+        FeederError: the feeder does not compile or solve.
+    """
+    scenario, players = read_scenario(env_config, "all"), find_players(policies)
+    if problems := find_number_problems(0, MOST_SEED, seed=seed):
+        raise ScenarioError("record_day", problems)
+    chosen = pick_day(scenario.read_profiles(), day)
+    recordings: list[DayRecording] = []
+    for (name, policy), (_, task, player) in zip(players, seat_players(scenario, players, 1, seed), strict=True):
+        start_days(task, player, [chosen], seed)
+        recorder = _Recorder(task)
+        for action, _ in play_steps(task, player, 1):
+            recorder.add(action)
+        own_notes = tuple((notes or {}).get(name, ()))
+        recordings.append(recorder.finish(name, "baseline" if policy is None else "policy", own_notes))
+        if progress is not None:
+            progress(len(recordings), len(players))
+    return recordings
+
+
+def pick_day(profiles: Profiles, day: int | str | datetime.date) -> int:
+    """Return a day of the profiles, given by its number or its date.
+
+    Raises:
+        ScenarioError: it is no date, or not in the profiles.
+    """
+    first = profiles.start.astype("datetime64[D]")
+    last = first + profiles.n_days - 1
+    if isinstance(day, int | np.integer) and not isinstance(day, bool):
+        return int(day)  # whether it is there, the reset says
+    try:
+        date = np.datetime64(datetime.date.fromisoformat(str(day)), "D")
+    except ValueError:
+        raise ScenarioError("date", [f"{str(day)!r} is no date; write it as {first}"]) from None
+    if not first <= date <= last:
+        raise ScenarioError("date", [f"{date} is not in the profiles {profiles.name!r}; they have {first} to {last}"])
+    return int((date - first).astype(np.int64))
+
+
+def find_worst_days(
+    env_config: Mapping[str, Any] | Scenario,
+    policy: str | tuple[str, Policy],
+    count: int,
+    by: str = "violations",
+    *,
+    split: str = "test",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[int]:
+    """Play all days of a split and return the worst of them, the worst first.
+
+    Args:
+        env_config: As for :func:`record_day`.
+        policy: Who plays them.
+        count: How many days; all of the split where it has fewer.
+        by: ``violations``, ``losses``, ``peak``, ``cost`` or ``moves``.
+        split: Which days: train, validation, test or all.
+        seed, progress: As for :func:`powergrid.evaluation.evaluate`.
+
+    Raises:
+        ScenarioError: the settings, the policy's name, the split or ``by`` are wrong.
+    """
+    if by not in WORST_BY:
+        raise ScenarioError("worst days", [f"by {by!r}; allowed: {', '.join(WORST_BY)}"])
+    if problems := find_number_problems(1, count=count):
+        raise ScenarioError("worst days", problems)
+    frame = evaluate(env_config, [policy], split=split, days=_ALL_DAYS, seed=seed, progress=progress).frame
+    ordered = frame.sort_values([WORST_BY[by], "day"], ascending=[False, True], kind="stable")
+    return [int(day) for day in ordered["day"].head(count)]
+
+
+_ALL_DAYS = 1_000_000
+
+
+def find_split(profiles: Profiles, day: int) -> str:
+    """Return the split that a day is of, ``all`` where the profiles are too short to be split."""
+    for split in ("train", "validation", "test"):
+        try:
+            if day in split_days(profiles, None, split):
+                return split
+        except ScenarioError:
+            break
+    return "all"
+
+
+class _Recorder:
+    """Keep the steps of the one environment of a task that has just been reset.
+
+    Args:
+        task: The task.
+    """
+
+    def __init__(self, task: GridTask) -> None:
+        self._task, self._steps = task, list[dict[str, Columns]]()
+        simulation = task.simulation
+        network = simulation.network
+        b = network.branches
+        self._first_terminal = np.searchsorted(b.terminal_branch, np.arange(len(b.names)))
+        self._n_devices = len(simulation.device_names)
+        ends = np.cumsum([fleet.n for fleet in simulation.fleets]).tolist()
+        self._fleets = [(fleet, slice(end - fleet.n, end)) for fleet, end in zip(simulation.fleets, ends, strict=True)]
+        self._units = {("device", s.name): s.unit for fleet, _ in self._fleets for s in fleet.states}
+        circuit = simulation.circuits[0]
+        regulators = [f"{r.class_name}.{r.transformer}".lower() for r in circuit.regulators]
+        self._names = {
+            "node": network.nodes,
+            "branch": b.names,
+            "switchgear": (
+                *(name if regulators.count(name) == 1 else f"{name}:{r.winding}"
+                  for name, r in zip(regulators, circuit.regulators, strict=True)),
+                *(f"capacitor.{name}" for name in network.capacitors),
+            ),
+            "device": simulation.device_names,
+            "agent": tuple(agent.name for agent in task.agents),
+            "network": ("network",),
+            "action": tuple(f"{action.device}.{action.name}" for action in simulation.actions),
+            "channel": tuple(f"{a.name}: {task.channels.table[i].name}" for a in task.agents for i in a.observed),
+        }  # fmt: skip
+        places = {name: place for place, name in enumerate(simulation.device_names)}
+        self._acting = np.array([places[action.device] for action in simulation.actions], dtype=np.int64)
+        self._gain = np.array([action.gain for action in simulation.actions])
+        self._offset = np.array([action.offset for action in simulation.actions])
+        self._seen = self._look()
+
+    def add(self, action: FloatArray) -> None:
+        """Keep the step that was just taken by an action, shape (1, n_actions)."""
+        simulation, step = self._task.simulation, len(self._steps)
+        snapshot, circuit = simulation.snapshot, simulation.circuits[0]
+        flow = snapshot.terminal_kva[0, self._first_terminal]
+        devices = self._take_devices()
+        self._steps.append({
+            "node": {"v_pu": snapshot.v_pu[0], "energised": simulation.energised[0]},
+            "branch": {
+                "p_kw": flow.real,
+                "q_kvar": flow.imag,
+                "loading_pu": snapshot.loading_pu[0],
+                "closed": closed_branches(circuit),
+            },
+            "switchgear": {"position": np.concatenate([circuit.taps, circuit.steps_on])},
+            "device": devices,
+            **self._take_numbers(),
+            "action": self._take_actions(action[0], devices),
+            "channel": {"observed": self._seen},
+        })  # fmt: skip
+        self._steps[-1]["network"] |= {
+            "source_q_kvar": snapshot.source_kva.imag,
+            "demand_kw": simulation.day_load_kw[0, step].sum(keepdims=True),
+            "demand_kvar": simulation.day_load_kvar[0, step].sum(keepdims=True),
+            "sun_pu": simulation.day_pv_pu[0, step : step + 1],
+        }
+        self._steps[-1] = {
+            owner: {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
+            for owner, columns in self._steps[-1].items()
+        }
+        self._seen = self._look()
+
+    def finish(self, policy: str, kind: str, notes: tuple[str, ...]) -> DayRecording:
+        """Return the day as the policy of a name and kind played it."""
+        task, simulation = self._task, self._task.simulation
+        scenario, network, day = task.scenario, simulation.network, int(simulation.day[0])
+        start = simulation.profiles.start.astype("datetime64[D]") + day
+        minutes = np.round(np.arange(len(self._steps)) * scenario.step_minutes).astype("timedelta64[m]")
+        horizon = simulation.options.horizon_steps
+        owners = {"node": "nodes", "branch": "branches", "switchgear": "switchgear", "device": "devices"}
+        owners |= {"agent": "agents", "network": "network", "action": "actions", "channel": "channels"}
+        return DayRecording(
+            policy=policy,
+            kind=kind,
+            scenario=scenario.name,
+            feeder=scenario.feeder,
+            day=day,
+            date=str(start),
+            split=find_split(simulation.profiles, day),
+            step_minutes=scenario.step_minutes,
+            times=start.astype("datetime64[m]") + minutes,
+            finished=len(self._steps) == horizon and not task.terminated[0],
+            band=(scenario.voltage.v_min_pu, scenario.voltage.v_max_pu),
+            feeder_network=network,
+            placed=place_devices(simulation),
+            zones={name: spec.zone.find_buses(network) for name, spec in scenario.agents.items()},
+            specs=dict(simulation.devices),
+            notes=notes,
+            **{attribute: self._table(owner) for owner, attribute in owners.items()},
+        )
+
+    def _table(self, owner: str) -> RecordedTable:
+        columns = self._steps[0][owner]
+        values = {name: np.stack([step[owner][name] for step in self._steps]) for name in columns}
+        units = {name: _UNITS.get((owner, name), self._units.get((owner, name), "")) for name in columns}
+        for name in columns:  # what devices count has the names of terms and infos
+            if owner == "device" and (owner, name) not in _UNITS and ("agent", name) in _UNITS:
+                units[name] = units[name] or _UNITS["agent", name]
+        return RecordedTable(owner, tuple(self._names[owner]), values, units)
+
+    def _look(self) -> npt.NDArray[np.float32]:
+        """Return what all agents see, one after the other."""
+        return np.concatenate([seen[0] for seen in self._task.observe()])
+
+    def _take_devices(self) -> Columns:
+        """Take powers, positions, states and counts of all devices, NaN where one has none."""
+        powers, taken = self._task.simulation.powers, Columns()
+        n_power = powers.setpoints.shape[2]
+
+        def column(name: str) -> FloatArray:
+            if name not in taken:
+                taken[name] = np.full(self._n_devices, np.nan)
+            return taken[name]
+
+        for prefix, both in (("asked_", powers.requested), ("set_", powers.setpoints), ("", powers.delivered)):
+            for name, values in zip((f"{prefix}p_kw", f"{prefix}q_kvar"), both, strict=True):
+                column(name)[:n_power] = values[0]
+        for fleet, own in self._fleets:
+            if hasattr(fleet, "requested_position"):
+                column("asked_position")[own] = fleet.requested_position[0]
+                column("position")[own] = fleet.position[0]
+            if hasattr(fleet, "cycles"):
+                column("cycles")[own] = fleet.cycles[0]
+            for state, (attribute, device) in zip(fleet.states, fleet.held, strict=True):
+                column(state.name)[own.start + device] = getattr(fleet, attribute)[0, device]
+            for name, counted in fleet.terms.items():
+                column(name)[own] = counted[0]
+        return taken
+
+    def _take_numbers(self) -> dict[str, Columns]:
+        """Take rewards, terms and metrics of agents, and metrics of the network."""
+        task = self._task
+        infos = dict(zip(task.info_names, task.infos()[0].T, strict=True))
+        n_own = len(task.info_names) - sum(metric.owner == "network" for metric in task.info_metrics)
+        own, shared = task.info_names[:n_own], task.info_names[n_own:]
+        return {
+            "agent": {"reward": task.rewards[0], **{name: infos[name] for name in own}},
+            "network": {name: infos[name][:1] for name in shared},
+        }
+
+    def _take_actions(self, action: FloatArray, devices: Columns) -> Columns:
+        """Take what was decided, what it means, and what came of it where that is a power or a position."""
+        known = {"p_kw": "set_p_kw", "q_kvar": "set_q_kvar", "tap": "position", "steps_on": "position"}
+        known["closed"] = "position"
+        was_set = [
+            devices[known[each.name]][place] if each.name in known else np.nan
+            for each, place in zip(self._task.simulation.actions, self._acting, strict=True)
+        ]
+        return {"action": action, "asked": action * self._gain + self._offset, "set": np.array(was_set)}
