@@ -50,6 +50,37 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(said).split())[:300] or type(error).__name__
 
 
+def path_of(written: str | Path) -> Path:
+    """Return the path that a name of the user's means, ``~`` being a home, whether anything is there or not.
+
+    Raises:
+        PowerGridError: It can be no path, is of nobody's home, or may not be looked at.
+    """
+    try:
+        path = Path(written).expanduser()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)
+        return path
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # links in a circle: for Path.exists nothing is there
+            return path
+        raise PowerGridError(f"{str(written)[:300]!r}: is no path: {reason_of(error)}") from None
+    except (RuntimeError, ValueError) as error:  # nobody's home; a null character
+        raise PowerGridError(f"{str(written)[:300]!r}: is no path: {reason_of(error)}") from None
+
+
+def real_path(written: str | Path) -> Path:
+    """Return the absolute path that a name of the user's leads to: links are followed as far as they lead anywhere.
+
+    Raises:
+        PowerGridError: It can be no path, or is of nobody's home.
+    """
+    try:
+        return path_of(os.path.realpath(path_of(written)))
+    except OSError as error:
+        raise PowerGridError(f"{str(written)[:300]!r}: is no path: {reason_of(error)}") from None
+
+
 def read_bytes(file: Path, most: int = MAX_BYTES) -> bytes:
     """Return a file's content.
 
@@ -147,7 +178,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
     Where the block raises, or the disk is full, the file is what it was before; who reads meanwhile finds that too.
     """
-    target = file.resolve() if file.is_symlink() else file
+    target = real_path(file) if file.is_symlink() else file
     if target.exists() and not target.is_file():  # a device or a pipe is written to, never replaced
         yield target
         return

@@ -117,9 +117,16 @@ def places_of(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [*([at] if at else []), *(place for key, value in inner for place in places_of(value, (*at, key)))]
 
 
+def _copied(value: Any) -> Any:
+    """Copy a value; what Python cannot copy is given itself."""
+    with contextlib.suppress(TypeError, RuntimeError):  # a generator, a proxy; thousands of levels
+        return copy.deepcopy(value)
+    return value
+
+
 def damage_data(data: Any, random: Random) -> Any:
     """Change, add, drop or swap a few things of nested data."""
-    data = copy.deepcopy(data)
+    data = _copied(data)
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         places = places_of(data)
         if not places:
@@ -139,7 +146,7 @@ def damage_data(data: Any, random: Random) -> Any:
                 other = data
                 for key in random.choice(places):
                     other = other[key]
-                home[last] = copy.deepcopy(other)
+                home[last] = _copied(other)
             case _:
                 home[last] = nasty(random)
     return data

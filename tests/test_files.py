@@ -19,7 +19,16 @@ from powergrid.cli import main
 from powergrid.errors import PowerGridError
 from powergrid.evaluation import evaluate
 from powergrid.evaluation.drawing import save
-from powergrid.files import append_whole, read_arrays, read_json, replacing, sole_use, write_whole
+from powergrid.files import (
+    append_whole,
+    path_of,
+    read_arrays,
+    read_json,
+    real_path,
+    replacing,
+    sole_use,
+    write_whole,
+)
 from powergrid.scenario import load_scenario, write_scenario
 from powergrid.training import resume, train
 from powergrid.training.policies.export import export_run
@@ -195,3 +204,35 @@ def test_what_breaks_off_while_it_writes_leaves_the_file_before(tmp_path: Path) 
     assert file.read_text() == "after"
     write_whole(Path("/dev/null"), "nothing")  # written to, not replaced
     assert not Path("/dev/null").is_file()
+
+
+def test_file_that_is_a_link_in_a_circle_is_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "a"
+    link.symlink_to("a")
+    write_whole(link, "whole")
+    assert link.read_text() == "whole"
+
+
+@pytest.mark.parametrize("written", ["~no-such-user/x", "\0", "x" * 5000])
+def test_what_can_be_no_path_is_told(written: str) -> None:
+    for find in (path_of, real_path):
+        with pytest.raises(PowerGridError, match="is no path"):
+            find(written)
+
+
+@pytest.mark.parametrize("written", ["circle", "circle/x", "~no-such-user/x", "\0", "x" * 5000])
+def test_place_that_leads_nowhere_is_a_typed_error_wherever_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    monkeypatch.chdir(tmp_path)
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: resume(written, iterations=1),
+        lambda: powergrid.load_policy(written),
+        lambda: powergrid.make(f"{written}.dss"),
+        lambda: powergrid.make("ieee13_mg", model_root=written),
+        lambda: write_scenario(load_scenario("ieee13_mg"), f"{written}/own.yaml"),
+    )
+    for read in readers:
+        with pytest.raises(PowerGridError):
+            read()

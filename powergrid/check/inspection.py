@@ -10,6 +10,7 @@ from typing import Any
 
 from powergrid.check.report import FeederReport, Recorder, read_events
 from powergrid.errors import EngineError, FeederError
+from powergrid.files import path_of
 from powergrid.grid.engine import Engine
 from powergrid.grid.engine.confinement import Confinement, limit_process
 from powergrid.grid.engine.own_process import Ended, receive, run_apart, shut_in
@@ -48,7 +49,7 @@ def check_feeder(
     except FeederError as error:
         Recorder(report).find_all(error.details, error.where)
         return report
-    root = str(Path(model_root).expanduser().absolute()) if model_root else None
+    root = str(path_of(model_root).absolute()) if model_root else None
     options = {"model_root": root, "trust": trust, "ignore_case": ignore_case}
     with run_apart(_MODULE, {"feeder": report.master, "options": options, "timeout_s": timeout_s}, timeout_s) as ended:
         report = read_events(ended.answer, report)

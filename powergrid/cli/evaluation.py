@@ -28,6 +28,7 @@ from powergrid.cli.options import (
     tell,
 )
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
+from powergrid.files import path_of
 
 _NO_BENCHMARKS = frozenset({"__init__", "common"})
 
@@ -146,7 +147,7 @@ def load_policies(given: Sequence[str]) -> list[Any]:
     players: list[Any] = []
     for each in given:
         # What is neither a baseline nor there is most likely a baseline misspelt; evaluate() says the nearest.
-        if each in baseline_names() or not ("/" in each or Path(each).expanduser().exists()):
+        if each in baseline_names() or not ("/" in each or path_of(each).exists()):
             players.append(each)
             continue
         from powergrid.training import load_policy  # only now: baselines alone need no torch

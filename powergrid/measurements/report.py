@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, list_names
+from powergrid.files import path_of
 from powergrid.grid.profiles.profiles import Profiles
 from powergrid.measurements.charts import CSS, draw_calendar, draw_days
 from powergrid.measurements.cleaning import Cleaned
@@ -210,7 +211,7 @@ class DataReport:
         Raises:
             ScenarioError: the file cannot be written.
         """
-        file = Path(path).expanduser().absolute()
+        file = path_of(path).absolute()
         text = self.as_html() if file.suffix.lower() == ".html" else self.as_text()
         part = file.with_name(f".{file.name}.part")
         try:

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from powergrid.errors import FeederError, ScenarioError
-from powergrid.files import DAMAGED, reason_of, telling
+from powergrid.files import DAMAGED, real_path, reason_of, telling
 from powergrid.grid.engine.cache_folder import alone, cache_folder
 from powergrid.grid.feeder.feeder import Feeder, Reference, list_feeders, list_references, read_feeder
 from powergrid.grid.profiles.imported import RECORD, is_imported
@@ -234,7 +234,7 @@ class _Packing:
                 return self._scenario(Path(written))
             return written if str(written) in list_scenarios() else self._feeder(written, self._root)
         if key == "model_root":
-            return INSIDE + self._folder(Path(written).expanduser().resolve())
+            return INSIDE + self._folder(real_path(written))
         if key == "profiles":
             return written if str(written) in SHIPPED_SOURCES else self._table(Path(written))
         return self._feeder(written, None if key == "microgrid" else self._root)

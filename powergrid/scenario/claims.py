@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from powergrid.errors import Problem, ScenarioError
+from powergrid.errors import PowerGridError, Problem, ScenarioError
+from powergrid.files import real_path
 from powergrid.grid.feeder.reading.files import is_gathering_place
 
 #: Environment variable: folders whose scenario files may decide it after all, as a PATH.
@@ -40,12 +41,12 @@ def settle_claims(file: Path, data: Mapping[str, Any], given: Collection[str] = 
 def may_decide(file: Path) -> bool:
     """Whether the user's environment lets a file decide what only who calls may decide."""
     folders = filter(None, os.environ.get(TRUST_VARIABLE, "").split(os.pathsep))
-    real = file.expanduser().resolve()
-    return any(real.is_relative_to(Path(folder).expanduser().resolve()) for folder in folders)
+    real = real_path(file)
+    return any(real.is_relative_to(real_path(folder)) for folder in folders)
 
 
 def _find_claims(file: Path, data: Mapping[str, Any]) -> Iterator[Problem]:
-    home = file.expanduser().resolve().parent
+    home = real_path(file).parent
     inner = data.get("scenario")  # of an env_config
     if isinstance(inner, Mapping):
         yield from _find_claims(file, inner)
@@ -69,8 +70,8 @@ def _refuse(key: str, value: object, text: str, home: Path) -> Problem:
 def _is_near(root: Path, home: Path) -> bool:
     """Whether a folder and a file's have a folder in common that is somebody's own, not one where all sorts lie."""
     try:
-        real = root.expanduser().resolve()
+        real = real_path(root)
         common = Path(os.path.commonpath([real, home]))
-    except (OSError, RuntimeError, ValueError):  # no such home; another drive
+    except (PowerGridError, ValueError):  # no such home; another drive
         return False
     return not is_gathering_place(real) and not is_gathering_place(common)

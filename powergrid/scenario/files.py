@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.files import reason_of, replacing
+from powergrid.files import path_of, reason_of, replacing
 from powergrid.grid.feeder.feeder import list_feeders
 from powergrid.plain import Foreign, as_plain, parse_yaml, read_yaml
 from powergrid.scenario.model import Scenario
@@ -122,7 +122,7 @@ def _resolve(folder: Path, written: str | Path, key: str) -> str | Path:
 def _join(folder: Path, written: str) -> str:
     """Return the path that counts from a folder, without ``..`` where that means the same file."""
     # Behind a link it does not: .. leads to the folder above the link's target.
-    path = folder / Path(written).expanduser()
+    path = folder / path_of(written)
     plain = Path(os.path.normpath(path))
     same = path.exists() and plain.exists() and path.samefile(plain)
     return str(plain if same else path)
@@ -139,7 +139,7 @@ def write_scenario(scenario: Scenario, path: str | Path, notes: Sequence[str] = 
     Raises:
         ScenarioError: the suffix is another, the file cannot be written, or the profiles are a DataFrame.
     """
-    path = Path(path).expanduser()
+    path = path_of(path)
     if not is_scenario_file(path):
         raise ScenarioError(str(path), ["a scenario file ends with .yaml or .yml"])
     if not isinstance(scenario.profiles.source, str | Path | list | tuple):
@@ -162,7 +162,7 @@ def _from_folder(reference: str, folder: Path, key: str) -> str:
     """Write a path from a folder on, where that is possible; leave names as they are."""
     if key != "model_root" and reference in (SHIPPED_SOURCES if key == "profiles" else list_feeders()):
         return reference
-    target = Path(reference).expanduser().absolute()
+    target = path_of(reference).absolute()
     try:
         written = os.path.relpath(target, folder)
     except ValueError:  # another drive

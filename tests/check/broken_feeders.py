@@ -191,8 +191,8 @@ BROKEN: dict[str, Broken] = {
         "BusCoords xy.csv", "no-coordinates", "BusCoords gives no bus any", files={"xy.csv": "sourcebus;1;2\nb;3;4\n"}
     ),
     "dispatcher_of_what_is_not_there": Broken(
-        "New Generator.gen1 bus1=b kV=12.47 kW=50\nNew GenDispatcher.d element=Line.l1 GenList=[generator.gen1]",
-        "unknown-name", "unknown enabled Generator 'generator.gen1'", ("Master.dss", 5),
+        "New Generator.gen1 bus1=b kV=12.47 kW=50\nNew GenDispatcher.d element=Line.l1 GenList=[generator.gen2]",
+        "unknown-name", "unknown enabled Generator 'gen2'", ("Master.dss", 5),
         "unknown enabled Generator",
     ),
     "element_of_unset_memory": Broken(

@@ -14,7 +14,7 @@ from powergrid.errors import ScenarioError
 from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, draw_voltage_profile, trace_voltages
 from powergrid.evaluation.drawing.diagram import draw_network
 from powergrid.evaluation.drawing.state import GridState, PlacedDevice, look_at_feeder, look_at_scenario
-from powergrid.files import reason_of, replacing
+from powergrid.files import path_of, reason_of, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def check_suffix(file: str | Path) -> Path:
     Raises:
         ScenarioError: its suffix is neither .png nor .svg, or its folder is missing.
     """
-    path = Path(file).expanduser()
+    path = path_of(file)
     if path.suffix.lower() not in _SUFFIXES:
         raise ScenarioError(str(file), [f"a picture ends in {' or '.join(_SUFFIXES)}, not in {path.suffix!r}"])
     if not path.parent.is_dir():

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
-from powergrid.errors import FeederError, Problem, describe_unknown
+from powergrid.errors import FeederError, PowerGridError, Problem, describe_unknown
+from powergrid.files import path_of, real_path
 from powergrid.grid.engine import engine_version
 from powergrid.grid.engine.cache_folder import Arrays, Cache, made_by
 from powergrid.grid.feeder.microgrid import Microgrid
@@ -112,13 +113,13 @@ def find_feeder(reference: str | Path) -> Path:
     Raises:
         FeederError: nothing is there; with the nearest shipped name or file name.
     """
+    try:
+        path = path_of(reference)
+    except PowerGridError as error:
+        raise FeederError("feeder", [Problem("no-feeder", "", str(error))]) from None
     shipped = models_folder() / str(reference) / "Master.dss"
     if re.fullmatch(r"[\w-]+", str(reference)) and shipped.is_file():
         return shipped
-    try:
-        path = Path(reference).expanduser()
-    except RuntimeError:
-        raise _not_found(reference, "nobody has a home folder of that name") from None
     if path.is_file():
         return path.absolute()
     if path.is_dir():
@@ -206,7 +207,7 @@ def locate_feeder(
         FeederError: there is no such feeder, or it lies outside its root.
     """
     master = find_feeder(reference)
-    root = default_root(master) if model_root is None else Path(model_root).expanduser().resolve()
+    root = default_root(master) if model_root is None else real_path(model_root)
     if not root.is_dir() and root != master.resolve():
         text = f"model_root {str(model_root)!r} is not a folder"
         raise FeederError(str(master), [Problem("no-feeder", "", text)])

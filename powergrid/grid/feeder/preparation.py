@@ -59,7 +59,7 @@ def complete_circuit(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
     Raises:
         FeederError: it cannot be completed, or cannot be a circuit: with file and line.
     """
-    looks = (_find_unsettled, _find_missing_members, _find_frequency_problems)
+    looks = (_find_unsettled, _find_missing_members, _find_unwatchable_buses, _find_frequency_problems)
     if problems := [problem for look in looks for problem in look(feeder, engine)]:
         raise FeederError(str(feeder.master), problems)
     try:
@@ -87,6 +87,28 @@ def _find_missing_members(feeder: Feeder, engine: Engine) -> Iterator[Problem]:
                 where = _place(feeder, f"gendispatcher.{name}")
                 text = f"GenDispatcher.{name}: GenList: {describe_unknown('enabled Generator', each, known)}"
                 yield Problem("unknown-name", where, text)
+
+
+def _find_unwatchable_buses(feeder: Feeder, engine: Engine) -> Iterator[Problem]:
+    """Yield the buses of inverters' controls that the first solve would crash at, or take memory beyond a list for."""
+    known: dict[str, None] = {}
+    for name, control in engine.handles("InvControl").items():
+        watched = engine.get_names(control, "InvControl", "MonBus")
+        known = known or (dict.fromkeys(engine.node_names()) if watched else {})
+        wrong = [each for each in watched if not _nodes_of(each) <= known.keys()]
+        text = ", ".join(describe_unknown("node", each, known) for each in wrong)
+        bases = engine.get_floats(control, "InvControl", "MonBusesVbase")
+        if not wrong and (len(watched) != len(bases) or not (bases > 0.0).all()):
+            text = f"{len(watched)} buses, and MonBusesVbase has no voltage for each"
+        if watched and text:
+            text, where = f"InvControl.{name}: MonBus: {text}", _place(feeder, f"invcontrol.{name}")
+            yield Problem("bad-value", where, text, "MonBus=[bus.1.2.3] MonBusesVbase=[V]")
+
+
+def _nodes_of(bus: str) -> set[str]:
+    """Return the nodes of ``bus.1.2``, lower case; of a bus without any itself, which is none."""
+    name, *numbers = bus.lower().split(".")
+    return {f"{name}.{number}" for number in numbers} or {name}
 
 
 def _place(feeder: Feeder, element: str) -> str:

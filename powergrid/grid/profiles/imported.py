@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ScenarioError
+from powergrid.files import path_of
 from powergrid.grid.profiles.profiles import Profiles
 from powergrid.grid.profiles.table_files import open_table
 from powergrid.grid.profiles.tables import PLAIN_COLUMNS, PRICE_PREFIX
@@ -59,7 +60,7 @@ def write_imported(
     Raises:
         ScenarioError: the folder holds something else, or cannot be written.
     """
-    target = Path(folder).expanduser().absolute()
+    target = path_of(folder).absolute()
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / RECORD).is_file())):
         raise ScenarioError(str(target), ["is there and holds no import of profiles; name another folder"])
     try:

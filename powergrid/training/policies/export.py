@@ -22,7 +22,7 @@ from ray.rllib.utils.numpy import SMALL_NUMBER
 
 import powergrid
 from powergrid.errors import PowerGridError, describe_unknown
-from powergrid.files import make_folder, replacing, telling, write_whole
+from powergrid.files import make_folder, path_of, replacing, telling, write_whole
 from powergrid.training.policies.inference import (
     POLICY_FILE,
     TORCH_LAYERS,
@@ -196,7 +196,7 @@ def export_run(
             f"{run_or_checkpoint}: a policy that translates between spaces (share_unequal, or dqn and sac on other "
             "than their own) cannot be exported; powergrid.load_policy acts by it"
         )
-    tables, target = describe_run(Path(run_or_checkpoint).expanduser(), trust=trust), Path(folder)
+    tables, target = describe_run(path_of(run_or_checkpoint), trust=trust), Path(folder)
     make_folder(target)
     write = write_onnx if format == "onnx" else write_torchscript
     agents: dict[str, Any] = {}

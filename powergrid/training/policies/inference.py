@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from powergrid.errors import PowerGridError, describe_unknown
-from powergrid.files import make_folder, read_arrays, read_json, reason_of, replacing, telling, write_whole
+from powergrid.files import make_folder, path_of, read_arrays, read_json, reason_of, replacing, telling, write_whole
 from powergrid.training.policies.spaces import AgentFit
 from powergrid.training.policies.stored import StoredPolicy, describe_space, take_filter, take_layers
 from powergrid.training.runs.checkpoints import POLICY_FOLDER, find_checkpoint
@@ -285,7 +285,7 @@ def load_policy(run_or_checkpoint: str | Path, *, backend: Backend = "numpy") ->
     Raises:
         PowerGridError: There is no policy there.
     """
-    folder = Path(run_or_checkpoint).expanduser()
+    folder = path_of(run_or_checkpoint)
     here = [candidate for candidate in (folder, folder / POLICY_FOLDER) if (candidate / POLICY_FILE).is_file()]
     place = here[0] if here else find_checkpoint(folder) / POLICY_FOLDER
     policy = Policy.load(place, backend)

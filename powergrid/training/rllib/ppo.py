@@ -15,6 +15,7 @@ import ray.rllib.algorithms.ppo as rllib
 from ray.train._internal.session import _TrainingResult
 
 from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.files import real_path
 from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.rllib.agents import (
     available_cpus,
@@ -97,7 +98,7 @@ class PPO(KeepsRunners, rllib.PPO):
             path, trust = path.checkpoint, True
         place = getattr(path, "path", path)  # RLlib's own Checkpoint has one
         if filesystem is None and "://" not in str(place):
-            path = str(Path(place).expanduser().resolve())
+            path = str(real_path(place))
             if not trust:
                 require_trust(Path(path), remedy="PPO.from_checkpoint(path, trust=True)")
         elif not trust:

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from powergrid.errors import PowerGridError
-from powergrid.files import make_folder, read_bytes, read_json, telling, write_whole
+from powergrid.files import make_folder, path_of, read_bytes, read_json, telling, write_whole
 
 logger = logging.getLogger("powergrid.training")
 
@@ -118,6 +118,7 @@ def find_checkpoint(path: Path, which: tuple[str, ...] = ("best", "latest")) -> 
     Raises:
         PowerGridError: There is none.
     """
+    path = path_of(path)
     if (path / STATE_FILE).is_file():
         return path
     for name in which:
@@ -133,7 +134,7 @@ def state_folder() -> Path | None:
     """Return the folder that keeps this user's key, None where there is no place for it."""
     written = os.environ.get(FOLDER_VARIABLE)
     if written:
-        return Path(written).expanduser().absolute()
+        return path_of(written).absolute()
     base = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA")
     try:
         return Path(base) / "powergrid" if base else Path.home() / ".local" / "state" / "powergrid"

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import powergrid
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
-from powergrid.files import append_whole, read_bytes, read_json, reason_of, write_whole
+from powergrid.files import append_whole, path_of, read_bytes, read_json, reason_of, write_whole
 from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
 from powergrid.training.rllib.agents import EnvClass
 from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS, mean_over_policies
@@ -310,7 +310,7 @@ def read_curves(runs: Sequence[str | Path], column: str = VALIDATION_SCORE) -> l
     problems: list[str] = []
     told: list[str] = []
     scenarios: set[str] = set()
-    for run in (Path(run).expanduser() for run in runs):
+    for run in map(path_of, runs):
         manifest = read_manifest(run)
         scenarios.add(str(manifest["digests"].get("scenario", manifest["scenario"])))
         told.append(f"{run.name} of {manifest['scenario']}")

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from powergrid.errors import ScenarioError
-from powergrid.files import make_folder, sole_use, write_whole
+from powergrid.files import make_folder, real_path, sole_use, write_whole
 from powergrid.scenario import as_env_config
 from powergrid.training.rllib.agents import (
     EnvClass,
@@ -114,7 +114,7 @@ def resume(
         PowerGridError: There is no run or no checkpoint, it comes from elsewhere and is not trusted, or another
             training is at work in its folder.
     """
-    checkpoint = find_checkpoint(Path(run_dir).expanduser().resolve(), ("latest",))
+    checkpoint = find_checkpoint(real_path(run_dir), ("latest",))
     read_manifest(checkpoint.parent.parent)  # of a folder that is no run, nothing is to be held
     with sole_use(checkpoint.parent.parent):
         changes = dict(settings or {}) | ({} if iterations is None else {"iterations": iterations})
@@ -178,7 +178,7 @@ def claim(out_dir: str | Path, name: str | None, default: str, *, taken_by: str,
     """
     if name is not None and (Path(name).name != name or name in {".", ".."}):
         raise ScenarioError("name", [f"{name!r} is no folder name; use --out for the place"])
-    folder = (Path(out_dir).expanduser() / (name or f"{default}-{datetime.now():%Y%m%d-%H%M%S}")).resolve()
+    folder = real_path(Path(out_dir) / (name or f"{default}-{datetime.now():%Y%m%d-%H%M%S}"))
     if name is None and folder.exists():
         folder = folder.with_name(f"{folder.name}-{secrets.token_hex(2)}")
     is_new = not folder.exists()

@@ -17,6 +17,7 @@ from powergrid.grid.feeder.reading import syntax
 from powergrid.grid.feeder.reading.defined import SOURCE, WHOLE_CLASS, Defined
 from powergrid.grid.feeder.reading.file_names import FileNames
 from powergrid.grid.feeder.reading.files import MOST_LINES, MOST_REDIRECTS, Files, Place, Reference, resolve
+from powergrid.grid.feeder.reading.members import lists_members, name_members
 from powergrid.grid.feeder.reading.statements import (
     Parameter,
     Property,
@@ -35,6 +36,9 @@ from powergrid.grid.feeder.reading.syntax import Command
 _CONTINUATIONS = ("more", "m", "~")
 _DEEPEST = 100  # redirects inside each other
 _SWITCHING = ("enable", "disable", "open", "close", "select")
+#: What OpenDSS crashes at, or reads beside, before the others are set: values of a sensor that it has not tied to its
+#: element yet, bases of buses that are not named yet.
+_LATE = {"sensor": ("kws", "kvars"), "invcontrol": ("monbusesvbase",)}
 #: Commands of which all that follows is taken as it is: names, numbers, options of their own.
 _MEASURES = ("setbusxy", "setkvbase")
 
@@ -198,13 +202,12 @@ class _Reader:
                 self.defined.add(*(SOURCE if class_name == "circuit" else (class_name, name)))
             else:
                 self.defined.activate(class_name, name)
-            later: list[Property] = []
-            if verb == "new" and class_name == "sensor":
-                # OpenDSS crashes at kWs and kvars of a sensor that it has not tied to its element yet.
-                later = [each for each in properties if each.name in ("kws", "kvars")]
-                properties = [each for each in properties if each not in later]
+            late = _LATE.get(class_name, ())
+            later = [each for each in properties if each.name in late] if late else []
+            properties = [each for each in properties if each not in later] if later else properties
             target = f"{given[0].value.partition('.')[0]}.{name}"
-            self._edit(command, _spell(command, verb), target, owner, properties)
+            if properties or not later:
+                self._edit(command, _spell(command, verb), target, owner, properties)
             if later:
                 self._edit(command, "Edit", target, owner, later)
 
@@ -322,9 +325,14 @@ class _Reader:
         if danger == "rewrites" and not self.trust:
             self._refuse("rewriting-command", command, f"{given.written()} makes another circuit")
             return None
-        if not given.opener or "=" not in given.value:
+        if given.opener and "=" in given.value:
+            return self._names.array(command, given, is_free=own.kind == "String")
+        if not lists_members(class_name, own.name):
             return given
-        return self._names.array(command, given, is_free=own.kind == "String")
+        given, wrong = name_members(class_name, own.name, given, self.defined)
+        for each in wrong:
+            self._refuse("unknown-name", command, f"{shorten(own.given.written())!r}: {each}")
+        return None if wrong else given
 
     # -- other commands
 
