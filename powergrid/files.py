@@ -65,7 +65,9 @@ def path_of(written: str | Path) -> Path:
         if error.errno == errno.ELOOP:  # links in a circle: for Path.exists nothing is there
             return path
         raise PowerGridError(f"{str(written)[:300]!r}: is no path: {reason_of(error)}") from None
-    except (RuntimeError, ValueError) as error:  # nobody's home; a null character
+    except RuntimeError:
+        raise PowerGridError(f"{str(written)[:300]!r}: is no path: nobody has a home folder of that name") from None
+    except ValueError as error:  # a null character
         raise PowerGridError(f"{str(written)[:300]!r}: is no path: {reason_of(error)}") from None
 
 

@@ -80,7 +80,9 @@ def test_member_that_is_not_there_is_a_problem_with_its_line(tmp_path: Path, lin
     with pytest.raises(FeederError) as error:
         read_feeder(write(tmp_path, line))
     (problem,) = error.value.details
-    assert problem.code == "unknown-name" and problem.where.endswith("Master.dss:14") and told in problem.text
+    assert problem.code == "unknown-name"
+    assert problem.where.endswith("Master.dss:14")
+    assert told in problem.text
 
 
 @pytest.mark.parametrize(
