@@ -37,7 +37,8 @@ FATES: dict[str, Fate] = {
          "files are read inside the model's root", "memorymapping": "the engine misreads text; "
          "the values of the file are played", "mean stddev": "only shown"}),
     "tshape": Fate(PLAYED, "temperature of PVSystems that no agent has", {"mean stddev": "only shown"}),
-    "priceshape": Fate(NOT, "prices are of the scenario's profiles"),
+    "priceshape": Fate(PLAYED, "Generators with `DispMode=price`; what energy costs is of the scenario's profiles",
+        {"mean stddev": "only shown"}),
     "xycurve": Fate(COMPILED, "curves of PVSystems, Storage, controls and Reactors",
         {"points": "ends the engine's process in this version"}),
     "growthshape": Fate(COMPILED, "growth of loads in the model's year (`Set Year`)"),
@@ -54,8 +55,7 @@ FATES: dict[str, Fate] = {
         {"seasons ratings": "the first rating counts", "faultrate pctperm repair": "outages are events of a scenario"}),
     "vsource": Fate(PLAYED, "its pu by its shape, else it stands; the first enabled one is the feeder's head",
         {"model": _HARMONICS, "spectrum": _HARMONICS}),
-    "isource": Fate(COMPILED, "at its amps and angle", {"yearly daily duty": "its current stands",
-        "spectrum": _HARMONICS}),
+    "isource": Fate(PLAYED, "its amps by its shape, else they stand", {"spectrum": _HARMONICS}),
     "vccs": Fate(COMPILED, "at the current of its steady state", {"spectrum": _HARMONICS, "fsample rmsmode imaxpu "
         "vrmstau irmstau": _DYNAMICS}),
     "load": Fate(PLAYED, "by its shape, growth, status and model; else by the scenario's profiles",
@@ -79,10 +79,12 @@ FATES: dict[str, Fate] = {
     "fault": Fate(COMPILED, "on as the model has it; faults that come and go are events of a scenario",
         {"ontime temporary minamps": "no time passes in the engine", "%stddev": "no random faults"}),
     "dynamicexp": Fate(NOT, _DYNAMICS),
-    "generator": Fate(PLAYED, "by its shape; as a device by its agent",
-        {"dispmode dispvalue": "by shape alone", "forceon": "an agent decides", "usermodel userdata shaftmodel "
-         "shaftdata": _LIBRARY, "xd xdp xdpp h d xrdp dutystart dynamiceq dynout": _DYNAMICS, "usefuel fuelkwh %fuel "
-         "%reserve refuel": "fuel has no end; a device has its price", "spectrum": _HARMONICS}),
+    "generator": Fate(PLAYED, "by its shape, its level of demand or price and its fuel; as a device by its agent",
+        {"usermodel userdata shaftmodel shaftdata": _LIBRARY,
+         "xd xdp xdpp h d xrdp dutystart dynamiceq dynout": _DYNAMICS,
+         "dispmode dispvalue forceon usefuel fuelkwh %fuel %reserve":
+         "not of devices: an agent decides, and fuel has its price",
+         "refuel": "an action, not a state", "spectrum": _HARMONICS}),
     "gendispatcher": Fate(COMPILED, "generators that no agent has stand as it sets them where the model is solved"),
     "storage": Fate(PLAYED, "by its shape, triggers or StorageController, with its energy; as a device by its agent",
         {"usermodel userdata dynadll dynadata": _LIBRARY, _INVERTER_DYNAMICS: _DYNAMICS, "spectrum": _HARMONICS}),
@@ -104,8 +106,8 @@ FATES: dict[str, Fate] = {
     "upfc": Fate(COMPILED, "at the state that the engine finds as the model stands", {"spectrum": _HARMONICS}),
     "upfccontrol": Fate(NOT, "its UPFC stays in the state it was found in"),
     "espvlcontrol": Fate(NOT, "what it would dispatch follows its shape, or is an agent's"),
-    "indmach012": Fate(COMPILED, "at its nominal kW and the slip that the engine finds",
-        {"yearly daily duty": "it draws its nominal kW all day", "h d maxslip": _DYNAMICS, "spectrum": _HARMONICS}),
+    "indmach012": Fate(PLAYED, "its kW by its shape, else they stand; the slip is what the engine finds for them",
+        {"h d maxslip": _DYNAMICS, "spectrum": _HARMONICS}),
     "gicsource": Fate(COMPILED, "but for geomagnetic currents, whose frequency is never solved"),
     "autotrans": Fate(PLAYED, "in the admittance matrix; taps are an agent's, or its RegControl's",
         {"thermal n m flrise hsrise": "no thermal model",

@@ -142,14 +142,17 @@ def _compare(shared: list[tuple[str, str]], ours: Any, engines: Any) -> dict[str
 
 
 def _stand_alike(one: Engine, other: Engine) -> None:
-    """Put taps and capacitors of another engine where those of one are."""
-    for name, handle in one.handles("Transformer").items():
-        if name in other.handles("Transformer"):
-            taps = " ".join(repr(tap) for tap in one.get_floats(handle, "Transformer", "Taps").tolist())
-            other.command(f'edit "Transformer.{name}" taps=[{taps}]')
-    for name, handle in one.handles("Capacitor").items():
-        if name in other.handles("Capacitor"):
-            other.command(f'edit "Capacitor.{name}" states={one.get_text(handle, "Capacitor", "States")}')
+    """Put taps and capacitors of another engine where those of one are; what stands alike is not touched.
+
+    An edit has the engine build its matrix anew, after which generators of model 3 break Kirchhoff's law in it.
+    """
+    for class_name, key in (("Transformer", "Taps"), ("Capacitor", "States")):
+        for name, handle in one.handles(class_name).items():
+            known = other.handles(class_name).get(name)
+            wanted = one.get_text(handle, class_name, key)
+            if known is not None and other.get_text(known, class_name, key) != wanted:
+                values = " ".join(repr(v) for v in one.get_floats(handle, class_name, key)) if key == "Taps" else ""
+                other.command(f'edit "{class_name}.{name}" {key}=[{values or wanted.strip("[] ")}]')
 
 
 def _mode_of(network: Network, engine: Engine) -> ShapeMode:

@@ -19,6 +19,7 @@ from powergrid.grid.circuit.controlled_devices import ControlledDevices
 from powergrid.grid.circuit.injections import Fault, Injection
 from powergrid.grid.circuit.out_of_service import find_generating
 from powergrid.grid.circuit.own_controls import ControlPlan, plan_controls
+from powergrid.grid.circuit.own_fuel import follow_fuel
 from powergrid.grid.circuit.own_storage import lead_batteries
 from powergrid.grid.circuit.snapshot import Snapshot
 from powergrid.grid.devices import StorageFleet
@@ -108,7 +109,8 @@ class Simulation:
             circuit.follow(self._days.writes)
         self._generating = find_generating(self._days.writes)
         self.circuits = Circuits(compiled, self.snapshot)
-        self._batteries = lead_batteries(self.circuits, self._days.writes, taken, self.dt_h)
+        own = (lead(self.circuits, self._days.writes, taken, self.dt_h) for lead in (lead_batteries, follow_fuel))
+        self._stores = [each for each in own if each is not None]
         self._native = _lead_devices(self.circuits, self._devices, self.dt_h)
         self.islands, self.events = _follow_supply(self.circuits, self._devices, faults, options)
         if self.islands is None:  # who is fed stays as it is
@@ -234,8 +236,8 @@ class Simulation:
             if self._native is not None:
                 self._native.reset(env)
             self.circuits[env].reset()
-            if self._batteries is not None:
-                self._batteries.reset(env)
+            for store in self._stores:
+                store.reset(env)
             if self.events is not None:
                 sun = [self.day_pv_pu[env], *self._days.own_sun(env)]
                 load_kw, load_kvar = self.day_load_kw[env], self.day_load_kvar[env]
@@ -303,8 +305,8 @@ class Simulation:
             raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
         if islands is not None:
             islands.count_all(self.snapshot.v_pu, self.day_load_kw, self.step_index)
-        if self._batteries is not None:
-            self._batteries.advance(converged)
+        for store in self._stores:
+            store.advance(converged)
         self._devices.advance(self.snapshot.device_kva, exo)
         if self.events is not None:
             self.events.measure(self.step_index)
@@ -321,10 +323,10 @@ class Simulation:
         circuits.fill_demand(*self._days.load_rows, rows, p_kw, q_kvar)
         if self._days.writes:
             circuits.fill_background(self._days.background, rows)
-        if self._batteries is not None:
-            self._batteries.decide(range(self.n_envs) if envs is None else envs, self._days.day, self.step_index)
         if self.events is not None and self._generating:
             circuits.hold_tripped(self._generating, len(self._days.writes))
+        for store in self._stores:
+            store.decide(range(self.n_envs) if envs is None else envs, self._days.day, self.step_index)
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
         circuits.fill_injections(p_kw, q_kvar)
@@ -381,7 +383,7 @@ class Simulation:
             "days": {name: getattr(self, name).copy() for name in _OF_DAYS},
             "snapshot": {name: value.copy() for name, value in vars(self.snapshot).items()},
             "controls": {} if self._native is None else self._native.state(),
-            "batteries": [] if self._batteries is None else self._batteries.state(),
+            "stores": [store.state() for store in self._stores],
             "islands": {} if self.islands is None else self.islands.state(),
             "events": {} if self.events is None else self.events.state(),
         }
@@ -400,8 +402,8 @@ class Simulation:
         if self._native is not None:  # before circuits: what their controllers forget takes a solve
             self._native.restore(state["controls"])
         self.circuits.restore(state["circuits"])
-        if self._batteries is not None:
-            self._batteries.restore(state["batteries"])
+        for store, kept in zip(self._stores, state["stores"], strict=True):
+            store.restore(kept)
         if self.islands is not None:
             self.islands.restore(state["islands"])
         if self.events is not None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from powergrid.grid.feeder.network import FeederControl, Network
+from powergrid.grid.feeder.network import BY_LEVEL, BY_PRICE, FeederControl, Network, Sources
 from powergrid.grid.feeder.shapes import FloatArray, IntArray
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.background import SELF_DISPATCHED
@@ -16,6 +16,8 @@ from powergrid.grid.profiles.demand import Demand
 from powergrid.grid.profiles.profiles import Profiles
 
 _SHOWN = 3
+#: Classes of which shapes move one number, and what is said of those without one.
+_STANDS = {"Vsource": "its pu stands", "Isource": "its current stands", "IndMach012": "its kW stand"}
 
 
 class Played(NamedTuple):
@@ -109,14 +111,17 @@ def _loads(
 def _sources(network: Network, profiles: Profiles, taken: Mapping[str, tuple[str, str, float]]) -> Iterator[Played]:
     """Yield voltage sources, generators and panels; what moves these is what ``Background`` writes."""
     mode, sources = profiles.shape_mode or network.shape_mode, network.sources
-    for name, shape in zip(sources.names, network.followed_by("Vsource", mode).tolist(), strict=True):
-        follows = shape >= 0 and not network.shapes.use_actual[shape]
-        moved = ("shape", f"LoadShape {network.shapes.names[shape]}") if follows else ("nothing", "its pu stands")
-        yield Played(f"Vsource.{name}", *moved, np.nan)
+    for class_name, stands in _STANDS.items():
+        for name, shape in zip(
+            network.names_of(class_name), network.followed_by(class_name, mode).tolist(), strict=True
+        ):
+            moved = ("shape", f"LoadShape {network.shapes.names[shape]}") if shape >= 0 else ("nothing", stands)
+            yield Played(f"{class_name}.{name}", *moved, np.nan)
     generators = np.where(sources.generator_fixed, -1, network.followed_by("Generator", mode))
     panels = network.followed_by("PVSystem", mode)
     sun = "profile" if profiles.pv_pu is not None else "nothing"
     nothing = ["Status=fixed" if fixed else "no LoadShape" for fixed in sources.generator_fixed.tolist()]
+    waits = _describe_dispatch(sources)
     generator_kw = sources.generator_kw * np.where(sources.generator_fixed, 1.0, sources.generator_factor)
     panel_kw = sources.panel_kw * sources.irradiance
     if profiles.own_sun:
@@ -134,14 +139,27 @@ def _sources(network: Network, profiles: Profiles, taken: Mapping[str, tuple[str
     for class_name, followed, kw, otherwise, why in tables:
         peaks = network.shapes.peaks(np.maximum(followed, 0)) if len(network.shapes) else np.ones(len(followed))
         for i, name in enumerate(network.elements.get(class_name, ())):
-            full = f"{class_name}.{name}"
+            full, when = f"{class_name}.{name}", waits[i] if class_name == "Generator" else ""
             if (own := taken.get(full.lower())) is not None:
                 yield Played(full, *own)
             elif followed[i] >= 0:
                 peak = float(peaks[i]) if network.shapes.use_actual[followed[i]] else float(kw[i] * peaks[i])
-                yield Played(full, "shape", f"LoadShape {network.shapes.names[followed[i]]}", peak)
+                yield Played(full, "shape", f"LoadShape {network.shapes.names[followed[i]]}{when}", peak)
+            elif when:
+                yield Played(full, "own control", when.removeprefix(", "), float(kw[i]))
             else:
                 yield Played(full, otherwise, why[i], float(kw[i]))
+
+
+def _describe_dispatch(sources: Sources) -> list[str]:
+    """Return what else moves each generator: the level of demand, a price, its fuel."""
+    names = {BY_LEVEL: "demand", BY_PRICE: "price"}
+    rows = zip(sources.dispatch.by.tolist(), sources.dispatch.at.tolist(), sources.fuel_kwh.tolist(), strict=True)
+    return [
+        (f", off while {names[by]} is below {at:g}" if by else "")
+        + (", until its fuel is spent" if full == full else "")
+        for by, at, full in rows
+    ]
 
 
 def _storage(

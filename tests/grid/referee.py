@@ -11,7 +11,7 @@ import numpy as np
 from powergrid.grid.engine import Engine, PowerReader
 
 #: Classes whose elements draw or feed.
-CLASSES = ("Vsource", "Load", "Generator", "PVSystem", "Storage")
+CLASSES = ("Vsource", "Load", "Generator", "PVSystem", "Storage", "Isource", "IndMach012")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from powergrid.evaluation.baselines import BASELINES
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.engine import PowerReader
 from powergrid.grid.feeder.feeder import read_feeder
+from powergrid.grid.feeder.shapes import ShapeMode
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.profiles import builtin_profiles, follow_loadshapes
 from powergrid.grid.simulation import Simulation
@@ -45,6 +46,7 @@ New Load.i bus1=d kv=.48 kw=150 kvar=50 daily=uneven model=5
 New Load.cvr bus1=d kv=.48 kw=100 kvar=40 daily=hours model=4 cvrwatts=.8 cvrvars=2.5
 New Load.phase phases=1 bus1=d.2 kv=.277 kw=60 kvar=20 daily=reactive
 New Load.delta phases=1 conn=delta bus1=d.1.3 kv=.48 kw=40 kvar=10 daily=hours
+New Load.exempt bus1=c kv=12.47 kw=200 kvar=60 status=exempt daily=hours
 New Load.pump bus1=c kv=12.47 kw=300 kvar=100 status=fixed daily=hours
 New Load.meter bus1=c kv=12.47 daily=metered kw=250 pf=.95
 New Load.back bus1=c kv=12.47 kw=-300 kvar=0 daily=sun
@@ -80,6 +82,41 @@ New Storage.timed bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=30 daily=hour
 New Storage.idle bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=50
 New Storage.empties bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=90 state=discharging %discharge=40
 """
+MACHINES = """New LoadShape.kv npts=4 interval=6 useactual=yes mult=[7.2 7.3 7.25 7.1]
+New Isource.follows bus1=c amps=3 angle=30 daily=hours
+New Isource.metered bus1=c.2 phases=1 amps=.01 daily=metered
+New Isource.stands bus1=c amps=1 angle=80
+New IndMach012.follows bus1=d kv=.48 kw=80 kva=120 daily=hours yearly=hours
+New IndMach012.metered bus1=c kv=12.47 kw=80 kva=300 conn=wye daily=metered
+New IndMach012.wind bus1=c kv=12.47 kw=-150 kva=200 daily=sun
+New IndMach012.stands bus1=d kv=.48 kw=30 kva=40
+New IndMach012.slips bus1=d kv=.48 kw=30 kva=40 slip=.01 slipoption=fixedslip daily=sun
+New Vsource.tie bus1=far.1 phases=1 basekv=7.2 r1=1 x1=5 r0=2 x0=8 daily=kv
+New Line.far phases=1 bus1=c.1 bus2=far.1 length=20 units=km r1=1 x1=2
+"""
+DISPATCHED = """New LoadShape.levels npts=24 interval=1
+~ mult=[.5 .5 .5 .6 .6 .7 .8 .9 1 1.1 1.2 1.2 1.1 1 1 1 1.1 1.2 1.3 1.2 1 .8 .6 .5]
+New PriceShape.tariff npts=24 interval=1
+~ price=[10 10 20 20 30 30 30 40 40 20 20 20 25 25 25 50 50 60 60 20 20 10 10 10]
+New Generator.above bus1=c kv=12.47 kw=200 pf=.9 daily=hours dispmode=loadlevel dispvalue=.93
+New Generator.peaking bus1=c kv=12.47 kw=200 pf=.9 dispmode=loadlevel dispvalue=.72
+New Generator.forced bus1=c kv=12.47 kw=100 pf=.9 dispmode=loadlevel dispvalue=.9 forceon=yes
+New Generator.fixed bus1=c kv=12.47 kw=100 pf=.9 dispmode=loadlevel dispvalue=.9 status=fixed daily=sun
+New Generator.priced bus1=b kv=12.47 kw=150 pf=.9 dispmode=price dispvalue=25 daily=sun
+New Generator.dear bus1=b kv=12.47 kw=150 pf=.9 dispmode=price dispvalue=45
+New Generator.burns bus1=b kv=12.47 kw=100 pf=.9 usefuel=yes fuelkwh=900 %fuel=90 %reserve=30
+New Generator.burnt bus1=b kv=12.47 kw=100 daily=hours usefuel=yes fuelkwh=900 %fuel=10 model=5
+New Generator.both bus1=d kv=.48 kw=50 daily=metered usefuel=yes fuelkwh=700 dispmode=loadlevel dispvalue=.7 model=2
+New Generator.holds bus1=d kv=.48 kw=60 daily=hours model=3 maxkvar=20 minkvar=-20 usefuel=yes fuelkwh=400
+New Generator.limited bus1=d kv=.48 kw=40 daily=hours model=7 usefuel=yes fuelkwh=100
+New Generator.q4 bus1=c kv=12.47 kw=90 pf=.95 daily=reactive model=4
+New Generator.q5 bus1=c kv=12.47 kw=90 pf=-.95 daily=metered model=5
+New Generator.v3 bus1=c kv=12.47 kw=100 model=3 maxkvar=50 minkvar=-50 vpu=1.01 daily=sun
+Set DefaultDaily=levels
+Set PriceCurve=tariff
+Set GenMult=.8
+Set LoadMult=.8
+"""
 TAIL = """Set VoltageBases=[115 12.47 .48]
 CalcVoltageBases
 """
@@ -89,6 +126,8 @@ MASTERS = {
     "loads": LOADS,
     "loads and growth": LOADS + "Set Year=4\nSet LoadMult=.9\n",
     "generators": LOADS + GENERATORS,
+    "machines": LOADS + MACHINES,
+    "dispatched generators": LOADS + DISPATCHED,
     "panels": LOADS + PANELS,
     "regulator": LOADS + STEADY + PANELS + CONTROLS.splitlines()[0] + "\n",
     "batteries": LOADS + BATTERIES,
@@ -108,10 +147,12 @@ def write(folder: Path, body: str, mode: str) -> tuple[Path, Path]:
     return master, ours
 
 
-def play_ours(master: Path, n_steps: int, step_minutes: int, day: int) -> dict[str, np.ndarray]:
+def play_ours(
+    master: Path, n_steps: int, step_minutes: int, day: int, mode: ShapeMode | None = None
+) -> dict[str, np.ndarray]:
     """Play a day without a device, the feeder's own controls free, as ``referee.play`` gives it."""
     feeder = read_feeder(master)
-    profiles = follow_loadshapes(network_of(feeder), builtin_profiles())
+    profiles = follow_loadshapes(network_of(feeder), builtin_profiles(), mode)
     options = SimulationOptions(
         step_minutes=step_minutes, horizon_steps=n_steps, split="all", native_controls=True, tolerance=TOLERANCE
     )
@@ -328,8 +369,19 @@ def test_batteries_left_to_the_feeder_and_those_of_agents_do_not_touch_each_othe
     np.testing.assert_allclose(follows, -played["storage.follows"].real, atol=0.05)
 
 
-def test_background_is_part_of_a_state(tmp_path: Path) -> None:
-    _, ours = write(tmp_path, LOADS + STEADY + PANELS + BATTERIES, "daily")
+@pytest.mark.parametrize("mode", ["daily", "yearly"])
+def test_a_mode_that_the_scenario_says_counts_for_multipliers_too(tmp_path: Path, mode: ShapeMode) -> None:
+    master, _ = write(tmp_path, MASTERS["loads and growth"], mode)
+    own = play_ours(master, 24, 60, 0, mode)
+    with compiled(master, tolerance=TOLERANCE) as engine:
+        played = play(engine, mode, 24, 60)
+    size = np.abs(played["vsource.source"]).max()
+    assert {key: value for key in own if (value := np.abs(own[key] - played[key]).max()) > 1e-6 * size} == {}
+
+
+@pytest.mark.parametrize("body", [STEADY + PANELS + BATTERIES, DISPATCHED, MACHINES])
+def test_background_is_part_of_a_state(tmp_path: Path, body: str) -> None:
+    _, ours = write(tmp_path, LOADS + body, "daily")
     feeder = read_feeder(ours)
     profiles = follow_loadshapes(network_of(feeder), builtin_profiles())
     simulation = Simulation(feeder, {}, profiles, SimulationOptions(split="all", horizon_steps=20), n_envs=2)

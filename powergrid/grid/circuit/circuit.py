@@ -36,7 +36,7 @@ from powergrid.grid.feeder.compile import (
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.preparation import refuse_user_models
-from powergrid.grid.feeder.timing import read_sources
+from powergrid.grid.feeder.timing import read_sources, release_dispatch
 from powergrid.grid.feeder.windings import Regulator
 
 __all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder", "network_of"]
@@ -107,11 +107,11 @@ class Circuit:
         self.engine = Engine()
         notes = compile_feeder(feeder, self.engine)
         refuse_user_models(feeder, self.engine)
-        prepare_circuit(self.engine, feeder.settings, tolerance=tolerance, max_iterations=max_iterations)
+        folded = prepare_circuit(self.engine, feeder.settings, tolerance=tolerance, max_iterations=max_iterations)
         self.handles = read_handles(self.engine)
         if not any(self.handles[name] for name in SOURCE_CLASSES):
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])
-        sources, bus_kv = read_sources(self.engine, self.handles), read_base_voltages(feeder, self.engine)
+        sources, bus_kv = read_sources(self.engine, self.handles, folded), read_base_voltages(feeder, self.engine)
         controls = find_controls(self.engine, off=feeder.controls_off)
         self._targets: list[tuple[str, Handle]] = []
         self.ratings: dict[str, dict[str, float]] = {}
@@ -121,6 +121,7 @@ class Circuit:
         free_power(self.engine, controls, plan)
         fault_names = place_faults(self.engine, faults)
         self._solve_start()
+        release_dispatch(self.engine, self.handles["Generator"], sources.dispatch)
         acting = select_controls(self.engine, controls, plan)
         self.controls = ActingControls(self.engine, acting, max_iterations, off=feeder.controls_off)
         self.network = read_network(feeder, self.engine, self.handles, sources, controls, notes)

@@ -25,7 +25,7 @@ from powergrid.grid.engine import (
 from powergrid.grid.engine.cache_folder import Arrays, Cache
 from powergrid.grid.feeder.feeder import CIRCUIT, Feeder
 from powergrid.grid.feeder.grounding import find_floating, find_neutrals
-from powergrid.grid.feeder.network import Branches, FeederControl, Loads, Network, Sources
+from powergrid.grid.feeder.network import Branches, Dispatch, Driven, FeederControl, Loads, Network, Sources
 from powergrid.grid.feeder.preparation import (
     RECORDERS,
     about_recorders,
@@ -36,7 +36,14 @@ from powergrid.grid.feeder.preparation import (
 from powergrid.grid.feeder.ratings import Ratings
 from powergrid.grid.feeder.reading.syntax import DESCRIBING
 from powergrid.grid.feeder.shapes import Shapes
-from powergrid.grid.feeder.timing import fold_multipliers, read_load_rules, read_mode, read_shapes
+from powergrid.grid.feeder.timing import (
+    DRIVEN_PROPERTIES,
+    Folded,
+    fold_multipliers,
+    read_load_rules,
+    read_mode,
+    read_shapes,
+)
 from powergrid.grid.feeder.trial import admit
 from powergrid.grid.feeder.windings import TAPPED_CLASSES, Handles, find_regulators
 
@@ -47,7 +54,9 @@ BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", *TA
 SOURCE_CLASSES = ("Vsource", "Isource")
 #: OpenDSS's ordinals of length units, 0 is none, in km.
 _KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
-_TABLES = {table.__name__: table for table in (Network, Branches, FeederControl, Loads, Shapes, Sources)}
+_TABLES = {
+    table.__name__: table for table in (Network, Branches, Dispatch, Driven, FeederControl, Loads, Shapes, Sources)
+}
 #: Keys of descriptions on disk, beside names from the feeder: these hold no such character.
 _TABLE, _ARRAY = "\0table", "\0array"
 
@@ -121,7 +130,7 @@ def _build_from_data(feeder: Feeder, engine: Engine) -> None:
         raise FeederError(str(feeder.master), [problem]) from None
 
 
-def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: float, max_iterations: int) -> None:
+def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: float, max_iterations: int) -> Folded:
     """Take out of a compiled circuit what only costs time or stands between a setpoint and the power drawn.
 
     Meters and monitors are disabled. The circuit's load multiplier and its year's growth become part of the loads, so
@@ -132,6 +141,9 @@ def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: f
         engine: The engine that holds it.
         settings: What the feeder sets, as ``Feeder.settings``.
         tolerance, max_iterations: As of :meth:`Engine.prepare`.
+
+    Returns:
+        What the multipliers were.
     """
     # Nobody reads them, and with energy meters time steps in the engine take 3 to 8 times as long.
     for class_name in RECORDERS:
@@ -140,12 +152,12 @@ def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: f
     engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
     spell_out_admittances(engine)
     take_out_opened(engine)
-    fold_multipliers(engine, settings)
+    return fold_multipliers(engine, settings)
 
 
 def read_handles(engine: Engine) -> dict[str, dict[str, Handle]]:
     """Return the handles of all elements that are read or written: class to lower-case name to handle."""
-    classes = dict.fromkeys((*BINDABLE_CLASSES, *BRANCH_CLASSES, *SOURCE_CLASSES))
+    classes = dict.fromkeys((*BINDABLE_CLASSES, *BRANCH_CLASSES, *SOURCE_CLASSES, *DRIVEN_PROPERTIES))
     return {name: engine.handles(name) for name in classes}
 
 

@@ -100,6 +100,55 @@ class Loads:
 
 
 @dataclass(frozen=True)
+class Driven:
+    """Elements of a class of which a shape moves one number, and nothing else.
+
+    Attributes:
+        names: Lower case, shape (n,).
+        nominal: The number at a multiplier of 1, shape (n,).
+        per_actual: The number for each unit of a shape of actual values, shape (n,).
+    """
+
+    names: tuple[str, ...]
+    nominal: FloatArray
+    per_actual: FloatArray
+
+
+#: What a generator waits for: nothing, a level of demand, a price.
+BY_NOTHING, BY_LEVEL, BY_PRICE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Which generators are on only while demand or price are high.
+
+    Attributes:
+        by: ``BY_LEVEL``, ``BY_PRICE`` or ``BY_NOTHING``, shape (n_generators,).
+        at: Level of demand, or price [USD/MWh as the model has it], below which each is off, shape (n_generators,).
+        references: The shapes that say the level in daily and in yearly mode.
+        prices: The shape that says the price; none where it stands.
+        price: The price that stands.
+        factor: What the level is multiplied by in each of ``SHAPE_MODES``.
+    """
+
+    by: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    at: FloatArray = field(default_factory=lambda: np.empty(0))
+    references: Shapes = field(default_factory=Shapes)
+    prices: Shapes = field(default_factory=Shapes)
+    price: float = 0.0
+    factor: FloatArray = field(default_factory=lambda: np.ones(len(SHAPE_MODES)))
+
+    def levels(self, mode: ShapeMode, hours: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return level of demand and price at some hours in a mode, each shape (n_hours,)."""
+        which = np.array([len(self.references) - 1 if mode == "yearly" else 0])
+        level = self.references.sample(which, hours)[0][:, 0] if len(self.references) else np.ones(len(hours))
+        level = level * self.factor[SHAPE_MODES.index(mode)]
+        first = np.zeros(1, dtype=np.int64)
+        price = self.prices.sample(first, hours)[0][:, 0] if len(self.prices) else np.full(len(hours), self.price)
+        return level, price
+
+
+@dataclass(frozen=True)
 class Sources:
     """Generators, PVSystems and Storage as the model has them, each class in the order of ``Network.elements``.
 
@@ -107,6 +156,11 @@ class Sources:
         generator_kw, generator_kvar: What generators deliver at a multiplier of 1, shape (n_generators,).
         generator_fixed: Whether a generator does so whatever the time (Status=fixed), shape (n_generators,).
         generator_factor: The circuit's multiplier of all generators that are not fixed (GenMult).
+        generator_model: The number of each one's model, shape (n_generators,).
+        generator_kvar_limits: Most and least kvar of each, which count in model 3 alone, shape (2, n_generators).
+        fuel_kwh: What a full tank of each holds [kWh], NaN where a generator needs none, shape (n_generators,).
+        fuel_percent: What each has of it, and how much stays in it [%], shape (2, n_generators).
+        dispatch: Which generators are on only while demand or price are high.
         panel_kw: Most that panels give in full sun [kW], shape (n_panels,).
         irradiance: What panels get at a multiplier of 1 [kW/m2], shape (n_panels,).
         panel_temperature: What panels without a TShape have [deg C], shape (n_panels,).
@@ -115,7 +169,10 @@ class Sources:
         curve_of: Place in ``curves`` of each panel's P-TCurve and EffCurve, -1 for none, shape (2, n_panels).
         temperatures: The TShapes that panels follow, values in deg C.
         temperature_of: Place in ``temperatures`` of what each panel follows, as ``Network.shapes_of``.
-        names: The voltage sources, lower case, those that form microgrids included.
+        driven: Voltage and current sources and induction machines by class, those that form microgrids included.
+        slips: The slip that each induction machine begins with, shape (n_machines,).
+        load_factors: By how much the demand of each load differs from that in the model's own mode, in the order of
+            ``SHAPE_MODES``, shape (n_modes, n_loads); empty where by nothing.
         storage_mode: OpenDSS's ordinal of DispMode, 0 by triggers and 4 by shape, shape (n_storage,).
     """
 
@@ -123,6 +180,11 @@ class Sources:
     generator_kvar: FloatArray = field(default_factory=lambda: np.empty(0))
     generator_fixed: BoolArray = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
     generator_factor: float = 1.0
+    generator_model: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    generator_kvar_limits: FloatArray = field(default_factory=lambda: np.empty((2, 0)))
+    fuel_kwh: FloatArray = field(default_factory=lambda: np.empty(0))
+    fuel_percent: FloatArray = field(default_factory=lambda: np.empty((2, 0)))
+    dispatch: Dispatch = field(default_factory=Dispatch)
     panel_kw: FloatArray = field(default_factory=lambda: np.empty(0))
     irradiance: FloatArray = field(default_factory=lambda: np.empty(0))
     panel_temperature: FloatArray = field(default_factory=lambda: np.empty(0))
@@ -131,8 +193,16 @@ class Sources:
     curve_of: IntArray = field(default_factory=lambda: np.empty((2, 0), dtype=np.int64))
     temperatures: Shapes = field(default_factory=Shapes)
     temperature_of: IntArray = field(default_factory=lambda: np.empty((len(SHAPE_MODES), 0), dtype=np.int64))
-    names: tuple[str, ...] = ()
+    driven: dict[str, Driven] = field(default_factory=dict)
+    slips: FloatArray = field(default_factory=lambda: np.empty(0))
+    load_factors: FloatArray = field(default_factory=lambda: np.empty(0))
     storage_mode: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @property
+    def generator_off_kw(self) -> FloatArray:
+        """What is written of each generator that is off by demand or price [kW], shape (n_generators,)."""
+        undone = np.where(self.generator_fixed, 1.0, 1.0 / (self.generator_factor or 1.0))
+        return -1e-4 * self.generator_kw * undone  # the engine's number: so that it stays in the matrix
 
 
 @dataclass(frozen=True)
@@ -231,6 +301,11 @@ class Network:
         """Branch to index, by ``class.name`` in lower case."""
         return {name: index for index, name in enumerate(self.branches.names)}
 
+    def names_of(self, class_name: str) -> tuple[str, ...]:
+        """Return the names of the elements of a class that may follow shapes, lower case."""
+        driven = self.sources.driven.get(class_name)
+        return self.elements.get(class_name, ()) if driven is None else driven.names
+
     def followed_by(self, class_name: str, mode: ShapeMode | None = None) -> IntArray:
         """Return the place in ``shapes`` of what each element of a class follows, -1 for none, shape (n_elements,).
 
@@ -240,8 +315,7 @@ class Network:
         """
         rows = self.shapes_of.get(class_name)
         if rows is None:
-            names = self.sources.names if class_name == "Vsource" else self.elements.get(class_name, ())
-            return np.full(len(names), -1)
+            return np.full(len(self.names_of(class_name)), -1)
         followed: IntArray = rows[SHAPE_MODES.index(mode or self.shape_mode)]
         return followed
 

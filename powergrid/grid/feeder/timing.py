@@ -6,22 +6,29 @@ Reads a circuit once. What of it is played, and when, is for ``grid.profiles``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from powergrid.grid.engine import Engine, FloatArray, Handle, IntArray
-from powergrid.grid.feeder.network import Sources
+from powergrid.grid.feeder.network import BY_NOTHING, Dispatch, Driven, Sources
 from powergrid.grid.feeder.shapes import SHAPE_MODES, BoolArray, ShapeMode, Shapes
 
 #: Classes whose elements follow shapes.
-SHAPED_CLASSES = ("Load", "Generator", "PVSystem", "Storage", "Vsource")
+SHAPED_CLASSES = ("Load", "Generator", "PVSystem", "Storage", "Vsource", "Isource", "IndMach012")
+#: Classes of which a shape moves one number, and that property.
+DRIVEN_PROPERTIES = {"Vsource": "pu", "Isource": "amps", "IndMach012": "kW"}
 #: Classes that OpenDSS plays by the daily shape in yearly mode where there is no yearly one. To a load it copies the
 #: first daily shape instead; a generator stays at its rating.
 _YEARLY_ELSE_DAILY = ("PVSystem", "Storage")
-_DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem", "Vsource")
+_DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem", "Vsource", "Isource", "IndMach012")
 #: OpenDSS's ordinals of Load.Status and Load.Model: no multiplier applies; reactive power stays nominal.
 _FIXED, _EXEMPT = 1, 2
 _FIXED_Q_MODELS = (6, 7)
+#: OpenDSS's models of generators that deliver on without fuel.
+_FUELLESS_MODELS = (6, 7)
+#: Classes of shapes, and the property that has the values of their points.
+_VALUES = {"LoadShape": "PMult", "TShape": "Temp", "PriceShape": "Price"}
 
 
 def read_mode(settings: Mapping[str, str]) -> ShapeMode:
@@ -46,7 +53,7 @@ def read_shapes(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) -> 
     return _read_used(engine, "LoadShape", followed)
 
 
-def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) -> Sources:
+def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]], folded: Folded) -> Sources:
     """Read generators and panels; before devices are placed on any of them, which changes what they say."""
     generators, panels = (list(handles[name].values()) for name in ("Generator", "PVSystem"))
     followed = {"PVSystem": _find_followed(engine, "PVSystem", panels, prefix="T")} if panels else {}
@@ -57,6 +64,13 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) ->
         generator_kvar=engine.get_all_floats(generators, "Generator", "kvar"),
         generator_fixed=engine.get_all_ints(generators, "Generator", "Status") == _FIXED,
         generator_factor=engine.generator_multiplier,
+        generator_model=engine.get_all_ints(generators, "Generator", "Model"),
+        generator_kvar_limits=np.stack(
+            [engine.get_all_floats(generators, "Generator", key) for key in ("MaxKVAR", "MinKVAR")]
+        ),
+        fuel_kwh=_read_fuel(engine, generators),
+        fuel_percent=np.stack([engine.get_all_floats(generators, "Generator", key) for key in ("%Fuel", "%Reserve")]),
+        dispatch=_read_dispatch(engine, generators, folded.level),
         panel_kw=engine.get_all_floats(panels, "PVSystem", "Pmpp")
         * (engine.get_all_floats(panels, "PVSystem", "%Pmpp") / 100.0),
         irradiance=engine.get_all_floats(panels, "PVSystem", "Irradiance"),
@@ -65,7 +79,9 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) ->
         curves=curves,
         curve_of=curve_of,
         temperatures=temperatures,
-        names=tuple(handles["Vsource"]),
+        driven={name: _read_driven(engine, name, handles[name]) for name in DRIVEN_PROPERTIES},
+        slips=engine.get_all_floats(list(handles["IndMach012"].values()), "IndMach012", "slip"),
+        load_factors=folded.loads,
         storage_mode=engine.get_all_ints(list(handles["Storage"].values()), "Storage", "DispMode"),
         temperature_of=temperature_of.get("PVSystem", np.full((len(SHAPE_MODES), len(panels)), -1)),
     )
@@ -89,6 +105,52 @@ def _read_curves(
     axes = [tuple(engine.get_floats(known[a], "XYCurve", key) for key in ("XArray", "YArray")) for a in place]
     found = np.array([place.get(address, -1) for address in used.ravel().tolist()], dtype=np.int64)
     return tuple((x, y) for x, y in axes), found.reshape(used.shape)
+
+
+def _read_fuel(engine: Engine, generators: Sequence[Handle]) -> FloatArray:
+    """Return what a full tank of each generator holds [kWh], NaN where it needs none."""
+    uses = engine.get_all_ints(generators, "Generator", "UseFuel") != 0
+    uses &= ~np.isin(engine.get_all_ints(generators, "Generator", "Model"), _FUELLESS_MODELS)
+    return np.where(uses, engine.get_all_floats(generators, "Generator", "FuelkWh"), np.nan)
+
+
+def _read_dispatch(engine: Engine, generators: Sequence[Handle], level: FloatArray) -> Dispatch:
+    """Read which generators wait for a level of demand or a price, and what says these."""
+    at = engine.get_all_floats(generators, "Generator", "DispValue")
+    forced = engine.get_all_ints(generators, "Generator", "ForceOn") != 0
+    by = np.where(forced | (at <= 0.0), BY_NOTHING, engine.get_all_ints(generators, "Generator", "DispMode"))
+    if not by.any():
+        return Dispatch(by, at)
+    names = [engine.command(f"get {option}").lower() for option in ("defaultdaily", "defaultyearly", "pricecurve")]
+    shapes, prices = engine.handles("LoadShape"), engine.handles("PriceShape")
+    return Dispatch(
+        by,
+        at,
+        _read_points(engine, "LoadShape", [(name, shapes[name]) for name in names[:2]]),
+        _read_points(engine, "PriceShape", [(name, prices[name]) for name in names[2:] if name in prices]),
+        float(engine.command("get pricesignal")),
+        level,
+    )
+
+
+def release_dispatch(engine: Engine, generators: Mapping[str, Handle], dispatch: Dispatch) -> None:
+    """Have generators that wait for demand or price follow what is written: in the engine's snapshot is no time."""
+    number = engine.property_index("Generator", "DispMode")
+    for handle, by in zip(generators.values(), dispatch.by.tolist(), strict=True):
+        if by != BY_NOTHING:
+            engine.set_int(handle, number, BY_NOTHING)
+
+
+def _read_driven(engine: Engine, class_name: str, handles: Mapping[str, Handle]) -> Driven:
+    own, ones = list(handles.values()), np.ones(len(handles))
+    nominal = engine.get_all_floats(own, class_name, DRIVEN_PROPERTIES[class_name])
+    if class_name == "Isource":  # multiplied all the same
+        return Driven(tuple(handles), nominal, nominal)
+    if class_name == "Vsource":  # a shape's values take the place of its pu; actual ones are kV to ground
+        phases = np.array([engine.phases(handle) for handle in own], dtype=np.float64)
+        chord = np.where(phases > 1, 2.0 * np.sin(np.pi / np.maximum(phases, 2.0)), 1.0)
+        return Driven(tuple(handles), ones, chord / engine.get_all_floats(own, class_name, "basekv"))
+    return Driven(tuple(handles), nominal, ones)
 
 
 def _find_followed(engine: Engine, class_name: str, handles: Sequence[Handle], prefix: str = "") -> IntArray:
@@ -124,12 +186,12 @@ def _read_used(engine: Engine, kind: str, followed: Mapping[str, IntArray]) -> t
 
 
 def _read_points(engine: Engine, kind: str, named: Sequence[tuple[str, Handle]]) -> Shapes:
-    """Read the points of LoadShapes or TShapes."""
+    """Read the points of LoadShapes, TShapes or PriceShapes."""
     handles = [handle for _, handle in named]
     points, reactive, hours = [], [], []
     interval_h = engine.get_all_floats(handles, kind, "Interval")
     for handle, interval in zip(handles, interval_h.tolist(), strict=True):
-        p = engine.get_floats(handle, kind, "PMult" if kind == "LoadShape" else "Temp")
+        p = engine.get_floats(handle, kind, _VALUES[kind])
         q, hour = np.full(len(p), np.nan), np.full(len(p), np.nan)
         # Lists that are longer or shorter than the points there are the engine cuts, or fills with 0.
         own_q = engine.get_floats(handle, kind, "QMult")[: len(p)] if kind == "LoadShape" else np.empty(0)
@@ -163,31 +225,46 @@ def read_load_rules(engine: Engine, loads: Sequence[Handle]) -> tuple[BoolArray,
     return fixed, np.isin(engine.get_all_ints(loads, "Load", "Model"), _FIXED_Q_MODELS), ratio
 
 
-def fold_multipliers(engine: Engine, settings: Mapping[str, str]) -> None:
+class Folded(NamedTuple):
+    """What the circuit's multipliers were, in the order of ``SHAPE_MODES``.
+
+    Attributes:
+        level: What a level of demand is multiplied by, shape (n_modes,).
+        loads: By how much the demand of each load differs from that in the model's own mode, shape (n_modes, n_loads);
+            empty where by nothing.
+    """
+
+    level: FloatArray
+    loads: FloatArray
+
+
+def fold_multipliers(engine: Engine, settings: Mapping[str, str]) -> Folded:
     """Turn the circuit's load multiplier and its year's growth into part of the loads that mind them.
 
     Afterwards what is written as demand is what is drawn. Shapes of actual values mind neither, nor do their loads.
     """
     multiplier, engine.load_multiplier = engine.load_multiplier, 1.0
     year, engine.year = _year(settings, engine.year), 0
+    yearly = np.array([mode == "yearly" for mode in SHAPE_MODES])
+    level = np.where(yearly, 1.0, multiplier) * _growth_at(engine.growth_percent, year)
     loads = list(engine.handles("Load").values())
     if not loads or (multiplier == 1.0 and year == 0):
-        return
+        return Folded(level, np.empty(0))
     status = engine.get_all_ints(loads, "Load", "Status")
-    mode = read_mode(settings)
     # Loads that are exempt are so in all modes but one.
-    minds = (status != _FIXED) & ((mode == "yearly") | (status != _EXEMPT))
+    minds = (status != _FIXED) & (yearly[:, None] | (status != _EXEMPT))
     factors = np.where(minds, multiplier, 1.0) * _grow(engine, loads, year)
     # Left as written: it counts whether power factor or kvar came last.
     shapes = list(engine.handles("LoadShape").values())
     actual = engine.get_all_ints(shapes, "LoadShape", "UseActual") != 0
-    followed = _find_followed(engine, "Load", loads)[SHAPE_MODES.index(mode)]
     of_actual = [engine.address(shape) for shape, has in zip(shapes, actual.tolist(), strict=True) if has]
-    factors[np.isin(followed, of_actual) & (status != _FIXED)] = 1.0
-    grown = [load for load, factor in zip(loads, factors.tolist(), strict=True) if factor != 1.0]
-    factors = factors[factors != 1.0]
+    factors[np.isin(_find_followed(engine, "Load", loads), of_actual) & (status != _FIXED)] = 1.0
+    own = factors[SHAPE_MODES.index(read_mode(settings))]
+    grown = [load for load, factor in zip(loads, own.tolist(), strict=True) if factor != 1.0]
     fixed_q = np.isin(engine.get_all_ints(grown, "Load", "Model"), _FIXED_Q_MODELS)
-    scale_loads(engine, grown, factors, np.where(fixed_q, 1.0, factors))
+    scale_loads(engine, grown, own[own != 1.0], np.where(fixed_q, 1.0, own[own != 1.0]))
+    differ = np.divide(factors, own, out=np.ones_like(factors), where=own != 0.0)
+    return Folded(level, differ if (differ != 1.0).any() else np.empty(0))
 
 
 def scale_loads(engine: Engine, loads: Sequence[Handle], kw: FloatArray | float, kvar: FloatArray | float) -> None:
@@ -211,13 +288,16 @@ def _year(settings: Mapping[str, str], compiled: int) -> int:
         return compiled
 
 
+def _growth_at(percent: float, year: int) -> float:
+    return float((1.0 + percent / 100.0) ** (year - 1)) if year else 1.0
+
+
 def _grow(engine: Engine, loads: Sequence[Handle], year: int) -> FloatArray:
     """Return by how much the loads have grown in a year, by their GrowthShape or the circuit's rate."""
     if year == 0:
         return np.ones(len(loads))
     addresses = engine.get_all_references(loads, "Load", "Growth").tolist()
-    rate = 1.0 + engine.growth_percent / 100.0
-    grown = {0: float(rate ** (year - 1))}
+    grown = {0: _growth_at(engine.growth_percent, year)}
     for handle in engine.handles("GrowthShape").values():
         years = engine.get_floats(handle, "GrowthShape", "Year")
         by_year = engine.get_floats(handle, "GrowthShape", "Mult")

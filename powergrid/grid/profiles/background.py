@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.shapes import SHAPE_MODES
+from powergrid.grid.feeder.timing import DRIVEN_PROPERTIES
+from powergrid.grid.profiles.generation import Generation
 from powergrid.grid.profiles.profiles import Profiles
 
 FloatArray = npt.NDArray[np.float64]
@@ -40,28 +42,31 @@ class Background:
     def __init__(self, profiles: Profiles, network: Network, devices: Collection[str]) -> None:
         self._profiles, self._network, sources = profiles, network, network.sources
         mode = profiles.shape_mode or network.shape_mode
-        generators = np.where(sources.generator_fixed, -1, network.followed_by("Generator", mode))
+        self._generation = generation = Generation(network, mode)
         panels = network.followed_by("PVSystem", mode)
         if profiles.own_sun:
             panels = np.full(len(panels), -1)
-        self._followed = {"Generator": generators, "PVSystem": panels}
+        self._followed = {"Generator": generation.followed, "PVSystem": panels}
         self._batteries = network.followed_by("Storage", mode)
-        self._feeding = network.followed_by("Vsource", mode).copy()
-        if len(network.shapes):  # those of actual values are in kV, which few models mean
-            self._feeding[network.shapes.use_actual[self._feeding]] = -1
+        self._driven = {name: network.followed_by(name, mode) for name in sources.driven}
         warmed = sources.temperature_of[SHAPE_MODES.index(mode)]
         sunny = panels >= 0 if profiles.pv_pu is None else np.ones(len(panels), dtype=np.bool_)
         moved = {
             ("PVSystem", "Irradiance"): sunny,
             ("PVSystem", "Temperature"): (panels >= 0) & (warmed >= 0),
-            ("Generator", "kW"): generators >= 0,
-            ("Generator", "kvar"): generators >= 0,
-            ("Vsource", "pu"): self._feeding >= 0,
+            ("Generator", "kW"): generation.moved,
+            ("Generator", "kvar"): generation.moved,
+            # Which a write of kW sets anew.
+            ("Generator", "MaxKVAR"): generation.holds_voltage,
+            ("Generator", "MinKVAR"): generation.holds_voltage,
+            # The engine seeks the slip from where it was last: so would depend on how the circuit came here.
+            ("IndMach012", "slip"): np.ones(len(sources.slips), dtype=np.bool_),
+            **{(name, DRIVEN_PROPERTIES[name]): followed >= 0 for name, followed in self._driven.items()},
             BATTERIES: np.isin(sources.storage_mode, SELF_DISPATCHED),
         }
         self._places, self.writes = list[IntArray](), list[tuple[str, str, tuple[str, ...]]]()
         for (class_name, key), wanted in moved.items():
-            names = sources.names if class_name == "Vsource" else network.elements.get(class_name, ())
+            names = network.names_of(class_name)
             free = [f"{class_name}.{name}".lower() not in devices for name in names]
             places = np.flatnonzero(wanted & np.array(free, dtype=np.bool_))
             if places.size:
@@ -75,8 +80,10 @@ class Background:
         for (class_name, key, _), places in zip(self.writes, self._places, strict=True):
             if (class_name, key) == BATTERIES:
                 found.append(self._level(self._batteries[places], day, n_steps))
-            elif key == "pu":  # the shape's values take the place of it
-                found.append(self._level(self._feeding[places], day, n_steps))
+            elif key == "slip":
+                found.append(np.tile(self._network.sources.slips[places], (n_steps, 1)))
+            elif class_name in self._driven:
+                found.append(self._drive(class_name, places, day, n_steps))
             elif key == "Irradiance":
                 found.append(self._sun(places, day, n_steps) * self._network.sources.irradiance[places])
             elif key == "Temperature":
@@ -84,8 +91,11 @@ class Background:
                     self._warmed[places], self._profiles.step_ends(day, n_steps)
                 )
                 found.append(temperature)
+            elif key in ("MaxKVAR", "MinKVAR"):
+                found.append(self._generation.limits(places, n_steps, key))
             else:
-                found.append(self._power(places, day, n_steps)[key == "kvar"])
+                power = self._generation.lay_out(places, self._profiles.step_ends(day, n_steps))
+                found.append(power[key == "kvar"])
         return found
 
     def _sun(self, places: IntArray, day: int, n_steps: int) -> FloatArray:
@@ -103,15 +113,11 @@ class Background:
         found[:, shaped], _ = self._network.shapes.sample(own[shaped], self._profiles.step_ends(day, n_steps))
         return found
 
-    def _power(self, places: IntArray, day: int, n_steps: int) -> tuple[FloatArray, FloatArray]:
-        """Return what is written as kW and kvar of generators, each shape (n_steps, n)."""
-        shapes, sources, own = self._network.shapes, self._network.sources, self._followed["Generator"][places]
-        p, q = shapes.sample(own, self._profiles.step_ends(day, n_steps))
-        actual = shapes.use_actual[own]
-        # The engine multiplies all that is written, and what a shape of actual values says not.
-        undone = 1.0 / (sources.generator_factor or 1.0)
-        kw = p * np.where(actual, undone, sources.generator_kw[places])
-        return kw, np.nan_to_num(q) * np.where(actual, undone, sources.generator_kvar[places])
+    def _drive(self, class_name: str, places: IntArray, day: int, n_steps: int) -> FloatArray:
+        """Return the one number that shapes move of elements of a class, shape (n_steps, n)."""
+        own, driven = self._driven[class_name][places], self._network.sources.driven[class_name]
+        actual = self._network.shapes.use_actual[own]
+        return self._level(own, day, n_steps) * np.where(actual, driven.per_actual[places], driven.nominal[places])
 
     def has_shape(self, elements: Sequence[str]) -> bool:
         """Whether any device's own element follows a shape; see :meth:`offered`."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder.network import BoolArray, Loads, Network, fits
+from powergrid.grid.feeder.shapes import SHAPE_MODES
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.assignment import assign_series
 from powergrid.grid.profiles.profiles import FLAT, Profiles
@@ -55,7 +56,11 @@ class Demand:
             own[named.astype(np.bool_)] = [place[rule] for rule in ruled if rule]
         # What the scenario says of a load, or a table has measured, goes before the feeder.
         scale = np.where(profiles.owned(loads, classes), 1.0, options.load_scale)
-        self._choose_columns(own, named.astype(np.bool_), loads, profiles.base_of(loads, classes), scale)
+        base = profiles.base_of(loads, classes)
+        if profiles.shape_mode is not None and network.sources.load_factors.size:
+            factors = network.sources.load_factors[SHAPE_MODES.index(profiles.shape_mode)]
+            base = (base[0] * factors, base[1] * np.where(loads.fixed_q, 1.0, factors))
+        self._choose_columns(own, named.astype(np.bool_), loads, base, scale)
 
     def _choose_columns(
         self, own: IntArray, named: BoolArray, loads: Loads, base: tuple[FloatArray, FloatArray], scale: FloatArray

@@ -70,7 +70,7 @@ DESCRIBING_OPTIONS = frozenset(
     """loadmodel loadmult genmult normvminpu normvmaxpu emergvminpu
     emergvmaxpu %normal %growth ldcurve voltagebases allowduplicates autobuslist allocationfactors cfactors
     numallociterations cktmodel basefrequency defaultbasefrequency earthmodel neglectloady longlinecorrection linetypes
-    seasonrating seasonsignal defaultdaily defaultyearly loadshapeclass zonelock""".split()  # noqa: SIM905
+    seasonrating seasonsignal defaultdaily defaultyearly pricesignal pricecurve loadshapeclass zonelock""".split()  # noqa: SIM905
 )
 #: What trust does not bring back: windows, editors, shells, other engines, and what ends the session or moves it.
 NEVER_RUN = frozenset(
