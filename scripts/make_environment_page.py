@@ -53,7 +53,7 @@ def describe_type(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(describe_type(arg) for arg in args if arg is not type(None))
     names = {"str": "text", "float": "number", "int": "whole number", "bool": "true or false", "Any": "text or table"}
-    return names[annotation.__name__]
+    return "keys" if is_section(annotation) else names[annotation.__name__]
 
 
 def describe_default(info: FieldInfo) -> str:

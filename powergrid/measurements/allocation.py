@@ -18,6 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 #: Part of a head's peak by which meters may exceed it for their own errors.
 _METER_ERROR = 0.02
 _OFTEN = 0.05
+#: Part by which a feeder's usual voltage may be off the model's, to be known as that.
+_VOLTS_OFF = 0.12
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Group:
         series: They.
         loads: Its loads, by index.
         p_kw, q_kvar: Its demand, shape (n_rows,); q_kvar is None where nothing says it.
+        phase_kw, phase_kvar: The same by phase of the source, 1 to 3, where it is measured so; else empty.
         dealt: Loads that its demand, or what meters leave of it, went to.
     """
 
@@ -35,6 +38,8 @@ class Group:
     loads: tuple[int, ...]
     p_kw: FloatArray
     q_kvar: FloatArray | None
+    phase_kw: Mapping[int, FloatArray] = field(default_factory=dict)
+    phase_kvar: Mapping[int, FloatArray] = field(default_factory=dict)
     dealt: list[int] = field(default_factory=list)
 
     @property
@@ -42,50 +47,90 @@ class Group:
         """What messages call it."""
         return self.series[0].target
 
+    @property
+    def has_losses(self) -> bool:
+        """Whether it is measured before the lines and transformers that its loads are behind."""
+        spec = self.series[0].spec
+        return spec.head or spec.meter is not None or spec.transformer is not None
 
-def to_power(series: Sequence[Series], values: Mapping[int, FloatArray], network: Network) -> Group:
-    """Return the kW and kvar of one target, its phases added.
+
+def to_power(
+    series: Sequence[Series], values: Mapping[int, FloatArray], network: Network, problems: list[str]
+) -> Group:
+    """Return the kW and kvar of one target, and those of its phases where these are measured.
 
     Args:
         series: The columns of it.
         values: Their numbers by ``id`` of the series, in the unit of their kind, shape (n_rows,) each.
         network: The feeder: what A, kVA and pu are of.
+        problems: Gets measured voltages that are not those of where the A are.
     """
     loads = list(series[0].loads)
     rated_kw, rated_kvar = float(network.loads.kw[loads].sum()), float(network.loads.kvar[loads].sum())
-    zero = np.zeros(len(next(iter(values.values()))))
-    active, apparent, reactive = zero.copy(), zero.copy(), zero.copy()
+    # By phase; the first is of columns that are of no single one.
+    active, apparent, reactive = np.zeros((3, 4, len(next(iter(values.values())))))
+    volts = {e.spec.phase or 0: _to_ground(e, values[id(e)], problems) for e in series if e.quantity == "volts"}
     n_phases = max(1, sum(each.spec.phase is not None and each.unit.kind == "pu" for each in series))
+    of = {name: {e.spec.phase or 0 for e in series if e.quantity == name} for name in ("active", "reactive")}
     for each in series:
-        number = values[id(each)]
-        if each.unit.kind in ("kvar", "kvarh"):
-            reactive += number
+        number, phase = values[id(each)], each.spec.phase or 0
+        if each.quantity == "reactive":
+            reactive[phase] += number
         elif each.unit.kind in ("kva", "a"):
-            apparent += number * (kva_per_a(each, network) if each.unit.kind == "a" else 1.0)
-        else:
-            active += number * (rated_kw / n_phases if each.unit.kind == "pu" else 1.0)
-    has_kvar = any(each.unit.kind in ("kvar", "kvarh") for each in series)
+            kv = volts.get(phase, volts.get(0, np.mean(list(volts.values()), axis=0) if volts else None))
+            apparent[phase] += number * (kva_per_a(each, network, kv) if each.unit.kind == "a" else 1.0)
+        elif each.quantity == "active":
+            active[phase] += number * (rated_kw / n_phases if each.unit.kind == "pu" else 1.0)
     factor = next((each.spec.power_factor for each in series if each.spec.power_factor is not None), None)
-    if apparent.any():
-        if has_kvar:
-            active += np.sqrt(np.maximum(apparent**2 - reactive**2, 0.0))
-        else:
-            rated = float(np.hypot(rated_kw, rated_kvar))
-            active += apparent * (factor if factor is not None else rated_kw / rated if rated > 0.0 else 1.0)
-    if factor is not None and not has_kvar:
-        sign = -1.0 if rated_kvar < 0.0 else 1.0
-        return Group(series, series[0].loads, active, sign * active * np.tan(np.arccos(factor)))
-    return Group(series, series[0].loads, active, reactive if has_kvar else None)
+    if of["active"] == of["reactive"]:
+        active += np.sqrt(np.maximum(apparent**2 - np.where(apparent > 0.0, reactive, 0.0) ** 2, 0.0))
+    elif of["reactive"]:
+        whole = apparent.sum(axis=0)
+        part = np.divide(apparent, whole, out=np.zeros_like(apparent), where=whole > 0.0)
+        active += part * np.sqrt(np.maximum(whole**2 - reactive.sum(axis=0) ** 2, 0.0))
+    else:
+        rated = float(np.hypot(rated_kw, rated_kvar))
+        active += apparent * (factor if factor is not None else rated_kw / rated if rated > 0.0 else 1.0)
+        if factor is not None:
+            reactive = (-1.0 if rated_kvar < 0.0 else 1.0) * active * np.tan(np.arccos(factor))
+            of["reactive"] = of["active"]
+    return Group(
+        series,
+        series[0].loads,
+        active.sum(axis=0),
+        reactive.sum(axis=0) if of["reactive"] else None,
+        {phase: active[phase] for phase in of["active"] if phase},
+        {phase: reactive[phase] for phase in of["reactive"] if phase},
+    )
 
 
-def kva_per_a(series: Series, network: Network) -> float:
-    """Return the kVA of one ampere: of each conductor where a column is of all phases of its loads."""
+def _to_ground(series: Series, measured_kv: FloatArray, problems: list[str]) -> FloatArray:
+    """Return a measured voltage as that to ground [kV]; by the model's, it is this or that line to line."""
+    usual, base = float(np.median(measured_kv)), series.kv
+    for ratio in (np.sqrt(3.0), 1.0):
+        if base and abs(usual * np.sqrt(3.0) / ratio / base - 1.0) < _VOLTS_OFF:
+            return measured_kv / ratio
+    known = f"{base:.4g} kV line to line or {base / np.sqrt(3.0):.4g} to ground" if base else "no certain voltage"
+    problems.append(
+        f"{series.title}: {usual:.4g} kV is its median, where {series.target} has {known}; say its unit or 'kv'"
+    )
+    return measured_kv
+
+
+def kva_per_a(series: Series, network: Network, v_kv: FloatArray | None = None) -> FloatArray:
+    """Return the kVA of one ampere: of each conductor where a column is of all phases of its loads.
+
+    Args:
+        series: The amperes.
+        network: The feeder.
+        v_kv: Voltage to ground at each row [kV], shape (n_rows,); the model's base voltage if None.
+    """
     nodes = list(network.loads.nodes[series.loads[0]]) if network.loads.nodes else []
-    v_base = series.kv * 1000.0 / np.sqrt(3.0)
+    base_kv = series.kv / np.sqrt(3.0)
     n = 1 if series.spec.phase is not None else 3 if len(series.loads) > 1 else max(1, len(nodes))
     # Between two conductors is their voltage: twice that to ground behind a split winding, else root 3 times.
-    ratio = {1: 1.0, 2: 2.0 if v_base < 150.0 else np.sqrt(3.0)}.get(n, 3.0)
-    return float(ratio * v_base / 1000.0)
+    ratio = {1: 1.0, 2: 2.0 if base_kv < 0.15 else np.sqrt(3.0)}.get(n, 3.0)
+    return np.asarray(ratio * (base_kv if v_kv is None else v_kv), dtype=np.float64)
 
 
 def deal_out(
@@ -94,7 +139,8 @@ def deal_out(
     """Return the kW and kvar of each load that is measured or has its part of a measured sum.
 
     The smallest groups come first, so that a load's own meter is kept; what a larger one shows beyond the loads in it
-    that have their demand already is dealt out among the others, by kVA or by energy.
+    that have their demand already is dealt out among the others, by kVA or by energy; phase by phase where it is
+    measured so.
 
     Args:
         groups: The targets.
@@ -104,60 +150,141 @@ def deal_out(
     """
     loads, found = network.loads, dict[int, tuple[FloatArray, FloatArray | None]]()
     for group in sorted(groups, key=lambda g: len(g.loads)):
-        open_loads = [load for load in group.loads if load not in found]
+        group.dealt = [load for load in group.loads if load not in found]
         if all(each.unit.kind == "pu" for each in group.series):
             rated = max(float(loads.kw[list(group.loads)].sum()), 1e-9)
-            for load in open_loads:
+            for load in group.dealt:
                 found[load] = group.p_kw / rated * loads.kw[load], group.q_kvar if len(group.loads) == 1 else None
-            group.dealt = open_loads
-            continue
-        if len(group.loads) == 1:
+        elif len(group.loads) == 1 and not group.has_losses:
             found[group.loads[0]] = (group.p_kw, group.q_kvar)
-            group.dealt = list(group.loads)
-            continue
-        sources = {kind: network.elements.get(kind, ()) for kind in ("PVSystem", "Generator", "Storage")}
-        if any(sources.values()):
-            named = ", ".join(f"{len(names)} {kind}" for kind, names in sources.items() if names)
-            note = f"what generation behind it gives is missing from a meter of several loads; the model has {named}"
-            notes += [] if note in notes else [note]
-        rest_kw, rest_kvar = _take_metered(group, found, spec, network)
-        if not open_loads:
-            notes.append(
-                f"{group.title}: all its loads have their own meters; they leave {rest_kw.mean():.3g} kW of a mean of "
-                f"{group.p_kw.mean():.3g} kW, which no load takes"
-            )
-            continue
-        short = rest_kw < -_METER_ERROR * float(np.abs(group.p_kw).max())
-        if short.mean() > _OFTEN and spec.negative != "keep":
-            problems.append(
-                f"{group.title}: the meters of its loads show more than itself in {int(short.sum())} of {len(short)} "
-                f"rows, by {-rest_kw.min():.4g} kW at most; look at units and at which loads are behind it"
-            )
-        elif spec.negative != "keep" and (rest_kw < 0.0).any():
-            notes.append(
-                f"{group.title}: meters show more than itself in {int((rest_kw < 0.0).sum())} rows; taken for 0"
-            )
-            rest_kw = np.maximum(rest_kw, 0.0)
-        share = _shares(open_loads, group.title, spec, network, problems)
-        for load, part in zip(open_loads, share, strict=True):
-            found[load] = (part * rest_kw, None if rest_kvar is None else part * rest_kvar)
-        group.dealt = open_loads
+        else:
+            found |= _deal_sum(group, found, spec, network, problems, notes)
     return found
 
 
+def _deal_sum(
+    group: Group,
+    found: Mapping[int, tuple[FloatArray, FloatArray | None]],
+    spec: ImportMap,
+    network: Network,
+    problems: list[str],
+    notes: list[str],
+) -> dict[int, tuple[FloatArray, FloatArray | None]]:
+    """Return the kW and kvar of the loads among which a sum, or what meters leave of it, is dealt out."""
+    sources = {kind: network.elements.get(kind, ()) for kind in ("PVSystem", "Generator", "Storage")}
+    if any(sources.values()):
+        named = ", ".join(f"{len(names)} {kind}" for kind, names in sources.items() if names)
+        note = f"what generation behind it gives is missing from a meter of several loads; the model has {named}"
+        notes += [] if note in notes else [note]
+    part = _phase_parts(network)
+    own = {load: (p, follow_power_factor(load, p, network) if q is None else q) for load, (p, q) in found.items()}
+    left = 1.0 - spec.losses_percent / 100.0 if group.has_losses else 1.0
+    kw = _take_metered(group, group.phase_kw, group.p_kw * left, left, {k: v[0] for k, v in own.items()}, part)
+    if not group.dealt:
+        notes.append(
+            f"{group.title}: all its loads have their own meters; they leave {kw.sum(axis=0).mean():.3g} kW of a mean "
+            f"of {group.p_kw.mean():.3g} kW, which no load takes"
+        )
+        return {}
+    if spec.negative != "keep":
+        kw = _refuse_short(group, kw, problems, notes)
+    weights = _shares(group.dealt, group.title, spec, network, problems)
+    dealt_kw = _spread(group, group.phase_kw, kw, weights, part, "kW", problems, notes)
+    if group.q_kvar is None:
+        return {load: (p_kw, None) for load, p_kw in zip(group.dealt, dealt_kw, strict=True)}
+    kvar = _take_metered(group, group.phase_kvar, group.q_kvar * left, left, {k: v[1] for k, v in own.items()}, part)
+    dealt_kvar = _spread(group, group.phase_kvar, kvar, weights, part, "kvar", problems, notes)
+    return {load: (p, q) for load, p, q in zip(group.dealt, dealt_kw, dealt_kvar, strict=True)}
+
+
+def _phase_parts(network: Network) -> FloatArray:
+    """Return which part of each load is on phases 1 to 3 of the source, shape (n_loads, 3)."""
+    part = np.full((len(network.loads.names), 3), 1.0 / 3.0)
+    for load, nodes in enumerate(network.loads.nodes):
+        of = [phase for phase in network.served_phase[list(nodes)].tolist() if 1 <= phase <= 3]
+        if of:
+            part[load] = np.bincount(of, minlength=4)[1:] / len(of)
+    return part
+
+
 def _take_metered(
-    group: Group, found: Mapping[int, tuple[FloatArray, FloatArray | None]], spec: ImportMap, network: Network
-) -> tuple[FloatArray, FloatArray | None]:
-    """Return what is left of a sum beyond losses and the loads that have their demand."""
-    rest_kw = group.p_kw * (1.0 - spec.losses_percent / 100.0)
-    rest_kvar = None if group.q_kvar is None else group.q_kvar.copy()
+    group: Group,
+    phases: Mapping[int, FloatArray],
+    total: FloatArray,
+    left: float,
+    own: Mapping[int, FloatArray],
+    part: FloatArray,
+) -> FloatArray:
+    """Return what the loads that have their demand leave of a sum, by phase where it is, shape (1 or 3, n_rows)."""
+    zero = np.zeros_like(total)
+    rest = np.array([phases.get(phase, zero) * left for phase in (1, 2, 3)]) if phases else total[None]
     for load in group.loads:
-        if load in found:
-            p_kw, q_kvar = found[load]
-            rest_kw = rest_kw - p_kw
-            if rest_kvar is not None:
-                rest_kvar -= follow_power_factor(load, p_kw, network) if q_kvar is None else q_kvar
-    return rest_kw, rest_kvar
+        if load in own:
+            rest = rest - (part[load][:, None] if phases else 1.0) * own[load]
+    return np.asarray(rest, dtype=np.float64)
+
+
+def _refuse_short(group: Group, rest: FloatArray, problems: list[str], notes: list[str]) -> FloatArray:
+    """Return what is left of a sum, never below 0; where meters show more than it too often, that is a problem."""
+    for row, left in enumerate(rest):
+        whole = group.phase_kw.get(row + 1, group.p_kw) if len(rest) > 1 else group.p_kw
+        title = f"{group.title}{f', phase {row + 1}' if len(rest) > 1 else ''}"
+        short = left < -_METER_ERROR * float(np.abs(whole).max())
+        if short.mean() > _OFTEN:
+            problems.append(
+                f"{title}: the meters of its loads show more than itself in {int(short.sum())} of {len(short)} "
+                f"rows, by {-left.min():.4g} kW at most; look at units and at which loads are behind it"
+            )
+        elif (left < -1e-9 * float(np.abs(whole).max())).any():
+            notes.append(f"{title}: meters show more than itself in {int((left < 0.0).sum())} rows; taken for 0")
+    return np.maximum(rest, 0.0)
+
+
+def _spread(
+    group: Group,
+    phases: Mapping[int, FloatArray],
+    rest: FloatArray,
+    weights: FloatArray,
+    parts: FloatArray,
+    unit: str,
+    problems: list[str],
+    notes: list[str],
+) -> FloatArray:
+    """Return what each load takes of a sum, in proportion to its weight, shape (n_dealt, n_rows).
+
+    Of a sum by phase each load takes what its phases do: by a factor of each phase and the mean of these of loads on
+    several, such that every phase is met. Where that would turn the sign of a phase's factor, loads on several phases
+    cannot follow, and the factors are only as far from the phases' own ratios as they may be; the sum is met always.
+    """
+    part = parts[group.dealt] if phases else np.ones((len(weights), 1))
+    of_phase = part.T @ weights
+    lacking = [phase for phase in (1, 2, 3) if phases and phase not in phases and (part[:, phase - 1] > 0.0).any()]
+    if lacking:
+        n_loads = int((part[:, lacking[0] - 1] > 0.0).sum())
+        problems.append(
+            f"{group.title}: phase {lacking[0]} is not among its columns of {unit}, and {n_loads} of its loads are on "
+            "it; name the columns of all its phases"
+        )
+        return np.zeros((len(weights), rest.shape[1]))
+    for row in np.flatnonzero((of_phase <= 0.0) & np.any(rest != 0.0, axis=1)).tolist():
+        notes.append(
+            f"{group.title}, phase {row + 1}: no load without a meter is on it; a mean of {rest[row].mean():.3g} "
+            f"{unit} goes to none"
+        )
+        rest[row] = 0.0
+    ratio = np.divide(rest, of_phase[:, None], out=np.zeros_like(rest), where=of_phase[:, None] > 0.0)
+    exact = np.linalg.pinv(part.T @ (weights[:, None] * part), hermitian=True) @ rest
+    met = np.isclose(of_phase @ exact, rest.sum(axis=0), rtol=1e-9, atol=1e-12)
+    turned = exact * ratio < 0.0
+    reach = np.divide(ratio, ratio - exact, out=np.ones_like(ratio), where=turned).min(axis=0) * met
+    dealt = weights[:, None] * (part @ (ratio + reach * (exact - ratio)))
+    off = np.abs(part.T @ dealt - rest)
+    if off.max() > 0.01 * np.abs(rest).max():
+        notes.append(
+            f"{group.title}: loads on several phases cannot follow its phases in {int((reach < 1.0).sum())} of "
+            f"{rest.shape[1]} rows; their sum is kept, and a phase is off by {off.max():.3g} {unit} at most"
+        )
+    return np.asarray(dealt, dtype=np.float64)
 
 
 def follow_power_factor(load: int, p_kw: FloatArray, network: Network) -> FloatArray:

@@ -44,14 +44,14 @@ class Cleaned:
     negative: int = 0
 
 
-def convert(series: Series, spec: ImportMap, problems: list[str]) -> pd.Series[float]:
+def convert(series: Series, problems: list[str]) -> pd.Series[float]:
     """Return a series in the unit of its kind: kW, kvar, kVA, A, pu, 1000 W/m2, deg C or USD/kWh."""
     values = (series.values + series.unit.offset) * series.unit.factor
     if series.unit.kind not in ("kwh", "kvarh"):
         return values
     if series.spec.reading == "register":
         # A counter is read at the stamp: a row's energy is what it has grown by when the next row begins.
-        grown = values.diff() if spec.time.stamps == "end" else -values.diff(-1)
+        grown = values.diff() if series.stamps == "end" else -values.diff(-1)
         values = grown.where(grown >= 0.0)  # it began anew, or was exchanged
     else:
         known = values.dropna()
@@ -144,5 +144,6 @@ def fill_gaps(values: pd.Series[float], rule: GapRule, step_minutes: int, done: 
 
 
 def _unit(series: Series) -> str:
-    names = {"kwh": "kW", "kvarh": "kvar", "kw": "kW", "kvar": "kvar", "kva": "kVA", "a": "A", "price": "USD/kWh"}
+    names = {"kwh": "kW", "kvarh": "kvar", "kw": "kW", "kvar": "kvar", "kva": "kVA", "a": "A", "kv": "kV"}
+    names["price"] = "USD/kWh"
     return names.get(series.unit.kind, "pu" if series.kind != "temperature" else "deg C")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from powergrid.errors import ScenarioError, list_names
+from powergrid.errors import ScenarioError, describe_unknown, list_names
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.network import Network
@@ -30,7 +31,7 @@ from powergrid.measurements.cleaning import (
 )
 from powergrid.measurements.report import DataReport, SeriesLine, make_report
 from powergrid.measurements.shipped import ShippedYear
-from powergrid.measurements.tables import MeasuredTable, read_measured
+from powergrid.measurements.tables import MeasuredTable, name_tables, read_measured
 from powergrid.measurements.targets import Series, find_targets, group_columns
 from powergrid.measurements.vocabulary import STANDARD, ImportMap, read_map
 
@@ -100,7 +101,10 @@ def import_profiles(
     network = network_of(read)
     several = [tables] if isinstance(tables, str | Path | pd.DataFrame) else list(tables)
     problems, notes = list[str](), list[str]()
-    measured = [table for each in several if (table := read_measured(each, spec, problems, notes)) is not None]
+    called = name_tables(several)
+    tried = [read_measured(each, spec, problems, notes, name) for each, name in zip(several, called, strict=True)]
+    measured = [table for table in tried if table is not None]
+    problems += ["tables: " + describe_unknown("table", name, called) for name in spec.tables if name not in called]
     if not several:
         problems.append("no table is given")
     _raise(problems)
@@ -153,7 +157,7 @@ class _Import:
         """
         clean = {id(each): self._clean(each) for each in self.series}
         demand = [each for each in self.series if each.kind == "demand"]
-        columns = group_columns(demand, self.problems)
+        columns = group_columns(demand, self.spec, self.problems)
         self._find_twice()
         _raise(self.problems)
         step, start, n_days = self._span()
@@ -163,7 +167,7 @@ class _Import:
         left_out = self._leave_out(aligned, rows, n_days, start)
         _raise(self.problems)
         values = {key: _fill_unplayed(series, rows // n_days) for key, series in aligned.items()}
-        groups = [to_power(each, values, self.network) for each in columns]
+        groups = [to_power(each, values, self.network, self.problems) for each in columns]
         self._check_amperes(groups)
         found = deal_out(groups, self.spec, self.network, self.problems, self.notes)
         self._check_total(found)
@@ -182,7 +186,7 @@ class _Import:
     def _clean(self, series: Series) -> pd.Series[float]:
         spec, done = self.spec, self.done[id(series)]
         limits = LIMITS | dict(spec.limits)
-        values = convert(series, spec, self.problems)
+        values = convert(series, self.problems)
         if series.kind == "demand":
             most, remedy = self._most(series, limits["demand_pu"])
             values = check_unit(values, series, most, remedy, self.problems)
@@ -214,10 +218,10 @@ class _Import:
         rated = float(np.hypot(self.network.loads.kw[loads].sum(), self.network.loads.kvar[loads].sum()))
         if series.unit.kind == "pu":
             return limit_pu, "it is in parts of the load's rated kW: say its unit, as kW or %"
-        if series.unit.kind == "a" or rated <= 0.0:
+        if series.unit.kind in ("a", "kv") or rated <= 0.0:
             return np.inf, ""
         named = list_names([self.network.loads.names[load] for load in loads], 3)
-        peak = float(np.nanmax(np.abs(convert(series, self.spec, [])))) / rated
+        peak = float(np.nanmax(np.abs(convert(series, [])))) / rated
         smaller = {"kW": "W", "MW": "kW", "kWh": "Wh", "MWh": "kWh", "kvar": "var", "kVA": "VA"}.get(series.unit.name)
         unit = f"say 'unit: {smaller}'?" if smaller else "is it of this load?"
         return limit_pu * rated, (
@@ -235,7 +239,7 @@ class _Import:
     def _span(self) -> tuple[int, pd.Timestamp, int]:
         """Return the step [min], first midnight and number of whole days that all tables have."""
         tables = self.tables
-        step = self.spec.step_minutes or min(table.step_minutes for table in tables)
+        step = self.spec.step_minutes or min(math.gcd(t.step_minutes, _begins(t.values.index)) for t in tables)
         for table in tables:
             fits = step % table.step_minutes == 0 or table.step_minutes % step == 0
             if MINUTES_PER_DAY % step or not fits:
@@ -256,11 +260,10 @@ class _Import:
     def _align(self, values: pd.Series[float], series: Series, step: int, start: pd.Timestamp, rows: int) -> FloatArray:
         """Bring a series to the common rows: means of shorter ones, and longer ones hold their value."""
         own = series.step_minutes
-        finer = pd.date_range(start, periods=rows * max(1, step // own), freq=f"{min(step, own)}min")
-        if own > step:
-            held = values.reindex(finer, method="ffill", limit=own // step - 1)
-            return np.asarray(held.to_numpy(), dtype=np.float64)
-        return np.asarray(values.reindex(finer).to_numpy().reshape(rows, -1).mean(axis=1), dtype=np.float64)
+        part = math.gcd(step, own, _begins(values.index))
+        finer = pd.date_range(start, periods=rows * (step // part), freq=f"{part}min")
+        held = values.reindex(finer, method="ffill", limit=own // part - 1) if own > part else values.reindex(finer)
+        return np.asarray(held.to_numpy().reshape(rows, -1).mean(axis=1), dtype=np.float64)
 
     def _leave_out(
         self, aligned: Mapping[int, FloatArray], rows: int, n_days: int, start: pd.Timestamp
@@ -395,6 +398,11 @@ class _Import:
             len(found),
             len(loads.names),
         )
+
+
+def _begins(index: pd.Index) -> int:
+    """Return the minute of the day at which the first row begins: of a clock half an hour off, 30 past some hour."""
+    return int(index[0].hour * 60 + index[0].minute)
 
 
 def _fill_unplayed(values: FloatArray, rows_per_day: int) -> FloatArray:

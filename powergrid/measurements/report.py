@@ -84,8 +84,7 @@ class SeriesLine:
         rated_kw: float = 0.0,
     ) -> SeriesLine:
         """Tell of a series: what was found in it, and the demand [kW] that its target has on the days played."""
-        reactive = series.unit.kind in ("kvar", "kvarh")
-        active = p_kw is not None and not reactive
+        active = p_kw is not None and series.quantity == "active"
         return cls(
             column=series.name,
             table=series.where,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from powergrid.errors import ScenarioError, describe_unknown, list_names
 from powergrid.grid.profiles.table_files import TEXT_SUFFIXES, open_table
 from powergrid.measurements.times import find_step, place_rows, read_stamps, to_standard_time
-from powergrid.measurements.vocabulary import STANDARD, ImportMap, LongSpec
+from powergrid.measurements.vocabulary import STANDARD, ImportMap, LongSpec, for_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +54,7 @@ class MeasuredTable:
         names: Name of each series: its column, or its meter of a long table.
         labels: Name of the column that its numbers stood in, which may say the unit.
         source: Name of the file, its SHA-256 and number of rows, for the record.
+        spec: The map, with what it says of this table alone.
     """
 
     where: str
@@ -62,10 +63,21 @@ class MeasuredTable:
     names: list[str]
     labels: list[str]
     source: dict[str, Any] = field(default_factory=dict)
+    spec: ImportMap = field(default_factory=ImportMap)
+
+
+def name_tables(sources: Sequence[str | Path | pd.DataFrame]) -> list[str]:
+    """Return what messages and the map call tables: files by their names, DataFrames by their places."""
+    one = "the DataFrame" if len(sources) == 1 else "DataFrame {}"
+    return [Path(s).name if isinstance(s, str | Path) else one.format(i) for i, s in enumerate(sources, 1)]
 
 
 def read_measured(
-    source: str | Path | pd.DataFrame, spec: ImportMap, problems: list[str], notes: list[str]
+    source: str | Path | pd.DataFrame,
+    spec: ImportMap,
+    problems: list[str],
+    notes: list[str],
+    where: str = "the DataFrame",
 ) -> MeasuredTable | None:
     """Read one table; None where problems keep it from being one.
 
@@ -73,8 +85,10 @@ def read_measured(
         source: A file, see :func:`open_table`, or a DataFrame.
         spec: Says what cannot be told from the table itself.
         problems, notes: Get what is wrong, and what was found and is worth telling.
+        where: What messages and the map call it.
     """
-    frame, where, first_line, record = _open(source, spec, problems)
+    spec = for_table(spec, where)
+    frame, first_line, record = _open(source, spec, where, problems)
     if frame is None:
         return None
     found = len(problems)
@@ -103,19 +117,19 @@ def read_measured(
         return None
     table = _lay_out(times, key, meters, numbers, step, where)
     _look_for_changed_clocks(table, read.ahead_min, spec, problems)
-    table.source = record
+    table.source, table.spec = record, spec
     return None if len(problems) > found else table
 
 
 def _open(
-    source: str | Path | pd.DataFrame, spec: ImportMap, problems: list[str]
-) -> tuple[pd.DataFrame | None, str, int, dict[str, Any]]:
-    """Return the table with names of columns as text, what to call it, its first line, and the record of it."""
+    source: str | Path | pd.DataFrame, spec: ImportMap, where: str, problems: list[str]
+) -> tuple[pd.DataFrame | None, int, dict[str, Any]]:
+    """Return the table with names of columns as text, its first line, and the record of it."""
     import pandas as pd
 
     if isinstance(source, str | Path):
         path = Path(source)
-        where, first_line = path.name, 2 if path.name.lower().endswith((*TEXT_SUFFIXES, ".xlsx")) else 0
+        first_line = 2 if path.name.lower().endswith((*TEXT_SUFFIXES, ".xlsx")) else 0
         try:
             first_line += spec.skip_rows if first_line else 0
             frame = open_table(
@@ -123,10 +137,10 @@ def _open(
             )
         except ScenarioError as error:
             problems += [f"{error.where}: {problem}" for problem in error.problems]
-            return None, where, first_line, {}
+            return None, first_line, {}
         record: dict[str, Any] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     else:
-        frame, where, first_line, record = source, "the DataFrame", 0, {"file": "a DataFrame"}
+        frame, first_line, record = source, 0, {"file": "a DataFrame"}
     if isinstance(frame.index, pd.DatetimeIndex):
         frame = frame.rename_axis(str(frame.index.name or "time")).reset_index()
     frame = frame.set_axis([str(name).strip() for name in frame.columns], axis=1)
@@ -135,12 +149,12 @@ def _open(
     frame = frame.iloc[: len(filled) - int(filled[::-1].argmax()) if filled.any() else 0].reset_index(drop=True)
     if not len(frame):
         problems.append(f"{where}: the table has no rows")
-        return None, where, first_line, record
+        return None, first_line, record
     twice = sorted({name for name in frame.columns if list(frame.columns).count(name) > 1})
     if twice:
         problems.append(f"{where}: column {list_names([repr(name) for name in twice])} comes twice")
-        return None, where, first_line, record
-    return frame, where, first_line, record | {"rows": len(frame)}
+        return None, first_line, record
+    return frame, first_line, record | {"rows": len(frame)}
 
 
 def _find_stamps(frame: pd.DataFrame, spec: ImportMap, where: str, problems: list[str]) -> list[str] | None:

@@ -31,7 +31,7 @@ _WEATHER = {
 }
 _OWN_UNIT = {"pv_pu": "pu", "irradiance_pu": "kw/m2", "temperature_c": "c"}
 #: What may be measured of each target.
-_DEMAND = ("kw", "kvar", "kva", "kwh", "kvarh", "a", "pu")
+_DEMAND = ("kw", "kvar", "kva", "kwh", "kvarh", "a", "kv", "pu")
 _ALLOWED = {
     "pv": ("pu", "kw", "kwh"),
     "irradiance": ("irradiance", "pu"),
@@ -53,6 +53,7 @@ class Series:
         kv: Base voltage where it is measured, line to line [kV]; 0 where that is not certain.
         values: Its numbers in its unit, at the table's rows.
         step_minutes: Length of a row [min].
+        stamps: What of its row a stamp is, ``auto``, ``start`` or ``end``.
     """
 
     name: str
@@ -64,11 +65,17 @@ class Series:
     kv: float
     values: pd.Series[float]
     step_minutes: int
+    stamps: str = "auto"
 
     @property
     def title(self) -> str:
         """What messages call it."""
         return f"{self.where}: {self.name!r}"
+
+    @property
+    def quantity(self) -> str:
+        """What of its target it measures: active (or what becomes that), reactive, or volts."""
+        return {"kvar": "reactive", "kvarh": "reactive", "kv": "volts"}.get(self.unit.kind, "active")
 
     @property
     def kind(self) -> str:
@@ -105,15 +112,16 @@ def find_targets(
             if name not in targets:
                 targets[name] = _find_loads(entry, spec, network, f"columns.{name}", problems)
             where = f"{table.where}: {name!r}"
-            unit = _pick_unit(entry, unit, label, spec, where, problems)
+            unit = _pick_unit(entry, unit, label, table.spec, where, problems)
             if unit is None:
                 continue
             title, loads = targets[name]
-            kv = _find_kv(entry, loads, network) if unit.kind == "a" else 0.0
+            kv = _find_kv(entry, loads, network) if unit.kind in ("a", "kv") else 0.0
             if unit.kind == "a" and loads and not kv:
                 problems.append(f"{where}: A of {title} have no certain voltage; say 'kv', line to line")
             numbers = table.values.iloc[:, i]
-            found.append(Series(name, table.where, entry, unit, title, loads, kv, numbers, table.step_minutes))
+            told = (numbers, table.step_minutes, table.spec.time.stamps)
+            found.append(Series(name, table.where, entry, unit, title, loads, kv, *told))
     return found, unused
 
 
@@ -222,30 +230,33 @@ def _behind(branch: int, network: Network) -> list[int]:
     return [int(i) for i in np.flatnonzero(np.isin(network.loads.bus, inside))]
 
 
-def group_columns(series: Sequence[Series], problems: list[str]) -> list[list[Series]]:
+def group_columns(series: Sequence[Series], spec: ImportMap, problems: list[str]) -> list[list[Series]]:
     """Group the series of demand by the loads that they are of: one each of kW and kvar, or one a phase.
 
     Args:
         series: The series of demand.
+        spec: Says whether several of one quantity add up.
         problems: Gets loads that two columns are of in the same quantity.
     """
     groups: dict[tuple[int, ...], list[Series]] = {}
     for each in series:
         groups.setdefault(tuple(sorted(each.loads)), []).append(each)
     for members in groups.values():
-        seen: dict[tuple[bool, int | None], Series] = {}
+        seen: dict[tuple[str, int | None], Series] = {}
         for each in members:
-            reactive = each.unit.kind in ("kvar", "kvarh")
-            other = seen.setdefault((reactive, each.spec.phase), each)
-            if other is not each:
+            other = seen.setdefault((each.quantity, each.spec.phase), each)
+            if other is not each and (spec.same_target == "error" or each.quantity == "volts"):
                 problems.append(
-                    f"{each.title} and {other.title} are both of {each.target}; leave one out (null), or say 'phase' "
-                    "where they are of its phases"
+                    f"{each.title} and {other.title} are both of {each.target}; leave one out (null), say 'phase' "
+                    "where they are of its phases, or 'same_target: add' where they add up, as customers' meters do"
                 )
-        for reactive in (False, True):
-            phases = {phase for is_reactive, phase in seen if is_reactive == reactive}
-            if None in phases and len(phases) > 1:
-                problems.append(f"{members[0].title}: {members[0].target} has columns with and without 'phase'")
-        if not any(not reactive for reactive, _ in seen):
-            problems.append(f"{members[0].title}: {members[0].target} has kvar and no kW")
+        target = members[0].target
+        phases = {quantity: {phase for of, phase in seen if of == quantity} for quantity, _ in seen}
+        if any(None in several and len(several) > 1 for several in phases.values()):
+            problems.append(f"{members[0].title}: {target} has columns with and without 'phase'")
+        if "active" not in phases:
+            told = " and ".join("kvar" if of == "reactive" else "kV" for of in phases)
+            problems.append(f"{members[0].title}: {target} has {told} and no kW or A")
+        elif "volts" in phases and not any(each.unit.kind == "a" for each in members):
+            problems.append(f"{members[0].title}: {target} has kV and no A that are at it; leave the kV out (null)")
     return list(groups.values())

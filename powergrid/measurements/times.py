@@ -225,7 +225,7 @@ def to_standard_time(
             notes.append(f"{where}: kept in the zone of the stamps, UTC{ahead[0] / 60:+g} h, all the year")
             return local
         return np.asarray(utc + _standard_offset(zone, local[0]))
-    clock = zone if spec.clock is None else zoneinfo.ZoneInfo(spec.clock)
+    clock = zone if spec.clock is None else None if spec.clock == STANDARD else zoneinfo.ZoneInfo(spec.clock)
     if clock is None:
         return local
     utc_or_none = _localise(local, clock, key, where, problems, notes, first_line)
@@ -308,7 +308,7 @@ def place_rows(
     notes: list[str],
     first_line: int,
 ) -> Times | None:
-    """Return the start of the row that each stamp is of, on whole steps from midnight on; None with a problem.
+    """Return the start of the row that each stamp is of, on whole steps of its clock's day; None with a problem.
 
     Args:
         times, wall: The stamps in standard time, and as written.
@@ -317,6 +317,9 @@ def place_rows(
         where, problems, notes, first_line: As above.
     """
     first, last, one = wall.min(), wall.max(), np.timedelta64(step * 60, "s")
+    # Whole hours of one clock are half hours of another: of all rows alike, so the rows begin there.
+    shifts = np.unique((times - wall).astype(np.int64) % (step * 60))
+    shift = int(shifts[0]) if len(shifts) == 1 else 0
     if spec.stamps == "end":
         times = times - one
     elif spec.stamps == "auto" and _of_day(first) == step * 60 and _of_day(last) == 0 and step < MINUTES_PER_DAY:
@@ -325,7 +328,7 @@ def place_rows(
             "time.stamps: end, or start"
         )
         return None
-    since = (times - times.astype("datetime64[D]")).astype(np.int64)
+    since = (times - times.astype("datetime64[D]")).astype(np.int64) - shift
     off = (since + step * 30) % (step * 60) - step * 30
     far = np.flatnonzero(np.abs(off) > step * 15)
     if len(far):

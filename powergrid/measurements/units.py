@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["kw", "kvar", "kva", "kwh", "kvarh", "a", "pu", "irradiance", "temperature", "price"]
+Kind = Literal["kw", "kvar", "kva", "kwh", "kvarh", "a", "kv", "pu", "irradiance", "temperature", "price"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class UnitSpec:
     Attributes:
         name: As it is written.
         kind: What it measures: of one kind are those that a factor turns into each other.
-        factor: What turns a number into the kind's own unit: kW, kvar, kVA, kWh, kvarh, A, pu, 1000 W/m2, deg C or
+        factor: What turns a number into the kind's own unit: kW, kvar, kVA, kWh, kvarh, A, kV, pu, 1000 W/m2, deg C or
             USD/kWh.
         offset: What is added before the factor; of temperatures only.
     """
@@ -35,6 +35,8 @@ _ALL = (
     *(UnitSpec(p + "varh", "kvarh", f) for p, f in (("", 1e-3), ("k", 1.0), ("M", 1e3))),
     UnitSpec("A", "a", 1.0),
     UnitSpec("kA", "a", 1e3),
+    UnitSpec("V", "kv", 1e-3),
+    UnitSpec("kV", "kv", 1.0),
     UnitSpec("pu", "pu", 1.0),
     UnitSpec("%", "pu", 0.01),
     UnitSpec("W/m2", "irradiance", 1e-3),
@@ -63,6 +65,8 @@ _ALIASES = {
     "amp": "a",
     "amps": "a",
     "ampere": "a",
+    "volt": "v",
+    "volts": "v",
     "$/kwh": "usd/kwh",
     "$/mwh": "usd/mwh",
     "cent/kwh": "ct/kwh",

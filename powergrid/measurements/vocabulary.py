@@ -59,7 +59,7 @@ class ColumnSpec(_Part):
     price: str | None = Field(default=None, description="Price of energy; the name of the tariff.")
     unit: Unit = Field(default=None, description="Unit, where the column's name does not say it.")
     phase: int | None = Field(
-        default=None, ge=1, le=3, description="Phase; the columns of a target's phases are added."
+        default=None, ge=1, le=3, description="Phase of the source; a sum's phases go to the loads on each."
     )
     power_factor: float | None = Field(default=None, gt=0, le=1, description="Where kvar is not measured; the model's.")
     kv: float | None = Field(default=None, gt=0, description="Voltage that A are of, line to line [kV]; the model's.")
@@ -95,7 +95,9 @@ class TimeSpec(_Part):
     zone: str | None = Field(
         default=None, description=f"Time zone of the feeder, as `America/New_York`; `{STANDARD}`: clocks never change."
     )
-    clock: str | None = Field(default=None, description="Zone of the stamps, where not the feeder's, as `UTC`.")
+    clock: str | None = Field(
+        default=None, description=f"Zone of the stamps, where not the feeder's, as `UTC`; `{STANDARD}`."
+    )
     stamps: Literal["auto", "start", "end"] = Field(default="auto", description="What of its row a stamp is.")
 
     @field_validator("zone", "clock")
@@ -124,6 +126,18 @@ class LongSpec(_Part):
     quantity: Name | None = Field(
         default=None, description="Column that says what each number is, as kWh or kvarh, with one column of numbers."
     )
+
+
+class TableSpec(_Part):
+    """What is so of one table only, in place of the same keys of the map."""
+
+    unit: Unit = Field(default=None, description="Unit of demand, where neither column nor entry says one.")
+    time: TimeSpec = TimeSpec()
+    long: LongSpec | None = None
+    decimal: Literal["auto", ".", ","] = "auto"
+    sheet: str | int = 0
+    skip_rows: int = Field(default=0, ge=0)
+    missing: tuple[str, ...] = ()
 
 
 class GapRule(_Part):
@@ -162,6 +176,11 @@ class ImportMap(_Part):
     unit: Unit = Field(default=None, description="Unit of demand, where neither column nor entry says one.")
     time: TimeSpec = TimeSpec()
     long: LongSpec | None = Field(default=None, description="Columns of a table with one row a stamp and meter.")
+    tables: dict[Name, TableSpec] = Field(
+        default_factory=dict,
+        description="By a file's name (`DataFrame 1` of several): what is so of it alone of `unit`, `time`, `long`, "
+        "`decimal`, `sheet`, `skip_rows` and `missing`.",
+    )
     step_minutes: int | None = Field(
         default=None, ge=1, le=1440, description="Length of a row; the finest there is [min]."
     )
@@ -181,12 +200,37 @@ class ImportMap(_Part):
         default_factory=dict, description="Energy of each load over any one time, for `allocate: energy` [kWh]."
     )
     losses_percent: float = Field(
-        default=0.0, ge=0, lt=50, description="Part of what a head or transformer meter shows."
+        default=0.0, ge=0, lt=50, description="Part of the kW and kvar that a head, meter or transformer shows."
+    )
+    same_target: Literal["error", "add"] = Field(
+        default="error",
+        description="Several columns of one target and quantity: refuse them, or add them up, as customers' meters.",
     )
     classes: dict[Name, str] = Field(default_factory=dict, description="Class by load name or pattern.")
     limits: dict[Literal["demand_pu", "pv_pu", "price_usd_per_kwh"], Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="Bounds of what is plausible, where those of the page are too narrow."
     )
+
+    @model_validator(mode="after")
+    def _one_zone(self) -> ImportMap:
+        other = [name for name, table in self.tables.items() if table.time.zone not in (None, self.time.zone)]
+        if other:
+            raise ValueError(
+                f"tables.{other[0]}.time.zone: a feeder has one zone, time.zone; that of a table's stamps is its "
+                f"'clock', '{STANDARD}' where it never changes"
+            )
+        return self
+
+
+def for_table(spec: ImportMap, name: str) -> ImportMap:
+    """Return the map with what it says of one table in place of what it says of all."""
+    own = spec.tables.get(name)
+    if own is None:
+        return spec
+    change: dict[str, Any] = {key: getattr(own, key) for key in own.model_fields_set}
+    if "time" in change:  # key by key
+        change["time"] = spec.time.model_copy(update={key: getattr(own.time, key) for key in own.time.model_fields_set})
+    return spec.model_copy(update=change)
 
 
 def read_map(source: Any, where: str = "map") -> ImportMap:

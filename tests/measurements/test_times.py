@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powergrid.errors import ScenarioError
+from powergrid.measurements import import_profiles
 from powergrid.measurements.tables import MeasuredTable, read_measured
 from powergrid.measurements.vocabulary import ImportMap, read_map
 from tests.measurements.conftest import make_times
@@ -221,3 +222,82 @@ def test_texts_that_stand_for_nothing_are_gaps(tmp_path: Path) -> None:
 
 def test_empty_map_is_all_defaults() -> None:
     assert read_map(None) == read_map({}) == ImportMap()
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours"),
+    [("Asia/Kolkata", 5.5), ("Australia/Adelaide", 9.5), ("America/St_Johns", -3.5), ("Asia/Kathmandu", 5.75)],
+)
+@pytest.mark.parametrize("stamped", ["clock", "offset", "aware"])
+def test_hours_of_utc_begin_at_half_hours_of_a_zone_that_is_half_an_hour_off(
+    zone: str, hours: float, stamped: str
+) -> None:
+    utc = pd.date_range("2024-01-10", periods=72, freq="h")
+    local = utc + pd.Timedelta(hours=hours)  # standard time, whatever the season
+    told = {"clock": utc.strftime("%Y-%m-%d %H:%M"), "offset": utc.strftime("%Y-%m-%dT%H:%M:%SZ"), "aware": utc}
+    stamps = told[stamped].tz_localize("UTC") if stamped == "aware" else told[stamped]
+    clock = {"clock": "UTC"} if stamped == "clock" else {}
+    table = read_times(stamps, time={"zone": zone, **clock})
+    assert (table.values.index == local).all()
+    assert table.step_minutes == 60
+
+
+def test_rows_at_half_hours_keep_their_energy_and_place_in_the_day(feeder: Path) -> None:
+    utc = pd.date_range("2023-12-31 18:00", periods=24 * 4, freq="h")
+    kw = 20.0 + np.arange(len(utc)) % 7
+    table = pd.DataFrame({"time": utc.strftime("%Y-%m-%d %H:%M"), "e1 [kWh]": kw})
+    imported = import_profiles(table, feeder, {"time": {"zone": "Asia/Kolkata", "clock": "UTC"}})
+    profiles = imported.profiles
+    assert profiles.step_minutes == 30
+    assert str(profiles.start) == "2024-01-01T00:00"  # the first row begins at 23:30 of the day before
+    demand = profiles.demand_pu[:, profiles.demand_names.index("e1")] * profiles.load_base["e1"][0]
+    assert demand == pytest.approx(np.repeat(kw, 2)[1 : 1 + len(demand)])
+    coarse = import_profiles(table, feeder, {"time": {"zone": "Asia/Kolkata", "clock": "UTC"}, "step_minutes": 60})
+    assert coarse.profiles.demand_pu[:, 0] == pytest.approx(profiles.demand_pu[:, 0].reshape(-1, 2).mean(axis=1))
+
+
+def test_tables_of_several_clocks_and_forms_have_keys_of_their_own(feeder: Path, tmp_path: Path) -> None:
+    times = make_times("2024-03-18", days=14)  # clocks of Adelaide are set back on 7 April, not within
+    kw, sun = 30.0 + times.hour.to_numpy(), np.clip(np.sin((times.hour - 6) / 12 * np.pi), 0, None).to_numpy()
+    summer = times + pd.Timedelta(hours=1)  # its clock in March is ahead of standard time
+    pd.DataFrame({"Zeit": summer.strftime("%d.%m.%Y %H:%M"), "Zähler": 7, "Wert": kw}).to_csv(
+        tmp_path / "ami.csv", sep=";", decimal=",", index=False, encoding="cp1252"
+    )
+    plant = (times - pd.Timedelta(hours=4)).strftime("%m/%d/%Y %H:%M")  # Kolkata is 4 h behind Adelaide's standard
+    (tmp_path / "pv.csv").write_text(
+        "Plant 7\n" + pd.DataFrame({"time": plant, "AC": sun * 500}).to_csv(index=False), encoding="utf-16"
+    )
+    tables = {
+        "ami.csv": {"long": {"id": "Zähler"}, "unit": "kWh"},
+        "pv.csv": {"time": {"clock": "Asia/Kolkata", "format": "us"}, "skip_rows": 1},
+    }
+    columns = {"7": "e1", "AC": {"weather": "pv", "rated_kw": 500, "unit": "kW"}}
+    keys: dict[str, Any] = {
+        "time": {"zone": "Australia/Adelaide", "stamps": "start"},
+        "tables": tables,
+        "columns": columns,
+    }
+    profiles = import_profiles([tmp_path / "ami.csv", tmp_path / "pv.csv"], feeder, keys).profiles
+    assert (str(profiles.start), profiles.n_days) == ("2024-03-18T00:00", 14)
+    assert profiles.demand_pu[:, 0] * 60 == pytest.approx(kw)
+    assert profiles.pv_pu == pytest.approx(sun, abs=1e-9)
+    with pytest.raises(ScenarioError, match=r"tables: unknown table 'pv.xlsx' \(did you mean 'pv.csv'"):
+        import_profiles([tmp_path / "ami.csv", tmp_path / "pv.csv"], feeder, {"tables": {"pv.xlsx": {}}})
+    with pytest.raises(ScenarioError, match=r"tables\.pv\.csv\.time\.zone: a feeder has one zone"):
+        import_profiles(tmp_path / "pv.csv", feeder, {"tables": {"pv.csv": {"time": {"zone": "UTC"}}}})
+    with pytest.raises(ScenarioError, match=r"unknown key 'skiprows' \(did you mean 'skip_rows'"):
+        read_map({"tables": {"pv.csv": {"skiprows": 1}}})
+
+
+def test_clock_that_never_changes_beside_one_that_does(feeder: Path) -> None:
+    times = make_times("2024-07-01", days=7)
+    wall = (times + pd.Timedelta(hours=1)).strftime("%Y-%m-%d %H:%M")
+    tables = [
+        pd.DataFrame({"time": stamps, column: peak + times.hour})
+        for stamps, column, peak in ((wall, "e1_kW", 20.0), (times, "w1_kW", 5.0))
+    ]
+    keys = {"time": {"zone": NEW_YORK, "stamps": "start"}, "tables": {"DataFrame 2": {"time": {"clock": "standard"}}}}
+    profiles = import_profiles(tables, feeder, keys).profiles
+    base = profiles.load_base
+    assert profiles.demand_pu[:, 0] * base["e1"][0] == pytest.approx(20.0 + times.hour)
+    assert profiles.demand_pu[:, 1] * base["w1"][0] == pytest.approx(5.0 + times.hour)
