@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import Circuit
@@ -15,6 +17,7 @@ from powergrid.grid.engine import Engine
 from powergrid.grid.feeder.compile import compile_feeder
 from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.reading.files import default_root
+from powergrid.grid.feeder.reading.statements import cut, find_empty_part, match_plain_new, write
 
 HEAD = """Clear
 New Circuit.tiny basekv=12.47 pu=1.0 R1=0.01 X1=0.1
@@ -139,6 +142,48 @@ def test_second_element_of_a_name_is_edited_where_it_is_the_active_one(tmp_path:
     assert [command.text for command in feeder.commands][-3] == "~ kvar=5"
     loads = Circuit(feeder).network.loads
     assert sorted(zip(loads.kw, loads.kvar, strict=True)) == [(7.0, 5.0), (200.0, 100.0), (300.0, 100.0)]
+
+
+_PIECES = st.sampled_from(
+    [
+        "New Load.a",
+        "new Line.b-1",
+        "bus1",
+        "kW",
+        "like",
+        " ",
+        "  ",
+        "=",
+        "[",
+        "]",
+        "(",
+        ")",
+        ",",
+        "|",
+        "b.1.2",
+        "3",
+        "-.5e3",
+    ]
+)
+
+
+@given(st.lists(_PIECES, min_size=2, max_size=14).map("".join))
+@example("New Load.a bus1=b kW=[3 4]")
+@example("New Load.a bus1=[b , c] kW=( 3)")
+@example("New Load.a bus1=[b ,, c]")
+@example("New Load.a bus1=[, c]")
+@example("New Load.a bus1=[ ] kW=3")
+@example("New Load.a kW=3 ")
+def test_line_that_is_handed_on_as_written_would_be_written_so(line: str) -> None:
+    plain = match_plain_new(line)
+    if plain is not None:
+        class_name, name, names = plain
+        target, *properties = cut(line)[1:]
+        assert write(line[:3], target, *properties) == line
+        assert (class_name, name) == (target.value.partition(".")[0].lower(), target.value.partition(".")[2])
+        assert names == tuple(each.name.lower() for each in properties)
+        for each in properties:
+            find_empty_part(each.value)
 
 
 @pytest.mark.parametrize(

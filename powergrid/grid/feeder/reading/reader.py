@@ -28,6 +28,7 @@ from powergrid.grid.feeder.reading.statements import (
     find_empty_part,
     find_properties,
     is_cut,
+    match_plain_new,
     quote,
     write,
 )
@@ -124,6 +125,8 @@ class _Reader:
 
     def _take(self, command: Command, above: tuple[Path, ...]) -> None:
         """Sort one command: understood and written anew, left out, or a problem."""
+        if self._take_plain(command):
+            return
         verb = command.verb
         if command.assigns:
             self._take_assignment(command)
@@ -161,6 +164,26 @@ class _Reader:
             self.defined.active = None
         else:
             self._leave_out(command)
+
+    def _take_plain(self, command: Command) -> bool:
+        """Take what nearly all lines of a large feeder are, in a quarter of the time that any other takes.
+
+        A ``new`` with all properties by name and without a character that could mean anything else is handed on as it
+        is written, where the properties do nothing but describe.
+
+        Returns:
+            Whether it is such a line.
+        """
+        plain = match_plain_new(command.text)
+        if plain is None:
+            return False
+        class_name, name, given = plain
+        if class_name == "circuit" or class_name in _LATE or not syntax.only_describe(class_name, given):
+            return False
+        self._is_like = False
+        self.defined.add(class_name, name)
+        self.commands.append(command)
+        return True
 
     def _emit(self, command: Command, text: str) -> None:
         self.commands.append(Command(command.file, command.line, text))

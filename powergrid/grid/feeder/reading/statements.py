@@ -23,6 +23,13 @@ _PARAMETER = re.compile(
     rf"({_BARE}|{_QUOTED})[ \t]*=[ \t]*(?:({_BARE})[ \t]*([,=]?)|({_QUOTED})([,=]?))[ \t]*"
     rf"|({_BARE}|{_QUOTED})[ \t]*,?[ \t]*"
 )
+#: A definition that can be read in one way only, and is written in that way already.
+_PLAIN_NEW = re.compile(
+    r"[Nn][Ee][Ww] (\w+)\.([\w.%+*^:-]+)"
+    r"((?: [\w%-]+=(?:[\w.%+*^:-]+|\[ *[\w.%+*^:|-][\w.%+*^:|, -]*\]|\( *[\w.%+*^:|-][\w.%+*^:|, -]*\)))*)",
+    re.ASCII,
+)
+_EMPTY_BETWEEN = re.compile(", *,")
 _COMMENT = re.compile("!|//")
 _EMPTY_PART = re.compile(r"^[ \t]*,|,[ \t]*,")
 _QUOTES = {'"': '"', "'": "'", "(": ")", "[": "]", "{": "}"}
@@ -108,6 +115,21 @@ def cut(text: str) -> list[Parameter]:
     if unseen is not None and unseen.start() < position:
         raise _unseen(unseen[0])
     return found
+
+
+def match_plain_new(text: str) -> tuple[str, str, tuple[str, ...]] | None:
+    """Return class, name and names of properties, class and names in lower case, of a ``new`` that needs no cutting.
+
+    None where :func:`cut` has to say what it means, or :func:`write` to write it otherwise.
+    """
+    match = _PLAIN_NEW.fullmatch(text)
+    if match is None:
+        return None
+    class_name, name, given = match.groups()
+    if "," in given and _EMPTY_BETWEEN.search(given):
+        return None
+    names = [each.rpartition(" ")[2].lower() for each in given.split("=")]
+    return class_name.lower(), name, tuple(names[:-1])  # a "=" stands behind names alone
 
 
 def _unseen(character: str) -> Unclear:

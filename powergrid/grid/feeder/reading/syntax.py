@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from powergrid.errors import nearest_names, shorten
-from powergrid.grid.engine import property_tables
+from powergrid.grid.engine import property_kinds, property_tables
 from powergrid.grid.feeder.reading.members import lists_members
 from powergrid.grid.feeder.reading.statements import expand
 
@@ -193,6 +193,12 @@ def only_describes(class_name: str, name: str) -> bool:
     return property_tables().get(class_name, {}).get(name) is False
 
 
+@functools.lru_cache(maxsize=4096)
+def only_describe(class_name: str, names: tuple[str, ...]) -> bool:
+    """Whether names are all properties of a class in full, of which none does anything but describe an element."""
+    return all(only_describes(class_name, name) and property_kinds()[class_name][name] != "MakeLike" for name in names)
+
+
 def find_equivalent(class_name: str, name: str, value: str) -> tuple[str, str] | None:
     """Return name and value in this engine of what EPRI's takes and this one does not, the name empty for nothing."""
     if (class_name, name) == ("fuse", "action"):
@@ -205,15 +211,15 @@ def find_equivalent(class_name: str, name: str, value: str) -> tuple[str, str] |
 
 def find_unknown(commands: Iterable[Command], left_out: Iterable[Command]) -> Iterator[Command]:
     """Return the lines that are no command of OpenDSS's, those before the last ``clear`` left out."""
-    # What was taken out of a line that is run stands in left_out too: it begins with no command.
-    run = {(command.file, command.line) for command in commands}
     unknown: list[Command] = []
     for command in left_out:
         if command.verb in CLEARING:
             unknown.clear()
-        elif not (command.verb in VERBS or command.assigns or (command.file, command.line) in run):
+        elif not (command.verb in VERBS or command.assigns):
             unknown.append(command)
-    yield from unknown
+    # What was taken out of a line that is run stands in left_out too: it begins with no command.
+    run = {(command.file, command.line) for command in commands} if unknown else ()
+    yield from (command for command in unknown if (command.file, command.line) not in run)
 
 
 def describe_unknown_command(command: Command) -> str:
