@@ -86,7 +86,10 @@ class Fleets:
         decided = [i for i, action in enumerate(actions) if self.devices[action.device].control == "agent"]
         self._decided = None if len(decided) == len(actions) else np.array(decided, dtype=np.int64)
         self.actions = tuple(actions[i] for i in decided)
-        self._inverters = next((fleet for fleet in self.all if fleet.kind == "inverter"), None)
+        self._inverters, self._generators = (
+            next((fleet for fleet in self.all if fleet.kind == kind), None) for kind in ("inverter", "generator")
+        )
+        self._supplied_kw: FloatArray | None = None
         self._flexible_loads = [
             circuit.load_of_device[own] for fleet, own in self.power if fleet.kind == "flexible_load"
         ]
@@ -95,25 +98,20 @@ class Fleets:
             problem = "inverters need pv_pu, or irradiance_pu with temperature_c; the series have neither"
             raise ScenarioError(f"profiles {days.profiles.name!r}", [problem])
 
-    def start_day(
-        self, pv_pu: FloatArray, load_kw: FloatArray, load_kvar: FloatArray, offered: FloatArray | None = None
-    ) -> None:
-        """Lay out what the days offer each device, so that a step takes one row of it.
-
-        Args:
-            pv_pu: What the sun offers, in parts of the panels' rating, shape (n_envs, n_rows).
-            load_kw, load_kvar: Demand of each load [kW], [kvar], each shape (n_envs, n_rows, n_loads).
-            offered: What the shapes of inverters' own elements offer them instead, NaN where they have none, shape
-                (n_envs, n_rows, n_inverters); None where none has any.
-        """
+    def start_day(self, days: Days) -> None:
+        """Lay out what the days offer each device, so that a step takes one row of it."""
         if self._inverters is not None:
             p_max_kw = np.array([float(spec.p_max_kw) for spec in self._inverters.specs])
-            self._sun_kw = pv_pu.reshape(-1, 1) * p_max_kw
-            if offered is not None:
-                own_kw = offered.reshape(self._sun_kw.shape) * p_max_kw
+            self._sun_kw = days.pv_pu.reshape(-1, 1) * p_max_kw
+            if days.offered is not None:
+                own_kw = days.offered.reshape(self._sun_kw.shape) * np.where(days.says_kw[0], 1.0, p_max_kw)
                 self._sun_kw = np.where(np.isnan(own_kw), self._sun_kw, own_kw)
+        if self._generators is not None and days.supplied is not None:
+            p_max_kw = np.array([float(spec.p_max_kw) for spec in self._generators.specs])
+            own_kw = days.supplied.reshape(-1, len(p_max_kw)) * np.where(days.says_kw[1], 1.0, p_max_kw)
+            self._supplied_kw = np.where(np.isnan(own_kw), np.inf, own_kw)
         if self._flexible_loads:
-            kw, kvar = (each.reshape(-1, each.shape[2])[:, self._flexible_loads[0]] for each in (load_kw, load_kvar))
+            kw, kvar = (each[:, self._flexible_loads[0]] for each in days.load_rows)
             # Where kvar have a series of their own, each row has its own power factor.
             own = np.divide(kvar, kw, out=np.tile(self._kvar_per_kw, (len(kw), 1)), where=np.abs(kw) > 1e-9)
             self._demand_kw, self._own_kvar_per_kw = kw, None if np.allclose(own, self._kvar_per_kw) else own
@@ -123,7 +121,8 @@ class Fleets:
         sun_kw = self._nothing if self._inverters is None else self._sun_kw.take(row, 0)
         demand_kw = self._demand_kw.take(row, 0) if self._flexible_loads else self._nothing
         own = self._own_kvar_per_kw
-        return Exogenous(step, sun_kw, demand_kw, None if own is None else own.take(row, 0))
+        supplied = None if self._supplied_kw is None else self._supplied_kw.take(row, 0)
+        return Exogenous(step, sun_kw, demand_kw, None if own is None else own.take(row, 0), supplied)
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the agents' actions that leave every device to itself, shape (n_envs, n_actions)."""

@@ -95,8 +95,10 @@ class Simulation:
         self.network = first.network
         bound = [spec for spec in devices.values() if getattr(spec, "element", None) and spec.control != "model"]
         taken = {str(spec.element).lower() for spec in bound}
-        inverters = [str(spec.element or "").lower() for spec in by_kind["inverter"].values()]
-        self._days = Days(profiles, options, self.network, n_envs, inverters, taken)
+        inverters, generators = (
+            [str(spec.element or "").lower() for spec in by_kind[kind].values()] for kind in ("inverter", "generator")
+        )
+        self._days = Days(profiles, options, self.network, n_envs, inverters, taken, generators)
         self._devices = Fleets(by_kind, first, options, self._days, n_envs)
         self.devices, self.fleets, self.actions = self._devices.devices, self._devices.all, self._devices.actions
         self.powers = self._devices.table
@@ -128,7 +130,7 @@ class Simulation:
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations, self._no_moves = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.env_index, self._one_step = np.arange(n), np.ones(n, dtype=np.int64)
-        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self.day_load_kvar, self._days.offered)
+        self._devices.start_day(self._days)
         self._turn_clock()
 
     # what the days own
@@ -242,7 +244,7 @@ class Simulation:
                 sun = [self.day_pv_pu[env], *self._days.own_sun(env)]
                 load_kw, load_kvar = self.day_load_kw[env], self.day_load_kvar[env]
                 self.events.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
-        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self.day_load_kvar, self._days.offered)
+        self._devices.start_day(self._days)
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
         self._devices.leave_alone(rows, self._exogenous)
@@ -410,7 +412,7 @@ class Simulation:
             self.events.restore(state["events"])
             for env in range(self.n_envs):
                 self.events.dim(env, self._days.own_sun(env))
-        self._devices.start_day(self.day_pv_pu, self.day_load_kw, self.day_load_kvar, self._days.offered)
+        self._devices.start_day(self._days)
         for name, value in state["snapshot"].items():
             getattr(self.snapshot, name)[...] = value
         self._turn_clock()

@@ -321,6 +321,34 @@ def test_an_event_of_sun_dims_panels_that_follow_a_shape_of_their_own_too(tmp_pa
         np.testing.assert_allclose(clouded[52:], plain[52:], rtol=1e-4, atol=0.05)
 
 
+def test_a_generator_that_a_scenario_calls_one_gives_no_more_than_its_own_shape_offers(tmp_path: Path) -> None:
+    master, _ = write(tmp_path, LOADS + STEADY, "daily")
+    devices = {
+        "farm": {"kind": "generator", "element": "Generator.farm", "p_min_kw": 100, "ramp_kw_per_min": 30},
+        "chp": {"kind": "generator", "element": "Generator.chp", "p_max_kw": 190},
+        "base": {"kind": "generator", "element": "Generator.base"},
+    }
+    env = powergrid.make(master, devices=devices, split="all")
+    env.reset(seed=0, options={"day": 0})
+    simulation = env.task.simulation
+    columns = [list(simulation.power_device_names).index(name) for name in ("farm", "chp", "base")]
+    delivered = []
+    for _ in range(96):
+        simulation.step(np.ones((1, len(simulation.actions))))
+        delivered.append(simulation.delivered[0, 0, columns])
+    env.close()
+    farm, chp, base = np.array(delivered).T
+    sun = [0, 0, 0, 0, 0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1, 1, 0.9, 0.8, 0.6, 0.4, 0.2, 0.05, 0, 0, 0, 0, 0]
+    offered = 900 * 0.8 * np.array(sun)[np.rint(np.arange(1, 97) / 4).astype(int) - 1]
+    assert (farm <= offered + 0.5).all()
+    np.testing.assert_allclose(farm[offered < 100], 0.0, atol=0.5)
+    np.testing.assert_allclose(farm[46:50], offered[46:50], atol=0.5)  # it has ramped up by noon
+    assert chp[0] == pytest.approx(175, abs=0.5)
+    assert chp.max() == pytest.approx(190, abs=0.5)
+    assert chp[10] == pytest.approx(60, abs=0.5)
+    np.testing.assert_allclose(base, 200, atol=0.5)
+
+
 def test_native_baseline_is_the_engines_day_though_agents_own_panels_batteries_and_generators(tmp_path: Path) -> None:
     regulator = CONTROLS.splitlines()[0] + "\n"
     master, ours = write(tmp_path, LOADS + STEADY + PANELS + BATTERIES + regulator, "daily")

@@ -116,7 +116,8 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
 
         Below half of ``p_min_kw`` (or at 0) off is asked, up to ``p_min_kw`` that. While running, power
         changes by at most the ramp; a start may reach, and a stop may leave from, the larger of ``p_min_kw``
-        and the ramp; from higher up a generator told to stop ramps down first.
+        and the ramp; from higher up a generator told to stop ramps down first. One whose element has a shape gives no
+        more than that offers, and is off where that is less than ``p_min_kw``.
         """
         asked, p_kw = own.asked_p_kw, own.p_kw
         previous, floor, ceiling = self.previous_p_kw, self._p_min, self._p_max
@@ -126,6 +127,9 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
             # Off, the ceiling is the jump from 0; running, it is the ramp from the last setpoint.
             ceiling = np.minimum(previous + self._jump - self.on * self._jump_less_ramp, ceiling)
             floor = np.maximum(floor, previous - self._ramp)
+        if exo.supplied_kw is not None:  # whatever the ramp: less wind is less wind
+            ceiling = np.minimum(ceiling, exo.supplied_kw)
+            wanted &= (ceiling >= self._p_min) & (ceiling > 0.0)
         self.next_on = on = np.empty(previous.shape)
         on[...] = wanted  # takes a third of what astype does
         np.minimum(np.maximum(asked, floor, out=p_kw), ceiling, out=p_kw)

@@ -226,12 +226,15 @@ class Exogenous:
         sun_kw: Power the sun offers each inverter [kW], shape (n_envs, n_inverters).
         demand_kw: What each flexible load would take untouched [kW], >= 0, shape (n_envs, n_flexible_loads).
         demand_kvar_per_kw: Its kvar over that, same shape; None where each keeps its own power factor.
+        supplied_kw: Most that the shape of each generator's own element lets it give [kW], infinite where it has none,
+            shape (n_envs, n_generators); None where none has any.
     """
 
     step: IntArray
     sun_kw: FloatArray
     demand_kw: FloatArray
     demand_kvar_per_kw: FloatArray | None = None
+    supplied_kw: FloatArray | None = None
 
 
 class SpecRow(NamedTuple):

@@ -123,6 +123,13 @@ class Background:
         """Whether any device's own element follows a shape; see :meth:`offered`."""
         return bool((self._shape_of(elements)[0] >= 0).any())
 
+    def says_kw(self, elements: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Return whether what :meth:`offered` gives of each is kW: a Generator's shape of actual values says these."""
+        own, _, panel = self._shape_of(elements)
+        found = own >= 0
+        found[found] = self._network.shapes.use_actual[own[found]]
+        return found & (panel < 0)
+
     def _shape_of(self, elements: Sequence[str]) -> tuple[IntArray, FloatArray, IntArray]:
         """Return the shape that each device's element follows, -1 for none, what its values are multiplied by, panels.
 
@@ -138,14 +145,12 @@ class Background:
             own[column] = followed = int(self._followed[class_name][place])
             if class_name == "PVSystem":
                 rating[column], panel[column] = sources.irradiance[place], place
-            elif followed >= 0 and shapes.use_actual[followed]:
-                rating[column] = 1.0 / (sources.generator_kw[place] or np.inf)
-            else:
+            elif followed < 0 or not shapes.use_actual[followed]:
                 rating[column] = sources.generator_factor
         return own, rating, panel
 
     def offered(self, elements: Sequence[str], day: int, n_steps: int) -> FloatArray:
-        """Return what the shapes of devices' own elements offer them, in parts of their rating.
+        """Return what the shapes of devices' own elements offer them, in parts of their rating; see :meth:`says_kw`.
 
         Args:
             elements: ``class.name`` of each device's element, lower case, empty where it has none.
@@ -153,7 +158,7 @@ class Background:
             n_steps: Number of steps from its midnight on.
 
         Returns:
-            Parts of the rating, NaN where no shape says any, shape (n_steps, n_devices).
+            Parts of the rating, or kW, NaN where no shape says any, shape (n_steps, n_devices).
         """
         own, rating, panel = self._shape_of(elements)
         parts, shaped = np.full((n_steps, len(elements)), np.nan), own >= 0

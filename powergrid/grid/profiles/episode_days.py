@@ -28,6 +28,7 @@ class Days:
         n_envs: Number of environments.
         inverters: ``class.name``, lower case, of the element of each inverter, empty where it has none.
         taken: The same of all elements that are devices.
+        generators: The same as ``inverters`` of each generator.
 
     Attributes:
         profiles: The series in steps of the simulation.
@@ -42,6 +43,8 @@ class Days:
         pv_pu: What the sun offers, in parts of the panels' rating, shape (n_envs, horizon_steps + 1).
         offered: What the shapes of inverters' own elements offer them, in parts of their rating, NaN where they have
             none, shape (n_envs, horizon_steps + 1, n_inverters); None where none has any.
+        supplied: The same as ``offered`` of generators.
+        says_kw: Whether each column of ``offered``, and of ``supplied``, is kW.
         writes: Class, property and names of what is written every step of elements that are no device.
         background: The values of each, environment after environment, shape (n_envs * (horizon_steps + 1), n_elements).
         weekend: Whether each day of the profiles is a Saturday or a Sunday, shape (n_days,).
@@ -58,6 +61,7 @@ class Days:
         n_envs: int,
         inverters: Sequence[str] = (),
         taken: Collection[str] = (),
+        generators: Sequence[str] = (),
     ) -> None:
         self._options = o = options
         self.profiles = profiles.resample(o.step_minutes)
@@ -78,8 +82,12 @@ class Days:
         self._background, self._inverters = Background(self.profiles, network, taken), tuple(inverters)
         self.writes = self._background.writes
         self.background = [np.zeros((n_envs * rows, len(names))) for _, _, names in self.writes]
-        has_own = self._background.has_shape(self._inverters)
-        self.offered = np.full((n_envs, rows, len(inverters)), np.nan) if has_own else None
+        self._generators = tuple(generators)
+        self.offered, self.supplied = (
+            np.full((n_envs, rows, len(elements)), np.nan) if self._background.has_shape(elements) else None
+            for elements in (self._inverters, self._generators)
+        )
+        self.says_kw = tuple(self._background.says_kw(elements) for elements in (self._inverters, self._generators))
         # observations look one step ahead, so that there is a row after the last, which repeats it
         self._row_of_step = np.minimum(np.arange(rows), o.horizon_steps - 1)
         start = int(self.profiles.start.astype("datetime64[D]").astype(np.int64))
@@ -123,6 +131,8 @@ class Days:
                 own[env * rows : (env + 1) * rows] = values[self._row_of_step]
         if self.offered is not None:
             self.offered[env] = self._background.offered(self._inverters, day, rows - 1)[self._row_of_step]
+        if self.supplied is not None:
+            self.supplied[env] = self._background.offered(self._generators, day, rows - 1)[self._row_of_step]
 
     def own_sun(self, env: int) -> list[FloatArray]:
         """Return all but ``pv_pu`` that goes by the sun on an environment's day, each of horizon_steps + 1 rows."""
