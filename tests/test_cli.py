@@ -83,13 +83,22 @@ def test_list_names_scenarios_and_feeders(capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr().out
     assert "ieee13_mg" in shown
     assert "ieee13" in shown.split("feeders:")[1]
+    assert "Two solar-rich microgrids" in shown
+    assert "IEEE 34-node test feeder: 24.9 kV" in shown
 
 
 def test_describe_shows_every_action_and_observation(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_cli("describe", "ieee13_mg") == 0
+    assert run_cli("describe", "ieee13_mg", "--full") == 0
     shown = capsys.readouterr().out
     for expected in ("ess_1.p_kw", "gen_2.p_kw", "MG1", "observations", "rewards", "voltage_violations"):
         assert expected in shown
+
+
+def test_describe_is_short_unless_all_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("describe", "ieee13_mg") == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("MG1", "ess_1", "voltage_violation_pu", "as played"))
+    assert not any(word in shown for word in ("world.sun_pu", "curtailed_kwh", "network_v_min_pu"))
 
 
 def test_describe_of_an_unknown_scenario_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,14 +31,20 @@ if TYPE_CHECKING:
 
 
 def list_all() -> None:
-    """List the scenarios and feeders that come with PowerGrid."""
-    from powergrid.grid.feeder.feeder import list_feeders
-    from powergrid.scenario import list_scenarios
+    """List the scenarios and feeders that come with PowerGrid, each with what it is."""
+    from powergrid.grid.feeder.feeder import find_feeder, list_feeders
+    from powergrid.scenario import list_scenarios, load_scenario
 
-    for title, names in (("scenarios", list_scenarios()), ("feeders", list_feeders())):
+    scenarios = {name: load_scenario(name).description for name in list_scenarios()}
+    # the first line of a shipped master says what the feeder is
+    masters = {name: find_feeder(name).read_text(encoding="utf-8") for name in list_feeders()}
+    feeders = {name: text.partition("\n")[0].lstrip("! ") for name, text in masters.items()}
+    for title, told in (("scenarios", scenarios), ("feeders", feeders)):
         out.print(f"{title}:", highlight=False)
-        for each in names:
-            tell(f"  {each}")
+        table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
+        for name, what in told.items():
+            table.add_row(escape(name), escape(what))
+        out.print(table)
 
 
 def check(
@@ -94,9 +100,10 @@ def describe(
         int | None, typer.Option(min=0, help="Steps played without control before drawing; half the episode.")
     ] = None,
     overrides: SetOption = None,
+    full: Annotated[bool, typer.Option("--full", help="Show every observation, action, reward term and info.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Show SCENARIO's agents, devices, observations and actions, draw it, or write it as a file.
+    """Show SCENARIO's agents and devices, what counts and what moves each element; draw it, or write it as a file.
 
     Of a feeder, what is discovered on it; it is drawn as its model stands where nothing else is asked for.
     """
@@ -120,19 +127,23 @@ def describe(
         description = env.describe()
     finally:
         env.close()
-    _show(description)
+    _show(description, full)
     if notes:
         out.print("\nfound and left out:")
     for note in notes:
         out.print(f"  - {note}", highlight=False, markup=False)
 
 
-def _show(description: Description) -> None:
-    """Print the tables of a description."""
+def _show(description: Description, full: bool) -> None:
+    """Print the tables of a description, without those that have a row for each number unless all is asked for."""
     from powergrid.scenario.as_played import Played, summarise_played
 
     for field in fields(description):
         frame = getattr(description, field.name)
+        if not full and field.name in ("actions", "observations", "infos"):
+            continue
+        if not full and field.name == "rewards":
+            frame = frame[frame["weight"] != 0.0]
         if field.name == "as_played":  # thousands of elements in a few lines
             out.print("as played:", style="bold")
             for line in summarise_played([Played(*row) for row in frame.itertuples(index=False)]):

@@ -17,7 +17,8 @@ from powergrid.scenario.claims import settle_claims
 from powergrid.scenario.discovery import infer, is_layout, leaves_something
 from powergrid.scenario.files import is_scenario_file, list_scenarios, read_source
 from powergrid.scenario.model import Scenario
-from powergrid.scenario.placement import place
+from powergrid.scenario.placement.place import place
+from powergrid.scenario.shorthand import changes_discovered, merge, settle, spread_changes
 from powergrid.scenario.vocabulary import PlacementSpec, explain, find_ownership_problems
 
 
@@ -56,7 +57,8 @@ def _load(
             nested = {part: nested}
         if is_layout(data.get("agents")) != is_layout(nested.get("agents", data.get("agents"))):
             data = {k: v for k, v in data.items() if k != "agents"}  # agents by name and a layout do not mix
-        data = _merge(data, nested)
+        data = merge(data, nested if changes_discovered(data.get("devices")) else spread_changes(data, nested, where))
+    data = settle(data)
     data = _bring_to_feeder(data, base, overrides, where)
     data, notes = complete(data, where)
     return _validate(data, where), notes
@@ -157,12 +159,6 @@ def pick_feeder(scenario: Scenario, name: Any) -> str:
 def _asks_for_goal(overrides: Mapping[str, Any]) -> bool:
     reward = overrides.get("reward")
     return "reward.goal" in overrides or (isinstance(reward, Mapping) and reward.get("goal") is not None)
-
-
-def _merge(base: Any, change: Any) -> Any:
-    if isinstance(base, Mapping) and isinstance(change, Mapping):
-        return {**base, **{key: _merge(base.get(key), value) for key, value in change.items()}}
-    return change
 
 
 def _bring_to_feeder(

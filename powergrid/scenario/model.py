@@ -33,7 +33,7 @@ from powergrid.grid.profiles.profiles import (
     read_profiles,
 )
 from powergrid.grid.simulation import Simulation, SimulationOptions
-from powergrid.scenario.placement import place
+from powergrid.scenario.placement.place import place
 from powergrid.scenario.vocabulary import (
     GOALS,
     REWARD_WEIGHTS,

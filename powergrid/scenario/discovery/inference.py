@@ -22,6 +22,7 @@ from powergrid.scenario.discovery.agents import form_agents
 from powergrid.scenario.discovery.devices import Device, Findings, place_der, significant
 from powergrid.scenario.discovery.equipment import Equipment, phases_served, read_equipment
 from powergrid.scenario.discovery.survey import Survey, equipment_of
+from powergrid.scenario.shorthand import changes_discovered, spread
 from powergrid.scenario.vocabulary import LAYOUTS, AddDerSpec, DiscoverSpec, LayoutSpec, ZoneSpec, explain
 
 #: A mean price and a quarter of an hour, by which rewards are scaled to the feeder [USD/kWh], [h].
@@ -70,15 +71,6 @@ def leaves_something(data: Mapping[str, Any]) -> bool:
     )
 
 
-def changes_discovered(devices: Any) -> bool:
-    """Say whether a value of ``devices`` has keys of devices that are to be discovered, and no devices in full."""
-    return (
-        isinstance(devices, Mapping)
-        and bool(devices)
-        and all(isinstance(spec, Mapping) and not {"kind", "bus", "element"} & set(spec) for spec in devices.values())
-    )
-
-
 def is_layout(agents: Any) -> bool:
     """Say whether a value of ``agents`` is a layout with its settings, and not agents by name."""
     return isinstance(agents, Mapping) and isinstance(agents.get("layout"), str)
@@ -116,13 +108,15 @@ def _fill_in(
     if left.add_der is not None:
         devices = [*devices, *place_der(equipment, left.add_der, {device.name for device in devices})]
     names = [device.name for device in devices]
-    problems += [f"devices: {describe_unknown('device', name, names)}" for name in changes if name not in names]
-    found = [device for device in devices if device.name not in given]
+    changes, unknown = spread(changes, names, "device", "devices")
+    lacking = [name for name, change in changes.items() if name not in names and change is not None]
+    problems += [*unknown, *(f"devices: {describe_unknown('device', name, names)}" for name in lacking)]
     minutes = data.get("step_minutes")
-    wear = {device.name: _wear_of(device.spec, minutes) for device in found}
+    wear = {device.name: _wear_of(device.spec, minutes) for device in devices if device.name not in given}
     devices = [
         replace(device, spec=device.spec | wear.get(device.name, {}) | dict(changes.get(device.name, {})))
         for device in devices
+        if changes.get(device.name, {}) is not None
     ]
     if not devices and not problems:
         problems.append(_nothing_to_control(equipment, notes))
