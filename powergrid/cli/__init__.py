@@ -11,11 +11,12 @@ from rich.markup import escape
 
 import powergrid
 from powergrid.cli.evaluation import bench, curves, evaluate
+from powergrid.cli.export import export
 from powergrid.cli.feeders import check, describe, list_all
 from powergrid.cli.options import err, parse_overrides
 from powergrid.cli.profiles import app as profiles
 from powergrid.cli.replay import replay
-from powergrid.cli.training import export, train, tune
+from powergrid.cli.training import train, tune
 from powergrid.errors import PowerGridError
 
 __all__ = ["app", "main", "parse_overrides"]

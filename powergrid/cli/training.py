@@ -1,4 +1,4 @@
-"""The commands that make policies: train, tune and export."""
+"""The commands that make policies: train and tune."""
 
 from __future__ import annotations
 
@@ -181,20 +181,3 @@ def _train_command(scenario: str, options: Mapping[str, Any], overrides: list[st
     for name, value in settings.items():  # JSON is YAML, which --setting reads
         words += ["--setting", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join(words)
-
-
-def export(
-    run: Annotated[Path, typer.Argument(help="Run folder or checkpoint.")],
-    format: Annotated[str, typer.Option(help="onnx or torchscript.")] = "onnx",
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where the files go; RUN/export by default.")
-    ] = None,
-    trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Import the environment that a run made elsewhere names.")
-    ] = False,
-) -> None:
-    """Write the policy of RUN for use without PowerGrid: a file an agent, and a JSON of all inputs and outputs."""
-    from powergrid.training import export_run
-
-    for file in export_run(run, out_dir or run / "export", format=format, trust=trust_checkpoint):  # type: ignore[arg-type]
-        tell(file)

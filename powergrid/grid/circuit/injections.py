@@ -314,6 +314,7 @@ class Setpoints:
 
     Attributes:
         load_of_device: Place of the load that each device replaces, -1 where it replaces none, shape (n_devices,).
+        written: Class, property and elements of each bulk write, in the order of ``writers``.
     """
 
     def __init__(
@@ -326,6 +327,7 @@ class Setpoints:
         self._engine = engine
         self._writers: list[BulkWriter] = []
         self._start: list[BulkWriter] = []
+        self.written: list[tuple[str, str, tuple[Handle, ...]]] = []
         self._n_demand = 2 if loads else 0
         for key in ("kW", "kvar")[: self._n_demand]:
             self._bind("Load", key, list(loads.values()))
@@ -341,6 +343,7 @@ class Setpoints:
 
     def _bind(self, class_name: str, key: str, handles: Sequence[Handle]) -> None:
         """Prepare a bulk write that starts from what the elements say."""
+        self.written.append((class_name, key, tuple(handles)))
         for writers in (self._writers, self._start):
             writers.append(self._engine.bulk_writer(class_name, key, handles))
             writers[-1].values[:] = self._engine.get_all_floats(handles, class_name, key)

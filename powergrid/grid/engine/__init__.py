@@ -48,6 +48,8 @@ __all__ = [
 
 _REUSE_NOTHING, _REUSE_SYMBOLIC_FACTORISATION = 0, 2
 _WHOLE_MATRIX = 2
+#: Of DSSSaveFlags: base voltages as they are, options, all in one text, in the order of definition.
+_SAVED = 2 | 4 | 32 | 64 | 512
 TOO_MANY_CONTROL_ITERATIONS = 485
 _TOO_MANY_TEXT = "Max Control Iterations"  # the number is 99 where the limit is hit outside a text command
 
@@ -138,6 +140,27 @@ class Engine(Elements):
         self.clear()
         lib.ctx_Circuit_FromJSON(self._context, json.dumps(circuit).encode("utf-8"), 0)
         self.check()
+
+    def to_dss(self) -> str:
+        """Return the circuit as it stands as commands that build it in any OpenDSS.
+
+        What is open is not in it, nor which steps of capacitors are on.
+
+        Raises:
+            EngineError: there is no circuit.
+        """
+        pointer = lib.ctx_Circuit_Save(self._context, b"", _SAVED)  # the context's own buffer, as of to_json
+        self.check()
+        text, said = text_of(pointer), ("Capacitor", "kvar")
+        # NumSteps, where it comes after kvar, divides what stands there, also in what was saved once divided.
+        stepped = {
+            name: h for name, h in self.handles("Capacitor").items() if self.get_int(h, "Capacitor", "NumSteps") > 1
+        }
+        again = [
+            f'Edit "Capacitor.{name}" kvar=[{" ".join(map(repr, self.get_floats(handle, *said).tolist()))}]'
+            for name, handle in stepped.items() if self.is_written(handle, "Capacitor", ("kvar",))
+        ]  # fmt: skip
+        return "\n".join([text, *again]) if again else text
 
     def buses(self) -> dict[str, tuple[float, float, float]]:
         """Return each bus's line-to-neutral base voltage [kV], 0 where none, and coordinates, NaN where none."""

@@ -1,0 +1,105 @@
+"""The command that writes policies for use elsewhere: as networks, or as what they do in plain OpenDSS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from powergrid.cli.options import (
+    AddDerOption,
+    AgentsOption,
+    SetOption,
+    TrustOption,
+    VerboseOption,
+    log_to_console,
+    read_env_config,
+    tell,
+)
+from powergrid.errors import ScenarioError
+
+_DAY_OPTIONS = "--date, --day, --verify and --monitors go with --opendss"
+
+
+def export(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN|POLICY", help="Run folder or checkpoint; with --opendss a baseline's name too."),
+    ],
+    scenario: Annotated[
+        str | None,
+        typer.Argument(help="With --opendss: scenario or feeder, by name or file; that of the run if none is given."),
+    ] = None,
+    format: Annotated[str, typer.Option(help="onnx or torchscript.")] = "onnx",
+    opendss: Annotated[
+        bool, typer.Option("--opendss", help="Write what it does on a day as scripts that OpenDSS plays alone.")
+    ] = False,
+    date: Annotated[str | None, typer.Option(metavar="DATE", help="The day, as 2018-07-14.")] = None,
+    day: Annotated[int | None, typer.Option(min=0, help="The day, from the first of the profiles.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Let OpenDSS play the scripts and tell the largest difference in voltage.")
+    ] = False,
+    monitors: Annotated[
+        bool, typer.Option("--monitors", help="Write what the feeder's own monitors and meters record on the day.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in the day.")] = 0,
+    out_dir: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where the files go; RUN/export, or opendss, by default."),
+    ] = None,
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
+    trust: TrustOption = False,
+    overrides: SetOption = None,
+    trust_checkpoint: Annotated[
+        bool, typer.Option("--trust-checkpoint", help="Import the environment that a run made elsewhere names.")
+    ] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write the policy of RUN for use without PowerGrid, or what it does on a day as plain OpenDSS.
+
+    Without --opendss: a file an agent, and a JSON of all inputs and outputs.
+    """
+    if not opendss:
+        asked = [scenario, date, day, verify or None, monitors or None, agents, add_der, trust or None, overrides]
+        if any(each is not None for each in asked):
+            raise typer.BadParameter(f"SCENARIO and what changes it, {_DAY_OPTIONS}")
+        from powergrid.training import export_run
+
+        folder = Path(run)
+        for file in export_run(folder, out_dir or folder / "export", format=format, trust=trust_checkpoint):  # type: ignore[arg-type]
+            tell(file)
+        return
+    log_to_console(verbose)
+    if problems := [] if date is None or day is None else ["say either --date or --day"]:
+        raise ScenarioError("powergrid export", problems)
+    env_config = _read_config(run, scenario, read_env_config(scenario or "", overrides, agents, add_der, trust))
+    from powergrid.evaluation.opendss import export_day
+
+    result = export_day(
+        env_config, _load(run), date if day is None else day, out_dir or Path("opendss"), seed=seed, verify=verify,
+        monitors=monitors,
+    )  # fmt: skip
+    for line in result.lines():
+        tell(line)
+
+
+def _read_config(run: str, scenario: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the env_config of a scenario, that of the run where none is named."""
+    if scenario is not None:
+        return given
+    from powergrid.evaluation import baseline_names
+    from powergrid.scenario.claims import settle_claims
+    from powergrid.training.runs.records import MANIFEST, read_manifest
+
+    if run in baseline_names():
+        raise ScenarioError("powergrid export", [f"{run} is a baseline, of no scenario: name one after it"])
+    own = settle_claims(Path(run) / MANIFEST, read_manifest(Path(run))["env_config"])
+    return {**own, **{key: value for key, value in given.items() if key != "env_name"}}
+
+
+def _load(run: str) -> Any:
+    from powergrid.cli.evaluation import load_policies
+
+    return load_policies([run])[0]
