@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
+    GoalOption,
     SetOption,
     TrustOption,
     VerboseOption,
@@ -17,7 +18,7 @@ from powergrid.cli.options import (
     read_env_config,
     tell,
 )
-from powergrid.errors import ScenarioError
+from powergrid.errors import ScenarioError, describe_unknown
 
 _DAY_OPTIONS = "--date, --day, --verify and --monitors go with --opendss"
 
@@ -31,7 +32,12 @@ def export(
         str | None,
         typer.Argument(help="With --opendss: scenario or feeder, by name or file; that of the run if none is given."),
     ] = None,
-    format: Annotated[str, typer.Option(help="onnx or torchscript.")] = "onnx",
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="onnx (default) or torchscript; of --monitors csv (default) or parquet.
+        ),
+    ] = None,
     opendss: Annotated[
         bool, typer.Option("--opendss", help="Write what it does on a day as scripts that OpenDSS plays alone.")
     ] = False,
@@ -50,6 +56,7 @@ def export(
     ] = None,
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
+    goal: GoalOption = None,
     trust: TrustOption = False,
     overrides: SetOption = None,
     trust_checkpoint: Annotated[
@@ -62,24 +69,29 @@ def export(
     Without --opendss: a file an agent, and a JSON of all inputs and outputs.
     """
     if not opendss:
-        asked = [scenario, date, day, verify or None, monitors or None, agents, add_der, trust or None, overrides]
+        asked = [scenario, date, day, verify or None, monitors or None, agents, add_der, goal, trust or None, overrides]
         if any(each is not None for each in asked):
             raise typer.BadParameter(f"SCENARIO and what changes it, {_DAY_OPTIONS}")
         from powergrid.training import export_run
 
         folder = Path(run)
-        for file in export_run(folder, out_dir or folder / "export", format=format, trust=trust_checkpoint):  # type: ignore[arg-type]
+        for file in export_run(folder, out_dir or folder / "export", format=format or "onnx", trust=trust_checkpoint):  # type: ignore[arg-type]
             tell(file)
         return
-    log_to_console(verbose)
-    if problems := [] if date is None or day is None else ["say either --date or --day"]:
-        raise ScenarioError("powergrid export", problems)
-    env_config = _read_config(run, scenario, read_env_config(scenario or "", overrides, agents, add_der, trust))
     from powergrid.evaluation.opendss import export_day
+    from powergrid.evaluation.replay.tables import TableFormat
+
+    log_to_console(verbose)
+    problems = [] if date is None or day is None else ["say either --date or --day"]
+    if format not in (None, *get_args(TableFormat)):
+        problems.append(describe_unknown("--format of tables", format, get_args(TableFormat)))
+    if problems:
+        raise ScenarioError("powergrid export", problems)
+    env_config = _read_config(run, scenario, read_env_config(scenario or "", overrides, agents, add_der, trust, goal))
 
     result = export_day(
         env_config, _load(run), date if day is None else day, out_dir or Path("opendss"), seed=seed, verify=verify,
-        monitors=monitors,
+        monitors=monitors, table_format=format or "csv",  # type: ignore[arg-type]
     )  # fmt: skip
     for line in result.lines():
         tell(line)

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from powergrid.envs.core import GridTask
-from powergrid.errors import ScenarioError
-from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.opendss import script
 from powergrid.evaluation.opendss.engine_play import BARE, Difference, compare_with_engine, play_alone
 from powergrid.evaluation.opendss.played import PlayedDay, play_day
 from powergrid.evaluation.opendss.recorders import find_recorders, write_tables
-from powergrid.evaluation.rollout import Policy, _PolicyPlayer
-from powergrid.evaluation.rollout import _find_players as find_players
+from powergrid.evaluation.replay import pick_day
+from powergrid.evaluation.replay.tables import TableFormat
+from powergrid.evaluation.rollout import Policy, find_players, read_scenario, seat_players
 from powergrid.files import telling
-from powergrid.scenario import Scenario, load_scenario, scenario_from_config
+from powergrid.scenario import Scenario, load_scenario
 
 #: Beside the scripts: what the environment saw, and what plays them without this package.
 SEEN, REPLAY = "voltages_seen.csv", "replay.py"
@@ -97,6 +93,7 @@ def export_day(
     seed: int = 0,
     verify: bool = False,
     monitors: bool = False,
+    table_format: TableFormat = "csv",
 ) -> Export:
     """Play a day with a policy and write it as OpenDSS scripts.
 
@@ -108,17 +105,18 @@ def export_day(
         seed: Seed of what is random in the day, as :func:`powergrid.evaluation.evaluate` takes it.
         verify: Let the engine play the scripts by itself and compare the voltages.
         monitors: Write what the feeder's own monitors and meters record while it does.
+        table_format: Of these tables, ``csv`` or ``parquet``.
 
     Raises:
         ScenarioError: the settings, the policy's name or the day are wrong.
         FeederError: the feeder does not compile or solve.
         PowerGridError: a step does not converge, or the folder cannot be written to.
     """
-    scenario = exactly(env_config)
-    (name, own), *_ = find_players([policy])
-    with closing(seat(scenario, own, name)) as task:
-        day = play_day(task, make_player(own, name, seed), pick_day(task, when), policy=name, seed=seed)
-        feeder = task.simulation.feeder
+    scenario, players = exactly(env_config), find_players([policy])
+    profiles = scenario.read_profiles()
+    for name, task, player in seat_players(scenario, players, 1, seed):
+        chosen = int(task.simulation.days[0]) if when is None else pick_day(profiles, when)
+        day, feeder = play_day(task, player, chosen, policy=name, seed=seed), task.simulation.feeder
     notes: list[str] = []
     recorders = find_recorders(feeder, day, notes) if monitors else []
     place = Path(out_dir)
@@ -127,42 +125,12 @@ def export_day(
     if verify or monitors:
         played = play_alone(place)
         difference = compare_with_engine(day, played)
-        files += write_tables(played, place) if monitors else []
+        files += write_tables(played, place, table_format) if monitors else []
     return Export(day, tuple(files), difference if verify else None, tuple(notes))
 
 
 def exactly(env_config: Mapping[str, Any] | Scenario) -> Scenario:
     """Return a scenario whose days are played as exactly as they are written."""
-    scenario = env_config if isinstance(env_config, Scenario) else scenario_from_config(env_config)
+    scenario = read_scenario(env_config, "test")
     solver = scenario.solver.model_copy(update={"tolerance": min(TOLERANCE, scenario.solver.tolerance)})
-    return load_scenario(scenario, {"split": "test", "solver": solver.model_dump()})
-
-
-def seat(scenario: Scenario, policy: Policy | None, name: str) -> GridTask:
-    """Return the task that a policy plays, as a baseline changes it."""
-    overrides = BASELINES[name].overrides(scenario) if policy is None else {}
-    return GridTask(load_scenario(scenario, overrides) if overrides else scenario)
-
-
-def make_player(policy: Policy | None, name: str, seed: int) -> Baseline:
-    """Return what acts."""
-    return BASELINES[name].make(seed) if policy is None else _PolicyPlayer(policy)
-
-
-def pick_day(task: GridTask, when: int | str | None) -> int:
-    """Return a day of the profiles by its number or its date; the first of the split if not given."""
-    profiles = task.simulation.profiles
-    if when is None:
-        return int(task.simulation.days[0])
-    if isinstance(when, int):
-        return when
-    first = profiles.start.astype("datetime64[D]")
-    try:
-        day = int((np.datetime64(when, "D") - first).astype(int))
-    except ValueError:
-        raise ScenarioError("date", [f"{when!r} is no date; write it as {first}"]) from None
-    if not 0 <= day < profiles.n_days:
-        raise ScenarioError(
-            "date", [f"{when} is not in the profiles; they have {first} to {first + profiles.n_days - 1}"]
-        )
-    return day
+    return load_scenario(scenario, {"solver": solver.model_dump()})

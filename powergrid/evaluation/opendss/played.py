@@ -11,6 +11,7 @@ import numpy.typing as npt
 from powergrid.envs.core import GridTask
 from powergrid.errors import PowerGridError
 from powergrid.evaluation.baselines import Baseline
+from powergrid.evaluation.rollout import play_steps, start_days
 from powergrid.grid.engine import Handle, PowerReader
 from powergrid.grid.feeder.compile import BRANCH_CLASSES
 
@@ -105,12 +106,9 @@ def play_day(task: GridTask, player: Baseline, day: int, *, policy: str, seed: i
     Raises:
         PowerGridError: the power flow does not converge in a step.
     """
-    task.reset(0, np.random.default_rng([seed, day]), {"day": day})
-    player.reset(task, 0)
+    start_days(task, player, [day], seed)
     watch = DayWatch(task)
-    for _ in range(task.simulation.options.horizon_steps):
-        task.action_buffer()[:] = player.act(task)
-        task.step()
+    for _ in play_steps(task, player, 1):
         watch.look()
     return watch.day(policy)
 

@@ -9,6 +9,7 @@ from powergrid.errors import EngineError
 from powergrid.evaluation.opendss import script
 from powergrid.evaluation.opendss.engine_play import EnginePlay
 from powergrid.evaluation.opendss.played import PlayedDay
+from powergrid.evaluation.replay.tables import TableFormat
 from powergrid.files import telling
 from powergrid.grid.engine import Engine
 from powergrid.grid.feeder.feeder import Feeder
@@ -67,8 +68,8 @@ def _join(commands: Sequence[Command]) -> Iterator[list[str]]:
         yield lines
 
 
-def write_tables(played: EnginePlay, folder: Path) -> list[Path]:
-    """Write what monitors and meters recorded, a CSV file each; registers of a meter step by step.
+def write_tables(played: EnginePlay, folder: Path, table_format: TableFormat) -> list[Path]:
+    """Write what monitors and meters recorded, a file each; registers of a meter step by step.
 
     Raises:
         PowerGridError: the folder cannot be written to.
@@ -77,7 +78,7 @@ def write_tables(played: EnginePlay, folder: Path) -> list[Path]:
     with telling(folder):
         for name, table in played.tables.items():
             kind, _, own = name.partition(":")
-            file = folder / f"{kind}_{''.join(c if c.isalnum() or c in '-_.' else '_' for c in own)}.csv"
-            table.to_csv(file, index=False)
+            file = folder / f"{kind}_{''.join(c if c.isalnum() or c in '-_.' else '_' for c in own)}.{table_format}"
+            table.to_csv(file, index=False) if table_format == "csv" else table.to_parquet(file, index=False)
             files.append(file)
     return files
