@@ -34,9 +34,7 @@ def export(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(
-            help="onnx (default) or torchscript; of --monitors csv (default) or parquet.
-        ),
+        typer.Option(help="onnx (default) or torchscript; of --monitors csv (default) or parquet."),
     ] = None,
     opendss: Annotated[
         bool, typer.Option("--opendss", help="Write what it does on a day as scripts that OpenDSS plays alone.")
