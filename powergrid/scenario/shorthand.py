@@ -95,7 +95,7 @@ def settle(data: Mapping[str, Any]) -> dict[str, Any]:
             settled[section] = {
                 name: _name_buses(value) if isinstance(value, Mapping) else value
                 for name, value in own.items()
-                if value is not None or changes_discovered(own)
+                if value is not None or (section == "devices" and changes_discovered(own))
             }
     devices = settled.get("devices")
     if isinstance(devices, Mapping) and not changes_discovered(devices):
