@@ -21,6 +21,7 @@ from powergrid.grid.engine.library import (
     engine_version,
     ffi,
     lib,
+    names_of,
     property_kinds,
     property_tables,
     property_type,
@@ -164,23 +165,23 @@ class Engine(Elements):
 
     def buses(self) -> dict[str, tuple[float, float, float]]:
         """Return each bus's line-to-neutral base voltage [kV], 0 where none, and coordinates, NaN where none."""
-        names = ffi.new("char***")
-        dims = ffi.new("int32_t[4]")
-        lib.ctx_Circuit_Get_AllBusNames(self._context, names, dims)
-        try:
-            self.check()
-            found = {}
-            for i in range(dims[0]):
-                lib.ctx_Circuit_SetActiveBusi(self._context, i)
-                placed = lib.ctx_Bus_Get_Coorddefined(self._context)
-                found[text_of(names[0][i]).lower()] = (
-                    float(lib.ctx_Bus_Get_kVBase(self._context)),
-                    float(lib.ctx_Bus_Get_x(self._context)) if placed else math.nan,
-                    float(lib.ctx_Bus_Get_y(self._context)) if placed else math.nan,
-                )
-            return found
-        finally:
-            lib.DSS_Dispose_PPAnsiChar(names, dims[1])
+        context, count = self._context, int(lib.ctx_Circuit_Get_NumBuses(self._context))
+        self.check()
+        buses = lib.Alt_Bus_GetListPtr(context)
+        names = names_of(lib.Alt_Bus_Get_Name(context, buses[i]) for i in range(count)) if count else []
+        kv, x, y = (self._ask_buses(buses, count, f"Alt_Bus_Get_{name}") for name in ("kVBase", "X", "Y"))
+        placed = [lib.Alt_Bus_Get_CoordDefined(context, buses[i]) for i in range(count)]
+        return {
+            name: (of_bus, *(place if has_place else (math.nan, math.nan)))
+            for name, of_bus, has_place, *place in zip(names, kv, placed, x, y, strict=True)
+        }
+
+    def _ask_buses(self, buses: Any, count: int, name: str) -> list[float]:
+        """Return one number of each bus."""
+        ask = ffi.addressof(lib, name)
+        lib.Alt_BusBatch_GetFloat64FromFunc(self._context, self._result, self._result_dims, buses, count, ask)
+        self.check()
+        return self._floats().tolist()
 
     def node_names(self) -> tuple[str, ...]:
         """Return the ``bus.node`` names in the order of :meth:`voltages`, lower case."""
@@ -190,7 +191,7 @@ class Engine(Elements):
         lib.ctx_Circuit_Get_YNodeOrder(self._context, names, dims)
         try:
             self.check()
-            return tuple(text_of(names[0][i]).lower() for i in range(dims[0]))
+            return tuple(names_of(names[0][0 : dims[0]])) if dims[0] else ()
         finally:
             lib.DSS_Dispose_PPAnsiChar(names, dims[1])
 

@@ -12,7 +12,7 @@ from powergrid.errors import EngineError
 from powergrid.grid.engine import library
 from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, FloatArray, Handle, IntArray
 from powergrid.grid.engine.context import Context
-from powergrid.grid.engine.library import ffi, lib, text_of
+from powergrid.grid.engine.library import ffi, lib, names_of, text_of
 
 #: What a name may stand between in a command: it ends at the closing one, so that must not be in it.
 _QUOTES = (('"', '"'), ("'", "'"), ("(", ")"), ("[", "]"), ("{", "}"))
@@ -63,7 +63,7 @@ class Elements(Context):
         if self._direct is not None or key not in self._known or len(self._known[key][1]) != count:
             # By position: to select a missing element by name only says -1, and the one before stays active.
             handles = [lib.Obj_GetHandleByIdx(self._context, index, place) for place in range(1, count + 1)]
-            names = tuple([text_of(lib.Obj_GetName(handle)).lower() for handle in handles])
+            names = tuple(names_of(map(lib.Obj_GetName, handles))) if handles else ()
             self._known[key] = names, handles, ffi.new("void*[]", handles)
         return self._known[key]
 
@@ -152,8 +152,15 @@ class Elements(Context):
 
     def get_all_references(self, handles: Sequence[Handle], class_name: str, name: str) -> IntArray:
         """Return the address of the object that a property of many elements refers to, 0 for none, shape (n,)."""
-        number = self.property_index(class_name, name)
-        return np.array([self.address(lib.Obj_GetObject(handle, number)) for handle in handles], dtype=np.int64)
+        if not handles:
+            return np.empty(0, dtype=np.int64)
+        batch, found = ffi.new("void*[]", list(handles)), ffi.new("void***")
+        lib.Batch_GetObject(found, self._index_dims, batch, len(handles), self.property_index(class_name, name))
+        try:
+            self.check()
+            return np.frombuffer(ffi.buffer(found[0], 8 * len(handles)), dtype=np.int64).copy()
+        finally:
+            lib.DSS_Dispose_PPointer(found)
 
     @staticmethod
     def address(handle: Handle) -> int:
@@ -162,8 +169,34 @@ class Elements(Context):
 
     def written_order(self, handles: Sequence[Handle], class_name: str, name: str) -> IntArray:
         """Return when the model last wrote a property of each element, counted from 1; 0 where it never did."""
-        number = self.property_index(class_name, name)
-        return np.array([lib.Obj_GetPropSeqPtr(handle)[number] for handle in handles], dtype=np.int64)
+        if not handles:
+            return np.empty(0, dtype=np.int64)
+        batch = ffi.new("void*[]", list(handles))
+        lib.Batch_GetPropSeq(self._index_result, self._index_dims, batch, len(handles))
+        self.check()
+        raw = np.frombuffer(ffi.buffer(self._index_result[0], self._index_dims[0] * 4), dtype=np.int32)
+        return raw.reshape(len(handles), -1)[:, self.property_index(class_name, name)].astype(np.int64)
+
+    def get_all_terminals(self, handles: Sequence[Handle]) -> tuple[IntArray, IntArray, IntArray]:
+        """Return the number of phases, of terminals and of conductors in each of many elements, each shape (n,)."""
+        if not handles:
+            return (np.empty(0, dtype=np.int64),) * 3
+        batch, found = ffi.new("void*[]", list(handles)), list[IntArray]()
+        for name in ("Alt_CE_Get_NumPhases", "Alt_CE_Get_NumTerminals", "Alt_CE_Get_NumConductors"):
+            ask = ffi.addressof(lib, name)
+            lib.Batch_GetInt32FromFunc(self._index_result, self._index_dims, batch, len(handles), ask)
+            found.append(self._ints())
+        self.check()
+        return found[0], found[1], found[2]
+
+    def get_all_node_refs(self, handles: Sequence[Handle]) -> IntArray:
+        """Return :meth:`node_ref` of many elements, one behind the other."""
+        ask, result, dims, read = lib.Alt_CE_Get_NodeRef, self._index_result, self._index_dims, ffi.buffer
+        parts = list[bytes]()
+        for handle in handles:
+            ask(result, dims, handle)
+            parts.append(read(result[0], 4 * dims[0])[:])
+        return np.frombuffer(b"".join(parts), dtype=np.int32).astype(np.int64)
 
     def node_ref(self, handle: Handle) -> IntArray:
         """Return the row of :meth:`voltages` that each conductor of an element is tied to, terminal by terminal."""

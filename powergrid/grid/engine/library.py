@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import cffi
 from powergrid.grid.engine.cache_folder import Arrays, Cache, made_by
 
 __all__ = [
-    "PRIVATE_NAMES", "element_classes", "engine_version", "ffi", "forget", "lib", "new_context", "numbers",
+    "PRIVATE_NAMES", "element_classes", "engine_version", "ffi", "forget", "lib", "names_of", "new_context", "numbers",
     "property_kinds", "property_tables", "property_type", "solver", "text_of", "threads_may_enter",
 ]  # fmt: skip
 
@@ -114,6 +114,12 @@ def new_context() -> Any:
 def text_of(pointer: Any) -> str:
     """Return a string of the engine's, empty where there is none."""
     return ffi.string(pointer).decode("utf-8", "replace") if pointer != ffi.NULL else ""
+
+
+def names_of(pointers: Iterable[Any]) -> list[str]:
+    """Return names of the engine's in lower case, thousands of them in half the time that they take one by one."""
+    # No name holds a line end, which would end its command.
+    return b"\n".join(map(ffi.string, pointers)).decode("utf-8", "replace").lower().split("\n")
 
 
 def _load_solver() -> Any:

@@ -5,6 +5,7 @@ Runs once a circuit; knows neither devices nor setpoints.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,6 +19,7 @@ from powergrid.errors import EngineError, FeederError, Problem, list_names
 from powergrid.grid.engine import (
     TOO_MANY_CONTROL_ITERATIONS,
     Engine,
+    FloatArray,
     Handle,
     IntArray,
     classify_refusal,
@@ -25,7 +27,7 @@ from powergrid.grid.engine import (
 from powergrid.grid.engine.cache_folder import Arrays, Cache
 from powergrid.grid.feeder.feeder import CIRCUIT, Feeder
 from powergrid.grid.feeder.grounding import find_floating, find_neutrals
-from powergrid.grid.feeder.network import Branches, Dispatch, Driven, FeederControl, Loads, Network, Sources
+from powergrid.grid.feeder.network import BoolArray, Branches, Dispatch, Driven, FeederControl, Loads, Network, Sources
 from powergrid.grid.feeder.preparation import (
     RECORDERS,
     about_recorders,
@@ -321,60 +323,78 @@ def _source_nodes(engine: Engine, handles: Handles, forming: Sequence[str]) -> I
 
 def _first_bus(node_ref: IntArray, node_bus: IntArray) -> int:
     """Return the bus of the first conductor that is not grounded, -1 where all are."""
-    live = node_ref[node_ref > 0]
-    return int(node_bus[live[0] - 1]) if len(live) else -1
+    return int(_first_buses(node_ref, np.array([len(node_ref)]), node_bus)[0])
+
+
+def _first_buses(node_ref: IntArray, sizes: IntArray, node_bus: IntArray) -> IntArray:
+    """Return the bus of the first of each one's conductors that is not grounded, -1 where all are, shape (n,)."""
+    owner, live = np.repeat(np.arange(len(sizes)), sizes), np.flatnonzero(node_ref > 0)
+    found = np.full(len(sizes), -1, dtype=np.int64)
+    found[owner[live[::-1]]] = node_bus[node_ref[live[::-1]] - 1]  # the first comes last, and stays
+    return found
 
 
 def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> Branches:
-    branches = [(c, f"{c}.{name}".lower(), handle) for c in BRANCH_CLASSES for name, handle in handles[c].items()]
-    conductors = [engine.node_ref(handle).reshape(engine.terminals(handle)) for _, _, handle in branches]
-    terminals = [terminal for branch in conductors for terminal in branch]
-    codes = engine.handles("LineCode")
-    # What is no line has no length, so that its unit is not missing.
-    lengths = [_read_length(engine, h, codes) if c == "Line" else (0.0, True, False) for c, _, h in branches]
+    branches = [handle for class_name in BRANCH_CLASSES for handle in handles[class_name].values()]
+    phases, n_terminals, n_conductors = engine.get_all_terminals(branches)
+    row_node, sizes = engine.get_all_node_refs(branches), np.repeat(n_conductors, n_terminals)
     ratings = Ratings(engine)
+    rated = [ratings.read_all(class_name, list(handles[class_name].values())) for class_name in BRANCH_CLASSES]
+    others = len(branches) - len(handles["Line"])  # lines come first
+    length_km, has_unit, is_switch = _read_lengths(engine, list(handles["Line"].values()))
     return Branches(
-        names=tuple(name for _, name, _ in branches),
-        norm_amps=np.array([ratings.read(c, handle) for c, _, handle in branches], dtype=np.float64),
-        phases=np.array([engine.phases(handle) for _, _, handle in branches], dtype=np.int64),
-        row_node=np.concatenate([np.empty(0, dtype=np.int64), *terminals]),
-        branch_rows=_starts([branch.size for branch in conductors]),
-        terminal_rows=_starts([terminal.size for terminal in terminals]),
-        terminal_branch=np.array([i for i, branch in enumerate(conductors) for _ in branch], dtype=np.int64),
-        terminal_bus=np.array([_first_bus(terminal, node_bus) for terminal in terminals], dtype=np.int64),
-        closed=np.array(engine.closed_among([handle for _, _, handle in branches]), dtype=np.bool_),
-        length_km=np.array([length for length, _, _ in lengths], dtype=np.float64),
-        has_length_unit=np.array([known for _, known, _ in lengths], dtype=np.bool_),
-        is_switch=np.array([is_switch for _, _, is_switch in lengths], dtype=np.bool_),
+        names=tuple(f"{c}.{name}".lower() for c in BRANCH_CLASSES for name in handles[c]),
+        norm_amps=np.concatenate(rated),
+        phases=phases,
+        row_node=row_node,
+        branch_rows=_starts(n_terminals * n_conductors),
+        terminal_rows=_starts(sizes),
+        terminal_branch=np.repeat(np.arange(len(branches)), n_terminals),
+        terminal_bus=_first_buses(row_node, sizes, node_bus),
+        closed=np.array(engine.closed_among(branches), dtype=np.bool_),
+        # What is no line has no length, so that its unit is not missing.
+        length_km=np.concatenate([length_km, np.zeros(others)]),
+        has_length_unit=np.concatenate([has_unit, np.ones(others, dtype=np.bool_)]),
+        is_switch=np.concatenate([is_switch, np.zeros(others, dtype=np.bool_)]),
     )
 
 
-def _starts(sizes: Sequence[int]) -> IntArray:
+def _starts(sizes: IntArray) -> IntArray:
     """Return where each of some parts begins that lie one behind the other."""
-    return np.cumsum([0, *sizes], dtype=np.int64)[:-1]
+    return np.cumsum(sizes, dtype=np.int64) - sizes
 
 
-def _read_length(engine: Engine, line: Handle, codes: Mapping[str, Handle]) -> tuple[float, bool, bool]:
-    """Read a line's length [km], whether it has a unit, and whether the line is a switch."""
+def _read_lengths(engine: Engine, lines: Sequence[Handle]) -> tuple[FloatArray, BoolArray, BoolArray]:
+    """Read the lengths of lines [km], whether each has a unit, and whether it is a switch."""
     # Without a unit of its own a line is in its line code's: OpenDSS multiplies the two as they are.
-    unit = engine.get_int(line, "Line", "Units")
-    code = engine.get_text(line, "Line", "LineCode").lower()
-    if not unit and code in codes:
-        unit = engine.get_int(codes[code], "LineCode", "Units")
-    length = engine.get_float(line, "Line", "Length") * _KM.get(unit, 1.0)
-    return length, unit in _KM, engine.get_int(line, "Line", "Switch") != 0
+    units, codes = engine.get_all_ints(lines, "Line", "Units"), list(engine.handles("LineCode").values())
+    of_code = dict(
+        zip(map(engine.address, codes), engine.get_all_ints(codes, "LineCode", "Units").tolist(), strict=True)
+    )
+    of_code[0] = 0
+    given = np.array(
+        [of_code[code] for code in engine.get_all_references(lines, "Line", "LineCode").tolist()], dtype=np.int64
+    )
+    units = np.where(units == 0, given, units)
+    km = np.array([_KM.get(unit, 1.0) for unit in range(max(units.max(initial=0), *_KM) + 1)])
+    has_unit = np.isin(units, list(_KM))
+    is_switch = engine.get_all_ints(lines, "Line", "Switch") != 0
+    return engine.get_all_floats(lines, "Line", "Length") * km[units], has_unit, is_switch
 
 
 def _describe_loads(engine: Engine, handles: Mapping[str, Handle], node_bus: IntArray) -> Loads:
     loads = list(handles.values())
-    refs = [engine.node_ref(handle) for handle in loads]
+    ref, (_, n_terminals, n_conductors) = engine.get_all_node_refs(loads), engine.get_all_terminals(loads)
+    sizes = n_terminals * n_conductors
+    ends = np.cumsum(np.bincount(np.repeat(np.arange(len(loads)), sizes)[ref > 0], minlength=len(loads)))
+    live = (ref[ref > 0] - 1).tolist()
     fixed, fixed_q, actual_q_per_kw = read_load_rules(engine, loads)
     return Loads(
         names=tuple(handles),
-        bus=np.array([_first_bus(ref, node_bus) for ref in refs], dtype=np.int64),
+        bus=_first_buses(ref, sizes, node_bus),
         kw=engine.get_all_floats(loads, "Load", "kW"),
         kvar=engine.get_all_floats(loads, "Load", "kvar"),
-        nodes=tuple(tuple((ref[ref > 0] - 1).tolist()) for ref in refs),
+        nodes=tuple(tuple(live[first:end]) for first, end in itertools.pairwise([0, *ends.tolist()])),
         fixed=fixed,
         fixed_q=fixed_q,
         actual_q_per_kw=actual_q_per_kw,

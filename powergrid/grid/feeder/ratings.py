@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from powergrid.grid.engine import Engine, Handle
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.grid.engine import Engine, FloatArray, Handle
+
+BoolArray = npt.NDArray[np.bool_]
 
 #: What a line takes its rating from where it has none of its own; the one that is written last counts.
 _LINE_TYPES = ("LineCode", "Geometry", "Spacing")
@@ -40,6 +45,13 @@ class Ratings:
         amps = self._engine.get_float(handle, class_name, "NormAmps")
         return amps if 0.0 < amps < math.inf else 0.0
 
+    def read_all(self, class_name: str, handles: Sequence[Handle]) -> FloatArray:
+        """Return the normal ratings of many branches of a class [A], as :meth:`read` does, shape (n,)."""
+        if class_name != "Line" or not handles:
+            return np.array([self.read(class_name, handle) for handle in handles], dtype=np.float64)
+        amps = self._engine.get_all_floats(handles, "Line", "NormAmps")
+        return np.where(self._are_given_lines(handles, amps) & (amps > 0.0) & (amps < math.inf), amps, 0.0)
+
     def find_unrated(self, handles: Mapping[str, Mapping[str, Handle]]) -> Iterator[tuple[str, list[str]]]:
         """Yield each class with branches that the model gives no rating, and their names; shunts never need any."""
         for class_name in PLACEHOLDERS:
@@ -50,7 +62,8 @@ class Ratings:
 
     def _is_given(self, class_name: str, handle: Handle) -> bool:
         if class_name == "Line":
-            return self._is_given_line(handle)
+            amps = self._engine.get_all_floats([handle], "Line", "NormAmps")
+            return bool(self._are_given_lines([handle], amps)[0])
         if class_name == "Reactor":
             # From kvar OpenDSS makes NormAmps; given by R, X, Z or L, from the 100 kvar that any Reactor begins with.
             by_kvar = () if self._is_shunt(handle) else ("kvar",)
@@ -61,18 +74,20 @@ class Ratings:
             return True
         return class_name == "Transformer" and self._code_says(handle, class_name, "XfmrCode", _KVA)
 
-    def _is_given_line(self, line: Handle) -> bool:
-        at = {name: self._engine.written_at(line, "Line", name) for name in ("NormAmps", *_LINE_TYPES)}
-        last = max(_LINE_TYPES, key=lambda name: at[name])
-        if not at[last]:
-            return at["NormAmps"] > 0
-        if last != "LineCode":  # whose conductors have -1 A where nothing is said
-            return True
-        if at["NormAmps"] > at[last] + _COPIED_WITHIN or self._code_says(line, "Line", last, ("NormAmps",)):
-            return True
+    def _are_given_lines(self, lines: Sequence[Handle], amps: FloatArray) -> BoolArray:
+        engine = self._engine
+        own, *at = (np.maximum(engine.written_order(lines, "Line", name), 0) for name in ("NormAmps", *_LINE_TYPES))
+        last, last_at = np.argmax(at, axis=0), np.max(at, axis=0)
+        by_code = last == _LINE_TYPES.index("LineCode")
+        code = engine.get_all_references(lines, "Line", "LineCode")
+        codes = self._codes["LineCode"].values()
+        saying = [engine.address(each) for each in codes if engine.is_written(each, "LineCode", ("NormAmps",))]
         # Made like another, it has what that has, but no longer names its code.
-        nameless = not self._engine.get_text(line, "Line", last)
-        return nameless and self._engine.get_float(line, "Line", "NormAmps") != _PLACEHOLDER_A
+        nameless = (code == 0) & (amps != _PLACEHOLDER_A)
+        given_by_code = (own > last_at + _COPIED_WITHIN) | np.isin(code, saying) | nameless
+        # Of others than codes, conductors have -1 A where nothing is said.
+        given: BoolArray = np.where(last_at == 0, own > 0, ~by_code | given_by_code)
+        return given
 
     def _code_says(self, handle: Handle, class_name: str, code_class: str, names: Sequence[str]) -> bool:
         """Whether the code that an element is of says any of some properties."""
