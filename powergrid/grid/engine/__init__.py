@@ -181,7 +181,8 @@ class Engine(Elements):
         ask = ffi.addressof(lib, name)
         lib.Alt_BusBatch_GetFloat64FromFunc(self._context, self._result, self._result_dims, buses, count, ask)
         self.check()
-        return self._floats().tolist()
+        found: list[float] = self._floats().tolist()
+        return found
 
     def node_names(self) -> tuple[str, ...]:
         """Return the ``bus.node`` names in the order of :meth:`voltages`, lower case."""
