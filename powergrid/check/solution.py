@@ -306,11 +306,16 @@ def _check_voltages(model: Model, network: Network, v_pu: FloatArray) -> None:
 
 
 def _check_dead_nodes(model: Model, network: Network, dead: BoolArray) -> None:
-    """Take down loads on phases that do not come as far as their bus."""
+    """Take down loads on phases that do not come as far as their bus, and such phases without any."""
     if not dead.any():
         return
+    dead = dead.copy()
     for _, element, handle in model.each("Load"):
         nodes = [int(node) - 1 for node in model.engine.node_ref(handle)[: model.engine.phases(handle)] if node > 0]
         out = [network.nodes[node] for node in nodes if dead[node]]
         if out:
             model.find("not-fed", f"{element} is at {', '.join(out)}, a phase that nothing feeds", element)
+            dead[nodes] = False
+    if dead.any():
+        names = [network.nodes[node] for node in np.flatnonzero(dead)]
+        model.find("isolated-bus", f"nothing feeds {_list(names, 'node', 'nodes')}")

@@ -11,6 +11,7 @@ import numpy as np
 from powergrid.grid.feeder.network import BY_LEVEL, BY_PRICE, FeederControl, Network, Sources
 from powergrid.grid.feeder.shapes import FloatArray, IntArray
 from powergrid.grid.options import SimulationOptions
+from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.grid.profiles.background import SELF_DISPATCHED
 from powergrid.grid.profiles.demand import Demand
 from powergrid.grid.profiles.profiles import Profiles
@@ -94,18 +95,20 @@ def _loads(
 ) -> Iterator[Played]:
     demand = Demand(profiles, options, network)
     names, shapes, base = network.loads.names, network.shapes.names, demand.max_kw.tolist()
-    rows = zip(names, demand.shape.tolist(), demand.constant.tolist(), demand.series.tolist(), base, strict=True)
-    for name, shape, constant, series, peak in rows:
+    dead = Connectivity(network).look(network.branches.closed).dead_share.tolist()
+    rows = zip(names, demand.shape.tolist(), demand.constant.tolist(), demand.series.tolist(), base, dead, strict=True)
+    for name, shape, constant, series, peak, dead_share in rows:
+        fed = "; no source feeds it" if dead_share == 1.0 else ""
         if (own := taken.get(f"load.{name}")) is not None:
             yield Played(f"Load.{name}", *own)
         elif shape >= 0:
-            yield Played(f"Load.{name}", "shape", f"LoadShape {shapes[shape]}", peak)
+            yield Played(f"Load.{name}", "shape", f"LoadShape {shapes[shape]}{fed}", peak)
         elif constant:
-            yield Played(f"Load.{name}", "nothing", "Status=fixed", peak)
+            yield Played(f"Load.{name}", "nothing", f"Status=fixed{fed}", peak)
         elif profiles.shape_mode is not None:
-            yield Played(f"Load.{name}", "nothing", "no LoadShape", peak)
+            yield Played(f"Load.{name}", "nothing", f"no LoadShape{fed}", peak)
         else:
-            yield Played(f"Load.{name}", "profile", f"demand {profiles.demand_names[series]}", peak)
+            yield Played(f"Load.{name}", "profile", f"demand {profiles.demand_names[series]}{fed}", peak)
 
 
 def _sources(network: Network, profiles: Profiles, taken: Mapping[str, tuple[str, str, float]]) -> Iterator[Played]:

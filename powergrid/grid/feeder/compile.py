@@ -255,9 +255,9 @@ def read_network(
         FeederError: a bus has no base voltage.
     """
     known = known_network(feeder)
-    branches = [handle for class_name in BRANCH_CLASSES for handle in handles[class_name].values()]
+    n_branches = sum(len(handles[class_name]) for class_name in BRANCH_CLASSES)
     # Devices that were placed add nodes or branches: then what is known is of another circuit.
-    if known is None or known.nodes != engine.node_names() or len(known.branches.names) != len(branches):
+    if known is None or known.nodes != engine.node_names() or len(known.branches.names) != n_branches:
         # Read only now: what the file says after CalcVoltageBases becomes a bus while the circuit is solved.
         bus_kv = read_base_voltages(feeder, engine)
         network = describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids])
@@ -265,10 +265,10 @@ def read_network(
         if feeder.digest:
             networks.keep(feeder.key, network)
         return _with_microgrids(feeder, network)
-    closed = np.array(engine.closed_among(branches), dtype=np.bool_)
-    if np.array_equal(closed, known.branches.closed):
+    closed, open_rows = _read_openings(engine, handles, known.branches.branch_rows)
+    if np.array_equal(closed, known.branches.closed) and np.array_equal(open_rows, known.branches.open_rows):
         return known
-    return replace(known, branches=replace(known.branches, closed=closed))
+    return replace(known, branches=replace(known.branches, closed=closed, open_rows=open_rows))
 
 
 def describe_network(
@@ -342,21 +342,44 @@ def _describe_branches(engine: Engine, handles: Handles, node_bus: IntArray) -> 
     rated = [ratings.read_all(class_name, list(handles[class_name].values())) for class_name in BRANCH_CLASSES]
     others = len(branches) - len(handles["Line"])  # lines come first
     length_km, has_unit, is_switch = _read_lengths(engine, list(handles["Line"].values()))
+    branch_rows = _starts(n_terminals * n_conductors)
+    closed, open_rows = _read_openings(engine, handles, branch_rows)
     return Branches(
         names=tuple(f"{c}.{name}".lower() for c in BRANCH_CLASSES for name in handles[c]),
         norm_amps=np.concatenate(rated),
         phases=phases,
         row_node=row_node,
-        branch_rows=_starts(n_terminals * n_conductors),
+        branch_rows=branch_rows,
         terminal_rows=_starts(sizes),
         terminal_branch=np.repeat(np.arange(len(branches)), n_terminals),
         terminal_bus=_first_buses(row_node, sizes, node_bus),
-        closed=np.array(engine.closed_among(branches), dtype=np.bool_),
+        closed=closed,
         # What is no line has no length, so that its unit is not missing.
         length_km=np.concatenate([length_km, np.zeros(others)]),
         has_length_unit=np.concatenate([has_unit, np.ones(others, dtype=np.bool_)]),
         is_switch=np.concatenate([is_switch, np.zeros(others, dtype=np.bool_)]),
+        open_rows=open_rows,
     )
+
+
+def _read_openings(engine: Engine, handles: Handles, first_rows: IntArray) -> tuple[BoolArray, IntArray]:
+    """Return which branches are closed at least in part, and the rows of those whose conductor is open.
+
+    Of transformers that have a winding in delta no row is given: what is open on one side is fed from two phases of
+    the other.
+    """
+    branches = [handle for class_name in BRANCH_CLASSES for handle in handles[class_name].values()]
+    opened = np.flatnonzero(engine.open_among(branches)).tolist()
+    closed, rows = np.ones(len(branches), dtype=np.bool_), list[int]()
+    classes = [class_name for class_name in BRANCH_CLASSES for _ in handles[class_name]] if opened else []
+    for branch in opened:
+        class_name, handle = classes[branch], branches[branch]
+        closed[branch] = not engine.is_open(handle)
+        by_phase = class_name not in TAPPED_CLASSES or not engine.get_ints(handle, class_name, "Conns").any()
+        if closed[branch] and by_phase:
+            width, first = engine.terminals(handle)[1], int(first_rows[branch])
+            rows += [first + (terminal - 1) * width + phase - 1 for terminal, phase in engine.open_places(handle)]
+    return closed, np.array(rows, dtype=np.int64)
 
 
 def _starts(sizes: IntArray) -> IntArray:

@@ -93,9 +93,14 @@ def _loaded_to_ground(engine: Engine, handles: Handles) -> Iterator[IntArray]:
 
 
 def _behind_switches(network: Network, dead: BoolArray) -> BoolArray:
-    """Say which nodes would be fed if lines that are open were closed."""
+    """Say which nodes would be fed if lines that are open, be it in one phase, were closed."""
     n, lines = len(network.nodes), np.array([name.startswith("line.") for name in network.branches.names], dtype=bool)
-    opened = [(one, other) for _, one, other in network.wires(lines & ~network.branches.closed)]
+    b = network.branches
+    opened = [(one, other) for _, one, other in network.wires(lines & ~b.closed)]
+    partly = np.zeros(len(lines), dtype=bool)
+    partly[np.searchsorted(b.branch_rows, b.open_rows, side="right") - 1] = True
+    at_open = set((b.row_node[b.open_rows] - 1).tolist())
+    opened += [(one, other) for _, one, other in network.wires(lines & partly) if {one, other} & at_open]
     behind: BoolArray = np.zeros(n, dtype=bool)
     if opened:
         label = _label(n, [(one, other) for _, one, other in network.wires(lines)])

@@ -48,6 +48,7 @@ class Branches:
             number, shape (n_branches,).
         has_length_unit: Whether a line's length has a unit; true of other branches, shape (n_branches,).
         is_switch: Whether the model calls a line a switch, shape (n_branches,).
+        open_rows: Rows whose conductor is open as compiled while others of its branch are closed, shape (n_open,).
     """
 
     names: tuple[str, ...]
@@ -62,6 +63,7 @@ class Branches:
     length_km: FloatArray
     has_length_unit: BoolArray
     is_switch: BoolArray
+    open_rows: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @cached_property
     def buses(self) -> list[list[int]]:

@@ -22,6 +22,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Of 12 switches, each with its own positions, all are kept; random play of more does not fill the memory.
 _MAX_KEPT = 4096
+#: In place of the node of a conductor that is open.
+_OPEN = -1
 
 
 class FormingSource(NamedTuple):
@@ -99,8 +101,8 @@ class NodeGroups:
 class Connectivity:
     """Answer what is fed, for any positions of a network's branches.
 
-    Lines, reactors and series capacitors join their terminals conductor by conductor, transformers phase by phase. A
-    branch that is open in single phases as compiled counts as closed.
+    Lines, reactors and series capacitors join their terminals conductor by conductor, transformers phase by phase. What
+    is open in single phases as compiled joins the others.
 
     Args:
         network: The network.
@@ -187,14 +189,16 @@ def _join(network: Network) -> tuple[IntArray, IntArray]:
     """Return the pairs of nodes that closed branches join, shape (2, n_edges), and the branch of each."""
     b = network.branches
     ends = np.append(b.terminal_rows, len(b.row_node))
+    row_node = b.row_node.copy()
+    row_node[b.open_rows] = _OPEN
     terminals: dict[int, list[IntArray]] = {}
     for terminal, branch in enumerate(b.terminal_branch.tolist()):
-        terminals.setdefault(branch, []).append(b.row_node[ends[terminal] : ends[terminal + 1]])
+        terminals.setdefault(branch, []).append(row_node[ends[terminal] : ends[terminal + 1]])
     pairs: list[tuple[int, int, int]] = []
     for branch, of_branch in terminals.items():
         wound = b.names[branch].startswith(("transformer.", "autotrans."))
         # of a winding only the conductors that are not grounded, as one of them may be its second
-        first, *others = [rows[rows > 0] if wound else rows for rows in of_branch]
+        first, *others = [rows[rows != 0] if wound else rows for rows in of_branch]
         for other in others:
             pairs += [
                 (int(u) - 1, int(v) - 1, branch)

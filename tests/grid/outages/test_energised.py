@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import powergrid
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.feeder.feeder import list_feeders, read_feeder
 from powergrid.grid.outages.connectivity import Connectivity
@@ -98,3 +101,46 @@ def test_look_again_gives_the_same_kept_answer(ieee13: Circuit) -> None:
     assert connectivity.look(without(ieee13, "line.671684")) is first
     with pytest.raises(ValueError, match="read-only"):
         first.energised[0] = True
+
+
+PARTLY_OPEN = """
+Clear
+New Circuit.partly basekv=12.47
+New Line.head bus1=sourcebus bus2=b length=1 units=km r1=0.3 x1=0.4 c1=0 c0=0
+New Line.tail bus1=b bus2=c length=1 units=km r1=0.3 x1=0.4 c1=0 c0=0
+New Load.one bus1=c.1 phases=1 kv=7.2 kw=20
+New Load.two bus1=c.2 phases=1 kv=7.2 kw=20
+New PVSystem.p bus1=sourcebus kv=12.47 kva=10 pmpp=8
+{}
+Set VoltageBases=[12.47]
+CalcVoltageBases
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "dead"),
+    [
+        ("Open Line.tail 1 1", {"c.1"}),
+        ("Open Line.tail 2 1", {"c.1"}),
+        ("Open Line.tail 1 3", {"c.3"}),
+        ("Open Line.head 1 2", {"b.2", "c.2"}),
+        ("New Fuse.f monitoredobj=Line.tail ratedcurrent=9 state=[closed open closed]", {"c.2"}),
+        ("New Transformer.t buses=(c d) kvs=(12.47 12.47)\nOpen Transformer.t 1 1", {"d.1"}),
+        ("New Transformer.t buses=(c d) kvs=(12.47 12.47) conns=(delta wye)\nOpen Transformer.t 1 1", set()),
+    ],
+)
+def test_phase_that_is_open_as_compiled_feeds_nothing_and_lowers_no_metric(
+    tmp_path: Path, line: str, dead: set[str]
+) -> None:
+    master = tmp_path / "Master.dss"
+    master.write_text(PARTLY_OPEN.replace("{}", line))
+    env = powergrid.make(str(master), episode_length=2)
+    try:
+        network = env.task.simulation.network
+        topology = Connectivity(network).look(network.branches.closed)
+        assert {network.nodes[i] for i in np.flatnonzero(~topology.energised)} == dead
+        env.reset(seed=0)
+        *_, infos = env.step({agent: env.action_space(agent).sample() for agent in env.agents})
+        assert all(info["network_v_min_pu"] > (0.9 if dead else 0.3) for info in infos.values())
+    finally:
+        env.close()
