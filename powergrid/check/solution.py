@@ -75,7 +75,11 @@ def check_solution(model: Model) -> None:
             model.find("no-coordinates", "no bus has any" if len(without) == len(names) else some)
     if not base_kv or any(map(report.of_code, ("not-finite", "zero-kv", "no-source"))):
         return
-    prepare_circuit(engine, model.feeder.settings, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
+    try:
+        prepare_circuit(model.feeder, engine, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
+    except FeederError as error:
+        recorder.find_all(error.details, error.where)
+        return
     converged = _solve(model)
     # Row 0 of the engine's voltages is ground.
     phases = np.array([int(name.rpartition(".")[2]) for name in nodes])
@@ -196,7 +200,7 @@ def _attempt(model: Model, fed: BoolArray, what: str, options: Sequence[str], *,
     engine = Engine()  # a new one: where a solve diverged, the garbage stays as the next start
     try:
         compile_feeder(model.feeder, engine)
-        prepare_circuit(engine, model.feeder.settings, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
+        prepare_circuit(model.feeder, engine, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
         for option in options:
             engine.command(f"set {option}")
         converged = engine.solve(controls=controls and not model.feeder.controls_off)

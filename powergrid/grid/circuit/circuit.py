@@ -107,7 +107,7 @@ class Circuit:
         self.engine = Engine()
         notes = compile_feeder(feeder, self.engine)
         refuse_user_models(feeder, self.engine)
-        folded = prepare_circuit(self.engine, feeder.settings, tolerance=tolerance, max_iterations=max_iterations)
+        folded = prepare_circuit(feeder, self.engine, tolerance=tolerance, max_iterations=max_iterations)
         self.handles = read_handles(self.engine)
         if not any(self.handles[name] for name in SOURCE_CLASSES):
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])

@@ -283,13 +283,14 @@ class Elements(Context):
         for terminal, phase in places:
             lib.Alt_CE_Open(handle, terminal, phase)
 
-    def open_places(self, handle: Handle) -> tuple[tuple[int, int], ...]:
-        """Return the (terminal, phase) places, from 1, where an element is open."""
+    def open_places(self, handle: Handle, *, neutrals: bool = False) -> tuple[tuple[int, int], ...]:
+        """Return the (terminal, phase) places, from 1, where an element is open; those of neutrals if asked."""
+        conductors = self.terminals(handle)[1] if neutrals else self.phases(handle)
         return tuple(
             (terminal, phase)
             for terminal in range(1, self.terminals(handle)[0] + 1)
             if lib.Alt_CE_IsOpen(handle, terminal, 0)  # whether any is
-            for phase in range(1, self.phases(handle) + 1)
+            for phase in range(1, conductors + 1)
             if lib.Alt_CE_IsOpen(handle, terminal, phase)
         )
 

@@ -132,7 +132,7 @@ def _build_from_data(feeder: Feeder, engine: Engine) -> None:
         raise FeederError(str(feeder.master), [problem]) from None
 
 
-def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: float, max_iterations: int) -> Folded:
+def prepare_circuit(feeder: Feeder, engine: Engine, *, tolerance: float, max_iterations: int) -> Folded:
     """Take out of a compiled circuit what only costs time or stands between a setpoint and the power drawn.
 
     Meters and monitors are disabled. The circuit's load multiplier and its year's growth become part of the loads, so
@@ -140,12 +140,15 @@ def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: f
     impedances.
 
     Args:
+        feeder: What it was compiled of.
         engine: The engine that holds it.
-        settings: What the feeder sets, as ``Feeder.settings``.
         tolerance, max_iterations: As of :meth:`Engine.prepare`.
 
     Returns:
         What the multipliers were.
+
+    Raises:
+        FeederError: an element is open in a way that cannot be played: with file and line.
     """
     # Nobody reads them, and with energy meters time steps in the engine take 3 to 8 times as long.
     for class_name in RECORDERS:
@@ -153,8 +156,8 @@ def prepare_circuit(engine: Engine, settings: Mapping[str, str], *, tolerance: f
             engine.command(f"batchedit {class_name}..* enabled=no")
     engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
     spell_out_admittances(engine)
-    take_out_opened(engine)
-    return fold_multipliers(engine, settings)
+    take_out_opened(feeder, engine)
+    return fold_multipliers(engine, feeder.settings)
 
 
 def read_handles(engine: Engine) -> dict[str, dict[str, Handle]]:

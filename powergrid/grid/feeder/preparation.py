@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from powergrid.errors import EngineError, FeederError, Problem, describe_unknown, list_names
 from powergrid.grid.engine import Engine, Handle, classify_refusal
@@ -17,6 +17,8 @@ from powergrid.grid.feeder.reading.statements import cut
 from powergrid.grid.feeder.reading.syntax import EDITING, Command
 from powergrid.grid.feeder.windings import TAPPED_CLASSES
 
+#: Controls that open what they are told, and what OpenDSS plays as if it were closed from the second solve on.
+_OPENERS, _FED_ON = ("SwtControl", "Relay", "Recloser", "Fuse"), ("Load", "Generator", "Isource")
 #: What records and takes no part in the power flow. Nobody reads it.
 RECORDERS = ("EnergyMeter", "Monitor")
 _CONTINUATIONS = ("more", "m", "~")
@@ -62,8 +64,9 @@ def complete_circuit(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
     looks = (_find_unsettled, _find_missing_members, _find_unwatchable_buses, _find_frequency_problems)
     if problems := [problem for look in looks for problem in look(feeder, engine)]:
         raise FeederError(str(feeder.master), problems)
+    blind = tuple(_leave_out_blind_protection(engine))
     try:
-        return tuple(_complete_base_voltages(feeder, engine))
+        return (*blind, *_complete_base_voltages(feeder, engine))
     except EngineError as error:
         problem = Problem(classify_refusal(error), "", f"base voltages: {error}")
         raise FeederError(str(feeder.master), [problem]) from None
@@ -103,6 +106,16 @@ def _find_unwatchable_buses(feeder: Feeder, engine: Engine) -> Iterator[Problem]
         if watched and text:
             text, where = f"InvControl.{name}: MonBus: {text}", _place(feeder, f"invcontrol.{name}")
             yield Problem("bad-value", where, text, "MonBus=[bus.1.2.3] MonBusesVbase=[V]")
+
+
+def _leave_out_blind_protection(engine: Engine) -> Iterator[str]:
+    """Disable what would open an element that the engine feeds on all the same, and yield what was disabled."""
+    for class_name in _OPENERS:
+        for name, handle in engine.handles(class_name).items():
+            owner, moved = engine.get_reference(handle, class_name, "SwitchedObj")
+            if owner in _FED_ON:
+                engine.disable(handle, class_name)
+                yield f"{class_name}.{name} is left out: a {owner} that is open, as {owner}.{moved}, OpenDSS plays on"
 
 
 def _nodes_of(bus: str) -> set[str]:
@@ -243,34 +256,48 @@ def spell_out_admittances(engine: Engine) -> None:
         engine.command("set loadmodel=powerflow")
 
 
-def take_out_opened(engine: Engine) -> None:
+def take_out_opened(feeder: Feeder, engine: Engine) -> None:
     """Say by properties what ``Open`` leaves of loads and generators, which the engine plays otherwise than is meant.
 
     Of an open load it reads memory that was never written; open in part, it is a constant impedance. An open generator
     feeds on in DSS C-API, in EPRI's engine it is off.
 
     Raises:
-        EngineError: a load in delta, or a generator, is open in part.
+        FeederError: a generator is open in part, or a load at its neutral: with file and line.
     """
+    problems = list[Problem]()
     for class_name in ("Load", "Generator"):
         known = engine.handles(class_name)
         opened = engine.open_among(list(known.values()))
         for name, element in itertools.compress(known.items(), opened):
-            n_phases, is_open = engine.phases(element), {phase for _, phase in engine.open_places(element)}
-            left = [i for i in range(n_phases) if i + 1 not in is_open]
-            if not left:
+            n_phases = engine.phases(element)
+            is_open = {conductor - 1 for _, conductor in engine.open_places(element, neutrals=True)}
+            left = [i for i in range(n_phases) if i not in is_open]
+            in_delta = class_name == "Load" and engine.get_text(element, "Load", "Conn").lower().startswith(("d", "ll"))
+            if not left or n_phases == 1:  # of one phase, be it open at either end
                 engine.disable(element, class_name)
-            elif class_name == "Generator":
-                raise EngineError(f"Generator.{name} is open in part; write what is left of it as a generator")
+            elif class_name == "Generator" or (not in_delta and len(left) == n_phases):
+                where, full = _place_opening(feeder, f"{class_name}.{name}".lower()), f"{class_name}.{name}"
+                what = "open in part" if len(left) < n_phases else "open at its neutral"
+                remedy = f"write what is left of it as a {class_name.lower()}"
+                problems.append(Problem("impossible-element", where, f"{full} is {what}", remedy))
+            elif in_delta:
+                _keep_leg(engine, element, is_open)
             else:
-                _keep_phases(engine, name, element, left)
+                _keep_phases(engine, element, left)
+    if problems:
+        raise FeederError(str(feeder.master), problems)
 
 
-def _keep_phases(engine: Engine, name: str, load: Handle, left: Sequence[int]) -> None:
-    """Make a load one on some of its phases, given by their places."""
+def _place_opening(feeder: Feeder, element: str) -> str:
+    """Return ``file:line`` of the last command that opens ``class.name``, lower case, else of the first about it."""
+    opening = [c.where for c in feeder.commands if c.verb == "open" and element in c.text.lower()]
+    return opening[-1] if opening else _place(feeder, element)
+
+
+def _keep_phases(engine: Engine, load: Handle, left: Sequence[int]) -> None:
+    """Make a load in star one on some of its phases, given by their places."""
     n_phases = engine.phases(load)
-    if engine.get_text(load, "Load", "Conn").lower().startswith(("d", "ll")):
-        raise EngineError(f"Load.{name} is in delta and open in part; write what is left of it as a load")
     engine.set_open(load, is_open=False)
     bus, *nodes = engine.get_text(load, "Load", "Bus1").split(".")
     numbers = nodes or [str(i + 1) for i in range(n_phases)]
@@ -279,3 +306,23 @@ def _keep_phases(engine: Engine, name: str, load: Handle, left: Sequence[int]) -
     kw, kvar = (share * engine.get_float(load, "Load", key) for key in ("kW", "kvar"))
     kv *= 3.0**-0.5 if len(left) == 1 < n_phases else 1.0
     engine.edit(load, f'phases={len(left)} bus1="{ends}" kv={kv!r} kw={kw!r} kvar={kvar!r} model=2')
+
+
+def _keep_leg(engine: Engine, load: Handle, is_open: Collection[int]) -> None:
+    """Make a load in delta one between the two conductors that are not open; where only one is left, take it out.
+
+    What lies between an open conductor and others is in series: of three legs one is left, and half of one beside it.
+    """
+    n_phases = engine.phases(load)
+    left = [i for i in range(3) if i not in is_open]
+    engine.set_open(load, is_open=False)
+    if len(left) < 2:
+        engine.disable(load, "Load")
+        return
+    bus, *nodes = engine.get_text(load, "Load", "Bus1").split(".")
+    numbers = nodes or ["1", "2", "3"]
+    ends = ".".join([bus, *(numbers[i] for i in left)])
+    share = 0.25 if n_phases == 2 and 1 in is_open else 0.5  # of two legs one is left, or both in series
+    kw, kvar = (share * engine.get_float(load, "Load", key) for key in ("kW", "kvar"))
+    kv = engine.get_float(load, "Load", "kV")
+    engine.edit(load, f'phases=1 conn=delta bus1="{ends}" kv={kv!r} kw={kw!r} kvar={kvar!r} model=2')

@@ -103,7 +103,7 @@ def solve_alone(simulation: Simulation, row: int) -> tuple[list[int], list[int],
     engine = Engine()
     try:
         compile_feeder(simulation.feeder, engine)
-        prepare_circuit(engine, {}, tolerance=1e-9, max_iterations=100)
+        prepare_circuit(simulation.feeder, engine, tolerance=1e-9, max_iterations=100)
         dss = engine.direct
         dss.Solution.Solve()
         kw, kvar = simulation.day_load_kw[0, row], simulation.day_load_kvar[0, row]

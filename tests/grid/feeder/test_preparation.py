@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from powergrid.check.inspection import inspect_feeder
-from powergrid.errors import EngineError, FeederError
+from powergrid.errors import FeederError
 from powergrid.grid.circuit.circuit import Circuit, Injection, Snapshot
 from powergrid.grid.engine import FloatArray
 from powergrid.grid.feeder.feeder import read_feeder
@@ -94,6 +94,23 @@ OPENED = {
     "New Load.x bus1=b.3.2.1.0 kv=12.47 kw=600 kvar=150\nOpen Load.x 1 2\nOpen Load.x 1 3": (
         "New Load.x3 bus1=b.3 phases=1 kv=7.199557856794634 kw=200 kvar=50 model=2"
     ),
+    "New Load.x bus1=b.2 phases=1 kv=7.2 kw=200 kvar=50\nOpen Load.x 1 2": "",
+    "New Load.x bus1=b.1.2 phases=1 conn=delta kv=12.47 kw=200 kvar=50\nOpen Load.x 1 2": "",
+    "New Load.x bus1=b conn=delta kv=12.47 kw=600 kvar=150\nOpen Load.x 1": "",
+    "New Load.x bus1=b conn=delta kv=12.47 kw=600 kvar=150\nOpen Load.x 1 2\nOpen Load.x 1 3": "",
+    "New Load.x bus1=b.2.3.1 conn=delta kv=12.47 kw=600 kvar=150\nOpen Load.x 1 2": (
+        "New Load.x1 bus1=b.2.1 phases=1 conn=delta kv=12.47 kw=200 kvar=50 model=2\n"  # what lies between these two
+        "New Load.x2 bus1=b.2.1 phases=1 conn=delta kv=12.47 kw=100 kvar=25 model=2"  # two legs in series
+    ),
+    "New Load.x bus1=b phases=2 conn=delta kv=12.47 kw=600 kvar=150\nOpen Load.x 1 1": (
+        "New Load.x1 bus1=b.2.3 phases=1 conn=delta kv=12.47 kw=300 kvar=75 model=2"
+    ),
+    "New Load.x bus1=b phases=2 conn=delta kv=12.47 kw=600 kvar=150\nOpen Load.x 1 2": (
+        "New Load.x1 bus1=b.1.3 phases=1 conn=delta kv=12.47 kw=150 kvar=37.5 model=2"
+    ),
+    "New Load.x bus1=b phases=2 conn=delta kv=12.47 kw=600 kvar=150\nOpen Load.x 1 3": (
+        "New Load.x1 bus1=b.1.2 phases=1 conn=delta kv=12.47 kw=300 kvar=75 model=2"
+    ),
 }
 
 
@@ -106,11 +123,53 @@ def test_open_load_is_what_is_left_of_it(tmp_path: Path, opened: str, left: str)
     assert not inspect_feeder(tmp_path / "Master.dss").errors
 
 
-def test_load_in_delta_that_is_open_in_part_is_refused(tmp_path: Path) -> None:
-    text = "New Load.x bus1=b kv=12.47 kw=600 kvar=150 conn=delta\nOpen Load.x 1 2"
-    with pytest.raises(EngineError, match=r"Load\.x is in delta and open in part"):
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("New Generator.x bus1=b kv=12.47 kw=600\nOpen Generator.x 1 2", r"Generator\.x is open in part"),
+        ("New Load.x bus1=b kv=12.47 kw=600 kvar=150\nOpen Load.x 1 4", r"Load\.x is open at its neutral"),
+    ],
+)
+def test_what_cannot_be_played_open_in_part_is_refused_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(FeederError, match=told) as error:
         build(tmp_path, text)
-    assert inspect_feeder(tmp_path / "Master.dss").errors
+    assert error.value.details[0].where.endswith("Master.dss:6")
+    findings = inspect_feeder(tmp_path / "Master.dss").errors
+    assert [(finding.code, finding.line) for finding in findings] == [("impossible-element", 6)]
+
+
+#: Controls that open what they are told at once, or because more flows than they bear.
+OPENERS = (
+    "New SwtControl.c SwitchedObj={} SwitchedTerm=1 Normal=open State=open",
+    "New Relay.c MonitoredObj=Line.a SwitchedObj={} State=open",
+    "New Recloser.c MonitoredObj=Line.a SwitchedObj={} PhaseTrip=1 Shots=1 PhaseFast=d PhaseDelayed=d",
+    "New Fuse.c MonitoredObj=Line.a SwitchedObj={} RatedCurrent=1",
+)
+
+
+@pytest.mark.parametrize("control", OPENERS)
+@pytest.mark.parametrize(
+    ("element", "draws_kw"),
+    [
+        ("Load.x bus1=b kv=12.47 kw=300", 300.0),
+        ("Generator.x bus1=b kv=12.47 kw=300 kvar=0", -300.0),
+        ("PVSystem.x bus1=b kv=12.47 kva=300 pmpp=300", 0.0),
+        ("Capacitor.x bus1=b kv=12.47 kvar=300", 0.0),
+    ],
+)
+def test_protection_that_opens_one_element_is_played_or_left_out_by_name(
+    tmp_path: Path, control: str, element: str, draws_kw: float
+) -> None:
+    name = element.partition(" ")[0]
+    opened = "State=open" in control  # as compiled: then loads and generators are out
+    text = f"New Load.town bus1=b kv=12.47 kw=500 kvar=100\nNew {element}\n{control.format(name)}"
+    circuit = build(tmp_path, text)
+    for _ in range(3):  # OpenDSS takes an open load out of the first solve alone
+        assert circuit.engine.solve(controls=True)
+    source = circuit.engine.direct.Circuit.TotalPower()[0]
+    assert -source == pytest.approx(500.0 + (0.0 if opened else draws_kw), abs=15.0)
+    left_out = [note for note in circuit.network.notes if "is left out" in note and name in note]
+    assert len(left_out) == (draws_kw != 0.0)
 
 
 @pytest.mark.parametrize(
