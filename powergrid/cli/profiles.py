@@ -64,14 +64,16 @@ def import_tables(
     log_to_console(verbose)
     keys = parse_overrides(overrides or [])
     if zone is not None:
-        keys["time"] = {**keys.get("time", {}), "zone": zone}
+        time = keys.get("time")
+        keys["time"] = {**(time if isinstance(time, dict) else {}), "zone": zone}
     keys |= {key: value for key, value in (("unit", unit), ("decimal", decimal)) if value is not None}
     _check_ending(report)
     from powergrid.grid.feeder.feeder import read_feeder
     from powergrid.measurements import import_profiles
+    from powergrid.measurements.vocabulary import read_map
 
     read = read_feeder(feeder, model_root=model_root, trust=trust)
-    imported = import_profiles(tables, read, column_map, **keys)
+    imported = import_profiles(tables, read, read_map(column_map, changes=keys))
     folder = imported.write(out_dir)
     if report is not None:
         imported.report.write(report)

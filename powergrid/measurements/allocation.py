@@ -31,6 +31,7 @@ class Group:
         loads: Its loads, by index.
         p_kw, q_kvar: Its demand, shape (n_rows,); q_kvar is None where nothing says it.
         phase_kw, phase_kvar: The same by phase of the source, 1 to 3, where it is measured so; else empty.
+        parts_kw: What of its demand each of several columns is, by ``id`` of the series; empty where one is all of it.
         dealt: Loads that its demand, or what meters leave of it, went to.
     """
 
@@ -40,6 +41,7 @@ class Group:
     q_kvar: FloatArray | None
     phase_kw: Mapping[int, FloatArray] = field(default_factory=dict)
     phase_kvar: Mapping[int, FloatArray] = field(default_factory=dict)
+    parts_kw: Mapping[int, FloatArray] = field(default_factory=dict)
     dealt: list[int] = field(default_factory=list)
 
     @property
@@ -71,6 +73,7 @@ def to_power(
     active, apparent, reactive = np.zeros((3, 4, len(next(iter(values.values())))))
     volts = {e.spec.phase or 0: _to_ground(e, values[id(e)], problems) for e in series if e.quantity == "volts"}
     n_phases = max(1, sum(each.spec.phase is not None and each.unit.kind == "pu" for each in series))
+    parts = dict[int, FloatArray]()
     of = {name: {e.spec.phase or 0 for e in series if e.quantity == name} for name in ("active", "reactive")}
     for each in series:
         number, phase = values[id(each)], each.spec.phase or 0
@@ -78,9 +81,12 @@ def to_power(
             reactive[phase] += number
         elif each.unit.kind in ("kva", "a"):
             kv = volts.get(phase, volts.get(0, np.mean(list(volts.values()), axis=0) if volts else None))
-            apparent[phase] += number * (kva_per_a(each, network, kv) if each.unit.kind == "a" else 1.0)
+            parts[id(each)] = number * (kva_per_a(each, network, kv) if each.unit.kind == "a" else 1.0)
+            apparent[phase] += parts[id(each)]
         elif each.quantity == "active":
-            active[phase] += number * (rated_kw / n_phases if each.unit.kind == "pu" else 1.0)
+            parts[id(each)] = number * (rated_kw / n_phases if each.unit.kind == "pu" else 1.0)
+            active[phase] += parts[id(each)]
+    given = active + apparent
     factor = next((each.spec.power_factor for each in series if each.spec.power_factor is not None), None)
     if of["active"] == of["reactive"]:
         active += np.sqrt(np.maximum(apparent**2 - np.where(apparent > 0.0, reactive, 0.0) ** 2, 0.0))
@@ -94,6 +100,8 @@ def to_power(
         if factor is not None:
             reactive = (-1.0 if rated_kvar < 0.0 else 1.0) * active * np.tan(np.arccos(factor))
             of["reactive"] = of["active"]
+    # Of kVA and A in kW: as of all in their phase.
+    in_kw = np.divide(active, given, out=np.zeros_like(active), where=given != 0.0)
     return Group(
         series,
         series[0].loads,
@@ -101,6 +109,9 @@ def to_power(
         reactive.sum(axis=0) if of["reactive"] else None,
         {phase: active[phase] for phase in of["active"] if phase},
         {phase: reactive[phase] for phase in of["reactive"] if phase},
+        {e: part * in_kw[next(s.spec.phase or 0 for s in series if id(s) == e)] for e, part in parts.items()}
+        if len(parts) > 1
+        else {},
     )
 
 

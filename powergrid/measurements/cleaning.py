@@ -19,6 +19,8 @@ WEEK = pd.Timedelta(days=7)
 #: Beyond what a series is in another unit than is said, where the map has no ``limits``: of demand in parts of the
 #: loads' rating, of the sun in parts of the panels', of prices in USD/kWh.
 LIMITS = {"demand_pu": 20.0, "pv_pu": 2.0, PRICE_PREFIX: 5.0}
+#: No tariff is usually above this, and none stays below that [USD/kWh].
+_USUAL_PRICE, _LEAST_PRICE = 1.0, 0.002
 #: Values that make a unit wrong, not outliers, are more than this part of all.
 _MANY = 0.005
 
@@ -83,7 +85,7 @@ def check_sign(
 
 
 def check_unit(
-    values: pd.Series[float], series: Series, most: float, remedy: str, problems: list[str]
+    values: pd.Series[float], series: Series, most: float, remedy: str, problems: list[str], notes: list[str]
 ) -> pd.Series[float]:
     """Return a series without single values that cannot be; where many cannot, its unit is another: a problem.
 
@@ -93,18 +95,34 @@ def check_unit(
         most: Largest number that is plausible, infinite where none is known.
         remedy: What a problem says the unit may be.
         problems: Gets it.
+        notes: Gets what single values were.
     """
     beyond = values.abs() > most
     if not beyond.any():
         return values
-    if beyond.sum() <= max(1.0, _MANY * len(values)) and len(values) > 96:
-        return values.mask(beyond)
     peak = int(np.nanargmax(values.abs().to_numpy()))
+    if beyond.sum() <= max(1.0, _MANY * len(values)) and len(values) > 96:
+        notes.append(
+            f"{series.title}: {int(beyond.sum())} values beyond {most:g} {_unit(series)} are taken for gaps, the "
+            f"highest {values.iloc[peak]:g} at {values.index[peak]:%Y-%m-%d %H:%M}"
+        )
+        return values.mask(beyond)
     problems.append(
         f"{series.title}: {int(beyond.sum())} values beyond {most:g} {_unit(series)}, the highest "
         f"{values.iloc[peak]:g} at {values.index[peak]}; {remedy}"
     )
     return values
+
+
+def check_price(values: pd.Series[float], series: Series, problems: list[str]) -> None:
+    """Add a problem where a price's numbers are all plausible, and it as a whole is not."""
+    usual, most = float(values.abs().median()), float(values.abs().max())
+    if usual > _USUAL_PRICE or 0.0 < most < _LEAST_PRICE:
+        problems.append(
+            f"{series.title}: {values.median():.3g} USD/kWh is its median and {most:.3g} the most, read as "
+            f"{series.unit.name}; {'ct/MWh, USD/MWh or ct/kWh' if usual > _USUAL_PRICE else 'ct/kWh or USD/kWh'} "
+            "would be usual prices: say its 'unit', or limits.price_usd_per_kwh where it is meant"
+        )
 
 
 def treat_outliers(values: pd.Series[float], rule: OutlierRule, done: Cleaned) -> pd.Series[float]:

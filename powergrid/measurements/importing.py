@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from powergrid.measurements.allocation import Group, deal_out, follow_power_fact
 from powergrid.measurements.cleaning import (
     LIMITS,
     Cleaned,
+    check_price,
     check_sign,
     check_unit,
     convert,
@@ -33,6 +35,7 @@ from powergrid.measurements.report import DataReport, SeriesLine, make_report
 from powergrid.measurements.shipped import ShippedYear
 from powergrid.measurements.tables import MeasuredTable, name_tables, read_measured
 from powergrid.measurements.targets import Series, find_targets, group_columns
+from powergrid.measurements.units import LARGER, SMALLER
 from powergrid.measurements.vocabulary import STANDARD, ImportMap, read_map
 
 FloatArray = npt.NDArray[np.float64]
@@ -40,6 +43,8 @@ Table = str | Path | pd.DataFrame
 
 #: What of the weather goes before the shapes that the model gives its panels.
 SUN = {"pv", "irradiance"}
+#: No air was ever hotter [deg C].
+_HOTTEST = 60.0
 #: Below this part of the rated power of all measured loads, their highest demand is in another unit.
 _LEAST = 0.002
 
@@ -95,8 +100,7 @@ def import_profiles(
         ScenarioError: with every problem of map and tables.
         FeederError: the feeder cannot be read.
     """
-    given = read_map(column_map)
-    spec = read_map(_merge(given.model_dump(by_alias=True, exclude_unset=True), keys)) if keys else given
+    spec = read_map(column_map, changes=keys)
     read = feeder if isinstance(feeder, Feeder) else read_feeder(feeder)
     network = network_of(read)
     several = [tables] if isinstance(tables, str | Path | pd.DataFrame) else list(tables)
@@ -117,12 +121,6 @@ def import_profiles(
         )
     _raise(problems)
     return _Import(spec, read, network, measured, series, unused, problems, notes).run()
-
-
-def _merge(base: Any, change: Any) -> Any:
-    if isinstance(base, Mapping) and isinstance(change, Mapping):
-        return {**base, **{key: _merge(base.get(key), value) for key, value in change.items()}}
-    return change
 
 
 def _raise(problems: Sequence[str]) -> None:
@@ -189,7 +187,7 @@ class _Import:
         values = convert(series, self.problems)
         if series.kind == "demand":
             most, remedy = self._most(series, limits["demand_pu"])
-            values = check_unit(values, series, most, remedy, self.problems)
+            values = check_unit(values, series, most, remedy, self.problems, self.notes)
             if series.unit.kind not in ("kvar", "kvarh"):
                 values = check_sign(values, series, spec, done, self.problems)
             values = treat_outliers(values, spec.outliers, done)
@@ -199,17 +197,20 @@ class _Import:
                     self.problems.append(
                         f"{series.title}: say 'rated_kw', the rating of the panels whose power this is"
                     )
-                values = values / (series.spec.rated_kw or 1.0)
+                    return values
+                values = values / series.spec.rated_kw
             remedy = (
                 "it is in parts of the panels' rating: say 'unit: %' of percent, 'weather: irradiance' with "
                 "'unit: W/m2' of the sun itself"
             )
-            values = check_unit(values, series, limits["pv_pu"], remedy, self.problems).clip(lower=0.0)
+            values = check_unit(values, series, limits["pv_pu"], remedy, self.problems, self.notes).clip(lower=0.0)
         elif series.kind == "price":
             remedy = "it is in USD/kWh: say 'unit: USD/MWh' or 'ct/kWh', or widen limits.price_usd_per_kwh"
-            values = check_unit(values, series, limits[PRICE_PREFIX], remedy, self.problems)
+            values = check_unit(values, series, limits[PRICE_PREFIX], remedy, self.problems, self.notes)
+            if PRICE_PREFIX not in spec.limits and (values.abs() <= limits[PRICE_PREFIX]).any():
+                check_price(values, series, self.problems)
         else:
-            values = check_unit(values, series, 70.0, "say 'unit: K' or 'unit: F'", self.problems)
+            values = check_unit(values, series, _HOTTEST, "say 'unit: K' or 'unit: F'", self.problems, self.notes)
         return fill_gaps(values, spec.gaps, series.step_minutes, done)
 
     def _most(self, series: Series, limit_pu: float) -> tuple[float, str]:
@@ -222,7 +223,7 @@ class _Import:
             return np.inf, ""
         named = list_names([self.network.loads.names[load] for load in loads], 3)
         peak = float(np.nanmax(np.abs(convert(series, [])))) / rated
-        smaller = {"kW": "W", "MW": "kW", "kWh": "Wh", "MWh": "kWh", "kvar": "var", "kVA": "VA"}.get(series.unit.name)
+        smaller = SMALLER.get(series.unit.name)
         unit = f"say 'unit: {smaller}'?" if smaller else "is it of this load?"
         return limit_pu * rated, (
             f"{peak:,.0f} times the rated {rated:,.4g} kVA of {named}; {unit} limits.demand_pu widens what is plausible"
@@ -296,11 +297,15 @@ class _Import:
     def _check_total(self, found: Mapping[int, tuple[FloatArray, FloatArray | None]]) -> None:
         rated = float(self.network.loads.kw[list(found)].sum()) if found else 0.0
         peak = float(np.sum([p_kw for p_kw, _ in found.values()], axis=0).max()) if found else 0.0
-        if found and rated > 0.0 and peak < _LEAST * rated:
-            self.problems.append(
-                f"the highest demand of all {len(found)} measured loads is {peak:.4g} kW, {peak / rated:.2g} of their "
-                f"rated {rated:,.4g} kW; is the unit MW or MWh?"
-            )
+        if not found or rated <= 0.0 or peak >= _LEAST * rated or "demand_pu" in self.spec.limits:
+            return
+        units = Counter(each.unit.name for each in self.series if each.kind == "demand" and each.quantity == "active")
+        larger = LARGER.get(units.most_common(1)[0][0])
+        remedy = f"is the unit {larger}?" if larger and peak > 0.0 else "are these the right columns?"
+        self.problems.append(
+            f"the highest demand of all {len(found)} measured loads is {peak:.4g} kW, {peak / rated:.2g} of their "
+            f"rated {rated:,.4g} kW; {remedy} limits.demand_pu says that it is meant"
+        )
 
     def _compose(
         self,
@@ -377,6 +382,7 @@ class _Import:
                     p_kw,
                     hours,
                     loads.kw[list(group.loads)].sum(),
+                    group.parts_kw[id(each)][played] if id(each) in group.parts_kw else None,
                 )
                 for each in group.series
             ]

@@ -78,7 +78,7 @@ def _encode(imported: Imported) -> tuple[str, Arrays]:
     told |= {"tariffs": list(profiles.price_usd_per_kwh), "record": imported.record}
     arrays = {name: values for name in _SERIES if (values := getattr(profiles, name)) is not None}
     arrays |= {f"price_{i}": values for i, values in enumerate(profiles.price_usd_per_kwh.values())}
-    return json.dumps(told), {**arrays, "daily": imported.report.daily}
+    return json.dumps(told), {**arrays, "daily": imported.report.daily, "of_day": imported.report.of_day}
 
 
 def _decode(text: str, arrays: Arrays) -> Imported:
@@ -96,7 +96,8 @@ def _decode(text: str, arrays: Arrays) -> Imported:
         own_sun=told["own_sun"],
         **series,
     )
-    return Imported(profiles, DataReport.from_dict(told["record"]["report"], arrays["daily"]), told["record"])
+    report = DataReport.from_dict(told["record"]["report"], arrays["daily"], arrays["of_day"])
+    return Imported(profiles, report, told["record"])
 
 
 imports = Cache("measured", _encode, _decode)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from powergrid.errors import ScenarioError, list_names
 from powergrid.files import path_of
 from powergrid.grid.profiles.profiles import Profiles
-from powergrid.measurements.charts import CSS, draw_calendar, draw_days
+from powergrid.measurements.charts import CSS, draw_calendar, draw_clock, draw_days
 from powergrid.measurements.cleaning import Cleaned
 from powergrid.measurements.targets import Series
 from powergrid.measurements.units import split_unit
@@ -32,7 +32,7 @@ _HEADINGS = (
     "range",
     "peak kW",
     "rated kW",
-    "peak/rated",
+    "peak / rated",
     "kWh",
     "missing",
     "filled",
@@ -49,8 +49,9 @@ class SeriesLine:
         target: What it is of.
         unit: Its unit.
         loads: Loads that its demand went to.
-        peak_kw, rated_kw, energy_kwh: Highest demand of its target, the rating of its loads, and energy, of the days
-            that are played; None of sun and prices.
+        peak_kw, rated_kw, energy_kwh: Its highest demand, the rating of its loads, and energy, of the days that are
+            played; None of sun and prices.
+        target_peak_kw: Highest demand of its target, which is more where several columns are parts of that.
         lowest, highest: Its smallest and largest number, in its unit.
         rows, missing, filled, outliers, negative: Rows of its table, and how many were what.
         first_outlier: The first of the outliers, in words.
@@ -64,6 +65,7 @@ class SeriesLine:
     peak_kw: float | None
     rated_kw: float | None
     energy_kwh: float | None
+    target_peak_kw: float | None
     lowest: float
     highest: float
     rows: int
@@ -82,8 +84,19 @@ class SeriesLine:
         p_kw: FloatArray | None = None,
         hours: float = 0.0,
         rated_kw: float = 0.0,
+        part_kw: FloatArray | None = None,
     ) -> SeriesLine:
-        """Tell of a series: what was found in it, and the demand [kW] that its target has on the days played."""
+        """Tell of a series: what was found in it, and the demand [kW] that its target has on the days played.
+
+        Args:
+            series, done: It, and what was found.
+            loads: Loads that its target's demand went to.
+            p_kw: Demand of its target, shape (n_rows,); None of sun and prices.
+            hours: Length of a row [h].
+            rated_kw: Rating of its target's loads.
+            part_kw: What of that demand it is itself, where it is not all.
+        """
+        own_kw = p_kw if part_kw is None else part_kw
         active = p_kw is not None and series.quantity == "active"
         return cls(
             column=series.name,
@@ -91,9 +104,10 @@ class SeriesLine:
             target=f"{series.target}{f', phase {series.spec.phase}' if series.spec.phase else ''}",
             unit=series.unit.name,
             loads=tuple(loads),
-            peak_kw=float(p_kw.max()) if active and p_kw is not None else None,
+            peak_kw=float(own_kw.max()) if active and own_kw is not None else None,
             rated_kw=float(rated_kw) if active else None,
-            energy_kwh=float(p_kw.sum() * hours) if active and p_kw is not None else None,
+            energy_kwh=float(own_kw.sum() * hours) if active and own_kw is not None else None,
+            target_peak_kw=float(p_kw.max()) if active and p_kw is not None else None,
             lowest=float(series.values.min()),
             highest=float(series.values.max()),
             rows=done.rows,
@@ -106,7 +120,7 @@ class SeriesLine:
 
     def cells(self) -> tuple[str, ...]:
         """Return what a table shows, in the order of its headings."""
-        ratio = self.peak_kw / self.rated_kw if self.peak_kw is not None and self.rated_kw else None
+        ratio = self.target_peak_kw / self.rated_kw if self.target_peak_kw is not None and self.rated_kw else None
         counts = (f"{n:,}" if n else "" for n in (self.missing, self.filled, self.outliers))
         return (
             self.column,
@@ -136,6 +150,7 @@ class DataReport:
         unused: Columns that are of nothing.
         notes: What else was found.
         daily: Lowest, mean and highest measured sum of each day [kW], shape (n_days, 3).
+        of_day: The same by the time of the day, on the days that are played, shape (rows_per_day, 3).
     """
 
     feeder: str
@@ -156,20 +171,21 @@ class DataReport:
     unused: tuple[str, ...]
     notes: tuple[str, ...]
     daily: FloatArray = field(repr=False)
+    of_day: FloatArray = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data, without the curve of the days."""
+        """Return it as plain data, without its curves."""
         data = asdict(self)
-        del data["daily"]
+        del data["daily"], data["of_day"]
         return data
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], daily: FloatArray) -> DataReport:
-        """Return the report that plain data and the curve of its days are of."""
+    def from_dict(cls, data: Mapping[str, Any], daily: FloatArray, of_day: FloatArray) -> DataReport:
+        """Return the report that plain data and its curves are of."""
         series = (SeriesLine(**{**line, "loads": tuple(line["loads"])}) for line in data["series"])
         told = {name: tuple(data[name]) for name in ("shipped", "unused", "notes")}
         left_out = {day: tuple(columns) for day, columns in data["left_out"].items()}
-        return cls(**{**data, **told, "left_out": left_out, "series": tuple(series), "daily": daily})
+        return cls(**{**data, **told, "left_out": left_out, "series": tuple(series), "daily": daily, "of_day": of_day})
 
     def as_text(self, width: int = _WIDTH) -> str:
         """Return it as text of at most so many columns."""
@@ -177,8 +193,11 @@ class DataReport:
         for title, value in self._facts():
             lines += textwrap.wrap(value, width, initial_indent=f"{title:<11}", subsequent_indent=" " * 11)
         lines += ["", "What is what"]
+        told = set[tuple[str, ...]]()
         for line in self.series:
-            lines += textwrap.wrap(_describe(line), width, initial_indent="  ", subsequent_indent="      ")
+            text = _describe(line, with_loads=line.loads not in told)
+            told.add(line.loads)
+            lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="      ")
         for title, entries in self._lists():
             lines += ["", title]
             for entry in entries:
@@ -188,20 +207,20 @@ class DataReport:
     def as_html(self) -> str:
         """Return it as one HTML page that loads nothing."""
         facts = "".join(f"<dt>{html.escape(t)}</dt><dd>{html.escape(v)}</dd>" for t, v in self._facts())
-        head = "".join(f"<th{_numeric(i)}>{name}</th>" for i, name in enumerate(_HEADINGS))
-        rows = "".join(f"<tr>{''.join(_cells(line))}</tr>" for line in self.series)
         lists = "".join(
             f"<h2>{html.escape(title)}</h2><ul>{''.join(f'<li>{html.escape(entry)}</li>' for entry in entries)}</ul>"
             for title, entries in self._lists()
         )
         title = f"Data report: measurements for {html.escape(self.feeder)}"
         out = {int((np.datetime64(day) - np.datetime64(self.start)).astype(int)) for day in self.left_out}
-        curve = draw_days(self.daily, self.start, self.rated_kw, out) if self.measured_loads else ""
-        table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        curve = draw_clock(self.of_day, self.rated_kw) if self.measured_loads else ""
+        if self.measured_loads and self.days > 1:
+            curve = draw_days(self.daily, self.start, self.rated_kw, out) + curve
         return (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
             f"<style>{CSS}</style></head><body><h1>{title}</h1><dl>{facts}</dl><h2>Days</h2>"
-            f"{draw_calendar(self.start, self.days, out)}{curve}<h2>What is what</h2>{table}{lists}</body></html>\n"
+            f"{draw_calendar(self.start, self.days, out)}{curve}<h2>What is what</h2>{_write_table(self.series)}{lists}"
+            "</body></html>\n"
         )
 
     def write(self, path: str | Path) -> Path:
@@ -307,17 +326,25 @@ def make_report(
         shipped=tuple(shipped),
         unused=tuple(unused),
         notes=tuple(notes),
-        daily=np.column_stack([daily.min(axis=1), daily.mean(axis=1), daily.max(axis=1)]),
+        daily=_spans(daily, axis=1),
+        of_day=_spans(daily[played], axis=0),
     )
 
 
-def _describe(line: SeriesLine) -> str:
+def _spans(values: FloatArray, axis: int) -> FloatArray:
+    """Return lowest, mean and highest values along an axis, shape (n, 3)."""
+    return np.column_stack([values.min(axis=axis), values.mean(axis=axis), values.max(axis=axis)])
+
+
+def _describe(line: SeriesLine, *, with_loads: bool) -> str:
     """Return a column's line of the text."""
     told = f"{line.column}{'' if split_unit(line.column)[1] else f' [{line.unit}]'} -> {line.target}"
     if not line.target.startswith("load"):
-        told += f" ({list_names(list(line.loads), 6)})" if line.loads else ""
+        told += f" ({list_names(list(line.loads), 6)})" if line.loads and with_loads else ""
     if line.peak_kw is not None:
         of = f" of {_number(line.rated_kw)} rated" if line.rated_kw else ""
+        if line.target_peak_kw != line.peak_kw:
+            of = f" ({_number(line.target_peak_kw)}{of} in all)"
         told += f": peak {_number(line.peak_kw)} kW{of}, {_number(line.energy_kwh)} kWh"
     else:
         told += f": {line.lowest:.4g} to {line.highest:.4g}"
@@ -325,16 +352,21 @@ def _describe(line: SeriesLine) -> str:
     return told + "".join(f", {count:,} {name}" for name, count in counts.items() if count)
 
 
-def _cells(line: SeriesLine) -> list[str]:
-    loads = html.escape(", ".join(line.loads))
-    cells = [f"<td{f' title={chr(34)}{loads}{chr(34)}' if i == 1 and loads else ''}" for i in range(len(_HEADINGS))]
-    numeric = map(_numeric, range(len(_HEADINGS)))
-    texts = map(html.escape, line.cells())
-    return [f"{cell}{kind}>{text}</td>" for cell, kind, text in zip(cells, numeric, texts, strict=True)]
-
-
-def _numeric(column: int) -> str:
-    return ' class="n"' if column > 2 else ""
+def _write_table(lines: Sequence[SeriesLine]) -> str:
+    """Return the table of the columns, without what it has nothing of."""
+    cells = [line.cells() for line in lines]
+    shown = [i for i in range(len(_HEADINGS)) if any(row[i] for row in cells)]
+    numeric = {i: ' class="n"' if i > 2 else "" for i in shown}
+    head = "".join(f"<th{numeric[i]}>{_HEADINGS[i]}</th>" for i in shown)
+    rows, told = [], set[tuple[str, ...]]()
+    for line, row in zip(lines, cells, strict=True):
+        texts = {i: html.escape(row[i]) for i in shown}
+        if line.loads and line.loads not in told and not line.target.startswith("load"):
+            told.add(line.loads)
+            every, some = html.escape(", ".join(line.loads)), html.escape(list_names(list(line.loads), 6))
+            texts[1] += f'<br><small title="{every}">{some}</small>'
+        rows.append(f"<tr>{''.join(f'<td{numeric[i]}>{text}</td>' for i, text in texts.items())}</tr>")
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _number(value: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +35,13 @@ _TIME_NAMES = (
     "datum",
 )
 _ID_NAMES = ("meter", "meter_id", "meterid", "id", "load", "name", "sensor", "device", "site", "mpan", "esiid", "point")
+
+#: Rows of a stamp on average, from which on a table is a long one, also where meters are numbers; part of rows that may
+#: come twice in one.
+_OF_ONE_STAMP, _OF_NUMBERS, _REPEATED = 1.05, 1.5, 0.01
+
+#: Rows that follow each other at another distance than is usual, from which on these are no single gaps.
+_LONG_RUN = 24
 
 
 class Meter(NamedTuple):
@@ -186,11 +194,15 @@ def _find_long(
     if spec.long is None:
         by_name = {name.lower(): name for name in others}
         ids = [by_name[name] for name in _ID_NAMES if name in by_name]
-        if not ids or pd.api.types.is_float_dtype(frame[ids[0]]):
-            return None
         # In a wide table a stamp comes twice where clocks are set back, and only then.
         per_stamp = len(frame) / max(1, len(frame[list(stamps)].drop_duplicates()))
-        if per_stamp < 1.5 and frame[ids[0]].nunique() > 1:
+        texts = [name for name in others if not pd.api.types.is_numeric_dtype(frame[name])]
+        if not ids and per_stamp >= _OF_ONE_STAMP:
+            # Texts that tell the rows of each stamp apart say whose these are, whatever their column is called.
+            ids = [name for name in texts if frame.duplicated([*stamps, name]).mean() < _REPEATED]
+        if not ids or pd.api.types.is_float_dtype(frame[ids[0]]):
+            return None
+        if per_stamp < (_OF_ONE_STAMP if ids[0] in texts else _OF_NUMBERS) and frame[ids[0]].nunique() > 1:
             return None
         long = LongSpec(id=ids[0])
     else:
@@ -271,14 +283,20 @@ def _has_repeated(
     if not len(again):
         return False
     both = pd.concat([rows, numbers.set_axis(range(numbers.shape[1]), axis=1).reset_index(drop=True)], axis=1)
-    if len(again) == int(both.duplicated().sum()):
+    other = np.setdiff1d(again, np.flatnonzero(both.duplicated().to_numpy()))
+    if not len(other):
         notes.append(f"{where}: {len(again)} rows come twice with the same values and count once")
         return False
-    row = int(again[0])
+    row = int(other[0])
+    first = int(np.flatnonzero((rows["key"] == key[row]) & (rows["time"] == times[row]))[0])
     of = f" of meter {meters[key[row]].name!r}" if meters[key[row]].name else ""
+    one, two = both.iloc[first, 2:], both.iloc[row, 2:]
+    column = int((one.ne(two) & ~(one.isna() & two.isna())).to_numpy().argmax())
     problems.append(
-        f"{where}: {len(again)} stamps{of} come twice, the first is {times[row]} in line {first_line + row}; if "
-        "clocks are set back then, say time.zone, as America/New_York"
+        f"{where}: {len(other)} stamps{of} come twice with different values, the first is {times[row]} with "
+        f"{numbers.columns[column]!r} {one.iloc[column]:g} in line {first_line + first} and {two.iloc[column]:g} in "
+        f"line {first_line + row}; if clocks are set back then, say time.zone, as America/New_York, else keep one of "
+        "each"
     )
     return True
 
@@ -310,6 +328,33 @@ def _lay_out(
     kept = np.flatnonzero(some)
     frame = pd.DataFrame(table[:, kept], index=whole)
     return MeasuredTable(where, step, frame, [names[i] for i in kept], [labels[i] for i in kept])
+
+
+def own_rows(values: pd.Series, step_minutes: int, title: str, problems: list[str]) -> tuple[pd.Series, int]:
+    """Return a series at the rows that it has, and their length [min]: the table's, or more where it is coarser.
+
+    Args:
+        values: It, at all rows of the table.
+        step_minutes: Length of these [min].
+        title: What problems call it.
+        problems: Gets one where its rows are of one length first and of another later.
+    """
+    known = np.flatnonzero(values.notna().to_numpy())
+    apart = np.diff(known)
+    if not len(apart):
+        return values, step_minutes
+    usual = int(np.bincount(apart).argmax())
+    if usual > 1 and (apart == usual).mean() > 0.5 and (known % usual == known[0] % usual).all():
+        return values.iloc[known[0] % usual :: usual], step_minutes * usual
+    turns = np.flatnonzero(np.diff(apart, prepend=0, append=0) != 0)
+    for begin, end in pairwise(turns.tolist()):
+        if apart[begin] > 1 and end - begin >= _LONG_RUN:
+            problems.append(
+                f"{title}: from {values.index[known[begin]]} on {end - begin} rows are {apart[begin] * step_minutes} "
+                f"min apart, where most are {usual * step_minutes} min: bring all of it to one length first"
+            )
+            break
+    return values, step_minutes
 
 
 def _look_for_changed_clocks(table: MeasuredTable, ahead_min: FloatArray, spec: ImportMap, problems: list[str]) -> None:

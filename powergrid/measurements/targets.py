@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pandas as pd
 
 from powergrid.errors import Problem, describe_unknown, list_names
 from powergrid.grid.feeder.network import Network
-from powergrid.measurements.tables import MeasuredTable
+from powergrid.measurements.tables import MeasuredTable, own_rows
 from powergrid.measurements.units import UNITS, UnitSpec, split_unit
 from powergrid.measurements.vocabulary import ColumnSpec, ImportMap
 
@@ -30,6 +31,8 @@ _WEATHER = {
     "t_air": "temperature",
 }
 _OWN_UNIT = {"pv_pu": "pu", "irradiance_pu": "kw/m2", "temperature_c": "c"}
+#: From where on a column's name is so like a load's that the report asks.
+_LIKE = 0.75
 #: What may be measured of each target.
 _DEMAND = ("kw", "kvar", "kva", "kwh", "kvarh", "a", "kv", "pu")
 _ALLOWED = {
@@ -107,7 +110,9 @@ def find_targets(
             entry = spec.columns.get(name) if name in spec.columns else _know(name if name != label else stem, network)
             entry = entry or (_know(name, network) if name not in spec.columns else None)
             if entry is None:
-                unused += [f"{table.where}: {name}"] if name not in spec.columns else []
+                near = difflib.get_close_matches(stem.lower(), network.loads.names, 1, _LIKE)
+                like = f" (is it load {near[0]!r}?)" if near else ""
+                unused += [f"{table.where}: {name}{like}"] if name not in spec.columns else []
                 continue
             if name not in targets:
                 targets[name] = _find_loads(entry, spec, network, f"columns.{name}", problems)
@@ -119,9 +124,9 @@ def find_targets(
             kv = _find_kv(entry, loads, network) if unit.kind in ("a", "kv") else 0.0
             if unit.kind == "a" and loads and not kv:
                 problems.append(f"{where}: A of {title} have no certain voltage; say 'kv', line to line")
-            numbers = table.values.iloc[:, i]
-            told = (numbers, table.step_minutes, table.spec.time.stamps)
-            found.append(Series(name, table.where, entry, unit, title, loads, kv, *told))
+            numbers, step = own_rows(table.values.iloc[:, i], table.step_minutes, where, problems)
+            stamps = table.spec.time.stamps
+            found.append(Series(name, table.where, entry, unit, title, loads, kv, numbers, step, stamps))
     return found, unused
 
 

@@ -263,7 +263,8 @@ def _localise(
         row = int(missing[0])
         problems.append(
             f"{where}: {len(missing)} stamps do not exist on a clock of {clock.key}, which is set forward then; the "
-            f"first is {local[row]} in line {first_line + row}; if the clock never changes, say time.zone: {STANDARD}"
+            f"first is {local[row]} in line {first_line + row}; if this table's clock never changes, say time.clock: "
+            f"{STANDARD}"
         )
         return None
     other = index.tz_localize(clock, ambiguous=turn != 0, nonexistent="NaT")

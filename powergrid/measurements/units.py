@@ -47,6 +47,7 @@ _ALL = (
     UnitSpec("USD/kWh", "price", 1.0),
     UnitSpec("USD/MWh", "price", 1e-3),
     UnitSpec("ct/kWh", "price", 1e-2),
+    UnitSpec("ct/MWh", "price", 1e-5),
 )
 #: Every unit by its name in lower case; mW, in which nobody measures demand, is MW.
 UNITS = {unit.name.lower(): unit for unit in _ALL}
@@ -71,12 +72,19 @@ _ALIASES = {
     "$/mwh": "usd/mwh",
     "cent/kwh": "ct/kwh",
     "cents/kwh": "ct/kwh",
+    "cent/mwh": "ct/mwh",
+    "cents/mwh": "ct/mwh",
 }
 _IN_BRACKETS = re.compile(r"^(?P<stem>.*?)\s*[\[(]\s*(?P<unit>[^\[\]()]+?)\s*[\])]\s*$")
 _AT_END = re.compile(r"^(?P<stem>.+?)[\s_.,:/-]+(?P<unit>[^\s_,:]+)$")
 _PRICE_AT_END = re.compile(
     r"^(?P<stem>.+?)[\s_]+(?P<money>usd|ct|cents?|\$)[_ ](?:per[_ ])(?P<energy>[km]wh)$", re.IGNORECASE
 )
+
+
+#: Nearest units that are 1,000 times smaller, and those that are larger.
+SMALLER = {"kW": "W", "MW": "kW", "kWh": "Wh", "MWh": "kWh", "kvar": "var", "kVA": "VA", "kA": "A"}
+LARGER = {smaller: unit for unit, smaller in SMALLER.items()} | {"kW": "MW", "kWh": "MWh", "kVA": "MVA"}
 
 
 def find_unit(text: str) -> UnitSpec | None:

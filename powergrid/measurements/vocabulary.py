@@ -233,24 +233,28 @@ def for_table(spec: ImportMap, name: str) -> ImportMap:
     return spec.model_copy(update=change)
 
 
-def read_map(source: Any, where: str = "map") -> ImportMap:
+def read_map(source: Any, where: str = "map", changes: Mapping[str, Any] | None = None) -> ImportMap:
     """Return the column map that a YAML file or plain data mean; an empty one for None.
 
     Args:
         source: Keys with values, the path of a YAML file, a map, or None.
         where: What errors call keys with values.
+        changes: Keys that go before those of the source; mappings are merged into its.
 
     Raises:
         ScenarioError: the file cannot be read, or with every problem in it.
     """
     if isinstance(source, ImportMap):
-        return source
+        if not changes:
+            return source
+        source = source.model_dump(by_alias=True, exclude_unset=True)
     data = {} if source is None else as_plain(source, where)
     if isinstance(data, str | Path):
         where, data = str(data), read_yaml(Path(data).expanduser())
         data = {} if data is None else data
     if not isinstance(data, Mapping):
         raise ScenarioError(where, [f"holds a {type(data).__name__}, not keys with values"])
+    data = _merge(data, as_plain(changes or {}, where))
     problems: list[str] = []
     columns, rest = data.get("columns"), dict(data)
     if isinstance(columns, Mapping):
@@ -263,6 +267,12 @@ def read_map(source: Any, where: str = "map") -> ImportMap:
     if problems:
         raise ScenarioError(where, problems)
     return read
+
+
+def _merge(base: Any, change: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(change, Mapping):
+        return {**base, **{key: _merge(base.get(key), value) for key, value in change.items()}}
+    return change
 
 
 def _read_column(name: str, entry: Any, problems: list[str]) -> ColumnSpec | None:

@@ -128,3 +128,88 @@ def test_tables_of_several_steps_meet_in_the_finest_or_in_the_one_asked_for(feed
         import_profiles(tables, feeder, {"step_minutes": 25})
     with pytest.raises(ScenarioError, match="there is no whole day from midnight on that all tables have"):
         import_profiles([tables[0], tables[1].assign(time=make_times("2025-01-01", days=30))], feeder)
+
+
+def problem_of(table: pd.DataFrame, feeder: Path, **keys: Any) -> str:
+    with pytest.raises(ScenarioError) as caught:
+        import_profiles(table, feeder, keys)
+    (problem,) = caught.value.problems
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("price", "unit", "told"),
+    [
+        (4500.0, "USD/MWh", "4.51 USD/kWh is its median and 4.52 the most, read as USD/MWh; ct/MWh,"),
+        (45.0, "USD/kWh", "say 'unit: USD/MWh' or 'ct/kWh'"),
+        (0.00004, "USD/kWh", "the most, read as USD/kWh; ct/kWh or USD/kWh would be usual"),
+        (0.045, "USD/MWh", "the most, read as USD/MWh; ct/kWh or USD/kWh would be usual"),
+    ],
+)
+def test_prices_of_another_unit_are_told_and_those_that_are_meant_are_taken(
+    feeder: Path, price: float, unit: str, told: str
+) -> None:
+    table = pd.DataFrame({"time": TIMES, "price": price * (1 + np.arange(len(TIMES)) % 2 / 250)})
+    columns = {"price": {"price": "p", "unit": unit}}
+    assert told in problem_of(table, feeder, columns=columns)
+    assert import_profiles(table, feeder, {"columns": columns, "limits": {"price_usd_per_kwh": 100}})
+    right = import_profiles(
+        table.assign(price=4500.0), feeder, {"columns": {"price": {"price": "p", "unit": "ct/MWh"}}}
+    )
+    assert right.profiles.price_usd_per_kwh["p"] == pytest.approx(0.045)
+
+
+def test_single_values_that_cannot_be_are_gaps_and_told(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1_kW": make_kw(TIMES, 50)})
+    table.loc[30, "e1_kW"] = 5000.0
+    report = import_profiles(table, feeder).report
+    (note,) = report.notes
+    assert note.endswith("1 values beyond 1264.91 kW are taken for gaps, the highest 5000 at 2024-01-02 06:00")
+    assert list(report.left_out) == ["2024-01-02"]
+
+
+def test_meters_of_other_lengths_in_one_table_are_each_of_their_own(feeder: Path) -> None:
+    times = make_times(days=3, step=15)
+    quarter, hour = make_kw(times, 50), make_kw(times[::4], 20, 1)
+    long = pd.concat(
+        [
+            pd.DataFrame({"time": times, "meter": "e1", "kWh": quarter / 4}),
+            pd.DataFrame({"time": times[::4], "meter": "w1", "kWh": hour}),
+        ]
+    )
+    profiles = import_profiles(long, feeder).profiles
+    assert profiles.step_minutes == 15
+    assert profiles.demand_pu[:, 0] * profiles.load_base["e1"][0] == pytest.approx(quarter)
+    assert profiles.demand_pu[:, 1] * profiles.load_base["w1"][0] == pytest.approx(np.repeat(hour, 4))
+
+
+def test_rows_that_become_longer_on_the_way_are_told_with_where(feeder: Path) -> None:
+    times = make_times(days=20, step=15)
+    table = pd.DataFrame({"time": times, "e1_kWh": make_kw(times, 50) / 4})
+    told = problem_of(pd.concat([table[:960], table[960::4]]), feeder)
+    assert "from 2024-01-11 00:00:00 on 239 rows are 60 min apart, where most are 15 min: bring all of it" in told
+
+
+def test_values_that_differ_at_one_stamp_are_told_with_both_lines(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1_kW": make_kw(TIMES, 50)})
+    again = pd.concat([table, table[40:43], table[50:51].assign(e1_kW=77.0)])
+    told = problem_of(again, feeder)
+    assert f"1 stamps come twice with different values, the first is {TIMES[50].isoformat()} with 'e1_kW'" in told
+    assert told.endswith(f"in line 50 and 77 in line {len(TIMES) + 3}; if clocks are set back then, say time.zone, "
+                         "as America/New_York, else keep one of each")  # fmt: skip
+
+
+def test_name_that_is_nearly_a_loads_is_asked_about_in_the_report(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1_kW": make_kw(TIMES, 50), "e11_kW": 1.0, "M1": 2.0})
+    report = import_profiles(table, feeder).report
+    assert report.unused == ("the DataFrame: e11_kW (is it load 'e1'?)", "the DataFrame: M1")
+
+
+def test_units_that_are_too_small_name_the_larger_one(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1": make_kw(TIMES, 50)})
+    assert "is the unit kW? limits.demand_pu says that it is meant" in problem_of(table, feeder, unit="W")
+    assert "are these the right columns?" in problem_of(table.assign(e1=0.0), feeder, unit="kW")
+    assert import_profiles(table, feeder, {"unit": "W", "limits": {"demand_pu": 20}})
+    sun = table.assign(pv=np.clip(np.sin(TIMES.hour / 8), 0, None))
+    columns = {"pv": {"weather": "pv", "unit": "kW"}}
+    assert problem_of(sun, feeder, unit="kW", columns=columns).endswith("the rating of the panels whose power this is")

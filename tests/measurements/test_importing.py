@@ -320,7 +320,7 @@ def test_every_wrong_unit_is_told_at_once_with_the_remedy(feeder: Path) -> None:
 
 def test_demand_far_too_small_for_the_model_is_told(feeder: Path) -> None:
     table = pd.DataFrame({"time": TIMES, "e1": make_kw(TIMES, 50) / 1000})
-    assert "is the unit MW or MWh?" in problems_of(table, feeder, unit="kW")[0]
+    assert "is the unit MW?" in problems_of(table, feeder, unit="kW")[0]
 
 
 def test_what_is_plausible_can_be_widened_and_what_is_negative_kept(feeder: Path) -> None:
@@ -448,7 +448,7 @@ def test_report_is_one_page_that_loads_nothing_and_escapes_names(feeder: Path) -
     table.loc[40, "T"] = np.nan
     report = import_profiles(table, feeder, {"unit": "kW", "columns": columns}).report
     page = report.as_html()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     assert "&lt;b&gt;M&amp;1&lt;/b&gt;" in page
     assert not any(word in page for word in ("<b>", "<script", "<link", "http", "url("))
     assert "2024-01-02 left out" in page
