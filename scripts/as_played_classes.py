@@ -59,7 +59,7 @@ FATES: dict[str, Fate] = {
     "vccs": Fate(COMPILED, "at the current of its steady state", {"spectrum": _HARMONICS, "fsample rmsmode imaxpu "
         "vrmstau irmstau": _DYNAMICS}),
     "load": Fate(PLAYED, "by its shape, growth, status and model; else by the scenario's profiles",
-        {"cvrcurve": "not followed; `CVRwatts` and `CVRvars` are", "%mean %stddev": "no random demand",
+        {"cvrcurve": "in yearly mode alone, as the engine does", "%mean %stddev": "no random demand",
          "spectrum puxharm xrharm %seriesrl": _HARMONICS,
          "relweight numcust": "for reliability, which is not counted"}),
     "transformer": Fate(PLAYED, "in the admittance matrix; taps are an agent's, or its RegControl's",

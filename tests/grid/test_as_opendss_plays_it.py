@@ -82,6 +82,10 @@ New Storage.timed bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=30 daily=hour
 New Storage.idle bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=50
 New Storage.empties bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=90 state=discharging %discharge=40
 """
+CURVED = """New Load.curved bus1=b kv=12.47 kw=80 kvar=40 daily=hours model=4 cvrwatts=.8 cvrvars=2.5 cvrcurve=reactive
+New Load.other bus1=b kv=12.47 kw=80 kvar=40 model=4 cvrcurve=hours
+New Load.unlike bus1=b kv=12.47 kw=80 kvar=40 model=1 cvrcurve=hours
+"""
 MACHINES = """New LoadShape.kv npts=4 interval=6 useactual=yes mult=[7.2 7.3 7.25 7.1]
 New Isource.follows bus1=c amps=3 angle=30 daily=hours
 New Isource.metered bus1=c.2 phases=1 amps=.01 daily=metered
@@ -126,6 +130,7 @@ MASTERS = {
     "loads": LOADS,
     "loads and growth": LOADS + "Set Year=4\nSet LoadMult=.9\n",
     "generators": LOADS + GENERATORS,
+    "a curve of voltage factors": LOADS + CURVED,
     "machines": LOADS + MACHINES,
     "dispatched generators": LOADS + DISPATCHED,
     "panels": LOADS + PANELS,

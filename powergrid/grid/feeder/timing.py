@@ -25,6 +25,8 @@ _DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem", "Vsource", "Isource", "IndM
 #: OpenDSS's ordinals of Load.Status and Load.Model: no multiplier applies; reactive power stays nominal.
 _FIXED, _EXEMPT = 1, 2
 _FIXED_Q_MODELS = (6, 7)
+#: OpenDSS's model of loads whose factors of voltage may follow a shape, and by what ``shapes_of`` knows it.
+_CVR_MODEL, CVR_CURVE = 4, "Load.CVRCurve"
 #: OpenDSS's models of generators that deliver on without fuel.
 _FUELLESS_MODELS = (6, 7)
 #: Classes of shapes, and the property that has the values of their points.
@@ -50,6 +52,12 @@ def read_shapes(engine: Engine, handles: Mapping[str, Mapping[str, Handle]]) -> 
     followed = {
         name: _find_followed(engine, name, list(handles[name].values())) for name in SHAPED_CLASSES if handles[name]
     }
+    loads = list(handles["Load"].values())
+    curved = np.zeros(len(loads), dtype=np.int64)
+    of_model = np.flatnonzero(engine.get_all_ints(loads, "Load", "Model") == _CVR_MODEL).tolist()
+    curved[of_model] = engine.get_all_references([loads[i] for i in of_model], "Load", "CVRcurve")
+    if curved.any():  # the engine looks at it in yearly mode alone
+        followed[CVR_CURVE] = np.stack([curved if mode in ("own", "yearly") else 0 * curved for mode in SHAPE_MODES])
     return _read_used(engine, "LoadShape", followed)
 
 

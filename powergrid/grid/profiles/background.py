@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.shapes import SHAPE_MODES
-from powergrid.grid.feeder.timing import DRIVEN_PROPERTIES
+from powergrid.grid.feeder.timing import CVR_CURVE, DRIVEN_PROPERTIES
 from powergrid.grid.profiles.generation import Generation
 from powergrid.grid.profiles.profiles import Profiles
 
@@ -49,6 +49,8 @@ class Background:
         self._followed = {"Generator": generation.followed, "PVSystem": panels}
         self._batteries = network.followed_by("Storage", mode)
         self._driven = {name: network.followed_by(name, mode) for name in sources.driven}
+        n_loads = len(network.loads.names)
+        self._curved = network.followed_by(CVR_CURVE, mode) if CVR_CURVE in network.shapes_of else np.full(n_loads, -1)
         warmed = sources.temperature_of[SHAPE_MODES.index(mode)]
         sunny = panels >= 0 if profiles.pv_pu is None else np.ones(len(panels), dtype=np.bool_)
         moved = {
@@ -62,6 +64,8 @@ class Background:
             # The engine seeks the slip from where it was last: so would depend on how the circuit came here.
             ("IndMach012", "slip"): np.ones(len(sources.slips), dtype=np.bool_),
             **{(name, DRIVEN_PROPERTIES[name]): followed >= 0 for name, followed in self._driven.items()},
+            ("Load", "CVRwatts"): self._curved >= 0,
+            ("Load", "CVRvars"): self._curved >= 0,
             BATTERIES: np.isin(sources.storage_mode, SELF_DISPATCHED),
         }
         self._places, self.writes = list[IntArray](), list[tuple[str, str, tuple[str, ...]]]()
@@ -80,6 +84,9 @@ class Background:
         for (class_name, key, _), places in zip(self.writes, self._places, strict=True):
             if (class_name, key) == BATTERIES:
                 found.append(self._level(self._batteries[places], day, n_steps))
+            elif class_name == "Load":
+                factors = self._network.shapes.sample(self._curved[places], self._profiles.step_ends(day, n_steps))
+                found.append(np.nan_to_num(factors[key == "CVRvars"]))
             elif key == "slip":
                 found.append(np.tile(self._network.sources.slips[places], (n_steps, 1)))
             elif class_name in self._driven:
