@@ -85,7 +85,8 @@ FATES: dict[str, Fate] = {
          "dispmode dispvalue forceon usefuel fuelkwh %fuel %reserve":
          "not of devices: an agent decides, and fuel has its price",
          "refuel": "an action, not a state", "spectrum": _HARMONICS}),
-    "gendispatcher": Fate(COMPILED, "generators that no agent has stand as it sets them where the model is solved"),
+    "gendispatcher": Fate(PLAYED, "of generators that are left to it; what it set them to, times their shapes, is "
+        "where the next step begins"),
     "storage": Fate(PLAYED, "by its shape, triggers or StorageController, with its energy; as a device by its agent",
         {"usermodel userdata dynadll dynadata": _LIBRARY, _INVERTER_DYNAMICS: _DYNAMICS, "spectrum": _HARMONICS}),
     "storagecontroller": Fate(PLAYED, "of batteries that are left to it, at the hour of a step",

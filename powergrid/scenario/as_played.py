@@ -62,7 +62,7 @@ def as_played(
     }
     return [
         *_loads(network, profiles, options, taken),
-        *_sources(network, profiles, taken),
+        *_sources(network, profiles, taken, native),
         *_storage(network, profiles, taken, native),
         *_switchgear(network, taken, native),
     ]
@@ -111,7 +111,9 @@ def _loads(
             yield Played(f"Load.{name}", "profile", f"demand {profiles.demand_names[series]}{fed}", peak)
 
 
-def _sources(network: Network, profiles: Profiles, taken: Mapping[str, tuple[str, str, float]]) -> Iterator[Played]:
+def _sources(
+    network: Network, profiles: Profiles, taken: Mapping[str, tuple[str, str, float]], native: bool
+) -> Iterator[Played]:
     """Yield voltage sources, generators and panels; what moves these is what ``Background`` writes."""
     mode, sources = profiles.shape_mode or network.shape_mode, network.sources
     for class_name, stands in _STANDS.items():
@@ -150,6 +152,8 @@ def _sources(network: Network, profiles: Profiles, taken: Mapping[str, tuple[str
                 yield Played(full, "shape", f"LoadShape {network.shapes.names[followed[i]]}{when}", peak)
             elif when:
                 yield Played(full, "own control", when.removeprefix(", "), float(kw[i]))
+            elif class_name == "Generator" and any(full.lower() in each.targets for each in network.controls):
+                yield Played(full, *_by_control(network, full.lower(), native), float(kw[i]))
             else:
                 yield Played(full, otherwise, why[i], float(kw[i]))
 

@@ -214,8 +214,16 @@ WATTS = """New XYCurve.vw npts=3 xarray=[1.0 1.0 1.03] yarray=[1.0 1.0 0.0]
 New InvControl.roofs derlist=[PVSystem.one PVSystem.two] mode=voltwatt voltwatt_curve=vw
 """
 
+DISPATCHING = """New Generator.one bus1=c kv=12.47 kw=500 kvar=100 daily=hours
+New Generator.two bus1=d kv=.48 kw=300 pf=.95 daily=reactive model=2
+New Generator.plain bus1=b kv=12.47 kw=200 pf=.9
+New GenDispatcher.gd element=Line.a terminal=1 kwlimit=2500 kwband=100 kvarlimit=900 genlist=[one two plain]
+~ weights=[2 1 1]
+New RegControl.sub transformer=sub winding=2 vreg=122 band=2 ptratio=60 maxtapchange=1
+"""
 
-@pytest.mark.parametrize("body", [LOADS + CONTROLLED, LOADS + CLOCKED, LOADS + PANELS + WATTS])
+
+@pytest.mark.parametrize("body", [LOADS + CONTROLLED, LOADS + CLOCKED, LOADS + PANELS + WATTS, LOADS + DISPATCHING])
 def test_own_controls_act_as_in_the_engines_day(tmp_path: Path, body: str) -> None:
     master, ours = write(tmp_path, body, "daily")
     own = play_ours(ours, 24, 60, 0)
@@ -224,6 +232,31 @@ def test_own_controls_act_as_in_the_engines_day(tmp_path: Path, body: str) -> No
         played = play(engine, "daily", 24, 60)
     size = np.abs(played["vsource.source"]).max()
     assert {key: value for key in own if (value := np.abs(own[key] - played[key]).max()) > 1e-6 * size} == {}
+
+
+def test_what_a_dispatcher_set_generators_to_belongs_to_the_state(tmp_path: Path) -> None:
+    _, ours = write(tmp_path, LOADS + DISPATCHING, "daily")
+    feeder = read_feeder(ours)
+    profiles = follow_loadshapes(network_of(feeder), builtin_profiles())
+    options = SimulationOptions(split="all", horizon_steps=40, native_controls=True)
+    simulation = Simulation(feeder, {}, profiles, options)
+    played, state = [], None
+    for _ in range(2):
+        simulation.reset(0, np.random.default_rng(0), day=0)
+        played.append([])
+        for step in range(40):
+            state = simulation.state() if step == 20 else state
+            simulation.step(np.zeros((1, 0)))
+            played[-1].append(kw_of(simulation, "Generator.one"))
+    simulation.restore(state)
+    again = []
+    for _ in range(20):
+        simulation.step(np.zeros((1, 0)))
+        again.append(kw_of(simulation, "Generator.one"))
+    simulation.close()
+    assert np.ptp(played[0]) > 100.0
+    assert played[0] == played[1]
+    assert again == played[1][20:]
 
 
 def test_panels_left_to_the_feeder_follow_their_shape_or_the_sun_and_never_shine_at_night(tmp_path: Path) -> None:

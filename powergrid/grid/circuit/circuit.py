@@ -202,6 +202,10 @@ class Circuit:
         """Prepare the bulk writes of elements that are no device: class, property and names of each write."""
         for class_name, key, names in background:
             self.setpoints.follow(class_name, key, [self.handles[class_name][name] for name in names])
+        if self.controls.dispatch is not None:
+            sources, known = self.network.sources, self.network.elements["Generator"]
+            nominal = zip(sources.generator_kw.tolist(), sources.generator_kvar.tolist(), strict=True)
+            self.controls.dispatch.follow(dict(zip(known, nominal, strict=True)))
 
     def keep_y(self) -> None:
         """Tell the engine that setpoints left the admittance matrix as it was, which it would build anew."""
@@ -441,6 +445,7 @@ class Circuit:
             **self._protection.state(),
             **self.out_of_service.state(),
             "forming": self.forming.copy(),
+            **({} if self.controls.dispatch is None else {"dispatched": self.controls.dispatch.base.copy()}),
         }
 
     def restore(self, state: State) -> None:
@@ -450,6 +455,8 @@ class Circuit:
         self.switchgear.restore(state)
         self.out_of_service.restore(state)
         self.write_forming(state["forming"])
+        if self.controls.dispatch is not None:
+            self.controls.dispatch.base = state["dispatched"].copy()
         self.v[:] = self._v_good[:] = state["v"]
         self._drawn, self._sound = state["drawn"].copy(), False  # the engine's powers are those of its last solve
         if self.admittance.stale:

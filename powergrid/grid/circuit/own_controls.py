@@ -11,6 +11,7 @@ from typing import Any
 
 from powergrid.errors import nearest_names
 from powergrid.grid.circuit.admittance import Admittance
+from powergrid.grid.circuit.own_dispatch import Dispatch
 from powergrid.grid.circuit.switchgear import Switchgear
 from powergrid.grid.engine import Engine, Handle
 from powergrid.grid.feeder.network import FeederControl
@@ -231,6 +232,15 @@ def _read_weights(engine: Engine, control: FeederControl, handle: Handle) -> lis
     return weights if len(weights) == len(control.targets) else [1.0] * len(control.targets)
 
 
+def _lead_dispatch(engine: Engine, dispatchers: Sequence[FeederControl]) -> Dispatch | None:
+    """Get the dispatchers of generators ready that act, where there are any."""
+    if not dispatchers:
+        return None
+    handles = engine.handles("GenDispatcher")
+    weights = {each.name: _read_weights(engine, each, handles[each.name]) or [] for each in dispatchers}
+    return Dispatch(engine, dispatchers, weights)
+
+
 class ActingControls:
     """The controls that act in one circuit, made ready for each solve, and solving with them.
 
@@ -244,12 +254,15 @@ class ActingControls:
         controls: The same.
         capacitors: ``class.name`` of the capacitors that they switch.
         set_power: Whether any sets power, so that the admittance matrix is not a function of switchgear alone.
+        dispatch: Those that dispatch generators; None where none does.
     """
 
     def __init__(self, engine: Engine, controls: Sequence[FeederControl], max_turns: int, *, off: bool = False) -> None:
         self.controls = tuple(controls)
         self._engine, self._max_turns, self._off = engine, max_turns, off
-        self.set_power = any(control.class_name in _POWER for control in controls)
+        dispatchers = [control for control in controls if control.class_name == "GenDispatcher"]
+        self.dispatch = _lead_dispatch(engine, dispatchers)
+        self.set_power = any(control.class_name in _POWER for control in controls if control not in dispatchers)
         switched = [control for control in controls if control.class_name == "CapControl"]
         self.capacitors = frozenset(target for control in switched for target in control.targets)
         self._switching = [engine.handles("CapControl")[control.name] for control in switched]
@@ -257,7 +270,7 @@ class ActingControls:
         self._timed = any(self._follows_clock(control) for control in controls)
         self._lists: list[tuple[Handle, int, list[str], int, list[float] | None]] = []
         for control in controls:
-            if control.class_name in _POWER:
+            if control.class_name in _POWER and control not in dispatchers:
                 handle = engine.handles(control.class_name)[control.name]
                 key = engine.property_index(control.class_name, _POWER[control.class_name][0])
                 weights = _read_weights(engine, control, handle)
@@ -304,11 +317,18 @@ class ActingControls:
         """
         if self._off:  # the engine would ask them
             return self._engine.solve(), 0
+        if self.dispatch is not None:
+            self.dispatch.start()
         if self.capacitors:
             before: dict[str, Any] | None = gear.state()
             # Controls of capacitors open terminals and are told their dead time, both of which make the engine build
             # the matrix with the setpoints of the moment: that way is kept as it is, though it leaks.
             converged = self._engine.solve_by_itself()
+            for _ in range(self._max_turns):
+                if self.dispatch is None or not (converged and self.dispatch.act(self.dispatch.look())):
+                    break
+                self.dispatch.write()
+                converged = self._engine.solve_by_itself()
             gear.follow()
         else:
             converged, before = self._take_turns(gear, admittance)
@@ -334,11 +354,19 @@ class ActingControls:
         engine.start_controls()
         converged = engine.solve()
         for turn in range(1, self._max_turns):
-            if not (converged and engine.act_controls(turn)):
+            if not (converged and self._act(turn)):
                 return converged, before
             before = gear.state() if before is None else before
             gear.follow()
             if not (self.set_power or admittance.whole):
-                admittance.update()
+                admittance.update()  # which puts setpoints back
+            if self.dispatch is not None:
+                self.dispatch.write()
             converged = engine.solve()
         return engine.solve(), before  # they hunt: held where they got to
+
+    def _act(self, turn: int) -> bool:
+        """Let all controls look at the solved circuit and act; say whether any did."""
+        # The engine carries out what is due first, and dispatchers wait for nothing: all others wait for them.
+        dispatched = self.dispatch is not None and self.dispatch.act(self.dispatch.look())
+        return dispatched or self._engine.act_controls(turn)

@@ -33,7 +33,10 @@ class Generation:
         self._shapes, self._sources, self._mode = network.shapes, network.sources, mode
         sources = network.sources
         self.followed: IntArray = np.where(sources.generator_fixed, -1, network.followed_by("Generator", mode))
+        dispatched = {name for each in network.controls if each.class_name == "GenDispatcher" for name in each.targets}
+        of_control = [f"generator.{name}" in dispatched for name in network.elements.get("Generator", ())]
         self.moved = (self.followed >= 0) | (sources.dispatch.by > 0) | ~np.isnan(sources.fuel_kwh)
+        self.moved |= np.array(of_control, dtype=np.bool_)
         self.holds_voltage = self.moved & (sources.generator_model == _HOLDS_VOLTAGE)
 
     def limits(self, places: IntArray, n_steps: int, key: str) -> FloatArray:
