@@ -8,6 +8,7 @@ Usage: python benchmarks/floor.py [SCENARIO ...] [--rounds N]
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from powergrid.envs import NetworkedGridEnv
 from powergrid.envs.core import GridTask
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.snapshot import Snapshot
+from powergrid.grid.engine.library import ffi, lib
 
 MOST_STEPS = 96
 PARTS = ("write", "solve", "read")
@@ -68,9 +70,10 @@ class Floor:
         self.steps = list(zip(day.demand, day.setpoints, day.positions, strict=True))
         self.part_s = np.zeros((len(self.steps), len(PARTS)))
         self._snapshot = Snapshot.allocate(1, circuit.network, len(circuit.injections))
-        direct = circuit.engine.direct
-        self._all_loadings = direct.PDElements.AllPctNorm
-        self._losses = direct.Circuit.Losses
+        # Not through OpenDSSDirect, for which the engine would build its matrix whole whenever a tap moves.
+        context, to = circuit.engine._context, [(ffi.new("double**"), ffi.new("int32_t[4]")) for _ in range(2)]
+        self._all_loadings = functools.partial(lib.ctx_PDElements_Get_AllPctNorm, context, *to[0], 0)
+        self._losses = functools.partial(lib.ctx_Circuit_Get_Losses, context, *to[1])
 
     def play(self, read: Callable[[], None]) -> float:
         """Play the day and give the seconds it took."""

@@ -119,15 +119,20 @@ def build_agents(scenario: Scenario, actions: Sequence[ActionSpec], channels: Ch
     """Make the agents of a scenario from the two tables."""
     agents = []
     network = [i for i, c in enumerate(channels.table) if c.owner != "world"]
+    columns, actions_of = channels.columns_by_owner(), dict[str, list[int]]()
+    for i, action in enumerate(actions):
+        actions_of.setdefault(action.device, []).append(i)
     for name, spec in scenario.agents.items():
-        own = [i for i, action in enumerate(actions) if action.device in spec.devices]
+        own = sorted(i for device in set(spec.devices) for i in actions_of.get(device, ()))
         continuous = [i for i in own if not actions[i].discrete]
         discrete = [i for i in own if actions[i].discrete]
         idle = [name for name in spec.devices if scenario.devices[name].control != "agent"]
         acting = {actions[i].device for i in own}
-        seen = (channel.owner for channel in channels.table)
-        devices = tuple(dict.fromkeys(owner for owner in seen if owner in acting or owner in idle))
-        observed = channels.columns_of(["world"]) + channels.columns_of([name]) + channels.columns_of(devices)
+        # in table order: of the devices without a channel nothing is seen
+        seen = sorted((columns[device][0], device) for device in {*acting, *idle} if device in columns)
+        devices = tuple(device for _, device in seen)
+        of_devices = sorted(column for device in devices for column in columns[device])
+        observed = [*columns["world"], *columns.get(name, ()), *of_devices]
         if scenario.mode == "centralized":
             observed += network
         agents.append(
@@ -167,8 +172,10 @@ def ownership(owners: Sequence[Sequence[str]], devices: Sequence[str]) -> FloatA
         owners: Names of each agent's devices.
         devices: Names of the devices.
     """
-    owned = [[float(name in own) for own in owners] for name in devices]
-    return np.array(owned).reshape(len(devices), len(owners))
+    owned, place = np.zeros((len(devices), len(owners))), {name: i for i, name in enumerate(devices)}
+    for agent, own in enumerate(owners):
+        owned[[place[name] for name in own if name in place], agent] = 1.0
+    return owned
 
 
 class ActionWriter:

@@ -137,7 +137,7 @@ class GridTask:
             raise ScenarioError("options", problems)
         self.simulation.reset_all(envs, rngs, None if day is None else int(day))
         rows = pack_columns(envs)
-        zone_kw = np.matmul(self.simulation.day_load_kw[rows], self.channels.loads_in)
+        zone_kw = self.channels.sum_loads(self.simulation.day_load_kw[rows])
         self._rewards.start(rows, zone_kw)
         if self._peak is not None:
             self._peak.start(rows)

@@ -6,8 +6,7 @@ One row of the table is one number per environment. What an agent sees is an ind
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from powergrid.grid.metrics import Metrics
 from powergrid.grid.outages.events import Events
 from powergrid.grid.outages.spec import widen_price
 from powergrid.grid.simulation import Simulation
+from powergrid.grid.sums import GroupSums
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -26,8 +26,7 @@ _V_LOW, _V_HIGH = 0.85, 1.15
 _PERCENTS = (5, 25, 50, 75, 95)
 
 
-@dataclass(frozen=True)
-class Channel:
+class Channel(NamedTuple):
     """One observable number.
 
     Attributes:
@@ -65,6 +64,7 @@ class Channels:
         places: Where each channel lies in ``Metrics.results``, shape (n_channels,).
         metrics: What was measured.
         loads_in: Part of each load that is in a zone, shape (n_loads, n_zones).
+        sum_loads: Returns the sums in each zone of numbers of the loads, the last axis of some.
         outages: What is shown of events, where the simulation follows who is fed, else None.
     """
 
@@ -83,7 +83,11 @@ class Channels:
         peak_kw: FloatArray | None = None,
     ) -> None:
         self._simulation, self.metrics, self._peak_kw = simulation, metrics, peak_kw
-        self.loads_in = np.array(load_shares, dtype=np.float64).reshape(len(zones), -1).T.copy()
+        self.loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
+        for zone, own in enumerate(load_shares):
+            self.loads_in[:, zone] = own
+        of_zones = [(where := np.flatnonzero(own), own[where]) for own in load_shares]
+        self.sum_loads = GroupSums(of_zones, len(self.loads_in)).of
         horizon = simulation.options.horizon_steps
         self._ahead = np.minimum(np.arange(horizon + 1)[:, None] + np.array([*price_ahead_steps], dtype=int), horizon)
         network = simulation.network
@@ -273,9 +277,12 @@ class Channels:
         """Put a :meth:`state` back; call :meth:`measure` then."""
         self._exogenous[...] = state
 
-    def columns_of(self, owners: Sequence[str]) -> list[int]:
-        """Return the columns of some owners, in table order."""
-        return [index for index, channel in enumerate(self.table) if channel.owner in owners]
+    def columns_by_owner(self) -> dict[str, list[int]]:
+        """Return the columns of each owner, in table order."""
+        found: dict[str, list[int]] = {}
+        for column, channel in enumerate(self.table):
+            found.setdefault(channel.owner, []).append(column)
+        return found
 
 
 class OutageView:
@@ -372,7 +379,7 @@ class View:
     def __init__(self, channels: Channels, columns: Sequence[IntArray], n_envs: int) -> None:
         seen, table = np.concatenate(columns), channels.table
         self._metrics, self._places = channels.metrics, channels.places[seen]
-        low, high = np.array([[table[i].low, table[i].high] for i in seen]).reshape(-1, 2).T
+        low, high = np.array([(channel.low, channel.high) for channel in table])[seen].T
         gain = 2.0 / (high - low)
         # every constant has the full shape: a ufunc takes twice as long where it must broadcast
         self._gain, self._offset = np.tile(gain, (n_envs, 1)), np.tile(-1.0 - low * gain, (n_envs, 1))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from powergrid.grid.circuit.circuit import Snapshot
 from powergrid.grid.feeder.network import Network
+from powergrid.grid.sums import GroupSums
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -126,31 +127,26 @@ class Metrics:
         self._n_zones = n_zones = len(zones)
         n_nodes, b = len(network.nodes), network.branches
         phases = [()] * n_zones if phases is None else [tuple(own) for own in phases]
-        node_in = np.zeros((n_zones, n_nodes))
-        first = b.terminal_bus[np.searchsorted(b.terminal_branch, np.arange(len(b.names)))]
-        branch_in = np.array([np.isin(first, list(zone)) for zone in zones], dtype=float)
-        branch_in = branch_in.reshape(n_zones, len(b.names))
-        for zone, (buses, own) in enumerate(zip(zones, phases, strict=True)):
-            node_in[zone, network.nodes_within(buses, own)] = 1.0
-            if own:
-                branch_in[zone] *= _carries(network, own)
-        if not node_in.any(axis=1).all():
+        # where no node is in a zone a mean would divide by 0
+        nodes = [network.nodes_within(buses, own) for buses, own in zip(zones, phases, strict=True)]
+        if not all(map(len, nodes)):
             raise ValueError("a zone has no node")
+        first = b.terminal_bus[np.searchsorted(b.terminal_branch, np.arange(len(b.names)))]
+        inside = (np.isin(first, list(buses)) for buses in zones)
+        carried = (_carries(network, own) if own else True for own in phases)
+        branches = [np.flatnonzero(own & carries) for own, carries in zip(inside, carried, strict=True)]
         # one product gives zones, zones with their part of what is in none, and the network, of nodes then of branches
-        of_nodes, of_branches = _sum_matrix(node_in, n_nodes), _sum_matrix(branch_in, len(b.names))
-        self._sums = np.zeros((n_nodes + len(b.names) + 1, 2 * of_nodes.shape[1]))
-        self._sums[:n_nodes, : of_nodes.shape[1]], self._sums[n_nodes:-1, of_nodes.shape[1] :] = of_nodes, of_branches
-        self._intake = np.array([network.intake(list(zone)) for zone in zones])
-        self._intake = self._intake.reshape(n_zones, len(b.terminal_bus)).T.astype(
-            complex
-        )  # no conversion at each take
+        both = [*_group(nodes, n_nodes), *_group(branches, len(b.names), n_nodes)]
+        self._sums = GroupSums(both, n_nodes + len(b.names) + 1)
+        # no conversion at each take
+        intake = [_weighted(network.intake(list(zone))) for zone in zones]
+        self._intake = GroupSums(intake, len(b.terminal_bus), complex)
         self._limited = np.array([zone for zone in range(n_zones) if phases[zone]], dtype=np.int64)
-        conductors = [network.conductor_intake(list(zones[zone]), phases[zone]) for zone in self._limited]
-        self._conductor_intake = np.array(conductors, dtype=complex).T.copy()
-        nodes = [np.flatnonzero(row) for row in (*node_in, np.ones(n_nodes))]
+        conductors = [_weighted(network.conductor_intake(list(zones[zone]), phases[zone])) for zone in self._limited]
+        self._conductor_intake = GroupSums(conductors, len(b.row_node), complex)
+        nodes.append(np.arange(n_nodes))
         live = [np.setdiff1d(own, network.neutrals) for own in nodes]
         self._node_groups = [a if len(a) else b for a, b in zip(live, nodes, strict=True)]
-        branches = [np.flatnonzero(row) for row in branch_in]
         # where no branch is, the loading of one that nothing flows through is looked at
         self._branch_groups = [own if len(own) else np.array([len(b.names)]) for own in branches]
         self._n_nodes, n_both = n_nodes, n_nodes + len(b.names) + 1
@@ -213,7 +209,7 @@ class Metrics:
         if dead is not None:
             beyond[:, : self._n_nodes][dead] = -self.limits[0]
         np.sign(np.maximum(beyond, self._zero, out=amounts), out=counts)
-        to.sums[0][...], to.sums[1][...] = to.both.dot(self._sums).reshape(2, len(beyond), -1)
+        to.sums[0][...], to.sums[1][...] = self._sums.of(to.both).reshape(2, len(beyond), -1)
         chosen = to.whole.take(self._members, 1)
         np.minimum.reduceat(chosen[:, : self._lowest_end], self._lowest_starts, axis=1, out=to.lowest)
         np.add.reduceat(chosen[:, : self._means_end], self._means_starts, axis=1, out=to.means)
@@ -221,9 +217,9 @@ class Metrics:
         np.maximum.reduceat(chosen, self._starts, axis=1, out=to.highest)
         if dead is not None:
             self._leave_out(chosen, dead, to.lowest, to.means)
-        to.kva[...] = snapshot.terminal_kva.dot(self._intake)
+        to.kva[...] = self._intake.of(snapshot.terminal_kva)
         if len(self._limited):
-            to.kva[:, self._limited] = snapshot.conductor_kva @ self._conductor_intake
+            to.kva[:, self._limited] = self._conductor_intake.of(snapshot.conductor_kva)
         to.source[...], to.losses[...] = snapshot.source_kva, snapshot.losses_kw
         for part, values in zip(to.beside, beside, strict=False):
             part[...] = values
@@ -400,20 +396,25 @@ def _node_limits(network: Network, low: float, high: float) -> tuple[FloatArray 
     return limits[0], limits[1]
 
 
-def _sum_matrix(membership: FloatArray, n: int) -> FloatArray:
-    """Return the columns that sum things by zone, by zone with an equal part of what is in none, and over all.
+def _group(groups: Sequence[IntArray], n: int, first: int = 0) -> list[tuple[IntArray, FloatArray | float]]:
+    """Return what sums things by zone, by zone with an equal part of what is in none, and over all, each with weights.
 
     Args:
-        membership: 1 where a thing is in a zone, shape (n_zones, n).
+        groups: The things of each zone.
         n: Number of things.
-
-    Returns:
-        Shape (n, 2 n_zones + 1).
+        first: Place of the first thing.
     """
-    shared = membership.copy()
-    if len(membership):
-        shared[:, membership.sum(axis=0) == 0.0] = 1.0 / len(membership)
-    return np.concatenate([membership, shared, np.ones((1, n))]).T.copy()
+    count = np.bincount(np.concatenate([np.empty(0, dtype=np.int64), *groups]), minlength=n)
+    rest = np.flatnonzero(count == 0)
+    weight = 1.0 / max(len(groups), 1)
+    shared = [(np.concatenate([own, rest]) + first, np.repeat([1.0, weight], [len(own), len(rest)])) for own in groups]
+    return [*((own + first, 1.0) for own in groups), *shared, (np.arange(first, first + n), 1.0)]
+
+
+def _weighted(weights: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Return where weights are not 0, and these."""
+    places = np.flatnonzero(weights)
+    return places, weights[places]
 
 
 def _chain(groups: Sequence[IntArray]) -> tuple[IntArray, IntArray, IntArray]:
@@ -423,19 +424,21 @@ def _chain(groups: Sequence[IntArray]) -> tuple[IntArray, IntArray, IntArray]:
     return np.concatenate([np.empty(0, dtype=np.int64), *groups]), starts, sizes
 
 
-def _carries(network: Network, phases: Sequence[int]) -> FloatArray:
-    """Return 1 for the branches whose first terminal has a node of some phases, shape (n_branches,)."""
+def _carries(network: Network, phases: Sequence[int]) -> BoolArray:
+    """Return whether the first terminal of each branch has a node of some phases, shape (n_branches,)."""
     b = network.branches
     fed_by = np.concatenate([[0], network.served_phase])
     ends = np.append(b.terminal_rows, len(b.row_node))[np.searchsorted(b.terminal_branch, np.arange(len(b.names))) + 1]
-    rows = zip(b.branch_rows.tolist(), ends.tolist(), strict=True)
-    return np.array([float(np.isin(fed_by[b.row_node[first:end]], list(phases)).any()) for first, end in rows])
+    before = np.concatenate([[0], np.cumsum(np.isin(fed_by[b.row_node], list(phases)))])
+    carries: BoolArray = before[ends] > before[b.branch_rows]
+    return carries
 
 
 def _three_phase_nodes(network: Network) -> IntArray:
     """Return the entries of ``Snapshot.v`` of each bus with phases 1, 2 and 3, shape (n_buses, 3)."""
-    found: dict[int, dict[int, int]] = {}
-    for node in np.flatnonzero(network.is_phase).tolist():
-        found.setdefault(int(network.node_bus[node]), {})[int(network.node_phase[node])] = node + 1
-    rows = [[phases[1], phases[2], phases[3]] for phases in found.values() if {1, 2, 3} <= phases.keys()]
-    return np.array(rows, dtype=np.int64).reshape(-1, 3)
+    nodes = np.flatnonzero(network.is_phase)
+    at = np.zeros((len(network.buses), 4), dtype=np.int64)
+    at[network.node_bus[nodes], network.node_phase[nodes]] = nodes + 1
+    buses, first = np.unique(network.node_bus[nodes], return_index=True)
+    found: IntArray = at[buses[first.argsort()], 1:]
+    return found[(found > 0).all(axis=1)]

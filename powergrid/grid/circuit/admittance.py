@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from typing import TypeAlias
 
 import numpy as np
@@ -33,31 +33,35 @@ class BranchLayout:
     Attributes:
         columns: Node of each entry, ground 0, shape (n_entries,).
         row_starts: First entry of each row, and the number of all, shape (n_rows + 1,).
+        by_columns: Where each entry is if each block lies column by column, shape (n_entries,).
     """
 
     def __init__(self, branches: Branches) -> None:
         n_rows = len(branches.row_node)
         sizes = np.diff(np.append(branches.branch_rows, n_rows))
-        ends = np.cumsum(sizes * sizes)
-        self._slices = [slice(int(end - size * size), int(end)) for end, size in zip(ends, sizes, strict=True)]
+        ends = np.cumsum([0, *(sizes * sizes)])
+        self._ends: list[int] = ends.tolist()
         row_sizes = np.repeat(sizes, sizes)  # a row for each conductor, an entry in it for each of its branch
         self.row_starts = np.concatenate([[0], np.cumsum(row_sizes)])
         within = np.arange(self.row_starts[-1]) - np.repeat(self.row_starts[:-1], row_sizes)
         first = np.repeat(np.repeat(branches.branch_rows, sizes), row_sizes)
         self.columns = branches.row_node[(first + within).astype(np.int64)].astype(np.int64)
+        row_in_block = np.repeat(np.arange(n_rows) - np.repeat(branches.branch_rows, sizes), row_sizes)
+        begin = np.repeat(np.repeat(ends[:-1], sizes), row_sizes)
+        self.by_columns = begin + within * np.repeat(row_sizes, row_sizes) + row_in_block
 
     def entries_of(self, branch: int) -> slice:
         """Return the places of a branch's entries."""
-        return self._slices[branch]
+        return slice(self._ends[branch], self._ends[branch + 1])
 
     def nodes_of(self, branch: int) -> frozenset[int]:
         """Return the nodes of a branch, ground left out."""
-        return frozenset(self.columns[self._slices[branch]].tolist()) - {0}
+        return frozenset(self.columns[self.entries_of(branch)].tolist()) - {0}
 
     def places_of(self, branch: int, which: BoolArray) -> list[tuple[int, int]]:
         """Return row and column in the circuit's matrix of some of a branch's entries, those to ground left out."""
         size = math.isqrt(len(which))
-        nodes = self.columns[self._slices[branch]][:size].tolist()
+        nodes = self.columns[self.entries_of(branch)][:size].tolist()
         pairs = itertools.product(nodes, nodes)
         return [pair for pair, wanted in zip(pairs, which.tolist(), strict=True) if wanted and all(pair)]
 
@@ -77,7 +81,7 @@ class Admittance:
         engine: The engine that holds the circuit.
         setpoints: What writes loads and devices.
         layout: Where the branches' own admittances lie.
-        yprims: Primitive admittance matrix of each branch [S], in the order of the table.
+        yprims: Primitive admittance matrices of the branches [S], in the order of the table, as of ``Engine.yprims``.
         observed: Whether the engine itself is asked for currents of branches, as its controls do. It makes a branch's
             own admittance anew only with the whole matrix.
 
@@ -93,7 +97,7 @@ class Admittance:
         engine: Engine,
         setpoints: Setpoints,
         layout: BranchLayout,
-        yprims: Iterable[ComplexArray],
+        yprims: ComplexArray,
         *,
         observed: bool,
     ) -> None:
@@ -107,9 +111,7 @@ class Admittance:
         self._places: dict[int, list[tuple[int, int]]] = {}
         self._seen: dict[int, dict[Hashable, tuple[list[_Entry], ComplexArray]]] = {}
         self._there: dict[int, list[_Entry]] = {}  # of those put back since the matrix was built
-        self.entries = np.zeros(len(layout.columns), dtype=complex)
-        for branch, block in enumerate(yprims):
-            self.entries[layout.entries_of(branch)] = _per_kv(block)
+        self.entries = _per_kv(yprims[layout.by_columns])
         self.version = 1
 
     def note_step(self, branch: int, handle: Handle, position: Hashable) -> None:

@@ -111,7 +111,9 @@ class Circuit:
         self.handles = read_handles(self.engine)
         if not any(self.handles[name] for name in SOURCE_CLASSES):
             raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])
-        sources, bus_kv = read_sources(self.engine, self.handles, folded), read_base_voltages(feeder, self.engine)
+        sources, bus_kv = read_sources(self.engine, self.handles, folded), dict[str, float]()
+        if known_network(feeder) is None or not all(injection.element for injection in injections):
+            bus_kv = read_base_voltages(feeder, self.engine)  # of a feeder that is known each bus has one
         controls = find_controls(self.engine, off=feeder.controls_off)
         self._targets: list[tuple[str, Handle]] = []
         self.ratings: dict[str, dict[str, float]] = {}
@@ -129,7 +131,7 @@ class Circuit:
         self.setpoints = Setpoints(self.engine, self.handles["Load"], self.injections, self._targets)
         self.load_of_device = self.setpoints.load_of_device
         layout = BranchLayout(self.network.branches)
-        yprims, observed = self.branch_admittances(), bool(self.controls.controls)
+        yprims, observed = self.engine.yprims(self._branches), bool(self.controls.controls)
         self.admittance = Admittance(self.engine, self.setpoints, layout, yprims, observed=observed)
         self._bind_switchgear(fault_names, tapped)
         self._keep_start()
@@ -425,8 +427,12 @@ class Circuit:
 
     def branch_admittances(self) -> Iterator[ComplexArray]:
         """Return the primitive admittance matrix of each branch [S], in the order of the branch table."""
-        for class_name in BRANCH_CLASSES:
-            yield from map(self.engine.yprim, self.handles[class_name].values())
+        yield from map(self.engine.yprim, self._branches)
+
+    @property
+    def _branches(self) -> list[Handle]:
+        """The element of each branch, in the order of the branch table."""
+        return [handle for class_name in BRANCH_CLASSES for handle in self.handles[class_name].values()]
 
     @property
     def device_nodes(self) -> list[IntArray]:

@@ -205,7 +205,7 @@ def _find_problems(
     engine: Engine, injections: Sequence[Injection], handles: Handles, bus_kv: Mapping[str, float]
 ) -> Iterator[str]:
     bus_phases: dict[str, list[int]] = {}
-    for node in engine.node_names():
+    for node in () if all(injection.element for injection in injections) else engine.node_names():
         bus, _, phase = node.rpartition(".")
         bus_phases.setdefault(bus, []).append(int(phase))
     taken: dict[tuple[str, str], str] = {}

@@ -210,6 +210,14 @@ class Elements(Context):
         size = round(len(flat) ** 0.5)
         return flat.reshape(size, size, order="F")
 
+    def yprims(self, handles: Sequence[Handle]) -> ComplexArray:
+        """Return the primitive admittance matrices of many elements [S], each column by column, one after the other."""
+        parts = []
+        for handle in handles:
+            lib.Alt_CE_Get_YPrim(self._result, self._result_dims, handle)
+            parts.append(bytes(ffi.buffer(self._result[0], 8 * self._result_dims[0])))
+        return np.frombuffer(b"".join(parts), dtype=np.complex128)
+
     @staticmethod
     def phases(handle: Handle) -> int:
         """Return the number of phases of an element."""

@@ -496,11 +496,20 @@ class Network:
         """Return the branches from the source to a bus, those side by side too; ``KeyError`` likewise."""
         import networkx as nx
 
-        end = self._bus(bus)
-        if not nx.has_path(self.graph, self.source_bus, end):
+        try:
+            way = nx.shortest_path(self.graph, self.source_bus, self._bus(bus))
+        except nx.NetworkXNoPath:
             return []
-        hops = {frozenset(hop) for hop in itertools.pairwise(nx.shortest_path(self.graph, self.source_bus, end))}
-        return [branch for branch, buses in enumerate(self.branches.buses) if frozenset(buses) in hops]
+        hops = {frozenset(hop) for hop in itertools.pairwise(way)}
+        return sorted(branch for hop in hops for branch in self._between.get(hop, ()))
+
+    @cached_property
+    def _between(self) -> dict[frozenset[int], list[int]]:
+        """The branches between buses, by these."""
+        found: dict[frozenset[int], list[int]] = {}
+        for branch, buses in enumerate(self.branches.buses):
+            found.setdefault(frozenset(buses), []).append(branch)
+        return found
 
     def nodes_of(self, buses: list[int]) -> IntArray:
         """Return the node indices of some buses, in node order."""

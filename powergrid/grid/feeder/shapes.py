@@ -142,5 +142,7 @@ class Shapes:
 
     def _count(self, points: BoolArray) -> IntArray:
         """Return how many points of each shape are among some."""
+        if points.all() or not points.any():  # mostly so, and told in a tenth of the time
+            return self.counts * int(points.any())
         counts: IntArray = np.diff(np.concatenate([[0], np.cumsum(points)])[self.first])
         return counts

@@ -188,25 +188,25 @@ class Connectivity:
 def _join(network: Network) -> tuple[IntArray, IntArray]:
     """Return the pairs of nodes that closed branches join, shape (2, n_edges), and the branch of each."""
     b = network.branches
-    ends = np.append(b.terminal_rows, len(b.row_node))
-    row_node = b.row_node.copy()
+    sizes = np.diff(np.append(b.terminal_rows, len(b.row_node)))
+    terminal = np.repeat(np.arange(len(sizes)), sizes)
+    branch = b.terminal_branch[terminal]
+    # of a winding only the conductors that are not grounded, as one of them may be its second
+    wound = np.array([name.startswith(("transformer.", "autotrans.")) for name in b.names], dtype=np.bool_)
+    row_node = b.row_node.astype(np.int64)
     row_node[b.open_rows] = _OPEN
-    terminals: dict[int, list[IntArray]] = {}
-    for terminal, branch in enumerate(b.terminal_branch.tolist()):
-        terminals.setdefault(branch, []).append(row_node[ends[terminal] : ends[terminal + 1]])
-    pairs: list[tuple[int, int, int]] = []
-    for branch, of_branch in terminals.items():
-        wound = b.names[branch].startswith(("transformer.", "autotrans."))
-        # of a winding only the conductors that are not grounded, as one of them may be its second
-        first, *others = [rows[rows != 0] if wound else rows for rows in of_branch]
-        for other in others:
-            pairs += [
-                (int(u) - 1, int(v) - 1, branch)
-                for u, v in zip(first, other, strict=False)
-                if u > 0 and v > 0 and u != v
-            ]
-    table = np.array(pairs, dtype=np.int64).reshape(-1, 3)
-    return table[:, :2].T.copy(), table[:, 2].copy()
+    kept = ~wound[branch] | (row_node != 0)
+    terminal, branch, node = terminal[kept], branch[kept], row_node[kept]
+    starts = np.searchsorted(terminal, np.arange(len(sizes)))
+    place = np.arange(len(node)) - starts[terminal]  # of a conductor among its terminal's
+    begins = np.zeros(len(b.names), dtype=np.int64)
+    begins[b.terminal_branch[::-1]] = np.arange(len(sizes))[::-1]
+    is_first = terminal == begins[branch]
+    first = np.zeros((len(b.names), int(sizes.max(initial=0))), dtype=np.int64)
+    first[branch[is_first], place[is_first]] = node[is_first]
+    one, other, of = first[branch[~is_first], place[~is_first]], node[~is_first], branch[~is_first]
+    joined = (one > 0) & (other > 0) & (one != other)
+    return np.array([one[joined] - 1, other[joined] - 1]), of[joined]
 
 
 class Reconfiguration:

@@ -42,7 +42,7 @@ def form_agents(equipment: Equipment, devices: Sequence[Device], options: Layout
             count = options.zones or int(np.clip(round((len(network.buses) / 8.0) ** 0.5), 2, 8))
             zones = cut_zones(equipment, [d.bus for d in decided], count)
             formed = {
-                f"zone_{number}": ([d for d in devices if d.bus in zone.buses], zone.data, zone.root)
+                f"zone_{number}": (_within(devices, zone.buses), zone.data, zone.root)
                 for number, zone in enumerate(zones, start=1)
             }
         case "per_device" | "per_class":
@@ -57,6 +57,12 @@ def form_agents(equipment: Equipment, devices: Sequence[Device], options: Layout
         for name, (own, zone, pcc) in formed.items()
         if any(device.name in deciding for device in own)
     }
+
+
+def _within(devices: Sequence[Device], buses: Sequence[int]) -> list[Device]:
+    """Return the devices at some buses."""
+    inside = frozenset(buses)
+    return [device for device in devices if device.bus in inside]
 
 
 def _by_nearness(
@@ -131,23 +137,26 @@ def cut_zones(equipment: Equipment, device_buses: Sequence[int], count: int) -> 
     above = {bus: parent for parent, bus in tree.edges}
     weight, devices = _weigh(network, device_buses)
     bonus = _bonus(equipment)
-    roots, owner = [source], dict.fromkeys(order, source)
-    while len(roots) < count:
-        insides = ([bus for bus in order if owner[bus] == root] for root in roots)
-        cuts = (_best_cut(inside, above, weight, devices, bonus) for inside in insides)
-        best = max((cut for cut in cuts if cut), default=None)
+    insides, owner = {source: order}, dict.fromkeys(order, source)
+    cuts = {source: _best_cut(order, above, weight, devices, bonus)}
+    while len(insides) < count:
+        best = max((cut for cut in cuts.values() if cut), default=None)
         if best is None:
             break
-        roots.append(-best[1])
-        for bus in order:
-            owner[bus] = bus if bus in roots else owner[above[bus]]
-    roots.sort(key=order.index)
+        new = -best[1]
+        cut = owner[new]
+        insides[cut], insides[new] = _part(insides[cut], above, new)
+        owner |= dict.fromkeys(insides[new], new)
+        for root in (cut, new):  # in the others the best place is where it was
+            cuts[root] = _best_cut(insides[root], above, weight, devices, bonus)
+    place = {bus: i for i, bus in enumerate(order)}
+    roots = sorted(insides, key=lambda root: place[root])
     unfed = [bus for bus in range(len(network.buses)) if bus not in owner]
     zones = []
     for root in roots:
         # Buses that nothing feeds go with the first zone, which then has to be said bus by bus.
         more = unfed if root == source else []
-        buses = sorted([bus for bus, own in owner.items() if own == root] + more)
+        buses = sorted(insides[root] + more)
         until = [other for other in roots if other != source and owner[above[other]] == root]
         data: dict[str, Any] = {"downstream_of": network.buses[root]}
         if until:
@@ -156,6 +165,17 @@ def cut_zones(equipment: Equipment, device_buses: Sequence[int], count: int) -> 
             data = {"buses": [network.buses[bus] for bus in buses]}
         zones.append(Zone(root, tuple(buses), data))
     return zones
+
+
+def _part(inside: list[int], above: Mapping[int, int], root: int) -> tuple[list[int], list[int]]:
+    """Cut a zone: return its buses that are not below a bus, and that bus with those below, each in the order given."""
+    first = inside.index(root)
+    below = {root}
+    for last in range(first + 1, len(inside)):  # what is below it follows it without a gap
+        if above[inside[last]] not in below:
+            return inside[:first] + inside[last:], inside[first:last]
+        below.add(inside[last])
+    return inside[:first], inside[first:]
 
 
 def _weigh(network: Network, device_buses: Sequence[int]) -> tuple[list[float], list[int]]:
