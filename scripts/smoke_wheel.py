@@ -64,6 +64,7 @@ def main() -> None:
         run(powergrid, "--version", cwd=empty)
         run(python, "-c", EVERY_SCENARIO, cwd=empty)
         run(powergrid, "list", cwd=empty)
+        run(powergrid, "replay", "no_control", "ieee13_mg", "--day", "0", cwd=empty)
         run(powergrid, "train", "ieee13_mg", "--iterations", "1", cwd=empty)
 
 

@@ -58,8 +58,9 @@ def replay(
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Play one day of SCENARIO with several policies and keep it step by step, any day of the profiles."""
+    """Play one day of SCENARIO with several policies, keep it step by step and show it on one page."""
     from powergrid.evaluation.replay import record_day
+    from powergrid.evaluation.replay.page import write_page
     from powergrid.evaluation.replay.tables import write_recording
     from powergrid.evaluation.rollout import put_on_feeder
     from powergrid.scenario import scenario_from_config
@@ -81,9 +82,10 @@ def replay(
         }  # fmt: skip
         recordings = record_day(chosen, players, each, seed=seed, notes=notes)
         _print_day(recordings)
-        for recording in recordings:
-            name = recording.policy.strip("/").replace("/", "_")
-            tell(write_recording(recording, out_dir / f"{recording.date}_{name}.{file_format}"))
+        names = [f"{each.date}_{each.policy.strip('/').replace('/', '_')}.{file_format}" for each in recordings]
+        for recording, name in zip(recordings, names, strict=True):
+            tell(write_recording(recording, out_dir / name))
+        tell(write_page(recordings, out_dir / f"{recordings[0].date}.html", names))
 
 
 def _choose_days(

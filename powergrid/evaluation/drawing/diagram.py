@@ -1,7 +1,4 @@
-"""The one-line diagram: branches, symbols, zones, devices, buses coloured by voltage, and the panel that explains it.
-
-A symbol is strokes around the origin in units of a radius, with fills behind them.
-"""
+"""The one-line diagram: branches, symbols, zones, devices, buses coloured by voltage; and a panel that explains it."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import numpy.typing as npt
 
 from powergrid.evaluation.drawing.layout import FEW_BUSES, WIDTH, Room, place_on_page, text_size
 from powergrid.evaluation.drawing.state import GridState
+from powergrid.evaluation.drawing.symbols import KINDS, SYMBOLS, Strokes, find_symbols, free_way, thin_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,61 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FloatArray = npt.NDArray[np.float64]
-Strokes = list[FloatArray]
 Place = tuple[FloatArray, tuple[float, float]]  # of a symbol: its centre, and where its x axis points
 
 _PANEL, _TITLE, _ROW, _SCALE_HEIGHT = 2.4 * 72.0, 42.0, 17.5, 130.0
 #: Up to this many elements of a class, each has its symbol.
-_FEW_SYMBOLS = 40
+_FEWSYMBOLS = 40
 _LEVEL_COLOURS = ("#1a1a1a", "#4f6272", "#9b8b6c", "#b3b3b3")
 _ZONE_HUES = ("#1f77b4", "#ff9f1c", "#2ca02c", "#9467bd", "#d1495b", "#17a2b8", "#8c6d31", "#e377c2", "#7f7f7f",
               "#bcbd22")  # fmt: skip
 #: Colours of voltages below, within and above the band.
 _VOLTAGES = ("#2b0a5c", "#5b2bd1", "#58aee0", "#8fd694", "#f5c542", "#e0301e", "#6d0010")
-
-
-def _circle(x: float, y: float, radius: float) -> FloatArray:
-    turn = np.linspace(0.0, 2.0 * np.pi, 25)
-    return np.column_stack([x + radius * np.cos(turn), y + radius * np.sin(turn)])
-
-
-def _line(*points: tuple[float, float]) -> FloatArray:
-    return np.array(points, dtype=np.float64)
-
-
-_SQUARE = _line((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
-_WAVE = np.column_stack([np.linspace(-0.6, 0.6, 21), 0.4 * np.sin(np.linspace(0.0, 2.0 * np.pi, 21))])
-_ROUND = _circle(0, 0, 1)
-
-#: Strokes of each symbol; the first is also its outline, filled where :data:`_KINDS` says so.
-_SYMBOLS: dict[str, Strokes] = {
-    "source": [_ROUND, _WAVE],
-    "transformer": [_circle(-0.55, 0, 0.9), _circle(0.55, 0, 0.9)],
-    "regulator": [_ROUND, _line((-1.3, -1.3), (1.3, 1.3)), _line((0.6, 1.25), (1.3, 1.3), (1.25, 0.6))],
-    "switch_closed": [0.75 * _SQUARE],
-    "switch_open": [0.75 * _SQUARE],
-    "capacitor": [_line((-0.25, -1), (-0.25, 1)), _line((0.25, -1), (0.25, 1)), _line((0.25, 0), (1.2, 0)),
-                  _line((1.2, -0.6), (1.2, 0.6)), _line((1.5, -0.3), (1.5, 0.3))],
-    "storage": [_SQUARE, _line((-0.7, 0), (-0.2, 0)), _line((-0.2, -0.6), (-0.2, 0.6)),
-                _line((0.2, -0.3), (0.2, 0.3)), _line((0.2, 0), (0.7, 0))],
-    "inverter": [_SQUARE, _line((-1, 1), (0, 0.1), (1, 1)), _line((0, 0.1), (0, -0.6)),
-                 _line((-0.3, -0.3), (0, -0.65), (0.3, -0.3))],
-    "generator": [_ROUND, np.column_stack([0.5 * np.cos(np.linspace(0.7, 5.7, 17)),
-                                           0.55 * np.sin(np.linspace(0.7, 5.7, 17))]),
-                  _line((0.42, -0.32), (0.42, 0), (0.05, 0))],
-    "flexible_load": [_SQUARE, _line((0, 0.7), (0, -0.1)),
-                      _line((-0.5, -0.05), (0.5, -0.05), (0, -0.7), (-0.5, -0.05))],
-    "ev_charger": [_SQUARE, _line((0.15, 0.75), (-0.35, -0.05), (0.35, 0.05), (-0.15, -0.75))],
-}  # fmt: skip
-_SYMBOLS["capacitor_off"] = _SYMBOLS["capacitor"]
-#: What each symbol means and what it is filled with, in the order of the panel.
-_KINDS = {
-    "source": ("source", "white"), "transformer": ("transformer", "white"), "regulator": ("regulator", "white"),
-    "switch_closed": ("switch, closed", "#333333"), "switch_open": ("switch or line, open", "white"),
-    "capacitor": ("capacitor", ""), "capacitor_off": ("capacitor, off", ""), "storage": ("storage", "#d9f2d9"),
-    "inverter": ("PV or other inverter", "#fff3c4"), "generator": ("generator", "#e8e0f5"),
-    "flexible_load": ("flexible load", "#e3ecf7"), "ev_charger": ("EV charger", "#d6f1f5"),
-}  # fmt: skip
 
 
 def draw_network(state: GridState) -> Figure:
@@ -105,9 +58,9 @@ def _add_symbols(axes: Axes, kind: str, places: list[Place], radius: float, name
     """Draw one kind of symbol at some places: fills first, strokes above."""
     from matplotlib.collections import PolyCollection
 
-    fill, ink = _KINDS[kind][1], "#b0b0b0" if kind == "capacitor_off" else "#222222"
+    fill, ink = KINDS[kind][1], "#b0b0b0" if kind == "capacitor_off" else "#222222"
     turned = [np.array([[x, y], [-y, x]]) for _, (x, y) in places]
-    drawn = [[centre + radius * (line @ turn) for line in _SYMBOLS[kind]]
+    drawn = [[centre + radius * (line @ turn) for line in SYMBOLS[kind]]
              for (centre, _), turn in zip(places, turned, strict=True)]  # fmt: skip
     if fill:
         # Both windings hide the line beneath them; of the others the first stroke is the outline.
@@ -239,45 +192,23 @@ class _Diagram:
 
     def _draw_symbols(self) -> None:
         """Draw transformers, regulators, switches, capacitors and the source, of each kind as many as can be read."""
-        b, network = self.network.branches, self.network
-        regulated = {f"{kind}.{name}" for name in network.regulators for kind in ("transformer", "autotrans")}
-        found: dict[str, dict[frozenset[int], int]] = {}  # by the buses joined: single-phase banks are one symbol
+        network = self.network
         moved = {device.branch for device in self.state.devices.values()}
-        for branch, name in enumerate(b.names):
-            kind, buses = name.partition(".")[0], b.buses[branch]
-            closed, symbol = self.state.closed[branch], ""
-            if kind == "capacitor":
-                symbol = "capacitor" if closed else "capacitor_off"
-            elif kind in ("transformer", "autotrans"):
-                symbol = "regulator" if name in regulated or branch in moved else "transformer"
-            elif kind == "line" and (not closed or b.is_switch[branch] or branch in moved):
-                symbol = "switch_closed" if closed else "switch_open"
-            if symbol and (len(buses) > 1 or kind == "capacitor"):
-                found.setdefault(symbol, {})[frozenset(buses)] = branch
+        found = find_symbols(network, self.state.closed, moved)
         for kind, places in found.items():
-            branches = self._thin_out(kind, list(places.values()))
+            branches = thin_out(network, kind, [members[0] for members in places])
             self._add_symbols(kind, [self._on_branch(branch, kind) for branch in branches], self.radius)
-        way = self._free_way(network.source_bus)
+        way = free_way(network, self.xy, network.source_bus)
         gap = 2.2 * self.radius * (1.6 if not self.small else 1.0)
         centre = self.xy[network.source_bus] + gap * np.array(way)
         self._add_lines([np.array([self.xy[network.source_bus], centre])], "source-lead", color="#222222", zorder=5)
         self._add_symbols("source", [(centre, (1.0, 0.0))], self.radius * (1.1 if self.small else 2.0))
 
-    def _thin_out(self, kind: str, branches: list[int]) -> list[int]:
-        """Leave out what there is too much of: service transformers, and closed switches."""
-        if len(branches) <= _FEW_SYMBOLS or kind in ("regulator", "switch_open"):
-            return branches
-        b, level = self.network.branches, self.level
-        if kind == "transformer":
-            high = [n for n in branches if 0 in level[b.buses[n]]]
-            return high if len(high) <= _FEW_SYMBOLS else []
-        return branches if kind.startswith("capacitor") else []
-
     def _on_branch(self, branch: int, kind: str) -> Place:
         """Return the middle of a branch and its direction, or a place beside the bus that it hangs on."""
         buses = self.network.branches.buses[branch]
         if len(buses) < 2:
-            way = self._free_way(buses[0])
+            way = free_way(self.network, self.xy, buses[0])
             centre = self.xy[buses[0]] + 2.2 * self.radius * np.array(way)
             lead = np.array([self.xy[buses[0]], centre - 0.25 * self.radius * np.array(way)])
             self._add_lines([lead], "shunt-lead", color="#222222", linewidths=0.9, zorder=5)
@@ -286,16 +217,6 @@ class _Diagram:
         length = float(np.hypot(*(end - start)))
         x, y = (end - start) / length if length and kind != "regulator" else (1.0, 0.0)
         return (start + end) / 2.0, (float(x), float(y))
-
-    def _free_way(self, bus: int) -> tuple[float, float]:
-        """Return the direction in which a bus has no branch, of the eight of the compass the freest."""
-        ends = [e for buses in self.network.branches.buses if bus in buses for e in buses if e != bus]
-        ways = np.array([(np.cos(t), np.sin(t)) for t in np.linspace(0.0, 2.0 * np.pi, 8, endpoint=False) + np.pi])
-        apart = self.xy[ends] - self.xy[bus]
-        apart /= np.maximum(np.hypot(*apart.T)[:, None], 1e-9)
-        # Rounded, so that of ways as free the first is taken: left, where a tree has nothing and a map usually little.
-        x, y = ways[int(np.argmin(np.round((ways @ apart.T).max(axis=1, initial=-1.0), 3)))]
-        return float(x), float(y)
 
     # -- devices, zones, names
 
@@ -389,7 +310,7 @@ class _Diagram:
         for name, colour, width in [*bars, *((name, "#4f6272", width) for name, width in phases)]:
             panel.plot([12.0, 34.0], [row, row], color=colour, linewidth=width)
             write(name)
-        for kind, (meaning, _) in _KINDS.items():
+        for kind, (meaning, _) in KINDS.items():
             if kind in self.shown:
                 _add_symbols(panel, kind, [(np.array([23.0, row]), (1.0, 0.0))], 6.0)
                 write(meaning)

@@ -45,6 +45,7 @@ def test_command_writes_a_table_for_each_policy_and_prints_the_day(
         "2018-07-15_no_control.parquet",
         "2018-07-15_native.parquet",
     }
+    assert "2018-07-15_native.parquet" in (out / "2018-07-15.html").read_text(encoding="utf-8")
     told = capsys.readouterr().out
     assert "ieee13_mg on 2018-07-15, a day of the train split" in told
     assert max(len(line) for line in told.splitlines() if str(out) not in line) <= 80
