@@ -20,7 +20,7 @@ from powergrid.grid.circuit.injections import Fault, Injection
 from powergrid.grid.circuit.out_of_service import find_generating
 from powergrid.grid.circuit.own_controls import ControlPlan, plan_controls
 from powergrid.grid.circuit.own_fuel import follow_fuel
-from powergrid.grid.circuit.own_storage import lead_batteries
+from powergrid.grid.circuit.own_storage import Batteries, lead_batteries
 from powergrid.grid.circuit.snapshot import Snapshot
 from powergrid.grid.devices import StorageFleet
 from powergrid.grid.devices.fleet import pack_columns
@@ -111,9 +111,10 @@ class Simulation:
             circuit.follow(self._days.writes)
         self._generating = find_generating(self._days.writes)
         self.circuits = Circuits(compiled, self.snapshot)
-        own = (lead(self.circuits, self._days.writes, taken, self.dt_h) for lead in (lead_batteries, follow_fuel))
-        self._stores = [each for each in own if each is not None]
-        self._native = _lead_devices(self.circuits, self._devices, self.dt_h)
+        arguments = self.circuits, self._days.writes, taken, self.dt_h
+        batteries, fuel = lead_batteries(*arguments), follow_fuel(*arguments)
+        self._stores = [each for each in (batteries, fuel) if each is not None]
+        self._native = _lead_devices(self.circuits, self._devices, batteries, self.dt_h)
         self.islands, self.events = _follow_supply(self.circuits, self._devices, faults, options)
         if self.islands is None:  # who is fed stays as it is
             topology = Connectivity(self.network).look(self.network.branches.closed)
@@ -307,6 +308,8 @@ class Simulation:
             raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
         if islands is not None:
             islands.count_all(self.snapshot.v_pu, self.day_load_kw, self.step_index)
+        if self._native is not None:
+            self._native.advance(converged)
         for store in self._stores:
             store.advance(converged)
         self._devices.advance(self.snapshot.device_kva, exo)
@@ -444,7 +447,9 @@ def _compile(
     return circuit
 
 
-def _lead_devices(circuits: Circuits, devices: Fleets, dt_h: float) -> ControlledDevices | None:
+def _lead_devices(
+    circuits: Circuits, devices: Fleets, batteries: Batteries | None, dt_h: float
+) -> ControlledDevices | None:
     """Get the feeder's own controls ready to act, where it has any that may."""
     if not circuits[0].controls.controls:
         return None
@@ -454,6 +459,7 @@ def _lead_devices(circuits: Circuits, devices: Fleets, dt_h: float) -> Controlle
             native.follow_storage(fleet, own.start)
     for fleet, places, _ in devices.switchgear:
         native.follow_switchgear(fleet, places)
+    native.remember(batteries)
     return native
 
 

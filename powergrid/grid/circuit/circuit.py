@@ -18,7 +18,14 @@ from powergrid.garbage import put_off_collection
 from powergrid.grid.circuit.admittance import Admittance, BranchLayout
 from powergrid.grid.circuit.injections import Fault, Injection, Setpoints, place_faults, place_injections
 from powergrid.grid.circuit.out_of_service import OutOfService, Protection
-from powergrid.grid.circuit.own_controls import ActingControls, ControlPlan, find_controls, free_power, select_controls
+from powergrid.grid.circuit.own_controls import (
+    ActingControls,
+    ControlPlan,
+    find_controls,
+    free_power,
+    read_said,
+    select_controls,
+)
 from powergrid.grid.circuit.snapshot import Snapshot, SnapshotReader
 from powergrid.grid.circuit.switchgear import Switchgear
 from powergrid.grid.engine import ComplexArray, Engine, FloatArray, Handle, IntArray, PowerReader
@@ -120,12 +127,13 @@ class Circuit:
         if injections:
             places = self.injections, self.handles, bus_kv, network_of(feeder)
             self._targets, self.ratings = place_injections(feeder, self.engine, *places)
+        said = read_said(self.engine, controls)
         free_power(self.engine, controls, plan)
         fault_names = place_faults(self.engine, faults)
         self._solve_start()
         release_dispatch(self.engine, self.handles["Generator"], sources.dispatch)
         acting = select_controls(self.engine, controls, plan)
-        self.controls = ActingControls(self.engine, acting, max_iterations, off=feeder.controls_off)
+        self.controls = ActingControls(self.engine, acting, max_iterations, off=feeder.controls_off, said=said)
         self.network = read_network(feeder, self.engine, self.handles, sources, controls, notes)
         self._bind_sources()
         self.setpoints = Setpoints(self.engine, self.handles["Load"], self.injections, self._targets)

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.grid.circuit.circuit import Circuit
+from powergrid.grid.circuit.control_memory import ControlMemory, find_remembering
+from powergrid.grid.circuit.own_storage import Batteries
 from powergrid.grid.devices import StorageFleet
 from powergrid.grid.engine import BulkWriter, PowerReader
 
@@ -45,6 +47,23 @@ class ControlledDevices:
         self._circuits, self._dt_h = circuits, dt_h
         self._switchgear: list[_Switchgear] = []
         self._storage: _ControlledStorage | None = None
+        self._memories: list[ControlMemory] = []
+
+    def remember(self, batteries: Batteries | None) -> None:
+        """Let controls that go from one step into the next do so; call once what follows them is known.
+
+        Storage controllers of devices begin anew in each step: what their batteries hold is the fleet's.
+
+        Args:
+            batteries: The batteries that are no device.
+        """
+        controls = find_remembering(self._circuits[0])
+        if controls and self._storage is None:
+            own = [None] * len(self._circuits) if batteries is None else batteries.own
+            self._memories = [
+                ControlMemory(circuit, controls, storage, self._dt_h)
+                for circuit, storage in zip(self._circuits, own, strict=True)
+            ]
 
     def follow_switchgear(self, fleet: Any, places: IntArray) -> None:
         """Let the switchgear of a fleet that is left to the feeder's controls follow them."""
@@ -65,6 +84,8 @@ class ControlledDevices:
 
     def reset(self, env: int) -> None:
         """Make the controls of one environment forget; call before its circuit is put back, for they act once more."""
+        if self._memories:
+            self._memories[env].begin()
         if self._storage is not None:
             self._storage.spent[env] = False
             self._storage.fill(env)
@@ -88,27 +109,43 @@ class ControlledDevices:
         if self._storage is not None:
             self._storage.tell(env)
             limit = partial(self._storage.limit, env)
-        circuit.controls.prepare(24.0 * day + (step + 1) * self._dt_h)  # OpenDSS counts a step by its end
+        hours = 24.0 * day + (step + 1) * self._dt_h  # OpenDSS counts a step by its end
+        if self._memories:
+            self._memories[env].note(hours)
+        circuit.controls.prepare(hours)
         converged = (circuit.solve if checked else circuit.run)(controls=True, limit=limit)
         for fleet, rows, places, kind in self._switchgear:
             fleet.follow(env, rows, circuit.switchgear.positions(kind)[places])
         return converged
 
+    def advance(self, converged: BoolArray) -> None:
+        """End a step in the environments where it converged; call before batteries do."""
+        if self._memories:
+            for memory, sound in zip(self._memories, converged.tolist(), strict=True):
+                if sound:
+                    memory.end_step()
+
     def start_from_here(self, env: int) -> None:
         """Take the positions that the controls found at the start of an episode for those it starts from."""
+        if self._memories:
+            self._memories[env].begin()
         for fleet, rows, _, _ in self._switchgear:
             fleet.start_from_here(env, rows)
 
-    def state(self) -> dict[str, BoolArray]:
+    def state(self) -> dict[str, Any]:
         """Copy what the controls remember."""
+        if self._memories:
+            return {"memories": [memory.state() for memory in self._memories]}
         return {} if self._storage is None else {"spent": self._storage.spent.copy()}
 
-    def restore(self, state: dict[str, BoolArray]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Put a :meth:`state` back; call before the circuits' own.
 
         What a storage controller remembers of a solve in which its batteries were spent is not part of it: from such
         a state the future is the same to the tolerance of the power flow, from all others bit for bit.
         """
+        for memory, kept in zip(self._memories, state.get("memories", ()), strict=True):
+            memory.restore(kept)
         if self._storage is not None:
             for env in range(len(self._circuits)):
                 self.reset(env)

@@ -402,6 +402,11 @@ class Setpoints:
             writer.values[:] = row
             writer.write()
 
+    @property
+    def start(self) -> list[FloatArray]:
+        """What the elements said as compiled, in the order of :meth:`allocate`."""
+        return [writer.values for writer in self._start]
+
     def write_start(self) -> None:
         """Write what the elements said as compiled."""
         for writer in self._start:

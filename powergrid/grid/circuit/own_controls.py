@@ -44,6 +44,9 @@ CLASSES_OF_KIND: Mapping[str, tuple[str, ...]] = {
 #: Property by which a control of switchgear moves nothing, whether where it is not 0, and how a model says it.
 _HOLDING = {"RegControl": ("MaxTapChange", False, "MaxTapChange=0"), "SwtControl": ("Lock", True, "Lock=yes")}
 _OFF = "ControlMode=OFF"
+#: OpenDSS's ordinal of StorageController.ModeDischarge in which it changes its own target, and that with what writing
+#: it sets too.
+_FOLLOW, _OF_FOLLOWING = 1, ("kWTarget", "kWBand", "kWThreshold", "TimeDischargeTrigger")
 _MAX_LISTED = 8
 
 
@@ -241,6 +244,29 @@ def _lead_dispatch(engine: Engine, dispatchers: Sequence[FeederControl]) -> Disp
     return Dispatch(engine, dispatchers, weights)
 
 
+def read_said(engine: Engine, controls: Sequence[FeederControl]) -> list[tuple[Handle, int, float]]:
+    """Return what the model says of what its controls of power set: element, property and value of each.
+
+    Call before the first solve.
+    """
+    places: list[tuple[Handle, str, str]] = []
+    panels: dict[str, Handle] = {}
+    for control in controls:
+        if control.class_name == "StorageController":
+            handle = engine.handles("StorageController")[control.name]
+            if engine.get_int(handle, "StorageController", "ModeDischarge") == _FOLLOW:
+                places += [(handle, "StorageController", key) for key in _OF_FOLLOWING]
+        if control.class_name == "ExpControl":
+            places.append((engine.handles("ExpControl")[control.name], "ExpControl", "Vreg"))
+        if control.class_name in ("InvControl", "ExpControl"):
+            panels |= {target[9:]: engine.handles("PVSystem").get(target[9:])
+                       for target in control.targets if target.startswith("pvsystem.")}  # fmt: skip
+    for handle in filter(None, panels.values()):
+        by_kvar = engine.written_at(handle, "PVSystem", "kvar") > engine.written_at(handle, "PVSystem", "pf")
+        places += [(handle, "PVSystem", key) for key in ("%Pmpp", "kvar" if by_kvar else "pf")]
+    return [(h, engine.property_index(c, key), engine.get_float(h, c, key)) for h, c, key in places]
+
+
 class ActingControls:
     """The controls that act in one circuit, made ready for each solve, and solving with them.
 
@@ -249,6 +275,7 @@ class ActingControls:
         controls: The controls that act.
         max_turns: How often they may act in one solve.
         off: Whether the model holds all of its controls.
+        said: What the model says of what controls of power set, as of :func:`read_said`.
 
     Attributes:
         controls: The same.
@@ -257,8 +284,16 @@ class ActingControls:
         dispatch: Those that dispatch generators; None where none does.
     """
 
-    def __init__(self, engine: Engine, controls: Sequence[FeederControl], max_turns: int, *, off: bool = False) -> None:
-        self.controls = tuple(controls)
+    def __init__(
+        self,
+        engine: Engine,
+        controls: Sequence[FeederControl],
+        max_turns: int,
+        *,
+        off: bool = False,
+        said: Sequence[tuple[Handle, int, float]] = (),
+    ) -> None:
+        self.controls, self._said = tuple(controls), said
         self._engine, self._max_turns, self._off = engine, max_turns, off
         dispatchers = [control for control in controls if control.class_name == "GenDispatcher"]
         self.dispatch = _lead_dispatch(engine, dispatchers)
@@ -269,6 +304,7 @@ class ActingControls:
         self._dead_time = engine.property_index("CapControl", "DeadTime")
         self._timed = any(self._follows_clock(control) for control in controls)
         self._lists: list[tuple[Handle, int, list[str], int, list[float] | None]] = []
+        self._remembers = False
         for control in controls:
             if control.class_name in _POWER and control not in dispatchers:
                 handle = engine.handles(control.class_name)[control.name]
@@ -283,8 +319,12 @@ class ActingControls:
             return self._engine.get_text(handle, "CapControl", "Type").lower().startswith(("time", "follow"))
         return control.class_name == "StorageController"
 
+    def remember(self) -> None:
+        """Let controls of power go from one solve into the next from now on, until they are told to :meth:`forget`."""
+        self._remembers = self._timed = True
+
     def prepare(self, hours: float) -> None:
-        """Set the clock where a control minds it, and make controls forget the last solve.
+        """Set the clock where a control minds it, and make controls forget the last solve, unless they remember.
 
         What controls of power remember of it (voltages, the reactive power before) depends on how the circuit came
         here, and so would the result, within their tolerance. Naming their elements anew makes them start over.
@@ -297,10 +337,18 @@ class ActingControls:
             self._engine.set_clock(hours)
         for handle in self._switching:  # so that they look at their capacitor, and know of no opening before
             self._engine.set_float(handle, self._dead_time, 0.0)
+        if not self._remembers:
+            self.forget()
+
+    def forget(self) -> None:
+        """Make controls of power start over, and put back what they set of their own and of their panels."""
         for handle, key, names, w_key, weights in self._lists:
             self._engine.set_names(handle, key, names)
             if weights is not None:
                 self._engine.set_floats(handle, w_key, weights)
+        if self._remembers:
+            for handle, key, value in self._said:
+                self._engine.set_float(handle, key, value)
 
     def solve(
         self, gear: Switchgear, admittance: Admittance, limit: Callable[[], bool] | None = None

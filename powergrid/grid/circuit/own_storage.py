@@ -19,7 +19,7 @@ from powergrid.grid.engine import FloatArray, Handle, IntArray
 _EXTERNAL, _FOLLOW = 3, 4
 
 
-class _OwnStorage:
+class OwnStorage:
     """Follow the batteries of one circuit.
 
     Args:
@@ -44,11 +44,12 @@ class _OwnStorage:
         self._out_kw, self._in_kw = (number(key) / 100.0 * self._rated_kw for key in ("%Discharge", "%Charge"))
         self._discharge_at, self._charge_at = number("DischargeTrigger"), number("ChargeTrigger")
         self._charge_hour = number("TimeChargeTrig")
-        self._read()
+        self.take()
         for handle in own:  # else the engine has those that follow at full power, for in its snapshot is no shape
             engine.set_int(handle, engine.property_index("Storage", "DispMode"), _EXTERNAL)
         self._start = self.state()
         self._writer = engine.bulk_writer("Storage", "kWhStored", handles)
+        self._full_kwh = engine.get_all_floats(handles, "Storage", "kWhRated")
         others = [handle for name, handle in circuit.handles["Storage"].items() if name not in set(names)]
         # The engine reckons for all batteries; what those of agents hold is told elsewhere.
         self._others = engine.bulk_writer("Storage", "kWhStored", others) if others else None
@@ -56,7 +57,7 @@ class _OwnStorage:
             self._others.values[:] = engine.get_all_floats(others, "Storage", "kWhStored")
         engine.set_interval(dt_h)
 
-    def _read(self) -> None:
+    def take(self) -> None:
         """Take what each battery holds [kWh], and 1 where it discharges, -1 where it charges, 0 where it idles."""
         self._stored_kwh = self._engine.get_all_floats(self._handles, "Storage", "kWhStored")
         self._mode = self._engine.get_all_ints(self._handles, "Storage", "State")
@@ -96,12 +97,22 @@ class _OwnStorage:
         self._writer.values[:] = self._stored_kwh
         self._writer.write()
 
+    def fill(self) -> None:
+        """Tell the engine that all are full, until :meth:`write`."""
+        self._writer.values[:] = self._full_kwh
+        self._writer.write()
+
     def advance(self) -> None:
         """Let the engine reckon what each battery holds after a step that converged."""
         self._engine.finish_step()
-        self._read()
+        self.take()
         if self._others is not None:
             self._others.write()
+
+    def start_from_here(self) -> None:
+        """Take what the batteries hold and do now for what they start from."""
+        self.take()
+        self._start = self.state()
 
     def reset(self) -> None:
         """Put the batteries back to how the model has them."""
@@ -128,6 +139,9 @@ class Batteries:
         names: Names of all that are no device.
         writes: What is written of elements that are no device.
         dt_h: Length of a step [h].
+
+    Attributes:
+        own: The batteries of each circuit.
     """
 
     def __init__(
@@ -138,9 +152,9 @@ class Batteries:
         writes: Sequence[tuple[str, str, Sequence[str]]],
         dt_h: float,
     ) -> None:
-        self._own, self._dt_h = [_OwnStorage(circuit, led, names, dt_h) for circuit in circuits], dt_h
+        self.own, self._dt_h = [OwnStorage(circuit, led, names, dt_h) for circuit in circuits], dt_h
         place = next((i for i, (class_name, _, _) in enumerate(writes) if class_name == "Storage"), None)
-        self._values = np.zeros((len(self._own), 0))
+        self._values = np.zeros((len(self.own), 0))
         if place is not None:
             self._values = circuits.background_values(place, len(writes))
 
@@ -148,27 +162,27 @@ class Batteries:
         """Turn the levels of shapes that were taken for some environments into the power that is written."""
         for env in envs:
             hour = 24.0 * int(day[env]) + (int(step[env]) + 1) * self._dt_h
-            own = self._own[env]
+            own = self.own[env]
             own.write()
             self._values[env] = own.decide(self._values[env], hour)
 
     def advance(self, converged: npt.NDArray[np.bool_]) -> None:
         """Move on by one step, where it converged."""
-        for own, sound in zip(self._own, converged.tolist(), strict=True):
+        for own, sound in zip(self.own, converged.tolist(), strict=True):
             if sound:
                 own.advance()
 
     def reset(self, env: int) -> None:
         """Put the batteries of one environment back to how the model has them."""
-        self._own[env].reset()
+        self.own[env].reset()
 
     def state(self) -> list[tuple[FloatArray, IntArray]]:
         """Copy what the future depends on."""
-        return [own.state() for own in self._own]
+        return [own.state() for own in self.own]
 
     def restore(self, state: Sequence[tuple[FloatArray, IntArray]]) -> None:
         """Put a :meth:`state` back."""
-        for own, kept in zip(self._own, state, strict=True):
+        for own, kept in zip(self.own, state, strict=True):
             own.restore(kept)
 
 

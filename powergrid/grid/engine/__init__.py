@@ -209,12 +209,18 @@ class Engine(Elements):
         lib.ctx_Solution_Set_Hour(self._context, int(hours))
         lib.ctx_Solution_Set_Seconds(self._context, (hours - int(hours)) * 3600.0)
 
-    def set_interval(self, hours: float) -> None:
-        """Set how long a step is that :meth:`finish_step` ends [h]."""
-        lib.ctx_Solution_Set_IntervalHrs(self._context, hours)
+    def set_interval(self, hours: float, *, storing: bool = True) -> None:
+        """Set how long a step is for controls and that :meth:`finish_step` ends [h].
+
+        Args:
+            hours: Length of a step.
+            storing: Whether batteries lose and gain in it.
+        """
+        lib.ctx_Solution_Set_StepSize(self._context, hours * 3600.0)
+        lib.ctx_Solution_Set_IntervalHrs(self._context, hours if storing else 0.0)
 
     def finish_step(self) -> None:
-        """Let batteries lose and gain what they delivered and took in the last solve; nothing else moves on."""
+        """Let batteries lose and gain what they delivered and took in the last solve, and controls remember it."""
         lib.ctx_Solution_Cleanup(self._context)
         self.keep_y()
 
