@@ -14,13 +14,15 @@ from powergrid.cli.options import (
     SetOption,
     TrustOption,
     VerboseOption,
+    err,
     log_to_console,
+    out,
     read_env_config,
     tell,
 )
 from powergrid.errors import ScenarioError, describe_unknown
 
-_DAY_OPTIONS = "--date, --day, --verify and --monitors go with --opendss"
+_DAY_OPTIONS = "--date, --day, --verify, --monitors and --fit go with --opendss"
 
 
 def export(
@@ -47,6 +49,10 @@ def export(
     monitors: Annotated[
         bool, typer.Option("--monitors", help="Write what the feeder's own monitors and meters record on the day.")
     ] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit settings of OpenDSS's own controls, and tell what is lost with them.")
+    ] = False,
+    days: Annotated[int, typer.Option(min=1, help="Days fitted, and days told; with --fit.")] = 7,
     seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in the day.")] = 0,
     out_dir: Annotated[
         Path | None,
@@ -67,7 +73,19 @@ def export(
     Without --opendss: a file an agent, and a JSON of all inputs and outputs.
     """
     if not opendss:
-        asked = [scenario, date, day, verify or None, monitors or None, agents, add_der, goal, trust or None, overrides]
+        asked = [
+            scenario,
+            date,
+            day,
+            verify or None,
+            monitors or None,
+            fit or None,
+            agents,
+            add_der,
+            goal,
+            trust or None,
+            overrides,
+        ]
         if any(each is not None for each in asked):
             raise typer.BadParameter(f"SCENARIO and what changes it, {_DAY_OPTIONS}")
         from powergrid.training import export_run
@@ -87,12 +105,38 @@ def export(
         raise ScenarioError("powergrid export", problems)
     env_config = _read_config(run, scenario, read_env_config(scenario or "", overrides, agents, add_der, trust, goal))
 
+    policy, folder = _load(run), out_dir or Path("opendss")
     result = export_day(
-        env_config, _load(run), date if day is None else day, out_dir or Path("opendss"), seed=seed, verify=verify,
+        env_config, policy, date if day is None else day, folder, seed=seed, verify=verify,
         monitors=monitors, table_format=format or "csv",  # type: ignore[arg-type]
     )  # fmt: skip
     for line in result.lines():
         tell(line)
+    if fit:
+        _fit(env_config, policy, result.day, folder / "fitted", days, seed)
+
+
+def _fit(env_config: dict[str, Any], policy: Any, day: Any, folder: Path, days: int, seed: int) -> None:
+    """Fit settings, with a bar on a terminal while it lasts, and print what is lost with them."""
+    from rich.progress import Progress
+
+    from powergrid.evaluation.opendss import export_settings
+
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("playing days", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        found, files = export_settings(env_config, policy, day, folder, days, seed=seed, progress=advance)
+    for file in files:
+        tell(file)
+    for each in found.settings.fits.values():
+        tell(f"{each.device}: {each.control}; {each.how}")
+    for name, why in found.settings.left.items():
+        tell(f"{name}: {why}")
+    out.print(found.table())
+    tell(found.sentence())
 
 
 def _read_config(run: str, scenario: str | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,12 @@ class Record:
         self.states: list[Any] = []
         self.meters: dict[str, list[Any]] = {}
         self.nodes: list[str] = []
+        self.hunting = 0
+
+    def look_at_switchgear(self) -> None:
+        """Read tap positions of regulators and steps of capacitors."""
+        self.taps.append([dss.RegControls.TapNumber() for _ in _each(dss.RegControls)])
+        self.states.append([sum(dss.Capacitors.States()) for _ in _each(dss.Capacitors)])
 
     def look(self) -> None:
         """Read voltages, losses, taps, capacitor steps and meters."""
@@ -49,8 +55,7 @@ class Record:
         self.v.append(np.abs(np.asarray(dss.Circuit.YNodeVArray()).view(complex)))
         losses, _ = np.asarray(dss.Circuit.Losses()).view(float)[:2]
         self.solved.append((dss.Solution.Converged(), losses / 1000.0, -dss.Circuit.TotalPower()[0]))
-        self.taps.append(list(_taps()))
-        self.states.append([sum(dss.Capacitors.States()) for _ in _each(dss.Capacitors)])
+        self.look_at_switchgear()
         for name in _each(dss.Meters):
             self.meters.setdefault(name, []).append(list(dss.Meters.RegisterValues()))
 
@@ -69,7 +74,8 @@ class Record:
         np.savez(
             file, nodes=np.array(self.nodes), v=np.array(self.v), converged=solved[:, 0] > 0, losses_kw=solved[:, 1],
             source_kw=solved[:, 2], taps=np.array(self.taps), states=np.array(self.states),
-            header=np.array(json.dumps(header)), **tables,
+            header=np.array(json.dumps(header)), capacitors=np.array(list(_each(dss.Capacitors)), dtype=str),
+            hunting=np.array(self.hunting), **tables,
         )  # fmt: skip
 
 
@@ -80,11 +86,17 @@ def _each(collection: Any) -> Iterator[str]:
         at = collection.Next()
 
 
-def _taps() -> Iterator[float]:
-    for _ in _each(dss.RegControls):
-        dss.Transformers.Name(dss.RegControls.Transformer())
-        dss.Transformers.Wdg(dss.RegControls.TapWinding() or dss.RegControls.Winding())
-        yield dss.Transformers.Tap()
+def solve(record: Record) -> None:
+    """Solve a step; controls that hunt are held where they got to."""
+    if not record.v:
+        record.look_at_switchgear()
+    try:
+        dss.Text.Command("solve")
+    except dss.DSSException:
+        record.hunting += 1
+        dss.Text.Command("get number")  # the engine refuses to go on until some command
+        dss.Solution.SolveNoControl()
+    record.look()
 
 
 def main(folder: Path, result: Path) -> None:
@@ -96,9 +108,10 @@ def main(folder: Path, result: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         dss.Basic.DataPath(scratch)
         for command in commands(folder.resolve() / "Master.dss"):
-            dss.Text.Command(command)
             if command.lower() == "solve":
-                record.look()
+                solve(record)
+            else:
+                dss.Text.Command(command)
         record.write(result)
 
 

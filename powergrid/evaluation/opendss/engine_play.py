@@ -32,8 +32,10 @@ class EnginePlay:
         v: Voltage magnitude [V], shape (n_steps, n_nodes).
         converged: Whether each step converged.
         losses_kw, source_kw: Losses and import, shape (n_steps,).
-        taps: Turns ratio of the winding of each regulator control [pu], shape (n_steps, n_controls).
-        states: Steps on of each capacitor, shape (n_steps, n_capacitors).
+        taps: Position of each regulator control, before the first step and after each, shape (n_steps + 1, n_controls).
+        states: Steps on of each capacitor, likewise, shape (n_steps + 1, n_capacitors).
+        capacitors: Their names.
+        hunting: Steps in which controls did not come to rest, and were held where they were.
         tables: What monitors and meters recorded, by ``monitor:NAME`` and ``meter:NAME``.
     """
 
@@ -42,8 +44,10 @@ class EnginePlay:
     converged: npt.NDArray[np.bool_]
     losses_kw: FloatArray
     source_kw: FloatArray
-    taps: FloatArray
+    taps: npt.NDArray[np.int64]
     states: npt.NDArray[np.int64]
+    capacitors: tuple[str, ...]
+    hunting: int
     tables: Mapping[str, pd.DataFrame]
 
     def v_pu(self, day: PlayedDay) -> FloatArray:
@@ -76,13 +80,16 @@ def play_alone(folder: str | Path) -> EnginePlay:
         except subprocess.TimeoutExpired:
             raise PowerGridError(f"{folder}: the engine has not played it within {_TIMEOUT_S:g} s") from None
         if ended.returncode or not result.is_file():
-            said = (ended.stderr.strip() or f"it ended with {ended.returncode}").splitlines()[-1]
+            # OpenDSS's own words come last, on several lines.
+            said = " ".join(ended.stderr.rpartition("Exception: ")[2].split()) or f"it ended with {ended.returncode}"
             raise PowerGridError(f"{folder}: the engine cannot play it: {said}")
         with np.load(result) as arrays:
             header = json.loads(str(arrays["header"]))
             return EnginePlay(
                 nodes=tuple(arrays["nodes"].tolist()),
                 **{key: arrays[key] for key in ("v", "converged", "losses_kw", "source_kw", "taps", "states")},
+                capacitors=tuple(arrays["capacitors"].tolist()),
+                hunting=int(arrays["hunting"]),
                 tables={name: _table(arrays[name], columns) for name, columns in header.items()},
             )
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from powergrid.envs.core import GridTask
 from powergrid.errors import PowerGridError
 from powergrid.evaluation.baselines import Baseline
+from powergrid.evaluation.opendss.elements import DeviceElement, describe_elements
 from powergrid.evaluation.rollout import play_steps, start_days
 from powergrid.grid.engine import Handle, PowerReader
 from powergrid.grid.feeder.compile import BRANCH_CLASSES
@@ -63,6 +64,7 @@ class PlayedDay:
         series: All that was written.
         led: Elements whose power the feeder's own controls set, ``Class.name``; the series hold what they delivered.
         daily: Elements that have a daily shape of the model's own, by class.
+        elements: What each device is, by its name.
         nodes: ``bus.phase`` of each node.
         v_base: Base voltage of each [V], shape (n_nodes,).
         v_pu: What the environment saw, shape (n_steps, n_nodes).
@@ -81,6 +83,7 @@ class PlayedDay:
     series: tuple[Series, ...]
     led: tuple[str, ...]
     daily: dict[str, tuple[str, ...]]
+    elements: dict[str, DeviceElement]
     nodes: tuple[str, ...]
     v_base: FloatArray
     v_pu: FloatArray
@@ -257,6 +260,7 @@ class DayWatch:
             series=tuple(self._series()),
             led=tuple(f"{class_name}.{name}" for class_name, name, _ in self._led),
             daily=self._daily,
+            elements=describe_elements(simulation),
             nodes=network.nodes,
             v_base=network.v_base,
             v_pu=np.array(v_pu),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Names of the files, in the order in which they are read.
 MASTER, FEEDER, DEMAND, RECORDERS, DAY = "Master.dss", "Feeder.dss", "Demand.dss", "Recorders.dss", "Day.dss"
+SETTINGS, SUN = "Settings.dss", "Sun.dss"
 FLAT = "powergrid_flat"
 _QUOTES = (('"', '"'), ("'", "'"), ("(", ")"), ("[", "]"), ("{", "}"))
 #: What makes an element do as it is told where the feeder's own controls led it: constant power, no limits in between.
@@ -146,25 +147,43 @@ def _write_sources(day: PlayedDay) -> Iterator[str]:
 # -- the day
 
 
-def write_day(day: PlayedDay) -> str:
-    """Return the steps of the day: what is edited before each, a solve, and the voltages in a file."""
+def write_day(day: PlayedDay, *, fitted: Collection[str] = (), controls: str = "off") -> str:
+    """Return the steps of the day: what is edited before each, a solve, and the voltages in a file.
+
+    Args:
+        day: The day.
+        fitted: ``Class.name`` of the elements that settings move instead.
+        controls: OpenDSS's control mode.
+    """
     lines = [
         "! Step by step: what moves, then a solve. Voltages go to voltages_NNN.csv.",
-        f"Set mode=daily stepsize={day.step_minutes}m number=1 hour=0 sec=0 controlmode=off",
+        f"Set mode=daily stepsize={day.step_minutes}m number=1 hour=0 sec=0 controlmode={controls}",
         "Set maxiterations=1000 maxcontroliter=100 tolerance=1e-9",
     ]
-    before, told = day.start, dict[tuple[str, str, str], float]()
+    others, told = {name.lower() for name in fitted}, dict[tuple[str, str, str], float]()
     # The feeder's text says nothing of the steps of capacitors, nor of what is open.
     lines += [f"Edit {quoted(f'Capacitor.{n}')} states={_states(s)}" for n, s in day.start.states.items()]
     lines += _order("Open", day.start.opened)
+    before = _leave_out(day.start, others)
     for step, positions in enumerate(day.positions):
         minutes = (step + 1) * day.step_minutes
         lines.append(f"! step {step + 1}, to {minutes // 60:02d}:{minutes % 60:02d}")
-        lines += write_moves(before, positions)
-        lines += write_values(day.series, step, told)
+        after = _leave_out(positions, others)
+        lines += write_moves(before, after)
+        lines += write_values(day.series, step, told, others)
         lines += ["Solve", f"Export Voltages voltages_{step + 1:03d}.csv"]
-        before = positions
+        before = after
     return "\n".join(lines) + "\n"
+
+
+def _leave_out(positions: Positions, others: Collection[str]) -> Positions:
+    if not others:
+        return positions
+    return Positions(
+        {place: tap for place, tap in positions.taps.items() if place[0].lower() not in others},
+        {name: states for name, states in positions.states.items() if f"capacitor.{name}" not in others},
+        frozenset(place for place in positions.opened if place[0].lower() not in others),
+    )
 
 
 def write_moves(before: Positions, after: Positions) -> Iterator[str]:
@@ -188,14 +207,18 @@ def _states(states: Iterable[int]) -> str:
     return f"[{' '.join(map(str, states))}]"
 
 
-def write_values(series: Iterable[Series], step: int, told: dict[tuple[str, str, str], float]) -> Iterator[str]:
-    """Yield the edits of a step that say anything new; ``told`` keeps what was said last."""
+def write_values(
+    series: Iterable[Series], step: int, told: dict[tuple[str, str, str], float], others: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield the edits of a step that say anything new; ``told`` keeps what was said last, ``others`` say nothing."""
     edits: dict[str, list[str]] = {}
     for each in series:
         if each.class_name == "Load":
             continue
         for name, value in zip(each.names, each.values[step].tolist(), strict=True):
             place = (each.class_name, name, each.key)
+            if others and f"{each.class_name}.{name}".lower() in others:
+                continue
             if told.get(place) != value or each.key in _ALWAYS:
                 told[place] = value
                 edits.setdefault(f"{each.class_name}.{name}", []).append(each.key)
