@@ -275,6 +275,7 @@ RECORDED = (
     _recorded("branch", "loading_pu", "pu", "highest phase current over the normal rating, 0 without one"),
     _recorded("branch", "closed", "0 or 1", "whether it connects its ends; of a capacitor, whether any step is on"),
     _recorded("switchgear", "position", "", "tap from neutral, or steps on, whoever moves them"),
+    _recorded("switchgear", "moved", "positions", "positions moved in the step"),
     _recorded("device", "asked_p_kw", "kW", "power that was asked of it"),
     _recorded("device", "asked_q_kvar", "kvar", "the same for reactive power"),
     _recorded("device", "set_p_kw", "kW", "power that it was set to, within its limits"),
@@ -298,8 +299,34 @@ RECORDED = (
     _recorded("channel", "observed", "-1 to 1", "what an agent saw before it decided, scaled"),
 )  # fmt: skip
 
+_EVALUATED = {quantity.name: quantity for quantity in EVALUATION}
+
+
+def _study(name: str, unit: str, meaning: str) -> Quantity:
+    return Quantity(name, unit, meaning, "evaluation", "sum")
+
+
+#: What reports and studies say of a day besides the columns of an evaluation.
+STUDY = (
+    _study("range_a_node_hours", "node-h", "nodes outside range A of ANSI C84.1, 0.95 to 1.05 pu, summed over time"),
+    _study("range_b_node_hours", "node-h", "nodes outside its range B, 0.917 to 1.058 pu, summed over time"),
+    _study("low_a_node_hours", "node-h", "those below range A"),
+    _study("high_a_node_hours", "node-h", "those above range A"),
+    Quantity("longest_a_h", "h", "longest time that any node stayed outside range A", "evaluation", "max"),
+    _study("unbalance_hours", "h", "time with a bus of more than 3 % voltage unbalance"),
+    _study("tap_moves", "moves", "taps moved by regulators and transformers, whoever moves them"),
+    _study("bank_moves", "moves", "steps of capacitor banks switched, whoever switches them"),
+    _study("battery_kwh", "kWh", "energy charged and discharged by batteries"),
+)  # fmt: skip
+#: Measures that a policy is compared by, day by day; of each less is better.
+MEASURES = (
+    *(quantity for quantity in STUDY if quantity.name not in ("low_a_node_hours", "high_a_node_hours", "battery_kwh")),
+    *(_EVALUATED[name] for name in ("overload_branch_hours", "losses_kwh", "import_kwh", "import_peak_kw", "cost_usd",
+                                    "curtailed_kwh", "unserved_kwh", "storage_cycles")),
+)  # fmt: skip
+
 #: Every number by its name.
-QUANTITIES = {quantity.name: quantity for quantity in (*STEP, *TRAINING, *EVALUATION)}
+QUANTITIES = {quantity.name: quantity for quantity in (*STEP, *TRAINING, *EVALUATION, *STUDY)}
 
 
 def over_episode(name: str) -> Adding:

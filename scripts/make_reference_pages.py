@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from powergrid.grid.devices import SPECS
 from powergrid.measurements.vocabulary import ColumnSpec, GapRule, ImportMap, LongSpec, OutlierRule, TimeSpec
-from powergrid.quantities import EVALUATION, RECORDED, STEP, TRAINING, Quantity
+from powergrid.quantities import EVALUATION, RECORDED, STEP, STUDY, TRAINING, Quantity
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -45,6 +45,11 @@ def make_evaluation() -> str:
     """Write the columns of an evaluation."""
     rows = ((f"`{q.name}`", q.unit, q.meaning + of_agents(q)) for q in EVALUATION)
     return write_table(("column", "unit", "meaning"), rows)
+
+
+def make_study() -> str:
+    """Write what reports say of a day besides the columns of an evaluation."""
+    return write_table(("column", "unit", "meaning"), ((f"`{q.name}`", q.unit, q.meaning) for q in STUDY))
 
 
 def make_recording() -> str:
@@ -89,6 +94,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "step": make_step,
         "training": make_training,
         "evaluation": make_evaluation,
+        "study": make_study,
         "recording": make_recording,
     },
     "profiles.md": {"import_column": make_import_column, "import_map": make_import_map},

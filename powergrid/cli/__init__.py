@@ -16,6 +16,7 @@ from powergrid.cli.feeders import check, describe, list_all
 from powergrid.cli.options import err, parse_overrides
 from powergrid.cli.profiles import app as profiles
 from powergrid.cli.replay import replay
+from powergrid.cli.report import report
 from powergrid.cli.training import train, tune
 from powergrid.errors import PowerGridError
 
@@ -36,6 +37,7 @@ app.command()(tune)
 app.command()(export)
 app.command()(evaluate)
 app.command()(replay)
+app.command()(report)
 app.command()(curves)
 app.command("list")(list_all)
 app.command()(check)

@@ -103,7 +103,7 @@ class EvaluationReport:
             "days": [int(day) for day in days],
             "seed": seed,
             "confidence": CONFIDENCE,
-            "versions": _versions(),
+            "versions": describe_versions(),
         }
         return cls(pd.DataFrame(list(rows)), dict(kinds), provenance)
 
@@ -296,7 +296,8 @@ class FeederComparison:
         return cells
 
 
-def _versions() -> dict[str, str]:
+def describe_versions() -> dict[str, str]:
+    """Return the versions of what numbers depend on."""
     found = {"powergrid": powergrid.__version__, "python": platform.python_version()}
     for name in _DISTRIBUTIONS:
         with suppress(PackageNotFoundError):  # a checkout may run on what no package manager put there

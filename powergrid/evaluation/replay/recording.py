@@ -6,7 +6,7 @@ Everything that a table, a page or a report says of a played day is made of a :c
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,16 +217,37 @@ def record_day(
         raise ScenarioError("record_day", problems)
     chosen = pick_day(scenario.read_profiles(), day)
     recordings: list[DayRecording] = []
-    for (name, policy), (_, task, player) in zip(players, seat_players(scenario, players, 1, seed), strict=True):
-        start_days(task, player, [chosen], seed)
-        recorder = _Recorder(task)
-        for action, _ in play_steps(task, player, 1):
-            recorder.add(action)
-        own_notes = tuple((notes or {}).get(name, ()))
-        recordings.append(recorder.finish(name, "baseline" if policy is None else "policy", own_notes))
+    for recording in record_days(scenario, players, [chosen], seed=seed, notes=notes):
+        recordings.append(recording)
         if progress is not None:
             progress(len(recordings), len(players))
     return recordings
+
+
+def record_days(
+    scenario: Scenario,
+    players: Sequence[tuple[str, Policy | None]],
+    days: Sequence[int],
+    *,
+    seed: int = 0,
+    notes: Mapping[str, Sequence[str]] | None = None,
+) -> Iterator[DayRecording]:
+    """Yield what happened on each of several days, step by step, player by player; one recording is held at a time.
+
+    Args:
+        scenario: The scenario, of a split that has the days.
+        players: A name with a policy, or with None for the baseline of that name.
+        days: The days from the first of the profiles.
+        seed, notes: As for :func:`record_day`.
+    """
+    for (name, policy), (_, task, player) in zip(players, seat_players(scenario, players, 1, seed), strict=True):
+        kind, own_notes = "baseline" if policy is None else "policy", tuple((notes or {}).get(name, ()))
+        for day in days:
+            start_days(task, player, [day], seed)
+            recorder = _Recorder(task)
+            for action, _ in play_steps(task, player, 1):
+                recorder.add(action)
+            yield recorder.finish(name, kind, own_notes)
 
 
 def pick_day(profiles: Profiles, day: int | str | datetime.date) -> int:
@@ -332,13 +353,14 @@ class _Recorder:
         self._gain = np.array([action.gain for action in simulation.actions])
         self._offset = np.array([action.offset for action in simulation.actions])
         self._seen = self._look()
+        self._positions = np.concatenate([circuit.taps, circuit.steps_on])
 
     def add(self, action: FloatArray) -> None:
         """Keep the step that was just taken by an action, shape (1, n_actions)."""
         simulation, step = self._task.simulation, len(self._steps)
         snapshot, circuit = simulation.snapshot, simulation.circuits[0]
         flow = snapshot.terminal_kva[0, self._first_terminal]
-        devices = self._take_devices()
+        devices, positions = self._take_devices(), np.concatenate([circuit.taps, circuit.steps_on])
         self._steps.append({
             "node": {"v_pu": snapshot.v_pu[0], "energised": simulation.energised[0]},
             "branch": {
@@ -347,7 +369,7 @@ class _Recorder:
                 "loading_pu": snapshot.loading_pu[0],
                 "closed": closed_branches(circuit),
             },
-            "switchgear": {"position": np.concatenate([circuit.taps, circuit.steps_on])},
+            "switchgear": {"position": positions, "moved": np.abs(positions - self._positions)},
             "device": devices,
             **self._take_numbers(),
             "action": self._take_actions(action[0], devices),
@@ -363,7 +385,7 @@ class _Recorder:
             owner: {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
             for owner, columns in self._steps[-1].items()
         }
-        self._seen = self._look()
+        self._seen, self._positions = self._look(), positions
 
     def finish(self, policy: str, kind: str, notes: tuple[str, ...]) -> DayRecording:
         """Return the day as the policy of a name and kind played it."""

@@ -1,0 +1,83 @@
+"""The command that reports on policies for who has to sign: a verdict, a page, tables."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from powergrid.cli.evaluation import load_policies
+from powergrid.cli.options import (
+    AddDerOption,
+    AgentsOption,
+    GoalOption,
+    ScenarioArgument,
+    SetOption,
+    SplitOption,
+    TrustOption,
+    VerboseOption,
+    err,
+    log_to_console,
+    out,
+    read_env_config,
+    tell,
+)
+from powergrid.cli.replay import say_trained
+
+
+def report(
+    policies: Annotated[
+        list[str], typer.Argument(metavar="RUN|POLICY...", help="Run folders and names of baselines, one or more.")
+    ],
+    scenario: ScenarioArgument,
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", metavar="NAME", help="Compare with this baseline; native, rules and none if unset."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="Days to play, spread evenly over the split.")] = 30,
+    split: SplitOption = "test",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in a day.")] = 0,
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("report"),
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
+    goal: GoalOption = None,
+    trust: TrustOption = False,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Report on policies beside the feeder's own controls and engineers' rules: a page, and a CSV of each table."""
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    from powergrid.evaluation.studies.report import AGAINST, report_days
+    from powergrid.scenario import load_scenario, scenario_from_config
+
+    log_to_console(verbose)
+    chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
+    players = load_policies(policies)
+    profiles = chosen.read_profiles()
+    own_days = load_scenario(chosen, {"split": split}).simulate()
+    notes = {
+        player[0]: note[0]
+        for path, player in zip(policies, players, strict=True)
+        if (note := say_trained(path, player, profiles, int(own_days.days[0])))
+    }
+    own_days.close()
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("playing", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        found = report_days(
+            chosen, players, against=against or AGAINST, split=split, days=days, seed=seed, notes=notes,
+            command=shlex.join(["powergrid", *sys.argv[1:]]), progress=advance,
+        )  # fmt: skip
+    for sentences in found.verdicts().values():
+        for sentence in sentences:
+            out.print(escape(str(sentence)), highlight=False)
+    for file in found.write(out_dir)[:1]:
+        tell(file)

@@ -1,0 +1,132 @@
+"""The pictures of a report, as SVG in the page: lines over an axis, and bars beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Colours that people who tell few apart still tell apart (Okabe and Ito), policy by policy.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 62, 14, 12, 40
+
+
+def draw_lines(
+    lines: Mapping[str, tuple[FloatArray, FloatArray]],
+    colours: Mapping[str, str],
+    *,
+    x_label: str,
+    y_label: str,
+    label: str,
+    marks: Sequence[tuple[float, str]] = (),
+    x_names: Sequence[str] = (),
+    height: int = 270,
+) -> str:
+    """Return lines over a common axis.
+
+    Args:
+        lines: x and y of each, by name.
+        colours: Colour of each name.
+        x_label, y_label: What the axes say.
+        label: What the picture is for who cannot see it.
+        marks: Values of x that are marked by a line, each with what it is.
+        x_names: What stands at x = 0, 1, 2 ... instead of numbers.
+        height: Height of the picture.
+    """
+    xs, ys = (np.concatenate([pair[i] for pair in lines.values()]) for i in (0, 1))
+    x_low, x_high = float(xs.min()), float(xs.max())
+    x_high = x_high if x_high > x_low else x_low + 1.0
+    y_ticks = _ticks(min(float(ys.min()), 0.0), float(ys.max()))
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+    right, floor = _WIDTH - _RIGHT, height - _BOTTOM
+
+    def place_x(x: float) -> float:
+        return _LEFT + (x - x_low) / (x_high - x_low) * (right - _LEFT)
+
+    def place_y(y: float) -> float:
+        return floor - (y - y_low) / (y_high - y_low) * (floor - _TOP)
+
+    parts = []
+    for tick in y_ticks:
+        y = place_y(tick)
+        parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick:,g}</text>')
+    for x, name in _name_x(x_low, x_high, x_names):
+        parts.append(f'<text x="{place_x(x):.1f}" y="{floor + 16}" text-anchor="middle">{escape(name)}</text>')
+    for i, (x, name) in enumerate(marks):
+        if x_low <= x <= x_high:
+            at = place_x(x)
+            parts.append(f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{floor}"/>')
+            side, shift = ("end", -4) if i % 2 == 0 else ("start", 4)
+            parts.append(f'<text class="mark" x="{at + shift:.1f}" y="{_TOP + 9}" text-anchor="{side}">{name}</text>')
+    for name, pair in lines.items():
+        points = " ".join(f"{place_x(a):.1f},{place_y(b):.1f}" for a, b in np.stack(pair, axis=1).tolist())
+        title = f"<title>{escape(name)}</title>"
+        parts.append(f'<polyline class="line" style="stroke:{colours[name]}" points="{points}">{title}</polyline>')
+    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    head = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">'
+    return f"<p class='unit'>{escape(y_label)}</p>{head}{''.join(parts)}</svg>{_key(lines, colours)}"
+
+
+def draw_bars(rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], *, unit: str, label: str) -> str:
+    """Return a group of bars for each row, one for each name in it, with its number.
+
+    Args:
+        rows: By row, the value of each name.
+        colours: Colour of each name.
+        unit: Unit of the values.
+        label: What the picture is for who cannot see it.
+    """
+    values = [value for row in rows.values() for value in row.values()]
+    low, high = min([*values, 0.0]), max([*values, 0.0])
+    span = (high - low) or 1.0
+    left, right, thick, gap = 250, _WIDTH - 70, 13, 12
+    parts, y = [], 4.0
+
+    def place(value: float) -> float:
+        return left + (value - low) / span * (right - left)
+
+    for row, by_name in rows.items():
+        middle = y + len(by_name) * thick / 2 + 4
+        parts.append(f'<text x="{left - 12}" y="{middle:.1f}" text-anchor="end">{escape(row)}</text>')
+        for name, value in by_name.items():
+            one, two = sorted((place(0.0), place(value)))
+            told = f"{value:,.2f}" if abs(value) < 10 else f"{value:,.0f}"
+            title = f"<title>{escape(name)}: {told} {escape(unit)}</title>"
+            parts.append(
+                f'<rect x="{one:.1f}" y="{y:.1f}" width="{max(two - one, 0.6):.1f}" height="{thick - 2}" '
+                f'style="fill:{colours[name]}">{title}</rect>'
+            )
+            parts.append(f'<text x="{two + 5:.1f}" y="{y + thick - 3:.1f}">{told}</text>')
+            y += thick
+        y += gap
+    zero = place(0.0)
+    parts.append(f'<line class="zero" x1="{zero:.1f}" x2="{zero:.1f}" y1="0" y2="{y - gap + 4:.1f}"/>')
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    head = f'<svg viewBox="0 0 {_WIDTH} {y:.0f}" role="img" aria-label="{escape(label)}">'
+    return f"<p class='unit'>{escape(unit)}</p>{head}{''.join(parts)}</svg>{_key(names, colours)}"
+
+
+def _key(names: Mapping[str, object], colours: Mapping[str, str]) -> str:
+    boxes = (f'<span class="key"><i style="background:{colours[name]}"></i>{escape(name)}</span>' for name in names)
+    return f"<p class='keys'>{''.join(boxes)}</p>"
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return round numbers that enclose a range."""
+    from matplotlib.ticker import MaxNLocator
+
+    high = high if high > low else low + 1.0
+    return [float(f"{tick:.6g}") for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)]
+
+
+def _name_x(low: float, high: float, names: Sequence[str]) -> list[tuple[float, str]]:
+    """Return what stands along the x axis and where."""
+    if not names:
+        return [(tick, f"{tick:,g}") for tick in _ticks(low, high) if low <= tick <= high]
+    step = max(1, -(-len(names) // 7))
+    return [(float(i), names[i]) for i in range(0, len(names), step)]

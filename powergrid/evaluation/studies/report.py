@@ -1,0 +1,404 @@
+"""The report that a planner signs: policies on the same days, compared, as a page, as tables, and in a few lines."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from powergrid.errors import ScenarioError, find_number_problems
+from powergrid.evaluation.replay.recording import record_days
+from powergrid.evaluation.report import CONFIDENCE, describe_versions
+from powergrid.evaluation.rollout import Policy, Progress, find_players, pick_days, read_scenario
+from powergrid.evaluation.studies.charts import COLOURS, draw_bars, draw_lines
+from powergrid.evaluation.studies.compare import NAMES, WORDS, Comparison, Sentence, compare, judge, write_number
+from powergrid.evaluation.studies.summary import RANGES, Summary
+from powergrid.files import make_folder, write_whole
+from powergrid.grid.devices.spec import MOST_SEED
+from powergrid.quantities import MEASURES, TERMS
+from powergrid.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Whom policies are compared with unless told otherwise, the most important first.
+AGAINST = ("native", "rule_based", "no_control")
+_MOST_ROWS = 12
+#: Branches that are shown although they are never above their rating [pu].
+_NEARLY_FULL = 0.5
+_CAVEAT = (
+    f"Differences are paired day by day, with {CONFIDENCE:.0%} intervals of Student's t over the days; days of one "
+    "week are alike, so that the truth is somewhat wider. Of every measure less is better. What intervals do not tell "
+    "apart is not claimed."
+)
+
+
+@dataclass(frozen=True)
+class PlannerReport:
+    """What policies made of the same days, beside the feeder's own controls and engineers' rules.
+
+    Attributes:
+        scenario: The scenario that was played.
+        subjects: Names of the policies that it is about.
+        against: Names of those they are compared with.
+        summaries: What the days of each came to, by name.
+        facts: Where all this comes from: digests, versions, days, seed.
+        notes: What has to be known of a policy's days, such as that it was trained on some, by policy.
+        links: Pages that show a day step by step, by date.
+    """
+
+    scenario: Scenario
+    subjects: tuple[str, ...]
+    against: tuple[str, ...]
+    summaries: Mapping[str, Summary]
+    facts: Mapping[str, Any]
+    notes: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everybody who played."""
+        return (*self.subjects, *self.against)
+
+    @property
+    def days(self) -> pd.DataFrame:
+        """A row for each policy and day."""
+        import pandas as pd
+
+        frames = [self.summaries[name].days().assign(policy=name) for name in self.names]
+        whole = pd.concat(frames, ignore_index=True)
+        return whole[["policy", *(column for column in whole.columns if column != "policy")]]
+
+    def verdicts(self) -> dict[str, list[Sentence]]:
+        """Return what may be said of each policy; nothing that the days do not tell."""
+        days = self.days
+        return {name: judge(days, name, self.against, self.notes) for name in self.subjects}
+
+    def comparisons(self) -> dict[tuple[str, str], list[Comparison]]:
+        """Return every measure of each policy beside each of those it is compared with."""
+        days = self.days
+        return {(one, two): compare(days, one, two) for one in self.subjects for two in self.against}
+
+    def worst_days(self, count: int = 5) -> list[str]:
+        """Return the dates with most node-hours outside range A, as the first policy played them."""
+        own = self.days.query("policy == @name", local_dict={"name": self.subjects[0]})
+        ordered = own.sort_values(["range_a_node_hours", "violation_max_pu"], ascending=False, kind="stable")
+        return [str(date) for date in ordered["date"].head(count)]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return all tables by name: days, comparisons, nodes, branches, moves, devices, terms, voltages, import."""
+        import pandas as pd
+
+        weights = {name: self.scenario.weight_of(name) for name in TERMS}
+        edges = next(iter(self.summaries.values())).histogram()[0]
+        voltages = {name: summary.histogram()[1] for name, summary in self.summaries.items()}
+        found = {
+            "days": self.days,
+            "comparisons": pd.DataFrame(
+                {
+                    "policy": one, "against": two, "measure": each.measure.name, "unit": each.measure.unit,
+                    "mean": each.mine, "mean_against": each.theirs, "difference": each.difference.mean,
+                    "half_interval": each.difference.half, "percent": each.percent, "days": each.n_days,
+                }
+                for (one, two), measures in self.comparisons().items()
+                for each in measures
+            ),
+            "voltages": pd.DataFrame({"from_pu": edges[:-1], "to_pu": edges[1:], **voltages}),
+            "import": pd.DataFrame({name: pd.Series(s.duration()) for name, s in self.summaries.items()}),
+        }  # fmt: skip
+        parts: dict[str, Callable[[Summary], pd.DataFrame]] = {
+            "nodes": Summary.nodes,
+            "branches": Summary.branches,
+            "moves": Summary.moves,
+            "devices": Summary.devices,
+            "terms": lambda summary: summary.terms(weights),
+        }
+        for table, make in parts.items():
+            frames = [make(self.summaries[name]).assign(policy=name) for name in self.names]
+            found[table] = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+        return found
+
+    def as_html(self) -> str:
+        """Return the report as one page that needs nothing else, also to be printed."""
+        from jinja2 import Environment
+
+        here = importlib.resources.files(__package__)
+        environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        template = environment.from_string(here.joinpath("report.html.jinja").read_text(encoding="utf-8"))
+        named = {name: NAMES.get(name, name) for name in self.subjects}
+        return template.render(
+            title=f"{', '.join(named.values())} on {self.scenario.name}".capitalize(),
+            subtitle=f"{self.facts['days']} days of the {self.facts['split']} split, feeder {self.facts['feeder']}",
+            css=here.joinpath("report.css").read_text(encoding="utf-8"),
+            verdicts={named[name]: sentences for name, sentences in self.verdicts().items()},
+            caveat=_CAVEAT,
+            sections=list(_make_sections(self)),
+            facts={key.replace("_", " "): value for key, value in self.facts.items()},
+        )
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write ``report.html``, ``report.json`` (verdict, facts) and a CSV of each table, each whole or not at all."""
+        folder = Path(folder)
+        make_folder(folder)
+        verdicts = {name: [str(each) for each in told] for name, told in self.verdicts().items()}
+        kept = {"facts": dict(self.facts), "notes": dict(self.notes), "verdicts": verdicts}
+        texts = {"report.html": self.as_html(), "report.json": json.dumps(kept, indent=1) + "\n"}
+        texts |= {
+            f"{name}.csv": table.to_csv(index=False, lineterminator="\n") for name, table in self.tables().items()
+        }
+        for file, text in texts.items():
+            write_whole(folder / file, text)
+        return [folder / file for file in texts]
+
+
+def report_days(
+    env_config: Mapping[str, Any] | Scenario,
+    policies: Sequence[str | tuple[str, Policy]],
+    *,
+    against: Sequence[str] = AGAINST,
+    split: str = "test",
+    days: int = 30,
+    seed: int = 0,
+    notes: Mapping[str, str] | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> PlannerReport:
+    """Play the same days with policies and with those they are compared with, and report on them.
+
+    Args:
+        env_config: As for ``NetworkedGridEnv``: ``env_name`` or ``scenario``, and any scenario field by its key; or a
+            scenario.
+        policies: Names of baselines, or a name with an object that has ``act``; whom it is about.
+        against: Names of baselines to compare with, the most important first; those among ``policies`` are left out.
+        split: Which days: train, validation, test or all.
+        days: How many; they are spread evenly over the split, all of it where it has fewer.
+        seed: Seed of whatever is random in a day.
+        notes: What has to be said of a policy's days, by its name.
+        command: The command that made it, for the report to tell.
+        progress: Called with the number of days played and to play.
+
+    Raises:
+        ScenarioError: the settings, a policy's name or the split are wrong.
+        FeederError: the feeder does not compile or solve.
+    """
+    scenario, subjects = read_scenario(env_config, split), find_players(policies)
+    names = [name for name, _ in subjects]
+    beside = [name for name in against if name not in names]
+    problems = find_number_problems(1, days=days) + find_number_problems(0, MOST_SEED, seed=seed)
+    if problems:
+        raise ScenarioError("report", problems)
+    players = subjects + (find_players(beside) if beside else [])
+    simulation = scenario.simulate()
+    chosen = pick_days(simulation.days, days).tolist()
+    simulation.close()
+    summaries = {name: Summary() for name, _ in players}
+    for done, recording in enumerate(record_days(scenario, players, chosen, seed=seed), 1):
+        summaries[recording.policy].add(recording)
+        if progress is not None:
+            progress(done, len(players) * len(chosen))
+    facts = {
+        "scenario": scenario.name,
+        "feeder": Path(scenario.feeder).name if scenario.feeder.lower().endswith(".dss") else scenario.feeder,
+        "split": split,
+        "days": len(chosen),
+        "first_and_last_day": f"{summaries[names[0]].rows[0]['date']} to {summaries[names[0]].rows[-1]['date']}",
+        "step_minutes": scenario.step_minutes,
+        "nodes_counted": summaries[names[0]].n_nodes,
+        "voltage_ranges": "; ".join(f"{name.upper()}: {low:g} to {high:g} pu" for name, (low, high) in RANGES.items()),
+        "seed": seed,
+        "scenario_digest": scenario.digest(),
+        "feeder_digest": scenario.read_feeder().digest,
+        "profiles_digest": scenario.read_profiles().digest(),
+        "versions": ", ".join(f"{name} {version}" for name, version in describe_versions().items()),
+        **({"command": command} if command else {}),
+    }
+    return PlannerReport(scenario, tuple(names), tuple(beside), summaries, facts, dict(notes or {}))
+
+
+# -- the page, section by section
+
+
+@dataclass(frozen=True)
+class _Cell:
+    text: str
+    small: str = ""
+    kind: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    text: str = ""
+    picture: str = ""
+    heads: Sequence[str] = ()
+    rows: Sequence[Sequence[_Cell]] = ()
+    texts: int = 1
+    note: str = ""
+    keep: bool = False
+
+
+def _make_sections(report: PlannerReport) -> Iterable[_Section]:
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(report.names)}
+    tables = report.tables()
+    yield _compare_section(report)
+    yield _days_section(report, colours)
+    yield _voltage_section(report, tables["voltages"], colours)
+    yield _element_section(report, tables["nodes"], "node", _NODE_COLUMNS, "Nodes outside range A")
+    yield _element_section(report, tables["branches"], "branch", _BRANCH_COLUMNS, "Thermal loading")
+    yield _import_section(report, colours)
+    yield _element_section(report, tables["moves"], "element", _MOVE_COLUMNS, "Moves")
+    yield _reward_section(report, tables["terms"], colours)
+    yield _element_section(report, tables["devices"], "device", _DEVICE_COLUMNS, "Setpoints that had to be moved")
+    yield _worst_section(report)
+
+
+def _compare_section(report: PlannerReport) -> _Section:
+    comparisons = report.comparisons()
+    means = {name: report.summaries[name].days() for name in report.names}
+    several = len(report.subjects) > 1
+    heads = ["measure, a day", *report.names]
+    heads += [f"{one} less {two}" if several else f"less {two}" for one, two in comparisons]
+    rows = []
+    for measure in MEASURES:
+        if not any(days[measure.name].any() for days in means.values()):
+            continue
+        words = WORDS[measure.name][0]
+        cells = [_Cell(words)]
+        cells += [_Cell(write_number(float(days[measure.name].mean()))) for days in means.values()]
+        for found in comparisons.values():
+            own = next((each for each in found if each.measure is measure), None)
+            cells.append(_Cell("") if own is None else _as_difference(own))
+        rows.append(cells)
+    note = (
+        "Means over the days. Differences: mean, 95 % interval and percentage; green is better and red is worse, where "
+        "the interval excludes 0; grey is not told apart."
+    )
+    return _Section("Measure by measure", heads=heads, rows=rows, note=note)
+
+
+def _as_difference(each: Comparison) -> _Cell:
+    mean, half = each.difference
+    if each.empty or not np.isfinite(half):
+        return _Cell("0" if each.empty else write_number(mean, sign=True))
+    percent = f", {each.say_percent()}" if each.say_percent() else ""
+    interval = f"{write_number(mean - half, sign=True)} to {write_number(mean + half, sign=True)}{percent}"
+    return _Cell(write_number(mean, sign=True), interval, {-1: "better", 0: "", 1: "worse"}[each.sign])
+
+
+def _days_section(report: PlannerReport, colours: Mapping[str, str]) -> _Section:
+    days = report.summaries[report.names[0]].rows
+    order = np.argsort([row["day"] for row in days], kind="stable")
+    places = np.arange(len(order), dtype=np.float64)
+    lines = {
+        name: (places, np.array([row["range_a_node_hours"] for row in report.summaries[name].rows])[order])
+        for name in report.names
+    }
+    picture = draw_lines(
+        lines, colours, x_label="day", y_label="Node-hours outside range A", label="Node-hours outside range A by day",
+        x_names=[str(days[i]["date"]) for i in order.tolist()],
+    )  # fmt: skip
+    return _Section("Day by day", picture=picture, keep=True)
+
+
+def _voltage_section(report: PlannerReport, voltages: pd.DataFrame, colours: Mapping[str, str]) -> _Section:
+    middle = ((voltages["from_pu"] + voltages["to_pu"]) / 2).to_numpy()
+    used = np.flatnonzero(voltages[list(report.names)].to_numpy().any(axis=1))
+    own = slice(max(used[0] - 1, 0), used[-1] + 2)
+    lines = {name: (middle[own], 100.0 * voltages[name].to_numpy()[own]) for name in report.names}
+    marks = [(RANGES["b"][0], "B"), (RANGES["a"][0], "A"), (RANGES["a"][1], "A"), (RANGES["b"][1], "B")]
+    picture = draw_lines(
+        lines, colours, x_label="voltage [pu]", y_label="Part of all node-hours [%], in bars of 0.0025 pu",
+        label="Histogram of node voltages", marks=marks,
+    )  # fmt: skip
+    return _Section("Voltages", picture=picture, keep=True, note="Dashed: limits of ranges A and B of ANSI C84.1.")
+
+
+def _import_section(report: PlannerReport, colours: Mapping[str, str]) -> _Section:
+    lines = {}
+    for name in report.names:
+        kw = report.summaries[name].duration()
+        places = np.unique(np.linspace(0, len(kw) - 1, 160).astype(int))
+        lines[name] = 100.0 * (places + 1) / len(kw), kw[places]
+    picture = draw_lines(
+        lines, colours, x_label="part of the time [%]", y_label="Import from the source [kW], the highest first",
+        label="Load duration curve of the source",
+    )  # fmt: skip
+    return _Section("Import over time", picture=picture, keep=True)
+
+
+#: Columns of tables by element: name, what it is called, whether the rows with most of it come first.
+_NODE_COLUMNS = {"below_a_h": "h below A", "above_a_h": "h above A", "longest_a_h": "longest h"}
+_BRANCH_COLUMNS = {"overload_h": "h above rating", "loading_max_pu": "highest pu"}
+_MOVE_COLUMNS = {"moves_per_day": "moves a day", "most_a_day": "most a day"}
+_DEVICE_COLUMNS = {"projected_h": "h", "projected_kwh": "kWh", "projected_kvarh": "kvarh"}
+
+
+def _element_section(
+    report: PlannerReport, table: pd.DataFrame, key: str, columns: Mapping[str, str], title: str
+) -> _Section:
+    """Show the elements with most of something, policy by policy."""
+    numbers: dict[str, dict[tuple[str, str], float]] = {}  # by element, of a policy and column
+    for row in table.to_dict("records"):
+        own = numbers.setdefault(str(row[key]), {})
+        own |= {(str(row["policy"]), column): float(row[column]) for column in columns}
+    # most of it first; nodes below and above count alike, branches that are nearly full are shown too
+    first, second, *_ = columns
+    counted = (first, second) if key == "node" else (first,)
+    most = {
+        e: max((v for (_, column), v in own.items() if column in counted), default=0.0) for e, own in numbers.items()
+    }
+    near = {
+        e: max((v for (_, column), v in own.items() if column == second), default=0.0) for e, own in numbers.items()
+    }
+    order = sorted(numbers, key=lambda element: (-most[element], -near[element]))
+    order = [e for e in order if most[e] > 0.0 or (key == "branch" and near[e] > _NEARLY_FULL)]
+    if not order:
+        return _Section(title, text="None on any of these days." if numbers else "There are none.", keep=True)
+    heads = [key, *(f"{name}, {told}" for name in report.names for told in columns.values())]
+    rows = []
+    for element in order[:_MOST_ROWS]:
+        found = (numbers[element].get((name, column)) for name in report.names for column in columns)
+        # loadings are told apart by hundredths
+        told = ("" if v is None else f"{v:.2f}" if key == "branch" and v < 10.0 else write_number(v) for v in found)
+        rows.append([_Cell(element), *map(_Cell, told)])
+    left = len(order) - len(rows)
+    return _Section(title, heads=heads, rows=rows, note=f"{left} more are in {_FILES[key]}." if left > 0 else "")
+
+
+_FILES = {"node": "nodes.csv", "branch": "branches.csv", "element": "moves.csv", "device": "devices.csv"}
+
+
+def _reward_section(report: PlannerReport, terms: pd.DataFrame, colours: Mapping[str, str]) -> _Section:
+    by_term: dict[str, dict[str, float]] = {}
+    for row in terms.to_dict("records"):
+        by_term.setdefault(str(row["term"]), {})[str(row["policy"])] = float(row["usd_per_day"])
+    rows = {term: own for term, own in by_term.items() if any(abs(value) > 1e-6 for value in own.values())}
+    if not rows:
+        return _Section("Where the reward comes from", text="No term of the reward was more than 0.", keep=True)
+    picture = draw_bars(
+        rows, colours, unit="USD a day, weighed, mean over agents; less is better", label="Reward terms"
+    )
+    return _Section("Where the reward comes from", picture=picture, keep=True)
+
+
+def _worst_section(report: PlannerReport) -> _Section:
+    found = {
+        name: {row["date"]: row["range_a_node_hours"] for row in report.summaries[name].rows} for name in report.names
+    }
+    rows = [
+        [_Cell(date, link=report.links.get(date, "")), *(_Cell(write_number(own[date])) for own in found.values())]
+        for date in report.worst_days()
+    ]
+    first = NAMES.get(report.subjects[0], report.subjects[0])
+    step_by_step = "Each date leads to the day, step by step." if report.links else ""
+    return _Section(
+        "Worst days", heads=["date", *(f"{name}, node-h" for name in report.names)], rows=rows, keep=True,
+        text=f"Days with most node-hours outside range A, as {first} played them.",
+        note=step_by_step or "powergrid replay --date shows them step by step.",
+    )  # fmt: skip
