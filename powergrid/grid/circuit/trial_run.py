@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 
 from powergrid.errors import FeederError, PowerGridError, Problem
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import Engine
+from powergrid.grid.engine.cache_folder import write_packed
 from powergrid.grid.engine.own_process import receive, shut_in
+from powergrid.grid.feeder.compile import encode_network
 from powergrid.grid.feeder.trial import PROGRESS_BYTES, decode_feeder, watch
 
 
 def main(folder: str) -> None:
-    """Compile and solve the feeder that the folder's request holds, and write what came of it."""
+    """Compile and solve the feeder that the folder's request holds, and write what came of it, its network too."""
     request, answer = receive(folder)
     feeder, timeout_s = decode_feeder(request["feeder"]), float(request["timeout_s"])
     Engine().close()  # what the engine reads when it starts, it reads before
@@ -30,9 +34,10 @@ def main(folder: str) -> None:
     confinement = shut_in(folder, feeder.files, timeout_s)
     report(0)
     watch(report)
-    where, problems = "", list[Problem]()
+    where, problems, described = "", list[Problem](), io.BytesIO()
     try:
         circuit = Circuit(feeder)
+        write_packed(described, *encode_network(circuit.network))
         circuit.solve()
         circuit.close()
     except FeederError as error:
@@ -44,7 +49,9 @@ def main(folder: str) -> None:
         problems.clear()
     said = {"confinement": str(confinement), "where": where, "problems": [_plain(each) for each in problems]}
     out.seek(PROGRESS_BYTES)
-    out.write(json.dumps(said).encode("ascii"))
+    out.write(json.dumps(said).encode("ascii") + b"\n")
+    with contextlib.suppress(OSError):  # too large a file: then who plays it has to describe it
+        out.write(described.getbuffer())
 
 
 def _plain(problem: Problem) -> tuple[str, str, str, str]:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import io
 import os
 import stat
 import sys
@@ -18,7 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import IO, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +112,7 @@ def _write_entry(kind: str, key: str, text: str, arrays: Arrays) -> None:
         handle, name = tempfile.mkstemp(dir=folder, prefix=f"{key[:16]}-", suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, allow_pickle=False, text=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+                write_packed(stream, text, arrays)
             os.replace(name, folder / f"{kind}-{key}.npz")
         except BaseException:
             os.unlink(name)
@@ -119,6 +120,11 @@ def _write_entry(kind: str, key: str, text: str, arrays: Arrays) -> None:
         _prune(folder)
     except OSError:  # read-only, full, no folder
         return
+
+
+def write_packed(stream: IO[bytes], text: str, arrays: Arrays) -> None:
+    """Write text and arrays as entries are written."""
+    np.savez(stream, allow_pickle=False, text=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
 
 
 @contextlib.contextmanager
@@ -192,6 +198,14 @@ class Cache(Generic[Kept]):
         """Keep an entry, on disk if it can be."""
         self._remember(key, kept)
         _write_entry(self._kind, key, *self._encode(kept))
+
+    def keep_packed(self, key: str, packed: bytes) -> None:
+        """Keep an entry that another process made, as :func:`write_packed` wrote it; nothing where it is none."""
+        with contextlib.suppress(*_UNREADABLE), np.load(io.BytesIO(packed), allow_pickle=False) as entries:
+            arrays = {name: entries[name] for name in entries.files}
+            text = bytes(arrays.pop("text")).decode()
+            self._remember(key, self._decode(text, arrays))
+            _write_entry(self._kind, key, text, arrays)
 
     def alone(self, key: str) -> contextlib.AbstractContextManager[None]:
         """Make an entry while no other process does; see :func:`alone`."""

@@ -67,6 +67,13 @@ class Elements(Context):
             self._known[key] = names, handles, ffi.new("void*[]", handles)
         return self._known[key]
 
+    def newest(self, class_name: str, name: str) -> Handle:
+        """Return the element of a name that the last command defined or, where it was there, edited."""
+        index = library.numbers()[0][class_name.lower()]
+        handle = lib.Obj_GetHandleByIdx(self._context, index, lib.Obj_GetCount(self._context, index))
+        is_new = text_of(lib.Obj_GetName(handle)).lower() == name.lower()
+        return handle if is_new else self.handles(class_name)[name.lower()]
+
     def get_float(self, handle: Handle, class_name: str, name: str) -> float:
         """Read a number of an element."""
         return float(lib.Obj_GetFloat64(handle, self.property_index(class_name, name)))
@@ -261,9 +268,10 @@ class Elements(Context):
         kept = [ffi.new("char[]", name.encode("utf-8")) for name in names]
         lib.Obj_SetStringArray(handle, property_index, ffi.new("char*[]", kept), len(kept), 0)
 
-    def set_floats(self, handle: Handle, property_index: int, values: Sequence[float]) -> None:
+    def set_floats(self, handle: Handle, property_index: int, values: Sequence[float] | FloatArray) -> None:
         """Write an array of one element."""
-        lib.Obj_SetFloat64Array(handle, property_index, ffi.new("double[]", list(values)), len(values), 0)
+        data = np.ascontiguousarray(values, dtype=np.float64)
+        lib.Obj_SetFloat64Array(handle, property_index, ffi.cast("double*", ffi.from_buffer(data)), len(data), 0)
 
     def set_capacitor_states(self, name: str, states: Sequence[int]) -> None:
         """Switch the steps of a capacitor, 1 is on; ``Obj_SetInt32Array`` leaves them as they are, silently."""

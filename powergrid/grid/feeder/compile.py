@@ -5,6 +5,7 @@ Runs once a circuit; knows neither devices nor setpoints.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from powergrid.grid.engine import (
 from powergrid.grid.engine.cache_folder import Arrays, Cache
 from powergrid.grid.feeder.feeder import CIRCUIT, Feeder
 from powergrid.grid.feeder.grounding import find_floating, find_neutrals
+from powergrid.grid.feeder.known_points import define_shape, find_known
 from powergrid.grid.feeder.network import BoolArray, Branches, Dispatch, Driven, FeederControl, Loads, Network, Sources
 from powergrid.grid.feeder.preparation import (
     RECORDERS,
@@ -60,7 +62,7 @@ _TABLES = {
     table.__name__: table for table in (Network, Branches, Dispatch, Driven, FeederControl, Loads, Shapes, Sources)
 }
 #: Keys of descriptions on disk, beside names from the feeder: these hold no such character.
-_TABLE, _ARRAY = "\0table", "\0array"
+_TABLE, _ARRAY, _NAN = "\0table", "\0array", "\0nan"
 
 
 def compile_feeder(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
@@ -75,7 +77,7 @@ def compile_feeder(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
         FeederError: OpenDSS refused a command, with file, line, number and text; the circuit cannot be solved; or the
             trial did not come through.
     """
-    watcher = admit(feeder)
+    watcher = admit(feeder, functools.partial(networks.keep_packed, feeder.key))
     engine.clear()
     if feeder.circuit:
         _build_from_data(feeder, engine)
@@ -91,6 +93,8 @@ def _run_commands(feeder: Feeder, engine: Engine, watcher: Callable[[int], None]
     looks_up = feeder.names_differ
     try:
         out = about_recorders(feeder.commands)
+        known = networks.recall(feeder.key) if feeder.digest else None
+        shapes = {} if known is None else find_known(feeder.commands, known.shapes)
         for number, command in enumerate(feeder.commands, 1):
             if out[number - 1]:
                 continue
@@ -102,7 +106,10 @@ def _run_commands(feeder: Feeder, engine: Engine, watcher: Callable[[int], None]
             file = command.file
             # Command by command, redirects already followed: a refusal then has the file and line of the user's.
             try:
-                engine.command(command.text)
+                if (shape := shapes.get(number - 1)) is None:
+                    engine.command(command.text)
+                else:
+                    define_shape(engine, shape)
             except EngineError as error:
                 if error.number == TOO_MANY_CONTROL_ITERATIONS and command.verb not in DESCRIBING:
                     engine.command("get number")  # a trusted Solve; the engine goes on after the next command
@@ -211,6 +218,8 @@ def encode_network(network: Network) -> tuple[str, Arrays]:
             return {_TABLE: type(value).__name__, **{f.name: getattr(value, f.name) for f in fields(value)}}
         # Every circuit of a feeder in this process has the same ones.
         value.setflags(write=False)
+        if value.dtype == np.float64 and value.ndim == 1 and np.isnan(value).all():  # of most shapes the kvar and hours
+            return {_NAN: len(value)}
         arrays[f"a{len(arrays)}"] = value
         return {_ARRAY: f"a{len(arrays) - 1}"}
 
@@ -221,6 +230,10 @@ def _decode_network(text: str, arrays: Arrays) -> Network:
     def build(data: dict[str, Any]) -> Any:
         if _ARRAY in data:
             array = arrays[data[_ARRAY]]
+            array.setflags(write=False)
+            return array
+        if _NAN in data:
+            array = np.full(data[_NAN], np.nan)
             array.setflags(write=False)
             return array
         data = {name: _as_tuples(value) for name, value in data.items()}

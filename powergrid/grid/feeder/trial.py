@@ -2,7 +2,7 @@
 
 A feeder that comes with the package, or that is trusted, needs no trial. Any other is compiled and solved once in a
 process of its own that is shut in; what crashes, hangs or reaches out there is an error with file and line. That a
-content came through is kept in the user's cache.
+content came through is kept in the user's cache, and its network, so that nothing is described twice.
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ def watch(report: Callable[[int], None]) -> None:
     _watcher = report
 
 
-def admit(feeder: Feeder) -> Callable[[int], None] | None:
+def admit(feeder: Feeder, learn: Callable[[bytes], None] = lambda _: None) -> Callable[[int], None] | None:
     """Try a feeder that is not known to be harmless in a process of its own; the function to call before each command.
+
+    Args:
+        feeder: The feeder.
+        learn: Called with the network that the trial described, packed, if there was one.
 
     Raises:
         FeederError: It crashed OpenDSS, took too long, asked for what a feeder may not have, or is wrong.
@@ -56,7 +60,7 @@ def admit(feeder: Feeder) -> Callable[[int], None] | None:
     if _watcher is None and not feeder.trust and not _is_shipped(feeder):
         seconds = _patience(len(feeder.commands))
         if seconds > 0.0:
-            _try_once(feeder, seconds)
+            _try_once(feeder, seconds, learn)
     return _watcher
 
 
@@ -80,30 +84,37 @@ def _patience(n_commands: int) -> float:
     raise FeederError(TRIAL_VARIABLE, [f"is {written!r}, not a number of seconds; 0 leaves the trial out"])
 
 
-def _try_once(feeder: Feeder, seconds: float) -> None:
+def _try_once(feeder: Feeder, seconds: float, learn: Callable[[bytes], None]) -> None:
     key = entry_key("tried", feeder.key)
     if tried.recall(key) is None:
         with tried.alone(key):
             if tried.recall(key) is None:  # another process may have tried it meanwhile
-                tried.keep(key, try_apart(feeder, seconds))
+                tried.keep(key, try_apart(feeder, seconds, learn))
 
 
-def try_apart(feeder: Feeder, seconds: float) -> str:
+def try_apart(feeder: Feeder, seconds: float, learn: Callable[[bytes], None] = lambda _: None) -> str:
     """Compile and solve a feeder in a process of its own, and say how that was shut in.
+
+    Args:
+        feeder: The feeder.
+        seconds: When to give up [s].
+        learn: As of :func:`admit`.
 
     Raises:
         FeederError: It did not come through, or is wrong.
     """
-    ended, n_begun, answer = _run(feeder, seconds)
+    ended, n_begun, answer, network = _run(feeder, seconds)
     if answer is None:
         raise FeederError(str(feeder.master), [_describe_end(feeder, ended, n_begun)])
     if answer["problems"]:
         raise FeederError(answer["where"], [Problem(*problem) for problem in answer["problems"]])
+    if network and not feeder.microgrids:  # of which the trial is told nothing
+        learn(network)
     return str(answer["confinement"])
 
 
-def _run(feeder: Feeder, seconds: float) -> tuple[Ended, int, dict[str, Any] | None]:
-    """Run one trial: how its process ended, how many commands it began, and its answer if it came to one.
+def _run(feeder: Feeder, seconds: float) -> tuple[Ended, int, dict[str, Any] | None, bytes]:
+    """Run one trial: how its process ended, how many commands it began, its answer if it came to one, the network.
 
     Raises:
         FeederError: No process could be started.
@@ -116,7 +127,8 @@ def _run(feeder: Feeder, seconds: float) -> tuple[Ended, int, dict[str, Any] | N
     if not said and ended.status is not None:
         raise _not_started(feeder, ended.last_words or ended.explain()[1])
     came = not ended.status and len(said) > PROGRESS_BYTES
-    return ended, int(said[:PROGRESS_BYTES] or 0), json.loads(said[PROGRESS_BYTES:]) if came else None
+    answer, _, network = said[PROGRESS_BYTES:].partition(b"\n")
+    return ended, int(said[:PROGRESS_BYTES] or 0), json.loads(answer) if came else None, network
 
 
 def _describe_end(feeder: Feeder, ended: Ended, n_begun: int) -> Problem:
@@ -144,7 +156,7 @@ def _find_culprit(feeder: Feeder) -> Command | None:
         middle = (fine + crashing) // 2
         without = set(defining[middle:])
         kept = tuple(command for place, command in enumerate(feeder.commands) if place not in without)
-        ended, _, answer = _run(replace(feeder, commands=kept), left)
+        ended, _, answer, _ = _run(replace(feeder, commands=kept), left)
         if ended.status is None:
             return None
         fine, crashing = (middle, crashing) if answer is not None else (fine, middle)

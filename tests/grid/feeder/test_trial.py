@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 import powergrid
 from powergrid.errors import FeederError
 from powergrid.grid.circuit import Circuit
+from powergrid.grid.engine import Engine
+from powergrid.grid.engine.cache_folder import write_packed
 from powergrid.grid.feeder import read_feeder, trial
+from powergrid.grid.feeder.compile import compile_feeder, encode_network, known_network, networks
 from powergrid.grid.feeder.compose import compose
 from powergrid.grid.feeder.microgrid import MicrogridSpec
 from powergrid.grid.feeder.reading.syntax import Command
@@ -43,6 +47,7 @@ def trials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("POWERGRID_TRIAL_S", "60")
     monkeypatch.setenv("POWERGRID_CACHE", str(tmp_path / "cache"))
     trial.tried.forget()
+    networks.forget()
 
 
 def count_tried(tmp_path: Path) -> int:
@@ -57,6 +62,35 @@ def test_foreign_feeder_is_tried_once_for_each_content(tmp_path: Path) -> None:
     write(tmp_path / "net", "New Load.b bus1=b kV=12.47 kW=10")
     Circuit(read_feeder(master)).close()
     assert count_tried(tmp_path) == 2
+
+
+def test_trial_hands_back_the_network_as_it_would_be_described_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = "New LoadShape.s npts=3 interval=1 mult=[0.999778 0.5 0.23859]"
+    feeder = read_feeder(write(tmp_path / "net", shape, "New Load.b bus1=b.1.2 phases=1 kV=12.47 kW=10 yearly=s"))
+    engine = Engine()
+    assert known_network(feeder) is None
+    compile_feeder(feeder, engine)
+    tried = known_network(feeder)
+    engine.close()
+    monkeypatch.setenv("POWERGRID_TRIAL_S", "0")
+    monkeypatch.setenv("POWERGRID_CACHE", "")
+    networks.forget()
+    here = Circuit(feeder)
+    (text, arrays), (own_text, own_arrays) = map(encode_network, (tried, here.network))
+    assert text == own_text
+    assert arrays.keys() == own_arrays.keys()
+    assert all(array.tobytes() == own_arrays[name].tobytes() for name, array in arrays.items())
+    here.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", b"PK\x03\x04", None])
+def test_network_that_a_trial_spoils_is_none(tmp_path: Path, damage: bytes | None) -> None:
+    feeder, packed = read_feeder(write(tmp_path / "net")), io.BytesIO()
+    write_packed(packed, '{"\\u0000table": "Loads"}', {})
+    networks.keep_packed(feeder.key, packed.getvalue() if damage is None else damage)
+    assert known_network(feeder) is None
 
 
 def test_shipped_feeder_and_one_that_the_caller_trusts_are_not_tried(tmp_path: Path) -> None:
