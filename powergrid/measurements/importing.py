@@ -103,7 +103,7 @@ def import_profiles(
     spec = read_map(column_map, changes=keys)
     read = feeder if isinstance(feeder, Feeder) else read_feeder(feeder)
     network = network_of(read)
-    several = [tables] if isinstance(tables, str | Path | pd.DataFrame) else list(tables)
+    several = list_tables(tables)
     problems, notes = list[str](), list[str]()
     called = name_tables(several)
     tried = [read_measured(each, spec, problems, notes, name) for each, name in zip(several, called, strict=True)]
@@ -121,6 +121,20 @@ def import_profiles(
         )
     _raise(problems)
     return _Import(spec, read, network, measured, series, unused, problems, notes).run()
+
+
+def list_tables(tables: Table | Sequence[Table]) -> list[Table]:
+    """Return one table or several as a list.
+
+    Raises:
+        ScenarioError: something is no table.
+    """
+    several: list[Any] = list(tables) if isinstance(tables, list | tuple) else [tables]
+    wrong = [each for each in several if not isinstance(each, str | Path | pd.DataFrame)]
+    if wrong:
+        told = f"a {type(wrong[0]).__name__} is no table; give the path of one, a DataFrame, or a list of them"
+        raise ScenarioError("import of profiles", [told])
+    return several
 
 
 def _raise(problems: Sequence[str]) -> None:

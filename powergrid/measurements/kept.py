@@ -15,7 +15,7 @@ import pandas as pd
 from powergrid.grid.engine.cache_folder import Arrays, Cache, made_by
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.profiles.profiles import Profiles
-from powergrid.measurements.importing import Imported, Table, import_profiles
+from powergrid.measurements.importing import Imported, Table, import_profiles, list_tables
 from powergrid.measurements.report import DataReport
 from powergrid.measurements.vocabulary import ImportMap, read_map
 
@@ -35,7 +35,7 @@ def import_kept(tables: Table | Sequence[Table], feeder: Feeder, column_map: Any
         ScenarioError: with every problem of map and tables.
     """
     spec = read_map(column_map, "profiles.map")
-    several = [tables] if isinstance(tables, str | Path | pd.DataFrame) else list(tables)
+    several = list_tables(tables)
     key = _key_of(several, feeder, spec)
     if key is None:
         return import_profiles(several, feeder, spec)

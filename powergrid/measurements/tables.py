@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -149,16 +149,20 @@ def _open(
         record: dict[str, Any] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     else:
         frame, first_line, record = source, 0, {"file": "a DataFrame"}
+    if isinstance(frame.index, pd.PeriodIndex):
+        frame = frame.set_axis(frame.index.to_timestamp())
     if isinstance(frame.index, pd.DatetimeIndex):
         frame = frame.rename_axis(str(frame.index.name or "time")).reset_index()
-    frame = frame.set_axis([str(name).strip() for name in frame.columns], axis=1)
+    # Of a sheet whose heads are numbers, 611.0 is 611.
+    names = (int(name) if isinstance(name, float) and name.is_integer() else name for name in frame.columns)
+    frame = frame.set_axis([str(name).strip() for name in names], axis=1)
     frame = frame.dropna(how="all", axis=1)
     filled = frame.notna().any(axis=1).to_numpy()
     frame = frame.iloc[: len(filled) - int(filled[::-1].argmax()) if filled.any() else 0].reset_index(drop=True)
     if not len(frame):
         problems.append(f"{where}: the table has no rows")
         return None, first_line, record
-    twice = sorted({name for name in frame.columns if list(frame.columns).count(name) > 1})
+    twice = sorted(set(frame.columns[frame.columns.duplicated()]))
     if twice:
         problems.append(f"{where}: column {list_names([repr(name) for name in twice])} comes twice")
         return None, first_line, record
@@ -173,8 +177,9 @@ def _find_stamps(frame: pd.DataFrame, spec: ImportMap, where: str, problems: lis
         problems += [f"{where}: time.column: " + describe_unknown("column", name, frame.columns) for name in unknown]
         return None if unknown else list(spec.time.column)
     by_name = {name.lower(): name for name in frame.columns}
-    if "date" in by_name and "time" in by_name:
-        return [by_name["date"], by_name["time"]]
+    for date, hour in itertools.product(("date", "datum"), ("time", "hour", "hour ending", "he", "zeit", "stunde")):
+        if date in by_name and hour in by_name:
+            return [by_name[date], by_name[hour]]
     found = [by_name[name] for name in _TIME_NAMES if name in by_name]
     found += [name for name in frame.columns if pd.api.types.is_datetime64_any_dtype(frame[name])]
     found += [name for name in frame.columns if "time" in name.lower() or "date" in name.lower()]
@@ -260,9 +265,11 @@ def _number_meters(frame: pd.DataFrame, long: LongSpec | None) -> tuple[npt.NDAr
     if pd.api.types.is_float_dtype(ids) and (ids.dropna() % 1 == 0).all():
         ids = ids.astype("Int64")  # a column of whole numbers with one empty cell
     names = ids.astype(str).str.strip()
-    quantities = [""] * len(frame) if long.quantity is None else frame[long.quantity].astype(str).str.strip()
-    key, found = pd.factorize(pd.MultiIndex.from_arrays([names, quantities]))
-    return np.asarray(key, dtype=np.int64), [Meter(*map(str, each)) for each in found]
+    if long.quantity is None:
+        key, found = pd.factorize(names)
+        return np.asarray(key, dtype=np.int64), [Meter(str(name), "") for name in found]
+    key, pairs = pd.factorize(pd.MultiIndex.from_arrays([names, frame[long.quantity].astype(str).str.strip()]))
+    return np.asarray(key, dtype=np.int64), [Meter(*map(str, each)) for each in pairs]
 
 
 def _has_repeated(
@@ -347,7 +354,7 @@ def own_rows(values: pd.Series, step_minutes: int, title: str, problems: list[st
     if usual > 1 and (apart == usual).mean() > 0.5 and (known % usual == known[0] % usual).all():
         return values.iloc[known[0] % usual :: usual], step_minutes * usual
     turns = np.flatnonzero(np.diff(apart, prepend=0, append=0) != 0)
-    for begin, end in pairwise(turns.tolist()):
+    for begin, end in itertools.pairwise(turns.tolist()):
         if apart[begin] > 1 and end - begin >= _LONG_RUN:
             problems.append(
                 f"{title}: from {values.index[known[begin]]} on {end - begin} rows are {apart[begin] * step_minutes} "

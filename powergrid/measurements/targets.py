@@ -107,8 +107,12 @@ def find_targets(
     for table in tables:
         for i, (name, label) in enumerate(zip(table.names, table.labels, strict=True)):
             stem, unit = split_unit(label)
-            entry = spec.columns.get(name) if name in spec.columns else _know(name if name != label else stem, network)
-            entry = entry or (_know(name, network) if name not in spec.columns else None)
+            if name in spec.columns:
+                entry = spec.columns[name]
+            else:  # a load may be called as a unit ends: x_kw is load x_kw before it is load x in kW
+                whole = _know(name, network)
+                entry = whole or (_know(stem, network) if name == label else None)
+                unit = None if whole is not None and whole.load and name == label else unit
             if entry is None:
                 near = difflib.get_close_matches(stem.lower(), network.loads.names, 1, _LIKE)
                 like = f" (is it load {near[0]!r}?)" if near else ""

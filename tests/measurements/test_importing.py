@@ -553,3 +553,101 @@ def test_lines_above_the_names_of_columns_are_skipped(feeder: Path, tmp_path: Pa
     (tmp_path / "m.csv").write_text("Export of plant 7\n;;;\n" + table.to_csv(index=False, sep=";", decimal=","))
     imported = import_profiles(tmp_path / "m.csv", feeder, {"unit": "kW", "skip_rows": 2})
     assert imported.profiles.digest() == import_profiles(table, feeder, {"unit": "kW"}).profiles.digest()
+
+
+KINDS = """
+Clear
+New Circuit.kinds basekv=4.16 pu=1.0 phases=3 bus1=source
+New Line.l1 bus1=source bus2=mid length=0.5 units=km r1=0.1 x1=0.2 r0=0.3 x0=0.6 c1=0 c0=0
+New LoadShape.s npts=24 interval=1 mult=(0.5 0.6 0.7 0.8 0.9 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 0.4)
+New Load.x bus1=mid phases=3 kv=4.16 kw=60 kvar=20 daily=s
+New Load.x_kw bus1=mid phases=3 kv=4.16 kw=30 kvar=10
+New "Load.house 1.2" bus1=mid.1.2 phases=1 conn=delta kv=4.16 kw=30 kvar=10
+New Load.fixed bus1=mid phases=3 kv=4.16 kw=30 kvar=10 status=fixed
+New Load.exempt bus1=mid phases=3 kv=4.16 kw=30 kvar=10 status=exempt
+New Load.m6 bus1=mid phases=3 kv=4.16 kw=30 kvar=10 model=6
+New Load.m7 bus1=mid phases=3 kv=4.16 kw=30 kvar=10 model=7
+New Load.neg bus1=mid phases=3 kv=4.16 kw=-30 kvar=5
+New Load.pv bus1=mid phases=3 kv=4.16 kw=30 kvar=10
+New Load.611 bus1=mid phases=3 kv=4.16 kw=30 kvar=10
+Set VoltageBases=[4.16]
+CalcVoltageBases
+Set LoadMult=0.5
+"""
+
+
+@pytest.fixture
+def kinds(tmp_path: Path) -> Path:
+    (tmp_path / "kinds").mkdir()
+    master = tmp_path / "kinds" / "kinds.dss"
+    master.write_text(KINDS)
+    return master
+
+
+def test_measured_demand_is_drawn_whatever_the_model_says_of_status_model_shape_and_multiplier(kinds: Path) -> None:
+    names = ("x", "x_kw", "house 1.2", "fixed", "exempt", "m6", "m7", "neg", "pv", "611")
+    kw = {name: make_kw(TIMES, 25, i) + 2 for i, name in enumerate(names)}
+    kvar = {name: make_kw(TIMES, 9, i + 20) - 3 for i, name in enumerate(names)}
+    table = pd.DataFrame({"time": TIMES} | {f"{name} [kW]": kw[name] for name in names})
+    table = table.assign(**{f"{name} [kvar]": kvar[name] for name in names})
+    profiles: dict[str, Any] = {"source": table, "map": {}}
+    keys: dict[str, Any] = {"split": "all", "step_minutes": 60, "episode_length": 24}
+    env = powergrid.make(kinds, profiles=profiles, add_der={"penetration": 0.1}, **keys)
+    env.reset(seed=0, options={"day": 5})
+    simulation = env.task.simulation
+    engine = simulation.circuits[0].engine.direct
+    for step in range(24):
+        env.step({agent: env.action_space(agent).sample() * 0 for agent in env.agents})
+        for name in names:
+            engine.Circuit.SetActiveElement(f"load.{name}")
+            n = engine.CktElement.NumConductors() if name == "house 1.2" else engine.CktElement.NumPhases()
+            powers = np.reshape(engine.CktElement.Powers(), (-1, 2))[:n].sum(axis=0)
+            wanted = [kw[name][120 + step], kvar[name][120 + step]]
+            # the kvar of model 7 are those of a reactance, which voltage moves
+            assert powers == pytest.approx(wanted, abs=5e-3, rel=5e-3 if name == "m7" else 1e-6), (step, name)
+    env.close()
+
+
+def test_names_are_loads_first_whatever_they_look_like(kinds: Path) -> None:
+    kw = make_kw(TIMES, 25)
+    table = pd.DataFrame(
+        {"time": TIMES, "x_kw": kw, "X": kw / 2, 611.0: kw / 3, "House 1.2 (W)": kw * 1e3, "pv": kw / 4}
+    )
+    profiles = import_profiles(table, kinds, {"unit": "kW"}).profiles
+    wanted = {"x_kw": kw, "x": kw / 2, "611": kw / 3, "house 1.2": kw, "pv": kw / 4}
+    assert profiles.load_series.keys() == wanted.keys()
+    for load, values in wanted.items():
+        assert kw_of(profiles, load) == pytest.approx(values)
+    assert not profiles.own_sun
+
+
+def test_any_index_or_pair_of_columns_of_time_is_taken_and_what_is_no_table_told(feeder: Path) -> None:
+    kw = make_kw(TIMES, 50)
+    wanted = import_profiles(pd.DataFrame({"time": TIMES, "e1": kw}), feeder, unit="kW").profiles.digest()
+    date = TIMES.strftime("%Y-%m-%d")
+    for table in (
+        pd.DataFrame({"e1": kw}, index=TIMES.to_period("h")),
+        pd.DataFrame({"e1": kw}, index=TIMES.rename("Datum")),
+        pd.DataFrame({"Date": date, "Hour": TIMES.hour, "e1": kw}),
+    ):
+        assert import_profiles(table, feeder, unit="kW").profiles.digest() == wanted
+    ending = pd.DataFrame({"Date": date, "Hour Ending": TIMES.hour + 1, "e1": kw})
+    assert import_profiles(ending, feeder, unit="kW", time={"stamps": "end"}).profiles.digest() == wanted
+    for table in (None, 7, [3.0], {"e1": kw}):
+        with pytest.raises(ScenarioError, match="is no table; give the path of one, a DataFrame, or a list of them"):
+            import_profiles(table, feeder, unit="kW")  # type: ignore[arg-type]
+    with pytest.raises(ScenarioError, match="is a folder; name the table that is in it"):
+        import_profiles(feeder.parent, feeder, unit="kW")
+
+
+def test_set_of_any_key_is_a_key_of_the_map(
+    feeder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"Meßstelle": "e1", "time": TIMES, "Wert": make_kw(TIMES, 50)}).to_csv("m.csv", index=False)
+    words = ("m.csv", "--feeder", feeder, "--out", "mine", "--set", "tables={m.csv: {unit: kW, long: {id: Meßstelle}}}")
+    assert run(*words) == 0
+    assert run(*words, "--set", "feeder=x", "--set", "column_map=1") == 1
+    told = capsys.readouterr().err
+    assert "unknown key 'feeder'" in told
+    assert "unknown key 'column_map' (did you mean 'columns'" in told

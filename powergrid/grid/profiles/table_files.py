@@ -73,6 +73,8 @@ def _kind_of(path: Path, where: str) -> str:
     """Return the ending of a file's name, or say what keeps it from being read."""
     if not os.path.isfile(path):  # of a name that is too long it says no, and Path.is_file() raises
         folder = path.parent
+        if os.path.isdir(path):
+            raise ScenarioError(where, ["is a folder; name the table that is in it"])
         if not os.path.isdir(folder):
             raise ScenarioError(where, [f"no such file, and there is no folder {str(folder)!r}"])
         names = sorted(p.name for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES))
@@ -123,9 +125,11 @@ def _read_marked(column: pd.Series, decimal: str) -> pd.Series:
 
     group = {",": ".", ".": ","}[decimal]
     number = re.compile(rf"\s*[+-]?(\d{{1,3}}(\{group}\d{{3}})*|\d+)(\{decimal}\d+)?\s*")
-    marked = column.map(lambda cell: isinstance(cell, str) and "," in cell and number.fullmatch(cell) is not None)
-    if not marked.any():
+    # Stamps and names of meters come many times each.
+    with_sign = [cell for cell in column.unique() if isinstance(cell, str) and "," in cell and number.fullmatch(cell)]
+    if not with_sign:
         return column
+    marked = column.isin(with_sign)
     plain = column[marked].str.replace(group, "", regex=False).str.replace(decimal, ".", regex=False)
     mixed = column.astype(object).where(~marked, pd.to_numeric(plain).reindex(column.index))
     return pd.to_numeric(mixed) if pd.to_numeric(mixed, errors="coerce").notna().eq(mixed.notna()).all() else mixed
