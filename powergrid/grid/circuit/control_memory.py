@@ -61,6 +61,7 @@ class ControlMemory:
             for class_name in ("StorageController", "RegControl")
         )
         self._mode = engine.property_index("StorageController", "ModeDischarge")
+        self._trigger = engine.property_index("StorageController", "TimeDischargeTrigger")
         self._threshold = engine.property_index("RegControl", "RevThreshold")
         transformers = [engine.get_reference(handle, "RegControl", "Transformer") for handle in self._turning]
         self._regulated = [
@@ -94,7 +95,7 @@ class ControlMemory:
             circuit.solve(controls=True)
             self._idle_fleets()  # as OpenDSS does where a mode is set
         if self._storage is not None:
-            self._storage.take()
+            self._storage.take_others()
         circuit.restore(kept)
 
     def forget(self) -> None:
@@ -125,14 +126,16 @@ class ControlMemory:
 
     def _idle_fleets(self) -> None:
         """Have storage controllers idle their fleets; other controls rest meanwhile, if they did."""
-        engine = self._circuit.engine
+        engine, trigger = self._circuit.engine, self._trigger
         modes = [engine.get_int(handle, "StorageController", "ModeDischarge") for handle in self._fleets]
+        times = [engine.get_number(handle, trigger) for handle in self._fleets]  # which some modes set, where written
         for handle in self._fleets:
             engine.set_int(handle, self._mode, _BY_SHAPE)
         if self._fleets:
             self._act(2)
-        for handle, mode in zip(self._fleets, modes, strict=True):
+        for handle, mode, time in zip(self._fleets, modes, times, strict=True):
             engine.set_int(handle, self._mode, mode)
+            engine.set_float(handle, trigger, time)
 
     def _turn_forward(self, handle: Handle, nodes: IntArray) -> None:
         """Have a regulator find that power flows forward, as it does before the first solve."""

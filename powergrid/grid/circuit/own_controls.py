@@ -46,7 +46,7 @@ _HOLDING = {"RegControl": ("MaxTapChange", False, "MaxTapChange=0"), "SwtControl
 _OFF = "ControlMode=OFF"
 #: OpenDSS's ordinal of StorageController.ModeDischarge in which it changes its own target, and that with what writing
 #: it sets too.
-_FOLLOW, _OF_FOLLOWING = 1, ("kWTarget", "kWBand", "kWThreshold", "TimeDischargeTrigger")
+_FOLLOW, _OF_FOLLOWING = 1, ("kWTarget", "kWBand", "kWThreshold")
 _MAX_LISTED = 8
 
 
@@ -250,7 +250,7 @@ def read_said(engine: Engine, controls: Sequence[FeederControl]) -> list[tuple[H
     Call before the first solve.
     """
     places: list[tuple[Handle, str, str]] = []
-    panels: dict[str, Handle] = {}
+    inverters: dict[tuple[str, str], None] = {}
     for control in controls:
         if control.class_name == "StorageController":
             handle = engine.handles("StorageController")[control.name]
@@ -259,11 +259,14 @@ def read_said(engine: Engine, controls: Sequence[FeederControl]) -> list[tuple[H
         if control.class_name == "ExpControl":
             places.append((engine.handles("ExpControl")[control.name], "ExpControl", "Vreg"))
         if control.class_name in ("InvControl", "ExpControl"):
-            panels |= {target[9:]: engine.handles("PVSystem").get(target[9:])
-                       for target in control.targets if target.startswith("pvsystem.")}  # fmt: skip
-    for handle in filter(None, panels.values()):
-        by_kvar = engine.written_at(handle, "PVSystem", "kvar") > engine.written_at(handle, "PVSystem", "pf")
-        places += [(handle, "PVSystem", key) for key in ("%Pmpp", "kvar" if by_kvar else "pf")]
+            for target in control.targets:
+                kind, _, name = target.partition(".")
+                inverters["PVSystem" if kind == "pvsystem" else "Storage", name] = None
+    for class_name, name in inverters:
+        if (inverter := engine.handles(class_name).get(name)) is not None:
+            by_kvar = engine.written_at(inverter, class_name, "kvar") > engine.written_at(inverter, class_name, "pf")
+            limit = ["%Pmpp"] if class_name == "PVSystem" else []
+            places += [(inverter, class_name, key) for key in (*limit, "kvar" if by_kvar else "pf")]
     return [(h, engine.property_index(c, key), engine.get_float(h, c, key)) for h, c, key in places]
 
 

@@ -62,6 +62,12 @@ class OwnStorage:
         self._stored_kwh = self._engine.get_all_floats(self._handles, "Storage", "kWhStored")
         self._mode = self._engine.get_all_ints(self._handles, "Storage", "State")
 
+    def take_others(self) -> None:
+        """Take the same of those that are not led: these did nothing."""
+        kept = self._mode[self._led]
+        self.take()
+        self._mode[self._led] = kept
+
     def decide(self, level: FloatArray, hour: float) -> FloatArray:
         """Return what each battery that is led is to deliver in a step [kW], shape (n_led,).
 
@@ -111,7 +117,7 @@ class OwnStorage:
 
     def start_from_here(self) -> None:
         """Take what the batteries hold and do now for what they start from."""
-        self.take()
+        self.take_others()
         self._start = self.state()
 
     def reset(self) -> None:

@@ -54,6 +54,12 @@ BODIES = {
     "clock": FLEET + "modedischarge=time modecharge=time timedischargetrigger=8 timechargetrigger=2 " + LIST,
     "schedule": FLEET + "modedischarge=schedule modecharge=time timedischargetrigger=8 timechargetrigger=2 tup=.5 "
     "tflat=1 tdn=.5 " + LIST,
+    "follow": FLEET + "modedischarge=follow modecharge=time timedischargetrigger=8 timechargetrigger=2 kwtarget=1700 "
+    "elementlist=[fleet]",
+    "support": FLEET + "modedischarge=support modecharge=time timechargetrigger=2 kwtarget=-1500 elementlist=[fleet]",
+    "volt-var of a battery": PANELS + day.BATTERIES.split("New Storage")[0] + "New Storage.follows bus1=c kv=12.47 "
+    "kwrated=200 kva=250 kwhrated=700 %stored=50 dispmode=follow daily=swing\n"
+    "New InvControl.i derlist=[Storage.follows] mode=voltvar vvc_curve1=vv",
     "reverse": TURNING + "reversible=yes revvreg=120 revband=3",
     "neutral": TURNING + "reversible=yes revneutral=yes",
     "cogeneration": TURNING + "cogen=yes revvreg=118 revband=2",
