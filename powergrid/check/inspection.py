@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from powergrid.check.report import FeederReport, Recorder, read_events
 from powergrid.errors import EngineError, FeederError
 from powergrid.files import path_of
 from powergrid.grid.engine import Engine
-from powergrid.grid.engine.confinement import Confinement, limit_process
+from powergrid.grid.engine.confinement import Confinement, find_denied, limit_process
 from powergrid.grid.engine.own_process import Ended, receive, run_apart, shut_in
 from powergrid.grid.feeder.feeder import find_feeder, locate_feeder, read_feeder, scan_feeder
 from powergrid.grid.feeder.trial import try_apart
@@ -102,7 +102,9 @@ def main(folder: str) -> None:
     else:
         confinement = shut_in(folder, [place.root, place.shipped, place.master, place.master.resolve()], timeout_s)
     recorder.state(confinement=asdict(confinement))
-    inspect_feeder(request["feeder"], recorder, **request["options"])
+    report = inspect_feeder(request["feeder"], recorder, **request["options"])
+    if denied := dict.fromkeys(path for finding in report.findings for path in find_denied(finding.message)):
+        recorder.state(confinement=asdict(replace(confinement, denied=tuple(denied))))
     recorder.state(last_command="")  # it came to its end
 
 

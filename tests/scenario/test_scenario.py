@@ -94,7 +94,7 @@ def test_load_scenario_model_root_counts_from_the_file_and_trust_opens_it(
     master.write_text(master.read_text().replace("Set V", f"Redirect {outside}\nSet V", 1))
     monkeypatch.chdir(outside.parent)
     data = yaml.safe_load((folder / "mine.yaml").read_text())
-    with pytest.raises(FeederError, match=r"outside the model_root .*'trust: true' allows it"):
+    with pytest.raises(FeederError, match=r"outside the model_root .*whoever calls trusts it: --trust"):
         load_scenario(folder / "mine.yaml").simulate()
     assert load_scenario(folder / "mine.yaml", {"trust": True}).read_feeder().trust
     common = Path(os.path.commonpath([folder, outside]))

@@ -10,8 +10,10 @@ from powergrid.errors import FeederError, PowerGridError, Problem
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import Engine
 from powergrid.grid.engine.cache_folder import write_packed
+from powergrid.grid.engine.confinement import find_denied
 from powergrid.grid.engine.own_process import receive, shut_in
 from powergrid.grid.feeder.compile import encode_network
+from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.trial import PROGRESS_BYTES, decode_feeder, watch
 
 
@@ -44,14 +46,25 @@ def main(folder: str) -> None:
         where, problems = error.where, list(error.details)
     except PowerGridError as error:
         where, problems = str(feeder.master), [Problem("not-usable", "", str(error))]
+    if (denied := _find_denied(feeder)) is not None:
+        where, problems = denied
     # One that compiles and does not solve did no harm: who compiles it next may ask for no more, or says so himself.
-    if n_begun > len(feeder.commands):
+    elif n_begun > len(feeder.commands):
         problems.clear()
     said = {"confinement": str(confinement), "where": where, "problems": [_plain(each) for each in problems]}
     out.seek(PROGRESS_BYTES)
     out.write(json.dumps(said).encode("ascii") + b"\n")
     with contextlib.suppress(OSError):  # too large a file: then who plays it has to describe it
         out.write(described.getbuffer())
+
+
+def _find_denied(feeder: Feeder) -> tuple[str, list[Problem]] | None:
+    """Return the first command of whose files one could not be opened: to OpenDSS it is missing or empty."""
+    for command in feeder.commands:
+        if "/" in command.text and (denied := find_denied(command.text)):
+            text = f"{command.text.strip()!r}: {', '.join(denied)} is there, and its trial was not let open it"
+            return command.where, [Problem("refused", "", text, "a feeder's files are those that its lines name")]
+    return None
 
 
 def _plain(problem: Problem) -> tuple[str, str, str, str]:

@@ -12,6 +12,7 @@ import ctypes
 import math
 import os
 import platform
+import re
 import signal
 import struct
 import sys
@@ -29,6 +30,8 @@ _OF_THE_SYSTEM = (
     "/proc/self", "/dev/null", "/dev/zero", "/dev/urandom", "/etc/localtime", "/usr/share/zoneinfo",
     "/usr/share/locale",
 )  # fmt: skip
+#: A path in full, in quotes or without blanks.
+_PATH = re.compile(r"""["'](/[^"']+)["']|(?:^|(?<=[\s=(\[{]))(/[^\s"'\])},!]+)""")
 _FORBIDDEN = "it would start a program, reach the network, or touch files and processes that are not its own"
 
 # -- Landlock, see linux/landlock.h
@@ -123,10 +126,12 @@ class Confinement:
     Attributes:
         holds: What is enforced, a few words each.
         missing: What could not be had here, with the reason; empty where all of it holds.
+        denied: Files and folders that are there and could not be opened; a program takes them for missing.
     """
 
     holds: tuple[str, ...]
     missing: tuple[str, ...]
+    denied: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "; ".join((*self.holds, *(f"not: {each}" for each in self.missing)))
@@ -203,6 +208,31 @@ def limit_process(timeout_s: float) -> str:
 def describe_kill(status: int) -> str:
     """Say what a confined process did that its filter ended it for; empty where that was not it."""
     return _FORBIDDEN if -status == getattr(signal, "SIGSYS", None) else ""
+
+
+def find_denied(text: str) -> list[str]:
+    """Return the files and folders in full that a text names, that are there, and that this process may not open.
+
+    Of a file that is not there its folder is told: nothing can be written there either.
+    """
+    paths = dict.fromkeys(quoted or bare for quoted, bare in _PATH.findall(text))
+    found = dict.fromkeys(denied for path in paths if (denied := _denied(path)))
+    return list(found)
+
+
+def _denied(path: str) -> str:
+    """Return a path, or the folder of one where nothing is, if it may not be opened; else nothing."""
+    for place in (path, os.path.dirname(path)):
+        try:
+            os.close(os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            return place
+        except (OSError, ValueError):
+            return ""
+        return ""
+    return ""
 
 
 class _LackingError(Exception):

@@ -1,8 +1,9 @@
 """Compile a foreign feeder for the first time where it can do no harm, and only then in this process.
 
-A feeder that comes with the package, or that is trusted, needs no trial. Any other is compiled and solved once in a
-process of its own that is shut in; what crashes, hangs or reaches out there is an error with file and line. That a
-content came through is kept in the user's cache, and its network, so that nothing is described twice.
+A feeder that comes with the package needs no trial. Any other is compiled and solved once in a process of its own that
+is shut in; what crashes, hangs or reaches out there is an error with file and line. That a content came through is kept
+in the user's cache, and its network, so that nothing is described twice. So is one that is trusted, as long as it only
+describes a circuit: what writes files or loads a library would do so twice, and not at all where it is shut in.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,7 +22,7 @@ from powergrid.errors import FeederError, Problem, shorten
 from powergrid.grid.engine.cache_folder import Cache
 from powergrid.grid.engine.own_process import TRIAL_VARIABLE, Ended, run_apart
 from powergrid.grid.feeder.feeder import Feeder, entry_key, models_folder
-from powergrid.grid.feeder.reading.syntax import EDITING, Command
+from powergrid.grid.feeder.reading.syntax import DESCRIBING, EDITING, Command
 
 __all__ = ["PROGRESS_BYTES", "admit", "decode_feeder", "tried", "try_apart", "watch"]
 
@@ -35,6 +37,8 @@ _REMEDIES = {
     "timed-out": f"correct the line, or give it more time: {TRIAL_VARIABLE}=600",
     "refused": "a feeder describes a circuit: take the line out",
 }
+#: What writes a file or loads a library, where it is set.
+_ACTING = re.compile(r"usermodel|shaftmodel|dynadll|debugtrace|memorymapping|\baction\b", re.IGNORECASE)
 _watcher: Callable[[int], None] | None = None
 
 #: Contents that came through their trial; the text says how it was shut in.
@@ -57,7 +61,7 @@ def admit(feeder: Feeder, learn: Callable[[bytes], None] = lambda _: None) -> Ca
     Raises:
         FeederError: It crashed OpenDSS, took too long, asked for what a feeder may not have, or is wrong.
     """
-    if _watcher is None and not feeder.trust and not _is_shipped(feeder):
+    if _watcher is None and not _is_shipped(feeder) and not (feeder.trust and _acts(feeder)):
         seconds = _patience(len(feeder.commands))
         if seconds > 0.0:
             _try_once(feeder, seconds, learn)
@@ -67,6 +71,11 @@ def admit(feeder: Feeder, learn: Callable[[bytes], None] = lambda _: None) -> Ca
 def _is_shipped(feeder: Feeder) -> bool:
     own = models_folder().resolve()
     return bool(feeder.files) and all(file.resolve().is_relative_to(own) for file in feeder.files)
+
+
+def _acts(feeder: Feeder) -> bool:
+    """Whether a trusted feeder does, or may do, more than describe a circuit."""
+    return any((c.verb not in DESCRIBING and not c.assigns) or _ACTING.search(c.text) for c in feeder.commands)
 
 
 def _patience(n_commands: int) -> float:

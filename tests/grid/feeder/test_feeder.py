@@ -207,7 +207,8 @@ def test_action_of_a_switch_control_is_kept(tmp_path: Path) -> None:
 )
 def test_property_that_loads_a_library_is_refused(tmp_path: Path, prop: str, name: str, owner: str) -> None:
     master = write(tmp_path, MASTER + f"New {owner}.g bus1=b {prop}\n")
-    what = f"{name} loads a program library, which is not allowed; 'trust: true' allows it"
+    trusting = "whoever calls trusts it: --trust, or trust=True in Python"
+    what = f"{name} loads a program library, which is not allowed; {trusting}"
     assert problems_of(master) == (f"{master}:7: {what}",)
 
 

@@ -119,7 +119,8 @@ def test_file_outside_the_root_is_refused_however_it_is_named(tmp_path: Path, li
         assert problem.startswith(f"{master}:{number}: ")
         assert problem.endswith(
             f"a file outside the model_root {tmp_path / 'grids'}: {written!r}; "
-            f"'model_root: {tmp_path}' or 'trust: true' allows it"
+            f"'model_root: {tmp_path}' allows it (--model-root of check, else --set model_root={tmp_path}), "
+            "or whoever calls trusts it: --trust, or trust=True in Python"
         )
 
 

@@ -314,7 +314,9 @@ def test_default_root_is_no_place_where_files_of_others_lie(tmp_path: Path, monk
 def test_master_that_lies_among_files_of_others_reads_none_of_them(tmp_path: Path) -> None:
     (tmp_path / "Downloads").mkdir()
     (tmp_path / "Downloads" / "theirs.dss").write_text("New Load.x bus1=b")
-    with pytest.raises(FeederError, match=r"'model_root: .*Downloads' or 'trust: true' allows it"):
+    with pytest.raises(
+        FeederError, match="put the model into a folder of its own, or whoever calls trusts it: --trust"
+    ):
         read(tmp_path / "Downloads", "Redirect theirs.dss")
     feeder = read(tmp_path / "Downloads", "")
     assert feeder.model_root == tmp_path / "Downloads" / "Master.dss"

@@ -35,7 +35,7 @@ _CRASH = "New Line.q phases=100000 bus1=b bus2=c"
 
 def write(folder: Path, *lines: str) -> Path:
     """Write a feeder of one file, with lines of its own as the fifth and the following ones."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     master = folder / "Master.dss"
     master.write_text(_CIRCUIT.format("\n".join(lines)))
     return master
@@ -93,10 +93,19 @@ def test_network_that_a_trial_spoils_is_none(tmp_path: Path, damage: bytes | Non
     assert known_network(feeder) is None
 
 
-def test_shipped_feeder_and_one_that_the_caller_trusts_are_not_tried(tmp_path: Path) -> None:
+def test_shipped_feeder_and_one_that_is_trusted_to_act_are_not_tried(tmp_path: Path) -> None:
     Circuit(read_feeder("ieee13")).close()
-    Circuit(read_feeder(write(tmp_path / "net"), trust=True)).close()
+    Circuit(read_feeder(write(tmp_path / "net", "Solve", "Export Voltages"), trust=True)).close()
     assert count_tried(tmp_path) == 0
+
+
+def test_trusted_feeder_that_describes_a_circuit_is_tried_with_the_files_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "outside.dss").write_text("New Load.b bus1=b kV=12.47 kW=10\n")
+    master = write(tmp_path / "net" / "deep", f"Redirect {tmp_path}/outside.dss")
+    Circuit(read_feeder(master, trust=True)).close()
+    assert count_tried(tmp_path) == 1
+    with pytest.raises(FeederError, match="OpenDSS"):
+        Circuit(read_feeder(write(tmp_path / "net", _CRASH), trust=True))
 
 
 def test_crash_is_an_error_with_the_line(tmp_path: Path) -> None:
@@ -169,6 +178,19 @@ def test_what_the_reader_would_have_to_refuse_is_refused_by_the_system_too(tmp_p
     assert "Master.dss:99" in caught.value.where
     assert [file.name for folder in (outside, tmp_path / "net") for file in folder.iterdir()] == ["s.csv", "Master.dss"]
     assert count_tried(tmp_path) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Landlock is of Linux")
+@pytest.mark.parametrize("line", ["mult=(file={})", "csvfile={}"])
+def test_file_that_the_system_withholds_is_told_as_such_and_not_as_missing(tmp_path: Path, line: str) -> None:
+    (tmp_path / "s.csv").write_text("1\n2\n3\n")
+    feeder = read_feeder(write(tmp_path / "net"))
+    # As if the reader had let it through; OpenDSS says of some that there is no such file, of others nothing.
+    text = f"New LoadShape.s npts=3 interval=1 {line.format(tmp_path / 's.csv')}"
+    commands = (*feeder.commands[:-2], Command(feeder.master, 99, text), *feeder.commands[-2:])
+    with pytest.raises(FeederError, match=r"s\.csv is there, and its trial was not let open it") as caught:
+        Circuit(replace(feeder, commands=commands, digest="tampered"))
+    assert [problem.code for problem in caught.value.details] == ["refused"]
 
 
 def test_variable_that_is_no_number_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from powergrid.errors import FeederError, Problem, nearest_names
 MOST_BYTES, MOST_LINES, MOST_REDIRECTS = 2**30, 5_000_000, 5_000
 #: What is noted of a folder that a feeder moves to, in place of the file that a name leads to.
 FOLDER, NO_FOLDER = "\0folder", "\0no folder"
+#: What a person may say who calls, and no scenario file, which may come from anywhere.
+TRUSTING = "whoever calls trusts it: --trust, or trust=True in Python"
 #: Folders that files of others come to lie in, by the name that systems and browsers give them.
 _GATHERING = frozenset(("downloads", "download", "desktop", "documents", "tmp", "temp", "public", "attachments"))
 _OF_SYSTEM = frozenset(
@@ -119,12 +121,15 @@ def lead(place: Place, target: Path) -> str:
 
 
 def remedy(root: Path, wanted: Path) -> str:
-    """Say which key allows a file outside the root."""
+    """Say what allows a file outside the root, and who may say so."""
     try:
-        common = os.path.commonpath([root, wanted.parent])
+        common = Path(os.path.commonpath([root, wanted.parent]))
     except ValueError:  # another drive
-        return "'trust: true' allows it"
-    return f"'model_root: {common}' or 'trust: true' allows it"
+        return TRUSTING
+    if is_gathering_place(common):
+        where = "put the model into a folder of its own" if root.is_file() else "put it below that folder"
+        return f"{where}, or {TRUSTING}"
+    return f"'model_root: {common}' allows it (--model-root of check, else --set model_root={common}), or {TRUSTING}"
 
 
 class Files:

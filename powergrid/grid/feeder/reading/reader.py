@@ -16,7 +16,7 @@ from powergrid.grid.engine import property_kinds
 from powergrid.grid.feeder.reading import syntax
 from powergrid.grid.feeder.reading.defined import SOURCE, WHOLE_CLASS, Defined
 from powergrid.grid.feeder.reading.file_names import FileNames
-from powergrid.grid.feeder.reading.files import MOST_LINES, MOST_REDIRECTS, Files, Place, Reference, resolve
+from powergrid.grid.feeder.reading.files import MOST_LINES, MOST_REDIRECTS, TRUSTING, Files, Place, Reference, resolve
 from powergrid.grid.feeder.reading.members import lists_members, name_members
 from powergrid.grid.feeder.reading.statements import (
     Parameter,
@@ -342,7 +342,7 @@ class _Reader:
         if danger == "library":
             if not self.trust:
                 text = f"{own.given.name} loads a program library, which is not allowed"
-                self._refuse("program-library", command, text, "'trust: true' allows it")
+                self._refuse("program-library", command, text, TRUSTING)
                 return None
             self.files.references.append(Reference(command.where, given.value, None))
         if danger == "rewrites" and not self.trust:
