@@ -14,6 +14,7 @@ SHORTER: dict[str, dict[str, str]] = {
     "train": {"--iterations": "1", "--test-days": "1"},
     "tune": {"--iterations": "1", "--samples": "1"},
     "evaluate": {"--days": "2"},
+    "export": {"--days": "1"},
 }
 HEAVY = {"train", "tune"}
 

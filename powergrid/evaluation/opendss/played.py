@@ -132,6 +132,8 @@ class DayWatch:
         self._led_power = PowerReader([handle for _, _, handle in self._led]) if self._led else None
         self._columns = [self._without_led(*column) for column in self._find_columns()]
         self._storage = handles["Storage"]
+        self._place_of_storage = {f"storage.{name}": i for i, name in enumerate(self._storage)}
+        self._rated_kwh = self._engine.get_all_floats(list(self._storage.values()), "Storage", "kWhRated")
         self._find_openable()
         self._feeder = self._engine.to_dss()
         self._daily = self._find_daily()
@@ -212,7 +214,14 @@ class DayWatch:
 
     def _read_stored(self) -> FloatArray:
         """Return what batteries hold as a step begins [kWh]: the engine moves it on by itself."""
-        return self._engine.get_all_floats(list(self._storage.values()), "Storage", "kWhStored")
+        stored = self._engine.get_all_floats(list(self._storage.values()), "Storage", "kWhStored")
+        for fleet in self._simulation.fleets:
+            if fleet.kind == "storage":  # the engine has them half full, what they hold is reckoned outside of it
+                for i, spec in enumerate(fleet.specs):
+                    place = self._place_of_storage.get(str(spec.element or "").lower(), -1)
+                    if place >= 0 and spec.control == "agent":
+                        stored[place] = fleet.soc[0, i] * self._rated_kwh[place]
+        return stored
 
     def _open(self, name: str, handle: Handle) -> Iterator[OpenPlace]:
         if not self._engine.any_open(handle):

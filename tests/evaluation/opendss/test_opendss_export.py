@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -106,3 +110,41 @@ def test_exported_day_of_own_shapes_and_controls_gives_voltages_seen(
     kwh = power[[c for c in power if c.startswith("P")]].sum(axis=1).sum() * 0.25
     assert meter["kWh"].iloc[-1] == pytest.approx(kwh, rel=1e-5)
     assert any("Line.nowhere" in note for note in result.notes)
+
+
+#: Plays a folder's master file in EPRI's engine, and writes the voltages after each step in the order of the nodes.
+EPRI_PROGRAM = """
+import sys
+from pathlib import Path
+import numpy as np
+import py_dss_interface
+
+engine, folder, volts = py_dss_interface.DSS(), Path(sys.argv[1]), []
+def play(file):
+    for line in file.read_text().splitlines():
+        if line.startswith("Redirect Day"):
+            play(folder / "Day.dss")
+        elif not line.startswith(("!", "Export")):
+            engine.text(line.replace("Redirect ", f"Redirect {folder}/"))
+            if line == "Solve":
+                volts.append(np.abs(np.array(engine.circuit.y_node_varray).reshape(-1, 2) @ np.array([1, 1j])))
+play(folder / "Master.dss")
+np.savez(sys.argv[2], nodes=np.array([name.lower() for name in engine.circuit.y_node_order]), v=np.array(volts))
+"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("py_dss_interface") is None, reason="needs EPRI's engine, py-dss-interface"
+)
+def test_exported_day_on_epri_engine_gives_voltages_seen(tmp_path: Path) -> None:
+    folder, answer = tmp_path / "day", tmp_path / "answer.npz"
+    day = export_day({"env_name": "ieee34_ieee13"}, "rule_based", None, folder).day
+    # A process of its own: EPRI's engine prints on stdout, changes directory and may take the interpreter with it.
+    subprocess.run(
+        [sys.executable, "-c", EPRI_PROGRAM, str(folder), str(answer)], cwd=tmp_path, check=True, capture_output=True,
+        timeout=120,
+    )  # fmt: skip
+    with np.load(answer) as arrays:
+        place = {name: i for i, name in enumerate(arrays["nodes"].tolist())}
+        v_pu = arrays["v"][:, [place[name] for name in day.nodes]] / day.v_base
+    assert v_pu == pytest.approx(day.v_pu, abs=1e-6)
