@@ -48,6 +48,8 @@ def replay(
     file_format: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="Format of the tables: parquet or csv.")
     ] = "parquet",
+    png: Annotated[bool, typer.Option("--png", help="Draw each step as a picture too.")] = False,
+    film: Annotated[str | None, typer.Option(metavar="KIND", help="Draw a film too: gif, or mp4 by ffmpeg.")] = None,
     feeder: Annotated[
         str | None, typer.Option(metavar="FEEDER", help="Play on this feeder, by name or master file.")
     ] = None,
@@ -60,6 +62,7 @@ def replay(
 ) -> None:
     """Play one day of SCENARIO with several policies, keep it step by step and show it on one page."""
     from powergrid.evaluation.replay import record_day
+    from powergrid.evaluation.replay.frames import check_film
     from powergrid.evaluation.replay.page import write_page
     from powergrid.evaluation.replay.tables import write_recording
     from powergrid.evaluation.rollout import put_on_feeder
@@ -71,6 +74,8 @@ def replay(
         problems.append("say which day: one of --date, --day and --worst")
     if problems:
         raise ScenarioError("powergrid replay", problems)
+    if film is not None:
+        check_film(film)
     chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
     chosen = put_on_feeder(chosen, feeder) if feeder else chosen
     players = load_policies(policies)
@@ -86,6 +91,33 @@ def replay(
         for recording, name in zip(recordings, names, strict=True):
             tell(write_recording(recording, out_dir / name))
         tell(write_page(recordings, out_dir / f"{recordings[0].date}.html", names))
+        _draw_frames(recordings, out_dir, png, film)
+
+
+def _draw_frames(recordings: Sequence[Any], folder: Path, png: bool, film: str | None) -> None:
+    """Draw the pictures and the film that are asked for, with a bar on a terminal."""
+    from rich.progress import Progress
+
+    from powergrid.evaluation.replay.frames import write_frames
+
+    if not png and film is None:
+        return
+    date = recordings[0].date
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("drawing", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        files = write_frames(
+            recordings,
+            pictures=folder / f"{date}_png" if png else None,
+            film=None if film is None else folder / f"{date}.{film}",
+            progress=advance,
+        )
+    tell(folder / f"{date}_png" if png else files[-1])
+    if png and film is not None:
+        tell(files[-1])
 
 
 def _choose_days(

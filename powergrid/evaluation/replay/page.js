@@ -23,9 +23,12 @@
     const kinds = { uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array };
     for (const [name, part] of Object.entries(facts.parts)) {
       const [steps, things] = part.shape, cut = name.indexOf(".");
-      const data = new kinds[part.kind](buffer, part.start, steps * things);
+      const packed = new kinds[part.kind](buffer, part.start, steps * things), data = new kinds[part.kind](steps * things);
       for (let thing = 0; thing < things; thing++) // differences become sums, which wrap around as they did
-        for (let i = thing * steps + 1, end = (thing + 1) * steps; i < end; i++) data[i] += data[i - 1];
+        for (let step = 0, i = thing * steps; step < steps; step++, i++) {
+          if (step) packed[i] += packed[i - 1];
+          data[step * things + thing] = packed[i]; // step by step, as they are shown
+        }
       store[Number(name.slice(0, cut))][name.slice(cut + 1)] = { data, steps, things, scale: part.scale };
     }
   }
@@ -34,9 +37,14 @@
   function value(policy, name, thing, step) {
     const part = store[policy][name];
     if (!part) return NaN;
-    const raw = part.data[thing * part.steps + Math.min(step, part.steps - 1)];
+    const raw = part.data[Math.min(step, part.steps - 1) * part.things + thing];
     if (part.scale.length === 1 && part.things !== 1) return raw * part.scale[0];
     return raw === -32768 ? NaN : raw * part.scale[Math.min(thing, part.scale.length - 1)];
+  }
+  // The same of all things as they are packed, without their scale.
+  function row(policy, name, step) {
+    const part = store[policy][name], t = Math.min(step, part.steps - 1);
+    return part.data.subarray(t * part.things, (t + 1) * part.things);
   }
   function series(policy, name, thing = 0) {
     if (!has(policy, name)) return null;
@@ -49,12 +57,14 @@
   const nodesOf = Array.from({ length: nBuses }, () => []);
   scene.nodes.bus.forEach((bus, node) => { if (scene.nodes.number[node] <= 3) nodesOf[bus].push(node); });
   const middle = (band[0] + band[1]) / 2;
-  // The voltage of the phase that is farthest from the middle of the band, NaN where none is alive.
-  function worstOf(policy, bus, step) {
-    let worst = NaN;
-    for (const node of nodesOf[bus]) {
-      const v = voltage(policy, node, step);
-      if (v > 0 && !(Math.abs(v - middle) <= Math.abs(worst - middle))) worst = v;
+  // By bus, the voltage of the phase that is farthest from the middle of the band, NaN where none is alive.
+  const shown = nodesOf.flatMap((nodes, bus) => nodes.map((node) => [bus, node])), VOLT = 1e-4;
+  const busOf = Int32Array.from(shown, ([bus]) => bus), nodeOf = Int32Array.from(shown, ([, node]) => node);
+  function worstVoltages(policy, step) {
+    const v = row(policy, "v_pu", step), worst = new Float64Array(nBuses).fill(NaN);
+    for (let i = 0; i < busOf.length; i++) {
+      const own = v[nodeOf[i]] * VOLT, bus = busOf[i];
+      if (own > 0 && !(Math.abs(own - middle) <= Math.abs(worst[bus] - middle))) worst[bus] = own;
     }
     return worst;
   }
@@ -275,9 +285,9 @@
           line.setAttribute("stroke-width", widthOf(branch) * (load > 1 ? 1.8 : 1) * (nBuses > 60 ? 0.8 : 1.15));
           line.setAttribute("stroke-dasharray", on ? "none" : "3 3");
         }
-        const r = nBuses <= 60 ? 4.6 : 3.2;
+        const r = nBuses <= 60 ? 4.6 : 3.2, worst = worstVoltages(p, step);
         this.dots.forEach((dot, bus) => {
-          const v = worstOf(p, bus, step), bad = outside(v);
+          const v = worst[bus], bad = outside(v);
           dot.setAttribute("fill", Number.isNaN(v) ? "#fff" : voltColour(v));
           dot.setAttribute("r", bad ? 1.45 * r : r);
           dot.setAttribute("stroke", Number.isNaN(v) ? "#9aa3ae" : "#3d4653");
@@ -306,9 +316,10 @@
       g.setTransform(1, 0, 0, 1, 0, 0);
       g.clearRect(0, 0, w, h);
       g.setTransform(s, 0, 0, s, (w - s * v.w) / 2 - s * v.x, (h - s * v.h) / 2 - s * v.y);
-      const buckets = new Map(), grow = this.zoom ** -0.55;
+      const buckets = new Map(), grow = this.zoom ** -0.55, loads = row(p, "loading", step), seen = this.inView(v);
       for (const [branch, a, b] of segments) {
-        const load = value(p, "loading", branch, step), on = closed(p, branch, step), width = widthOf(branch) * 0.8 * (load > 1 ? 1.8 : 1);
+        if (!seen(a) && !seen(b)) continue;
+        const load = loads[branch] / 100, on = closed(p, branch, step), width = widthOf(branch) * 0.8 * (load > 1 ? 1.8 : 1);
         const key = (on ? loadShade(load) : "#9aa3ae") + "|" + width.toFixed(2) + "|" + on;
         if (!buckets.has(key)) buckets.set(key, new Path2D());
         const path = buckets.get(key);
@@ -325,17 +336,42 @@
         g.stroke(buckets.get(key));
       }
       g.setLineDash([]);
-      const inner = new Map(), outer = new Map(), r = (nBuses > 1500 ? 1.3 : 2.2) * grow;
+      const inner = new Map(), outer = new Map(), r = (nBuses > 1500 ? 1.3 : 2.2) * grow, worst = worstVoltages(p, step), tiny = r * s < 2 * dpr;
       for (let bus = 0; bus < nBuses; bus++) {
-        const worst = worstOf(p, bus, step), bad = outside(worst), key = Number.isNaN(worst) ? "#ffffff" : voltShade(worst), of = bad ? outer : inner;
+        if (!seen(bus)) continue;
+        const bad = outside(worst[bus]), key = Number.isNaN(worst[bus]) ? "#ffffff" : voltShade(worst[bus]), of = bad ? outer : inner;
         if (!of.has(key)) of.set(key, new Path2D());
-        const [x, y] = xy[bus], radius = bad ? 1.7 * r : r;
-        of.get(key).moveTo(x + radius, y);
-        of.get(key).arc(x, y, radius, 0, 6.2832);
+        const [x, y] = xy[bus], radius = bad ? 1.7 * r : r, path = of.get(key);
+        if (tiny) path.rect(x - 0.9 * radius, y - 0.9 * radius, 1.8 * radius, 1.8 * radius); // no eye tells it from a dot
+        else { path.moveTo(x + radius, y); path.arc(x, y, radius, 0, 6.2832); }
       }
-      g.lineWidth = 0.25 * grow;
-      g.strokeStyle = "#3d4653";
-      for (const of of [inner, outer]) for (const [colour, path] of of) { g.fillStyle = colour; g.fill(path); g.stroke(path); }
+      g.lineWidth = (tiny ? 0.5 : 0.25) * grow;
+      g.strokeStyle = tiny ? "#8d96a3" : "#3d4653";
+      for (const of of [inner, outer]) for (const [colour, path] of of) {
+        if (!tiny || of === inner) g.stroke(path);
+        g.fillStyle = colour;
+        g.fill(path);
+      }
+      if (this.zoom > 4) this.write(g, v, s, dpr);
+    }
+    inView(v) {
+      const m = 0.02 * v.w, [x1, x2, y1, y2] = [v.x - m, v.x + v.w + m, v.y - m, v.y + v.h + m];
+      return (bus) => xy[bus][0] >= x1 && xy[bus][0] <= x2 && xy[bus][1] >= y1 && xy[bus][1] <= y2;
+    }
+    // Names of buses, where few enough are in view that they can be read.
+    write(g, v, s, dpr) {
+      const seen = this.inView(v), there = [];
+      for (let bus = 0; bus < nBuses; bus++) if (seen(bus)) there.push(bus);
+      if (there.length > 400) return;
+      g.font = `${10 * dpr / s}px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif`;
+      g.fillStyle = "#5b6675";
+      const taken = [], tall = 11 * dpr / s;
+      for (const bus of there) {
+        const [x, y] = xy[bus], left = x + 5 * dpr / s, wide = g.measureText(scene.buses.name[bus]).width;
+        if (taken.some(([a, b, w]) => left < a + w && a < left + wide && Math.abs(y - b) < tall)) continue;
+        taken.push([left, y, wide]);
+        g.fillText(scene.buses.name[bus], left, y + 0.35 * tall);
+      }
     }
     listen() {
       let drag = null;
@@ -410,7 +446,7 @@
     for (const { diagram } of state.panels) { diagram.fit(); if (!small) diagram.paint(state.step); }
   }
   function zoomBy(factor, x, y) {
-    const v = state.view || whole, w = factor ? Math.min(whole.w, Math.max(whole.w / 60, v.w / factor)) : whole.w;
+    const v = state.view || whole, w = factor ? Math.min(whole.w, Math.max(whole.w / (small ? 5 : 60), v.w / factor)) : whole.w;
     if (w >= whole.w * 0.999) return setView(null);
     const k = w / v.w, [cx, cy] = x === undefined ? [v.x + v.w / 2, v.y + v.h / 2] : [x, y];
     setView({ x: cx - (cx - v.x) * k, y: cy - (cy - v.y) * k, w, h: v.h * k });
@@ -500,6 +536,8 @@
       if (state.shown.length > 1) head.append(make("span", { class: "who" }, policies[policy].name));
       parent.append(head);
       super(parent, 118, false);
+      this.cursor = make("div", { class: "cursor" });
+      this.box.append(this.cursor);
       this.spec = spec;
       this.lines = spec.of(policy);
       this.xs = [0, end];
@@ -562,32 +600,12 @@
       }
       g.setLineDash([]);
       g.restore();
-      const keep = this.kept || (this.kept = make("canvas"));
-      keep.width = this.canvas.width;
-      keep.height = this.canvas.height;
-      keep.getContext("2d").drawImage(this.canvas, 0, 0);
       this.update(state.step);
     }
     update(step) {
-      if (!this.kept || !this.w) return;
-      const g = this.begin(), x = this.x(hours[step] + (step + 1 < T ? hours[step + 1] - hours[step] : end - hours[step]) / 2);
-      g.save();
-      g.setTransform(1, 0, 0, 1, 0, 0);
-      g.drawImage(this.kept, 0, 0);
-      g.restore();
-      g.strokeStyle = "#1c2430";
-      g.lineWidth = 1;
-      line(g, Math.round(x) + 0.5, this.pad.top - 4, Math.round(x) + 0.5, this.h - this.pad.bottom);
-      for (const each of this.lines) {
-        const v = each.values[step];
-        if (!Number.isFinite(v) || !each.name) continue;
-        g.beginPath();
-        g.arc(x, this.y(v), 3, 0, 6.2832);
-        g.fillStyle = each.colour;
-        g.fill();
-        g.strokeStyle = "#fff";
-        g.stroke();
-      }
+      if (!this.w) return;
+      const x = this.x(hours[step] + (step + 1 < T ? hours[step + 1] - hours[step] : end - hours[step]) / 2);
+      this.cursor.style.transform = `translateX(${x.toFixed(1)}px)`;
       for (const [bold, each] of this.values) setText(bold, this.spec.tell(each.values[step]));
     }
   }
@@ -655,8 +673,7 @@
         line(g, this.pad.left, y, this.w, y);
       }
       g.setLineDash([]);
-      const many = N > 1500, v = new Float64Array(N);
-      for (let n = 0; n < N; n++) v[n] = voltage(this.policy, n, step);
+      const many = N > 1500, v = Float64Array.from(row(this.policy, "v_pu", step), (raw) => raw * VOLT);
       for (const low of [1, 0]) for (let of = 0; of < 3; of++) {
         g.strokeStyle = g.fillStyle = facts.phases[of];
         g.globalAlpha = low ? 0.3 : 1;
@@ -753,16 +770,17 @@
     update(step) {
       const p = this.policy, of = (name) => value(p, "network." + name, 0, step);
       let low = Infinity, high = -Infinity, lowest = 0, highest = 0;
-      for (let n = 0; n < N; n++) {
-        const v = voltage(p, n, step);
-        if (!(v > 0) || scene.nodes.number[n] > 3) continue;
+      const all = row(p, "v_pu", step);
+      for (const n of nodeOf) {
+        const v = all[n] * VOLT;
+        if (!(v > 0)) continue;
         if (v < low) { low = v; lowest = n; }
         if (v > high) { high = v; highest = n; }
       }
       const at = (n) => scene.buses.name[scene.nodes.bus[n]];
       const told = [
         [kilo(of("source_p_kw")), "kW"], [kilo(of("network_losses_kw")), "kW"],
-        [low.toFixed(3), "pu", low < band[0], "Lowest, at " + at(lowest)], [high.toFixed(3), "pu", high > band[1], "Highest, at " + at(highest)],
+        [low.toFixed(3), "pu", low < band[0], "Lowest, " + at(lowest)], [high.toFixed(3), "pu", high > band[1], "Highest, " + at(highest)],
         [format(of("network_violations")), "nodes", of("network_violations") > 0], [format(of("network_overloads")), "branches", of("network_overloads") > 0],
       ];
       told.forEach(([text, unit, bad, name], i) => {
@@ -829,6 +847,8 @@
     }
     for (const { policy } of mine) state.charts.push(new Profile(panel(""), policy));
     for (const spec of listTraces()) for (const { policy } of mine) state.charts.push(new Trace(panel(""), spec, policy));
+    watcher.disconnect();
+    for (const chart of state.charts) watcher.observe(chart.box);
     document.querySelectorAll(".mark").forEach((each) => {
       const side = state.shown.indexOf(Number(each.dataset.policy));
       each.style.background = !two || side < 0 ? "#c3cad3" : `var(--${"ab"[side]})`;
@@ -868,8 +888,17 @@
     $("slider").setAttribute("aria-valuetext", facts.times[step]);
     setText($("clock"), facts.times[step]);
     for (const { numbers, diagram } of state.panels) { numbers.update(step); diagram.update(step); }
-    for (const chart of state.charts) chart.update(step);
+    for (const chart of state.charts) if (chart.inView || always) chart.update(step);
   }
+  // Charts that nobody sees wait until they are scrolled to.
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const chart = state.charts.find((each) => each.box === target);
+      if (!chart) continue;
+      chart.inView = isIntersecting;
+      if (isIntersecting) chart.update(state.step);
+    }
+  });
   const ICON = { play: "M3 1.5L15 9L3 16.5Z", pause: "M3 2h4v14H3ZM11 2h4v14h-4Z" };
   function setPlaying(on) {
     state.playing = on;
@@ -915,6 +944,7 @@
     $("bar").classList.toggle("long", facts.times[0].length > 5);
     let width = innerWidth;
     addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawAll(); } });
+    addEventListener("beforeprint", () => { for (const chart of state.charts) chart.update(state.step); });
     addEventListener("hashchange", goToHash);
   }
   function goToHash() {
