@@ -170,16 +170,16 @@ class Scenario(Spec):
         root = None if self.feeders and reference in list_feeders() else self.model_root
         return read_feeder(reference, model_root=root, trust=self.trust, ignore_case=self.ignore_case)
 
-    def read_profiles(self) -> Profiles:
-        """Read the exogenous series."""
+    def read_profiles(self, feeder: Feeder | None = None) -> Profiles:
+        """Read the exogenous series; the feeder is read for them where it is not given and they are of it."""
         source = self.profiles.source
         if self.profiles.map is not None:
             return self.import_measurements().profiles
         if isinstance(source, str) and source in SHIPPED_SOURCES:
-            base = builtin_profiles()
             if source == "builtin":
-                return base
-            return follow_loadshapes(network_of(self.read_feeder()), base, self.profiles.shape_mode)
+                return builtin_profiles()
+            network = network_of(feeder or self.read_feeder())
+            return follow_loadshapes(network, builtin_profiles(demand=False), self.profiles.shape_mode)
         if isinstance(source, str | Path) and is_imported(source):
             return read_imported(source)
         return read_profiles(source)
@@ -235,7 +235,7 @@ class Scenario(Spec):
             # What a zone of some phases imports is read conductor by conductor, which nobody else asks for.
             conductor_flows=any(agent.zone.phases for agent in self.agents.values()),
         )
-        return Simulation(feeder, self.devices, self.read_profiles(), options, n_envs)
+        return Simulation(feeder, self.devices, self.read_profiles(feeder), options, n_envs)
 
     def _find_reference_problems(self, network: Network) -> Iterator[Problem | str]:
         """Yield what the scenario names and its feeder lacks, in the order of the keys."""

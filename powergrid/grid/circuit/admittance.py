@@ -90,6 +90,7 @@ class Admittance:
         version: Counts up whenever entries change, so that whoever copied them knows.
         stale: Whether something moved since the matrix was built.
         whole: Whether anything but taps and capacitor steps did.
+        built: Whether the matrix is as it was built whole, and nothing moved since.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Admittance:
         observed: bool,
     ) -> None:
         self._engine, self._setpoints, self._layout, self._observed = engine, setpoints, layout, observed
-        self.stale, self.whole = False, True
+        self.stale, self.whole, self.built = False, True, False
         self._moved: dict[int, Handle] = {}
         # of each branch that was moved in steps: where it is, the branches with nodes in common, the entries that it
         # has a part in, by positions these in the matrix and its own admittances
@@ -124,7 +125,7 @@ class Admittance:
                 self._seen[other].clear()
             self._places[branch], self._seen[branch] = [], {}
         self._position[branch], self._moved[branch] = position, handle
-        self.stale = True
+        self.stale, self.built = True, False
 
     def note_change(self, branch: int, handle: Handle) -> None:
         """Note that anything else changed an element's admittance, or the engine itself did; branch -1 is none."""
@@ -134,7 +135,11 @@ class Admittance:
                 seen.clear()
         if branch >= 0:
             self._moved[branch] = handle
-        self.stale = self.whole = True
+        self.demand_build()
+
+    def demand_build(self) -> None:
+        """Have the matrix built whole before the next solve."""
+        self.stale, self.whole, self.built = True, True, False
 
     def update(self, *, put_back: bool = True) -> None:
         """Bring into the matrix what moved since it was built; see :meth:`build`."""
@@ -189,7 +194,7 @@ class Admittance:
         for branch in () if self._observed else moved:
             if branch in self._seen:
                 self._remember(branch)
-        self.stale = self.whole = False
+        self.stale, self.whole, self.built = False, False, True
 
     def refresh(self) -> None:
         """Take over the admittances of branches that changed; the engine makes them with its matrix, not before."""

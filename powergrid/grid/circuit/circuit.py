@@ -184,7 +184,8 @@ class Circuit:
 
     def _keep_start(self) -> None:
         # So that the start and what comes after a reset stand on the same admittance matrix.
-        self.admittance.build()
+        if not self.admittance.built:
+            self.admittance.build()
         self.engine.solve()
         highest = self._highest_v_pu()
         if not _DEAD_V_PU < highest < SANE_V_PU:  # NaN compares false; OpenDSS says that it converged all the same
@@ -283,6 +284,7 @@ class Circuit:
         try:
             if not controls:
                 return self.engine.solve()
+            self.admittance.built = False  # controls may have the engine build it, with what they set
             converged, self.own_moves = self.controls.solve(self.switchgear, self.admittance, limit)
             return converged
         except BaseException:
@@ -306,7 +308,7 @@ class Circuit:
         for build in (self.engine.build_y, self.admittance.build):
             build()
             self.v[:] = flat
-            self.admittance.stale = self.admittance.whole = True  # the next solve has the usual matrix again
+            self.admittance.demand_build()  # the next solve has the usual matrix again
             if self.engine.solve() and self._highest_v_pu() < SANE_V_PU:
                 return True
         self._given_up = True

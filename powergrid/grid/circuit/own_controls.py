@@ -388,7 +388,7 @@ class ActingControls:
         moves = 0 if before is None else gear.count_moves(before)
         admittance.refresh()
         if moves and self.capacitors:
-            admittance.stale = admittance.whole = True
+            admittance.demand_build()
         return converged, moves
 
     def _take_turns(self, gear: Switchgear, admittance: Admittance) -> tuple[bool, dict[str, Any] | None]:

@@ -188,9 +188,12 @@ def _allowed_steps(step_minutes: int) -> list[int]:
     return finer + [step for step in coarser if MINUTES_PER_DAY % step == 0]
 
 
-@functools.lru_cache(maxsize=1)
-def builtin_profiles() -> Profiles:
+@functools.lru_cache(maxsize=2)
+def builtin_profiles(*, demand: bool = True) -> Profiles:
     """Return the year at 15 minutes that ships with the package, read-only and loaded once.
+
+    Args:
+        demand: Whether its demand is wanted, which is most of it; else all loads are flat.
 
     Source:
         ``scripts/make_profiles.py``; provenance and figures in ``docs/profiles.md``.
@@ -198,13 +201,14 @@ def builtin_profiles() -> Profiles:
     with (resources.files("powergrid") / "data" / "profiles.npz").open("rb") as file, np.load(file) as archive:
         meta = json.loads(archive["meta"].tobytes())
         # division by the whole number of counts in a unit gives the decimal as written, multiplication may not
-        series = {key: archive[key] / round(1.0 / quantum) for key, quantum in meta["quanta"].items()}
+        quanta = {key: quantum for key, quantum in meta["quanta"].items() if demand or key != "demand_pu"}
+        series = {key: archive[key] / round(1.0 / quantum) for key, quantum in quanta.items()}
     return Profiles(
         name=meta["name"],
         step_minutes=meta["step_minutes"],
         start=np.datetime64(meta["start"], "m"),
-        demand_pu=np.ascontiguousarray(series["demand_pu"].T),
-        demand_names=tuple(meta["demand_names"]),
+        demand_pu=np.ascontiguousarray(series["demand_pu"].T) if demand else np.ones((len(series["pv_pu"]), 1)),
+        demand_names=tuple(meta["demand_names"]) if demand else (FLAT,),
         pv_pu=series["pv_pu"],
         irradiance_pu=series["irradiance_pu"],
         temperature_c=series["temperature_c"],

@@ -302,11 +302,10 @@ def _infer_start(survey: Survey, filled: dict[str, Any]) -> None:
     # A model stands as its controls leave it at nominal demand, which a day seldom reaches: taps that are right there
     # lift light loads far above the band, and would make leaving things alone look worse than it is.
     mode = _shape_mode(profiles) if isinstance(profiles, Mapping) else None
-    base = builtin_profiles()
     if source == "loadshapes":
-        demand = Demand(follow_loadshapes(network, base, mode), SimulationOptions(load_scale=float(scale)), network)
-        kw, kvar = demand.mean()
+        followed = follow_loadshapes(network, builtin_profiles(demand=False), mode)
+        kw, kvar = Demand(followed, SimulationOptions(load_scale=float(scale)), network).mean()
     else:
-        share = float(scale) * float(base.demand_pu.mean())
+        share = float(scale) * float(builtin_profiles().demand_pu.mean())
         kw, kvar = network.loads.kw * share, network.loads.kvar * share
     filled |= {key: dict(value) for key, value in survey.positions_at(kw, kvar).items() if value}
