@@ -17,6 +17,7 @@ from powergrid.cli.options import err, parse_overrides
 from powergrid.cli.profiles import app as profiles
 from powergrid.cli.replay import replay
 from powergrid.cli.report import report
+from powergrid.cli.study import study
 from powergrid.cli.training import train, tune
 from powergrid.errors import PowerGridError
 
@@ -38,6 +39,7 @@ app.command()(export)
 app.command()(evaluate)
 app.command()(replay)
 app.command()(report)
+app.command()(study)
 app.command()(curves)
 app.command("list")(list_all)
 app.command()(check)

@@ -244,7 +244,7 @@ def record_days(
         kind, own_notes = "baseline" if policy is None else "policy", tuple((notes or {}).get(name, ()))
         for day in days:
             start_days(task, player, [day], seed)
-            recorder = _Recorder(task)
+            recorder = Recorder(task)
             for action, _ in play_steps(task, player, 1):
                 recorder.add(action)
             yield recorder.finish(name, kind, own_notes)
@@ -315,15 +315,18 @@ def find_split(profiles: Profiles, day: int) -> str:
     return "all"
 
 
-class _Recorder:
-    """Keep the steps of the one environment of a task that has just been reset.
+class Recorder:
+    """Keep the steps of the one environment of a task, from its last reset or from any step of the episode on.
 
     Args:
         task: The task.
+        n_steps: Steps that a day has; those of the episode if not given.
     """
 
-    def __init__(self, task: GridTask) -> None:
+    def __init__(self, task: GridTask, n_steps: int | None = None) -> None:
         self._task, self._steps = task, list[dict[str, Columns]]()
+        self._first_step = int(task.simulation.step_index[0])
+        self._n_steps = n_steps or task.simulation.options.horizon_steps
         simulation = task.simulation
         network = simulation.network
         b = network.branches
@@ -354,10 +357,12 @@ class _Recorder:
         self._offset = np.array([action.offset for action in simulation.actions])
         self._seen = self._look()
         self._positions = np.concatenate([circuit.taps, circuit.steps_on])
+        storage = next((fleet for fleet, _ in self._fleets if hasattr(fleet, "cycles")), None)
+        self._cycles_before = 0.0 if storage is None else storage.cycles[0].copy()
 
     def add(self, action: FloatArray) -> None:
         """Keep the step that was just taken by an action, shape (1, n_actions)."""
-        simulation, step = self._task.simulation, len(self._steps)
+        simulation, step = self._task.simulation, self._first_step + len(self._steps)
         snapshot, circuit = simulation.snapshot, simulation.circuits[0]
         flow = snapshot.terminal_kva[0, self._first_terminal]
         devices, positions = self._take_devices(), np.concatenate([circuit.taps, circuit.steps_on])
@@ -390,10 +395,10 @@ class _Recorder:
     def finish(self, policy: str, kind: str, notes: tuple[str, ...]) -> DayRecording:
         """Return the day as the policy of a name and kind played it."""
         task, simulation = self._task, self._task.simulation
-        scenario, network, day = task.scenario, simulation.network, int(simulation.day[0])
+        scenario, network, n_steps = task.scenario, simulation.network, len(self._steps)
+        day = int(simulation.day[0]) + self._first_step * scenario.step_minutes // (24 * 60)
         start = simulation.profiles.start.astype("datetime64[D]") + day
-        minutes = np.round(np.arange(len(self._steps)) * scenario.step_minutes).astype("timedelta64[m]")
-        horizon = simulation.options.horizon_steps
+        minutes = np.round(np.arange(n_steps) * scenario.step_minutes).astype("timedelta64[m]")
         owners = {"node": "nodes", "branch": "branches", "switchgear": "switchgear", "device": "devices"}
         owners |= {"agent": "agents", "network": "network", "action": "actions", "channel": "channels"}
         return DayRecording(
@@ -406,7 +411,7 @@ class _Recorder:
             split=find_split(simulation.profiles, day),
             step_minutes=scenario.step_minutes,
             times=start.astype("datetime64[m]") + minutes,
-            finished=len(self._steps) == horizon and not task.terminated[0],
+            finished=n_steps == self._n_steps and not task.terminated[0],
             band=(scenario.voltage.v_min_pu, scenario.voltage.v_max_pu),
             feeder_network=network,
             placed=place_devices(simulation),
@@ -447,7 +452,7 @@ class _Recorder:
                 column("asked_position")[own] = fleet.requested_position[0]
                 column("position")[own] = fleet.position[0]
             if hasattr(fleet, "cycles"):
-                column("cycles")[own] = fleet.cycles[0]
+                column("cycles")[own] = fleet.cycles[0] - self._cycles_before
             for state, (attribute, device) in zip(fleet.states, fleet.held, strict=True):
                 column(state.name)[own.start + device] = getattr(fleet, attribute)[0, device]
             for name, counted in fleet.terms.items():

@@ -116,7 +116,8 @@ def compare(days: pd.DataFrame, policy: str, other: str) -> list[Comparison]:
         days: A row for each policy and day, with the columns of a study.
         policy, other: Their names.
     """
-    mine, theirs = (days[(days["policy"] == name) & days["finished"]].set_index("day") for name in (policy, other))
+    solved = days[days["finished"] & (days["converged_share"] == 1.0)]
+    mine, theirs = (solved[solved["policy"] == name].set_index("day") for name in (policy, other))
     both = mine.index.intersection(theirs.index)
     found = []
     for measure in MEASURES if len(both) else ():

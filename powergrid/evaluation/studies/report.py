@@ -201,14 +201,23 @@ def report_days(
         summaries[recording.policy].add(recording)
         if progress is not None:
             progress(done, len(players) * len(chosen))
-    facts = {
-        "scenario": scenario.name,
-        "feeder": Path(scenario.feeder).name if scenario.feeder.lower().endswith(".dss") else scenario.feeder,
+    first, *_, last = [row["date"] for row in (summaries[names[0]].rows * 2)]
+    facts = describe_facts(scenario, seed, command) | {
         "split": split,
         "days": len(chosen),
-        "first_and_last_day": f"{summaries[names[0]].rows[0]['date']} to {summaries[names[0]].rows[-1]['date']}",
+        "first_and_last_day": f"{first} to {last}",
+        "nodes_counted": int(summaries[names[0]].counted.sum()),
+    }
+    return PlannerReport(scenario, tuple(names), tuple(beside), summaries, facts, dict(notes or {}))
+
+
+def describe_facts(scenario: Scenario, seed: int, command: str) -> dict[str, Any]:
+    """Return where numbers come from: scenario, digests, versions, and the command if there was one."""
+    own = scenario.feeder.lower().endswith(".dss")
+    return {
+        "scenario": scenario.name,
+        "feeder": Path(scenario.feeder).name if own else scenario.feeder,
         "step_minutes": scenario.step_minutes,
-        "nodes_counted": summaries[names[0]].n_nodes,
         "voltage_ranges": "; ".join(f"{name.upper()}: {low:g} to {high:g} pu" for name, (low, high) in RANGES.items()),
         "seed": seed,
         "scenario_digest": scenario.digest(),
@@ -217,7 +226,6 @@ def report_days(
         "versions": ", ".join(f"{name} {version}" for name, version in describe_versions().items()),
         **({"command": command} if command else {}),
     }
-    return PlannerReport(scenario, tuple(names), tuple(beside), summaries, facts, dict(notes or {}))
 
 
 # -- the page, section by section

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from powergrid.errors import PowerGridError
 from powergrid.evaluation.replay.recording import DayRecording
+from powergrid.files import read_arrays, replacing
+from powergrid.quantities import TERMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,62 +41,101 @@ class Summary:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.source_kw: list[FloatArray] = []
-        self._first: DayRecording | None = None
-        self._node: dict[str, FloatArray] = {}
-        self._branch: dict[str, FloatArray] = {}
-        self._moved: dict[str, float] = {}
-        self._most_moved: dict[str, float] = {}
-        self._device: dict[str, FloatArray] = {}
-        self._terms: dict[str, FloatArray] = {}
-        self._histogram = np.zeros(len(_edges()) - 1)
-        self._hours = 0.0
+        self._names: dict[str, list[str]] = {}
+        self._sums: dict[str, FloatArray] = {}
 
     def add(self, recording: DayRecording) -> None:
         """Take a recorded day; all have to be of one policy and scenario."""
-        self._first = self._first or recording
         hours, fed = recording.step_minutes / 60.0, _counted(recording)
-        v_pu = recording.nodes["v_pu"]
-        node = {
-            f"{side}_{name}_h": hours * np.count_nonzero(outside, axis=0)
-            for name, (low, high) in RANGES.items()
-            for side, outside in (("below", fed & (v_pu < low)), ("above", fed & (v_pu > high)))
-        }
+        v_pu, loading, moves = recording.nodes["v_pu"], recording.branches["loading_pu"], find_moves(recording)
+        switched = np.array(list(moves.values()), dtype=np.float64)
         outside = fed & ((v_pu < RANGES["a"][0]) | (v_pu > RANGES["a"][1]))
-        longest = hours * _longest(outside)
-        _accumulate(self._node, node, np.add)
-        _accumulate(self._node, {"longest_a_h": longest}, np.maximum)
-        _accumulate(self._node, {"v_max_pu": np.where(fed, v_pu, -np.inf).max(axis=0)}, np.maximum)
-        _accumulate(self._node, {"v_min_pu": np.where(fed, v_pu, np.inf).min(axis=0)}, np.minimum)
+        day = {
+            f"node:{side}_{name}_h": hours * np.count_nonzero(beyond, axis=0)
+            for name, (low, high) in RANGES.items()
+            for side, beyond in (("below", fed & (v_pu < low)), ("above", fed & (v_pu > high)))
+        }
         inside = np.clip(v_pu[fed], _edges()[0], _edges()[-1] - 1e-9)
-        self._histogram += hours * np.histogram(inside, _edges())[0]
-        loading = recording.branches["loading_pu"]
-        _accumulate(self._branch, {"overload_h": hours * np.count_nonzero(loading > 1.0, axis=0)}, np.add)
-        _accumulate(self._branch, {"loading_max_pu": loading.max(axis=0)}, np.maximum)
-        moves = find_moves(recording)
-        for name, count in moves.items():
-            self._moved[name] = self._moved.get(name, 0.0) + count
-            self._most_moved[name] = max(self._most_moved.get(name, 0.0), count)
-        _accumulate(self._device, _sum_devices(recording, hours), np.add)
-        terms = {name: values.sum(axis=0) for name, values in recording.agents.values.items() if name != "reward"}
-        _accumulate(self._terms, terms, np.add)
+        day |= {
+            "node:longest_a_h": hours * _longest(outside),
+            "node:v_min_pu": np.where(fed, v_pu, np.inf).min(axis=0),
+            "node:v_max_pu": np.where(fed, v_pu, -np.inf).max(axis=0),
+            "branch:overload_h": hours * np.count_nonzero(loading > 1.0, axis=0),
+            "branch:loading_max_pu": loading.max(axis=0),
+            "gear:moves": switched,
+            "gear:most_a_day": switched,
+            **{f"device:{name}": values for name, values in _sum_devices(recording, hours).items()},
+            "term:per_day": np.array([recording.agents[name].mean(axis=1).sum() for name in _terms_of(recording)]),
+            "histogram": hours * np.histogram(inside, _edges())[0],
+        }
+        gear = list(moves)
+        names = {"node": recording.nodes.names, "branch": recording.branches.names, "gear": gear}
+        names |= {"device": recording.devices.names, "term": _terms_of(recording)}
+        self._names = {owner: list(own) for owner, own in names.items()}
+        self._accumulate(day)
         self.source_kw.append(recording.network["source_p_kw"][:, 0])
-        self._hours += hours * recording.n_steps
+        self.rows.append(recording.totals() | self._tell_day(recording, day, moves))
+
+    @staticmethod
+    def _tell_day(recording: DayRecording, day: Mapping[str, FloatArray], moves: Mapping[str, float]) -> dict[str, Any]:
+        hours = recording.step_minutes / 60.0
+        hours_of = {key.removeprefix("node:"): float(values.sum()) for key, values in day.items()}
         unbalanced = recording.network["network_unbalance_pu"] > UNBALANCE_PU
-        throughput = recording.agents["throughput_kwh"].sum() if "throughput_kwh" in recording.agents.values else 0.0
-        self.rows.append(
-            recording.totals()
-            | {f"range_{name}_node_hours": float(node[f"below_{name}_h"].sum() + node[f"above_{name}_h"].sum())
-               for name in RANGES}
-            | {
-                "low_a_node_hours": float(node["below_a_h"].sum()),
-                "high_a_node_hours": float(node["above_a_h"].sum()),
-                "longest_a_h": float(longest.max(initial=0.0)),
-                "unbalance_hours": hours * float(np.count_nonzero(unbalanced)),
-                "tap_moves": sum(count for name, count in moves.items() if _is_tap(name)),
-                "bank_moves": sum(count for name, count in moves.items() if name.startswith("capacitor.")),
-                "battery_kwh": float(throughput),
-            }
-        )  # fmt: skip
+        return {
+            **{
+                f"range_{name}_node_hours": hours_of[f"below_{name}_h"] + hours_of[f"above_{name}_h"] for name in RANGES
+            },
+            "low_a_node_hours": hours_of["below_a_h"],
+            "high_a_node_hours": hours_of["above_a_h"],
+            "longest_a_h": float(day["node:longest_a_h"].max(initial=0.0)),
+            "unbalance_hours": hours * float(np.count_nonzero(unbalanced)),
+            "tap_moves": sum(count for name, count in moves.items() if _is_tap(name)),
+            "bank_moves": sum(count for name, count in moves.items() if name.startswith("capacitor.")),
+            "battery_kwh": float(recording.agents["throughput_kwh"].sum()),
+        }
+
+    def merge(self, other: Summary) -> None:
+        """Take what other days of the same policy and scenario came to."""
+        self.rows += other.rows
+        self.source_kw += other.source_kw
+        self._names = self._names or other._names
+        self._accumulate(other._sums)
+
+    def _accumulate(self, day: Mapping[str, FloatArray]) -> None:
+        for key, values in day.items():
+            how: Any = np.add
+            if key.endswith(("max_pu", "longest_a_h", "most_a_day")):
+                how = np.maximum
+            elif key.endswith("min_pu"):
+                how = np.minimum
+            self._sums[key] = how(self._sums[key], values) if key in self._sums else np.asarray(values, np.float64)
+
+    # -- kept in a file
+
+    def save(self, file: str | Path) -> None:
+        """Write all of it, whole or not at all, as ``.npz`` without anything that runs when it is read."""
+        facts = np.array(json.dumps({"rows": self.rows, "names": self._names}))
+        days = {f"source:{i}": kw for i, kw in enumerate(self.source_kw)}
+        arrays: dict[str, Any] = {"facts": facts, **days, **self._sums}
+        with replacing(Path(file)) as place:
+            np.savez_compressed(place, **arrays)
+
+    @classmethod
+    def load(cls, file: str | Path) -> Summary:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            PowerGridError: the file is damaged.
+        """
+        summary, kept = cls(), read_arrays(Path(file))
+        try:
+            facts = json.loads(str(kept.pop("facts")))
+            summary.rows, summary._names = facts["rows"], facts["names"]
+            summary.source_kw = [kept.pop(f"source:{i}") for i in range(len(summary.rows))]
+        except (ValueError, KeyError, TypeError) as error:
+            raise PowerGridError(f"{file}: is no part of a study ({error}); delete it, and it is made anew") from None
+        summary._sums = kept
+        return summary
 
     # -- what all days came to
 
@@ -102,70 +146,56 @@ class Summary:
         return pd.DataFrame(self.rows)
 
     def nodes(self) -> pd.DataFrame:
-        """Return a row for each node: hours below and above ranges A and B, longest time outside A, extremes."""
-        first, order = self._require(), ("below_a_h", "above_a_h", "below_b_h", "above_b_h", "longest_a_h")
-        names = np.array(first.nodes.names)
-        bus, phase = (np.array(each) for each in zip(*(name.rpartition(".")[::2] for name in names), strict=True))
-        told = {"node": names, "bus": bus, "phase": phase}
-        kept = np.asarray(np.isfinite(self._node["v_min_pu"]))  # fed in any step
-        return _frame(told | {name: self._node[name] for name in (*order, "v_min_pu", "v_max_pu")}, kept)
+        """Return a row for each fed node: hours below and above ranges A and B, longest time outside A, extremes."""
+        names = self._names["node"]
+        bus, phase = (list(each) for each in zip(*(name.rpartition(".")[::2] for name in names), strict=True))
+        return self._table("node", self.counted, bus=bus, phase=phase)
 
     def branches(self) -> pd.DataFrame:
         """Return a row for each branch with a rating: hours above it, and its highest loading."""
-        told = {"branch": np.array(self._require().branches.names), **self._branch}
-        return _frame(told, np.asarray(self._branch["loading_max_pu"] > 0.0))
+        return self._table("branch", self._sums["branch:loading_max_pu"] > 0.0)
 
     def moves(self) -> pd.DataFrame:
         """Return a row for each thing that moves in steps: moves in all, a day, and on the day with most."""
-        import pandas as pd
-
-        n_days = max(len(self.rows), 1)
-        rows = [
-            {"element": name, "moves": count, "moves_per_day": count / n_days, "most_a_day": self._most_moved[name]}
-            for name, count in self._moved.items()
-        ]
-        return pd.DataFrame(rows, columns=["element", "moves", "moves_per_day", "most_a_day"])
+        per_day = self._sums["gear:moves"] / max(len(self.rows), 1)
+        return self._table("gear", None, moves_per_day=per_day).rename(columns={"gear": "element"})
 
     def devices(self) -> pd.DataFrame:
         """Return a row for each device with power: how far setpoints were moved to be feasible, what it gave and took.
 
         Columns are ``projected_h`` (hours in which a setpoint was moved), ``projected_kwh`` and ``projected_kvarh`` (by
-        how much), ``delivered_kwh`` and ``taken_kwh``.
+        how much), ``delivered_kwh`` and ``taken_kwh``; NaN where a device has no power.
         """
-        first = self._require()
-        told = {"device": np.array(first.devices.names), **self._device}
-        return _frame(told, np.asarray(np.isfinite(first.devices["p_kw"]).any(axis=0)))
+        return self._table("device", np.isfinite(self._sums["device:delivered_kwh"]))
 
     def terms(self, weights: Mapping[str, float]) -> pd.DataFrame:
         """Return a row for each reward term with a weight: mean of a day over agents, in its unit and weighed [USD]."""
-        import pandas as pd
-
-        n_days = max(len(self.rows), 1)
-        found = {name: float(values.mean()) / n_days for name, values in self._terms.items() if weights.get(name)}
-        rows = [{"term": name, "per_day": value, "usd_per_day": value * weights[name]} for name, value in found.items()]
-        return pd.DataFrame(rows, columns=["term", "per_day", "usd_per_day"])
+        names = self._names["term"]
+        frame = self._table("term", np.array([bool(weights.get(name)) for name in names]))
+        frame["per_day"] /= max(len(self.rows), 1)
+        return frame.assign(usd_per_day=frame["per_day"] * frame["term"].map(dict(weights)))
 
     def histogram(self) -> tuple[FloatArray, FloatArray]:
         """Return the edges of the bars [pu], and the part of all node-hours in each."""
-        return _edges(), self._histogram / max(self._histogram.sum(), 1e-12)
+        own = self._sums["histogram"]
+        return _edges(), own / max(float(own.sum()), 1e-12)
 
     def duration(self) -> FloatArray:
         """Return the import of all steps, the highest first [kW]."""
         return np.sort(np.concatenate(self.source_kw))[::-1]
 
     @property
-    def hours(self) -> float:
-        """Hours that were played."""
-        return self._hours
+    def counted(self) -> BoolArray:
+        """Which nodes count: those that were ever fed and are no neutrals, shape (n_nodes,)."""
+        counted: BoolArray = np.isfinite(self._sums["node:v_min_pu"])
+        return counted
 
-    @property
-    def n_nodes(self) -> int:
-        """Nodes that count: fed ones that are no neutrals."""
-        return int(np.isfinite(self._node["v_min_pu"]).sum())
+    def _table(self, owner: str, kept: BoolArray | None, **more: Any) -> pd.DataFrame:
+        import pandas as pd
 
-    def _require(self) -> DayRecording:
-        assert self._first is not None, "no day was added"
-        return self._first
+        own = {key.partition(":")[2]: values for key, values in self._sums.items() if key.startswith(f"{owner}:")}
+        frame = pd.DataFrame({owner: self._names[owner], **more, **own})
+        return frame if kept is None else frame[kept].reset_index(drop=True)
 
 
 def find_moves(recording: DayRecording) -> dict[str, float]:
@@ -198,7 +228,7 @@ def _longest(on: BoolArray) -> npt.NDArray[np.int64]:
 def _sum_devices(recording: DayRecording, hours: float) -> dict[str, FloatArray]:
     """Return what each device's setpoints were moved by, and what it gave and took, on a day."""
     table = recording.devices
-    p_kw = np.nan_to_num(table["p_kw"])
+    p_kw = table["p_kw"]
     off_kw, off_kvar = (np.nan_to_num(np.abs(table[f"asked_{q}"] - table[f"set_{q}"])) for q in ("p_kw", "q_kvar"))
     return {
         "projected_h": hours * np.count_nonzero(np.maximum(off_kw, off_kvar) > 1e-6, axis=0),
@@ -209,15 +239,8 @@ def _sum_devices(recording: DayRecording, hours: float) -> dict[str, FloatArray]
     }
 
 
-def _accumulate(into: dict[str, FloatArray], values: Mapping[str, Any], how: Any) -> None:
-    for name, value in values.items():
-        into[name] = how(into[name], value) if name in into else np.asarray(value, dtype=np.float64)
-
-
-def _frame(columns: Mapping[str, Any], kept: BoolArray) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(columns)[kept].reset_index(drop=True)
+def _terms_of(recording: DayRecording) -> list[str]:
+    return [name for name in TERMS if name in recording.agents.values]
 
 
 def _edges() -> FloatArray:

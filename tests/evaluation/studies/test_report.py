@@ -145,6 +145,7 @@ def make_days(**changes: dict[str, list[float]]) -> pd.DataFrame:
     """Return days of policies that are alike but for some measures."""
     n = max(len(values) for own in changes.values() for values in own.values())
     base = {measure.name: [10.0] * n for measure in MEASURES} | {"day": list(range(n)), "finished": [True] * n}
+    base |= {"converged_share": [1.0] * n}
     return pd.concat([pd.DataFrame(base | own).assign(policy=name) for name, own in changes.items()], ignore_index=True)
 
 

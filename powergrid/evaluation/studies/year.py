@@ -1,0 +1,271 @@
+"""A year, or any span, under several controllers: played month by month in worker processes, kept, and gone on with."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import pickle
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import closing
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel
+
+from powergrid.errors import ScenarioError, find_number_problems
+from powergrid.evaluation.replay.recording import Recorder
+from powergrid.evaluation.rollout import (
+    Policy,
+    Progress,
+    find_players,
+    play_steps,
+    read_scenario,
+    seat_players,
+    start_days,
+)
+from powergrid.evaluation.studies.report import PlannerReport, describe_facts
+from powergrid.evaluation.studies.summary import Summary
+from powergrid.files import make_folder, read_json, replacing, sole_use, write_whole
+from powergrid.grid.devices.spec import MOST_SEED
+from powergrid.grid.profiles.profiles import Profiles, split_days
+from powergrid.scenario import Scenario, load_scenario
+
+Player = tuple[str, Policy | None]
+
+#: What a study is, beside the parts that it has come to.
+MANIFEST = "study.json"
+_PARTS = "parts"
+
+
+class Part(NamedTuple):
+    """Days in a row that one policy plays without a reset: what batteries hold and where taps stand goes on.
+
+    Attributes:
+        player: Who plays.
+        month: The month that the days are of, as ``2018-01``; a second part of it ends in a letter.
+        first: The first day, from that of the profiles.
+        n_days: How many.
+    """
+
+    player: str
+    month: str
+    first: int
+    n_days: int
+
+    @property
+    def file(self) -> str:
+        """Name of the file that keeps what it came to."""
+        return f"{self.player.strip('/').replace('/', '_')}_{self.month}.npz"
+
+
+def study_year(
+    env_config: Mapping[str, Any] | Scenario,
+    policies: Sequence[str | tuple[str, Policy]],
+    folder: str | Path,
+    *,
+    begin: str | datetime.date | None = None,
+    end: str | datetime.date | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    notes: Mapping[str, str] | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> PlannerReport:
+    """Play every day of a span with several policies, and report on the first beside the others.
+
+    Each month is played without a reset: what batteries hold, where taps stand and which cars are there goes on from
+    day to day. Months that are in the folder already are not played again.
+
+    Args:
+        env_config: As for ``NetworkedGridEnv``: ``env_name`` or ``scenario``, and any scenario field by its key; or a
+            scenario.
+        policies: Names of baselines, or a name with an object that has ``act``; with several workers one that can be
+            sent to another process.
+        folder: Where parts and tables go; it is made.
+        begin, end: First and last date, of whichever split; those of the profiles if not given.
+        seed: Seed of whatever is random in a day.
+        workers: Processes that play.
+        notes: What has to be said of a policy's days, by its name.
+        command: The command that made it, for the report to tell.
+        progress: Called with the number of days played and to play.
+
+    Raises:
+        ScenarioError: the settings, a policy's name or the span are wrong, or the folder holds another study.
+        FeederError: the feeder does not compile or solve.
+        PowerGridError: another process is at work in the folder, or it cannot be written.
+    """
+    scenario, players = read_scenario(env_config, "all"), find_players(policies)
+    problems = find_number_problems(0, MOST_SEED, seed=seed) + find_number_problems(1, workers=workers)
+    if 24 * 60 % scenario.step_minutes:
+        problems.append(f"step_minutes {scenario.step_minutes} do not make up a day")
+    if problems:
+        raise ScenarioError("study", problems)
+    profiles = scenario.read_profiles()
+    days = _find_days(profiles, begin, end)
+    parts = [part for name, _ in players for part in _divide(name, days, profiles)]
+    facts = describe_facts(scenario, seed, command) | {
+        "split": "all",
+        "days": len(days),
+        "first_and_last_day": f"{_date(profiles, days[0])} to {_date(profiles, days[-1])}",
+    }
+    folder = Path(folder)
+    make_folder(folder / _PARTS)
+    with sole_use(folder):
+        _claim(folder, facts, {name: _digest(policy) for name, policy in players})
+        left = [part for part in parts if not (folder / _PARTS / part.file).is_file()]
+        done = sum(part.n_days for part in parts) - sum(part.n_days for part in left)
+        for part in _play_parts(scenario, dict(players), left, folder / _PARTS, seed, workers):
+            done += part.n_days
+            if progress is not None:
+                progress(done, sum(part.n_days for part in parts))
+        summaries = {name: Summary() for name, _ in players}
+        for part in parts:
+            summaries[part.player].merge(Summary.load(folder / _PARTS / part.file))
+        facts["nodes_counted"] = int(summaries[players[0][0]].counted.sum())
+        names = [name for name, _ in players]
+        report = PlannerReport(scenario, (names[0],), tuple(names[1:]), summaries, facts, dict(notes or {}))
+        report.write(folder)
+        _write_databases(report, folder)
+    return report
+
+
+def _find_days(profiles: Profiles, begin: Any, end: Any) -> list[int]:
+    """Return the days of a span, those left out of the profiles left out.
+
+    Raises:
+        ScenarioError: a date is none, or the span has no day.
+    """
+    first, last = profiles.start.astype("datetime64[D]"), profiles.start.astype("datetime64[D]") + profiles.n_days - 1
+    ends, problems = [first, last], []
+    for i, (key, given) in enumerate((("from", begin), ("to", end))):
+        if given is None:
+            continue
+        try:
+            ends[i] = np.datetime64(datetime.date.fromisoformat(str(given)), "D")
+        except ValueError:
+            problems.append(f"{key} {str(given)!r} is no date; write it as {first}")
+            continue
+        if not first <= ends[i] <= last:
+            problems.append(f"{key} {ends[i]} is not in the profiles {profiles.name!r}; they have {first} to {last}")
+    if not problems and ends[1] < ends[0]:
+        problems.append(f"from {ends[0]} is after to {ends[1]}")
+    if problems:
+        raise ScenarioError("study", problems)
+    low, high = ((each - first).astype(int) for each in ends)
+    days = [int(day) for day in split_days(profiles, split="all") if low <= day <= high]
+    if not days:
+        raise ScenarioError("study", [f"no day from {ends[0]} to {ends[1]} is in the profiles"])
+    return days
+
+
+def _date(profiles: Profiles, day: int) -> str:
+    return str(profiles.start.astype("datetime64[D]") + day)
+
+
+def _divide(player: str, days: Sequence[int], profiles: Profiles) -> Iterator[Part]:
+    """Yield a player's parts: a month each, or less where a day is left out."""
+    first, count, part = days[0], 0, 0
+    for day, after in zip(days, [*days[1:], None], strict=True):
+        count += 1
+        month = _date(profiles, first)[:7]
+        if after is None or after != day + 1 or _date(profiles, after)[:7] != month:
+            yield Part(player, month + ("" if part == 0 else f"-{part}"), first, count)
+            same = after is not None and _date(profiles, after)[:7] == month
+            first, count, part = after or 0, 0, part + 1 if same else 0
+
+
+def play_part(scenario: Scenario, player: Player, part: Part, seed: int) -> Summary:
+    """Play a part and return what its days came to."""
+    steps_per_day = 24 * 60 // scenario.step_minutes
+    # A step that does not converge is told, and the month goes on from the last sound state.
+    keys = {"split": "all", "episode_length": part.n_days * steps_per_day, "divergence": {"policy": "hold"}}
+    summary = Summary()
+    for name, task, seated in seat_players(load_scenario(scenario, keys), [player], 1, seed):
+        start_days(task, seated, [part.first], seed)
+        steps = play_steps(task, seated, 1)
+        for _ in range(part.n_days):
+            recorder = Recorder(task, steps_per_day)
+            for action, _ in islice(steps, steps_per_day):
+                recorder.add(action)
+            summary.add(recorder.finish(name, "baseline" if player[1] is None else "policy", ()))
+    return summary
+
+
+def _keep_part(scenario: Scenario, player: Player, part: Part, folder: Path, seed: int) -> None:
+    play_part(scenario, player, part, seed).save(folder / part.file)
+
+
+def _play_parts(
+    scenario: Scenario,
+    players: Mapping[str, Policy | None],
+    parts: Sequence[Part],
+    folder: Path,
+    seed: int,
+    workers: int,
+) -> Iterator[Part]:
+    """Play parts, here or in processes of their own, and yield each when it is kept."""
+    jobs = [(scenario, (part.player, players[part.player]), part, folder, seed) for part in parts]
+    if workers == 1 or len(jobs) < 2:
+        for job in jobs:
+            _keep_part(*job)
+            yield job[2]
+        return
+    # Each engine lives in one process; a fork would carry the parent's along.
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+        waiting: dict[Future[None], Part] = {pool.submit(_keep_part, *job): job[2] for job in jobs}
+        try:
+            while waiting:
+                wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in [each for each in waiting if each.done()]:
+                    future.result()
+                    yield waiting.pop(future)
+        except BaseException:  # also a user's Ctrl-C: what is kept stays, what has not begun does not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _digest(policy: Policy | None) -> str:
+    """Return what tells a policy from another of the same name."""
+    return "baseline" if policy is None else hashlib.sha256(pickle.dumps(policy)).hexdigest()
+
+
+def _claim(folder: Path, facts: Mapping[str, Any], policies: Mapping[str, str]) -> None:
+    """Note what a study is, or see that the one in the folder is the same; policies may come to it.
+
+    Raises:
+        ScenarioError: the folder holds another study.
+        PowerGridError: what it holds cannot be read.
+    """
+    file, kept = folder / MANIFEST, _Manifest(facts={}, policies={})
+    if file.is_file():
+        kept = read_json(file, _Manifest)
+        same = ("scenario_digest", "feeder_digest", "profiles_digest", "seed")
+        changed = [key.removesuffix("_digest") for key in same if kept.facts.get(key) != facts[key]]
+        changed += [name for name, digest in policies.items() if kept.policies.get(name, digest) != digest]
+        if changed:
+            remedy = "choose another folder, or delete this one"
+            raise ScenarioError(str(folder), [f"holds a study of another {' and '.join(changed)}; {remedy}"])
+    told = {"facts": dict(facts), "policies": dict(kept.policies) | dict(policies)}
+    write_whole(file, json.dumps(told, indent=1) + "\n")
+
+
+class _Manifest(BaseModel):
+    facts: dict[str, Any]
+    policies: dict[str, str]
+
+
+def _write_databases(report: PlannerReport, folder: Path) -> None:
+    """Write every table as Parquet and all of them as one SQLite file, each whole or not at all."""
+    tables = report.tables()
+    for name, table in tables.items():
+        with replacing(folder / f"{name}.parquet") as place:
+            table.to_parquet(place, index=False)
+    with replacing(folder / "study.sqlite") as place, closing(sqlite3.connect(place)) as database:
+        for name, table in tables.items():
+            table.to_sql(name, database, index=False)
