@@ -20,6 +20,7 @@ from powergrid.grid.circuit.injections import Fault, Injection
 from powergrid.grid.circuit.out_of_service import find_generating
 from powergrid.grid.circuit.own_controls import ControlPlan, plan_controls
 from powergrid.grid.circuit.own_fuel import follow_fuel
+from powergrid.grid.circuit.own_machines import follow_slips
 from powergrid.grid.circuit.own_storage import Batteries, lead_batteries
 from powergrid.grid.circuit.snapshot import Snapshot
 from powergrid.grid.devices import StorageFleet
@@ -112,8 +113,9 @@ class Simulation:
         self._generating = find_generating(self._days.writes)
         self.circuits = Circuits(compiled, self.snapshot)
         arguments = self.circuits, self._days.writes, taken, self.dt_h
-        batteries, fuel = lead_batteries(*arguments), follow_fuel(*arguments)
-        self._stores = [each for each in (batteries, fuel) if each is not None]
+        batteries = lead_batteries(*arguments)
+        own = (batteries, follow_fuel(*arguments), follow_slips(*arguments))
+        self._stores = [each for each in own if each is not None]
         self._native = _lead_devices(self.circuits, self._devices, batteries, self.dt_h)
         self.islands, self.events = _follow_supply(self.circuits, self._devices, faults, options)
         if self.islands is None:  # who is fed stays as it is

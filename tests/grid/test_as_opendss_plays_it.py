@@ -82,9 +82,10 @@ New Storage.timed bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=30 daily=hour
 New Storage.idle bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=50
 New Storage.empties bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=90 state=discharging %discharge=40
 """
-CURVED = """New Load.curved bus1=b kv=12.47 kw=80 kvar=40 daily=hours model=4 cvrwatts=.8 cvrvars=2.5 cvrcurve=reactive
+ODD_LOADS = """New Load.curved bus1=b kv=12.47 kw=80 kvar=40 daily=hours model=4 cvrwatts=.8 cvrvars=2.5 cvrcurve=reactive
 New Load.other bus1=b kv=12.47 kw=80 kvar=40 model=4 cvrcurve=hours
 New Load.unlike bus1=b kv=12.47 kw=80 kvar=40 model=1 cvrcurve=hours
+New Load.gauge bus1=b kv=12.47 kw=0 pf=.9 daily=metered
 """
 MACHINES = """New LoadShape.kv npts=4 interval=6 useactual=yes mult=[7.2 7.3 7.25 7.1]
 New Isource.follows bus1=c amps=3 angle=30 daily=hours
@@ -94,6 +95,8 @@ New IndMach012.follows bus1=d kv=.48 kw=80 kva=120 daily=hours yearly=hours
 New IndMach012.metered bus1=c kv=12.47 kw=80 kva=300 conn=wye daily=metered
 New IndMach012.wind bus1=c kv=12.47 kw=-150 kva=200 daily=sun
 New IndMach012.stands bus1=d kv=.48 kw=30 kva=40
+New LoadShape.surge npts=4 interval=6 mult=[.5 3 .8 .5]
+New IndMach012.stalls bus1=c kv=12.47 kw=60 kva=80 daily=surge
 New IndMach012.slips bus1=d kv=.48 kw=30 kva=40 slip=.01 slipoption=fixedslip daily=sun
 New Vsource.tie bus1=far.1 phases=1 basekv=7.2 r1=1 x1=5 r0=2 x0=8 daily=kv
 New Line.far phases=1 bus1=c.1 bus2=far.1 length=20 units=km r1=1 x1=2
@@ -130,7 +133,7 @@ MASTERS = {
     "loads": LOADS,
     "loads and growth": LOADS + "Set Year=4\nSet LoadMult=.9\n",
     "generators": LOADS + GENERATORS,
-    "a curve of voltage factors": LOADS + CURVED,
+    "odd loads": LOADS + ODD_LOADS,
     "machines": LOADS + MACHINES,
     "dispatched generators": LOADS + DISPATCHED,
     "panels": LOADS + PANELS,

@@ -212,7 +212,8 @@ class Circuit:
     def follow(self, background: Sequence[tuple[str, str, Sequence[str]]]) -> None:
         """Prepare the bulk writes of elements that are no device: class, property and names of each write."""
         for class_name, key, names in background:
-            self.setpoints.follow(class_name, key, [self.handles[class_name][name] for name in names])
+            first = self.network.sources.slips if key == "slip" else None
+            self.setpoints.follow(class_name, key, [self.handles[class_name][name] for name in names], first)
         if self.controls.dispatch is not None:
             sources, known = self.network.sources, self.network.elements["Generator"]
             nominal = zip(sources.generator_kw.tolist(), sources.generator_kvar.tolist(), strict=True)

@@ -361,9 +361,19 @@ class Setpoints:
             self._bind(class_name, key, handles)
         return np.array(devices), scale, first
 
-    def follow(self, class_name: str, key: str, handles: Sequence[Handle]) -> None:
-        """Write a property of elements that are no device too, after all others."""
-        self._bind(class_name, key, handles)
+    def follow(self, class_name: str, key: str, handles: Sequence[Handle], first: FloatArray | None = None) -> None:
+        """Write a property of elements that are no device too, after all others.
+
+        Args:
+            class_name, key, handles: What is written.
+            first: Where the model has it, if elements seek on from what is written; see :class:`ContinuingWriter`.
+        """
+        if first is None:
+            self._bind(class_name, key, handles)
+            return
+        for writers in (self._writers, self._start):
+            writers.append(self._engine.continuing_writer(class_name, key, handles, first))
+            writers[-1].values[:] = self._engine.get_all_floats(handles, class_name, key)
 
     def allocate(self, n: int) -> list[FloatArray]:
         """Return an array for each bulk write of n circuits, shape (n, n_elements), to be filled and then written."""

@@ -46,6 +46,40 @@ class BulkWriter:
         self.write: Callable[[], None] = functools.partial(lib.Batch_Float64Array, *arguments)
 
 
+class ContinuingWriter(BulkWriter):
+    """Write where an element goes on from, once all else of it is taken over from where it began.
+
+    Elements that seek something (an induction machine its slip) reckon how fast to do so from where they are when they
+    are edited. In the engine's own modes that is where the model had them; so they are put there, the edit ends, and
+    only then comes what is written. Whatever else is written of them has to come before.
+
+    Args:
+        handles, property_index: As of :class:`BulkWriter`.
+        first: Where the model has each, shape (n,).
+    """
+
+    __slots__ = ("_first",)
+
+    def __init__(self, handles: Sequence[Handle], property_index: int, first: FloatArray) -> None:
+        self._first = np.array(first, dtype=np.float64)
+        super().__init__(handles, property_index, keep_y=True)
+
+    def move_to(self, values: FloatArray) -> None:
+        """Write from another buffer from now on, shape (n,), contiguous."""
+        super().move_to(values)
+        write, batch, n = self.write, self._batch, len(values)
+        pointer = ffi.cast("double*", ffi.from_buffer(self._first))
+        begin = functools.partial(lib.Batch_Float64Array, batch, n, self._property, 0, pointer, self._flags)
+
+        def continue_from() -> None:
+            begin()
+            lib.Batch_EndEdit(batch, n, 1)
+            lib.Batch_BeginEdit(batch, n)  # and none ends: what is written now has it reckon nothing anew
+            write()
+
+        self.write = continue_from
+
+
 class PowerReader:
     """Read the terminal powers of many elements in a single call, summed per element.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from powergrid.errors import EngineError
 from powergrid.grid.engine import library
-from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, FloatArray, Handle, IntArray
+from powergrid.grid.engine.bulk import BulkWriter, ComplexArray, ContinuingWriter, FloatArray, Handle, IntArray
 from powergrid.grid.engine.context import Context
 from powergrid.grid.engine.library import ffi, lib, names_of, text_of
 
@@ -238,6 +238,12 @@ class Elements(Context):
     def bulk_writer(self, class_name: str, name: str, handles: Sequence[Handle], *, keep_y: bool = True) -> BulkWriter:
         """Prepare the bulk write of one property; ``keep_y`` leaves the admittance matrix as it is."""
         return BulkWriter(handles, self.property_index(class_name, name), keep_y=keep_y)
+
+    def continuing_writer(
+        self, class_name: str, name: str, handles: Sequence[Handle], first: FloatArray
+    ) -> ContinuingWriter:
+        """Prepare the bulk write of a property from which elements seek on; the model has it at ``first``."""
+        return ContinuingWriter(handles, self.property_index(class_name, name), first)
 
     def edit(self, handle: Handle, properties: str) -> None:
         """Edit one element by a command's properties.

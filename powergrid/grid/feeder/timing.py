@@ -228,7 +228,10 @@ def read_load_rules(engine: Engine, loads: Sequence[Handle]) -> tuple[BoolArray,
     kw, kvar = (engine.get_all_floats(loads, "Load", key) for key in ("kW", "kvar"))
     # OpenDSS minds the power factor unless kvar came after it.
     by_factor = engine.written_order(loads, "Load", "PF") > engine.written_order(loads, "Load", "kvar")
-    ratio = np.divide(kvar, kw, out=np.zeros_like(kw), where=by_factor & (kw != 0.0))
+    factor = engine.get_all_floats(loads, "Load", "PF")
+    # Of 0 kW, which a shape of actual values may well be multiplied by, only the factor itself is left.
+    tangent = np.sqrt(np.maximum(1.0 / np.square(np.where(factor == 0.0, 1.0, factor)) - 1.0, 0.0)) * np.sign(factor)
+    ratio = np.where(by_factor, np.divide(kvar, kw, out=tangent, where=kw != 0.0), 0.0)
     fixed = engine.get_all_ints(loads, "Load", "Status") == _FIXED
     return fixed, np.isin(engine.get_all_ints(loads, "Load", "Model"), _FIXED_Q_MODELS), ratio
 

@@ -61,9 +61,9 @@ class Background:
             # Which a write of kW sets anew.
             ("Generator", "MaxKVAR"): generation.holds_voltage,
             ("Generator", "MinKVAR"): generation.holds_voltage,
-            # The engine seeks the slip from where it was last: so would depend on how the circuit came here.
-            ("IndMach012", "slip"): np.ones(len(sources.slips), dtype=np.bool_),
             **{(name, DRIVEN_PROPERTIES[name]): followed >= 0 for name, followed in self._driven.items()},
+            # After their kW; the circuit says where each goes on from.
+            ("IndMach012", "slip"): np.ones(len(sources.slips), dtype=np.bool_),
             ("Load", "CVRwatts"): self._curved >= 0,
             ("Load", "CVRvars"): self._curved >= 0,
             BATTERIES: np.isin(sources.storage_mode, SELF_DISPATCHED),
