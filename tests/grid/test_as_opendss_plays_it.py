@@ -82,7 +82,7 @@ New Storage.timed bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=30 daily=hour
 New Storage.idle bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=50
 New Storage.empties bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=90 state=discharging %discharge=40
 """
-ODD_LOADS = """New Load.curved bus1=b kv=12.47 kw=80 kvar=40 daily=hours model=4 cvrwatts=.8 cvrvars=2.5 cvrcurve=reactive
+ODD_LOADS = """New Load.curved bus1=b kv=12.47 kw=80 kvar=40 daily=hours model=4 cvrwatts=.8 cvrcurve=reactive
 New Load.other bus1=b kv=12.47 kw=80 kvar=40 model=4 cvrcurve=hours
 New Load.unlike bus1=b kv=12.47 kw=80 kvar=40 model=1 cvrcurve=hours
 New Load.gauge bus1=b kv=12.47 kw=0 pf=.9 daily=metered
