@@ -27,7 +27,7 @@ from powergrid.grid.circuit.own_controls import (
     select_controls,
 )
 from powergrid.grid.circuit.snapshot import Snapshot, SnapshotReader
-from powergrid.grid.circuit.switchgear import Switchgear
+from powergrid.grid.circuit.switchgear import Switchgear, read_positions
 from powergrid.grid.engine import ComplexArray, Engine, FloatArray, Handle, IntArray, PowerReader
 from powergrid.grid.feeder.compile import (
     BRANCH_CLASSES,
@@ -81,6 +81,7 @@ class Circuit:
         powers: Reads what the feeder's own sources, forming sources and devices draw, in this order.
         ratings: What the model says of the element of each device that is one, by the device's name and key.
         load_of_device: Place of the load that each device replaces, -1 where it replaces none, shape (n_devices,).
+        compiled_positions: Where regulators and capacitors stood before any control acted, where it matters.
         own_moves: Positions that the feeder's own controls moved in the last solve.
         forming: 1 where a microgrid's forming source is on, in the order of the microgrids that have one.
         source_nodes: Nodes that the other sources are tied to.
@@ -128,6 +129,7 @@ class Circuit:
             places = self.injections, self.handles, bus_kv, network_of(feeder)
             self._targets, self.ratings = place_injections(feeder, self.engine, *places)
         said = read_said(self.engine, controls)
+        self.compiled_positions = read_positions(self.engine, self.handles) if said else {}
         free_power(self.engine, controls, plan)
         fault_names = place_faults(self.engine, faults)
         self._solve_start()

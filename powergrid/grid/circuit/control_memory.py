@@ -71,8 +71,8 @@ class ControlMemory:
         # A file that solves leaves controls that have acted once.
         said = (*circuit.feeder.commands, *circuit.feeder.left_out)
         self._solved = any(command.text.lstrip().lower().startswith("solv") for command in said)
+        self._dt_h, self._compiled_h = dt_h, engine.step_hours
         circuit.controls.remember()
-        engine.set_interval(dt_h, storing=storage is not None)  # what batteries of agents hold is told elsewhere
         self.forget()
         if storage is not None:  # which the fleets' controllers had moved
             storage.start_from_here()
@@ -92,11 +92,24 @@ class ControlMemory:
         kept = circuit.state()
         self.forget()
         if self._solved:
+            self._move_to_compiled()
+            circuit.engine.step_hours = self._compiled_h
             circuit.solve(controls=True)
             self._idle_fleets()  # as OpenDSS does where a mode is set
         if self._storage is not None:
             self._storage.take_others()
+        circuit.engine.step_hours = self._dt_h
+        if self._storage is None:  # what batteries of agents hold is told elsewhere
+            circuit.engine.set_interval(0.0)
         circuit.restore(kept)
+
+    def _move_to_compiled(self) -> None:
+        """Put regulators and capacitors where the model has them, before any control acted."""
+        gear = self._circuit.switchgear
+        positions = gear.state()
+        for key, compiled in self._circuit.compiled_positions.items():
+            positions[key][: len(compiled)] = compiled
+        gear.restore(positions)
 
     def forget(self) -> None:
         """Put circuit and batteries where they start, and have the controls know nothing."""

@@ -343,6 +343,14 @@ class Switchgear:
         self.write_closed(state["closed"])
 
 
+def read_positions(engine: Engine, handles: Handles) -> dict[str, npt.NDArray[Any]]:
+    """Return where the regulators and capacitors of a compiled circuit stand, as in :meth:`Switchgear.state`."""
+    regulators = find_regulators(engine, handles)
+    taps = [engine.get_floats(r.handle, r.class_name, "Taps")[r.winding - 1] for r in regulators]
+    steps = [engine.get_ints(handle, "Capacitor", "States").sum() for handle in handles["Capacitor"].values()]
+    return {"tap_pu": np.array(taps), "steps_on": np.array(steps, dtype=np.int64)}
+
+
 def _find_moved(wanted: npt.NDArray[Any], now: npt.NDArray[Any]) -> Sequence[int]:
     """Return the places where positions differ; mostly none, which is soon told."""
     away = wanted != now

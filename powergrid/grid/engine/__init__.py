@@ -209,15 +209,18 @@ class Engine(Elements):
         lib.ctx_Solution_Set_Hour(self._context, int(hours))
         lib.ctx_Solution_Set_Seconds(self._context, (hours - int(hours)) * 3600.0)
 
-    def set_interval(self, hours: float, *, storing: bool = True) -> None:
-        """Set how long a step is for controls and that :meth:`finish_step` ends [h].
+    @property
+    def step_hours(self) -> float:
+        """How long a step is for controls [h]; to set it sets the interval too."""
+        return float(lib.ctx_Solution_Get_StepSize(self._context)) / 3600.0
 
-        Args:
-            hours: Length of a step.
-            storing: Whether batteries lose and gain in it.
-        """
+    @step_hours.setter
+    def step_hours(self, hours: float) -> None:
         lib.ctx_Solution_Set_StepSize(self._context, hours * 3600.0)
-        lib.ctx_Solution_Set_IntervalHrs(self._context, hours if storing else 0.0)
+
+    def set_interval(self, hours: float) -> None:
+        """Set for how long batteries lose and gain in a step that :meth:`finish_step` ends [h]."""
+        lib.ctx_Solution_Set_IntervalHrs(self._context, hours)
 
     def finish_step(self) -> None:
         """Let batteries lose and gain what they delivered and took in the last solve, and controls remember it."""

@@ -37,12 +37,16 @@ TURNING = (
 )
 BODIES = {
     "volt-var": INV + "mode=voltvar vvc_curve1=vv",
+    "volt-var of all, and a regulator": PANELS + day.CONTROLS.splitlines()[0] + "\nNew InvControl.i mode=voltvar "
+    "vvc_curve1=vv",
     "volt-watt": INV + "mode=voltwatt voltwatt_curve=vw",
     "both": INV + "combimode=vv_vw vvc_curve1=vv voltwatt_curve=vw",
     "watt-pf": INV + "mode=wattpf wattpf_curve=wp",
     "watt-var": INV + "mode=wattvar wattvar_curve=wv",
     "fast current": INV + "combimode=vv_drc vvc_curve1=vv dynreacavgwindowlen=3600s",
     "mean voltage": INV + "mode=voltvar vvc_curve1=vv voltage_curvex_ref=avg avgwindowlen=7200s",
+    "low pass": INV + "mode=voltvar vvc_curve1=vv rateofchangemode=lpf lpftau=1800",
+    "rise and fall": INV + "mode=voltvar vvc_curve1=vv rateofchangemode=risefall risefalllimit=.0001",
     "voltage": INV + "mode=avr vsetpoint=1.0",
     "exponential": EXP,
     "exponential, kvar first": EXP + "preferq=yes vregtau=300 tresponse=30",
