@@ -306,10 +306,12 @@ def _study(name: str, unit: str, meaning: str) -> Quantity:
     return Quantity(name, unit, meaning, "evaluation", "sum")
 
 
+#: Ranges of ANSI C84.1-2020 for service voltage at 600 V and less, on 120 V [pu].
+ANSI_RANGES = {"A": (0.95, 1.05), "B": (110.0 / 120.0, 127.0 / 120.0)}
 #: What reports and studies say of a day besides the columns of an evaluation.
 STUDY = (
     _study("range_a_node_hours", "node-h", "nodes outside range A of ANSI C84.1, 0.95 to 1.05 pu, summed over time"),
-    _study("range_b_node_hours", "node-h", "nodes outside its range B, 0.917 to 1.058 pu, summed over time"),
+    _study("range_b_node_hours", "node-h", "nodes outside its range B, 0.9167 to 1.0583 pu, summed over time"),
     _study("low_a_node_hours", "node-h", "those below range A"),
     _study("high_a_node_hours", "node-h", "those above range A"),
     Quantity("longest_a_h", "h", "longest time that any node stayed outside range A", "evaluation", "max"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,7 @@ def report(
     ] = None,
     days: Annotated[int, typer.Option(min=1, help="Days to play, spread evenly over the split.")] = 30,
     split: SplitOption = "test",
+    replays: Annotated[int, typer.Option(min=0, help="Worst days that are replayed, each a page beside it.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in a day.")] = 0,
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("report"),
     agents: AgentsOption = None,
@@ -52,6 +54,8 @@ def report(
     from rich.markup import escape
     from rich.progress import Progress
 
+    from powergrid.evaluation.replay import record_day
+    from powergrid.evaluation.replay.page import write_page
     from powergrid.evaluation.studies.report import AGAINST, report_days
     from powergrid.scenario import load_scenario, scenario_from_config
 
@@ -76,6 +80,13 @@ def report(
             chosen, players, against=against or AGAINST, split=split, days=days, seed=seed, notes=notes,
             command=shlex.join(["powergrid", *sys.argv[1:]]), progress=advance,
         )  # fmt: skip
+        links = {date: f"days/{date}.html" for date in found.worst_days(replays)}
+        bar.update(task, description="replaying", completed=0, total=len(links))
+        everybody = [*players, *found.against]
+        for done, (date, page) in enumerate(links.items(), 1):
+            write_page(record_day(chosen, everybody, date, seed=seed), out_dir / page)
+            bar.update(task, completed=done)
+    found = replace(found, links=links)
     for sentences in found.verdicts().values():
         for sentence in sentences:
             out.print(escape(str(sentence)), highlight=False)

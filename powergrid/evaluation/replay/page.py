@@ -18,6 +18,7 @@ from powergrid.evaluation.replay.packing import Packing
 from powergrid.evaluation.replay.recording import DayRecording
 from powergrid.evaluation.replay.scene import make_scene
 from powergrid.files import make_folder, write_whole
+from powergrid.quantities import ANSI_RANGES
 
 #: Most that a page weighs [bytes]: beyond it browsers open slowly, and mail turns it away.
 MAX_BYTES = 15_000_000
@@ -27,8 +28,6 @@ _DISPENSABLE = (
     ("flows", "power of branches"),
     ("every second step", "every second step"),
 )
-#: ANSI C84.1 service voltage, ranges A and B [pu].
-_ANSI = {"A": (0.95, 1.05), "B": (110.0 / 120.0, 127.0 / 120.0)}
 
 
 def make_page(recordings: Sequence[DayRecording], files: Sequence[str] = ()) -> str:
@@ -79,7 +78,7 @@ def _fill(
         "hours": [round(float(h), 4) for h in (first.times[kept] - first.times[0]) / np.timedelta64(1, "h")],
         "step_h": first.step_minutes / 60.0,
         "band": first.band,
-        "ansi": _ANSI,
+        "ansi": ANSI_RANGES,
         "phases": PHASE_COLOURS,
         "policies": [_describe(recording) for recording in recordings],
         "scene": scene,

@@ -218,7 +218,9 @@ def describe_facts(scenario: Scenario, seed: int, command: str) -> dict[str, Any
         "scenario": scenario.name,
         "feeder": Path(scenario.feeder).name if own else scenario.feeder,
         "step_minutes": scenario.step_minutes,
-        "voltage_ranges": "; ".join(f"{name.upper()}: {low:g} to {high:g} pu" for name, (low, high) in RANGES.items()),
+        "voltage_ranges": "; ".join(
+            f"{name.upper()}: {low:.3g} to {high:.4g} pu" for name, (low, high) in RANGES.items()
+        ),
         "seed": seed,
         "scenario_digest": scenario.digest(),
         "feeder_digest": scenario.read_feeder().digest,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from powergrid.errors import PowerGridError
 from powergrid.evaluation.replay.recording import DayRecording
 from powergrid.files import read_arrays, replacing
-from powergrid.quantities import TERMS
+from powergrid.quantities import ANSI_RANGES, TERMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: Ranges of ANSI C84.1-2020 for service voltage [pu]. At medium voltage the standard's own lower limits are 0.975 (A)
-#: and 0.95 (B); as is usual in studies of whole feeders, all nodes are held to those of 600 V and less.
-RANGES = {"a": (0.95, 1.05), "b": (0.917, 1.058)}
+#: Ranges by the letter that columns have. At medium voltage the standard's own lower limits are 0.975 (A) and 0.95 (B);
+#: as is usual in studies of whole feeders, all nodes are held to those of 600 V and less.
+RANGES = {name.lower(): limits for name, limits in ANSI_RANGES.items()}
 #: Highest voltage unbalance that the standard's annex recommends, negative over positive sequence here [pu].
 UNBALANCE_PU = 0.03
 #: Width of a bar of the voltage histogram, and its ends [pu]; beyond them nodes count in the outermost bars.
