@@ -18,7 +18,7 @@ import opendssdirect as dss
 
 def commands(file: Path) -> Iterator[str]:
     """Yield the commands of a script; of those it redirects to, only the day is read line by line."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         line = line.strip()
         words = line.split()
         if not line or line.startswith("!") or words[0].lower() == "export":

@@ -218,7 +218,7 @@ def write_fitted(day: PlayedDay, recording: DayRecording, settings: Settings, fo
     with telling(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
     return [folder / name for name in texts]
 
 

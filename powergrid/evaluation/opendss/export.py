@@ -53,7 +53,7 @@ def write_day(day: PlayedDay, folder: str | Path, recorders: Sequence[str] = ())
     with telling(place):
         place.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            (place / name).write_text(text, encoding="utf-8")
+            (place / name).write_text(text, encoding="utf-8", errors="surrogateescape")
         seen = pd.DataFrame(day.v_pu, columns=list(day.nodes), index=pd.RangeIndex(1, day.n_steps + 1, name="step"))
         seen.to_csv(place / SEEN, float_format="%.9f")
         shutil.copyfile(BARE, place / REPLAY)

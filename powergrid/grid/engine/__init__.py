@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,8 +52,9 @@ __all__ = [
 
 _REUSE_NOTHING, _REUSE_SYMBOLIC_FACTORISATION = 0, 2
 _WHOLE_MATRIX = 2
-#: Of DSSSaveFlags: base voltages as they are, options, all in one text, in the order of definition.
-_SAVED = 2 | 4 | 32 | 64 | 512
+#: Of DSSSaveFlags: base voltages as they are, options, all in one file, in the order of definition. Not ToString, which
+#: returns memory that is freed already.
+_SAVED = 2 | 4 | 32 | 64
 TOO_MANY_CONTROL_ITERATIONS = 485
 _TOO_MANY_TEXT = "Max Control Iterations"  # the number is 99 where the limit is hit outside a text command
 
@@ -150,9 +154,11 @@ class Engine(Elements):
         Raises:
             EngineError: there is no circuit.
         """
-        pointer = lib.ctx_Circuit_Save(self._context, b"", _SAVED)  # the context's own buffer, as of to_json
-        self.check()
-        text, said = text_of(pointer), ("Capacitor", "kvar")
+        with tempfile.TemporaryDirectory(prefix="powergrid-") as folder:
+            file = Path(folder) / "Circuit.dss"
+            lib.ctx_Circuit_Save(self._context, os.fsencode(file), _SAVED)
+            self.check()
+            text, said = file.read_text(encoding="utf-8", errors="surrogateescape"), ("Capacitor", "kvar")
         # NumSteps, where it comes after kvar, divides what stands there, also in what was saved once divided.
         stepped = {
             name: h for name, h in self.handles("Capacitor").items() if self.get_int(h, "Capacitor", "NumSteps") > 1
