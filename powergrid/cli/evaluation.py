@@ -52,6 +52,7 @@ def evaluate(
         list[str] | None,
         typer.Option("--feeder", metavar="FEEDER", help="Play on this feeder, by name or master file; repeatable."),
     ] = None,
+    parts: Annotated[bool, typer.Option("--parts", help="Show what each term adds to the reward.")] = False,
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
@@ -60,7 +61,7 @@ def evaluate(
     report = play(
         read_env_config(scenario, overrides, agents, add_der, trust, goal), policy, split, days, seed, feeder or ()
     )
-    print_report(report)
+    print_report(report, parts=parts)
     if out_dir is not None:
         for file in report.write(out_dir):
             tell(file)
@@ -170,11 +171,16 @@ def compare_on_test_split(run: Path, days: int) -> None:
     report.write(run / "test")
 
 
-def print_report(report: Any) -> None:
-    """Print the table, feeder by feeder where there are several."""
-    for each in getattr(report, "reports", {}).values():  # a comparison has one for each feeder, a report none
+def print_report(report: Any, *, parts: bool = False) -> None:
+    """Print the tables, feeder by feeder where there are several, with the reward's parts where they are wanted."""
+    several = getattr(report, "reports", None)  # a comparison has one for each feeder
+    for each in [report] if several is None else several.values():
         out.print(each.table())
-    out.print(report.table())
+        out.print(each.grid_table())
+        if parts:
+            out.print(each.parts_table())
+    if several is not None:
+        out.print(report.table())
 
 
 def bench(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 import powergrid
 from powergrid.files import make_folder, write_whole
-from powergrid.quantities import EVALUATION
+from powergrid.quantities import EVALUATION, TERMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,19 @@ _DISTRIBUTIONS = ("numpy", "pandas", "scipy", "opendssdirect.py", "dss-python-ba
 _FEEDER_HEADINGS = ("feeder", "policy", "trained on it", "reward", "over no_control", "score", "violations, node-h/day")
 _STILL = "native moved no tap, capacitor step or switch on any day; is something holding the feeder's controls?"
 _HEADINGS = ("policy", "cost, USD/day", "violations, node-h/day", "losses, kWh/day", "reward", "over best, baseline")
+
+_GRID_HEADINGS = (
+    "policy",
+    "lowest, pu",
+    "highest, pu",
+    "loading, %",
+    "overload, branch-h/day",
+    "peak, kW",
+    "moves, 1/day",
+)
+_DIVERGED = "divergence"
+#: What sums of many terms may be off by.
+_ROUNDING = 1e-6
 
 
 class Interval(NamedTuple):
@@ -102,6 +115,7 @@ class EvaluationReport:
             "split": split,
             "days": [int(day) for day in days],
             "seed": seed,
+            "reward_weights": {term: scenario.weight_of(term) * scenario.reward.scale for term in TERMS},
             "confidence": CONFIDENCE,
             "versions": describe_versions(),
         }
@@ -142,6 +156,51 @@ class EvaluationReport:
         caption = "; ".join(("± 95 % interval, Student's t over days; differences are paired by day", *self.notes))
         headings = [heading.replace(", ", "\n") for heading in _HEADINGS]
         return _as_table(title, caption, headings, self._cells(), n_names=1, min_width=10)
+
+    def grid_table(self) -> Table:
+        """Return what the grid went through as a table of the command line: the worst of all days, and moves a day."""
+        rows = [
+            (
+                name,
+                f"{found['v_min_pu']:.3f}",
+                f"{found['v_max_pu']:.3f}",
+                f"{100.0 * found['loading_max_pu']:.0f}",
+                f"{found['overload_branch_hours_per_day']:.1f}",
+                f"{self._of(name)['import_peak_kw'].max():.0f}",
+                f"{found['operations_per_day']:.1f}",
+            )
+            for name, found in self.summary().items()
+        ]
+        caption = "voltage, loading and peak: the worst of all days"
+        headings = [heading.replace(", ", "\n") for heading in _GRID_HEADINGS]
+        return _as_table("on the grid", caption, headings, rows, n_names=1, min_width=10)
+
+    def reward_parts(self, policy: str) -> dict[str, float]:
+        """Return what each term with a weight adds to a policy's mean reward of an episode, negative where it costs.
+
+        They add up to it; what is left, the penalty of days that diverged, is ``divergence``.
+        """
+        rows, weights = self._of(policy), self.provenance["reward_weights"]
+        n_agents = sum(column.startswith("reward:") for column in rows.columns)
+        parts = {
+            term: -weight * float(rows[term].mean()) / n_agents
+            for term, weight in weights.items()
+            if weight and term in rows
+        }
+        left = self.reward(policy).mean - sum(parts.values())
+        return parts if abs(left) < _ROUNDING else {**parts, _DIVERGED: left}
+
+    def parts_table(self) -> Table:
+        """Return the parts of the reward as a table of the command line: a row for each term that adds anything."""
+        parts = {name: self.reward_parts(name) for name in self.kinds}
+        terms = [term for term in (*TERMS, _DIVERGED) if any(abs(own.get(term, 0.0)) >= 5e-3 for own in parts.values())]
+        # no -0.00 where a term is weighed and never came up
+        rows = [
+            (term, *(f"{own.get(term, 0.0):.2f}".replace("-0.00", "0.00") for own in parts.values())) for term in terms
+        ]
+        rows.append(("reward", *(f"{self.reward(name).mean:.2f}" for name in parts)))
+        caption = "what each term, times its weight, adds to the reward of an episode, mean over agents"
+        return _as_table("parts of the reward", caption, ["term", *parts], rows, n_names=1, min_width=10)
 
     def to_markdown(self) -> str:
         """Return the same table as Markdown."""

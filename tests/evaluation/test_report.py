@@ -57,6 +57,33 @@ def test_table_has_a_row_for_each_policy_and_fits_80_columns(report: EvaluationR
     assert "best" in next(line for line in shown.splitlines() if "rule_based" in line)
 
 
+def test_grid_table_has_the_worst_of_all_days_within_80_columns(report: EvaluationReport) -> None:
+    out = io.StringIO()
+    Console(width=80, file=out).print(report.grid_table())
+    rows = report.frame.query("policy == 'rule_based'")
+    line = next(line for line in out.getvalue().splitlines() if "rule_based" in line)
+    expected = [rows["v_min_pu"].min(), rows["v_max_pu"].max(), 100 * rows["loading_max_pu"].max()]
+    expected += [rows["overload_branch_hours"].mean(), rows["import_peak_kw"].max(), rows["operations"].mean()]
+    assert [float(cell) for cell in line.split()[1:]] == pytest.approx(expected, abs=0.5)
+
+
+def test_parts_of_the_reward_add_up_to_it(report: EvaluationReport) -> None:
+    for policy in report.kinds:
+        parts = report.reward_parts(policy)
+        assert sum(parts.values()) == pytest.approx(report.reward(policy).mean)
+        assert "divergence" not in parts
+        assert parts["energy_cost_usd"] < 0.0 < parts["reference_cost_usd"]
+    out = io.StringIO()
+    Console(width=80, file=out).print(report.parts_table())
+    assert "voltage_violation_pu" in out.getvalue()
+
+
+def test_parts_of_a_reward_have_the_penalty_of_days_that_diverged() -> None:
+    found = evaluate({"env_name": "ieee13_mg", "solver": {"max_iterations": 6}}, ["random"], days=2)
+    assert found.reward_parts("random")["divergence"] < 0.0
+    assert sum(found.reward_parts("random").values()) == pytest.approx(found.reward("random").mean)
+
+
 def test_markdown_holds_the_same_cells(report: EvaluationReport) -> None:
     lines = report.to_markdown().splitlines()
     assert len(lines) == 4

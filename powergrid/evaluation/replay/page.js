@@ -305,7 +305,7 @@
         part.level.setAttribute("height", Math.max(0, 1.84 * soc));
       }
       if (symbol.kind === "switch") part.first.setAttribute("fill", closed(p, symbol.branches[0], step) ? "#333b47" : "#fff");
-      if (symbol.kind === "capacitor") part.group.setAttribute("opacity", closed(p, symbol.branches[0], step) ? 1 : 0.35);
+      if (symbol.kind === "capacitor") part.group.setAttribute("opacity", symbol.branches.some((branch) => closed(p, branch, step)) ? 1 : 0.35);
     }
     paint(step) {
       const c = this.canvas, dpr = devicePixelRatio || 1, box = this.box.getBoundingClientRect(), v = state.view || whole, p = this.policy;
