@@ -14,7 +14,7 @@ from powergrid.training.runs.settings import SETTINGS, fields_of, make_settings
 from scripts.fuzz import KINDS, play_try
 
 #: More of what is cheap.
-TRIES = {"config": 40, "yaml": 25, "profiles": 40, "run": 60, "policy": 80, "settings": 60}
+TRIES = {"config": 40, "yaml": 25, "profiles": 40, "run": 60, "policy": 80, "settings": 60, "import": 60, "model": 20}
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

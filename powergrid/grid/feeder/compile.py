@@ -316,7 +316,7 @@ def describe_network(
         source_bus=_first_bus(engine.node_ref(source), node_bus),
         source_nodes=_source_nodes(engine, handles, forming),
         branches=_describe_branches(engine, handles, node_bus),
-        loads=_describe_loads(engine, handles["Load"], node_bus),
+        loads=_describe_loads(engine, handles["Load"], node_bus, index),
         regulators=tuple(regulator.transformer for regulator in regulators),
         regulator_controls=tuple(regulator.control for regulator in regulators),
         capacitors=tuple(handles["Capacitor"]),
@@ -421,16 +421,21 @@ def _read_lengths(engine: Engine, lines: Sequence[Handle]) -> tuple[FloatArray, 
     return engine.get_all_floats(lines, "Line", "Length") * km[units], has_unit, is_switch
 
 
-def _describe_loads(engine: Engine, handles: Mapping[str, Handle], node_bus: IntArray) -> Loads:
+def _describe_loads(
+    engine: Engine, handles: Mapping[str, Handle], node_bus: IntArray, bus_index: Mapping[str, int]
+) -> Loads:
     loads = list(handles.values())
     ref, (_, n_terminals, n_conductors) = engine.get_all_node_refs(loads), engine.get_all_terminals(loads)
     sizes = n_terminals * n_conductors
     ends = np.cumsum(np.bincount(np.repeat(np.arange(len(loads)), sizes)[ref > 0], minlength=len(loads)))
     live = (ref[ref > 0] - 1).tolist()
     fixed, fixed_q, actual_q_per_kw = read_load_rules(engine, loads)
+    bus = _first_buses(ref, sizes, node_bus)
+    for load in np.flatnonzero(bus < 0).tolist():  # at ground alone: it is where its name says
+        bus[load] = bus_index.get(engine.get_text(loads[load], "Load", "Bus1").partition(".")[0].lower(), 0)
     return Loads(
         names=tuple(handles),
-        bus=_first_buses(ref, sizes, node_bus),
+        bus=bus,
         kw=engine.get_all_floats(loads, "Load", "kW"),
         kvar=engine.get_all_floats(loads, "Load", "kvar"),
         nodes=tuple(tuple(live[first:end]) for first, end in itertools.pairwise([0, *ends.tolist()])),

@@ -203,3 +203,11 @@ def test_transformer_of_a_held_control_is_no_tap_changer_beside_one_that_acts(tm
     devices = load_scenario(str(write(tmp_path, HEAD.replace("New Load.e", second, 1) + TAIL))).devices
     assert "reg_r" in devices
     assert not [name for name, spec in devices.items() if "r2" in getattr(spec, "element", "").lower()]
+
+
+def test_load_at_ground_alone_draws_nothing_and_is_where_its_name_says(tmp_path: Path) -> None:
+    master = write(tmp_path, HEAD + "New Load.grounded bus1=b.0.0.0 kv=12.47 kw=50\n" + TAIL)
+    env = powergrid.make(str(master), agents={"layout": "per_zone", "zones": 2}, episode_length=2)
+    network = env.task.simulation.network
+    assert network.buses[network.loads.bus[network.loads.names.index("grounded")]] == "b"
+    env.close()
