@@ -11,6 +11,7 @@ import numpy.typing as npt
 from powergrid.errors import list_names
 from powergrid.grid.feeder.network import Network
 from powergrid.measurements.targets import Series
+from powergrid.measurements.units import LARGER
 from powergrid.measurements.vocabulary import ImportMap
 
 FloatArray = npt.NDArray[np.float64]
@@ -160,7 +161,9 @@ def deal_out(
         problems, notes: Get what cannot be dealt out, and what became of the rest.
     """
     loads, found = network.loads, dict[int, tuple[FloatArray, FloatArray | None]]()
+    part = _phase_parts(network)
     for group in sorted(groups, key=lambda g: len(g.loads)):
+        _find_wrong_phases(group, part, network, problems)
         group.dealt = [load for load in group.loads if load not in found]
         if all(each.unit.kind == "pu" for each in group.series):
             rated = max(float(loads.kw[list(group.loads)].sum()), 1e-9)
@@ -169,13 +172,26 @@ def deal_out(
         elif len(group.loads) == 1 and not group.has_losses:
             found[group.loads[0]] = (group.p_kw, group.q_kvar)
         else:
-            found |= _deal_sum(group, found, spec, network, problems, notes)
+            found |= _deal_sum(group, found, part, spec, network, problems, notes)
     return found
+
+
+def _find_wrong_phases(group: Group, part: FloatArray, network: Network, problems: list[str]) -> None:
+    """Add a problem where a target is measured on a phase that none of its loads is on."""
+    on = {phase for phase in (1, 2, 3) if part[list(group.loads), phase - 1].any()}
+    # Of one load a phase may be the number of its node too: legs of a split winding are nodes 1 and 2.
+    nodes = network.loads.nodes[group.loads[0]] if len(group.loads) == 1 and network.loads.nodes else ()
+    also = {int(network.node_phase[node]) for node in nodes}
+    for each in group.series:
+        if each.spec.phase is not None and each.spec.phase not in on | also:
+            phases = " and ".join(map(str, sorted(on)))
+            problems.append(f"{each.title}: {group.title} is on phase {phases}, and 'phase' says {each.spec.phase}")
 
 
 def _deal_sum(
     group: Group,
     found: Mapping[int, tuple[FloatArray, FloatArray | None]],
+    part: FloatArray,
     spec: ImportMap,
     network: Network,
     problems: list[str],
@@ -187,7 +203,6 @@ def _deal_sum(
         named = ", ".join(f"{len(names)} {kind}" for kind, names in sources.items() if names)
         note = f"what generation behind it gives is missing from a meter of several loads; the model has {named}"
         notes += [] if note in notes else [note]
-    part = _phase_parts(network)
     own = {load: (p, follow_power_factor(load, p, network) if q is None else q) for load, (p, q) in found.items()}
     left = 1.0 - spec.losses_percent / 100.0 if group.has_losses else 1.0
     kw = _take_metered(group, group.phase_kw, group.p_kw * left, left, {k: v[0] for k, v in own.items()}, part)
@@ -242,9 +257,12 @@ def _refuse_short(group: Group, rest: FloatArray, problems: list[str], notes: li
         title = f"{group.title}{f', phase {row + 1}' if len(rest) > 1 else ''}"
         short = left < -_METER_ERROR * float(np.abs(whole).max())
         if short.mean() > _OFTEN:
+            units = {LARGER.get(each.unit.name, "") for each in group.series if each.quantity == "active"}
+            thousand = units.pop() if len(units) == 1 and (1000.0 * whole + left - whole).min() >= 0.0 else ""
+            remedy = f"is its unit {thousand}?" if thousand else "look at units and at which loads are behind it"
             problems.append(
                 f"{title}: the meters of its loads show more than itself in {int(short.sum())} of {len(short)} "
-                f"rows, by {-left.min():.4g} kW at most; look at units and at which loads are behind it"
+                f"rows, by {-left.min():.4g} kW at most; {remedy}"
             )
         elif (left < -1e-9 * float(np.abs(whole).max())).any():
             notes.append(f"{title}: meters show more than itself in {int((left < 0.0).sum())} rows; taken for 0")

@@ -21,6 +21,8 @@ WEEK = pd.Timedelta(days=7)
 LIMITS = {"demand_pu": 20.0, "pv_pu": 2.0, PRICE_PREFIX: 5.0}
 #: No tariff is usually above this, and none stays below that [USD/kWh].
 _USUAL_PRICE, _LEAST_PRICE = 1.0, 0.002
+#: What panels may take at night, in parts of their rating.
+_AT_NIGHT = 0.05
 #: Values that make a unit wrong, not outliers, are more than this part of all.
 _MANY = 0.005
 
@@ -82,6 +84,21 @@ def check_sign(
         "demand is what a load takes: say 'negative: keep' where the meter is behind panels, or 'negative: zero'"
     )
     return values
+
+
+def check_sun(
+    values: pd.Series[float], series: Series, spec: ImportMap, done: Cleaned, problems: list[str]
+) -> pd.Series[float]:
+    """Return sun without what an inverter takes at night; where it is below 0 by more, its sign is a problem."""
+    below = values < -_AT_NIGHT
+    if below.any() and spec.negative == "error":
+        first = values[below].index[0]
+        problems.append(
+            f"{series.title}: {int(below.sum())} values below 0, the first {values[first]:.4g} {_unit(series)} at "
+            f"{first}; sun is what panels give: turn its sign, or say 'negative: zero'"
+        )
+    done.negative = int((values < 0.0).sum())
+    return values.clip(lower=0.0)
 
 
 def check_unit(

@@ -26,6 +26,7 @@ from powergrid.measurements.cleaning import (
     Cleaned,
     check_price,
     check_sign,
+    check_sun,
     check_unit,
     convert,
     fill_gaps,
@@ -117,7 +118,7 @@ def import_profiles(
         loads = list_names(network.loads.names)
         problems.append(
             f"no column is called like a load ({loads}) or like sun or price, and the map names none; columns are "
-            f"{list_names(unused)}"
+            f"{list_names(unused) or 'all left out by the map'}"
         )
     _raise(problems)
     return _Import(spec, read, network, measured, series, unused, problems, notes).run()
@@ -216,8 +217,11 @@ class _Import:
             remedy = (
                 "it is in parts of the panels' rating: say 'unit: %' of percent, 'weather: irradiance' with "
                 "'unit: W/m2' of the sun itself"
+                if series.kind == "pv"
+                else "it is in parts of 1000 W/m2: say 'unit: W/m2'"
             )
-            values = check_unit(values, series, limits["pv_pu"], remedy, self.problems, self.notes).clip(lower=0.0)
+            values = check_unit(values, series, limits["pv_pu"], remedy, self.problems, self.notes)
+            values = check_sun(values, series, spec, done, self.problems)
         elif series.kind == "price":
             remedy = "it is in USD/kWh: say 'unit: USD/MWh' or 'ct/kWh', or widen limits.price_usd_per_kwh"
             values = check_unit(values, series, limits[PRICE_PREFIX], remedy, self.problems, self.notes)

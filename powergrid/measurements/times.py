@@ -29,6 +29,11 @@ _STAMP = (
     r"\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?\s*$"
 )
 _FORMATS = ("iso", "us", "eu")
+#: How stamps may be counted, and what is beyond the numbers of each.
+_NUMBERS = {"excel": 200_000.0, "unix": 1e10, "unix_ms": 1e13}
+_DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+#: Day 0 of Excel: so that days from March 1900 on are right, as it takes 1900 for a leap year.
+_EXCEL = np.datetime64("1899-12-30", "s")
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,10 @@ def read_stamps(column: pd.Series, spec: TimeSpec, where: str, problems: list[st
         local = column.dt.tz_localize(None).to_numpy().astype("datetime64[s]")
         utc = column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[s]")
         return Stamps(local, (local - utc).astype(np.float64) / 60.0)
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+    counted = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if counted and "%" in spec.format and not column.isna().any():
+        column = column.astype(np.int64)  # digits of a date, as 202401010015
+    elif counted:
         return _read_epoch(column, spec, where, problems)
     # A long table has each stamp once a meter: each is read once.
     codes, texts = pd.factorize(column.astype(str).str.strip())
@@ -71,16 +79,21 @@ def read_stamps(column: pd.Series, spec: TimeSpec, where: str, problems: list[st
 
 
 def _read_epoch(column: pd.Series, spec: TimeSpec, where: str, problems: list[str]) -> Stamps | None:
-    units = {"unix": "s", "unix_ms": "ms"}
-    if spec.format not in units:
-        problems.append(
-            f"{where}: holds numbers, as {column.iloc[0]}; say time.format: unix or unix_ms if it is seconds"
-        )
+    numbers = column.to_numpy(dtype=np.float64)
+    like = next((name for name, most in _NUMBERS.items() if numbers[0] < most), "unix_ms")
+    if spec.format not in _NUMBERS:
+        what = "days, as Excel counts them" if like == "excel" else "seconds since 1970, or thousandths of these"
+        if digits := _DIGITS.get(len(str(column.iloc[0]))):
+            like, what = f"'{digits}'", "the digits of dates"
+        problems.append(f"{where}: holds numbers, as {column.iloc[0]}; say time.format: {like}, if these are {what}")
         return None
-    seconds = column.to_numpy(dtype=np.float64) / (1000.0 if spec.format == "unix_ms" else 1.0)
-    if not np.isfinite(seconds).all() or np.abs(seconds).max() > 4e9:
-        problems.append(f"{where}: {np.abs(seconds).max():g} is no second of unix time; say time.format: unix_ms?")
+    if not np.isfinite(numbers).all() or not 0.0 <= numbers.min() <= numbers.max() < _NUMBERS[spec.format]:
+        problems.append(f"{where}: {column.iloc[0]} is none of {spec.format}; say time.format: {like}?")
         return None
+    if spec.format == "excel":  # days of a clock on the wall
+        local = _EXCEL + np.round(numbers * 86400.0).astype("timedelta64[s]")
+        return Stamps(np.asarray(local), np.full(len(numbers), np.nan))
+    seconds = numbers / (1000.0 if spec.format == "unix_ms" else 1.0)
     return Stamps(seconds.astype("datetime64[s]"), np.zeros(len(seconds)))
 
 
@@ -91,7 +104,8 @@ def _read_texts(
 
     if form not in ("auto", *_FORMATS):
         if "%" not in form:
-            problems.append(f"time.format: {form!r} is none of auto, {', '.join(_FORMATS)}, unix, unix_ms and has no %")
+            allowed = ", ".join(("auto", *_FORMATS, *_NUMBERS))
+            problems.append(f"time.format: {form!r} is none of {allowed} and has no %")
             return None
         parsed = pd.to_datetime(texts, format=form, errors="coerce", utc="%z" in form)
         bad = np.flatnonzero(parsed.isna().to_numpy())

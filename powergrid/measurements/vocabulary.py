@@ -90,7 +90,8 @@ class TimeSpec(_Part):
     )
     format: str = Field(
         default="auto",
-        description="`iso`, `us` (month first), `eu` (day first), `unix`, `unix_ms` or as `%d.%m.%y %H:%M`.",
+        description="`iso`, `us` (month first), `eu` (day first), `unix`, `unix_ms`, `excel` (days), or as "
+        "`%d.%m.%y %H:%M`.",
     )
     zone: str | None = Field(
         default=None, description=f"Time zone of the feeder, as `America/New_York`; `{STANDARD}`: clocks never change."

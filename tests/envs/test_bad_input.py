@@ -145,7 +145,7 @@ def exactly(message: str) -> str:
         # what only the profiles can tell
         (
             {"profiles": {"tariff": "time_of_day"}},
-            ("profiles 'builtin': unknown tariff 'time_of_day' (did you mean 'time_of_use'?)"),
+            "profiles 'builtin': unknown tariff 'time_of_day' (did you mean 'time_of_use'?); profiles.tariff names it",
         ),
         ({"step_minutes": 7}, None),
         ({"profiles": {"load_classes": {"671": "shops"}}}, None),

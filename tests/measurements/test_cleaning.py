@@ -213,3 +213,16 @@ def test_units_that_are_too_small_name_the_larger_one(feeder: Path) -> None:
     sun = table.assign(pv=np.clip(np.sin(TIMES.hour / 8), 0, None))
     columns = {"pv": {"weather": "pv", "unit": "kW"}}
     assert problem_of(sun, feeder, unit="kW", columns=columns).endswith("the rating of the panels whose power this is")
+
+
+def test_sun_with_its_sign_turned_is_told_and_what_inverters_take_at_night_is_not(feeder: Path) -> None:
+    sun = np.clip(np.sin((TIMES.hour.to_numpy() - 6) / 12 * np.pi), 0, None)
+    columns = {"AC": {"weather": "pv", "unit": "kW", "rated_kw": 500}}
+    told = problem_of(pd.DataFrame({"time": TIMES, "AC": -480.0 * sun}), feeder, columns=columns)
+    assert told.endswith("sun is what panels give: turn its sign, or say 'negative: zero'")
+    night = import_profiles(pd.DataFrame({"time": TIMES, "AC": 480.0 * sun - 2.0}), feeder, {"columns": columns})
+    assert night.profiles.pv_pu == pytest.approx(np.clip(0.96 * sun - 0.004, 0, None))
+    assert night.report.series[0].negative == int((sun * 480 < 2.0).sum())
+    irradiance = pd.DataFrame({"time": TIMES, "GHI": 900 * sun})
+    columns = {"GHI": {"weather": "irradiance", "unit": "kW/m2"}}
+    assert problem_of(irradiance, feeder, columns=columns).endswith("it is in parts of 1000 W/m2: say 'unit: W/m2'")

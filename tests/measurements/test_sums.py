@@ -163,3 +163,11 @@ def test_any_head_by_phase_keeps_its_sum(head: Path, seed: int, scale: float, lo
     assert min(values.min() for values in p.values()) >= -1e-12
     if q_too:
         assert sum(q.values()) == pytest.approx(table[["Q1", "Q2", "Q3"]].sum(axis=1) * (1 - losses / 100), abs=1e-9)
+
+
+def test_head_in_a_larger_unit_and_phases_without_loads_are_told(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1_kW": make_kw(TIMES, 50), "h": (make_kw(TIMES, 60) + 60) / 1000})
+    with pytest.raises(ScenarioError, match=r"by .* kW at most; is its unit MW\?"):
+        import_profiles(table, feeder, {"columns": {"h": {"head": True, "unit": "kW"}}})
+    with pytest.raises(ScenarioError, match="'h': load w1 is on phase 1, and 'phase' says 2"):
+        import_profiles(table, feeder, {"columns": {"h": {"load": "w1", "unit": "MW", "phase": 2}}})

@@ -301,3 +301,33 @@ def test_clock_that_never_changes_beside_one_that_does(feeder: Path) -> None:
     base = profiles.load_base
     assert profiles.demand_pu[:, 0] * base["e1"][0] == pytest.approx(20.0 + times.hour)
     assert profiles.demand_pu[:, 1] * base["w1"][0] == pytest.approx(5.0 + times.hour)
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ("excel", "holds numbers, as 45292.0; say time.format: excel, if these are days"),
+        ("unix", "holds numbers, as 1704067200; say time.format: unix, if these are seconds since 1970"),
+        ("unix_ms", "holds numbers, as 1704067200000; say time.format: unix_ms"),
+        (
+            "%Y%m%d%H%M",
+            "holds numbers, as 202401010000; say time.format: '%Y%m%d%H%M', if these are the digits",
+        ),
+    ],
+)
+def test_stamps_that_are_numbers_are_asked_about_and_taken_as_said(form: str, told: str) -> None:
+    seconds = ((TIMES - pd.Timestamp(0)) // pd.Timedelta(seconds=1)).to_numpy()
+    stamps = {
+        "excel": (TIMES - pd.Timestamp("1899-12-30")) / pd.Timedelta(days=1),
+        "unix": seconds,
+        "unix_ms": seconds * 1000,
+        "%Y%m%d%H%M": TIMES.strftime("%Y%m%d%H%M").astype(np.int64),
+    }[form]
+    with pytest.raises(ScenarioError) as caught:
+        read_times(stamps)
+    assert told in str(caught.value)
+    zone = {"zone": "UTC"} if form.startswith("unix") else {}
+    assert (read_times(stamps, time={"format": form, **zone}).values.index == TIMES).all()
+    if form != "%Y%m%d%H%M":
+        with pytest.raises(ScenarioError, match="is none of "):
+            read_times(np.asarray(stamps) * (1e9 if form != "unix_ms" else 1e3), time={"format": form})

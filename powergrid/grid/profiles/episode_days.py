@@ -158,6 +158,7 @@ class Days:
 def _pick_tariff(profiles: Profiles, tariff: str) -> FloatArray:
     if tariff not in profiles.price_usd_per_kwh:
         raise ScenarioError(
-            f"profiles {profiles.name!r}", [describe_unknown("tariff", tariff, profiles.price_usd_per_kwh)]
+            f"profiles {profiles.name!r}",
+            [f"{describe_unknown('tariff', tariff, profiles.price_usd_per_kwh)}; profiles.tariff names it"],
         )
     return np.asarray(profiles.price_usd_per_kwh[tariff], dtype=np.float64)
