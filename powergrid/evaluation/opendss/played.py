@@ -28,12 +28,19 @@ _LED = ("InvControl", "ExpControl", "StorageController", "GenDispatcher")
 
 @dataclass(frozen=True)
 class Series:
-    """What one property of some elements of a class was in every step, shape of ``values`` (n_steps, n_elements)."""
+    """What one property of some elements of a class was in every step.
+
+    Attributes:
+        class_name, key, names: Class, property and elements.
+        values: What it was, shape (n_steps, n_elements).
+        start: What the feeder's text says of it, where nobody but an event writes it, shape (n_elements,).
+    """
 
     class_name: str
     key: str
     names: tuple[str, ...]
     values: FloatArray
+    start: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,10 @@ class DayWatch:
         self._engine, handles = circuit.engine, circuit.handles
         self._led = self._find_led()
         self._led_power = PowerReader([handle for _, _, handle in self._led]) if self._led else None
+        self._refuse_twins()
         self._columns = [self._without_led(*column) for column in self._find_columns()]
+        written = len(circuit.setpoints.written)
+        self._unwritten = {i: self._read(*column) for i, column in enumerate(self._columns) if i >= written}
         self._storage = handles["Storage"]
         self._place_of_storage = {f"storage.{name}": i for i, name in enumerate(self._storage)}
         self._rated_kwh = self._engine.get_all_floats(list(self._storage.values()), "Storage", "kWhRated")
@@ -200,7 +210,22 @@ class DayWatch:
                 found[class_name] = names
         return found
 
+    def _refuse_twins(self) -> None:
+        """Refuse elements of one name, of which commands reach the first alone.
+
+        Raises:
+            PowerGridError: there are any.
+        """
+        for class_name, own in self._circuit.handles.items():
+            for name in own:
+                if name.rpartition("#")[0] in own:  # as they are told apart here
+                    twin = f"{class_name}.{name.rpartition('#')[0]}"
+                    raise PowerGridError(f"several elements are called {twin}, and a script reaches one: rename them")
+
     # -- looking
+
+    def _read(self, class_name: str, key: str, own: dict[str, Handle]) -> FloatArray:
+        return self._engine.get_all_floats(list(own.values()), class_name, key)
 
     def _read_positions(self) -> Positions:
         gear, engine = self._circuit.switchgear, self._engine
@@ -242,9 +267,7 @@ class DayWatch:
         if not snapshot.converged[0]:
             step = len(self._values) + 1
             raise PowerGridError(f"the power flow does not converge in step {step} of day {self._simulation.day[0]}")
-        values = [
-            self._engine.get_all_floats(list(own.values()), class_name, key) for class_name, key, own in self._columns
-        ]
+        values = [self._read(*column) for column in self._columns]
         if self._led_power is not None:
             values.append(np.ascontiguousarray(-self._led_power.read()).view(np.float64))
         self._values.append([self._stored, *values])
@@ -280,9 +303,9 @@ class DayWatch:
     def _series(self) -> Iterator[Series]:
         columns = [("Storage", "kWhStored", self._storage), *self._columns]
         stacked: Sequence[FloatArray] = [np.array(rows) for rows in zip(*self._values, strict=True)]
-        for (class_name, key, own), values in zip(columns, stacked, strict=False):
+        for i, ((class_name, key, own), values) in enumerate(zip(columns, stacked, strict=False), -1):
             if own:
-                yield Series(class_name, key, tuple(own), values)
+                yield Series(class_name, key, tuple(own), values, self._unwritten.get(i))
         if self._led_power is None:
             return
         delivered = stacked[-1].reshape(len(stacked[-1]), -1, 2)

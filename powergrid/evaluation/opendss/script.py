@@ -160,7 +160,12 @@ def write_day(day: PlayedDay, *, fitted: Collection[str] = (), controls: str = "
         f"Set mode=daily stepsize={day.step_minutes}m number=1 hour=0 sec=0 controlmode={controls}",
         "Set maxiterations=1000 maxcontroliter=100 tolerance=1e-9",
     ]
-    others, told = {name.lower() for name in fitted}, dict[tuple[str, str, str], float]()
+    others = {name.lower() for name in fitted}
+    told = {
+        (series.class_name, name, series.key): value
+        for series in day.series if series.start is not None
+        for name, value in zip(series.names, series.start.tolist(), strict=True)
+    }  # fmt: skip
     # The feeder's text says nothing of the steps of capacitors, nor of what is open.
     lines += [f"Edit {quoted(f'Capacitor.{n}')} states={_states(s)}" for n, s in day.start.states.items()]
     lines += _order("Open", day.start.opened)
