@@ -114,7 +114,8 @@ class Simulation:
         self.circuits = Circuits(compiled, self.snapshot)
         arguments = self.circuits, self._days.writes, taken, self.dt_h
         batteries = lead_batteries(*arguments)
-        own = (batteries, follow_fuel(*arguments), follow_slips(*arguments))
+        burns = (profiles.shape_mode or self.network.shape_mode) != "duty"  # where the engine counts no energy
+        own = (batteries, follow_fuel(*arguments) if burns else None, follow_slips(*arguments))
         self._stores = [each for each in own if each is not None]
         self._native = _lead_devices(self.circuits, self._devices, batteries, self.dt_h)
         self.islands, self.events = _follow_supply(self.circuits, self._devices, faults, options)

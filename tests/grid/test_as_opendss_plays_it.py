@@ -190,10 +190,16 @@ def kw_of(simulation: Simulation, element: str) -> float:
     return -float(PowerReader([engine.handles(class_name)[name]]).read()[0].real)
 
 
-@pytest.mark.parametrize("name", MASTERS)
-@pytest.mark.parametrize(("mode", "step_minutes", "day"), [("daily", 15, 0), ("yearly", 60, 0), ("daily", 60, 3)])
+_DAYS = [("daily", 15, 0), ("yearly", 60, 0), ("daily", 60, 3)]
+_MOVED_BY_SHAPES = ("loads", "odd loads", "generators", "machines", "dispatched generators", "panels")
+
+
+@pytest.mark.parametrize(
+    ("mode", "step_minutes", "day", "name"),
+    [(*day, name) for day in _DAYS for name in MASTERS] + [("duty", 30, 1, name) for name in _MOVED_BY_SHAPES],
+)
 def test_a_day_is_the_one_that_the_engine_plays(
-    tmp_path: Path, name: str, mode: str, step_minutes: int, day: int
+    tmp_path: Path, mode: str, step_minutes: int, day: int, name: str
 ) -> None:
     master, ours = write(tmp_path, MASTERS[name], mode)
     n_steps = 1440 // step_minutes

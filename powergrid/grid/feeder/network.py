@@ -146,7 +146,8 @@ class Dispatch:
         level = self.references.sample(which, hours)[0][:, 0] if len(self.references) else np.ones(len(hours))
         level = level * self.factor[SHAPE_MODES.index(mode)]
         first = np.zeros(1, dtype=np.int64)
-        price = self.prices.sample(first, hours)[0][:, 0] if len(self.prices) else np.full(len(hours), self.price)
+        moves = len(self.prices) and mode != "duty"  # in which the engine does not look at it
+        price = self.prices.sample(first, hours)[0][:, 0] if moves else np.full(len(hours), self.price)
         return level, price
 
 
