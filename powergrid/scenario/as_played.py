@@ -175,13 +175,17 @@ def _storage(
     names = network.elements.get("Storage", ())
     followed = network.followed_by("Storage", profiles.shape_mode or network.shape_mode)
     by_shape = np.isin(network.sources.storage_mode, SELF_DISPATCHED)
-    for name, shape, alone in zip(names, followed.tolist(), by_shape.tolist(), strict=True):
+    modes = network.sources.storage_mode.tolist()
+    for name, shape, alone, mode in zip(names, followed.tolist(), by_shape.tolist(), modes, strict=True):
         full = f"Storage.{name}"
         if (own := taken.get(full.lower())) is not None:
             yield Played(full, *own)
         elif alone:
-            by = f"LoadShape {network.shapes.names[shape]}" if shape >= 0 else "its triggers"
-            yield Played(full, "shape" if shape >= 0 else "own control", by, np.nan)
+            signal = {BY_LEVEL: "its triggers, by the level of demand", BY_PRICE: "its triggers, by the price"}.get(
+                mode
+            )
+            by = signal or (f"LoadShape {network.shapes.names[shape]}" if shape >= 0 else "its triggers")
+            yield Played(full, "shape" if shape >= 0 and not signal else "own control", by, np.nan)
         else:
             yield Played(full, *_by_control(network, full.lower(), native), np.nan)
 

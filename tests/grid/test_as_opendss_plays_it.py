@@ -52,6 +52,8 @@ New Load.meter bus1=c kv=12.47 daily=metered kw=250 pf=.95
 New Load.back bus1=c kv=12.47 kw=-300 kvar=0 daily=sun
 New Load.plain bus1=b kv=12.47 kw=100 kvar=30
 """
+#: Without the load of model 4, which has two solutions where its voltage is at its limit.
+CALM = "".join(line for line in LOADS.splitlines(keepends=True) if "Load.cvr" not in line)
 GENERATORS = """New Generator.farm bus1=c kv=12.47 kw=900 pf=.98 daily=sun
 New Generator.base bus1=b kv=12.47 kw=200 kvar=50
 New Generator.held bus1=c kv=12.47 kw=300 pf=1 daily=hours model=3
@@ -124,6 +126,16 @@ Set PriceCurve=tariff
 Set GenMult=.8
 Set LoadMult=.8
 """
+BY_SIGNAL = """New LoadShape.level npts=24 interval=1
+~ mult=[.4 .35 .3 .3 .35 .5 .7 .8 .7 .6 .6 .65 .7 .6 .55 .6 .7 .9 1 .95 .8 .7 .6 .5]
+New PriceShape.market npts=24 interval=1
+~ price=[20 18 17 17 18 22 30 45 40 30 28 25 25 26 28 32 40 60 70 55 40 30 25 22]
+Set DefaultDaily=level DefaultYearly=level PriceCurve=market
+New Storage.level bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=50 dispmode=loadlevel dischargetrigger=.8
+~ chargetrigger=.4 %charge=50
+New Storage.price bus1=d kv=.48 kwrated=100 kwhrated=300 %stored=40 dispmode=price dischargetrigger=39 chargetrigger=19
+New Storage.told bus1=c kv=12.47 kwrated=100 kwhrated=300 %stored=40 dispmode=external state=discharging %discharge=20
+"""
 TAIL = """Set VoltageBases=[115 12.47 .48]
 CalcVoltageBases
 """
@@ -139,6 +151,7 @@ MASTERS = {
     "panels": LOADS + PANELS,
     "regulator": LOADS + STEADY + PANELS + CONTROLS.splitlines()[0] + "\n",
     "batteries": LOADS + BATTERIES,
+    "batteries by demand and by price": CALM + BY_SIGNAL,
     "batteries and a regulator": LOADS + BATTERIES + CONTROLS.splitlines()[0] + "\n",
     "a source that moves": LOADS + "New LoadShape.bus npts=24 interval=1\n~ mult=[" + "1 .99 1.01 1.02 " * 6 + "]\n"
     "Edit Vsource.source daily=bus\n" + CONTROLS.splitlines()[0] + "\n",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from powergrid.grid.engine import Engine, FloatArray, Handle, IntArray
-from powergrid.grid.feeder.network import BY_NOTHING, Dispatch, Driven, Sources
+from powergrid.grid.feeder.network import BY_LEVEL, BY_NOTHING, BY_PRICE, Dispatch, Driven, Sources
 from powergrid.grid.feeder.shapes import SHAPE_MODES, BoolArray, ShapeMode, Shapes
 
 #: Classes whose elements follow shapes.
@@ -67,6 +67,7 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]], fo
     followed = {"PVSystem": _find_followed(engine, "PVSystem", panels, prefix="T")} if panels else {}
     temperatures, temperature_of = _read_used(engine, "TShape", followed)
     curves, curve_of = _read_curves(engine, panels)
+    storage_mode = engine.get_all_ints(list(handles["Storage"].values()), "Storage", "DispMode")
     return Sources(
         generator_kw=engine.get_all_floats(generators, "Generator", "kW"),
         generator_kvar=engine.get_all_floats(generators, "Generator", "kvar"),
@@ -78,7 +79,7 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]], fo
         ),
         fuel_kwh=_read_fuel(engine, generators),
         fuel_percent=np.stack([engine.get_all_floats(generators, "Generator", key) for key in ("%Fuel", "%Reserve")]),
-        dispatch=_read_dispatch(engine, generators, folded.level),
+        dispatch=_read_dispatch(engine, generators, storage_mode, folded.level),
         panel_kw=engine.get_all_floats(panels, "PVSystem", "Pmpp")
         * (engine.get_all_floats(panels, "PVSystem", "%Pmpp") / 100.0),
         irradiance=engine.get_all_floats(panels, "PVSystem", "Irradiance"),
@@ -90,7 +91,7 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]], fo
         driven={name: _read_driven(engine, name, handles[name]) for name in DRIVEN_PROPERTIES},
         slips=engine.get_all_floats(list(handles["IndMach012"].values()), "IndMach012", "slip"),
         load_factors=folded.loads,
-        storage_mode=engine.get_all_ints(list(handles["Storage"].values()), "Storage", "DispMode"),
+        storage_mode=storage_mode,
         temperature_of=temperature_of.get("PVSystem", np.full((len(SHAPE_MODES), len(panels)), -1)),
     )
 
@@ -122,12 +123,12 @@ def _read_fuel(engine: Engine, generators: Sequence[Handle]) -> FloatArray:
     return np.where(uses, engine.get_all_floats(generators, "Generator", "FuelkWh"), np.nan)
 
 
-def _read_dispatch(engine: Engine, generators: Sequence[Handle], level: FloatArray) -> Dispatch:
-    """Read which generators wait for a level of demand or a price, and what says these."""
+def _read_dispatch(engine: Engine, generators: Sequence[Handle], storage_mode: IntArray, level: FloatArray) -> Dispatch:
+    """Read which generators wait for a level of demand or a price, and what says these, also to batteries."""
     at = engine.get_all_floats(generators, "Generator", "DispValue")
     forced = engine.get_all_ints(generators, "Generator", "ForceOn") != 0
     by = np.where(forced | (at <= 0.0), BY_NOTHING, engine.get_all_ints(generators, "Generator", "DispMode"))
-    if not by.any():
+    if not (by.any() or np.isin(storage_mode, (BY_LEVEL, BY_PRICE)).any()):
         return Dispatch(by, at)
     names = [engine.command(f"get {option}").lower() for option in ("defaultdaily", "defaultyearly", "pricecurve")]
     shapes, prices = engine.handles("LoadShape"), engine.handles("PriceShape")

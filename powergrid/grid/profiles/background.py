@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.network import BY_LEVEL, BY_PRICE, Network
 from powergrid.grid.feeder.shapes import SHAPE_MODES
 from powergrid.grid.feeder.timing import CVR_CURVE, DRIVEN_PROPERTIES
 from powergrid.grid.profiles.generation import Generation
@@ -19,8 +19,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: The write of batteries; what a step says of it is the level of their shapes, of which the circuit makes kW.
 BATTERIES = ("Storage", "kW")
-#: OpenDSS's ordinals of Storage.DispMode that need nothing but a shape and the hour: default and follow.
-SELF_DISPATCHED = (0, 4)
+#: OpenDSS's ordinals of Storage.DispMode that need no control: default, by level of demand, by price, and follow.
+SELF_DISPATCHED = (0, BY_LEVEL, BY_PRICE, 4)
 
 
 class Background:
@@ -42,7 +42,8 @@ class Background:
     def __init__(self, profiles: Profiles, network: Network, devices: Collection[str]) -> None:
         self._profiles, self._network, sources = profiles, network, network.sources
         mode = profiles.shape_mode or network.shape_mode
-        self._generation = generation = Generation(network, mode)
+        self._mode, self._generation = mode, Generation(network, mode)
+        generation = self._generation
         panels = network.followed_by("PVSystem", mode)
         if profiles.own_sun:
             panels = np.full(len(panels), -1)
@@ -83,7 +84,7 @@ class Background:
         found = []
         for (class_name, key, _), places in zip(self.writes, self._places, strict=True):
             if (class_name, key) == BATTERIES:
-                found.append(self._level(self._batteries[places], day, n_steps))
+                found.append(self._level_of_batteries(places, day, n_steps))
             elif class_name == "Load":
                 factors = self._network.shapes.sample(self._curved[places], self._profiles.step_ends(day, n_steps))
                 found.append(np.nan_to_num(factors[key == "CVRvars"]))
@@ -112,6 +113,14 @@ class Background:
         sun = np.ones(n_steps) if profiles.pv_pu is None else profiles.pv_pu[first : first + n_steps]
         found, shaped = np.tile(sun[:, None], (1, len(own))), own >= 0
         found[:, shaped], _ = self._network.shapes.sample(own[shaped], profiles.step_ends(day, n_steps))
+        return found
+
+    def _level_of_batteries(self, places: IntArray, day: int, n_steps: int) -> FloatArray:
+        """Return what batteries compare to their triggers: their shape, the level of demand, or the price."""
+        found, mode = self._level(self._batteries[places], day, n_steps), self._network.sources.storage_mode[places]
+        if np.isin(mode, (BY_LEVEL, BY_PRICE)).any():
+            demand, price = self._network.sources.dispatch.levels(self._mode, self._profiles.step_ends(day, n_steps))
+            found = np.where(mode == BY_LEVEL, demand[:, None], np.where(mode == BY_PRICE, price[:, None], found))
         return found
 
     def _level(self, own: IntArray, day: int, n_steps: int) -> FloatArray:
