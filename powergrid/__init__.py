@@ -19,6 +19,7 @@ from powergrid.errors import (
     ScenarioError,
     describe_unknown,
 )
+from powergrid.garbage import put_off_collection
 
 if TYPE_CHECKING:
     from powergrid.envs.agents import ActionForm
@@ -63,6 +64,7 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
 
 
+@put_off_collection()
 def make(scenario: str | Path | Mapping[str, Any] | Scenario, **overrides: Any) -> ParallelGridEnv:
     """Build an environment with PettingZoo's parallel API.
 

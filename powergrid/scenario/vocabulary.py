@@ -330,12 +330,12 @@ def find_ownership_problems(data: Mapping[str, Any]) -> list[str]:
     devices, agents = data.get("devices"), data.get("agents")
     if not isinstance(devices, Mapping) or not isinstance(agents, Mapping):
         return []
-    problems, owner, known = [], dict[str, str](), list(devices)
+    problems, owner = [], dict[Any, str]()
     for agent, spec in agents.items():
         owned = spec.get("devices") if isinstance(spec, Mapping) else None
         for device in owned if isinstance(owned, list | tuple) else ():
-            if device not in known:
-                problems.append(f"agents.{agent}: {describe_unknown('device', device, known)}")
+            if not isinstance(device, str | int | float) or device not in devices:
+                problems.append(f"agents.{agent}: {describe_unknown('device', device, list(devices))}")
             elif device in owner:
                 problems.append(f"agents.{agent}: device {device!r} belongs to {owner[device]!r} already")
             else:

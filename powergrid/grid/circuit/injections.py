@@ -245,8 +245,10 @@ def _bus_problems(injection: Injection, bus_phases: Mapping[str, list[int]]) -> 
 
 def _close_star(engine: Engine, class_name: str, handle: Handle, network: Network) -> str:
     """Have an element of three phases in delta where nothing leads to ground: its star has no return there."""
+    if class_name == "Load" or not len(network.floating):
+        return ""
     ref = engine.node_ref(handle)
-    if class_name == "Load" or engine.phases(handle) != _LAST_PHASE or len(ref) == _LAST_PHASE or ref[_LAST_PHASE] > 0:
+    if engine.phases(handle) != _LAST_PHASE or len(ref) == _LAST_PHASE or ref[_LAST_PHASE] > 0:
         return ""
     return "conn=delta" if np.isin(ref[:_LAST_PHASE] - 1, network.floating).all() else ""
 

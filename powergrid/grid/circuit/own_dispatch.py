@@ -62,10 +62,11 @@ class Dispatch:
         self, engine: Engine, controls: Sequence[FeederControl], weights: Mapping[str, Sequence[float]]
     ) -> None:
         self._names = list(dict.fromkeys(target.partition(".")[2] for each in controls for target in each.targets))
-        handles = [engine.handles("Generator")[name] for name in self._names]
+        generators, place = engine.handles("Generator"), {name: i for i, name in enumerate(self._names)}
+        handles = [generators[name] for name in self._names]
         known, self._dispatchers = engine.handles("GenDispatcher"), list[_Dispatcher]()
         for control in controls:
-            places = [self._names.index(target.partition(".")[2]) for target in control.targets]
+            places = [place[target.partition(".")[2]] for target in control.targets]
             self._dispatchers.append(_Dispatcher(engine, known[control.name], places, weights[control.name]))
             engine.disable(known[control.name], "GenDispatcher")
         self._writers = [engine.bulk_writer("Generator", key, handles) for key in _KEYS]

@@ -33,7 +33,8 @@ class OwnStorage:
         self._engine, engine, self._dt_h = circuit.engine, circuit.engine, dt_h
         handles: list[Handle] = [circuit.handles["Storage"][name] for name in names]
         self._handles, own = handles, [circuit.handles["Storage"][name] for name in led]
-        self._led = np.array([names.index(name) for name in led], dtype=np.int64)
+        place = {name: i for i, name in enumerate(names)}
+        self._led = np.array([place[name] for name in led], dtype=np.int64)
 
         def number(key: str) -> FloatArray:
             return engine.get_all_floats(own, "Storage", key)

@@ -69,7 +69,7 @@ class Switchgear:
         }
         self._handles = handles
         self.regulators = self._find_windings(tapped)
-        of = [branch_index[f"{r.class_name}.{r.transformer}".lower()] for r in self.regulators]
+        of = [branch_index[r.element] for r in self.regulators]
         self._tapped = [
             (r.handle, r.winding, of[i], [j for j in range(len(of)) if of[j] == of[i] and j != i],
              self._tap_properties[r.class_name])
@@ -90,11 +90,13 @@ class Switchgear:
         self.steps_max = np.array([len(states) for _, _, states in self.capacitors], dtype=np.int64)
         lines = handles["Line"]
         self._lines = list(lines.values())
+        opened = engine.open_among(self._lines)
         self._switches = [
             (handle, branch_index[f"line.{name}"], engine.open_places(handle) if is_open else ())
-            for (name, handle), is_open in zip(lines.items(), engine.open_among(self._lines), strict=True)
+            for (name, handle), is_open in zip(lines.items(), opened, strict=True)
         ]
-        self.closed = self._read_closed()
+        closed = [not (is_open and engine.is_open(handle)) for handle, is_open in zip(self._lines, opened, strict=True)]
+        self.closed = np.array(closed, dtype=np.int64)
         self._closed_compiled = self.closed.copy()
         self._lines_may_open = any(engine.handles(name) for name in _OPENERS)
         self.keep_start()
@@ -103,16 +105,20 @@ class Switchgear:
         """Find the windings to be moved, and note where those of ``tapped`` are among them."""
         found = find_regulators(self._engine, self._handles)
         self._place_of: dict[tuple[str, int], int] = {}
+        self._windings: dict[str, list[tuple[int, Regulator]]] = {}
+        for place, of_control in enumerate(found):
+            self._windings.setdefault(of_control.element, []).append((place, of_control))
         for element, winding in tapped:
-            place = _find_winding(found, element, winding)
+            place = self._find_winding(element, winding)
             if place < 0:
                 regulator = read_winding(self._engine, self._handles, element, winding)
                 if isinstance(regulator, str):  # which is told with all else that is wrong with the devices
                     continue
-                place = _find_winding(found, element, regulator.winding)
+                place = self._find_winding(element, regulator.winding)
                 if place < 0:
                     place = len(found)
                     found.append(regulator)
+                    self._windings.setdefault(regulator.element, []).append((place, regulator))
             self._place_of[element, winding] = place
         return tuple(found)
 
@@ -125,10 +131,17 @@ class Switchgear:
         """
         class_name, _, name = element.partition(".")
         if class_name == "regcontrol":
-            controls = self._network.regulator_controls
-            return controls.index(name) if name in controls else -1
+            found = self._network.find("regulator control", name)
+            return -1 if isinstance(found, Problem) else found
         asked = (element, winding)
-        return self._place_of[asked] if asked in self._place_of else _find_winding(self.regulators, element, winding)
+        return self._place_of[asked] if asked in self._place_of else self._find_winding(element, winding)
+
+    def _find_winding(self, element: str, winding: int) -> int:
+        """Return the place of a transformer's winding, of the first with a control where it is 0; -1 if it has none."""
+        for place, regulator in self._windings.get(element, ()):
+            if winding == regulator.winding or (winding == 0 and regulator.control):
+                return place
+        return -1
 
     def find_winding_problem(self, element: str, winding: int | None) -> str:
         """Say why a transformer's winding cannot be moved, nothing where it can."""
@@ -360,12 +373,3 @@ def _find_moved(wanted: npt.NDArray[Any], now: npt.NDArray[Any]) -> Sequence[int
 
 #: What moves each device kind; not kept by an object, which would then refer to itself and live until collected.
 _MOVERS = {"regulator": Switchgear._move_tap, "capacitor": Switchgear._move_steps, "switch": Switchgear._move_switch}
-
-
-def _find_winding(regulators: Sequence[Regulator], element: str, winding: int) -> int:
-    """Return the place of a transformer's winding, of the first with a control where it is 0; -1 if it has none."""
-    for place, regulator in enumerate(regulators):
-        same = element == f"{regulator.class_name}.{regulator.transformer}".lower()
-        if same and (winding == regulator.winding or (winding == 0 and regulator.control)):
-            return place
-    return -1

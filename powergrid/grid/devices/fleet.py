@@ -61,6 +61,7 @@ class DeviceFleet(ABC, Generic[S]):
                     f"{self.kind} {name!r}: {', '.join(missing)} missing; give it, or bind an element that has it"
                 )
         self.names: tuple[str, ...] = tuple(devices)
+        self.places = {name: place for place, name in enumerate(devices)}
         self.specs: tuple[S, ...] = tuple(devices.values())
         self.n, self.n_envs = len(self.names), n_envs
         self.dt_h = float(dt_h)
@@ -73,7 +74,7 @@ class DeviceFleet(ABC, Generic[S]):
     def _take_tables(self, actions: Sequence[ActionSpec], states: Sequence[StateSpec]) -> None:
         """Take the tables of what is decided and observed, and find what holds each state."""
         self.actions, self.states = tuple(actions), tuple(states)
-        self.held = tuple((self.held_in.get(s.name, s.name), self.names.index(s.device)) for s in states)
+        self.held = tuple((self.held_in.get(s.name, s.name), self.places[s.device]) for s in states)
 
     @abstractmethod
     def neutral(self, exo: Exogenous) -> FloatArray:
@@ -364,7 +365,7 @@ class PowerFleet(DeviceFleet[S]):
         columns = np.full((2, self.n), -1.0)
         gain, offset, low, high = np.zeros((4, 2, self.n))
         for column, row in enumerate(self.actions):
-            place = int(row.name == "q_kvar"), self.names.index(row.device)
+            place = int(row.name == "q_kvar"), self.places[row.device]
             columns[place], gain[place], offset[place] = column, row.gain, row.offset
             low[place], high[place] = row.low, row.high
         return Request(columns, gain, offset, low, high)

@@ -25,8 +25,8 @@ _REFUSALS = {
     "impossible-element": (183, 185),
 }
 _FILE_WORDS = ("could not be opened", "error opening file", "file not found", "no such file")
-#: What commands begin with, as they are written here, that neither make an element nor drop one.
-_ADDING_NOTHING = ("edit ", "batchedit ", "set ", "get ")
+#: What commands begin with, as they are written here, that drop no element.
+_DROPPING_NOTHING = ("edit ", "batchedit ", "set ", "get ", "new Fault.", "new Generator.", "new XYCurve.")
 #: By thread, what disposes of its contexts that were closed in another.
 _LEFT: dict[int, list[Callable[[], None]]] = {}
 
@@ -95,7 +95,7 @@ class Context:
         Raises:
             EngineError: OpenDSS refused it; with its number and text.
         """
-        if self._known and not text.startswith(_ADDING_NOTHING):
+        if self._known and not text.startswith(_DROPPING_NOTHING):
             self._known.clear()
         lib.ctx_Text_Set_Command(self._context, text.encode("utf-8"))
         self.check()

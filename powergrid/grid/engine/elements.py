@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,7 @@ class Elements(Context):
         return library.element_classes()
 
     @staticmethod
+    @functools.lru_cache(maxsize=4096)
     def property_index(class_name: str, property_name: str) -> int:
         """Return the engine's number of a property, letter case ignored."""
         try:
@@ -56,7 +58,7 @@ class Elements(Context):
         return found
 
     def _all_elements(self, class_name: str) -> tuple[tuple[str, ...], list[Handle], Any]:
-        """Return names and handles of all elements of a class, read once as long as no command may add or drop some."""
+        """Return names and handles of all elements of a class, read anew once there are more."""
         key = class_name.lower()
         index = library.numbers()[0][key]
         count = lib.Obj_GetCount(self._context, index)

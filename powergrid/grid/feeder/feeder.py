@@ -46,6 +46,8 @@ __all__ = [
 #: What begins a circuit, as the reader writes it.
 CIRCUIT = re.compile(r"New [\"'(\[{]?circuit\.", re.IGNORECASE)
 
+_MOST_READ = 8
+
 
 @dataclass(frozen=True)
 class Feeder:
@@ -229,9 +231,17 @@ def _find_unknown_commands(scan: Scan) -> Iterator[Problem]:
             yield Problem("unknown-command", command.where, describe_unknown_command(command))
 
 
+#: What was read last at a place, and the feeder that it is.
+_read_last: dict[Place, tuple[Scan, Feeder]] = {}
+
+
 def _feeder_of(place: Place, scan: Scan) -> Feeder:
+    """Return the feeder of a scan: the same one, with what it has worked out of itself, as long as the scan is."""
+    scan_then, feeder = _read_last.get(place, (None, None))
+    if feeder is not None and scan_then is scan:
+        return feeder
     master = place.master
-    return Feeder(
+    feeder = Feeder(
         name=master.parent.name if master.name == "Master.dss" else master.stem,
         master=master,
         commands=scan.commands,
@@ -245,6 +255,10 @@ def _feeder_of(place: Place, scan: Scan) -> Feeder:
         notes=scan.notes,
         names_differ=scan.names_differ,
     )
+    if len(_read_last) >= _MOST_READ:
+        _read_last.clear()
+    _read_last[place] = scan, feeder
+    return feeder
 
 
 # -- what reading gave, kept

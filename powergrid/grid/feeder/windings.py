@@ -44,6 +44,11 @@ class Regulator:
     lowest: int
     highest: int
 
+    @property
+    def element(self) -> str:
+        """``class.name`` of the transformer, lower case."""
+        return f"{self.class_name}.{self.transformer}".lower()
+
 
 @dataclass(frozen=True)
 class TapChanger:

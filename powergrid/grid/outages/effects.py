@@ -105,7 +105,7 @@ def _phases_of(network: Network, bus: str) -> list[int]:
 
 def branches_of(spec: Any, network: Network) -> list[int]:
     """Return the branches that an outage may take out."""
-    return [network.branches.names.index(name) for name in pick(spec.element, _openable(network))]
+    return [network.branch_index[name] for name in pick(spec.element, _openable(network))]
 
 
 def elements_of(spec: Any, network: Network, bound: Iterable[str]) -> list[str]:
@@ -133,7 +133,7 @@ def clearing_branches(spec: Any, fault: Fault, network: Network, switches: Itera
     if spec.cleared_by == "agents":
         return []
     if spec.cleared_by != "nearest":
-        return [network.branches.names.index(spec.cleared_by.lower())]
+        return [network.branch_index[spec.cleared_by.lower()]]
     bus, own = network.bus_index[fault.bus.lower()], set(switches)
     if bus == network.source_bus or not nx.has_path(network.graph, network.source_bus, bus):
         return []

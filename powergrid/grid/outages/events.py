@@ -84,7 +84,8 @@ class Events:
         self._out, self._waiting = np.zeros((2, n_envs, len(self._base)), dtype=bool)
         self.held = np.zeros((n_envs, len(self._switches)), dtype=bool)
         picked = [pick(spec.loads, names) if spec.kind == "load_step" else [] for spec in self._specs]
-        self._stepped_loads = [np.array([names.index(name) for name in own], dtype=np.int64) for own in picked]
+        place = {name: i for i, name in enumerate(names)}
+        self._stepped_loads = [np.array([place[name] for name in own], dtype=np.int64) for own in picked]
         # most steps are as the one before: to look at all events in each took 7 % of a step of ieee13_mg
         self._quiet_until = np.zeros(n_envs, dtype=np.int64)
         self._repairing = False
