@@ -133,13 +133,19 @@ class PlannerReport:
         named = {name: NAMES.get(name, name) for name in self.subjects}
         return template.render(
             title=f"{', '.join(named.values())} on {self.scenario.name}".capitalize(),
-            subtitle=f"{self.facts['days']} days of the {self.facts['split']} split, feeder {self.facts['feeder']}",
+            subtitle=self._say_days(),
             css=here.joinpath("report.css").read_text(encoding="utf-8"),
             verdicts={named[name]: sentences for name, sentences in self.verdicts().items()},
             caveat=_CAVEAT,
             sections=list(_make_sections(self)),
             facts={key.replace("_", " "): value for key, value in self.facts.items()},
         )
+
+    def _say_days(self) -> str:
+        facts, days = self.facts, f"{self.facts['days']} days"
+        whole = facts["split"] == "all"
+        which = f", {facts['first_and_last_day']}" if whole else f" of the {facts['split']} split"
+        return f"{days}{which}, feeder {facts['feeder']}"
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write ``report.html``, ``report.json`` (verdict, facts) and a CSV of each table, each whole or not at all."""
