@@ -174,7 +174,7 @@ def _print_day(recordings: Sequence[Any]) -> None:
 
     first = recordings[0]
     title = f"{first.scenario} on {first.date}, a day of the {first.split} split"
-    table = Table(title=title, box=SIMPLE, padding=(0, 1), pad_edge=False)
+    table = Table(title=title, box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
     for heading in _HEADINGS:
         name = heading == "policy"
         table.add_column(

@@ -86,8 +86,8 @@
   };
   // Blue is low and orange is high, which all eyes tell apart; colours jump at the limits.
   const reach = Math.max(0.1, 1.25 * (middle - band[0])), span = [middle - reach, middle + reach];
-  const voltColour = ramp([[span[0], "#08244f"], [band[0] - 0.002, "#1f6fc4"], [band[0], "#a9d3f0"], [middle, "#dfe3e6"], [band[1], "#fbcf9f"], [band[1] + 0.002, "#e0560b"], [span[1], "#6f2000"]]);
-  const loadColour = ramp([[0, "#c9ced6"], [0.5, "#8f99a8"], [1, "#3c4757"], [1.0001, "#cf1c74"], [1.6, "#6d0a46"]]);
+  const voltColour = ramp([[span[0], "#08244f"], [band[0] - 0.002, "#1f6fc4"], [band[0], "#8fc5ec"], [middle, "#d9dee2"], [band[1], "#f9bf83"], [band[1] + 0.002, "#e0560b"], [span[1], "#6f2000"]]);
+  const loadColour = ramp([[0, "#b9c1cb"], [0.5, "#7f8a9a"], [1, "#323c4a"], [1.0001, "#cf1c74"], [1.6, "#6d0a46"]]);
   const quantised = (colour, step) => {
     const kept = new Map();
     return (x) => {
@@ -605,7 +605,7 @@
     update(step) {
       if (!this.w) return;
       const x = this.x(hours[step] + (step + 1 < T ? hours[step + 1] - hours[step] : end - hours[step]) / 2);
-      this.cursor.style.transform = `translateX(${x.toFixed(1)}px)`;
+      this.cursor.style.transform = `translateX(${Math.round(x)}px)`;
       for (const [bold, each] of this.values) setText(bold, this.spec.tell(each.values[step]));
     }
   }

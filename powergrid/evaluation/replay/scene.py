@@ -175,7 +175,8 @@ class _Scene:
                 centre = anchor + 1.4 * radius * np.array([np.cos(place * 2.4), np.sin(place * 2.4)])
                 symbols.append(self._at(centre) | base | {"lead": []})
                 continue
-            text = max(text_size(name, self.size)[0], text_size("-1,000 kW 100 %", self.size)[0] * 0.85)
+            short = _shorten([name])
+            text = max(text_size(short, self.size)[0], text_size("-1,000 kW 100 %", self.size)[0] * 0.85)
             width, height = 2.0 * radius + 5.0 + text, max(2.0 * radius + 2.0, 2.0 * _LINE * self.size)
             middle = self.room.find(anchor, width, height, (8.0, 14.0, 22.0, 32.0, 46.0, 64.0, 90.0))
             assert middle is not None  # however much it covers: a device is always shown
@@ -183,7 +184,7 @@ class _Scene:
             centre = middle + np.array([side * (width / 2.0 - radius), 0.0])
             lead = _round(self._down(np.array([anchor, centre])).reshape(-1))
             x, y = self._down(centre - np.array([side * (radius + 5.0), 0.0]))
-            label = {"x": round(float(x), 1), "y": round(float(y), 1), "text": name, "lines": 2}
+            label = {"x": round(float(x), 1), "y": round(float(y), 1), "text": short, "lines": 2}
             label["anchor"] = "start" if side < 0.0 else "end"
             symbols.append(self._at(centre) | base | {"lead": lead, "label": label})
         return symbols
@@ -213,8 +214,11 @@ class _Scene:
 
 
 def _shorten(names: Sequence[str]) -> str:
-    """Return names in one line, the first and the last where there are many."""
-    return " ".join(names) if sum(map(len, names)) <= 16 else f"{names[0]}…{names[-1]}" if len(names) > 1 else names[0]
+    """Return names in one line: the first and the last where there are many, both ends of one that is long."""
+    if sum(map(len, names)) <= 16:
+        return " ".join(names)
+    short = [name if len(name) <= 18 else f"{name[:9]}…{name[-6:]}" for name in names]
+    return short[0] if len(names) == 1 else f"{short[0]} … {short[-1]}"
 
 
 def _paths(kind: str) -> Mapping[str, Any]:

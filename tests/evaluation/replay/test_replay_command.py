@@ -48,6 +48,8 @@ def test_command_writes_a_table_for_each_policy_and_prints_the_day(
     assert "2018-07-15_native.parquet" in (out / "2018-07-15.html").read_text(encoding="utf-8")
     told = capsys.readouterr().out
     assert "ieee13_mg on 2018-07-15, a day of the train split" in told
+    row = next(line for line in told.splitlines() if line.strip().startswith("native"))
+    assert len(row.split()) == 9  # none is cut off
     assert max(len(line) for line in told.splitlines() if str(out) not in line) <= 80
     assert pd.read_parquet(out / "2018-07-15_native.parquet")["step"].max() == 7
 
