@@ -151,7 +151,7 @@ def _stand_alike(one: Engine, other: Engine) -> None:
             known = other.handles(class_name).get(name)
             wanted = one.get_text(handle, class_name, key)
             if known is not None and other.get_text(known, class_name, key) != wanted:
-                values = " ".join(repr(v) for v in one.get_floats(handle, class_name, key)) if key == "Taps" else ""
+                values = " ".join(map(repr, one.get_floats(handle, class_name, key).tolist())) if key == "Taps" else ""
                 other.command(f'edit "{class_name}.{name}" {key}=[{values or wanted.strip("[] ")}]')
 
 

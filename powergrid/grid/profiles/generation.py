@@ -33,10 +33,11 @@ class Generation:
         self._shapes, self._sources, self._mode = network.shapes, network.sources, mode
         sources = network.sources
         self.followed: IntArray = np.where(sources.generator_fixed, -1, network.followed_by("Generator", mode))
-        dispatched = {name for each in network.controls if each.class_name == "GenDispatcher" for name in each.targets}
-        of_control = [f"generator.{name}" in dispatched for name in network.elements.get("Generator", ())]
         self.moved = (self.followed >= 0) | (sources.dispatch.by > 0) | ~np.isnan(sources.fuel_kwh)
-        self.moved |= np.array(of_control, dtype=np.bool_)
+        dispatched = {name for each in network.controls if each.class_name == "GenDispatcher" for name in each.targets}
+        if dispatched:
+            names = network.elements.get("Generator", ())
+            self.moved |= np.array([f"generator.{name}" in dispatched for name in names], dtype=np.bool_)
         self.holds_voltage = self.moved & (sources.generator_model == _HOLDS_VOLTAGE)
 
     def limits(self, places: IntArray, n_steps: int, key: str) -> FloatArray:
@@ -46,25 +47,29 @@ class Generation:
     def lay_out(self, places: IntArray, hours: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return what is written as kW and kvar of some generators, each shape (n_hours, n)."""
         sources, own = self._sources, self.followed[places]
-        p, q, actual = np.ones((len(hours), len(own))), np.ones((len(hours), len(own))), np.zeros(len(own), dtype=bool)
-        if (shaped := own >= 0).any():
+        shaped, actual = own >= 0, np.zeros(len(own), dtype=np.bool_)
+        p = q = np.ones((len(hours), len(own)))
+        if shaped.all():
+            p, q = self._shapes.sample(own, hours)
+        elif shaped.any():
+            p, q = p.copy(), p.copy()
             p[:, shaped], q[:, shaped] = self._shapes.sample(own[shaped], hours)
-            actual[shaped] = self._shapes.use_actual[own[shaped]]
+        actual[shaped] = self._shapes.use_actual[own[shaped]]
         # The engine multiplies all that is written but of fixed ones, and what a shape of actual values says not.
         undone = 1.0 / (sources.generator_factor or 1.0)
         kw = p * np.where(actual, undone, sources.generator_kw[places])
         kvar = np.nan_to_num(q) * np.where(actual, undone, sources.generator_kvar[places])
         fixed_q = np.isin(sources.generator_model[places], _FIXED_Q_MODELS)
         kvar[:, fixed_q] = sources.generator_kvar[places[fixed_q]]
-        off = self._find_off(places, hours)
-        return np.where(off, sources.generator_off_kw[places], kw), np.where(off & ~fixed_q, 0.0, kvar)
+        if sources.dispatch.by[places].any():
+            off = self._find_off(places, hours)
+            kw, kvar = np.where(off, sources.generator_off_kw[places], kw), np.where(off & ~fixed_q, 0.0, kvar)
+        return kw, kvar
 
     def _find_off(self, places: IntArray, hours: FloatArray) -> npt.NDArray[np.bool_]:
         """Return when demand or price are below what some generators wait for, shape (n_hours, n)."""
         dispatch = self._sources.dispatch
         by, at = dispatch.by[places], dispatch.at[places]
-        if not by.any():
-            return np.zeros((len(hours), len(places)), dtype=np.bool_)
         level, price = dispatch.levels(self._mode, hours)
         off: npt.NDArray[np.bool_] = (by > 0) & (np.where(by == BY_PRICE, price[:, None], level[:, None]) < at)
         return off
