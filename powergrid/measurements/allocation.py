@@ -89,12 +89,8 @@ def to_power(
             active[phase] += parts[id(each)]
     given = active + apparent
     factor = next((each.spec.power_factor for each in series if each.spec.power_factor is not None), None)
-    if of["active"] == of["reactive"]:
-        active += np.sqrt(np.maximum(apparent**2 - np.where(apparent > 0.0, reactive, 0.0) ** 2, 0.0))
-    elif of["reactive"]:
-        whole = apparent.sum(axis=0)
-        part = np.divide(apparent, whole, out=np.zeros_like(apparent), where=whole > 0.0)
-        active += part * np.sqrt(np.maximum(whole**2 - reactive.sum(axis=0) ** 2, 0.0))
+    if of["reactive"]:
+        active += _beside_kvar(apparent, reactive, series[0], of["active"] == of["reactive"], problems)
     else:
         rated = float(np.hypot(rated_kw, rated_kvar))
         active += apparent * (factor if factor is not None else rated_kw / rated if rated > 0.0 else 1.0)
@@ -103,6 +99,7 @@ def to_power(
             of["reactive"] = of["active"]
     # Of kVA and A in kW: as of all in their phase.
     in_kw = np.divide(active, given, out=np.zeros_like(active), where=given != 0.0)
+    phase_of = {id(each): each.spec.phase or 0 for each in series}
     return Group(
         series,
         series[0].loads,
@@ -110,10 +107,28 @@ def to_power(
         reactive.sum(axis=0) if of["reactive"] else None,
         {phase: active[phase] for phase in of["active"] if phase},
         {phase: reactive[phase] for phase in of["reactive"] if phase},
-        {e: part * in_kw[next(s.spec.phase or 0 for s in series if id(s) == e)] for e, part in parts.items()}
-        if len(parts) > 1
-        else {},
+        {key: part * in_kw[phase_of[key]] for key, part in parts.items()} if len(parts) > 1 else {},
     )
+
+
+def _beside_kvar(kva: FloatArray, kvar: FloatArray, series: Series, by_phase: bool, problems: list[str]) -> FloatArray:
+    """Return the kW that kVA are beside measured kvar, each by phase, shape (4, n_rows).
+
+    Args:
+        kva, kvar: They, the first row of no single phase.
+        series: A column of the target.
+        by_phase: Whether both are of the same phases; else the whole is split as the kVA are.
+        problems: Gets kvar beyond the kVA.
+    """
+    s, q = (kva, np.where(kva > 0.0, kvar, 0.0)) if by_phase else (kva.sum(axis=0)[None], kvar.sum(axis=0)[None])
+    beyond = (np.abs(q) > (1.0 + _METER_ERROR) * s) & (s > 0.0)
+    if beyond.any(axis=0).mean() > _OFTEN:
+        problems.append(
+            f"{series.title}: kvar of {series.target} are more than its kVA in {int(beyond.any(axis=0).sum())} of "
+            f"{s.shape[1]} rows, as {np.abs(q)[beyond][0]:.4g} of {s[beyond][0]:.4g}; look at their units, or 'kv'"
+        )
+    kw: FloatArray = np.sqrt(np.maximum(s**2 - q**2, 0.0))
+    return kw if by_phase else kw * np.divide(kva, s, out=np.zeros_like(kva), where=s > 0.0)
 
 
 def _to_ground(series: Series, measured_kv: FloatArray, problems: list[str]) -> FloatArray:

@@ -240,7 +240,7 @@ class _Import:
         if series.unit.kind in ("a", "kv") or rated <= 0.0:
             return np.inf, ""
         named = list_names([self.network.loads.names[load] for load in loads], 3)
-        peak = float(np.nanmax(np.abs(convert(series, [])))) / rated
+        peak = float(convert(series, []).abs().max()) / rated
         smaller = SMALLER.get(series.unit.name)
         unit = f"say 'unit: {smaller}'?" if smaller else "is it of this load?"
         return limit_pu * rated, (

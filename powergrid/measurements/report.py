@@ -305,9 +305,8 @@ def make_report(
     first = profiles.start.astype("datetime64[D]")
     daily = total_kw.reshape(profiles.n_days, -1) if len(total_kw) else np.zeros((profiles.n_days, 1))
     played = np.setdiff1d(np.arange(profiles.n_days), list(left_out))
-    peak_day = int(played[daily[played].max(axis=1).argmax()])
-    peak_row = int(daily[peak_day].argmax())
-    time = first + peak_day + np.timedelta64(peak_row * profiles.step_minutes, "m")
+    day, row = np.unravel_index(int(daily[played].argmax()), daily[played].shape)
+    time = first + played[day] + np.timedelta64(int(row) * profiles.step_minutes, "m")
     return DataReport(
         feeder=feeder,
         clock=clock,
@@ -315,11 +314,11 @@ def make_report(
         end=str(first + profiles.n_days - 1),
         step_minutes=profiles.step_minutes,
         days=profiles.n_days,
-        left_out={str(first + day): tuple(columns) for day, columns in left_out.items()},
+        left_out={str(first + out): tuple(columns) for out, columns in left_out.items()},
         series=tuple(lines),
         measured_loads=n_measured,
         loads=n_loads,
-        peak_kw=float(daily[peak_day, peak_row]),
+        peak_kw=float(daily[played].max()),
         peak_time=str(time).replace("T", " "),
         rated_kw=rated_kw,
         energy_kwh=float(daily[played].sum() * profiles.step_minutes / 60.0),

@@ -63,6 +63,7 @@ class MeasuredTable:
         labels: Name of the column that its numbers stood in, which may say the unit.
         source: Name of the file, its SHA-256 and number of rows, for the record.
         spec: The map, with what it says of this table alone.
+        unread: What keeps columns from being numbers, by their names: a problem of those that are of something.
     """
 
     where: str
@@ -72,6 +73,7 @@ class MeasuredTable:
     labels: list[str]
     source: dict[str, Any] = field(default_factory=dict)
     spec: ImportMap = field(default_factory=ImportMap)
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 def name_tables(sources: Sequence[str | Path | pd.DataFrame]) -> list[str]:
@@ -112,7 +114,9 @@ def read_measured(
         used = [name for name in used if name not in spec.columns or spec.columns[name] is not None]
     title = f"{where}: column {' and '.join(map(repr, stamp_names))}"
     read = read_stamps(stamps, spec.time, title, problems, first_line)
-    numbers = _take_numbers(frame, used, spec, where, problems, first_line)
+    unread = dict[str, str]()
+    numbers = _take_numbers(frame, used, spec.missing, where, unread, first_line)
+    problems += unread.values() if numbers.empty else ()
     if len(problems) > found or read is None:
         return None
     key, meters = _number_meters(frame, long)
@@ -125,7 +129,7 @@ def read_measured(
         return None
     table = _lay_out(times, key, meters, numbers, step, where)
     _look_for_changed_clocks(table, read.ahead_min, spec, problems)
-    table.source, table.spec = record, spec
+    table.source, table.spec, table.unread = record, spec, unread
     return None if len(problems) > found else table
 
 
@@ -225,25 +229,30 @@ def _find_long(
 
 
 def _take_numbers(
-    frame: pd.DataFrame, names: Sequence[str], spec: ImportMap, where: str, problems: list[str], first_line: int
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    missing: Sequence[str],
+    where: str,
+    unread: dict[str, str],
+    first_line: int,
 ) -> pd.DataFrame:
-    """Return columns as numbers, NaN where there is none; texts that are no number are problems."""
+    """Return columns as numbers, NaN where there is none; ``unread`` gets those that hold what is no number."""
     import pandas as pd
 
     numbers: dict[str, FloatArray] = {}
     for name in names:
         column = frame[name]
         if pd.api.types.is_bool_dtype(column):
-            problems.append(
+            unread[name] = (
                 f"{where}: column {name!r} holds true and false, not numbers; 'columns: {{{name}: null}}' leaves it out"
             )
             continue
         if not pd.api.types.is_numeric_dtype(column):
-            column = column.mask(column.isin(["", *spec.missing]))
+            column = column.mask(column.isin(["", *missing]))
             tried = pd.to_numeric(column, errors="coerce")
             bad = np.flatnonzero((tried.isna() & column.notna()).to_numpy())
             if len(bad):
-                problems.append(
+                unread[name] = (
                     f"{where}: column {name!r}: {len(bad)} values are no numbers, the first in line "
                     f"{first_line + bad[0]}: {str(column.iloc[int(bad[0])])[:40]!r}; 'missing' names "
                     f"texts that stand for none, 'columns: {{{name}: null}}' leaves the column out"

@@ -98,13 +98,18 @@ def find_targets(
         problems: Gets what is wrong with the map, and what has no unit.
     """
     found, unused = list[Series](), list[str]()
-    known = {name for table in tables for name in (*table.names, *table.labels)}
+    known = {name for table in tables for name in (*table.names, *table.labels, *table.unread)}
     asked = [name for name, entry in spec.columns.items() if entry is not None and name not in known]
     problems += ["columns: " + describe_unknown("column", name, sorted(known)) for name in asked]
     given = [network.find("load", name, "energy_kwh") for name in spec.energy_kwh]
     problems += [str(each) for each in given if isinstance(each, Problem)]
     targets: dict[str, tuple[str, tuple[int, ...]]] = {}
     for table in tables:
+        for name, problem in table.unread.items():
+            if spec.columns.get(name) or _know(name, network) or _know(split_unit(name)[0], network):
+                problems.append(problem)
+            else:
+                unused.append(f"{table.where}: {name} (no numbers)")
         for i, (name, label) in enumerate(zip(table.names, table.labels, strict=True)):
             stem, unit = split_unit(label)
             if name in spec.columns:

@@ -651,3 +651,15 @@ def test_set_of_any_key_is_a_key_of_the_map(
     told = capsys.readouterr().err
     assert "unknown key 'feeder'" in told
     assert "unknown key 'column_map' (did you mean 'columns'" in told
+
+
+def test_texts_that_are_of_nothing_are_not_used_and_those_of_a_load_told(feeder: Path) -> None:
+    table = pd.DataFrame({"time": TIMES, "e1_kW": make_kw(TIMES, 50), "quality": "good", "valid": True})
+    report = import_profiles(table, feeder).report
+    assert report.unused == ("the DataFrame: quality (no numbers)", "the DataFrame: valid (no numbers)")
+    (problem,) = problems_of(table, feeder, columns={"quality": "w1"}, unit="kW")
+    assert "column 'quality': 504 values are no numbers, the first in line 0: 'good'" in problem
+    (problem,) = problems_of(table.assign(Zero=True), feeder)
+    assert "column 'Zero' holds true and false, not numbers" in problem
+    (problem,) = problems_of(table[["time", "quality"]], feeder)
+    assert "column 'quality': 504 values are no numbers" in problem

@@ -171,3 +171,16 @@ def test_head_in_a_larger_unit_and_phases_without_loads_are_told(feeder: Path) -
         import_profiles(table, feeder, {"columns": {"h": {"head": True, "unit": "kW"}}})
     with pytest.raises(ScenarioError, match="'h': load w1 is on phase 1, and 'phase' says 2"):
         import_profiles(table, feeder, {"columns": {"h": {"load": "w1", "unit": "MW", "phase": 2}}})
+
+
+@pytest.mark.parametrize("phase", [None, 1])
+def test_kvar_that_no_kva_have_are_told(feeder: Path, phase: int | None) -> None:
+    table = pd.DataFrame({"time": TIMES, "s": make_kw(TIMES, 20) + 5, "q": make_kw(TIMES, 9) * 1000})
+    entry = {"load": "w1"} | ({} if phase is None else {"phase": phase})
+    columns = {"s": {**entry, "unit": "kVA"}, "q": {**entry, "unit": "kvar"}}
+    limits = {"demand_pu": 1e6}
+    with pytest.raises(ScenarioError, match=r"kvar of load w1 are more than its kVA in 72 of 72 rows, as .*\d; "):
+        import_profiles(table, feeder, {"columns": columns, "limits": limits})
+    columns["q"]["unit"] = "var"
+    p, q = powers(import_profiles(table, feeder, {"columns": columns, "limits": limits}))
+    assert np.hypot(p["w1"], q["w1"]) == pytest.approx(table["s"])
