@@ -6,7 +6,7 @@ side by side are ``circuits``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -438,9 +438,9 @@ class Circuit:
         """The windings that are moved: by regulator controls, in the order of the network's table, then the others."""
         return self.switchgear.regulators
 
-    def branch_admittances(self) -> Iterator[ComplexArray]:
-        """Return the primitive admittance matrix of each branch [S], in the order of the branch table."""
-        yield from map(self.engine.yprim, self._branches)
+    def branch_entries(self) -> ComplexArray:
+        """Return the branches' primitive admittance matrices [S], each column by column, in the order of the table."""
+        return self.engine.yprims(self._branches)
 
     @property
     def _branches(self) -> list[Handle]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from powergrid.errors import Problem, describe_unknown
 from powergrid.grid.feeder.microgrid import Microgrid
@@ -430,41 +432,66 @@ class Network:
         Behind a single-phase transformer both legs are of the phase of its primary, whatever their numbers; where the
         primary is tied between two phases, of the first. Nodes that nothing feeds have their own number.
         """
-        import networkx as nx
-
-        phase = np.zeros(len(self.nodes), dtype=np.int64)
-        wired: nx.Graph[int] = nx.Graph()
-        wired.add_nodes_from(range(len(self.nodes)))
-        wired.add_edges_from((one, other) for _, one, other in self.wires())
+        phase, n = np.zeros(len(self.nodes), dtype=np.int64), len(self.nodes)
         waiting = [i for i in self.nodes_of([self.source_bus]).tolist() if 1 <= self.node_phase[i] <= 3]
         phase[waiting] = self.node_phase[waiting]
-        for node in waiting:  # grows while it is walked
-            for other in wired[node]:
-                if not phase[other]:
-                    phase[other] = phase[node]
-                    waiting.append(other)
+        _, one, other = wires = self._wires
+        closed = self.branches.closed[wires[0]]
+        one, other = one[closed], other[closed]
+        part = connected_components(coo_array((np.ones(len(one)), (one, other)), shape=(n, n)), directed=False)[1]
+        fed = np.zeros(n, dtype=np.int64)
+        fed[part[waiting]] = phase[waiting]
+        if (fed[part[waiting]] == phase[waiting]).all():
+            phase = fed[part]
+        else:  # wired together across phases: the nearer to the source counts
+            neighbours: list[list[int]] = [[] for _ in range(n)]
+            for u, v in zip(one.tolist(), other.tolist(), strict=True):
+                neighbours[u].append(v)
+                neighbours[v].append(u)
+            for node in waiting:  # grows while it is walked
+                for near in neighbours[node]:
+                    if not phase[near]:
+                        phase[near] = phase[node]
+                        waiting.append(near)
         return np.where(phase == 0, self.node_phase, phase)
 
     def wires(self, closed: BoolArray | None = None) -> Iterator[tuple[int, int, int]]:
         """Return the pairs of nodes that closed branches join: branch, node, other node."""
+        wires = self._wires
+        chosen = wires[:, (self.branches.closed if closed is None else closed)[wires[0]]]
+        return zip(*chosen.tolist(), strict=True)
+
+    @cached_property
+    def _wires(self) -> IntArray:
+        """What :meth:`wires` returns of all branches, closed or not, shape (3, n_wires)."""
         b = self.branches
-        terminals: list[list[list[int]]] = [[] for _ in b.names]
-        conductors = np.split(b.row_node - 1, b.terminal_rows[1:])
-        for branch, nodes in zip(b.terminal_branch.tolist(), conductors, strict=False):  # one, empty, without terminals
-            terminals[branch].append(nodes.tolist())
-        for branch in np.flatnonzero(b.closed if closed is None else closed).tolist():
-            rows = terminals[branch]
-            # Node numbers behind one phase say nothing of the phase: both legs of a split-phase winding are fed by one.
-            if b.phases[branch] == 1 and b.names[branch].startswith(("transformer.", "autotrans.")):
-                live = [[node for node in terminal if node >= 0] for terminal in rows]
-                for terminal in live[1:]:
-                    firsts = live[0] if len(live[0]) == len(terminal) else live[0][:1] * len(terminal)
-                    yield from ((branch, one, other) for one, other in zip(firsts, terminal, strict=False))
-                continue
-            for terminal in rows[1:]:
-                # Conductors beyond the phases are neutrals.
-                pairs = list(zip(rows[0], terminal, strict=True))[: int(b.phases[branch])]
-                yield from ((branch, one, other) for one, other in pairs if one >= 0 and other >= 0)
+        sizes = np.diff(np.append(b.terminal_rows, len(b.row_node)))
+        branch = np.repeat(b.terminal_branch, sizes)
+        conductor = np.arange(len(b.row_node)) - np.repeat(b.terminal_rows, sizes)
+        first = b.branch_rows[branch] + conductor
+        # Conductors beyond the phases are neutrals.
+        joins = (
+            (first != np.arange(len(first)))
+            & (conductor < b.phases[branch])
+            & (b.row_node > 0)
+            & (b.row_node[first] > 0)
+        )
+        # Node numbers behind one phase say nothing of the phase: both legs of a split-phase winding are fed by one.
+        wound = [
+            k for k in np.flatnonzero(b.phases == 1).tolist() if b.names[k].startswith(("transformer.", "autotrans."))
+        ]
+        joins &= ~np.isin(branch, wound)
+        pairs = list[tuple[int, int, int]]()
+        ends, starts = b.terminal_rows + sizes, np.searchsorted(b.terminal_branch, np.arange(len(b.names) + 1))
+        for k in wound:
+            rows = [b.row_node[b.terminal_rows[t] : ends[t]] for t in range(starts[k], starts[k + 1])]
+            live = [(row[row > 0] - 1).tolist() for row in rows]
+            for terminal in live[1:]:
+                firsts = live[0] if len(live[0]) == len(terminal) else live[0][:1] * len(terminal)
+                pairs += [(k, one, other) for one, other in zip(firsts, terminal, strict=False)]
+        plain = np.stack([branch[joins], b.row_node[first[joins]] - 1, b.row_node[joins] - 1])
+        found = np.concatenate([plain, np.array(pairs, dtype=np.int64).reshape(-1, 3).T], axis=1)
+        return found[:, np.argsort(found[0], kind="stable")]
 
     def nodes_within(self, buses: Sequence[int], phases: Sequence[int] = ()) -> IntArray:
         """Return the nodes of some buses, of those fed by some phases where these are given, in node order."""

@@ -341,15 +341,14 @@ def _lengths(circuit: Circuit) -> FloatArray:
     v_of = np.concatenate([[0.0], network.v_base])
     sizes = np.diff(np.append(b.branch_rows, len(b.row_node)))
     terminals = np.bincount(b.terminal_branch, minlength=len(b.names))
-    length_pu = np.zeros(len(b.names))
-    for branch, (block, first, size) in enumerate(
-        zip(circuit.branch_admittances(), b.branch_rows.tolist(), sizes.tolist(), strict=True)
-    ):
-        if terminals[branch] < 2:
-            continue
-        per = size // int(terminals[branch])
-        v = v_of[b.row_node[first : first + size]]
-        transfer = np.abs(block[:per, per : 2 * per]) * np.outer(v[:per], v[per : 2 * per])
-        largest = float(transfer.max(initial=0.0))
-        length_pu[branch] = 1e6 / largest if largest > 0.0 else 0.0
+    length_pu, entries = np.zeros(len(b.names)), circuit.branch_entries()
+    starts = np.cumsum(sizes * sizes) - sizes * sizes
+    for size, count in {(int(s), int(n)) for s, n in zip(sizes, terminals, strict=True) if n > 1}:
+        alike, per = np.flatnonzero((sizes == size) & (terminals == count)), size // count
+        # Entries come column by column: what joins row i of the first terminal and column j of the second.
+        place = (np.arange(per, 2 * per) * size)[None, :] + np.arange(per)[:, None]
+        v = v_of[b.row_node[b.branch_rows[alike][:, None] + np.arange(2 * per)]]
+        transfer = np.abs(entries[starts[alike][:, None, None] + place]) * (v[:, :per, None] * v[:, None, per:])
+        largest = transfer.max(axis=(1, 2), initial=0.0)
+        length_pu[alike] = np.divide(1e6, largest, out=np.zeros_like(largest), where=largest > 0.0)
     return length_pu
