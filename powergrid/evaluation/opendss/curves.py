@@ -19,6 +19,8 @@ _NEAR_PU = 0.002
 #: The least band is so many steps of the tap: of less than two a regulator would swing.
 _LEAST_STEPS = 2.0
 _WORTH_COMPENSATION = 0.8
+#: How much of a bank's own effect lies between its settings besides.
+_APART = 0.25
 _QUANTILES = np.linspace(0.02, 0.98, 13)
 _HOURS = 24
 
@@ -139,8 +141,9 @@ def fit_threshold(
     bare = [sign * (values - sign * effect * on) for values, on in zip(signal, states, strict=True)]
     levels = np.quantile(np.concatenate(bare), _QUANTILES)
     on_at, off_at = (each.reshape(-1) for each in np.meshgrid(levels, levels, indexing="ij"))
-    kept = on_at <= off_at  # measured while off; while on it is higher by the effect
-    on_at, off_at = on_at[kept], off_at[kept]
+    # Measured while off, while on it is higher by the effect; nearer to each other it would swing.
+    kept = on_at + _APART * effect <= off_at
+    on_at, off_at = (on_at[kept], off_at[kept]) if kept.any() else (levels[:1], levels[-1:])
     right, n = np.zeros(len(on_at)), 0
     for values, did, start in zip(bare, states, starts, strict=True):
         state = np.full(len(on_at), bool(start))

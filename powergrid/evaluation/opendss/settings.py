@@ -30,6 +30,8 @@ IntArray = npt.NDArray[np.int64]
 _NO_Q_PU = 1e-3
 #: Voltages below it are of what is not fed [pu].
 _DEAD_PU = 0.1
+#: A control of a bank has to be right in so much more of the steps than one that never switches.
+_WORTH_SWITCHING = 0.02
 #: What relays of regulators are set in [V], the tap's usual step [pu], and what R and X are said for [A].
 _BASE_V, _A_STEP, _CT_AMPS = 120.0, 0.2 / 32, 100.0
 
@@ -316,8 +318,13 @@ def _fit_capacitor(name: str, element: DeviceElement, days: Sequence[DayRecordin
         kvar = [d.branches["q_kvar"][:, place] for d in days]
         candidates.append(fit_threshold("kvar", kvar, states, starts, max(-jump(kvar, states), 0.0)))
     best = max(candidates, key=lambda each: each.agreed)
+    always = float(max(every.mean(), 1.0 - every.mean()))
+    if best.agreed < always + _WORTH_SWITCHING:
+        return (
+            f"no voltage, kvar or hour says more of it than that it is {'on' if every.mean() > 0.5 else 'off'} mostly"
+        )
     how = f"says what the policy did in {100.0 * best.agreed:.0f} % of the steps, always the same would in "
-    how += f"{100.0 * max(every.mean(), 1.0 - every.mean()):.0f} %"
+    how += f"{100.0 * always:.0f} %"
     control = f"CapControl by {best.kind}, on {best.on:.4g}, off {best.off:.4g}"
     return Fit(name, element.full_name, "", control, how, (_cap_control(name, element, best),))
 

@@ -32,6 +32,7 @@ from powergrid.grid.engine.library import (
     text_of,
     threads_may_enter,
 )
+from powergrid.grid.engine.saved import complete_saved
 
 __all__ = [
     "TOO_MANY_CONTROL_ITERATIONS",
@@ -158,16 +159,7 @@ class Engine(Elements):
             file = Path(folder) / "Circuit.dss"
             lib.ctx_Circuit_Save(self._context, os.fsencode(file), _SAVED)
             self.check()
-            text, said = file.read_text(encoding="utf-8", errors="surrogateescape"), ("Capacitor", "kvar")
-        # NumSteps, where it comes after kvar, divides what stands there, also in what was saved once divided.
-        stepped = {
-            name: h for name, h in self.handles("Capacitor").items() if self.get_int(h, "Capacitor", "NumSteps") > 1
-        }
-        again = [
-            f'Edit "Capacitor.{name}" kvar=[{" ".join(map(repr, self.get_floats(handle, *said).tolist()))}]'
-            for name, handle in stepped.items() if self.is_written(handle, "Capacitor", ("kvar",))
-        ]  # fmt: skip
-        return "\n".join([text, *again]) if again else text
+            return complete_saved(self, file.read_text(encoding="utf-8", errors="surrogateescape"))
 
     def buses(self) -> dict[str, tuple[float, float, float]]:
         """Return each bus's line-to-neutral base voltage [kV], 0 where none, and coordinates, NaN where none."""

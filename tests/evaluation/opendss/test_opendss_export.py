@@ -35,6 +35,11 @@ New Load.b bus1=end.1 phases=1 kv=2.4 kw=120 pf=0.95 model=2 daily=work
 New Load.c bus1=last phases=3 kv=4.16 kw=300 kvar=-20 status=fixed
 New Load.z bus1=end.2 phases=1 kv=2.4 kw=50 kvar=0 model=5
 New Capacitor.bank bus1=end phases=3 kv=4.16 kvar=[200 200] numsteps=2
+New Capacitor.matrix bus1=last phases=3 kv=4.16 cmatrix=[9|0 9|0 0 9]
+New Capacitor.late bus1=mid phases=3 kv=4.16 kvar=[60 60] numsteps=2
+New Reactor.matrix bus1=last bus2=tip phases=3 rmatrix=[.1|0 .1|0 0 .1] xmatrix=[.2|0 .2|0 0 .2]
+New Load.tip bus1=tip phases=3 kv=4.16 kw=30 kvar=10
+New Sensor.s element=Line.one terminal=1
 New CapControl.bank element=Line.one capacitor=bank type=voltage ptratio=20 on=119 off=124 delay=1
 New PVSystem.roof bus1=end phases=3 kv=4.16 kva=500 pmpp=450 irradiance=0.9 daily=sun temperature=25 tdaily=warm p-tcurve=pt effcurve=eff
 New PVSystem.lone bus1=last phases=3 kv=4.16 kva=200 pmpp=180 daily=sun

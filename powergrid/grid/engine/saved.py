@@ -1,0 +1,45 @@
+"""What OpenDSS saves of a circuit in a way that it cannot read back (DSS C-API 0.14.5), put right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from powergrid.grid.engine.bulk import Handle
+from powergrid.grid.engine.elements import Elements
+
+#: Of which of these a capacitor is made, the one that is written last says.
+_OF_CAPACITORS = ("kvar", "Cuf", "CMatrix")
+_OF_REACTORS = ("RMatrix", "XMatrix")
+
+
+def complete_saved(elements: Elements, text: str) -> str:
+    """Return a saved circuit that reads back as the circuit that it was.
+
+    Matrices of reactors and capacitors are saved from memory that nobody filled. ``NumSteps`` of a capacitor, where it
+    comes after kvar, divides what was saved divided already. A sensor ends the process that reads and solves it.
+
+    Args:
+        elements: The circuit.
+        text: What the engine saved of it.
+    """
+    lines = [line for line in text.splitlines() if not line.startswith('New "Sensor.')]
+    return "\n".join([*lines, *_say_again(elements)]) + "\n"
+
+
+def _say_again(elements: Elements) -> Iterator[str]:
+    for name, handle in elements.handles("Reactor").items():
+        if elements.is_written(handle, "Reactor", _OF_REACTORS):
+            said = " ".join(f"{key}={_array(elements, handle, 'Reactor', key)}" for key in _OF_REACTORS)
+            yield f'Edit "Reactor.{name}" {said}'
+    for name, handle in elements.handles("Capacitor").items():
+        last = max(_OF_CAPACITORS, key=lambda key: elements.written_at(handle, "Capacitor", key))
+        stepped = elements.get_int(handle, "Capacitor", "NumSteps") > 1
+        if elements.written_at(handle, "Capacitor", last) and (stepped or last == "CMatrix"):
+            yield f'Edit "Capacitor.{name}" {last}={_array(elements, handle, "Capacitor", last)}'
+
+
+def _array(elements: Elements, handle: Handle, class_name: str, key: str) -> str:
+    """Return an array, or a square matrix row by row, as a command takes it."""
+    values = list(map(repr, elements.get_floats(handle, class_name, key).tolist()))
+    n = elements.phases(handle) if key.endswith("Matrix") else len(values)
+    return f"[{' | '.join(' '.join(values[i : i + n]) for i in range(0, len(values), n))}]"
