@@ -19,6 +19,7 @@ from powergrid.grid.feeder.shapes import FloatArray, Shapes
 _SIZES = re.compile(r"(?: (?:npts|interval|minterval|sinterval|useactual)=[\w.+-]+)*", re.ASCII | re.IGNORECASE)
 #: A shape of which nothing is said but its points, their number, distance and unit.
 _START = re.compile(rf"(new loadshape\.([\w.%+*^:-]+){_SIZES.pattern}) (p?mult)=([\[(])", _SIZES.flags)
+_NUMBER = re.compile(r" npts=(\d+)", re.ASCII | re.IGNORECASE)
 _THEN = re.compile(r" (qmult)=([\[(])", re.IGNORECASE)
 _CLASS = "LoadShape"
 _HEAD = 40  # letters of a command within which it says what it is of
@@ -50,7 +51,10 @@ def find_known(commands: Sequence[Command], shapes: Shapes) -> dict[int, KnownSh
         if name.lower() in place_of:
             points = zip(lists, shapes.points(place_of[name.lower()]), strict=False)
             known = KnownShape(head, name, tuple((key, values, behind) for (key, behind), values in points))
-            if all(len(values) and np.isfinite(values).all() for _, values, _ in known.lists):
+            stated = _NUMBER.findall(head)
+            # As text the engine takes fewer points than it is told of, as numbers it does not.
+            n = int(stated[-1]) if stated else None
+            if all(len(v) and n in (None, len(v)) and np.isfinite(v).all() for _, v, _ in known.lists):
                 found[place] = known
     return found
 

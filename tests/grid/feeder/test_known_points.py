@@ -27,6 +27,7 @@ CalcVoltageBases
 
 
 def read(folder: Path, shape: str) -> Feeder:
+    (folder / "few.csv").write_text("0.5\n" * 24)
     (folder / "Master.dss").write_text(FEEDER.format(shape=shape))
     return read_feeder(folder / "Master.dss")
 
@@ -40,6 +41,10 @@ def read(folder: Path, shape: str) -> Feeder:
         (f"New LoadShape.s npts=5000 interval=1 mult=[{P}] qmult=[{P}] useactual=yes", True),
         (f"New LoadShape.s npts=24 interval=1 mult=[{P}]", True),  # the engine cuts
         (f"New LoadShape.s npts=6000 interval=1 mult=[{P}]", True),  # the engine fills with 0
+        (
+            "New LoadShape.s npts=48 interval=1 mult=(file=few.csv)",
+            False,
+        ),  # of which the engine takes as many as there are
         (f"New LoadShape.s interval=1 mult=[{P}] npts=100", False),  # which has no points
         (f"New LoadShape.s npts=5000 interval=1 mult=[{P}] qmult=[.1 .2]", True),  # filled likewise
         (f"New LoadShape.s npts=5000 interval=1 mult=[{P}] action=normalize", False),
