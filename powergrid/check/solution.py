@@ -86,7 +86,11 @@ def check_solution(model: Model) -> None:
     nominal: FloatArray = np.deg2rad(-120.0 * (phases - 1))
     angles = np.angle(engine.voltages(len(nodes))[1:]) if converged else nominal
     everywhere = {name: base_kv.get(name, math.nan) for name in names}
-    network = describe_network(engine, read_handles(engine), everywhere)
+    try:
+        network = describe_network(engine, read_handles(engine), everywhere)
+    except FeederError as error:
+        recorder.find_all(error.details, str(model.feeder.master))
+        return
     fed, islands = _split(model, network)
     fed_names = {network.buses[bus] for bus in fed}
     fed_kv = {name: kv for name, kv in base_kv.items() if name in fed_names}

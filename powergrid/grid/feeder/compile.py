@@ -61,6 +61,7 @@ _KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-
 _TABLES = {
     table.__name__: table for table in (Network, Branches, Dispatch, Driven, FeederControl, Loads, Shapes, Sources)
 }
+_LAST_NODE = 2**15 - 1
 #: Keys of descriptions on disk, beside names from the feeder: these hold no such character.
 _TABLE, _ARRAY, _NAN = "\0table", "\0array", "\0nan"
 
@@ -276,7 +277,10 @@ def read_network(
     if known is None or known.nodes != engine.node_names() or len(known.branches.names) != n_branches:
         # Read only now: what the file says after CalcVoltageBases becomes a bus while the circuit is solved.
         bus_kv = read_base_voltages(feeder, engine)
-        network = describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids])
+        try:
+            network = describe_network(engine, handles, bus_kv, controls, [m.source for m in feeder.microgrids])
+        except FeederError as error:
+            raise FeederError(str(feeder.master), list(error.details)) from None
         network = replace(network, sources=sources, shape_mode=read_mode(feeder.settings), notes=notes)
         if feeder.digest:
             networks.keep(feeder.key, network)
@@ -294,13 +298,21 @@ def describe_network(
     controls: tuple[FeederControl, ...] = (),
     forming: Sequence[str] = (),
 ) -> Network:
-    """Read a compiled, solved circuit into a network description."""
+    """Read a compiled, solved circuit into a network description.
+
+    Raises:
+        FeederError: a node's number is beyond those that OpenDSS has.
+    """
     nodes = engine.node_names()
     bus_names = [name.rpartition(".")[0] for name in nodes]
     buses = tuple(dict.fromkeys(bus_names))
     index = {name: i for i, name in enumerate(buses)}
     node_bus = np.array([index[name] for name in bus_names])
     node_phase = np.array([int(name.rpartition(".")[2]) for name in nodes])
+    if len(nodes) and node_phase.min() < 0:  # the engine keeps 16 bits of a number
+        wrapped = [bus_names[node] for node in np.flatnonzero(node_phase < 0)]
+        text = f"bus {wrapped[0]!r} has a node beyond {_LAST_NODE}, the last that OpenDSS has"
+        raise FeederError("circuit", [Problem("bad-value", "", text, "number its nodes anew")])
     v_base = np.array([bus_kv[name] * 1000.0 for name in bus_names])
     xy = {name: place for name, (_, *place) in engine.buses().items()}
     source = next(handle for name in SOURCE_CLASSES for handle in handles[name].values())

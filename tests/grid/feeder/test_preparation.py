@@ -209,3 +209,10 @@ Set VoltageBases=[12.47 0.48]
     circuit.write_demand(np.array([1.0]), np.array([0.1]))
     assert circuit.solve()
     assert first == pytest.approx(circuit.v, abs=1e-3)
+
+
+def test_node_beyond_those_of_the_engine_is_refused_by_its_bus(tmp_path: Path) -> None:
+    text = f"{LOADS}\nNew Line.far phases=1 bus1=b.99999 bus2=c.99999"
+    with pytest.raises(FeederError, match=r"bus 'b' has a node beyond 32767"):
+        build(tmp_path, text)
+    assert "node beyond 32767" in str(inspect_feeder(tmp_path / "Master.dss").errors)
