@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 
 from powergrid.check.elements import Model
 from powergrid.errors import FeederError, list_names
@@ -33,7 +34,12 @@ def check_extremes(model: Model, devices: Mapping[str, Mapping[str, Any]]) -> No
         devices: Spec of each device that would be discovered, by name.
     """
     model.recorder.at("trying the agents' extremes")
-    by_kind = sort_devices({name: SPECS[spec["kind"]].model_validate(spec) for name, spec in devices.items()})
+    try:
+        by_kind = sort_devices({name: SPECS[spec["kind"]].model_validate(spec) for name, spec in devices.items()})
+    except ValidationError as error:
+        told = "; ".join(f"{each['loc'][0] if each['loc'] else 'device'}: {each['msg']}" for each in error.errors())
+        model.find("extremes", f"what would be discovered can be no device: {told}")
+        return
     injections = place_devices(by_kind)
     try:
         circuit = Circuit(model.feeder, injections)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
@@ -62,6 +63,7 @@ _TABLES = {
     table.__name__: table for table in (Network, Branches, Dispatch, Driven, FeederControl, Loads, Shapes, Sources)
 }
 _LAST_NODE = 2**15 - 1
+_GROWS = re.compile("loadm|growth|year", re.IGNORECASE)
 #: Keys of descriptions on disk, beside names from the feeder: these hold no such character.
 _TABLE, _ARRAY, _NAN = "\0table", "\0array", "\0nan"
 
@@ -165,7 +167,11 @@ def prepare_circuit(feeder: Feeder, engine: Engine, *, tolerance: float, max_ite
     engine.prepare(tolerance=tolerance, max_iterations=max_iterations)
     spell_out_admittances(engine)
     take_out_opened(feeder, engine)
-    return fold_multipliers(engine, feeder.settings)
+    try:
+        return fold_multipliers(engine, feeder.settings)
+    except ValueError as error:
+        named = [c.where for c in (*feeder.commands, *feeder.left_out) if c.verb == "set" and _GROWS.search(c.text)]
+        raise FeederError(str(feeder.master), [Problem("bad-value", named[-1] if named else "", str(error))]) from None
 
 
 def read_handles(engine: Engine) -> dict[str, dict[str, Handle]]:

@@ -23,6 +23,8 @@ DRIVEN_PROPERTIES = {"Vsource": "pu", "Isource": "amps", "IndMach012": "kW"}
 _YEARLY_ELSE_DAILY = ("PVSystem", "Storage")
 _DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem", "Vsource", "Isource", "IndMach012")
 #: OpenDSS's ordinals of Load.Status and Load.Model: no multiplier applies; reactive power stays nominal.
+#: More than a demand is ever multiplied by.
+_MOST_GROWN, _MOST_YEARS = 1e9, 10_000
 _FIXED, _EXEMPT = 1, 2
 _FIXED_Q_MODELS = (6, 7)
 #: OpenDSS's model of loads whose factors of voltage may follow a shape, and by what ``shapes_of`` knows it.
@@ -254,11 +256,15 @@ def fold_multipliers(engine: Engine, settings: Mapping[str, str]) -> Folded:
     """Turn the circuit's load multiplier and its year's growth into part of the loads that mind them.
 
     Afterwards what is written as demand is what is drawn. Shapes of actual values mind neither, nor do their loads.
+
+    Raises:
+        ValueError: they multiply demand by more than any feeder's grows.
     """
     multiplier, engine.load_multiplier = engine.load_multiplier, 1.0
     year, engine.year = _year(settings, engine.year), 0
     yearly = np.array([mode == "yearly" for mode in SHAPE_MODES])
     level = np.where(yearly, 1.0, multiplier) * _growth_at(engine.growth_percent, year)
+    _check_factors(level)
     loads = list(engine.handles("Load").values())
     if not loads or (multiplier == 1.0 and year == 0):
         return Folded(level, np.empty(0))
@@ -266,6 +272,7 @@ def fold_multipliers(engine: Engine, settings: Mapping[str, str]) -> Folded:
     # Loads that are exempt are so in all modes but one.
     minds = (status != _FIXED) & (yearly[:, None] | (status != _EXEMPT))
     factors = np.where(minds, multiplier, 1.0) * _grow(engine, loads, year)
+    _check_factors(factors)
     # Left as written: it counts whether power factor or kvar came last.
     shapes = list(engine.handles("LoadShape").values())
     actual = engine.get_all_ints(shapes, "LoadShape", "UseActual") != 0
@@ -301,7 +308,15 @@ def _year(settings: Mapping[str, str], compiled: int) -> int:
 
 
 def _growth_at(percent: float, year: int) -> float:
-    return float((1.0 + percent / 100.0) ** (year - 1)) if year else 1.0
+    try:
+        return float((1.0 + percent / 100.0) ** (year - 1)) if year else 1.0
+    except OverflowError:
+        return np.inf
+
+
+def _check_factors(factors: FloatArray) -> None:
+    if not (np.abs(factors) <= _MOST_GROWN).all():
+        raise ValueError(f"LoadMult, %growth and Year multiply demand by {np.nanmax(np.abs(factors)):g}")
 
 
 def _grow(engine: Engine, loads: Sequence[Handle], year: int) -> FloatArray:
@@ -313,8 +328,10 @@ def _grow(engine: Engine, loads: Sequence[Handle], year: int) -> FloatArray:
     for handle in engine.handles("GrowthShape").values():
         years = engine.get_floats(handle, "GrowthShape", "Year")
         by_year = engine.get_floats(handle, "GrowthShape", "Mult")
-        factor = 1.0
-        for before in range(round(years[0]) if len(years) else year, year):  # each year grows from the one before
+        factor, first = 1.0, round(years[0]) if len(years) else year
+        if year - first > _MOST_YEARS:
+            raise ValueError(f"Year={year} is {year - first} years after a GrowthShape begins")
+        for before in range(first, year):  # each year grows from the one before
             factor *= float(by_year[max(int(np.searchsorted(years, before, side="right")) - 1, 0)])
         grown[engine.address(handle)] = factor
     return np.array([grown.get(address, 1.0) for address in addresses])

@@ -216,3 +216,31 @@ def test_node_beyond_those_of_the_engine_is_refused_by_its_bus(tmp_path: Path) -
     with pytest.raises(FeederError, match=r"bus 'b' has a node beyond 32767"):
         build(tmp_path, text)
     assert "node beyond 32767" in str(inspect_feeder(tmp_path / "Master.dss").errors)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Set %growth=1e300\nSet Year=2000000000", "multiply demand by inf"),
+        ("Set LoadMult=1e308", r"multiply demand by 1e\+308"),
+        ("New GrowthShape.g npts=1 year=(1) mult=(9)\nEdit Load.one growth=g\nSet Year=99", "multiply demand by"),
+        (
+            "New GrowthShape.g npts=1 year=(1) mult=(1)\nEdit Load.one growth=g\nSet %growth=0\nSet Year=99999",
+            "years after",
+        ),
+    ],
+)
+def test_demand_that_grows_beyond_all_is_refused_with_the_line_that_has_it_grow(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    with pytest.raises(FeederError, match=told) as error:
+        build(tmp_path, f"{LOADS}\n{text}")
+    assert error.value.details[0].where.endswith(f"Master.dss:{10 + text.count(chr(10))}")
+
+
+def test_regulator_of_more_steps_than_a_device_may_have_is_a_finding(tmp_path: Path) -> None:
+    tapped = "New Transformer.t buses=(b c) kvs=(12.47 12.47) kvas=(500 500) numtaps=2147483647"
+    path = tmp_path / "Master.dss"
+    path.write_text(f"{HEAD}{LOADS}{tapped}{TAIL}")
+    report = inspect_feeder(path)
+    assert any("can be no device: tap_" in finding.message for finding in report.of_code("extremes"))
