@@ -42,6 +42,8 @@ from powergrid.grid.simulation import Simulation
 
 _STAGES = ("engine", "make", "random", "native")
 _CIRCUIT = re.compile(rb"^\s*new\s+(object\s*=\s*)?[\"'(\[{]?circuit\.|^\s*(redirect|compile)\b", re.I | re.M)
+_PLAYS = re.compile(r"\s*solve\b.*\bmode\s*=\s*[dy]", re.I)
+_NO_PART = re.compile(r"\s*(solve|show|export|plot)\b|\s*(!|//)", re.I)
 _CLASSES = ("Vsource", "Load", "Generator", "PVSystem", "Storage", "Isource", "IndMach012", "VCCS", "VSConverter")
 _NOTHING = "nothing that agents could control"
 _MEMORY_BYTES = 8 << 30
@@ -53,10 +55,21 @@ _TIGHT = 1e-9
 
 
 def _redirected(master: Path) -> Engine:
-    """Compile a master as it stands in an engine of its own."""
+    """Compile a master as it stands in an engine of its own; of one that plays days itself, as it stands before these.
+
+    Its controls remember them: a regulator that turned when power flowed back, say.
+    """
     engine = Engine()
     engine.set_folder(master.parent)
-    engine.command(f'redirect "{master}"')
+    lines = master.read_text(errors="replace").splitlines()
+    if not any(_PLAYS.match(line) for line in lines):
+        engine.command(f'redirect "{master}"')
+        return engine
+    for line in lines:
+        if line.strip() and not _NO_PART.match(line):
+            engine.command(line)
+    engine.command("set mode=snapshot")
+    engine.command("solve")
     return engine
 
 

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from powergrid.grid.circuit.circuit import Circuit, State
 from powergrid.grid.circuit.own_storage import OwnStorage
-from powergrid.grid.engine import FloatArray, Handle, IntArray
+from powergrid.grid.engine import FloatArray, Handle, PowerReader
 from powergrid.grid.feeder.network import FeederControl
 
 #: Controls of power that remember, in any mode; regulators do where power may flow back.
 _REMEMBERING = ("InvControl", "ExpControl", "StorageController")
 #: OpenDSS's ordinal of StorageController.ModeDischarge in which, outside its modes of time, a fleet stands still.
 _BY_SHAPE = 2
-#: How far the regulated side is let behind, and below, so that power flows to it.
-_BEHIND = 0.9 * np.exp(-0.1j)
-_LEAST_KW = 1e-9
-
 #: One solve: the circuit before it, all that was written, and the hour; None where a step ended.
 Entry = tuple[State, list[FloatArray], float] | None
 
@@ -63,11 +57,10 @@ class ControlMemory:
         self._mode = engine.property_index("StorageController", "ModeDischarge")
         self._trigger = engine.property_index("StorageController", "TimeDischargeTrigger")
         self._threshold = engine.property_index("RegControl", "RevThreshold")
-        transformers = [engine.get_reference(handle, "RegControl", "Transformer") for handle in self._turning]
-        self._regulated = [
-            self._second_side(engine.handles(c)[name], engine.get_int(handle, "RegControl", "Winding"))
-            for handle, (c, name) in zip(self._turning, transformers, strict=True)
-        ]
+        self._winding, self._tap_winding = (
+            engine.property_index("RegControl", key) for key in ("Winding", "TapWinding")
+        )
+        self._regulated = [self._read_regulated(handle) for handle in self._turning]
         # A file that solves leaves controls that have acted once.
         said = (*circuit.feeder.commands, *circuit.feeder.left_out)
         self._solved = any(command.text.lstrip().lower().startswith("solv") for command in said)
@@ -77,12 +70,14 @@ class ControlMemory:
         if storage is not None:  # which the fleets' controllers had moved
             storage.start_from_here()
 
-    def _second_side(self, transformer: Handle, winding: int) -> IntArray:
-        """Return the rows of the voltages that a winding is tied to."""
-        nodes = self._circuit.engine.node_ref(transformer)
-        n = self._circuit.engine.terminals(transformer)[1]
-        own: IntArray = nodes[(winding - 1) * n : winding * n]
-        return own[own > 0]
+    def _read_regulated(self, control: Handle) -> tuple[PowerReader, slice, list[int]]:
+        """Return what reads a regulator's transformer, its conductors at the regulated winding, and the windings."""
+        engine = self._circuit.engine
+        class_name, name = engine.get_reference(control, "RegControl", "Transformer")
+        transformer = engine.handles(class_name)[name]
+        windings = [engine.get_int(control, "RegControl", key) for key in ("Winding", "TapWinding")]
+        n, first = engine.terminals(transformer)[1], windings[0] - 1
+        return PowerReader([transformer]), slice(first * n, (first + 1) * n), windings
 
     # -- an episode
 
@@ -122,8 +117,8 @@ class ControlMemory:
         self._log.clear()
         if self._fleets:
             self._stop_fleets()
-        for handle, nodes in zip(self._turning, self._regulated, strict=True):
-            self._turn_forward(handle, nodes)
+        if self._turning:
+            self._turn_forward()
         circuit.controls.forget()
         circuit.switchgear.follow()  # what acted meanwhile may have moved some
         circuit.reset()
@@ -150,15 +145,27 @@ class ControlMemory:
             engine.set_int(handle, self._mode, mode)
             engine.set_float(handle, trigger, time)
 
-    def _turn_forward(self, handle: Handle, nodes: IntArray) -> None:
-        """Have a regulator find that power flows forward, as it does before the first solve."""
-        engine, v = self._circuit.engine, self._circuit.v
-        kept, threshold = v[nodes].copy(), engine.get_number(handle, self._threshold)
-        v[nodes] *= _BEHIND
-        engine.set_float(handle, self._threshold, _LEAST_KW)
+    def _turn_forward(self) -> None:
+        """Have regulators find that power flows forward, as it does before the first solve.
+
+        All at once, for those whose power flows back would turn meanwhile; these look at their other winding.
+        """
+        engine = self._circuit.engine
+        engine.solve()
+        thresholds = [engine.get_number(handle, self._threshold) for handle in self._turning]
+        for handle, (reader, side, (winding, tapped)) in zip(self._turning, self._regulated, strict=True):
+            forward_kw = -float(reader.fetch()[side].sum().real)
+            engine.set_float(handle, self._threshold, abs(forward_kw) / 2.0)
+            if forward_kw < 0.0:
+                engine.set_int(handle, self._winding, 2 if winding == 1 else 1)
+                engine.set_int(handle, self._tap_winding, tapped)
         self._act(1)
-        engine.set_float(handle, self._threshold, threshold)
-        v[nodes] = kept
+        for handle, (_, _, (winding, tapped)), threshold in zip(
+            self._turning, self._regulated, thresholds, strict=True
+        ):
+            engine.set_int(handle, self._winding, winding)
+            engine.set_int(handle, self._tap_winding, tapped)
+            engine.set_float(handle, self._threshold, threshold)
 
     def _act(self, *turns: int) -> None:
         """Let the controls look at the voltages as they are, and act, as in some turns of a solve."""
