@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from powergrid.grid.engine.bulk import Handle
@@ -9,6 +10,7 @@ from powergrid.grid.engine.elements import Elements
 
 #: Of which of these a capacitor is made, the one that is written last says.
 _OF_CAPACITORS = ("kvar", "Cuf", "CMatrix")
+_BUS = re.compile(r" VBus=\S+", re.IGNORECASE)
 _OF_REACTORS = ("RMatrix", "XMatrix")
 
 
@@ -16,14 +18,21 @@ def complete_saved(elements: Elements, text: str) -> str:
     """Return a saved circuit that reads back as the circuit that it was.
 
     Matrices of reactors and capacitors are saved from memory that nobody filled. ``NumSteps`` of a capacitor, where it
-    comes after kvar, divides what was saved divided already. A sensor ends the process that reads and solves it.
+    comes after kvar, divides what was saved divided already. To a control of capacitors no bus
+    is known by name as yet. A sensor ends the process that reads and solves it.
 
     Args:
         elements: The circuit.
         text: What the engine saved of it.
     """
-    lines = [line for line in text.splitlines() if not line.startswith('New "Sensor.')]
-    return "\n".join([*lines, *_say_again(elements)]) + "\n"
+    lines, late = list[str](), list[str]()
+    for line in text.splitlines():
+        if line.startswith('New "CapControl.') and (bus := _BUS.search(line)):
+            late.append(f'Edit "{line.split(chr(34))[1]}"{bus[0]}')
+            line = _BUS.sub("", line)
+        if not line.startswith('New "Sensor.'):
+            lines.append(line)
+    return "\n".join([*lines, *_say_again(elements), *(["MakeBusList", *late] if late else [])]) + "\n"
 
 
 def _say_again(elements: Elements) -> Iterator[str]:
