@@ -132,7 +132,7 @@ class Metrics:
         if not all(map(len, nodes)):
             raise ValueError("a zone has no node")
         first = b.terminal_bus[np.searchsorted(b.terminal_branch, np.arange(len(b.names)))]
-        inside = (np.isin(first, list(buses)) for buses in zones)
+        inside = (network.among(buses, first) for buses in zones)
         carried = (_carries(network, own) if own else True for own in phases)
         branches = [np.flatnonzero(own & carries) for own, carries in zip(inside, carried, strict=True)]
         # one product gives zones, zones with their part of what is in none, and the network, of nodes then of branches

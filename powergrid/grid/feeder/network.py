@@ -493,9 +493,15 @@ class Network:
         found = np.concatenate([plain, np.array(pairs, dtype=np.int64).reshape(-1, 3).T], axis=1)
         return found[:, np.argsort(found[0], kind="stable")]
 
+    def among(self, buses: Sequence[int], which: IntArray) -> BoolArray:
+        """Return whether each of the bus indices in an array, -1 for none, is among some buses."""
+        inside = np.zeros(len(self.buses) + 1, dtype=np.bool_)  # the last one is what -1 means
+        inside[np.array(list(buses), dtype=np.int64)] = True
+        return inside[which]
+
     def nodes_within(self, buses: Sequence[int], phases: Sequence[int] = ()) -> IntArray:
         """Return the nodes of some buses, of those fed by some phases where these are given, in node order."""
-        inside = np.isin(self.node_bus, list(buses))
+        inside = self.among(buses, self.node_bus)
         if len(phases):
             inside &= np.isin(self.served_phase, list(phases))
         return np.flatnonzero(inside)
@@ -503,7 +509,7 @@ class Network:
     def load_shares(self, buses: Sequence[int], phases: Sequence[int] = ()) -> FloatArray:
         """Return the part of each load that is at some buses and phases, 0 to 1, shape (n_loads,)."""
         # OpenDSS splits a load of several phases equally, so the nodes have equal parts.
-        share = np.isin(self.loads.bus, list(buses)).astype(np.float64)
+        share = self.among(buses, self.loads.bus).astype(np.float64)
         if len(phases):
             chosen = np.isin(self.served_phase, list(phases))
             for load, nodes in enumerate(self.loads.nodes):
@@ -548,7 +554,7 @@ class Network:
         # A terminal inside, of a branch that has one outside as well, counts -1: what flows into the branch there
         # leaves the set. Ground is neither.
         b = self.branches
-        inside, real = np.isin(b.terminal_bus, buses), b.terminal_bus >= 0
+        inside, real = self.among(buses, b.terminal_bus), b.terminal_bus >= 0
         n_inside = np.bincount(b.terminal_branch, weights=inside & real, minlength=len(b.names))
         n_real = np.bincount(b.terminal_branch, weights=real, minlength=len(b.names))
         crosses = (n_inside > 0) & (n_inside < n_real)
