@@ -124,7 +124,7 @@ class ActionError(_ProblemsError):
 def find_number_problems(least: int, most: int = 2**31 - 1, /, **given: object) -> list[str]:
     """Say which arguments are no whole numbers from ``least`` to ``most``; of what is not given, None, nothing."""
     return [
-        f"{name} {_shorten(value)} is not a whole number of at least {least}, and at most {most:,}"
+        f"{name} {show_briefly(value)} is not a whole number of at least {least}, and at most {most:,}"
         for name, value in given.items()
         if value is not None and not least <= _as_whole(value, least - 1) <= most
     ]
@@ -138,7 +138,8 @@ def _as_whole(value: Any, otherwise: int) -> int:
         return otherwise
 
 
-def _shorten(value: object, write: Callable[[object], str] = repr) -> str:
+def show_briefly(value: object, write: Callable[[object], str] = repr) -> str:
+    """Return a value as text of at most 200 characters, whatever object it is."""
     try:
         text = write(value)
     except Exception:  # noqa: BLE001 (of an object of somebody's own, or of more digits than Python writes)
@@ -164,7 +165,7 @@ def describe_unknown(what: str, name: object, allowed: Iterable[str], limit: int
         limit: How many allowed names are listed where none is near.
     """
     names = [str(candidate) for candidate in allowed]
-    shown = repr(written := _shorten(name, str))
+    shown = repr(written := show_briefly(name, str))
     near = nearest_names(written, names)
     if near:
         return f"unknown {what} {shown} (did you mean {' or '.join(repr(n) for n in near)}?)"

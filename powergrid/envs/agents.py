@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.observations import Channels
-from powergrid.errors import ActionError, ScenarioError, describe_unknown, find_number_problems
+from powergrid.errors import ActionError, ScenarioError, describe_unknown, find_number_problems, show_briefly
 from powergrid.grid.devices import ActionSpec
 from powergrid.scenario import Scenario
 
@@ -99,8 +99,8 @@ class Agent:
         where = f"agent {self.name!r}: {what}"
         try:
             values = np.asarray(action, dtype=np.float64)
-        except (TypeError, ValueError):
-            return [f"{where}action is not numbers but {action!r:.60}"]
+        except (TypeError, ValueError, OverflowError):  # the last of an int beyond all floats
+            return [f"{where}action is not numbers but {show_briefly(action):.60}"]
         if values.shape != columns.shape:
             return [f"{where}action has shape {values.shape}, expected {columns.shape}"]
         if columns is self.discrete:

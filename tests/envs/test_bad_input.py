@@ -324,6 +324,10 @@ GOOD = {"continuous": np.zeros(2), "discrete": np.array([3, 1])}
         (GOOD | {"continuous": [0.0]}, "agent 'B': continuous: action has shape (1,), expected (2,)"),
         (GOOD | {"continuous": [[0.0, 0.0]]}, "agent 'B': continuous: action has shape (1, 2), expected (2,)"),
         (GOOD | {"continuous": ["a", "b"]}, "agent 'B': continuous: action is not numbers but ['a', 'b']"),
+        (
+            GOOD | {"continuous": [10**400, 0]},
+            f"agent 'B': continuous: action is not numbers but [1{'0' * 58}",  # beyond all floats
+        ),
         (GOOD | {"continuous": None}, "agent 'B': continuous: action has shape (), expected (2,)"),
         (GOOD | {"discrete": [3, 2]}, "agent 'B': discrete: action[1] is 2; allowed are the whole numbers 0..1"),
         (GOOD | {"discrete": [-1, 1]}, "agent 'B': discrete: action[0] is -1; allowed are the whole numbers 0..32"),
