@@ -27,6 +27,7 @@ _OBEY = {
 }
 #: What the engine itself moves on between steps, so that it is said in each.
 _ALWAYS = ("kWhStored",)
+_DRAGGED = ("kW", "kvar", "MaxKVAR", "MinKVAR")
 #: Multipliers are told apart to this many digits; far fewer would do.
 _DIGITS = 13
 
@@ -233,7 +234,8 @@ def write_values(
 def _assign(element: str, keys: Iterable[str], told: Mapping[tuple[str, str, str], float]) -> str:
     class_name, _, name = element.partition(".")
     said = dict.fromkeys(keys)
-    # kW drags kvar along, so one that changes says both.
-    if "kW" in said and (class_name, name, "kvar") in told:
-        said = dict.fromkeys([*(k for k in said if k != "kvar"), "kvar"])
+    if {"kW", "kvar"} & set(said):
+        # kW drags kvar along, and kvar its limits: one that changes says those that hang on it, in this order.
+        known = [key for key in _DRAGGED if (class_name, name, key) in told]
+        said = dict.fromkeys([*(key for key in said if key not in _DRAGGED), *known])
     return " ".join(f"{key}={number(told[class_name, name, key])}" for key in said)
