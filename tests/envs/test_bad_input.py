@@ -184,7 +184,7 @@ def test_scenario_with_many_problems_lists_them_all_in_reading_order(make_env: M
         "  agents.A: unknown device 'pv'; allowed: ess, storage",
         "  agents.A.zone: unknown key 'bus' (did you mean 'buses'?)",
         "  episode_length: input should be greater than or equal to 1, not -1",
-        "  reward: unknown key 'scal' (did you mean 'scale'?)",
+        "  reward: unknown key 'scal' (did you mean 'scale' or 'goal'?)",
     ]
     assert len(caught.value.problems) == 7
 
