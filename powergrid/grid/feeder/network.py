@@ -519,12 +519,21 @@ class Network:
 
     def downstream(self, bus: str) -> list[int]:
         """Return a bus and all that are fed through it; ``KeyError`` where there is no such bus."""
+        start, (order, place, end) = self._bus(bus), self._below
+        return sorted(order[place[start] : end[start]]) if start in place else [start]
+
+    @cached_property
+    def _below(self) -> tuple[list[int], dict[int, int], dict[int, int]]:
+        """The fed buses in an order in which all that are fed through one follow it; its place, and where they end."""
         import networkx as nx
 
-        start = self._bus(bus)
-        if start not in self.tree:
-            return [start]
-        return sorted({start, *nx.descendants(self.tree, start)})
+        order = list(nx.dfs_preorder_nodes(self.tree, self.source_bus))
+        place = {bus: i for i, bus in enumerate(order)}
+        end = {bus: i + 1 for bus, i in place.items()}
+        for bus in reversed(order):
+            for above in self.tree.predecessors(bus):
+                end[above] = max(end[above], end[bus])
+        return order, place, end
 
     def feeding_branches(self, bus: str) -> list[int]:
         """Return the branches from the source to a bus, those side by side too; ``KeyError`` likewise."""
