@@ -35,8 +35,7 @@ FATES: dict[str, Fate] = {
     "loadshape": Fate(PLAYED, "as the engine takes its points, in every mode",
         {"action csvfile sngfile dblfile pqcsvfile": "`action=dblsave` and `sngsave` write files and are left out; "
          "files are read inside the model's root", "memorymapping": "the engine misreads text; "
-         "the values of the file are played", "mean stddev": "only shown",
-         "interpolation": "`Edge` is not: as `Avg`"}),
+         "the values of the file are played", "mean stddev": "only shown"}),
     "tshape": Fate(PLAYED, "temperature of PVSystems that no agent has", {"mean stddev": "only shown"}),
     "priceshape": Fate(PLAYED, "Generators with `DispMode=price`; what energy costs is of the scenario's profiles",
         {"mean stddev": "only shown"}),

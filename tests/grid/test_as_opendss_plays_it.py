@@ -30,6 +30,9 @@ New LoadShape.sun npts=24 interval=1 mult=[0 0 0 0 0 .05 .2 .4 .6 .8 .95 1 1 .9 
 New LoadShape.metered npts=30 interval=.5 useactual=yes
 ~ mult=[90 80 70 60 60 60 65 70 80 90 110 130 150 160 170 180 190 200 200 190 180 170 160 150 150 155 160 165 170 175]
 New LoadShape.uneven npts=4 interval=0 hour=[2 6 18 23] mult=[.3 .8 1 .4]
+New LoadShape.edges npts=4 interval=6 mult=[.5 .8 .9 .6] interpolation=edge
+New LoadShape.edgehours npts=4 interval=0 hour=[2 6 18 23] mult=[.3 .8 1 .4] interpolation=edge
+New LoadShape.edgeboth npts=3 interval=0 hour=[3 9 24] mult=[.3 .8 1] qmult=[.9 .2 .5] interpolation=edge
 New TShape.air npts=24 interval=1 temp=[10 9 8 8 8 9 12 15 20 25 30 35 40 42 42 40 36 30 25 20 17 15 13 11]
 New XYCurve.heat npts=4 xarray=[0 25 75 100] yarray=[1.2 1.0 0.8 0.6]
 New XYCurve.eff npts=4 xarray=[.1 .2 .4 1] yarray=[.86 .9 .93 .97]
@@ -51,6 +54,9 @@ New Load.pump bus1=c kv=12.47 kw=300 kvar=100 status=fixed daily=hours
 New Load.meter bus1=c kv=12.47 daily=metered kw=250 pf=.95
 New Load.back bus1=c kv=12.47 kw=-300 kvar=0 daily=sun
 New Load.plain bus1=b kv=12.47 kw=100 kvar=30
+New Load.steps bus1=b kv=12.47 kw=90 kvar=40 daily=edges
+New Load.stays bus1=b kv=12.47 kw=80 pf=.9 daily=edgehours
+New Load.holds bus1=c kv=12.47 kw=70 kvar=20 daily=edgeboth
 """
 #: Without the load of model 4, which has two solutions where its voltage is at its limit.
 CALM = "".join(line for line in LOADS.splitlines(keepends=True) if "Load.cvr" not in line)

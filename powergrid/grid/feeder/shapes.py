@@ -38,6 +38,7 @@ class Shapes:
         interval_h: Between points [h], 0 where they stand at hours of their own, shape (n_shapes,).
         use_actual: Whether values are kW and kvar, not multipliers, shape (n_shapes,).
         npts: Number of points that the model says there are, shape (n_shapes,).
+        edge: Whether a value holds until the next point (``Interpolation=Edge``), shape (n_shapes,).
     """
 
     names: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Shapes:
     interval_h: FloatArray = field(default_factory=lambda: np.empty(0))
     use_actual: BoolArray = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
     npts: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    edge: BoolArray = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,8 +69,9 @@ class Shapes:
         """Return what OpenDSS takes of some shapes at some hours.
 
         Of evenly spaced points it takes the one nearest to the hour, the first at one interval after midnight and the
-        last at midnight, over and over; between points at hours of their own it draws straight lines. A shape without
-        points is 1 throughout.
+        last at midnight, over and over; between points at hours of their own it draws straight lines. Of a shape with
+        edges it takes the last point before or at the hour, 0 before the first that stands at an hour of its own. A
+        shape without points is 1 throughout.
 
         Args:
             which: Places of the shapes, shape (n,).
@@ -81,7 +84,8 @@ class Shapes:
         counts, interval = self.counts[which], self.interval_h[which]
         even = (counts > 0) & (interval > 0.0)
         # np.rint rounds halves to even numbers, as the engine does.
-        place = np.rint(hours[:, None] / np.where(even, interval, 1.0)).astype(np.int64)
+        apart = hours[:, None] / np.where(even, interval, 1.0)
+        place = np.where(self.edge[which], np.trunc(apart), np.rint(apart)).astype(np.int64)
         n = np.maximum(counts, 1)
         place = np.where(place > n, place % n, place)
         place = np.where(even & (n > 1), np.where(place == 0, n, place) - 1, 0)
@@ -107,6 +111,10 @@ class Shapes:
         length = hour[after] - hour[after - 1]
         on = (np.abs(hour[after] - rest) < _ON_POINT_H) | (length == 0.0)
         part = np.where(on, 1.0, (rest - hour[after - 1]) / np.where(on, 1.0, length))
+        if self.edge[shape]:
+            held = np.where(on, after, after - 1)
+            # Off its points the engine gives no reactive value where the shape has none of its own.
+            return p[held], np.where(on | ~np.isnan(q[held]), q[held], 0.0)
         return p[after - 1] + part * (p[after] - p[after - 1]), q[after - 1] + part * (q[after] - q[after - 1])
 
     def means(self, which: IntArray) -> tuple[FloatArray, FloatArray]:

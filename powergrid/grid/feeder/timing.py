@@ -25,6 +25,8 @@ _DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem", "Vsource", "Isource", "IndM
 #: OpenDSS's ordinals of Load.Status and Load.Model: no multiplier applies; reactive power stays nominal.
 #: More than a demand is ever multiplied by.
 _MOST_GROWN, _MOST_YEARS = 1e9, 10_000
+#: Ordinal of `Interpolation=Edge`.
+_EDGE = 1
 _FIXED, _EXEMPT = 1, 2
 _FIXED_Q_MODELS = (6, 7)
 #: OpenDSS's model of loads whose factors of voltage may follow a shape, and by what ``shapes_of`` knows it.
@@ -223,6 +225,7 @@ def _read_points(engine: Engine, kind: str, named: Sequence[tuple[str, Handle]])
         interval_h=interval_h,
         use_actual=(engine.get_all_ints(handles, kind, "UseActual") if kind == "LoadShape" else none) != 0,
         npts=engine.get_all_ints(handles, kind, "NPts"),
+        edge=(engine.get_all_ints(handles, kind, "Interpolation") if kind == "LoadShape" else none) == _EDGE,
     )
 
 
