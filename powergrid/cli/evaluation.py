@@ -28,7 +28,6 @@ from powergrid.cli.options import (
     tell,
 )
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
-from powergrid.files import path_of
 
 _NO_BENCHMARKS = frozenset({"__init__", "common"})
 
@@ -144,6 +143,7 @@ def play(
 def load_policies(given: Sequence[str]) -> list[Any]:
     """Load what is the folder of a run or checkpoint; names go on as they are."""
     from powergrid.evaluation import baseline_names
+    from powergrid.files import path_of
 
     players: list[Any] = []
     for each in given:
