@@ -23,7 +23,7 @@ class Description:
         devices: Device, kind, where it sits, owner.
         actions: Agent, position in its action, name, kind, unit, bounds that -1..1 or 0..n-1 stand for.
         observations: Agent, position in its observation, name, unit, bounds that -1..1 stand for, owner.
-        rewards: Term, unit, weight [USD per unit], meaning.
+        rewards: Term that is counted, unit, weight [USD per unit], meaning.
         infos: Name, unit, meaning of the numbers in ``infos[agent]``.
         as_played: Element, what moves it (``agent``, ``own control``, ``shape``, ``profile``, ``nothing``), by which
             or why, the most that it draws or delivers [kW].
@@ -135,4 +135,5 @@ def _rewards(task: GridTask) -> list[dict[str, object]]:
     return [
         {"term": term.name, "unit": term.unit, "weight": task.scenario.weight_of(term.name), "meaning": term.meaning}
         for term in REWARD_TERMS
+        if term.name in task.info_names
     ]
