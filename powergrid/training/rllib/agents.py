@@ -177,10 +177,11 @@ def policy_names(policies: Policies, agents: tuple[str, ...]) -> dict[str, str]:
     if not isinstance(policies, Mapping):
         raise ScenarioError("policies", [describe_unknown("choice", policies, ["shared", "independent"])])
     problems = [describe_unknown("agent", agent, agents) for agent in policies if agent not in agents]
+    there = sorted({name for name in policies.values() if isinstance(name, str)})
     for agent in agents:
         name = policies.get(agent)
         if name is None:
-            problems.append(f"agent {agent!r} has no policy; map it to one of {sorted(set(policies.values()))}")
+            problems.append(f"agent {agent!r} has no policy; map it to one of {there}")
         elif not isinstance(name, str) or not name or "/" in name or name.startswith("__"):
             problems.append(f"agent {agent!r}: {name!r} is no policy name; use letters, digits and '_'")
     if problems:

@@ -129,7 +129,7 @@ def test_initial_bias_prefers_the_neutral_position() -> None:
 
 def test_policy_names_with_a_wrong_mapping_tells_what_is_missing_and_unknown() -> None:
     with pytest.raises(ScenarioError) as raised:
-        policy_names({"MG1": "a", "MG3": "a"}, ("MG1", "MG2"))
+        policy_names({"MG1": "a", "MG3": ["a"]}, ("MG1", "MG2"))  # names that are none are told as well
     assert "unknown agent 'MG3' (did you mean" in str(raised.value)
     assert "agent 'MG2' has no policy; map it to one of ['a']" in str(raised.value)
     with pytest.raises(ScenarioError, match="did you mean 'shared'"):
