@@ -351,3 +351,11 @@ def test_name_with_a_drive_or_server_names_what_of_it_lies_here(tmp_path: Path, 
     code, text = problem_of(tmp_path, f'Redirect "{start}sub dir\\Loads.dss"')
     assert code == "missing-file"
     assert text.endswith("(did you mean 'sub dir/Loads.dss'?)")
+
+
+@pytest.mark.parametrize("line", ["New InvControl.x monbuse=3", "New Sensor.x kWs=[1 2 3]"])
+def test_an_element_of_which_only_what_comes_late_is_said_is_made(tmp_path: Path, line: str) -> None:
+    made, *late = [command.text for command in read(tmp_path, HEAD + line + TAIL).commands if ".x" in command.text]
+    assert made.lower() == line.lower().partition(" ")[0] + " " + line.lower().split()[1]
+    assert len(late) == 1
+    assert late[0].startswith("Edit ")

@@ -229,7 +229,7 @@ class _Reader:
             later = [each for each in properties if each.name in late] if late else []
             properties = [each for each in properties if each not in later] if later else properties
             target = f"{given[0].value.partition('.')[0]}.{name}"
-            if properties or not later:
+            if properties or not later or verb == "new":  # which makes the element, whatever it says
                 self._edit(command, _spell(command, verb), target, owner, properties)
             if later:
                 self._edit(command, "Edit", target, owner, later)
