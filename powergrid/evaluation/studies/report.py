@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Whom policies are compared with unless told otherwise, the most important first.
 AGAINST = ("native", "rule_based", "no_control")
+_COMPARED = (
+    *("policy", "against", "measure", "unit", "mean", "mean_against", "difference", "half_interval", "percent", "days"),
+)
 _MOST_ROWS = 12
 #: Branches that are shown although they are never above their rating [pu].
 _NEARLY_FULL = 0.5
@@ -100,13 +103,13 @@ class PlannerReport:
         found = {
             "days": self.days,
             "comparisons": pd.DataFrame(
-                {
-                    "policy": one, "against": two, "measure": each.measure.name, "unit": each.measure.unit,
-                    "mean": each.mine, "mean_against": each.theirs, "difference": each.difference.mean,
-                    "half_interval": each.difference.half, "percent": each.percent, "days": each.n_days,
-                }
-                for (one, two), measures in self.comparisons().items()
-                for each in measures
+                [
+                    (one, two, each.measure.name, each.measure.unit, each.mine, each.theirs, each.difference.mean,
+                     each.difference.half, each.percent, each.n_days)
+                    for (one, two), measures in self.comparisons().items()
+                    for each in measures
+                ],
+                columns=_COMPARED,
             ),
             "voltages": pd.DataFrame({"from_pu": edges[:-1], "to_pu": edges[1:], **voltages}),
             "import": pd.DataFrame({name: pd.Series(s.duration()) for name, s in self.summaries.items()}),

@@ -60,8 +60,8 @@ class Part(NamedTuple):
 
     @property
     def file(self) -> str:
-        """Name of the file that keeps what it came to."""
-        return f"{self.player.strip('/').replace('/', '_')}_{self.month}.npz"
+        """Name of the file that keeps what it came to; another span of the same month is another part."""
+        return f"{self.player.strip('/').replace('/', '_')}_{self.month}_{self.first}-{self.n_days}.npz"
 
 
 def study_year(
@@ -124,14 +124,21 @@ def study_year(
             done += part.n_days
             if progress is not None:
                 progress(done, sum(part.n_days for part in parts))
-        summaries = {name: Summary() for name, _ in players}
-        for part in parts:
-            summaries[part.player].merge(Summary.load(folder / _PARTS / part.file))
-        facts["nodes_counted"] = int(summaries[players[0][0]].counted.sum())
-        names = [name for name, _ in players]
-        report = PlannerReport(scenario, (names[0],), tuple(names[1:]), summaries, facts, dict(notes or {}))
-        report.write(folder)
-        _write_databases(report, folder)
+        return _conclude(scenario, [name for name, _ in players], parts, folder, facts, dict(notes or {}))
+
+
+def _conclude(
+    scenario: Scenario, names: Sequence[str], parts: Sequence[Part], folder: Path, facts: dict[str, Any],
+    notes: Mapping[str, str],
+) -> PlannerReport:  # fmt: skip
+    """Put together what parts came to, write it and return it."""
+    summaries = {name: Summary() for name in names}
+    for part in parts:
+        summaries[part.player].merge(Summary.load(folder / _PARTS / part.file))
+    facts["nodes_counted"] = int(summaries[names[0]].counted.sum())
+    report = PlannerReport(scenario, (names[0],), tuple(names[1:]), summaries, facts, notes)
+    report.write(folder)
+    _write_databases(report, folder)
     return report
 
 

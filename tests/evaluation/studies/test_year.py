@@ -74,7 +74,7 @@ def test_a_study_that_was_stopped_goes_on_where_it_was(
     monkeypatch.setattr(year, "play_part", lambda *given: played.append(given[2].file) or play(*given))
     done: list[tuple[int, int]] = []
     study_year(CONFIG, POLICIES, tmp_path, **SPAN, progress=lambda *given: done.append(given))
-    assert played == ["native_2018-01.npz", "native_2018-02.npz"]
+    assert played == ["native_2018-01_29-2.npz", "native_2018-02_31-2.npz"]
     assert done == [(6, 8), (8, 8)]
     for file in ("days.csv", "nodes.csv", "moves.csv", "terms.csv"):
         assert (tmp_path / file).read_text() == (folder / file).read_text()
@@ -105,12 +105,20 @@ def test_another_study_in_the_folder_is_refused_and_other_policies_may_come_to_i
 def test_two_at_once_and_a_damaged_part_are_told(folder: Path) -> None:
     with sole_use(folder), pytest.raises(PowerGridError, match="in use"):
         study_year(CONFIG, POLICIES, folder, **SPAN)
-    part = folder / "parts" / "native_2018-01.npz"
+    part = folder / "parts" / "native_2018-01_29-2.npz"
     kept = part.read_bytes()
     part.write_bytes(kept[:200])
-    with pytest.raises(PowerGridError, match=r"native_2018-01\.npz"):
+    with pytest.raises(PowerGridError, match=r"native_2018-01_29-2\.npz"):
         study_year(CONFIG, POLICIES, folder, **SPAN)
     part.write_bytes(kept)
+
+
+def test_another_span_plays_what_it_lacks(folder: Path, tmp_path: Path) -> None:
+    longer = SPAN | {"begin": "2018-01-29"}
+    report = study_year(CONFIG, ["native"], folder, **longer)
+    assert report.days["date"].tolist()[0] == "2018-01-29"
+    study_year(CONFIG, ["native"], tmp_path, **longer)
+    assert (tmp_path / "days.csv").read_text() == (folder / "days.csv").read_text()
 
 
 @pytest.mark.parametrize(
