@@ -25,6 +25,7 @@ from powergrid.cli.options import (
     read_env_config,
     tell,
 )
+from powergrid.cli.replay import say_trained
 
 
 def study(
@@ -55,11 +56,18 @@ def study(
     from rich.markup import escape
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from powergrid.evaluation.studies.year import study_year
+    from powergrid.evaluation.studies.year import find_days, study_year
     from powergrid.scenario import scenario_from_config
 
     log_to_console(verbose)
     chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
+    players, profiles = load_policies(policies), chosen.read_profiles()
+    days = find_days(profiles, begin, end)
+    notes = {}
+    for path, player in zip(policies, players, strict=True):
+        told = [note[0] for day in days if (note := say_trained(path, player, profiles, day))]
+        if told:
+            notes[player[0]] = f"{len(told)} of these {len(days)} days are not new to it. {told[0]}"
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("days", total=None)
@@ -68,8 +76,8 @@ def study(
             bar.update(task, completed=done, total=total)
 
         found = study_year(
-            chosen, load_policies(policies), out_dir, begin=begin, end=end, seed=seed,
-            workers=workers or os.cpu_count() or 1, command=shlex.join(["powergrid", *sys.argv[1:]]), progress=advance,
+            chosen, players, out_dir, begin=begin, end=end, seed=seed, workers=workers or os.cpu_count() or 1,
+            notes=notes, command=shlex.join(["powergrid", *sys.argv[1:]]), progress=advance,
         )  # fmt: skip
     for sentences in found.verdicts().values():
         for sentence in sentences:

@@ -33,6 +33,8 @@ WORDS = {
 }
 #: Mean differences of a day below these matter to nobody, however sure they are, by unit.
 LEAST = {"node-h": 0.1, "branch-h": 0.1, "h": 0.1, "moves": 0.1, "kWh": 1.0, "kW": 1.0, "USD": 0.5, "cycles": 0.05}
+#: Above it a difference in percent says only that there was next to nothing.
+_MOST_PERCENT = 1000.0
 #: What readers call the policies that come with us.
 NAMES = {
     "native": "the feeder's own controls",
@@ -78,8 +80,8 @@ class Comparison:
         return self.mine == self.theirs == self.difference.mean == 0.0
 
     def say_percent(self) -> str:
-        """Return the difference in percent of theirs, empty where theirs is 0."""
-        rounded = round(self.percent) if np.isfinite(self.percent) else None
+        """Return the difference in percent of theirs, empty where theirs is 0 or next to nothing."""
+        rounded = round(self.percent) if abs(self.percent) < _MOST_PERCENT else None
         return "" if rounded is None else f"{rounded:+d} %".replace("-", "\N{MINUS SIGN}")
 
     def say(self) -> str:
@@ -87,7 +89,7 @@ class Comparison:
         what, less, more = WORDS[self.measure.name]
         mean, half = self.difference
         low, high = sorted((abs(mean) - half, abs(mean) + half))
-        percent = f", {self.say_percent()}" if np.isfinite(self.percent) else ""
+        percent = f", {self.say_percent()}" if self.say_percent() else ""
         interval = f"{write_number(low)} to {write_number(high)}{percent}"
         return f"{write_number(abs(mean))} {less if mean < 0.0 else more} {what} a day ({interval})"
 

@@ -107,7 +107,7 @@ def study_year(
     if problems:
         raise ScenarioError("study", problems)
     profiles = scenario.read_profiles()
-    days = _find_days(profiles, begin, end)
+    days = find_days(profiles, begin, end)
     parts = [part for name, _ in players for part in _divide(name, days, profiles)]
     facts = describe_facts(scenario, seed, command) | {
         "split": "all",
@@ -142,7 +142,7 @@ def _conclude(
     return report
 
 
-def _find_days(profiles: Profiles, begin: Any, end: Any) -> list[int]:
+def find_days(profiles: Profiles, begin: Any, end: Any) -> list[int]:
     """Return the days of a span, those left out of the profiles left out.
 
     Raises:

@@ -174,6 +174,11 @@ def test_nothing_is_claimed_where_the_days_do_not_tell() -> None:
     assert "One day does not tell" in words(make_days(ppo={"tap_moves": [1.0]}, native={"tap_moves": [9.0]}))
 
 
+def test_percent_of_next_to_nothing_is_not_told() -> None:
+    days = make_days(ppo={"losses_kwh": [900.0, 901.0, 902.0]}, native={"losses_kwh": [0.1, 0.1, 0.1]})
+    assert "901 more kWh of losses a day (898 to 903)" in words(days)
+
+
 def test_a_difference_that_nobody_minds_is_no_gain() -> None:
     told = words(make_days(ppo={"losses_kwh": [9.9, 9.9, 9.9]}, native={"losses_kwh": [10.0, 10.0, 10.0]}))
     assert "Nothing tells it" in told
