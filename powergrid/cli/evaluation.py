@@ -21,7 +21,7 @@ from powergrid.cli.options import (
     SplitOption,
     TrustOption,
     VerboseOption,
-    err,
+    counting,
     log_to_console,
     out,
     read_env_config,
@@ -121,20 +121,13 @@ def play(
     feeders: Sequence[str] = (),
 ) -> Any:
     """Return the report of policies' play, with a bar on a terminal while it lasts."""
-    from rich.progress import Progress
-
     from powergrid.evaluation import evaluate as evaluate_policies
     from powergrid.evaluation import evaluate_feeders
     from powergrid.scenario import scenario_from_config
 
     players = load_policies(policies)
     scenario = scenario_from_config(env_config)
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("evaluating", total=None)
-
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with counting("evaluating") as advance:
         if feeders or scenario.feeders:
             return evaluate_feeders(scenario, players, feeders, split=split, days=days, seed=seed, progress=advance)
         return evaluate_policies(scenario, players, split=split, days=days, seed=seed, progress=advance)

@@ -14,7 +14,7 @@ from powergrid.cli.options import (
     SetOption,
     TrustOption,
     VerboseOption,
-    err,
+    counting,
     log_to_console,
     out,
     read_env_config,
@@ -118,16 +118,9 @@ def export(
 
 def _fit(env_config: dict[str, Any], policy: Any, day: Any, folder: Path, days: int, seed: int) -> None:
     """Fit settings, with a bar on a terminal while it lasts, and print what is lost with them."""
-    from rich.progress import Progress
-
     from powergrid.evaluation.opendss import export_settings
 
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("playing days", total=None)
-
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with counting("playing days") as advance:
         found, files = export_settings(env_config, policy, day, folder, days, seed=seed, progress=advance)
     for file in files:
         tell(file)

@@ -17,7 +17,7 @@ from powergrid.cli.options import (
     SetOption,
     TrustOption,
     VerboseOption,
-    err,
+    counting,
     log_to_console,
     out,
     read_env_config,
@@ -96,19 +96,12 @@ def replay(
 
 def _draw_frames(recordings: Sequence[Any], folder: Path, png: bool, film: str | None) -> None:
     """Draw the pictures and the film that are asked for, with a bar on a terminal."""
-    from rich.progress import Progress
-
     from powergrid.evaluation.replay.frames import write_frames
 
     if not png and film is None:
         return
     date = recordings[0].date
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("drawing", total=None)
-
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with counting("drawing") as advance:
         files = write_frames(
             recordings,
             pictures=folder / f"{date}_png" if png else None,
@@ -125,20 +118,13 @@ def _choose_days(
     seed: int,
 ) -> list[int]:  # fmt: skip
     """Return the days to play, with a bar on a terminal while the worst are looked for."""
-    from rich.progress import Progress
-
     from powergrid.evaluation.replay import find_worst_days, pick_day
 
     if worst is None:
         asked = day if date is None else date
         assert asked is not None
         return [pick_day(scenario.read_profiles(), asked)]
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(f"playing the {split} split", total=None)
-
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with counting(f"playing the {split} split") as advance:
         return find_worst_days(scenario, players[0], worst, by, split=split, seed=seed, progress=advance)
 
 
@@ -165,6 +151,16 @@ def say_trained(path: str, player: Any, profiles: Any, day: int) -> list[str]:
     if own == "validation":
         return ["This policy was chosen by its days of validation, of which this may be one."]
     return []
+
+
+def say_seen(paths: Sequence[str], players: Sequence[Any], profiles: Any, days: Sequence[int]) -> dict[str, str]:
+    """Say of each run on how many of some days it was trained or chosen, and how, by the name it plays under."""
+    notes = {}
+    for path, player in zip(paths, players, strict=True):
+        told = [note[0] for day in days if (note := say_trained(path, player, profiles, day))]
+        if told:
+            notes[player[0]] = f"{len(told)} of these {len(days)} days may not be new to it. Of the first: {told[0]}"
+    return notes
 
 
 def _print_day(recordings: Sequence[Any]) -> None:

@@ -20,13 +20,13 @@ from powergrid.cli.options import (
     SplitOption,
     TrustOption,
     VerboseOption,
-    err,
+    counting,
     log_to_console,
     out,
     read_env_config,
     tell,
 )
-from powergrid.cli.replay import say_trained
+from powergrid.cli.replay import say_seen
 
 
 def report(
@@ -52,40 +52,30 @@ def report(
 ) -> None:
     """Report on policies beside the feeder's own controls and engineers' rules: a page, and a CSV of each table."""
     from rich.markup import escape
-    from rich.progress import Progress
 
     from powergrid.evaluation.replay import record_day
     from powergrid.evaluation.replay.page import write_page
+    from powergrid.evaluation.rollout import pick_days
     from powergrid.evaluation.studies.report import AGAINST, report_days
-    from powergrid.scenario import load_scenario, scenario_from_config
+    from powergrid.grid.profiles.profiles import split_days
+    from powergrid.scenario import scenario_from_config
 
     log_to_console(verbose)
     chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
     players = load_policies(policies)
     profiles = chosen.read_profiles()
-    own_days = load_scenario(chosen, {"split": split}).simulate()
-    notes = {
-        player[0]: note[0]
-        for path, player in zip(policies, players, strict=True)
-        if (note := say_trained(path, player, profiles, int(own_days.days[0])))
-    }
-    own_days.close()
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("playing", total=None)
-
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    notes = say_seen(policies, players, profiles, pick_days(split_days(profiles, split=split), days).tolist())
+    with counting("playing") as advance:
         found = report_days(
             chosen, players, against=against or AGAINST, split=split, days=days, seed=seed, notes=notes,
             command=shlex.join(["powergrid", *sys.argv[1:]]), progress=advance,
         )  # fmt: skip
-        links = {date: f"days/{date}.html" for date in found.worst_days(replays)}
-        bar.update(task, description="replaying", completed=0, total=len(links))
-        everybody = [*players, *found.against]
+    links = {date: f"days/{date}.html" for date in found.worst_days(replays)}
+    everybody = [*players, *found.against]
+    with counting("replaying") as advance:
         for done, (date, page) in enumerate(links.items(), 1):
             write_page(record_day(chosen, everybody, date, seed=seed), out_dir / page)
-            bar.update(task, completed=done)
+            advance(done, len(links))
     found = replace(found, links=links)
     for sentences in found.verdicts().values():
         for sentence in sentences:

@@ -19,13 +19,13 @@ from powergrid.cli.options import (
     SetOption,
     TrustOption,
     VerboseOption,
-    err,
+    counting,
     log_to_console,
     out,
     read_env_config,
     tell,
 )
-from powergrid.cli.replay import say_trained
+from powergrid.cli.replay import say_seen
 
 
 def study(
@@ -54,7 +54,6 @@ def study(
     A study that was stopped goes on where it was, in the same folder.
     """
     from rich.markup import escape
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from powergrid.evaluation.studies.year import find_days, study_year
     from powergrid.scenario import scenario_from_config
@@ -62,19 +61,8 @@ def study(
     log_to_console(verbose)
     chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
     players, profiles = load_policies(policies), chosen.read_profiles()
-    days = find_days(profiles, begin, end)
-    notes = {}
-    for path, player in zip(policies, players, strict=True):
-        told = [note[0] for day in days if (note := say_trained(path, player, profiles, day))]
-        if told:
-            notes[player[0]] = f"{len(told)} of these {len(days)} days are not new to it. {told[0]}"
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("days", total=None)
-
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    notes = say_seen(policies, players, profiles, find_days(profiles, begin, end))
+    with counting("days") as advance:
         found = study_year(
             chosen, players, out_dir, begin=begin, end=end, seed=seed, workers=workers or os.cpu_count() or 1,
             notes=notes, command=shlex.join(["powergrid", *sys.argv[1:]]), progress=advance,

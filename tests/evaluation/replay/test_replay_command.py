@@ -10,6 +10,8 @@ import pytest
 
 import powergrid
 from powergrid.cli import main
+from powergrid.cli.replay import say_seen
+from powergrid.grid.profiles.profiles import split_days
 from powergrid.scenario import load_scenario
 from powergrid.training.policies.inference import Network, Policy
 
@@ -96,3 +98,17 @@ def test_command_says_where_a_policy_was_trained_on_the_day(
     said = " ".join(capsys.readouterr().out.split())
     assert ("my_run: This policy" in said) is bool(told)
     assert told in said
+
+
+def test_days_that_a_run_has_seen_are_counted(tmp_path: Path, trained_policy: Path) -> None:
+    run = tmp_path / "my_run"
+    shutil.copytree(trained_policy, run)
+    profiles = load_scenario("ieee13_mg").read_profiles()
+    manifest = {"scenario": "ieee13_mg", "policies": {"MG1": "p"}, "env_config": {"split": "train"}}
+    (run / "run.json").write_text(json.dumps({**manifest, "digests": {"profiles": profiles.digest(), "feeder": ""}}))
+    trained, unseen = (split_days(profiles, split=split)[0] for split in ("train", "test"))
+    players = [("my_run", object()), "native"]
+    told = say_seen([str(run), "native"], players, profiles, [int(unseen), int(trained)])
+    assert list(told) == ["my_run"]
+    assert told["my_run"].startswith("1 of these 2 days may not be new to it. Of the first: This policy was trained on")
+    assert not say_seen([str(run)], players[:1], profiles, [int(unseen)])
