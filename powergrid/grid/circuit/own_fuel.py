@@ -35,7 +35,8 @@ class Fuel:
         self, circuits: Circuits, writes: Sequence[tuple[str, str, Sequence[str]]], names: Sequence[str], dt_h: float
     ) -> None:
         network, n = circuits[0].network, len(circuits)
-        sources, place = network.sources, [network.elements["Generator"].index(name) for name in names]
+        there, own = ({name: i for i, name in enumerate(each)} for each in (network.elements["Generator"], names))
+        sources, place = network.sources, [there[name] for name in names]
         self._full_kwh, self._dt_h = sources.fuel_kwh[place], dt_h
         start, self._reserve = sources.fuel_percent[:, place]
         # The engine multiplies what is written.
@@ -44,7 +45,7 @@ class Fuel:
         #: Of each write: its values, its columns, and the generators that they are.
         self._written: list[tuple[FloatArray, IntArray, IntArray]] = []
         for i, (class_name, key, of_write) in enumerate(writes):
-            kept = [(column, names.index(name)) for column, name in enumerate(of_write) if name in names]
+            kept = [(column, own[name]) for column, name in enumerate(of_write) if name in own]
             if class_name == "Generator" and kept:
                 values = circuits.background_values(i, len(writes))
                 self._written.append((values, *np.array(kept).T))
