@@ -190,7 +190,7 @@ class _Scene:
         return symbols
 
     def _label(self, symbol: dict[str, Any], anchor: FloatArray, name: str, width: int, lines: int) -> None:
-        """Give a symbol the place of its name and numbers, where they cover least."""
+        """Place the name and numbers of a symbol where they cover least."""
         text = max(text_size(name, self.size)[0], 0.58 * self.size * width)
         reach = tuple(self.radius + gap - 3.0 for gap in _REACH)
         centre = self.room.find(anchor, text, lines * _LINE * self.size, reach)

@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def sign(self) -> int:
-        """Give -1 where the interval lies below 0 (better), 1 above 0 (worse), 0 where the days do not tell."""
+        """Which way it is: -1 where the interval lies below 0 (better), 1 above (worse), 0 where days do not tell."""
         mean, half = self.difference
         if not np.isfinite(half) or abs(mean) < LEAST.get(self.measure.unit, 0.0):
             return 0  # one day tells nothing, and what is too small for anybody to mind is no gain

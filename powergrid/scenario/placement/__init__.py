@@ -1,7 +1,1 @@
 """Bring a scenario to a feeder that it was not made for: by name, by a map, by rules; all that has no place is told."""
-
-from __future__ import annotations
-
-from powergrid.scenario.placement.place import place
-
-__all__ = ["place"]
