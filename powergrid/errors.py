@@ -88,7 +88,12 @@ class ScenarioError(_ProblemsError):
 
 
 class FeederError(_ProblemsError):
-    """Report a feeder that is missing, refused, unsafe or does not solve, with file and line."""
+    """Report a feeder that is missing, refused, unsafe or does not solve, with file and line; each problem has a code."""
+
+    details: tuple[Problem, ...]
+
+    def __init__(self, where: str, problems: Iterable[Problem] = ()) -> None:
+        super().__init__(where, problems)
 
 
 class EngineError(PowerGridError):

@@ -225,7 +225,7 @@ class FeederReport:
             FeederError: with all of them.
         """
         if self.errors:
-            raise FeederError(self.feeder, [": ".join(filter(None, (f.where, f.message))) for f in self.errors])
+            raise FeederError(self.feeder, [Problem(f.code, f.where, f.message) for f in self.errors])
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain data for JSON."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import networkx as nx
@@ -12,7 +13,7 @@ import numpy as np
 
 from powergrid.check.elements import Model, check_admittances, check_base_kv
 from powergrid.check.extremes import check_extremes
-from powergrid.check.report import Snapshot
+from powergrid.check.report import CHECKS, Snapshot
 from powergrid.errors import EngineError, FeederError, list_names, nearest_names
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.snapshot import Snapshot as Solved
@@ -224,8 +225,9 @@ def _check_snapshot(model: Model, fed: set[int]) -> None:
     try:
         circuit = Circuit(model.feeder)
     except FeederError as error:
-        for problem in error.problems:
-            model.find("not-usable", problem)
+        for problem in error.details:
+            code = problem.code if problem.code in CHECKS else "not-usable"
+            model.find(code, str(replace(problem, remedy="")), remedy=problem.remedy)
         return
     specs = _form_agents(model, circuit)
     _check_loose_stars(model, circuit.network)

@@ -217,9 +217,7 @@ def _describe_loads(circuit: Circuit, own: slice, days: Days) -> dict[str, Float
     }
 
 
-def find_device_problems(
-    devices: Mapping[str, Any], network: Network, where: str = "device {!r}"
-) -> Iterator[Problem | str]:
+def find_device_problems(devices: Mapping[str, Any], network: Network, where: str = "device {!r}") -> Iterator[Problem]:
     """Yield what devices refer to and a feeder lacks: buses and their phases, elements, controls of the feeder's own.
 
     Args:
@@ -241,7 +239,7 @@ def find_device_problems(
 def _fill_devices(by_kind: ByKind, circuit: Circuit) -> ByKind:
     """Complete the specs of bound devices with what their elements say."""
     devices = {name: spec for group in by_kind.values() for name, spec in group.items()}
-    problems: list[Problem | str] = [*find_device_problems(devices, circuit.network)]
+    problems = [*find_device_problems(devices, circuit.network)]
     filled: ByKind = {}
     for kind, group in by_kind.items():
         filled[kind] = {}
@@ -254,7 +252,7 @@ def _fill_devices(by_kind: ByKind, circuit: Circuit) -> ByKind:
     return filled
 
 
-def _fill_ratings(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str]]:
+def _fill_ratings(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[Problem]]:
     """Complete a bound device's spec with what its element says; keys the user gave stay.
 
     Returns:
@@ -278,22 +276,23 @@ def find_switchgear(spec: Any, circuit: Circuit) -> int:
     return -1 if isinstance(found, Problem) else found
 
 
-def _find_shared_switchgear(devices: Mapping[str, Any], circuit: Circuit) -> list[str]:
+def _find_shared_switchgear(devices: Mapping[str, Any], circuit: Circuit) -> list[Problem]:
     """List the devices whose capacitor, regulator or switch is another device's already."""
     problems, owner = [], dict[tuple[str, int], str]()
     for name, spec in devices.items():
         if spec.kind in _SWITCHGEAR and (place := find_switchgear(spec, circuit)) >= 0:
             first = owner.setdefault((spec.kind, place), name)
             if first != name:
-                problems.append(f"device {name!r}: {spec.element} already belongs to device {first!r}")
+                text = f"{spec.element} already belongs to device {first!r}"
+                problems.append(Problem("name-taken", f"device {name!r}", text))
     return problems
 
 
-def _fill_switchgear(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[str]]:
-    index = find_switchgear(spec, circuit)
+def _fill_switchgear(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[Problem]]:
+    index, where = find_switchgear(spec, circuit), f"device {name!r}"
     if index < 0:  # a transformer, of which no winding can be moved
         problem = circuit.switchgear.find_winding_problem(spec.element, spec.winding)
-        return spec, [f"device {name!r}: {spec.element}: {problem}"]
+        return spec, [Problem("unknown-winding", where, f"{spec.element}: {problem}")]
     update: dict[str, Any] = {}
     limits: dict[str, Any] = {}
     if spec.kind == "capacitor":
@@ -308,13 +307,13 @@ def _fill_switchgear(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[
     if spec.control == "opendss":  # the feeder's control knows no limits but the element's
         update |= limits
     elif beyond := _find_beyond(spec, limits):
-        return spec, [f"device {name!r}: {problem} of {spec.element}" for problem in beyond]
+        return spec, [Problem("bad-value", where, f"{problem} of {spec.element}") for problem in beyond]
     filled = spec.model_copy(update=update)
     if spec.kind == "regulator" and spec.tap_initial is not None:
         low, high = filled.range
         if not low <= spec.tap_initial <= high:
             given = f"tap_initial {spec.tap_initial} is outside tap_min..tap_max = {low}..{high} of {spec.element}"
-            return filled, [f"device {name!r}: {given}"]
+            return filled, [Problem("bad-value", where, given)]
     return filled, []
 
 

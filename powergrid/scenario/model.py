@@ -237,7 +237,7 @@ class Scenario(Spec):
         )
         return Simulation(feeder, self.devices, self.read_profiles(feeder), options, n_envs)
 
-    def _find_reference_problems(self, network: Network) -> Iterator[Problem | str]:
+    def _find_reference_problems(self, network: Network) -> Iterator[Problem]:
         """Yield what the scenario names and its feeder lacks, in the order of the keys."""
         yield from find_device_problems(self.devices, network, "devices.{}")
         for agent, spec in self.agents.items():

@@ -118,7 +118,8 @@ class Circuit:
         folded = prepare_circuit(feeder, self.engine, tolerance=tolerance, max_iterations=max_iterations)
         self.handles = read_handles(self.engine)
         if not any(self.handles[name] for name in SOURCE_CLASSES):
-            raise FeederError(str(feeder.master), ["no enabled source: nothing feeds the circuit"])
+            text = "no enabled source: nothing feeds the circuit"
+            raise FeederError(str(feeder.master), [Problem("no-source", "", text)])
         sources, bus_kv = read_sources(self.engine, self.handles, folded), dict[str, float]()
         if known_network(feeder) is None or not all(injection.element for injection in injections):
             bus_kv = read_base_voltages(feeder, self.engine)  # of a feeder that is known each bus has one
@@ -155,8 +156,10 @@ class Circuit:
             if any(self.engine.solve(controls=free) for _ in range(3)) or self.engine.solve():
                 return
         except EngineError as error:
-            raise FeederError(str(self.feeder.master), [f"does not solve: {error}"]) from None
-        raise FeederError(str(self.feeder.master), ["the power flow does not converge at nominal demand"])
+            problem = Problem("no-convergence", "", f"does not solve: {error}")
+            raise FeederError(str(self.feeder.master), [problem]) from None
+        problem = Problem("no-convergence", "", "the power flow does not converge at nominal demand")
+        raise FeederError(str(self.feeder.master), [problem])
 
     def _bind_sources(self) -> None:
         self.v, self._per_v_base = self.engine.voltages(len(self.network.nodes)), 1.0 / self.network.v_base
@@ -191,8 +194,9 @@ class Circuit:
         self.engine.solve()
         highest = self._highest_v_pu()
         if not _DEAD_V_PU < highest < SANE_V_PU:  # NaN compares false; OpenDSS says that it converged all the same
+            text = f"the power flow ends at {highest:.3g} pu at most"
             remedy = "look for parts without a path to ground, impedances of 0, and controls of the feeder's own"
-            raise FeederError(str(self.feeder.master), [f"the power flow ends at {highest:.3g} pu at most; {remedy}"])
+            raise FeederError(str(self.feeder.master), [Problem("no-convergence", "", text, remedy)])
         self._v_good, self._sound, self._given_up = self.v.copy(), True, False
         self._start = self.state()
         self.switchgear.keep_start()
@@ -387,7 +391,8 @@ class Circuit:
         self.write_taps(new[0])
         self.write_steps(new[1])
         if not self.solve():
-            raise FeederError(str(self.feeder.master), ["the power flow does not converge from the positions given"])
+            problem = Problem("no-convergence", "", "the power flow does not converge from the positions given")
+            raise FeederError(str(self.feeder.master), [problem])
         self._keep_start()
 
     def set_ratings(self, norm_amps: Mapping[str, float]) -> None:
@@ -398,9 +403,11 @@ class Circuit:
         """
         branches = self.network.branches
         found = (self.network.find("branch", name) for name in norm_amps)
-        problems: list[Problem | str] = [branch for branch in found if isinstance(branch, Problem)]
+        problems = [branch for branch in found if isinstance(branch, Problem)]
         problems += [
-            f"branch {n!r}: a rating of {amps:g} A is not above 0" for n, amps in norm_amps.items() if amps <= 0
+            Problem("bad-value", f"branch {n!r}", f"a rating of {amps:g} A is not above 0")
+            for n, amps in norm_amps.items()
+            if amps <= 0
         ]
         if problems:
             raise FeederError(str(self.feeder.master), problems)

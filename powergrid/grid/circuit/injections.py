@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from powergrid.errors import FeederError, describe_unknown
+from powergrid.errors import FeederError, Problem, describe_unknown
 from powergrid.grid.engine import BulkWriter, Engine, FloatArray, Handle, IntArray
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network, describe_missing_phases
@@ -203,7 +203,7 @@ def _split(element: str) -> tuple[str, str]:
 
 def _find_problems(
     engine: Engine, injections: Sequence[Injection], handles: Handles, bus_kv: Mapping[str, float]
-) -> Iterator[str]:
+) -> Iterator[Problem]:
     bus_phases: dict[str, list[int]] = {}
     for node in () if all(injection.element for injection in injections) else engine.node_names():
         bus, _, phase = node.rpartition(".")
@@ -212,35 +212,39 @@ def _find_problems(
     for injection in injections:
         where = f"device {injection.name!r}"
         if not injection.element:
-            yield from (f"{where}: {problem}" for problem in _bus_problems(injection, bus_phases))
+            yield from _bus_problems(injection, bus_phases, where)
             continue
         class_name, name = _split(injection.element)
+        named = f"{class_name}.{name}"
         if class_name not in INJECTION_PROPERTIES:
-            yield f"{where}: {describe_unknown('element class', class_name, INJECTION_PROPERTIES)}"
+            text = describe_unknown("element class", class_name, INJECTION_PROPERTIES)
+            yield Problem("unknown-element-class", where, text)
         elif name not in handles[class_name]:
-            yield f"{where}: {describe_unknown(class_name, injection.element.partition('.')[2], handles[class_name])}"
+            text = describe_unknown(class_name, injection.element.partition(".")[2], handles[class_name])
+            yield Problem(f"unknown-{class_name.lower()}", where, text)
         elif (class_name, name) in taken:
-            yield f"{where}: {class_name}.{name} already belongs to device {taken[class_name, name]!r}"
+            yield Problem("name-taken", where, f"{named} already belongs to device {taken[class_name, name]!r}")
         elif engine.any_open(handles[class_name][name]):
-            yield f"{where}: {class_name}.{name} is open in the model: its power would go nowhere; take Open out"
+            text = f"{named} is open in the model: its power would go nowhere"
+            yield Problem("not-usable", where, text, "take Open out")
         elif class_name == "PVSystem" and engine.get_float(handles[class_name][name], class_name, "Pmpp") <= 0.0:
-            yield f"{where}: {class_name}.{name} has Pmpp = 0 kW, so no irradiance can set its power"
+            yield Problem("not-usable", where, f"{named} has Pmpp = 0 kW, so no irradiance can set its power")
         taken.setdefault((class_name, name), injection.name)
 
 
-def _bus_problems(injection: Injection, bus_phases: Mapping[str, list[int]]) -> Iterator[str]:
+def _bus_problems(injection: Injection, bus_phases: Mapping[str, list[int]], where: str) -> Iterator[Problem]:
     bus, phases = injection.bus.lower(), injection.phases
     if bus not in bus_phases:
-        yield describe_unknown("bus", injection.bus, bus_phases)
+        yield Problem("unknown-bus", where, describe_unknown("bus", injection.bus, bus_phases))
         return
     if not phases or len(set(phases)) != len(phases):
-        yield f"phases are {list(phases)}; give each phase once"
+        yield Problem("bad-value", where, f"phases are {list(phases)}", "give each phase once")
     if lacking := describe_missing_phases(injection.bus, phases, bus_phases[bus]):
-        yield lacking
+        yield Problem("missing-phase", where, lacking)
     if injection.connection not in _CONNECTIONS:
-        yield describe_unknown("connection", injection.connection, _CONNECTIONS)
+        yield Problem("bad-value", where, describe_unknown("connection", injection.connection, _CONNECTIONS))
     elif injection.connection == "delta" and len(phases) not in (2, 3):
-        yield f"delta takes two or three phases, not {len(phases)}"
+        yield Problem("bad-value", where, f"delta takes two or three phases, not {len(phases)}")
 
 
 def _close_star(engine: Engine, class_name: str, handle: Handle, network: Network) -> str:

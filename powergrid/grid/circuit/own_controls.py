@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from powergrid.errors import nearest_names
+from powergrid.errors import Problem, nearest_names
 from powergrid.grid.circuit.admittance import Admittance
 from powergrid.grid.circuit.own_dispatch import Dispatch
 from powergrid.grid.circuit.switchgear import Switchgear
@@ -48,6 +48,7 @@ _OFF = "ControlMode=OFF"
 #: it sets too.
 _FOLLOW, _OF_FOLLOWING = 1, ("kWTarget", "kWBand", "kWThreshold")
 _MAX_LISTED = 8
+_OTHER_CONTROLS = "else control is agent or frozen"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def target_of(spec: Any) -> str:
     return _name_winding(element, winding) if winding else element
 
 
-def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederControl]) -> Iterable[str]:
+def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederControl]) -> Iterable[Problem]:
     """Yield, device by device, what is to be left to a control that the feeder does not have."""
     for name, spec in devices.items():
         if spec.control != "opendss":
@@ -112,17 +113,15 @@ def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederC
         if any(not control.idle for control in own):
             continue
         if own:
-            yield f"{name}: control 'opendss', but {_say_idle(own[0])}; else control is agent or frozen"
+            yield Problem("no-control", name, f"control 'opendss', but {_say_idle(own[0])}", _OTHER_CONTROLS)
             continue
         there = [f"{control.class_name}.{control.name} ({control.targets[0]})" for control in able if control.targets]
         near = nearest_names(spec.element.lower(), [t for control in able for t in control.targets])
         more = ", ..." if len(there) > _MAX_LISTED else ""
         listed = f"the feeder has {', '.join(there[:_MAX_LISTED])}{more}" if there else "the feeder has none"
         remedy = f" (did you mean {near[0]!r}?)" if near else ""
-        yield (
-            f"{name}: control 'opendss', but no {' or '.join(classes)} moves {spec.element!r}; {listed}{remedy}; "
-            "else control is agent or frozen"
-        )
+        text = f"control 'opendss', but no {' or '.join(classes)} moves {spec.element!r}; {listed}{remedy}"
+        yield Problem("no-control", name, text, _OTHER_CONTROLS)
 
 
 def _say_idle(control: FeederControl) -> str:

@@ -288,7 +288,7 @@ class Switchgear:
 
     def find_positions(
         self, taps: Mapping[str, int], steps_on: Mapping[str, int]
-    ) -> tuple[list[IntArray], list[Problem | str]]:
+    ) -> tuple[list[IntArray], list[Problem]]:
         """Read positions by name.
 
         Args:
@@ -299,7 +299,7 @@ class Switchgear:
             Taps and steps with these in place of the present ones, and the problems: unknown names, positions out of
             range.
         """
-        problems: list[Problem | str] = []
+        problems: list[Problem] = []
         new = [self.taps.copy(), self.steps_on.copy()]
         for given, values, low, high, what in (
             (taps, new[0], self.tap_min, self.tap_max, "regulator control"),
@@ -312,7 +312,8 @@ class Switchgear:
                     continue
                 values[i] = value
                 if not low[i] <= value <= high[i]:
-                    problems.append(f"{what} {name!r}: {value} is outside {low[i]}..{high[i]}")
+                    outside = f"{value} is outside {low[i]}..{high[i]}"
+                    problems.append(Problem("bad-value", f"{what} {name!r}", outside))
         return new, problems
 
     def read_taps(self) -> IntArray:

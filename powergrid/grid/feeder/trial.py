@@ -90,7 +90,8 @@ def _patience(n_commands: int) -> float:
     with contextlib.suppress(ValueError):
         if 0.0 <= (seconds := float(written)) < 1e9:
             return seconds
-    raise FeederError(TRIAL_VARIABLE, [f"is {written!r}, not a number of seconds; 0 leaves the trial out"])
+    text = f"is {written!r}, not a number of seconds"
+    raise FeederError(TRIAL_VARIABLE, [Problem("bad-value", "", text, "0 leaves the trial out")])
 
 
 def _try_once(feeder: Feeder, seconds: float, learn: Callable[[bytes], None]) -> None:

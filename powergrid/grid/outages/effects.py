@@ -36,7 +36,7 @@ def find_event_problems(
     bound: Sequence[str],
     dt_h: float,
     hours: float,
-) -> Iterable[Problem | str]:
+) -> Iterable[Problem]:
     """Yield what events refer to and a feeder lacks.
 
     Args:
@@ -63,13 +63,15 @@ def find_event_problems(
                     yield _unknown(what, pattern, known, where)
                 elif known is tripping:
                     taken = [each for each in found if each in bound]
-                    yield from (f"{where}: {each} is a device of the scenario; name it by device" for each in taken)
+                    text = "{} is a device of the scenario; name it by device"
+                    yield from (Problem("name-taken", where, text.format(each)) for each in taken)
         if spec.kind == "fault":
             yield from _find_fault_problems(spec, network, openable, where)
         start = (spec.between_hours or (0.0,))[0] if spec.at_hour is None else spec.at_hour
         start = start if spec.at_step is None else spec.at_step * dt_h
         if start >= hours:
-            yield f"{where}: starts at {start:g} h, which is not within the episode's {hours:g} h"
+            text = f"starts at {start:g} h, which is not within the episode's {hours:g} h"
+            yield Problem("bad-value", where, text)
 
 
 def _unknown(what: str, pattern: str, known: Iterable[str], where: str) -> Problem:
@@ -77,13 +79,13 @@ def _unknown(what: str, pattern: str, known: Iterable[str], where: str) -> Probl
     return Problem(f"unknown-{what.replace(' ', '-')}", where, describe_unknown(what, pattern, known))
 
 
-def _find_fault_problems(spec: Any, network: Network, openable: Sequence[str], where: str) -> Iterable[Problem | str]:
+def _find_fault_problems(spec: Any, network: Network, openable: Sequence[str], where: str) -> Iterable[Problem]:
     for bus in pick(spec.bus, network.buses):
         found = network.find_bus(bus, spec.phases or (), where)
         if isinstance(found, Problem):
             yield found
         elif not _phases_of(network, bus):
-            yield f"{where}: bus {bus!r} has none of the phases 1, 2, 3"
+            yield Problem("missing-phase", where, f"bus {bus!r} has none of the phases 1, 2, 3")
     if spec.cleared_by not in ("nearest", "agents") and spec.cleared_by.lower() not in openable:
         yield _unknown("branch", spec.cleared_by, ["nearest", "agents", *openable], f"{where}: cleared_by")
 

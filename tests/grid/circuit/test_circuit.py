@@ -689,14 +689,16 @@ def test_feeder_without_base_voltages_says_what_is_missing(tmp_path: Path) -> No
 
 
 def test_feeder_whose_source_is_off_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FeederError, match="no enabled source"):
+    with pytest.raises(FeederError, match="no enabled source") as refused:
         open_circuit(write(tmp_path, MIXED + "Edit Vsource.source enabled=no\n"))
+    assert [problem.code for problem in refused.value.details] == ["no-source"]
 
 
 def test_feeder_that_cannot_carry_its_demand_is_refused(tmp_path: Path) -> None:
     heavy = MIXED.replace("kW=400", "kW=40000").replace("vminpu=0.5", "vminpu=0.01")
-    with pytest.raises(FeederError, match="does not converge at nominal demand"):
+    with pytest.raises(FeederError, match="does not converge at nominal demand") as refused:
         open_circuit(write(tmp_path, heavy))
+    assert [problem.code for problem in refused.value.details] == ["no-convergence"]
 
 
 @pytest.mark.parametrize(("source_pu", "shown"), [(6.0, "6 pu"), (0.005, "0.005 pu")])
