@@ -88,7 +88,7 @@ class ScenarioError(_ProblemsError):
 
 
 class FeederError(_ProblemsError):
-    """Report a feeder that is missing, refused, unsafe or does not solve, with file and line; each problem has a code."""
+    """Report a feeder that is missing, refused, unsafe or does not solve, with file, line and code of each problem."""
 
     details: tuple[Problem, ...]
 
