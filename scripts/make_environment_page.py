@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 import powergrid
 from powergrid.errors import PowerGridError
 from powergrid.grid.devices import SPECS
+from powergrid.grid.feeder.changes import ADDED
 from powergrid.grid.feeder.microgrid import MicrogridSpec
 from powergrid.grid.outages import EVENTS
 from powergrid.quantities import REWARD_TERMS, STEP, Quantity
@@ -91,6 +92,11 @@ def list_keys(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, s
         elif key == "devices":
             yield "`devices.<name>`", ", ".join(f"`{kind}`" for kind in SPECS), "required", (
                 "Devices by name; `kind` says which, the other keys depend on it: see [Devices](devices.md)."
+            )  # fmt: skip
+        elif key == "feeder_changes.add":
+            yield "`feeder_changes.add.<name>`", ", ".join(f"`{kind}`" for kind in ADDED), "-", (
+                "Elements that are added, by name; `kind` says which, the other keys depend on it: see "
+                "[Feeders](feeders.md#changing-a-feeder)."
             )  # fmt: skip
         elif key == "events":
             yield "`events.<name>`", ", ".join(f"`{kind}`" for kind in EVENTS), "-", (

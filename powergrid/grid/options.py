@@ -20,6 +20,7 @@ class SimulationOptions:
         tariff: Name of the price series.
         load_scale: Factor on every load's nominal demand.
         load_classes: Demand class by load name or pattern; see :func:`assign_series`.
+        shaped_loads: Names, lower case, of loads that follow their own LoadShape whatever the profiles are.
         load_seed: Seed of the draw of demand series for loads without a class.
         taps: Tap numbers at the start by regulator control, where not the feeder's own.
         steps_on: Capacitor steps at the start by capacitor, where not the feeder's own.
@@ -40,6 +41,7 @@ class SimulationOptions:
     tariff: str = "time_of_use"
     load_scale: float = 1.0
     load_classes: Mapping[str, str] = field(default_factory=dict)
+    shaped_loads: frozenset[str] = frozenset()
     load_seed: int = 0
     taps: Mapping[str, int] = field(default_factory=dict)
     steps_on: Mapping[str, int] = field(default_factory=dict)

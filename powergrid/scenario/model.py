@@ -18,6 +18,7 @@ from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
 from powergrid.grid.devices.spec import Spec
 from powergrid.grid.devices.switchgear import SwitchgearSpec
+from powergrid.grid.feeder.changes import FeederChanges, change_feeder
 from powergrid.grid.feeder.compose import compose
 from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
 from powergrid.grid.feeder.microgrid import MicrogridSpec
@@ -83,6 +84,10 @@ class Scenario(Spec):
     )
     microgrids: dict[str, MicrogridSpec] = Field(
         default_factory=dict, description="Feeders tied to that one as microgrids, by name."
+    )
+    feeder_changes: FeederChanges = Field(
+        default=FeederChanges(),
+        description="Elements added to the feeder, and factors on its lines and loads, before it is compiled.",
     )
     mode: Mode = Field(default="distributed", description="Whether agents see their own zone or the whole network.")
     observations: Literal["full", "summary"] = Field(
@@ -168,7 +173,10 @@ class Scenario(Spec):
     def _read_one(self, reference: str) -> Feeder:
         # A shipped feeder among a user's own lies outside of the user's model_root.
         root = None if self.feeders and reference in list_feeders() else self.model_root
-        return read_feeder(reference, model_root=root, trust=self.trust, ignore_case=self.ignore_case)
+        feeder = read_feeder(reference, model_root=root, trust=self.trust, ignore_case=self.ignore_case)
+        if self.feeder_changes.is_empty:
+            return feeder
+        return change_feeder(feeder, self.feeder_changes, network_of(feeder))
 
     def read_profiles(self, feeder: Feeder | None = None) -> Profiles:
         """Read the exogenous series; the feeder is read for them where it is not given and they are of it."""
@@ -221,6 +229,7 @@ class Scenario(Spec):
             tariff=self.profiles.tariff,
             load_scale=self.load_scale,
             load_classes=self.profiles.load_classes,
+            shaped_loads=self.feeder_changes.shaped_loads(),
             load_seed=self.profiles.load_seed,
             taps=self.taps,
             steps_on=self.steps_on,
@@ -312,6 +321,7 @@ class Scenario(Spec):
             "feeders",
             "infos",
             "ignore_case",
+            "feeder_changes",  # in the feeder's digest
             *(() if self.feeders else ("placement",)),
         ):
             del data[key]

@@ -12,6 +12,7 @@ from powergrid import plain
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.devices import SPECS
 from powergrid.grid.devices.spec import Phase, Spec
+from powergrid.grid.feeder.changes import ADDED
 from powergrid.grid.feeder.microgrid import LineTie, MicrogridSpec, TransformerTie
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.shapes import ShapeMode
@@ -29,7 +30,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 Patterns = tuple[str, ...]
 
 _TIES = {"transformer": TransformerTie, "line": LineTie}
-_KINDS = {"devices": list(SPECS), "events": list(EVENTS), "microgrids": list(_TIES)}
+_KINDS = {"devices": list(SPECS), "events": list(EVENTS), "microgrids": list(_TIES), "feeder_changes": list(ADDED)}
 #: What ``profiles.source`` may be besides a user's own table.
 SHIPPED_SOURCES = ("builtin", "loadshapes")
 #: Weight of each reward term where a scenario says nothing [USD per unit of the term].
@@ -355,4 +356,6 @@ def _allowed_keys(location: Location, whole: type[BaseModel]) -> list[str]:
         model, location = MicrogridSpec, location[2:]
         if location[:1] == ("tie",):
             model, location = _TIES.get(str(location[1])) if len(location) > 1 else None, ()
+    elif location[:2] == ("feeder_changes", "add"):
+        model, location = ADDED.get(str(location[3])) if len(location) > 3 else None, ()
     return plain.keys_at(location, model)

@@ -80,7 +80,8 @@ def compile_feeder(feeder: Feeder, engine: Engine) -> tuple[str, ...]:
         FeederError: OpenDSS refused a command, with file, line, number and text; the circuit cannot be solved; or the
             trial did not come through.
     """
-    watcher = admit(feeder, functools.partial(networks.keep_packed, feeder.key))
+    written = feeder.unchanged or feeder  # what is added to it is of the project's own writing
+    watcher = admit(written, functools.partial(networks.keep_packed, written.key))
     engine.clear()
     if feeder.circuit:
         _build_from_data(feeder, engine)

@@ -69,6 +69,7 @@ class Feeder:
             name: ``{"mode": "daily", "%growth": "2.5"}``; of a composed one the host's.
         notes: What was understood otherwise than it is written, with file and line.
         names_differ: Whether no two circuit elements of a class have one name, for certain.
+        unchanged: The feeder as its files have it, where elements were added to it or values changed.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Feeder:
     settings: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[Problem, ...] = ()
     names_differ: bool = False
+    unchanged: Feeder | None = None
 
     @functools.cached_property
     def key(self) -> str:

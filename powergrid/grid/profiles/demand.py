@@ -43,8 +43,9 @@ class Demand:
         self._profiles, self._shapes = profiles, network.shapes
         loads, classes = network.loads, options.load_classes
         ruled = _find_rules(loads.names, classes)
+        shaped = np.isin(np.array(loads.names, dtype=object), list(options.shaped_loads))
         if profiles.shape_mode is None:
-            own = np.full(len(loads.names), -1)
+            own = np.where(shaped, network.followed_by("Load", "daily"), -1)
             self.series = assign_series(loads.names, loads.kw, classes or None, profiles, options.load_seed)
             measured = {*profiles.load_series, *(name.lower() for name in profiles.demand_names)}
             named = np.array([bool(rule) or load in measured for rule, load in zip(ruled, loads.names, strict=True)])
@@ -55,7 +56,7 @@ class Demand:
             place = _find_shapes(classes, network)
             own[named.astype(np.bool_)] = [place[rule] for rule in ruled if rule]
         # What the scenario says of a load, or a table has measured, goes before the feeder.
-        scale = np.where(profiles.owned(loads, classes), 1.0, options.load_scale)
+        scale = np.where(profiles.owned(loads, classes) | shaped, 1.0, options.load_scale)
         base = profiles.base_of(loads, classes)
         if profiles.shape_mode is not None and network.sources.load_factors.size:
             factors = network.sources.load_factors[SHAPE_MODES.index(profiles.shape_mode)]
