@@ -13,7 +13,7 @@ Adding = Literal["sum", "mean", "last", "max", "min"]
 Sharing = Literal["sum", "min", "max", "same"]
 Owner = Literal[
     "agent", "zone", "network", "training", "policy", "evaluation",
-    "node", "branch", "switchgear", "device", "action", "channel",
+    "node", "bus", "branch", "switchgear", "device", "action", "channel",
 ]  # fmt: skip
 
 
@@ -270,6 +270,10 @@ def _recorded(owner: Owner, name: str, unit: str, meaning: str, where: str = "")
 RECORDED = (
     _recorded("node", "v_pu", "pu", "voltage"),
     _recorded("node", "energised", "0 or 1", "whether a source feeds it"),
+    _recorded("bus", "sequence_unbalance_pu", "pu", "negative over positive sequence voltage (IEC 61000-4-30)",
+              "of buses with three phases"),
+    _recorded("bus", "line_unbalance_pu", "pu", "farthest that a line-to-line voltage is from the mean of the three, "
+              "over that mean (NEMA MG 1)", "of buses with three phases"),
     _recorded("branch", "p_kw", "kW", "power into its first terminal"),
     _recorded("branch", "q_kvar", "kvar", "the same for reactive power"),
     _recorded("branch", "loading_pu", "pu", "highest phase current over the normal rating, 0 without one"),

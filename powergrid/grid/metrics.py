@@ -155,6 +155,7 @@ class Metrics:
         self._high[:, :n_nodes], self._low[:, :n_nodes] = highest, lowest
         self._zero = np.zeros((n_envs, n_both))
         self._three_phase = _three_phase_nodes(network)
+        self._buses = network.node_bus[self._three_phase[:, 0] - 1]
         self._least_v = np.full(n_envs * len(self._three_phase), 1e-9)  # no bus that is dead divides by 0
         self._snapshot = Snapshot.allocate(n_envs, network, 0, conductors=bool(len(self._limited)))
         self.watch([], [])
@@ -357,16 +358,45 @@ class Metrics:
     @property
     def unbalance_pu(self) -> FloatArray:
         """Highest negative over positive sequence voltage of a three-phase bus, shape (n_envs,)."""
-        v = self._snapshot.v
         if not len(self._three_phase):
-            return np.zeros(len(v))
-        phasors = v.take(self._three_phase, 1)
+            return np.zeros(len(self._snapshot.v))
+        highest: FloatArray = np.maximum.reduce(self.sequence_unbalance_pu, axis=1)
+        return highest
+
+    @property
+    def sequence_unbalance_pu(self) -> FloatArray:
+        """Negative over positive sequence voltage of each three-phase bus, shape (n_envs, n_buses); 0 of dead ones.
+
+        Source:
+            IEC 61000-4-30, 5.7.1.
+        """
+        phasors = self._snapshot.v.take(self._three_phase, 1)
         sequence = np.abs(phasors.reshape(-1, 3).dot(_TO_SEQUENCE))
-        ratio = (sequence[:, 1] / np.maximum(sequence[:, 0], self._least_v)).reshape(len(v), -1)
+        return self._without_dead(sequence[:, 1] / np.maximum(sequence[:, 0], self._least_v))
+
+    @property
+    def line_unbalance_pu(self) -> FloatArray:
+        """Farthest that a line-to-line voltage of each three-phase bus is from their mean, over it, as above.
+
+        Source:
+            NEMA MG 1, 14.36, which the annex on unbalance of ANSI C84.1 uses.
+        """
+        phasors = self._snapshot.v.take(self._three_phase, 1).reshape(-1, 3)
+        lines = np.abs(phasors - phasors[:, [1, 2, 0]])
+        mean = np.maximum(lines.mean(axis=1), self._least_v)
+        return self._without_dead(np.abs(lines - mean[:, None]).max(axis=1) / mean)
+
+    @property
+    def three_phase_buses(self) -> IntArray:
+        """The buses that have phases 1, 2 and 3, shape (n_buses,)."""
+        return self._buses
+
+    def _without_dead(self, ratio: FloatArray) -> FloatArray:
+        """Return a ratio of all environments' three-phase buses by environment, 0 of those that nothing feeds."""
+        ratio = ratio.reshape(len(self._snapshot.v), -1)
         if self._dead is not None:
             ratio[self._dead.take(self._three_phase - 1, axis=1).any(axis=2)] = 0.0
-        highest: FloatArray = np.maximum.reduce(ratio, axis=1)
-        return highest
+        return ratio
 
 
 def _lay_out(

@@ -14,7 +14,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.snapshot import Snapshot
+from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.grid.feeder.network import Branches, Loads, Network
 from powergrid.grid.metrics import Metrics
 
@@ -127,7 +129,40 @@ def test_unbalance_by_hand_is_negative_over_positive_sequence(network: Network) 
     v[4:7] = 2400 * (balanced + 0.02 * reversed_)
     v[7:10] = 2400 * (0.95 * balanced + 0.038 * reversed_ + 0.5)  # zero sequence does not count
     v[10] = 100.0  # nor does a bus with one phase
-    assert take(network, [[1]], v=v).unbalance_pu == pytest.approx([0.04])
+    metrics = take(network, [[1]], v=v)
+    assert metrics.unbalance_pu == pytest.approx([0.04])
+    assert metrics.three_phase_buses.tolist() == [0, 1, 2]
+    assert metrics.sequence_unbalance_pu == pytest.approx(np.array([[0.0, 0.02, 0.04]]))
+
+
+def test_unbalance_by_hand_is_what_a_line_voltage_is_from_the_mean(network: Network) -> None:
+    # in a triangle of 460, 467 and 450 V, NEMA MG 1's own example: mean 459, farthest 9, 1.96 %
+    ab, bc, ca = 460.0, 467.0, 450.0
+    c = (ab**2 + ca**2 - bc**2) / (2 * ab) + 1j * 0.0
+    v = np.zeros(11, dtype=complex)
+    v[1:4] = 0.0, ab, c.real + 1j * np.sqrt(ca**2 - c.real**2)
+    assert take(network, [[1]], v=v).line_unbalance_pu[0, 0] == pytest.approx(9 / 459)
+
+
+def test_unbalance_of_every_bus_is_the_engines_own() -> None:
+    circuit = Circuit(read_feeder("ieee34"))
+    try:
+        circuit.solve()
+        snapshot = Snapshot.allocate(1, circuit.network, 0)
+        circuit.read(snapshot)
+        metrics = Metrics(circuit.network, [[0]], 0.95, 1.05, 1)
+        metrics.take(snapshot)
+        bus = circuit.engine.direct.Bus
+        ratios = zip(metrics.sequence_unbalance_pu[0], metrics.line_unbalance_pu[0], strict=True)
+        for place, (sequence, line) in zip(metrics.three_phase_buses.tolist(), ratios, strict=True):
+            circuit.engine.direct.Circuit.SetActiveBus(circuit.network.buses[place])
+            _, positive, negative = bus.SeqVoltages()
+            assert sequence == pytest.approx(negative / positive, rel=1e-6)
+            lines = np.abs(np.array(bus.VLL()).view(complex))
+            assert line == pytest.approx(np.abs(lines - lines.mean()).max() / lines.mean(), rel=1e-6)
+        assert len(metrics.three_phase_buses) > 20
+    finally:
+        circuit.close()
 
 
 def test_metrics_zone_without_a_node_raises(network: Network) -> None:

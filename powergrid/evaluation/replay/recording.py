@@ -53,7 +53,7 @@ class RecordedTable:
     """What was recorded of one kind of thing.
 
     Attributes:
-        owner: The kind: node, branch, switchgear, device, agent, network, action or channel.
+        owner: The kind: node, bus, branch, switchgear, device, agent, network, action or channel.
         names: Name of each thing.
         values: By quantity, a number for each step and thing, NaN where a thing has none, shape (n_steps, n_names).
         units: Unit of each quantity, empty where it has none or where things differ in it.
@@ -88,7 +88,8 @@ class DayRecording:
         step_minutes, times: Length of a step [min], and when each starts, shape (n_steps,).
         finished: Whether the day was played to its end without divergence.
         band: Limits of the voltage [pu].
-        nodes, branches, switchgear, devices, agents, network, actions, channels: What was recorded.
+        nodes, buses, branches, switchgear, devices, agents, network, actions, channels: What was recorded; ``buses``
+            are those with three phases.
         feeder_network: The feeder as data.
         placed: Where each device stands.
         zones: Buses of each agent's zone, by index.
@@ -108,6 +109,7 @@ class DayRecording:
     finished: bool
     band: tuple[float, float]
     nodes: RecordedTable
+    buses: RecordedTable
     branches: RecordedTable
     switchgear: RecordedTable
     devices: RecordedTable
@@ -130,8 +132,8 @@ class DayRecording:
     def tables(self) -> tuple[RecordedTable, ...]:
         """All that was recorded."""
         return (
-            self.nodes, self.branches, self.switchgear, self.devices, self.agents, self.network, self.actions,
-            self.channels,
+            self.nodes, self.buses, self.branches, self.switchgear, self.devices, self.agents, self.network,
+            self.actions, self.channels,
         )  # fmt: skip
 
     def outside_pu(self) -> FloatArray:
@@ -339,6 +341,7 @@ class Recorder:
         regulators = [f"{r.class_name}.{r.transformer}".lower() for r in circuit.regulators]
         self._names = {
             "node": network.nodes,
+            "bus": tuple(network.buses[place] for place in task.metrics.three_phase_buses.tolist()),
             "branch": b.names,
             "switchgear": (
                 *(name if regulators.count(name) == 1 else f"{name}:{r.winding}"
@@ -368,6 +371,10 @@ class Recorder:
         devices, positions = self._take_devices(), np.concatenate([circuit.taps, circuit.steps_on])
         self._steps.append({
             "node": {"v_pu": snapshot.v_pu[0], "energised": simulation.energised[0]},
+            "bus": {
+                "sequence_unbalance_pu": self._task.metrics.sequence_unbalance_pu[0],
+                "line_unbalance_pu": self._task.metrics.line_unbalance_pu[0],
+            },
             "branch": {
                 "p_kw": flow.real,
                 "q_kvar": flow.imag,
@@ -399,8 +406,14 @@ class Recorder:
         day = int(simulation.day[0]) + self._first_step * scenario.step_minutes // (24 * 60)
         start = simulation.profiles.start.astype("datetime64[D]") + day
         minutes = np.round(np.arange(n_steps) * scenario.step_minutes).astype("timedelta64[m]")
-        owners = {"node": "nodes", "branch": "branches", "switchgear": "switchgear", "device": "devices"}
-        owners |= {"agent": "agents", "network": "network", "action": "actions", "channel": "channels"}
+        owners = {"node": "nodes", "bus": "buses", "branch": "branches", "switchgear": "switchgear"}
+        owners |= {
+            "device": "devices",
+            "agent": "agents",
+            "network": "network",
+            "action": "actions",
+            "channel": "channels",
+        }
         return DayRecording(
             policy=policy,
             kind=kind,

@@ -25,7 +25,7 @@ FACTS = b"powergrid"
 def to_table(recording: DayRecording) -> pa.Table:
     """Return a recorded day with a row for each number of each step.
 
-    Columns are ``owner`` (node, branch, switchgear, device, agent, network, action or channel), ``name``,
+    Columns are ``owner`` (node, bus, branch, switchgear, device, agent, network, action or channel), ``name``,
     ``quantity``, ``unit``, ``step``, ``time`` and ``value``. Steps run fastest, so that what belongs to one thing is
     together; a thing that has no such number in any step has no rows of it. Where nodes are always fed none says so.
     """

@@ -17,6 +17,17 @@ from powergrid.evaluation.report import CONFIDENCE, describe_versions
 from powergrid.evaluation.rollout import Policy, Progress, find_players, pick_days, read_scenario
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars, draw_lines
 from powergrid.evaluation.studies.compare import NAMES, WORDS, Comparison, Sentence, compare, judge, write_number
+from powergrid.evaluation.studies.sections import (
+    BRANCH_COLUMNS,
+    DEVICE_COLUMNS,
+    MOVE_COLUMNS,
+    Cell,
+    Section,
+    element_section,
+    node_section,
+    phase_section,
+    unbalance_section,
+)
 from powergrid.evaluation.studies.summary import RANGES, Summary
 from powergrid.files import make_folder, write_whole
 from powergrid.grid.devices.spec import MOST_SEED
@@ -31,9 +42,6 @@ AGAINST = ("native", "rule_based", "no_control")
 _COMPARED = (
     *("policy", "against", "measure", "unit", "mean", "mean_against", "difference", "half_interval", "percent", "days"),
 )
-_MOST_ROWS = 12
-#: Branches that are shown although they are never above their rating [pu].
-_NEARLY_FULL = 0.5
 _CAVEAT = (
     f"Differences are paired day by day, with {CONFIDENCE:.0%} intervals of Student's t over the days; days of one "
     "week are alike, so that the truth is somewhat wider. Of every measure less is better. What intervals do not tell "
@@ -94,7 +102,7 @@ class PlannerReport:
         return [str(date) for date in ordered["date"].head(count)]
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return all tables by name: days, comparisons, nodes, branches, moves, devices, terms, voltages, import."""
+        """Return all tables by name, as :meth:`write` names their files."""
         import pandas as pd
 
         weights = {name: self.scenario.weight_of(name) for name in TERMS}
@@ -116,6 +124,8 @@ class PlannerReport:
         }  # fmt: skip
         parts: dict[str, Callable[[Summary], pd.DataFrame]] = {
             "nodes": Summary.nodes,
+            "phases": Summary.phases,
+            "unbalance": Summary.unbalance,
             "branches": Summary.branches,
             "moves": Summary.moves,
             "devices": Summary.devices,
@@ -242,42 +252,24 @@ def describe_facts(scenario: Scenario, seed: int, command: str) -> dict[str, Any
 # -- the page, section by section
 
 
-@dataclass(frozen=True)
-class _Cell:
-    text: str
-    small: str = ""
-    kind: str = ""
-    link: str = ""
-
-
-@dataclass(frozen=True)
-class _Section:
-    title: str
-    text: str = ""
-    picture: str = ""
-    heads: Sequence[str] = ()
-    rows: Sequence[Sequence[_Cell]] = ()
-    texts: int = 1
-    note: str = ""
-    keep: bool = False
-
-
-def _make_sections(report: PlannerReport) -> Iterable[_Section]:
+def _make_sections(report: PlannerReport) -> Iterable[Section]:
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(report.names)}
     tables = report.tables()
     yield _compare_section(report)
     yield _days_section(report, colours)
     yield _voltage_section(report, tables["voltages"], colours)
-    yield _element_section(report, tables["nodes"], "node", _NODE_COLUMNS, "Nodes outside range A")
-    yield _element_section(report, tables["branches"], "branch", _BRANCH_COLUMNS, "Thermal loading")
+    yield phase_section(report.names, tables["phases"], len(report.summaries[report.names[0]].rows))
+    yield node_section(report.names, tables["nodes"])
+    yield unbalance_section(report.names, tables["unbalance"])
+    yield element_section(report.names, tables["branches"], "branch", BRANCH_COLUMNS, "Thermal loading")
     yield _import_section(report, colours)
-    yield _element_section(report, tables["moves"], "element", _MOVE_COLUMNS, "Moves")
+    yield element_section(report.names, tables["moves"], "element", MOVE_COLUMNS, "Moves")
     yield _reward_section(report, tables["terms"], colours)
-    yield _element_section(report, tables["devices"], "device", _DEVICE_COLUMNS, "Setpoints that had to be moved")
+    yield element_section(report.names, tables["devices"], "device", DEVICE_COLUMNS, "Setpoints that had to be moved")
     yield _worst_section(report)
 
 
-def _compare_section(report: PlannerReport) -> _Section:
+def _compare_section(report: PlannerReport) -> Section:
     comparisons = report.comparisons()
     means = {name: report.summaries[name].days() for name in report.names}
     several = len(report.subjects) > 1
@@ -288,29 +280,29 @@ def _compare_section(report: PlannerReport) -> _Section:
         if not any(days[measure.name].any() for days in means.values()):
             continue
         words = WORDS[measure.name][0]
-        cells = [_Cell(words)]
-        cells += [_Cell(write_number(float(days[measure.name].mean()))) for days in means.values()]
+        cells = [Cell(words)]
+        cells += [Cell(write_number(float(days[measure.name].mean()))) for days in means.values()]
         for found in comparisons.values():
             own = next((each for each in found if each.measure is measure), None)
-            cells.append(_Cell("") if own is None else _as_difference(own))
+            cells.append(Cell("") if own is None else _as_difference(own))
         rows.append(cells)
     note = (
         "Means over the days. Differences: mean, 95 % interval and percentage; green is better and red is worse, where "
         "the interval excludes 0; grey is not told apart."
     )
-    return _Section("Measure by measure", heads=heads, rows=rows, note=note)
+    return Section("Measure by measure", heads=heads, rows=rows, note=note)
 
 
-def _as_difference(each: Comparison) -> _Cell:
+def _as_difference(each: Comparison) -> Cell:
     mean, half = each.difference
     if each.empty or not np.isfinite(half):
-        return _Cell("0" if each.empty else write_number(mean, sign=True))
+        return Cell("0" if each.empty else write_number(mean, sign=True))
     percent = f", {each.say_percent()}" if each.say_percent() else ""
     interval = f"{write_number(mean - half, sign=True)} to {write_number(mean + half, sign=True)}{percent}"
-    return _Cell(write_number(mean, sign=True), interval, {-1: "better", 0: "", 1: "worse"}[each.sign])
+    return Cell(write_number(mean, sign=True), interval, {-1: "better", 0: "", 1: "worse"}[each.sign])
 
 
-def _days_section(report: PlannerReport, colours: Mapping[str, str]) -> _Section:
+def _days_section(report: PlannerReport, colours: Mapping[str, str]) -> Section:
     days = report.summaries[report.names[0]].rows
     order = np.argsort([row["day"] for row in days], kind="stable")
     places = np.arange(len(order), dtype=np.float64)
@@ -322,10 +314,10 @@ def _days_section(report: PlannerReport, colours: Mapping[str, str]) -> _Section
         lines, colours, x_label="day", y_label="Node-hours outside range A", label="Node-hours outside range A by day",
         x_names=[str(days[i]["date"]) for i in order.tolist()],
     )  # fmt: skip
-    return _Section("Day by day", picture=picture, keep=True)
+    return Section("Day by day", picture=picture, keep=True)
 
 
-def _voltage_section(report: PlannerReport, voltages: pd.DataFrame, colours: Mapping[str, str]) -> _Section:
+def _voltage_section(report: PlannerReport, voltages: pd.DataFrame, colours: Mapping[str, str]) -> Section:
     middle = ((voltages["from_pu"] + voltages["to_pu"]) / 2).to_numpy()
     used = np.flatnonzero(voltages[list(report.names)].to_numpy().any(axis=1))
     own = slice(max(used[0] - 1, 0), used[-1] + 2)
@@ -335,10 +327,10 @@ def _voltage_section(report: PlannerReport, voltages: pd.DataFrame, colours: Map
         lines, colours, x_label="voltage [pu]", y_label="Part of all node-hours [%], in bars of 0.0025 pu",
         label="Histogram of node voltages", marks=marks,
     )  # fmt: skip
-    return _Section("Voltages", picture=picture, keep=True, note="Dashed: limits of ranges A and B of ANSI C84.1.")
+    return Section("Voltages", picture=picture, keep=True, note="Dashed: limits of ranges A and B of ANSI C84.1.")
 
 
-def _import_section(report: PlannerReport, colours: Mapping[str, str]) -> _Section:
+def _import_section(report: PlannerReport, colours: Mapping[str, str]) -> Section:
     lines = {}
     for name in report.names:
         kw = report.summaries[name].duration()
@@ -348,75 +340,33 @@ def _import_section(report: PlannerReport, colours: Mapping[str, str]) -> _Secti
         lines, colours, x_label="part of the time [%]", y_label="Import from the source [kW], the highest first",
         label="Load duration curve of the source",
     )  # fmt: skip
-    return _Section("Import over time", picture=picture, keep=True)
+    return Section("Import over time", picture=picture, keep=True)
 
 
-#: Columns of tables by element: name, what it is called, whether the rows with most of it come first.
-_NODE_COLUMNS = {"below_a_h": "h below A", "above_a_h": "h above A", "longest_a_h": "longest h"}
-_BRANCH_COLUMNS = {"overload_h": "h above rating", "loading_max_pu": "highest pu"}
-_MOVE_COLUMNS = {"moves_per_day": "moves a day", "most_a_day": "most a day"}
-_DEVICE_COLUMNS = {"projected_h": "h", "projected_kwh": "kWh", "projected_kvarh": "kvarh"}
-
-
-def _element_section(
-    report: PlannerReport, table: pd.DataFrame, key: str, columns: Mapping[str, str], title: str
-) -> _Section:
-    """Show the elements with most of something, policy by policy."""
-    numbers: dict[str, dict[tuple[str, str], float]] = {}  # by element, of a policy and column
-    for row in table.to_dict("records"):
-        own = numbers.setdefault(str(row[key]), {})
-        own |= {(str(row["policy"]), column): float(row[column]) for column in columns}
-    # most of it first; nodes below and above count alike, branches that are nearly full are shown too
-    first, second, *_ = columns
-    counted = (first, second) if key == "node" else (first,)
-    most = {
-        e: max((v for (_, column), v in own.items() if column in counted), default=0.0) for e, own in numbers.items()
-    }
-    near = {
-        e: max((v for (_, column), v in own.items() if column == second), default=0.0) for e, own in numbers.items()
-    }
-    order = sorted(numbers, key=lambda element: (-most[element], -near[element]))
-    order = [e for e in order if most[e] > 0.0 or (key == "branch" and near[e] > _NEARLY_FULL)]
-    if not order:
-        return _Section(title, text="None on any of these days." if numbers else "There are none.", keep=True)
-    heads = [key, *(f"{name}, {told}" for name in report.names for told in columns.values())]
-    rows = []
-    for element in order[:_MOST_ROWS]:
-        found = (numbers[element].get((name, column)) for name in report.names for column in columns)
-        # loadings are told apart by hundredths
-        told = ("" if v is None else f"{v:.2f}" if key == "branch" and v < 10.0 else write_number(v) for v in found)
-        rows.append([_Cell(element), *map(_Cell, told)])
-    left = len(order) - len(rows)
-    return _Section(title, heads=heads, rows=rows, note=f"{left} more are in {_FILES[key]}." if left > 0 else "")
-
-
-_FILES = {"node": "nodes.csv", "branch": "branches.csv", "element": "moves.csv", "device": "devices.csv"}
-
-
-def _reward_section(report: PlannerReport, terms: pd.DataFrame, colours: Mapping[str, str]) -> _Section:
+def _reward_section(report: PlannerReport, terms: pd.DataFrame, colours: Mapping[str, str]) -> Section:
     by_term: dict[str, dict[str, float]] = {}
     for row in terms.to_dict("records"):
         by_term.setdefault(str(row["term"]), {})[str(row["policy"])] = float(row["usd_per_day"])
     rows = {term: own for term, own in by_term.items() if any(abs(value) > 1e-6 for value in own.values())}
     if not rows:
-        return _Section("Where the reward comes from", text="No term of the reward was more than 0.", keep=True)
+        return Section("Where the reward comes from", text="No term of the reward was more than 0.", keep=True)
     picture = draw_bars(
         rows, colours, unit="USD a day, weighed, mean over agents; less is better", label="Reward terms"
     )
-    return _Section("Where the reward comes from", picture=picture, keep=True)
+    return Section("Where the reward comes from", picture=picture, keep=True)
 
 
-def _worst_section(report: PlannerReport) -> _Section:
+def _worst_section(report: PlannerReport) -> Section:
     found = {
         name: {row["date"]: row["range_a_node_hours"] for row in report.summaries[name].rows} for name in report.names
     }
     rows = [
-        [_Cell(date, link=report.links.get(date, "")), *(_Cell(write_number(own[date])) for own in found.values())]
+        [Cell(date, link=report.links.get(date, "")), *(Cell(write_number(own[date])) for own in found.values())]
         for date in report.worst_days()
     ]
     first = NAMES.get(report.subjects[0], report.subjects[0])
     step_by_step = "Each date leads to the day, step by step." if report.links else ""
-    return _Section(
+    return Section(
         "Worst days", heads=["date", *(f"{name}, node-h" for name in report.names)], rows=rows, keep=True,
         text=f"Days with most node-hours outside range A, as {first} played them.",
         note=step_by_step or "powergrid replay --date shows them step by step.",

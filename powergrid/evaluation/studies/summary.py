@@ -24,8 +24,14 @@ BoolArray = npt.NDArray[np.bool_]
 #: Ranges by the letter that columns have. At medium voltage the standard's own lower limits are 0.975 (A) and 0.95 (B);
 #: as is usual in studies of whole feeders, all nodes are held to those of 600 V and less.
 RANGES = {name.lower(): limits for name, limits in ANSI_RANGES.items()}
-#: Highest voltage unbalance that the standard's annex recommends, negative over positive sequence here [pu].
+#: Highest voltage unbalance that the annex of ANSI C84.1 recommends at a meter without load [pu]; the measure of days
+#: holds negative over positive sequence to it.
 UNBALANCE_PU = 0.03
+#: Limits of a bus, each for the definition of its standard, by the recorded quantity [pu]: EN 50160 holds negative over
+#: positive sequence to 2 %, the annex of ANSI C84.1 the lines' distance from their mean (NEMA MG 1) to 3 %.
+BUS_LIMITS = {"sequence": 0.02, "line": UNBALANCE_PU}
+#: What kept sums consist of; a part of a study of another make is played anew.
+_FORMAT = 2
 #: Width of a bar of the voltage histogram, and its ends [pu]; beyond them nodes count in the outermost bars.
 _BAR_PU, _HISTOGRAM_PU = 0.0025, (0.88, 1.12)
 
@@ -49,17 +55,10 @@ class Summary:
         hours, fed = recording.step_minutes / 60.0, _counted(recording)
         v_pu, loading, moves = recording.nodes["v_pu"], recording.branches["loading_pu"], find_moves(recording)
         switched = np.array(list(moves.values()), dtype=np.float64)
-        outside = fed & ((v_pu < RANGES["a"][0]) | (v_pu > RANGES["a"][1]))
-        day = {
-            f"node:{side}_{name}_h": hours * np.count_nonzero(beyond, axis=0)
-            for name, (low, high) in RANGES.items()
-            for side, beyond in (("below", fed & (v_pu < low)), ("above", fed & (v_pu > high)))
-        }
         inside = np.clip(v_pu[fed], _edges()[0], _edges()[-1] - 1e-9)
-        day |= {
-            "node:longest_a_h": hours * _longest(outside),
-            "node:v_min_pu": np.where(fed, v_pu, np.inf).min(axis=0),
-            "node:v_max_pu": np.where(fed, v_pu, -np.inf).max(axis=0),
+        day = {
+            **{f"node:{name}": values for name, values in _sum_nodes(v_pu, fed, hours).items()},
+            **{f"bus:{name}": values for name, values in _sum_buses(recording, hours).items()},
             "branch:overload_h": hours * np.count_nonzero(loading > 1.0, axis=0),
             "branch:loading_max_pu": loading.max(axis=0),
             "gear:moves": switched,
@@ -70,7 +69,8 @@ class Summary:
         }
         gear = list(moves)
         names = {"node": recording.nodes.names, "branch": recording.branches.names, "gear": gear}
-        names |= {"device": recording.devices.names, "term": _terms_of(recording)}
+        names |= {"device": recording.devices.names, "term": _terms_of(recording), "bus": recording.buses.names}
+        names["phase"] = recording.feeder_network.served_phase.astype(str).tolist()
         self._names = {owner: list(own) for owner, own in names.items()}
         self._accumulate(day)
         self.source_kw.append(recording.network["source_p_kw"][:, 0])
@@ -104,7 +104,7 @@ class Summary:
     def _accumulate(self, day: Mapping[str, FloatArray]) -> None:
         for key, values in day.items():
             how: Any = np.add
-            if key.endswith(("max_pu", "longest_a_h", "most_a_day")):
+            if key.endswith(("max_pu", "longest_a_h", "longest_b_h", "most_a_day")):
                 how = np.maximum
             elif key.endswith("min_pu"):
                 how = np.minimum
@@ -114,7 +114,7 @@ class Summary:
 
     def save(self, file: str | Path) -> None:
         """Write all of it, whole or not at all, as ``.npz`` without anything that runs when it is read."""
-        facts = np.array(json.dumps({"rows": self.rows, "names": self._names}))
+        facts = np.array(json.dumps({"format": _FORMAT, "rows": self.rows, "names": self._names}))
         days = {f"source:{i}": kw for i, kw in enumerate(self.source_kw)}
         arrays: dict[str, Any] = {"facts": facts, **days, **self._sums}
         with replacing(Path(file)) as place:
@@ -130,6 +130,8 @@ class Summary:
         summary, kept = cls(), read_arrays(Path(file))
         try:
             facts = json.loads(str(kept.pop("facts")))
+            if facts.get("format") != _FORMAT:
+                raise ValueError("another version wrote it")
             summary.rows, summary._names = facts["rows"], facts["names"]
             summary.source_kw = [kept.pop(f"source:{i}") for i in range(len(summary.rows))]
         except (ValueError, KeyError, TypeError) as error:
@@ -146,10 +148,37 @@ class Summary:
         return pd.DataFrame(self.rows)
 
     def nodes(self) -> pd.DataFrame:
-        """Return a row for each fed node: hours below and above ranges A and B, longest time outside A, extremes."""
-        names = self._names["node"]
-        bus, phase = (list(each) for each in zip(*(name.rpartition(".")[::2] for name in names), strict=True))
-        return self._table("node", self.counted, bus=bus, phase=phase)
+        """Return a row for each fed node: hours below and above ranges A and B, how often outside, longest, extremes.
+
+        ``phase`` is that of the source which feeds it: both legs of a split-phase service have that of their primary.
+        A time outside is one without a step inside; each day has its own.
+        """
+        bus = [name.rpartition(".")[0] for name in self._names["node"]]
+        return self._table("node", self.counted, bus=bus, phase=self._names["phase"])
+
+    def phases(self) -> pd.DataFrame:
+        """Return a row for each phase of the source: its nodes, and of these what :meth:`nodes` has of each.
+
+        Hours and times are summed over the nodes, the longest time and the extremes are those of the worst.
+        """
+        nodes = self.nodes()
+        added = [name for name in map(str, nodes) if name.startswith(("below_", "above_", "times_"))]
+        how = dict.fromkeys(added, "sum") | {"longest_a_h": "max", "longest_b_h": "max"}
+        by_phase = nodes.groupby("phase")
+        count = by_phase.size().rename("nodes")
+        found = by_phase.agg(how | {"v_min_pu": "min", "v_max_pu": "max"})
+        return found.join(count).reset_index()[["phase", "nodes", *found.columns]]
+
+    def unbalance(self) -> pd.DataFrame:
+        """Return a row for each bus with three phases: hours above the limits of unbalance, and the highest [pu].
+
+        ``sequence`` is negative over positive sequence, held to 2 %, ``line`` the farthest that a line-to-line voltage
+        is from the mean of the three, over it, held to 3 %.
+
+        Source:
+            IEC 61000-4-30 and EN 50160; NEMA MG 1 and the annex on unbalance of ANSI C84.1.
+        """
+        return self._table("bus", None)
 
     def branches(self) -> pd.DataFrame:
         """Return a row for each branch with a rating: hours above it, and its highest loading."""
@@ -216,6 +245,30 @@ def _counted(recording: DayRecording) -> BoolArray:
     return fed
 
 
+def _sum_nodes(v_pu: FloatArray, fed: BoolArray, hours: float) -> dict[str, FloatArray]:
+    """Return how long and how often each node was outside ranges A and B, and its extremes."""
+    found: dict[str, FloatArray] = {}
+    for name, (low, high) in RANGES.items():
+        below, above = fed & (v_pu < low), fed & (v_pu > high)
+        found[f"below_{name}_h"] = hours * np.count_nonzero(below, axis=0)
+        found[f"above_{name}_h"] = hours * np.count_nonzero(above, axis=0)
+        found[f"longest_{name}_h"] = (hours * _longest(below | above)).astype(np.float64)
+        found[f"times_{name}"] = _count_times(below | above)
+    found["v_min_pu"] = np.where(fed, v_pu, np.inf).min(axis=0)
+    found["v_max_pu"] = np.where(fed, v_pu, -np.inf).max(axis=0)
+    return found
+
+
+def _sum_buses(recording: DayRecording, hours: float) -> dict[str, FloatArray]:
+    """Return how long each bus with three phases was above the limits of unbalance, and the highest."""
+    found: dict[str, FloatArray] = {}
+    for name, limit in BUS_LIMITS.items():
+        unbalance = recording.buses[f"{name}_unbalance_pu"]
+        found[f"{name}_above_h"] = hours * np.asarray(np.count_nonzero(unbalance > limit, axis=0), np.float64)
+        found[f"{name}_max_pu"] = unbalance.max(axis=0)
+    return found
+
+
 def _longest(on: BoolArray) -> npt.NDArray[np.int64]:
     """Return the most steps in a row that each column is true."""
     run = longest = np.zeros(on.shape[1], dtype=np.int64)
@@ -223,6 +276,12 @@ def _longest(on: BoolArray) -> npt.NDArray[np.int64]:
         run = (run + 1) * row
         longest = np.maximum(longest, run)
     return longest
+
+
+def _count_times(on: BoolArray) -> FloatArray:
+    """Return how often each column becomes true."""
+    times: FloatArray = (np.diff(on, axis=0, prepend=False) & on).sum(axis=0, dtype=np.float64)
+    return times
 
 
 def _sum_devices(recording: DayRecording, hours: float) -> dict[str, FloatArray]:

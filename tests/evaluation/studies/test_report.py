@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ import pandas as pd
 import pytest
 
 from powergrid.cli import main
-from powergrid.evaluation.replay.recording import record_days
+from powergrid.evaluation.replay.recording import DayRecording, record_day, record_days
 from powergrid.evaluation.replay.tables import write_recording
 from powergrid.evaluation.rollout import find_players, pick_days, read_scenario
 from powergrid.evaluation.studies.compare import compare, judge
 from powergrid.evaluation.studies.report import PlannerReport, report_days
+from powergrid.evaluation.studies.summary import Summary
 from powergrid.quantities import MEASURES, STUDY
 from powergrid.scenario import Scenario, load_scenario
 from tests.evaluation.worlds import ALL_KINDS
+from tests.scenario.discovery.models import LOOPED, write
 
 PLAYED = ["rule_based", "native"]
 
@@ -103,6 +106,14 @@ def test_every_number_of_an_element_is_that_of_the_replay_files(
         nodes = tables["nodes"].query("policy == @policy").set_index("node")
         v_pu = pd.concat([of(day, "node", "v_pu") for day in days])
         assert set(nodes.index) == set(v_pu.columns) - neutrals
+        check_durations(nodes, days, hours, neutrals)
+        check_phases(tables["phases"].query("policy == @policy").set_index("phase"), nodes)
+        unbalance = tables["unbalance"].query("policy == @policy").set_index("bus")
+        for kind, limit in (("sequence", 0.02), ("line", 0.03)):
+            of_days = pd.concat([of(day, "bus", f"{kind}_unbalance_pu") for day in days])
+            assert unbalance[f"{kind}_max_pu"].to_dict() == pytest.approx(of_days.max().to_dict())
+            assert unbalance[f"{kind}_above_h"].to_dict() == pytest.approx((hours * (of_days > limit).sum()).to_dict())
+            assert of_days.max(axis=None) > 0.01
         below = hours * (v_pu < 0.95).sum()
         assert nodes["below_a_h"].to_dict() == pytest.approx(below[list(nodes.index)].to_dict())
         assert nodes["v_min_pu"].to_dict() == pytest.approx(v_pu.min()[list(nodes.index)].to_dict())
@@ -126,6 +137,62 @@ def test_every_number_of_an_element_is_that_of_the_replay_files(
             assert terms.loc[term, "usd_per_day"] == pytest.approx(told * scenario.weight_of(term))
         source = np.sort(np.concatenate([of(day, "network", "source_p_kw").to_numpy()[:, 0] for day in days]))[::-1]
         assert tables["import"][policy].to_numpy() == pytest.approx(source)
+
+
+def check_durations(nodes: pd.DataFrame, days: list[pd.DataFrame], hours: float, neutrals: set[str]) -> None:
+    for name, (low, high) in {"a": (0.95, 1.05), "b": (110 / 120, 127 / 120)}.items():
+        longest, times = dict.fromkeys(nodes.index, 0.0), dict.fromkeys(nodes.index, 0)
+        for day in days:
+            apart = outside(day, low, high, neutrals)
+            for node in nodes.index:
+                runs = re.findall("1+", "".join(apart[node].astype(int).astype(str)))
+                longest[node] = max(longest[node], hours * max(map(len, runs), default=0))
+                times[node] += len(runs)
+        assert nodes[f"longest_{name}_h"].to_dict() == pytest.approx(longest)
+        assert nodes[f"times_{name}"].to_dict() == times
+        total = sum(outside(day, low, high, neutrals).sum() for day in days)[list(nodes.index)]
+        told = nodes[f"below_{name}_h"] + nodes[f"above_{name}_h"]
+        assert told.to_dict() == pytest.approx((hours * total).to_dict())
+
+
+def check_phases(phases: pd.DataFrame, nodes: pd.DataFrame) -> None:
+    # on 13 nodes no transformer is of one phase, so that a node's number is its phase
+    for phase in ("1", "2", "3"):
+        own = nodes[[str(name).endswith(f".{phase}") for name in nodes.index]]
+        assert phases.loc[phase, "nodes"] == len(own)
+        for column in ("below_a_h", "above_a_h", "below_b_h", "above_b_h", "times_a", "times_b"):
+            assert phases.loc[phase, column] == pytest.approx(own[column].sum())
+        assert phases.loc[phase, "longest_a_h"] == own["longest_a_h"].max()
+        assert phases.loc[phase, "v_min_pu"] == own["v_min_pu"].min()
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> DayRecording:
+    """An hour of a feeder with a split-phase service."""
+    feeder = str(write(tmp_path_factory.mktemp("looped"), LOOPED))
+    return record_day({"feeder": feeder, "episode_length": 4}, ["no_control"], 0)[0]
+
+
+def test_legs_of_a_split_phase_service_count_on_the_phase_of_their_primary(recording: DayRecording) -> None:
+    summary = Summary()
+    summary.add(recording)
+    nodes = summary.nodes().set_index("node")
+    assert nodes.loc[["g.1", "g.2"], "phase"].tolist() == ["2", "2"]
+    assert summary.phases().set_index("phase")["nodes"].to_dict() == nodes.groupby("phase").size().to_dict()
+    assert "g" not in summary.unbalance()["bus"].tolist()
+
+
+def test_hours_of_unbalance_are_counted_above_the_limit_of_each_definition(recording: DayRecording) -> None:
+    n, bus = len(recording.buses.names), recording.buses.names[3]
+    values = {"sequence_unbalance_pu": np.zeros((4, n)), "line_unbalance_pu": np.zeros((4, n))}
+    values["sequence_unbalance_pu"][:, 3] = 0.019, 0.021, 0.031, 0.02
+    values["line_unbalance_pu"][:, 3] = 0.021, 0.029, 0.031, 0.03
+    summary = Summary()
+    summary.add(replace(recording, buses=replace(recording.buses, values=values)))
+    row = summary.unbalance().set_index("bus").loc[bus]
+    assert row.to_dict() == pytest.approx(
+        {"sequence_above_h": 0.5, "sequence_max_pu": 0.031, "line_above_h": 0.25, "line_max_pu": 0.031}
+    )
 
 
 def test_a_histogram_has_all_node_hours(report: PlannerReport) -> None:
