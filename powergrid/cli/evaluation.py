@@ -22,6 +22,7 @@ from powergrid.cli.options import (
     TrustOption,
     VerboseOption,
     counting,
+    err,
     log_to_console,
     out,
     read_env_config,
@@ -125,17 +126,21 @@ def play(
     from powergrid.evaluation import evaluate_feeders
     from powergrid.scenario import scenario_from_config
 
-    players = load_policies(policies)
     scenario = scenario_from_config(env_config)
+    players = load_policies(policies, scenario)
     with counting("evaluating") as advance:
         if feeders or scenario.feeders:
             return evaluate_feeders(scenario, players, feeders, split=split, days=days, seed=seed, progress=advance)
         return evaluate_policies(scenario, players, split=split, days=days, seed=seed, progress=advance)
 
 
-def load_policies(given: Sequence[str]) -> list[Any]:
-    """Load what is the folder of a run or checkpoint; names go on as they are."""
+def load_policies(given: Sequence[str], scenario: Any) -> list[Any]:
+    """Load what is the folder of a run or checkpoint, and tell what differs in ``scenario`` from its training.
+
+    Names go on as they are.
+    """
     from powergrid.evaluation import baseline_names
+    from powergrid.evaluation.trained import find_all_differences
     from powergrid.files import path_of
 
     players: list[Any] = []
@@ -149,7 +154,14 @@ def load_policies(given: Sequence[str]) -> list[Any]:
         label = Path(each).name
         taken = {player if isinstance(player, str) else player[0] for player in players} | set(baseline_names())
         players.append((each if label in taken else label, load_policy(each)))
+    for name, differences in find_all_differences(players, scenario).items():
+        err.print(f"{name} was trained on something else; what differs in {scenario.name}:", **_PLAIN)
+        for difference in differences:
+            err.print(f"  {difference}", **_PLAIN)
     return players
+
+
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 
 
 def compare_on_test_split(run: Path, days: int) -> None:

@@ -105,7 +105,7 @@ def export(
         raise ScenarioError("powergrid export", problems)
     env_config = _read_config(run, scenario, read_env_config(scenario or "", overrides, agents, add_der, trust, goal))
 
-    policy, folder = _load(run), out_dir or Path("opendss")
+    policy, folder = _load(run, env_config), out_dir or Path("opendss")
     result = export_day(
         env_config, policy, date if day is None else day, folder, seed=seed, verify=verify,
         monitors=monitors, table_format=format or "csv",  # type: ignore[arg-type]
@@ -146,7 +146,8 @@ def _read_config(run: str, scenario: str | None, given: dict[str, Any]) -> dict[
     return {**own, **{key: value for key, value in given.items() if key != "env_name"}}
 
 
-def _load(run: str) -> Any:
+def _load(run: str, env_config: dict[str, Any]) -> Any:
     from powergrid.cli.evaluation import load_policies
+    from powergrid.scenario import scenario_from_config
 
-    return load_policies([run])[0]
+    return load_policies([run], scenario_from_config(env_config))[0]

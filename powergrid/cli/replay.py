@@ -78,7 +78,7 @@ def replay(
         check_film(film)
     chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
     chosen = put_on_feeder(chosen, feeder) if feeder else chosen
-    players = load_policies(policies)
+    players = load_policies(policies, chosen)
     days = _choose_days(chosen, players, date, day, worst, by, split, seed)
     for each in days:
         notes = {

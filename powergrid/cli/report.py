@@ -62,7 +62,7 @@ def report(
 
     log_to_console(verbose)
     chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
-    players = load_policies(policies)
+    players = load_policies(policies, chosen)
     profiles = chosen.read_profiles()
     notes = say_seen(policies, players, profiles, pick_days(split_days(profiles, split=split), days).tolist())
     with counting("playing") as advance:

@@ -60,7 +60,7 @@ def study(
 
     log_to_console(verbose)
     chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
-    players, profiles = load_policies(policies), chosen.read_profiles()
+    players, profiles = load_policies(policies, chosen), chosen.read_profiles()
     notes = say_seen(policies, players, profiles, find_days(profiles, begin, end))
     with counting("days") as advance:
         found = study_year(

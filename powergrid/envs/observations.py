@@ -371,15 +371,23 @@ class View:
         channels: The channels.
         columns: Columns of their table that each agent sees.
         n_envs: Number of environments.
+        bounds: Lowest and highest value of each, one agent after the other, where not those of the table.
 
     Attributes:
         parts: Where what each agent sees lies in what :meth:`gather` gives.
     """
 
-    def __init__(self, channels: Channels, columns: Sequence[IntArray], n_envs: int) -> None:
+    def __init__(
+        self,
+        channels: Channels,
+        columns: Sequence[IntArray],
+        n_envs: int,
+        bounds: Sequence[tuple[float, float]] | None = None,
+    ) -> None:
         seen, table = np.concatenate(columns), channels.table
         self._metrics, self._places = channels.metrics, channels.places[seen]
-        low, high = np.array([(channel.low, channel.high) for channel in table])[seen].T
+        own = np.array([(channel.low, channel.high) for channel in table])[seen] if bounds is None else np.array(bounds)
+        low, high = own.T
         gain = 2.0 / (high - low)
         # every constant has the full shape: a ufunc takes twice as long where it must broadcast
         self._gain, self._offset = np.tile(gain, (n_envs, 1)), np.tile(-1.0 - low * gain, (n_envs, 1))

@@ -102,8 +102,12 @@ class EvaluationReport:
         split: str,
         days: Sequence[int],
         seed: int,
+        differences: Mapping[str, Sequence[str]] | None = None,
     ) -> EvaluationReport:
-        """Make a report from the rows of :func:`play_days`, each with its ``policy``."""
+        """Make a report from the rows of :func:`play_days`, each with its ``policy``.
+
+        ``differences`` is what differs from training, by policy.
+        """
         import pandas as pd
 
         provenance = {
@@ -118,6 +122,7 @@ class EvaluationReport:
             "reward_weights": {term: scenario.weight_of(term) * scenario.reward.scale for term in TERMS},
             "confidence": CONFIDENCE,
             "versions": describe_versions(),
+            **({"differs_from_training": dict(differences)} if differences else {}),
         }
         return cls(pd.DataFrame(list(rows)), dict(kinds), provenance)
 

@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from powergrid.envs.agents import ActionWriter
 from powergrid.envs.core import GridTask
+from powergrid.envs.observations import View
 from powergrid.errors import ScenarioError, describe_unknown, find_number_problems
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.report import EvaluationReport, FeederComparison
+from powergrid.evaluation.trained import Sight, find_all_differences, fit_sights
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.quantities import MONEY_TERMS, TERMS
 from powergrid.scenario import Scenario, as_env_config, load_scenario, scenario_from_config
@@ -75,7 +77,10 @@ def evaluate(
             progress(len(rows), len(players) * n_days)
     played = [row["day"] for row in rows[:n_days]]
     kinds = {name: "baseline" if policy is None else "policy" for name, policy in players}
-    return EvaluationReport.from_rows(rows, kinds, scenario=scenario, split=split, days=played, seed=seed)
+    differ = {name: list(map(str, own)) for name, own in find_all_differences(policies, scenario).items()}
+    return EvaluationReport.from_rows(
+        rows, kinds, scenario=scenario, split=split, days=played, seed=seed, differences=differ
+    )
 
 
 def evaluate_feeders(
@@ -159,18 +164,32 @@ def _play(
 
 
 def seat_players(
-    scenario: Scenario, players: Sequence[tuple[str, Policy | None]], n_envs: int, seed: int
+    scenario: Scenario, players: Sequence[tuple[str, Policy | None]], n_envs: int, seed: int, usual: Sight | None = None
 ) -> Iterator[tuple[str, GridTask, Baseline]]:
-    """Yield each player with its name and the task that it plays, which is closed after the last of them."""
+    """Yield each player with its name and the task that it plays, which is closed after the last of them.
+
+    ``usual`` is what policies see whose training is not known, where that is not what the task shows.
+
+    Raises:
+        ScenarioError: a policy does not fit the task, see :func:`powergrid.evaluation.trained.fit_sights`.
+    """
     tasks: dict[str, GridTask] = {}  # by what a player changes of the scenario: nearly all of them share one
+
+    def build(overrides: Mapping[str, Any]) -> GridTask:
+        key = repr(sorted(overrides.items()))  # overrides hold dicts, which no dict takes for a key
+        if key not in tasks:
+            task = GridTask(load_scenario(scenario, overrides) if overrides else scenario, n_envs)
+            tasks[key] = stack.enter_context(closing(task))
+        return tasks[key]
+
     with ExitStack() as stack:
+        policies = {name: policy for name, policy in players if policy is not None}
+        views = fit_sights(policies, build({}), usual) if policies else {}  # before anybody plays for an hour
         for name, policy in players:
-            overrides = BASELINES[name].overrides(scenario) if policy is None else {}
-            key = repr(sorted(overrides.items()))  # overrides hold dicts, which no dict takes for a key
-            if key not in tasks:
-                task = GridTask(load_scenario(scenario, overrides) if overrides else scenario, n_envs)
-                tasks[key] = stack.enter_context(closing(task))
-            yield name, tasks[key], BASELINES[name].make(seed) if policy is None else _PolicyPlayer(policy)
+            if policy is None:
+                yield name, build(BASELINES[name].overrides(scenario)), BASELINES[name].make(seed)
+            else:
+                yield name, build({}), _PolicyPlayer(policy, views[name])
 
 
 def pick_days(days: IntArray, count: int) -> IntArray:
@@ -353,8 +372,8 @@ def sum_up(
 class _PolicyPlayer:
     """Let a policy that takes dicts of observations play a batch."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, view: View | None) -> None:
+        self._policy, self._view = policy, view
 
     def reset(self, task: GridTask, env: int) -> None:
         """Nothing to get ready: such a policy remembers nothing."""
@@ -362,7 +381,8 @@ class _PolicyPlayer:
     def act(self, task: GridTask) -> FloatArray:
         """Ask the policy once for each environment."""
         action, writer = task.action_buffer().copy(), ActionWriter(task.agents)
-        seen = dict(zip([agent.name for agent in task.agents], task.observe(), strict=True))
+        looked = task.observe() if self._view is None else self._view.look()
+        seen = dict(zip([agent.name for agent in task.agents], looked, strict=True))
         for env in range(task.n_envs):  # a policy acts as it would be deployed: on one grid at a time
             actions = self._policy.act({name: rows[env] for name, rows in seen.items()})
             writer.write(actions, action[env : env + 1])

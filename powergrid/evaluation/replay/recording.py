@@ -27,6 +27,7 @@ from powergrid.evaluation.rollout import (
     start_days,
     sum_up,
 )
+from powergrid.evaluation.trained import find_all_differences, say_differences
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.profiles.profiles import Profiles, split_days
@@ -242,8 +243,10 @@ def record_days(
         days: The days from the first of the profiles.
         seed, notes: As for :func:`record_day`.
     """
+    differ = find_all_differences(players, scenario)
     for (name, policy), (_, task, player) in zip(players, seat_players(scenario, players, 1, seed), strict=True):
         kind, own_notes = "baseline" if policy is None else "policy", tuple((notes or {}).get(name, ()))
+        own_notes += (say_differences(differ[name]),) if name in differ else ()
         for day in days:
             start_days(task, player, [day], seed)
             recorder = Recorder(task)

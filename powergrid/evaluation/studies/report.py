@@ -29,6 +29,7 @@ from powergrid.evaluation.studies.sections import (
     unbalance_section,
 )
 from powergrid.evaluation.studies.summary import RANGES, Summary
+from powergrid.evaluation.trained import add_notes, find_all_differences
 from powergrid.files import make_folder, write_whole
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.quantities import MEASURES, TERMS
@@ -227,7 +228,8 @@ def report_days(
         "first_and_last_day": f"{first} to {last}",
         "nodes_counted": int(summaries[names[0]].counted.sum()),
     }
-    return PlannerReport(scenario, tuple(names), tuple(beside), summaries, facts, dict(notes or {}))
+    told = add_notes(notes or {}, find_all_differences(policies, scenario))
+    return PlannerReport(scenario, tuple(names), tuple(beside), summaries, facts, told)
 
 
 def describe_facts(scenario: Scenario, seed: int, command: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import hashlib
 import json
@@ -31,6 +32,7 @@ from powergrid.evaluation.rollout import (
 )
 from powergrid.evaluation.studies.report import PlannerReport, describe_facts
 from powergrid.evaluation.studies.summary import Summary
+from powergrid.evaluation.trained import add_notes, find_all_differences
 from powergrid.files import make_folder, read_json, replacing, sole_use, write_whole
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.grid.profiles.profiles import Profiles, split_days
@@ -124,7 +126,8 @@ def study_year(
             done += part.n_days
             if progress is not None:
                 progress(done, sum(part.n_days for part in parts))
-        return _conclude(scenario, [name for name, _ in players], parts, folder, facts, dict(notes or {}))
+        told = add_notes(notes or {}, find_all_differences(policies, scenario))
+        return _conclude(scenario, [name for name, _ in players], parts, folder, facts, told)
 
 
 def _conclude(
@@ -239,7 +242,12 @@ def _play_parts(
 
 def _digest(policy: Policy | None) -> str:
     """Return what tells a policy from another of the same name."""
-    return "baseline" if policy is None else hashlib.sha256(pickle.dumps(policy)).hexdigest()
+    if policy is None:
+        return "baseline"
+    own = copy.copy(policy)
+    if hasattr(own, "trained_scenario"):  # a run that was moved is the same run
+        own.trained_scenario = None
+    return hashlib.sha256(pickle.dumps(own)).hexdigest()
 
 
 def _claim(folder: Path, facts: Mapping[str, Any], policies: Mapping[str, str]) -> None:

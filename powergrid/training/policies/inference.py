@@ -29,7 +29,7 @@ from powergrid.training.runs.checkpoints import POLICY_FOLDER, find_checkpoint
 
 FloatArray = NDArray[np.float32]
 POLICY_FILE = "policy.json"
-MANIFEST = "run.json"
+MANIFEST, SCENARIO = "run.json", "scenario.yaml"
 WEIGHTS_FILE = "weights.npz"
 
 Backend = Literal["numpy", "torch"]
@@ -121,7 +121,24 @@ class Policy:
     clip_actions: bool = field(default=False, kw_only=True)  # where they do not: whether to clip to the bounds
     filters: dict[str, ObservationFilter] = field(default_factory=dict, kw_only=True)  # by agent
     fits: dict[str, AgentFit] = field(default_factory=dict, kw_only=True)  # of agents whose own spaces differ
-    feeders: dict[str, str] = field(default_factory=dict, init=False)  # digests of those trained on, if known
+    # of the run that it is of, where it is of one: digests of what it was trained on, and the file that says it whole
+    digests: dict[str, Any] = field(default_factory=dict, init=False)
+    trained_scenario: Path | None = field(default=None, init=False)
+
+    @property
+    def feeders(self) -> dict[str, str]:
+        """Digests of the feeders that it was trained on by their names, empty where they are not known."""
+        return self.digests.get("feeders") or ({"feeder": self.digests["feeder"]} if "feeder" in self.digests else {})
+
+    @property
+    def spaces(self) -> dict[str, tuple[int, gym.Space[Any]]]:
+        """How many numbers each agent observes, and the space of its actions, by agent."""
+        return {
+            agent: (fit.own_width, fit.own_space)
+            if (fit := self.fits.get(agent))
+            else (self.networks[name].weights[0].shape[1], self.action_spaces[agent])
+            for agent, name in self.policy_of.items()
+        }
 
     def act(self, observations: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Return each observed agent's action, deterministic and ready for ``env.step``."""
@@ -259,18 +276,11 @@ class Policy:
 
     def _require_sound(self) -> None:
         """Act once for each agent; a ValueError says where networks, spaces and fits do not go together."""
-        for agent, width in self._widths().items():
+        for agent, (width, _) in self.spaces.items():
             with np.errstate(all="ignore"):
                 action = self.act_batch(agent, np.zeros((1, width), np.float32))
             if not all(np.isfinite(part).all() for part in (action.values() if isinstance(action, dict) else [action])):
                 raise ValueError(f"agent {agent!r}: its action is not finite")
-
-    def _widths(self) -> dict[str, int]:
-        """Return how many numbers each agent observes."""
-        return {
-            agent: self.fits[agent].own_width if agent in self.fits else self.networks[name].weights[0].shape[1]
-            for agent, name in self.policy_of.items()
-        }
 
 
 def load_policy(run_or_checkpoint: str | Path, *, backend: Backend = "numpy") -> Policy:
@@ -289,21 +299,19 @@ def load_policy(run_or_checkpoint: str | Path, *, backend: Backend = "numpy") ->
     here = [candidate for candidate in (folder, folder / POLICY_FOLDER) if (candidate / POLICY_FILE).is_file()]
     place = here[0] if here else find_checkpoint(folder) / POLICY_FOLDER
     policy = Policy.load(place, backend)
-    policy.feeders = _feeders_of_run(place)
+    for each in place.resolve().parents[:3]:
+        if (each / MANIFEST).is_file():
+            with suppress(PowerGridError):  # it acts as well where nobody can read any more what it was trained on
+                policy.digests = read_json(each / MANIFEST, _Digests).model_dump()["digests"]
+                policy.trained_scenario = each / SCENARIO if (each / SCENARIO).is_file() else None
+                break
     return policy
 
 
-def _feeders_of_run(policy_folder: Path) -> dict[str, str]:
-    """Read from the manifest of a policy's run which feeders it was trained on; nothing where there is none."""
-    for folder in policy_folder.resolve().parents[:3]:
-        with suppress(PowerGridError):
-            digests = read_json(folder / MANIFEST, _Digests).digests
-            return digests.feeders or {"feeder": digests.feeder}
-    return {}
-
-
 class _Feeders(BaseModel):
+    scenario: str = ""
     feeder: str
+    profiles: str | None = None
     feeders: dict[str, str] = {}
 
 

@@ -1,0 +1,311 @@
+"""A policy beside what it was trained on: what differs in what it plays, and what it then sees, or why it cannot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+from powergrid.envs.core import GridTask
+from powergrid.envs.observations import Channel, View
+from powergrid.errors import PowerGridError, Problem, ScenarioError, list_names, show_briefly
+from powergrid.quantities import TERMS
+from powergrid.scenario import Scenario, load_scenario
+
+#: Keys that say nothing of what is played, or are compared otherwise: files by content, rewards by what they weigh.
+_ASIDE = frozenset({
+    "name", "description", "feeder", "feeders", "placement", "placed", "model_root", "trust", "ignore_case", "infos",
+    "split", "seed", "reward", "penalty",
+})  # fmt: skip
+#: Sections whose keys are names; what differs alike in several of them is told once.
+_NAMED = ("devices", "agents", "events", "microgrids")
+#: Keys that decide what agents see and do, in the order in which setting them is the nearest remedy.
+_OF_SPACES = ("mode", "observations", "agents", "devices", "events", "reconfiguration", "microgrids", "profiles")
+#: What placing on another feeder changes throughout.
+_PLACED = ("devices", "agents", "taps", "steps_on", "norm_amps")
+
+
+class Difference(NamedTuple):
+    """One thing that is not as it was in training.
+
+    Attributes:
+        what: The key of the scenario, or what else it is.
+        trained, played: What it was and what it is, as text.
+    """
+
+    what: str
+    trained: str
+    played: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.played}; in training {self.trained}"
+
+
+class Sight(NamedTuple):
+    """What agents of a scenario see, and what their actions mean.
+
+    Attributes:
+        nodes: Nodes of the feeder.
+        channels: By agent, every number that it observes, with the bounds that it is scaled by.
+    """
+
+    nodes: tuple[str, ...]
+    channels: Mapping[str, tuple[Channel, ...]]
+
+    @classmethod
+    def of(cls, task: GridTask) -> Sight:
+        """Return what the agents of a task see."""
+        table = task.channels.table
+        seen = {agent.name: tuple(table[i] for i in agent.observed) for agent in task.agents}
+        return cls(tuple(task.simulation.network.nodes), seen)
+
+
+def find_differences(policy: Any, played: Scenario) -> list[Difference]:
+    """Return what differs between what a policy was trained on and what it plays; nothing of what is not known.
+
+    The split is none of it: that days are new to a policy is what they are played for.
+
+    Args:
+        policy: A policy; of one that was loaded from a run the run says what it was trained on.
+        played: The scenario that it plays.
+    """
+    training = _ask(policy, played)
+    if training is None:
+        return []
+    if training.scenario is None:
+        return [Difference("scenario", f"cannot be read ({training.problem})", played.name)]
+    return list(_compare(training.scenario, training.digests, played))
+
+
+def find_all_differences(players: Sequence[Any], played: Scenario) -> dict[str, list[Difference]]:
+    """Return what differs by policy, those left out that play what they were trained on, and baselines."""
+    found = {player[0]: find_differences(player[1], played) for player in players if not isinstance(player, str)}
+    return {name: own for name, own in found.items() if own}
+
+
+def add_notes(notes: Mapping[str, str], differences: Mapping[str, Sequence[Difference]]) -> dict[str, str]:
+    """Return notes on policies with what differs from their training."""
+    told = {name: say_differences(own) for name, own in differences.items()}
+    return {name: " ".join(filter(None, (notes.get(name), told.get(name)))) for name in {**notes, **told}}
+
+
+def say_differences(differences: Sequence[Difference], limit: int = 4) -> str:
+    """Return what differs as a sentence for who reads of a policy's days."""
+    told = ", ".join(f"{each.what} ({each.played}, not {each.trained})" for each in differences[:limit])
+    more = f" and {len(differences) - limit} more" if len(differences) > limit else ""
+    return f"What it plays differs from what it was trained on in {told}{more}."
+
+
+def fit_sights(policies: Mapping[str, Any], task: GridTask, usual: Sight | None = None) -> dict[str, View | None]:
+    """Return how each policy sees a task; None where it sees what the task's own agents see.
+
+    A policy sees what it saw in training by name, scaled as in training where the feeder is the same: how readings are
+    scaled is part of a policy. What is more here it does not see.
+
+    Args:
+        policies: The policies by name; one that tells neither its spaces nor its training is taken as it is.
+        task: The task.
+        usual: What is seen by those whose training is not known, where that is not what the task shows.
+
+    Raises:
+        ScenarioError: an agent's space is not that of training; all of it, with the nearest remedy.
+    """
+    now, views, problems = Sight.of(task), dict[str, View | None](), list[Problem]()
+    for name, policy in policies.items():
+        training, own = _ask(policy, task.scenario), usual
+        if training is not None and training.scenario is not None:
+            own = _sight_of(training.scenario, task.scenario) or own
+        misfits = list(_find_misfits(policy, task, own, now))
+        if misfits:
+            remedy = _find_remedy(training, task.scenario)
+            problems += [Problem("spaces-differ", f"{name}, agent {agent!r}", text, "") for agent, text in misfits]
+            problems.append(Problem("spaces-differ", name, "does not fit what it shall play", remedy))
+        elif own is not None and own != now:
+            views[name] = _see(own, now, task)
+        else:
+            views[name] = None
+    if problems:
+        raise ScenarioError(task.scenario.name, problems)
+    return views
+
+
+def _see(own: Sight, now: Sight, task: GridTask) -> View:
+    seen = [own.channels[agent.name] for agent in task.agents]
+    places = {channel.name: place for place, channel in enumerate(task.channels.table)}
+    columns = [np.array([places[channel.name] for channel in each], dtype=np.int64) for each in seen]
+    # on another feeder the same reading is another number of kW: there it is scaled by what that feeder has
+    bounds = [(channel.low, channel.high) for each in seen for channel in each] if own.nodes == now.nodes else None
+    return View(task.channels, columns, task.n_envs, bounds)
+
+
+class _Training(NamedTuple):
+    scenario: Scenario | None
+    digests: Mapping[str, Any]
+    problem: str
+
+
+def _ask(policy: Any, played: Scenario) -> _Training | None:
+    """Return what a policy's run says of its training; None where there is none, or where nothing differs from it."""
+    file = getattr(policy, "trained_scenario", None)
+    if file is None:
+        return None
+    digests = getattr(policy, "digests", {})
+    if digests.get("scenario") == played.model_copy(update={"split": "train"}).digest():
+        return None
+    # What only who calls may decide was decided for what is played; of another feeder nothing was.
+    keys = ("trust", "model_root", "ignore_case")
+    try:
+        for caller in ({key: getattr(played, key) for key in keys}, {"trust": False, "model_root": None}):
+            scenario = load_scenario(Path(file), caller)
+            if scenario.feeder == played.feeder:
+                break
+    except PowerGridError as error:
+        return _Training(None, digests, str(error))
+    return _Training(scenario, digests, "")
+
+
+#: What was seen in trainings by digest of their scenarios: to build it takes a compile.
+_SIGHTS: dict[str, Sight] = {}
+
+
+def _sight_of(trained: Scenario, played: Scenario) -> Sight | None:
+    """Return what agents saw in training; None where that can no longer be built."""
+    try:
+        if trained.feeders:
+            digest = played.read_feeder().digest
+            same = [name for name, own in trained.feeder_digests().items() if own == digest]
+            trained = load_scenario(trained, {"feeder": same[0] if same else next(iter(trained.feeders))})
+        key = trained.digest()
+        if key not in _SIGHTS:
+            with closing(GridTask(trained)) as task:
+                _SIGHTS[key] = Sight.of(task)
+        return _SIGHTS[key]
+    except PowerGridError:  # its feeder or its profiles are no longer there
+        return None
+
+
+def _find_misfits(policy: Any, task: GridTask, own: Sight | None, now: Sight) -> Iterator[tuple[str, str]]:
+    """Yield which agent's space is not what its policy takes, and how."""
+    spaces: Mapping[str, tuple[int, gym.Space[Any]]] = getattr(policy, "spaces", {})
+    there = {channel.name for channel in task.channels.table}
+    for agent in task.agents:
+        where = agent.name
+        if spaces and agent.name not in spaces:
+            yield where, f"is no agent of the policy, which has {list_names(list(spaces))}"
+            continue
+        seen = None if own is None else own.channels.get(agent.name)
+        if own is not None and seen is None:
+            yield where, f"was not there in training; agents were {list_names(list(own.channels))}"
+        if seen is not None and (lost := [each.name for each in seen if each.name not in there]):
+            yield where, f"does not see {list_names(lost, 4)} here, which it saw in training"
+        width, action_space = spaces.get(agent.name, (None, None))
+        taken = len(agent.observed if seen is None else seen)
+        if width is not None and width != taken:
+            yield where, f"sees {taken} numbers here; the policy takes {width}"
+        if action_space is not None and action_space != agent.action_space:
+            yield where, f"acts by {say_space(agent.action_space)} here; the policy by {say_space(action_space)}"
+
+
+def say_space(space: gym.Space[Any]) -> str:
+    """Return an action space in words: how many numbers, and of how many positions each."""
+    parts = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
+    told = []
+    for part in parts:
+        if isinstance(part, gym.spaces.Box):
+            told.append(f"{int(np.prod(part.shape))} numbers")
+        else:
+            counts = np.ravel(getattr(part, "nvec", getattr(part, "n", ()))).tolist()
+            told.append(f"positions of {list_names([str(n) for n in counts])}")
+    return " and ".join(told)
+
+
+def _find_remedy(training: _Training | None, played: Scenario) -> str:
+    """Say what to set so that spaces are those of training again, as near as it can be told."""
+    if training is None or training.scenario is None:
+        return "play it on the scenario that it was trained on"
+    trained = training.scenario
+    before, now = trained.to_dict(), played.to_dict()
+    differ = [key for key in _OF_SPACES if before.get(key) != now.get(key)]
+    plain = [f"{key}={before[key]}" for key in differ if isinstance(before[key], str)]
+    if plain and before["agents"] == now["agents"]:
+        return f"set {' and '.join(plain)}, as in training"
+    what = f"{', '.join(differ)} differ" if len(differ) > 1 else f"{differ[0]} differs" if differ else "its feeder does"
+    return f"{what} from training: play it on {trained.name} as it was trained, or train it on this one"
+
+
+# -- what differs, key by key
+
+
+def _compare(trained: Scenario, digests: Mapping[str, Any], played: Scenario) -> Iterator[Difference]:
+    feeder, known = played.read_feeder().digest, set((digests.get("feeders") or {}).values())
+    known |= {str(digests["feeder"])} if "feeder" in digests else set()
+    if known and feeder not in known:
+        names = [_short(name) for name in trained.feeders or [trained.feeder]]
+        told = list_names(names), _short(played.feeder)
+        if told[1] in names:
+            told = f"another of digest {list_names(sorted(d[:8] for d in known), 3)}", f"digest {feeder[:8]}"
+        yield Difference("feeder", *told)
+    aside, both = set(_ASIDE), [each.to_dict() for each in (trained, played)]
+    if played.placed.home != trained.placed.home:
+        aside |= set(_PLACED)
+        ratio = f"placed on this feeder, of {played.placed.load_ratio:.3g} times the demand"
+        yield Difference("devices and agents", f"those of {_short(trained.feeder)}", ratio)
+    sources = [data["profiles"]["source"] for data in both]
+    for data in both:
+        data["profiles"] = {key: value for key, value in data["profiles"].items() if key not in ("source", "map")}
+    yield from _gather(_walk("", *({k: v for k, v in data.items() if k not in aside} for data in both)))
+    if digests.get("profiles") not in (None, played.read_profiles().digest()):
+        yield Difference("profiles", *(("other series", "these") if sources[0] == sources[1] else sources))
+    if trained.reward.scale != played.reward.scale:
+        yield Difference("reward.scale", f"{trained.reward.scale:.4g}", f"{played.reward.scale:.4g}")
+    for term in TERMS:  # what is weighed in the end, by a goal, a penalty or one by one
+        before, now = trained.weight_of(term), played.weight_of(term)
+        if not math.isclose(before, now):
+            yield Difference(f"reward: weight of {term}", f"{before:.4g}", f"{now:.4g}")
+
+
+def _short(feeder: str) -> str:
+    path = Path(feeder)
+    return path.parent.name if path.name == "Master.dss" else path.name
+
+
+def _walk(key: str, before: Any, after: Any) -> Iterator[Difference]:
+    """Yield the keys whose values differ, as deep as both have them."""
+    if before == after:
+        return
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in dict.fromkeys((*before, *after)):
+            yield from _walk(f"{key}.{name}" if key else str(name), before.get(name, ...), after.get(name, ...))
+        return
+    yield Difference(key, _say(before), _say(after))
+
+
+def _say(value: Any) -> str:
+    if value is ...:
+        return "not there"
+    if value is None:
+        return "unset"
+    if isinstance(value, Mapping) and ("kind" in value or "devices" in value):
+        return str(value.get("kind") or f"one with {list_names(value['devices'], 4)}")
+    if isinstance(value, list | tuple):
+        return f"[{list_names([_say(each) for each in value], 4)}]"
+    text = f"{value:g}" if isinstance(value, float) else show_briefly(value, str)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+def _gather(found: Iterator[Difference]) -> Iterator[Difference]:
+    """Tell what differs alike in several things of a kind once."""
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    for each in found:
+        section, _, rest = each.what.partition(".")
+        name, _, key = rest.partition(".")
+        named = section in _NAMED and name
+        alike.setdefault((section if named else each.what, key if named else "", *each[1:]), []).append(name)
+    for (section, key, before, after), names in alike.items():
+        things = "" if names == [""] or section not in _NAMED else f".{list_names(names, 3)}"
+        yield Difference(section + things + (f".{key}" if key else ""), before, after)
