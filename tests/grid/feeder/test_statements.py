@@ -359,3 +359,60 @@ def test_an_element_of_which_only_what_comes_late_is_said_is_made(tmp_path: Path
     assert made.lower() == line.lower().partition(" ")[0] + " " + line.lower().split()[1]
     assert len(late) == 1
     assert late[0].startswith("Edit ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("New Load.c phases=4294967299 bus1=b kV=12.47 kW=1", "and 3 to it"),  # 2**32 + 3
+        ("New Load.c phases=4.294967299e9 bus1=b kV=12.47 kW=1", "and 3 to it"),
+        ("New Load.c phases=(4294967296 3 +) bus1=b kV=12.47 kW=1", "and 3 to it"),
+        ("New Load.c phases=(65536 65536 * 3 +) bus1=b kV=12.47 kW=1", "and 3 to it"),
+        ("New Load.c phases=$100000003 bus1=b kV=12.47 kW=1", "and 3 to it"),
+        ("New Load.c phases=-4294967293 bus1=b kV=12.47 kW=1", "and 3 to it"),
+        ("Edit Load.a model=9007199254740993", "and 1 to it"),
+        ("Edit Load.a phases=2147483647.5", "and -2147483648 to it"),
+        ("Edit Load.a phases=1e400", "no number to reckon with"),
+        ("Edit Load.a phases=nan", "no number to reckon with"),
+        ("New LoadShape.s npts=-3 interval=1 mult=(1 2 3)", "less than none"),
+        ("New LineCode.c nphases=-3", "less than none"),
+        ("New Spectrum.s numharm=-1", "less than none"),
+        ("New Capacitor.c bus1=b kv=12.47 numsteps=2 states=(1 4294967296)", "and 0 to it"),
+        ("New Load.c bus1=b kV=12.47 kW=1e400", "no number to reckon with"),
+        ("New Load.c bus1=b kV=12.47 kW=-inf", "no number to reckon with"),
+        ("New Load.c bus1=b kV=12.47 kW=NaN", "no number to reckon with"),
+        ("New Line.c bus1=b bus2=c length=1e308 units=mi", "no number to reckon with"),
+        ("New Load.c bus1=b kV=12.47 kW=(1e300 1e300 *)", "no number to reckon with"),
+        ("New LoadShape.s npts=2 interval=1 mult=(1 inf)", "no number to reckon with"),
+        ("New LineCode.c nphases=2 rmatrix=(1 | nan 1)", "no number to reckon with"),
+        ("New Load.c bus1=b.65537 phases=1 kV=7.2 kW=1", "no node 65537"),  # 1 in sixteen bits
+        ("New Load.c bus1=b.1.2.3.4294967296 kV=12.47 kW=1", "no node 4294967296"),
+        ("New Transformer.t buses=(b c.65537.2.3)", "no node 65537"),
+        ("Open Line.l1 4294967297", "and 1 to it"),
+    ],
+)
+def test_number_that_opendss_takes_for_another_is_refused_with_its_place(
+    tmp_path: Path, lines: str, words: str
+) -> None:
+    code, text = problem_of(tmp_path, lines)
+    assert code == "bad-value"
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    ("lines", "note"),
+    [
+        ("New Load.c phases=2.7 bus1=b kV=12.47 kW=1", "phases=2.7 is 3 to OpenDSS, a whole number"),
+        ("New LoadShape.s npts=2.5 interval=1 mult=(1 2 3)", "npts=2.5 is 2 to OpenDSS, a whole number"),
+        ("New Load.c phases=3.0 bus1=b kV=12.47 kW=1e3", ""),
+        ("New Load.c1234567890 phases=3 bus1=inf.1.2.3.32767 kV=12.47 kW=.1234567890123", ""),
+        ("New Line.nan bus1=b bus2=b0e12 length=1e-3 normamps=1e99 phases=3", ""),
+        ("New LoadShape.s npts=1e1 interval=1 mult=(file=one.csv)", ""),
+    ],
+)
+def test_number_that_is_none_but_looks_like_one_stays_and_what_is_rounded_is_told(
+    tmp_path: Path, lines: str, note: str
+) -> None:
+    (tmp_path / "one.csv").write_text("1\n" * 10)
+    feeder = read(tmp_path, lines)
+    assert [problem.text for problem in feeder.notes] == ([note] if note else [])

@@ -18,6 +18,7 @@ from powergrid.grid.feeder.reading.defined import SOURCE, WHOLE_CLASS, Defined
 from powergrid.grid.feeder.reading.file_names import FileNames
 from powergrid.grid.feeder.reading.files import MOST_LINES, MOST_REDIRECTS, TRUSTING, Files, Place, Reference, resolve
 from powergrid.grid.feeder.reading.members import lists_members, name_members
+from powergrid.grid.feeder.reading.numbers import find_rounded, find_wrong_number, is_suspect, may_hold_wrong
 from powergrid.grid.feeder.reading.statements import (
     Parameter,
     Property,
@@ -98,6 +99,7 @@ class _Reader:
         self.defined, self._variables = Defined(), Variables()
         self._n_lines = self._n_redirects = 0
         self._is_like = False  # whether the active element is one that another was made like
+        self._is_odd = False  # whether a line of the file that is read may hold a number that means another
         self._names = FileNames(self.files, self._variables)
 
     def read(self, file: Path, above: tuple[Path, ...]) -> None:
@@ -109,6 +111,7 @@ class _Reader:
             if self._n_lines > MOST_LINES or self._n_redirects > MOST_REDIRECTS:
                 raise self.files.too_much(str(file))
             self.files.enter(file)
+            was_odd, self._is_odd = self._is_odd, may_hold_wrong(raw)
             for command in syntax.split(file, syntax.decode(raw)):
                 try:
                     self._take(command, above)
@@ -116,6 +119,7 @@ class _Reader:
                     # What the line is of may be another element than it seems: so is what the next ones are of.
                     self.defined.active = None
                     self._refuse("unclear", command, f"{shorten(command.text)!r}: {error}")
+            self._is_odd = was_odd
 
     def _refuse(self, code: str, command: Command, text: str, remedy: str = "") -> None:
         self.files.refuse(code, command.where, text, remedy)
@@ -175,7 +179,7 @@ class _Reader:
             Whether it is such a line.
         """
         plain = match_plain_new(command.text)
-        if plain is None:
+        if plain is None or (self._is_odd and is_suspect(command.text)):
             return False
         class_name, name, given = plain
         if class_name == "circuit" or class_name in _LATE or not syntax.only_describe(class_name, given):
@@ -316,6 +320,11 @@ class _Reader:
     def _check(self, command: Command, class_name: str, own: Property) -> Parameter | None:
         """Return one property as it is handed to the engine, None where it is not."""
         given = own.given
+        if found := find_wrong_number(own.name, own.kind, given):
+            self._refuse("bad-value", command, f"{shorten(given.written())!r}: {found[0]}", found[1])
+            return None
+        if rounded := find_rounded(own.kind, given):
+            self._note("mapped", command, f"{given.written()} {rounded}")
         if not given.opener and syntax.only_describes(class_name, own.name):
             return given
         equivalent = syntax.find_equivalent(class_name, own.name, given.value)
@@ -368,6 +377,10 @@ class _Reader:
         self._is_like = False
         if verb in ("open", "close"):
             numbers = [each._replace(name="") for each in given[1:]]
+            for number in numbers:
+                if found := find_wrong_number("", "Integer", number):
+                    self._refuse("bad-value", command, f"{shorten(command.text)!r}: {found[0]}", found[1])
+                    return
             self._emit(command, write(_spell(command, verb), Parameter("", f"{class_name}.{name}"), *numbers))
         elif verb in ("enable", "disable"):
             if "enabled" not in property_kinds().get(class_name, ()):

@@ -15,6 +15,7 @@ from typing import Literal
 from powergrid.errors import nearest_names, shorten
 from powergrid.grid.engine import property_kinds, property_tables
 from powergrid.grid.feeder.reading.members import lists_members
+from powergrid.grid.feeder.reading.numbers import RARE_COUNTS
 from powergrid.grid.feeder.reading.statements import expand
 
 #: OpenDSS's commands in its own order: an abbreviation means the first that begins with it.
@@ -186,7 +187,7 @@ def find_danger(class_name: str, name: str, value: str) -> Danger | None:
 @functools.lru_cache(maxsize=4096)
 def only_describes(class_name: str, name: str) -> bool:
     """Whether no value of a property does anything but describe the element, and this engine knows it."""
-    if name in ("memorymapping", "debugtrace", "action") or name in _OF_EPRI.get(class_name, ()):
+    if name in ("memorymapping", "debugtrace", "action") or name in RARE_COUNTS or name in _OF_EPRI.get(class_name, ()):
         return False
     if lists_members(class_name, name):
         return False
