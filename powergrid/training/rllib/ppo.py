@@ -26,7 +26,7 @@ from powergrid.training.rllib.agents import (
     probe_env,
     space_problems,
 )
-from powergrid.training.rllib.env_runner import KeepsRunners, tolerate_faults
+from powergrid.training.rllib.faults import KeepsRunners, tolerate_faults
 from powergrid.training.rllib.metrics import GridMetricsCallback
 from powergrid.training.runs.checkpoints import POLICY_FOLDER, require_trust, sign
 

@@ -125,7 +125,7 @@ def held_cpus(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         def here(self) -> bool:
             return True
 
-    monkeypatch.setattr("powergrid.training.rllib.env_runner.FREE_CPUS_PATIENCE_S", 2.0)
+    monkeypatch.setattr("powergrid.training.rllib.faults.FREE_CPUS_PATIENCE_S", 2.0)
     holder = Holder.remote()
     assert ray.get(holder.here.remote())
     yield
