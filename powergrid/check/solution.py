@@ -66,14 +66,7 @@ def check_solution(model: Model) -> None:
     recorder.state(n_buses=len(names), n_nodes=len(nodes), sources=_describe_sources(model, node_bus))
     base_kv = {name: buses[name][0] for name in names if buses[name][0] > 0.0}
     _check_bases(model, names, base_kv)
-    if without := [name for name in names if math.isnan(buses[name][1])]:
-        some = f"{len(without)} of {len(names)} have none: {_list(without, '', '')}"
-        read = next((c for c in model.feeder.commands if c.verb in COORDINATES), None)
-        if len(without) == len(names) and read is not None:
-            text = "BusCoords gives no bus any: it takes lines of bus, x, y parted by commas, tabs or blanks"
-            recorder.find("no-coordinates", text, read.where)
-        else:
-            model.find("no-coordinates", "no bus has any" if len(without) == len(names) else some)
+    _check_coordinates(model, names, [name for name in names if math.isnan(buses[name][1])])
     if not base_kv or any(map(report.of_code, ("not-finite", "zero-kv", "no-source"))):
         return
     try:
@@ -112,6 +105,20 @@ def _describe_sources(model: Model, node_bus: list[str]) -> list[dict[str, objec
         kv, pu = (model.engine.get_float(handle, "Vsource", key) for key in ("BasekV", "pu"))
         found.append({"name": name, "bus": bus, "kv": kv, "pu": pu})
     return found
+
+
+def _check_coordinates(model: Model, names: list[str], without: list[str]) -> None:
+    if not without:
+        return
+    read = next((command for command in model.feeder.commands if command.verb in COORDINATES), None)
+    if len(without) < len(names):
+        some = f"{len(without)} of {len(names)} have none: {_list(without, '', '')}"
+        model.find("no-coordinates", some)
+    elif read is None:
+        model.find("no-coordinates", "no bus has any")
+    else:
+        text = "BusCoords gives no bus any: it takes lines of bus, x, y parted by commas, tabs or blanks"
+        model.recorder.find("no-coordinates", text, read.where)
 
 
 def _check_bases(model: Model, names: list[str], base_kv: dict[str, float]) -> None:

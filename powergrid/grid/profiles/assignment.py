@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -63,10 +63,7 @@ def assign_series(
         matches = [load] if load in rules else [pattern for pattern in rules if fits(load, pattern)]
         name = rules[matches[0]] if matches else "mixed"
         if name == "mixed":
-            chance = COMMERCIAL_CHANCE["large" if kw >= LARGE_LOAD_KW else "small"]
-            name = "commercial" if _draw(seed, load, "class") < chance else "residential"
-            if not {"commercial", "residential"} <= members.keys():
-                name = ""
+            name = _draw_class(seed, load, kw, members)
         candidates = members[name] if name else list(range(len(profiles.demand_names)))
         if taken and (len(candidates) > 1 or not matches):  # what a rule names alone is no draw
             candidates = [index for index in candidates if index not in taken]
@@ -116,6 +113,13 @@ def _group_series(names: Sequence[str]) -> dict[str, list[int]]:
         stem, _, number = name.rpartition("_")
         members.setdefault(stem if stem and number.isdigit() else name, []).append(index)
     return members | {name: [index] for index, name in enumerate(names) if name not in members}
+
+
+def _draw_class(seed: int, load: str, kw: float, classes: Container[str]) -> str:
+    """Return a load's class by chance, empty where there are no series of both."""
+    chance = COMMERCIAL_CHANCE["large" if kw >= LARGE_LOAD_KW else "small"]
+    drawn = "commercial" if _draw(seed, load, "class") < chance else "residential"
+    return drawn if "commercial" in classes and "residential" in classes else ""
 
 
 def _draw(seed: int, name: str, purpose: str) -> float:

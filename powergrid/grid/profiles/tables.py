@@ -224,24 +224,30 @@ def _take_column(
     values = _take_numbers(text, frame.loc[:, [column]].iloc[:, 0], times, problems)
     if values is None:
         return
+    if said := _find_implausible(text, kind, values, times):
+        problems.append(said)
+        return
+    home[key] = values
+
+
+def _find_implausible(text: str, kind: str, values: FloatArray, times: npt.NDArray[np.datetime64] | None) -> str | None:
+    """Say what no column of a kind can hold: values below 0 or beyond what is plausible, None where there are none."""
     negative = np.flatnonzero(values < 0.0) if kind in NON_NEGATIVE else np.empty(0, dtype=np.int64)
     if len(negative):
         row = int(negative[0])
-        problems.append(
+        return (
             f"column {text!r}: {len(negative)} negative values, the first {values[row]:g} in row {row}"
             f"{_time_of(times, row)}; it is never below 0"
         )
-        return
     most, remedy = PLAUSIBLE[kind if kind in PLAUSIBLE else text]
     beyond = np.flatnonzero(np.abs(values) > most)
     if len(beyond):
         row = int(beyond[np.argmax(np.abs(values[beyond]))])
-        problems.append(
+        return (
             f"column {text!r}: {len(beyond)} values beyond {most:g}, as {values[row]:g} in row {row}"
             f"{_time_of(times, row)}; {remedy}"
         )
-        return
-    home[key] = values
+    return None
 
 
 def _take_numbers(

@@ -95,6 +95,28 @@ _CHAINED = (
 )
 
 
+def _start_ray(stack: contextlib.ExitStack, quiet: contextlib.AbstractContextManager[None], verbose: bool) -> Path:
+    """Start a local Ray until the stack ends; return the folder of its files, which goes then."""
+    import ray
+
+    parent = tempfile.gettempdir()
+    if len(parent) > LONGEST_TEMP_DIR and os.path.isdir("/tmp"):
+        parent = "/tmp"
+    with telling(parent):
+        folder = tempfile.TemporaryDirectory(prefix="pg-ray-", dir=parent, ignore_cleanup_errors=True)
+    place = stack.enter_context(folder)
+    stack.callback(ray.shutdown)
+    # Workers inherit PYTHONPATH when Ray starts: they are to import what this process can.
+    importable = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))}
+    with environment_variables(importable), quiet:
+        # RLlib would start a Ray of its own, with a dashboard, even for an algorithm without other processes.
+        try:
+            ray.init(address="local", include_dashboard=False, _temp_dir=place, **_printing(verbose))
+        except (OSError, RuntimeError, TimeoutError, ValueError, ray.exceptions.RayError) as error:
+            raise PowerGridError(f"Ray could not start, with its files in {place}: {reason_of(error)}") from error
+    return Path(place)
+
+
 @contextlib.contextmanager
 def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterator[RaySession]:
     """Start a local Ray for the block and stop it after; use the one that this process has, if it has one.
@@ -130,24 +152,7 @@ def ray_session(*, verbose: bool = False, address: str | None = None) -> Iterato
             with quiet:
                 session.joined = join_cluster(address, verbose=verbose)
         elif not ray.is_initialized():
-            parent = tempfile.gettempdir()
-            if len(parent) > LONGEST_TEMP_DIR and os.path.isdir("/tmp"):
-                parent = "/tmp"
-            with telling(parent):
-                folder = tempfile.TemporaryDirectory(prefix="pg-ray-", dir=parent, ignore_cleanup_errors=True)
-            session.temp_dir = Path(stack.enter_context(folder))
-            stack.callback(ray.shutdown)
-            # Workers inherit PYTHONPATH when Ray starts: they are to import what this process can.
-            importable = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))}
-            with environment_variables(importable), quiet:
-                # RLlib would start a Ray of its own, with a dashboard, even for an algorithm without other processes.
-                place = str(session.temp_dir)
-                try:
-                    ray.init(address="local", include_dashboard=False, _temp_dir=place, **_printing(verbose))
-                except (OSError, RuntimeError, TimeoutError, ValueError, ray.exceptions.RayError) as error:
-                    raise PowerGridError(
-                        f"Ray could not start, with its files in {place}: {reason_of(error)}"
-                    ) from error
+            session.temp_dir = _start_ray(stack, quiet, verbose)
         yield session
 
 
