@@ -367,7 +367,7 @@ def _lifts(simulation: Simulation, spec: Any) -> int:
     circuit, network = simulation.circuits[0], simulation.network
     regulator = circuit.regulators[find_switchgear(spec, circuit)]
     buses = network.branches.buses[network.branch_index[f"{regulator.class_name}.{regulator.transformer}".lower()]]
-    depth = [network.depth.get(bus, 0) for bus in buses]
+    depth = np.maximum(network.tree.depth[buses], 0).tolist()
     return -1 if regulator.winding <= len(depth) and depth[regulator.winding - 1] < max(depth) else 1
 
 

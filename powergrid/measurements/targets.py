@@ -194,7 +194,7 @@ def _find_loads(
             found += np.flatnonzero(loads.bus == bus).tolist()
     elif entry.head:
         title = "feeder head"
-        found += np.flatnonzero(np.isin(loads.bus, list(network.tree))).tolist()
+        found += np.flatnonzero(network.tree.depth[loads.bus] >= 0).tolist()
     elif entry.class_ is not None:
         title = f"class {entry.class_}"
         patterns = [pattern.lower() for pattern, of in spec.classes.items() if of == entry.class_]
@@ -236,10 +236,11 @@ def _indices(found: Iterable[int | Problem], problems: list[str]) -> list[int]:
 
 def _behind(branch: int, network: Network) -> list[int]:
     """Return the loads that are fed through a branch, the side that is farther from the source."""
-    buses = [bus for bus in network.branches.buses[branch] if bus in network.depth]
+    depth = network.tree.depth
+    buses = [bus for bus in network.branches.buses[branch] if depth[bus] >= 0]
     if not buses:
         return []
-    far = max(buses, key=lambda bus: network.depth[bus])
+    far = max(buses, key=lambda bus: depth[bus])
     inside = network.downstream(network.buses[far])
     return [int(i) for i in np.flatnonzero(np.isin(network.loads.bus, inside))]
 

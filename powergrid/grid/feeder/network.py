@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from powergrid.errors import Problem, describe_unknown
 from powergrid.grid.feeder.microgrid import Microgrid
 from powergrid.grid.feeder.shapes import SHAPE_MODES, ShapeMode, Shapes
+from powergrid.grid.feeder.tree import Tree, grow
 
 # Imported where it is used: a trial of a foreign feeder asks nothing of graphs, and would wait for it.
 if TYPE_CHECKING:
@@ -411,19 +412,10 @@ class Network:
         return distances
 
     @cached_property
-    def tree(self) -> nx.DiGraph[int]:
+    def tree(self) -> Tree:
         """The buses that the source feeds, each below the one it is reached through by the fewest branches."""
-        import networkx as nx
-
-        tree: nx.DiGraph[int] = nx.bfs_tree(self.graph, self.source_bus)
-        return tree
-
-    @cached_property
-    def depth(self) -> dict[int, int]:
-        """Number of branches between the source and each bus that it feeds."""
-        import networkx as nx
-
-        return dict(nx.single_source_shortest_path_length(self.tree, self.source_bus))
+        joined = np.array(list(self._joined()), dtype=np.int64).reshape(-1, 3)
+        return grow(len(self.buses), self.source_bus, joined)
 
     @cached_property
     def served_phase(self) -> IntArray:
@@ -519,32 +511,13 @@ class Network:
 
     def downstream(self, bus: str) -> list[int]:
         """Return a bus and all that are fed through it; ``KeyError`` where there is no such bus."""
-        start, (order, place, end) = self._bus(bus), self._below
-        return sorted(order[place[start] : end[start]]) if start in place else [start]
-
-    @cached_property
-    def _below(self) -> tuple[list[int], dict[int, int], dict[int, int]]:
-        """The fed buses in an order in which all that are fed through one follow it; its place, and where they end."""
-        import networkx as nx
-
-        order = list(nx.dfs_preorder_nodes(self.tree, self.source_bus))
-        place = {bus: i for i, bus in enumerate(order)}
-        end = {bus: i + 1 for bus, i in place.items()}
-        for bus in reversed(order):
-            for above in self.tree.predecessors(bus):
-                end[above] = max(end[above], end[bus])
-        return order, place, end
+        found: list[int] = np.sort(self.tree.below(self._bus(bus))).tolist()
+        return found
 
     def feeding_branches(self, bus: str) -> list[int]:
         """Return the branches from the source to a bus, those side by side too; ``KeyError`` likewise."""
-        import networkx as nx
-
-        try:
-            way = nx.shortest_path(self.graph, self.source_bus, self._bus(bus))
-        except nx.NetworkXNoPath:
-            return []
-        hops = {frozenset(hop) for hop in itertools.pairwise(way)}
-        return sorted(branch for hop in hops for branch in self._between.get(hop, ()))
+        hops = itertools.pairwise(self.tree.way(self._bus(bus)))
+        return sorted(branch for hop in hops for branch in self._between.get(frozenset(hop), ()))
 
     @cached_property
     def _between(self) -> dict[frozenset[int], list[int]]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
+from powergrid.grid.engine import FloatArray, IntArray
 from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.tree import Tree
 from powergrid.scenario.discovery.devices import Device
 from powergrid.scenario.discovery.equipment import Equipment
 from powergrid.scenario.vocabulary import LayoutSpec
@@ -100,7 +102,7 @@ def _by_phase(network: Network, devices: Sequence[Device]) -> Formed:
 
 def whole_feeder(network: Network) -> dict[str, Any]:
     """Return the zone of all buses, as a scenario says it."""
-    if len(network.tree) == len(network.buses):  # else some are fed by nothing, and are downstream of no bus
+    if len(network.tree.order) == len(network.buses):  # else some are fed by nothing, and are downstream of no bus
         return {"downstream_of": network.buses[network.source_bus]}
     return {"buses": list(network.buses)}
 
@@ -131,98 +133,106 @@ def cut_zones(equipment: Equipment, device_buses: Sequence[int], count: int) -> 
     weighs three times at a regulator, twice at a switch, and up to twice by its electrical length. Zones come in the
     order of their roots from the source.
     """
-    network = equipment.network
-    tree, source = network.tree, network.source_bus
-    order = list(nx.dfs_preorder_nodes(tree, source))
-    above = {bus: parent for parent, bus in tree.edges}
-    weight, devices = _weigh(network, device_buses)
-    bonus = _bonus(equipment)
-    insides, owner = {source: order}, dict.fromkeys(order, source)
-    cuts = {source: _best_cut(order, above, weight, devices, bonus)}
-    while len(insides) < count:
-        best = max((cut for cut in cuts.values() if cut), default=None)
-        if best is None:
-            break
-        new = -best[1]
-        cut = owner[new]
-        insides[cut], insides[new] = _part(insides[cut], above, new)
-        owner |= dict.fromkeys(insides[new], new)
-        for root in (cut, new):  # in the others the best place is where it was
-            cuts[root] = _best_cut(insides[root], above, weight, devices, bonus)
-    place = {bus: i for i, bus in enumerate(order)}
-    roots = sorted(insides, key=lambda root: place[root])
-    unfed = [bus for bus in range(len(network.buses)) if bus not in owner]
+    network, tree = equipment.network, equipment.network.tree
+    parts = _Cutter(tree, *_weigh(network, device_buses), _bonus(equipment))
+    while len(parts.roots) < count and parts.cut():
+        pass
+    owner, roots = parts.owner, sorted(parts.roots)
+    owner_above = owner[tree.place[tree.above[tree.order]]]
+    unfed = np.flatnonzero(tree.depth < 0).tolist()
     zones = []
     for root in roots:
         # Buses that nothing feeds go with the first zone, which then has to be said bus by bus.
-        more = unfed if root == source else []
-        buses = sorted(insides[root] + more)
-        until = [other for other in roots if other != source and owner[above[other]] == root]
-        data: dict[str, Any] = {"downstream_of": network.buses[root]}
+        more = unfed if root == 0 else []
+        buses = sorted(tree.order[owner == root].tolist() + more)
+        until = [other for other in roots if other and owner_above[other] == root]
+        data: dict[str, Any] = {"downstream_of": network.buses[tree.order[root]]}
         if until:
-            data["until"] = [network.buses[bus] for bus in until]
+            data["until"] = [network.buses[tree.order[other]] for other in until]
         if more or len(buses) <= 1 + len(until):
             data = {"buses": [network.buses[bus] for bus in buses]}
-        zones.append(Zone(root, tuple(buses), data))
+        zones.append(Zone(int(tree.order[root]), tuple(buses), data))
     return zones
 
 
-def _part(inside: list[int], above: Mapping[int, int], root: int) -> tuple[list[int], list[int]]:
-    """Cut a zone: return its buses that are not below a bus, and that bus with those below, each in the order given."""
-    first = inside.index(root)
-    below = {root}
-    for last in range(first + 1, len(inside)):  # what is below it follows it without a gap
-        if above[inside[last]] not in below:
-            return inside[:first] + inside[last:], inside[first:last]
-        below.add(inside[last])
-    return inside[:first], inside[first:]
+class _Cutter:
+    """The parts that a tree has been cut into, each bus by its place in the tree's order.
+
+    Args:
+        tree: The tree.
+        weight: What each bus weighs, shape (n_buses,).
+        devices: How many devices it has, shape (n_buses,).
+        bonus: How good a place for a cut the hop above it is, shape (n_buses,).
+
+    Attributes:
+        owner: The root of the part that each bus is in, shape (n_fed,).
+        roots: The root of each part, the tree's first; as all of it by their places.
+    """
+
+    def __init__(self, tree: Tree, weight: FloatArray, devices: IntArray, bonus: FloatArray) -> None:
+        self.owner = np.zeros(len(tree.order), dtype=np.int64)
+        self.roots = [0]
+        self._buses, self._end, self._bonus = tree.order, tree.end[tree.order], bonus[tree.order]
+        self._above, self._weight = tree.place[tree.above[tree.order]].tolist(), weight[tree.order].tolist()
+        self._below: list[list[int]] = [[] for _ in self._above]
+        total, owned = self._weight.copy(), devices[tree.order].tolist()
+        for bus in range(len(total) - 1, 0, -1):  # all that are below one come behind it
+            above = self._above[bus]
+            total[above] += total[bus]
+            owned[above] += owned[bus]
+            self._below[above].append(bus)
+        self._total, self._owned = np.array(total), np.array(owned)
+        self._best = {0: self._find_best(0)}
+
+    def cut(self) -> bool:
+        """Cut the tree where it is best cut next; return whether there was such a place."""
+        best = max((cut for cut in self._best.values() if cut), default=None)
+        if best is None:
+            return False
+        new, root = best[2], int(self.owner[best[2]])
+        self.owner[new : self._end[new]][self.owner[new : self._end[new]] == root] = new
+        self.roots.append(new)
+        self._below[self._above[new]].remove(new)
+        bus = new
+        while bus != root:  # summed up anew, in the same order, so that parts that were equal stay so
+            bus, total = self._above[bus], self._weight[self._above[bus]]
+            for each in self._below[bus]:
+                total += self._total[each]
+            self._total[bus] = total
+            self._owned[bus] -= self._owned[new]
+        for part in (root, new):  # in the others the best place is where it was
+            self._best[part] = self._find_best(part)
+        return True
+
+    def _find_best(self, root: int) -> tuple[float, int, int] | None:
+        """Return the best cut of a part: its score, its bus negated so that ties go to the first, and its place."""
+        inside = np.flatnonzero(self.owner[root : self._end[root]] == root)[1:] + root
+        inside = inside[(self._owned[inside] > 0) & (self._owned[inside] < self._owned[root])]  # a device in each
+        if not len(inside):
+            return None
+        score = np.minimum(self._total[inside], self._total[root] - self._total[inside]) * self._bonus[inside]
+        first = np.lexsort([self._buses[inside], -score])[0]
+        return float(score[first]), -int(self._buses[inside[first]]), int(inside[first])
 
 
-def _weigh(network: Network, device_buses: Sequence[int]) -> tuple[list[float], list[int]]:
+def _weigh(network: Network, device_buses: Sequence[int]) -> tuple[FloatArray, IntArray]:
     """Return what each bus weighs, by nodes, demand and devices in equal parts, and how many devices it has."""
     n = len(network.buses)
     nodes = np.bincount(network.node_bus, minlength=n) / len(network.nodes)
     demand = np.bincount(network.loads.bus, weights=np.abs(network.loads.kw), minlength=n)
     count = np.bincount(np.asarray(device_buses, dtype=np.int64), minlength=n)
     parts = [part / total for part in (demand, count) if (total := float(part.sum())) > 0.0]
-    return (nodes + sum(parts)).tolist(), count.tolist()
+    return nodes + sum(parts), count
 
 
-def _bonus(equipment: Equipment) -> dict[tuple[int, int], float]:
-    """Return how good a place for a cut each hop between buses is, 1 or more."""
+def _bonus(equipment: Equipment) -> FloatArray:
+    """Return how good a place for a cut the hop above each bus is, 1 or more, shape (n_buses,)."""
     network = equipment.network
     regulated = {f"{kind}.{name}" for name in network.regulators for kind in ("transformer", "autotrans")}
     regulated |= {element.name.lower() for element in equipment.tap_changers}
-    switches = {int(element.ratings["branch"]) for element in equipment.elements["switches"]}
     longest = float(equipment.length_pu.max(initial=0.0)) or 1.0
-    bonus = {}
-    for one, other, data in network.graph.edges(data=True):
-        branch = data["branch"]
-        value = _AT_SWITCH if branch in switches else 1.0 + float(equipment.length_pu[branch]) / longest
-        value = _AT_REGULATOR if network.branches.names[branch] in regulated else value
-        bonus[one, other] = bonus[other, one] = value
-    return bonus
-
-
-def _best_cut(
-    inside: Sequence[int],
-    above: Mapping[int, int],
-    weight: Sequence[float],
-    devices: Sequence[int],
-    bonus: Mapping[tuple[int, int], float],
-) -> tuple[float, int] | None:
-    """Return the best cut of a zone: its score and, negated so that ties go to the first, its bus.
-
-    ``inside`` holds the zone's buses from its root down, each after the one ``above`` it.
-    """
-    root = inside[0]
-    total, owned = {bus: weight[bus] for bus in inside}, {bus: devices[bus] for bus in inside}
-    for bus in reversed(inside[1:]):
-        total[above[bus]] += total[bus]
-        owned[above[bus]] += owned[bus]
-    cuts = [
-        (min(total[bus], total[root] - total[bus]) * bonus[above[bus], bus], -bus)
-        for bus in inside[1:]
-        if 0 < owned[bus] < owned[root]  # both parts have a device
-    ]
-    return max(cuts, default=None)
+    values = 1.0 + equipment.length_pu / longest
+    values[[int(element.ratings["branch"]) for element in equipment.elements["switches"]]] = _AT_SWITCH
+    values[[branch for branch, name in enumerate(network.branches.names) if name in regulated]] = _AT_REGULATOR
+    branch = network.tree.branch
+    return np.where(branch < 0, 1.0, values[branch])

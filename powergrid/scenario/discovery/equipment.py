@@ -175,7 +175,7 @@ class Equipment:
 
     def hosts(self, buses: Iterable[int]) -> list[int]:
         """Return the fed buses among some that may take a device: not the source's, medium voltage if there is any."""
-        usable = [bus for bus in buses if bus in self.network.tree and self.bus_phases[bus]]
+        usable = [bus for bus in buses if self.network.tree.depth[bus] >= 0 and self.bus_phases[bus]]
         usable = [bus for bus in usable if bus != self.network.source_bus] or usable
         return [bus for bus in usable if self.volts[bus] * 3**0.5 > _LOW_VOLTAGE] or usable
 
@@ -185,13 +185,13 @@ class Equipment:
         Returns:
             Demand [kW], shape (n_buses,).
         """
-        tree, place = self.network.tree, {bus: i for i, bus in enumerate(buses)}
+        above, place = self.network.tree.above, {bus: i for i, bus in enumerate(buses)}
         found = np.zeros(len(place))
         for bus in zone:
-            at: int | None = bus
-            while at is not None and at not in place:
-                at = next(iter(tree.predecessors(at)), None) if at in tree else None
-            if at is not None:
+            at = bus
+            while at >= 0 and at not in place:
+                at = int(above[at])
+            if at >= 0:
                 found[place[at]] += self.load_kw[bus]
         return found
 
@@ -311,7 +311,7 @@ def _switches(network: Network) -> Iterator[Element]:
         ends = _terminal_nodes(network, branch)
         if any(not nodes for nodes in ends):
             continue
-        depth = [network.depth.get(int(network.node_bus[nodes[0]]), -1) for nodes in ends]
+        depth = [int(network.tree.depth[network.node_bus[nodes[0]]]) for nodes in ends]
         bases = [float(network.v_base[nodes[0]]) for nodes in ends]
         phases = [tuple(int(network.served_phase[node]) for node in nodes) for nodes in ends]
         note = f"protected by {protected[full]}" if full in protected else ""

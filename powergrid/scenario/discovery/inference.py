@@ -232,7 +232,7 @@ def _locate(equipment: Equipment, name: str, spec: Any) -> Device:
     if (known := equipment.find(element)) is not None:
         return Device(name, spec, known.bus, known.phases)
     ends = network.branches.buses[network.branch_index[element]] if element in network.branch_index else ()
-    far = max(ends, key=lambda end: network.depth.get(end, -1), default=network.source_bus)
+    far = max(ends, key=lambda end: network.tree.depth[end], default=network.source_bus)
     return Device(name, spec, far, (1, 2, 3))
 
 

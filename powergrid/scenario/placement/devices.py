@@ -61,7 +61,7 @@ class Zones:
 
     def buses_of(self, device: str) -> list[int]:
         """Return the buses where a device may be placed: its agent's zone, else all that is fed."""
-        return self.buses.get(self.owner.get(device, ""), sorted(self.there.network.tree))
+        return self.buses.get(self.owner.get(device, ""), sorted(self.there.network.tree.order.tolist()))
 
     def leave_out(self, dropped: Iterable[str]) -> None:
         """Take devices from their agents; an agent that has none left is a problem."""
@@ -96,7 +96,7 @@ class Zones:
         ranks: dict[str, float] = {}
         for name, agent in self.agents.items():
             buses = zone_buses(home, agent["zone"])
-            if len(buses) >= len(home.network.tree):
+            if len(buses) >= len(home.network.tree.order):
                 self._set_zone(name, agent, whole_feeder(network), network.source_bus, range(len(network.buses)))
             else:
                 ranks[name] = self._rank(home, home.network.bus_index[agent["pcc"].lower()], buses)

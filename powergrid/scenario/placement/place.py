@@ -94,7 +94,7 @@ def _tie(names: Names, microgrid: str, old: str) -> str:
     if rule is None or old.lower() in names.map or old.lower() not in names.home.network.bus_index:
         return names.bus(key, old, _PHASES) or old
     place = float(names.home.distance[names.home.network.bus_index[old.lower()]])
-    return names.site(key, microgrid, old, _PHASES, place, sorted(names.there.network.tree))
+    return names.site(key, microgrid, old, _PHASES, place, sorted(names.there.network.tree.order.tolist()))
 
 
 def _split(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -123,8 +123,8 @@ def test_rule_load_prefers_buses_with_demand() -> None:
     loaded = set(network.loads.bus.tolist())
     direct = sum(network.bus_index[str(bus)] in loaded for bus in drawn) / len(drawn)
     uniform = sum(bus in loaded for bus in zone) / len(zone)
-    near = sum(any(child in loaded for child in network.tree.successors(network.bus_index[str(bus)])) or
-               network.bus_index[str(bus)] in loaded for bus in drawn)  # fmt: skip
+    at = [network.bus_index[str(bus)] for bus in drawn]
+    near = sum(bool(loaded & {bus, *np.flatnonzero(network.tree.above == bus).tolist()}) for bus in at)
     assert near == len(drawn)  # nothing is drawn where neither it nor a neighbour below has demand
     assert direct > 0.3
     assert 0.0 < uniform < 1.0
@@ -134,10 +134,10 @@ def test_rule_distance_keeps_the_order_along_the_zone() -> None:
     moved = swap("ieee34_mg", "ieee123", rule="distance")
     equipment = equipment_of(read_feeder("ieee123"))
     assert moved.placed.moves["devices.ess_2.bus"][2] == "rule distance"
-    depth = equipment.network.depth
+    depth = equipment.network.tree.depth
     at = equipment.network.bus_index
     home = network_of(read_feeder("ieee34"))
-    pairs = [(home.depth[home.bus_index[b]], depth[at[moved.devices[n].bus]]) for n, b in
+    pairs = [(home.tree.depth[home.bus_index[b]], depth[at[moved.devices[n].bus]]) for n, b in
              (("pv_2", "840"), ("ess_2", "844"))]  # fmt: skip
     assert all(new > depth[at[moved.agents["MG2"].pcc]] for _, new in pairs)  # the feeder's end stays an end
 
