@@ -136,7 +136,8 @@ def network_of_module(module: Any) -> Network:
     if hasattr(module, "pi_encoder"):  # RLlib squashes SAC's means by tanh; spreads are for exploration alone
         n = len(biases[-1]) // 2
         weights[-1], biases[-1], activations[-1] = weights[-1][:n], biases[-1][:n], "tanh"
-    network = Network(tuple(weights), tuple(biases), tuple(activations))
+    standing = getattr(module, "standing", None)
+    network = Network(tuple(weights), tuple(biases), tuple(activations), standing)
     sample = np.random.default_rng(0).uniform(-2, 2, (8, weights[0].shape[1])).astype(np.float32)
     with torch.no_grad():
         expected = _read_module(module, torch.from_numpy(sample)).cpu().numpy()

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from powergrid.errors import PowerGridError, describe_unknown
 from powergrid.files import make_folder, path_of, read_arrays, read_json, reason_of, replacing, telling, write_whole
+from powergrid.training.policies.positions import StandingPositions
 from powergrid.training.policies.spaces import AgentFit
 from powergrid.training.policies.stored import StoredPolicy, describe_space, take_filter, take_layers
 from powergrid.training.runs.checkpoints import POLICY_FOLDER, find_checkpoint
@@ -54,13 +55,19 @@ class Network:
     weights: tuple[FloatArray, ...]
     biases: tuple[FloatArray, ...]
     activations: tuple[str, ...]
+    standing: StandingPositions | None = None  # where it tells positions from where devices stand
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs of the distribution it gives."""
+        return self.standing.width if self.standing else len(self.biases[-1])
 
     def forward(self, observations: FloatArray) -> FloatArray:
         """Return the distribution's inputs, shape (n, outputs), for observations of shape (n, inputs)."""
         x = observations
         for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
             x = ACTIVATIONS[activation](x @ weight.T + bias)
-        return x
+        return self.standing.place(x, observations) if self.standing else x
 
     def torch_module(self) -> Any:
         """Return the same perceptron as layers of torch."""
@@ -75,7 +82,20 @@ class Network:
                 layer.weight.copy_(torch.from_numpy(weight))
                 layer.bias.copy_(torch.from_numpy(bias))
             layers += [layer, getattr(torch.nn, TORCH_LAYERS[activation])()]
-        return torch.nn.Sequential(*layers).eval().requires_grad_(False)
+        module: Any = torch.nn.Sequential(*layers).eval().requires_grad_(False)
+        if self.standing is None:
+            return module
+        standing = self.standing
+
+        class Standing(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layers = module
+
+            def forward(self, observations: Any) -> Any:
+                return standing.place(self.layers(observations), observations, torch)
+
+        return Standing().eval()
 
 
 @dataclass(frozen=True)
@@ -182,7 +202,7 @@ class Policy:
             forward: Its network.
             lib: ``numpy``, or ``torch``, whose operations an export writes down.
         """
-        space, given = self.action_spaces[agent], len(self.networks[self.policy_of[agent]].biases[-1])
+        space, given = self.action_spaces[agent], self.networks[self.policy_of[agent]].inputs
         outputs = forward(self.filters[agent](observations, lib) if agent in self.filters else observations)
         # PPO's networks give a spread beside each mean, those of SAC, as they are exported, and of DQN do not.
         actions, used = self._read(space, outputs, 1 if given == gym.spaces.flatdim(space) else 2, lib)
@@ -230,8 +250,9 @@ class Policy:
             arrays[f"filter/{agent}/mean"], arrays[f"filter/{agent}/divisor"] = each.mean, each.divisor
         with telling(folder / WEIGHTS_FILE), replacing(folder / WEIGHTS_FILE) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
+        standing = {name: net.standing.describe() for name, net in self.networks.items() if net.standing}
         described = {
-            "format": 3 if self.fits else 2 if self.filters else 1,
+            "format": 4 if standing else 3 if self.fits else 2 if self.filters else 1,
             "policy_of": self.policy_of,
             "networks": {name: list(network.activations) for name, network in self.networks.items()},
             "action_spaces": {agent: describe_space(space) for agent, space in self.action_spaces.items()},
@@ -239,6 +260,7 @@ class Policy:
             "clip_actions": self.clip_actions,
             "filters": {agent: each.clip for agent, each in self.filters.items()},
             "fits": {agent: _describe_fit(fit) for agent, fit in self.fits.items()},
+            **({"standing": standing} if standing else {}),
         }
         write_whole(folder / POLICY_FILE, json.dumps(described, indent=1) + "\n")
 
@@ -257,7 +279,8 @@ class Policy:
             networks = {}
             for name, activations in stored.networks.items():
                 weights, biases = take_layers(arrays, name, len(activations))
-                networks[name] = kind(tuple(weights), tuple(biases), tuple(activations))
+                standing = stored.standing[name].restore(weights) if name in stored.standing else None
+                networks[name] = kind(tuple(weights), tuple(biases), tuple(activations), standing)
             spaces = {agent: space.restore() for agent, space in stored.action_spaces.items()}
             widths = {agent: networks[name].weights[0].shape[1] for agent, name in stored.policy_of.items()}
             filters = {

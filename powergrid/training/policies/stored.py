@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from powergrid.errors import PowerGridError
+from powergrid.training.policies.positions import StandingPositions
 from powergrid.training.policies.spaces import AgentFit
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -93,11 +94,38 @@ class StoredFit(_Stored):
         return AgentFit(self.own_space.restore(), *numbers, action_space, self.flat)
 
 
+class StoredStanding(_Stored):
+    """How a network tells positions from where devices stand."""
+
+    columns: Annotated[list[_Count], Field(min_length=1)]
+    firsts: list[_Count]
+    counts: list[Annotated[_Count, Field(ge=1, le=1_000_000)]]
+    curves: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    width: _Count
+
+    def restore(self, weights: list[NDArray[np.float32]]) -> StandingPositions:
+        """Return it for a network of these weights; a ValueError says what does not fit."""
+        columns, firsts, counts = (tuple(part) for part in (self.columns, self.firsts, self.counts))
+        standing = StandingPositions(columns, firsts, counts, tuple(self.curves), self.width)
+        ends = [0, *(first + count for first, count in zip(firsts, counts, strict=False))]
+        apart = all(end <= first for end, first in zip(ends, [*firsts, self.width], strict=False))
+        if (
+            len({len(columns), len(firsts), len(counts), len(self.curves)}) > 1
+            or not apart
+            or max(columns) >= weights[0].shape[1]
+        ):
+            raise ValueError(f"positions that stand at {columns} of {weights[0].shape[1]} entries do not fit")
+        if standing.outputs != weights[-1].shape[0]:
+            raise ValueError(f"the network gives {weights[-1].shape[0]} numbers, its positions need {standing.outputs}")
+        return standing
+
+
 class StoredPolicy(_Stored):
     """What ``policy.json`` says."""
 
-    # 2: with filters of observations, 3: with agents' own spaces; a reader of less leaves them out
-    format: Literal[1, 2, 3]
+    # 2: with filters of observations, 3: with agents' own spaces; a reader of less leaves them out. 4: with positions
+    # from where devices stand
+    format: Literal[1, 2, 3, 4]
     policy_of: dict[str, str]
     networks: dict[str, Annotated[list[Activation], Field(min_length=1, max_length=256)]]
     action_spaces: dict[str, StoredSpace]
@@ -105,6 +133,7 @@ class StoredPolicy(_Stored):
     clip_actions: bool
     filters: dict[str, Annotated[float, Field(gt=0)]] = {}
     fits: dict[str, StoredFit] = {}
+    standing: dict[str, StoredStanding] = {}
 
 
 def describe_space(space: gym.Space[Any]) -> dict[str, Any]:

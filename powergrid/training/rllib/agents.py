@@ -14,6 +14,7 @@ import numpy as np
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.scenario import as_env_config, pack_env_config
+from powergrid.training.policies.positions import find_standing
 from powergrid.training.policies.spaces import AgentFit, box_size, fit_policy, flattened, plain_fit, position_counts
 from powergrid.training.runs.settings import DqnSettings, SacSettings, TrainSettings
 
@@ -47,6 +48,8 @@ class EnvFacts:
     action_spaces: Mapping[str, gym.Space[Any]]
     scenario: Any
     neutral_actions: Mapping[str, Any] = field(default_factory=dict)
+    #: For each agent, of each of its positions the entry of its observation that tells where the device stands, or -1.
+    standing: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def default_env() -> EnvClass:
@@ -80,10 +83,13 @@ def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = Fals
     instance = env(as_env_config(env_config))
     try:
         neutral: Mapping[str, Any] = {}
+        standing: dict[str, tuple[int, ...]] = {}
         if step or hasattr(instance, "neutral_actions"):
-            instance.reset(seed=0)
+            seen, _ = instance.reset(seed=0)
         if hasattr(instance, "neutral_actions"):
             neutral = instance.neutral_actions()  # now, before anything has moved
+            if hasattr(instance, "describe"):
+                standing = _find_standing(instance, seen, neutral)
         if step:
             instance.step({agent: instance.action_spaces[agent].sample() for agent in instance.agents})
         return EnvFacts(
@@ -92,9 +98,30 @@ def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = Fals
             action_spaces=dict(instance.action_spaces),
             scenario=getattr(instance, "scenario", None),
             neutral_actions=neutral,
+            standing=standing,
         )
     finally:
         instance.close()
+
+
+def _find_standing(env: Any, seen: Mapping[str, Any], neutral: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return where each agent sees its devices stand; nothing of agents whose positions cannot be told apart."""
+    tables = env.describe()
+    found: dict[str, tuple[int, ...]] = {}
+    for agent, space in env.action_spaces.items():
+        counts = position_counts(space)
+        if not counts or agent not in neutral or isinstance(space, gym.spaces.Discrete):
+            continue
+        actions, observations = (rows[rows["agent"] == agent] for rows in (tables.actions, tables.observations))
+        discrete = actions[actions["part"] == "discrete"]
+        found[agent] = find_standing(
+            dict(zip(discrete["position"], discrete["name"], strict=True)),
+            dict(zip(observations["name"], observations["position"], strict=True)),
+            np.asarray(seen[agent]),
+            np.ravel(neutral[agent]["discrete"] if isinstance(space, gym.spaces.Dict) else neutral[agent]),
+            counts,
+        )
+    return found
 
 
 def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) -> tuple[dict[str, str], list[str]]:
@@ -303,7 +330,9 @@ def fit_agents(
     neutral = {
         agent: fits[agent].undo(action) if agent in fits else action for agent, action in facts.neutral_actions.items()
     }
-    return replace(facts, observation_spaces=seen, action_spaces=actions, neutral_actions=neutral), fits
+    standing = {agent: told for agent, told in facts.standing.items() if agent not in fits}
+    facts = replace(facts, observation_spaces=seen, action_spaces=actions, neutral_actions=neutral, standing=standing)
+    return facts, fits
 
 
 def _needs_fit(space: gym.Space[Any], settings: TrainSettings) -> bool:

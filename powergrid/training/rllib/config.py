@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from powergrid.errors import ScenarioError
 from powergrid.scenario import as_env_config, pack_env_config
-from powergrid.training.policies.spaces import FIT_KEY
+from powergrid.training.policies.positions import stand_by
+from powergrid.training.policies.spaces import FIT_KEY, box_size
 from powergrid.training.rllib.agents import (
     EnvClass,
     EnvFacts,
@@ -261,11 +262,27 @@ def _module(name: str, parts: _Parts) -> Any:
     neutral = [facts.neutral_actions[agent] for agent in agents if agent in facts.neutral_actions]
     if neutral:
         model["initial_bias"] = initial_bias(facts.action_spaces[agents[0]], neutral, settings.initial_neutral).tolist()
+        model |= _standing(facts, agents, settings, model["initial_bias"])
     if not isinstance(settings, MappoSettings):
         return RLModuleSpec(module_class=QuietStartModule, model_config=model)
     widths = {agent: int(np.prod(facts.observation_spaces[agent].shape or ())) for agent in facts.agents}
     model |= {"joint_width": joint_width(widths, agents[0]), "critic_hiddens": list(settings.critic_hidden)}
     return RLModuleSpec(module_class=CentralCriticModule, model_config=model)
+
+
+def _standing(facts: EnvFacts, agents: Sequence[str], settings: TrainSettings, bias: list[float]) -> dict[str, Any]:
+    """Return what a network needs to say positions from where devices stand; takes the bell around the first away."""
+    told = {facts.standing.get(agent, ()) for agent in agents}
+    columns = next(iter(told)) if len(told) == 1 else ()  # agents that share a policy and see it elsewhere: none
+    # where observations are filtered, what the network sees is no position any more
+    if settings.positions == "absolute" or settings.observation_filter != "none" or max(columns, default=-1) < 0:
+        return {}
+    space = facts.action_spaces[agents[0]]
+    standing, stays = stand_by(space, columns, settings.initial_neutral)
+    for first, count in zip(standing.firsts, standing.counts, strict=True):
+        own = first - box_size(space)  # the chosen numbers are without the spreads
+        bias[own : own + count] = [0.0] * count
+    return {"standing": standing.describe(), "initial_stay": stays}
 
 
 def initial_bias(space: Any, neutral: Sequence[Any], share: float) -> NDArray[np.float64]:

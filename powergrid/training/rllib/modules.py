@@ -20,13 +20,15 @@ from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from
 
 from powergrid.errors import PowerGridError
 from powergrid.training.policies.inference import TORCH_LAYERS
+from powergrid.training.policies.positions import StandingPositions
 
 
 class QuietStartModule(DefaultPPOTorchRLModule):
     """Start RLlib's PPO module as one policy everywhere: chosen means and spreads, and chosen odds of positions.
 
     ``model_config`` may hold ``initial_bias`` (a mean for each continuous action, in units of the normalised action, a
-    logit for each position, in the order of the parts) and ``initial_log_std``. The last policy layer starts 100
+    logit for each position, in the order of the parts), ``initial_log_std``, and ``standing`` with ``initial_stay``,
+    what :class:`StandingPositions` holds and first adds for staying. The last policy layer starts 100
     times smaller than RLlib makes it, so that the first policy hardly depends on what is observed.
 
     Source:
@@ -39,11 +41,19 @@ class QuietStartModule(DefaultPPOTorchRLModule):
         super().setup()  # type: ignore[no-untyped-call]
         quicken(self)
         pi: Any = self.pi
+        settings: Any = self.model_config
+        standing = settings.get("standing")
+        #: How outputs become logits of positions that lean towards where devices stand; None where none tells that.
+        self.standing = StandingPositions(**standing) if standing else None
+        if self.standing is not None:
+            layers = pi.net.mlp
+            layers[-1] = torch.nn.Linear(layers[-1].in_features, self.standing.outputs)
         last: Any = [layer for layer in pi.modules() if isinstance(layer, torch.nn.Linear)][-1]
         with torch.no_grad():
             last.weight.mul_(0.01)
             last.bias.zero_()
-            settings: Any = self.model_config
+            if self.standing is not None:
+                last.bias[self.standing.width :: 2] = torch.as_tensor(settings["initial_stay"])
             self._start(last, settings.get("initial_bias"), settings.get("initial_log_std"))
         # the layers from observation to action where there is nothing else between; RLlib copies modules, so no arrays
         # are kept: they would not be those of the copy's parameters
@@ -61,9 +71,19 @@ class QuietStartModule(DefaultPPOTorchRLModule):
         encoder: Any = self.encoder
         if not hasattr(encoder, "actor_encoder") or self.is_stateful():
             shared: dict[str, Any] = super()._forward(batch, **kwargs)
-            return shared
+            return self._place(shared, batch)
         pi: Any = self.pi
-        return {Columns.ACTION_DIST_INPUTS: pi(encoder.actor_encoder(batch)[ENCODER_OUT])}
+        return self._place({Columns.ACTION_DIST_INPUTS: pi(encoder.actor_encoder(batch)[ENCODER_OUT])}, batch)
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Return what RLlib learns from: the distribution's inputs, and what its value is reckoned from."""
+        return self._place(super()._forward_train(batch, **kwargs), batch)
+
+    def _place(self, output: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+        if self.standing is not None:
+            given = output[Columns.ACTION_DIST_INPUTS]
+            output[Columns.ACTION_DIST_INPUTS] = self.standing.place(given, batch[Columns.OBS], torch)
+        return output
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Draw the actions as well where they are Gaussian, the layers and the draw without a module's calls."""

@@ -83,6 +83,10 @@ class TrainSettings(Spec):
         le=1,
         description="How near the first policy is to leaving devices to themselves: 0 mid-range, 1 there.",
     )
+    positions: Literal["standing", "absolute"] = Field(
+        "standing",
+        description="How a policy chooses a position: from where the device stands (`standing`), or whatever that is.",
+    )
     free_log_std: bool = Field(True, description="Learn one spread per action, not one that depends on the state.")
     env_runner: Literal["grid", "stock"] = Field(
         "grid", description="What samples: `grid`, powergrid's runner on arrays, or `stock`, RLlib's own."
@@ -131,6 +135,7 @@ class TrainSettings(Spec):
 _ONLY_ON_POLICY = frozenset(
     {"lr_end", "minibatch_size", "num_epochs", "lambda_", "clip_param", "vf_clip_param", "vf_loss_coeff"}
     | {"entropy_coeff", "use_kl_loss", "kl_coeff", "kl_target", "initial_log_std", "initial_neutral", "free_log_std"}
+    | {"positions"}
 )  # fmt: skip
 
 
@@ -307,6 +312,12 @@ def make_settings(
     if problems:
         raise ScenarioError("training settings", problems)
     return resolved
+
+
+def settings_of_run(algorithm: str, stored: Mapping[str, Any]) -> TrainSettings:
+    """Return the settings that a run was begun with; of one before there was a choice, what it did."""
+    older = {"positions": "absolute"} if "positions" in fields_of(algorithm) else {}
+    return make_settings(algorithm, older | dict(stored))
 
 
 def settings_table() -> str:

@@ -28,7 +28,7 @@ from powergrid.training.rllib.agents import (
 from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state, require_trust, trust_claims
 from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
 from powergrid.training.runs.records import env_path, import_env, read_manifest
-from powergrid.training.runs.settings import TrainSettings, dump_settings, make_settings
+from powergrid.training.runs.settings import TrainSettings, dump_settings, make_settings, settings_of_run
 
 __all__ = ["RunResult", "resume", "train"]
 
@@ -129,7 +129,7 @@ def _resume(checkpoint: Path, changes: Mapping[str, Any], how: _How, *, trust: b
             checkpoint, trust_claims(manifest), remedy="--resume with --trust-checkpoint, or resume(..., trust=True)"
         )
     algorithm = manifest.get("algorithm", "ppo")
-    chosen = make_settings(algorithm, changes, base=make_settings(algorithm, manifest["settings"]))
+    chosen = make_settings(algorithm, changes, base=settings_of_run(algorithm, manifest["settings"]))
     state = read_state(checkpoint)
     if chosen.iterations <= state["iteration"]:
         done = f"the run has {state['iteration']} iterations already; to go on, ask for more than that in all"
