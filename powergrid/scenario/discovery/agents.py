@@ -231,8 +231,8 @@ def _bonus(equipment: Equipment) -> FloatArray:
     regulated = {f"{kind}.{name}" for name in network.regulators for kind in ("transformer", "autotrans")}
     regulated |= {element.name.lower() for element in equipment.tap_changers}
     longest = float(equipment.length_pu.max(initial=0.0)) or 1.0
-    values = 1.0 + equipment.length_pu / longest
+    values = np.append(1.0 + equipment.length_pu / longest, 1.0)  # the last where there is no hop
     values[[int(element.ratings["branch"]) for element in equipment.elements["switches"]]] = _AT_SWITCH
     values[[branch for branch, name in enumerate(network.branches.names) if name in regulated]] = _AT_REGULATOR
-    branch = network.tree.branch
-    return np.where(branch < 0, 1.0, values[branch])
+    bonus: FloatArray = values[network.tree.branch]
+    return bonus
