@@ -12,6 +12,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Colours that people who tell few apart still tell apart (Okabe and Ito), policy by policy.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+#: Letters that have room beyond the end of an axis.
+_SHORT = 4
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 62, 14, 12, 40
 
 
@@ -56,7 +58,9 @@ def draw_lines(
         parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick:,g}</text>')
     for x, name in _name_x(x_low, x_high, x_names):
-        parts.append(f'<text x="{place_x(x):.1f}" y="{floor + 16}" text-anchor="middle">{escape(name)}</text>')
+        # what stands at an end is not to be cut
+        anchor = {x_low: "start", x_high: "end"}.get(x, "middle") if len(name) > _SHORT else "middle"
+        parts.append(f'<text x="{place_x(x):.1f}" y="{floor + 16}" text-anchor="{anchor}">{escape(name)}</text>')
     for i, (x, name) in enumerate(marks):
         if x_low <= x <= x_high:
             at = place_x(x)

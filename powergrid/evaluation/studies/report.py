@@ -19,10 +19,10 @@ from powergrid.evaluation.studies.charts import COLOURS, draw_bars, draw_lines
 from powergrid.evaluation.studies.compare import NAMES, WORDS, Comparison, Sentence, compare, judge, write_number
 from powergrid.evaluation.studies.sections import (
     BRANCH_COLUMNS,
-    DEVICE_COLUMNS,
     MOVE_COLUMNS,
     Cell,
     Section,
+    device_section,
     element_section,
     node_section,
     phase_section,
@@ -267,7 +267,7 @@ def _make_sections(report: PlannerReport) -> Iterable[Section]:
     yield _import_section(report, colours)
     yield element_section(report.names, tables["moves"], "element", MOVE_COLUMNS, "Moves")
     yield _reward_section(report, tables["terms"], colours)
-    yield element_section(report.names, tables["devices"], "device", DEVICE_COLUMNS, "Setpoints that had to be moved")
+    yield device_section(report.names, tables["devices"])
     yield _worst_section(report)
 
 
@@ -292,15 +292,17 @@ def _compare_section(report: PlannerReport) -> Section:
         "Means over the days. Differences: mean, 95 % interval and percentage; green is better and red is worse, where "
         "the interval excludes 0; grey is not told apart."
     )
-    return Section("Measure by measure", heads=heads, rows=rows, note=note)
+    return Section("Measure by measure", heads=heads, rows=rows, note=note, keep=True)
 
 
 def _as_difference(each: Comparison) -> Cell:
     mean, half = each.difference
     if each.empty or not np.isfinite(half):
         return Cell("0" if each.empty else write_number(mean, sign=True))
-    percent = f", {each.say_percent()}" if each.say_percent() else ""
-    interval = f"{write_number(mean - half, sign=True)} to {write_number(mean + half, sign=True)}{percent}"
+    ends = (write_number(mean + side, sign=True) for side in (-half, half))
+    # a line may break before the percentage only
+    told = filter(None, (" to ".join(ends), each.say_percent()))
+    interval = ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in told)
     return Cell(write_number(mean, sign=True), interval, {-1: "better", 0: "", 1: "worse"}[each.sign])
 
 

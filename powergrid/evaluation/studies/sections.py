@@ -11,7 +11,7 @@ from powergrid.evaluation.studies.compare import write_number
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_ROWS, _MOST_TALL = 12, 6
+_MOST_ROWS, _MOST_TALL = 12, 5
 #: Branches that are shown although they are never above their rating [pu].
 _NEARLY_FULL = 0.5
 
@@ -70,7 +70,7 @@ def node_section(names: Sequence[str], table: pd.DataFrame) -> Section:
     named = {node: f"{node}, phase {phase[node]}" for node in order}
     listed = _list_by_policy(names, table, "node", order[:_MOST_TALL], _OUTSIDE, named)
     text = f"Those with most hours outside range A of {len(order)} that were outside, over all days."
-    return Section(title, texts=2, text=text, note=_say_left(order, "nodes.csv"), **listed)
+    return Section(title, texts=2, text=text, note=_say_left(order, "nodes.csv"), keep=True, **listed)
 
 
 def unbalance_section(names: Sequence[str], table: pd.DataFrame) -> Section:
@@ -86,7 +86,8 @@ def unbalance_section(names: Sequence[str], table: pd.DataFrame) -> Section:
         "line_above_h": "h above 3 %, NEMA", "line_percent": "highest %, NEMA",
     }  # fmt: skip
     listed = _list_by_policy(names, shown, "bus", order[:_MOST_TALL], columns)
-    return Section(title, texts=2, note=f"{_UNBALANCE} {_say_left(order, 'unbalance.csv')}", **listed)
+    note = f"{_UNBALANCE} {_say_left(order, 'unbalance.csv')}"
+    return Section(title, texts=2, note=note, keep=True, **listed)
 
 
 _UNBALANCE = (
@@ -128,7 +129,6 @@ def _say_left(order: Sequence[str], file: str) -> str:
 #: Columns of tables by element, the first what the rows are ordered by, and what each is called.
 BRANCH_COLUMNS = {"overload_h": "h above rating", "loading_max_pu": "highest pu"}
 MOVE_COLUMNS = {"moves_per_day": "moves a day", "most_a_day": "most a day"}
-DEVICE_COLUMNS = {"projected_h": "h", "projected_kwh": "kWh", "projected_kvarh": "kvarh"}
 
 
 def element_section(
@@ -157,7 +157,22 @@ def element_section(
         told = ("" if v is None else f"{v:.2f}" if key == "branch" and v < 10.0 else write_number(v) for v in found)
         rows.append([Cell(element), *map(Cell, told)])
     left = len(order) - len(rows)
-    return Section(title, heads=heads, rows=rows, note=f"{left} more are in {_FILES[key]}." if left > 0 else "")
+    note = f"{left} more are in {_FILES[key]}." if left > 0 else ""
+    return Section(title, heads=heads, rows=rows, note=note, keep=True)
 
 
-_FILES = {"branch": "branches.csv", "element": "moves.csv", "device": "devices.csv"}
+_FILES = {"branch": "branches.csv", "element": "moves.csv"}
+
+
+def device_section(names: Sequence[str], table: pd.DataFrame) -> Section:
+    """Return the devices whose setpoints were moved the longest to be feasible."""
+    title = "Setpoints that had to be moved"
+    if not len(table):
+        return Section(title, text="There are none.", keep=True)
+    longest = table.groupby("device", sort=False)["projected_h"].max()
+    order = longest[longest > 0.0].sort_values(ascending=False, kind="stable").index.tolist()
+    if not order:
+        return Section(title, text="None on any of these days.", keep=True)
+    columns = {"projected_h": "h in which it was moved", "projected_kwh": "by kWh", "projected_kvarh": "by kvarh"}
+    listed = _list_by_policy(names, table, "device", order[:_MOST_TALL], columns)
+    return Section(title, texts=2, note=_say_left(order, "devices.csv"), keep=True, **listed)

@@ -21,6 +21,7 @@ from powergrid.evaluation.studies.report import PlannerReport, report_days
 from powergrid.evaluation.studies.summary import Summary
 from powergrid.quantities import MEASURES, STUDY
 from powergrid.scenario import Scenario, load_scenario
+from tests.evaluation.replay.test_page import BROWSER, needs_browser
 from tests.evaluation.worlds import ALL_KINDS
 from tests.scenario.discovery.models import LOOPED, write
 
@@ -273,6 +274,28 @@ def test_the_page_needs_nothing_else_and_says_what_the_verdict_says(report: Plan
             assert part.replace("'", "&#39;") in page
     for value in report.facts.values():
         assert str(value).replace("'", "&#39;") in page
+
+
+@needs_browser
+def test_no_table_is_cut_on_a_narrow_screen_or_on_paper(
+    report: PlannerReport, scenario: Scenario, tmp_path: Path
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    # four policies, as a report has unless told otherwise
+    names, summary = ("rule_based", "native", "no_control", "random"), report.summaries["native"]
+    whole = replace(report, against=names[1:], summaries=dict.fromkeys(names, summary))
+    (tmp_path / "report.html").write_text(whole.as_html(), encoding="utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto((tmp_path / "report.html").as_uri())
+        for media, width in (("screen", 1400), ("screen", 800), ("print", 688)):  # 688: A4 less its margins
+            page.emulate_media(media=media)
+            page.set_viewport_size({"width": width, "height": 900})
+            wide = "[...document.querySelectorAll('.wide, body')].filter(e => e.scrollWidth > e.clientWidth).length"
+            assert page.evaluate(wide) == 0, (media, width)
+        browser.close()
 
 
 def test_the_command_writes_a_page_and_tables_and_tells_the_verdict(
