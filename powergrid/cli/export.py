@@ -103,7 +103,9 @@ def export(
         problems.append(describe_unknown("--format of tables", format, get_args(TableFormat)))
     if problems:
         raise ScenarioError("powergrid export", problems)
-    env_config = _read_config(run, scenario, read_env_config(scenario or "", overrides, agents, add_der, trust, goal))
+    env_config = read_run_config(
+        "powergrid export", run, scenario, read_env_config(scenario or "", overrides, agents, add_der, trust, goal)
+    )
 
     policy, folder = _load(run, env_config), out_dir or Path("opendss")
     result = export_day(
@@ -132,7 +134,7 @@ def _fit(env_config: dict[str, Any], policy: Any, day: Any, folder: Path, days: 
     tell(found.sentence())
 
 
-def _read_config(run: str, scenario: str | None, given: dict[str, Any]) -> dict[str, Any]:
+def read_run_config(command: str, run: str, scenario: str | None, given: dict[str, Any]) -> dict[str, Any]:
     """Return the env_config of a scenario, that of the run where none is named."""
     if scenario is not None:
         return given
@@ -141,7 +143,7 @@ def _read_config(run: str, scenario: str | None, given: dict[str, Any]) -> dict[
     from powergrid.training.runs.records import MANIFEST, read_manifest
 
     if run in baseline_names():
-        raise ScenarioError("powergrid export", [f"{run} is a baseline, of no scenario: name one after it"])
+        raise ScenarioError(command, [f"{run} is a baseline, of no scenario: name one after it"])
     own = settle_claims(Path(run) / MANIFEST, read_manifest(Path(run))["env_config"])
     return {**own, **{key: value for key, value in given.items() if key != "env_name"}}
 

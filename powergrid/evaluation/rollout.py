@@ -189,7 +189,7 @@ def seat_players(
             if policy is None:
                 yield name, build(BASELINES[name].overrides(scenario)), BASELINES[name].make(seed)
             else:
-                yield name, build({}), _PolicyPlayer(policy, views[name])
+                yield name, build({}), PolicyPlayer(policy, views[name])
 
 
 def pick_days(days: IntArray, count: int) -> IntArray:
@@ -369,10 +369,15 @@ def sum_up(
     }
 
 
-class _PolicyPlayer:
-    """Let a policy that takes dicts of observations play a batch."""
+class PolicyPlayer:
+    """Let a policy that takes dicts of observations play a batch.
 
-    def __init__(self, policy: Policy, view: View | None) -> None:
+    Args:
+        policy: The policy.
+        view: What it sees of the task, see :func:`powergrid.evaluation.trained.fit_sights`; what agents see if None.
+    """
+
+    def __init__(self, policy: Policy, view: View | None = None) -> None:
         self._policy, self._view = policy, view
 
     def reset(self, task: GridTask, env: int) -> None:

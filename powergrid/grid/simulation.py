@@ -322,6 +322,25 @@ class Simulation:
         self.step_index = np.minimum(self.step_index + self._one_step, self.last_step)
         self._turn_clock()
 
+    # -- a grid that others move, followed step by step
+
+    def project(self, action: FloatArray) -> None:
+        """Turn actions, as :meth:`step` takes them, into feasible setpoints and positions; nothing is played."""
+        self._devices.project(action, self._exogenous)
+
+    def solve(self) -> BoolArray:
+        """Solve the present row with present setpoints and positions; return what converged, shape (n_envs,)."""
+        if self.islands is not None:
+            self.islands.act(self.setpoints)
+        self.snapshot.converged[...] = self._play()
+        return self.snapshot.converged
+
+    def follow(self, device_kva: npt.NDArray[np.complex128]) -> None:
+        """Move devices and clock on by a step in which some powers were delivered, shape (n_envs, n_devices) [kVA]."""
+        self._devices.advance(device_kva, self._exogenous)
+        self.step_index = np.minimum(self.step_index + self._one_step, self.last_step)
+        self._turn_clock()
+
     # -- parts of a step
 
     def _play(self, envs: Sequence[int] | None = None) -> BoolArray:

@@ -1,0 +1,224 @@
+"""The commands that advise a grid that runs: once from a file, and as a service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from powergrid.cli.export import read_run_config
+from powergrid.cli.options import (
+    SetOption,
+    TrustOption,
+    VerboseOption,
+    log_to_console,
+    out,
+    read_env_config,
+    tell,
+)
+from powergrid.errors import ScenarioError, describe_unknown
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN|POLICY", help="A run folder, or a baseline's name.")]
+OwnScenario = Annotated[str | None, typer.Argument(metavar="[SCENARIO]", help="Scenario; that of the run if unset.")]
+FallbackOption = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="What stands in for the policy where readings do not do: hold, native, none."),
+]
+CoverageOption = Annotated[
+    float, typer.Option("--min-coverage", min=0.0, max=1.0, help="Least part of an agent's inputs to be measured.")
+]
+AgeOption = Annotated[
+    float | None,
+    typer.Option("--max-age", min=0.0, metavar="MIN", help="Minutes that a reading stands in for the next; two steps."),
+]
+_FORMATS = ("table", "csv", "json")
+
+
+def advise(
+    run: RunArgument,
+    scenario: OwnScenario = None,
+    readings: Annotated[
+        Path | None, typer.Option("--readings", metavar="FILE", help="CSV, Parquet, Excel or JSON; a batch a time.")
+    ] = None,
+    file_format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, csv or json.")] = "table",
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write setpoints there: .csv, .parquet or .json.")
+    ] = None,
+    fallback: FallbackOption = "hold",
+    min_coverage: CoverageOption = 0.5,
+    max_age: AgeOption = None,
+    shadow: Annotated[
+        Path | None,
+        typer.Option(
+            "--shadow", metavar="LOG", help="Nobody follows: log advice beside what was done (.csv, .jsonl, .parquet)."
+        ),
+    ] = None,
+    done: Annotated[
+        Path | None, typer.Option("--done", metavar="FILE", help="What was done, by time; what readings say if unset.")
+    ] = None,
+    example: Annotated[
+        Path | None, typer.Option("--example", metavar="FILE", help="Write readings of the model there, and stop.")
+    ] = None,
+    date: Annotated[str | None, typer.Option(metavar="DATE", help="Day of --example; the first of the test.")] = None,
+    spec: Annotated[bool, typer.Option("--spec", help="List all that can be read and is set, and stop.")] = False,
+    trust: TrustOption = False,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Advise a grid that runs: readings in, setpoints within every limit out."""
+    log_to_console(verbose)
+    problems = [] if file_format in _FORMATS else [describe_unknown("--format", file_format, _FORMATS)]
+    if readings is None and example is None and not spec:
+        problems.append("give --readings; --example writes some, --spec says what they are called")
+    if done is not None and shadow is None:
+        problems.append("--done goes with --shadow")
+    if problems:
+        raise ScenarioError("powergrid advise", problems)
+    advisor = build_advisor(
+        "powergrid advise", run, scenario, overrides, trust, fallback, min_coverage, max_age, follows=shadow is None
+    )
+    try:
+        if spec:
+            _print_spec(advisor)
+        elif example is not None:
+            _write_example(advisor, run, example, date)
+        else:
+            assert readings is not None
+            _advise_file(advisor, readings, file_format, out_file, shadow, done)
+    finally:
+        advisor.close()
+
+
+def build_advisor(
+    command: str, run: str, scenario: str | None, overrides: Sequence[str] | None, trust: bool, fallback: str,
+    min_coverage: float, max_age: float | None, *, follows: bool,
+) -> Any:  # fmt: skip
+    """Return the advisor that the options of a command mean."""
+    from powergrid.advice import Advisor, AdvisorOptions
+    from powergrid.advice.player import find_player
+    from powergrid.scenario import scenario_from_config
+
+    options = AdvisorOptions(fallback, max_age, min_coverage, follows)  # type: ignore[arg-type]
+    env_config = read_run_config(command, run, scenario, read_env_config(scenario or "", overrides, None, None, trust))
+    own, player = find_player(scenario_from_config(env_config), run)
+    return Advisor(own, player, options)
+
+
+def _advise_file(
+    advisor: Any, readings: Path, file_format: str, out_file: Path | None, shadow: Path | None, done: Path | None
+) -> None:
+    from powergrid.advice.files import as_csv, read_batches, write_rows
+    from powergrid.advice.shadow import ShadowLog
+
+    log = None if shadow is None else ShadowLog(advisor, shadow)
+    deeds = [] if done is None else read_batches(done)
+    advice, rows = list[Any](), list[dict[str, Any]]()
+    for batch in read_batches(readings):
+        each = advisor.advise(batch) if log is None else log.advise(batch)
+        advice.append(each)
+        rows += each.rows()
+        if log is not None:
+            _note_done(log, deeds, each.time)
+    if out_file is not None:
+        kind = out_file.suffix.lower()
+        tell(write_rows([each.as_json() for each in advice] if kind == ".json" else rows, out_file))
+    elif file_format == "json":
+        tell(json.dumps([each.as_json() for each in advice], indent=1))
+    elif file_format == "csv":
+        tell(as_csv(rows).rstrip("\n"))
+    elif log is None and advice:
+        _print_advice(advice[-1])
+        if len(advice) > 1:
+            tell(f"the last of {len(advice)} steps; --out and --format have all of them")
+    if log is not None:
+        log.finish()
+        _print_summary(log)
+        tell(shadow)
+
+
+def _note_done(log: Any, deeds: Sequence[Any], time: Any) -> None:
+    """Tell the log what was done in the step that begins at a time."""
+    from powergrid.advice.readings import read_time
+
+    for deed in deeds:
+        when = read_time(deed.get("time")) if isinstance(deed, dict) else None
+        if when is not None and when == time:
+            for problem in log.note(deed).problems:
+                tell(problem)
+
+
+def _print_advice(advice: Any) -> None:
+    """Print the setpoints of a step, and what has to be known of them."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(
+        title=f"{str(advice.time).replace('T', ' ')}, for {advice.valid_minutes:g} min", box=SIMPLE,
+        padding=(0, 0, 0, 1), pad_edge=False,
+    )  # fmt: skip
+    for heading in ("device", "what", "now", "asked", "set", "by", "cut by"):
+        number = heading in ("now", "asked", "set")
+        table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number)
+    for each in advice.setpoints:
+        position = not each.unit
+        numbers = (_show(value, position) for value in (each.now, each.asked, each.set))
+        what = f"{each.quantity}" if each.pu is None else f"{each.quantity} ({each.pu:g} pu)"
+        table.add_row(each.device, what, *numbers, each.by, "; ".join(f"{c.code}: {c.text}" for c in each.cuts))
+    out.print(table)
+    for doubt in advice.doubts():
+        tell(f"- {doubt}")
+
+
+def _show(value: float | None, position: bool) -> str:
+    return "-" if value is None else f"{value:.0f}" if position else f"{value:.1f}"
+
+
+def _print_summary(log: Any) -> None:
+    """Print what advice and deeds came to."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    from powergrid.advice.shadow import summarise
+
+    table = Table(title="advice against what was done", box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
+    headings = {
+        "device": "device", "quantity": "what", "compared": "steps", "same_share": "same",
+        "mean_advised": "advised\nmean", "mean_done": "done\nmean", "mean_abs_difference": "apart\nmean",
+        "moves_advised": "moves\nadvised", "moves_done": "moves\ndone",
+    }  # fmt: skip
+    for column, heading in headings.items():
+        text = column in ("device", "quantity")
+        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    for row in summarise(log.read()).to_dict("records"):
+        numbers = [row["mean_advised"], row["mean_done"], row["mean_abs_difference"]]
+        digits = 4 if row["unit"] == "pu" else 1
+        shown = ["-" if n != n else f"{n:.{digits}f}" for n in numbers]
+        moves = ["-" if n != n else f"{n:.0f}" for n in (row["moves_advised"], row["moves_done"])]
+        same = "-" if row["same_share"] != row["same_share"] else f"{row['same_share']:.0%}"
+        table.add_row(row["device"], row["quantity"], str(row["compared"]), same, *shown, *moves)
+    out.print(table)
+
+
+def _print_spec(advisor: Any) -> None:
+    """Print all readings and setpoints with units and ranges."""
+    from powergrid.advice.spec import describe
+
+    described = describe(advisor)
+    tell("readings: name, unit, possible range, trained range")
+    for each in described["readings"]:
+        trained = "" if each["trained"] is None else "  trained {:g}..{:g}".format(*each["trained"])
+        meaning = f"  ({each['meaning']})" if each["meaning"] else ""
+        tell("  {} [{}]  {:g}..{:g}".format(each["name"], each["unit"], *each["possible"]) + trained + meaning)
+    tell("setpoints: device, quantity, unit, range")
+    for each in described["setpoints"]:
+        tell("  {} {} [{}]  {:g}..{:g}".format(each["device"], each["quantity"], each["unit"], *each["range"]))
+
+
+def _write_example(advisor: Any, run: str, file: Path, date: str | None) -> None:
+    """Write readings of a day that the model plays."""
+    from powergrid.advice.player import play_readings
+
+    tell(play_readings(advisor, file, date))
