@@ -488,10 +488,10 @@ def _lead_devices(
 def _follow_supply(
     circuits: Circuits, devices: Fleets, faults: Mapping[str, Sequence[Fault]], options: SimulationOptions
 ) -> tuple[Islands | None, Events | None]:
-    """Follow who is fed, where switches, microgrids or events may change it."""
+    """Follow who is fed, where switches, microgrids, events or the feeder's own protection may change it."""
     eventful = bool(options.events) or options.radial is not None
     switches = next(((fleet, places) for fleet, places, kind in devices.switchgear if kind == "switch"), None)
-    if not (eventful or circuits[0].network.microgrids or switches):
+    if not (eventful or circuits[0].network.microgrids or switches or circuits[0].controls.opening):
         return None, None
     load_of_device = circuits[0].load_of_device
     vehicles = [load_of_device[columns] for fleet, columns in devices.power if fleet.kind == "ev_charger"]

@@ -17,7 +17,7 @@ from powergrid.errors import EngineError, FeederError, Problem
 from powergrid.garbage import put_off_collection
 from powergrid.grid.circuit.admittance import Admittance, BranchLayout
 from powergrid.grid.circuit.injections import Fault, Injection, Setpoints, place_faults, place_injections
-from powergrid.grid.circuit.out_of_service import OutOfService, Protection
+from powergrid.grid.circuit.out_of_service import OutOfService, Protection, reset_protection
 from powergrid.grid.circuit.own_controls import (
     ActingControls,
     ControlPlan,
@@ -153,7 +153,11 @@ class Circuit:
         """Solve the feeder as it stands, its own controls free unless it holds them: the start of every episode."""
         free = not self.feeder.controls_off
         try:
-            if any(self.engine.solve(controls=free) for _ in range(3)) or self.engine.solve():
+            solved = any(self.engine.solve(controls=free) for _ in range(3)) or self.engine.solve()
+            # What nominal demand trips, which no hour need have, is whole again where OpenDSS begins to play.
+            if reset_protection(self.engine, self.handles):
+                solved = self.engine.solve()
+            if solved:
                 return
         except EngineError as error:
             problem = Problem("no-convergence", "", f"does not solve: {error}")
@@ -183,9 +187,8 @@ class Circuit:
         acting = self.controls.capacitors
         self.switchgear = Switchgear(engine, self.handles, network, acting, self.admittance, tapped)
         self.own_moves = 0
-        lines, branch_index = self.handles["Line"], network.branch_index
-        self._protection = Protection(engine, self.controls.controls, lines, branch_index, note)
-        self.out_of_service = OutOfService(engine, self.handles, fault_names, branch_index, note)
+        self._protection = Protection(engine, self.controls.controls, self.handles, network, note)
+        self.out_of_service = OutOfService(engine, self.handles, fault_names, network.branch_index, note)
 
     def _keep_start(self) -> None:
         # So that the start and what comes after a reset stand on the same admittance matrix.
@@ -435,6 +438,15 @@ class Circuit:
     def closed(self) -> IntArray:
         """1 where a switch is closed, shape (n_switches,)."""
         return self.switchgear.closed
+
+    @property
+    def may_open(self) -> bool:
+        """Whether controls of the feeder's own act that may have opened a branch in the last solve."""
+        return self.controls.opening and self.controls.acted
+
+    def open_rows(self) -> IntArray:
+        """Return the rows of the network's branches whose conductor is open in some phases, as compiled or by now."""
+        return self._protection.open_rows()
 
     def handle_of(self, device: int) -> Handle:
         """Return the element that carries a device's power."""

@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.grid.engine import Engine, Handle
-from powergrid.grid.feeder.network import FeederControl
+from powergrid.grid.feeder.compile import BRANCH_CLASSES
+from powergrid.grid.feeder.network import FeederControl, Network
 from powergrid.grid.feeder.windings import Handles
 
 #: Properties that make an element of a class generate, in the order in which they are written.
 _GENERATING = {"Generator": ("kW", "kvar"), "PVSystem": ("Irradiance",)}
 
 #: Protection of the feeder's own, which acts beyond the solve in which it trips.
-_PROTECTION = ("Fuse", "Relay", "Recloser")
+PROTECTION = ("Fuse", "Relay", "Recloser")
 #: What a state holds.
 _KEYS = ("opened", "struck", "tripped")
 
@@ -40,6 +41,23 @@ def find_generating(writes: Iterable[tuple[str, str, Sequence[str]]]) -> dict[st
             for column, name in enumerate(names):
                 found.setdefault(f"{class_name}.{name}".lower(), []).append((place, column))
     return found
+
+
+def reset_protection(engine: Engine, handles: Handles) -> bool:
+    """Have all protection put what it opens where it normally is, and forget that it tripped; say whether any had.
+
+    As the engine does where its mode is set.
+    """
+    known = {f"{c}.{name}".lower(): handle for c in BRANCH_CLASSES for name, handle in handles[c].items()}
+    moved = False
+    for class_name in PROTECTION:
+        for name, handle in engine.handles(class_name).items():
+            owner, opened = engine.get_reference(handle, class_name, "SwitchedObj")
+            branch = known.get(f"{owner}.{opened}".lower())
+            before = engine.open_places(branch) if branch is not None else ()
+            engine.reset_protection(class_name, name)
+            moved |= branch is not None and engine.open_places(branch) != before
+    return moved
 
 
 class OutOfService:
@@ -134,15 +152,15 @@ class OutOfService:
 
 
 class Protection:
-    """Put the protection that acts in a circuit, and the lines that it opens, where they were.
+    """Put the protection that acts in a circuit, and the branches that it opens, where they were.
 
     It remembers beyond a solve that it has tripped, and opens single phases, which a switch's position does not tell.
 
     Args:
         engine: The engine that holds the circuit.
         controls: The feeder's controls that act.
-        lines: Handle of each line by name.
-        branch_index: Branch by ``class.name`` in lower case.
+        handles: The circuit's elements.
+        network: What it consists of.
         note_moved: Is told branch and handle of what changed.
     """
 
@@ -150,29 +168,44 @@ class Protection:
         self,
         engine: Engine,
         controls: Sequence[FeederControl],
-        lines: Mapping[str, Handle],
-        branch_index: Mapping[str, int],
+        handles: Handles,
+        network: Network,
         note_moved: Callable[[int, Handle], None],
     ) -> None:
-        acting = [control for control in controls if control.class_name in _PROTECTION]
-        self._engine, self._note_moved = engine, note_moved
+        acting = [control for control in controls if control.class_name in PROTECTION]
+        self._engine, self._note_moved, self._branches = engine, note_moved, network.branches
         self._controls = [(control.class_name, control.name) for control in acting]
         moved = dict.fromkeys(target for control in acting for target in control.targets)
-        names = [target for target in moved if target.startswith("line.") and target[5:] in lines]
-        self._lines = [(branch_index[name], lines[name[5:]]) for name in names]
-        sizes = [engine.terminals(handle)[0] * engine.phases(handle) for _, handle in self._lines]
-        self._shape = (len(sizes), max(sizes, default=0))
+        known = {f"{c}.{name}".lower(): handle for c in BRANCH_CLASSES for name, handle in handles[c].items()}
+        self._opened = [(network.branch_index[name], known[name]) for name in moved if name in known]
+        self._sizes = [engine.terminals(handle) for _, handle in self._opened]
+        rows = [network.branches.branch_rows[branch] + np.arange(n * width)
+                for (branch, _), (n, width) in zip(self._opened, self._sizes, strict=True)]  # fmt: skip
+        self._rows = np.concatenate([np.empty(0, dtype=np.int64), *rows])
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Copy which conductors of the lines are open, terminal by terminal; nothing where no protection acts."""
-        if not self._controls:
-            return {}
-        is_open = np.zeros(self._shape, dtype=np.bool_)
-        for row, (_, handle) in zip(is_open, self._lines, strict=True):
-            phases = self._engine.phases(handle)
+        """Copy which conductors of the branches are open, terminal by terminal; nothing where no protection acts."""
+        return (
+            {"open_conductors": np.concatenate([np.empty(0, dtype=np.bool_), *self._read()])} if self._controls else {}
+        )
+
+    def _read(self) -> list[npt.NDArray[np.bool_]]:
+        """Return which conductors of each branch are open."""
+        found = []
+        for (_, handle), (n, width) in zip(self._opened, self._sizes, strict=True):
+            row = np.zeros(n * width, dtype=np.bool_)
             for terminal, phase in self._engine.open_places(handle):
-                row[(terminal - 1) * phases + phase - 1] = True
-        return {"open_conductors": is_open}
+                row[(terminal - 1) * width + phase - 1] = True
+            found.append(row)
+        return found
+
+    def open_rows(self) -> IntArray:
+        """Return the rows of the network's branches whose conductor is open, those open as compiled among them."""
+        compiled = self._branches.open_rows
+        if not self._opened:
+            return compiled
+        others = compiled[~np.isin(compiled, self._rows)]
+        return np.concatenate([others, self._rows[np.concatenate(self._read())]])
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> bool:
         """Make the protection forget, and put a :meth:`state` back; say whether there is any.
@@ -181,13 +214,13 @@ class Protection:
         """
         if not self._controls:
             return False
-        before = self.state()["open_conductors"]
+        before = self._read()
         for class_name, name in self._controls:
             self._engine.reset_protection(class_name, name)
-        for row, (branch, handle), was in zip(state["open_conductors"], self._lines, before, strict=True):
-            phases = self._engine.phases(handle)
+        rows = np.split(state["open_conductors"], np.cumsum([len(row) for row in before])[:-1])
+        for row, (branch, handle), (_, width), was in zip(rows, self._opened, self._sizes, before, strict=False):
             self._engine.set_open(handle, is_open=False)
-            places = [(int(i) // phases + 1, int(i) % phases + 1) for i in np.flatnonzero(row)]
+            places = [(int(i) // width + 1, int(i) % width + 1) for i in np.flatnonzero(row)]
             self._engine.open_at(handle, places)
             if not np.array_equal(row, was):
                 self._note_moved(branch, handle)

@@ -284,6 +284,8 @@ class ActingControls:
         capacitors: ``class.name`` of the capacitors that they switch.
         set_power: Whether any sets power, so that the admittance matrix is not a function of switchgear alone.
         dispatch: Those that dispatch generators; None where none does.
+        opening: Whether any may open a branch.
+        acted: Whether any may have acted in the last solve.
     """
 
     def __init__(
@@ -299,6 +301,7 @@ class ActingControls:
         self._engine, self._max_turns, self._off = engine, max_turns, off
         dispatchers = [control for control in controls if control.class_name == "GenDispatcher"]
         self.dispatch = _lead_dispatch(engine, dispatchers)
+        self.opening, self.acted = any(c.class_name in CLASSES_OF_KIND["switch"] for c in controls), False
         self.set_power = any(control.class_name in _POWER for control in controls if control not in dispatchers)
         switched = [control for control in controls if control.class_name == "CapControl"]
         self.capacitors = frozenset(target for control in switched for target in control.targets)
@@ -384,6 +387,7 @@ class ActingControls:
             converged, before = self._take_turns(gear, admittance)
         if converged and limit is not None and limit():
             converged = self._engine.solve()
+        self.acted = before is not None
         moves = 0 if before is None else gear.count_moves(before)
         admittance.refresh()
         if moves and self.capacitors:

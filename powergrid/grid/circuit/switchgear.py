@@ -5,7 +5,7 @@ Knows neither agents nor costs: who may move what, and how often, is a fleet's t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,7 @@ class Switchgear:
         self.closed = np.array(closed, dtype=np.int64)
         self._closed_compiled = self.closed.copy()
         self._lines_may_open = any(engine.handles(name) for name in _OPENERS)
+        self._others = list(self._find_others()) if self._lines_may_open else []
         self.keep_start()
 
     def _find_windings(self, tapped: Iterable[tuple[str, int]]) -> tuple[Regulator, ...]:
@@ -121,6 +122,15 @@ class Switchgear:
                     self._windings.setdefault(regulator.element, []).append((place, regulator))
             self._place_of[element, winding] = place
         return tuple(found)
+
+    def _find_others(self) -> Iterator[tuple[int, Handle]]:
+        """Yield branch and handle of what else than lines the feeder's own controls may open."""
+        for opener in _OPENERS:
+            for handle in self._engine.handles(opener).values():
+                class_name, name = self._engine.get_reference(handle, opener, "SwitchedObj")
+                branch = self._network.branch_index.get(f"{class_name}.{name}".lower())
+                if branch is not None and class_name != "Line":
+                    yield branch, self._handles[class_name][name]
 
     def find_regulator(self, element: str, winding: int = 0) -> int:
         """Return the place of a winding among :attr:`regulators`, -1 where it has none.
@@ -271,7 +281,7 @@ class Switchgear:
                     self._admittance.note_change(branch, handle)
                     self.steps_on[i] = on
         if self._lines_may_open:
-            for handle, branch, _ in self._switches:
+            for branch, handle in [*((b, h) for h, b, _ in self._switches), *self._others]:
                 self._admittance.note_change(branch, handle)
             self.closed[:] = self._read_closed()
 

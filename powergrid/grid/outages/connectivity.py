@@ -22,8 +22,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Of 12 switches, each with its own positions, all are kept; random play of more does not fill the memory.
 _MAX_KEPT = 4096
-#: In place of the node of a conductor that is open.
-_OPEN = -1
 
 
 class FormingSource(NamedTuple):
@@ -102,7 +100,7 @@ class Connectivity:
     """Answer what is fed, for any positions of a network's branches.
 
     Lines, reactors and series capacitors join their terminals conductor by conductor, transformers phase by phase. What
-    is open in single phases as compiled joins the others.
+    is open in single phases joins the others.
 
     Args:
         network: The network.
@@ -123,7 +121,7 @@ class Connectivity:
         self._network, self._forming = network, tuple(forming)
         self._by_rating = np.argsort([-source.p_max_kw for source in forming], kind="stable").tolist()
         self._n_nodes = n_nodes = len(network.nodes)
-        self._edges, self._edge_branch = _join(network)
+        self._edges, self._edge_branch, self._edge_rows = _join(network)
         given = network.source_nodes if sources is None else sources
         self._sources = np.unique(np.asarray(given, dtype=np.int64))
         roots = np.full(len(self._sources), n_nodes)
@@ -132,28 +130,37 @@ class Connectivity:
         self._free = np.ones(len(devices), dtype=bool) if bound is None else ~bound
         self._kept: dict[bytes, Topology] = {}
 
-    def look(self, closed: BoolArray, faulted: Sequence[int] | IntArray = ()) -> Topology:
+    def look(
+        self, closed: BoolArray, faulted: Sequence[int] | IntArray = (), open_rows: IntArray | None = None
+    ) -> Topology:
         """Return what hangs together.
 
         Args:
             closed: Whether each branch connects its terminals, shape (n_branches,).
             faulted: Nodes with a fault on, shape (n_faulted,). A forming source does not feed a fault: it trips.
+            open_rows: Rows of the network's branches whose conductor is open, those of the network where not given.
 
         Returns:
             The topology; its arrays are shared and not to be written.
         """
         at_fault = np.asarray(faulted, dtype=np.int64)
-        key = np.packbits(closed).tobytes() + at_fault.tobytes()
+        open_rows = self._network.branches.open_rows if open_rows is None else open_rows
+        key = b"".join((np.packbits(closed).tobytes(), at_fault.tobytes(), b"|", open_rows.tobytes()))
         found = self._kept.get(key)
         if found is None:
             if len(self._kept) >= _MAX_KEPT:
                 self._kept.clear()
-            found = self._kept[key] = self._trace(closed, at_fault)
+            found = self._kept[key] = self._trace(closed, at_fault, open_rows)
         return found
 
-    def _trace(self, closed: BoolArray, faulted: IntArray) -> Topology:
+    def _trace(self, closed: BoolArray, faulted: IntArray, open_rows: IntArray) -> Topology:
         n = self._n_nodes + 1  # one more that stands for whatever feeds the sources
-        edges = np.concatenate([self._edges[:, closed[self._edge_branch]], self._root_edges], axis=1)
+        joins = closed[self._edge_branch]
+        if open_rows.size:
+            is_open = np.zeros(len(self._network.branches.row_node), dtype=np.bool_)
+            is_open[open_rows] = True
+            joins &= ~is_open[self._edge_rows].any(axis=0)
+        edges = np.concatenate([self._edges[:, joins], self._root_edges], axis=1)
         graph = coo_array((np.ones(edges.shape[1]), (edges[0], edges[1])), shape=(n, n))
         count, label = connected_components(graph, directed=False)
         island = label[:-1].astype(np.int64)
@@ -185,8 +192,8 @@ class Connectivity:
         return Island(place, source, np.flatnonzero(self.loads.share(inside)), np.flatnonzero(devices))
 
 
-def _join(network: Network) -> tuple[IntArray, IntArray]:
-    """Return the pairs of nodes that closed branches join, shape (2, n_edges), and the branch of each."""
+def _join(network: Network) -> tuple[IntArray, IntArray, IntArray]:
+    """Return what closed branches join: pairs of nodes, shape (2, n_edges), the branch of each, and its rows."""
     b = network.branches
     sizes = np.diff(np.append(b.terminal_rows, len(b.row_node)))
     terminal = np.repeat(np.arange(len(sizes)), sizes)
@@ -194,19 +201,19 @@ def _join(network: Network) -> tuple[IntArray, IntArray]:
     # of a winding only the conductors that are not grounded, as one of them may be its second
     wound = np.array([name.startswith(("transformer.", "autotrans.")) for name in b.names], dtype=np.bool_)
     row_node = b.row_node.astype(np.int64)
-    row_node[b.open_rows] = _OPEN
-    kept = ~wound[branch] | (row_node != 0)
-    terminal, branch, node = terminal[kept], branch[kept], row_node[kept]
+    row = np.flatnonzero(~wound[branch] | (row_node != 0))
+    terminal, branch = terminal[row], branch[row]
     starts = np.searchsorted(terminal, np.arange(len(sizes)))
-    place = np.arange(len(node)) - starts[terminal]  # of a conductor among its terminal's
+    place = np.arange(len(row)) - starts[terminal]  # of a conductor among its terminal's
     begins = np.zeros(len(b.names), dtype=np.int64)
     begins[b.terminal_branch[::-1]] = np.arange(len(sizes))[::-1]
     is_first = terminal == begins[branch]
-    first = np.zeros((len(b.names), int(sizes.max(initial=0))), dtype=np.int64)
-    first[branch[is_first], place[is_first]] = node[is_first]
-    one, other, of = first[branch[~is_first], place[~is_first]], node[~is_first], branch[~is_first]
-    joined = (one > 0) & (other > 0) & (one != other)
-    return np.array([one[joined] - 1, other[joined] - 1]), of[joined]
+    first = np.full((len(b.names), int(sizes.max(initial=0))), -1, dtype=np.int64)
+    first[branch[is_first], place[is_first]] = row[is_first]
+    rows = np.array([first[branch[~is_first], place[~is_first]], row[~is_first]])
+    nodes = np.where(rows < 0, 0, row_node[rows])
+    joined = (nodes > 0).all(axis=0) & (nodes[0] != nodes[1])
+    return nodes[:, joined] - 1, branch[~is_first][joined], rows[:, joined]
 
 
 class Reconfiguration:

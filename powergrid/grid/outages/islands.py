@@ -123,6 +123,7 @@ class Islands:
         self._apart = np.zeros(n_envs, dtype=np.bool_)
         self._asked_kw = np.zeros((n_envs, len(self._bound_loads)))
         self._parts: list[tuple[Island, ...]] = [()] * n_envs
+        self._seen: dict[int, tuple[BoolArray, IntArray]] = {}  # what was closed and open when last looked at
         self._limited: set[int] = set()
         self._searches: dict[int, tuple[_Asked, list[_Search]]] = {}
 
@@ -199,7 +200,9 @@ class Islands:
 
     def _look(self, env: int) -> Topology:
         """Take over who is fed by whom."""
-        topology = self.connectivity.look(self.closed(env), np.flatnonzero(self.faulted[env]))
+        closed, open_rows = self.closed(env), self._circuits[env].open_rows()
+        topology = self.connectivity.look(closed, np.flatnonzero(self.faulted[env]), open_rows)
+        self._seen[env] = closed, open_rows
         self.energised[env], self.dead_share[env] = topology.energised, topology.dead_share
         self.dark_nodes[env], self.islanded[env] = topology.n_dark, topology.forming
         self._parts[env] = topology.islands
@@ -274,8 +277,19 @@ class Islands:
     def notice_solved(self, converged: BoolArray, envs: Sequence[int] | None = None) -> None:
         """Have environments looked at whose power flow did not converge, or whose own protection opened lines."""
         for env in range(len(converged)) if envs is None else envs:
-            if self._circuits[env].own_moves or not converged[env]:
-                self.notice(env, start_over=not converged[env])
+            if not converged[env]:
+                self.notice(env, start_over=True)
+            elif self._circuits[env].may_open and self._have_opened(env):
+                self.notice(env)
+                if not self.islanded.size:  # at once: what lost its supply in this step is counted so in this step
+                    self._look(env)
+                    self._apart[env] |= not self.energised[env].all()
+
+    def _have_opened(self, env: int) -> bool:
+        """Whether the feeder's own controls have opened or closed any conductor since an environment was looked at."""
+        closed, open_rows = self._seen[env]
+        same_rows = np.array_equal(self._circuits[env].open_rows(), open_rows)
+        return not (same_rows and np.array_equal(self.closed(env), closed))
 
     # -- what is served
 

@@ -498,7 +498,7 @@ def test_fuse_that_blew_in_one_phase_is_restored_with_a_state_and_gone_after_a_r
         simulation.step(simulation.neutral())
     assert simulation.snapshot.v_pu[0, one] > 0.8
     circuit, state = simulation.circuits[0], simulation.circuits[0].state()
-    assert state["open_conductors"].tolist() == [[False, True, False, False, False, False]]
+    assert state["open_conductors"].tolist() == [False, True, False, False, False, False]
     simulation.reset(0, np.random.default_rng(0), 20)
     assert simulation.snapshot.v.tobytes() == start.tobytes()
     circuit.restore(state)
