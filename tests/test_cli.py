@@ -158,6 +158,15 @@ def test_describe_of_a_feeder_tells_what_was_left_and_writes_a_scenario(
     assert "no_control" in capsys.readouterr().out
 
 
+def test_describe_writes_no_scenario_whose_profiles_are_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    assert run_cli("describe", "ieee13", "--set", f"profiles.source={tmp_path}/meters", "--write", str(file)) == 1
+    assert "no such file" in " ".join(capsys.readouterr().err.split())
+    assert not file.exists()
+
+
 def test_describe_draws_and_writes_when_asked_for_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawing, file = tmp_path / "a.svg", tmp_path / "mine.yaml"
     assert run_cli("describe", "ieee13", "--draw", str(drawing), "--write", str(file)) == 0

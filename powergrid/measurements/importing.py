@@ -117,8 +117,9 @@ def import_profiles(
     if not series and not problems:
         loads = list_names(network.loads.names)
         problems.append(
-            f"no column is called like a load ({loads}) or like sun or price, and the map names none; columns are "
-            f"{list_names(unused) or 'all left out by the map'}"
+            f"no column is called like a load ({loads}) or like head, sun or price, and the map names none; columns "
+            f"are {list_names(unused) or 'all left out by the map'}; say what one is, as --set "
+            "'columns.NAME.head=true' for the whole feeder, or in a map"
         )
     _raise(problems)
     return _Import(spec, read, network, measured, series, unused, problems, notes).run()

@@ -30,6 +30,8 @@ _WEATHER = {
     "temp": "temperature",
     "t_air": "temperature",
 }
+#: What the whole feeder, measured at its source, is called.
+_HEAD = ("head", "feeder head")
 _OWN_UNIT = {"pv_pu": "pu", "irradiance_pu": "kw/m2", "temperature_c": "c"}
 #: From where on a column's name is so like a load's that the report asks.
 _LIKE = 0.75
@@ -93,7 +95,8 @@ def find_targets(
 
     Args:
         tables: The tables.
-        spec: The map; what it does not name is known by its own name: that of a load, or what the weather is called.
+        spec: The map; what it does not name is known by its own name: that of a load, of the head, or what the weather
+            is called.
         network: The feeder.
         problems: Gets what is wrong with the map, and what has no unit.
     """
@@ -152,6 +155,8 @@ def _know(name: str, network: Network) -> ColumnSpec | None:
         return ColumnSpec(weather=_WEATHER[low.rpartition("_")[0]], unit=_OWN_UNIT[low])
     if low in _WEATHER:
         return ColumnSpec(weather=_WEATHER[low])
+    if low.replace("_", " ") in _HEAD:
+        return ColumnSpec(head=True)
     if low.startswith("price"):
         return ColumnSpec(price=rest or "price", unit="USD/kWh" if kind.lower() == "price_usd_per_kwh" else None)
     return None

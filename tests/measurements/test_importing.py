@@ -382,9 +382,22 @@ def test_two_columns_of_one_load_and_kvar_alone_are_told(feeder: Path) -> None:
     assert "load w1 has kvar and no kW" in problems[1]
 
 
+@pytest.mark.parametrize("name", ["head kW", "Feeder head [kW]", "feeder_head_kW"])
+def test_head_is_known_by_its_name(feeder: Path, name: str) -> None:
+    times = make_times()
+    imported = import_profiles(pd.DataFrame({"time": times, name: 80.0}), feeder)
+    profiles = imported.profiles
+    kw = sum(
+        profiles.load_base[load][0] * profiles.demand_pu[0, profiles.demand_names.index(load)]
+        for load in profiles.load_base
+    )
+    assert kw == pytest.approx(80.0, rel=1e-3)
+
+
 def test_no_column_that_is_known_lists_both_sides(feeder: Path) -> None:
     (problem,) = problems_of(pd.DataFrame({"time": TIMES, "M1": 1.0, "M2": 2.0}), feeder)
     assert "no column is called like a load (e1, e2, w1, w2, zero)" in problem
+    assert "say what one is, as --set 'columns.NAME.head=true' for the whole feeder" in problem
     assert "columns are the DataFrame: M1, the DataFrame: M2" in problem
 
 

@@ -81,8 +81,10 @@ class Comparison:
 
     def say_percent(self) -> str:
         """Return the difference in percent of theirs, empty where theirs is 0 or next to nothing."""
-        rounded = round(self.percent) if abs(self.percent) < _MOST_PERCENT else None
-        return "" if rounded is None else f"{rounded:+d} %".replace("-", "\N{MINUS SIGN}")
+        if not 0.05 <= abs(self.percent) < _MOST_PERCENT:
+            return ""
+        digits = 0 if abs(self.percent) >= 0.95 else 1
+        return f"{self.percent:+.{digits}f} %".replace("-", "\N{MINUS SIGN}")
 
     def say(self) -> str:
         """Return the difference in words, with its interval."""

@@ -247,6 +247,14 @@ def test_percent_of_next_to_nothing_is_not_told() -> None:
     assert "901 more kWh of losses a day (898 to 903)" in words(days)
 
 
+def test_small_percentages_are_told_by_their_tenths() -> None:
+    def percent(mine: float) -> str:
+        days = make_days(ppo={"losses_kwh": [mine] * 3}, native={"losses_kwh": [1000.0] * 3})
+        return next(e for e in compare(days, "ppo", "native") if e.measure.name == "losses_kwh").say_percent()
+
+    assert [percent(kwh) for kwh in (1012.0, 997.0, 1000.3)] == ["+1 %", "\N{MINUS SIGN}0.3 %", ""]
+
+
 def test_a_difference_that_nobody_minds_is_no_gain() -> None:
     told = words(make_days(ppo={"losses_kwh": [9.9, 9.9, 9.9]}, native={"losses_kwh": [10.0, 10.0, 10.0]}))
     assert "Nothing tells it" in told
