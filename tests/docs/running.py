@@ -15,6 +15,7 @@ SHORTER: dict[str, dict[str, str]] = {
     "tune": {"--iterations": "1", "--samples": "1"},
     "evaluate": {"--days": "2"},
     "export": {"--days": "1"},
+    "report": {"--days": "2", "--replays": "1"},
 }
 HEAVY = {"train", "tune"}
 

@@ -2,7 +2,7 @@
 
 A page is run from top to bottom in a folder of its own: Python in one namespace a page, ``powergrid`` commands through
 the command line, YAML as a scenario. What a page calls ``path/to/Master.dss`` or ``~/grids/north/Master.dss`` is a copy
-of the 13-node feeder, and a run folder that no command of the page has made is a copy of one small run.
+of the 13-node feeder, ``path/to/meters.csv`` five weeks of power at its head, and a run folder that no command of the page has made is a copy of one small run.
 
 What would take long is shortened, and only so: see ``SHORTER`` in ``running``. ``<!-- not run: reason -->`` right
 before a block leaves it out; its ``powergrid`` commands are parsed still.
@@ -14,6 +14,8 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from typer.main import get_command
@@ -42,6 +44,10 @@ from tests.training.test_page import blocks_of as sections_of
 WALKED = "\n".join(sections_of(OURS, "python")[section] for section in [*SECTIONS, "distributed training"])
 
 A_RUN = re.compile(r"^(runs/[\w.-]+|their_run)$")
+
+#: What pages say that their commands leave.
+LEFT = {"planners": ["meters/report.html", "mine.yaml", "runs/mine", "report/report.html", "report/days/*.html",
+                     "day/Master.dss"]}  # fmt: skip
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 RUN = [block for block in BLOCKS if block.language in CODE and block.comment != "not run"]
@@ -114,6 +120,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "home"
     for folder in (tmp_path / "path" / "to", home / "grids" / "north"):
         shutil.copytree(models_folder() / "ieee13", folder)
+    hours = pd.date_range("2024-06-03", "2024-07-08", freq="h", inclusive="left")
+    kw = (1800.0 + 700.0 * np.sin((hours.hour - 9) / 24 * 2 * np.pi)).round(1)
+    meters = pd.DataFrame({"time": hours.strftime("%Y-%m-%d %H:%M"), "head kW": kw})
+    meters.to_csv(tmp_path / "path" / "to" / "meters.csv", index=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -135,6 +145,7 @@ def test_page_runs_from_top_to_bottom(page: Path, place: Path, request: pytest.F
                     if A_RUN.match(word) and not (place / word).exists() and words[words.index(word) - 1] != "--out":
                         shutil.copytree(request.getfixturevalue("sample_run"), place / word)
                 run_command(words)
+    assert [pattern for pattern in LEFT.get(page.stem, []) if not list(place.glob(pattern))] == []
     for name in list(names):
         if hasattr(names[name], "close") and name in ("env", "envs"):
             names[name].close()  # type: ignore[attr-defined]
