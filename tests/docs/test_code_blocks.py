@@ -2,7 +2,8 @@
 
 A page is run from top to bottom in a folder of its own: Python in one namespace a page, ``powergrid`` commands through
 the command line, YAML as a scenario. What a page calls ``path/to/Master.dss`` or ``~/grids/north/Master.dss`` is a copy
-of the 13-node feeder, ``path/to/meters.csv`` five weeks of power at its head, and a run folder that no command of the page has made is a copy of one small run.
+of the 13-node feeder, ``path/to/meters.csv`` five weeks of power at its head, and a run folder that no command of the
+page has made is a copy of one small run.
 
 What would take long is shortened, and only so: see ``SHORTER`` in ``running``. ``<!-- not run: reason -->`` right
 before a block leaves it out; its ``powergrid`` commands are parsed still.
