@@ -91,6 +91,7 @@ TERMS = tuple(term.name for term in REWARD_TERMS)
 MONEY_TERMS = tuple(term.name for term in REWARD_TERMS if term.money)
 
 _SWITCHES, _EVENTS = "where there are switches", "where there are events or rules of switching"
+_FALLBACK = "with `never_worse_than`"
 _SUPPLY = "where there are switches, events or rules of switching"
 
 #: What infos hold of each agent besides the terms.
@@ -111,6 +112,10 @@ AGENT_METRICS = (
 AGENT_EVENT_METRICS = (
     Quantity("held_switches", "switches", "switches that the rules of reconfiguration kept where they were", "agent",
              where=_EVENTS, of_agents="sum"),
+)  # fmt: skip
+AGENT_FALLBACK_METRICS = (
+    Quantity("handed_back_devices", "devices", "devices of the agent that were set to what the feeder's own controls "
+             "have them do and not to what its actions say", "agent", "sum", where=_FALLBACK, of_agents="sum"),
 )  # fmt: skip
 #: And what they hold of the network, the same for every agent.
 NETWORK_METRICS = (
@@ -134,6 +139,10 @@ SUPPLY_METRICS = (
 )  # fmt: skip
 NETWORK_EVENT_METRICS = (
     Quantity("events_on", "events", "events that are on", "network", where=_EVENTS),
+)  # fmt: skip
+NETWORK_FALLBACK_METRICS = (
+    Quantity("handed_back", "steps", "whether devices were handed back to the feeder's own controls in the step",
+             "network", "sum", where=_FALLBACK, summarised="per_day"),
 )  # fmt: skip
 ISLAND_METRICS = (
     Quantity("islands", "microgrids", "microgrids that run on their own forming source", "network", where=_SWITCHES),
@@ -159,9 +168,11 @@ STEP = (
     *REWARD_TERMS,
     *AGENT_METRICS,
     *AGENT_EVENT_METRICS,
+    *AGENT_FALLBACK_METRICS,
     *NETWORK_METRICS,
     *SUPPLY_METRICS,
     *NETWORK_EVENT_METRICS,
+    *NETWORK_FALLBACK_METRICS,
     *ISLAND_METRICS,
     *INFO_LABELS,
 )
@@ -259,6 +270,9 @@ EVALUATION = (
     Quantity("projection_kwh", "kWh", "how far setpoints were moved to be feasible, summed over devices and time",
              "evaluation", "sum", summarised="per_day"),
     Quantity("projection_kvarh", "kvarh", "the same of reactive power", "evaluation", "sum", summarised="per_day"),
+    _OF_STEP["handed_back"],
+    Quantity("handed_back:<device>", "steps", "steps in which that device was set to what the feeder's own controls "
+             "have it do and not to what its actions say", "evaluation", "sum", where=_FALLBACK),
 )  # fmt: skip
 
 
@@ -288,6 +302,8 @@ RECORDED = (
     _recorded("device", "q_kvar", "kvar", "the same for reactive power"),
     _recorded("device", "asked_position", "", "tap, steps on, or 0 open and 1 closed, that was asked of it"),
     _recorded("device", "position", "", "the one it was set to, within its limits"),
+    _recorded("device", "handed_back", "0 or 1", "whether it was set to what the feeder's own controls have it do and "
+              "not to what its actions say", _FALLBACK),
     _recorded("device", "cycles", "cycles", "equivalent full cycles since reset", "of storage"),
     _recorded("device", "<state>", "", "what else an agent may see of it, such as `soc`; see [Devices](devices.md)"),
     _recorded("device", "<count>", "", "what it counted in the step: moves, wear, sun not used, energy charged and "

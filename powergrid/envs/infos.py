@@ -14,9 +14,11 @@ from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
 from powergrid.quantities import (
     AGENT_EVENT_METRICS,
+    AGENT_FALLBACK_METRICS,
     AGENT_METRICS,
     ISLAND_METRICS,
     NETWORK_EVENT_METRICS,
+    NETWORK_FALLBACK_METRICS,
     NETWORK_METRICS,
     SUPPLY_METRICS,
 )
@@ -65,10 +67,13 @@ class Infos:
         # where nothing can island, infos tell of outages alone: the metrics of islands would say the same again
         can_island = bool(simulation.network.microgrids) or simulation.events is None
         self._islands = simulation.islands if can_island else None
+        limited = simulation.handed_back is not None
         self.agent_metrics = AGENT_METRICS + (AGENT_EVENT_METRICS if outages else ())
+        self.agent_metrics += AGENT_FALLBACK_METRICS if limited else ()
         self.network_metrics = NETWORK_METRICS + (SUPPLY_METRICS if simulation.islands is not None else ())
         self.network_metrics += NETWORK_EVENT_METRICS if outages else ()
         self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
+        self.network_metrics += NETWORK_FALLBACK_METRICS if limited else ()
         n_terms = len(rewards.told)
         self._n_own = n_terms + len(self.agent_metrics)
         self.names = (*rewards.told, *(metric.name for metric in (*self.agent_metrics, *self.network_metrics)))
@@ -98,7 +103,8 @@ class Infos:
         self._own_terms, self._own_zones = self._by_name[:n_terms], self._by_name[n_terms:first]
         self._counted = rewards.by_term[:n_terms]
         self._own_devices = self._by_name[first:last].reshape(-1, len(self._agents))
-        self._own_held = self._by_name[last]
+        self._own_held, self._own_handed_back = self._by_name[last], self._by_name[self._n_own - 1]
+        self._all_owned = ownership(owners, simulation.device_names) if limited else None
 
     def take(self) -> FloatArray:
         """Return the numbers, shape (n_envs, n_agents, len(names)); reused at each call."""
@@ -159,6 +165,8 @@ class Infos:
         if self._outages is not None and self._switches_owned is not None and simulation.events is not None:
             held = simulation.events.held
             self._own_held[...] = np.matmul(held, self._switches_owned) if np.count_nonzero(held) else 0.0
+        if simulation.handed_back is not None and self._all_owned is not None:
+            self._own_handed_back[...] = np.matmul(simulation.handed_back.changed, self._all_owned)
 
     def _of_network(self) -> tuple[npt.NDArray[Any], ...]:
         """Return what agents share besides what was measured of the network, each of shape (n_envs,)."""
@@ -171,4 +179,5 @@ class Infos:
             *(() if islands is None else (islands.total_unserved_kw() * simulation.dt_h, islands.dark_nodes)),
             *(() if self._outages is None else (self._outages.n_on,)),
             *(() if self._islands is None else self._islands.describe(simulation.snapshot.forming_kva)),
+            *(() if simulation.handed_back is None else (simulation.handed_back.active,)),
         )

@@ -105,12 +105,16 @@ class Channels:
         if peak_kw is not None:
             total = next(c.high for c in self.table if c.name == "network.source_p_kw")
             self.table.append(Channel("world.peak_import_kw", "kW", 0.0, total, "world"))
+        if simulation.handed_back is not None:
+            most = float(max(simulation.handed_back.release_steps, 1))
+            self.table.append(Channel("world.handed_back_steps", "steps", 0.0, most, "world"))
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
         held = [fleet.n for fleet, _ in self._held]
         n_power = simulation.setpoints.shape[2]
         widths: list[int | tuple[int, int]] = [self._n_exogenous, (2, n_power), *held]
         widths += [] if self.outages is None else [len(self.outages.channels)]
         widths += [] if peak_kw is None else [1]
+        widths += [] if simulation.handed_back is None else [1]
         widths += [] if self._quantiles is None else [self._n_nodes]
         metrics.watch(_find_nodes(simulation, pccs, phases), [np.array(way, dtype=np.int64) for way in ways], widths)
         self.places = self._place()
@@ -234,6 +238,8 @@ class Channels:
             beside.append(self.outages.look())
         if self._peak_kw is not None:
             beside.append(self._peak_kw)
+        if simulation.handed_back is not None:
+            beside.append(simulation.handed_back.steps_left)
         metrics.take(simulation.snapshot, simulation.energised, beside)
         if self._quantiles is not None:  # last, as it sums up what was just measured
             metrics.add(self._quantiles.look(simulation.snapshot.v_pu, metrics.violation_count))
@@ -249,12 +255,12 @@ class Channels:
         states = known + self._n_exogenous
         outages = states + 2 * self._simulation.setpoints.shape[2] + sum(fleet.n for fleet, _ in self._held)
         n_outages = 0 if self.outages is None else len(self.outages.channels)
-        n_peaks = 0 if self._peak_kw is None else 1
-        nodes = self.metrics.columns["v_pu"].start if self._quantiles is None else outages + n_outages + n_peaks
+        n_last = (self._peak_kw is not None) + (self._simulation.handed_back is not None)
+        nodes = self.metrics.columns["v_pu"].start if self._quantiles is None else outages + n_outages + n_last
         return np.concatenate(
             (
                 *(known + np.arange(self._n_exogenous), self._place_solved(), nodes + np.arange(self._n_nodes)),
-                *(states + np.array(self._state_places, dtype=np.int64), outages + np.arange(n_outages + n_peaks)),
+                *(states + np.array(self._state_places, dtype=np.int64), outages + np.arange(n_outages + n_last)),
             )
         )
 

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from powergrid.envs.core import GridTask
 from powergrid.evaluation.rules import RuleBased
 from powergrid.grid.circuit.circuit import network_of
-from powergrid.grid.circuit.own_controls import CLASSES_OF_KIND, target_of
-from powergrid.scenario import Scenario
+from powergrid.scenario import Scenario, model
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -46,27 +45,15 @@ class NoControl:
         return task.simulation.neutral()
 
 
-def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
-    """Return the overrides that leave a feeder to itself: its own controls, and what the model says of its elements.
+def leave_to_itself(scenario: Scenario) -> dict[str, Any]:
+    """Return the overrides that leave what nobody moves where it is: without a limit that hands devices back."""
+    return {} if scenario.never_worse_than is None else {"never_worse_than": None}
 
-    Regulators and capacitors that no control of the feeder moves stay with their agents, and so does all that sets
-    power and is added at a bus. A PVSystem, Storage or Generator of the feeder does what OpenDSS has it do.
-    """
-    controls = network_of(scenario.read_feeder()).controls
-    # A device that no control moves would stand still for good: it stays with its agent.
-    moved = {(control.class_name, target) for control in controls if not control.idle for target in control.targets}
-    devices = {
-        name: {"control": "opendss"}
-        for name, spec in scenario.devices.items()
-        if spec.kind in ("regulator", "capacitor")
-        and any((class_name, target_of(spec)) in moved for class_name in CLASSES_OF_KIND[spec.kind])
-    }
-    devices |= {
-        name: {"control": "model"}
-        for name, spec in scenario.devices.items()
-        if spec.modelled and spec.element and spec.control == "agent"
-    }
-    return {"native_controls": True, "devices": devices}
+
+def leave_to_feeder(scenario: Scenario) -> dict[str, Any]:
+    """Return the overrides that leave a feeder to itself: its own controls, and what the model says of its elements."""
+    devices = model.leave_to_feeder(scenario.devices, network_of(scenario.read_feeder()).controls)
+    return {"native_controls": True, "devices": devices, **leave_to_itself(scenario)}
 
 
 class RandomActions:
@@ -105,7 +92,7 @@ class BaselineEntry:
 
 
 BASELINES: dict[str, BaselineEntry] = {
-    "no_control": BaselineEntry(lambda seed: NoControl()),
+    "no_control": BaselineEntry(lambda seed: NoControl(), leave_to_itself),
     "native": BaselineEntry(lambda seed: NoControl(), leave_to_feeder),
     "rule_based": BaselineEntry(lambda seed: RuleBased()),
     "random": BaselineEntry(RandomActions),

@@ -41,6 +41,8 @@ _GRID_HEADINGS = (
     "moves, 1/day",
 )
 _DIVERGED = "divergence"
+#: Devices that a note names at most.
+_MOST_NAMED = 4
 #: What sums of many terms may be off by.
 _ROUNDING = 1e-6
 
@@ -136,7 +138,24 @@ class EvaluationReport:
     def notes(self) -> tuple[str, ...]:
         """What has to be known to read the numbers, a sentence each."""
         still = "native" in self.kinds and not self._of("native")["operations"].any()
-        return (_STILL,) if still else ()
+        limited = (self._say_handed_back(name) for name in self.kinds if "handed_back" in self.frame)
+        return (*((_STILL,) if still else ()), *filter(None, limited))
+
+    def _say_handed_back(self, name: str) -> str:
+        """Say how often a policy's devices were handed back to the feeder's own controls, nothing where never."""
+        rows = self._of(name)
+        to_day = 24.0 / rows["hours"]
+        per_day = {
+            column.partition(":")[2]: float((rows[column] * to_day).mean())
+            for column in rows.columns
+            if column.startswith("handed_back")
+        }
+        steps = per_day.pop("", 0.0)
+        if not steps > 0.0:  # NaN of those that no limit holds
+            return ""
+        most = sorted(((count, device) for device, count in per_day.items() if count > 0.0), reverse=True)[:_MOST_NAMED]
+        devices = ", ".join(f"{device} {count:.1f}" for count, device in most)
+        return f"{name} was handed back to the feeder's own controls in {steps:.1f} steps a day ({devices})"
 
     def reward(self, policy: str) -> Interval:
         """Return a policy's mean reward of an episode, over agents and days, with its interval."""
@@ -241,6 +260,8 @@ class EvaluationReport:
         suffixes = {"per_day": "_per_day", "mean": "_mean", "max": "", "min": ""}
         for how, suffix in suffixes.items():
             for column in (quantity.name for quantity in EVALUATION if quantity.summarised == how):
+                if column not in rows:
+                    continue
                 values = rows[column] * to_day if how == "per_day" else rows[column]
                 found[column + suffix] = float(values.agg("mean" if how == "per_day" else how))
         found["worst_node"] = str(rows["worst_node"].to_list()[int(rows["violation_max_pu"].to_numpy().argmax())])

@@ -265,6 +265,7 @@ class DayTotals:
         self._worst_pu = np.full(n_envs, -np.inf)
         self._worst_node = np.zeros(n_envs, dtype=np.int64)
         self._cycles = np.zeros(n_envs)
+        self._handed_back = np.zeros((n_envs, len(task.simulation.device_names)))
 
     def add(self, alive: npt.NDArray[np.bool_]) -> None:
         """Add the last step of the environments whose episode goes on, shape (n_envs,)."""
@@ -288,6 +289,8 @@ class DayTotals:
         self._worst_node[worse] = metrics.worst_node[worse]  # by number: infos hold no names
         if self._storage is not None:
             self._cycles[alive] = self._storage.cycles.mean(axis=1)[alive]
+        if task.simulation.handed_back is not None:
+            self._handed_back[alive] += task.simulation.handed_back.changed[alive]
 
     def row(self, env: int) -> dict[str, Any]:
         """Return the totals of one environment's episode, units in the names."""
@@ -307,6 +310,11 @@ class DayTotals:
             worst_node=simulation.network.nodes[int(self._worst_node[env])],
             n_nodes=len(simulation.network.nodes),
             cycles=float(self._cycles[env]),
+            handed_back={
+                name: steps
+                for name, steps in zip(simulation.device_names, self._handed_back[env].tolist(), strict=True)
+                if simulation.handed_back is not None and simulation.devices[name].control == "agent"
+            },
         )
 
 
@@ -325,6 +333,7 @@ def sum_up(
     worst_node: str,
     n_nodes: int,
     cycles: float,
+    handed_back: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Return what a day came to, a column for each number of an evaluation, units in the names.
 
@@ -337,6 +346,7 @@ def sum_up(
         outside_pu, worst_node, n_nodes: How far a node came outside the band, negative where none did, which one came
             farthest, and of how many.
         cycles: Equivalent full cycles, mean over batteries.
+        handed_back: Steps in which each device was handed back, where a limit has devices handed back.
     """
     of_all = {name: float(values.sum()) for name, values in sums.items()}  # the agents' own, added up
     shared = {name: float(values[0]) for name, values in sums.items()}  # the same for every agent
@@ -366,6 +376,8 @@ def sum_up(
         "converged_share": shared["converged"] / steps,
         "projection_kwh": of_all["projection_kw"] * dt_h,
         "projection_kvarh": of_all["projection_kvar"] * dt_h,
+        **({"handed_back": shared["handed_back"]} if "handed_back" in shared else {}),
+        **{f"handed_back:{device}": count for device, count in (handed_back or {}).items()},
     }
 
 

@@ -20,9 +20,12 @@ from powergrid.grid.profiles.episode_days import Days
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 ComplexArray = npt.NDArray[np.complex128]
 ByKind = dict[str, dict[str, Any]]
 
+#: How far a setpoint must be moved to count [kW, kvar].
+_NOTICED = 1e-6
 _SWITCHGEAR = ("capacitor", "regulator", "switch")
 #: Limits of elements that may be 0; a rating of 0 is none.
 _MAY_BE_0 = ("q_inject_max_kvar", "q_absorb_max_kvar")
@@ -158,6 +161,67 @@ class Fleets:
         for (fleet, _), kept in zip(self.power, before, strict=True):
             for name, array in kept.items():
                 getattr(fleet, name)[others] = array[others]
+
+    def settings(self, rows: IntArray) -> list[npt.NDArray[Any]]:
+        """Copy what the devices of some environments are set to in this step."""
+        limited = [getattr(fleet, name)[rows] for fleet, _ in self.power for name in fleet.limited]
+        return [self.table.setpoints[:, rows], *limited, *(fleet.position[rows] for fleet, _, _ in self.switchgear)]
+
+    def set_again(self, rows: IntArray, settings: list[npt.NDArray[Any]], chosen: BoolArray) -> None:
+        """Put :meth:`settings` back in those environments of them that are chosen."""
+        powers, *others = settings
+        self.table.setpoints[:, rows[chosen]] = powers[:, chosen]
+        homes = [(fleet, name) for fleet, _ in self.power for name in fleet.limited]
+        homes += [(fleet, "position") for fleet, _, _ in self.switchgear]
+        for (fleet, name), kept in zip(homes, others, strict=True):
+            getattr(fleet, name)[rows[chosen]] = kept[chosen]
+
+    def hand_back(self, rows: IntArray, exo: Exogenous, native: Fleets) -> FloatArray:
+        """Set the agents' devices of some environments to what they do where the feeder is left to itself.
+
+        Switchgear goes to where it stands there. Those with power are left to themselves; an element of the feeder does
+        what the model has it do there, as far as its energy here allows.
+
+        Args:
+            rows: The environments.
+            exo: What the step offers; actions were projected before.
+            native: The same devices there, after the same step.
+
+        Returns:
+            1 where a device is set to something else than before, shape (n_rows, n_devices).
+        """
+        table = self.table
+        asked, before = table.requested[:, rows], table.setpoints[:, rows]
+        self.leave_alone(rows, exo)
+        self._follow_model(rows, native)
+        table.requested[:, rows] = asked  # what was asked stays what was asked
+        changed = [(np.abs(table.setpoints[:, rows] - before) > _NOTICED).any(axis=0)]
+        for (fleet, _, kind), (theirs, _, _) in zip(self.switchgear, native.switchgear, strict=True):
+            decided = np.array([spec.control == "agent" for spec in fleet.specs])
+            was, goal = fleet.position[rows], np.where(decided, theirs.position[rows], fleet.position[rows])
+            if kind == "switch":  # what protection holds open stays open
+                goal = np.minimum(goal, fleet.highest[rows])
+            fleet.position[rows] = goal
+            changed.append(goal != was)
+        return np.concatenate(changed, axis=1).astype(np.float64)
+
+    def _follow_model(self, rows: IntArray, native: Fleets) -> None:
+        """Let elements of the feeder that are agents' do what the model has them do in other fleets."""
+        for fleet, own in self.power:
+            moved = [
+                i
+                for i, (name, spec) in enumerate(zip(fleet.names, fleet.specs, strict=True))
+                if spec.control == "agent" and native.devices[name].control == "model"
+            ]
+            if not moved:
+                continue
+            here, there = np.ix_(rows, np.array(moved)), np.ix_(rows, own.start + np.array(moved))
+            p_kw, q_kvar = native.table.delivered[0][there], native.table.delivered[1][there]
+            if fleet.kind == "storage":
+                p_kw = np.minimum(np.maximum(p_kw, fleet.room_kw[0][here]), fleet.room_kw[1][here])
+            if fleet.kind == "generator":
+                fleet.next_on[here] = p_kw != 0.0
+            self.table.p_kw[there], self.table.q_kvar[there] = p_kw, q_kvar
 
     def start(self, rows: Rows, device_kva: ComplexArray, exo: Exogenous) -> None:
         """Take what the devices of some environments delivered before the first step, shape (n_envs, n_devices)."""

@@ -123,7 +123,7 @@ class Metrics:
         phases: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.limits = (v_min_pu, v_max_pu)
-        lowest, highest = _node_limits(network, v_min_pu, v_max_pu)
+        lowest, highest = node_limits(network, v_min_pu, v_max_pu)
         self._n_zones = n_zones = len(zones)
         n_nodes, b = len(network.nodes), network.branches
         phases = [()] * n_zones if phases is None else [tuple(own) for own in phases]
@@ -416,7 +416,7 @@ def _lay_out(
     return {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
 
 
-def _node_limits(network: Network, low: float, high: float) -> tuple[FloatArray | float, FloatArray | float]:
+def node_limits(network: Network, low: float, high: float) -> tuple[FloatArray | float, FloatArray | float]:
     """Return the limits of the nodes' voltages [pu]: none of neutrals, shape (n_nodes,); one number without any."""
     if not len(network.neutrals):
         return low, high

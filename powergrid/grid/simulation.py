@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -46,6 +47,23 @@ _CLOCK = ("step_index", "last_step", "day_paid_price", "paid_price", "operations
 _OF_DAYS = ("day", "day_load_kw", "day_load_kvar", "day_price", "day_pv_pu")
 
 
+@dataclass
+class HandedBack:
+    """What is handed back to the feeder's own controls, where a limit has devices handed back.
+
+    Attributes:
+        release_steps: Steps that devices stay so after one that would have been worse.
+        steps_left: Steps that they still stay so, shape (n_envs, 1).
+        active: Whether devices were handed back in the last step, shape (n_envs,).
+        changed: 1 where a device was set in it to something else than its actions said, shape (n_envs, n_devices).
+    """
+
+    release_steps: int
+    steps_left: FloatArray
+    active: BoolArray
+    changed: FloatArray
+
+
 class Simulation:
     """Step n copies of one feeder with its devices through days of profiles.
 
@@ -70,12 +88,15 @@ class Simulation:
         operations: Positions moved by any switchgear in the last step, shape (n_envs,).
         islands: Who is fed, where switches, microgrids or events may take the circuit apart, else None.
         events: Events and rules of switching, where the options have any, else None.
+        handed_back: What is handed back to the feeder's own controls, None where no limit says so.
         first_env: What messages call the first environment, where these are some of many.
 
     Raises:
         FeederError: a bus or element is unknown, or the feeder does not solve.
         ScenarioError: profiles, tariff, split or horizon do not fit each other.
     """
+
+    handed_back: HandedBack | None = None
 
     def __init__(
         self,
@@ -115,6 +136,7 @@ class Simulation:
         arguments = self.circuits, self._days.writes, taken, self.dt_h
         batteries = lead_batteries(*arguments)
         burns = (profiles.shape_mode or self.network.shape_mode) != "duty"  # where the engine counts no energy
+        self._batteries = batteries
         own = (batteries, follow_fuel(*arguments) if burns else None, follow_slips(*arguments))
         self._stores = [each for each in own if each is not None]
         self._native = _lead_devices(self.circuits, self._devices, batteries, self.dt_h)
@@ -297,20 +319,11 @@ class Simulation:
         Raises:
             ConvergenceError: the power flow did not converge and the policy is ``raise``.
         """
-        exo = self._exogenous
+        exo, converged = self._exogenous, self.snapshot.converged
         self._devices.project(action, exo)
-        islands, converged = self.islands, self.snapshot.converged
-        if islands is not None:
-            if self.events is not None:
-                self.events.act(self.step_index)
-            islands.act(self.setpoints)
-        converged[...] = self._play()
-        if self._native is not None:
-            self.operations += self.circuits.own_moves
+        self._play_step()
         if self.options.divergence == "raise" and False in converged.tolist():
             raise ConvergenceError(self._describe_divergence(int(converged.argmin())))
-        if islands is not None:
-            islands.count_all(self.snapshot.v_pu, self.day_load_kw, self.step_index)
         if self._native is not None:
             self._native.advance(converged)
         for store in self._stores:
@@ -343,6 +356,19 @@ class Simulation:
 
     # -- parts of a step
 
+    def _play_step(self) -> None:
+        """Solve all circuits with what devices are set to, and count what was moved and not served."""
+        islands = self.islands
+        if islands is not None:
+            if self.events is not None:
+                self.events.act(self.step_index)
+            islands.act(self.setpoints)
+        self.snapshot.converged[...] = self._play()
+        if self._native is not None:
+            self.operations += self.circuits.own_moves
+        if islands is not None:
+            islands.count_all(self.snapshot.v_pu, self.day_load_kw, self.step_index)
+
     def _play(self, envs: Sequence[int] | None = None) -> BoolArray:
         """Write, solve and read some or all circuits; return whether each power flow converged, shape (n_envs,)."""
         rows, circuits, islands = self.row, self.circuits, self.islands
@@ -355,13 +381,15 @@ class Simulation:
         for store in self._stores:
             store.decide(range(self.n_envs) if envs is None else envs, self._days.day, self.step_index)
         if islands is not None and islands.limited:
-            p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar)
+            p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar, envs)
         circuits.fill_injections(p_kw, q_kvar)
         moves = self._no_moves
         for fleet, places, kind in self._devices.switchgear:
             moves = moves + circuits.aim(kind, places, fleet.position)
         if envs is None:
             self.operations[...] = moves
+        else:
+            self.operations[envs] = moves[envs]
         if self._native is not None:
             circuits.solve(envs, range(self.n_envs), self._solve_alone)
         elif islands is not None:

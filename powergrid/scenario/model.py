@@ -6,7 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,14 +15,16 @@ from pydantic import Field, field_validator, model_validator
 
 from powergrid.errors import Problem, ScenarioError, describe_unknown, list_names
 from powergrid.grid.circuit.circuit import network_of
+from powergrid.grid.circuit.own_controls import CLASSES_OF_KIND, target_of
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
 from powergrid.grid.devices.spec import Spec
 from powergrid.grid.devices.switchgear import SwitchgearSpec
+from powergrid.grid.fallback import LimitedSimulation
 from powergrid.grid.feeder.changes import FeederChanges, change_feeder
 from powergrid.grid.feeder.compose import compose
 from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
 from powergrid.grid.feeder.microgrid import MicrogridSpec
-from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.network import FeederControl, Network
 from powergrid.grid.fleets import find_device_problems
 from powergrid.grid.outages import AnyEventSpec
 from powergrid.grid.outages.effects import find_event_problems
@@ -119,6 +121,16 @@ class Scenario(Spec):
     native_controls: bool = Field(
         default=False,
         description="Whether the feeder's own controls act on what is no device.",
+    )
+    never_worse_than: Literal["native"] | None = Field(
+        default=None,
+        description="`native`: in steps that the agents' actions would leave worse than the feeder's own controls do, "
+        "devices are handed back to these.",
+    )
+    release_steps: int | None = Field(
+        default=None,
+        ge=0,
+        description="Steps that devices stay handed back after such a step, see `never_worse_than`; an hour if unset.",
     )
     profiles: ProfilesSpec = ProfilesSpec()
     voltage: VoltageSpec = VoltageSpec()
@@ -244,7 +256,19 @@ class Scenario(Spec):
             # What a zone of some phases imports is read conductor by conductor, which nobody else asks for.
             conductor_flows=any(agent.zone.phases for agent in self.agents.values()),
         )
-        return Simulation(feeder, self.devices, self.read_profiles(feeder), options, n_envs)
+        played = feeder, self.devices, self.read_profiles(feeder), options, n_envs
+        if self.never_worse_than is None:
+            return Simulation(*played)
+        limits, hour = (self.voltage.v_min_pu, self.voltage.v_max_pu), max(1, round(60 / self.step_minutes))
+        release_steps = hour if self.release_steps is None else self.release_steps
+        return LimitedSimulation(self._left_to_feeder(network).simulate(n_envs), limits, release_steps, *played)
+
+    def _left_to_feeder(self, network: Network) -> Scenario:
+        """Return the scenario as the feeder's own controls play it, see :func:`leave_to_feeder`."""
+        left = leave_to_feeder(self.devices, network.controls)
+        devices = {name: spec.model_copy(update=left.get(name, {})) for name, spec in self.devices.items()}
+        changes = {"never_worse_than": None, "native_controls": True, "devices": devices}
+        return self.model_copy(update=changes | {"divergence": DivergenceSpec(policy="hold")})
 
     def _find_reference_problems(self, network: Network) -> Iterator[Problem]:
         """Yield what the scenario names and its feeder lacks, in the order of the keys."""
@@ -332,6 +356,8 @@ class Scenario(Spec):
             del data["profiles"]["shape_mode"]
         if self.reward.goal is None:
             del data["reward"]["goal"]
+        if self.never_worse_than is None:
+            del data["never_worse_than"], data["release_steps"]
         if self.feeders:
             digests = self.feeder_digests()
             data["feeders"] = [[digests[name], weight] for name, weight in self.feeders.items()]
@@ -339,6 +365,31 @@ class Scenario(Spec):
         data["profiles"]["source"] = self.read_profiles().digest()
         del data["profiles"]["map"]  # in that digest
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def leave_to_feeder(devices: Mapping[str, Any], controls: Sequence[FeederControl]) -> dict[str, dict[str, str]]:
+    """Return what changes of the devices, by name, where a feeder is left to itself.
+
+    Regulators and capacitors that no control of the feeder moves stay with their agents, and so does all that sets
+    power and is added at a bus. A PVSystem, Storage or Generator of the feeder does what OpenDSS has it do.
+
+    Args:
+        devices: Spec of each device by name.
+        controls: The feeder's own controls.
+    """
+    # A device that no control moves would stand still for good: it stays with its agent.
+    moved = {(control.class_name, target) for control in controls if not control.idle for target in control.targets}
+    left = {
+        name: {"control": "opendss"}
+        for name, spec in devices.items()
+        if spec.kind in ("regulator", "capacitor")
+        and any((class_name, target_of(spec)) in moved for class_name in CLASSES_OF_KIND[spec.kind])
+    }
+    return left | {
+        name: {"control": "model"}
+        for name, spec in devices.items()
+        if spec.modelled and spec.element and spec.control == "agent"
+    }
 
 
 def _missing(*found: int | Problem) -> Iterator[Problem]:

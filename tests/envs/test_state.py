@@ -29,6 +29,8 @@ WORLDS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "every kind with events": ("every kind", {"events": EVENTS, "reconfiguration": {}}),
     "native": ("every kind", {"native_controls": True, "devices.reg.control": "opendss"}),
     "divergence": ("shaky", {}),
+    "limit": ("ieee13_voltvar", {"never_worse_than": "native"}),
+    "limit with events": ("every kind", {"events": EVENTS, "reconfiguration": {}, "never_worse_than": "native"}),
 }
 
 

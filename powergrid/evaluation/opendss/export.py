@@ -117,7 +117,7 @@ def export_day(
     for name, task, player in seat_players(scenario, players, 1, seed):
         chosen = int(task.simulation.days[0]) if when is None else pick_day(profiles, when)
         day, feeder = play_day(task, player, chosen, policy=name, seed=seed), task.simulation.feeder
-    notes: list[str] = []
+    notes = [_say_handed_back(day)] if day.handed_back else []
     recorders = find_recorders(feeder, day, notes) if monitors else []
     place = Path(out_dir)
     files = write_day(day, place, recorders)
@@ -127,6 +127,11 @@ def export_day(
         difference = compare_with_engine(day, played)
         files += write_tables(played, place, table_format) if monitors else []
     return Export(day, tuple(files), difference if verify else None, tuple(notes))
+
+
+def _say_handed_back(day: PlayedDay) -> str:
+    own = "are where the feeder's own controls have them, as never_worse_than says: written is what was played"
+    return f"in {len(day.handed_back)} of {day.n_steps} steps, so marked in {script.DAY}, devices {own}"
 
 
 def exactly(env_config: Mapping[str, Any] | Scenario) -> Scenario:

@@ -77,6 +77,7 @@ class PlayedDay:
         v_pu: What the environment saw, shape (n_steps, n_nodes).
         energised: Whether a source fed each node, shape (n_steps, n_nodes).
         losses_kw: Losses of all delivering elements, shape (n_steps,).
+        handed_back: Steps, from 1, in which devices were handed back to the feeder's own controls.
     """
 
     policy: str
@@ -96,6 +97,7 @@ class PlayedDay:
     v_pu: FloatArray
     energised: npt.NDArray[np.bool_]
     losses_kw: FloatArray
+    handed_back: tuple[int, ...] = ()
 
     @property
     def n_steps(self) -> int:
@@ -151,6 +153,7 @@ class DayWatch:
         self._stored = self._read_stored()
         self._positions: list[Positions] = []
         self._values: list[list[FloatArray]] = []
+        self._handed_back: list[int] = []
         self._seen: list[tuple[FloatArray, npt.NDArray[np.bool_], float]] = []
 
     # -- what there is to look at
@@ -273,6 +276,8 @@ class DayWatch:
         self._values.append([self._stored, *values])
         self._stored = self._read_stored()
         self._positions.append(self._read_positions())
+        if (told := self._simulation.handed_back) is not None and told.active[0]:
+            self._handed_back.append(len(self._values))
         self._seen.append((snapshot.v_pu[0].copy(), self._simulation.energised[0].copy(), float(snapshot.losses_kw[0])))
 
     def day(self, policy: str) -> PlayedDay:
@@ -298,6 +303,7 @@ class DayWatch:
             v_pu=np.array(v_pu),
             energised=np.array(energised),
             losses_kw=np.array(losses),
+            handed_back=tuple(self._handed_back),
         )
 
     def _series(self) -> Iterator[Series]:

@@ -173,7 +173,8 @@ def write_day(day: PlayedDay, *, fitted: Collection[str] = (), controls: str = "
     before = _leave_out(day.start, others)
     for step, positions in enumerate(day.positions):
         minutes = (step + 1) * day.step_minutes
-        lines.append(f"! step {step + 1}, to {minutes // 60:02d}:{minutes % 60:02d}")
+        handed_back = ", handed back to the feeder's own controls" if step + 1 in day.handed_back else ""
+        lines.append(f"! step {step + 1}, to {minutes // 60:02d}:{minutes % 60:02d}{handed_back}")
         after = _leave_out(positions, others)
         lines += write_moves(before, after)
         lines += write_values(day.series, step, told, others)

@@ -175,6 +175,11 @@ class DayRecording:
             worst_node=self.nodes.names[int(outside[worst].argmax())],
             n_nodes=len(self.nodes.names),
             cycles=float(devices["cycles"][-1, batteries].mean()) if len(batteries) else 0.0,
+            handed_back={
+                name: float(devices.of(name, "handed_back").sum())
+                for name, spec in self.specs.items()
+                if "handed_back" in devices.values and spec.control == "agent"
+            },
         )
 
     def look(self, step: int) -> GridState:
@@ -473,6 +478,8 @@ class Recorder:
                 column(state.name)[own.start + device] = getattr(fleet, attribute)[0, device]
             for name, counted in fleet.terms.items():
                 column(name)[own] = counted[0]
+        if (told := self._task.simulation.handed_back) is not None:
+            column("handed_back")[:] = told.changed[0]
         return taken
 
     def _take_numbers(self) -> dict[str, Columns]:

@@ -186,6 +186,13 @@ class ControlMemory:
         if self._storage is None:
             self._circuit.engine.finish_step()
 
+    def undo(self) -> None:
+        """Forget the solves since the last step ended; the circuit's own state is to be put back then."""
+        log = self.state()
+        while log and log[-1] is not None:
+            log.pop()
+        self.restore(log)
+
     # -- state
 
     def state(self) -> list[Entry]:

@@ -125,6 +125,11 @@ class ControlledDevices:
                 if sound:
                     memory.end_step()
 
+    def undo(self, env: int) -> None:
+        """Have the controls of one environment forget a step that is played again; call before its circuit's own."""
+        if self._memories:
+            self._memories[env].undo()
+
     def start_from_here(self, env: int) -> None:
         """Take the positions that the controls found at the start of an episode for those it starts from."""
         if self._memories:

@@ -154,6 +154,11 @@ class SwitchgearFleet(DeviceFleet[G]):
         self.operations, self.locked_steps, self.moves_left = nothing.copy(), nothing, self._budget.copy()
         self.terms = {"operations": self._zeros(), "switching_wear_usd": self._zeros()}
 
+    @property
+    def highest(self) -> IntArray:
+        """Highest position that each may have now, shape (n_envs, n)."""
+        return self._high
+
     @abstractmethod
     def _range(self, spec: G) -> tuple[int, int, int, int]:
         """Return lowest, highest and initial position, and the most positions moved in one step."""

@@ -157,6 +157,11 @@ class Events:
         if self._rules is not None:
             self._hold_to(self._rules, changed)
 
+    def hold_again(self, env: int) -> None:
+        """Hold one environment's switches to the rules where they are set anew in the same step."""
+        if self._rules is not None:
+            self._reconfigure(env, self._rules)
+
     def _let_happen(self, step: IntArray) -> BoolArray:
         """Begin and end what is due; return in which environments anything did that matters to the circuit."""
         table = self.timetable

@@ -161,6 +161,13 @@ class Islands:
         self._asked_kw[env] = -setpoints[0, env, self._bound_devices]
         setpoints[:, env] *= self.device_on[env]
 
+    def act_again(self, env: int, setpoints: FloatArray) -> None:
+        """Follow what one environment's devices are set to anew in the same step; see :meth:`act`."""
+        self.notice(env)
+        self._follow(env)
+        self._asked_kw[env] = -setpoints[0, env, self._bound_devices]
+        setpoints[:, env] *= self.device_on[env]
+
     def act(self, setpoints: FloatArray) -> None:
         """Follow what has changed; call after fleets have projected and before circuits are written.
 
@@ -213,19 +220,25 @@ class Islands:
     # -- one environment
 
     def limit(
-        self, load_kw: FloatArray, load_kvar: FloatArray, p_kw: FloatArray, q_kvar: FloatArray
+        self,
+        load_kw: FloatArray,
+        load_kvar: FloatArray,
+        p_kw: FloatArray,
+        q_kvar: FloatArray,
+        envs: Collection[int] | None = None,
     ) -> tuple[FloatArray, FloatArray]:
         """Cut what exceeds the rating of a forming source before circuits are written, losses not yet reckoned with.
 
         Args:
             load_kw, load_kvar: What loads ask for, cut in place [kW], [kvar], each shape (n_envs, n_loads).
             p_kw, q_kvar: What devices shall deliver [kW], [kvar], each shape (n_envs, n_devices).
+            envs: Which environments; all if not given.
 
         Returns:
             What devices are to be set to, as ``p_kw`` and ``q_kvar``.
         """
         p_set, q_set = p_kw.copy(), q_kvar.copy()
-        for env in self._limited:
+        for env in self._limited if envs is None else self._limited.intersection(envs):
             asked = _Asked(load_kw[env].copy(), load_kvar[env].copy(), p_kw[env].copy(), q_kvar[env].copy())
             searches = [_Search(island, asked.load_kw, asked.p_kw) for island in self._parts[env]]
             self._searches[env] = asked, searches
