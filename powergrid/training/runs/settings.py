@@ -69,7 +69,9 @@ class TrainSettings(Spec):
         None, gt=0, description="Cap on the squared value error, above which the value network gets no gradient."
     )
     vf_loss_coeff: float = Field(0.5, ge=0, description="Weight of the value loss.")
-    entropy_coeff: float = Field(0.003, ge=0, description="Weight of the entropy bonus.")
+    entropy_coeff: float | None = Field(
+        None, ge=0, description="Weight of the entropy bonus; null: 0.003, of a policy of positions alone 0.0005."
+    )
     use_kl_loss: bool = Field(False, description="Add RLlib's adaptive KL penalty to the clipped loss.")
     kl_coeff: float = Field(0.2, ge=0, description="First coefficient of the KL penalty.")
     kl_target: float = Field(0.01, gt=0, description="KL divergence per iteration that the penalty aims at.")

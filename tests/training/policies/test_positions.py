@@ -119,7 +119,9 @@ def test_module_of_rllib_and_its_arrays_give_the_same_logits(box: int, mappo: bo
     neutral = {"continuous": np.zeros(box), "discrete": np.array([2, 1, 1])} if box else np.array([2, 1, 1])
     facts = EnvFacts(("a",), {"a": seen}, {"a": space}, None, {"a": neutral}, {"a": (3, -1, 0)})
     settings = make_settings("mappo" if mappo else "ppo", {"hidden": [8]})
-    spec = build_algorithm_config(NetworkedGridEnv, {}, facts, {"a": "p"}, settings).rl_module_spec["p"]
+    config = build_algorithm_config(NetworkedGridEnv, {}, facts, {"a": "p"}, settings)
+    assert config.get_config_for_module("p").entropy_coeff == (0.003 if box else 0.0005)
+    spec = config.rl_module_spec["p"]
     spec.observation_space, spec.action_space = seen, space
     torch.manual_seed(0)
     module = spec.build()
