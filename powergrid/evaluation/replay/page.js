@@ -605,7 +605,7 @@
     update(step) {
       if (!this.w) return;
       const x = this.x(hours[step] + (step + 1 < T ? hours[step + 1] - hours[step] : end - hours[step]) / 2);
-      this.cursor.style.transform = `translateX(${Math.round(x)}px)`;
+      this.cursor.style.left = `${(100 * x) / this.w}%`; // a part of the width: paper has another
       for (const [bold, each] of this.values) setText(bold, this.spec.tell(each.values[step]));
     }
   }

@@ -133,6 +133,25 @@ def test_no_text_of_the_page_is_cut_and_nothing_overflows(browser: Any, file: Pa
 
 
 @needs_browser
+def test_on_paper_the_time_stands_where_it_does_on_the_screen(opened: Any) -> None:
+    opened.locator("#slider").fill("12")
+
+    def parts() -> list[float]:
+        return list(opened.evaluate(
+            "[...document.querySelectorAll('.cursor')].map(c => { const b = c.parentElement.getBoundingClientRect();"
+            " return (c.getBoundingClientRect().x - b.x) / b.width; })"
+        ))  # fmt: skip
+
+    on_screen = parts()
+    assert 0.5 < min(on_screen)
+    opened.emulate_media(media="print")
+    opened.set_viewport_size({"width": 1054, "height": 726})  # A4 on its side less the margins
+    assert parts() == pytest.approx(on_screen, abs=0.01)
+    panel = opened.locator(".panel").first.bounding_box()
+    assert panel["y"] + panel["height"] < 726  # tables and diagrams are on the first page
+
+
+@needs_browser
 def test_a_large_feeder_is_drawn_on_a_canvas_and_zoomed(browser: Any, tmp_path: Path) -> None:
     recording = record_day({"env_name": "ieee123_mg", "episode_length": 3}, ["no_control"], 195)
     text = make_page(recording).replace("const FEW = 150;", "const FEW = 10;")
