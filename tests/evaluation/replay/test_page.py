@@ -143,7 +143,7 @@ def test_on_paper_the_time_stands_where_it_does_on_the_screen(opened: Any) -> No
         ))  # fmt: skip
 
     on_screen = parts()
-    assert 0.5 < min(on_screen)
+    assert min(on_screen) > 0.5
     opened.emulate_media(media="print")
     opened.set_viewport_size({"width": 1054, "height": 726})  # A4 on its side less the margins
     assert parts() == pytest.approx(on_screen, abs=0.01)
