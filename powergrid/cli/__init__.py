@@ -18,6 +18,7 @@ from powergrid.cli.options import err, parse_overrides
 from powergrid.cli.profiles import app as profiles
 from powergrid.cli.replay import replay
 from powergrid.cli.report import report
+from powergrid.cli.stress import stress
 from powergrid.cli.study import study
 from powergrid.cli.training import train, tune
 from powergrid.errors import PowerGridError
@@ -42,6 +43,7 @@ app.command()(replay)
 app.command()(report)
 app.command()(study)
 app.command()(advise)
+app.command()(stress)
 app.command()(curves)
 app.command("list")(list_all)
 app.command()(check)

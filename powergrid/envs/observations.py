@@ -380,6 +380,7 @@ class View:
         bounds: Lowest and highest value of each, one agent after the other, where not those of the table.
 
     Attributes:
+        columns: What it was given: the columns that each agent sees.
         parts: Where what each agent sees lies in what :meth:`gather` gives.
     """
 
@@ -390,7 +391,7 @@ class View:
         n_envs: int,
         bounds: Sequence[tuple[float, float]] | None = None,
     ) -> None:
-        seen, table = np.concatenate(columns), channels.table
+        seen, table, self.columns = np.concatenate(columns), channels.table, columns
         self._metrics, self._places = channels.metrics, channels.places[seen]
         own = np.array([(channel.low, channel.high) for channel in table])[seen] if bounds is None else np.array(bounds)
         low, high = own.T

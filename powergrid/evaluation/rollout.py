@@ -393,7 +393,13 @@ class PolicyPlayer:
         self._policy, self._view = policy, view
 
     def reset(self, task: GridTask, env: int) -> None:
-        """Nothing to get ready: such a policy remembers nothing."""
+        """Tell the policy of the day and of what it will see, where it has ``start_day``: most remember nothing."""
+        start_day = getattr(self._policy, "start_day", None)
+        if start_day is not None:
+            columns = [agent.observed for agent in task.agents] if self._view is None else self._view.columns
+            table = task.channels.table
+            seen = zip(task.agents, columns, strict=True)
+            start_day(int(task.simulation.day[env]), {a.name: [table[i].name for i in own] for a, own in seen})
 
     def act(self, task: GridTask) -> FloatArray:
         """Ask the policy once for each environment."""

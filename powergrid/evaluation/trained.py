@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
 from powergrid.envs.observations import Channel, View
 from powergrid.errors import PowerGridError, Problem, ScenarioError, list_names, show_briefly
+from powergrid.grid.devices import ActionSpec
 from powergrid.quantities import TERMS
 from powergrid.scenario import Scenario, load_scenario
+
+IntArray = npt.NDArray[np.int64]
 
 #: Keys that say nothing of what is played, or are compared otherwise: files by content, rewards by what they weigh.
 _ASIDE = frozenset({
@@ -23,11 +27,13 @@ _ASIDE = frozenset({
     "split", "seed", "reward", "penalty",
 })  # fmt: skip
 #: Sections whose keys are names; what differs alike in several of them is told once.
-_NAMED = ("devices", "agents", "events", "microgrids")
+_NAMED, _BY_NAME = ("devices", "agents", "events", "microgrids"), ("taps", "steps_on", "norm_amps")
 #: Keys that decide what agents see and do, in the order in which setting them is the nearest remedy.
 _OF_SPACES = ("mode", "observations", "agents", "devices", "events", "reconfiguration", "microgrids", "profiles")
+#: What differs without a difference in what agents see and decide.
+_NO_SIGHT = frozenset({"reward", "reward.scale", "voltage", "divergence", "solver", "share_reward", "native_controls"})
 #: What placing on another feeder changes throughout.
-_PLACED = ("devices", "agents", "taps", "steps_on", "norm_amps")
+_PLACED = ("devices", "agents", *_BY_NAME)
 
 
 class Difference(NamedTuple):
@@ -52,17 +58,49 @@ class Sight(NamedTuple):
     Attributes:
         nodes: Nodes of the feeder.
         channels: By agent, every number that it observes, with the bounds that it is scaled by.
+        actions: By agent, everything that it decides.
     """
 
     nodes: tuple[str, ...]
     channels: Mapping[str, tuple[Channel, ...]]
+    actions: Mapping[str, tuple[ActionSpec, ...]]
 
     @classmethod
     def of(cls, task: GridTask) -> Sight:
         """Return what the agents of a task see."""
         table = task.channels.table
         seen = {agent.name: tuple(table[i] for i in agent.observed) for agent in task.agents}
-        return cls(tuple(task.simulation.network.nodes), seen)
+        decided = {
+            agent.name: tuple(task.simulation.actions[i] for i in (*agent.continuous, *agent.discrete))
+            for agent in task.agents
+        }
+        return cls(tuple(task.simulation.network.nodes), seen, decided)
+
+    def match(self, agent: str, other: Sight) -> list[int] | None:
+        """Return where another sight has what an agent sees: by name, else by place where the numbers are as many.
+
+        None where it does neither.
+        """
+        own, theirs = self.channels[agent], other.channels.get(agent, ())
+        place = {channel.name: i for i, channel in enumerate(theirs)}
+        if all(channel.name in place for channel in own):
+            return [place[channel.name] for channel in own]
+        return list(range(len(own))) if len(own) == len(theirs) else None
+
+    def within(self, other: Sight) -> Sight:
+        """Return what is seen of another sight: in its names, with the bounds of this one where it is the same number.
+
+        On another feeder the same reading is another number of kW: there bounds are the other's. An agent that finds
+        not what it sees stays as it is.
+        """
+        found = dict(self.channels)
+        for agent, own in self.channels.items():
+            places = self.match(agent, other)
+            if places is not None:
+                there = [other.channels[agent][i] for i in places]
+                same = self.nodes == other.nodes
+                found[agent] = tuple(a if same and a.name == b.name else b for a, b in zip(own, there, strict=True))
+        return self._replace(channels=found)
 
 
 def find_differences(policy: Any, played: Scenario) -> list[Difference]:
@@ -79,7 +117,13 @@ def find_differences(policy: Any, played: Scenario) -> list[Difference]:
         return []
     if training.scenario is None:
         return [Difference("scenario", f"cannot be read ({training.problem})", played.name)]
-    return list(_compare(training.scenario, training.digests, played))
+    found = list(_compare(training.scenario, training.digests, played))
+    sections = {each.what.partition(".")[0].partition(":")[0] for each in found}
+    if not played.feeders and sections - _NO_SIGHT:
+        trained = _sight_of(training.scenario, played)
+        with suppress(PowerGridError):  # what is wrong with what is played is told as it is played
+            found += [] if trained is None else _compare_sights(trained, _build_sight(played))
+    return found
 
 
 def find_all_differences(players: Sequence[Any], played: Scenario) -> dict[str, list[Difference]]:
@@ -119,7 +163,8 @@ def fit_sights(policies: Mapping[str, Any], task: GridTask, usual: Sight | None 
     for name, policy in policies.items():
         training, own = _ask(policy, task.scenario), usual
         if training is not None and training.scenario is not None:
-            own = _sight_of(training.scenario, task.scenario) or own
+            trained = _sight_of(training.scenario, task.scenario)
+            own = own if trained is None else trained if usual is None else trained.within(usual)
         misfits = list(_find_misfits(policy, task, own, now))
         if misfits:
             remedy = _find_remedy(training, task.scenario)
@@ -135,11 +180,13 @@ def fit_sights(policies: Mapping[str, Any], task: GridTask, usual: Sight | None 
 
 
 def _see(own: Sight, now: Sight, task: GridTask) -> View:
-    seen = [own.channels[agent.name] for agent in task.agents]
-    places = {channel.name: place for place, channel in enumerate(task.channels.table)}
-    columns = [np.array([places[channel.name] for channel in each], dtype=np.int64) for each in seen]
-    # on another feeder the same reading is another number of kW: there it is scaled by what that feeder has
-    bounds = [(channel.low, channel.high) for each in seen for channel in each] if own.nodes == now.nodes else None
+    own = own.within(now)
+    columns, bounds = list[IntArray](), list[tuple[float, float]]()
+    for agent in task.agents:
+        place = {channel.name: i for i, channel in enumerate(now.channels[agent.name])}
+        seen = own.channels[agent.name]
+        columns.append(agent.observed[np.array([place[channel.name] for channel in seen], dtype=np.int64)])
+        bounds += [(channel.low, channel.high) for channel in seen]
     return View(task.channels, columns, task.n_envs, bounds)
 
 
@@ -169,7 +216,7 @@ def _ask(policy: Any, played: Scenario) -> _Training | None:
     return _Training(scenario, digests, "")
 
 
-#: What was seen in trainings by digest of their scenarios: to build it takes a compile.
+#: What agents see and decide by digest of the scenario: to build it takes a compile.
 _SIGHTS: dict[str, Sight] = {}
 
 
@@ -180,19 +227,23 @@ def _sight_of(trained: Scenario, played: Scenario) -> Sight | None:
             digest = played.read_feeder().digest
             same = [name for name, own in trained.feeder_digests().items() if own == digest]
             trained = load_scenario(trained, {"feeder": same[0] if same else next(iter(trained.feeders))})
-        key = trained.digest()
-        if key not in _SIGHTS:
-            with closing(GridTask(trained)) as task:
-                _SIGHTS[key] = Sight.of(task)
-        return _SIGHTS[key]
+        return _build_sight(trained)
     except PowerGridError:  # its feeder or its profiles are no longer there
         return None
+
+
+def _build_sight(scenario: Scenario) -> Sight:
+    scenario = scenario.model_copy(update={"split": "all"})
+    key = scenario.digest()
+    if key not in _SIGHTS:
+        with closing(GridTask(scenario)) as task:
+            _SIGHTS[key] = Sight.of(task)
+    return _SIGHTS[key]
 
 
 def _find_misfits(policy: Any, task: GridTask, own: Sight | None, now: Sight) -> Iterator[tuple[str, str]]:
     """Yield which agent's space is not what its policy takes, and how."""
     spaces: Mapping[str, tuple[int, gym.Space[Any]]] = getattr(policy, "spaces", {})
-    there = {channel.name for channel in task.channels.table}
     for agent in task.agents:
         where = agent.name
         if spaces and agent.name not in spaces:
@@ -201,7 +252,9 @@ def _find_misfits(policy: Any, task: GridTask, own: Sight | None, now: Sight) ->
         seen = None if own is None else own.channels.get(agent.name)
         if own is not None and seen is None:
             yield where, f"was not there in training; agents were {list_names(list(own.channels))}"
-        if seen is not None and (lost := [each.name for each in seen if each.name not in there]):
+        if own is not None and seen is not None and own.match(agent.name, now) is None:
+            there = {channel.name for channel in now.channels[agent.name]}
+            lost = [channel.name for channel in seen if channel.name not in there]
             yield where, f"does not see {list_names(lost, 4)} here, which it saw in training"
         width, action_space = spaces.get(agent.name, (None, None))
         taken = len(agent.observed if seen is None else seen)
@@ -244,7 +297,8 @@ def _find_remedy(training: _Training | None, played: Scenario) -> str:
 def _compare(trained: Scenario, digests: Mapping[str, Any], played: Scenario) -> Iterator[Difference]:
     feeder, known = played.read_feeder().digest, set((digests.get("feeders") or {}).values())
     known |= {str(digests["feeder"])} if "feeder" in digests else set()
-    if known and feeder not in known:
+    changed = trained.feeder_changes != played.feeder_changes and trained.feeder == played.feeder  # told by key
+    if known and feeder not in known and not changed:
         names = [_short(name) for name in trained.feeders or [trained.feeder]]
         told = list_names(names), _short(played.feeder)
         if told[1] in names:
@@ -267,6 +321,29 @@ def _compare(trained: Scenario, digests: Mapping[str, Any], played: Scenario) ->
         before, now = trained.weight_of(term), played.weight_of(term)
         if not math.isclose(before, now):
             yield Difference(f"reward: weight of {term}", f"{before:.4g}", f"{now:.4g}")
+
+
+def _compare_sights(trained: Sight, played: Sight) -> Iterator[Difference]:
+    """Yield what agents of both see and decide otherwise."""
+    scaled = "as in training" if trained.nodes == played.nodes else "by what this feeder has"
+    for agent in (name for name in trained.channels if name in played.channels):
+        what, places = f"agents.{agent}.observations", trained.match(agent, played)
+        if places is not None:
+            pairs = [(played.channels[agent][i], own) for i, own in zip(places, trained.channels[agent], strict=True)]
+            others = [(here, then) for here, then in pairs if here.name != then.name]
+            yield from (Difference(f"{what}.{then.name}", "that", f"{here.name} in its place") for here, then in others)
+            if other := [f"{here.name} ({_say_range(here)})" for here, then in pairs if here != then]:
+                yield Difference(what, "other bounds", f"{list_names(other, 3)}, scaled {scaled}")
+            if more := len(played.channels[agent]) - len(places):
+                yield Difference(f"{what} seen", str(len(places)), f"the same; {more} more are not")
+        decided = zip(played.actions[agent], trained.actions[agent], strict=False)
+        if ranges := [f"{here.device}.{here.name} ({_say_range(here)})" for here, then in decided if here != then]:
+            yield Difference(f"agents.{agent}.actions", "other ranges", list_names(ranges, 3))
+
+
+def _say_range(of: Channel | ActionSpec) -> str:
+    n = f" in {of.n} positions" if isinstance(of, ActionSpec) and of.n else ""
+    return f"{of.low:g} to {of.high:g} {of.unit}".rstrip() + n
 
 
 def _short(feeder: str) -> str:
@@ -303,9 +380,9 @@ def _gather(found: Iterator[Difference]) -> Iterator[Difference]:
     alike: dict[tuple[str, str, str, str], list[str]] = {}
     for each in found:
         section, _, rest = each.what.partition(".")
-        name, _, key = rest.partition(".")
-        named = section in _NAMED and name
+        name, _, key = (rest, "", "") if section in _BY_NAME else rest.partition(".")
+        named = section in (*_NAMED, *_BY_NAME) and name
         alike.setdefault((section if named else each.what, key if named else "", *each[1:]), []).append(name)
     for (section, key, before, after), names in alike.items():
-        things = "" if names == [""] or section not in _NAMED else f".{list_names(names, 3)}"
+        things = "" if names == [""] or section not in (*_NAMED, *_BY_NAME) else f".{list_names(names, 3)}"
         yield Difference(section + things + (f".{key}" if key else ""), before, after)

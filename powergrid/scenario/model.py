@@ -195,6 +195,9 @@ class Scenario(Spec):
         source = self.profiles.source
         if self.profiles.map is not None:
             return self.import_measurements().profiles
+        if callable(source):  # what this library makes of other profiles
+            made: Profiles = source()
+            return made
         if isinstance(source, str) and source in SHIPPED_SOURCES:
             if source == "builtin":
                 return builtin_profiles()
@@ -325,7 +328,8 @@ class Scenario(Spec):
         if isinstance(source, list | tuple):
             data["profiles"]["source"] = [str(each) for each in source]
         else:
-            data["profiles"]["source"] = str(source) if isinstance(source, str | Path) else "a DataFrame"
+            kind = "made of other profiles" if callable(source) else "a DataFrame"
+            data["profiles"]["source"] = str(source) if isinstance(source, str | Path) else kind
         return data
 
     def to_yaml(self) -> str:

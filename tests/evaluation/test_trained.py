@@ -85,7 +85,9 @@ def test_everything_that_differs_is_told_once(run: Path) -> None:
     assert found["events.storm"] == ("not there", "line_outage")
     assert found["reward: weight of voltage_violation_pu"] == ("300", "50")
     assert found["reward: weight of overload_pu"] == ("150", "25")
-    assert len(found) == 11  # and what MG2 owns
+    assert found["agents.MG1.actions"][1].startswith("ess_1.p_kw (-800 to 500 kW), pv_1.q_kvar")
+    assert found["agents.MG1.observations"][1].endswith("scaled as in training")
+    assert found["agents.MG1.observations seen"] == ("28", "the same; 82 more are not")
 
 
 def test_feeder_and_series_are_told_by_their_content(run: Path) -> None:
@@ -103,7 +105,7 @@ def test_policy_goes_on_and_sees_what_it_saw_scaled_as_in_training(run: Path) ->
     grown = {"load_scale": 2.5, "mode": "centralized", "events": {"dear": {"kind": "price_spike", "factor": 3.0}}}
     spy = Spy(powergrid.load_policy(run))
     report = evaluate(SHORT | grown, [("run", spy)], days=1)
-    assert len(report.provenance["differs_from_training"]["run"]) == 4  # these, and the length of an episode
+    assert len(report.provenance["differs_from_training"]["run"]) == 7  # also what agents see, and the length of days
     trained, played = (
         GridTask(load_scenario("ieee13_mg")),
         GridTask(load_scenario("ieee13_mg", grown | {"episode_length": 4})),
@@ -156,7 +158,12 @@ def test_commands_list_what_differs(run: Path, capsys: pytest.CaptureFixture[str
     assert ended.value.code == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "run was trained on something else; what differs in ieee13_mg:"
-    assert lines[1:] == ["  episode_length: 4; in training 96", "  load_scale: 1.1; in training 1.25"]
+    assert lines[1:] == [
+        "  episode_length: 4; in training 96",
+        "  load_scale: 1.1; in training 1.25",
+        "  agents.MG1.observations: MG1.demand_kw (0 to 3255.12 kW), scaled as in training; in training other bounds",
+        "  agents.MG2.observations: MG2.demand_kw (0 to 1056 kW), scaled as in training; in training other bounds",
+    ]
 
 
 def test_recordings_say_what_differs(run: Path) -> None:

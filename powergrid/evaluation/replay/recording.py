@@ -27,7 +27,7 @@ from powergrid.evaluation.rollout import (
     start_days,
     sum_up,
 )
-from powergrid.evaluation.trained import find_all_differences, say_differences
+from powergrid.evaluation.trained import Sight, find_all_differences, say_differences
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.profiles.profiles import Profiles, split_days
@@ -239,6 +239,7 @@ def record_days(
     *,
     seed: int = 0,
     notes: Mapping[str, Sequence[str]] | None = None,
+    usual: Sight | None = None,
 ) -> Iterator[DayRecording]:
     """Yield what happened on each of several days, step by step, player by player; one recording is held at a time.
 
@@ -247,9 +248,10 @@ def record_days(
         players: A name with a policy, or with None for the baseline of that name.
         days: The days from the first of the profiles.
         seed, notes: As for :func:`record_day`.
+        usual: What is seen by policies whose training is not known, where not what the scenario shows.
     """
     differ = find_all_differences(players, scenario)
-    for (name, policy), (_, task, player) in zip(players, seat_players(scenario, players, 1, seed), strict=True):
+    for (name, policy), (_, task, player) in zip(players, seat_players(scenario, players, 1, seed, usual), strict=True):
         kind, own_notes = "baseline" if policy is None else "policy", tuple((notes or {}).get(name, ()))
         own_notes += (say_differences(differ[name]),) if name in differ else ()
         for day in days:

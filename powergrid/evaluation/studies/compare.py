@@ -113,18 +113,19 @@ class Sentence:
         return f"{self.text} {'; '.join((*self.better, *self.worse))}." if self.better or self.worse else self.text
 
 
-def compare(days: pd.DataFrame, policy: str, other: str) -> list[Comparison]:
+def compare(days: pd.DataFrame, policy: str, other: str, measures: Sequence[Quantity] = MEASURES) -> list[Comparison]:
     """Return every measure of a policy beside another's, paired day by day; days that one did not finish are left out.
 
     Args:
         days: A row for each policy and day, with the columns of a study.
         policy, other: Their names.
+        measures: What is compared.
     """
     solved = days[days["finished"] & (days["converged_share"] == 1.0)]
     mine, theirs = (solved[solved["policy"] == name].set_index("day") for name in (policy, other))
     both = mine.index.intersection(theirs.index)
     found = []
-    for measure in MEASURES if len(both) else ():
+    for measure in measures if len(both) else ():
         one, two = mine.loc[both, measure.name], theirs.loc[both, measure.name]
         # differences below what the solver tells apart are none
         gap = (one - two).where((one - two).abs() > 1e-9 * np.maximum(one.abs(), two.abs()), 0.0)
