@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from powergrid.evaluation.report import CONFIDENCE
-from powergrid.evaluation.stresses.spec import UNDISTURBED, Stress
+from powergrid.evaluation.stresses.spec import UNDISTURBED, WORST, Stress
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars
 from powergrid.evaluation.studies.compare import NAMES, Comparison, Sentence, compare, write_number
 from powergrid.evaluation.studies.sections import Cell, Section
@@ -244,12 +244,19 @@ class StressReport:
             if not self._any(measure):
                 continue
             rows = [
-                [Cell(stress, "" if stress not in self.stresses else self.stresses[stress].description),
+                [Cell(stress, self._describe(stress)),
                  *(_as_cell(self.cells[stress, policy, measure], more) for policy in self.names)]
                 for stress in self.summaries
             ]  # fmt: skip
             note = f"Below each mean the 95 % interval of the difference to {first}; green is better, red is worse."
             yield Section(words, heads=["stress", *self.names], rows=rows, note=note if first else "")
+
+    def _describe(self, stress: str) -> str:
+        own = self.stresses.get(stress)
+        if own is None:
+            return ""
+        line = f" ({self.facts['line_out']})" if WORST in (own.outage or ()) and "line_out" in self.facts else ""
+        return own.description + line
 
     def _any(self, measure: str) -> bool:
         return any(own["mean"] for key, own in self.cells.items() if key[2] == measure)
