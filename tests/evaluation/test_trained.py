@@ -70,7 +70,7 @@ def test_everything_that_differs_is_told_once(run: Path) -> None:
         "mode": "centralized",
         "devices": {"pv_*": {"reactive": "kva"}, "ess_1": {"p_max_kw": 500}, "gen_2": None},
         "voltage": {"v_max_pu": 1.06},
-        "profiles": {"tariff": "day_ahead"},
+        "profiles": {"tariff": "wholesale"},
         "events": {"storm": {"kind": "line_outage", "element": "Line.*"}},
         "penalty": 50,
     }
@@ -81,13 +81,13 @@ def test_everything_that_differs_is_told_once(run: Path) -> None:
     assert found["devices.pv_1, pv_2.reactive"][1] == "kva"
     assert found["devices.gen_2"] == ("generator", "not there")
     assert found["voltage.v_max_pu"] == ("1.05", "1.06")
-    assert found["profiles.tariff"] == ("time_of_use", "day_ahead")
+    assert found["profiles.tariff"] == ("time_of_use", "wholesale")
     assert found["events.storm"] == ("not there", "line_outage")
     assert found["reward: weight of voltage_violation_pu"] == ("300", "50")
     assert found["reward: weight of overload_pu"] == ("150", "25")
-    assert found["agents.MG1.actions"][1].startswith("ess_1.p_kw (-800 to 500 kW), pv_1.q_kvar")
+    assert found["agents.MG1.actions"][1].startswith("ess_1.p_kw (-500 to 500 kW), pv_1.q_kvar")
     assert found["agents.MG1.observations"][1].endswith("scaled as in training")
-    assert found["agents.MG1.observations seen"] == ("28", "the same; 82 more are not")
+    assert found["agents.MG1.observations seen"] == ("28", "the same; 84 more are not")
 
 
 def test_feeder_and_series_are_told_by_their_content(run: Path) -> None:
@@ -105,7 +105,7 @@ def test_policy_goes_on_and_sees_what_it_saw_scaled_as_in_training(run: Path) ->
     grown = {"load_scale": 2.5, "mode": "centralized", "events": {"dear": {"kind": "price_spike", "factor": 3.0}}}
     spy = Spy(powergrid.load_policy(run))
     report = evaluate(SHORT | grown, [("run", spy)], days=1)
-    assert len(report.provenance["differs_from_training"]["run"]) == 7  # also what agents see, and the length of days
+    assert len(report.provenance["differs_from_training"]["run"]) == 8  # also what agents see, and the length of days
     trained, played = (
         GridTask(load_scenario("ieee13_mg")),
         GridTask(load_scenario("ieee13_mg", grown | {"episode_length": 4})),
