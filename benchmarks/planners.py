@@ -87,13 +87,18 @@ def measure(feeder: str, commands: Mapping[str, tuple[Sequence[str], str]]) -> s
                 cells.append("failed")
                 continue
             pages = sorted(Path(folder).glob(page)) or sorted(Path(folder).glob("*.html"))
-            cells.append(f"{say_time(took)}, {pages[0].stat().st_size / 1e6:.1f} MB")
+            cells.append(f"{say_time(took)}, {say_size(pages[0].stat().st_size)}")
     return " | ".join(cells)
 
 
 def say_time(seconds: float) -> str:
     """Write a time as seconds, or as minutes and seconds."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{int(seconds // 60)} min {seconds % 60:.0f} s"
+
+
+def say_size(n_bytes: int) -> str:
+    """Write a size in MB, small ones in kB."""
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"
 
 
 if __name__ == "__main__":
