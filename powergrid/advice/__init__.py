@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from powergrid.advice.advisor import Advisor, AdvisorOptions
     from powergrid.advice.answer import Advice, Cut, Input, Setpoint
-    from powergrid.advice.meters import readings_of
+    from powergrid.advice.overlay import readings_of
 
 __all__ = ["Advice", "Advisor", "AdvisorOptions", "Cut", "Input", "Setpoint", "readings_of"]
 
 _HOME = {
     **dict.fromkeys(("Advisor", "AdvisorOptions"), "advisor"),
     **dict.fromkeys(("Advice", "Cut", "Input", "Setpoint"), "answer"),
-    "readings_of": "meters",
+    "readings_of": "overlay",
 }
 
 

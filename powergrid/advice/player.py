@@ -10,7 +10,7 @@ import numpy as np
 
 from powergrid.advice.advisor import Advisor, Player
 from powergrid.advice.files import write_rows
-from powergrid.advice.meters import readings_of
+from powergrid.advice.overlay import readings_of
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 import powergrid
-from powergrid.cli.advise import advise
+from powergrid.cli.advise import advise, serve
 from powergrid.cli.evaluation import bench, curves, evaluate
 from powergrid.cli.export import export
 from powergrid.cli.feeders import check, describe, list_all
@@ -43,6 +43,7 @@ app.command()(replay)
 app.command()(report)
 app.command()(study)
 app.command()(advise)
+app.command()(serve)
 app.command()(stress)
 app.command()(curves)
 app.command("list")(list_all)

@@ -222,3 +222,48 @@ def _write_example(advisor: Any, run: str, file: Path, date: str | None) -> None
     from powergrid.advice.player import play_readings
 
     tell(play_readings(advisor, file, date))
+
+
+def serve(
+    run: RunArgument,
+    scenario: OwnScenario = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where it listens; loopback if unset.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8765,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help="File of the token; POWERGRID_TOKEN, or a new one, if unset."
+        ),
+    ] = None,
+    shadow: Annotated[
+        Path | None, typer.Option("--shadow", metavar="LOG", help="Nobody follows: log advice beside what was done.")
+    ] = None,
+    fallback: FallbackOption = "hold",
+    min_coverage: CoverageOption = 0.5,
+    max_age: AgeOption = None,
+    trust: TrustOption = False,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Advise a grid that runs, over HTTP: /health, /spec, /advise, /log and /docs."""
+    log_to_console(verbose)
+    from powergrid.advice.service.app import build_app  # first: where FastAPI is missing, nothing is compiled
+    from powergrid.advice.service.listening import find_token, is_loopback, open_server
+    from powergrid.advice.shadow import ShadowLog
+
+    token, new = find_token(token_file)
+    advisor = build_advisor(
+        "powergrid serve", run, scenario, overrides, trust, fallback, min_coverage, max_age, follows=shadow is None
+    )
+    try:
+        app = build_app(advisor, token, None if shadow is None else ShadowLog(advisor, shadow))
+        server, listener, address = open_server(app, host, port)
+        with listener:
+            tell(f"{address}/docs")
+            if new:
+                tell(f"token, shown this once: {token}")
+            if not is_loopback(host):
+                tell("others can reach this address, and HTTP hides nothing: put a proxy with TLS before it")
+            server.run(sockets=[listener])
+    finally:
+        advisor.close()
