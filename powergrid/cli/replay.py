@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from powergrid.cli.evaluation import load_policies
 from powergrid.cli.options import (
@@ -130,37 +131,53 @@ def _choose_days(
 
 def say_trained(path: str, player: Any, profiles: Any, day: int) -> list[str]:
     """Say whether a run was trained or chosen on a day; nothing of a baseline, or where it was on other days."""
-    from powergrid.evaluation.replay.recording import find_split
-    from powergrid.training.runs.records import MANIFEST, read_manifest
-
-    if isinstance(player, str):
-        return []
-    folder = Path(path).expanduser().resolve()
-    run = next((each for each in (folder, *folder.parents[:4]) if (each / MANIFEST).is_file()), None)
-    if run is None:
-        return ["Where this policy was trained is not known, so it may have met this day."]
-    try:
-        manifest: Mapping[str, Any] = read_manifest(run)
-    except PowerGridError:
-        return ["The manifest of this policy's run cannot be read, so it may have met this day."]
-    if manifest["digests"].get("profiles") != profiles.digest():
-        return ["This policy was trained on other profiles."]
-    trained, own = str(manifest["env_config"].get("split", "train")), find_split(profiles, day)
-    if trained in ("all", own):
-        return [f"This policy was trained on this day: it is of the split {own!r} that training drew from."]
-    if own == "validation":
-        return ["This policy was chosen by its days of validation, of which this may be one."]
-    return []
+    return _say_each(path, player, profiles, [day])[0]
 
 
 def say_seen(paths: Sequence[str], players: Sequence[Any], profiles: Any, days: Sequence[int]) -> dict[str, str]:
     """Say of each run on how many of some days it was trained or chosen, and how, by the name it plays under."""
     notes = {}
     for path, player in zip(paths, players, strict=True):
-        told = [note[0] for day in days if (note := say_trained(path, player, profiles, day))]
+        told = [note[0] for note in _say_each(path, player, profiles, days) if note]
         if told:
             notes[player[0]] = f"{len(told)} of these {len(days)} days may not be new to it. Of the first: {told[0]}"
     return notes
+
+
+class _Manifest(BaseModel):
+    digests: dict[str, Any] = {}
+    env_config: dict[str, Any] = {}
+
+
+def _say_each(path: str, player: Any, profiles: Any, days: Sequence[int]) -> list[list[str]]:
+    """Say of each of some days what :func:`say_trained` says."""
+    from powergrid.evaluation.replay.recording import find_split
+    from powergrid.files import read_json
+
+    if isinstance(player, str):
+        return [[]] * len(days)
+    from powergrid.training.policies.inference import MANIFEST  # that of records would load Ray and torch
+
+    folder = Path(path).expanduser().resolve()
+    run = next((each for each in (folder, *folder.parents[:4]) if (each / MANIFEST).is_file()), None)
+    if run is None:
+        return [["Where this policy was trained is not known, so it may have met this day."]] * len(days)
+    try:
+        manifest = read_json(run / MANIFEST, _Manifest)
+    except PowerGridError:
+        return [["The manifest of this policy's run cannot be read, so it may have met this day."]] * len(days)
+    if manifest.digests.get("profiles") != profiles.digest():
+        return [["This policy was trained on other profiles."]] * len(days)
+    trained = str(manifest.env_config.get("split", "train"))
+    return [_say_split(trained, find_split(profiles, day)) for day in days]
+
+
+def _say_split(trained: str, own: str) -> list[str]:
+    if trained in ("all", own):
+        return [f"This policy was trained on this day: it is of the split {own!r} that training drew from."]
+    if own == "validation":
+        return ["This policy was chosen by its days of validation, of which this may be one."]
+    return []
 
 
 def _print_day(recordings: Sequence[Any]) -> None:
