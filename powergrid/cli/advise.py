@@ -99,11 +99,14 @@ def build_advisor(
     """Return the advisor that the options of a command mean."""
     from powergrid.advice import Advisor, AdvisorOptions
     from powergrid.advice.player import find_player
+    from powergrid.cli.evaluation import load_policies
     from powergrid.scenario import scenario_from_config
 
     options = AdvisorOptions(fallback, max_age, min_coverage, follows)  # type: ignore[arg-type]
     env_config = read_run_config(command, run, scenario, read_env_config(scenario or "", overrides, None, None, trust))
-    own, player = find_player(scenario_from_config(env_config), run)
+    chosen = scenario_from_config(env_config)
+    load_policies([run], chosen)  # which tells what differs from its training
+    own, player = find_player(chosen, run)
     return Advisor(own, player, options)
 
 
