@@ -192,7 +192,7 @@ class StressReport:
         caption = f"means of a day; ± 95 % interval of the difference to {first}, paired by day"
         table = Table(title=title, caption=caption, box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
         table.show_edge = False
-        table.add_column("stress\n  policy", overflow="fold", min_width=16)
+        table.add_column("stress\n  policy", overflow="fold", min_width=10)
         heads = ["outside A\nnode-h", f"less\n{first}", "moves", "losses\nkWh", "peak\nkW"]
         for head in [*heads, *(["unserved\nkWh"] if unserved else []), "reward"]:
             table.add_column(head, justify="right", no_wrap=True)
@@ -289,7 +289,8 @@ def _with_interval(row: Mapping[str, Any]) -> str:
     mean, half = float(row["difference"]), float(row["half_interval"])
     if not np.isfinite(mean):
         return ""
-    return f"{mean:+.1f}" + (f" ± {half:.1f}" if np.isfinite(half) else "")
+    digits = 1 if max(abs(mean), abs(half) if np.isfinite(half) else 0.0) < 99.95 else 0
+    return f"{mean:+.{digits}f}" + (f" ± {half:.{digits}f}" if np.isfinite(half) else "")
 
 
 def _as_cell(row: Mapping[str, Any], more_is_better: bool) -> Cell:

@@ -216,6 +216,10 @@ def test_report_says_what_holds_and_fits_80_columns(report: StressReport, tmp_pa
     Console(width=80, file=shown).print(report.table())
     lines = shown.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
+    rewards = report.days.groupby(["stress", "policy"])["reward"].mean()
+    for policy in report.names:  # no number is cut
+        assert any(line.split()[:1] == [policy] and line.rstrip().endswith(f"{rewards['line_out', policy]:.2f}")
+                   for line in lines)  # fmt: skip
     assert sum(line.strip() in report.summaries for line in lines) == 4  # none is broken over two lines
     assert report.facts["line_out"].startswith("line.")
     said = " ".join(map(str, report.verdicts()["run"]))
