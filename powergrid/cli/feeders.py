@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,9 +130,8 @@ def describe(
         env.close()
     _show(description, full)
     if notes:
-        out.print("\nfound and left out:")
-    for note in notes:
-        out.print(f"  - {note}", highlight=False, markup=False)
+        out.print("\nfound and left out:", style="bold")
+        out.print(_as_list(notes))
 
 
 def _show(description: Description, full: bool) -> None:
@@ -147,8 +146,7 @@ def _show(description: Description, full: bool) -> None:
             frame = frame[frame["weight"] != 0.0]
         if field.name == "as_played":  # thousands of elements in a few lines
             out.print("as played:", style="bold")
-            for line in summarise_played([Played(*row) for row in frame.itertuples(index=False)]):
-                out.print(f"  - {line}", highlight=False, markup=False)
+            out.print(_as_list(summarise_played([Played(*row) for row in frame.itertuples(index=False)])))
         elif len(frame) or field.name != "placement":
             out.print(_as_table(field.name, frame))
 
@@ -177,6 +175,14 @@ def _draw(
     for file, make in ((diagram, drawing.draw_network), (profile, drawing.draw_voltage_profile)):
         if file is not None:
             tell(drawing.save(make(state), file))
+
+
+def _as_list(lines: Iterable[str]) -> Table:
+    """Show lines as a list; what does not fit into one goes on below its beginning."""
+    table = Table.grid(padding=(0, 1, 0, 1))
+    for line in lines:
+        table.add_row("-", escape(line))
+    return table
 
 
 def _as_table(title: str, frame: Any) -> Table:

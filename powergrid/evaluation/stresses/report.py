@@ -15,7 +15,7 @@ import numpy as np
 from powergrid.evaluation.report import CONFIDENCE
 from powergrid.evaluation.stresses.spec import UNDISTURBED, WORST, Stress
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars
-from powergrid.evaluation.studies.compare import NAMES, Comparison, Sentence, compare, write_number
+from powergrid.evaluation.studies.compare import NAMES, Comparison, Sentence, compare, name_title, write_number
 from powergrid.evaluation.studies.sections import Cell, Section
 from powergrid.evaluation.studies.summary import Summary
 from powergrid.files import make_folder, replacing, write_whole
@@ -223,7 +223,7 @@ class StressReport:
         named = {name: NAMES.get(name, name) for name in self.subjects}
         facts = self.facts
         return template.render(
-            title=f"{', '.join(named.values())} on {self.scenario.name} under stress".capitalize(),
+            title=name_title(self.subjects, f"on {self.scenario.name} under stress"),
             subtitle=f"{facts['days']} days of the {facts['split']} split, {len(self.stresses)} stresses, "
             f"feeder {facts['feeder']}",
             css=here.joinpath("report.css").read_text(encoding="utf-8"),

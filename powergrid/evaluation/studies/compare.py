@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,13 @@ NAMES = {
     "rule_based": "engineers' rules",
     "random": "chance",
 }
+
+
+def name_title(policies: Iterable[str], rest: str) -> str:
+    """Return what begins with policies as a title: names of runs and scenarios as they are, ours with a capital."""
+    first, *others = (NAMES.get(name, name) for name in policies)
+    first = first[0].upper() + first[1:] if first in NAMES.values() else first
+    return f"{', '.join([first, *others])} {rest}"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,16 @@ from powergrid.evaluation.replay.recording import record_days
 from powergrid.evaluation.report import CONFIDENCE, describe_versions
 from powergrid.evaluation.rollout import Policy, Progress, find_players, pick_days, read_scenario
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars, draw_lines
-from powergrid.evaluation.studies.compare import NAMES, WORDS, Comparison, Sentence, compare, judge, write_number
+from powergrid.evaluation.studies.compare import (
+    NAMES,
+    WORDS,
+    Comparison,
+    Sentence,
+    compare,
+    judge,
+    name_title,
+    write_number,
+)
 from powergrid.evaluation.studies.sections import (
     BRANCH_COLUMNS,
     MOVE_COLUMNS,
@@ -146,7 +155,7 @@ class PlannerReport:
         template = environment.from_string(here.joinpath("report.html.jinja").read_text(encoding="utf-8"))
         named = {name: NAMES.get(name, name) for name in self.subjects}
         return template.render(
-            title=f"{', '.join(named.values())} on {self.scenario.name}".capitalize(),
+            title=name_title(self.subjects, f"on {self.scenario.name}"),
             subtitle=self._say_days(),
             css=here.joinpath("report.css").read_text(encoding="utf-8"),
             verdicts={named[name]: sentences for name, sentences in self.verdicts().items()},

@@ -16,7 +16,7 @@ from powergrid.cli import main
 from powergrid.evaluation.replay.recording import DayRecording, record_day, record_days
 from powergrid.evaluation.replay.tables import write_recording
 from powergrid.evaluation.rollout import find_players, pick_days, read_scenario
-from powergrid.evaluation.studies.compare import compare, judge
+from powergrid.evaluation.studies.compare import compare, judge, name_title
 from powergrid.evaluation.studies.report import PlannerReport, report_days
 from powergrid.evaluation.studies.summary import Summary
 from powergrid.quantities import MEASURES, STUDY
@@ -272,6 +272,17 @@ def test_what_has_to_be_known_of_the_days_is_said() -> None:
 
 
 # -- the page and the command
+
+
+@pytest.mark.parametrize(
+    ("policies", "title"),
+    [
+        (["rule_based"], "Engineers' rules on IEEE13_Own"),
+        (["ppo_A", "native"], "ppo_A, the feeder's own controls on IEEE13_Own"),
+    ],
+)
+def test_a_title_keeps_the_letters_of_names(policies: list[str], title: str) -> None:
+    assert name_title(policies, "on IEEE13_Own") == title
 
 
 def test_the_page_needs_nothing_else_and_says_what_the_verdict_says(report: PlannerReport) -> None:
