@@ -103,10 +103,16 @@ def test_kept_names_are_told_without_events_too() -> None:
     assert "events_on" not in infos
 
 
-def test_an_evaluation_has_the_columns_of_the_table_and_no_others() -> None:
-    frame = evaluate({"env_name": "ieee13_voltvar", "episode_length": 2}, ["no_control"], days=1).frame
-    columns = dict.fromkeys("reward:<agent>" if name.startswith("reward:") else name for name in frame.columns)
-    assert tuple(columns) == tuple(quantity.name for quantity in EVALUATION if not quantity.where.endswith("a weight"))
+@pytest.mark.parametrize("limited", [False, True])
+def test_an_evaluation_has_the_columns_of_the_table_and_no_others(limited: bool) -> None:
+    keys = {"never_worse_than": "native"} if limited else {}
+    frame = evaluate({"env_name": "ieee13_voltvar", "episode_length": 2, **keys}, ["rule_based"], days=1).frame
+    patterns = {"reward:": "reward:<agent>", "handed_back:": "handed_back:<device>"}
+    columns = dict.fromkeys(
+        next((pattern for first, pattern in patterns.items() if name.startswith(first)), name) for name in frame.columns
+    )
+    left_out = ("a weight",) if limited else ("a weight", "`never_worse_than`")
+    assert tuple(columns) == tuple(quantity.name for quantity in EVALUATION if not quantity.where.endswith(left_out))
 
 
 def test_a_training_records_the_names_of_the_table() -> None:

@@ -12,6 +12,7 @@ import pytest
 from powergrid.envs import GridTask
 from powergrid.evaluation import evaluate, record_day
 from powergrid.evaluation.baselines import BASELINES
+from powergrid.evaluation.studies.report import report_days
 from powergrid.grid.metrics import Metrics
 from powergrid.scenario import load_scenario
 from tests.envs.worlds import every_kind, shaky
@@ -181,6 +182,20 @@ def test_what_is_handed_back_stands_in_evaluations_recordings_and_notes() -> Non
     assert {name: totals[name] for name in ("handed_back", *devices)} == {
         name: of_random[name].iloc[0] for name in ("handed_back", *devices)
     }
+
+
+def test_reports_say_how_often_and_which_devices() -> None:
+    limited = report_days({"env_name": "ieee13_voltvar", **LIMITED}, ["random"], days=2, against=["native"])
+    told = limited.tables()["handed_back"]
+    assert set(told["device"]) == set(load_scenario("ieee13_voltvar").devices)
+    days = limited.days.query("policy == 'random'")
+    assert told["steps_per_day"].tolist() == [days[f"handed_back:{name}"].mean() for name in told["device"]]
+    said = f"handed back to the feeder's own controls in {days['handed_back'].mean():.1f} steps a day"
+    assert any(said in str(sentence) for sentence in limited.verdicts()["random"])
+    assert "Handed back to the feeder" in limited.as_html()
+    free = report_days({"env_name": "ieee13_voltvar"}, ["random"], days=2, against=["native"])
+    assert "handed_back" not in free.tables()
+    assert not any("handed back" in str(sentence) for sentence in free.verdicts()["random"])
 
 
 @pytest.mark.parametrize("face", ["networked", "central", "vector", "parallel"])

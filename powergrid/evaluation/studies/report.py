@@ -28,6 +28,7 @@ from powergrid.evaluation.studies.compare import (
 )
 from powergrid.evaluation.studies.sections import (
     BRANCH_COLUMNS,
+    HANDED_BACK_COLUMNS,
     MOVE_COLUMNS,
     Cell,
     Section,
@@ -97,8 +98,10 @@ class PlannerReport:
 
     def verdicts(self) -> dict[str, list[Sentence]]:
         """Return what may be said of each policy; nothing that the days do not tell."""
-        days = self.days
-        return {name: judge(days, name, self.against, self.notes) for name in self.subjects}
+        days, notes = self.days, dict(self.notes)
+        for name in self.subjects:
+            notes[name] = " ".join(filter(None, (notes.get(name), self.summaries[name].say_handed_back())))
+        return {name: judge(days, name, self.against, notes) for name in self.subjects}
 
     def comparisons(self) -> dict[tuple[str, str], list[Comparison]]:
         """Return every measure of each policy beside each of those it is compared with."""
@@ -139,11 +142,14 @@ class PlannerReport:
             "branches": Summary.branches,
             "moves": Summary.moves,
             "devices": Summary.devices,
+            "handed_back": Summary.handed_back,
             "terms": lambda summary: summary.terms(weights),
         }
         for table, make in parts.items():
             frames = [make(self.summaries[name]).assign(policy=name) for name in self.names]
             found[table] = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+        if not len(found["handed_back"]):  # no limit says so
+            del found["handed_back"]
         return found
 
     def as_html(self) -> str:
@@ -277,6 +283,9 @@ def _make_sections(report: PlannerReport) -> Iterable[Section]:
     yield element_section(report.names, tables["moves"], "element", MOVE_COLUMNS, "Moves")
     yield _reward_section(report, tables["terms"], colours)
     yield device_section(report.names, tables["devices"])
+    if "handed_back" in tables:
+        title = "Handed back to the feeder's own controls"
+        yield element_section(report.names, tables["handed_back"], "device", HANDED_BACK_COLUMNS, title)
     yield _worst_section(report)
 
 

@@ -128,6 +128,7 @@ def _say_left(order: Sequence[str], file: str) -> str:
 
 #: Columns of tables by element, the first what the rows are ordered by, and what each is called.
 BRANCH_COLUMNS = {"overload_h": "h above rating", "loading_max_pu": "highest pu"}
+HANDED_BACK_COLUMNS = {"steps_per_day": "steps a day", "most_a_day": "most a day"}
 MOVE_COLUMNS = {"moves_per_day": "moves a day", "most_a_day": "most a day"}
 
 
@@ -161,7 +162,7 @@ def element_section(
     return Section(title, heads=heads, rows=rows, note=note, keep=True)
 
 
-_FILES = {"branch": "branches.csv", "element": "moves.csv"}
+_FILES = {"branch": "branches.csv", "element": "moves.csv", "device": "handed_back.csv"}
 
 
 def device_section(names: Sequence[str], table: pd.DataFrame) -> Section:

@@ -32,6 +32,8 @@ UNBALANCE_PU = 0.03
 BUS_LIMITS = {"sequence": 0.02, "line": UNBALANCE_PU}
 #: What kept sums consist of; a part of a study of another make is played anew.
 _FORMAT = 2
+#: What the columns begin with that count, device by device, the steps in which it was handed back.
+_HANDED_BACK = "handed_back:"
 #: Width of a bar of the voltage histogram, and its ends [pu]; beyond them nodes count in the outermost bars.
 _BAR_PU, _HISTOGRAM_PU = 0.0025, (0.88, 1.12)
 
@@ -188,6 +190,22 @@ class Summary:
         """Return a row for each thing that moves in steps: moves in all, a day, and on the day with most."""
         per_day = self._sums["gear:moves"] / max(len(self.rows), 1)
         return self._table("gear", None, moves_per_day=per_day).rename(columns={"gear": "element"})
+
+    def handed_back(self) -> pd.DataFrame:
+        """Return a row for each device that a limit may hand back: steps so a day, and on the day with most."""
+        import pandas as pd
+
+        days = pd.DataFrame(self.rows).filter(like=_HANDED_BACK)
+        names = [str(column).removeprefix(_HANDED_BACK) for column in days]
+        return pd.DataFrame(
+            {"device": names, "steps_per_day": days.mean().to_numpy(), "most_a_day": days.max().to_numpy()}
+        )
+
+    def say_handed_back(self) -> str:
+        """Say how often devices were handed back to the feeder's own controls; nothing where no limit does that."""
+        found = [row["handed_back"] for row in self.rows if "handed_back" in row]
+        steps = f"{np.mean(found):.1f} steps a day" if any(found) else "no step"
+        return f"Its devices were handed back to the feeder's own controls in {steps}." if found else ""
 
     def devices(self) -> pd.DataFrame:
         """Return a row for each device with power: how far setpoints were moved to be feasible, what it gave and took.
