@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from powergrid.advice.catalogue import Catalogue
 from powergrid.envs.core import GridTask, State
@@ -53,13 +54,7 @@ class Overlay:
 
         Loads that were read go on drawing that, which makes the demand of their zones where nothing else says it.
         """
-        days, read = state.simulation["days"], np.zeros(len(self.task.simulation.network.loads.names), dtype=bool)
-        for place, number in values.items():
-            reading = self.catalogue.readings[place]
-            if reading.target == "load":
-                which, load = reading.where
-                read[load] |= which == 0
-                days[("day_load_kw", "day_load_kvar")[which]][0, max(row - 1, 0) : row + 1, load] = number
+        days, read = state.simulation["days"], self.write_loads(state, values, max(row - 1, 0), row)
         if read.any():
             demand_kw = self.task.channels.sum_loads(days["day_load_kw"][:, row])[0]
             for name, own, kw in zip(self.task.scenario.agents, self.task.channels.loads_in.T, demand_kw, strict=True):
@@ -73,6 +68,17 @@ class Overlay:
                     days["day_pv_pu"][0, row] = number
                 if reading.name == "world.price_usd_per_kwh":
                     days["day_price"][0, row] = state.simulation["clock"]["day_paid_price"][0, row] = number
+
+    def write_loads(self, state: State, values: Values, first: int, last: int) -> npt.NDArray[np.bool_]:
+        """Write what loads draw into the rows of the day from one to another; return whose active power was read."""
+        days, read = state.simulation["days"], np.zeros(len(self.task.simulation.network.loads.names), dtype=bool)
+        for place, number in values.items():
+            reading = self.catalogue.readings[place]
+            if reading.target == "load":
+                which, load = reading.where
+                read[load] |= which == 0
+                days[("day_load_kw", "day_load_kvar")[which]][0, first : last + 1, load] = number
+        return read
 
     def write_snapshot(self, state: State, values: Values) -> None:
         """Write voltages and flows."""

@@ -76,14 +76,19 @@ class Twin:
             Whether devices are known from before; not at first, nor after more than a day.
         """
         elapsed, date = self.elapsed(time), time.astype("datetime64[D]")
-        simulation = self.task.simulation
+        task, simulation = self.task, self.task.simulation
         self.outcomes = None if elapsed else self.outcomes
         if elapsed < 0:  # a clock that was put back: what is counted stays counted
             return True
         known = self._number is not None and elapsed <= self._steps_per_day
         moved: dict[int, IntArray] = {}
         if known and elapsed > 0:
-            advised = self._reckon() if self.compares and elapsed == 1 else None
+            advised = None
+            if self.compares and elapsed == 1:
+                state, row = task.state(), int(simulation.step_index[0])
+                self._overlay.write_loads(state, values, row, row)  # by now it is known what they drew
+                task.restore(state)
+                advised = self._reckon()
             if not follows:
                 self._leave()
             moved = self._take_done(values)

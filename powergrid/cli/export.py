@@ -139,11 +139,12 @@ def read_run_config(command: str, run: str, scenario: str | None, given: dict[st
     if scenario is not None:
         return given
     from powergrid.evaluation import baseline_names
-    from powergrid.scenario.claims import settle_claims
-    from powergrid.training.runs.records import MANIFEST, read_manifest
 
     if run in baseline_names():
         raise ScenarioError(command, [f"{run} is a baseline, of no scenario: name one after it"])
+    from powergrid.scenario.claims import settle_claims
+    from powergrid.training.runs.records import MANIFEST, read_manifest  # only now: it takes Ray
+
     own = settle_claims(Path(run) / MANIFEST, read_manifest(Path(run))["env_config"])
     return {**own, **{key: value for key, value in given.items() if key != "env_name"}}
 
