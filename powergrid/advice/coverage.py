@@ -112,7 +112,7 @@ class Coverage:
             first = b.terminal_bus[np.searchsorted(b.terminal_branch, np.arange(len(b.names)))]
             target, which = "loading", np.flatnonzero(network.among(zone, first))
         elif quantity == "upstream_loading_pu" and spec is not None:
-            target, which = "loading", np.array(network.feeding_branches(spec.pcc.lower()), dtype=np.int64)
+            target, which = "loading", np.array(network.feeding_branches(spec.pcc.lower()) or [0], dtype=np.int64)
         places = self._by_target.get(target, {})
         return np.array([places[int(each)] for each in which], dtype=np.int64)
 

@@ -15,9 +15,8 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES
 from powergrid.evaluation.replay.recording import pick_day
-from powergrid.evaluation.rollout import PolicyPlayer
+from powergrid.evaluation.rollout import Policy, PolicyPlayer
 from powergrid.evaluation.trained import fit_sights
-from powergrid.files import path_of
 from powergrid.grid.profiles.profiles import split_days
 from powergrid.scenario import Scenario, load_scenario
 
@@ -25,32 +24,25 @@ from powergrid.scenario import Scenario, load_scenario
 _METERED = ("known", "node", "p", "q", "loading", "state", "delivered")
 
 
-def find_player(scenario: Scenario, run: str) -> tuple[Scenario, Callable[[GridTask], Player]]:
-    """Return the scenario that is acted on, and what makes who acts: a baseline by its name, or the policy of a run.
+def find_player(scenario: Scenario, policy: str | tuple[str, Policy]) -> tuple[Scenario, Callable[[GridTask], Player]]:
+    """Return the scenario that is acted on, and what makes who acts.
 
     Args:
         scenario: The scenario.
-        run: A baseline's name, a run folder, a checkpoint or an exported policy.
+        policy: A baseline's name; or a name and a policy, as :func:`powergrid.load_policy` returns it, which sees what
+            it saw in training, scaled as in training.
 
     Raises:
-        ScenarioError: it is neither.
-        PowerGridError: there is no policy that can be read.
+        ScenarioError: there is no such baseline.
     """
-    if run in BASELINES:
-        entry = BASELINES[run]
+    if isinstance(policy, str):
+        if policy not in BASELINES:
+            raise ScenarioError("advice", [describe_unknown("policy", policy, BASELINES)])
+        entry = BASELINES[policy]
         changed = entry.overrides(scenario)
         return (load_scenario(scenario, changed) if changed else scenario), lambda task: entry.make(0)
-    if not path_of(run).exists():
-        raise ScenarioError("advice", [describe_unknown("policy", run, BASELINES)])
-    from powergrid.training import load_policy  # only now: baselines alone need no torch
-
-    policy = load_policy(run)
-
-    def seat(task: GridTask) -> Player:
-        # scaled as in training, whatever else the scenario says now
-        return PolicyPlayer(policy, fit_sights({Path(run).name: policy}, task)[Path(run).name])
-
-    return scenario, seat
+    name, trained = policy
+    return scenario, lambda task: PolicyPlayer(trained, fit_sights({name: trained}, task)[name])
 
 
 def play_readings(advisor: Advisor, file: str | Path, date: str | None = None) -> Path:

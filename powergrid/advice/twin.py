@@ -52,6 +52,7 @@ class Twin:
         self.moved: set[str] = set()
         self.compares = False
         self.outcomes: tuple[dict[str, float], dict[str, float]] | None = None
+        self._peak_kw = 0.0
         self._base: dict[int, IntArray] = {}
         self._overlay = Overlay(task, catalogue)
 
@@ -131,6 +132,8 @@ class Twin:
         task.restore(state)
         self._notice_moves()
         self._overlay.write_results(values)
+        if "world.peak_import_kw" in self._overlay.column_of:
+            self._follow_peak(row)
 
     def _notice_moves(self) -> None:
         """Notice what moved after the first look of the step: it has had its move."""
@@ -141,6 +144,14 @@ class Twin:
                 self.moved |= {fleet.names[i] for i in np.flatnonzero(fleet.previous_position[0] != base[0])}
 
     # -- what has happened since
+
+    def _follow_peak(self, row: int) -> None:
+        """Follow the highest import of the day so far, where it is seen and was not read itself."""
+        task, column_of = self.task, self._overlay.column_of
+        source, peak = (task.channels.places[column_of[n]] for n in ("network.source_p_kw", "world.peak_import_kw"))
+        results = task.metrics.results
+        self._peak_kw = max(self._peak_kw, float(results[0, peak]), float(results[0, source]) if row else 0.0)
+        results[0, peak] = self._peak_kw
 
     def _reckon(self) -> dict[str, float]:
         """Solve the step to come with what is set, and return what it comes to; nothing changes."""
@@ -198,6 +209,7 @@ class Twin:
         task, simulation = self.task, self.task.simulation
         kept = [fleet.state_dict() for fleet in simulation.fleets]
         powers = simulation.powers.state()
+        self._peak_kw = 0.0
         self._date, self.day = date, find_day(simulation.profiles, simulation.days, date)
         task.reset(0, np.random.default_rng([0, self.day]), {"day": self.day})
         state = task.state()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from powergrid.cli.evaluation import load_policies
 from powergrid.cli.export import read_run_config
 from powergrid.cli.options import (
     SetOption,
@@ -105,8 +106,7 @@ def build_advisor(
     options = AdvisorOptions(fallback, max_age, min_coverage, follows)  # type: ignore[arg-type]
     env_config = read_run_config(command, run, scenario, read_env_config(scenario or "", overrides, None, None, trust))
     chosen = scenario_from_config(env_config)
-    load_policies([run], chosen)  # which tells what differs from its training
-    own, player = find_player(chosen, run)
+    own, player = find_player(chosen, load_policies([run], chosen)[0])
     return Advisor(own, player, options)
 
 

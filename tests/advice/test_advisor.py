@@ -19,11 +19,12 @@ DAY = 200
 #: All that meters send and no sum over a zone; of loads what they draw now, which a policy in training knows ahead.
 METERED = ("known", "node", "p", "q", "loading", "state", "delivered", "set_p", "port_owed_kwh", "port_steps_left")
 VOLTVAR = {
+    "reward": {"goal": "peak"},  # agents then see the highest import so far, which no meter tells
     "devices": {
         "regulator_1": {"dwell_steps": 3, "moves_per_step": 1},
         "regulator_2": {"moves_per_day": 2, "moves_per_step": 2},
         "capacitor_1": {"dwell_steps": 2, "moves_per_day": 3},
-    }
+    },
 }
 
 
@@ -76,7 +77,10 @@ def test_readings_of_the_environments_steps_give_its_own_setpoints_bit_for_bit(
     for _ in range(steps):
         # a centralised agent sees import and losses of the network, which no other reading gives to the last bit
         kinds = (*METERED, "channel") if name == "ieee13_voltvar" else METERED
-        advice = follower.advisor.advise(follower.read(kinds))
+        readings = follower.read(kinds)
+        peak = readings.pop("world.peak_import_kw", None)
+        assert (peak is not None) == (name == "ieee13_voltvar")
+        advice = follower.advisor.advise(readings)
         assert advice.problems == ()
         assert advice.fallbacks == {}
         for theirs, ours in zip(follower.task.observe(), follower.advisor.task.observe(), strict=True):
