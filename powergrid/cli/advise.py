@@ -100,7 +100,6 @@ def build_advisor(
     """Return the advisor that the options of a command mean."""
     from powergrid.advice import Advisor, AdvisorOptions
     from powergrid.advice.player import find_player
-    from powergrid.cli.evaluation import load_policies
     from powergrid.scenario import scenario_from_config
 
     options = AdvisorOptions(fallback, max_age, min_coverage, follows)  # type: ignore[arg-type]
