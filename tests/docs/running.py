@@ -16,6 +16,7 @@ SHORTER: dict[str, dict[str, str]] = {
     "evaluate": {"--days": "2"},
     "export": {"--days": "1"},
     "report": {"--days": "2", "--replays": "1"},
+    "stress": {"--days": "1", "--workers": "1"},
 }
 HEAVY = {"train", "tune"}
 

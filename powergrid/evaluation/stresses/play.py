@@ -125,7 +125,8 @@ def _put_under_all(scenario: Scenario, stresses: Mapping[str, Stress], worst: st
     for name, stress in stresses.items():
         try:
             found[name] = put_under(scenario, stress, worst)
-            found[name].simulate().close()
+            if found[name] is not scenario:
+                found[name].simulate().close()
         except ScenarioError as error:
             problems += [f"{name}: {problem}" for problem in error.problems]
     if problems:

@@ -77,7 +77,7 @@ class StressReport:
         """Everybody who played."""
         return (*self.subjects, *self.against)
 
-    @property
+    @functools.cached_property
     def days(self) -> pd.DataFrame:
         """A row for each stress, policy and day, with the columns of a report's days."""
         import pandas as pd
@@ -92,6 +92,10 @@ class StressReport:
 
     def comparisons(self) -> dict[tuple[str, str, str], list[Comparison]]:
         """Return the measures of each policy beside each of those compared with, by stress, policy and the other."""
+        return self._compared
+
+    @functools.cached_property
+    def _compared(self) -> dict[tuple[str, str, str], list[Comparison]]:
         days = {str(stress): own for stress, own in self.days.groupby("stress", sort=False)}
         return {
             (stress, one, two): compare(days[stress], one, two, _MEASURES)

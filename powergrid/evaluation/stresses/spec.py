@@ -203,18 +203,18 @@ def find_worst_line(scenario: Scenario, loading_pu: Mapping[str, float]) -> str:
     network = simulation.network
     look, closed = Connectivity(network).look, np.asarray(network.branches.closed)
     kw = np.maximum(network.loads.kw, 0.0)
-    dark: dict[str, float] = {}
-    for i, name in enumerate(network.branches.names):
-        if name.startswith("line.") and closed[i]:
-            without = closed.copy()
-            without[i] = False
-            dark[name] = float(look(without).dead_share @ kw) / max(float(kw.sum()), 1e-9)
-    if not dark:
+    lines = [(name, i) for name, i in network.branch_index.items() if name.startswith("line.") and closed[i]]
+    if not lines:
         raise ScenarioError(scenario.name, ["outage 'worst': the feeder has no line that is closed"])
-    safe = [name for name, share in dark.items() if share <= MOST_DARK]
-    if not safe:
-        return min(dark, key=lambda name: dark[name])
-    return max(safe, key=lambda name: loading_pu.get(name, 0.0))
+    least, least_dark = "", np.inf
+    for name, i in sorted(lines, key=lambda line: -loading_pu.get(line[0], 0.0)):
+        without = closed.copy()
+        without[i] = False
+        dark = float(look(without).dead_share @ kw) / max(float(kw.sum()), 1e-9)
+        if dark <= MOST_DARK:
+            return name
+        least, least_dark = (name, dark) if dark < least_dark else (least, least_dark)
+    return least
 
 
 def _with_sun(profiles: Profiles, sun_of: int | str) -> Profiles:
