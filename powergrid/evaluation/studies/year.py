@@ -9,17 +9,16 @@ import json
 import pickle
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel
 
 from powergrid.errors import ScenarioError, find_number_problems
+from powergrid.evaluation.jobs import run_jobs
 from powergrid.evaluation.replay.recording import Recorder
 from powergrid.evaluation.rollout import (
     Policy,
@@ -37,6 +36,9 @@ from powergrid.files import make_folder, read_json, replacing, sole_use, write_w
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.grid.profiles.profiles import Profiles, split_days
 from powergrid.scenario import Scenario, load_scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Player = tuple[str, Policy | None]
 
@@ -119,7 +121,7 @@ def study_year(
     folder = Path(folder)
     make_folder(folder / _PARTS)
     with sole_use(folder):
-        _claim(folder, facts, {name: _digest(policy) for name, policy in players})
+        claim(folder / MANIFEST, facts, {name: digest_of(policy) for name, policy in players})
         left = [part for part in parts if not (folder / _PARTS / part.file).is_file()]
         done = sum(part.n_days for part in parts) - sum(part.n_days for part in left)
         for part in _play_parts(scenario, dict(players), left, folder / _PARTS, seed, workers):
@@ -141,7 +143,7 @@ def _conclude(
     facts["nodes_counted"] = int(summaries[names[0]].counted.sum())
     report = PlannerReport(scenario, (names[0],), tuple(names[1:]), summaries, facts, notes)
     report.write(folder)
-    _write_databases(report, folder)
+    write_databases(report.tables(), folder / "study.sqlite")
     return report
 
 
@@ -221,26 +223,11 @@ def _play_parts(
 ) -> Iterator[Part]:
     """Play parts, here or in processes of their own, and yield each when it is kept."""
     jobs = [(scenario, (part.player, players[part.player]), part, folder, seed) for part in parts]
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            _keep_part(*job)
-            yield job[2]
-        return
-    # Each engine lives in one process; a fork would carry the parent's along.
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        waiting: dict[Future[None], Part] = {pool.submit(_keep_part, *job): job[2] for job in jobs}
-        try:
-            while waiting:
-                wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in [each for each in waiting if each.done()]:
-                    future.result()
-                    yield waiting.pop(future)
-        except BaseException:  # also a user's Ctrl-C: what is kept stays, what has not begun does not begin
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for place in run_jobs(_keep_part, jobs, workers):
+        yield parts[place]
 
 
-def _digest(policy: Policy | None) -> str:
+def digest_of(policy: Policy | None) -> str:
     """Return what tells a policy from another of the same name."""
     if policy is None:
         return "baseline"
@@ -250,22 +237,31 @@ def _digest(policy: Policy | None) -> str:
     return hashlib.sha256(pickle.dumps(own)).hexdigest()
 
 
-def _claim(folder: Path, facts: Mapping[str, Any], policies: Mapping[str, str]) -> None:
+#: What makes a study of the same folder another one.
+_SAME = ("scenario_digest", "feeder_digest", "profiles_digest", "seed")
+
+
+def claim(file: Path, facts: Mapping[str, Any], policies: Mapping[str, str], same: Sequence[str] = _SAME) -> None:
     """Note what a study is, or see that the one in the folder is the same; policies may come to it.
+
+    Args:
+        file: Where it is noted.
+        facts: What it is.
+        policies: Digest of each policy by its name.
+        same: Which of the facts have to be as they were.
 
     Raises:
         ScenarioError: the folder holds another study.
         PowerGridError: what it holds cannot be read.
     """
-    file, kept = folder / MANIFEST, _Manifest(facts={}, policies={})
+    kept = _Manifest(facts={}, policies={})
     if file.is_file():
         kept = read_json(file, _Manifest)
-        same = ("scenario_digest", "feeder_digest", "profiles_digest", "seed")
-        changed = [key.removesuffix("_digest") for key in same if kept.facts.get(key) != facts[key]]
+        changed = [key.removesuffix("_digest").replace("_", " ") for key in same if kept.facts.get(key) != facts[key]]
         changed += [name for name, digest in policies.items() if kept.policies.get(name, digest) != digest]
         if changed:
             remedy = "choose another folder, or delete this one"
-            raise ScenarioError(str(folder), [f"holds a study of another {' and '.join(changed)}; {remedy}"])
+            raise ScenarioError(str(file.parent), [f"holds a study of another {' and '.join(changed)}; {remedy}"])
     told = {"facts": dict(facts), "policies": dict(kept.policies) | dict(policies)}
     write_whole(file, json.dumps(told, indent=1) + "\n")
 
@@ -275,12 +271,11 @@ class _Manifest(BaseModel):
     policies: dict[str, str]
 
 
-def _write_databases(report: PlannerReport, folder: Path) -> None:
-    """Write every table as Parquet and all of them as one SQLite file, each whole or not at all."""
-    tables = report.tables()
+def write_databases(tables: Mapping[str, pd.DataFrame], file: Path) -> None:
+    """Write tables as Parquet files beside an SQLite file that has all of them, each whole or not at all."""
     for name, table in tables.items():
-        with replacing(folder / f"{name}.parquet") as place:
+        with replacing(file.parent / f"{name}.parquet") as place:
             table.to_parquet(place, index=False)
-    with replacing(folder / "study.sqlite") as place, closing(sqlite3.connect(place)) as database:
+    with replacing(file) as place, closing(sqlite3.connect(place)) as database:
         for name, table in tables.items():
             table.to_sql(name, database, index=False)
