@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from powergrid.advice.advisor import Advisor
 from powergrid.advice.answer import Advice
 from powergrid.advice.files import as_csv, as_lines
 from powergrid.advice.readings import SoundReadings, check_readings
-from powergrid.errors import ScenarioError
+from powergrid.errors import PowerGridError, Problem, ScenarioError
 from powergrid.files import append_whole, make_folder, replacing, telling
 
 if TYPE_CHECKING:
@@ -58,13 +59,16 @@ class ShadowLog:
     def advise(self, readings: Any, time: Any = None) -> Advice:
         """Return advice, and log that of the step before beside what these readings say was done.
 
-        Raises:
-            PowerGridError: the log cannot be written.
+        A log that cannot be written is a problem of the advice, which is given all the same.
         """
         before = self._pending
         advice = self.advisor.advise(readings, time)
         if before is not None and advice.time > before.time:
-            self._log(before, advice)
+            try:
+                self._log(before, advice)
+            except PowerGridError as error:
+                problem = Problem("log-not-written", "log", str(error), "advice of the step before is not logged")
+                advice = replace(advice, problems=(*advice.problems, problem))
             self._noted = {}
         self._pending = advice
         return advice

@@ -71,13 +71,7 @@ def advise(
 ) -> None:
     """Advise a grid that runs: readings in, setpoints within every limit out."""
     log_to_console(verbose)
-    problems = [] if file_format in _FORMATS else [describe_unknown("--format", file_format, _FORMATS)]
-    if readings is None and example is None and not spec:
-        problems.append("give --readings; --example writes some, --spec says what they are called")
-    if done is not None and shadow is None:
-        problems.append("--done goes with --shadow")
-    if problems:
-        raise ScenarioError("powergrid advise", problems)
+    _check_options(file_format, readings is None and example is None and not spec, done is not None and shadow is None)
     advisor = build_advisor(
         "powergrid advise", run, scenario, overrides, trust, fallback, min_coverage, max_age, follows=shadow is None
     )
@@ -91,6 +85,17 @@ def advise(
             _advise_file(advisor, readings, file_format, out_file, shadow, done)
     finally:
         advisor.close()
+
+
+def _check_options(file_format: str, nothing_asked: bool, done_alone: bool) -> None:
+    """Tell all that is wrong with the options at once."""
+    problems = [] if file_format in _FORMATS else [describe_unknown("--format", file_format, _FORMATS)]
+    if nothing_asked:
+        problems.append("give --readings; --example writes some, --spec says what they are called")
+    if done_alone:
+        problems.append("--done goes with --shadow")
+    if problems:
+        raise ScenarioError("powergrid advise", problems)
 
 
 def build_advisor(

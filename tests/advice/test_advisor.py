@@ -243,6 +243,21 @@ def test_what_moved_within_the_step_is_not_moved_again(microgrids: Follower) -> 
     follower.close()
 
 
+def test_station_read_as_a_whole_is_seen_as_read_and_shared_among_its_cars() -> None:
+    follower = Follower(world("ieee123_mg"), min_coverage=0.0)
+    name = next(fleet.names[0] for fleet in follower.advisor.task.simulation.fleets if fleet.kind == "ev_charger")
+    read = follower.read(("known", "node", "state", "delivered"))
+    read |= {f"{name}.connected": 2.0, f"{name}.owed_kwh": 9.0, f"{name}.urgency": 0.5}
+    advice = follower.advisor.advise(read)
+    station = next(fleet for fleet in follower.advisor.task.simulation.fleets if fleet.kind == "ev_charger")
+    assert station.port_owed_kwh[0, 0, :2].tolist() == [4.5, 4.5]
+    assert (station.port_owed_kwh[0, 0, 2:] == 0.0).all()
+    assert {each.name: each.value for each in advice.inputs}[f"{name}.owed_kwh"] == 9.0
+    assert by_device(advice, "p_kw")[name].by == "policy"
+    assert list(find_infeasible(follower.advisor, advice)) == []
+    follower.close()
+
+
 def test_clock_that_goes_back_is_told(microgrids: Follower) -> None:
     advisor = Advisor(microgrids.task.scenario, microgrids.player)
     full = microgrids.read()

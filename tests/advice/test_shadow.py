@@ -64,6 +64,23 @@ def test_log_says_what_was_advised_what_was_done_and_what_the_model_makes_of_bot
     advisor.close()
 
 
+def test_log_that_cannot_be_written_leaves_advice_as_it_is(tmp_path: Path) -> None:
+    scenario = load_scenario("ieee13_voltvar", {"split": "all"})
+    task = GridTask(scenario)
+    advisor = Advisor(scenario, PolicyPlayer(random_policy(task)))
+    (tmp_path / "folder").mkdir()
+    log = ShadowLog(advisor, tmp_path / "folder" / "log.csv")
+    play(log, task, 1)
+    (tmp_path / "folder").rmdir()
+    (tmp_path / "folder").write_text("no folder any more")
+    later = {"time": "2018-05-01T01:00", "readings": {}}
+    advice = log.advise(later)
+    assert [problem.code for problem in advice.problems] == ["log-not-written"]
+    assert len(advice.setpoints) == 6
+    task.close()
+    advisor.close()
+
+
 def test_sums_of_a_log_by_hand() -> None:
     rows: list[dict[str, Any]] = []
     for before, advised, done in ((0.0, 2.0, 1.0), (1.0, 1.0, 1.0), (1.0, None, 0.0)):

@@ -92,7 +92,7 @@ def _add_advice(app: FastAPI, advisor: Advisor, log: ShadowLog) -> None:
     """Add what says who advises, what is read, and advice."""
     count = 0
 
-    @app.get("/health", responses={200: {"model": HealthData}}, summary="Whether it answers, and for which grid")
+    @app.get("/health", responses={200: {"model": HealthData}}, summary="Whether it answers")
     async def health() -> JSONResponse:
         return JSONResponse({"status": "ok", "version": powergrid.__version__, "advice_given": count})
 
@@ -113,7 +113,9 @@ def _add_advice(app: FastAPI, advisor: Advisor, log: ShadowLog) -> None:
 def _add_log(app: FastAPI, log: ShadowLog) -> None:
     """Add the shadow log."""
 
-    @app.get("/log", responses=_told(LogData), summary="Advice beside what was done, the last entries, and its sums")
+    @app.get(
+        "/log", responses=_told(LogData, 422), summary="Advice beside what was done, the last entries, and its sums"
+    )
     async def read(limit: int = Query(100, ge=0, le=10_000)) -> JSONResponse:
         entries = log.entries[-limit:] if limit else []
         rows = summarise(log.read()).to_dict("records")
@@ -213,7 +215,7 @@ def _plain(value: Any) -> Any:
 
 def _told(model: Any, *errors: int) -> dict[int | str, dict[str, Any]]:
     """Return what an endpoint answers, for its documentation."""
-    return {200: {"model": model}, **{status: {"model": ErrorData} for status in (401, *errors, 500)}}
+    return {200: {"model": model}, **{status: {"model": ErrorData} for status in sorted((401, *errors, 500))}}
 
 
 def _body(model: Any) -> dict[str, Any]:

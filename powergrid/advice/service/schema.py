@@ -11,7 +11,7 @@ from powergrid.errors import Problem
 
 
 class ReadingsData(BaseModel):
-    """Readings of one time; or, without ``readings``, the numbers by name themselves."""
+    """Readings of one time; numbers by name may also stand alone, without the key readings."""
 
     model_config = ConfigDict(
         extra="allow",
