@@ -44,6 +44,8 @@ def read_batches(file: str | Path) -> list[Any]:
     time = next((by_name[name] for name in _TIME_NAMES if name in by_name), None)
     if frame.empty or (time is not None and len(frame.columns) == 1):
         raise ScenarioError(str(file), ["holds no readings; a column for each, or the columns name and value"])
+    if time is None and len(frame) > 1:
+        raise ScenarioError(str(file), [f"{len(frame)} rows and no column time, so nobody knows which is of when"])
     rows = frame.sort_values(time, kind="stable") if time is not None else frame
     return [
         {("time" if name == time else name): value for name, value in row.items() if value == value}

@@ -58,8 +58,9 @@ class Twin:
 
     def number_of(self, time: np.datetime64) -> int:
         """Return the number of the step that a time is in, counted from 1970."""
-        minutes = int(time.astype("datetime64[s]").astype(np.int64)) // 60
-        return int(minutes // self.task.scenario.step_minutes)
+        day, second = divmod(int(time.astype("datetime64[s]").astype(np.int64)), 24 * 3600)
+        step = int(second // (60.0 * self.task.scenario.step_minutes))
+        return day * self._steps_per_day + min(step, self._steps_per_day - 1)
 
     def elapsed(self, time: np.datetime64) -> int:
         """Return how many steps a time is after the last look, 0 where there was none."""

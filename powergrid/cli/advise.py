@@ -35,6 +35,9 @@ AgeOption = Annotated[
     float | None,
     typer.Option("--max-age", min=0.0, metavar="MIN", help="Minutes that a reading stands in for the next; two steps."),
 ]
+FeederOption = Annotated[
+    str | None, typer.Option("--feeder", metavar="FEEDER", help="Advise for this feeder, by name or master file.")
+]
 _FORMATS = ("table", "csv", "json")
 
 
@@ -65,6 +68,7 @@ def advise(
     ] = None,
     date: Annotated[str | None, typer.Option(metavar="DATE", help="Day of --example; the first of the test.")] = None,
     spec: Annotated[bool, typer.Option("--spec", help="List all that can be read and is set, and stop.")] = False,
+    feeder: FeederOption = None,
     trust: TrustOption = False,
     overrides: SetOption = None,
     verbose: VerboseOption = False,
@@ -73,7 +77,16 @@ def advise(
     log_to_console(verbose)
     _check_options(file_format, readings is None and example is None and not spec, done is not None and shadow is None)
     advisor = build_advisor(
-        "powergrid advise", run, scenario, overrides, trust, fallback, min_coverage, max_age, follows=shadow is None
+        "powergrid advise",
+        run,
+        scenario,
+        overrides,
+        trust,
+        fallback,
+        min_coverage,
+        max_age,
+        follows=shadow is None,
+        feeder=feeder,
     )
     try:
         if spec:
@@ -101,15 +114,18 @@ def _check_options(file_format: str, nothing_asked: bool, done_alone: bool) -> N
 def build_advisor(
     command: str, run: str, scenario: str | None, overrides: Sequence[str] | None, trust: bool, fallback: str,
     min_coverage: float, max_age: float | None, *, follows: bool,
+    feeder: str | None = None,
 ) -> Any:  # fmt: skip
     """Return the advisor that the options of a command mean."""
     from powergrid.advice import Advisor, AdvisorOptions
     from powergrid.advice.player import find_player
+    from powergrid.evaluation.rollout import put_on_feeder
     from powergrid.scenario import scenario_from_config
 
     options = AdvisorOptions(fallback, max_age, min_coverage, follows)  # type: ignore[arg-type]
     env_config = read_run_config(command, run, scenario, read_env_config(scenario or "", overrides, None, None, trust))
     chosen = scenario_from_config(env_config)
+    chosen = put_on_feeder(chosen, feeder) if feeder else chosen
     own, player = find_player(chosen, load_policies([run], chosen)[0])
     return Advisor(own, player, options)
 
@@ -248,6 +264,7 @@ def serve(
     fallback: FallbackOption = "hold",
     min_coverage: CoverageOption = 0.5,
     max_age: AgeOption = None,
+    feeder: FeederOption = None,
     trust: TrustOption = False,
     overrides: SetOption = None,
     verbose: VerboseOption = False,
@@ -260,7 +277,16 @@ def serve(
 
     token, new = find_token(token_file)
     advisor = build_advisor(
-        "powergrid serve", run, scenario, overrides, trust, fallback, min_coverage, max_age, follows=shadow is None
+        "powergrid serve",
+        run,
+        scenario,
+        overrides,
+        trust,
+        fallback,
+        min_coverage,
+        max_age,
+        follows=shadow is None,
+        feeder=feeder,
     )
     try:
         app = build_app(advisor, token, None if shadow is None else ShadowLog(advisor, shadow))

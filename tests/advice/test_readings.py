@@ -186,6 +186,7 @@ def test_json_may_be_one_batch_or_several(tmp_path: Path) -> None:
     [
         ("r.json", "{", "is no JSON"),
         ("r.csv", "time\n2026-01-01\n", "holds no readings"),
+        ("r.csv", "675.1.v_pu\n1.0\n1.0\n", "no column time"),
         ("r.doc", "x", "allowed endings"),
     ],
 )
