@@ -118,7 +118,6 @@ class Agent:
 def build_agents(scenario: Scenario, actions: Sequence[ActionSpec], channels: Channels) -> list[Agent]:
     """Make the agents of a scenario from the two tables."""
     agents = []
-    network = [i for i, c in enumerate(channels.table) if c.owner != "world"]
     columns, actions_of = channels.columns_by_owner(), dict[str, list[int]]()
     for i, action in enumerate(actions):
         actions_of.setdefault(action.device, []).append(i)
@@ -134,7 +133,7 @@ def build_agents(scenario: Scenario, actions: Sequence[ActionSpec], channels: Ch
         of_devices = sorted(column for device in devices for column in columns[device])
         observed = [*columns["world"], *columns.get(name, ()), *of_devices]
         if scenario.mode == "centralized":
-            observed += network
+            observed += [i for i, c in enumerate(channels.table) if c.owner != "world"]
         agents.append(
             Agent(
                 name=name,

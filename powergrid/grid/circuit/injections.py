@@ -7,7 +7,6 @@ engine's properties.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from powergrid.errors import FeederError, Problem, describe_unknown
 from powergrid.grid.engine import BulkWriter, Engine, FloatArray, Handle, IntArray
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.grid.feeder.network import Network, describe_missing_phases
+from powergrid.grid.feeder.network import BoolArray, Network, describe_missing_phases
 from powergrid.grid.feeder.windings import Handles
 
 #: Classes that can carry a device's power, and the properties its active and reactive power go to.
@@ -102,96 +101,104 @@ def place_injections(
     Raises:
         FeederError: injections name what the circuit lacks; all of them at once, with the nearest names.
     """
-    problems = list(_find_problems(engine, injections, handles, bus_kv))
+    of_class: dict[str, dict[int, Handle]] = {}
+    split = [_split(injection.element) for injection in injections]
+    for number, (class_name, name) in enumerate(split):
+        if name in handles.get(class_name, {}) and class_name in INJECTION_PROPERTIES:
+            of_class.setdefault(class_name, {})[number] = handles[class_name][name]
+    problems = list(_find_problems(engine, injections, handles, bus_kv, of_class))
     if problems:
         raise FeederError(str(feeder.master), problems)
-    if any(_split(injection.element)[0] == "PVSystem" for injection in injections):
+    if "PVSystem" in of_class:
         engine.command(f"new XYCurve.{_FLAT} npts=2 xarray=(0 1) yarray=(1 1)")
+    found, limits = dict[int, dict[str, float]](), dict[int, str]()
+    for class_name, own in of_class.items():
+        found |= zip(own, read_ratings(engine, class_name, list(own.values())), strict=True)
+        limits |= zip(own, _free_ratings(engine, class_name, list(own.values())), strict=True)
     placed: list[tuple[str, str]] = []
-    ratings: dict[str, dict[str, float]] = {}
-    for number, injection in enumerate(injections):
-        if injection.element:
-            class_name, name = _split(injection.element)
-            handle = handles[class_name][name]
-            ratings[injection.name] = read_ratings(engine, class_name, handle)
-            if not injection.as_modelled:
-                limits = (
-                    f"{_free_rating(engine, class_name, handle)} {_close_star(engine, class_name, handle, network)}"
-                )
-                engine.edit(handles[class_name][name], f"{_OBEY[class_name]} {limits} {injection.properties}")
-        else:
+    for number, (injection, (class_name, name)) in enumerate(zip(injections, split, strict=True)):
+        if not injection.element:
             class_name, name = "Generator", f"powergrid_{number}_" + re.sub(r"[^a-z0-9]", "_", injection.name.lower())
             engine.command(f"new {class_name}.{name} {_added_generator(injection, bus_kv, network)}")
+        elif not injection.as_modelled:
+            handle = of_class[class_name][number]
+            star = _close_star(engine, class_name, handle, network)
+            engine.edit(handle, f"{_OBEY[class_name]} {limits[number]} {star} {injection.properties}")
         placed.append((class_name, name))
     now = {class_name: engine.handles(class_name) for class_name in INJECTION_PROPERTIES}
+    ratings = {injections[number].name: own for number, own in sorted(found.items())}
     return [(class_name, now[class_name][name]) for class_name, name in placed], ratings
 
 
-def read_ratings(engine: Engine, class_name: str, handle: Handle) -> dict[str, float]:
-    """Return what an element of the feeder lets a device on it do, by keys of its spec; what it leaves open is not in.
+def read_ratings(engine: Engine, class_name: str, handles: Sequence[Handle]) -> list[dict[str, float]]:
+    """Return what elements of a class let devices on them do, by keys of their spec; what one leaves open is not in.
 
     Ratings are those of the engine; limits are those that the model says, for the engine's own (25 kvar of a Storage,
     a multiple of a Generator's kvar) are placeholders.
 
     Args:
-        engine: The engine that holds it.
-        class_name: Its class, as OpenDSS writes it.
-        handle: The element.
+        engine: The engine that holds them.
+        class_name: Their class, as OpenDSS writes it.
+        handles: The elements.
     """
 
-    def read(key: str) -> float:
-        return engine.get_float(handle, class_name, key)
+    def read(key: str) -> FloatArray:
+        return engine.get_all_floats(handles, class_name, key)
 
+    every = np.ones(len(handles), dtype=np.bool_)
     if class_name == "Load":
-        return {"p_max_kw": read("kW")}
-    kva, found = read("kVA"), dict[str, float]()
+        return [{"p_max_kw": kw} for kw in read("kW").tolist()]
+    kva = read("kVA")
+    found: dict[str, tuple[FloatArray, BoolArray]] = {}  # and which elements have it
     if class_name == "Storage":
         rated_kw = read("kWRated")
-        most_kw = min(rated_kw * min(read("%kWRated"), 100.0) / 100.0, kva if kva > 0.0 else math.inf)
+        most_kw = np.minimum(rated_kw * np.minimum(read("%kWRated"), 100.0) / 100.0, np.where(kva > 0.0, kva, np.inf))
         # As compiled, kW sets %Discharge too.
-        discharge = read("%Discharge") if engine.is_written(handle, class_name, ("%Discharge",)) else 100.0
+        discharge = np.where(engine.any_written(handles, class_name, ["%Discharge"]), read("%Discharge"), 100.0)
+        p_max_kw = np.minimum(most_kw, rated_kw * discharge / 100.0)
+        charge_kw = np.minimum(most_kw, rated_kw * read("%Charge") / 100.0)
         found = {
-            "e_max_kwh": read("kWhRated"),
-            "p_max_kw": min(most_kw, rated_kw * discharge / 100.0),
-            "p_charge_max_kw": min(most_kw, rated_kw * read("%Charge") / 100.0),
-            "standby_loss_kw": max(rated_kw * read("%IdlingkW") / 100.0, 0.0),
+            "e_max_kwh": (read("kWhRated"), every),
+            "p_max_kw": (p_max_kw, every),
+            "p_charge_max_kw": (charge_kw, charge_kw != p_max_kw),
+            "standby_loss_kw": (np.maximum(rated_kw * read("%IdlingkW") / 100.0, 0.0), every),
         }
-        if found["p_charge_max_kw"] == found["p_max_kw"]:
-            del found["p_charge_max_kw"]
     elif class_name == "PVSystem":
-        found = {"p_max_kw": read("Pmpp")}
-        if 0.0 < read("%Pmpp") < 100.0:
-            found["p_limit_kw"] = found["p_max_kw"] * read("%Pmpp") / 100.0
+        pmpp, percent = read("Pmpp"), read("%Pmpp")
+        limited = (percent > 0.0) & (percent < 100.0)
+        found = {"p_max_kw": (pmpp, every), "p_limit_kw": (pmpp * percent / 100.0, limited)}
+        kva = np.where(engine.any_written(handles, class_name, ["kVA"]), kva, 0.0)  # 500 unless said: a placeholder
     else:
-        found = {"p_max_kw": read("kW")}
+        found = {"p_max_kw": (read("kW"), every)}
     for key, (name, sign) in zip(("q_inject_max_kvar", "q_absorb_max_kvar"), _KVAR_LIMITS[class_name], strict=True):
         # One that is written stands for both.
         said = [name] if class_name == "Generator" else ["kvarMax", name]
-        if engine.is_written(handle, class_name, said):
-            found[key] = max(sign * read(name), 0.0)
-    if class_name == "PVSystem" and not engine.is_written(handle, class_name, ("kVA",)):
-        kva = 0.0  # of 500 kVA, whatever the panels: a placeholder
-    return found | {"s_max_kva": kva}
+        found[key] = np.maximum(sign * read(name), 0.0), engine.any_written(handles, class_name, said)
+    found["s_max_kva"] = kva, every
+    columns = [(key, values.tolist(), has.tolist()) for key, (values, has) in found.items()]
+    return [{key: values[i] for key, values, has in columns if has[i]} for i in range(len(handles))]
 
 
-def _free_rating(engine: Engine, class_name: str, handle: Handle) -> str:
-    """Let an inverter whose model says no kVA use all that its device does.
+def _free_ratings(engine: Engine, class_name: str, handles: Sequence[Handle]) -> list[str]:
+    """Let inverters whose model says no kVA use all that their device does.
 
     A PVSystem has 500 kVA then, whatever its panels. Of a Storage OpenDSS takes the kVA from the kW, and leaves kvarMax
     at the 25 kvar that any new one begins with.
     """
-    if class_name == "PVSystem" and not engine.is_written(handle, class_name, ("kVA",)):
-        kva = max(_FREE_KVA * engine.get_float(handle, class_name, "Pmpp"), engine.get_float(handle, class_name, "kVA"))
-        kvar = (
-            ""
-            if engine.is_written(handle, class_name, ("kvarMax", "kvarMaxAbs"))
-            else f"kvarMax={kva} kvarMaxAbs={kva}"
-        )
-        return f"kva={kva} {kvar}"
-    if class_name == "Storage" and not engine.is_written(handle, class_name, ("kVA", "kvarMax", "kvarMaxAbs")):
-        kva = engine.get_float(handle, class_name, "kVA")
-        return f"kvarMax={kva} kvarMaxAbs={kva}"
-    return ""
+    if class_name not in ("PVSystem", "Storage"):
+        return [""] * len(handles)
+    kva = engine.get_all_floats(handles, class_name, "kVA")
+    kva_said, kvar_said = (
+        engine.any_written(handles, class_name, names) for names in (["kVA"], ["kvarMax", "kvarMaxAbs"])
+    )
+    by_panels = class_name == "PVSystem"
+    if by_panels:
+        kva = np.maximum(_FREE_KVA * engine.get_all_floats(handles, class_name, "Pmpp"), kva)
+    texts = []
+    for each, says_kva, says_kvar in zip(kva.tolist(), kva_said.tolist(), kvar_said.tolist(), strict=True):
+        own = f"kva={each} " if by_panels and not says_kva else ""
+        texts.append(own if says_kva or says_kvar else f"{own}kvarMax={each} kvarMaxAbs={each}")
+    return texts
 
 
 def _split(element: str) -> tuple[str, str]:
@@ -202,14 +209,26 @@ def _split(element: str) -> tuple[str, str]:
 
 
 def _find_problems(
-    engine: Engine, injections: Sequence[Injection], handles: Handles, bus_kv: Mapping[str, float]
+    engine: Engine,
+    injections: Sequence[Injection],
+    handles: Handles,
+    bus_kv: Mapping[str, float],
+    of_class: Mapping[str, Mapping[int, Handle]],
 ) -> Iterator[Problem]:
+    opened, no_panels = set[int](), set[int]()
+    for class_name, own in of_class.items():
+        opened |= {
+            number for number, is_open in zip(own, engine.open_among(list(own.values())), strict=True) if is_open
+        }
+        if class_name == "PVSystem":
+            pmpp = engine.get_all_floats(list(own.values()), class_name, "Pmpp").tolist()
+            no_panels |= {number for number, each in zip(own, pmpp, strict=True) if each <= 0.0}
     bus_phases: dict[str, list[int]] = {}
     for node in () if all(injection.element for injection in injections) else engine.node_names():
         bus, _, phase = node.rpartition(".")
         bus_phases.setdefault(bus, []).append(int(phase))
     taken: dict[tuple[str, str], str] = {}
-    for injection in injections:
+    for number, injection in enumerate(injections):
         where = f"device {injection.name!r}"
         if not injection.element:
             yield from _bus_problems(injection, bus_phases, where)
@@ -224,10 +243,10 @@ def _find_problems(
             yield Problem(f"unknown-{class_name.lower()}", where, text)
         elif (class_name, name) in taken:
             yield Problem("name-taken", where, f"{named} already belongs to device {taken[class_name, name]!r}")
-        elif engine.any_open(handles[class_name][name]):
+        elif number in opened:
             text = f"{named} is open in the model: its power would go nowhere"
             yield Problem("not-usable", where, text, "take Open out")
-        elif class_name == "PVSystem" and engine.get_float(handles[class_name][name], class_name, "Pmpp") <= 0.0:
+        elif number in no_panels:
             yield Problem("not-usable", where, f"{named} has Pmpp = 0 kW, so no irradiance can set its power")
         taken.setdefault((class_name, name), injection.name)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from powergrid.errors import EngineError
 from powergrid.grid.engine import library
@@ -185,6 +186,13 @@ class Elements(Context):
         self.check()
         raw = np.frombuffer(ffi.buffer(self._index_result[0], self._index_dims[0] * 4), dtype=np.int32)
         return raw.reshape(len(handles), -1)[:, self.property_index(class_name, name)].astype(np.int64)
+
+    def any_written(self, handles: Sequence[Handle], class_name: str, names: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Whether the model says any of some properties of each element itself; see :meth:`is_written`."""
+        found = np.zeros(len(handles), dtype=np.bool_)
+        for name in names:
+            found |= self.written_order(handles, class_name, name) > 0
+        return found
 
     def get_all_terminals(self, handles: Sequence[Handle]) -> tuple[IntArray, IntArray, IntArray]:
         """Return the number of phases, of terminals and of conductors in each of many elements, each shape (n,)."""

@@ -244,7 +244,7 @@ def _decode_network(text: str, arrays: Arrays) -> Network:
             array = np.full(data[_NAN], np.nan)
             array.setflags(write=False)
             return array
-        data = {name: _as_tuples(value) for name, value in data.items()}
+        data = {name: _as_tuples(value) if type(value) is list else value for name, value in data.items()}
         return _TABLES[data.pop(_TABLE)](**data) if _TABLE in data else data
 
     network = json.loads(text, object_hook=build)
@@ -253,9 +253,9 @@ def _decode_network(text: str, arrays: Arrays) -> Network:
     return network
 
 
-def _as_tuples(value: Any) -> Any:
-    """Return lists as what they were before JSON."""
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+def _as_tuples(value: list[Any]) -> tuple[Any, ...]:
+    """Return lists as what they were before JSON; of thousands of names most hold none."""
+    return tuple([_as_tuples(each) if type(each) is list else each for each in value])
 
 
 #: Descriptions of compiled circuits. A circuit itself is built anew each time: what OpenDSS writes of one (``ToJSON``)

@@ -304,8 +304,11 @@ def _encode_scan(scan: Scan) -> tuple[str, Arrays]:
         "looked": [[str(target), real] for target, real in scan.looked.items()],
         # A file's name once, not with each of its commands: there are thousands.
         "places": list(map(str, places)),
-        "commands": [[index[c.file], c.line, c.text] for c in scan.commands],
-        "left_out": [[index[c.file], c.line, c.text] for c in scan.left_out],
+        # By column: thousands of short lists take longer to read.
+        **{
+            key: [[index[c.file] for c in own], [c.line for c in own], [c.text for c in own]]
+            for key, own in (("commands", scan.commands), ("left_out", scan.left_out))
+        },
         "settings": dict(scan.settings),
         "notes": [astuple(note) for note in scan.notes],
         "names_differ": scan.names_differ,
@@ -317,7 +320,7 @@ def _decode_scan(text: str, _: Arrays) -> Scan:
     data = json.loads(text)
     places = list(map(Path, data["places"]))
     commands, left_out = (
-        tuple(Command(places[place], line, written) for place, line, written in data[key])
+        tuple(map(Command, [places[place] for place in data[key][0]], *data[key][1:]))
         for key in ("commands", "left_out")
     )
     files = {Path(file): (bytes.fromhex(digest), real) for file, digest, real in data["files"]}

@@ -38,14 +38,17 @@ def about_recorders(commands: Sequence[Command]) -> list[bool]:
 
     Of these some name what is not there, or one name twice. Energy meters stay where loads are allocated by them.
     """
+    looks_so = _OF_A_RECORDER.match
+    named = [looks_so(command.text) for command in commands]
+    if not any(named):
+        return [False] * len(commands)
     allocates = any(_MAY_ALLOCATE.match(command.text) and command.verb == "allocateloads" for command in commands)
-    found, of_recorder, looks_so = list[bool](), False, _OF_A_RECORDER.match
-    for command in commands:
-        named = looks_so(command.text)
+    found, of_recorder = list[bool](), False
+    for command, name in zip(commands, named, strict=True):
         # Its first word takes longer to read, and of thousands few look as if they were about a recorder.
-        if named is not None or of_recorder:
+        if name is not None or of_recorder:
             if command.verb in _NAMING or command.assigns:
-                of_recorder = named is not None and not (named[1].lower() == "energymeter" and allocates)
+                of_recorder = name is not None and not (name[1].lower() == "energymeter" and allocates)
             elif command.verb not in _CONTINUATIONS:
                 of_recorder = False
         found.append(of_recorder)

@@ -10,7 +10,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from powergrid.errors import ScenarioError, describe_unknown, list_names
+from powergrid.errors import Problem, ScenarioError, describe_unknown, list_names
 from powergrid.grid.feeder.network import Network, fits
 from powergrid.scenario.discovery.equipment import Element, Equipment, phases_served
 from powergrid.scenario.vocabulary import AddDerSpec, DiscoverSpec, Patterns
@@ -186,8 +186,9 @@ class Findings:
         if len(usable) <= most:
             return usable
         chosen = _largest_of(usable, _KINDS[key].size, most)
+        taken = {e.name for e in chosen}
         self.notes.append(
-            f"{_listed(e.name for e in usable if e not in chosen)} left to the feeder: more than "
+            f"{_listed(e.name for e in usable if e.name not in taken)} left to the feeder: more than "
             f"discover.max_per_kind = {most}; raise it, or name them in discover.{key}"
         )
         return chosen
@@ -212,9 +213,11 @@ class Findings:
 
     def _is_shaped(self, generator: Element) -> bool:
         """Whether a generator follows a LoadShape of its own."""
-        network, name = self._equipment.network, generator.name.partition(".")[2]
-        place = network.elements["Generator"].index(name)
-        return bool(network.followed_by("Generator")[place] >= 0 and not network.sources.generator_fixed[place])
+        network = self._equipment.network
+        place = network.find_element(generator.name)
+        if isinstance(place, Problem) or network.sources.generator_fixed[place]:
+            return False
+        return bool(network.followed_by("Generator")[place] >= 0)
 
     def _take_tap_changers(self) -> None:
         """Take transformers without a regulator control; by default those that change taps under load."""
@@ -254,16 +257,16 @@ class Findings:
 
     def _take_loads(self) -> None:
         """Take loads as flexible: OpenDSS marks none as such, so only those that are asked for."""
-        loads = [e for e in self._equipment.elements["flexible_loads"] if e.ratings["p_max_kw"] > 0.0]
-        wanted = self._options.flexible_loads
+        wanted, n_loads = self._options.flexible_loads, int((self._equipment.network.loads.kw > 0.0).sum())
+        loads = [e for e in self._equipment.flexible_loads if e.ratings["p_max_kw"] > 0.0] if wanted else []
         if isinstance(wanted, tuple):
             chosen = self._pick("flexible_loads", loads, wanted)
         else:
             chosen = _largest_of(loads, "p_max_kw", wanted)
         self._add("flexible_loads", chosen)
-        if loads and not chosen:
+        if n_loads and not chosen:
             self.hints.append(
-                f"no load defers demand ({len(loads)} in all): OpenDSS marks none as interruptible; "
+                f"no load defers demand ({n_loads} in all): OpenDSS marks none as interruptible; "
                 "discover.flexible_loads: 10 takes the ten largest, or a list of names"
             )
 

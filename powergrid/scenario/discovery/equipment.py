@@ -12,6 +12,7 @@ from functools import cached_property
 import networkx as nx
 import numpy as np
 
+from powergrid.errors import Problem
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.injections import read_ratings
 from powergrid.grid.engine import Engine, FloatArray, Handle
@@ -34,7 +35,7 @@ _SOURCES: dict[str, tuple[str, dict[str, str]]] = {
 }
 #: The key of ``discover`` that takes elements of a class, named as devices name it.
 _KEYS = {theirs.lower(): key for key, (theirs, _) in _SOURCES.items()}
-_KEYS |= {"capacitor": "capacitors", "line": "switches", "load": "flexible_loads"}
+_KEYS |= {"capacitor": "capacitors", "line": "switches"}
 #: What opens a line by itself on a fault: protection, which nobody dispatches.
 _PROTECTION = ("Fuse", "Recloser", "Relay")
 _LOCKED = "Lock=yes"
@@ -71,8 +72,8 @@ class Equipment:
     Attributes:
         feeder: The feeder's name.
         network: The network.
-        elements: What could be controlled, by the key of ``discover`` that takes it, in the feeder's order. The note
-            of a tap changer says why it is not taken for one that moves under load.
+        elements: What could be controlled besides loads, by the key of ``discover`` that takes it, in the feeder's
+            order. The note of a tap changer says why it is not taken for one that moves under load.
         series_capacitors: Names of the capacitors that lie in series.
         delta_loads: Whether each load is tied between phases, shape (n_loads,).
         length_pu: Electrical length of each branch, the magnitude of its impedance [pu on 1 MVA], shape (n_branches,).
@@ -97,6 +98,9 @@ class Equipment:
         network = self.network
         if class_name == "transformer" and rest in network.regulators:
             class_name, rest = "regcontrol", network.regulator_controls[network.regulators.index(rest)]
+        if class_name == "load":
+            load = network.find("load", rest)
+            return None if isinstance(load, Problem) else self._load(load)
         return self._by_name.get(f"{class_name}.{rest}")
 
     def has(self, name: str) -> bool:
@@ -111,11 +115,22 @@ class Equipment:
         """Transformers without a regulator control that are taken for tap changers under load."""
         return tuple(element for element in self.elements["tap_changers"] if not element.note)
 
+    @cached_property
+    def flexible_loads(self) -> tuple[Element, ...]:
+        """All loads, each of which could defer demand: made when asked for, feeders have thousands."""
+        return tuple(map(self._load, range(len(self.network.loads.names))))
+
+    def _load(self, load: int) -> Element:
+        network, loads = self.network, self.network.loads
+        phases, ratings = phases_served(network, loads.nodes[load]), {"p_max_kw": float(loads.kw[load])}
+        return Element(f"Load.{loads.names[load]}", int(loads.bus[load]), phases, ratings)
+
     def by_distance(self, class_name: str) -> list[Element]:
         """Return the elements of a class that a device may be bound to, the nearest to the source first."""
         if class_name in ("regcontrol", "transformer", "autotrans"):
             return self.in_order((*self.elements["regulators"], *self.tap_changers))
-        return self.in_order(self.elements.get(_KEYS.get(class_name, ""), ()))
+        known = self.flexible_loads if class_name == "load" else self.elements.get(_KEYS.get(class_name, ""), ())
+        return self.in_order(known)
 
     def in_order(self, elements: Iterable[Element]) -> list[Element]:
         """Return elements, each once, the nearest to the source first."""
@@ -202,7 +217,6 @@ def read_equipment(circuit: Circuit) -> Equipment:
     banks = list(_capacitors(engine, circuit))
     # As compiled: controls that do not act on this circuit have been disabled since.
     tapped = {class_name: circuit.handles[class_name] for class_name in ("RegControl", *TAPPED_CLASSES)}
-    loads = network.loads
     elements: dict[str, Iterable[Element]] = {
         "regulators": _regulators(engine, circuit),
         "tap_changers": (
@@ -212,10 +226,6 @@ def read_equipment(circuit: Circuit) -> Equipment:
         "capacitors": (bank for bank in banks if bank.note != "series"),
         "switches": _switches(network),
         **{key: _sources(circuit, *source) for key, source in _SOURCES.items()},
-        "flexible_loads": (
-            Element(f"Load.{name}", int(bus), phases_served(network, nodes), {"p_max_kw": float(kw)})
-            for name, bus, nodes, kw in zip(loads.names, loads.bus, loads.nodes, loads.kw, strict=True)
-        ),
     }
     return Equipment(
         feeder=circuit.feeder.name,
@@ -288,9 +298,11 @@ def _capacitors(engine: Engine, circuit: Circuit) -> Iterator[Element]:
 def _sources(circuit: Circuit, class_name: str, read: Mapping[str, str]) -> Iterator[Element]:
     engine, network = circuit.engine, circuit.network
     stated_kw = dict(zip(network.elements["Generator"], network.sources.generator_kw.tolist(), strict=True))
-    for name, handle in engine.handles(class_name).items():
+    handles = engine.handles(class_name)
+    for (name, handle), ratings in zip(
+        handles.items(), read_ratings(engine, class_name, list(handles.values())), strict=True
+    ):
         ref = engine.node_ref(handle)  # 0 is ground, node i is entry i - 1
-        ratings = read_ratings(engine, class_name, handle)
         ratings |= {ours: engine.get_float(handle, class_name, theirs) for ours, theirs in read.items()}
         if class_name == "Generator":  # now it is what a dispatcher of the feeder's made of it
             ratings["p_max_kw"] = stated_kw[name]
