@@ -137,7 +137,24 @@ def test_entry_that_holds_a_pickle_is_not_opened(tmp_path: Path, folder: Path) -
     feeder = read_feeder(write_model(tmp_path))
     first = network_of(feeder)
     (file,) = networks(folder)
-    np.savez(file, text=np.array([object()]), allow_pickle=True)
+    with np.load(file) as entry:
+        whole = {name: entry[name] for name in entry.files}
+    np.savez(file, allow_pickle=True, **whole | {"text": np.array([object()])})
+    forget()
+    assert_same(network_of(feeder), first)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [b"[]", b"{}", b'[["a0", "<f8", [9], 99999]]', b'[["a0", "|O", [1], 8]]', b'[["a0", "<f8", [-1, -1], 16]]'],
+)
+def test_entry_whose_arrays_are_not_where_it_says_is_made_again(tmp_path: Path, folder: Path, layout: bytes) -> None:
+    feeder = read_feeder(write_model(tmp_path))
+    first = network_of(feeder)
+    (file,) = networks(folder)
+    with np.load(file) as entry:
+        whole = {name: entry[name] for name in entry.files}
+    np.savez(file, **whole | {"layout": np.frombuffer(layout, dtype=np.uint8)})
     forget()
     assert_same(network_of(feeder), first)
 
@@ -232,7 +249,9 @@ def test_damaged_words_of_the_engine_are_asked_for_again(folder: Path) -> None:
         library.forget()
         library.property_tables()
         (file,) = folder.glob("schema-*.npz")
-        np.savez(file, text=np.frombuffer(b'[["Line", 1, [["bus1"]]]]', dtype=np.uint8))
+        with np.load(file) as entry:
+            whole = {name: entry[name] for name in entry.files}
+        np.savez(file, **whole | {"text": np.frombuffer(b'[["Line", 1, [["bus1"]]]]', dtype=np.uint8)})
         library.forget()
         assert library.property_tables() == words
     finally:

@@ -185,7 +185,9 @@ def test_entry_that_is_damaged_is_made_again(tmp_path: Path, folder: Path, damag
         text = {"pickle": np.array([object()]), "json": np.frombuffer(b'{"a"', dtype=np.uint8)}.get(
             damage, np.frombuffer(b'{"commands": [[0], [1], "x\\ny"], "places": []}', dtype=np.uint8)
         )
-        np.savez(file, text=text, allow_pickle=True)
+        with np.load(file) as entry:
+            whole = {name: entry[name] for name in entry.files}
+        np.savez(file, allow_pickle=True, **whole | {"text": text})
     else:
         spoil(file, damage)
     assert read_feeder(master) == first
@@ -209,8 +211,9 @@ def test_entry_that_others_could_have_written_is_not_taken(tmp_path: Path, folde
     first = read_feeder(master)
     (file,) = scans(folder)
     with np.load(file) as entry:
-        text = bytes(entry["text"]).replace(b"kW=200", b"kW=900")
-    np.savez(file, text=np.frombuffer(text, dtype=np.uint8))
+        whole = {name: entry[name] for name in entry.files}
+    text = bytes(whole["text"]).replace(b"kW=200", b"kW=900")
+    np.savez(file, **whole | {"text": np.frombuffer(text, dtype=np.uint8)})
     forget()
     assert any("kW=900" in command.text for command in read_feeder(master).commands)  # the user's own: as written
     file.chmod(0o666)
