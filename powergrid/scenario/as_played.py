@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from powergrid.grid.feeder.network import BY_LEVEL, BY_PRICE, FeederControl, Network, Sources
-from powergrid.grid.feeder.shapes import FloatArray, IntArray
+from powergrid.grid.feeder.network.shapes import FloatArray, IntArray
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.grid.profiles.background import SELF_DISPATCHED

@@ -15,7 +15,7 @@ from powergrid.grid.devices.spec import Phase, Spec
 from powergrid.grid.feeder.changes import ADDED
 from powergrid.grid.feeder.microgrid import LineTie, MicrogridSpec, TransformerTie
 from powergrid.grid.feeder.network import Network
-from powergrid.grid.feeder.shapes import ShapeMode
+from powergrid.grid.feeder.network.shapes import ShapeMode
 from powergrid.grid.outages import EVENTS
 from powergrid.plain import Location
 from powergrid.quantities import REWARD_TERMS

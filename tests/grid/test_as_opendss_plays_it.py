@@ -12,7 +12,7 @@ from powergrid.evaluation.baselines import BASELINES
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.grid.engine import PowerReader
 from powergrid.grid.feeder.feeder import read_feeder
-from powergrid.grid.feeder.shapes import ShapeMode
+from powergrid.grid.feeder.network.shapes import ShapeMode
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.profiles import builtin_profiles, follow_loadshapes
 from powergrid.grid.simulation import Simulation

@@ -57,7 +57,7 @@ class VoltageTraces:
 def trace_voltages(state: GridState) -> VoltageTraces:
     """Find distance, phase and neighbours of every node."""
     network = state.network
-    pairs = np.array([pair for _, *pair in network.wires(state.closed)], dtype=np.int64).reshape(-1, 2)
+    pairs = network.wires(state.closed)[1:].T
     distance = network.distances_km(state.closed)[network.node_bus]
     phase = np.where(network.is_phase & np.isfinite(distance), network.served_phase - 1, -1)
     shown = (phase >= 0) & state.energised

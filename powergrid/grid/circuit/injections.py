@@ -101,15 +101,16 @@ def place_injections(
     Raises:
         FeederError: injections name what the circuit lacks; all of them at once, with the nearest names.
     """
-    of_class: dict[str, dict[int, Handle]] = {}
     split = [_split(injection.element) for injection in injections]
-    for number, (class_name, name) in enumerate(split):
-        if name in handles.get(class_name, {}) and class_name in INJECTION_PROPERTIES:
-            of_class.setdefault(class_name, {})[number] = handles[class_name][name]
+    of_class = {
+        class_name: {i: own[name] for i, (c, name) in enumerate(split) if c == class_name and name in own}
+        for class_name, own in handles.items()
+        if class_name in INJECTION_PROPERTIES
+    }
     problems = list(_find_problems(engine, injections, handles, bus_kv, of_class))
     if problems:
         raise FeederError(str(feeder.master), problems)
-    if "PVSystem" in of_class:
+    if of_class["PVSystem"]:
         engine.command(f"new XYCurve.{_FLAT} npts=2 xarray=(0 1) yarray=(1 1)")
     found, limits = dict[int, dict[str, float]](), dict[int, str]()
     for class_name, own in of_class.items():

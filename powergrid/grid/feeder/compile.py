@@ -31,6 +31,7 @@ from powergrid.grid.feeder.feeder import CIRCUIT, Feeder
 from powergrid.grid.feeder.grounding import find_floating, find_neutrals
 from powergrid.grid.feeder.known_points import define_shape, find_known
 from powergrid.grid.feeder.network import BoolArray, Branches, Dispatch, Driven, FeederControl, Loads, Network, Sources
+from powergrid.grid.feeder.network.shapes import Shapes
 from powergrid.grid.feeder.preparation import (
     RECORDERS,
     about_recorders,
@@ -40,7 +41,6 @@ from powergrid.grid.feeder.preparation import (
 )
 from powergrid.grid.feeder.ratings import Ratings
 from powergrid.grid.feeder.reading.syntax import DESCRIBING
-from powergrid.grid.feeder.shapes import Shapes
 from powergrid.grid.feeder.timing import (
     DRIVEN_PROPERTIES,
     Folded,

@@ -96,14 +96,14 @@ def _behind_switches(network: Network, dead: BoolArray) -> BoolArray:
     """Say which nodes would be fed if lines that are open, be it in one phase, were closed."""
     n, lines = len(network.nodes), np.array([name.startswith("line.") for name in network.branches.names], dtype=bool)
     b = network.branches
-    opened = [(one, other) for _, one, other in network.wires(lines & ~b.closed)]
+    opened = [(one, other) for _, one, other in network.wires(lines & ~b.closed).T.tolist()]
     partly = np.zeros(len(lines), dtype=bool)
     partly[np.searchsorted(b.branch_rows, b.open_rows, side="right") - 1] = True
     at_open = set((b.row_node[b.open_rows] - 1).tolist())
-    opened += [(one, other) for _, one, other in network.wires(lines & partly) if {one, other} & at_open]
+    opened += [(one, other) for _, one, other in network.wires(lines & partly).T.tolist() if {one, other} & at_open]
     behind: BoolArray = np.zeros(n, dtype=bool)
     if opened:
-        label = _label(n, [(one, other) for _, one, other in network.wires(lines)])
+        label = _label(n, [(one, other) for _, one, other in network.wires(lines).T.tolist()])
         touched = [one if dead[one] else other for one, other in opened if dead[one] != dead[other]]
         behind = np.isin(label, label[touched])
     return behind

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from powergrid.grid.engine import Engine
+from powergrid.grid.feeder.network.shapes import FloatArray, Shapes
 from powergrid.grid.feeder.reading.syntax import Command
-from powergrid.grid.feeder.shapes import FloatArray, Shapes
 
 _SIZES = re.compile(r"(?: (?:npts|interval|minterval|sinterval|useactual)=[\w.+-]+)*", re.ASCII | re.IGNORECASE)
 #: A shape of which nothing is said but its points, their number, distance and unit.

@@ -12,7 +12,7 @@ import numpy as np
 
 from powergrid.grid.engine import Engine, FloatArray, Handle, IntArray
 from powergrid.grid.feeder.network import BY_LEVEL, BY_NOTHING, BY_PRICE, Dispatch, Driven, Sources
-from powergrid.grid.feeder.shapes import SHAPE_MODES, BoolArray, ShapeMode, Shapes
+from powergrid.grid.feeder.network.shapes import SHAPE_MODES, BoolArray, ShapeMode, Shapes
 
 #: Classes whose elements follow shapes.
 SHAPED_CLASSES = ("Load", "Generator", "PVSystem", "Storage", "Vsource", "Isource", "IndMach012")

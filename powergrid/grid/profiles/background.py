@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.grid.feeder.network import BY_LEVEL, BY_PRICE, Network
-from powergrid.grid.feeder.shapes import SHAPE_MODES
+from powergrid.grid.feeder.network.shapes import SHAPE_MODES
 from powergrid.grid.feeder.timing import CVR_CURVE, DRIVEN_PROPERTIES
 from powergrid.grid.profiles.generation import Generation
 from powergrid.grid.profiles.profiles import Profiles

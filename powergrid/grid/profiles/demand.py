@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder.network import BoolArray, Loads, Network, fits
-from powergrid.grid.feeder.shapes import SHAPE_MODES
+from powergrid.grid.feeder.network.shapes import SHAPE_MODES
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.assignment import assign_series
 from powergrid.grid.profiles.profiles import FLAT, Profiles

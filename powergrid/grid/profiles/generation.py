@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.grid.feeder.network import BY_PRICE, Network
-from powergrid.grid.feeder.shapes import ShapeMode
+from powergrid.grid.feeder.network.shapes import ShapeMode
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.feeder.network import Loads, Network
-from powergrid.grid.feeder.shapes import ShapeMode
+from powergrid.grid.feeder.network.shapes import ShapeMode
 from powergrid.grid.profiles.tables import MINUTES_PER_DAY, ProfileTable, derive_pv, read_table
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 
 from powergrid.grid.engine import FloatArray, IntArray
 from powergrid.grid.feeder.network import Network
-from powergrid.grid.feeder.tree import Tree
+from powergrid.grid.feeder.network.tree import Tree
 from powergrid.scenario.discovery.devices import Device
 from powergrid.scenario.discovery.equipment import Equipment
 from powergrid.scenario.vocabulary import LayoutSpec

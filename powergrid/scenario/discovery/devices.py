@@ -302,7 +302,7 @@ def find_harmless_switches(network: Network, switches: Sequence[Element]) -> lis
         return []
     graph: nx.MultiGraph[int] = nx.MultiGraph()
     wires: dict[int, list[tuple[int, int]]] = {}
-    for branch, one, other in network.wires():
+    for branch, one, other in network.wires().T.tolist():
         wires.setdefault(branch, []).append((one, other))
         graph.add_edge(one, other, branch)
     harmless = []

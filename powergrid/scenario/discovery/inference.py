@@ -14,7 +14,7 @@ from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.devices.spec import Spec
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.grid.feeder.shapes import SHAPE_MODES, ShapeMode
+from powergrid.grid.feeder.network.shapes import SHAPE_MODES, ShapeMode
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.demand import Demand
 from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, follow_loadshapes
