@@ -17,8 +17,8 @@ from powergrid.errors import ConvergenceError, ScenarioError
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.circuits import Circuits
 from powergrid.grid.circuit.controlled_devices import ControlledDevices
-from powergrid.grid.circuit.injections import Fault, Injection
-from powergrid.grid.circuit.out_of_service import find_generating
+from powergrid.grid.circuit.injections import Injection
+from powergrid.grid.circuit.out_of_service import Fault, find_generating
 from powergrid.grid.circuit.own_controls import ControlPlan, plan_controls
 from powergrid.grid.circuit.own_fuel import follow_fuel
 from powergrid.grid.circuit.own_machines import follow_slips

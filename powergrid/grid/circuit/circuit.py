@@ -16,8 +16,8 @@ import numpy.typing as npt
 from powergrid.errors import EngineError, FeederError, Problem
 from powergrid.garbage import put_off_collection
 from powergrid.grid.circuit.admittance import Admittance, BranchLayout
-from powergrid.grid.circuit.injections import Fault, Injection, Setpoints, place_faults, place_injections
-from powergrid.grid.circuit.out_of_service import OutOfService, Protection, reset_protection
+from powergrid.grid.circuit.injections import Injection, Setpoints, place_injections
+from powergrid.grid.circuit.out_of_service import Fault, OutOfService, Protection, place_faults, reset_protection
 from powergrid.grid.circuit.own_controls import (
     ActingControls,
     ControlPlan,

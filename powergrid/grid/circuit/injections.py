@@ -1,7 +1,6 @@
 """Where devices put their power, on elements of the feeder or at buses by generators that are added.
 
-Checks the names against the circuit, readies the elements, builds in short circuits that may strike, and writes demand
-and setpoints in bulk. Knows neither time nor physics: values come in physical units and go out in those of the
+Checks the names against the circuit, readies the elements, and writes demand and setpoints in bulk. Knows neither time nor physics: values come in physical units and go out in those of the
 engine's properties.
 """
 
@@ -112,9 +111,11 @@ def place_injections(
         raise FeederError(str(feeder.master), problems)
     if of_class["PVSystem"]:
         engine.command(f"new XYCurve.{_FLAT} npts=2 xarray=(0 1) yarray=(1 1)")
-    found, limits = dict[int, dict[str, float]](), dict[int, str]()
+    ratings: dict[str, dict[str, float]] = {}
+    limits: dict[int, str] = {}
     for class_name, own in of_class.items():
-        found |= zip(own, read_ratings(engine, class_name, list(own.values())), strict=True)
+        said = read_ratings(engine, class_name, list(own.values()))
+        ratings |= zip((injections[number].name for number in own), said, strict=True)
         limits |= zip(own, _free_ratings(engine, class_name, list(own.values())), strict=True)
     placed: list[tuple[str, str]] = []
     for number, (injection, (class_name, name)) in enumerate(zip(injections, split, strict=True)):
@@ -127,7 +128,6 @@ def place_injections(
             engine.edit(handle, f"{_OBEY[class_name]} {limits[number]} {star} {injection.properties}")
         placed.append((class_name, name))
     now = {class_name: engine.handles(class_name) for class_name in INJECTION_PROPERTIES}
-    ratings = {injections[number].name: own for number, own in sorted(found.items())}
     return [(class_name, now[class_name][name]) for class_name, name in placed], ratings
 
 
@@ -293,40 +293,6 @@ def _added_generator(injection: Injection, bus_kv: Mapping[str, float], network:
         f'bus1="{bus}.{".".join(map(str, numbers))}" phases={n_phases} conn={connection} kv={kv!r} '
         "kw=0 kvar=0 model=1 vminpu=0.2 vmaxpu=2 maxkvar=1e9 minkvar=-1e9 status=fixed"
     )
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A short circuit that may strike: a resistance at a bus.
-
-    Attributes:
-        bus: Bus name.
-        phases: Phase numbers.
-        r_ohm: Resistance in each phase [ohm].
-        grounded: To ground; else between the two phases.
-    """
-
-    bus: str
-    phases: tuple[int, ...]
-    r_ohm: float
-    grounded: bool = True
-
-
-def place_faults(engine: Engine, faults: Sequence[Fault]) -> list[str]:
-    """Build faults into a compiled circuit, open until they strike; return each element's name, lower case."""
-    names = []
-    for number, fault in enumerate(faults):
-        name = f"powergrid_{number}"
-        if fault.grounded:
-            nodes = ".".join(map(str, fault.phases))
-            ends = f'bus1="{fault.bus}.{nodes}" phases={len(fault.phases)}'
-        else:
-            first, second = fault.phases
-            ends = f'bus1="{fault.bus}.{first}" bus2="{fault.bus}.{second}" phases=1'
-        engine.command(f"new Fault.{name} {ends} r={fault.r_ohm!r}")
-        engine.set_open(engine.handles("Fault")[name], is_open=True)
-        names.append(name)
-    return names
 
 
 class Setpoints:

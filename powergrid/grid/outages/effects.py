@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from powergrid.errors import Problem, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit, network_of
-from powergrid.grid.circuit.injections import Fault
+from powergrid.grid.circuit.out_of_service import Fault
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network, fits
 

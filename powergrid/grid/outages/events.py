@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.injections import Fault
+from powergrid.grid.circuit.out_of_service import Fault
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.outages.connectivity import Reconfiguration
 from powergrid.grid.outages.effects import Effect, list_effects, pick
