@@ -1,7 +1,7 @@
 """Where devices put their power, on elements of the feeder or at buses by generators that are added.
 
-Checks the names against the circuit, readies the elements, and writes demand and setpoints in bulk. Knows neither time nor physics: values come in physical units and go out in those of the
-engine's properties.
+Checks the names against the circuit, readies the elements, and writes demand and setpoints in bulk. Knows neither time
+nor physics: values come in physical units and go out in those of the engine's properties.
 """
 
 from __future__ import annotations
