@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,9 @@ class StressReport:
         if policy in self.notes:
             yield Sentence(self.notes[policy])
         rest = own.drop(UNDISTURBED)
-        if len(rest):
+        if len(rest) and not rest.any():
+            yield Sentence("It has none under any stress.")
+        elif len(rest):
             hardest = str(rest.idxmax())
             yield Sentence(
                 f"Most node-hours it has under {hardest}: {write_number(rest[hardest])}, "
@@ -164,7 +167,10 @@ class StressReport:
 
     def _is_idle(self, stress: str) -> bool:
         """Whether everybody's days are the same under a stress as without it."""
-        return all(cell["mean"] == cell["undisturbed"] for key, cell in self.cells.items() if key[0] == stress)
+        # events are solved by a way of their own, to the same voltages within the solver's tolerance
+        own = ((cell["mean"], cell["undisturbed"]) for key, cell in self.cells.items() if key[0] == stress)
+        near = self.scenario.solver.tolerance
+        return all(math.isclose(now, before, rel_tol=near, abs_tol=near) for now, before in own)
 
     def _weigh(self, other: str, found: Mapping[str, Sequence[Comparison]]) -> Iterator[Sentence]:
         """Say under which stresses it is better, worse and not told apart, by node-hours."""

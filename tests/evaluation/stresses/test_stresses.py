@@ -237,6 +237,13 @@ def test_report_says_what_holds_and_fits_80_columns(report: StressReport, tmp_pa
     assert kept["stresses"]["load_up_20"] == {"description": STRESSES["load_up_20"].description, "load": 1.2}
 
 
+def test_stress_on_which_nothing_depends_is_named_and_not_counted() -> None:
+    scenario = read_scenario({"env_name": "ieee13_voltvar", "episode_length": 4}, "test")  # no sun there
+    report = stress_days(scenario, ["no_control"], ["less_sun", "missing_readings"], against=["native"], days=2)
+    said = [str(each) for each in report.verdicts()["no_control"]]
+    assert said[-1].startswith("Nothing here depends on what less_sun, missing_readings changes")
+
+
 def test_wrong_stresses_are_told_together(scenario: Scenario, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("hot: {lod: 1.2}\ndark: {sun: 3}\nidle: {description: none}\nnone: 3\n")
     with pytest.raises(ScenarioError) as error:
