@@ -197,12 +197,14 @@ class Fleets:
         table.requested[:, rows] = asked  # what was asked stays what was asked
         changed = [(np.abs(table.setpoints[:, rows] - before) > _NOTICED).any(axis=0)]
         for (fleet, _, kind), (theirs, _, _) in zip(self.switchgear, native.switchgear, strict=True):
-            decided = np.array([spec.control == "agent" for spec in fleet.specs])
-            was, goal = fleet.position[rows], np.where(decided, theirs.position[rows], fleet.position[rows])
+            decided, frozen = (
+                np.array([spec.control == control for spec in fleet.specs]) for control in ("agent", "frozen")
+            )
+            was, goal = fleet.position[rows], np.where(frozen, fleet.position[rows], theirs.position[rows])
             if kind == "switch":  # what protection holds open stays open
                 goal = np.minimum(goal, fleet.highest[rows])
             fleet.position[rows] = goal
-            changed.append(goal != was)
+            changed.append((goal != was) & decided)
         return np.concatenate(changed, axis=1).astype(np.float64)
 
     def _follow_model(self, rows: IntArray, native: Fleets) -> None:
