@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from powergrid.cli.evaluation import load_policies
-from powergrid.cli.export import read_run_config
 from powergrid.cli.options import (
     SetOption,
     TrustOption,
@@ -18,6 +17,7 @@ from powergrid.cli.options import (
     log_to_console,
     out,
     read_env_config,
+    read_run_config,
     tell,
 )
 from powergrid.errors import ScenarioError, describe_unknown

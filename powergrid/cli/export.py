@@ -18,6 +18,7 @@ from powergrid.cli.options import (
     log_to_console,
     out,
     read_env_config,
+    read_run_config,
     tell,
 )
 from powergrid.errors import ScenarioError, describe_unknown
@@ -132,21 +133,6 @@ def _fit(env_config: dict[str, Any], policy: Any, day: Any, folder: Path, days: 
         tell(f"{name}: {why}")
     out.print(found.table())
     tell(found.sentence())
-
-
-def read_run_config(command: str, run: str, scenario: str | None, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the env_config of a scenario, that of the run where none is named."""
-    if scenario is not None:
-        return given
-    from powergrid.evaluation import baseline_names
-
-    if run in baseline_names():
-        raise ScenarioError(command, [f"{run} is a baseline, of no scenario: name one after it"])
-    from powergrid.scenario.claims import settle_claims
-    from powergrid.training.runs.records import MANIFEST, read_manifest  # only now: it takes Ray
-
-    own = settle_claims(Path(run) / MANIFEST, read_manifest(Path(run))["env_config"])
-    return {**own, **{key: value for key, value in given.items() if key != "env_name"}}
 
 
 def _load(run: str, env_config: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,12 @@ out = Console()
 err = Console(stderr=True)
 
 ScenarioArgument = Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")]
+PlayersArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="RUN|POLICY...", help="Run folders and names of baselines, one or more.")
+]
+PlayedArgument = Annotated[
+    str, typer.Argument(help="Scenario or feeder, by name or file; or a run, for its own, on which it plays if alone.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario key, a.b=value in YAML; repeatable."),
@@ -88,6 +95,34 @@ def read_env_config(
         given = keys.get("reward")
         keys["reward"] = {**(given if isinstance(given, dict) else {}), "goal": goal}
     return {"env_name": scenario, **keys, **({"trust": True} if trust else {})}
+
+
+def read_run_config(command: str, run: str, scenario: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the env_config of a scenario, that of the run where none is named."""
+    if scenario is not None:
+        return given
+    from powergrid.evaluation import baseline_names
+
+    if run in baseline_names():
+        raise ScenarioError(command, [f"{run} is a baseline, of no scenario: name one after it"])
+    from powergrid.scenario.claims import settle_claims
+    from powergrid.training.runs.records import MANIFEST, read_manifest  # only now: it takes Ray
+
+    own = settle_claims(Path(run) / MANIFEST, read_manifest(Path(run))["env_config"])
+    return {**own, **{key: value for key, value in given.items() if key != "env_name"}}
+
+
+def read_played(
+    command: str, policies: Sequence[str] | None, scenario: str, given: dict[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """Return who plays and the env_config: where a run stands for the scenario, its own; alone, it plays on it too."""
+    from powergrid.training.policies.inference import MANIFEST  # that of records would load Ray and torch
+
+    if not (Path(scenario).expanduser() / MANIFEST).is_file():
+        if not policies:
+            raise ScenarioError(command, [f"who plays on {scenario}? name runs or baselines before it, as native"])
+        return list(policies), given
+    return list(policies or [scenario]), read_run_config(command, scenario, None, given)
 
 
 def parse_overrides(items: Sequence[str], option: str = "--set") -> dict[str, Any]:

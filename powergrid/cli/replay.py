@@ -14,7 +14,8 @@ from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
     GoalOption,
-    ScenarioArgument,
+    PlayedArgument,
+    PlayersArgument,
     SetOption,
     TrustOption,
     VerboseOption,
@@ -22,6 +23,7 @@ from powergrid.cli.options import (
     log_to_console,
     out,
     read_env_config,
+    read_played,
     tell,
 )
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
@@ -30,10 +32,9 @@ _FORMATS = ("parquet", "csv")
 
 
 def replay(
-    policies: Annotated[
-        list[str], typer.Argument(metavar="RUN|POLICY...", help="Run folders and names of baselines, one or more.")
-    ],
-    scenario: ScenarioArgument,
+    policies: PlayersArgument = None,
+    *,
+    scenario: PlayedArgument,
     date: Annotated[str | None, typer.Option(metavar="DATE", help="Play this date of the profiles.")] = None,
     day: Annotated[int | None, typer.Option(min=0, help="Play this day, from the first of the profiles.")] = None,
     worst: Annotated[
@@ -77,7 +78,9 @@ def replay(
         raise ScenarioError("powergrid replay", problems)
     if film is not None:
         check_film(film)
-    chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
+    given = read_env_config(scenario, overrides, agents, add_der, trust, goal)
+    policies, env_config = read_played("powergrid replay", policies, scenario, given)
+    chosen = scenario_from_config(env_config)
     chosen = put_on_feeder(chosen, feeder) if feeder else chosen
     players = load_policies(policies, chosen)
     days = _choose_days(chosen, players, date, day, worst, by, split, seed)

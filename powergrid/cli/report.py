@@ -15,7 +15,8 @@ from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
     GoalOption,
-    ScenarioArgument,
+    PlayedArgument,
+    PlayersArgument,
     SetOption,
     SplitOption,
     TrustOption,
@@ -24,16 +25,16 @@ from powergrid.cli.options import (
     log_to_console,
     out,
     read_env_config,
+    read_played,
     tell,
 )
 from powergrid.cli.replay import say_seen
 
 
 def report(
-    policies: Annotated[
-        list[str], typer.Argument(metavar="RUN|POLICY...", help="Run folders and names of baselines, one or more.")
-    ],
-    scenario: ScenarioArgument,
+    policies: PlayersArgument = None,
+    *,
+    scenario: PlayedArgument,
     against: Annotated[
         list[str] | None,
         typer.Option("--against", metavar="NAME", help="Compare with this baseline; native, rules and none if unset."),
@@ -61,7 +62,9 @@ def report(
     from powergrid.scenario import scenario_from_config
 
     log_to_console(verbose)
-    chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
+    given = read_env_config(scenario, overrides, agents, add_der, trust, goal)
+    policies, env_config = read_played("powergrid report", policies, scenario, given)
+    chosen = scenario_from_config(env_config)
     players = load_policies(policies, chosen)
     profiles = chosen.read_profiles()
     notes = say_seen(policies, players, profiles, pick_days(split_days(profiles, split=split), days).tolist())

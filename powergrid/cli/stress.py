@@ -15,7 +15,8 @@ from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
     GoalOption,
-    ScenarioArgument,
+    PlayedArgument,
+    PlayersArgument,
     SetOption,
     SplitOption,
     TrustOption,
@@ -24,16 +25,16 @@ from powergrid.cli.options import (
     log_to_console,
     out,
     read_env_config,
+    read_played,
     tell,
 )
 from powergrid.cli.replay import say_seen
 
 
 def stress(
-    policies: Annotated[
-        list[str], typer.Argument(metavar="RUN|POLICY...", help="Run folders and names of baselines, one or more.")
-    ],
-    scenario: ScenarioArgument,
+    policies: PlayersArgument = None,
+    *,
+    scenario: PlayedArgument,
     stresses: Annotated[
         list[str] | None,
         typer.Option("--stress", metavar="NAME|FILE", help="This one, or those of a YAML file; repeatable; all."),
@@ -69,7 +70,9 @@ def stress(
 
     log_to_console(verbose)
     chosen = find_stresses(stresses or None)
-    played = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
+    given = read_env_config(scenario, overrides, agents, add_der, trust, goal)
+    policies, env_config = read_played("powergrid stress", policies, scenario, given)
+    played = scenario_from_config(env_config)
     players, profiles = load_policies(policies, played), played.read_profiles()
     notes = say_seen(policies, players, profiles, pick_days(split_days(profiles, split=split), days).tolist())
     with counting("playing") as advance:

@@ -15,7 +15,7 @@ from powergrid.cli.options import (
     AddDerOption,
     AgentsOption,
     GoalOption,
-    ScenarioArgument,
+    PlayedArgument,
     SetOption,
     TrustOption,
     VerboseOption,
@@ -23,6 +23,7 @@ from powergrid.cli.options import (
     log_to_console,
     out,
     read_env_config,
+    read_played,
     tell,
 )
 from powergrid.cli.replay import say_seen
@@ -30,9 +31,11 @@ from powergrid.cli.replay import say_seen
 
 def study(
     policies: Annotated[
-        list[str], typer.Argument(metavar="RUN|POLICY...", help="Whom it is about, then whom to compare it with.")
-    ],
-    scenario: ScenarioArgument,
+        list[str] | None,
+        typer.Argument(metavar="RUN|POLICY...", help="Whom it is about, then whom to compare it with."),
+    ] = None,
+    *,
+    scenario: PlayedArgument,
     begin: Annotated[
         str | None, typer.Option("--from", metavar="DATE", help="First day; that of the profiles.")
     ] = None,
@@ -59,7 +62,9 @@ def study(
     from powergrid.scenario import scenario_from_config
 
     log_to_console(verbose)
-    chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
+    given = read_env_config(scenario, overrides, agents, add_der, trust, goal)
+    policies, env_config = read_played("powergrid study", policies, scenario, given)
+    chosen = scenario_from_config(env_config)
     players, profiles = load_policies(policies, chosen), chosen.read_profiles()
     notes = say_seen(policies, players, profiles, find_days(profiles, begin, end))
     with counting("days") as advance:

@@ -333,6 +333,15 @@ def test_the_command_writes_a_page_and_tables_and_tells_the_verdict(
     assert len(pd.read_csv(tmp_path / "r" / "days.csv")) == 4
 
 
+def test_a_scenario_alone_asks_who_plays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # that a run alone plays on its own scenario, the page for planners shows
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "ieee13_voltvar", "--out", str(tmp_path / "none")])
+    assert ended.value.code == 1
+    assert "who plays on ieee13_voltvar? name runs or baselines before it" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "none").exists()
+
+
 def test_worst_days_lead_to_their_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["report", "no_control", "ieee13_voltvar", "--days", "3", "--replays", "1", "--out", str(tmp_path),
