@@ -216,10 +216,11 @@ def _narrow(engine: Engine, control: FeederControl, targets: Sequence[str]) -> N
     handle = engine.handles(control.class_name)[control.name]
     key, _ = _POWER[control.class_name]
     weights = _read_weights(engine, control, handle)
-    engine.set_names(handle, engine.property_index(control.class_name, key), _listed(control.class_name, targets))
-    if weights is not None:
-        kept = [w for target, w in zip(control.targets, weights, strict=False) if target in targets]
-        engine.set_floats(handle, engine.property_index(control.class_name, "Weights"), kept)
+    with engine.edited_at_once(handle):  # else the sum of weights is that of as many ones
+        engine.set_names(handle, engine.property_index(control.class_name, key), _listed(control.class_name, targets))
+        if weights is not None:
+            kept = [w for target, w in zip(control.targets, weights, strict=False) if target in targets]
+            engine.set_floats(handle, engine.property_index(control.class_name, "Weights"), kept)
 
 
 def _listed(class_name: str, targets: Sequence[str]) -> list[str]:
@@ -348,8 +349,11 @@ class ActingControls:
     def forget(self) -> None:
         """Make controls of power start over, and put back what they set of their own and of their panels."""
         for handle, key, names, w_key, weights in self._lists:
-            self._engine.set_names(handle, key, names)
-            if weights is not None:
+            if weights is None:
+                self._engine.set_names(handle, key, names)
+                continue
+            with self._engine.edited_at_once(handle):  # else the sum of weights is that of as many ones
+                self._engine.set_names(handle, key, names)
                 self._engine.set_floats(handle, w_key, weights)
         if self._remembers:
             for handle, key, value in self._said:

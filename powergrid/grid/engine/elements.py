@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -264,6 +265,16 @@ class Elements(Context):
         name = text_of(lib.Obj_GetFullName(handle))
         opening, closing = next((quotes for quotes in _QUOTES if quotes[1] not in name), _QUOTES[0])
         self.command(f"edit {opening}{name}{closing} {properties}")
+
+    @contextmanager
+    def edited_at_once(self, handle: Handle) -> Iterator[None]:
+        """Have what is written to an element count as one edit: the engine reckons what follows of it at the end."""
+        lib.Obj_BeginEdit(handle)
+        try:
+            yield
+        finally:
+            lib.Obj_EndEdit(handle, 1)
+            self.check()
 
     def disable(self, handle: Handle, class_name: str) -> None:
         """Take an element out of the circuit."""

@@ -52,6 +52,8 @@ BODIES = {
     "peaks": FLEET + "modedischarge=peakshave modecharge=time kwtarget=1500 timechargetrigger=2 " + LIST,
     "peaks of all": FLEET + "modedischarge=peakshave modecharge=time kwtarget=1500 timechargetrigger=2",
     "valleys": FLEET + "modedischarge=peakshave modecharge=peakshavelow kwtarget=1500 kwtargetlow=900 " + LIST,
+    "valleys, weighed": FLEET + "modedischarge=peakshave modecharge=peakshavelow kwtarget=1500 kwtargetlow=900 "
+    "weights=[3 1] " + LIST,
     "currents": FLEET + "modedischarge=i-peakshave modecharge=i-peakshavelow kwtarget=.085 kwtargetlow=.05 " + LIST,
     "clock": FLEET + "modedischarge=time modecharge=time timedischargetrigger=8 timechargetrigger=2 " + LIST,
     "schedule": FLEET + "modedischarge=schedule modecharge=time timedischargetrigger=8 timechargetrigger=2 tup=.5 "
