@@ -96,7 +96,7 @@ class Catalogue:
         """
         key = name[: _LONGEST_NAME + 1], unit[:_LONGEST_NAME]
         if key not in self._found:
-            if len(self._found) > 20_000:  # whoever sends nonsense for days fills no memory
+            if len(self._found) > 20_000 + 4 * len(self.readings):  # whoever sends nonsense for days fills no memory
                 self._found.clear()
             self._found[key] = self._find(*key)
         return self._found[key]
