@@ -90,13 +90,7 @@ def stress_days(
     found = {UNDISTURBED: _play(scenario, players, picked, seed, usual, None)}
     tell(1)
     worst = _find_worst(scenario, chosen, found[UNDISTURBED][[*beside, *names][0]])
-    under = _put_under_all(scenario, chosen, worst)
-    jobs = {}
-    for name, own in under.items():
-        # what acts on the grid itself plays the same days again where nothing of the grid differs
-        same = own is scenario
-        seated = [player for player in players if not same or player[1] is not None]
-        jobs[name] = (own, seated, picked, seed, usual, chosen[name].missing)
+    jobs = _make_jobs(scenario, chosen, worst, players, (picked, seed, usual))
     for done, (name, played) in enumerate(_play_all(jobs, workers), 2):
         found[name] = {each: played.get(each, found[UNDISTURBED][each]) for each, _ in players}
         tell(done)
@@ -119,19 +113,26 @@ def _find_worst(scenario: Scenario, stresses: Mapping[str, Stress], base: Summar
     return find_worst_line(scenario, dict(zip(branches["branch"], branches["loading_max_pu"], strict=True)))
 
 
-def _put_under_all(scenario: Scenario, stresses: Mapping[str, Stress], worst: str | None) -> dict[str, Scenario]:
-    """Return the scenario under each stress, all of them checked before any is played."""
-    found, problems = dict[str, Scenario](), list[str]()
+def _make_jobs(
+    scenario: Scenario, stresses: Mapping[str, Stress], worst: str | None, players: Sequence[Player],
+    days: tuple[Sequence[int], int, Sight],
+) -> dict[str, tuple[Any, ...]]:  # fmt: skip
+    """Return what is to be played under each stress, all of them checked before any is."""
+    jobs, problems = dict[str, tuple[Any, ...]](), list[str]()
     for name, stress in stresses.items():
         try:
-            found[name] = put_under(scenario, stress, worst)
-            if found[name] is not scenario:
-                found[name].simulate().close()
+            own = put_under(scenario, stress, worst)
+            if own is not scenario:
+                own.simulate().close()
         except ScenarioError as error:
             problems += [f"{name}: {problem}" for problem in error.problems]
+            continue
+        # what acts on the grid itself plays the same days again where nothing of the grid differs
+        seated = [player for player in players if own is not scenario or player[1] is not None]
+        jobs[name] = (own, seated, *days, stress.missing)
     if problems:
         raise ScenarioError("stresses", problems)
-    return found
+    return jobs
 
 
 def _play(
