@@ -6,7 +6,7 @@ Knows no agents and no rewards: what is worse is counted in nodes, branches and 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from powergrid.grid.simulation import BoolArray, FloatArray, HandedBack, IntArra
 #: by, 1e-5 pu a node at the usual tolerance, more in loadings, as little voltage drives much current through a
 #: transformer. Nodes and branches are counted.
 _NOTICED = np.array([0.0, 1e-3, 0.0, 0.0, 1e-4, 1e-3, 1e-5, 1e-3])[:, None]
+#: Which of these numbers are of voltages, and which of loadings; the others count always.
+_OF = {"voltages": (2, 4, 6), "loadings": (3, 5, 7)}
 #: Voltages that are no farther apart are of one state, whatever flips at a limit [pu].
 _ONE_STATE_PU = 1e-4
 
@@ -36,14 +38,23 @@ class LimitedSimulation(Simulation):
         beside: The same simulation left to itself, with as many environments.
         limits: Lowest and highest node voltage [pu].
         release_steps: Steps that devices stay handed back after one that would have been worse.
+        worse_in: What counts besides supply and convergence: ``voltages``, ``loadings`` or both.
         arguments: As of :class:`Simulation`.
     """
 
     handed_back: HandedBack
 
-    def __init__(self, beside: Simulation, limits: tuple[float, float], release_steps: int, *arguments: Any) -> None:
+    def __init__(
+        self,
+        beside: Simulation,
+        limits: tuple[float, float],
+        release_steps: int,
+        worse_in: Collection[str],
+        *arguments: Any,
+    ) -> None:
         super().__init__(*arguments)
         self._beside = beside
+        self._left_out = [row for what, rows in _OF.items() if what not in worse_in for row in rows]
         self._low, self._high = node_limits(self.network, *limits)
         # where all is within its limits nobody asks what the own controls did, so they play when asked for
         self._behind = 0
@@ -194,6 +205,7 @@ class LimitedSimulation(Simulation):
             over.max(axis=1, initial=0.0),
         ], dtype=np.float64)  # fmt: skip
         found[1:, failed] = 0.0
+        found[self._left_out] = 0.0
         return found
 
     # -- state

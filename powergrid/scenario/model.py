@@ -127,6 +127,11 @@ class Scenario(Spec):
         description="`native`: in steps that the agents' actions would leave worse than the feeder's own controls do, "
         "devices are handed back to these.",
     )
+    never_worse_in: tuple[Literal["voltages", "loadings"], ...] = Field(
+        default=("voltages", "loadings"),
+        min_length=1,
+        description="What counts there, besides supply and convergence.",
+    )
     release_steps: int | None = Field(
         default=None,
         ge=0,
@@ -264,7 +269,8 @@ class Scenario(Spec):
             return Simulation(*played)
         limits, hour = (self.voltage.v_min_pu, self.voltage.v_max_pu), max(1, round(60 / self.step_minutes))
         release_steps = hour if self.release_steps is None else self.release_steps
-        return LimitedSimulation(self._left_to_feeder(network).simulate(n_envs), limits, release_steps, *played)
+        beside = self._left_to_feeder(network).simulate(n_envs)
+        return LimitedSimulation(beside, limits, release_steps, self.never_worse_in, *played)
 
     def _left_to_feeder(self, network: Network) -> Scenario:
         """Return the scenario as the feeder's own controls play it, see :func:`leave_to_feeder`."""
@@ -361,7 +367,7 @@ class Scenario(Spec):
         if self.reward.goal is None:
             del data["reward"]["goal"]
         if self.never_worse_than is None:
-            del data["never_worse_than"], data["release_steps"]
+            del data["never_worse_than"], data["never_worse_in"], data["release_steps"]
         if self.feeders:
             digests = self.feeder_digests()
             data["feeders"] = [[digests[name], weight] for name, weight in self.feeders.items()]

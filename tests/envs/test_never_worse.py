@@ -114,6 +114,20 @@ def test_devices_that_are_handed_back_stand_where_the_own_controls_have_them_and
     assert handed_back > 3
 
 
+def test_what_counts_as_worse_can_be_voltages_or_loadings_alone() -> None:
+    config, days = {"env_name": "ieee34_voltvar", **LIMITED}, 2
+    native = evaluate(config, ["native"], days=days).frame
+    both, of_voltages, of_loadings = (
+        evaluate(config | {"never_worse_in": what}, ["rule_based"], days=days).frame
+        for what in (["voltages", "loadings"], ["voltages"], ["loadings"])
+    )
+    assert np.all(of_voltages["violation_node_hours"] <= native["violation_node_hours"])
+    assert np.all(of_loadings["overload_branch_hours"] <= native["overload_branch_hours"])
+    assert of_loadings["violation_node_hours"].sum() > native["violation_node_hours"].sum()  # nobody minds
+    assert of_loadings["handed_back"].sum() < both["handed_back"].sum()
+    assert of_voltages["handed_back"].sum() <= both["handed_back"].sum()
+
+
 def test_a_step_that_would_diverge_is_handed_back(make_task: MakeTask) -> None:
     task = make_task(shaky(), **LIMITED)
     task.action_buffer()[:] = 1.0  # all that the giant battery can give
