@@ -38,9 +38,9 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
         ["study", "rule_based", "native", "FEEDER", "--from", DATE, "--to", WEEK_END],
         "report.html",
     ),
-    "hosting capacity, 1 day, 2 controllers": (
-        ["hosting", "FEEDER", "no_control", "native", "--date", DATE],
-        "hosting.html",
+    "hosting capacity, 1 day, 2 controllers, PV spread evenly": (
+        ["hosting", "FEEDER", "no_control", "native", "--date", DATE, "--at", "uniform", "--map", "0"],
+        "report.html",
     ),
 }  # fmt: skip
 
