@@ -13,7 +13,7 @@ from powergrid.advice.files import write_rows
 from powergrid.advice.overlay import readings_of
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.evaluation.baselines import BASELINES
+from powergrid.evaluation.baselines import BASELINES, baseline_names
 from powergrid.evaluation.replay.recording import pick_day
 from powergrid.evaluation.rollout import Policy, PolicyPlayer
 from powergrid.evaluation.trained import fit_sights
@@ -36,8 +36,8 @@ def find_player(scenario: Scenario, policy: str | tuple[str, Policy]) -> tuple[S
         ScenarioError: there is no such baseline.
     """
     if isinstance(policy, str):
-        if policy not in BASELINES:
-            raise ScenarioError("advice", [describe_unknown("policy", policy, BASELINES)])
+        if policy not in baseline_names():
+            raise ScenarioError("advice", [describe_unknown("policy", policy, baseline_names())])
         entry = BASELINES[policy]
         changed = entry.overrides(scenario)
         return (load_scenario(scenario, changed) if changed else scenario), lambda task: entry.make(0)

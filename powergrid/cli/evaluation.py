@@ -139,20 +139,20 @@ def load_policies(given: Sequence[str], scenario: Any) -> list[Any]:
 
     Names go on as they are.
     """
-    from powergrid.evaluation import baseline_names
+    from powergrid.evaluation import BASELINES
     from powergrid.evaluation.trained import find_all_differences
     from powergrid.files import path_of
 
     players: list[Any] = []
     for each in given:
         # What is neither a baseline nor there is most likely a baseline misspelt; evaluate() says the nearest.
-        if each in baseline_names() or not ("/" in each or path_of(each).exists()):
+        if each in BASELINES or not ("/" in each or path_of(each).exists()):
             players.append(each)
             continue
         from powergrid.training import load_policy  # only now: baselines alone need no torch
 
         label = Path(each).name
-        taken = {player if isinstance(player, str) else player[0] for player in players} | set(baseline_names())
+        taken = {player if isinstance(player, str) else player[0] for player in players} | set(BASELINES)
         players.append((each if label in taken else label, load_policy(each)))
     for name, differences in find_all_differences(players, scenario).items():
         err.print(f"{name} was trained on something else; what differs in {scenario.name}:", **_PLAIN)
@@ -182,6 +182,8 @@ def print_report(report: Any, *, parts: bool = False) -> None:
     for each in [report] if several is None else several.values():
         out.print(each.table())
         out.print(each.grid_table())
+        if each.optimum is not None:
+            out.print(each.optimum_table())
         if parts:
             out.print(each.parts_table())
     if several is not None:

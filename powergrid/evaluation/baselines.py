@@ -1,4 +1,4 @@
-"""Policies that nobody trained: nothing, the feeder's own controls, chance, and engineers' rules.
+"""Policies that nobody trained: nothing, the feeder's own controls, chance, engineers' rules, and the optimum.
 
 A baseline acts on the whole batch of a :class:`GridTask` at once. How days are played is in ``rollout``.
 """
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
+from powergrid.evaluation.optimum import Foresight
 from powergrid.evaluation.rules import RuleBased
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.scenario import Scenario, model
@@ -85,10 +86,11 @@ class RandomActions:
 
 @dataclass(frozen=True)
 class BaselineEntry:
-    """How a baseline is made, and the overrides by which it changes a scenario."""
+    """How a baseline is made, the overrides by which it changes a scenario, and whether it knows the day beforehand."""
 
     make: Callable[[int], Baseline]
     overrides: Callable[[Scenario], Mapping[str, Any]] = lambda scenario: {}  # as it is
+    foresight: bool = False
 
 
 BASELINES: dict[str, BaselineEntry] = {
@@ -96,10 +98,11 @@ BASELINES: dict[str, BaselineEntry] = {
     "native": BaselineEntry(lambda seed: NoControl(), leave_to_feeder),
     "rule_based": BaselineEntry(lambda seed: RuleBased()),
     "random": BaselineEntry(RandomActions),
+    "optimum": BaselineEntry(lambda seed: Foresight(lambda: [NoControl(), RuleBased()], seed), foresight=True),
 }
 """The baselines by name."""
 
 
 def baseline_names() -> list[str]:
-    """Name the baselines."""
-    return list(BASELINES)
+    """Name the baselines that could be had: all but ``optimum``, which knows the day beforehand."""
+    return [name for name, entry in BASELINES.items() if not entry.foresight]

@@ -86,7 +86,7 @@ class EvaluationReport:
 
     Attributes:
         frame: One row for each policy and day; see ``docs/evaluation.md`` for the columns.
-        kinds: ``baseline`` or ``policy`` by name, in the order of evaluation.
+        kinds: ``baseline``, ``optimum`` or ``policy`` by name, in the order of evaluation.
         provenance: Scenario and its digest, profiles' digest, versions, split, days, seed.
     """
 
@@ -121,6 +121,7 @@ class EvaluationReport:
             "split": split,
             "days": [int(day) for day in days],
             "seed": seed,
+            "reward_scale": scenario.reward.scale,
             "reward_weights": {term: scenario.weight_of(term) * scenario.reward.scale for term in TERMS},
             "confidence": CONFIDENCE,
             "versions": describe_versions(),
@@ -167,6 +168,34 @@ class EvaluationReport:
         mine, theirs = (self._of(name).set_index("day")["reward"] for name in (policy, other))
         return confidence_interval(mine - theirs.loc[mine.index])
 
+    @property
+    def optimum(self) -> str | None:
+        """What played the days knowing them beforehand, None where nothing did."""
+        return next((name for name, kind in self.kinds.items() if kind == "optimum"), None)
+
+    def score(self, policy: str) -> float | None:
+        """Return how much of what lies between ``no_control``, 0, and the optimum, 1, a policy reaches.
+
+        Of mean rewards; None where one of the two was not played, or nothing lies between them.
+        """
+        if self.optimum is None or "no_control" not in self.kinds:
+            return None
+        nothing = self.reward("no_control").mean
+        span = self.reward(self.optimum).mean - nothing
+        return (self.reward(policy).mean - nothing) / span if span > 0.0 else None
+
+    def regret_usd(self, policy: str) -> Interval:
+        """Return what a policy's episode costs all agents above the optimum's [USD], paired by day.
+
+        Raises:
+            ValueError: The optimum was not played.
+        """
+        if self.optimum is None:
+            raise ValueError("the optimum was not played")
+        n_agents = sum(column.startswith("reward:") for column in self.frame.columns)
+        short, usd = self.difference(self.optimum, policy), n_agents / self.provenance["reward_scale"]
+        return Interval(short.mean * usd, short.half * usd)
+
     def summary(self) -> dict[str, dict[str, Any]]:
         """Return means over days, sums as of 24 hours, the worst of all days, and rewards with intervals, by policy."""
         best = self.best_baseline
@@ -198,6 +227,17 @@ class EvaluationReport:
         caption = "voltage, loading and peak: the worst of all days"
         headings = [heading.replace(", ", "\n") for heading in _GRID_HEADINGS]
         return _as_table("on the grid", caption, headings, rows, n_names=1, min_width=10)
+
+    def optimum_table(self) -> Table:
+        """Return how near each policy comes to the optimum, as a table of the command line."""
+        rows = []
+        for name in self.kinds:
+            score, regret = self.score(name), self.regret_usd(name)
+            shown = f"{regret.mean:.0f}" + (f" ± {regret.half:.0f}" if np.isfinite(regret.half) else "")
+            rows.append((name, str(self.reward(name)), "" if score is None else f"{score:.2f}", shown))
+        caption = "score: 0 is no_control, 1 the optimum of each day, known beforehand; regret is paired by day"
+        headings = ["policy", "reward", "score", "regret\nUSD/episode"]
+        return _as_table("beside the optimum", caption, headings, rows, n_names=1, min_width=10)
 
     def reward_parts(self, policy: str) -> dict[str, float]:
         """Return what each term with a weight adds to a policy's mean reward of an episode, negative where it costs.
@@ -257,6 +297,9 @@ class EvaluationReport:
         if best is not None and name != best:
             gain = self.difference(name, best)
             found |= {"reward_over_best_baseline": gain.mean, "reward_over_best_baseline_half_interval": gain.half}
+        if self.optimum is not None:
+            regret = self.regret_usd(name)
+            found |= {"score": self.score(name), "regret_usd": regret.mean, "regret_usd_half_interval": regret.half}
         suffixes = {"per_day": "_per_day", "mean": "_mean", "max": "", "min": ""}
         for how, suffix in suffixes.items():
             for column in (quantity.name for quantity in EVALUATION if quantity.summarised == how):

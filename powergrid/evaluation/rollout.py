@@ -76,11 +76,15 @@ def evaluate(
         if progress is not None:
             progress(len(rows), len(players) * n_days)
     played = [row["day"] for row in rows[:n_days]]
-    kinds = {name: "baseline" if policy is None else "policy" for name, policy in players}
+    kinds = {name: _kind_of(name) if policy is None else "policy" for name, policy in players}
     differ = {name: list(map(str, own)) for name, own in find_all_differences(policies, scenario).items()}
     return EvaluationReport.from_rows(
         rows, kinds, scenario=scenario, split=split, days=played, seed=seed, differences=differ
     )
+
+
+def _kind_of(baseline: str) -> str:
+    return "optimum" if BASELINES[baseline].foresight else "baseline"
 
 
 def evaluate_feeders(

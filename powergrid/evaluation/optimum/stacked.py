@@ -27,7 +27,7 @@ _KINKED = tuple(
     for term in ("voltage_violation_pu", "overload_pu", "switching_wear_usd", "stored_energy_usd", "soc_deviation_kwh")
 )
 #: What batteries and customers carry from step to step, by fleet.
-_CARRIED = {"storage": "soc", "flexible_load": "owed_kwh", "ev_charger": "port_owed_kwh"}
+_CARRIED = {"storage": "soc", "flexible_load": "owed_kwh"}
 
 
 @dataclass(frozen=True)
@@ -82,33 +82,57 @@ class StackedDay:
 
     Args:
         scenario: The scenario; without events, islands or controls of the feeder's own.
-        day: The day of the profiles.
-        seed: Seed of what is random in it.
 
     Attributes:
         task: The task that plays it step by step.
-        carried: What is carried from step to step: kind and device.
-        carried_low, carried_high: Between what it stays, shape (n_carried,).
-        weights: What each pu of a level beyond its limit takes from the reward, shape (n_levels,).
-        low, high: Limits of the levels, shape (n_levels,).
         n_steps: Steps of the day.
+        low, high: Limits of the levels [pu], shape (n_levels,).
+        weights: What each pu of a level beyond its limit takes from the reward, shape (n_levels,).
+        carried_low, carried_high, carried_start: Between what that stays which is carried from step to step, and what
+            it is at first, shape (n_carried,).
+        left_value: What each unit of it is worth that the day leaves, shape (n_carried,).
+        left_weight: What each unit takes from the reward that it ends from where it started, shape (n_carried,).
+        left: Whether an action is left as the baseline has it, shape (n_actions,): a car park's means another power
+            with every car that has charged, which no slope tells.
+        gear: Column of the action of each device that wears by moves, and what a position moved takes from the reward.
+        gear_start: Where each action stands at first, shape (n_actions,).
     """
 
-    def __init__(self, scenario: Scenario, day: int, seed: int = 0) -> None:
-        self.task, self._day, self._seed = GridTask(scenario, 1), day, seed
-        self.n_steps = scenario.episode_length
+    def __init__(self, scenario: Scenario) -> None:
+        self.task, self.n_steps = GridTask(scenario, 1), scenario.episode_length
         self._stack = GridTask(scenario, self.n_steps)
-        self._stack.reset_all(
-            range(self.n_steps), [np.random.default_rng([seed, day]) for _ in range(self.n_steps)], {"day": day}
-        )
-        self._template = self._stack.state()
         weights = np.array([scenario.weight_of(term) for term in TERMS]) * scenario.reward.scale / len(self.task.agents)
-        self.move_weight, self._stored_weight, self._deviation_weight = weights[list(_KINKED[2:])].tolist()
+        move_weight, self._stored_weight, self._deviation_weight = weights[list(_KINKED[2:])].tolist()
+        self._fleets = {name: (f, i) for f in self.task.simulation.fleets for i, name in enumerate(f.names)}
+        fleets = [self._fleets[action.device][0] for action in self.task.simulation.actions]
+        self.left = np.array([fleet.kind == "ev_charger" for fleet in fleets], dtype=bool)
+        specs = [self._spec(action.device) for action in self.task.simulation.actions]
+        prices = [move_weight * float(getattr(spec, "cost_usd_per_operation", 0.0)) for spec in specs]
+        self.gear = [(column, price) for column, price in enumerate(prices) if price]
         told = [name for name in self.task.info_names if name in TERMS]
         self._terms = [i for i, name in enumerate(told) if TERMS.index(name) not in _KINKED]
         self._smooth_weights = weights[[TERMS.index(told[i]) for i in self._terms]]
         self._find_levels(scenario, weights)
         self._find_carried()
+        self.left_weight = self._kwh * self._deviation_weight
+
+    def open(self, day: int, seed: int = 0) -> None:
+        """Start a day of the profiles; of seed and day comes all that is random in it, as in an evaluation."""
+        self._day, self._seed = day, seed
+        rngs = [self._rng() for _ in range(self.n_steps)]
+        self._stack.reset_all(range(self.n_steps), rngs, {"day": day})
+        self._template, fleets = self._stack.state(), self._stack.simulation.fleets
+        start = [self._read(fleets[place], name, column)[0] for place, name, column in self._carried_in]
+        price = float(self._stack.simulation.day_price[0, :-1].mean())
+        self.carried_start, self.left_value = np.array(start), self._kwh * price * self._stored_weight
+        self.gear_start: FloatArray = self._stack.simulation.neutral()[0]
+
+    def _spec(self, device: str) -> Any:
+        fleet, place = self._fleets[device]
+        return fleet.specs[place]
+
+    def _rng(self) -> np.random.Generator:
+        return np.random.default_rng([self._seed, self._day])
 
     def close(self) -> None:
         """Release the engines."""
@@ -133,26 +157,16 @@ class StackedDay:
         self.low = np.concatenate([np.full(len(nodes), scenario.voltage.v_min_pu), np.full(len(branches), -np.inf)])
 
     def _find_carried(self) -> None:
-        self.carried: list[tuple[str, str]] = []
         self._carried_in: list[tuple[int, str, int]] = []
-        low, high = [], []
+        rows: list[tuple[float, float, float]] = []
         for place, fleet in enumerate(self.task.simulation.fleets):
-            name = _CARRIED.get(fleet.kind)
-            for column, spec in enumerate(fleet.specs if name else ()):
-                self.carried.append((fleet.kind, fleet.names[column]))
-                self._carried_in.append((place, str(name), column))
-                low.append(spec.soc_min if fleet.kind == "storage" else 0.0)
-                full = {"storage": lambda s: s.soc_max, "flexible_load": lambda s: s.owed_max_kwh}
-                high.append(full.get(fleet.kind, lambda s: np.inf)(spec))
-        self.carried_low, self.carried_high = np.array(low), np.array(high)
-        fleets = self._stack.simulation.fleets
-        self.carried_start = np.array([self._read(fleets[p], name, c)[0] for p, name, c in self._carried_in])
-        price = float(self._stack.simulation.day_price[0, :-1].mean())
-        kwh = np.array([
-            float(fleet.specs[c].e_max_kwh) if fleet.kind == "storage" else 0.0
-            for fleet, c in ((self.task.simulation.fleets[p], c) for p, _, c in self._carried_in)
-        ])
-        self.left_value, self.left_weight = kwh * price * self._stored_weight, kwh * self._deviation_weight
+            for column, spec in enumerate(fleet.specs if fleet.kind in _CARRIED else ()):
+                self._carried_in.append((place, _CARRIED[fleet.kind], column))
+                if fleet.kind == "storage":
+                    rows.append((spec.soc_min, spec.soc_max, float(spec.e_max_kwh)))
+                else:
+                    rows.append((0.0, float(spec.owed_max_kwh), 0.0))
+        self.carried_low, self.carried_high, self._kwh = np.array(rows, dtype=np.float64).reshape(-1, 3).T
 
     # -- playing
 
@@ -164,7 +178,7 @@ class StackedDay:
         """
         task, actions, states = self.task, [], []
         rewards = np.zeros(self.n_steps)
-        task.reset(0, np.random.default_rng([self._seed, self._day]), {"day": self._day})
+        task.reset(0, self._rng(), {"day": self._day})
         for step in range(self.n_steps):
             states.append(task.state())
             chosen = np.array(choose(step), dtype=np.float64)
@@ -178,11 +192,12 @@ class StackedDay:
         """Return the actions that ask for just what the last step set, whatever more was asked."""
         simulation, taken = self.task.simulation, chosen.copy()
         names = {name: place for place, name in enumerate(simulation.power_device_names)}
-        fleets = {name: (fleet, i) for fleet in simulation.fleets for i, name in enumerate(fleet.names)}
         for column, spec in enumerate(simulation.actions):
+            fleet, place = self._fleets[spec.device]
             if spec.discrete:
+                if hasattr(fleet, "position"):
+                    taken[column] = float(fleet.previous_position[0, place]) - spec.low
                 continue
-            fleet, place = fleets[spec.device]
             if fleet.kind == "inverter" and spec.name == "p_kw":  # a part of what the sun gives
                 continue
             if spec.name in ("p_kw", "q_kvar"):
@@ -225,20 +240,14 @@ class StackedDay:
     @staticmethod
     def _read(fleet: Any, name: str, column: int) -> FloatArray:
         held: FloatArray = getattr(fleet, name)[:, column]
-        return held.copy() if held.ndim == 1 else held.sum(axis=1)
+        return held.copy()
 
     def carry(self, state: State, which: int, change: FloatArray) -> State:
         """Return a state in which something that is carried is more by a change, shape (n_steps,)."""
         place, name, column = self._carried_in[which]
         fleets = list(state.simulation["fleets"])
         held = fleets[place][name].copy()
-        own = held[:, column]
-        if own.ndim == 1:
-            own += change
-        else:  # of a car park, evenly over the cars that are there
-            there = fleets[place]["port_steps_left"][:, column] > 0.0
-            count = there.sum(axis=1)
-            own += there * np.divide(change, count, out=np.zeros_like(change), where=count > 0)[:, None]
+        held[:, column] += change
         fleets[place] = {**fleets[place], name: held}
         return replace(state, simulation={**state.simulation, "fleets": fleets})
 

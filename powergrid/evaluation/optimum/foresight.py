@@ -1,0 +1,169 @@
+"""The perfect-foresight optimum of a day: linear programs on slopes of the environment, each result played in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from powergrid.envs.core import GridTask
+from powergrid.errors import Problem, ScenarioError
+from powergrid.evaluation.optimum.program import find_slopes, improve
+from powergrid.evaluation.optimum.stacked import FloatArray, StackedDay, Trajectory
+from powergrid.scenario import Scenario
+
+#: How far actions may change at first, of -1..1 and in positions, and how far at most.
+_RADIUS, _POSITIONS, _WIDEST = 0.3, 4.0, 3.0
+#: Below this part of it, and of the reward's own size, nothing more is looked for.
+_NARROWEST, _ENOUGH = 0.007, 1e-4
+#: Parts of a change that are tried, the whole first.
+_SHARES = (1.0, 0.5, 0.25)
+#: Rounds at most: the last third of them brings less than a hundredth of what the first does.
+ROUNDS = 40
+
+
+class Starter(Protocol):
+    """A baseline that a search starts from."""
+
+    def reset(self, task: GridTask, env: int) -> None:
+        """Get ready for the episode that an environment has just started."""
+
+    def act(self, task: GridTask) -> FloatArray:
+        """Return the actions of the step to come, shape (n_envs, n_actions)."""
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best day that was found.
+
+    Attributes:
+        actions: What was done, shape (n_steps, n_actions); as a task takes them.
+        reward: What the environment gave for it, mean over agents.
+        promised: What could be gained on top if slopes held however far actions change: no proof, for power flow is
+            not linear, but of the size of what is left.
+        start: Reward of the baseline that the search started from.
+        rounds: Linear programs that were solved.
+    """
+
+    actions: FloatArray
+    reward: float
+    promised: float
+    start: float
+    rounds: int
+
+
+def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROUNDS) -> Optimum:
+    """Find the best that could have been done on a day, all of it known beforehand.
+
+    From the best of some baselines on, the day is made better round by round: what follows from small changes of every
+    action at every step is measured in the environment; the linear program of the whole day says which changes promise
+    most, positions of gear being whole numbers; and they are played. What does not make the day better is tried again
+    with smaller changes.
+    So the result is a local optimum, and never worse than the baselines. Car parks charge as in the best baseline.
+
+    Args:
+        day: The day.
+        starters: Baselines; the best one's day is where the search starts.
+        rounds: Linear programs at most.
+    """
+    best = max((_play(day, each) for each in starters), key=lambda each: each.reward)
+    start, gear = best.reward, np.array([spec.discrete for spec in day.task.simulation.actions], dtype=bool)
+    unit, radius, done = np.where(gear, _POSITIONS, _RADIUS) * ~day.left, 1.0, 0
+    slopes = find_slopes(day, best)
+    while done < rounds and radius > _NARROWEST:
+        done += 1
+        reach = np.where(gear, np.maximum(np.rint(unit * radius), 1.0), unit * radius)  # car parks have no positions
+        change, promised = improve(day, best, slopes, reach)
+        if promised < _ENOUGH * max(1.0, abs(best.reward)):
+            break
+        found, share = None, 0.0
+        for share in _SHARES:
+            found = _play_better(day, best, np.where(gear, np.rint(share * change), share * change), gear)
+            if found is not None:
+                break
+        if found is None:
+            radius *= 0.3
+            continue
+        held = share == _SHARES[0] and found.reward - best.reward > 0.5 * promised
+        radius = min(1.5 * radius, _WIDEST) if held else radius * (0.9 if share == _SHARES[0] else 0.6)
+        best, slopes = found, find_slopes(day, found)
+    _, promised = improve(day, best, slopes, np.where(gear, _WIDEST * _POSITIONS, 2.0) * ~day.left)
+    return Optimum(best.actions, best.reward, promised, start, done)
+
+
+def _play(day: StackedDay, starter: Starter) -> Trajectory:
+    """Play a day as a baseline does."""
+
+    def choose(step: int) -> FloatArray:
+        if step == 0:
+            starter.reset(day.task, 0)
+        chosen: FloatArray = starter.act(day.task)[0]
+        return chosen
+
+    return day.play(choose)
+
+
+def _play_better(day: StackedDay, best: Trajectory, change: FloatArray, gear: FloatArray) -> Trajectory | None:
+    """Play a day with changes; None where it is not better."""
+    actions = best.actions + change
+    actions = np.where(gear, actions, np.clip(actions, -1.0, 1.0))
+    played = day.play(lambda step: actions[step])
+    return played if played.reward > best.reward else None
+
+
+class Foresight:
+    """Play the optimum of each day, found when the day starts: what nobody can do who does not know it beforehand.
+
+    Args:
+        starters: Makes the baselines that each search starts from.
+        seed: Seed of what is random in a day, that of the episode.
+    """
+
+    def __init__(self, starters: Callable[[], Sequence[Starter]], seed: int = 0) -> None:
+        self._starters, self._seed = starters, seed
+        self._plans: dict[int, FloatArray] = {}
+        self._day: StackedDay | None = None
+        self._scenario: Scenario | None = None
+
+    def reset(self, task: GridTask, env: int) -> None:
+        """Find the optimum of the day that an environment has just started.
+
+        Raises:
+            ScenarioError: The scenario has what no linear program tells.
+        """
+        if self._day is None or self._scenario is not task.scenario:
+            require_foreseeable(task)
+            self._day, self._scenario = StackedDay(task.scenario), task.scenario
+        self._day.open(int(task.simulation.day[env]), self._seed)
+        self._plans[env] = find_optimum(self._day, self._starters()).actions
+
+    def act(self, task: GridTask) -> FloatArray:
+        """Return the actions of the step to come."""
+        action = task.simulation.neutral()
+        for env, plan in self._plans.items():
+            action[env] = plan[min(int(task.simulation.step_index[env]), len(plan) - 1)]
+        return action
+
+
+def require_foreseeable(task: GridTask) -> None:
+    """Refuse a scenario in which more is carried from step to step than batteries, customers and gear.
+
+    Raises:
+        ScenarioError: It has events, switches or microgrids, controls of the feeder's own that act, or a peak that is
+            priced; all that is there.
+    """
+    scenario, circuit = task.scenario, task.simulation.circuits[0]
+    found = {
+        "events, switches or microgrids": task.simulation.islands is not None,
+        "controls of the feeder's own that act": bool(circuit.controls.controls),
+        "a price on the peak": bool(scenario.weight_of("peak_rise_kw")),
+    }
+    problems = [
+        Problem("not-foreseeable", "optimum", f"it has {what}", "the optimum of such a day is not found yet")
+        for what, there in found.items()
+        if there
+    ]
+    if problems:
+        raise ScenarioError(scenario.name, problems)
