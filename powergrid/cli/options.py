@@ -101,9 +101,9 @@ def read_run_config(command: str, run: str, scenario: str | None, given: dict[st
     """Return the env_config of a scenario, that of the run where none is named."""
     if scenario is not None:
         return given
-    from powergrid.evaluation import baseline_names
+    from powergrid.evaluation import BASELINES
 
-    if run in baseline_names():
+    if run in BASELINES:
         raise ScenarioError(command, [f"{run} is a baseline, of no scenario: name one after it"])
     from powergrid.scenario.claims import settle_claims
     from powergrid.training.runs.records import MANIFEST, read_manifest  # only now: it takes Ray
