@@ -207,8 +207,7 @@ def sweep_by_hand(
             if name in broken:
                 continue
             if found is None or any(
-                bool((sign * found[key] > sign * level + 1e-4)[~(sign * base[key] > sign * level + 1e-4)
-                     if key != "step" else slice(None)].any())
+                bool((sign * found[key] > np.maximum((sign * base[key]).max(axis=0), sign * level) + 1e-4).any())
                 for sign, level in ((1.0, limit.high), (-1.0, limit.low)) if np.isfinite(level) and found[key].size
             ):  # fmt: skip
                 broken.add(name)

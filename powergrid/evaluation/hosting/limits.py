@@ -13,7 +13,6 @@ from powergrid.evaluation.hosting.play import Played
 from powergrid.quantities import ANSI_RANGES
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 #: What is beyond a limit by less counts as at it [pu, kW]: 12 mV of 120 V, ten times what the power flow is solved to.
 _NOISE = 1e-4
@@ -127,7 +126,8 @@ class Breach:
         value: What is worst, of what is new where something is, else of all; NaN where nothing is looked at.
         where: Node, branch or bus of it.
         when: Time of it, as ``2018-06-21 12:45``.
-        new: How many steps times elements are beyond the limit that are not so without additions.
+        new: How many steps times elements are beyond the limit, and farther than that element ever is on that side
+            without additions: regulators move at other times, which breaks nothing.
     """
 
     value: float
@@ -149,9 +149,10 @@ def find_breach(limit: Limit, played: Played, base: Played) -> Breach:
     beyond = _beyond(limit, values)
     before = base.values(limit.quantity)[0]
     # Nothing trips where nothing was added.
-    was_low, was_high = _sides(limit, before if before.size else np.zeros_like(values))
-    low, high = _sides(limit, values)
-    new = (low & ~was_low) | (high & ~was_high)
+    before = before if before.size else np.zeros((1, values.shape[1]))
+    lowest = np.fmin.reduce(before, axis=0, initial=limit.low)
+    highest = np.fmax.reduce(before, axis=0, initial=limit.high)
+    new = (values < lowest - _NOISE) | (values > highest + _NOISE)  # comparisons with NaN are false
     worst = int(np.where(new, beyond, -np.inf).argmax() if new.any() else beyond.argmax())
     step, element = np.unravel_index(worst, values.shape)
     return Breach(float(values[step, element]), names[element], played.times[step], int(np.count_nonzero(new)))
@@ -172,8 +173,3 @@ def _beyond(limit: Limit, values: FloatArray) -> FloatArray:
     """Return how far values are beyond a limit, negative within; -inf of what does not count, NaN."""
     beyond: FloatArray = np.nan_to_num(np.maximum(values - limit.high, limit.low - values), nan=-np.inf)
     return beyond
-
-
-def _sides(limit: Limit, values: FloatArray) -> tuple[BoolArray, BoolArray]:
-    """Return which values are too low and which too high; comparisons with NaN are false."""
-    return values < limit.low - _NOISE, values > limit.high + _NOISE

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _UNSOLVED_MEANS = "no power flow is found"
 #: What the page says besides its numbers.
 _READING = (
-    "The capacity is the largest size below the first that breaks one of these limits at a step and element where it "
-    "is not broken without additions. It is of the days that were looked at and of this model; of others it promises "
-    "nothing."
+    "The capacity is the largest size below the first at which an element is beyond one of these limits, and farther "
+    "than it ever is without additions on these days. It is of the days that were looked at and of this model; of "
+    "others it promises nothing."
 )
 _MAP_READING = (
     "Each load bus alone, all of the size there, found by halving, as if more never broke less. A ring: nothing broke "
@@ -155,7 +155,7 @@ class Hosting:
             right = heading in ("holds kW", "breaks kW", "value")
             table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
         for row in self.capacity.to_dict("records"):
-            held = f"{'>= ' if row['nothing_broke'] else ''}{row['capacity_kw']:,.0f}"
+            held = f"{'>=' if row['nothing_broke'] else ''}{row['capacity_kw']:,.0f}"
             broken = "" if row["nothing_broke"] else f"{row['breaks_at_kw']:,.0f}"
             table.add_row(
                 row["control"], _place_of(row), held, broken, row["first_limit"], _value_of(row), row["where"]
@@ -177,7 +177,7 @@ class Hosting:
     def _cause_rows(self) -> Iterator[list[str]]:
         for _, own in self.causes.groupby(["control", "placement", "seed"], sort=False, dropna=False):
             rows = own.to_dict("records")
-            told = [f"{'>= ' if row['nothing_broke'] else ''}{row['capacity_kw']:,.0f}" for row in rows]
+            told = [f"{'>=' if row['nothing_broke'] else ''}{row['capacity_kw']:,.0f}" for row in rows]
             yield [rows[0]["control"], _place_of(rows[0]), *told]
 
     # -- in files
