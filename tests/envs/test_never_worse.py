@@ -12,6 +12,7 @@ import pytest
 from powergrid.envs import GridTask
 from powergrid.evaluation import evaluate, record_day
 from powergrid.evaluation.baselines import BASELINES
+from powergrid.evaluation.opendss.export import export_day
 from powergrid.evaluation.studies.report import report_days
 from powergrid.grid.metrics import Metrics
 from powergrid.scenario import load_scenario
@@ -190,7 +191,7 @@ def play_rewards(task: GridTask, n_steps: int, first: int = 0) -> Iterator[np.nd
 
 def test_what_is_handed_back_stands_in_evaluations_recordings_and_notes() -> None:
     config = {"env_name": "ieee13_voltvar", **LIMITED}
-    report = evaluate(config, ["native", "no_control", "random", "rule_based"], days=6)
+    report = evaluate(config, ["native", "no_control", "random", "rule_based"], days=4)
     frame = report.frame.set_index("policy")
     devices = [f"handed_back:{name}" for name in load_scenario("ieee13_voltvar").devices]
     of_random = frame.loc["random"]
@@ -210,6 +211,14 @@ def test_what_is_handed_back_stands_in_evaluations_recordings_and_notes() -> Non
     assert {name: totals[name] for name in ("handed_back", *devices)} == {
         name: of_random[name].iloc[0] for name in ("handed_back", *devices)
     }
+
+
+def test_an_export_marks_the_steps(tmp_path: Path) -> None:
+    exported = export_day({"env_name": "ieee13_voltvar", **LIMITED}, "rule_based", 99, tmp_path)
+    marked = [line for line in (tmp_path / "Day.dss").read_text().splitlines() if "handed back" in line]
+    assert [int(line.split()[2].rstrip(",")) for line in marked] == list(exported.day.handed_back)
+    assert 0 < len(marked) < exported.day.n_steps
+    assert f"in {len(marked)} of {exported.day.n_steps} steps" in "\n".join(exported.lines())
 
 
 def test_reports_say_how_often_and_which_devices() -> None:
