@@ -30,7 +30,8 @@ def find_recorders(feeder: Feeder, day: PlayedDay, notes: list[str]) -> list[str
     # Those that loads are allocated by count as part of the circuit elsewhere.
     commands = [command for command in feeder.commands if command.verb != "allocateloads"]
     about = about_recorders(commands)
-    asked = list(_join([command for command, own in zip(commands, about, strict=True) if own]))
+    left_out = _join([command for command, own in zip(commands, about, strict=True) if own])
+    asked = [lines for lines in left_out if "espvlcontrol." not in lines[0].lower()]  # which records nothing
     if not asked:
         why = "it is composed, and those of its parts are left out" if feeder.circuit else "its model defines none"
         notes.append(f"Nothing is recorded by monitors or meters of {feeder.name}: {why}.")

@@ -24,7 +24,9 @@ RECORDERS = ("EnergyMeter", "Monitor")
 _CONTINUATIONS = ("more", "m", "~")
 #: Commands whose first word names what they are about.
 _NAMING = ("new", "edit", "select", "enable", "disable", "open", "close")
-_OF_A_RECORDER = re.compile(rf"\s*(?:\w+\s+(?:object\s*=\s*)?)?[\"'(\[{{]?\s*({'|'.join(RECORDERS)})\.", re.IGNORECASE)
+#: Beside what records, a control that is not played, and with which this engine ends the process at times.
+_NOT_RUN = (*RECORDERS, "ESPVLControl")
+_OF_A_RECORDER = re.compile(rf"\s*(?:\w+\s+(?:object\s*=\s*)?)?[\"'(\[{{]?\s*({'|'.join(_NOT_RUN)})\.", re.IGNORECASE)
 _MAY_ALLOCATE = re.compile(r"\W*a", re.IGNORECASE)
 _SETS_BASES = re.compile(r"\bvoltageb\w*[\"')\]}]?\s*=", re.IGNORECASE)
 #: Levels that are nearer to each other than this are one: 12.47 kV, and 7.2 kV times the root of 3.
@@ -34,7 +36,7 @@ _NEAR_LEVEL = 0.1
 
 
 def about_recorders(commands: Sequence[Command]) -> list[bool]:
-    """Return which commands are about meters and monitors, which nobody reads: they are not run.
+    """Return which commands are about meters and monitors, which nobody reads, or an ESPVLControl: they are not run.
 
     Of these some name what is not there, or one name twice. Energy meters stay where loads are allocated by them.
     """

@@ -213,9 +213,9 @@ Set VoltageBases=[12.47 0.48]
 
 def test_node_beyond_those_of_the_engine_is_refused_by_its_bus(tmp_path: Path) -> None:
     text = f"{LOADS}\nNew Line.far phases=1 bus1=b.99999 bus2=c.99999"
-    with pytest.raises(FeederError, match=r"bus 'b' has a node beyond 32767"):
+    with pytest.raises(FeederError, match=r"bus1=b.99999': there is no node 99999; nodes are 0 to 32767"):
         build(tmp_path, text)
-    assert "node beyond 32767" in str(inspect_feeder(tmp_path / "Master.dss").errors)
+    assert "no node 99999" in str(inspect_feeder(tmp_path / "Master.dss").errors)
 
 
 @pytest.mark.parametrize(
@@ -244,3 +244,13 @@ def test_regulator_of_more_steps_than_a_device_may_have_is_a_finding(tmp_path: P
     path.write_text(f"{HEAD}{LOADS}{tapped}{TAIL}")
     report = inspect_feeder(path)
     assert any("can be no device: tap_" in finding.message for finding in report.of_code("extremes"))
+
+
+def test_control_that_is_not_played_and_can_end_the_process_is_not_handed_to_the_engine(tmp_path: Path) -> None:
+    control = "New ESPVLControl.e element=Line.a terminal=1\n~ type=systemcontroller"
+    text = f"{LOADS}\n{control}\nNew Load.after bus1=b kv=12.47 kw=1"
+    circuit = build(tmp_path, text)
+    assert not circuit.engine.handles("ESPVLControl")
+    assert "after" in circuit.handles["Load"]
+    found = inspect_feeder(tmp_path / "Master.dss").findings
+    assert sum(finding.code == "left-out" and "not run" in finding.message for finding in found) == 2
