@@ -156,13 +156,13 @@ BROKEN: dict[str, Broken] = {
     "no_phases": Broken("New Load.q phases=0 bus1=b kV=12.47", "bad-value", "zero", refused="zero"),
     "negative_kv": Broken("New Load.q bus1=b kV=-12 kW=10", "bad-value", "negative", refused="negative"),
     "zero_kv": Broken("New Load.q bus1=b kV=0 kW=10", "zero-kv", "load.q has kV = 0", refused="no base voltage"),
-    "nan": Broken("New Load.q bus1=b kV=12.47 kW=nan", "not-finite", "kW = nan", refused="no base voltage"),
+    "nan": Broken("New Load.q bus1=b kV=12.47 kW=nan", "not-finite", "'nan' is no number", refused="no number"),
     "infinite_demand": Broken(
-        "New Load.q bus1=b kV=12.47 kW=1e400", "not-finite", "kW = inf", refused="no base voltage"
+        "New Load.q bus1=b kV=12.47 kW=1e400", "not-finite", "'1e400' is no number", refused="no number"
     ),
     "infinite_impedance": Broken(
         "New LineCode.m nphases=1 rmatrix=(1) xmatrix=(1e400)\nNew Line.z phases=1 bus1=b.1 bus2=c.1 linecode=m",
-        "not-finite", "not finite", ("Master.dss", 5), "no base voltage",
+        "not-finite", "'1e400' is no number", ("Master.dss", 4), "no number",
     ),
     "zero_length": Broken("New Line.z bus1=b bus2=c length=0", "impossible-element", '"z"', refused="Matrix Inversion"),
     "singular_matrix": Broken(

@@ -64,8 +64,8 @@ def is_suspect(text: str) -> bool:
     return _SUSPECT.search(text) is not None
 
 
-def find_wrong_number(name: str, kind: str, given: Parameter) -> tuple[str, str] | None:
-    """Return what is wrong with a number that a property is set to, and what to do; None where nothing is.
+def find_wrong_number(name: str, kind: str, given: Parameter) -> tuple[str, str, str] | None:
+    """Return code, text and remedy of what is wrong with a number that a property is set to; None where nothing is.
 
     Args:
         name: Full name of the property, lower case.
@@ -76,7 +76,7 @@ def find_wrong_number(name: str, kind: str, given: Parameter) -> tuple[str, str]
         wrong = next(
             (n for n in _NODE.findall(given.value) if len(n) > _MOST_DIGITS or not -1 < int(n) <= _MOST_NODE), ""
         )
-        return (f"there is no node {wrong}", f"nodes are 0 to {_MOST_NODE}") if wrong else None
+        return ("bad-value", f"there is no node {wrong}", f"nodes are 0 to {_MOST_NODE}") if wrong else None
     if not kind.startswith(_NUMBERS):
         return None
     whole = kind.startswith(_INTEGERS)
@@ -90,12 +90,16 @@ def find_wrong_number(name: str, kind: str, given: Parameter) -> tuple[str, str]
         values = [(part, value) for part in parts if (value := _read(part, whole=whole)) is not None]
     for part, value in values:
         if not math.isfinite(value) or abs(value) > _MOST_FLOAT:
-            return f"{part!r} is no number to reckon with", "write one that is finite, and less than 1e150"
+            return (
+                "not-finite",
+                f"{part!r} is no number to reckon with",
+                "write one that is finite, and less than 1e150",
+            )
         if whole and not _LEAST - 0.5 <= value < _MOST + 0.5:
             wraps = (round(value) + 2**31) % 2**32 - 2**31
-            return f"{part!r} is beyond OpenDSS's whole numbers, and {wraps} to it", f"at most {_MOST}"
+            return "bad-value", f"{part!r} is beyond OpenDSS's whole numbers, and {wraps} to it", f"at most {_MOST}"
         if whole and name in _COUNTS and value < 0.0:
-            return f"{part!r} is less than none", "write how many there are"
+            return "bad-value", f"{part!r} is less than none", "write how many there are"
     return None
 
 

@@ -321,7 +321,8 @@ class _Reader:
         """Return one property as it is handed to the engine, None where it is not."""
         given = own.given
         if found := find_wrong_number(own.name, own.kind, given):
-            self._refuse("bad-value", command, f"{shorten(given.written())!r}: {found[0]}", found[1])
+            code, text, remedy = found
+            self._refuse(code, command, f"{shorten(given.written())!r}: {text}", remedy)
             return None
         if rounded := find_rounded(own.kind, given):
             self._note("mapped", command, f"{given.written()} {rounded}")
@@ -379,7 +380,8 @@ class _Reader:
             numbers = [each._replace(name="") for each in given[1:]]
             for number in numbers:
                 if found := find_wrong_number("", "Integer", number):
-                    self._refuse("bad-value", command, f"{shorten(command.text)!r}: {found[0]}", found[1])
+                    code, text, remedy = found
+                    self._refuse(code, command, f"{shorten(command.text)!r}: {text}", remedy)
                     return
             self._emit(command, write(_spell(command, verb), Parameter("", f"{class_name}.{name}"), *numbers))
         elif verb in ("enable", "disable"):
