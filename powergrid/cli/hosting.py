@@ -38,7 +38,9 @@ def hosting(
     kind: Annotated[str, typer.Option(help="What is added: pv, storage, ev or load.")] = "pv",
     places: Annotated[
         list[str] | None,
-        typer.Option("--at", metavar="PLACE", help="uniform, end, random or BUS,BUS...; the first three if unset."),
+        typer.Option(
+            "--at", metavar="PLACE", help="uniform, end, random or BUS,BUS...; repeatable; all three if unset."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of random.")] = 3,
     share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Part of the load buses that random draws.")] = 0.3,
@@ -83,7 +85,8 @@ def hosting(
     the buses, and tables as Parquet, CSV and SQLite. What was stopped goes on where it was, in the same folder.
     """
     from powergrid.evaluation.hosting import HostingOptions, study_hosting
-    from powergrid.evaluation.hosting.study import CONTROLS, PLACEMENTS
+    from powergrid.evaluation.hosting.additions import PLACEMENTS
+    from powergrid.evaluation.hosting.study import CONTROLS
     from powergrid.scenario import scenario_from_config
 
     log_to_console(verbose)

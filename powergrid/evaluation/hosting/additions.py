@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,8 @@ FloatArray = npt.NDArray[np.float64]
 Kind = Literal["pv", "storage", "ev", "load"]
 #: What can be added.
 KINDS: tuple[Kind, ...] = get_args(Kind)
+#: Placements that mean buses by a rule.
+PLACEMENTS = ("uniform", "end", "random")
 #: How each kind is built.
 MEANINGS: Mapping[Kind, str] = {
     "pv": "panels that follow the sun, at unity power factor unless volt_var sets it, inverters of the same kVA",
@@ -73,7 +75,7 @@ def place(network: Network, written: Sequence[str], seeds: Sequence[int], share:
     loads, found, problems = load_buses(network), list[Placement](), list[str]()
     if not loads:
         raise ScenarioError("placement", ["the feeder has no load, so no load buses"])
-    for name in dict.fromkeys(written):
+    for name in dict.fromkeys(_split(written)):
         if name == "uniform":
             found.append(Placement(name, _evenly(loads)))
         elif name == "end":
@@ -87,13 +89,21 @@ def place(network: Network, written: Sequence[str], seeds: Sequence[int], share:
             buses = [bus.strip().lower() for bus in name.split(",")]
             for bus in buses:
                 unknown = network.find("bus", bus)
-                if isinstance(unknown, Problem):
-                    near = describe_unknown("placement", bus, ["uniform", "end", "random"])
-                    problems.append(f"{near}, or buses; {unknown.text}")
+                if bus in PLACEMENTS and isinstance(unknown, Problem):
+                    problems.append(f"{name!r}: {bus!r} stands for buses of its own; give it apart from those named")
+                elif isinstance(unknown, Problem):
+                    problems.append(f"{describe_unknown('placement', bus, PLACEMENTS)}, or buses; {unknown.text}")
             found.append(Placement(name, _evenly(buses)))
     if problems:
         raise ScenarioError("placement", problems)
     return found
+
+
+def _split(written: Sequence[str]) -> Iterator[str]:
+    """Yield placements one by one: words may come with commas between them too."""
+    for name in written:
+        words = [word.strip().lower() for word in name.split(",")]
+        yield from words if set(words) <= set(PLACEMENTS) else [name]
 
 
 def load_buses(network: Network) -> list[str]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown, find_number_problems
 from powergrid.evaluation.baselines import BASELINES
-from powergrid.evaluation.hosting.additions import Kind, Placement, load_buses, place, shape_of
+from powergrid.evaluation.hosting.additions import PLACEMENTS, Kind, Placement, load_buses, place, shape_of
 from powergrid.evaluation.hosting.limits import BINDING, USUAL, pick_limits
 from powergrid.evaluation.hosting.report import Hosting
 from powergrid.evaluation.hosting.sweep import Control, Part, Plan, keep_part
@@ -39,7 +39,6 @@ _SAME = ("scenario_digest", "feeder_digest", "profiles_digest", "seed", "kind", 
 #: The control that is the feeder's own beside volt-var of what is added.
 VOLT_VAR = "volt_var"
 CONTROLS = ("no_control", "native", VOLT_VAR, "rule_based")
-PLACEMENTS = ("uniform", "end", "random")
 #: One bus holds less than all of them: a step has so many parts there.
 _BUS_STEPS = 10
 #: Load buses of one part of a map.

@@ -175,6 +175,9 @@ def test_placements_are_where_they_say() -> None:
     assert len(one.shares) == len(other.shares) == 4
     assert one.shares != other.shares
     assert named.shares == {"634": 0.5, "671": 0.5}
+    assert place(network, ["end, uniform"], [0], 0.4) == [end, uniform]
+    with pytest.raises(ScenarioError, match="'end' stands for buses of its own"):
+        place(network, ["634,end"], [0], 0.4)
     assert all(sum(each.shares.values()) == pytest.approx(1.0) for each in (uniform, end, one, other, named))
 
 
