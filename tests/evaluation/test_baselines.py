@@ -160,3 +160,15 @@ def test_damped_droop_settles_where_an_undamped_one_swings(start: Start) -> None
         return total
 
     assert violation(0.25) < 0.5 * violation(1.0)
+
+
+def test_rules_leave_alone_regulators_in_open_delta_and_know_which_way_others_lift(start: Start) -> None:
+    task = start("ieee37", step_minutes=60, episode_length=24)
+    assert {int(task.simulation.operations[0]) for _ in play(task, "rule_based", 24)} == {0}
+    # A tap on the side of the source lowers what is behind it as it rises: the rules know by trying.
+    data = copy.deepcopy(ALL_KINDS)
+    data["devices"]["reg"] = {"kind": "regulator", "element": "Transformer.reg1", "winding": 1, "tap_initial": 0}
+    task = start(data, load_scale=1.6)
+    task.action_buffer()[:] = task.simulation.neutral()
+    taps = [int(fleet(task, "regulator").position[0, 0]) for _ in play(task, "rule_based")]
+    assert min(taps) < 0
