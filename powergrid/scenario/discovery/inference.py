@@ -6,18 +6,27 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.devices.spec import Spec
 from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.network.shapes import SHAPE_MODES, ShapeMode
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.demand import Demand
-from powergrid.grid.profiles.profiles import builtin_profiles, find_shape_problems, follow_loadshapes
+from powergrid.grid.profiles.imported import is_imported, read_imported
+from powergrid.grid.profiles.profiles import (
+    Profiles,
+    builtin_profiles,
+    find_shape_problems,
+    follow_loadshapes,
+    read_profiles,
+)
 from powergrid.scenario.discovery.agents import form_agents
 from powergrid.scenario.discovery.devices import Device, Findings, place_der, significant
 from powergrid.scenario.discovery.equipment import Equipment, phases_served, read_equipment
@@ -287,14 +296,12 @@ def _infer_reward(equipment: Equipment, filled: dict[str, Any]) -> None:
 def _infer_start(survey: Survey, filled: dict[str, Any]) -> None:
     """Add ``taps`` and ``steps_on`` as the feeder's own controls leave them at the mean demand.
 
-    Where these or the demand are the user's own, nothing is added.
+    Where these are the user's own, or demand comes of tables with a map, nothing is added.
     """
     network, profiles = survey.equipment.network, filled.get("profiles")
     source = profiles.get("source", "builtin") if isinstance(profiles, Mapping) else "builtin"
     scale = filled.get("load_scale", 1.0)
     movable = network.regulator_controls or network.capacitors
-    if not isinstance(source, str) or source not in ("builtin", "loadshapes"):
-        return
     if not isinstance(scale, int | float) or not 0.0 < scale <= 100.0:  # which is told elsewhere
         return
     if survey.feeder.controls_off or not movable or filled.get("taps") or filled.get("steps_on"):
@@ -302,10 +309,24 @@ def _infer_start(survey: Survey, filled: dict[str, Any]) -> None:
     # A model stands as its controls leave it at nominal demand, which a day seldom reaches: taps that are right there
     # lift light loads far above the band, and would make leaving things alone look worse than it is.
     mode = _shape_mode(profiles) if isinstance(profiles, Mapping) else None
-    if source == "loadshapes":
-        followed = follow_loadshapes(network, builtin_profiles(demand=False), mode)
-        kw, kvar = Demand(followed, SimulationOptions(load_scale=float(scale)), network).mean()
+    if not (isinstance(source, str) and source == "builtin"):
+        series = _read_demand(network, profiles, source, mode)
+        if series is None:
+            return
+        kw, kvar = Demand(series, SimulationOptions(load_scale=float(scale)), network).mean()
     else:
         share = float(scale) * float(builtin_profiles().demand_pu.mean())
         kw, kvar = network.loads.kw * share, network.loads.kvar * share
     filled |= {key: dict(value) for key, value in survey.positions_at(kw, kvar).items() if value}
+
+
+def _read_demand(network: Network, profiles: Any, source: Any, mode: ShapeMode | None) -> Profiles | None:
+    """Return the series that demand follows; None where they cannot be read, which is told elsewhere, or need a map."""
+    if isinstance(source, str) and source == "loadshapes":
+        return follow_loadshapes(network, builtin_profiles(demand=False), mode)
+    if "map" in profiles:
+        return None
+    with contextlib.suppress(PowerGridError):
+        imported = isinstance(source, str | Path) and is_imported(source)
+        return read_imported(source) if imported else read_profiles(source)
+    return None

@@ -55,10 +55,22 @@ def test_start_given_by_the_user_is_kept() -> None:
     assert load_scenario("ieee13", {"taps": {"reg1": 7}}).taps == {"reg1": 7}
 
 
-def test_start_with_the_users_own_demand_is_the_models() -> None:
-    table = pd.DataFrame(
-        {"load:house": np.ones(96 * 14), "price_usd_per_kwh": 0.1},
-        index=pd.date_range("2018", periods=96 * 14, freq="15min"),
-    )
-    scenario = load_scenario("ieee13", {"profiles": {"source": table}})
-    assert scenario.taps == {}
+def test_start_with_the_users_own_demand_is_where_the_controls_settle_at_its_mean() -> None:
+    times = pd.date_range("2018", periods=96 * 14, freq="15min")
+    light = pd.DataFrame({"demand_pu:house": np.tile([0.3, 0.5], 96 * 7), "price_usd_per_kwh": 0.1}, index=times)
+    scenario = load_scenario("ieee123", {"profiles": {"source": light}})
+    circuit = Circuit(read_feeder("ieee123"), plan=ControlPlan(others=True))
+    try:
+        loads = circuit.network.loads
+        circuit.start_from(scenario.taps, scenario.steps_on)
+        circuit.write_demand(0.4 * loads.kw, 0.4 * loads.kvar)
+        assert circuit.solve(controls=True)
+        assert circuit.own_moves == 0
+    finally:
+        circuit.close()
+    assert load_scenario("ieee123", {"profiles": {"source": light * [2.0, 1.0]}}).taps != scenario.taps
+
+
+def test_start_with_demand_that_cannot_be_read_is_the_models() -> None:
+    wrong = pd.DataFrame({"load:house": np.ones(96 * 14)}, index=pd.date_range("2018", periods=96 * 14, freq="15min"))
+    assert load_scenario("ieee13", {"profiles": {"source": wrong}}).taps == {}
