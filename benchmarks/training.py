@@ -56,6 +56,9 @@ def stock_config(
     env, env_config = default_env(), as_env_config(scenario)
     facts = probe_env(env, env_config)
     policy_of = policy_names("shared", facts.agents)
+    same = {name: getattr(settings, name) for name in SAME_NAMES}
+    if same["entropy_coeff"] is None:  # what suits the scenario's actions
+        same["entropy_coeff"] = own_config(scenario).entropy_coeff
     (name,), agent = set(policy_of.values()), facts.agents[0]
     config: Any = PPOConfig()
     return (
@@ -82,7 +85,7 @@ def stock_config(
         .training(
             train_batch_size_per_learner=settings.train_batch_size,
             vf_clip_param=math.inf if settings.vf_clip_param is None else settings.vf_clip_param,
-            **{name: getattr(settings, name) for name in SAME_NAMES},
+            **same,
         )
         .debugging(seed=seed, log_level="ERROR")
     )
