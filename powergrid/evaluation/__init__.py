@@ -9,11 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from powergrid.evaluation.baselines import BASELINES, Baseline, baseline_names
+    from powergrid.evaluation.baselines import BASELINES, Baseline, RuleBased, RuleConstants, baseline_names
     from powergrid.evaluation.replay import DayRecording, find_worst_days, record_day
     from powergrid.evaluation.report import EvaluationReport, FeederComparison, confidence_interval
     from powergrid.evaluation.rollout import Policy, baseline_returns, evaluate, evaluate_feeders, play_days
-    from powergrid.evaluation.rules import RuleBased, RuleConstants
 
 __all__ = [
     "BASELINES",
@@ -35,11 +34,10 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("BASELINES", "Baseline", "baseline_names"), "baselines"),
+    **dict.fromkeys(("BASELINES", "Baseline", "RuleBased", "RuleConstants", "baseline_names"), "baselines"),
     **dict.fromkeys(("DayRecording", "find_worst_days", "record_day"), "replay"),
     **dict.fromkeys(("EvaluationReport", "FeederComparison", "confidence_interval"), "report"),
     **dict.fromkeys(("Policy", "baseline_returns", "evaluate", "evaluate_feeders", "play_days"), "rollout"),
-    **dict.fromkeys(("RuleBased", "RuleConstants"), "rules"),
 }
 
 

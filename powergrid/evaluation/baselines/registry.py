@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
+from powergrid.evaluation.baselines.rules import RuleBased
 from powergrid.evaluation.optimum import Foresight
-from powergrid.evaluation.rules import RuleBased
 from powergrid.grid.circuit.circuit import network_of
 from powergrid.scenario import Scenario, model
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.evaluation.planning import GeneratorPlan, StoragePlan
+from powergrid.evaluation.baselines.planning import GeneratorPlan, StoragePlan
 from powergrid.grid.fleets import find_switchgear
 from powergrid.grid.simulation import Simulation
 

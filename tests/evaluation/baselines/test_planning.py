@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from powergrid.evaluation.planning import GeneratorPlan, StoragePlan
+from powergrid.evaluation.baselines.planning import GeneratorPlan, StoragePlan
 from powergrid.grid.devices import GeneratorSpec, StorageSpec
 
 E_MAX_KWH = 100.0

@@ -1,0 +1,28 @@
+"""What a policy has to beat: baselines by name, each made for a whole batch of a task; nobody trained them."""
+
+from __future__ import annotations
+
+from powergrid.evaluation.baselines.registry import (
+    BASELINES,
+    Baseline,
+    BaselineEntry,
+    NoControl,
+    RandomActions,
+    baseline_names,
+    leave_to_feeder,
+    leave_to_itself,
+)
+from powergrid.evaluation.baselines.rules import RuleBased, RuleConstants
+
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "BaselineEntry",
+    "NoControl",
+    "RandomActions",
+    "RuleBased",
+    "RuleConstants",
+    "baseline_names",
+    "leave_to_feeder",
+    "leave_to_itself",
+]
