@@ -167,10 +167,11 @@ def _on_policy_config(parts: _Parts) -> PPOConfig:
                 if not box_size(parts.facts.action_spaces[agent])
             }
         )
-    if isinstance(parts.settings, MappoSettings):
-        from powergrid.training.rllib.modules import JoinAgents
+    joined = parts.facts.agents if isinstance(parts.settings, MappoSettings) else ()
+    if joined or not parts.settings.bootstrap_horizon:
+        from powergrid.training.rllib.modules import LearnerPieces
 
-        config.learners(learner_connector=JoinAgents(parts.facts.agents))
+        config.learners(learner_connector=LearnerPieces(joined, ends=not parts.settings.bootstrap_horizon))
     checked: PPOConfig = config.training(**_on_policy_learning(parts.settings))
     return checked
 

@@ -231,17 +231,50 @@ class JointObservations(_Connector):  # type: ignore[misc]
         return batch
 
 
-class JoinAgents:
-    """Build :class:`JointObservations`; RLlib's ``learner_connector``, and unlike a lambda it pickles by name."""
+class EndedDays(_Connector):  # type: ignore[misc]
+    """Let nothing follow an episode that its horizon ended: RLlib then takes no estimate of what would.
+
+    A scenario's rewards settle at its last step what the day leaves, in batteries say. An estimate of the day after
+    comes on top, and from a state in which no day ever starts: batteries start half full.
+    """
 
     reads_infos = False
 
-    def __init__(self, agents: Sequence[str]) -> None:
-        self.agents = list(agents)
+    def __call__(self, *, batch: dict[str, Any], episodes: list[Any], **kwargs: Any) -> dict[str, Any]:
+        """Mark the last step of every such episode as its end; the step that RLlib has added comes after it."""
+        ended = {episode.id_ for episode in episodes if episode.is_truncated}
+        for (episode, *_), flags in batch[Columns.TERMINATEDS].items():
+            if episode in ended:
+                flags[-2] = True
+        return batch
 
-    def __call__(self, observation_space: Any, action_space: Any) -> JointObservations:
-        """Return the connector."""
-        return JointObservations(observation_space, action_space, agents=self.agents)
+
+class LearnerPieces:
+    """Build what is done with sampled episodes before they are learnt from.
+
+    It is RLlib's ``learner_connector``, and unlike a lambda it pickles by name.
+
+    Args:
+        agents: All agents where the critic sees what all of them see, in the fixed order; else none.
+        ends: Whether nothing follows the end of an episode.
+    """
+
+    reads_infos = False
+
+    def __init__(self, agents: Sequence[str] = (), *, ends: bool = False) -> None:
+        self.agents, self.ends = list(agents), ends
+
+    def __call__(self, observation_space: Any, action_space: Any) -> list[Any]:
+        """Return the connectors."""
+        ended = [EndedDays(observation_space, action_space)] if self.ends else []
+        joined = [JointObservations(observation_space, action_space, agents=self.agents)] if self.agents else []
+        return [*ended, *joined]
+
+
+class JoinAgents(LearnerPieces):
+    """What checkpoints of MAPPO of 0.1.0 name; they hold the agents and nothing else."""
+
+    ends = False
 
 
 class CentralCriticModule(QuietStartModule):

@@ -64,6 +64,9 @@ class TrainSettings(Spec):
     num_epochs: int = Field(12, ge=1, description="Passes over the batch in one iteration.")
     gamma: float = Field(0.99, gt=0, le=1, description="Discount per step.")
     lambda_: float = Field(0.95, ge=0, le=1, description="Lambda of generalised advantage estimation.")
+    bootstrap_horizon: bool = Field(
+        True, description="Estimate what follows an episode's last step; false: nothing follows a day's end."
+    )
     clip_param: float = Field(0.2, gt=0, description="PPO's clip of the probability ratio.")
     vf_clip_param: float | None = Field(
         None, gt=0, description="Cap on the squared value error, above which the value network gets no gradient."
@@ -137,7 +140,7 @@ class TrainSettings(Spec):
 _ONLY_ON_POLICY = frozenset(
     {"lr_end", "minibatch_size", "num_epochs", "lambda_", "clip_param", "vf_clip_param", "vf_loss_coeff"}
     | {"entropy_coeff", "use_kl_loss", "kl_coeff", "kl_target", "initial_log_std", "initial_neutral", "free_log_std"}
-    | {"positions"}
+    | {"positions", "bootstrap_horizon"}
 )  # fmt: skip
 
 
