@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from powergrid.evaluation.baselines import BASELINES, Baseline, RuleBased, RuleConstants, baseline_names
     from powergrid.evaluation.replay import DayRecording, find_worst_days, record_day
-    from powergrid.evaluation.report import EvaluationReport, FeederComparison, confidence_interval
+    from powergrid.evaluation.report import EvaluationReport, FeederComparison
     from powergrid.evaluation.rollout import Policy, baseline_returns, evaluate, evaluate_feeders, play_days
+    from powergrid.evaluation.statistics import confidence_interval
 
 __all__ = [
     "BASELINES",
@@ -36,7 +37,8 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("BASELINES", "Baseline", "RuleBased", "RuleConstants", "baseline_names"), "baselines"),
     **dict.fromkeys(("DayRecording", "find_worst_days", "record_day"), "replay"),
-    **dict.fromkeys(("EvaluationReport", "FeederComparison", "confidence_interval"), "report"),
+    **dict.fromkeys(("EvaluationReport", "FeederComparison"), "report"),
+    "confidence_interval": "statistics",
     **dict.fromkeys(("Policy", "baseline_returns", "evaluate", "evaluate_feeders", "play_days"), "rollout"),
 }
 

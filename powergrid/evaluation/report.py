@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 import powergrid
+from powergrid.evaluation.statistics import CONFIDENCE, Interval, confidence_interval
 from powergrid.files import make_folder, write_whole
 from powergrid.quantities import EVALUATION, TERMS
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from powergrid.scenario import Scenario
 
-CONFIDENCE = 0.95
 # What the numbers can depend on besides PowerGrid and Python.
 _DISTRIBUTIONS = ("numpy", "pandas", "scipy", "opendssdirect.py", "dss-python-backend")
 _FEEDER_HEADINGS = ("feeder", "policy", "trained on it", "reward", "over no_control", "score", "violations, node-h/day")
@@ -45,39 +44,6 @@ _DIVERGED = "divergence"
 _MOST_NAMED = 4
 #: What sums of many terms may be off by.
 _ROUNDING = 1e-6
-
-
-class Interval(NamedTuple):
-    """A mean and how sure it is.
-
-    Attributes:
-        mean: The mean.
-        half: Half the width of the 95 % interval, NaN where there is one value only.
-    """
-
-    mean: float
-    half: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f}" + (f" ± {self.half:.2f}" if np.isfinite(self.half) else "")
-
-
-def confidence_interval(values: npt.ArrayLike) -> Interval:
-    """Return the mean and the half-width of its two-sided 95 % interval by Student's t.
-
-    Args:
-        values: One value a day, taken as independent draws; days of one week are alike, so the truth is wider.
-
-    Source:
-        mean ± t(0.975, n - 1) · s / √n, s the sample's standard deviation.
-    """
-    from scipy import stats
-
-    sample = np.asarray(values, dtype=np.float64)
-    if len(sample) < 2:
-        return Interval(float(sample.mean()), float("nan"))
-    t = float(stats.t.ppf(0.5 + CONFIDENCE / 2.0, len(sample) - 1))
-    return Interval(float(sample.mean()), t * float(sample.std(ddof=1)) / float(np.sqrt(len(sample))))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from powergrid.evaluation.report import CONFIDENCE
+from powergrid.evaluation.statistics import CONFIDENCE
 from powergrid.evaluation.stresses.spec import UNDISTURBED, WORST, Stress
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars
 from powergrid.evaluation.studies.compare import NAMES, Comparison, Sentence, compare, name_title, write_number

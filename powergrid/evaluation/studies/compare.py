@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from powergrid.evaluation.report import Interval, confidence_interval
+from powergrid.evaluation.statistics import Interval, confidence_interval
 from powergrid.quantities import MEASURES, Quantity
 
 if TYPE_CHECKING:

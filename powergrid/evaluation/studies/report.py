@@ -13,8 +13,9 @@ import numpy as np
 
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.replay.recording import record_days
-from powergrid.evaluation.report import CONFIDENCE, describe_versions
+from powergrid.evaluation.report import describe_versions
 from powergrid.evaluation.rollout import Policy, Progress, find_players, pick_days, read_scenario
+from powergrid.evaluation.statistics import CONFIDENCE
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars, draw_lines
 from powergrid.evaluation.studies.compare import (
     NAMES,
