@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from powergrid.evaluation.baselines.fleet_rule import RuleConstants
 from powergrid.evaluation.baselines.registry import (
     BASELINES,
     Baseline,
     BaselineEntry,
-    NoControl,
-    RandomActions,
     baseline_names,
-    leave_to_feeder,
-    leave_to_itself,
 )
-from powergrid.evaluation.baselines.rules import RuleBased, RuleConstants
+from powergrid.evaluation.baselines.rules import RuleBased
+from powergrid.evaluation.baselines.unaided import NoControl, RandomActions, leave_to_feeder, leave_to_itself
 
 __all__ = [
     "BASELINES",

@@ -151,7 +151,7 @@ def find_controls(given: Sequence[str | tuple[str, Policy]]) -> list[Control]:
     """
     others = [each for each in given if each != VOLT_VAR]
     wrong = [
-        describe_unknown("control", each, [*BASELINES, VOLT_VAR])
+        describe_unknown("control", each, BASELINES)
         for each in others
         if isinstance(each, str) and each not in BASELINES
     ]

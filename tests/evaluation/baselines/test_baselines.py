@@ -48,8 +48,8 @@ def fleet(task: GridTask, kind: str) -> Any:
     return next(f for f in task.simulation.fleets if f.kind == kind)
 
 
-def test_names_are_the_four_documented() -> None:
-    assert baseline_names() == ["no_control", "native", "rule_based", "random"]
+def test_names_are_the_five_documented() -> None:
+    assert baseline_names() == ["no_control", "native", "volt_var", "rule_based", "random"]
 
 
 def test_no_control_leaves_every_device_to_itself(start: Start) -> None:
@@ -79,6 +79,40 @@ def test_native_lets_an_agents_own_switchgear_follow_the_feeders_controls(start:
     assert len(set(taps)) > 2
     assert fleet(task, "regulator").position[0, 0] == task.simulation.circuits[0].taps[0]
     assert not any(action.device == "reg" for action in task.simulation.actions)
+
+
+@pytest.mark.parametrize(("reactive", "at_pu", "q_pu"), [
+    ("category_b", (0.92, 0.98, 1.02, 1.08), (0.44, 0.0, 0.0, -0.44)),
+    ("category_a", (0.90, 1.00, 1.00, 1.10), (0.25, 0.0, 0.0, -0.25)),
+])  # fmt: skip
+def test_volt_var_settles_on_the_default_curve_at_the_inverters_own_bus(
+    start: Start, reactive: str, at_pu: tuple[float, ...], q_pu: tuple[float, ...]
+) -> None:
+    task = start("ieee13_mg", devices={"pv_1": {"reactive": reactive}}, taps={"reg1": 12, "reg2": 9, "reg3": 11})
+    bus = task.simulation.network.bus_index["675"]
+    nodes, own = task.simulation.network.node_bus == bus, fleet(task, "inverter")
+    at_noon = []
+    for step, _ in enumerate(play(task, "volt_var", 56)):
+        assert own.p_kw[0] == pytest.approx(own.available_kw[0])
+        if step >= 50:  # the sun moves little
+            v = task.simulation.snapshot.v_pu[0, nodes].mean()
+            at_noon.append((own.q_kvar[0, 0] / 5500.0, np.interp(v, at_pu, q_pu)))
+    assert fleet(task, "storage").q_kvar[0] == pytest.approx(0.0)
+    found, expected = np.array(at_noon).T
+    assert expected.max() < -0.01  # it had something to do
+    assert np.abs(found - expected).mean() < 0.02  # clouds move it
+
+
+def test_volt_var_leaves_regulators_to_the_feeder_and_keeps_inverters(start: Start) -> None:
+    changes = BASELINES["volt_var"].overrides(load_scenario("ieee13_voltvar"))
+    assert changes["native_controls"]
+    assert changes["devices"]["regulator_1"] == {"control": "opendss"}
+    roof = {"kind": "pv", "bus": "633", "p_max_kw": 100}
+    own = {"kind": "inverter", "element": "PVSystem.roof", "reactive": "category_b"}
+    data = {**ALL_KINDS, "feeder_changes": {"add": {"roof": roof}}, "devices": {**ALL_KINDS["devices"], "own": own}}
+    left = {name: BASELINES[name].overrides(load_scenario(data))["devices"] for name in ("native", "volt_var")}
+    assert left["native"]["own"] == {"control": "model"}
+    assert "own" not in left["volt_var"]
 
 
 def test_random_fills_its_space_and_follows_its_seed(start: Start) -> None:
