@@ -63,6 +63,7 @@ def _term(
     return Quantity(name, unit, meaning, "agent", "sum", money, weight, where, summarised=summarised, of_agents="sum")
 
 
+_WEIGHED = "where it has a weight"
 #: Costs that make the reward, each in its unit. What is stored and what would have been bought anyway is no money.
 REWARD_TERMS = (
     _term("energy_cost_usd", "USD", "energy imported by the zone at the price of the step; negative when it exports",
@@ -84,10 +85,22 @@ REWARD_TERMS = (
     _term("soc_deviation_kwh", "kWh", "how far from its start the agent's storage ends the episode, at the last step "
           "of it", 0.0, told=False),
     _term("peak_rise_kw", "kW", "an equal part of how far the network's import rises above its highest of the episode, "
-          "so that a day's sum is its peak", 0.0, told=False, where="where it has a weight"),
+          "so that a day's sum is its peak", 0.0, told=False, where=_WEIGHED),
+    _term("bus_extremes_pu", "pu", "what the highest and the lowest voltage of each bus of the zone are outside the "
+          "band, and a part of those in no zone", 0.0, told=False, where=_WEIGHED),
+    _term("losses_share", "0 to 1", "an equal part of the network's losses over its import", 0.0, told=False,
+          where=_WEIGHED),
+    _term("gear_moves", "positions", "positions moved by the agent's capacitors, regulators and switches", 0.0,
+          told=False, where=_WEIGHED),
+    _term("discharge_share", "pu", "power over rating at which the agent's batteries are set to discharge, summed up",
+          0.0, told=False, where=_WEIGHED),
+    _term("soc_deviation_share", "pu", "how far from its start the state of charge of the agent's batteries ends the "
+          "episode, summed up, at the last step of it", 0.0, told=False, where=_WEIGHED),
 )  # fmt: skip
-#: Names of the reward terms, in the order of every array that holds them, and of those that are money.
+#: Names of the reward terms, and of those that are money.
 TERMS = tuple(term.name for term in REWARD_TERMS)
+#: Those that are always counted, in the order of every array of terms; others come after where they have a weight.
+COUNTED_TERMS = tuple(term.name for term in REWARD_TERMS if term.where != _WEIGHED)
 MONEY_TERMS = tuple(term.name for term in REWARD_TERMS if term.money)
 
 _SWITCHES, _EVENTS = "where there are switches", "where there are events or rules of switching"

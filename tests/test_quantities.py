@@ -73,6 +73,9 @@ def test_every_number_of_a_step_in_the_table_is_reported_by_some_scenario() -> N
             1
         ]["MG1"]
     )
+    preset = NetworkedGridEnv({"env_name": "ieee13_voltvar", "reward.preset": "powergym_13bus_soc"})
+    told |= set(preset.reset(seed=0)[1]["batteries"])
+    preset.close()
     texts = {quantity.name for quantity in STEP if quantity.unit == "text"}
     assert set(OF_STEP) - texts <= told <= set(OF_STEP)
 

@@ -89,7 +89,8 @@ class GridTask:
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
         self._view = View(self.channels, [agent.observed for agent in self.agents], n_envs)
         owners = [spec.devices for spec in scenario.agents.values()]
-        self._rewards = Rewards(scenario, simulation, self.metrics, owners, self.channels.loads_in, self._peak)
+        in_zones = self.channels.loads_in, zone_nodes
+        self._rewards = Rewards(scenario, simulation, self.metrics, owners, *in_zones, self._peak)
         self._infos = Infos(scenario, simulation, self.metrics, self._rewards, self.channels.outages)
         owned_devices = {device for own in owners for device in own}
         self._all_owned = all(name in owned_devices for name in simulation.device_names)

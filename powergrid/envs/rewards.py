@@ -15,27 +15,27 @@ from powergrid.envs.agents import ownership
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
-from powergrid.quantities import MONEY_TERMS, TERMS
+from powergrid.quantities import COUNTED_TERMS, MONEY_TERMS, TERMS
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-_ENERGY = TERMS.index("energy_cost_usd")
-_STORED = TERMS.index("stored_energy_usd")
-_REFERENCE = TERMS.index("reference_cost_usd")
-_LOSSES = TERMS.index("losses_kwh")
-_UNSERVED = TERMS.index("unserved_kwh")
-_GENERATION = TERMS.index("generation_cost_usd")
-_DEVIATION = TERMS.index("soc_deviation_kwh")
-_PEAK = TERMS.index("peak_rise_kw")
+_ENERGY = COUNTED_TERMS.index("energy_cost_usd")
+_STORED = COUNTED_TERMS.index("stored_energy_usd")
+_REFERENCE = COUNTED_TERMS.index("reference_cost_usd")
+_LOSSES = COUNTED_TERMS.index("losses_kwh")
+_UNSERVED = COUNTED_TERMS.index("unserved_kwh")
+_GENERATION = COUNTED_TERMS.index("generation_cost_usd")
+_DEVIATION = COUNTED_TERMS.index("soc_deviation_kwh")
 #: Terms side by side that one gather takes from what was measured, and the columns of it that they are.
 _MEASURED = {
     "losses_kwh": "losses_kw",
     "voltage_violation_pu": "shared_violation_pu",
     "overload_pu": "shared_overload_pu",
 }
-_FIRST_MEASURED, _LAST_MEASURED = (TERMS.index([*_MEASURED][i]) for i in (0, -1))
+_FIRST_MEASURED, _LAST_MEASURED = (COUNTED_TERMS.index([*_MEASURED][i]) for i in (0, -1))
 
 
 class PeakImport:
@@ -63,6 +63,67 @@ class PeakImport:
         self.kw[...] = highest
 
 
+class OtherTerms:
+    """Count the terms of other libraries' rewards that have a weight, after everything else of a step.
+
+    Args:
+        simulation: The simulation.
+        metrics: Its metrics.
+        owners: Names of each agent's devices.
+        zone_nodes: Nodes of each agent's zone.
+        rows: Where each of the terms goes, by its name, shape (n_envs, n_agents).
+
+    Source:
+        Fan, Lee and Wang, PowerGym, arXiv 2109.03970: the highest and the lowest voltage of each bus, losses over what
+        the source gives, moves, discharge over rating and, at the day's end, the state of charge.
+    """
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        metrics: Metrics,
+        owners: Sequence[Sequence[str]],
+        zone_nodes: Sequence[IntArray],
+        rows: Mapping[str, FloatArray],
+    ) -> None:
+        self._simulation, self._metrics, self._rows = simulation, metrics, rows
+        groups, weights = _group_by_bus(simulation.network.node_bus, zone_nodes)
+        self._nodes, self._weights = np.concatenate(groups), weights
+        self._starts = np.cumsum([0, *map(len, groups[:-1])])
+        self._gear = [(f, ownership(owners, f.names)) for f in simulation.fleets if "operations" in f.terms]
+        self._storage = next((f for f in simulation.fleets if f.kind == "storage"), None)
+        if self._storage is not None:
+            self._own_storage = ownership(owners, self._storage.names)
+            self._p_max = np.array([float(spec.p_max_kw) for spec in self._storage.specs])
+
+    def take(self, soc_initial: FloatArray, ends: BoolArray) -> None:
+        """Count the step that was solved; see :meth:`Rewards.take`."""
+        if "bus_extremes_pu" in self._rows:
+            self._rows["bus_extremes_pu"][...] = _product(self._find_extremes(), self._weights)
+        if "losses_share" in self._rows:
+            snapshot, row = self._simulation.snapshot, self._rows["losses_share"]
+            source_kw = snapshot.source_kva.real
+            share = np.divide(snapshot.losses_kw, source_kw, out=np.zeros_like(source_kw), where=source_kw > 0.0)
+            row[...] = (np.clip(share, 0.0, 1.0) / row.shape[1])[:, None]
+        if "gear_moves" in self._rows:
+            self._rows["gear_moves"][...] = sum(_product(f.terms["operations"], own) for f, own in self._gear)
+        if self._storage is None:
+            return
+        if "discharge_share" in self._rows:
+            set_to = np.maximum(self._storage.p_kw, 0.0) / self._p_max
+            self._rows["discharge_share"][...] = _product(set_to, self._own_storage)
+        if "soc_deviation_share" in self._rows:
+            deviation = np.abs(self._storage.soc - soc_initial) * ends[:, None]
+            self._rows["soc_deviation_share"][...] = _product(deviation, self._own_storage)
+
+    def _find_extremes(self) -> FloatArray:
+        """Return what each bus's highest and lowest voltage are outside the band [pu], shape (n_envs, n_groups)."""
+        outside, above = self._metrics.violation_pu, self._simulation.snapshot.v_pu > 1.0
+        parts = ((outside * on)[:, self._nodes] for on in (above, ~above))
+        highest, lowest = (np.maximum.reduceat(part, self._starts, axis=1) for part in parts)
+        return np.asarray(highest + lowest)
+
+
 class Rewards:
     """Take the terms of every step for every agent.
 
@@ -72,13 +133,14 @@ class Rewards:
         metrics: Its metrics, with one zone for each agent.
         owners: Names of each agent's devices.
         loads_in: 1 where a load is in an agent's zone, shape (n_loads, n_agents).
+        zone_nodes: Nodes of each agent's zone.
         peak: The highest import, None where it has no weight.
 
     Attributes:
-        terms: Terms of the last step in their units, shape (n_envs, n_agents, n_terms), in the order of ``TERMS``.
+        terms: Terms of the last step in their units, shape (n_envs, n_agents, n_terms), in the order of ``told``.
         by_term: The same numbers term by term, shape (n_terms, n_envs, n_agents).
         rewards: Reward of the last step, shape (n_envs, n_agents).
-        told: Names of the terms that are counted, the first of ``TERMS``.
+        told: Names of the terms that are counted: those that always are, then others that have a weight.
     """
 
     _memory = ("by_term", "_reference", "_usd_per_kw", "_soc_initial", "_stored_kwh", "_stored_price")
@@ -90,20 +152,25 @@ class Rewards:
         metrics: Metrics,
         owners: Sequence[Sequence[str]],
         loads_in: FloatArray,
+        zone_nodes: Sequence[IntArray],
         peak: PeakImport | None = None,
     ) -> None:
         self._simulation, self._metrics, self._peak = simulation, metrics, peak
-        self.told = TERMS if peak is not None else TERMS[:_PEAK]
+        asked = [term for term in TERMS if term not in COUNTED_TERMS and scenario.weight_of(term)]
+        self.told = (*COUNTED_TERMS, *asked)
         n_envs, n_agents = simulation.n_envs, len(owners)
-        weights = np.array([scenario.weight_of(term) for term in TERMS]) * -scenario.reward.scale
+        weights = np.array([scenario.weight_of(term) for term in self.told]) * -scenario.reward.scale
         self._share = scenario.share_reward
         self._divergence = scenario.divergence.penalty
-        self.by_term = np.zeros((len(TERMS), n_envs, n_agents))  # each term's numbers side by side in memory
+        self.by_term = np.zeros((len(self.told), n_envs, n_agents))  # each term's numbers side by side in memory
         chosen = (_ENERGY, _REFERENCE, _LOSSES, slice(_FIRST_MEASURED, _LAST_MEASURED + 1), _STORED)
         self._parts = tuple(self.by_term[of] for of in chosen)
         self._forms = simulation.snapshot.forming_kva.size > 0
         self._weights = np.tile(weights[:, None, None], (1, n_envs, n_agents))
         self._weighed = np.zeros_like(self.by_term)
+        rows = {term: self.by_term[self.told.index(term)] for term in asked}
+        self._peak_rise = rows.pop("peak_rise_kw", None)
+        self._others = OtherTerms(simulation, metrics, owners, zone_nodes, rows) if rows else None
         self.terms = self.by_term.transpose(1, 2, 0)
         self.rewards = np.zeros((n_envs, n_agents))
         n_rows = simulation.options.horizon_steps + 1
@@ -112,7 +179,7 @@ class Rewards:
         self._reference_rows, self._usd_rows = (
             day.reshape(-1, n_agents) for day in (self._reference, self._usd_per_kw)
         )
-        terms = TERMS[_FIRST_MEASURED : _LAST_MEASURED + 1]
+        terms = COUNTED_TERMS[_FIRST_MEASURED : _LAST_MEASURED + 1]
         places = [metrics.find_places(_MEASURED[term]) for term in terms]
         self._measured = np.array([np.broadcast_to(own, (n_envs, n_agents)) for own in places])
         self._import = metrics.find_places("zone_kva")[:, ::2].copy()
@@ -128,9 +195,9 @@ class Rewards:
         simulation, (_, n_envs, n_agents) = self._simulation, self.by_term.shape
         # terms that are no device's read as zero
         self._owners = ownership(owners, simulation.device_names)
-        self._of_devices = np.zeros((len(TERMS), n_envs, len(self._owners)))
+        self._of_devices = np.zeros((len(self.told), n_envs, len(self._owners)))
         self._device_terms = [
-            (fleet, term, self._of_devices[row, :, own]) for fleet, term, row, own in place_terms(simulation, TERMS)
+            (fleet, term, self._of_devices[row, :, own]) for fleet, term, row, own in place_terms(simulation, self.told)
         ]
         self._of_devices_rows = self._of_devices.reshape(-1, len(self._owners))
         self._by_term_rows = self.by_term.reshape(-1, n_agents)
@@ -189,7 +256,7 @@ class Rewards:
         measured.take(self._measured, None, of_metrics, "clip")
         np.multiply(losses, self._loss_hours, out=losses)
         if self._peak is not None:
-            np.divide(self._peak.rise_kw, terms.shape[2], out=terms[_PEAK])
+            np.divide(self._peak.rise_kw, terms.shape[2], out=self._peak_rise)
         if self._islands is not None and self._islands.apart:
             terms[_UNSERVED] += _product(self._islands.unserved_kw, self._load_owners)
         if self._forms and np.count_nonzero(simulation.snapshot.forming_kva):
@@ -206,6 +273,8 @@ class Rewards:
         if self._owing and over:
             for fleet, owners in self._owing:
                 terms[_UNSERVED] += (fleet.unserved_at_end_kwh() * ends[:, None]) @ owners
+        if self._others is not None:
+            self._others.take(self._soc_initial, ends)
         np.multiply(self._weights, terms, out=self._weighed)
         rewards = np.add.reduce(self._weighed)  # term by term: the same bits for any number of environments
         # a step that did not converge reports the last good state, so that only the penalty tells it from a good one
@@ -217,7 +286,7 @@ class Rewards:
 
     def money(self) -> FloatArray:
         """Return the money of the last step, stored energy left out [USD], shape (n_envs, n_agents)."""
-        money: FloatArray = self.terms[:, :, [TERMS.index(term) for term in MONEY_TERMS]].sum(axis=2)
+        money: FloatArray = self.terms[:, :, [self.told.index(term) for term in MONEY_TERMS]].sum(axis=2)
         return money
 
     def state(self) -> dict[str, FloatArray]:
@@ -252,6 +321,22 @@ def _find_sun_kw(simulation: Simulation, owners: Sequence[Sequence[str]]) -> Flo
         if fleet.kind == "inverter":
             sun_kw += np.array([float(spec.p_max_kw) for spec in fleet.specs]) @ ownership(owners, fleet.names)
     return sun_kw
+
+
+def _group_by_bus(node_bus: IntArray, zone_nodes: Sequence[IntArray]) -> tuple[list[IntArray], FloatArray]:
+    """Return the nodes of each bus, zone by zone and then in no zone, and what each agent counts of the bus.
+
+    Returns:
+        The groups, and 1 for the zone's agent or an equal part for all, shape (n_groups, n_agents).
+    """
+    n_agents = len(zone_nodes)
+    nowhere = np.setdiff1d(np.arange(len(node_bus)), np.concatenate(zone_nodes))
+    counts = [*np.eye(n_agents), np.full(n_agents, 1.0 / n_agents)]
+    groups, weights = list[IntArray](), list[FloatArray]()
+    for nodes, count in zip((*zone_nodes, nowhere), counts, strict=True):
+        groups += [nodes[node_bus[nodes] == bus] for bus in np.unique(node_bus[nodes])]
+        weights += [count] * (len(groups) - len(weights))
+    return groups, np.array(weights)
 
 
 def _product(of_loads: FloatArray, owners: FloatArray) -> FloatArray:

@@ -48,9 +48,8 @@ def _load(
     if isinstance(source, str | Path) and is_scenario_file(source):
         data = settle_claims(Path(source), data, overrides)
     base = data
-    if _asks_for_goal(overrides) and isinstance(reward := data.get("reward"), Mapping):
-        # A goal that is asked for is not to be undone by weights that were there before.
-        data = {**data, "reward": {key: value for key, value in reward.items() if key != "weights"}}
+    if (undone := _find_undone(overrides)) and isinstance(reward := data.get("reward"), Mapping):
+        data = {**data, "reward": {key: value for key, value in reward.items() if key not in undone}}
     for key, value in overrides.items():
         nested: Any = value
         for part in reversed(str(key).split(".")):
@@ -156,9 +155,13 @@ def pick_feeder(scenario: Scenario, name: Any) -> str:
     return str(name)
 
 
-def _asks_for_goal(overrides: Mapping[str, Any]) -> bool:
+def _find_undone(overrides: Mapping[str, Any]) -> set[str]:
+    """Return the keys of a scenario's reward that a goal or a preset, where it is asked for, is not to be undone by."""
     reward = overrides.get("reward")
-    return "reward.goal" in overrides or (isinstance(reward, Mapping) and reward.get("goal") is not None)
+    asked = dict(reward) if isinstance(reward, Mapping) else {}
+    asked |= {key: overrides[f"reward.{key}"] for key in ("goal", "preset") if f"reward.{key}" in overrides}
+    undone = {"weights", "preset"} if asked.get("goal") is not None else set()
+    return undone | ({"weights", "goal", "scale"} if asked.get("preset") is not None else set())
 
 
 def _bring_to_feeder(

@@ -39,6 +39,7 @@ from powergrid.grid.simulation import Simulation, SimulationOptions
 from powergrid.scenario.placement.place import place
 from powergrid.scenario.vocabulary import (
     GOALS,
+    PRESETS,
     REWARD_WEIGHTS,
     SHIPPED_SOURCES,
     AgentSpec,
@@ -299,8 +300,9 @@ class Scenario(Spec):
 
     def weight_of(self, term: str) -> float:
         """Return the weight of a reward term [USD per unit], ``penalty`` included where it applies."""
-        goal = self.reward.goal
-        usual = REWARD_WEIGHTS[term] if goal is None else GOALS[goal].get(term, 0.0)
+        goal, preset = self.reward.goal, self.reward.preset
+        named = GOALS[goal] if goal is not None else None if preset is None else PRESETS[preset]
+        usual = REWARD_WEIGHTS[term] if named is None else named.get(term, 0.0)
         weight = float(self.reward.weights.get(term, usual))
         return weight * self.penalty if term in ("voltage_violation_pu", "overload_pu") else weight
 
@@ -322,7 +324,7 @@ class Scenario(Spec):
         ]
 
     def _moves_freely(self, spec: SwitchgearSpec) -> bool:
-        priced = spec.cost_usd_per_operation * self.weight_of("switching_wear_usd") > 0.0
+        priced = spec.cost_usd_per_operation * self.weight_of("switching_wear_usd") + self.weight_of("gear_moves") > 0.0
         return not priced and spec.moves_per_day is None
 
     # -- identity
@@ -364,8 +366,9 @@ class Scenario(Spec):
                 del device[key]
         if self.profiles.shape_mode is None:
             del data["profiles"]["shape_mode"]
-        if self.reward.goal is None:
-            del data["reward"]["goal"]
+        for key in ("goal", "preset"):
+            if data["reward"][key] is None:
+                del data["reward"][key]
         if self.never_worse_than is None:
             del data["never_worse_than"], data["never_worse_in"], data["release_steps"]
         if self.feeders:

@@ -61,10 +61,33 @@ GOALS: dict[Goal, dict[str, float]] = {
     "cost": _LIMITS | _BILL,
     "balanced": _LIMITS | _BILL | {"losses_kwh": _LOSSES_USD_PER_KWH, "peak_rise_kw": _PEAK_USD_PER_KW / 10},
 }
+#: By name of a system: weight of the ratio of losses, then of discharge and of the state of charge at the day's end in
+#: its own variant and in that with ``_soc``; in 33rds, but for the first.
+_POWERGYM = {
+    "13bus": (10.0, (6, 0), (1, 20)),
+    "34bus": (1.0, (10, 0), (4, 500)),
+    "123bus": (10.0, (7, 0), (5, 500)),
+    "8500node": (1.0, (200, 0), (100, 10_000)),
+}
+#: Weights of each term in the reward of another library, by its name and that of the system there; all others are 0.
+#: Source: Fan, Lee and Wang, PowerGym, arXiv 2109.03970, and the constants of its repository, siemens/powergym.
+PRESETS: dict[str, dict[str, float]] = {
+    f"powergym_{system}{variant}": {
+        "bus_extremes_pu": 1.0,
+        "losses_share": losses,
+        "gear_moves": 1 / 33,
+        "discharge_share": discharge / 33,
+        "soc_deviation_share": charge / 33,
+    }
+    for system, (losses, *variants) in _POWERGYM.items()
+    for variant, (discharge, charge) in zip(("", "_soc"), variants, strict=True)
+}
 if TYPE_CHECKING:
     RewardTerm = str
+    Preset = str
 else:  # pydantic refuses any other key; a type checker wants names spelt out, and they are told once, in the table
     RewardTerm = Literal[tuple(REWARD_WEIGHTS)]
+    Preset = Literal[tuple(PRESETS)]
 
 
 class ZoneSpec(Spec):
@@ -299,10 +322,28 @@ class RewardSpec(Spec):
     goal: Goal | None = Field(
         default=None, description="What is aimed at by name: sets all weights that `weights` does not name."
     )
+    preset: Preset | None = Field(
+        default=None,
+        description="Reward of another library by its name there, in place of a goal: sets all weights that `weights` "
+        "does not name, and a `scale` of 1.",
+    )
     weights: dict[RewardTerm, float] = Field(
         default_factory=dict, description="Weight of each term [USD per unit of the term]; unnamed terms keep theirs."
     )
     scale: float = Field(default=0.01, gt=0, description="Factor that turns weighted USD into reward.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_of_preset(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("preset") is not None:
+            return {"scale": 1.0, **data}
+        return data
+
+    @model_validator(mode="after")
+    def _one_aim(self) -> RewardSpec:
+        if self.goal is not None and self.preset is not None:
+            raise ValueError(f"goal {self.goal!r} and preset {self.preset!r} both set all weights; leave out one")
+        return self
 
 
 class ReconfigurationSpec(Spec):

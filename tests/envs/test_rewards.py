@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 import powergrid
 from powergrid.envs import NetworkedGridEnv
 from powergrid.grid.profiles.profiles import builtin_profiles
-from powergrid.quantities import TERMS
+from powergrid.quantities import COUNTED_TERMS, TERMS
 from powergrid.scenario import REWARD_WEIGHTS
 from powergrid.scenario.vocabulary import GOALS
 from tests.envs.worlds import average, draw_actions, every_kind, fill_actions, find_imbalance, play, read_loads
 
 MakeEnv = Callable[..., NetworkedGridEnv]
+#: Terms that `penalty` multiplies.
+PENALISED = ("voltage_violation_pu", "overload_pu")
 
 
 def test_reward_is_minus_scale_times_the_weighted_terms(shipped: str, make_env: MakeEnv) -> None:
@@ -35,8 +37,8 @@ def test_weights_of_a_scenario_replace_the_default_and_penalty_multiplies_violat
     weights = {"energy_cost_usd": 0.0, "losses_kwh": 0.5, "voltage_violation_pu": 2.0}
     env = make_env(reward={"weights": weights, "scale": 1.0}, penalty=10.0)
     expected = REWARD_WEIGHTS | weights | {"overload_pu": 0.5}  # which the shipped scenario sets
-    expected = {term: w * (10.0 if term.endswith("_pu") else 1.0) for term, w in expected.items()}
-    del expected["peak_rise_kw"]  # has no weight here, and is not counted
+    # others have no weight here, and are not counted
+    expected = {term: expected[term] * (10.0 if term in PENALISED else 1.0) for term in COUNTED_TERMS}
     assert dict(zip(env.describe().rewards["term"], env.describe().rewards["weight"], strict=True)) == expected
     *_, last = play(env, seed=0, steps=20)
     for agent, reward in last.rewards.items():
@@ -48,7 +50,7 @@ def test_a_goal_sets_the_weights_that_are_not_named(goal: str, make_env: MakeEnv
     env = make_env(reward={"goal": goal, "scale": 1.0}, penalty=10.0)
     weights = {term: env.scenario.weight_of(term) for term in TERMS}
     assert weights["voltage_violation_pu"] == 10.0
-    assert weights == {t: GOALS[goal].get(t, 0.0) * (10.0 if t.endswith("_pu") else 1.0) for t in TERMS}
+    assert weights == {t: GOALS[goal].get(t, 0.0) * (10.0 if t in PENALISED else 1.0) for t in TERMS}
     *_, last = play(env, seed=0, steps=20)
     for agent, reward in last.rewards.items():
         told = last.infos[agent]

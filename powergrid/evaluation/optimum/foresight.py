@@ -12,6 +12,7 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import Problem, ScenarioError
 from powergrid.evaluation.optimum.program import find_slopes, improve
 from powergrid.evaluation.optimum.stacked import FloatArray, StackedDay, Trajectory
+from powergrid.quantities import COUNTED_TERMS, TERMS
 from powergrid.scenario import Scenario
 
 #: How far actions may change at first, of -1..1 and in positions, and how far at most.
@@ -20,6 +21,8 @@ _RADIUS, _POSITIONS, _WIDEST = 0.3, 4.0, 3.0
 _NARROWEST, _ENOUGH = 0.007, 1e-4
 #: Parts of a change that are tried, the whole first.
 _SHARES = (1.0, 0.5, 0.25)
+#: Terms that no slope or kink is known of.
+_FOREIGN = sorted(set(TERMS) - {*COUNTED_TERMS, "peak_rise_kw"})
 #: Rounds at most: the last third of them brings less than a hundredth of what the first does.
 ROUNDS = 40
 
@@ -159,6 +162,7 @@ def require_foreseeable(task: GridTask) -> None:
         "events, switches or microgrids": task.simulation.islands is not None,
         "controls of the feeder's own that act": bool(circuit.controls.controls),
         "a price on the peak": bool(scenario.weight_of("peak_rise_kw")),
+        "terms of another library's reward": any(map(scenario.weight_of, _FOREIGN)),
     }
     problems = [
         Problem("not-foreseeable", "optimum", f"it has {what}", "the optimum of such a day is not found yet")

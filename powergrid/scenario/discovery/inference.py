@@ -288,7 +288,8 @@ def _infer_reward(equipment: Equipment, filled: dict[str, Any]) -> None:
     penalty = _VIOLATION_IN_BILLS * bill_usd / len(equipment.network.nodes)
     filled.setdefault("penalty", significant(penalty, 2))
     reward = filled.get("reward")
-    if reward is None or isinstance(reward, Mapping):
+    # a preset has weights and a scale of its own
+    if reward is None or (isinstance(reward, Mapping) and reward.get("preset") is None):
         usual = {"goal": "balanced", "scale": significant(_BILL_IN_REWARD / bill_usd, 2)}
         filled["reward"] = {**usual, **(reward or {})}
 
