@@ -27,6 +27,7 @@ from powergrid.grid.circuit.snapshot import Snapshot
 from powergrid.grid.devices import StorageFleet
 from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.feeder.network.shapes import ShapeMode
 from powergrid.grid.fleets import Fleets, find_tapped_devices, place_devices, sort_devices
 from powergrid.grid.options import DivergencePolicy, SimulationOptions
 from powergrid.grid.outages.connectivity import Connectivity
@@ -135,11 +136,12 @@ class Simulation:
         self.circuits = Circuits(compiled, self.snapshot)
         arguments = self.circuits, self._days.writes, taken, self.dt_h
         batteries = lead_batteries(*arguments)
-        burns = (profiles.shape_mode or self.network.shape_mode) != "duty"  # where the engine counts no energy
+        mode = profiles.shape_mode or self.network.shape_mode
+        burns = mode != "duty"  # where the engine counts no energy
         self._batteries = batteries
         own = (batteries, follow_fuel(*arguments) if burns else None, follow_slips(*arguments))
         self._stores = [each for each in own if each is not None]
-        self._native = _lead_devices(self.circuits, self._devices, batteries, self.dt_h)
+        self._native = _lead_devices(self.circuits, self._devices, batteries, self.dt_h, mode)
         self.islands, self.events = _follow_supply(self.circuits, self._devices, faults, options)
         if self.islands is None:  # who is fed stays as it is
             topology = Connectivity(self.network).look(self.network.branches.closed)
@@ -498,7 +500,7 @@ def _compile(
 
 
 def _lead_devices(
-    circuits: Circuits, devices: Fleets, batteries: Batteries | None, dt_h: float
+    circuits: Circuits, devices: Fleets, batteries: Batteries | None, dt_h: float, mode: ShapeMode
 ) -> ControlledDevices | None:
     """Get the feeder's own controls ready to act, where it has any that may."""
     if not circuits[0].controls.controls:
@@ -509,7 +511,7 @@ def _lead_devices(
             native.follow_storage(fleet, own.start)
     for fleet, places, _ in devices.switchgear:
         native.follow_switchgear(fleet, places)
-    native.remember(batteries)
+    native.remember(batteries, mode)
     return native
 
 

@@ -174,16 +174,21 @@ def write(folder: Path, body: str, mode: str) -> tuple[Path, Path]:
     return master, ours
 
 
-def play_ours(
-    master: Path, n_steps: int, step_minutes: int, day: int, mode: ShapeMode | None = None
-) -> dict[str, np.ndarray]:
-    """Play a day without a device, the feeder's own controls free, as ``referee.play`` gives it."""
+def simulate(master: Path, n_steps: int, step_minutes: int, mode: ShapeMode | None = None) -> Simulation:
+    """Return a simulation without a device, the feeder's own controls free."""
     feeder = read_feeder(master)
     profiles = follow_loadshapes(network_of(feeder), builtin_profiles(), mode)
     options = SimulationOptions(
         step_minutes=step_minutes, horizon_steps=n_steps, split="all", native_controls=True, tolerance=TOLERANCE
     )
-    simulation = Simulation(feeder, {}, profiles, options)
+    return Simulation(feeder, {}, profiles, options)
+
+
+def play_ours(
+    master: Path, n_steps: int, step_minutes: int, day: int, mode: ShapeMode | None = None
+) -> dict[str, np.ndarray]:
+    """Play a day without a device, the feeder's own controls free, as ``referee.play`` gives it."""
+    simulation = simulate(master, n_steps, step_minutes, mode)
     simulation.reset(0, np.random.default_rng(0), day=day)
     engine = simulation.circuits[0].engine
     names = [(c, name, handle) for c in CLASSES for name, handle in engine.handles(c).items()]

@@ -7,17 +7,28 @@ begins with controls that are made to forget, and a state is put back by playing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from powergrid.grid.circuit.circuit import Circuit, State
 from powergrid.grid.circuit.own_storage import OwnStorage
 from powergrid.grid.engine import FloatArray, Handle, PowerReader
 from powergrid.grid.feeder.network import FeederControl
+from powergrid.grid.feeder.network.shapes import ShapeMode
+from powergrid.grid.feeder.timing import SHAPED_CLASSES
 
 #: Controls of power that remember, in any mode; regulators do where power may flow back.
 _REMEMBERING = ("InvControl", "ExpControl", "StorageController")
-#: OpenDSS's ordinal of StorageController.ModeDischarge in which, outside its modes of time, a fleet stands still.
+#: OpenDSS's ordinal of StorageController.ModeDischarge in which its own shape leads a fleet, and which shape does so
+#: in what mode, the first that there is.
 _BY_SHAPE = 2
+_SHAPES: Mapping[ShapeMode, tuple[str, ...]] = {
+    "own": ("Yearly", "Daily"),
+    "daily": ("Daily",),
+    "yearly": ("Yearly", "Daily"),
+    "duty": ("Duty", "Daily"),
+}
+#: Name of a shape of our own that idles a fleet.
+_IDLE = "powergrid idle"
 #: One solve: the circuit before it, all that was written, and the hour; None where a step ended.
 Entry = tuple[State, list[FloatArray], float] | None
 
@@ -43,10 +54,16 @@ class ControlMemory:
         controls: Those that remember.
         storage: Its batteries that are no device, where it has any.
         dt_h: Length of a step [h].
+        mode: Which of its shapes a controller follows that has several.
     """
 
     def __init__(
-        self, circuit: Circuit, controls: Sequence[FeederControl], storage: OwnStorage | None, dt_h: float
+        self,
+        circuit: Circuit,
+        controls: Sequence[FeederControl],
+        storage: OwnStorage | None,
+        dt_h: float,
+        mode: ShapeMode,
     ) -> None:
         self._circuit, self._storage, self._log = circuit, storage, list[Entry]()
         engine = circuit.engine
@@ -54,8 +71,7 @@ class ControlMemory:
             [engine.handles(class_name)[c.name] for c in controls if c.class_name == class_name]
             for class_name in ("StorageController", "RegControl")
         )
-        self._mode = engine.property_index("StorageController", "ModeDischarge")
-        self._trigger = engine.property_index("StorageController", "TimeDischargeTrigger")
+        self._shaped = self._follow_shapes(mode)
         self._threshold = engine.property_index("RegControl", "RevThreshold")
         self._winding, self._tap_winding = (
             engine.property_index("RegControl", key) for key in ("Winding", "TapWinding")
@@ -69,6 +85,34 @@ class ControlMemory:
         self.forget()
         if storage is not None:  # which the fleets' controllers had moved
             storage.start_from_here()
+
+    def _follow_shapes(self, mode: ShapeMode) -> list[tuple[Handle, Handle | None]]:
+        """Get controllers ready that follow a shape of their own; return each with the one that it follows.
+
+        The engine has them look at it in modes in which it would lead all other elements by theirs too, beside what is
+        written. So these lose theirs, and the one mode left is daily.
+        """
+        engine, found = self._circuit.engine, []
+        for handle in self._fleets:
+            if engine.get_int(handle, "StorageController", "ModeDischarge") == _BY_SHAPE:
+                shapes = (engine.get_object(handle, "StorageController", key) for key in _SHAPES[mode])
+                found.append((handle, next((shape for shape in shapes if shape is not None), None)))
+        if found:
+            for class_name in SHAPED_CLASSES:
+                for key in ("Daily", "TDaily")[: 1 + (class_name == "PVSystem")]:
+                    for handle in engine.handles(class_name).values():
+                        if engine.get_object(handle, class_name, key) is not None:
+                            engine.set_object(handle, engine.property_index(class_name, key), None)
+            engine.command(f'new "LoadShape.{_IDLE}" npts=1 interval=1 mult=[0]')
+            engine.enter_daily_mode()
+        return found
+
+    def _show_shapes(self, *, idle: bool = False) -> None:
+        """Have controllers see their shapes, or one that idles their fleets."""
+        engine = self._circuit.engine
+        for handle, shape in self._shaped:
+            seen = engine.handles("LoadShape")[_IDLE] if idle else shape
+            engine.set_object(handle, engine.property_index("StorageController", "Daily"), seen)
 
     def _read_regulated(self, control: Handle) -> tuple[PowerReader, slice, list[int]]:
         """Return what reads a regulator's transformer, its conductors at the regulated winding, and the windings."""
@@ -90,9 +134,10 @@ class ControlMemory:
             self._move_to_compiled()
             circuit.engine.step_hours = self._compiled_h
             circuit.solve(controls=True)
-            self._idle_fleets()  # as OpenDSS does where a mode is set
+            self._reset_controls()  # as OpenDSS does where a mode is set
         if self._storage is not None:
             self._storage.take_others()
+        self._show_shapes()
         circuit.engine.step_hours = self._dt_h
         if self._storage is None:  # what batteries of agents hold is told elsewhere
             circuit.engine.set_interval(0.0)
@@ -109,6 +154,7 @@ class ControlMemory:
     def forget(self) -> None:
         """Put circuit and batteries where they start, and have the controls know nothing."""
         circuit = self._circuit
+        self._show_shapes(idle=True)
         circuit.reset()
         circuit.setpoints.write(circuit.setpoints.start)
         if self._storage is not None:
@@ -128,22 +174,14 @@ class ControlMemory:
         if self._storage is not None:
             self._storage.fill()
         self._act(1, 2)
-        self._idle_fleets()
+        self._reset_controls()
         if self._storage is not None:
             self._storage.write()
 
-    def _idle_fleets(self) -> None:
-        """Have storage controllers idle their fleets; other controls rest meanwhile, if they did."""
-        engine, trigger = self._circuit.engine, self._trigger
-        modes = [engine.get_int(handle, "StorageController", "ModeDischarge") for handle in self._fleets]
-        times = [engine.get_number(handle, trigger) for handle in self._fleets]  # which some modes set, where written
-        for handle in self._fleets:
-            engine.set_int(handle, self._mode, _BY_SHAPE)
-        if self._fleets:
-            self._act(2)
-        for handle, mode, time in zip(self._fleets, modes, times, strict=True):
-            engine.set_int(handle, self._mode, mode)
-            engine.set_float(handle, trigger, time)
+    def _reset_controls(self) -> None:
+        """Reset all controls, as OpenDSS does where a mode is set: fleets idle, whatever their rates are by now."""
+        self._circuit.engine.reset_controls()
+        self._circuit.switchgear.follow()
 
     def _turn_forward(self) -> None:
         """Have regulators find that power flows forward, as it does before the first solve.

@@ -17,6 +17,7 @@ from powergrid.grid.circuit.control_memory import ControlMemory, find_rememberin
 from powergrid.grid.circuit.own_storage import Batteries
 from powergrid.grid.devices import StorageFleet
 from powergrid.grid.engine import BulkWriter, PowerReader
+from powergrid.grid.feeder.network.shapes import ShapeMode
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -49,19 +50,20 @@ class ControlledDevices:
         self._storage: _ControlledStorage | None = None
         self._memories: list[ControlMemory] = []
 
-    def remember(self, batteries: Batteries | None) -> None:
+    def remember(self, batteries: Batteries | None, mode: ShapeMode) -> None:
         """Let controls that go from one step into the next do so; call once what follows them is known.
 
         Storage controllers of devices begin anew in each step: what their batteries hold is the fleet's.
 
         Args:
             batteries: The batteries that are no device.
+            mode: Which of its shapes a control follows that has several.
         """
         controls = find_remembering(self._circuits[0])
         if controls and self._storage is None:
             own = [None] * len(self._circuits) if batteries is None else batteries.own
             self._memories = [
-                ControlMemory(circuit, controls, storage, self._dt_h)
+                ControlMemory(circuit, controls, storage, self._dt_h, mode)
                 for circuit, storage in zip(self._circuits, own, strict=True)
             ]
 

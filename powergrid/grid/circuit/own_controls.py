@@ -44,9 +44,9 @@ CLASSES_OF_KIND: Mapping[str, tuple[str, ...]] = {
 #: Property by which a control of switchgear moves nothing, whether where it is not 0, and how a model says it.
 _HOLDING = {"RegControl": ("MaxTapChange", False, "MaxTapChange=0"), "SwtControl": ("Lock", True, "Lock=yes")}
 _OFF = "ControlMode=OFF"
-#: OpenDSS's ordinal of StorageController.ModeDischarge in which it changes its own target, and that with what writing
+#: What StorageControllers change of their own in some modes, by OpenDSS's ordinal of ModeDischarge, with what writing
 #: it sets too.
-_FOLLOW, _OF_FOLLOWING = 1, ("kWTarget", "kWBand", "kWThreshold")
+_CHANGED_IN_MODE = {1: ("kWTarget", "kWBand", "kWThreshold"), 2: ("%RatekW", "%RateCharge")}
 _MAX_LISTED = 8
 _OTHER_CONTROLS = "else control is agent or frozen"
 
@@ -254,8 +254,8 @@ def read_said(engine: Engine, controls: Sequence[FeederControl]) -> list[tuple[H
     for control in controls:
         if control.class_name == "StorageController":
             handle = engine.handles("StorageController")[control.name]
-            if engine.get_int(handle, "StorageController", "ModeDischarge") == _FOLLOW:
-                places += [(handle, "StorageController", key) for key in _OF_FOLLOWING]
+            mode = engine.get_int(handle, "StorageController", "ModeDischarge")
+            places += [(handle, "StorageController", key) for key in _CHANGED_IN_MODE.get(mode, ())]
         if control.class_name == "ExpControl":
             places.append((engine.handles("ExpControl")[control.name], "ExpControl", "Vreg"))
         if control.class_name in ("InvControl", "ExpControl"):

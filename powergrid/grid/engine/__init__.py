@@ -68,6 +68,7 @@ class Engine(Elements):
     """
 
     _lags = False  # whether elements' own admittances are of before entries were written
+    _solve_with_controls = lib.ctx_Solution_Solve
 
     @property
     def direct(self) -> Any:
@@ -95,6 +96,15 @@ class Engine(Elements):
         # 32 B for ever (UpdateYMatrix of 0.14.5): 1 to 2 kB a step with 5 devices moving. See write_entries.
         lib.ctx_YMatrix_Set_SolverOptions(self._context, _REUSE_NOTHING)
         self.check()
+
+    def enter_daily_mode(self) -> None:
+        """Have controls that look at daily shapes do so; elements have to have none, whose levels are written.
+
+        Solving still is a snapshot's: no time passes.
+        """
+        for option in ("mode=daily", "controlmode=static", "number=1"):
+            self.command(f"set {option}")
+        self._solve_with_controls = lib.ctx_Solution_SolveSnap  # what it is in a snapshot; else a day is played
 
     @property
     def load_multiplier(self) -> float:
@@ -295,7 +305,7 @@ class Engine(Elements):
         Raises:
             EngineError: OpenDSS reported something else than too many control iterations.
         """
-        (lib.ctx_Solution_Solve if controls else lib.ctx_Solution_SolveNoControl)(self._context)
+        (self._solve_with_controls if controls else lib.ctx_Solution_SolveNoControl)(self._context)
         if self._error[0]:
             self._recover()
             lib.ctx_Solution_SolveNoControl(self._context)  # with the controls where they got to
@@ -313,6 +323,10 @@ class Engine(Elements):
     def start_controls(self) -> None:
         """Let the feeder's own controls begin anew; then :meth:`solve` and :meth:`act_controls` take turns."""
         lib.ctx_Solution_InitSnap(self._context)
+
+    def reset_controls(self) -> None:
+        """Put all controls of the feeder's own back to where they begin, as far as the engine does so."""
+        self.command("reset controls")
 
     def act_controls(self, turn: int) -> bool:
         """Let the feeder's own controls look at the solved circuit and act; say whether any did.

@@ -131,6 +131,11 @@ class Elements(Context):
             return "", ""
         return text_of(lib.Obj_GetClassName(found)), text_of(lib.Obj_GetName(found)).lower()
 
+    def get_object(self, handle: Handle, class_name: str, name: str) -> Handle | None:
+        """Return the object that a property of an element refers to, None where to none."""
+        found = lib.Obj_GetObject(handle, self.property_index(class_name, name))
+        return None if found == ffi.NULL else found
+
     def is_written(self, handle: Handle, class_name: str, names: Sequence[str]) -> bool:
         """Whether the model says any of some properties of an element itself, be it what the engine takes anyway."""
         return any(self.written_at(handle, class_name, name) for name in names)
@@ -289,6 +294,11 @@ class Elements(Context):
     def set_int(self, handle: Handle, property_index: int, value: int) -> None:
         """Write a whole number of one element."""
         lib.Obj_SetInt32(handle, property_index, value, 0)
+
+    def set_object(self, handle: Handle, property_index: int, other: Handle | None) -> None:
+        """Have a property of one element refer to another object, or to none."""
+        lib.Obj_SetObject(handle, property_index, ffi.NULL if other is None else other, 0)
+        self.check()
 
     def set_names(self, handle: Handle, property_index: int, names: Sequence[str]) -> None:
         """Write a list of names of one element."""
