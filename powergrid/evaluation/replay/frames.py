@@ -30,8 +30,21 @@ def check_film(kind: str) -> None:
     """
     if kind not in FILMS:
         raise ScenarioError("film", [describe_unknown("kind of film", kind, FILMS)])
-    if kind == "mp4" and shutil.which("ffmpeg") is None:
-        raise ScenarioError("film", ["mp4 needs ffmpeg, which is not installed here; install it, or take gif"])
+    if kind == "mp4" and _find_ffmpeg() is None:
+        remedy = 'pip install "powergrid-dss[film]" brings it, or take gif'
+        raise ScenarioError("film", [f"mp4 needs ffmpeg, which is not installed here; {remedy}"])
+
+
+def _find_ffmpeg() -> str | None:
+    """Return the program that writes MP4: the machine's own, else that of imageio-ffmpeg, else None."""
+    if own := shutil.which("ffmpeg"):
+        return own
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+
+        return str(get_ffmpeg_exe())
+    except (ImportError, RuntimeError):  # RuntimeError: a platform for which it has none
+        return None
 
 
 def write_frames(
@@ -113,7 +126,7 @@ def _write_gif(frames: Sequence[Image], file: Path) -> None:
 def _write_mp4(frames: Sequence[Image], file: Path) -> None:
     source = ["-f", "image2pipe", "-framerate", str(_STEPS_PER_SECOND), "-i", "-"]
     target = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-f", "mp4", str(file)]
-    command = ["ffmpeg", "-loglevel", "error", "-y", *source, *target]
+    command = [_find_ffmpeg() or "ffmpeg", "-loglevel", "error", "-y", *source, *target]
     done = subprocess.run(command, input=b"".join(_as_png(frames)), capture_output=True, check=False)
     if done.returncode:
         raise PowerGridError(f"ffmpeg: {done.stderr.decode(errors='replace').strip()[-300:]}")

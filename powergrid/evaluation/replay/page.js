@@ -7,6 +7,7 @@
   const T = hours.length, N = scene.nodes.bus.length, nBuses = scene.buses.name.length, nBranches = scene.branches.name.length;
   const FEW = 150; // buses that are drawn one by one; more go to a canvas
   const small = nBuses <= FEW;
+  const HANDED = "#7b3fb8"; // handed back to the feeder's own controls
   const HUES = ["#0072b2", "#d55e00", "#009e73", "#b8408a", "#8c6d00", "#4aa3df", "#5b4a9c", "#3d4653", "#a04000", "#1b9e9e", "#7a7f00", "#c2554d"];
   const KIND = { storage: "storage", inverter: "PV or other inverter", generator: "generator", flexible_load: "flexible load", ev_charger: "EV charger", regulator: "regulator", capacitor: "capacitor", switch: "switch" };
   const state = { step: 0, shown: policies.length > 1 ? [0, 1] : [0], playing: false, view: null, charts: [], panels: [] };
@@ -52,6 +53,7 @@
     return own.some(Number.isFinite) ? own : null;
   }
   const voltage = (policy, node, step) => value(policy, "v_pu", node, step);
+  const handedBack = (policy, i, step) => has(policy, "device.handed_back") && value(policy, "device.handed_back", i, step) > 0;
   const closed = (policy, branch, step) => (has(policy, "closed") ? value(policy, "closed", branch, step) > 0 : scene.branches.closed[branch] > 0);
 
   const nodesOf = Array.from({ length: nBuses }, () => []);
@@ -163,6 +165,7 @@
     add("asked", of("asked_position"), "", 0);
     if (device.connected !== undefined || has(policy, "device.connected")) add("cars", of("connected"), "", 0);
     add("owed", of("owed_kwh"), "kWh");
+    if (handedBack(policy, i, step)) pairs.push(["handed back to", "its own control", true]);
     const rated = { p_max_kw: "kW", s_max_kva: "kVA", e_max_kwh: "kWh" };
     const told = Object.entries(rated).filter(([key]) => device[key]).map(([key, unit]) => `${format(device[key])} ${unit}`);
     return [title(device.name, KIND[device.kind] || device.kind), rows(pairs), ...(told.length ? [make("div", { class: "dim" }, "rated " + told.join(", "))] : [])];
@@ -171,7 +174,10 @@
     if (symbol.kind === "source") return [title("source", "import positive"), rows([["power", kilo(value(policy, "network.source_p_kw", 0, step)) + " kW"], ["reactive", kilo(value(policy, "network.source_q_kvar", 0, step)) + " kvar"]])];
     const lines = [];
     if (symbol.gear.length) lines.push(rows(symbol.gear.map((i) => [gear[i].name, tellPosition(policy, i, step)])));
-    for (const i of symbol.devices) if (!symbol.branches.length) lines.push(...tellDevice(policy, i, step));
+    for (const i of symbol.devices) {
+      if (!symbol.branches.length) lines.push(...tellDevice(policy, i, step));
+      else if (handedBack(policy, i, step)) lines.push(rows([[devices[i].name + " handed back to", "its own control", true]]));
+    }
     for (const branch of symbol.branches.slice(0, 3)) lines.push(...tellBranch(policy, branch, step));
     return lines;
   }
@@ -246,6 +252,10 @@
         if (i === 0) parts.first = stroke;
         if (i === 0 && symbol.kind === "storage") { parts.level = makeSvg("rect", { x: -0.92, width: 1.84, y: 0.92, height: 0, fill: "#7cc08a" }); inner.append(parts.level); }
       });
+      if (symbol.devices.some((i) => policies.some((_, p) => has(p, "device.handed_back") && series(p, "device.handed_back", i)))) {
+        parts.halo = makeSvg("circle", { class: "handed-back", r: 1.45 * r, fill: "none", stroke: HANDED, "stroke-width": 2, visibility: "hidden" });
+        outer.append(parts.halo);
+      }
       parts.group = inner;
       outer.append(inner);
       layer.append(outer);
@@ -299,6 +309,7 @@
     updateSymbol(part, step) {
       const { symbol } = part, p = this.policy;
       if (part.value) setText(part.value, numberOf(p, symbol, step));
+      if (part.halo) part.halo.setAttribute("visibility", symbol.devices.some((i) => handedBack(p, i, step)) ? "visible" : "hidden");
       if (part.level) {
         const soc = value(p, "device.soc", symbol.devices[0], step);
         part.level.setAttribute("y", 0.92 - 1.84 * soc);
@@ -735,6 +746,10 @@
     add("Outside limits", "nodes, branches", (p) => [
       ...network(p, "network_violations", "nodes outside the band", "#d55e00", { area: true }), ...network(p, "network_overloads", "overloaded branches", "#cf1c74"),
     ], (v) => format(v), { zero: true, floor: true, least: 3, whole: true });
+    add("Handed back to own controls", "devices", (p) => {
+      const own = devices.map((_, i) => series(p, "device.handed_back", i)).filter(Boolean);
+      return own.length ? [{ name: "devices", values: Float64Array.from({ length: T }, (_, t) => own.reduce((sum, each) => sum + (each[t] || 0), 0)), colour: HANDED, area: true }] : [];
+    }, (v) => format(v), { zero: true, floor: true, least: 3, whole: true });
     add("Lowest and highest voltage", "pu", (p) => [
       ...network(p, "network_v_max_pu", "highest", "#d55e00"), ...network(p, "network_v_min_pu", "lowest", "#0072b2"),
     ], (v) => (Number.isFinite(v) ? v.toFixed(4) : "–"), { limits: limitLines, range: voltRange() });
@@ -806,14 +821,14 @@
     const columns = [
       ["Outside the band", "node-hours", "violation_node_hours", 1], ["Lowest", "pu", "v_min_pu", 3], ["Highest", "pu", "v_max_pu", 3], ["Overloaded", "branch-hours", "overload_branch_hours", 1],
       ["Highest loading", "%", "loading_max_pu", 0, 100], ["Losses", "kWh", "losses_kwh", 0], ["Import", "kWh", "import_kwh", 0], ["Peak", "kW", "import_peak_kw", 0], ["Moves", "positions", "operations", 0],
-      ["Sun not used", "kWh", "curtailed_kwh", 0], ["Battery cycles", "mean", "storage_cycles", 2], ["Cost", "USD", "cost_usd", 0], ["Reward", "mean of agents", "reward", 2],
-    ].filter(([, , name]) => policies[0].totals[name] !== undefined && (!["curtailed_kwh", "storage_cycles"].includes(name) || policies.some((each) => each.totals[name] > 0.005)));
+      ["Handed back", "steps", "handed_back", 0], ["Sun not used", "kWh", "curtailed_kwh", 0], ["Battery cycles", "mean", "storage_cycles", 2], ["Cost", "USD", "cost_usd", 0], ["Reward", "mean of agents", "reward", 2],
+    ].filter(([, , name]) => policies.some((each) => each.totals[name] !== undefined) && (!["curtailed_kwh", "storage_cycles"].includes(name) || policies.some((each) => each.totals[name] > 0.005)));
     const head = make("tr", {}, make("th", {}, "The whole day"));
     for (const [name, unit] of columns) head.append(make("th", {}, name, make("small", {}, unit)));
     const body = make("tbody");
     policies.forEach((policy, p) => {
       const row = make("tr", {}, make("td", {}, make("span", { class: "mark", "data-policy": p }), policy.name));
-      for (const [, , name, digits, factor = 1] of columns) row.append(make("td", {}, format(policy.totals[name] * factor, digits)));
+      for (const [, , name, digits, factor = 1] of columns) row.append(make("td", {}, policy.totals[name] === undefined ? "–" : format(policy.totals[name] * factor, digits)));
       body.append(row);
     });
     $("totals").append(make("thead", {}, head), body);
@@ -865,11 +880,12 @@
     g.fillRect(0, 0, w, h);
     const each = h / state.shown.length, most = Math.max(1, ...policies.flatMap((_, p) => [...(series(p, "network.network_violations") || [0])].filter(Number.isFinite)));
     state.shown.forEach((p, side) => {
-      const bad = series(p, "network.network_violations"), over = series(p, "network.network_overloads"), floor = each * (side + 1);
+      const bad = series(p, "network.network_violations"), over = series(p, "network.network_overloads"), own = series(p, "network.handed_back"), floor = each * (side + 1);
       for (let t = 0; t < T; t++) {
         const x1 = w * hours[t] / end, x2 = w * (t + 1 < T ? hours[t + 1] : end) / end;
         if (bad && bad[t] > 0) { g.fillStyle = "#e07a3a"; const tall = Math.max(2, (each - 2) * Math.sqrt(bad[t] / most)); g.fillRect(x1, floor - tall, x2 - x1 + 0.3, tall); }
         if (over && over[t] > 0) { g.fillStyle = "#cf1c74"; g.fillRect(x1, floor - 1.5, x2 - x1 + 0.3, 1.5); }
+        if (own && own[t] > 0) { g.fillStyle = HANDED; g.fillRect(x1, floor - each + 1, x2 - x1 + 0.3, 2); }
       }
       if (side) { g.fillStyle = "#fff"; g.fillRect(0, each * side - 0.5, w, 1); }
     });

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,5 +44,17 @@ def test_a_film_that_cannot_be_made_here_is_told(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ScenarioError, match="unknown kind of film 'avi'"):
         check_film("avi")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ScenarioError, match="mp4 needs ffmpeg, which is not installed here; install it, or take gif"):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(ScenarioError, match=r"mp4 needs ffmpeg.*powergrid-dss\[film\].*or take gif"):
         check_film("mp4")
+
+
+def test_a_film_as_mp4_has_a_frame_for_each_step(recordings: list[DayRecording], tmp_path: Path) -> None:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    (film,) = write_frames(recordings[:1], film=tmp_path / "film.mp4")
+    n_frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(film))
+    assert n_frames == 3
+    assert seconds == pytest.approx(3 / 6, abs=0.01)
+    frames = imageio_ffmpeg.read_frames(str(film))
+    assert next(frames)["size"] == draw_frame(recordings[:1], 0).size
+    frames.close()

@@ -171,6 +171,29 @@ def test_a_large_feeder_is_drawn_on_a_canvas_and_zoomed(browser: Any, tmp_path: 
     assert told == []
 
 
+@needs_browser
+def test_devices_that_were_handed_back_are_marked(browser: Any, tmp_path: Path) -> None:
+    config = {"env_name": "ieee13_voltvar", "never_worse_than": "native", "step_minutes": 60, "episode_length": 24}
+    recordings = record_day(config, ["rule_based", "native"], "2018-07-15")
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(write_page(recordings, tmp_path / "day.html").as_uri())
+    page.wait_for_selector("body[data-ready]", state="attached")
+    scene = json.loads(page.locator("#facts").text_content())["scene"]
+    handed = recordings[0].devices["handed_back"]
+    assert 0 < recordings[0].totals()["handed_back"] < 24
+    for step in (int(handed.sum(axis=1).argmax()), int(handed.sum(axis=1).argmin())):
+        page.locator("#slider").fill(str(step))
+        marked = page.locator(".diagram").first.locator(".handed-back[visibility=visible]").count()
+        assert marked == sum(bool(handed[step, symbol["devices"]].any()) for symbol in scene["symbols"])
+        for symbol in scene["symbols"]:
+            if symbol["devices"]:
+                told = point_at(page, 0, symbol["x"], symbol["y"])
+                assert ("its own control" in told) == bool(handed[step, symbol["devices"]].any())
+    assert "Handed back" in page.locator("#totals").inner_text()
+    page.screenshot(path=str(tmp_path / "day.png"))
+    page.close()
+
+
 def test_a_page_that_would_be_too_large_is_thinned_and_says_so(
     recordings: list[DayRecording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
