@@ -104,6 +104,9 @@ class Metrics:
 
     Attributes:
         limits: Lower and upper voltage limit [pu].
+        level_weights: How often what each voltage, then each loading, is beyond its limit counts in
+            ``shared_violation_pu`` and ``shared_overload_pu`` of all zones together, 0 of neutrals, shape (n_nodes +
+            n_branches,).
         results: All that was measured of zones and network, then every voltage and loading, then what was handed in
             beside them, one row for each environment, shape (n_envs, n_columns); each take fills it anew. Whoever
             wants some of it takes its columns in one go; properties are copies of parts of it.
@@ -138,6 +141,10 @@ class Metrics:
         # one product gives zones, zones with their part of what is in none, and the network, of nodes then of branches
         both = [*_group(nodes, n_nodes), *_group(branches, len(b.names), n_nodes)]
         self._sums = GroupSums(both, n_nodes + len(b.names) + 1)
+        self.level_weights = _sum_weights(
+            both[n_zones : 2 * n_zones] + both[3 * n_zones + 1 : -1], n_nodes + len(b.names)
+        )
+        self.level_weights[network.neutrals] = 0.0
         # no conversion at each take
         intake = [_weighted(network.intake(list(zone))) for zone in zones]
         self._intake = GroupSums(intake, len(b.terminal_bus), complex)
@@ -251,6 +258,11 @@ class Metrics:
 
     def _number(self, name: str) -> FloatArray:
         return self.results[:, self.columns[name].start].copy()
+
+    @property
+    def level_limits(self) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest that voltages, then loadings, may be [pu], each shape (n_nodes + n_branches,)."""
+        return self._low[0, :-1].copy(), self._high[0, :-1].copy()
 
     # parts of what was measured, by the names of the field
 
@@ -439,6 +451,14 @@ def _group(groups: Sequence[IntArray], n: int, first: int = 0) -> list[tuple[Int
     weight = 1.0 / max(len(groups), 1)
     shared = [(np.concatenate([own, rest]) + first, np.repeat([1.0, weight], [len(own), len(rest)])) for own in groups]
     return [*((own + first, 1.0) for own in groups), *shared, (np.arange(first, first + n), 1.0)]
+
+
+def _sum_weights(groups: Sequence[tuple[IntArray, FloatArray | float]], n: int) -> FloatArray:
+    """Return the sum of the weights that each of n things has in some groups, shape (n,)."""
+    total = np.zeros(n)
+    for places, weights in groups:
+        np.add.at(total, places, weights)
+    return total
 
 
 def _weighted(weights: FloatArray) -> tuple[IntArray, FloatArray]:

@@ -10,9 +10,11 @@ import numpy as np
 
 from powergrid.envs.core import GridTask
 from powergrid.errors import Problem, ScenarioError
-from powergrid.evaluation.optimum.program import find_slopes, improve
-from powergrid.evaluation.optimum.stacked import FloatArray, StackedDay, Trajectory
-from powergrid.quantities import COUNTED_TERMS, TERMS
+from powergrid.evaluation.optimum.devices import SPAN
+from powergrid.evaluation.optimum.program import improve, price
+from powergrid.evaluation.optimum.slopes import find_slopes
+from powergrid.evaluation.optimum.stacked import BY_SLOPE, OTHERWISE, FloatArray, StackedDay, Trajectory
+from powergrid.quantities import TERMS
 from powergrid.scenario import Scenario
 
 #: How far actions may change at first, of -1..1 and in positions, and how far at most.
@@ -21,8 +23,6 @@ _RADIUS, _POSITIONS, _WIDEST = 0.3, 4.0, 3.0
 _NARROWEST, _ENOUGH = 0.007, 1e-4
 #: Parts of a change that are tried, the whole first.
 _SHARES = (1.0, 0.5, 0.25)
-#: Terms that no slope or kink is known of.
-_FOREIGN = sorted(set(TERMS) - {*COUNTED_TERMS, "peak_rise_kw"})
 #: Rounds at most: the last third of them brings less than a hundredth of what the first does.
 ROUNDS = 40
 
@@ -44,6 +44,9 @@ class Optimum:
     Attributes:
         actions: What was done, shape (n_steps, n_actions); as a task takes them.
         reward: What the environment gave for it, mean over agents.
+        priced: What the program says that this day is worth, each term priced as it prices it; were it not the reward,
+            to what the power flow's tolerance leaves open, something would be priced wrongly.
+        model: The best that the last program says can be had near this day: ``priced`` and what small changes promise.
         promised: What could be gained on top if slopes held however far actions change: no proof, for power flow is
             not linear, but of the size of what is left.
         start: Reward of the baseline that the search started from.
@@ -52,6 +55,8 @@ class Optimum:
 
     actions: FloatArray
     reward: float
+    priced: float
+    model: float
     promised: float
     start: float
     rounds: int
@@ -64,7 +69,7 @@ def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROU
     action at every step is measured in the environment; the linear program of the whole day says which changes promise
     most, positions of gear being whole numbers; and they are played. What does not make the day better is tried again
     with smaller changes.
-    So the result is a local optimum, and never worse than the baselines. Car parks charge as in the best baseline.
+    So the result is a local optimum, and never worse than the baselines.
 
     Args:
         day: The day.
@@ -72,18 +77,18 @@ def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROU
         rounds: Linear programs at most.
     """
     best = max((_play(day, each) for each in starters), key=lambda each: each.reward)
-    start, gear = best.reward, np.array([spec.discrete for spec in day.task.simulation.actions], dtype=bool)
-    unit, radius, done = np.where(gear, _POSITIONS, _RADIUS) * ~day.left, 1.0, 0
-    slopes = find_slopes(day, best)
+    start, gear = best.reward, day.devices.discrete
+    unit, radius, done = np.where(gear, _POSITIONS, _RADIUS), 1.0, 0
+    slopes, promised = find_slopes(day, best), 0.0
     while done < rounds and radius > _NARROWEST:
         done += 1
-        reach = np.where(gear, np.maximum(np.rint(unit * radius), 1.0), unit * radius)  # car parks have no positions
+        reach = np.where(gear, np.maximum(np.rint(unit * radius), 1.0), unit * radius)
         change, promised = improve(day, best, slopes, reach)
         if promised < _ENOUGH * max(1.0, abs(best.reward)):
             break
         found, share = None, 0.0
         for share in _SHARES:
-            found = _play_better(day, best, np.where(gear, np.rint(share * change), share * change), gear)
+            found = _play_better(day, best, np.where(gear, np.rint(share * change), share * change))
             if found is not None:
                 break
         if found is None:
@@ -92,8 +97,9 @@ def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROU
         held = share == _SHARES[0] and found.reward - best.reward > 0.5 * promised
         radius = min(1.5 * radius, _WIDEST) if held else radius * (0.9 if share == _SHARES[0] else 0.6)
         best, slopes = found, find_slopes(day, found)
-    _, promised = improve(day, best, slopes, np.where(gear, _WIDEST * _POSITIONS, 2.0) * ~day.left)
-    return Optimum(best.actions, best.reward, promised, start, done)
+    priced = price(day, best, slopes)
+    _, wide = improve(day, best, slopes, np.where(gear, _WIDEST * _POSITIONS, SPAN))
+    return Optimum(best.actions, best.reward, priced, priced + promised, max(wide, promised), start, done)
 
 
 def _play(day: StackedDay, starter: Starter) -> Trajectory:
@@ -105,14 +111,13 @@ def _play(day: StackedDay, starter: Starter) -> Trajectory:
         chosen: FloatArray = starter.act(day.task)[0]
         return chosen
 
-    return day.play(choose)
+    return day.play(choose, planned=False)
 
 
-def _play_better(day: StackedDay, best: Trajectory, change: FloatArray, gear: FloatArray) -> Trajectory | None:
+def _play_better(day: StackedDay, best: Trajectory, change: FloatArray) -> Trajectory | None:
     """Play a day with changes; None where it is not better."""
-    actions = best.actions + change
-    actions = np.where(gear, actions, np.clip(actions, -1.0, 1.0))
-    played = day.play(lambda step: actions[step])
+    plan = np.clip(best.plan + change, day.devices.low, day.devices.high)
+    played = day.play(lambda step: plan[step])
     return played if played.reward > best.reward else None
 
 
@@ -151,18 +156,22 @@ class Foresight:
 
 
 def require_foreseeable(task: GridTask) -> None:
-    """Refuse a scenario in which more is carried from step to step than batteries, customers and gear.
+    """Refuse a scenario in which more is carried from step to step, or priced, than a program tells.
 
     Raises:
-        ScenarioError: It has events, switches or microgrids, controls of the feeder's own that act, or a peak that is
-            priced; all that is there.
+        ScenarioError: It has events, controls of the feeder's own that act, or a term with a weight that is not priced;
+            all that is there.
     """
     scenario, circuit = task.scenario, task.simulation.circuits[0]
     found = {
-        "events, switches or microgrids": task.simulation.islands is not None,
+        "events or rules of switching": task.simulation.events is not None,
         "controls of the feeder's own that act": bool(circuit.controls.controls),
-        "a price on the peak": bool(scenario.weight_of("peak_rise_kw")),
-        "terms of another library's reward": any(map(scenario.weight_of, _FOREIGN)),
+        "devices that are handed back": scenario.never_worse_than is not None,
+        **{
+            f"a price on {term}": bool(scenario.weight_of(term))
+            for term in TERMS
+            if term not in (*BY_SLOPE, *OTHERWISE)
+        },
     }
     problems = [
         Problem("not-foreseeable", "optimum", f"it has {what}", "the optimum of such a day is not found yet")

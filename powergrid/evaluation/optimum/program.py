@@ -1,172 +1,85 @@
-"""A day's decisions as a linear program: how much better a day can be made by small changes, as far as slopes hold."""
+"""A day's decisions as a linear program: how much better a day can be made by small changes, as far as slopes hold.
+
+Each term of the reward is priced here by slopes or by rows of its own; positions of gear and runs of generators are
+whole numbers.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.optimize import Bounds, LinearConstraint, milp
 
+from powergrid.evaluation.optimum.devices import SPAN, Gear, Park, Unit
+from powergrid.evaluation.optimum.linear import LinearProgram
+from powergrid.evaluation.optimum.slopes import Slopes
 from powergrid.evaluation.optimum.stacked import StackedDay, Trajectory
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: By how much an action is changed to see what follows, of -1..1, and what is carried, of its range.
-_SMALL, _SMALL_CARRIED = 0.02, 0.01
 #: What nothing feeds has less voltage, and what an action moves by less it does not move [pu].
 _DEAD_PU, _STILL_PU = 1e-3, 1e-9
-#: How long the search for whole positions may take [s], and how near to the best it has to come.
-_SEARCH_S, _GAP = 2.0, 1e-3
-
-
-@dataclass(frozen=True)
-class Slopes:
-    """What follows from small changes of each action, up and down, and of what is carried, at every step.
-
-    Attributes:
-        smooth: Reward for each unit, shape (2, n_actions, n_steps); the second for each unit downwards.
-        levels: Voltages and loadings, shape (2, n_actions, n_steps, n_levels).
-        carried: What is carried on, shape (2, n_actions, n_steps, n_carried).
-        smooth_carried, levels_carried, carried_carried: The same for each unit of what is carried, up and down.
-        base: Levels as they are, shape (n_steps, n_levels).
-        held: What is carried on as it is, shape (n_steps, n_carried).
-    """
-
-    smooth: FloatArray
-    levels: FloatArray
-    carried: FloatArray
-    smooth_carried: FloatArray
-    carried_carried: FloatArray
-    base: FloatArray
-    held: FloatArray
-
-
-def find_slopes(day: StackedDay, trajectory: Trajectory) -> Slopes:
-    """Change every action at every step a little, up and down, and see what follows."""
-    state, actions = day.stand(trajectory), trajectory.actions
-    base = day.step(state, actions)
-    steps, n_actions = actions.shape
-    n_levels, n_carried = base.levels.shape[1], base.carried.shape[1]
-    smooth, levels = np.zeros((2, n_actions, steps)), np.zeros((2, n_actions, steps, n_levels))
-    carried = np.zeros((2, n_actions, steps, n_carried))
-    for column, spec in enumerate(day.task.simulation.actions):
-        if day.left[column]:
-            continue
-        low, high = (0.0, spec.n - 1.0) if spec.discrete else (-1.0, 1.0)
-        for way, sign in enumerate((1.0, -1.0)):
-            moved = np.clip(actions[:, column] + sign * (1.0 if spec.discrete else _SMALL), low, high)
-            changed = actions.copy()
-            changed[:, column] = moved
-            found = base.slope_to(day.step(state, changed), moved - actions[:, column])
-            smooth[way, column], levels[way, column], carried[way, column] = found
-    smooth_carried, carried_carried = np.zeros((n_carried, steps)), np.zeros((n_carried, steps, n_carried))
-    for which in range(n_carried):
-        change = np.full(steps, _SMALL_CARRIED * (day.carried_high[which] - day.carried_low[which]))
-        sides = []
-        for sign in (1.0, -1.0):
-            own, _, on = base.slope_to(day.step(day.carry(state, which, sign * change), actions), sign * change)
-            sides.append((sign * own, sign * on))
-        # Where a limit stops one side, actions give way there; the other is what the program's own bounds go on from.
-        upper = sides[0][1][:, which] >= sides[1][1][:, which]
-        smooth_carried[which] = np.where(upper, sides[0][0], sides[1][0])
-        carried_carried[which] = np.where(upper[:, None], sides[0][1], sides[1][1])
-    return Slopes(smooth, levels, carried, smooth_carried, carried_carried, base.levels, base.carried)
-
-
-class _Program:
-    """A linear program that is put together part by part; costs are made least."""
-
-    def __init__(self) -> None:
-        self._cost: list[FloatArray] = []
-        self._bounds: list[tuple[FloatArray, FloatArray]] = []
-        self._rows: list[tuple[FloatArray, FloatArray]] = []
-        self._parts: list[tuple[IntArray, IntArray, FloatArray]] = []
-        self.n_columns = self.n_rows = 0
-
-    def columns(self, cost: FloatArray, low: FloatArray, high: FloatArray) -> IntArray:
-        """Add unknowns with their costs and bounds, of one shape; return their numbers in it."""
-        numbers = self.n_columns + np.arange(cost.size).reshape(cost.shape)
-        self.n_columns += cost.size
-        self._cost.append(cost.ravel())
-        self._bounds.append((low.ravel(), high.ravel()))
-        return numbers
-
-    def rows(self, low: FloatArray, high: FloatArray) -> IntArray:
-        """Add rows with their bounds; return their numbers."""
-        numbers = self.n_rows + np.arange(len(low))
-        self.n_rows += len(low)
-        self._rows.append((low, high))
-        return numbers
-
-    def put(self, rows: IntArray, columns: IntArray, values: FloatArray | float) -> None:
-        """Put one value in each of some rows."""
-        values = np.broadcast_to(np.asarray(values, dtype=np.float64), rows.shape)
-        told = values != 0.0
-        self._parts.append((rows[told], columns[told], values[told]))
-
-    def solve(self, whole: IntArray) -> tuple[FloatArray, float] | None:
-        """Return the unknowns and their cost, ``whole`` ones as whole numbers where that is found in time."""
-        cost, (low, high) = np.concatenate(self._cost), map(np.concatenate, zip(*self._bounds, strict=True))
-        rows, columns, values = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        matrix = sparse.csr_array((values, (rows, columns)), shape=(self.n_rows, self.n_columns))
-        least, most = map(np.concatenate, zip(*self._rows, strict=True))
-        constraint, bounds, found = LinearConstraint(matrix, least, most), Bounds(low, high), None
-        if len(whole):
-            integrality = np.zeros(self.n_columns, dtype=np.int64)
-            integrality[whole] = 1
-            limits: Any = {"time_limit": _SEARCH_S, "mip_rel_gap": _GAP}
-            with _no_stdout():
-                found = milp(cost, integrality=integrality, bounds=bounds, constraints=constraint, options=limits)
-        if found is None or found.x is None:
-            found = milp(cost, bounds=bounds, constraints=constraint)
-        return None if found.x is None else (found.x, float(found.fun))
+#: How long the search for whole positions may take [s].
+SEARCH_S = 2.0
+#: Generators start and stop only where their power may change by so much of -1..1.
+_SWITCHING = 0.1
 
 
 def improve(day: StackedDay, trajectory: Trajectory, slopes: Slopes, radius: FloatArray) -> tuple[FloatArray, float]:
-    """Return the changes of the actions that promise most, and what they promise.
+    """Return the changes of a plan that promise most, and what they promise.
 
     Args:
         day: The day.
         trajectory: What was played.
         slopes: What follows from small changes of it.
-        radius: How far each action may change, shape (n_actions,).
+        radius: How far each action may change, shape (n_actions,); generators also between off and the least that they
+            run at, where they may change by 0.1 or more.
 
     Returns:
         Changes, shape (n_steps, n_actions), and the reward that they add if slopes hold.
     """
-    actions, specs, program = trajectory.actions, day.task.simulation.actions, _Program()
-    top = np.array([spec.n - 1.0 if spec.discrete else 1.0 for spec in specs])
-    bottom = np.array([0.0 if spec.discrete else -1.0 for spec in specs])
-    room = np.stack([np.minimum(top - actions, radius), np.minimum(actions - bottom, radius)])
+    plan, devices, program = trajectory.plan, day.devices, LinearProgram()
+    room = np.stack([np.minimum(devices.high - plan, radius), np.minimum(plan - devices.low, radius)])
+    for unit in devices.units:
+        room[:, :, unit.at.column] = _room_of_unit(unit, plan[:, unit.at.column], float(radius[unit.at.column]))
+    room[:, :, devices.left] = 0.0
     # changes upwards, then downwards, shape (2, n_steps, n_actions)
-    at = program.columns(-slopes.smooth.swapaxes(1, 2), np.zeros_like(room), np.maximum(room, 0.0))
+    at = program.columns(-slopes.smooth.swapaxes(1, 2), 0.0, np.maximum(room, 0.0))
     kept = _carry_on(program, day, slopes, at)
-    _hold_limits(program, day, slopes, at, np.minimum(radius, top - bottom))
+    _hold_limits(program, day, slopes, at, room.max(axis=0))
     _end_as_begun(program, day, slopes, kept)
-    _count_moves(program, day, actions, at)
-    # Only where moves are counted does it matter that positions are whole: a level of power is rounded.
-    found = program.solve(at[:, :, [column for column, _ in day.gear]].ravel())
+    for gear in devices.gear:
+        _count_moves(program, day, gear, plan, at)
+    for unit in devices.units:
+        _run(program, day, unit, plan, at, float(radius[unit.at.column]))
+    for park in devices.parks:
+        _charge(program, day, park, plan, at)
+    _cut_peak(program, day, slopes, at)
+    found = program.solve(SEARCH_S)
     if found is None:
-        return np.zeros_like(actions), 0.0
+        return np.zeros_like(plan), 0.0
     chosen, cost = found
-    return chosen[at[0]] - chosen[at[1]], _cost_now(day, slopes, actions) - cost
+    return chosen[at[0]] - chosen[at[1]], _cost_now(day, slopes, plan) - cost
 
 
-def _carry_on(program: _Program, day: StackedDay, slopes: Slopes, at: IntArray) -> IntArray:
+def price(day: StackedDay, trajectory: Trajectory, slopes: Slopes) -> float:
+    """Return what a program says that a day is worth as it is: the sum of all terms as it prices them."""
+    left = (slopes.base.carried[-1] - _came(day)) @ day.left_value
+    return float(slopes.base.smooth.sum() + left) - _cost_now(day, slopes, trajectory.plan)
+
+
+def _came(day: StackedDay) -> FloatArray:
+    return np.array([float(each.at.of(day.begin, each.name)) for each in day.devices.carried])
+
+
+def _carry_on(program: LinearProgram, day: StackedDay, slopes: Slopes, at: IntArray) -> IntArray:
     """Say what is carried on from each step: what came, and what was done; return the unknowns."""
-    steps, n_carried = slopes.held.shape
+    held = slopes.base.carried
+    steps, n_carried = held.shape
     # it counts in the next step, and what the last one leaves is worth something
     worth = np.vstack([slopes.smooth_carried.T[1:], day.left_value[None, :]])
-    low, high = np.minimum(day.carried_low - slopes.held, 0.0), np.maximum(day.carried_high - slopes.held, 0.0)
-    kept = program.columns(-worth, low, high)
+    low, high = (np.array([getattr(each, name) for each in day.devices.carried]) for name in ("low", "high"))
+    kept = program.columns(-worth, np.minimum(low - held, 0.0), np.maximum(high - held, 0.0))
     for own in range(n_carried):
         rows = program.rows(np.zeros(steps), np.zeros(steps))
         program.put(rows, kept[:, own], 1.0)
@@ -178,14 +91,15 @@ def _carry_on(program: _Program, day: StackedDay, slopes: Slopes, at: IntArray) 
     return kept
 
 
-def _hold_limits(program: _Program, day: StackedDay, slopes: Slopes, at: IntArray, radius: FloatArray) -> None:
+def _hold_limits(program: LinearProgram, day: StackedDay, slopes: Slopes, at: IntArray, room: FloatArray) -> None:
     """Price what is beyond a limit, of every voltage and loading that can come there."""
-    reach = np.einsum("ats,a->ts", np.abs(slopes.levels).max(axis=0), radius)
-    fed = slopes.base > _DEAD_PU
+    levels = slopes.base.levels
+    reach = np.einsum("ats,ta->ts", np.abs(slopes.levels).max(axis=0), room)
     for sign, limit in ((1.0, day.high), (-1.0, day.low)):
-        excess = sign * (slopes.base - limit)
-        step, level = np.nonzero((excess > -reach) & (reach > _STILL_PU) & (day.weights > 0.0) & fed)
-        beyond = program.columns(day.weights[level], np.zeros(len(step)), np.full(len(step), np.inf))
+        excess = sign * (levels - limit)
+        near = (excess > -reach) & (reach > _STILL_PU)
+        step, level = np.nonzero(near & (day.weights > 0.0) & (levels > _DEAD_PU))
+        beyond = program.columns(day.weights[level], 0.0, np.inf)
         rows = program.rows(np.full(len(step), -np.inf), -excess[step, level])
         program.put(rows, beyond, -1.0)
         for column in range(at.shape[2]):
@@ -193,50 +107,139 @@ def _hold_limits(program: _Program, day: StackedDay, slopes: Slopes, at: IntArra
                 program.put(rows, at[way, step, column], sign * slopes.levels[way, column, step, level])
 
 
-def _end_as_begun(program: _Program, day: StackedDay, slopes: Slopes, kept: IntArray) -> None:
+def _end_as_begun(program: LinearProgram, day: StackedDay, slopes: Slopes, kept: IntArray) -> None:
     """Price how far batteries end from where they started."""
     if not day.left_weight.any():
         return
-    nothing = np.zeros(len(day.left_weight))
-    apart, off = program.columns(day.left_weight, nothing, nothing + np.inf), slopes.held[-1] - day.carried_start
+    apart, off = program.columns(day.left_weight, 0.0, np.inf), slopes.base.carried[-1] - day.carried_start
     for sign in (1.0, -1.0):
-        rows = program.rows(nothing - np.inf, -sign * off)
+        rows = program.rows(np.full(len(off), -np.inf), -sign * off)
         program.put(rows, apart, -1.0)
         program.put(rows, kept[-1], sign)
 
 
-def _count_moves(program: _Program, day: StackedDay, actions: FloatArray, at: IntArray) -> None:
-    """Price each move of gear from where it stands."""
-    nothing = np.zeros(len(actions))
-    for column, price in day.gear:
-        moves = program.columns(nothing + price, nothing, nothing + np.inf)
-        before = np.diff(actions[:, column], prepend=day.gear_start[column])
-        for sign in (1.0, -1.0):
-            rows = program.rows(nothing - np.inf, -sign * before)
-            program.put(rows, moves, -1.0)
-            for way, direction in ((0, sign), (1, -sign)):
-                program.put(rows, at[way, :, column], direction)
-                program.put(rows[1:], at[way, :-1, column], -direction)
+def _moves(day: StackedDay, gear: Gear, plan: FloatArray) -> FloatArray:
+    """Return how far gear moves in each step, up or down, from where it stands before the first."""
+    action = day.task.simulation.actions[gear.at.column]
+    stands = float(gear.at.of(day.begin, "previous_position")) - action.low
+    return np.diff(plan[:, gear.at.column], prepend=stands)
 
 
-def _cost_now(day: StackedDay, slopes: Slopes, actions: FloatArray) -> float:
-    """Return what a program costs in which nothing is changed: what is beyond limits, left and moved as it is."""
-    v = slopes.base
+def _count_moves(program: LinearProgram, day: StackedDay, gear: Gear, plan: FloatArray, at: IntArray) -> None:
+    """Price each move of gear from where it stands, and keep to how far and how often it may."""
+    before, column, steps = _moves(day, gear, plan), gear.at.column, len(plan)
+    most = np.full(steps, max(gear.most_at_once, float(np.abs(before).max())))
+    most[: int(gear.at.of(day.begin, "locked_steps"))] = 0.0
+    moves = program.columns(np.full(steps, gear.price), 0.0, np.maximum(most, np.abs(before)))
+    for sign in (1.0, -1.0):
+        rows = program.rows(np.full(steps, -np.inf), -sign * before)
+        program.put(rows, moves, -1.0)
+        for way, direction in ((0, sign), (1, -sign)):
+            program.put(rows, at[way, :, column], direction)
+            program.put(rows[1:], at[way, :-1, column], -direction)
+    if np.isfinite(gear.most_per_day):
+        program.put(np.repeat(program.rows([-np.inf], [gear.most_per_day]), steps), moves, 1.0)
+    if gear.dwell_steps and day.devices.high[column] == 1.0:  # one move takes all that a switch has
+        for first in range(steps - 1):
+            window = moves[first : first + gear.dwell_steps + 1]
+            program.put(np.repeat(program.rows([-np.inf], [1.0]), len(window)), window, 1.0)
+    # Only of gear it matters that positions are whole: a level of power is rounded.
+    program.make_whole(at[:, :, column])
+
+
+def _room_of_unit(unit: Unit, plan: FloatArray, radius: float) -> FloatArray:
+    """Return how far a generator may go up and down, shape (2, n_steps)."""
+    power = plan + 1.0
+    on = power > unit.least - 1e-9
+    up = np.where(on, np.minimum(SPAN - power, radius), min(SPAN, unit.least + radius))
+    return np.stack([up, np.where(on, power, 0.0)]) * (radius > 0.0)
+
+
+def _runs(unit: Unit, plan: FloatArray) -> FloatArray:
+    on: FloatArray = (plan[:, unit.at.column] + 1.0 > max(unit.least, 1e-9) - 1e-9).astype(np.float64)
+    return on
+
+
+def _run(program: LinearProgram, day: StackedDay, unit: Unit, plan: FloatArray, at: IntArray, radius: float) -> None:
+    """Price starts and steps of a generator, which is off or gives at least its least."""
+    now, column, steps = plan[:, unit.at.column] + 1.0, unit.at.column, len(plan)
+    on = _runs(unit, plan)
+    may = radius >= _SWITCHING
+    runs = program.columns(np.full(steps, unit.step_price), on * (not may), np.maximum(on, float(may)), whole=may)
+    starts = program.columns(np.full(steps, unit.start_price), 0.0, 1.0)
+    came = np.zeros(steps)
+    came[0] = float(unit.at.of(day.begin, "on"))
+    rows = program.rows(-came, np.full(steps, np.inf))  # starts - runs + runs before >= 0
+    program.put(rows, starts, 1.0)
+    program.put(rows, runs, -1.0)
+    program.put(rows[1:], runs[:-1], 1.0)
+    least = np.where(on > 0.0, np.maximum(unit.least, now - radius), unit.least)
+    most = np.where(on > 0.0, np.minimum(SPAN, now + radius), min(SPAN, unit.least + radius))
+    for sign, bound in ((1.0, most), (-1.0, least)):
+        rows = program.rows(np.full(steps, -np.inf), -sign * now)
+        for way, direction in ((0, sign), (1, -sign)):
+            program.put(rows, at[way, :, column], direction)
+        program.put(rows, runs, -sign * bound)
+    if unit.jump < SPAN:
+        step = np.maximum(unit.jump, np.abs(np.diff(now)))
+        rows = program.rows(-step - np.diff(now), step - np.diff(now))
+        for way, direction in ((0, 1.0), (1, -1.0)):
+            program.put(rows, at[way, 1:, column], direction)
+            program.put(rows, at[way, :-1, column], -direction)
+
+
+def _charge(program: LinearProgram, day: StackedDay, park: Park, plan: FloatArray, at: IntArray) -> None:
+    """Share a car park's power out to its cars, each from its coming to its leaving; price what it leaves without."""
+    cars = [car for car in park.cars(day.begin, len(plan)) if car[1] > car[0]]
+    of_step = program.rows(*[-(plan[:, park.at.column] + 1.0) * park.half_kw] * 2)
+    for way, sign in ((0, park.half_kw), (1, -park.half_kw)):
+        program.put(of_step, at[way, :, park.at.column], sign)
+    if not cars:
+        return
+    begin, end, asked, later = (np.array(each) for each in zip(*cars, strict=True))
+    lengths = (end - begin).astype(np.int64)
+    car = np.repeat(np.arange(len(cars)), lengths)
+    step = np.concatenate([np.arange(*each) for each in zip(begin, end, strict=True)])
+    power = program.columns(np.zeros(len(car)), 0.0, park.port_kw)
+    program.put(of_step[step], power, -1.0)
+    # what a car gets and lacks; the grid may have delivered a little more than was asked
+    short, over = (program.columns(np.full(len(cars), day.weight_of["unserved_kwh"]), 0.0, np.inf) for _ in range(2))
+    of_car = program.rows(np.maximum(asked - later, 0.0), asked)
+    program.put(of_car[car], power, park.kwh_per_kw)
+    program.put(of_car, short, 1.0)
+    program.put(of_car, over, -1.0)
+
+
+def _cut_peak(program: LinearProgram, day: StackedDay, slopes: Slopes, at: IntArray) -> None:
+    """Price how far the highest import rises above what it was before the first step."""
+    weight, steps = day.weight_of["peak_rise_kw"], len(slopes.base.import_kw)
+    if not weight:
+        return
+    peak = program.columns(np.array([weight]), 0.0, np.inf)
+    rows = program.rows(np.full(steps, -np.inf), _peak_before(day) - slopes.base.import_kw)
+    program.put(rows, np.repeat(peak, steps), -1.0)
+    for column in range(at.shape[2]):
+        for way in (0, 1):
+            program.put(rows, at[way, :, column], slopes.import_kw[way, column])
+
+
+def _peak_before(day: StackedDay) -> float:
+    return float(day.begin.rewards["peak_kw"][0, 0])
+
+
+def _cost_now(day: StackedDay, slopes: Slopes, plan: FloatArray) -> float:
+    """Return what a program costs in which nothing is changed: all that rows of their own price, as it is."""
+    base = slopes.base
+    v, weight_of = base.levels, day.weight_of
     beyond = np.maximum(v - day.high, 0.0) + np.where(v > _DEAD_PU, np.maximum(day.low - v, 0.0), 0.0)
-    apart = np.abs(slopes.held[-1] - day.carried_start) @ day.left_weight
-    moved = [np.abs(np.diff(actions[:, column], prepend=day.gear_start[column])).sum() for column, _ in day.gear]
-    return float((beyond * day.weights).sum() + apart + np.dot(moved, [price for _, price in day.gear]))
-
-
-@contextmanager
-def _no_stdout() -> Iterator[None]:
-    """Let nothing through to standard output meanwhile: HiGHS prints lines there that nobody can switch off."""
-    sys.stdout.flush()
-    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nothing)
+    cost = float((beyond * day.weights).sum() + np.abs(base.carried[-1] - day.carried_start) @ day.left_weight)
+    for gear in day.devices.gear:
+        cost += float(np.abs(_moves(day, gear, plan)).sum()) * gear.price
+    for unit in day.devices.units:
+        on = _runs(unit, plan)
+        starts = np.maximum(np.diff(on, prepend=float(unit.at.of(day.begin, "on"))), 0.0)
+        cost += float(starts.sum()) * unit.start_price + float(on.sum()) * unit.step_price
+    cost += float(base.unserved_kwh.sum()) * weight_of["unserved_kwh"]
+    if weight_of["peak_rise_kw"]:
+        cost += max(float(base.import_kw.max()) - _peak_before(day), 0.0) * weight_of["peak_rise_kw"]
+    return cost

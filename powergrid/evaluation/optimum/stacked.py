@@ -14,241 +14,273 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask, State
+from powergrid.evaluation.optimum.devices import Devices, Place, as_actions
 from powergrid.quantities import TERMS
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
-#: Terms that are told otherwise than by slopes: sums of what is beyond a limit, moves from where gear stands, and what
-#: the day leaves in batteries.
-_KINKED = tuple(
-    TERMS.index(term)
-    for term in ("voltage_violation_pu", "overload_pu", "switching_wear_usd", "stored_energy_usd", "soc_deviation_kwh")
+#: Terms that a program prices by slopes of what the environment counts.
+BY_SLOPE = (
+    *("energy_cost_usd", "reference_cost_usd", "generation_cost_usd", "storage_wear_usd", "unserved_kwh"),
+    *("curtailed_kwh", "losses_kwh"),
 )
-#: What batteries and customers carry from step to step, by fleet.
-_CARRIED = {"storage": "soc", "flexible_load": "owed_kwh"}
+#: Those that it tells otherwise: sums of what is beyond a limit, moves from where gear stands, what a day leaves in
+#: batteries, and its highest import.
+OTHERWISE = (
+    *("voltage_violation_pu", "overload_pu", "switching_wear_usd", "stored_energy_usd", "soc_deviation_kwh"),
+    "peak_rise_kw",
+)
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A day as it was played.
+    """Steps as they were played.
 
     Attributes:
         actions: As the task takes them, shape (n_steps, n_actions).
+        plan: What they asked for as far as it was feasible, see :func:`as_actions`; of the same shape.
         rewards: Mean over agents by step, shape (n_steps,).
         states: The state before each step.
     """
 
     actions: FloatArray
+    plan: FloatArray
     rewards: FloatArray
     states: tuple[State, ...]
 
     @property
     def reward(self) -> float:
-        """The day's reward."""
+        """The reward of all steps."""
         return float(self.rewards.sum())
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one step of every hour of a day came to.
+    """What one step of every hour of a day came to, or how much that is for each unit of a change.
 
     Attributes:
-        smooth: Reward of the smooth terms, shape (n_steps,).
+        smooth: Reward of all that is told by slopes, shape (n_steps,).
         levels: Voltage of each node, then loading of each branch [pu], shape (n_steps, n_levels).
         carried: What batteries and customers carry into the next step, shape (n_steps, n_carried).
+        import_kw: Power from the source [kW], shape (n_steps,).
+        unserved_kwh: What cars left without, which ``smooth`` leaves out, shape (n_steps,).
         converged: Whether the power flow did, shape (n_steps,).
     """
 
     smooth: FloatArray
     levels: FloatArray
     carried: FloatArray
+    import_kw: FloatArray
+    unserved_kwh: FloatArray
     converged: npt.NDArray[np.bool_]
 
-    def slope_to(self, other: Outcome, change: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def slope_to(self, other: Outcome, change: FloatArray) -> Outcome:
         """Return by how much each number changes for each unit of a change, 0 where that is 0 or did not converge."""
         moved = (change != 0.0) & self.converged & other.converged
-        per_unit = np.divide(1.0, np.abs(change), out=np.zeros_like(change), where=moved)
-        return (
+        per_unit = np.divide(1.0, change, out=np.zeros_like(change), where=moved)
+        return Outcome(
             (other.smooth - self.smooth) * per_unit,
             (other.levels - self.levels) * per_unit[:, None],
             (other.carried - self.carried) * per_unit[:, None],
+            (other.import_kw - self.import_kw) * per_unit,
+            (other.unserved_kwh - self.unserved_kwh) * per_unit,
+            moved,
         )
 
 
 class StackedDay:
-    """Play a day of a scenario, and all its steps at once from where a trajectory was.
+    """Play a day of a scenario, or some steps of it, and all these steps at once from where a trajectory was.
+
+    :meth:`open` starts a day, :meth:`open_at` goes on from any state; then :meth:`play` plays, and the functions of
+    ``slopes`` and ``program`` say what would be better.
 
     Args:
-        scenario: The scenario; without events, islands or controls of the feeder's own.
+        scenario: The scenario; see :func:`require_foreseeable`.
+        most_steps: Most steps that are looked at together, a whole episode if None.
 
     Attributes:
         task: The task that plays it step by step.
-        n_steps: Steps of the day.
+        devices: What devices mean to a program.
+        n_steps: Steps that are looked at, fewer than ``most_steps`` where the episode ends before.
         low, high: Limits of the levels [pu], shape (n_levels,).
         weights: What each pu of a level beyond its limit takes from the reward, shape (n_levels,).
-        carried_low, carried_high, carried_start: Between what that stays which is carried from step to step, and what
-            it is at first, shape (n_carried,).
-        left_value: What each unit of it is worth that the day leaves, shape (n_carried,).
+        weight_of: What a unit of each term takes from the reward, mean over agents.
+        begin: The state before the first step.
+        carried_start: What is carried at the episode's start, shape (n_carried,).
+        left_value: What each unit of what is carried is worth after the last step, shape (n_carried,).
         left_weight: What each unit takes from the reward that it ends from where it started, shape (n_carried,).
-        left: Whether an action is left as the baseline has it, shape (n_actions,): a car park's means another power
-            with every car that has charged, which no slope tells.
-        gear: Column of the action of each device that wears by moves, and what a position moved takes from the reward.
-        gear_start: Where each action stands at first, shape (n_actions,).
     """
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.task, self.n_steps = GridTask(scenario, 1), scenario.episode_length
-        self._stack = GridTask(scenario, self.n_steps)
-        weights = np.array([scenario.weight_of(term) for term in TERMS]) * scenario.reward.scale / len(self.task.agents)
-        move_weight, self._stored_weight, self._deviation_weight = weights[list(_KINKED[2:])].tolist()
+    def __init__(self, scenario: Scenario, most_steps: int | None = None) -> None:
+        self.task, self._most = GridTask(scenario, 1), most_steps or scenario.episode_length
+        self._stack = GridTask(scenario, self._most)
+        per_agent = scenario.reward.scale / len(self.task.agents)
+        self.weight_of = {term: scenario.weight_of(term) * per_agent for term in TERMS}
+        self.devices = Devices.of(self.task, self.weight_of)
         self._fleets = {name: (f, i) for f in self.task.simulation.fleets for i, name in enumerate(f.names)}
-        fleets = [self._fleets[action.device][0] for action in self.task.simulation.actions]
-        self.left = np.array([fleet.kind == "ev_charger" for fleet in fleets], dtype=bool)
-        specs = [self._spec(action.device) for action in self.task.simulation.actions]
-        prices = [move_weight * float(getattr(spec, "cost_usd_per_operation", 0.0)) for spec in specs]
-        self.gear = [(column, price) for column, price in enumerate(prices) if price]
         told = [name for name in self.task.info_names if name in TERMS]
-        self._terms = [i for i, name in enumerate(told) if TERMS.index(name) not in _KINKED]
-        self._smooth_weights = weights[[TERMS.index(told[i]) for i in self._terms]]
-        self._find_levels(scenario, weights)
-        self._find_carried()
-        self.left_weight = self._kwh * self._deviation_weight
-
-    def open(self, day: int, seed: int = 0) -> None:
-        """Start a day of the profiles; of seed and day comes all that is random in it, as in an evaluation."""
-        self._day, self._seed = day, seed
-        rngs = [self._rng() for _ in range(self.n_steps)]
-        self._stack.reset_all(range(self.n_steps), rngs, {"day": day})
-        self._template, fleets = self._stack.state(), self._stack.simulation.fleets
-        start = [self._read(fleets[place], name, column)[0] for place, name, column in self._carried_in]
-        price = float(self._stack.simulation.day_price[0, :-1].mean())
-        self.carried_start, self.left_value = np.array(start), self._kwh * price * self._stored_weight
-        self.gear_start: FloatArray = self._stack.simulation.neutral()[0]
-
-    def _spec(self, device: str) -> Any:
-        fleet, place = self._fleets[device]
-        return fleet.specs[place]
-
-    def _rng(self) -> np.random.Generator:
-        return np.random.default_rng([self._seed, self._day])
+        self._terms = [place for place, name in enumerate(told) if name not in OTHERWISE]
+        self._smooth_weights = np.array([self.weight_of[told[place]] for place in self._terms])
+        metrics, n_nodes = self.task.metrics, len(self.task.simulation.network.nodes)
+        (self.low, self.high), self.weights = metrics.level_limits, metrics.level_weights.copy()
+        self.weights[:n_nodes] *= self.weight_of["voltage_violation_pu"]
+        self.weights[n_nodes:] *= self.weight_of["overload_pu"]
+        kwh = np.array([each.kwh for each in self.devices.carried])
+        self.left_weight = kwh * self.weight_of["soc_deviation_kwh"]
+        rngs = [np.random.default_rng(place) for place in range(self._most)]
+        self._stack.reset_all(range(self._most), rngs, {"day": int(self._stack.simulation.days[0])})
+        self._template = self._stack.state()
 
     def close(self) -> None:
         """Release the engines."""
         self.task.close()
         self._stack.close()
 
-    def _find_levels(self, scenario: Scenario, weights: FloatArray) -> None:
-        network = self.task.simulation.network
-        zones = [spec.zone.find_buses(network) for spec in scenario.agents.values()]
-        phases = [spec.zone.phases for spec in scenario.agents.values()]
-        nodes, b = np.zeros(len(network.nodes)), network.branches
-        first = b.terminal_bus[np.searchsorted(b.terminal_branch, np.arange(len(b.names)))]
-        branches = np.zeros(len(b.names))
-        for buses, own in zip(zones, phases, strict=True):
-            nodes[network.nodes_within(buses, own)] += 1.0
-            branches += network.among(buses, first)
-        # What is in no zone is shared by all agents, so that it counts once.
-        nodes, branches = np.maximum(nodes, 1.0), np.maximum(branches, 1.0)
-        nodes[network.neutrals] = 0.0
-        self.weights = np.concatenate([nodes * weights[_KINKED[0]], branches * weights[_KINKED[1]]])
-        self.high = np.concatenate([np.full(len(nodes), scenario.voltage.v_max_pu), np.ones(len(branches))])
-        self.low = np.concatenate([np.full(len(nodes), scenario.voltage.v_min_pu), np.full(len(branches), -np.inf)])
-
-    def _find_carried(self) -> None:
-        self._carried_in: list[tuple[int, str, int]] = []
-        rows: list[tuple[float, float, float]] = []
-        for place, fleet in enumerate(self.task.simulation.fleets):
-            for column, spec in enumerate(fleet.specs if fleet.kind in _CARRIED else ()):
-                self._carried_in.append((place, _CARRIED[fleet.kind], column))
-                if fleet.kind == "storage":
-                    rows.append((spec.soc_min, spec.soc_max, float(spec.e_max_kwh)))
-                else:
-                    rows.append((0.0, float(spec.owed_max_kwh), 0.0))
-        self.carried_low, self.carried_high, self._kwh = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-
     # -- playing
 
-    def play(self, choose: Callable[[int], FloatArray]) -> Trajectory:
-        """Play the day from its start.
+    def open(self, day: int, seed: int = 0) -> None:
+        """Start a day of the profiles; of seed and day comes all that is random in it, as in an evaluation."""
+        self.task.reset(0, np.random.default_rng([seed, day]), {"day": day})
+        self.open_at(self.task.state())
+
+    def open_at(self, state: State) -> None:
+        """Go on from a state of one environment, see :meth:`state_of`.
+
+        What it holds of demand, sun, prices and cars to come is what is planned by: the day itself, or a forecast.
+        What the last step leaves in batteries is worth what the reward says of it at the end of the day.
+        """
+        self.begin = state
+        clock, rewards = state.simulation["clock"], state.rewards
+        left = int(clock["last_step"][0] - clock["step_index"][0])
+        self.n_steps = min(self._most, left)
+        stored = float(rewards["_stored_price"][0, 0]) * self.weight_of["stored_energy_usd"]
+        # of what is owed the last step of the day counts what nobody serves
+        owed = 0.0 if left <= self._most else -float(rewards["_stored_price"][0, 0]) * self.weight_of["energy_cost_usd"]
+        carried = self.devices.carried
+        self.left_value = np.array([each.kwh * stored if each.kwh else owed for each in carried])
+        self.carried_start = np.array([rewards["_soc_initial"][0, e.at.own] if e.kwh else 0.0 for e in carried])
+
+    def state_of(self, task: GridTask, env: int) -> State:
+        """Return the state of one environment of another task of the scenario, as :meth:`open_at` takes it."""
+        whole, single = task.state(), self.task.state()
+        return replace(
+            single,
+            simulation=_pick(whole.simulation, single.simulation, env),
+            rewards=_pick(whole.rewards, single.rewards, env),
+        )
+
+    def play(self, choose: Callable[[int], FloatArray], *, planned: bool = True) -> Trajectory:
+        """Play all steps from the first on.
 
         Args:
-            choose: Returns the actions of a step, shape (n_actions,), given its number.
+            choose: Returns what is done in a step, shape (n_actions,), given its number from the first.
+            planned: Whether that is a plan, see :func:`as_actions`, or the task's own actions.
         """
-        task, actions, states = self.task, [], []
-        rewards = np.zeros(self.n_steps)
-        task.reset(0, self._rng(), {"day": self._day})
+        task, actions, plan, states = self.task, list[FloatArray](), list[FloatArray](), list[State]()
+        rewards, parks = np.zeros(self.n_steps), [park.at.column for park in self.devices.parks] if planned else []
+        task.restore(self.begin)
+        late = np.zeros(len(parks))  # cars may be full that were to charge: others make up for it in the next steps
         for step in range(self.n_steps):
             states.append(task.state())
             chosen = np.array(choose(step), dtype=np.float64)
-            task.action_buffer()[0] = chosen
+            chosen[parks] += late
+            taken = as_actions(task, chosen[None])[0] if planned else chosen
+            buffer = task.action_buffer()
+            buffer[0, self.devices.owned] = taken[self.devices.owned]
+            actions.append(buffer[0].copy())
             task.step()
-            actions.append(self._as_set(chosen))
+            plan.append(self._as_set(buffer[0]))
+            late = np.maximum(chosen[parks] - plan[-1][parks], 0.0)
             rewards[step] = task.rewards.mean()
-        return Trajectory(np.array(actions), rewards, tuple(states))
+        return Trajectory(np.array(actions), np.array(plan), rewards, tuple(states))
 
-    def _as_set(self, chosen: FloatArray) -> FloatArray:
-        """Return the actions that ask for just what the last step set, whatever more was asked."""
-        simulation, taken = self.task.simulation, chosen.copy()
+    def _as_set(self, actions: FloatArray) -> FloatArray:
+        """Return the plan that asks for just what the last step set, whatever more was asked."""
+        simulation, plan = self.task.simulation, actions.copy()
         names = {name: place for place, name in enumerate(simulation.power_device_names)}
+        for park in self.devices.parks:
+            device = names[simulation.actions[park.at.column].device]
+            plan[park.at.column] = -simulation.setpoints[0, 0, device] / park.half_kw - 1.0
+        for each in self.devices.gear:
+            position = simulation.fleets[each.at.fleet].previous_position[0, each.at.own]
+            plan[each.at.column] = float(position) - simulation.actions[each.at.column].low
+        if simulation.islands is not None and simulation.islands.apart:
+            return plan  # what an island lacks is shared out by what was asked
         for column, spec in enumerate(simulation.actions):
-            fleet, place = self._fleets[spec.device]
-            if spec.discrete:
-                if hasattr(fleet, "position"):
-                    taken[column] = float(fleet.previous_position[0, place]) - spec.low
+            fleet, own = self._fleets[spec.device]
+            if spec.discrete or fleet.kind == "ev_charger":
                 continue
-            if fleet.kind == "inverter" and spec.name == "p_kw":  # a part of what the sun gives
+            if fleet.kind == "flexible_load":
+                value = float(fleet.share[0, own])
+            elif fleet.kind == "inverter" and spec.name == "p_kw":  # a part of what the sun gives
                 continue
-            if spec.name in ("p_kw", "q_kvar"):
-                value = float(simulation.setpoints[int(spec.name == "q_kvar"), 0, names[spec.device]])
-            elif fleet.kind == "flexible_load":
-                value = float(fleet.share[0, place])
             else:
-                continue
-            taken[column] = np.clip((value - spec.offset) / spec.gain, -1.0, 1.0)
-        return taken
+                value = float(simulation.setpoints[int(spec.name == "q_kvar"), 0, names[spec.device]])
+            plan[column] = np.clip((value - spec.offset) / spec.gain, -1.0, 1.0)
+        return plan
 
     # -- all steps at once
 
     def stand(self, trajectory: Trajectory) -> State:
         """Return the state in which each environment stands where a trajectory was before a step."""
         template, states = self._template, trajectory.states
+        states += (states[-1],) * (self._most - len(states))  # those beyond the last step are not looked at
         return replace(
             template,
             simulation=_stack([state.simulation for state in states], template.simulation),
             rewards=_stack([state.rewards for state in states], template.rewards),
         )
 
-    def step(self, state: State, actions: FloatArray) -> Outcome:
-        """Play one step from a state, shape of the actions (n_steps, n_actions)."""
-        task = self._stack
+    def step(self, state: State, plan: FloatArray) -> Outcome:
+        """Play one step of a plan from a state, shape of the plan (n_steps, n_actions)."""
+        task, n = self._stack, len(plan)
         task.restore(state)
-        task.action_buffer()[...] = actions
+        whole = np.concatenate([plan, np.repeat(plan[-1:], self._most - n, axis=0)])
+        buffer = task.action_buffer()
+        buffer[:, self.devices.owned] = as_actions(task, whole)[:, self.devices.owned]
         task.step()
-        terms = task.infos()[:, :, self._terms].sum(axis=1)
-        snapshot = task.simulation.snapshot
+        simulation, terms = task.simulation, task.infos()[:, :, self._terms].sum(axis=1)
+        fleets, snapshot = simulation.fleets, simulation.snapshot
+        smooth, unserved = -terms @ self._smooth_weights, np.zeros(self._most)
+        for park in self.devices.parks:
+            fleet, own = fleets[park.at.fleet], park.at.own
+            unserved += fleet.terms["unserved_kwh"][:, own] + task.truncated * fleet.unserved_at_end_kwh()[:, own]
+        smooth += unserved * self.weight_of["unserved_kwh"]
+        for unit in self.devices.units:
+            fleet, own = fleets[unit.at.fleet], unit.at.own
+            smooth += fleet.terms["starts"][:, own] * unit.start_price + fleet.on[:, own] * unit.step_price
+        carried = [getattr(fleets[each.at.fleet], each.name)[:n, each.at.own] for each in self.devices.carried]
         return Outcome(
-            -terms @ self._smooth_weights,
-            np.concatenate([snapshot.v_pu, snapshot.loading_pu], axis=1),
-            np.stack([self._read(task.simulation.fleets[p], name, c) for p, name, c in self._carried_in], axis=1)
-            if self._carried_in
-            else np.zeros((self.n_steps, 0)),
-            snapshot.converged.copy(),
+            smooth[:n],
+            np.concatenate([snapshot.v_pu[:n], snapshot.loading_pu[:n]], axis=1),
+            np.array(carried).reshape(len(carried), n).T.copy(),
+            snapshot.source_kva.real[:n].copy(),
+            unserved[:n],
+            snapshot.converged[:n].copy(),
         )
-
-    @staticmethod
-    def _read(fleet: Any, name: str, column: int) -> FloatArray:
-        held: FloatArray = getattr(fleet, name)[:, column]
-        return held.copy()
 
     def carry(self, state: State, which: int, change: FloatArray) -> State:
         """Return a state in which something that is carried is more by a change, shape (n_steps,)."""
-        place, name, column = self._carried_in[which]
+        each = self.devices.carried[which]
+        return self._changed(state, each.at, each.name, self._fill(change))
+
+    def owe_more(self, state: State) -> State:
+        """Return a state in which each car that is there asks for a step's full power more."""
+        for park in self.devices.parks:
+            there = state.simulation["fleets"][park.at.fleet]["port_steps_left"][:, park.at.own] > 0.0
+            state = self._changed(state, park.at, "port_owed_kwh", there * (park.port_kw * park.kwh_per_kw))
+        return state
+
+    def _fill(self, values: FloatArray) -> FloatArray:
+        return np.concatenate([values, np.zeros(self._most - len(values))])
+
+    @staticmethod
+    def _changed(state: State, at: Place, name: str, more: FloatArray) -> State:
         fleets = list(state.simulation["fleets"])
-        held = fleets[place][name].copy()
-        held[:, column] += change
-        fleets[place] = {**fleets[place], name: held}
+        held = fleets[at.fleet][name].copy()
+        held[:, at.own] += more
+        fleets[at.fleet] = {**fleets[at.fleet], name: held}
         return replace(state, simulation={**state.simulation, "fleets": fleets})
 
 
@@ -261,7 +293,24 @@ def _stack(single: Sequence[Any], template: Any) -> Any:
         if len(first) == 1 and len(template) == len(single):  # one for each environment
             return type(template)(each[0] for each in single)
         return type(template)(_stack([each[i] for each in single], own) for i, own in enumerate(template))
+    if len(single) == 1:
+        return first
     if not isinstance(template, np.ndarray) or template.shape == first.shape:
         return template
     (axis,) = (i for i, (one, all_) in enumerate(zip(first.shape, template.shape, strict=True)) if one != all_)
     return np.concatenate(single, axis=axis)
+
+
+def _pick(whole: Any, single: Any, env: int) -> Any:
+    """Return the part of one environment of the state of several, as in the state of a task that has one."""
+    if isinstance(single, Mapping):
+        return {key: _pick(whole[key], single[key], env) for key in single}
+    if isinstance(single, list | tuple):
+        one_each = len(single) == 1 and len(whole) > 1
+        parts = [whole[env]] if one_each else [_pick(own, one, env) for own, one in zip(whole, single, strict=True)]
+        return tuple(parts) if isinstance(single, tuple) else parts
+    if not isinstance(single, np.ndarray) or whole.shape == single.shape:
+        return whole
+    (axis,) = (i for i, (one, all_) in enumerate(zip(single.shape, whole.shape, strict=True)) if one != all_)
+    size = single.shape[axis]
+    return whole.take(np.arange(env * size, (env + 1) * size), axis=axis)
