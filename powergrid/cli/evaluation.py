@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import glob
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,9 +36,18 @@ _NO_BENCHMARKS = frozenset({"__init__", "common"})
 
 def evaluate(
     scenario: ScenarioArgument,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME|RUN]...", help="More policies, as a shell spells out runs/*.")
+    ] = None,
     policy: Annotated[
-        list[str], typer.Option("--policy", metavar="NAME|RUN", help="A baseline's name or a run folder; repeatable.")
-    ],
+        list[str] | None,
+        typer.Option(
+            "--policy", metavar="NAME|RUN", help="A baseline's name, a run folder or a pattern of them; repeatable."
+        ),
+    ] = None,
+    each_seed: Annotated[
+        bool, typer.Option("--each-seed", help="A row for each seed of a training, not one for all.")
+    ] = False,
     agents: AgentsOption = None,
     add_der: AddDerOption = None,
     goal: GoalOption = None,
@@ -56,15 +66,60 @@ def evaluate(
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for."""
+    """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for.
+
+    Runs that differ in nothing but their seed are one row, with intervals over seeds and days.
+    """
     log_to_console(verbose)
+    named = spell_out([*(policy or []), *(more or [])])
     report = play(
-        read_env_config(scenario, overrides, agents, add_der, trust, goal), policy, split, days, seed, feeder or ()
+        read_env_config(scenario, overrides, agents, add_der, trust, goal), named, split, days, seed, feeder or ()
     )
+    report = report.each_seed() if each_seed else report
     print_report(report, parts=parts)
     if out_dir is not None:
-        for file in report.write(out_dir):
+        for file in [*report.write(out_dir), *draw_comparison(report, out_dir)]:
             tell(file)
+
+
+def spell_out(policies: Sequence[str]) -> list[str]:
+    """Return names of baselines and folders of runs, patterns as runs/shared-* spelt out.
+
+    Raises:
+        ScenarioError: no run has a name like a pattern.
+    """
+    from powergrid.files import path_of
+
+    found: list[str] = []
+    problems: list[str] = []
+    for each in policies:
+        if not glob.has_magic(each) or path_of(each).exists():
+            found.append(each)
+            continue
+        there = sorted(folder for folder in glob.glob(str(path_of(each))) if Path(folder).is_dir())
+        found += there
+        if not there:
+            problems.append(f"no run has a name like {each!r} from {Path.cwd()}")
+    if problems:
+        raise ScenarioError("policies", problems)
+    return found
+
+
+def draw_comparison(report: Any, folder: Path) -> list[Path]:
+    """Draw performance profiles and probabilities of improvement where there is somebody to compare with."""
+    from powergrid.evaluation.drawing import draw_improvements, draw_profiles, save
+
+    files = []
+    several = getattr(report, "reports", None)  # a comparison has one for each feeder
+    for where, each in {folder: report}.items() if several is None else ((folder / n, r) for n, r in several.items()):
+        profiles, best = each.profiles(), each.best_baseline
+        if profiles and len(profiles) > 1:
+            files.append(save(draw_profiles(profiles, *each.scale), where / "profiles.png"))
+        others = [name for name in each.names if name != best]
+        if best is not None and others:
+            improvements = {name: each.improvement(name, best) for name in others}
+            files.append(save(draw_improvements(improvements, best), where / "improvement.png"))
+    return files
 
 
 def curves(

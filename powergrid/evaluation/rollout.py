@@ -20,6 +20,7 @@ from powergrid.envs.observations import View
 from powergrid.errors import ScenarioError, describe_unknown, find_number_problems
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.report import EvaluationReport, FeederComparison
+from powergrid.evaluation.report.seeds import find_seeds, group_seeds
 from powergrid.evaluation.trained import Sight, find_all_differences, fit_sights
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.quantities import MONEY_TERMS, TERMS
@@ -53,7 +54,8 @@ def evaluate(
     Args:
         env_config: As for ``NetworkedGridEnv``: ``env_name`` or ``scenario``, and any scenario field by its key; or a
             scenario.
-        policies: Names of baselines, or a name with an object that has ``act``.
+        policies: Names of baselines, or a name with an object that has ``act``. Those loaded from runs that differ in
+            nothing but the seed are one row of the report's tables, with intervals over seeds and days.
         split: Which days: train, validation, test or all.
         days: How many; they are spread evenly over the split, all of it where it has fewer.
         seed: Seed of whatever is random in an episode, and of ``random``; with the day it starts each episode's own
@@ -79,8 +81,9 @@ def evaluate(
     kinds = {name: _kind_of(name) if policy is None else "policy" for name, policy in players}
     differ = {name: list(map(str, own)) for name, own in find_all_differences(policies, scenario).items()}
     return EvaluationReport.from_rows(
-        rows, kinds, scenario=scenario, split=split, days=played, seed=seed, differences=differ
-    )
+        rows, kinds, scenario=scenario, split=split, days=played, seed=seed, differences=differ,
+        seeds=find_seeds(policies), groups=group_seeds(policies),
+    )  # fmt: skip
 
 
 def _kind_of(baseline: str) -> str:

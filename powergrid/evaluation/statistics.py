@@ -116,6 +116,24 @@ def confidence_interval(values: npt.ArrayLike) -> Interval:
     return Interval(mean, t * (variance / table.size) ** 0.5)
 
 
+def difference_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> Interval:
+    """Return by how much our mean is above theirs, paired day by day, with its interval over seeds and days.
+
+    Args:
+        ours, theirs: One value a day, or for each seed too, as for :func:`confidence_interval`; the days have to be the
+            same, in the same order, the seeds not as many.
+    """
+    one, two = (np.atleast_2d(np.asarray(each, dtype=np.float64)) for each in (ours, theirs))
+    if len(two) == 1:
+        return confidence_interval(one - two)
+    if len(one) == 1:
+        mean, half = confidence_interval(two - one)
+        return Interval(-mean, half)
+    # Seeds are of different trainings and no pairs: what theirs bring is added, as of independent draws.
+    found, of_theirs = confidence_interval(one - two.mean(axis=0)), confidence_interval(two.mean(axis=1))
+    return Interval(found.mean, float(np.hypot(found.half, of_theirs.half)))
+
+
 # -- statistics: of scores of shape (..., n_seeds, n_days), one number each
 
 
@@ -189,7 +207,9 @@ def performance_profile(scores: npt.ArrayLike, thresholds: npt.ArrayLike, draws:
 def probability_of_improvement(ours: npt.ArrayLike, theirs: npt.ArrayLike, draws: Draws = "of all days") -> Estimate:
     """Return how probable it is that one training of ours is better than one of theirs on a day, with its interval.
 
-    Ties count half. Of runs that are all alike it is 0.5, and 1 where any of ours is better on any day.
+    Ties count half. Of runs that are all alike it is 0.5, and 1 where any of ours is better on any day; then, and where
+    none ever is, the interval is that of as many heads in a row as there are days (Clopper and Pearson), for nothing
+    that is drawn again can be otherwise.
 
     Args:
         ours, theirs: A score for each seed and day, shape (n_seeds, n_days); the days have to be the same, in the same
@@ -214,8 +234,11 @@ def probability_of_improvement(ours: npt.ArrayLike, theirs: npt.ArrayLike, draws
             for task in range(n_days)
         ]
         drawn = np.mean(by_task, axis=0)
-    low, high = np.quantile(drawn, _ENDS)
-    return Estimate(value, float(low), float(high))
+    low, high = (float(end) for end in np.quantile(drawn, _ENDS))
+    if draws == "of all days" and value in (0.0, 1.0):
+        sure = _ENDS[0] ** (1.0 / n_days)
+        low, high = (0.0, 1.0 - sure) if value == 0.0 else (sure, 1.0)
+    return Estimate(value, low, high)
 
 
 _ENDS = (0.5 - CONFIDENCE / 2.0, 0.5 + CONFIDENCE / 2.0)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,10 @@ from rich.console import Console
 from scipy import stats
 
 from powergrid.cli import main
+from powergrid.cli.evaluation import spell_out
+from powergrid.errors import ScenarioError
 from powergrid.evaluation import EvaluationReport, confidence_interval, evaluate
+from powergrid.evaluation.report.seeds import group_seeds
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +148,8 @@ def test_command_prints_the_table_and_writes_files(tmp_path: Path, capsys: pytes
     shown = capsys.readouterr().out
     assert "ieee13_mg: 2 days of the test split" in shown
     assert "no_control" in shown
-    assert (tmp_path / "evaluation.csv").is_file()
-    assert (tmp_path / "evaluation.json").is_file()
+    made = {"evaluation.csv", "evaluation.json", "improvement.png", "profiles.png"}
+    assert {file.name for file in tmp_path.iterdir()} == made
 
 
 def test_command_with_an_unknown_policy_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,3 +157,113 @@ def test_command_with_an_unknown_policy_names_the_nearest(capsys: pytest.Capture
         main(["evaluate", "ieee13_mg", "--policy", "no_contrl"])
     assert raised.value.code == 1
     assert "unknown policy 'no_contrl' (did you mean 'no_control'?)" in capsys.readouterr().err
+
+
+class Trained:
+    """Act as one training of several: noise of its own, the same every day."""
+
+    def __init__(self, seed: int, trained_as: str) -> None:
+        self.seed, self.trained_as = seed, trained_as
+
+    def act(self, observations: Mapping[str, Any]) -> dict[str, Any]:
+        rng = np.random.default_rng(self.seed)
+        return {agent: rng.uniform(-0.3, 0.3, 5) for agent in observations}
+
+
+@pytest.fixture(scope="module")
+def seeded() -> EvaluationReport:
+    players: list[Any] = ["no_control", "rule_based", *((f"mg-{seed}", Trained(seed, "ppo")) for seed in (0, 1, 2))]
+    return evaluate({"env_name": "ieee13_mg"}, [*players, ("alone", Trained(0, "sac")), ("plain", Zeros())], days=2)
+
+
+class Zeros:
+    """Act with zeros, trained by nobody."""
+
+    def act(self, observations: Mapping[str, Any]) -> dict[str, Any]:
+        return {agent: np.zeros(5) for agent in observations}
+
+
+def test_seeds_of_one_training_are_one_row_with_an_interval_over_seeds_and_days(seeded: EvaluationReport) -> None:
+    assert seeded.names == ("no_control", "rule_based", "mg (3 seeds)", "alone (1 seed)", "plain")
+    by_hand = seeded.frame[seeded.frame["policy"].str.startswith("mg-")].pivot(index="policy", columns="day")["reward"]
+    assert seeded.rewards("mg (3 seeds)") == pytest.approx(by_hand[seeded.provenance["days"]].to_numpy())
+    assert seeded.reward("mg (3 seeds)") == confidence_interval(by_hand)
+    best = seeded.rewards("rule_based")
+    assert seeded.difference("mg (3 seeds)", "rule_based") == confidence_interval(by_hand.to_numpy() - best)
+    of_days = {name: seeded.frame.query("policy == @name")["losses_kwh"].mean() for name in ("mg-0", "mg-1", "mg-2")}
+    assert seeded.measure("mg (3 seeds)")["losses_kwh_per_day"] == pytest.approx(np.mean(list(of_days.values())))
+
+
+def test_single_seeds_are_said_to_be_single_wherever_numbers_are(seeded: EvaluationReport, tmp_path: Path) -> None:
+    assert seeded.notes == ("1 seed: no interval over seeds",)
+    assert "over seeds and days" in str(seeded.table().caption)
+    assert "1 seed: no interval over seeds" in str(seeded.table().caption)
+    apart = seeded.each_seed()
+    assert apart.names[2:] == ("mg-0 (1 seed)", "mg-1 (1 seed)", "mg-2 (1 seed)", "alone (1 seed)", "plain")
+    assert apart.reward("mg-1 (1 seed)") == seeded.reward("mg-1")
+    assert "over seeds" not in str(apart.table().caption).replace("no interval over seeds", "")
+    files = seeded.write(tmp_path)
+    frame = pd.read_csv(files[0])
+    assert frame.query("policy == 'mg-2'")["seed"].eq(2).all()
+    assert frame.query("policy == 'rule_based'")["seed"].isna().all()
+    kept = json.loads(files[1].read_text())
+    assert kept["notes"] == ["1 seed: no interval over seeds"]
+    assert {"mg-0", "mg-1", "mg-2", "alone", "plain"} <= set(kept["policies"])
+    assert kept["policies"]["mg-1"]["seeds"] == [1]
+    assert "seeds" not in kept["policies"]["plain"]
+    (group,) = kept["groups"].values()
+    assert (group["policies"], group["seeds"], group["days"]) == (["mg-0", "mg-1", "mg-2"], [0, 1, 2], 6)
+    assert group["better_than_best_baseline"]["low"] <= group["better_than_best_baseline"]["high"]
+
+
+def test_groups_have_names_that_tell_them_apart() -> None:
+    def group(*named: tuple[str, int, str]) -> list[str]:
+        return list(group_seeds(["native", *((name, Trained(seed, of)) for name, seed, of in named)]))
+
+    assert group(("a-0", 0, "x"), ("a-1", 1, "x"), ("a-2", 2, "y")) == ["a (2 seeds)", "a-2 (1 seed)"]
+    assert group(("native-0", 0, "x"), ("native-1", 1, "x")) == ["native-0 to native-1 (2 seeds)"]
+    assert group(("a", 0, "x"), ("b", 1, "x")) == ["a to b (2 seeds)"]
+    assert group(("r1", 0, "x"), ("r2", 1, "x"), ("r3", 0, "y"), ("r4", 1, "y")) == [
+        "r (2 seeds)",
+        "r3 to r4 (2 seeds)",
+    ]
+    # the same training with the same seed is no draw of its own
+    assert group(("a-0", 0, "x"), ("a-0b", 0, "x"), ("a-1", 1, "x")) == ["a (2 seeds)", "a-0b (1 seed)"]
+
+
+def test_scores_of_days_have_the_score_as_their_mean_and_1_for_the_reference() -> None:
+    days, names = [3, 4, 5, 6], ["no_control", "rule_based", "optimum", "mg-0", "mg-1"]
+    rewards = {"no_control": [-2.0, -1, -3, 0], "rule_based": [0.0, 0, -1, 0], "optimum": [1.0, 0.5, 0, 0.5],
+               "mg-0": [0.5, 0, -0.5, 0.5], "mg-1": [1.0, 0.5, -1, 0]}  # fmt: skip
+    rows = [{"policy": n, "day": d, "reward": r} for n in names for d, r in zip(days, rewards[n], strict=True)]
+    frame = pd.DataFrame(rows)
+    kinds = dict.fromkeys(names, "baseline") | {"optimum": "optimum", "mg-0": "policy", "mg-1": "policy"}
+    found = EvaluationReport(frame, kinds, {"days": days}, {"mg (2 seeds)": ("mg-0", "mg-1")})
+    # no_control -1.5, the optimum 0.5 in the mean: 2 lie between
+    assert found.score("mg (2 seeds)") == pytest.approx((0.125 + 1.5) / 2.0)
+    assert found.scores("mg-0") == pytest.approx(np.array([[0.75, 0.75, 0.75, 1.0]]))
+    assert found.scores("optimum") == pytest.approx(np.ones((1, 4)))
+    assert found.score("no_control") == pytest.approx(0.0)
+    told = found.score_statistics("mg (2 seeds)")
+    assert told is not None
+    assert told["mean"].value == pytest.approx(found.score("mg (2 seeds)"))
+    assert told["optimality_gap"].value == pytest.approx(1.0 - told["mean"].value)
+    profile = found.profiles()["mg (2 seeds)"]
+    assert profile.share[0] == 1.0
+    assert profile.share[-1] == 0.0
+    # rule_based is the best baseline: mg-0 beats it on days 3, 5, 6 and is its equal on 4, mg-1 on 3, 4, half on 5, 6
+    assert found.improvement("mg (2 seeds)", "rule_based").value == pytest.approx((3.5 + 3.0) / 8.0)
+    without = EvaluationReport(frame.query("policy != 'optimum'"), {**kinds, "optimum": "gone"}, {"days": days})
+    assert without.score("mg-0") is None
+    # the best baseline is what scores are of then: 1 of it, on each day
+    assert without.scores("rule_based") == pytest.approx(np.ones((1, 4)))
+
+
+def test_patterns_of_runs_are_spelt_out_and_one_that_fits_none_is_told(tmp_path: Path) -> None:
+    for name in ("shared-1", "shared-0", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "shared.csv").touch()
+    shared = [str(tmp_path / f"shared-{seed}") for seed in (0, 1)]
+    assert spell_out(["native", str(tmp_path / "shared*"), "not_there"]) == ["native", *shared, "not_there"]
+    with pytest.raises(ScenarioError, match=r"no run has a name like .*none-\*"):
+        spell_out([str(tmp_path / "none-*")])

@@ -11,6 +11,7 @@ from powergrid.evaluation.statistics import (
     STATISTICS,
     Estimate,
     confidence_interval,
+    difference_interval,
     estimate,
     interquartile_mean,
     mean,
@@ -61,6 +62,19 @@ def test_interval_over_seeds_and_days_holds_the_truth_as_often_as_it_says(n_seed
     # which an interval of all as so many days does not: the reason for this one
     naive = [confidence_interval(table.ravel()) for table in tables]
     assert np.mean([abs(each.mean) < each.half for each in naive]) < 0.8
+
+
+def test_difference_is_paired_by_day_whoever_has_several_seeds() -> None:
+    rng = np.random.default_rng(2)
+    season = rng.normal(0.0, 3.0, 12)
+    ours, theirs = season + rng.normal(0.5, 0.1, (4, 12)), season + rng.normal(0.0, 0.1, (3, 12))
+    one, two, both = (difference_interval(*pair) for pair in ((ours, season), (season, ours), (ours, theirs)))
+    assert one == pytest.approx(confidence_interval(ours - season))
+    assert two == pytest.approx((-one.mean, one.half))
+    assert both.mean == pytest.approx(ours.mean() - theirs.mean())
+    assert one.half < 0.1
+    # theirs are draws too: less sure than if their mean were known
+    assert confidence_interval(ours - theirs.mean(axis=0)).half < both.half < 0.2
 
 
 def test_statistics_agree_with_the_examples_of_rliable() -> None:
@@ -169,7 +183,11 @@ def test_profile_falls_from_all_to_none_within_its_interval() -> None:
 def test_probability_of_improvement_of_the_same_is_a_half_and_of_what_is_better_everywhere_one() -> None:
     scores = np.random.default_rng(0).normal(size=(3, 10))
     assert probability_of_improvement(scores, scores).value == 0.5
-    assert probability_of_improvement(scores + 10.0, scores) == pytest.approx(Estimate(1.0, 1.0, 1.0))
+    # ten of ten: scipy.stats.binomtest(10, 10).proportion_ci() is 0.6915 to 1
+    sure = stats.binomtest(10, 10).proportion_ci()
+    assert probability_of_improvement(scores + 10.0, scores) == pytest.approx((1.0, sure.low, sure.high))
+    assert probability_of_improvement(scores, scores + 10.0) == pytest.approx((0.0, 1.0 - sure.high, 1.0 - sure.low))
+    assert probability_of_improvement(scores + 10.0, scores, "of each task") == pytest.approx((1.0, 1.0, 1.0))
     mixed = probability_of_improvement(scores + 0.3, scores)
     assert mixed.low < mixed.value < mixed.high
     tasks = probability_of_improvement(scores + 0.3, scores, "of each task")

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from powergrid.errors import ScenarioError
-from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, draw_voltage_profile, trace_voltages
+from powergrid.evaluation.drawing.charts import (
+    Curve,
+    draw_improvements,
+    draw_learning_curves,
+    draw_profiles,
+    draw_voltage_profile,
+    trace_voltages,
+)
 from powergrid.evaluation.drawing.diagram import draw_network
 from powergrid.evaluation.drawing.state import GridState, PlacedDevice, look_at_feeder, look_at_scenario
 from powergrid.files import path_of, reason_of, replacing
@@ -20,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "Curve", "GridState", "PlacedDevice", "check_suffix", "draw_learning_curves", "draw_network",
-    "draw_voltage_profile", "look_at_feeder", "look_at_scenario", "save", "trace_voltages",
+    "Curve", "GridState", "PlacedDevice", "check_suffix", "draw_improvements", "draw_learning_curves", "draw_network",
+    "draw_profiles", "draw_voltage_profile", "look_at_feeder", "look_at_scenario", "save", "trace_voltages",
 ]  # fmt: skip
 
 _SUFFIXES = (".png", ".svg")

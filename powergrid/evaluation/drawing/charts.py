@@ -1,4 +1,4 @@
-"""Charts: node voltages over the distance from the source, phase by phase, and the learning curves of runs."""
+"""Charts: node voltages over the distance from the source, learning curves of runs, and how policies compare."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.evaluation.drawing.state import GridState
+from powergrid.evaluation.statistics import Estimate, Profile
 from powergrid.grid.feeder.network import Network
 
 if TYPE_CHECKING:
@@ -197,8 +198,56 @@ def draw_learning_curves(
         axes.axhline(value, color="#666666", linestyle=dashes, linewidth=1.2, label=label)
     axes.set(xlabel="environment steps", ylabel=value_label, title=title)
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
+    _finish(axes)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def draw_profiles(profiles: Mapping[str, Profile], zero: str, one: str) -> Figure:
+    """Draw which part of seeds and days each policy is above each score, with 95 % intervals.
+
+    Args:
+        profiles: By name; thresholds are scores.
+        zero, one: Who has a score of 0 and of 1.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.6, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for (name, own), colour in zip(profiles.items(), itertools.cycle(_RUN_COLOURS), strict=False):
+        bar = name in (zero, one)  # what all are measured by is no news: thin and grey
+        look: dict[str, Any] = {"color": "#8a8a8a" if bar else colour, "linewidth": 1.2 if bar else 2.2}
+        dashes = (":" if name == zero else "--") if bar else "-"
+        axes.plot(own.thresholds, own.share, linestyle=dashes, label=name, **look)
+        if not bar:
+            axes.fill_between(own.thresholds, own.low, own.high, color=colour, alpha=0.15, linewidth=0.0)
+    axes.set(
+        xlabel=f"score of a day: 0 is {zero}, 1 {one}", ylabel="part of seeds and days above it", ylim=(-0.02, 1.02)
+    )
+    _finish(axes)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def draw_improvements(improvements: Mapping[str, Estimate], than: str) -> Figure:
+    """Draw how probable it is that each policy is better than a certain one on a day, with 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.6, 0.9 + 0.42 * len(improvements)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, own in enumerate(improvements.values()):
+        colour = "#8a8a8a" if own.low <= 0.5 <= own.high else _RUN_COLOURS[2] if own.value > 0.5 else _RUN_COLOURS[1]
+        axes.plot([own.low, own.high], [place, place], color=colour, linewidth=7.0, alpha=0.35, solid_capstyle="butt")
+        axes.plot([own.value], [place], color=colour, marker="|", markersize=15, markeredgewidth=2.5)
+    axes.axvline(0.5, color="#666666", linestyle="--", linewidth=1.0)
+    axes.set_yticks(range(len(improvements)), list(improvements))
+    axes.set(xlabel=f"probability of a higher reward than {than} on a day", xlim=(-0.02, 1.02))
+    axes.set_ylim(len(improvements) - 0.5, -0.5)
+    _finish(axes)
+    return figure
+
+
+def _finish(axes: Axes) -> None:
     axes.grid(visible=True, color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure

@@ -144,6 +144,9 @@ class Policy:
     # of the run that it is of, where it is of one: digests of what it was trained on, and the file that says it whole
     digests: dict[str, Any] = field(default_factory=dict, init=False)
     trained_scenario: Path | None = field(default=None, init=False)
+    # the seed of its training, and all else that decides what it comes to: alike where only seeds differ
+    seed: int | None = field(default=None, init=False)
+    trained_as: str = field(default="", init=False)
 
     @property
     def feeders(self) -> dict[str, str]:
@@ -325,7 +328,9 @@ def load_policy(run_or_checkpoint: str | Path, *, backend: Backend = "numpy") ->
     for each in place.resolve().parents[:3]:
         if (each / MANIFEST).is_file():
             with suppress(PowerGridError):  # it acts as well where nobody can read any more what it was trained on
-                policy.digests = read_json(each / MANIFEST, _Digests).model_dump()["digests"]
+                told = read_json(each / MANIFEST, _Run)
+                policy.digests = told.digests.model_dump()
+                policy.seed, policy.trained_as = told.seed, told.without_seed()
                 policy.trained_scenario = each / SCENARIO if (each / SCENARIO).is_file() else None
                 break
     return policy
@@ -338,8 +343,24 @@ class _Feeders(BaseModel):
     feeders: dict[str, str] = {}
 
 
-class _Digests(BaseModel):
+class _Run(BaseModel):
+    env: str = ""
+    algorithm: str = ""
+    policies: dict[str, str] = {}
+    settings: dict[str, Any] = {}
     digests: _Feeders
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the training."""
+        seed = self.settings.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    def without_seed(self) -> str:
+        """Return what decides a training besides its seed."""
+        facts = self.model_dump()
+        facts["settings"].pop("seed", None)
+        return json.dumps(facts, sort_keys=True, default=str)
 
 
 def _first(action: Any) -> Any:
