@@ -21,7 +21,7 @@ from powergrid.cli.replay import replay
 from powergrid.cli.report import report
 from powergrid.cli.stress import stress
 from powergrid.cli.study import study
-from powergrid.cli.training import train, tune
+from powergrid.cli.training import demonstrate, train, tune
 from powergrid.errors import PowerGridError
 
 __all__ = ["app", "main", "parse_overrides"]
@@ -38,6 +38,7 @@ app = typer.Typer(
 # Commands import the library when they run: --version and --help shall not wait for Ray.
 app.command()(train)
 app.command()(tune)
+app.command()(demonstrate)
 app.command()(export)
 app.command()(evaluate)
 app.command()(replay)

@@ -19,8 +19,10 @@ from powergrid.cli.options import (
     PoliciesOption,
     ScenarioArgument,
     SetOption,
+    SplitOption,
     TrustOption,
     VerboseOption,
+    counting,
     log_to_console,
     out,
     parse_overrides,
@@ -95,6 +97,33 @@ def train(
             train_run, env_config, algorithm=algorithm or "ppo", policies=policies, out_dir=out_dir, name=name
         )
     _follow(partial(start, settings=chosen, time_limit_s=limit, verbose=verbose, address=address), test_days)
+
+
+def demonstrate(
+    scenario: ScenarioArgument,
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the days are kept; goes on there.")],
+    policy: Annotated[str, typer.Option(metavar="NAME", help="The baseline that plays.")] = "optimum",
+    days: Annotated[int, typer.Option(min=1, help="Days, spread evenly over the split.")] = 60,
+    split: SplitOption = "train",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in a day.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that play.")] = 1,
+    agents: AgentsOption = None,
+    add_der: AddDerOption = None,
+    goal: GoalOption = None,
+    trust: TrustOption = False,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Let a baseline play days of SCENARIO and keep them, for `train --setting demonstrations=DIR` to imitate."""
+    from powergrid.evaluation.demonstrations import record_demonstrations
+
+    log_to_console(verbose)
+    env_config = read_env_config(scenario, overrides, agents, add_der, trust, goal)
+    with counting("days") as progress:
+        place = record_demonstrations(
+            env_config, folder, policy=policy, days=days, split=split, seed=seed, workers=workers, progress=progress
+        )
+    tell(f"Imitate them with: powergrid train {shlex.quote(scenario)} --setting demonstrations={place}")
 
 
 def _follow(start: Callable[..., RunResult], test_days: int) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from powergrid.training.policies.export import export_policy, export_run
     from powergrid.training.policies.inference import Policy, load_policy
     from powergrid.training.rllib.config import algorithm_config, ppo_config
+    from powergrid.training.rllib.imitation import Imitated, imitate
     from powergrid.training.rllib.metrics import GridMetricsCallback
     from powergrid.training.rllib.ppo import PPO, PPOConfig
     from powergrid.training.runs.settings import TrainSettings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PPO",
     "GridMetricsCallback",
+    "Imitated",
     "PPOConfig",
     "Policy",
     "RunResult",
@@ -31,6 +33,7 @@ __all__ = [
     "algorithm_config",
     "export_policy",
     "export_run",
+    "imitate",
     "load_policy",
     "pack_env_config",
     "ppo_config",
@@ -41,6 +44,7 @@ __all__ = [
 
 _HOME = {
     "GridMetricsCallback": "rllib.metrics",
+    "Imitated": "rllib.imitation",
     "PPO": "rllib.ppo",
     "PPOConfig": "rllib.ppo",
     "Policy": "policies.inference",
@@ -50,6 +54,7 @@ _HOME = {
     "algorithm_config": "rllib.config",
     "export_policy": "policies.export",
     "export_run": "policies.export",
+    "imitate": "rllib.imitation",
     "load_policy": "policies.inference",
     "pack_env_config": "rllib.config",
     "ppo_config": "rllib.config",

@@ -50,6 +50,8 @@ _LEAST_WIDTH, _WIDTH = 0.6, 0.1
 #: Weights of the entropy bonus. Positions have more entropy, 3.5 nats for 33 taps alike, and what a move brings is
 #: little: at the first weight a policy of positions goes on moving what had better stay.
 _ENTROPY, _ENTROPY_OF_POSITIONS = 0.003, 0.0005
+#: Logarithm of the first spread of continuous actions, and that of a policy that has learnt by imitation before.
+_LOG_STD, _LOG_STD_IMITATING = -0.7, -1.6
 #: Environments of a process where nothing is said: more of them gain little and make each fragment of a day shorter.
 _MOST_ENVIRONMENTS = 16
 
@@ -109,6 +111,8 @@ def algorithm_config(
     env = env or default_env()
     facts = probe_env(env, config)
     policy_of, wrong = plan_policies(facts, policies, resolved)
+    if resolved.demonstrations is not None:
+        wrong.append("demonstrations: build the algorithm, then powergrid.training.imitate(algorithm, folder)")
     if problems or wrong:
         raise ScenarioError(f"{algorithm}_config", problems + wrong)
     return build_algorithm_config(env, config, facts, policy_of, resolved)
@@ -270,7 +274,7 @@ def _module(name: str, parts: _Parts) -> Any:
         "free_log_std": settings.free_log_std
         and box,  # RLlib's free spread would take half of positions' logits for it
         "vf_share_layers": False,  # so that to act takes the policy's layers alone
-        "initial_log_std": settings.initial_log_std,
+        "initial_log_std": first_log_std(settings),
     }
     neutral = [facts.neutral_actions[agent] for agent in agents if agent in facts.neutral_actions]
     if neutral:
@@ -281,6 +285,13 @@ def _module(name: str, parts: _Parts) -> Any:
     widths = {agent: int(np.prod(facts.observation_spaces[agent].shape or ())) for agent in facts.agents}
     model |= {"joint_width": joint_width(widths, agents[0]), "critic_hiddens": list(settings.critic_hidden)}
     return RLModuleSpec(module_class=CentralCriticModule, model_config=model)
+
+
+def first_log_std(settings: TrainSettings) -> float:
+    """Return the logarithm of the first spread of continuous actions, where settings leave it open too."""
+    if settings.initial_log_std is not None:
+        return settings.initial_log_std
+    return _LOG_STD if settings.demonstrations is None else _LOG_STD_IMITATING
 
 
 def _standing(facts: EnvFacts, agents: Sequence[str], settings: TrainSettings, bias: list[float]) -> dict[str, Any]:

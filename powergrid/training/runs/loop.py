@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,8 @@ def run_loop(plan: Plan) -> RunResult:
             stack.callback(stop_algorithm, algorithm)
             if plan.restore:
                 _restore(algorithm, plan.restore)
+            elif plan.settings.demonstrations is not None:
+                _imitate(plan, algorithm)
             training = _Training(plan, algorithm, session)
             result = training.run(interrupted)
         entry["stopped"] = result.stopped
@@ -127,6 +129,20 @@ def run_loop(plan: Plan) -> RunResult:
     entry["end"] = now()
     write_manifest(plan.folder, plan.manifest)
     return result
+
+
+def _imitate(plan: Plan, algorithm: Any) -> None:
+    """Let the policies imitate what the settings name, and write down what came of it."""
+    from powergrid.training.rllib.imitation import imitate
+
+    s = plan.settings
+    began = time.monotonic()
+    how = {"rounds": s.imitation_rounds, "passes": s.imitation_passes, "seed": int(s.seed or 0)}
+    came = imitate(algorithm, str(s.demonstrations), **how)
+    took_s = time.monotonic() - began
+    plan.manifest["imitation"] = {**asdict(came), "took_s": round(took_s, 1)}
+    told = "Imitated %d days in %.0f s: they bring %.3f a day where %.3f was shown; PPO goes on from there."
+    logger.info(told, came.days, took_s, came.reached, came.shown)
 
 
 def _restore(algorithm: Any, checkpoint: Path) -> None:

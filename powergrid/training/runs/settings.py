@@ -81,7 +81,10 @@ class TrainSettings(Spec):
     grad_clip: float | None = Field(None, gt=0, description="Largest norm of a policy's gradient; null: no limit.")
     hidden: Layers = Field((128, 128), min_length=1, description="Width of each hidden layer.")
     activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("tanh", description="Hidden activation.")
-    initial_log_std: float = Field(-0.7, description="First spread of each continuous action, as its logarithm.")
+    initial_log_std: float | None = Field(
+        None,
+        description="First spread of each continuous action, as its logarithm; null: -0.7, with `demonstrations` -1.6.",
+    )
     initial_neutral: float = Field(
         0.5,
         ge=0,
@@ -93,6 +96,13 @@ class TrainSettings(Spec):
         description="How a policy chooses a position: from where the device stands (`standing`), or whatever that is.",
     )
     free_log_std: bool = Field(True, description="Learn one spread per action, not one that depends on the state.")
+    demonstrations: str | None = Field(
+        None, description="Folder of `powergrid demonstrate` that the first policy imitates; null: it imitates nobody."
+    )
+    imitation_rounds: int = Field(
+        10, ge=1, le=100, description="Rounds of imitation; from the second on policies learn from where they come to."
+    )
+    imitation_passes: int = Field(30, ge=1, le=10_000, description="Passes over all that was seen in each round.")
     env_runner: Literal["grid", "stock"] = Field(
         "grid", description="What samples: `grid`, powergrid's runner on arrays, or `stock`, RLlib's own."
     )
@@ -129,6 +139,13 @@ class TrainSettings(Spec):
     validation_split: str = Field("validation", description="Split of the profiles that chooses the best checkpoint.")
 
     @model_validator(mode="after")
+    def _can_imitate(self) -> TrainSettings:
+        other = {"observation_filter": self.observation_filter != "none", "share_unequal": self.share_unequal}
+        if self.demonstrations is not None and any(other.values()):
+            raise ValueError(f"demonstrations do not go with {' and '.join(n for n, on in other.items() if on)}")
+        return self
+
+    @model_validator(mode="after")
     def _minibatch_fits_batch(self) -> TrainSettings:
         if self.minibatch_size > self.train_batch_size:
             raise ValueError(
@@ -140,7 +157,7 @@ class TrainSettings(Spec):
 _ONLY_ON_POLICY = frozenset(
     {"lr_end", "minibatch_size", "num_epochs", "lambda_", "clip_param", "vf_clip_param", "vf_loss_coeff"}
     | {"entropy_coeff", "use_kl_loss", "kl_coeff", "kl_target", "initial_log_std", "initial_neutral", "free_log_std"}
-    | {"positions", "bootstrap_horizon"}
+    | {"positions", "bootstrap_horizon", "demonstrations", "imitation_rounds", "imitation_passes"}
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import yaml
 from powergrid.errors import ScenarioError
 from powergrid.files import make_folder, real_path, sole_use, write_whole
 from powergrid.scenario import as_env_config
+from powergrid.scenario.demonstrations import read_demonstrations
 from powergrid.training.rllib.agents import (
     EnvClass,
     EnvFacts,
@@ -73,6 +74,8 @@ def train(
     chosen = make_settings(algorithm, settings)
     if chosen.seed is None:
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
+    if getattr(chosen, "demonstrations", None) is not None:
+        read_demonstrations(str(chosen.demonstrations))  # what is wrong with them is told before Ray is started
     env, env_config = env or default_env(), as_env_config(scenario)
     facts, policy_of = check_plan("training", env, env_config, policies, chosen)
     taken = "a run is there already; resume it or choose another name"
