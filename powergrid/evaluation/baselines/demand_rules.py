@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
+from powergrid.evaluation.baselines.export_limiter import ExportLimiter
 from powergrid.evaluation.baselines.fleet_rule import FleetRule, RuleConstants
 
 FloatArray = npt.NDArray[np.float64]
@@ -16,8 +17,10 @@ FloatArray = npt.NDArray[np.float64]
 class EvChargerRule(FleetRule):
     """Charge in the cheapest of the hours to come; else only as much as finishes every car just in time."""
 
-    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, constants)
+    def __init__(
+        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+    ) -> None:
+        super().__init__(task, fleet, constants, limiter)
         self._ahead = [max(1, round(spec.stay_hours_mean / 2.0 / self.dt_h)) for spec in fleet.specs]
 
     def write(self, task: GridTask, action: FloatArray) -> None:
@@ -42,8 +45,10 @@ class FlexibleLoadRule(FleetRule):
         "demand_kw": 0.0
     }  # before the first step none is known, and nothing is put off
 
-    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, constants)
+    def __init__(
+        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+    ) -> None:
+        super().__init__(task, fleet, constants, limiter)
         self._share_min, self._share_max, self._owed_max = np.array([
             (spec.share_min, spec.share_max, spec.owed_max_kwh) for spec in fleet.specs
         ]).T  # fmt: skip

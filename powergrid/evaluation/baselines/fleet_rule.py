@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
+from powergrid.evaluation.baselines.export_limiter import ExportLimiter
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -25,6 +26,7 @@ class RuleConstants:
         volt_watt_pu: Voltages from which output is reduced, and at which it is down to ``volt_watt_floor``;
             defaults of IEEE Std 1547-2018, Table 10, category B.
         volt_watt_floor: Least share of the sun left by the droop.
+        export_pu: Loading that exports are held to, of every rated branch between a device and the source.
         support_pu: How far outside the band, and how far above a branch's rating, storage gives all it has.
         support_step: Part of the way that a step goes.
         spread_share: Price rise that full power of a battery is reckoned to cause, as a part of the mean price.
@@ -40,6 +42,7 @@ class RuleConstants:
     volt_var_step: float = 0.25
     volt_watt_pu: tuple[float, float] = (1.06, 1.10)
     volt_watt_floor: float = 0.2
+    export_pu: float = 0.97
     support_pu: tuple[float, float] = (0.02, 0.2)
     support_step: float = 0.4
     spread_share: float = 0.07
@@ -76,17 +79,22 @@ class FleetRule:
         task: The task.
         fleet: The fleet.
         constants: The constants of the rules.
+        limiter: Says how much less is to be given so that nothing on the way to the source is overloaded.
 
     Attributes:
         start: What the rule remembers of each device within an episode, and what that starts from.
         memory: What it remembers now, shape (n_envs, n).
+        mine: 1 where an agent decides over a device's active power, shape (n,).
         acts: Actions by name; of a name that is no agent's, empty.
     """
 
     start: ClassVar[dict[str, float]] = {}
 
-    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
+    def __init__(
+        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+    ) -> None:
         self.fleet, self.constants, self.dt_h = fleet, constants, task.simulation.dt_h
+        self.limiter = limiter
         owner = {device: index for index, agent in enumerate(task.agents) for device in agent.devices}
         self.zone = np.array([owner.get(name, 0) for name in fleet.names], dtype=np.int64)
         column = {(row.device, row.name): i for i, row in enumerate(task.simulation.actions)}
@@ -97,11 +105,20 @@ class FleetRule:
                      for row in rows if (key := (row.device, name)) in column]  # fmt: skip
             columns, devices, low, high = np.array(found, dtype=float).reshape(-1, 4).T
             self.acts[name] = Actions(columns.astype(np.int64), devices.astype(np.int64), low, high)
+        self.mine = np.isin(np.arange(fleet.n), self.acts["p_kw"].device).astype(np.float64)
         self.memory = {name: np.full((task.n_envs, fleet.n), value) for name, value in self.start.items()}
 
     def ratings(self, key: str, factor: float = 1.0) -> FloatArray:
         """Return a rating of each device, where it has none its largest power times a factor."""
         return np.array([float(getattr(spec, key) or factor * spec.p_max_kw) for spec in self.fleet.specs])
+
+    def look_ahead(self, task: GridTask) -> None:
+        """Tell the limiter what is about to be given, before any rule writes."""
+
+    def prices(self, task: GridTask, env: int) -> FloatArray:
+        """Return the day's price of each step, 0 where the scenario lets nobody pay for energy [USD/kWh]."""
+        paid: FloatArray = task.simulation.day_price[env, :-1] * task.scenario.weight_of("energy_cost_usd")
+        return paid
 
     def reset(self, task: GridTask, env: int) -> None:
         """Get ready for the day that an environment has just started."""

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
+from powergrid.evaluation.baselines.export_limiter import ExportLimiter
 from powergrid.evaluation.baselines.fleet_rule import ReactiveRule, RuleConstants
 from powergrid.evaluation.baselines.planning import GeneratorPlan, StoragePlan
 
@@ -15,27 +16,40 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class InverterRule(ReactiveRule):
-    """All the sun, less what the volt-watt droop takes; reactive power by the volt-var droop."""
+    """All the sun, less what volt-watt droop and limiter take; reactive power by the volt-var droop."""
 
     start: ClassVar[dict[str, float]] = {"q_kvar": 0.0, "share": 1.0}
 
-    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, constants)
+    def __init__(
+        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+    ) -> None:
+        super().__init__(task, fleet, constants, limiter)
         self._p_max, self._s_max = self.ratings("p_max_kw"), self.ratings("s_max_kva", 1.1)
         self._category = np.array([spec.reactive.startswith("category") for spec in fleet.specs])
         # Where no power factor is asked, the tangent is as good as none.
         factor = np.array([spec.power_factor_min or 0.0 for spec in fleet.specs])
         self._tangent = np.where(factor > 0, np.sqrt(1 - factor**2) / np.where(factor > 0, factor, 1.0), 1e6)
 
-    def write(self, task: GridTask, action: FloatArray) -> None:
-        """Write shares of the sun and reactive power."""
-        c, (column, device, _, _) = self.constants, self.acts["p_kw"]
+    def look_ahead(self, task: GridTask) -> None:
+        """Tell the limiter what the volt-watt droop leaves of the sun to come."""
+        c, device = self.constants, self.acts["p_kw"].device
         first, last = c.volt_watt_pu
         over = np.clip((task.metrics.zone_v_max_pu[:, self.zone] - first) / (last - first), 0.0, 1.0)
         asked = self.memory["share"]
         asked += c.volt_var_step * (1.0 - (1.0 - c.volt_watt_floor) * over - asked)
         share = np.ones_like(asked)
         share[:, device] = asked[:, device]
+        self._would_kw = self.sun_kw(task) * share
+        if self.limiter is not None:
+            self.limiter.expect("inverter", self._would_kw)
+
+    def write(self, task: GridTask, action: FloatArray) -> None:
+        """Write shares of the sun and reactive power."""
+        (column, device, _, _), sun_kw = self.acts["p_kw"], self.sun_kw(task)
+        p = self._would_kw.copy()
+        if self.limiter is not None:
+            p -= self.limiter.lower("inverter", self._would_kw * self.mine)
+        share = np.where(sun_kw > 0.0, p / np.maximum(sun_kw, 1e-9), 1.0)
         action[:, column] = 2.0 * share[:, device] - 1.0
         self.write_reactive(task, self.reactive_room(task, share), action)
 
@@ -62,8 +76,10 @@ class StorageRule(ReactiveRule):
 
     start: ClassVar[dict[str, float]] = {"q_kvar": 0.0, "support": 0.0}
 
-    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, constants)
+    def __init__(
+        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+    ) -> None:
+        super().__init__(task, fleet, constants, limiter)
         self._plans: list[StoragePlan | None] = [None] * task.n_envs
         self._levels = np.array([spec.levels or 0 for spec in fleet.specs], dtype=np.int64)
         self._discharge, self._charge = self.ratings("p_max_kw"), self.ratings("p_charge_max_kw")
@@ -77,7 +93,7 @@ class StorageRule(ReactiveRule):
     def reset(self, task: GridTask, env: int) -> None:
         """Plan the day by its prices."""
         super().reset(task, env)
-        price = task.simulation.day_price[env, :-1]  # a tariff or a day-ahead market: known at midnight
+        price = self.prices(task, env)  # a tariff or a day-ahead market: known at midnight
         mean = float(price.mean())
         level = abs(mean)
         hour = (np.arange(len(price)) * self.dt_h) % 24.0
@@ -99,9 +115,9 @@ class StorageRule(ReactiveRule):
         low, high = metrics.limits
         short, over = (low - metrics.zone_v_min_pu) / v_span, (metrics.zone_v_max_pu - high) / v_span
         need = np.clip(short, 0.0, 1.0) - np.clip(over, 0.0, 1.0)
-        # An overload asks for discharging where the zone imports and for charging where it exports.
+        # An overload asks for discharging where the zone imports; where it exports, the limiter says how much.
         overload = np.clip((metrics.zone_loading_pu - 1.0) / loading_span, 0.0, 1.0)
-        need += np.sign(metrics.zone_kva.real) * overload
+        need += (metrics.zone_kva.real > 0.0) * overload
         need = np.clip(need, -1.0, 1.0)[:, self.zone]
         support = self.memory["support"]
         support += c.support_step * (need - support)
@@ -111,6 +127,9 @@ class StorageRule(ReactiveRule):
         most = np.maximum(soc - self._soc_min, 0.0) * self._e_max * self._eta_d / self.dt_h
         least = -np.maximum(self._soc_max - soc, 0.0) * self._e_max / (self._eta_c * self.dt_h)
         p = np.clip(p, least, most)
+        if self.limiter is not None:
+            self.limiter.expect("storage", p)
+            p = p - self.limiter.lower("storage", (p - np.maximum(least, -self._charge)) * self.mine)
         self.acts["p_kw"].write(p, action)
         column, device, _, _ = self.acts["p_kw"]
         sizes = self._levels[device]
@@ -122,8 +141,10 @@ class StorageRule(ReactiveRule):
 class GeneratorRule(ReactiveRule):
     """Run while the price pays fuel and start."""
 
-    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, constants)
+    def __init__(
+        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+    ) -> None:
+        super().__init__(task, fleet, constants, limiter)
         self._plans: list[GeneratorPlan | None] = [None] * task.n_envs
         self._s_max = self.ratings("s_max_kva", 1.25)
         ramps = [spec.ramp_kw_per_min for spec in fleet.specs]
@@ -133,7 +154,7 @@ class GeneratorRule(ReactiveRule):
     def reset(self, task: GridTask, env: int) -> None:
         """Plan the day by its prices."""
         super().reset(task, env)
-        self._plans[env] = GeneratorPlan(self.fleet.specs, task.simulation.day_price[env, :-1], self.dt_h)
+        self._plans[env] = GeneratorPlan(self.fleet.specs, self.prices(task, env), self.dt_h)
 
     def write(self, task: GridTask, action: FloatArray) -> None:
         """Write active and reactive power."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
 from powergrid.evaluation.baselines.demand_rules import EvChargerRule, FlexibleLoadRule
+from powergrid.evaluation.baselines.export_limiter import ExportLimiter
 from powergrid.evaluation.baselines.fleet_rule import FleetRule, RuleConstants
 from powergrid.evaluation.baselines.power_rules import GeneratorRule, InverterRule, StorageRule
 from powergrid.evaluation.baselines.switchgear_rule import SwitchgearRule
@@ -40,19 +41,27 @@ class RuleBased:
         self.constants = constants or RuleConstants()
         self._task: GridTask | None = None
         self._rules: list[FleetRule] = []
+        self._limiter: ExportLimiter | None = None
 
     def reset(self, task: GridTask, env: int) -> None:
         """Get ready for the episode that an environment has just started."""
         if task is not self._task:  # rules hold what the devices of one task are
             self._task = task
-            fleets = [fleet for fleet in task.simulation.fleets if fleet.kind in RULES]
-            self._rules = [RULES[fleet.kind](task, fleet, self.constants) for fleet in fleets]
+            self._limiter = ExportLimiter(task, self.constants.export_pu)
+            fleets = sorted((f for f in task.simulation.fleets if f.kind in RULES), key=lambda f: f.kind != "storage")
+            self._rules = [RULES[fleet.kind](task, fleet, self.constants, self._limiter) for fleet in fleets]
+        if self._limiter is not None:
+            self._limiter.reset(env)
         for rule in self._rules:
             rule.reset(task, env)
 
     def act(self, task: GridTask) -> FloatArray:
         """Return the actions of the step to come, shape (n_envs, n_actions)."""
         action = task.simulation.neutral()
+        if self._limiter is not None:
+            self._limiter.look(task)
+        for rule in self._rules:
+            rule.look_ahead(task)
         for rule in self._rules:
             rule.write(task, action)
         return action

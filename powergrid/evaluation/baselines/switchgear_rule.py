@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
+from powergrid.evaluation.baselines.export_limiter import ExportLimiter
 from powergrid.evaluation.baselines.fleet_rule import FleetRule, RuleConstants
 from powergrid.grid.fleets import find_switchgear
 from powergrid.grid.simulation import Simulation
@@ -23,8 +24,10 @@ class SwitchgearRule(FleetRule):
 
     start: ClassVar[dict[str, float]] = {"rest_steps": 0.0}
 
-    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, constants)
+    def __init__(
+        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+    ) -> None:
+        super().__init__(task, fleet, constants, limiter)
         self._lifts = np.array([_lifts(task.simulation, spec) for spec in fleet.specs])
         self._rest_steps = max(1, round(constants.switch_rest_h / self.dt_h))
 

@@ -181,6 +181,69 @@ def test_rule_based_discharges_in_the_dear_hours(start: Start) -> None:
     assert energy[:28].sum() < -1000.0
 
 
+@pytest.fixture(scope="module")
+def exporting() -> dict[str, Any]:
+    """Two agents whose panels at noon want 1.6 times of what the branch to the source is rated for."""
+    panel = {"kind": "inverter", "p_max_kw": 1500, "reactive": "category_b"}
+    devices = {
+        "pv_1": {**panel, "bus": "675"},
+        "ess_1": {"kind": "storage", "bus": "675", "e_max_kwh": 500, "p_max_kw": 250, "soc_initial": 0.1},
+        "pv_2": {**panel, "bus": "680"},
+        "far": {**panel, "bus": "633", "p_max_kw": 300},
+    }
+    agents = {
+        "A": {"devices": ["pv_1", "ess_1"], "zone": {"buses": ["692", "675"]}, "pcc": "671"},
+        "B": {"devices": ["pv_2"], "zone": {"buses": ["680"]}, "pcc": "671"},
+        "C": {"devices": ["far"], "zone": {"buses": ["633", "634"]}, "pcc": "632"},
+    }
+    return {"name": "exporting", "feeder": "ieee13", "load_scale": 0.5, "norm_amps": {"line.670671": 180},
+            "devices": devices, "agents": agents}  # fmt: skip
+
+
+def test_exports_are_held_to_what_the_branch_towards_the_source_carries(
+    start: Start, exporting: dict[str, Any]
+) -> None:
+    def noon(export_pu: float) -> tuple[float, np.ndarray, float]:
+        task, rule = start(exporting, day=189), RuleBased(RuleConstants(export_pu=export_pu))
+        branch = task.simulation.network.branch_index["line.670671"]
+        rule.reset(task, 0)
+        loading, given, offered = [], [], []
+        for _ in range(96):
+            task.action_buffer()[:] = rule.act(task)
+            task.step()
+            loading.append(float(task.simulation.snapshot.loading_pu[0, branch]))
+            given.append(fleet(task, "inverter").delivered_p_kw[0].copy())
+            offered.append(fleet(task, "inverter").available_kw[0].copy())
+        share = np.sum(given, axis=0) / np.sum(offered, axis=0)
+        return np.sort(loading)[-4], share, float(task.metrics.v_max_pu[0])
+
+    free, all_the_sun, _ = noon(10.0)
+    held, share, _ = noon(0.97)
+    assert free > 1.4
+    assert held < 1.03
+    assert all_the_sun == pytest.approx(1.0, abs=0.02)
+    assert np.all(share[:2] < 0.9)  # both who are behind it
+    assert abs(share[0] - share[1]) < 0.2  # and neither alone
+    assert share[2] == pytest.approx(1.0, abs=0.02)  # nothing else is held back
+
+
+def test_batteries_take_what_a_branch_does_not_carry_before_panels_give_less(
+    start: Start, exporting: dict[str, Any]
+) -> None:
+    task, rule = start(exporting, day=189), RuleBased()
+    rule.reset(task, 0)
+    lost_pu = []
+    for _ in range(96):
+        task.action_buffer()[:] = rule.act(task)
+        task.step()
+        battery, panels = fleet(task, "storage"), fleet(task, "inverter")
+        lost = panels.available_kw[0, 0] - panels.delivered_p_kw[0, 0]
+        if panels.available_kw[0, 0] > 600.0 and battery.soc[0, 0] < 0.75 and battery.p_kw[0, 0] > -249.0:
+            lost_pu.append(lost / panels.available_kw[0, 0])
+    assert max(lost_pu) < 0.05  # what is left of the volt-watt droop
+    assert battery.cycles[0, 0] > 0.3
+
+
 def test_damped_droop_settles_where_an_undamped_one_swings(start: Start) -> None:
     def violation(step: float) -> float:
         task = start("ieee13_mg", day=99)
