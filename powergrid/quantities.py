@@ -63,7 +63,7 @@ def _term(
     return Quantity(name, unit, meaning, "agent", "sum", money, weight, where, summarised=summarised, of_agents="sum")
 
 
-_WEIGHED = "where it has a weight"
+_WEIGHED, _COOLED = "where it has a weight", "where there are buildings and it has a weight"
 #: Costs that make the reward, each in its unit. What is stored and what would have been bought anyway is no money.
 REWARD_TERMS = (
     _term("energy_cost_usd", "USD", "energy imported by the zone at the price of the step; negative when it exports",
@@ -94,13 +94,18 @@ REWARD_TERMS = (
           told=False, where=_WEIGHED),
     _term("discharge_share", "pu", "power over rating at which the agent's batteries are set to discharge, summed up",
           0.0, told=False, where=_WEIGHED),
+    _term("connection_violation_pu", "pu", "what the farthest node of the agent's `pcc` is outside the band", 0.0,
+          told=False, where=_WEIGHED),
+    _term("hvac_kwh", "kWh", "energy that the agent's buildings take for cooling", 0.0, where=_COOLED),
+    _term("discomfort_k2h", "K²h", "squares of what zones of the agent's buildings are outside the comfort band, over "
+          "time", 1.0, where=_COOLED),
     _term("soc_deviation_share", "pu", "how far from its start the state of charge of the agent's batteries ends the "
           "episode, summed up, at the last step of it", 0.0, told=False, where=_WEIGHED),
 )  # fmt: skip
 #: Names of the reward terms, and of those that are money.
 TERMS = tuple(term.name for term in REWARD_TERMS)
 #: Those that are always counted, in the order of every array of terms; others come after where they have a weight.
-COUNTED_TERMS = tuple(term.name for term in REWARD_TERMS if term.where != _WEIGHED)
+COUNTED_TERMS = tuple(term.name for term in REWARD_TERMS if not term.where)
 MONEY_TERMS = tuple(term.name for term in REWARD_TERMS if term.money)
 
 _SWITCHES, _EVENTS = "where there are switches", "where there are events or rules of switching"

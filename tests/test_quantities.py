@@ -76,6 +76,16 @@ def test_every_number_of_a_step_in_the_table_is_reported_by_some_scenario() -> N
     preset = NetworkedGridEnv({"env_name": "ieee13_voltvar", "reward.preset": "powergym_13bus_soc"})
     told |= set(preset.reset(seed=0)[1]["batteries"])
     preset.close()
+    office = {
+        "name": "office",
+        "feeder": "ieee13",
+        "devices": {"office": {"kind": "building", "bus": "675"}},
+        "agents": {"A": {"devices": ["office"], "zone": {"buses": ["675"]}, "pcc": "675"}},
+        "reward": {"preset": "powergridworld_buildings"},
+    }
+    cooled = NetworkedGridEnv(load_scenario(office))
+    told |= set(cooled.reset(seed=0)[1]["A"])
+    cooled.close()
     texts = {quantity.name for quantity in STEP if quantity.unit == "text"}
     assert set(OF_STEP) - texts <= told <= set(OF_STEP)
 

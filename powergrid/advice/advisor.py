@@ -36,6 +36,7 @@ _ESSENTIAL = {
     "generator": ("p_kw",),
     "flexible_load": ("owed_kwh",),
     "ev_charger": ("owed_kwh",),
+    "building": tuple(f"zone_{i}_c" for i in range(1, 6)),
     "capacitor": ("steps_on",),
     "regulator": ("tap",),
     "switch": ("closed",),

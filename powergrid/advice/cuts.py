@@ -82,4 +82,5 @@ _ACTIVE: dict[str, Callable[[Any, int, float, float], Cut]] = {
     "generator": _explain_generator,
     "flexible_load": _explain_load,
     "ev_charger": lambda fleet, device, asked, given: Cut("cars", "what the cars that are there can take"),
+    "building": lambda fleet, device, asked, given: Cut("air", "what its flows and its discharge temperature take"),
 }

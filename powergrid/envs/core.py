@@ -19,6 +19,7 @@ from powergrid.envs.rewards import PeakImport, Rewards
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.garbage import put_off_collection
 from powergrid.grid.devices.fleet import pack_columns
+from powergrid.grid.feeder.network import Network
 from powergrid.grid.metrics import Metrics
 from powergrid.quantities import Quantity
 from powergrid.scenario import Scenario
@@ -89,7 +90,8 @@ class GridTask:
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
         self._view = View(self.channels, [agent.observed for agent in self.agents], n_envs)
         owners = [spec.devices for spec in scenario.agents.values()]
-        in_zones = self.channels.loads_in, zone_nodes
+        pcc = [[network.bus_index[spec.pcc.lower()]] for spec in scenario.agents.values()]
+        in_zones = self.channels.loads_in, zone_nodes, _find_pcc_nodes(network, pcc, phases)
         self._rewards = Rewards(scenario, simulation, self.metrics, owners, *in_zones, self._peak)
         self._infos = Infos(scenario, simulation, self.metrics, self._rewards, self.channels.outages)
         owned_devices = {device for own in owners for device in own}
@@ -244,6 +246,14 @@ class GridTask:
         if not self._closed:
             self._closed = True
             self.simulation.close()
+
+
+def _find_pcc_nodes(
+    network: Network, pcc: Sequence[Sequence[int]], phases: Sequence[Sequence[int]]
+) -> list[npt.NDArray[np.int64]]:
+    """Return the nodes of each agent's point of common coupling, of its zone's phases where any is there."""
+    found = zip((network.nodes_within(*each) for each in zip(pcc, phases, strict=True)), pcc, strict=True)
+    return [nodes if len(nodes) else network.nodes_within(bus, ()) for nodes, bus in found]
 
 
 def read_options(options: Any) -> dict[str, Any]:

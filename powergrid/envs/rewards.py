@@ -35,6 +35,8 @@ _MEASURED = {
     "voltage_violation_pu": "shared_violation_pu",
     "overload_pu": "shared_overload_pu",
 }
+#: Terms that a kind of devices counts, which few scenarios have.
+_OF_FLEETS = ("hvac_kwh", "discomfort_k2h")
 _FIRST_MEASURED, _LAST_MEASURED = (COUNTED_TERMS.index([*_MEASURED][i]) for i in (0, -1))
 
 
@@ -71,6 +73,7 @@ class OtherTerms:
         metrics: Its metrics.
         owners: Names of each agent's devices.
         zone_nodes: Nodes of each agent's zone.
+        pcc_nodes: Nodes of each agent's point of common coupling, of the phases of its zone.
         rows: Where each of the terms goes, by its name, shape (n_envs, n_agents).
 
     Source:
@@ -84,12 +87,14 @@ class OtherTerms:
         metrics: Metrics,
         owners: Sequence[Sequence[str]],
         zone_nodes: Sequence[IntArray],
+        pcc_nodes: Sequence[IntArray],
         rows: Mapping[str, FloatArray],
     ) -> None:
         self._simulation, self._metrics, self._rows = simulation, metrics, rows
         groups, weights = _group_by_bus(simulation.network.node_bus, zone_nodes)
         self._nodes, self._weights = np.concatenate(groups), weights
         self._starts = np.cumsum([0, *map(len, groups[:-1])])
+        self._pcc_nodes, self._pcc_starts = np.concatenate(pcc_nodes), np.cumsum([0, *map(len, pcc_nodes[:-1])])
         self._gear = [(f, ownership(owners, f.names)) for f in simulation.fleets if "operations" in f.terms]
         self._storage = next((f for f in simulation.fleets if f.kind == "storage"), None)
         if self._storage is not None:
@@ -100,6 +105,9 @@ class OtherTerms:
         """Count the step that was solved; see :meth:`Rewards.take`."""
         if "bus_extremes_pu" in self._rows:
             self._rows["bus_extremes_pu"][...] = _product(self._find_extremes(), self._weights)
+        if "connection_violation_pu" in self._rows:
+            outside = self._metrics.violation_pu[:, self._pcc_nodes]
+            np.maximum.reduceat(outside, self._pcc_starts, axis=1, out=self._rows["connection_violation_pu"])
         if "losses_share" in self._rows:
             snapshot, row = self._simulation.snapshot, self._rows["losses_share"]
             source_kw = snapshot.source_kva.real
@@ -134,6 +142,7 @@ class Rewards:
         owners: Names of each agent's devices.
         loads_in: 1 where a load is in an agent's zone, shape (n_loads, n_agents).
         zone_nodes: Nodes of each agent's zone.
+        pcc_nodes: Nodes of each agent's point of common coupling.
         peak: The highest import, None where it has no weight.
 
     Attributes:
@@ -153,10 +162,13 @@ class Rewards:
         owners: Sequence[Sequence[str]],
         loads_in: FloatArray,
         zone_nodes: Sequence[IntArray],
+        pcc_nodes: Sequence[IntArray],
         peak: PeakImport | None = None,
     ) -> None:
         self._simulation, self._metrics, self._peak = simulation, metrics, peak
+        of_devices = {term for fleet in simulation.fleets for term in fleet.terms}
         asked = [term for term in TERMS if term not in COUNTED_TERMS and scenario.weight_of(term)]
+        asked = [term for term in asked if term in of_devices or term not in _OF_FLEETS]
         self.told = (*COUNTED_TERMS, *asked)
         n_envs, n_agents = simulation.n_envs, len(owners)
         weights = np.array([scenario.weight_of(term) for term in self.told]) * -scenario.reward.scale
@@ -168,9 +180,9 @@ class Rewards:
         self._forms = simulation.snapshot.forming_kva.size > 0
         self._weights = np.tile(weights[:, None, None], (1, n_envs, n_agents))
         self._weighed = np.zeros_like(self.by_term)
-        rows = {term: self.by_term[self.told.index(term)] for term in asked}
+        rows = {term: self.by_term[self.told.index(term)] for term in asked if term not in _OF_FLEETS}
         self._peak_rise = rows.pop("peak_rise_kw", None)
-        self._others = OtherTerms(simulation, metrics, owners, zone_nodes, rows) if rows else None
+        self._others = OtherTerms(simulation, metrics, owners, zone_nodes, pcc_nodes, rows) if rows else None
         self.terms = self.by_term.transpose(1, 2, 0)
         self.rewards = np.zeros((n_envs, n_agents))
         n_rows = simulation.options.horizon_steps + 1

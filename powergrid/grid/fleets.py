@@ -89,9 +89,11 @@ class Fleets:
         decided = [i for i, action in enumerate(actions) if self.devices[action.device].control == "agent"]
         self._decided = None if len(decided) == len(actions) else np.array(decided, dtype=np.int64)
         self.actions = tuple(actions[i] for i in decided)
-        self._inverters, self._generators = (
-            next((fleet for fleet in self.all if fleet.kind == kind), None) for kind in ("inverter", "generator")
+        self._inverters, self._generators, self._buildings = (
+            next((fleet for fleet in self.all if fleet.kind == kind), None)
+            for kind in ("inverter", "generator", "building")
         )
+        self._sun_pu: FloatArray | None = None
         self._supplied_kw: FloatArray | None = None
         self._flexible_loads = [
             circuit.load_of_device[own] for fleet, own in self.power if fleet.kind == "flexible_load"
@@ -109,6 +111,8 @@ class Fleets:
             if days.offered is not None:
                 own_kw = days.offered.reshape(self._sun_kw.shape) * np.where(days.says_kw[0], 1.0, p_max_kw)
                 self._sun_kw = np.where(np.isnan(own_kw), self._sun_kw, own_kw)
+        if self._buildings is not None:
+            self._sun_pu = days.pv_pu.reshape(-1)
         if self._generators is not None and days.supplied is not None:
             p_max_kw = np.array([float(spec.p_max_kw) for spec in self._generators.specs])
             own_kw = days.supplied.reshape(-1, len(p_max_kw)) * np.where(days.says_kw[1], 1.0, p_max_kw)
@@ -125,7 +129,8 @@ class Fleets:
         demand_kw = self._demand_kw.take(row, 0) if self._flexible_loads else self._nothing
         own = self._own_kvar_per_kw
         supplied = None if self._supplied_kw is None else self._supplied_kw.take(row, 0)
-        return Exogenous(step, sun_kw, demand_kw, None if own is None else own.take(row, 0), supplied)
+        sun_pu = None if self._sun_pu is None else self._sun_pu.take(row)
+        return Exogenous(step, sun_kw, demand_kw, None if own is None else own.take(row, 0), supplied, sun_pu)
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the agents' actions that leave every device to itself, shape (n_envs, n_actions)."""

@@ -17,6 +17,7 @@ KIND_ALIASES = {
     **dict.fromkeys(("pv", "pvsystem", "solar", "pv_inverter"), "inverter"),
     **dict.fromkeys(("genset", "diesel", "dispatchable_generator"), "generator"),
     **dict.fromkeys(("ev", "evse", "charger", "charging_station"), "ev_charger"),
+    **dict.fromkeys(("hvac", "office", "cooled_building"), "building"),
     **dict.fromkeys(("interruptible_load", "deferrable_load", "demand_response"), "flexible_load"),
     **dict.fromkeys(("cap", "capacitor_bank", "capbank", "capcontrol"), "capacitor"),
     **dict.fromkeys(("reg", "regcontrol", "voltage_regulator", "tap_changer", "ltc", "oltc", "vr"), "regulator"),

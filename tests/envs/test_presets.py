@@ -128,7 +128,7 @@ def test_reward_of_a_preset_is_powergyms_formula(scenario: str, system: str) -> 
 
 
 def test_every_published_system_is_a_preset_and_a_step_without_one_counts_nothing_more() -> None:
-    assert set(PRESETS) == {f"powergym_{system}" for system in PUBLISHED}
+    assert {name for name in PRESETS if name.startswith("powergym")} == {f"powergym_{system}" for system in PUBLISHED}
     env = powergrid.make("ieee13_voltvar")
     told = env.task.info_names
     assert not set(PRESETS["powergym_13bus"]) & set(told)

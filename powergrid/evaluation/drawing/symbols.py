@@ -52,6 +52,7 @@ SYMBOLS: dict[str, Strokes] = {
     "flexible_load": [_SQUARE, _line((0, 0.7), (0, -0.1)),
                       _line((-0.5, -0.05), (0.5, -0.05), (0, -0.7), (-0.5, -0.05))],
     "ev_charger": [_SQUARE, _line((0.15, 0.75), (-0.35, -0.05), (0.35, 0.05), (-0.15, -0.75))],
+    "building": [_SQUARE, _line((-0.6, -0.7), (-0.6, 0.2), (0, 0.7), (0.6, 0.2), (0.6, -0.7), (-0.6, -0.7))],
 }  # fmt: skip
 SYMBOLS["capacitor_off"] = SYMBOLS["capacitor"]
 #: What each symbol means and what it is filled with, in the order of the panel.
@@ -61,6 +62,7 @@ KINDS = {
     "capacitor": ("capacitor", ""), "capacitor_off": ("capacitor, off", ""), "storage": ("storage", "#d9f2d9"),
     "inverter": ("PV or other inverter", "#fff3c4"), "generator": ("generator", "#e8e0f5"),
     "flexible_load": ("flexible load", "#e3ecf7"), "ev_charger": ("EV charger", "#d6f1f5"),
+    "building": ("cooled building", "#e3f5ec"),
 }  # fmt: skip
 
 

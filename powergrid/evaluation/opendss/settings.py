@@ -100,6 +100,7 @@ _NO_CONTROL = {
     "switch": "OpenDSS has no control that decides when to switch a line",
     "ev_charger": "OpenDSS has no control that charges cars",
     "flexible_load": "OpenDSS has no control that shifts a load",
+    "building": "OpenDSS has no control that cools a building",
 }
 
 

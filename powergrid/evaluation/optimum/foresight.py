@@ -170,8 +170,9 @@ def require_foreseeable(task: GridTask) -> None:
         **{
             f"a price on {term}": bool(scenario.weight_of(term))
             for term in TERMS
-            if term not in (*BY_SLOPE, *OTHERWISE)
+            if term in task.info_names and term not in (*BY_SLOPE, *OTHERWISE)
         },
+        "buildings, whose temperatures are carried": any(fleet.kind == "building" for fleet in task.simulation.fleets),
     }
     problems = [
         Problem("not-foreseeable", "optimum", f"it has {what}", "the optimum of such a day is not found yet")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from powergrid.grid.devices.building import BuildingFleet, BuildingSpec
 from powergrid.grid.devices.ev_charger import EvChargerFleet, EvChargerSpec
 from powergrid.grid.devices.fleet import DeviceFleet, PowerFleet
 from powergrid.grid.devices.flexible_load import FlexibleLoadFleet, FlexibleLoadSpec
@@ -39,6 +40,7 @@ AnyDeviceSpec = Annotated[
     | GeneratorSpec
     | FlexibleLoadSpec
     | EvChargerSpec
+    | BuildingSpec
     | CapacitorSpec
     | RegulatorSpec
     | SwitchSpec,
@@ -54,6 +56,7 @@ FLEETS: dict[str, type[DeviceFleet[Any]]] = {
         GeneratorFleet,
         FlexibleLoadFleet,
         EvChargerFleet,
+        BuildingFleet,
         CapacitorFleet,
         RegulatorFleet,
         SwitchFleet,
@@ -67,6 +70,7 @@ SPECS: dict[str, type[DeviceSpec]] = {
     "generator": GeneratorSpec,
     "flexible_load": FlexibleLoadSpec,
     "ev_charger": EvChargerSpec,
+    "building": BuildingSpec,
     "capacitor": CapacitorSpec,
     "regulator": RegulatorSpec,
     "switch": SwitchSpec,
@@ -79,6 +83,8 @@ __all__ = [
     "ActionSpec",
     "AnyDeviceSpec",
     "BoundSpec",
+    "BuildingFleet",
+    "BuildingSpec",
     "CapacitorFleet",
     "CapacitorSpec",
     "DeviceFleet",

@@ -201,6 +201,7 @@ class PowerTable:
             fleet.bind(self, own)
             self._parts.append((fleet, Powers(*(row[:, own] for array in self.arrays for row in array))))
             first = own.stop
+        self._reading = [(fleet, own) for fleet, own in zip(fleets, columns, strict=True) if fleet.reads]
         self._giving = [(fleet, own) for fleet, own in self._parts if fleet.gives_way]
         requests = [fleet.request for fleet in fleets] or [Request(*np.zeros((5, 2, 0)))]
         column, *scaling = (np.concatenate(parts, axis=1) for parts in zip(*requests, strict=True))
@@ -235,6 +236,8 @@ class PowerTable:
     def project(self, action: FloatArray, exo: Exogenous) -> None:
         """Turn actions, shape (n_envs, n_actions), into feasible setpoints."""
         self.read(action)
+        for reading, columns in self._reading:
+            reading.read(action[:, columns])
         p, q = self.p_kw, self.q_kvar
         q[...] = self._asked_q_kvar
         for fleet, own in self._parts:
@@ -279,6 +282,8 @@ class PowerFleet(DeviceFleet[S]):
 
     #: Attributes that :meth:`limit` assigns and the next step reads.
     limited: ClassVar[tuple[str, ...]] = ()
+    #: Whether actions are no powers, and :meth:`read` takes them.
+    reads: ClassVar[bool] = False
     held_in: ClassVar[Mapping[str, str]] = {"p_kw": "delivered_p_kw", "q_kvar": "delivered_q_kvar"}
     _table: PowerTable | None = None
     _own = slice(None)
@@ -344,6 +349,9 @@ class PowerFleet(DeviceFleet[S]):
     def advance(self, p_kw: FloatArray, q_kvar: FloatArray, exo: Exogenous) -> None:
         """Move on by one step in which some powers, shape (n_envs, n), were delivered; of a fleet that is alone."""
         self.table.advance(p_kw + 1j * q_kvar, exo)
+
+    def read(self, action: FloatArray) -> None:
+        """Take the fleet's own actions, shape (n_envs, n_actions), where these are no powers; see ``reads``."""
 
     @abstractmethod
     def limit(self, own: Powers, exo: Exogenous) -> None:

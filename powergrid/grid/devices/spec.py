@@ -228,6 +228,7 @@ class Exogenous:
         demand_kvar_per_kw: Its kvar over that, same shape; None where each keeps its own power factor.
         supplied_kw: Most that the shape of each generator's own element lets it give [kW], infinite where it has none,
             shape (n_envs, n_generators); None where none has any.
+        sun_pu: What the sun offers, in parts of the panels' rating, shape (n_envs,); None where nobody asks.
     """
 
     step: IntArray
@@ -235,6 +236,7 @@ class Exogenous:
     demand_kw: FloatArray
     demand_kvar_per_kw: FloatArray | None = None
     supplied_kw: FloatArray | None = None
+    sun_pu: FloatArray | None = None
 
 
 class SpecRow(NamedTuple):
@@ -259,6 +261,8 @@ _UNITS = {
     "_kw": "kW",
     "_usd": "USD",
     "_steps": "steps",
+    "_c": "°C",
+    "_k": "K",
 }
 _UNIT_PREFIXES = {
     "soc_": "pu",

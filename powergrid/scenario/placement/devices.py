@@ -28,6 +28,7 @@ _GROWS: dict[str, tuple[str, ...]] = {
         "start_cost_usd",
         *_REACTIVE,
     ),
+    "building": ("scale",),
 }
 
 

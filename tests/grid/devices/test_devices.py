@@ -34,6 +34,10 @@ DEVICES: dict[str, list[dict[str, Any]]] = {
         {"element": "Load.ev", "ports": 3, "p_max_kw": 7.4, "arrival_hour_mean": 4, "v2g": True},
         {"bus": "1", "ports": 1, "p_max_kw": 50, "sessions_per_day": 5, "arrival_hour_std": 6, "stay_hours_mean": 2},
     ],
+    "building": [
+        {"bus": "1", "phases": [3], "scale": 2.0, "power_factor": 0.9},
+        {"element": "Load.b", "cop": 3.0, "temp_min_c": 20, "temp_max_c": 24, "outdoor_max_c": 30},
+    ],
     "capacitor": [
         {"element": "Capacitor.a", "steps": 1, "steps_initial": 0},
         {"element": "Capacitor.b", "steps": 4, "steps_initial": 2, "dwell_steps": 2, "moves_per_step": 1},
