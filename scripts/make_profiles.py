@@ -11,7 +11,7 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,12 @@ ROWS_PER_HOUR = 4
 ROWS_PER_DAY = 24 * ROWS_PER_HOUR
 N_ROWS = 365 * ROWS_PER_DAY
 N_VARIANTS = 8
-DEFAULT_TARGET = Path(__file__).resolve().parent.parent / "powergrid" / "data" / "profiles.npz"
+PACKAGE = Path(__file__).resolve().parent.parent / "powergrid"
+DEFAULT_TARGET = PACKAGE / "data" / "profiles.npz"
+OTHER_TARGET = PACKAGE / "evaluation" / "benchmark" / "sun_miami.parquet"
 
 TMY3_FILE = Path(pvlib.__file__).parent / "data" / "723170TYA.CSV"
+TMY2_FILE = Path(pvlib.__file__).parent / "data" / "12839.tm2"
 TILT_DEG = 25.0
 AZIMUTH_DEG = 180.0
 ALBEDO = 0.2
@@ -140,6 +143,17 @@ def read_weather() -> tuple[pd.DataFrame, dict[str, Any]]:
     return frame[columns], meta
 
 
+def read_other_weather() -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read the TMY2 year of Miami that ships with pvlib, whose months are of 1961 to 1990, as :func:`read_weather`."""
+    frame, meta = pvlib.iotools.read_tmy2(str(TMY2_FILE))
+    names = {"GHI": "ghi", "DHI": "dhi", "DryBulb": "temp_air", "Wspd": "wind_speed"}
+    weather = frame[list(names)].rename(columns=names).astype(float)
+    weather[["temp_air", "wind_speed"]] /= 10.0  # tenths
+    if len(weather) != 8760 or weather.isna().any(axis=None):
+        raise ValueError(f"{TMY2_FILE.name}: expected 8760 complete hours, got {len(weather)}")
+    return weather, {key: meta[key] for key in ("TZ", "latitude", "longitude", "altitude")}
+
+
 def interpolate_hours(values: FloatArray, at_hour: FloatArray, hour_of_value: FloatArray) -> FloatArray:
     """Interpolate hourly values linearly, the year taken as a circle."""
     return np.asarray(np.interp(at_hour, hour_of_value, values, period=8760.0), dtype=np.float64)
@@ -185,14 +199,14 @@ def make_irradiance(weather: pd.DataFrame, sun: pd.DataFrame, clear: pd.DataFram
     return pd.DataFrame({"ghi": beam_quarters + dhi_quarters, "dhi": dhi_quarters, "dni": dni}, index=sun.index)
 
 
-def make_sun() -> dict[str, FloatArray]:
+def make_sun(read: Callable[[], tuple[pd.DataFrame, dict[str, Any]]] = read_weather) -> dict[str, FloatArray]:
     """Make the irradiance on the modules, the air temperature and the DC power per unit of STC rating.
 
     Source:
         Ineichen clear sky, Hay-Davies transposition, physical IAM on the beam, Faiman cell temperature and the
         PVWatts V5 DC model, all as in pvlib.
     """
-    weather, meta = read_weather()
+    weather, meta = read()
     middle = (make_calendar() + pd.Timedelta(minutes=7.5)).tz_localize(int(meta["TZ"] * 3600))
     site = pvlib.location.Location(meta["latitude"], meta["longitude"], altitude=meta["altitude"])
     sun = site.get_solarposition(middle)
@@ -321,12 +335,31 @@ def make_archive(target: Path) -> None:
     write_archive(target, arrays)
 
 
+def make_other_sun(target: Path) -> None:
+    """Make the sun of other years and of another place, which a task of the benchmark plays, and write it."""
+    with warnings.catch_warnings():  # as in make_archive
+        warnings.filterwarnings("ignore", message="DatetimeIndex.dayofyear", category=DeprecationWarning)
+        pv_pu = make_sun(read_other_weather)["pv_pu"]
+    quantum = QUANTA["pv_pu"][1]
+    counts = quantise("pv_pu", pv_pu)
+    table = pd.DataFrame({"time": make_calendar(), "pv_pu": counts / round(1.0 / quantum)})
+    # times lie evenly: their differences take no room
+    how: dict[str, Any] = {
+        "use_dictionary": ["pv_pu"],
+        "column_encoding": {"time": "DELTA_BINARY_PACKED"},
+        "compression_level": 19,
+    }
+    table.to_parquet(target, index=False, engine="pyarrow", compression="zstd", **how)
+
+
 def main() -> None:
     """Make the file, by default in its place in the package."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=DEFAULT_TARGET, help="where to write (default: in the package)")
-    target = parser.parse_args().out
-    make_archive(target)
+    parser.add_argument("--out", type=Path, help="where to write (default: in the package)")
+    parser.add_argument("--other-sun", action="store_true", help="make the sun of the benchmark's task instead")
+    asked = parser.parse_args()
+    target = asked.out or (OTHER_TARGET if asked.other_sun else DEFAULT_TARGET)
+    (make_other_sun if asked.other_sun else make_archive)(target)
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 import powergrid
 from powergrid.cli.advise import advise, serve
+from powergrid.cli.benchmark import app as benchmark
 from powergrid.cli.evaluation import bench, curves, evaluate
 from powergrid.cli.export import export
 from powergrid.cli.feeders import check, describe, list_all
@@ -54,6 +55,7 @@ app.command()(check)
 app.command()(describe)
 app.command()(bench)
 app.add_typer(profiles, name="profiles")
+app.add_typer(benchmark, name="benchmark")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -254,7 +254,9 @@ def bench(
         bool, typer.Option("--quick", help="One scenario and few rounds of each: shows that they run.")
     ] = False,
 ) -> None:
-    """Run benchmarks of a source checkout, each in a process of its own.
+    """Measure speed on this machine: run the benchmarks of a source checkout, each in a process of its own.
+
+    How good a policy is: powergrid benchmark.
 
     Exit status: 0 all ran, 1 one failed. Options of one alone: python -m benchmarks.NAME --help.
     """

@@ -49,6 +49,10 @@ TrustOption = Annotated[bool, typer.Option("--trust", help="Let the feeder do mo
 PoliciesOption = Annotated[
     str, typer.Option(help="shared: one policy for equal agents; independent: one for each agent.")
 ]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--setting", metavar="NAME=VALUE", help="A training setting, for example lr=1e-4; repeatable."),
+]
 SplitOption = Annotated[str, typer.Option(help="Split of the profiles: train, validation or test.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "--debug", help="Show tracebacks and all library output.")]
 

@@ -19,6 +19,7 @@ from powergrid.cli.options import (
     PoliciesOption,
     ScenarioArgument,
     SetOption,
+    SettingsOption,
     SplitOption,
     TrustOption,
     VerboseOption,
@@ -41,10 +42,6 @@ TrustCheckpointOption = Annotated[
 ]
 AddressOption = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Train on the Ray cluster there: HOST:PORT of its head, or auto.")
-]
-SettingsOption = Annotated[
-    list[str] | None,
-    typer.Option("--setting", metavar="NAME=VALUE", help="A training setting, for example lr=1e-4; repeatable."),
 ]
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders go.")]
 TestDaysOption = Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")]

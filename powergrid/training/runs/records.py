@@ -339,6 +339,22 @@ def _read_numbers(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return pd.concat(numbers, axis=1).replace([-math.inf, math.inf], math.nan).dropna()
 
 
+def read_effort(run: Path, manifest: Mapping[str, Any]) -> tuple[int, float]:
+    """Return the environment steps that a run took, as its ``progress.csv`` has them, and its minutes, as sessions do.
+
+    Raises:
+        PowerGridError: The table cannot be read, or the run has not ended.
+    """
+    steps = [curve.env_steps for curve in read_curves([run], "iteration")]
+    try:
+        spans = [
+            datetime.fromisoformat(each["end"]) - datetime.fromisoformat(each["start"]) for each in manifest["sessions"]
+        ]
+    except (KeyError, ValueError, TypeError) as error:
+        raise PowerGridError(f"{run}: has a session without an end: is it still training?") from error
+    return int(steps[0].max()), sum(span.total_seconds() for span in spans) / 60.0
+
+
 def name_of_training(manifest: dict[str, Any]) -> str:
     """Say in two words how a run trains: the algorithm, and whether agents share a policy."""
     agents, policies = len(manifest["policies"]), len(set(manifest["policies"].values()))

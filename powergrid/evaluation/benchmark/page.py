@@ -1,0 +1,163 @@
+"""The leaderboard as a page: what results say, and what nobody has run yet with the command and its estimated time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from powergrid.evaluation.baselines import BASELINES
+from powergrid.evaluation.benchmark.result import Result
+from powergrid.evaluation.benchmark.score import Leaderboard, show_overall, show_row
+from powergrid.evaluation.benchmark.tasks import Benchmark, Task
+from powergrid.grid.devices.switchgear import SwitchgearSpec
+from powergrid.plain import read_yaml
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train that the leaderboard asks for: its name, and what ``run --train`` takes."""
+
+    name: str
+    algorithm: str
+    policies: str
+
+    @property
+    def options(self) -> str:
+        """The options of ``powergrid benchmark run``."""
+        return f"--train {self.algorithm}" + ("" if self.policies == "shared" else f" --policies {self.policies}")
+
+
+METHODS = (
+    Method("ppo_shared", "ppo", "shared"),
+    Method("ppo_independent", "ppo", "independent"),
+    Method("mappo_shared", "mappo", "shared"),
+    Method("sac_shared", "sac", "shared"),
+)
+_HEAD = """# Leaderboard
+
+What the results in `docs/benchmark` say of [PowerGrid-Bench](benchmark.md). The page is made of these files by
+`powergrid benchmark score docs/benchmark --page docs/leaderboard.md`; a test keeps it in step.
+
+`score` is 0 for `no_control` and 1 for the [optimum](evaluation.md#the-optimum) that was found for each day, `regret`
+what a day costs all agents above that optimum. In brackets are 95 % intervals: days are drawn again, and seeds where
+something was trained ([how](evaluation.md)). `better days` says how probable it is that a policy gets more than
+`rule_based` on a day. Rewards of different tasks do not compare; scores do.
+"""
+
+
+def make_page(board: Leaderboard) -> str:
+    """Return the leaderboard as Markdown."""
+    return "\n".join([_HEAD, *_say_overall(board), *_say_tasks(board), *_say_open(board)])
+
+
+def _say_overall(board: Leaderboard) -> Iterator[str]:
+    yield "## All tasks\n"
+    if not board.overall:
+        yield "No optimum is known yet, so there are no scores.\n"
+        return
+    known = [name for name in board.benchmark.tasks if "optimum" in board.benchmark.rewards_of(name)]
+    yield f"Interquartile mean of scores over tasks and seeds, of the {len(known)} tasks whose optimum is known.\n"
+    yield _as_table(("policy", "tasks", "score"), [show_overall(each) for each in board.overall])
+
+
+def _say_tasks(board: Leaderboard) -> Iterator[str]:
+    for name, rows in board.rows.items():
+        task = board.benchmark.tasks[name]
+        yield f"## {name}\n"
+        yield f"{task.title}. {_say_what(task)}\n"
+        headings = (
+            "policy",
+            "reward",
+            "score",
+            "regret, USD/day",
+            "better days",
+            "cost, USD/day",
+            "outside, node-h/day",
+        )
+        yield _as_table(headings, [(*show_row(row), *_show_means(row.result)) for row in rows])
+
+
+def _show_means(result: Result) -> tuple[str, ...]:
+    shown = []
+    for metric, digits in (("cost_usd", 0), ("violation_node_hours", 1)):
+        values = [value for own in result.results.values() for value in own[metric]]
+        shown.append(f"{sum(values) / len(values):.{digits}f}")
+    return tuple(shown)
+
+
+def _say_what(task: Task) -> str:
+    if not task.shifted:
+        return f"Trained on and played: `{task.scenario}`."
+    stress = task.stress.model_dump(exclude_defaults=True, exclude={"description"}) if task.stress else {}
+    told = [f"feeder `{task.feeder}`" if task.feeder else "", *(f"`{key}: {value}`" for key, value in stress.items())]
+    return f"Trained on `{task.scenario}`; played with {' and '.join(filter(None, told))}."
+
+
+def _say_open(board: Leaderboard) -> Iterator[str]:
+    yield "## Not run yet\n"
+    estimates = read_estimates()
+    yield (
+        "Each command trains what is not there yet, one run for each seed, and plays it; runs of a scenario serve its "
+        f"shifted tasks too. Times are those of {len(board.benchmark.training_seeds)} seeds one after the other, from "
+        f"the rate that was measured on {estimates['machine']}, at most the task's budget.\n"
+    )
+    rows = [
+        (f"`powergrid benchmark run {name} {what}`", say_minutes(minutes))
+        for name, what, minutes in _find_open(board, estimates)
+    ]
+    yield _as_table(("command", "time"), rows) if rows else "Nothing.\n"
+
+
+def _find_open(board: Leaderboard, estimates: Mapping[str, Any]) -> Iterator[tuple[str, str, float | None]]:
+    benchmark = board.benchmark
+    for name, task in benchmark.tasks.items():
+        there = {each.player.name for each in board.results.get(name, ())}
+        for baseline in BASELINES:
+            if baseline not in there and (name, baseline) not in _refused(estimates):
+                yield name, f"--policy {baseline}", None
+        for method in METHODS:
+            if method.name not in there and takes(task, method):
+                yield name, method.options, estimate_minutes(benchmark, task, method)
+
+
+def _refused(estimates: Mapping[str, Any]) -> set[tuple[str, str]]:
+    return {(task, policy) for policy, tasks in estimates.get("refused", {}).items() for task in tasks}
+
+
+def takes(task: Task, method: Method) -> bool:
+    """Tell whether a method can learn a task: SAC has continuous actions alone."""
+    if method.algorithm != "sac":
+        return True
+    scenario = task.build_trained()
+    gear = (
+        isinstance(scenario.devices[name], SwitchgearSpec) for each in scenario.agents.values() for name in each.devices
+    )
+    return not any(gear)
+
+
+def read_estimates() -> dict[str, Any]:
+    """Return the rates that trainings go at, in environment steps a second, by scenario and algorithm."""
+    found: dict[str, Any] = read_yaml(Path(str(resources.files("powergrid.evaluation.benchmark"))) / "estimates.yaml")
+    return found
+
+
+def estimate_minutes(benchmark: Benchmark, task: Task, method: Method, seeds: int | None = None) -> float:
+    """Return how long all seeds take to train, one after the other [min]: by a measured rate, at most the budget."""
+    rate = read_estimates()["env_steps_per_s"].get(task.scenario, {}).get(method.algorithm)
+    one = task.minutes if rate is None else min(task.minutes, task.env_steps / rate / 60.0)
+    return one * (len(benchmark.training_seeds) if seeds is None else seeds)
+
+
+def say_minutes(minutes: float | None) -> str:
+    """Return a time as text."""
+    if minutes is None:
+        return "not measured"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _as_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    rule = "|" + "|".join(["---", *["---:"] * (len(headings) - 1)]) + "|"
+    return "\n".join([f"| {' | '.join(headings)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
