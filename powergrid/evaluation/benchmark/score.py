@@ -192,8 +192,10 @@ def _rewards(result: Result) -> FloatArray:
 
 def _show(found: Estimate, factor: float) -> str:
     """Return a number and its interval without decimals."""
-    value, low, high = (f"{factor * each + 0.0:.0f}".replace("-0", "0") if abs(factor * each) < 0.5 else
-                        f"{factor * each:.0f}" for each in found)
+    value, low, high = (
+        f"{factor * each + 0.0:.0f}".replace("-0", "0") if abs(factor * each) < 0.5 else f"{factor * each:.0f}"
+        for each in found
+    )
     return f"{value} [{low}, {high}]"
 
 
