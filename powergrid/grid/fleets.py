@@ -270,11 +270,11 @@ def _place(name: str, spec: Any) -> Injection:
     if element:
         if spec.control == "model":
             return Injection(name, element=element, as_modelled=True)
-        properties = ""
-        if spec.kind == "storage" and spec.control == "opendss":  # so that its controller reckons with our energy
+        properties, led = "", spec.kind == "storage" and spec.control == "opendss"
+        if led:  # so that its controller reckons with our energy
             properties = f"%reserve={100.0 * spec.soc_min:g}"
             properties += "" if spec.e_max_kwh is None else f" kwhrated={spec.e_max_kwh!r}"
-        return Injection(name, element=element, properties=properties)
+        return Injection(name, element=element, properties=properties, led=led)
     return Injection(name, bus=spec.bus, phases=tuple(spec.phases), connection=spec.connection)
 
 

@@ -7,10 +7,12 @@ begins with controls that are made to forget, and a state is put back by playing
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from powergrid.grid.circuit.circuit import Circuit, State
-from powergrid.grid.circuit.own_storage import OwnStorage
+from powergrid.grid.circuit.own_storage import LedBatteries, OwnStorage
 from powergrid.grid.engine import FloatArray, Handle, PowerReader
 from powergrid.grid.feeder.network import FeederControl
 from powergrid.grid.feeder.network.shapes import ShapeMode
@@ -29,8 +31,28 @@ _SHAPES: Mapping[ShapeMode, tuple[str, ...]] = {
 }
 #: Name of a shape of our own that idles a fleet.
 _IDLE = "powergrid idle"
-#: One solve: the circuit before it, all that was written, and the hour; None where a step ended.
-Entry = tuple[State, list[FloatArray], float] | None
+
+
+class Solved(NamedTuple):
+    """One solve: the circuit before it, all that was written, the hour, and of batteries that are devices two more.
+
+    Attributes:
+        told: What the engine was told of their energy [%], None where there are none.
+        held: What they were held to [kW], None where what controllers asked could be had.
+    """
+
+    before: State
+    values: list[FloatArray]
+    hours: float
+    told: FloatArray | None
+    held: FloatArray | None = None
+
+
+class Remembered(NamedTuple):
+    """What controls remember: what devices' batteries were told at first, and all solves; None where a step ended."""
+
+    told: FloatArray | None
+    log: list[Solved | None]
 
 
 def find_remembering(circuit: Circuit) -> list[FeederControl]:
@@ -53,6 +75,7 @@ class ControlMemory:
         circuit: The circuit.
         controls: Those that remember.
         storage: Its batteries that are no device, where it has any.
+        led: Its batteries that are devices led by controllers, where it has any.
         dt_h: Length of a step [h].
         mode: Which of its shapes a controller follows that has several.
     """
@@ -62,10 +85,12 @@ class ControlMemory:
         circuit: Circuit,
         controls: Sequence[FeederControl],
         storage: OwnStorage | None,
+        led: LedBatteries | None,
         dt_h: float,
         mode: ShapeMode,
     ) -> None:
-        self._circuit, self._storage, self._log = circuit, storage, list[Entry]()
+        self._circuit, self._storage, self._led = circuit, storage, led
+        self._log, self._told = list[Solved | None](), None if led is None else led.look()
         engine = circuit.engine
         self._fleets, self._turning = (
             [engine.handles(class_name)[c.name] for c in controls if c.class_name == class_name]
@@ -125,9 +150,15 @@ class ControlMemory:
 
     # -- an episode
 
-    def begin(self) -> None:
-        """Have the controls remember what they do of the model as it stands; the circuit stays where it is."""
+    def begin(self, told: FloatArray | None = None) -> None:
+        """Have the controls remember what they do of the model as it stands; the circuit stays where it is.
+
+        Args:
+            told: What devices' batteries hold then [%]; what they do now if unset.
+        """
         circuit = self._circuit
+        if self._led is not None:
+            self._told = self._led.look() if told is None else told
         kept = circuit.state()
         self.forget()
         if self._solved:
@@ -139,7 +170,7 @@ class ControlMemory:
             self._storage.take_others()
         self._show_shapes()
         circuit.engine.step_hours = self._dt_h
-        if self._storage is None:  # what batteries of agents hold is told elsewhere
+        if self._storage is None:  # what devices hold is told
             circuit.engine.set_interval(0.0)
         circuit.restore(kept)
 
@@ -171,12 +202,18 @@ class ControlMemory:
 
     def _stop_fleets(self) -> None:
         """Have controllers whose batteries are full forget that these were spent."""
-        if self._storage is not None:
-            self._storage.fill()
+        for batteries in (self._storage, self._led):
+            if batteries is not None:
+                batteries.fill()
         self._act(1, 2)
         self._reset_controls()
         if self._storage is not None:
             self._storage.write()
+        self._tell(self._told)
+
+    def _tell(self, percent: FloatArray | None) -> None:
+        if self._led is not None and percent is not None:
+            self._led.tell(percent)
 
     def _reset_controls(self) -> None:
         """Reset all controls, as OpenDSS does where a mode is set: fleets idle, whatever their rates are by now."""
@@ -216,7 +253,13 @@ class ControlMemory:
     def note(self, hours: float) -> None:
         """Keep how the circuit comes into a solve, so that it can be played once more."""
         values = [writer.values.copy() for writer in self._circuit.setpoints.writers]
-        self._log.append((self._circuit.state(), values, hours))
+        told = None if self._led is None else self._led.look()
+        self._log.append(Solved(self._circuit.state(), values, hours, told))
+
+    def note_held(self, kw: FloatArray) -> None:
+        """Keep what devices' batteries were held to in that solve [kW]."""
+        if (last := self._log[-1]) is not None:
+            self._log[-1] = last._replace(held=kw)
 
     def end_step(self) -> None:
         """Let the controls look at what a step came to, after a solve that converged."""
@@ -226,33 +269,39 @@ class ControlMemory:
 
     def undo(self) -> None:
         """Forget the solves since the last step ended; the circuit's own state is to be put back then."""
-        log = self.state()
-        while log and log[-1] is not None:
-            log.pop()
-        self.restore(log)
+        kept = self.state()
+        while kept.log and kept.log[-1] is not None:
+            kept.log.pop()
+        self.restore(kept)
 
     # -- state
 
-    def state(self) -> list[Entry]:
+    def state(self) -> Remembered:
         """Copy what the controls remember: all that was played since the episode began."""
-        return list(self._log)
+        return Remembered(self._told, list(self._log))
 
-    def restore(self, state: Sequence[Entry]) -> None:
+    def restore(self, state: Remembered) -> None:
         """Put a :meth:`state` back; call before the circuit's own and that of its batteries."""
-        circuit = self._circuit
-        self.begin()
-        for entry in state:
-            if entry is None:
-                if self._storage is not None:
-                    self._storage.advance()
-                self.end_step()
+        self.begin(state.told)
+        for solved in state.log:
+            if solved is not None:
+                self._solve_again(solved)
                 continue
-            before, values, hours = entry
-            circuit.restore(before)
             if self._storage is not None:
-                self._storage.write()
-            circuit.setpoints.write(values)
-            circuit.keep_y()
-            circuit.controls.prepare(hours)
-            self._log.append(entry)
-            circuit.run(controls=True)
+                self._storage.advance()
+            self.end_step()
+
+    def _solve_again(self, solved: Solved) -> None:
+        circuit = self._circuit
+        limit: Callable[[], bool] | None = None
+        circuit.restore(solved.before)
+        if self._storage is not None:
+            self._storage.write()
+        circuit.setpoints.write(solved.values)
+        circuit.keep_y()
+        self._tell(solved.told)
+        if self._led is not None:
+            limit = partial(self._led.hold, solved.held)
+        circuit.controls.prepare(solved.hours)
+        self._log.append(solved)
+        circuit.run(controls=True, limit=limit)

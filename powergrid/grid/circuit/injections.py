@@ -64,6 +64,7 @@ class Injection:
         connection: ``wye`` or ``delta``.
         properties: More to set on the element of the feeder, as OpenDSS text.
         as_modelled: Leave the element as the model has it: its power is read, and never written.
+        led: A controller of the feeder's own sets the element, made ready as a device's: it is never written either.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Injection:
     connection: str = "wye"
     properties: str = ""
     as_modelled: bool = False
+    led: bool = False
 
 
 def place_injections(
@@ -154,10 +156,13 @@ def read_ratings(engine: Engine, class_name: str, handles: Sequence[Handle]) -> 
     if class_name == "Storage":
         rated_kw = read("kWRated")
         most_kw = np.minimum(rated_kw * np.minimum(read("%kWRated"), 100.0) / 100.0, np.where(kva > 0.0, kva, np.inf))
-        # As compiled, kW sets %Discharge too.
-        discharge = np.where(engine.any_written(handles, class_name, ["%Discharge"]), read("%Discharge"), 100.0)
+        # As compiled, kW sets %Discharge too, and a StorageController both, to what it begins with.
+        discharge, charge = (
+            np.where(engine.any_written(handles, class_name, [key]), read(key), 100.0)
+            for key in ("%Discharge", "%Charge")
+        )
         p_max_kw = np.minimum(most_kw, rated_kw * discharge / 100.0)
-        charge_kw = np.minimum(most_kw, rated_kw * read("%Charge") / 100.0)
+        charge_kw = np.minimum(most_kw, rated_kw * charge / 100.0)
         found = {
             "e_max_kwh": (read("kWhRated"), every),
             "p_max_kw": (p_max_kw, every),
@@ -329,7 +334,7 @@ class Setpoints:
         for device, ((class_name, _), injection) in enumerate(zip(targets, injections, strict=True)):
             if class_name == "Load":
                 self.load_of_device[device] = position[injection.element.partition(".")[2].lower()]
-            elif not injection.as_modelled:
+            elif not (injection.as_modelled or injection.led):
                 groups.setdefault(class_name, []).append(device)
         self._groups = [self._bind_group(class_name, devices, targets) for class_name, devices in groups.items()]
 

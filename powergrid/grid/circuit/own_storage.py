@@ -1,7 +1,7 @@
-"""Batteries that no agent and no controller has: charged and discharged as OpenDSS does it, by shape or by trigger.
+"""Batteries that no agent has: those that are no device, by shape, trigger or controller, and devices that one leads.
 
-What each holds is the engine's own reckoning, so that losses and idling are the model's; it is part of a circuit's
-state. Only circuits with such batteries take part.
+What the former hold is the engine's own reckoning, so that losses and idling are the model's; it is part of a circuit's
+state. What devices hold is their fleet's, and the engine is told. Only circuits with such batteries take part.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ import numpy.typing as npt
 
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.circuits import Circuits
-from powergrid.grid.engine import FloatArray, Handle, IntArray
+from powergrid.grid.devices import StorageFleet
+from powergrid.grid.engine import FloatArray, Handle, IntArray, PowerReader
 
 #: OpenDSS's ordinals of Storage.DispMode: by whoever writes it; by the sign and size of the shape.
 _EXTERNAL, _FOLLOW = 3, 4
+#: How far beyond a limit a delivered power may be and count as within it, in parts of it; the solver leaves some.
+_TOLERANCE = 1e-6
+#: How close to an end of its range a state of charge counts as there, in parts of it: what rounding leaves.
+_ROUNDING = 1e-9
 
 
 class OwnStorage:
@@ -207,3 +212,74 @@ def lead_batteries(
     names = [name for name in circuits[0].network.elements["Storage"] if f"storage.{name}" not in devices]
     led = [name for class_name, _, own in writes if class_name == "Storage" for name in own]
     return Batteries(circuits, led, names, writes, dt_h) if names else None
+
+
+class LedBatteries:
+    """Devices of one circuit under storage controllers: tell these their energy, hold what they ask to what there is.
+
+    Args:
+        circuit: The circuit.
+        fleet: The fleet that they are part of.
+        rows: Which of it.
+        first: Place of the fleet's first device in the device arrays.
+        env: Which environment the circuit is.
+
+    Attributes:
+        held: What they were held to in the last solve [kW], shape (n_rows,); None where what was asked could be had.
+    """
+
+    def __init__(self, circuit: Circuit, fleet: StorageFleet, rows: IntArray, first: int, env: int) -> None:
+        self._fleet, self._rows, self._env = fleet, rows, env
+        specs = [fleet.specs[i] for i in rows.tolist()]
+        self._soc_min, self._soc_max = (np.array([getattr(s, key) for s in specs]) for key in ("soc_min", "soc_max"))
+        engine, handles = circuit.engine, [circuit.handle_of(first + i) for i in rows.tolist()]
+        self._percent = engine.bulk_writer("Storage", "%stored", handles)
+        self._setpoints = engine.bulk_writer("Storage", "kW", handles)
+        self._rates = [engine.bulk_writer("Storage", key, handles) for key in ("%Charge", "%Discharge")]
+        self._engine, self._handles = engine, handles
+        self._reader = PowerReader(handles)
+        self.held: FloatArray | None = None
+
+    def look(self) -> FloatArray:
+        """Return what the engine is to be told [%]: spent at the end that is kept, full at the other."""
+        soc = self._fleet.soc[self._env, self._rows]
+        spent = np.abs(soc - self._soc_min) <= _ROUNDING * self._soc_min
+        told = np.where(spent, self._soc_min * (1.0 - _ROUNDING), soc)
+        found: FloatArray = 100.0 * np.where(soc >= self._soc_max * (1.0 - _ROUNDING), 1.0, told)
+        return found
+
+    def tell(self, percent: FloatArray) -> None:
+        """Write states of charge, and have the rates that controllers set where batteries were held to others."""
+        if self.held is not None:
+            for writer in self._rates:
+                writer.write()
+        self.held = None
+        self._percent.values[:] = percent
+        self._percent.write()
+
+    def fill(self) -> None:
+        """Write full batteries, which have controllers forget that these were spent."""
+        self.tell(np.full(len(self._rows), 100.0))
+
+    def limit(self) -> bool:
+        """Hold what controllers ask to what power ratings and the energy left allow in this step; say whether it was.
+
+        Call after they acted.
+        """
+        asked = -self._reader.read().real
+        least, most = (room[self._env, self._rows] for room in self._fleet.room_kw)
+        held = np.minimum(np.maximum(asked, least), most)
+        if np.abs(held - asked).max() <= _TOLERANCE * np.maximum(1.0, np.abs(asked)).max():
+            return False
+        return self.hold(held)
+
+    def hold(self, kw: FloatArray | None) -> bool:
+        """Write what batteries are held to, as :attr:`held` had it; say whether there is anything."""
+        self.held = kw
+        if kw is None:
+            return False
+        for writer, key in zip(self._rates, ("%Charge", "%Discharge"), strict=True):
+            writer.values[:] = self._engine.get_all_floats(self._handles, "Storage", key)
+        self._setpoints.values[:] = kw
+        self._setpoints.write()
+        return True

@@ -294,23 +294,6 @@ def test_storage_under_peak_shaving_holds_its_target_with_our_energy(simulate: S
     assert held > 5
 
 
-def test_spent_storage_waits_for_its_reset_level(simulate: Simulate) -> None:
-    slowly = SHAVE.format(target=1000) + " %ratecharge=5"  # from two o'clock on, while demand is below the target
-    powers = {}
-    for soc in (0.2, 0.5):
-        simulation = simulate(battery(soc_initial=soc, soc_min=0.2), slowly)
-        fleet, powers[soc] = simulation.fleets[0], []
-        for _ in range(96):
-            simulation.step(simulation.neutral())
-            powers[soc].append(float(simulation.snapshot.device_kva[0, 0].real))
-        assert 0.2 < fleet.soc[0, 0] < 0.8
-    charged = np.array(powers[0.2]) < -1.0
-    assert charged[8:40].all()
-    assert np.array_equal(charged, np.array(powers[0.5]) < -1.0)
-    assert max(powers[0.5]) > 100.0
-    assert max(powers[0.2]) < 1.0  # it is charged to half, and its controller waits for 0.8
-
-
 def test_spent_storage_resets_bit_for_bit(simulate: Simulate) -> None:
     devices = regulator("opendss") | battery(soc_initial=0.3) | solar()
     simulation = simulate(devices, VOLT_VAR, SHAVE.format(target=600), pu=0.98, day=150)
