@@ -86,6 +86,7 @@ class GridTask:
             zone_nodes,
             summary=scenario.observations == "summary",
             peak_kw=None if self._peak is None else self._peak.kw,
+            forecasts=None if scenario.outlook is None else scenario.outlook.forecasts,
         )
         self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
         self._view = View(self.channels, [agent.observed for agent in self.agents], n_envs)
@@ -144,7 +145,7 @@ class GridTask:
         self._rewards.start(rows, zone_kw)
         if self._peak is not None:
             self._peak.start(rows)
-        self.channels.start_day(rows, zone_kw)
+        self.channels.start_day(rows, zone_kw, rngs)
         self.terminated[rows] = self.truncated[rows] = False
         self.channels.measure()
 

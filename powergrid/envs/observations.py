@@ -15,6 +15,7 @@ from powergrid.grid.devices.spec import Rows
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.outages.events import Events
 from powergrid.grid.outages.spec import widen_price
+from powergrid.grid.profiles.outlook import Forecasts
 from powergrid.grid.simulation import Simulation
 from powergrid.grid.sums import GroupSums
 
@@ -58,6 +59,7 @@ class Channels:
         zone_nodes: Nodes of each zone.
         summary: Whether the network's voltages are shown as quantiles, the same for every feeder, not node by node.
         peak_kw: The highest import of each episode so far, shown where it is priced, shape (n_envs, 1).
+        forecasts: How the hours to come are foreseen; None shows nothing of them.
 
     Attributes:
         table: The channels in the order of the columns.
@@ -81,8 +83,9 @@ class Channels:
         *,
         summary: bool = False,
         peak_kw: FloatArray | None = None,
+        forecasts: Forecasts | None = None,
     ) -> None:
-        self._simulation, self.metrics, self._peak_kw = simulation, metrics, peak_kw
+        self._simulation, self.metrics, self._peak_kw, self._forecasts = simulation, metrics, peak_kw, forecasts
         self.loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
         for zone, own in enumerate(load_shares):
             self.loads_in[:, zone] = own
@@ -94,7 +97,9 @@ class Channels:
         ways = [network.feeding_branches(network.buses[bus]) or [0] for bus in pccs]  # [0]: the source's own bus
         self._quantiles = _Quantiles(len(network.nodes)) if summary else None
         self.table: list[Channel] = []
-        self._add_world(price_ahead_steps)
+        self._add_world(price_ahead_steps, zones)
+        if forecasts is not None:
+            self._add_outlook(forecasts, zones)
         self._exogenous = np.zeros((simulation.n_envs, horizon + 1, len(self.table)))
         angle = np.arange(horizon + 1) * simulation.dt_h * (np.pi / 12.0)
         self._exogenous[:, :, 0], self._exogenous[:, :, 1] = np.sin(angle), np.cos(angle)
@@ -122,7 +127,7 @@ class Channels:
 
     # -- the table
 
-    def _add_world(self, price_ahead_steps: Sequence[int]) -> None:
+    def _add_world(self, price_ahead_steps: Sequence[int], zones: Sequence[str]) -> None:
         simulation = self._simulation
         price = simulation.profiles.price_usd_per_kwh[simulation.options.tariff]
         low, high = float(price.min()), float(price.max())
@@ -143,7 +148,24 @@ class Channels:
             low, high = 0.0, 1.2 * max(float((loads.kw * own).sum()) * scale, 1.0)
             if measured is not None:  # whatever the ratings are
                 low, high = min(low, float(measured[0][index])), max(high, float(measured[1][index]))
-            self.table.append(Channel(f"zone{index}.demand_kw", "kW", low, high, f"zone{index}"))
+            self.table.append(Channel(f"{zones[index]}.demand_kw", "kW", low, high, zones[index]))
+
+    def _add_outlook(self, forecasts: Forecasts, zones: Sequence[str]) -> None:
+        """Add who an agent is, the season, the time that is left, and means over the hours to come."""
+        simulation, n_world = self._simulation, self._n_world
+        demand, price = self.table[n_world : n_world + len(zones)], self.table[4]
+        self._world("season_sin", "", -1.0, 1.0)
+        self._world("season_cos", "", -1.0, 1.0)
+        self._world("hours_left", "h", 0.0, simulation.options.horizon_steps * simulation.dt_h)
+        told = [f"{hours:g}h" for hours in forecasts.hours]
+        for span in told:
+            self._world(f"price_over_{span}_usd_per_kwh", "USD/kWh", price.low, price.high)
+        for span in told:
+            self._world(f"sun_over_{span}_pu", "pu", 0.0, 1.2)
+        for zone, own in zip(zones, demand, strict=True):
+            self.table += [own._replace(name=f"{zone}.demand_over_{span}_kw") for span in told]
+        for zone in zones:  # in each one's own place: agents that share a policy are told apart by it
+            self.table += [Channel(f"{zone}.is_{other}", "", 0.0, 1.0, zone) for other in zones]
 
     def _world(self, name: str, unit: str, low: float, high: float) -> None:
         self.table.append(Channel(f"world.{name}", unit, low, high, "world"))
@@ -151,10 +173,6 @@ class Channels:
     def _add_solved(self, zones: Sequence[str]) -> None:
         simulation = self._simulation
         loads = simulation.network.loads
-        self.table[self._n_world :] = [
-            Channel(f"{zones[i]}.demand_kw", c.unit, c.low, c.high, zones[i])
-            for i, c in enumerate(self.table[self._n_world :])
-        ]
         add = self.table.append
         first = len(self.table)
         for quantity in ("v_min_pu", "v_mean_pu", "v_max_pu", "pcc_v_pu"):
@@ -212,12 +230,13 @@ class Channels:
 
     # -- the matrix
 
-    def start_day(self, rows: Rows, zone_kw: FloatArray) -> None:
+    def start_day(self, rows: Rows, zone_kw: FloatArray, rngs: Sequence[np.random.Generator] = ()) -> None:
         """Lay out what is known of the day that some environments start.
 
         Args:
             rows: The environments.
             zone_kw: Demand in each zone on their days [kW], shape (n_rows, horizon_steps + 1, n_zones).
+            rngs: A generator for each, where hours to come are foreseen.
         """
         simulation, out = self._simulation, self._exogenous
         out[rows, :, 2] = simulation.weekend[rows, None]
@@ -225,7 +244,27 @@ class Channels:
         price = simulation.day_price[rows]
         out[rows, :, 4] = simulation.day_paid_price[rows]
         out[rows, :, 5 : self._n_world] = price.take(self._ahead, axis=1)
-        out[rows, :, self._n_world :] = zone_kw
+        n_zones = zone_kw.shape[2]
+        out[rows, :, self._n_world : self._n_world + n_zones] = zone_kw
+        if self._forecasts is not None:
+            out[rows, :, self._n_world + n_zones :] = self._look_out(self._forecasts, rows, rngs)
+
+    def _look_out(self, forecasts: Forecasts, rows: Rows, rngs: Sequence[np.random.Generator]) -> FloatArray:
+        """Return what :meth:`_add_outlook` has columns for, shape (n_rows, horizon_steps + 1, n_columns)."""
+        simulation, dt_h = self._simulation, self._simulation.dt_h
+        envs = np.arange(simulation.n_envs)[rows].tolist()
+        comes, before = (
+            np.stack([np.column_stack((sun, self.sum_loads(kw))) for kw, sun in map(how, envs)])
+            for how in (simulation.foreseen, simulation.day_before)
+        )
+        foreseen = forecasts.average(forecasts.foresee(rngs, comes, before, dt_h), dt_h)
+        price = forecasts.average(simulation.day_price[rows, :-1, None], dt_h)
+        n_steps, n_zones = simulation.options.horizon_steps, comes.shape[2] - 1
+        angle = np.broadcast_to(2.0 * np.pi * simulation.season[rows, None], price.shape[:2])
+        left = np.broadcast_to((n_steps - np.arange(n_steps + 1)) * dt_h, angle.shape)
+        who = np.broadcast_to(np.eye(n_zones).ravel(), (*angle.shape, n_zones**2))
+        means = [foreseen[:, :, column] for column in range(1 + n_zones)]
+        return np.concatenate((np.stack((np.sin(angle), np.cos(angle), left), -1), price[:, :, 0], *means, who), axis=2)
 
     def measure(self) -> None:
         """Measure the solved state, with what is known of the step to come and what devices hold beside it."""

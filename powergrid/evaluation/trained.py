@@ -29,7 +29,17 @@ _ASIDE = frozenset({
 #: Sections whose keys are names; what differs alike in several of them is told once.
 _NAMED, _BY_NAME = ("devices", "agents", "events", "microgrids"), ("taps", "steps_on", "norm_amps")
 #: Keys that decide what agents see and do, in the order in which setting them is the nearest remedy.
-_OF_SPACES = ("mode", "observations", "agents", "devices", "events", "reconfiguration", "microgrids", "profiles")
+_OF_SPACES = (
+    "mode",
+    "observations",
+    "outlook",
+    "agents",
+    "devices",
+    "events",
+    "reconfiguration",
+    "microgrids",
+    "profiles",
+)
 #: What differs without a difference in what agents see and decide.
 _NO_SIGHT = frozenset({"reward", "reward.scale", "voltage", "divergence", "solver", "share_reward", "native_controls"})
 #: What placing on another feeder changes throughout.

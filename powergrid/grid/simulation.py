@@ -203,6 +203,20 @@ class Simulation:
         """What the sun offers on it, in parts of the panels' rating, shape (n_envs, horizon_steps + 1)."""
         return self._days.pv_pu
 
+    def foreseen(self, env: int) -> tuple[FloatArray, FloatArray]:
+        """Return demand and sun of an environment's day by its profiles alone, see :meth:`Days.foreseen`."""
+        return self._days.foreseen(int(self.day[env]))
+
+    def day_before(self, env: int) -> tuple[FloatArray, FloatArray]:
+        """Return the same of the day before, see :meth:`Days.day_before`."""
+        return self._days.day_before(int(self.day[env]))
+
+    @property
+    def season(self) -> FloatArray:
+        """Day of the year, 0..1, of the day that each environment plays, shape (n_envs,)."""
+        dates = self.profiles.start.astype("datetime64[D]") + self.day
+        return np.asarray((dates - dates.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.float64) / 365.25)
+
     def measured_range(self, loads_in: FloatArray) -> tuple[FloatArray, FloatArray] | None:
         """Return the lowest and highest demand of zones, see :meth:`Days.measured_range`."""
         return self._days.measured_range(loads_in)

@@ -47,6 +47,7 @@ from powergrid.scenario.vocabulary import (
     Mode,
     PlacementRecord,
     PlacementSpec,
+    OutlookSpec,
     ProfilesSpec,
     ReconfigurationSpec,
     RewardSpec,
@@ -97,6 +98,10 @@ class Scenario(Spec):
         default="full",
         description="Whether the network is shown node by node or in numbers that every feeder has; `summary` with "
         "`feeders`.",
+    )
+    outlook: OutlookSpec | None = Field(
+        default=None,
+        description="What agents see of themselves, the season and the hours to come, `{}` for all; nothing if unset.",
     )
     infos: Literal["numbers", "full"] = Field(
         default="numbers",
@@ -369,6 +374,8 @@ class Scenario(Spec):
         for key in ("goal", "preset"):
             if data["reward"][key] is None:
                 del data["reward"][key]
+        if self.outlook is None:
+            del data["outlook"]
         if self.never_worse_than is None:
             del data["never_worse_than"], data["never_worse_in"], data["release_steps"]
         if self.feeders:

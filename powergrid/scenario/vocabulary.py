@@ -17,6 +17,7 @@ from powergrid.grid.feeder.microgrid import LineTie, MicrogridSpec, TransformerT
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.network.shapes import ShapeMode
 from powergrid.grid.outages import EVENTS
+from powergrid.grid.profiles.outlook import ForecastName, Forecasts
 from powergrid.plain import Location
 from powergrid.quantities import REWARD_TERMS
 
@@ -303,6 +304,33 @@ class ProfilesSpec(Spec):
         if any(not 0.0 < hours <= 48.0 for hours in value):
             raise ValueError(f"hours {value} are not all within 0..48")
         return value
+
+
+class OutlookSpec(Spec):
+    """What agents see beyond the present: who they are, the season, and the hours to come."""
+
+    hours: tuple[Annotated[float, Field(gt=0, le=48)], ...] = Field(
+        default=(1.0, 3.0, 6.0, 12.0), max_length=24, description="Means are told over the next so many hours [h]."
+    )
+    forecast: ForecastName = Field(
+        default="day_ahead",
+        description="What sun and demand are foreseen by: `day_ahead`, what comes times an error, or `persistence`, the "
+        "day before.",
+    )
+    sun_error: float = Field(
+        default=0.15, ge=0, le=2, description="Standard deviation of the error of sun, of what comes."
+    )
+    demand_error: float = Field(
+        default=0.05, ge=0, le=2, description="Standard deviation of the error of a zone's demand, of what comes."
+    )
+    error_hours: float = Field(
+        default=3.0, gt=0, le=168, description="Time in which an error falls to 1/e of itself [h]."
+    )
+
+    @property
+    def forecasts(self) -> Forecasts:
+        """How the hours to come are foreseen."""
+        return Forecasts(self.hours, self.forecast, self.sun_error, self.demand_error, self.error_hours)
 
 
 class VoltageSpec(Spec):

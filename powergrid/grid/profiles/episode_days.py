@@ -66,6 +66,7 @@ class Days:
         self._options = o = options
         self.profiles = profiles.resample(o.step_minutes)
         self.eligible = eligible_days(self.profiles, o.split, o.horizon_steps)
+        self._left_out = frozenset(self.profiles.left_out)
         self._price = _pick_tariff(self.profiles, o.tariff)
         self._demand = Demand(self.profiles, o, network)
         self.series, self.load_max_kw = self._demand.series, self._demand.max_kw
@@ -140,6 +141,30 @@ class Days:
         own = slice(env * rows, (env + 1) * rows)
         panels = [v[own] for v, (_, key, _) in zip(self.background, self.writes, strict=True) if key == "Irradiance"]
         return panels if self.offered is None else [*panels, self.offered[env]]
+
+    def foreseen(self, day: int) -> tuple[FloatArray, FloatArray]:
+        """Return demand [kW] and sun of a day by its profiles alone: what befalls the feeder is not foreseen.
+
+        Returns:
+            Shapes (horizon_steps, n_loads) and (horizon_steps,).
+        """
+        n_steps, profiles = self._options.horizon_steps, self.profiles
+        kw, kvar = np.zeros((2, n_steps, self.load_kw.shape[2]))
+        self._demand.lay_out(day, kw, kvar)
+        first = day * profiles.rows_per_day
+        return kw, np.zeros(n_steps) if profiles.pv_pu is None else profiles.pv_pu[first : first + n_steps]
+
+    def day_before(self, day: int) -> tuple[FloatArray, FloatArray]:
+        """Return the same of the day before, over and over where the horizon is longer; of day 0 the last day's."""
+        n_days, n_steps = self.profiles.n_days, self._options.horizon_steps
+        whole = min(self.profiles.rows_per_day, n_steps)
+        before = next((d % n_days for d in range(day - 1, day - n_days, -1) if d % n_days not in self._left_out), day)
+        kw, kvar = np.zeros((2, whole, self.load_kw.shape[2]))
+        self._demand.lay_out(before, kw, kvar)
+        first = before * self.profiles.rows_per_day
+        sun = np.zeros(whole) if self.profiles.pv_pu is None else self.profiles.pv_pu[first : first + whole]
+        over = np.arange(n_steps) % whole
+        return kw[over], sun[over]
 
     def _pick(self, rng: np.random.Generator, day: int | None) -> int:
         if day is None:
