@@ -30,15 +30,7 @@ _ASIDE = frozenset({
 _NAMED, _BY_NAME = ("devices", "agents", "events", "microgrids"), ("taps", "steps_on", "norm_amps")
 #: Keys that decide what agents see and do, in the order in which setting them is the nearest remedy.
 _OF_SPACES = (
-    "mode",
-    "observations",
-    "outlook",
-    "agents",
-    "devices",
-    "events",
-    "reconfiguration",
-    "microgrids",
-    "profiles",
+    *("mode", "observations", "outlook", "agents", "devices", "events", "reconfiguration", "microgrids", "profiles"),
 )
 #: What differs without a difference in what agents see and decide.
 _NO_SIGHT = frozenset({"reward", "reward.scale", "voltage", "divergence", "solver", "share_reward", "native_controls"})
