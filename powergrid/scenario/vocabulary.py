@@ -314,7 +314,7 @@ class OutlookSpec(Spec):
     )
     forecast: ForecastName = Field(
         default="day_ahead",
-        description="What foresees sun and demand: `day_ahead`, what comes times an error, or `persistence`, the day before.",
+        description="Of sun and demand: `day_ahead`, what comes times an error, or `persistence`, the day before.",
     )
     sun_error: float = Field(
         default=0.15, ge=0, le=2, description="Standard deviation of the error of sun, of what comes."
