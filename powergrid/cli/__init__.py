@@ -16,6 +16,7 @@ from powergrid.cli.evaluation import bench, curves, evaluate
 from powergrid.cli.export import export
 from powergrid.cli.feeders import check, describe, list_all
 from powergrid.cli.hosting import hosting
+from powergrid.cli.optimum import optimum
 from powergrid.cli.options import err, parse_overrides
 from powergrid.cli.profiles import app as profiles
 from powergrid.cli.replay import replay
@@ -42,6 +43,7 @@ app.command()(tune)
 app.command()(demonstrate)
 app.command()(export)
 app.command()(evaluate)
+app.command()(optimum)
 app.command()(replay)
 app.command()(report)
 app.command()(study)

@@ -44,7 +44,7 @@ def evaluate(
     policies: Sequence[str | tuple[str, Policy]],
     *,
     split: str = "test",
-    days: int = 30,
+    days: int | Sequence[int] = 30,
     seed: int = 0,
     progress: Progress | None = None,
     n_envs: int = 4,
@@ -57,7 +57,8 @@ def evaluate(
         policies: Names of baselines, or a name with an object that has ``act``. Those loaded from runs that differ in
             nothing but the seed are one row of the report's tables, with intervals over seeds and days.
         split: Which days: train, validation, test or all.
-        days: How many; they are spread evenly over the split, all of it where it has fewer.
+        days: How many; they are spread evenly over the split, all of it where it has fewer. Or which, from the first of
+            the profiles.
         seed: Seed of whatever is random in an episode, and of ``random``; with the day it starts each episode's own
             stream, so every policy meets the same cars.
         progress: Called with the number of episodes played and to play.
@@ -69,11 +70,12 @@ def evaluate(
     """
     scenario = read_scenario(env_config, split)
     players = find_players(policies)
-    problems = find_number_problems(1, days=days, n_envs=n_envs) + find_number_problems(0, MOST_SEED, seed=seed)
+    count = days if isinstance(days, int) else len(days)
+    problems = find_number_problems(1, days=count, n_envs=n_envs) + find_number_problems(0, MOST_SEED, seed=seed)
     if problems:
         raise ScenarioError("evaluate", problems)
     rows: list[dict[str, Any]] = []
-    for name, batch, n_days in _play(scenario, players, days, min(n_envs, days), seed):
+    for name, batch, n_days in _play(scenario, players, days, min(n_envs, count), seed):
         rows += ({"policy": name, **row} for row in batch)
         if progress is not None:
             progress(len(rows), len(players) * n_days)

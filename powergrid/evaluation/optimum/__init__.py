@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from powergrid.evaluation.optimum.foresight import Foresight, Optimum, find_optimum
+from powergrid.evaluation.optimum.foresight import Optimum, find_optimum
+from powergrid.evaluation.optimum.kept import Foresight, Optima
 
-__all__ = ["Foresight", "Optimum", "find_optimum"]
+__all__ = ["Foresight", "Optima", "Optimum", "find_optimum"]

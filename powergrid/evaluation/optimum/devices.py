@@ -126,6 +126,7 @@ class Devices:
 
     Attributes:
         carried, gear, units, parks: Those of each kind; one may be of two.
+        switches: Columns of what opens and closes lines.
         owned: Whether an action is an agent's, shape (n_actions,); the others are left to themselves.
         left: Whether one is left as a baseline has it, shape (n_actions,): it is nobody's, or that of cars that give
             back.
@@ -137,6 +138,7 @@ class Devices:
     gear: tuple[Gear, ...]
     units: tuple[Unit, ...]
     parks: tuple[Park, ...]
+    switches: tuple[int, ...]
     owned: npt.NDArray[np.bool_]
     left: npt.NDArray[np.bool_]
     discrete: npt.NDArray[np.bool_]
@@ -168,8 +170,9 @@ class Devices:
         discrete = np.array([action.discrete for action in actions], dtype=bool)
         high = np.array([action.n - 1.0 if action.discrete else 1.0 for action in actions])
         carried = tuple(_carried(task))
+        switches = tuple(each.at.column for each in gear if fleets[each.at.fleet].kind == "switch")
         low = np.where(discrete, 0.0, -1.0)
-        return cls(carried, tuple(gear), tuple(units), tuple(parks), owned, left, discrete, low, high)
+        return cls(carried, tuple(gear), tuple(units), tuple(parks), switches, owned, left, discrete, low, high)
 
 
 def _carried(task: GridTask) -> Iterator[Carried]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,6 @@ from powergrid.evaluation.optimum.program import improve, price
 from powergrid.evaluation.optimum.slopes import find_slopes
 from powergrid.evaluation.optimum.stacked import BY_SLOPE, OTHERWISE, FloatArray, StackedDay, Trajectory
 from powergrid.quantities import TERMS
-from powergrid.scenario import Scenario
 
 #: How far actions may change at first, of -1..1 and in positions, and how far at most.
 _RADIUS, _POSITIONS, _WIDEST = 0.3, 4.0, 3.0
@@ -51,6 +51,7 @@ class Optimum:
             not linear, but of the size of what is left.
         start: Reward of the baseline that the search started from.
         rounds: Linear programs that were solved.
+        cpu_s: Processor time that it took to find [s].
     """
 
     actions: FloatArray
@@ -60,6 +61,7 @@ class Optimum:
     promised: float
     start: float
     rounds: int
+    cpu_s: float
 
 
 def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROUNDS) -> Optimum:
@@ -76,6 +78,7 @@ def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROU
         starters: Baselines; the best one's day is where the search starts.
         rounds: Linear programs at most.
     """
+    began = time.process_time()
     best = max((_play(day, each) for each in starters), key=lambda each: each.reward)
     start, gear = best.reward, day.devices.discrete
     unit, radius, done = np.where(gear, _POSITIONS, _RADIUS), 1.0, 0
@@ -99,7 +102,16 @@ def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROU
         best, slopes = found, find_slopes(day, found)
     priced = price(day, best, slopes)
     _, wide = improve(day, best, slopes, np.where(gear, _WIDEST * _POSITIONS, SPAN))
-    return Optimum(best.actions, best.reward, priced, priced + promised, max(wide, promised), start, done)
+    return Optimum(
+        best.actions,
+        best.reward,
+        priced,
+        priced + promised,
+        max(wide, promised),
+        start,
+        done,
+        time.process_time() - began,
+    )
 
 
 def _play(day: StackedDay, starter: Starter) -> Trajectory:
@@ -119,40 +131,6 @@ def _play_better(day: StackedDay, best: Trajectory, change: FloatArray) -> Traje
     plan = np.clip(best.plan + change, day.devices.low, day.devices.high)
     played = day.play(lambda step: plan[step])
     return played if played.reward > best.reward else None
-
-
-class Foresight:
-    """Play the optimum of each day, found when the day starts: what nobody can do who does not know it beforehand.
-
-    Args:
-        starters: Makes the baselines that each search starts from.
-        seed: Seed of what is random in a day, that of the episode.
-    """
-
-    def __init__(self, starters: Callable[[], Sequence[Starter]], seed: int = 0) -> None:
-        self._starters, self._seed = starters, seed
-        self._plans: dict[int, FloatArray] = {}
-        self._day: StackedDay | None = None
-        self._scenario: Scenario | None = None
-
-    def reset(self, task: GridTask, env: int) -> None:
-        """Find the optimum of the day that an environment has just started.
-
-        Raises:
-            ScenarioError: The scenario has what no linear program tells.
-        """
-        if self._day is None or self._scenario is not task.scenario:
-            require_foreseeable(task)
-            self._day, self._scenario = StackedDay(task.scenario), task.scenario
-        self._day.open(int(task.simulation.day[env]), self._seed)
-        self._plans[env] = find_optimum(self._day, self._starters()).actions
-
-    def act(self, task: GridTask) -> FloatArray:
-        """Return the actions of the step to come."""
-        action = task.simulation.neutral()
-        for env, plan in self._plans.items():
-            action[env] = plan[min(int(task.simulation.step_index[env]), len(plan) - 1)]
-        return action
 
 
 def require_foreseeable(task: GridTask) -> None:

@@ -12,13 +12,13 @@ import numpy.typing as npt
 from powergrid.evaluation.optimum.devices import SPAN, Gear, Park, Unit
 from powergrid.evaluation.optimum.linear import LinearProgram
 from powergrid.evaluation.optimum.slopes import Slopes
-from powergrid.evaluation.optimum.stacked import StackedDay, Trajectory
+from powergrid.evaluation.optimum.stacked import DEAD_PU, StackedDay, Trajectory
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: What nothing feeds has less voltage, and what an action moves by less it does not move [pu].
-_DEAD_PU, _STILL_PU = 1e-3, 1e-9
+#: What an action moves by less it does not move [pu].
+_STILL_PU = 1e-9
 #: How long the search for whole positions may take [s].
 SEARCH_S = 2.0
 #: Generators start and stop only where their power may change by so much of -1..1.
@@ -98,7 +98,7 @@ def _hold_limits(program: LinearProgram, day: StackedDay, slopes: Slopes, at: In
     for sign, limit in ((1.0, day.high), (-1.0, day.low)):
         excess = sign * (levels - limit)
         near = (excess > -reach) & (reach > _STILL_PU)
-        step, level = np.nonzero(near & (day.weights > 0.0) & (levels > _DEAD_PU))
+        step, level = np.nonzero(near & (day.weights > 0.0) & (levels > DEAD_PU))
         beyond = program.columns(day.weights[level], 0.0, np.inf)
         rows = program.rows(np.full(len(step), -np.inf), -excess[step, level])
         program.put(rows, beyond, -1.0)
@@ -152,7 +152,7 @@ def _room_of_unit(unit: Unit, plan: FloatArray, radius: float) -> FloatArray:
     power = plan + 1.0
     on = power > unit.least - 1e-9
     up = np.where(on, np.minimum(SPAN - power, radius), min(SPAN, unit.least + radius))
-    return np.stack([up, np.where(on, power, 0.0)]) * (radius > 0.0)
+    return np.stack([up, power]) * (radius > 0.0)
 
 
 def _runs(unit: Unit, plan: FloatArray) -> FloatArray:
@@ -230,9 +230,8 @@ def _peak_before(day: StackedDay) -> float:
 def _cost_now(day: StackedDay, slopes: Slopes, plan: FloatArray) -> float:
     """Return what a program costs in which nothing is changed: all that rows of their own price, as it is."""
     base = slopes.base
-    v, weight_of = base.levels, day.weight_of
-    beyond = np.maximum(v - day.high, 0.0) + np.where(v > _DEAD_PU, np.maximum(day.low - v, 0.0), 0.0)
-    cost = float((beyond * day.weights).sum() + np.abs(base.carried[-1] - day.carried_start) @ day.left_weight)
+    weight_of = day.weight_of
+    cost = float(day.price_beyond(base.levels).sum() + np.abs(base.carried[-1] - day.carried_start) @ day.left_weight)
     for gear in day.devices.gear:
         cost += float(np.abs(_moves(day, gear, plan)).sum()) * gear.price
     for unit in day.devices.units:

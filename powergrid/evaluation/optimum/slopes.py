@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +79,12 @@ def _change(
     changed[:, column] = moved
     if np.array_equal(changed, plan):
         return before.slope_to(before, np.zeros(len(plan)))
-    return before.slope_to(day.step(state, changed), moved - plan[:, column])
+    after = day.step(state, changed)
+    if column in day.devices.switches:
+        # all voltages change, and no two of its positions: what follows for the limits is priced as it is
+        beyond = day.price_beyond(after.levels) - day.price_beyond(before.levels)
+        after = replace(after, smooth=after.smooth - beyond, levels=before.levels)
+    return before.slope_to(after, moved - plan[:, column])
 
 
 def _keep_running(unit: Unit, now: FloatArray, moved: FloatArray) -> FloatArray:

@@ -31,6 +31,8 @@ OTHERWISE = (
     *("voltage_violation_pu", "overload_pu", "switching_wear_usd", "stored_energy_usd", "soc_deviation_kwh"),
     "peak_rise_kw",
 )
+#: What nothing feeds has less voltage [pu].
+DEAD_PU = 1e-3
 
 
 @dataclass(frozen=True)
@@ -205,12 +207,12 @@ class StackedDay:
         for each in self.devices.gear:
             position = simulation.fleets[each.at.fleet].previous_position[0, each.at.own]
             plan[each.at.column] = float(position) - simulation.actions[each.at.column].low
-        if simulation.islands is not None and simulation.islands.apart:
-            return plan  # what an island lacks is shared out by what was asked
         for column, spec in enumerate(simulation.actions):
             fleet, own = self._fleets[spec.device]
             if spec.discrete or fleet.kind == "ev_charger":
                 continue
+            if simulation.islands is not None and not simulation.islands.device_on[0, names[spec.device]]:
+                continue  # what nothing feeds is set to nothing, whatever was asked
             if fleet.kind == "flexible_load":
                 value = float(fleet.share[0, own])
             elif fleet.kind == "inverter" and spec.name == "p_kw":  # a part of what the sun gives
@@ -259,6 +261,12 @@ class StackedDay:
             unserved[:n],
             snapshot.converged[:n].copy(),
         )
+
+    def price_beyond(self, levels: FloatArray) -> FloatArray:
+        """Return what levels beyond their limits take from the reward, shape (n_steps,); nothing of what is not fed."""
+        below = np.where(levels > DEAD_PU, np.maximum(self.low - levels, 0.0), 0.0)
+        price: FloatArray = (np.maximum(levels - self.high, 0.0) + below) @ self.weights
+        return price
 
     def carry(self, state: State, which: int, change: FloatArray) -> State:
         """Return a state in which something that is carried is more by a change, shape (n_steps,)."""

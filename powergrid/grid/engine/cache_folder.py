@@ -34,7 +34,7 @@ FOLDER_VARIABLE = "POWERGRID_CACHE"
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, NotImplementedError, MemoryError,
               zipfile.BadZipFile)  # fmt: skip
 #: How many entries are kept.
-MAX_FILES = 512
+MAX_FILES = 4096
 _MAX_BYTES = 256 * 1024**2
 _ABANDONED_AFTER_S = 3600.0
 #: How long a process waits for another that makes the same entry [s].

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
 from powergrid.evaluation import BASELINES, evaluate
-from powergrid.evaluation.optimum import Optimum, find_optimum
+from powergrid.evaluation.baselines.unaided import NoControl
+from powergrid.evaluation.optimum import Optima, Optimum, find_optimum
+from powergrid.evaluation.optimum.explain import explain
+from powergrid.evaluation.optimum.picture import draw_day
 from powergrid.evaluation.optimum.program import improve
+from powergrid.evaluation.optimum.report import find_optima
 from powergrid.evaluation.optimum.slopes import find_slopes
 from powergrid.evaluation.optimum.stacked import StackedDay
 from powergrid.scenario import load_scenario
@@ -70,10 +77,46 @@ def test_arbitrage_of_a_battery_is_that_of_a_linear_program_by_hand(tmp_path: Pa
     assert found.promised < 1e-3 * gain
 
 
+def test_cars_charge_when_that_is_cheapest_while_they_are_there(tmp_path: Path) -> None:
+    prices = [0.5] * 12 + [0.2, 0.1] + [0.5] * 10
+    spec = {"kind": "ev_charger", "bus": "b", "ports": 1, "p_max_kw": 7.4, "eta_charge": 0.92, "arrival_hour_mean": 8.0,
+            "arrival_hour_std": 0.0, "stay_hours_mean": 8.0, "stay_hours_std": 0.0, "energy_kwh_mean": 12.0,
+            "energy_kwh_std": 0.0}  # fmt: skip
+    scenario = battery(tmp_path, prices)
+    found = solve(
+        {**scenario, "devices": {"park": spec}, "agents": {"A": {**scenario["agents"]["A"], "devices": ["park"]}}}
+    )
+    # It charges at once else, at 0.5; 7.4 kW an hour are what a port gives.
+    asked = 12.0 / 0.92
+    gain = asked * 0.5 - 7.4 * 0.1 - (asked - 7.4) * 0.2
+    assert found.reward - found.start == pytest.approx(gain, rel=2e-3)
+    assert found.model == pytest.approx(found.reward, abs=1e-3)
+
+
+def test_generator_runs_where_the_price_pays_its_fuel_and_its_start(tmp_path: Path) -> None:
+    prices = [0.1] * 4 + [0.3] + [0.1] * 7 + [0.5, 0.6] + [0.1] * 10
+    spec = {"kind": "generator", "bus": "b", "p_max_kw": 100.0, "p_min_kw": 40.0, "cost_b_usd_per_kwh": 0.2,
+            "start_cost_usd": 15.0, "cost_c_usd_per_h": 1.0}  # fmt: skip
+    scenario = battery(tmp_path, prices)
+    found = solve(
+        {**scenario, "devices": {"gen": spec}, "agents": {"A": {**scenario["agents"]["A"], "devices": ["gen"]}}}
+    )
+    # Not for 10 USD at 0.3, which a start eats up; for 30 and 40 less a start and two hours of running.
+    assert found.reward - found.start == pytest.approx(30.0 + 40.0 - 15.0 - 2 * 1.0, rel=2e-3)
+
+
+def test_peak_is_priced_over_the_whole_day(tmp_path: Path) -> None:
+    scenario = battery(tmp_path, [0.1] * 24, eta_charge=1.0, eta_discharge=1.0)
+    found = solve({**scenario, "reward": {"scale": 1.0, "weights": {"peak_rise_kw": 1.0}}})
+    # 500 kW all day: 100 kWh less what it starts with cannot be had, so that 50 kWh are spread over 24 hours
+    assert found.reward - found.start == pytest.approx(50.0 / 24.0, rel=0.02)
+    assert found.priced == pytest.approx(found.reward, abs=1e-3)
+
+
 def test_optimum_moves_gear_only_where_that_pays(tmp_path: Path) -> None:
     with closing(StackedDay(load_scenario("ieee13_voltvar", {"split": "test"}))) as stacked:
         stacked.open(14)
-        found = find_optimum(stacked, starters(), rounds=6)
+        found = find_optimum(stacked, starters(), rounds=2)
         assert found.reward > found.start + 0.1
         assert stacked.play(lambda step: found.actions[step], planned=False).reward == pytest.approx(
             found.reward, abs=1e-9
@@ -85,10 +128,14 @@ def test_optimum_moves_gear_only_where_that_pays(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def evaluated() -> Any:
-    """Play two days of the 13-node microgrids, hour by hour, with all baselines and the optimum."""
-    scenario = {"env_name": "ieee13_mg", **HOURLY}
-    return evaluate(scenario, ["no_control", "rule_based", "random", "optimum"], days=2, n_envs=2)
+def found() -> Any:
+    """Find the optima of two days of the 13-node microgrids, hour by hour, and play baselines beside them."""
+    return find_optima({"env_name": "ieee13_mg", **HOURLY}, ["rule_based", "random"], days=2)
+
+
+@pytest.fixture(scope="module")
+def evaluated(found: Any) -> Any:
+    return found.evaluation
 
 
 def test_no_baseline_beats_the_optimum_on_any_day(evaluated: Any) -> None:
@@ -131,6 +178,59 @@ def test_steps_from_any_state_on_are_planned_alike() -> None:
             task.step()
         stacked.open_at(stacked.state_of(task, 0))
         assert stacked.n_steps == 2
+
+
+def test_optimum_agrees_with_its_model_on_every_day(found: Any, tmp_path: Path) -> None:
+    assert (found.frame["difference"].abs() < 1e-3).all()
+    # another power flow of the same steps: alike but for its tolerance
+    assert (found.frame["played"] - found.frame["priced"]).abs().max() < 1e-5
+    assert (found.frame["promised"] < 0.02).all()
+    found.write(tmp_path)
+    kept = json.loads((tmp_path / "optimum.json").read_text())
+    assert kept["policies"]["rule_based"]["score"] == pytest.approx(found.evaluation.score("rule_based"))
+    assert [row["day"] for row in kept["days"]] == sorted(found.optima)
+
+
+def test_gap_of_a_policy_adds_up_to_its_regret(found: Any, tmp_path: Path) -> None:
+    days = sorted(found.optima)
+    gap, first = explain({"env_name": "ieee13_mg", **HOURLY}, "rule_based", days[:1], beside=["no_control"])
+    rewards = found.frame.set_index("day").loc[days[0]]
+    assert gap.usd == pytest.approx(1000.0 * (rewards["played"] - rewards["rule_based"]))
+    assert [each.policy for each in first] == ["rule_based", "no_control", "optimum"]
+    assert set(gap.by_device["device"]) == {"ess_1", "pv_1", "gen_1", "ess_2", "pv_2", "gen_2"}
+    best = gap.by_device.set_index("device")["alone_usd"]
+    assert best.max() > 0.2 * gap.usd
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in gap.tables():
+        console.print(table)
+    shown = console.export_text()
+    assert "energy_cost_usd" in shown
+    assert "…" not in shown
+    draw_day(first, (0.95, 1.05), "a day").savefig(tmp_path / "day.png")
+
+
+class Counted(NoControl):
+    """Leave all as it is, and count how often that was asked."""
+
+    asked = 0
+
+    def act(self, task: GridTask) -> Any:
+        Counted.asked += 1
+        return super().act(task)
+
+
+def test_optimum_that_was_found_is_not_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POWERGRID_CACHE", str(tmp_path / "cache"))
+    scenario = load_scenario(battery(tmp_path, [0.1] * 12 + [0.5] * 12))
+    for split, seed, times in (("all", 0, 24), ("test", 0, 24), ("all", 1, 48)):
+        own = load_scenario(scenario, {"split": split})
+        with closing(Optima(own, lambda: [Counted()], seed)) as optima:
+            assert optima.of(1).reward > optima.of(1).start
+        assert Counted.asked == times
+    (tmp_path / "Master.dss").write_text(STIFF.replace("kW=500", "kW=600"))
+    with closing(Optima(load_scenario(battery(tmp_path, [0.1] * 12 + [0.4] * 12)), lambda: [Counted()])) as optima:
+        optima.of(1)
+    assert Counted.asked == 72
 
 
 def test_small_change_brings_what_its_slopes_promise() -> None:
