@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,7 @@ def find_optima(
     with closing(optima_of(scenario, seed)) as optima:
         found = {day: optima.of(day) for day in report.provenance["days"]}
     kinds = {name: report.kinds[name] for name in (*(name for name in report.kinds if name != UPPER), UPPER)}
-    return OptimumReport(EvaluationReport(report.frame, kinds, report.provenance), found)
+    return OptimumReport(replace(report, kinds=kinds), found)
 
 
 def optima_of(scenario: Scenario, seed: int = 0) -> Optima:
