@@ -6,12 +6,11 @@ from them, it knows not.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +18,15 @@ from pydantic import BaseModel, Field
 
 from powergrid.errors import PowerGridError, Problem, ScenarioError
 from powergrid.files import make_folder, path_of, read_arrays, read_json, replacing, telling, write_whole
+from powergrid.scenario.loading import load_scenario
 from powergrid.scenario.model import Scenario
 
 MANIFEST = "demonstrations.json"
-#: Keys that say what agents see and how their rewards are told, not what is played and what it is worth.
-_ASIDE = ("name", "description", "mode", "observations", "outlook", "infos", "split", "seed", "share_reward")
+#: Keys that say what agents see and how it is told, not what is played and what it is worth; alike for all.
+_ASIDE: dict[str, Any] = {
+    "name": "demonstrations", "description": "", "mode": "distributed", "observations": "full", "outlook": None,
+    "infos": "numbers", "split": "train", "seed": None, "share_reward": False, "profiles.price_ahead_hours": [1.0],
+}  # fmt: skip
 
 
 class Kept(BaseModel):
@@ -68,10 +71,7 @@ class Demonstrations:
 
 def digest_of_play(scenario: Scenario) -> str:
     """Return a SHA-256 of what is played and what it is worth: feeder, profiles, devices, rewards, not sight."""
-    data = {key: value for key, value in scenario.to_dict().items() if key not in _ASIDE}
-    data["profiles"] = {key: value for key, value in data["profiles"].items() if key != "price_ahead_hours"}
-    data |= {"feeder": scenario.read_feeder().digest, "series": scenario.read_profiles().digest()}
-    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
+    return load_scenario(scenario, _ASIDE).digest()
 
 
 def begin(folder: str | Path, kept: Kept) -> tuple[Path, set[int]]:

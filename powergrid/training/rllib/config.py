@@ -162,7 +162,8 @@ def _on_policy_config(parts: _Parts) -> PPOConfig:
     if parts.settings.learner == "grid":
         from powergrid.training.rllib.learner import GridPPOLearner
 
-        config.learners(learner_class=GridPPOLearner)
+        led = {"lr_kl_target": parts.settings.lr_kl_target, "log_std": _log_std_schedule(parts.settings)}
+        config.learners(learner_class=GridPPOLearner, learner_config_dict=led)
     if parts.settings.entropy_coeff is None:
         config.multi_agent(
             algorithm_config_overrides_per_module={
@@ -247,7 +248,7 @@ def _on_policy_learning(settings: TrainSettings) -> dict[str, Any]:
     as_rllib = {"minibatch_size", "num_epochs", "gamma", "lambda_", "clip_param", "vf_loss_coeff"}
     as_rllib |= {"use_kl_loss", "kl_coeff", "kl_target", "grad_clip"}
     lr: Any = settings.lr
-    if settings.lr_end is not None:
+    if settings.lr_end is not None and settings.lr_kl_target is None:
         lr = [[0, settings.lr], [settings.iterations * settings.train_batch_size, settings.lr_end]]
     return {
         **settings.model_dump(include=as_rllib),
@@ -257,6 +258,13 @@ def _on_policy_learning(settings: TrainSettings) -> dict[str, Any]:
         # RLlib clamps the squared error: past the cap its 10.0 leaves the value network without a gradient
         "vf_clip_param": math.inf if settings.vf_clip_param is None else settings.vf_clip_param,
     }
+
+
+def _log_std_schedule(settings: TrainSettings) -> tuple[float, float, int] | None:
+    """Return the spread's logarithm at first and at last, and the steps between, where it is not learnt."""
+    if settings.final_log_std is None:
+        return None
+    return first_log_std(settings), settings.final_log_std, settings.iterations * settings.train_batch_size
 
 
 def _module(name: str, parts: _Parts) -> Any:

@@ -17,7 +17,7 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussi
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
-from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 from ray.rllib.utils.torch_utils import explained_variance
 
 
@@ -124,6 +124,8 @@ def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 _StockLearner: Any = PPOTorchLearner
+#: By what a learning rate changes that goes by divergence, and within what.
+_LR_FACTOR, _LR_LEAST, _LR_MOST = 1.5, 1e-6, 1e-2
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -145,6 +147,7 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._told = True  # whether the minibatch under way is the one whose losses are logged
+        self._moved: dict[str, Any] = {}  # by policy, how far the last minibatch is from what acted
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Register RLlib's optimizer of a policy, Adam, as the one kernel that torch has for it."""
@@ -251,6 +254,7 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
             terms[names.LEARNER_RESULTS_KL_KEY] = divergence
             total = total + self.curr_kl_coeffs_per_module[module_id] * mean(divergence)
         if self._told:
+            self._moved[module_id] = (ratio.detach() - 1.0 - change.detach()).mean()
             self._log_terms(module_id, {name: mean(term.detach()) for name, term in terms.items()}, values, batch)
         return total
 
@@ -262,6 +266,29 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
         found = nothing if values is None else values.detach()
         terms[names.LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY] = explained_variance(targets, found)
         self.metrics.log_dict(terms, key=module_id, window=1)
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Do what RLlib does after an update, then set spreads and learning rates that the settings lead.
+
+        Source:
+            Rudin et al., Learning to Walk in Minutes Using Massively Parallel Deep Reinforcement Learning, CoRL 2021,
+            on the learning rate by divergence, which is estimated as Schulman's ``k3``.
+        """
+        optimizers = {name: self.get_optimizers_for_module(name) for name in self.module.keys()}  # noqa: SIM118
+        rates = {name: own[0][1].param_groups[0]["lr"] for name, own in optimizers.items()}
+        super().after_gradient_based_update(timesteps=timesteps)  # which sets the configuration's rate again
+        asked: dict[str, Any] = self.config.learner_config_dict
+        led, target = asked.get("log_std"), asked.get("lr_kl_target")
+        for name, own in optimizers.items():
+            free = getattr(self.module[name].unwrapped().pi, "log_std", None)
+            if led is not None and free is not None:
+                first, last, steps = led
+                free.data.fill_(first + (last - first) * min(timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME] / steps, 1.0))
+            if target is not None and name in self._moved:
+                moved = float(self._moved[name])
+                factor = 1.0 / _LR_FACTOR if moved > 2.0 * target else _LR_FACTOR if moved < 0.5 * target else 1.0
+                for group in (group for _, optimizer in own for group in optimizer.param_groups):
+                    group["lr"] = min(max(rates[name] * factor, _LR_LEAST), _LR_MOST)
 
     def apply_gradients(self, gradients_dict: Mapping[Any, Any]) -> None:
         """Step the optimizers; where a gradient is not finite, do what RLlib does."""

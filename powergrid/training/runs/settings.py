@@ -59,6 +59,12 @@ class TrainSettings(Spec):
     lr_end: float | None = Field(
         5e-5, ge=0, description="Learning rate at the last iteration, reached linearly; null keeps `lr`."
     )
+    lr_kl_target: float | None = Field(
+        None,
+        gt=0,
+        description="Divide and multiply `lr` by 1.5 so that an iteration changes the policy by about this divergence, "
+        "in place of `lr_end`; null: it goes by the iterations.",
+    )
     train_batch_size: int = Field(1536, ge=1, description="Environment steps per iteration (16 days of 96 steps).")
     minibatch_size: int = Field(768, ge=1, description="Agent steps of one policy per gradient step.")
     num_epochs: int = Field(12, ge=1, description="Passes over the batch in one iteration.")
@@ -96,6 +102,10 @@ class TrainSettings(Spec):
         description="How a policy chooses a position: from where the device stands (`standing`), or whatever that is.",
     )
     free_log_std: bool = Field(True, description="Learn one spread per action, not one that depends on the state.")
+    final_log_std: float | None = Field(
+        None,
+        description="The same at the last iteration, reached linearly whatever would be learnt; null: it is learnt.",
+    )
     demonstrations: str | None = Field(
         None, description="Folder of `powergrid demonstrate` that the first policy imitates; null: it imitates nobody."
     )
@@ -146,6 +156,15 @@ class TrainSettings(Spec):
         return self
 
     @model_validator(mode="after")
+    def _learner_can(self) -> TrainSettings:
+        asked = [name for name in ("final_log_std", "lr_kl_target") if getattr(self, name) is not None]
+        if asked and self.learner == "stock":
+            raise ValueError(f"{' and '.join(asked)}: RLlib's own learner does not do that; leave learner at 'grid'")
+        if self.final_log_std is not None and not self.free_log_std:
+            raise ValueError("final_log_std: a spread that depends on the state is learnt; leave free_log_std true")
+        return self
+
+    @model_validator(mode="after")
     def _minibatch_fits_batch(self) -> TrainSettings:
         if self.minibatch_size > self.train_batch_size:
             raise ValueError(
@@ -157,6 +176,7 @@ class TrainSettings(Spec):
 _ONLY_ON_POLICY = frozenset(
     {"lr_end", "minibatch_size", "num_epochs", "lambda_", "clip_param", "vf_clip_param", "vf_loss_coeff"}
     | {"entropy_coeff", "use_kl_loss", "kl_coeff", "kl_target", "initial_log_std", "initial_neutral", "free_log_std"}
+    | {"lr_kl_target", "final_log_std"}
     | {"positions", "bootstrap_horizon", "demonstrations", "imitation_rounds", "imitation_passes"}
 )  # fmt: skip
 
