@@ -40,13 +40,20 @@ class Optima:
         self._same = [digest, seed, names, made_by(), _code()]
         self._day: StackedDay | None = None
 
+    def kept(self, day: int) -> Optimum | None:
+        """Return the optimum of a day where it was found before, by whatever process."""
+        return _KEPT.recall(self._key(day))
+
+    def _key(self, day: int) -> str:
+        return hashlib.sha256(json.dumps([*self._same, int(day)]).encode()).hexdigest()
+
     def of(self, day: int) -> Optimum:
         """Return the optimum of a day of the profiles.
 
         Raises:
             ScenarioError: The scenario has what no program tells, see :func:`require_foreseeable`.
         """
-        key = hashlib.sha256(json.dumps([*self._same, day]).encode()).hexdigest()
+        key = self._key(day)
         if (kept := _KEPT.recall(key)) is not None:
             return kept
         with _KEPT.alone(key):  # another process may be at it

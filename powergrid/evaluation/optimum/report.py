@@ -107,3 +107,10 @@ def optima_of(scenario: Scenario, seed: int = 0) -> Optima:
     if not isinstance(foresight, Foresight):
         raise TypeError(f"{UPPER} is played by {type(foresight).__name__}")
     return foresight.optima(scenario)
+
+
+def recall_optima(scenario: Scenario, days: Sequence[int], seed: int = 0) -> dict[int, Optimum]:
+    """Return the optimum of each day where all of them were found before; nothing else, and nothing is played."""
+    optima = optima_of(scenario, seed)
+    found = {int(day): kept for day in days if (kept := optima.kept(int(day))) is not None}
+    return found if len(found) == len(days) else {}

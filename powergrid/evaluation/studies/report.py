@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from powergrid.errors import ScenarioError, find_number_problems
+from powergrid.evaluation.optimum.report import recall_optima
 from powergrid.evaluation.replay.recording import record_days
 from powergrid.evaluation.report import describe_versions
 from powergrid.evaluation.rollout import Policy, Progress, find_players, pick_days, read_scenario
@@ -36,6 +37,7 @@ from powergrid.evaluation.studies.sections import (
     device_section,
     element_section,
     node_section,
+    optimum_section,
     phase_section,
     unbalance_section,
 )
@@ -73,6 +75,7 @@ class PlannerReport:
         facts: Where all this comes from: digests, versions, days, seed.
         notes: What has to be known of a policy's days, such as that it was trained on some, by policy.
         links: Pages that show a day step by step, by date.
+        optima: Reward of the optimum of each day, by date, where all of them were found before.
     """
 
     scenario: Scenario
@@ -82,6 +85,7 @@ class PlannerReport:
     facts: Mapping[str, Any]
     notes: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
+    optima: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -245,7 +249,10 @@ def report_days(
         "nodes_counted": int(summaries[names[0]].counted.sum()),
     }
     told = add_notes(notes or {}, find_all_differences(policies, scenario))
-    return PlannerReport(scenario, tuple(names), tuple(beside), summaries, facts, told)
+    dates = [str(row["date"]) for row in summaries[names[0]].rows]
+    kept = recall_optima(scenario, chosen, seed)
+    optima = {date: kept[day].reward for date, day in zip(dates, chosen, strict=True)} if kept else {}
+    return PlannerReport(scenario, tuple(names), tuple(beside), summaries, facts, told, optima=optima)
 
 
 def describe_facts(scenario: Scenario, seed: int, command: str) -> dict[str, Any]:
@@ -274,6 +281,10 @@ def _make_sections(report: PlannerReport) -> Iterable[Section]:
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(report.names)}
     tables = report.tables()
     yield _compare_section(report)
+    if report.optima:
+        rewards = {name: report.summaries[name].days().set_index("date")["reward"] for name in report.names}
+        usd = len(report.scenario.agents) / report.scenario.reward.scale
+        yield optimum_section(rewards, report.optima, usd)
     yield _days_section(report, colours)
     yield _voltage_section(report, tables["voltages"], colours)
     yield phase_section(report.names, tables["phases"], len(report.summaries[report.names[0]].rows))

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from powergrid.evaluation.statistics import confidence_interval
 from powergrid.evaluation.studies.compare import write_number
 
 if TYPE_CHECKING:
@@ -49,6 +52,32 @@ _OUTSIDE = {
     "longest_a_h": "longest h outside A", "below_b_h": "h below B", "above_b_h": "h above B",
     "longest_b_h": "longest h outside B",
 }  # fmt: skip
+
+
+def optimum_section(rewards: Mapping[str, pd.Series[float]], optima: Mapping[str, float], usd: float) -> Section:
+    """Return how near each comes to what was to be had of the same days by whoever had known them beforehand.
+
+    Args:
+        rewards: Rewards of episodes, mean over agents, by policy and then by date.
+        optima: Those of the optimum, by date.
+        usd: What a reward of 1 is, of all agents [USD].
+    """
+    best = np.array([optima[str(date)] for date in next(iter(rewards.values())).index])
+    nothing = rewards.get("no_control")
+    span = 0.0 if nothing is None else float(best.mean() - nothing.mean())
+    rows = []
+    for name, own in rewards.items():
+        regret = confidence_interval((best - own.to_numpy()) * usd)
+        score = f"{1.0 - (best.mean() - own.mean()) / span:.2f}" if span > 0.0 else ""
+        half = f" ± {regret.half:.0f}" if np.isfinite(regret.half) else ""
+        rows.append([Cell(name), Cell(f"{own.mean():.2f}"), Cell(score), Cell(f"{regret.mean:.0f}{half}")])
+    rows.append([Cell("optimum"), Cell(f"{best.mean():.2f}"), Cell("1.00" if span > 0.0 else ""), Cell("0")])
+    text = (
+        "The optimum knows each day beforehand: nobody can do so well who does not. Score: 0 is no_control, 1 the "
+        "optimum. Regret: what a day costs all agents above the optimum's, with its 95 % interval."
+    )
+    heads = ["policy", "reward", "score", "regret, USD/episode"]
+    return Section("Beside the optimum", text=text, heads=heads, rows=rows, keep=True)
 
 
 def phase_section(names: Sequence[str], table: pd.DataFrame, n_days: int) -> Section:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from powergrid.cli.evaluation import play
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
 from powergrid.evaluation import BASELINES, evaluate
@@ -21,9 +22,11 @@ from powergrid.evaluation.optimum import Optima, Optimum, find_optimum
 from powergrid.evaluation.optimum.explain import explain
 from powergrid.evaluation.optimum.picture import draw_day
 from powergrid.evaluation.optimum.program import improve
-from powergrid.evaluation.optimum.report import find_optima
+from powergrid.evaluation.optimum.report import find_optima, recall_optima
 from powergrid.evaluation.optimum.slopes import find_slopes
 from powergrid.evaluation.optimum.stacked import StackedDay
+from powergrid.evaluation.studies.report import PlannerReport, report_days
+from powergrid.evaluation.studies.sections import optimum_section
 from powergrid.scenario import load_scenario
 
 #: A stiff feeder: losses and voltages count for nothing.
@@ -207,6 +210,26 @@ def test_gap_of_a_policy_adds_up_to_its_regret(found: Any, tmp_path: Path) -> No
     assert "energy_cost_usd" in shown
     assert "…" not in shown
     draw_day(first, (0.95, 1.05), "a day").savefig(tmp_path / "day.png")
+
+
+def test_optima_that_were_found_stand_in_evaluations_and_reports(found: Any, tmp_path: Path) -> None:
+    scenario = load_scenario("ieee13_mg", HOURLY)
+    days = sorted(found.optima)
+    assert recall_optima(scenario, days) == found.optima
+    assert not recall_optima(scenario, [*days, days[0] + 1])
+    told = report_days(scenario, ["rule_based"], against=["no_control"], days=2)
+    rows = {row[0].text: row for row in optimum_rows(told)}
+    assert float(rows["rule_based"][2].text) == pytest.approx(found.evaluation.score("rule_based"), abs=5e-3)
+    regret = float(rows["rule_based"][3].text.partition(" ")[0])
+    assert regret == pytest.approx(found.evaluation.regret_usd("rule_based").mean, abs=0.5)
+    assert "Beside the optimum" in told.as_html()
+    assert play({"env_name": "ieee13_mg", **HOURLY}, ["no_control"], "test", 2, 0).optimum == "optimum"
+    assert play({"env_name": "ieee13_mg", **HOURLY}, ["no_control"], "test", 1, 0).optimum is None
+
+
+def optimum_rows(told: PlannerReport) -> Any:
+    rewards = {name: told.summaries[name].days().set_index("date")["reward"] for name in told.names}
+    return optimum_section(rewards, told.optima, 1000.0).rows
 
 
 class Counted(NoControl):
