@@ -101,6 +101,11 @@ REWARD_TERMS = (
           "time", 1.0, where=_COOLED),
     _term("soc_deviation_share", "pu", "how far from its start the state of charge of the agent's batteries ends the "
           "episode, summed up, at the last step of it", 0.0, told=False, where=_WEIGHED),
+    _term("shared_losses_usd", "USD", "an equal part of what losses outside all zones cost at the price of the step",
+          0.0, money=True, where=_WEIGHED),
+    _term("reactive_kvarh", "kvarh", "reactive energy that the agent's devices gave or took", 0.0, where=_WEIGHED),
+    _term("infeasible_kwh", "kWh", "active energy that was asked of the agent's devices beyond what they could do", 0.0,
+          where=_WEIGHED),
 )  # fmt: skip
 #: Names of the reward terms, and of those that are money.
 TERMS = tuple(term.name for term in REWARD_TERMS)
@@ -135,6 +140,12 @@ AGENT_FALLBACK_METRICS = (
     Quantity("handed_back_devices", "devices", "devices of the agent that were set to what the feeder's own controls "
              "have them do and not to what its actions say", "agent", "sum", where=_FALLBACK, of_agents="sum"),
 )  # fmt: skip
+#: How far outside the band a node may be and not be counted, besides 0 [pu]: what a controller that holds a limit
+#: leaves by its tolerance, and what a customer would notice.
+VIOLATION_LEVELS_PU = (0.001, 0.01)
+_LEVELS = {level: f"_above_{level:g}_pu".replace(".", "_") for level in VIOLATION_LEVELS_PU}
+#: What ends the names of the numbers that count these.
+VIOLATION_SUFFIXES = tuple(_LEVELS.values())
 #: And what they hold of the network, the same for every agent.
 NETWORK_METRICS = (
     Quantity("network_violations", "nodes", "nodes of the network outside the band", "network", "sum"),
@@ -149,6 +160,8 @@ NETWORK_METRICS = (
              "sum", summarised="per_day"),
     Quantity("price_usd_per_kwh", "USD/kWh", "price of the step", "network"),
     Quantity("converged", "0 or 1", "whether the power flow converged", "network"),
+    *(Quantity(f"network_violations{suffix}", "nodes", f"nodes of the network more than {level:g} pu outside the band",
+               "network", "sum") for level, suffix in _LEVELS.items()),
 )  # fmt: skip
 SUPPLY_METRICS = (
     Quantity("network_unserved_kwh", "kWh", "demand of the step without supply, shed or below 0.5 pu, vehicles left "
@@ -265,6 +278,8 @@ EVALUATION = (
     *REWARD_TERMS,
     Quantity("violation_node_hours", "node-h", "nodes outside the band, summed over time", "evaluation", "sum",
              summarised="per_day"),
+    *(Quantity(f"violation_node_hours{suffix}", "node-h", f"nodes more than {level:g} pu outside the band, summed over "
+               "time", "evaluation", "sum", summarised="per_day") for level, suffix in _LEVELS.items()),
     Quantity("violation_share", "0 to 1", "part of all nodes and steps outside the band", "evaluation",
              summarised="mean"),
     Quantity("violation_max_pu", "pu", "farthest that a node came outside the band", "evaluation", "max",

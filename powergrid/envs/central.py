@@ -340,7 +340,7 @@ class InfoCombiner:
         ways = [QUANTITIES[name].of_agents for name in infos]
         self._n_own = ways.index("same")  # agents' own stand before the network's: one sum over a slice
         self._lowest, self._highest = ([i for i, way in enumerate(ways) if way == w] for w in ("min", "max"))
-        self._money = [infos.index(term) for term in MONEY_TERMS]
+        self._money = [infos.index(term) for term in MONEY_TERMS if term in infos]
 
     def combine(self, infos: FloatArray) -> FloatArray:
         """Return fresh infos name by name, shape (len(names), n_envs).

@@ -73,7 +73,8 @@ class GridTask:
         zone_nodes = [network.nodes_within(*zone) for zone in zip(zones, phases, strict=True)]
         _check_zones(scenario, zone_nodes)
         band = scenario.voltage
-        self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases)
+        added = [str(getattr(spec, "bus", None) or "") for spec in scenario.devices.values()]
+        self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases, added)
         self._peak = PeakImport(n_envs) if scenario.weight_of("peak_rise_kw") else None
         self.channels = Channels(
             simulation,

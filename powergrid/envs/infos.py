@@ -21,6 +21,7 @@ from powergrid.quantities import (
     NETWORK_FALLBACK_METRICS,
     NETWORK_METRICS,
     SUPPLY_METRICS,
+    VIOLATION_LEVELS_PU,
 )
 from powergrid.scenario import Scenario
 
@@ -176,6 +177,7 @@ class Infos:
             simulation.operations,
             simulation.paid_price,
             simulation.snapshot.converged,
+            *self._metrics.count_beyond(VIOLATION_LEVELS_PU),
             *(() if islands is None else (islands.total_unserved_kw() * simulation.dt_h, islands.dark_nodes)),
             *(() if self._outages is None else (self._outages.n_on,)),
             *(() if self._islands is None else self._islands.describe(simulation.snapshot.forming_kva)),

@@ -132,6 +132,36 @@ class OtherTerms:
         return np.asarray(highest + lowest)
 
 
+class PaidTerms:
+    """Count what else somebody has to pay for, where it has a weight: shared losses, reactive power, imbalance.
+
+    Args:
+        simulation: The simulation.
+        metrics: Its metrics.
+        owners: Names of each agent's devices.
+        rows: Where each of the terms goes, by its name, shape (n_envs, n_agents).
+    """
+
+    NAMES = ("shared_losses_usd", "reactive_kvarh", "infeasible_kwh")
+
+    def __init__(
+        self, simulation: Simulation, metrics: Metrics, owners: Sequence[Sequence[str]], rows: Mapping[str, FloatArray]
+    ) -> None:
+        self._simulation, self._losses, self._rows = simulation, metrics.losses_outside, rows
+        self._hours = ownership(owners, simulation.power_device_names) * simulation.dt_h
+
+    def take(self, usd_per_kw: FloatArray) -> None:
+        """Count the step that was solved, of which a kW cost this much, shape (n_envs, n_agents)."""
+        rows, powers = self._rows, self._simulation.powers
+        if "shared_losses_usd" in rows:
+            lost_kw = self._losses.of(self._simulation.snapshot.terminal_kva).real
+            np.multiply(lost_kw / usd_per_kw.shape[1], usd_per_kw, out=rows["shared_losses_usd"])
+        if "reactive_kvarh" in rows:
+            rows["reactive_kvarh"][...] = _product(np.abs(powers.delivered[1]), self._hours)
+        if "infeasible_kwh" in rows:
+            rows["infeasible_kwh"][...] = _product(np.abs(powers.requested[0] - powers.setpoints[0]), self._hours)
+
+
 class Rewards:
     """Take the terms of every step for every agent.
 
@@ -182,6 +212,8 @@ class Rewards:
         self._weighed = np.zeros_like(self.by_term)
         rows = {term: self.by_term[self.told.index(term)] for term in asked if term not in _OF_FLEETS}
         self._peak_rise = rows.pop("peak_rise_kw", None)
+        paid = {term: rows.pop(term) for term in PaidTerms.NAMES if term in rows}
+        self._paid = PaidTerms(simulation, metrics, owners, paid) if paid else None
         self._others = OtherTerms(simulation, metrics, owners, zone_nodes, pcc_nodes, rows) if rows else None
         self.terms = self.by_term.transpose(1, 2, 0)
         self.rewards = np.zeros((n_envs, n_agents))
@@ -269,6 +301,8 @@ class Rewards:
         np.multiply(losses, self._loss_hours, out=losses)
         if self._peak is not None:
             np.divide(self._peak.rise_kw, terms.shape[2], out=self._peak_rise)
+        if self._paid is not None:
+            self._paid.take(self._usd_rows.take(row, 0))
         if self._islands is not None and self._islands.apart:
             terms[_UNSERVED] += _product(self._islands.unserved_kw, self._load_owners)
         if self._forms and np.count_nonzero(simulation.snapshot.forming_kva):

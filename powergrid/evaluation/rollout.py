@@ -23,7 +23,7 @@ from powergrid.evaluation.report import EvaluationReport, FeederComparison
 from powergrid.evaluation.report.seeds import find_seeds, group_seeds
 from powergrid.evaluation.trained import Sight, find_all_differences, fit_sights
 from powergrid.grid.devices.spec import MOST_SEED
-from powergrid.quantities import MONEY_TERMS, TERMS
+from powergrid.quantities import MONEY_TERMS, TERMS, VIOLATION_SUFFIXES
 from powergrid.scenario import Scenario, as_env_config, load_scenario, scenario_from_config
 
 FloatArray = npt.NDArray[np.float64]
@@ -367,9 +367,14 @@ def sum_up(
         "finished": finished,
         "reward": float(rewards.mean()),
         **{f"reward:{agent}": float(reward) for agent, reward in zip(agents, rewards, strict=True)},
-        "cost_usd": sum(of_all[term] for term in MONEY_TERMS),
+        "cost_usd": sum(of_all.get(term, 0.0) for term in MONEY_TERMS),
         **{term: of_all[term] for term in TERMS if term in of_all},
         "violation_node_hours": violation_steps * dt_h,
+        **{
+            f"violation_node_hours{level}": shared[f"network_violations{level}"] * dt_h
+            for level in VIOLATION_SUFFIXES
+            if f"network_violations{level}" in shared
+        },
         "violation_share": violation_steps / (steps * n_nodes),
         "violation_max_pu": max(outside_pu, 0.0),
         "worst_node": worst_node,

@@ -5,14 +5,14 @@ Array functions of a snapshot; knows no prices, agents or rewards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from powergrid.grid.circuit.circuit import Snapshot
-from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.network import Network, count_once
 from powergrid.grid.sums import GroupSums
 
 FloatArray = npt.NDArray[np.float64]
@@ -101,11 +101,15 @@ class Metrics:
         v_max_pu: Upper voltage limit [pu].
         n_envs: Number of environments in a snapshot.
         phases: Phases that each zone is limited to, empty for all; None where no zone is limited.
+        device_buses: Names of the buses where devices are added, which part lines that were in series.
 
     Attributes:
         limits: Lower and upper voltage limit [pu].
+        losses_outside: Sums complex power into terminals, shape (n_envs, n_terminals), to the losses of the branches
+            that lie in no zone or lead into one, shape (n_envs, 1): those that no zone's intake has a part in.
         level_weights: How often what each voltage, then each loading, is beyond its limit counts in
-            ``shared_violation_pu`` and ``shared_overload_pu`` of all zones together, 0 of neutrals, shape (n_nodes +
+            ``shared_violation_pu`` and ``shared_overload_pu`` of all zones together, 0 of neutrals and of all but
+            one of lines in series, shape (n_nodes +
             n_branches,).
         results: All that was measured of zones and network, then every voltage and loading, then what was handed in
             beside them, one row for each environment, shape (n_envs, n_columns); each take fills it anew. Whoever
@@ -124,6 +128,7 @@ class Metrics:
         v_max_pu: float,
         n_envs: int,
         phases: Sequence[Sequence[int]] | None = None,
+        device_buses: Iterable[str] = (),
     ) -> None:
         self.limits = (v_min_pu, v_max_pu)
         lowest, highest = node_limits(network, v_min_pu, v_max_pu)
@@ -139,7 +144,9 @@ class Metrics:
         carried = (_carries(network, own) if own else True for own in phases)
         branches = [np.flatnonzero(own & carries) for own, carries in zip(inside, carried, strict=True)]
         # one product gives zones, zones with their part of what is in none, and the network, of nodes then of branches
-        both = [*_group(nodes, n_nodes), *_group(branches, len(b.names), n_nodes)]
+        counted = count_once(network, device_buses)
+        once = [own[counted[own]] for own in branches]
+        both = [*_group(nodes, np.ones(n_nodes, dtype=bool)), *_group(once, counted, n_nodes)]
         self._sums = GroupSums(both, n_nodes + len(b.names) + 1)
         self.level_weights = _sum_weights(
             both[n_zones : 2 * n_zones] + both[3 * n_zones + 1 : -1], n_nodes + len(b.names)
@@ -151,6 +158,7 @@ class Metrics:
         self._limited = np.array([zone for zone in range(n_zones) if phases[zone]], dtype=np.int64)
         conductors = [_weighted(network.conductor_intake(list(zones[zone]), phases[zone])) for zone in self._limited]
         self._conductor_intake = GroupSums(conductors, len(b.row_node), complex)
+        self.losses_outside = GroupSums([_find_outside(network, zones)], len(b.terminal_bus), complex)
         nodes.append(np.arange(n_nodes))
         live = [np.setdiff1d(own, network.neutrals) for own in nodes]
         self._node_groups = [a if len(a) else b for a, b in zip(live, nodes, strict=True)]
@@ -252,6 +260,15 @@ class Metrics:
         One gather with many of these takes them into any shape. They hold until :meth:`watch` is told of more groups.
         """
         return np.arange(self.results.size).reshape(self.results.shape)[:, self.columns[name]]
+
+    def count_beyond(self, levels_pu: Sequence[float]) -> FloatArray:
+        """Return how many nodes are more than each level outside the limits, shape (n_levels, n_envs)."""
+        found = np.zeros((len(levels_pu), len(self.results)))
+        if np.count_nonzero(self.results[:, self.columns["violation_sum_pu"].start]):
+            outside = self._to.excess[0][:, : self._n_nodes]
+            for count, level in zip(found, levels_pu, strict=True):
+                np.add.reduce(outside > level, axis=1, out=count)
+        return found
 
     def _part(self, name: str) -> FloatArray:
         return self.results[:, self.columns[name]].copy()
@@ -438,19 +455,19 @@ def node_limits(network: Network, low: float, high: float) -> tuple[FloatArray |
     return limits[0], limits[1]
 
 
-def _group(groups: Sequence[IntArray], n: int, first: int = 0) -> list[tuple[IntArray, FloatArray | float]]:
+def _group(groups: Sequence[IntArray], counted: BoolArray, first: int = 0) -> list[tuple[IntArray, FloatArray | float]]:
     """Return what sums things by zone, by zone with an equal part of what is in none, and over all, each with weights.
 
     Args:
-        groups: The things of each zone.
-        n: Number of things.
+        groups: The things of each zone, those that count.
+        counted: Whether each thing counts.
         first: Place of the first thing.
     """
-    count = np.bincount(np.concatenate([np.empty(0, dtype=np.int64), *groups]), minlength=n)
-    rest = np.flatnonzero(count == 0)
+    count = np.bincount(np.concatenate([np.empty(0, dtype=np.int64), *groups]), minlength=len(counted))
+    rest = np.flatnonzero((count == 0) & counted)
     weight = 1.0 / max(len(groups), 1)
     shared = [(np.concatenate([own, rest]) + first, np.repeat([1.0, weight], [len(own), len(rest)])) for own in groups]
-    return [*((own + first, 1.0) for own in groups), *shared, (np.arange(first, first + n), 1.0)]
+    return [*((own + first, 1.0) for own in groups), *shared, (np.flatnonzero(counted) + first, 1.0)]
 
 
 def _sum_weights(groups: Sequence[tuple[IntArray, FloatArray | float]], n: int) -> FloatArray:
@@ -459,6 +476,18 @@ def _sum_weights(groups: Sequence[tuple[IntArray, FloatArray | float]], n: int) 
     for places, weights in groups:
         np.add.at(total, places, weights)
     return total
+
+
+def _find_outside(network: Network, zones: Sequence[Sequence[int]]) -> tuple[IntArray, float]:
+    """Return the terminals of branches that lie in no zone or lead into one, with their weight in a sum."""
+    b = network.branches
+    real = b.terminal_bus >= 0
+    of_branch = np.bincount(b.terminal_branch, weights=real, minlength=len(b.names))
+    within = np.zeros(len(b.names), dtype=bool)
+    for zone in zones:
+        inside = network.among(zone, b.terminal_bus) & real
+        within |= np.bincount(b.terminal_branch, weights=inside, minlength=len(b.names)) == of_branch
+    return np.flatnonzero(~within[b.terminal_branch]), 1.0
 
 
 def _weighted(weights: FloatArray) -> tuple[IntArray, FloatArray]:

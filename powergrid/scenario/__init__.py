@@ -8,7 +8,7 @@ makes what anybody gave plain data, ``files`` reads and writes it, ``loading`` m
 from __future__ import annotations
 
 from powergrid.scenario.bundle import pack_env_config
-from powergrid.scenario.files import as_env_config, list_scenarios, write_scenario
+from powergrid.scenario.files import as_env_config, write_scenario
 from powergrid.scenario.loading import (
     explain_config,
     load_scenario,
@@ -17,6 +17,7 @@ from powergrid.scenario.loading import (
     scenarios_by_feeder,
 )
 from powergrid.scenario.model import Scenario
+from powergrid.scenario.versions import list_scenarios, list_versions, name_version
 from powergrid.scenario.vocabulary import REWARD_WEIGHTS, SHIPPED_SOURCES, AgentSpec, Mode, RewardTerm, ZoneSpec
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "as_env_config",
     "explain_config",
     "list_scenarios",
+    "list_versions",
     "load_scenario",
+    "name_version",
     "pack_env_config",
     "pick_feeder",
     "scenario_from_config",

@@ -27,8 +27,9 @@ from powergrid.grid.profiles.imported import RECORD, is_imported
 from powergrid.grid.profiles.table_files import SUFFIXES
 from powergrid.plain import as_plain
 from powergrid.scenario.claims import settle_claims
-from powergrid.scenario.files import as_env_config, is_scenario_file, list_scenarios, map_paths, read_source
+from powergrid.scenario.files import as_env_config, is_scenario_file, map_paths, read_source
 from powergrid.scenario.model import Scenario
+from powergrid.scenario.versions import find_file
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
 
 #: The key of an ``env_config`` that holds a bundle, and what paths into it begin with.
@@ -232,7 +233,7 @@ class _Packing:
         if key in ("env_name", "scenario"):
             if is_scenario_file(written):
                 return self._scenario(Path(written))
-            return written if str(written) in list_scenarios() else self._feeder(written, self._root)
+            return written if find_file(str(written)) is not None else self._feeder(written, self._root)
         if key == "model_root":
             return INSIDE + self._folder(real_path(written))
         if key == "profiles":

@@ -17,6 +17,7 @@ from powergrid.files import path_of, reason_of, replacing
 from powergrid.grid.feeder.feeder import list_feeders
 from powergrid.plain import Foreign, as_plain, parse_yaml, read_yaml
 from powergrid.scenario.model import Scenario
+from powergrid.scenario.versions import find_file, list_scenarios, list_versions
 from powergrid.scenario.vocabulary import SHIPPED_SOURCES
 
 #: Takes what is written and which key it stands under, and gives what shall stand there.
@@ -36,12 +37,6 @@ _COMMENTS = {
     "devices": "Ratings are the model's where it has them; delete a device to leave it to the feeder.",
     "agents": "A device belongs to at most one agent; a bus may be in several zones.",
 }
-
-
-def list_scenarios() -> list[str]:
-    """Name the shipped scenarios."""
-    folder = importlib.resources.files("powergrid") / "scenarios"
-    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def _name_kind(value: Any) -> str:
@@ -94,13 +89,13 @@ def read_source(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str,
             raise ScenarioError(str(path), [describe_unknown("file", path.name, names)])
         data, where = read_yaml(path), str(path)
     else:
-        shipped = str(source) in list_scenarios()
-        if not shipped and (path.suffix.lower() == ".dss" or os.path.isdir(path) or str(source) in list_feeders()):
+        file = find_file(str(source))
+        if file is None and (path.suffix.lower() == ".dss" or os.path.isdir(path) or str(source) in list_feeders()):
             return str(source), {"feeder": str(source)}
-        if not shipped:
-            known = [*list_scenarios(), *list_feeders()]
+        if file is None:
+            known = [*list_scenarios(), *list_versions(), *list_feeders()]
             raise ScenarioError(str(source), [describe_unknown("scenario", source, known)])
-        entry = importlib.resources.files("powergrid") / "scenarios" / f"{source}.yaml"
+        entry = importlib.resources.files("powergrid") / "scenarios" / file
         where = f"{source}.yaml"
         data = parse_yaml(entry.read_text(encoding="utf-8"), where)
     if not isinstance(data, dict):

@@ -15,10 +15,11 @@ from powergrid.plain import as_plain, place_in
 from powergrid.scenario.bundle import unpack_config
 from powergrid.scenario.claims import settle_claims
 from powergrid.scenario.discovery import infer, is_layout, leaves_something
-from powergrid.scenario.files import is_scenario_file, list_scenarios, read_source
+from powergrid.scenario.files import is_scenario_file, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.placement.place import place
 from powergrid.scenario.shorthand import changes_discovered, merge, settle, spread_changes
+from powergrid.scenario.versions import list_scenarios
 from powergrid.scenario.vocabulary import PlacementSpec, explain, find_ownership_problems
 
 

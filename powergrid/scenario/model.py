@@ -68,6 +68,9 @@ class Scenario(Spec):
 
     name: str = Field(description="Short name.")
     description: str = Field(default="", description="What there is to decide.")
+    version: int | None = Field(
+        default=None, ge=0, description="Version of a shipped scenario, raised with every change of what is played."
+    )
     feeder: str = Field(
         description="Name of a shipped feeder, or path of a master file; with `feeders`, the one that names are of."
     )
@@ -349,6 +352,11 @@ class Scenario(Spec):
         """Write the whole scenario as YAML."""
         return str(yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True))
 
+    @property
+    def versioned_name(self) -> str:
+        """The name with its version, as in ``ieee13_mg-v1``; the bare one where it has none."""
+        return self.name if self.version is None else f"{self.name}-v{self.version}"
+
     def digest(self) -> str:
         """Return a SHA-256 over the scenario, its feeder's files and its profiles, wherever these lie."""
         data = self.to_dict()
@@ -357,6 +365,7 @@ class Scenario(Spec):
             del microgrid["feeder"]  # in the feeder's digest
         # Run folders keep digests: a key that came after 0.1.0 and changes nothing that is played stays out.
         for key in (
+            "version",
             "model_root",
             "placed",
             "feeders",

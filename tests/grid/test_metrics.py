@@ -11,13 +11,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.snapshot import Snapshot
 from powergrid.grid.feeder.feeder import read_feeder
-from powergrid.grid.feeder.network import Branches, Loads, Network
+from powergrid.grid.feeder.network import Branches, Loads, Network, count_once
 from powergrid.grid.metrics import Metrics
 
 NODES = ("source.1", "source.2", "source.3", "one.1", "one.2", "one.3", "two.1", "two.2", "two.3", "tail.1")
@@ -55,6 +57,7 @@ def network() -> Network:
         capacitors=("k",),
         switches=("a", "b", "c"),
         elements={},
+        tapped=np.array([0, 1, 2, 3]),
     )
 
 
@@ -88,6 +91,26 @@ def test_worst_node_is_farthest_outside_or_nearest_to_a_limit(network: Network) 
     v_pu[1, 7] = 1.04
     v_pu[2, 9] = 0.96
     assert take(network, [[1]], 3, v_pu=v_pu).worst_node.tolist() == [4, 7, 9]
+
+
+def test_lines_in_series_count_once_at_the_least_rating(network: Network) -> None:
+    apart = network.branches
+    network = replace(
+        network, tapped=np.array([0, 2, 3]), branches=replace(apart, norm_amps=np.array([90.0, 80, 50, 0]))
+    )
+    loading = [80.0 / 90.0 * 1.5, 1.5, 1.25, 0.0]  # one current through a and b, which meet at "one" and nothing else
+    metrics = take(network, [[1], [2, 3]], loading_pu=loading)
+    assert metrics.overload_sum_pu == pytest.approx([0.5 + 0.25])
+    assert metrics.overload_count.tolist() == [2]
+    assert metrics.shared_overload_pu == pytest.approx(np.array([[0.5, 0.25]]))
+    assert count_once(network).tolist() == [False, True, True, True]
+    assert count_once(network, ["ONE"]).all()  # a device there parts them
+
+
+def test_nodes_are_counted_from_levels_on(network: Network) -> None:
+    v_pu = [1.0, 1.0, 1.0, 1.0505, 1.052, 1.061, 0.9498, 0.93, 1.0, 1.0]
+    metrics = take(network, [[1], [2, 3]], v_pu=v_pu)
+    assert metrics.count_beyond((0.0, 0.001, 0.01)).tolist() == [[5.0], [3.0], [2.0]]
 
 
 def test_shared_terms_give_what_is_in_no_zone_to_all_in_equal_parts(network: Network) -> None:

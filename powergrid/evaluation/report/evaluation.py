@@ -13,7 +13,8 @@ from powergrid.evaluation.report.numbers import DIVERGED, PlayedDays
 from powergrid.evaluation.report.seeds import ONE_SEED, each_seed
 from powergrid.evaluation.report.tables import as_markdown, as_table, describe_versions, write_tables
 from powergrid.evaluation.statistics import CONFIDENCE, Estimate
-from powergrid.quantities import TERMS
+from powergrid.quantities import TERMS, VIOLATION_LEVELS_PU, VIOLATION_SUFFIXES
+from powergrid.scenario import name_version
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,9 +29,10 @@ _GRID_HEADINGS = (
     "lowest, pu",
     "highest, pu",
     "loading, %",
-    "overload, branch-h/day",
+    "overload, branch-h",
+    f"node-h beyond, {' / '.join(map(str, VIOLATION_LEVELS_PU))} pu",
     "peak, kW",
-    "moves, 1/day",
+    "moves",
 )
 _SCORES = (
     "score: 0 is no_control, 1 the optimum of each day, known beforehand; middle half: without the best and worst "
@@ -67,6 +69,7 @@ class EvaluationReport(PlayedDays):
 
         provenance = {
             "scenario": scenario.name,
+            "scenario_version": name_version(scenario),
             "feeder": scenario.feeder,
             "placed": bool(scenario.placed.home),
             "scenario_digest": scenario.digest(),
@@ -121,7 +124,7 @@ class EvaluationReport(PlayedDays):
         """Return the table of the command line: one row for each policy."""
         facts = self.provenance
         place = f" on {Path(facts['feeder']).stem}" if facts["placed"] else ""
-        title = f"{facts['scenario']}{place}: {len(facts['days'])} days of the {facts['split']} split"
+        title = f"{facts.get('scenario_version', facts['scenario'])}{place}: {len(facts['days'])} days of the {facts['split']} split"
         caption = "; ".join((f"{self._interval}; differences are paired by day", *self.notes))
         headings = [heading.replace(", ", "\n") for heading in _HEADINGS]
         return as_table(title, caption, headings, self._cells(), n_names=1, min_width=10)
@@ -135,12 +138,13 @@ class EvaluationReport(PlayedDays):
                 f"{found['v_max_pu']:.3f}",
                 f"{100.0 * found['loading_max_pu']:.0f}",
                 f"{found['overload_branch_hours_per_day']:.1f}",
+                " / ".join(f"{found[f'violation_node_hours{level}_per_day']:.1f}" for level in VIOLATION_SUFFIXES),
                 f"{self._of(name)['import_peak_kw'].max():.0f}",
                 f"{found['operations_per_day']:.1f}",
             )
             for name, found in ((name, self.measure(name)) for name in self.names)
         ]
-        caption = "voltage, loading and peak: the worst of all days"
+        caption = "voltage, loading and peak: the worst of all days; else a day"
         headings = [heading.replace(", ", "\n") for heading in _GRID_HEADINGS]
         return as_table("on the grid", caption, headings, rows, n_names=1, min_width=10)
 

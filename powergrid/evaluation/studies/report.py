@@ -46,7 +46,7 @@ from powergrid.evaluation.trained import add_notes, find_all_differences
 from powergrid.files import make_folder, write_whole
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.quantities import MEASURES, TERMS
-from powergrid.scenario import Scenario
+from powergrid.scenario import Scenario, name_version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,6 +260,7 @@ def describe_facts(scenario: Scenario, seed: int, command: str) -> dict[str, Any
     own = scenario.feeder.lower().endswith(".dss")
     return {
         "scenario": scenario.name,
+        "scenario_version": name_version(scenario),
         "feeder": Path(scenario.feeder).name if own else scenario.feeder,
         "step_minutes": scenario.step_minutes,
         "voltage_ranges": "; ".join(

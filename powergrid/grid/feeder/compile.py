@@ -57,6 +57,8 @@ BRANCH_CLASSES = ("Line", "Transformer", "AutoTrans", "Reactor", "Capacitor")
 #: Element classes that a scenario can bind a device to.
 BINDABLE_CLASSES = ("Load", "Generator", "Storage", "PVSystem", "Capacitor", *TAPPED_CLASSES, "RegControl", "Line")
 SOURCE_CLASSES = ("Vsource", "Isource")
+#: Classes of what is tied to buses and read by nobody.
+_SELDOM = ("Fault", "IndMach012", "GICLine", "GICsource", "GICTransformer", "UPFC", "VCCS", "VSConverter")
 #: OpenDSS's ordinals of length units, 0 is none, in km.
 _KM = {1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 0.3048e-3, 6: 25.4e-6, 7: 1e-5, 8: 1e-6}
 _TABLES = {
@@ -344,9 +346,20 @@ def describe_network(
         shapes=shapes,
         shapes_of=shapes_of,
         controls=controls,
+        tapped=_find_tapped(engine, handles, node_bus),
     )
     neutrals = find_neutrals(engine, handles, network, engine.voltages(len(nodes))[1:])
     return replace(network, neutrals=neutrals, floating=find_floating(engine, handles, network))
+
+
+def _find_tapped(engine: Engine, handles: Handles, node_bus: IntArray) -> IntArray:
+    """Return the buses to which something else than lines is tied, in order."""
+    # RegControls are tied to what they move. Of a class that nobody plays there may be something too.
+    known = {name: own for name, own in handles.items() if name not in ("Line", "RegControl")}
+    others = {name: engine.handles(name) for name in _SELDOM if name not in known}
+    found = [engine.node_ref(handle) for own in (*known.values(), *others.values()) for handle in own.values()]
+    nodes = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *found]))
+    return np.unique(node_bus[nodes[nodes > 0] - 1])
 
 
 def _source_nodes(engine: Engine, handles: Handles, forming: Sequence[str]) -> IntArray:

@@ -16,7 +16,7 @@ import yaml
 
 from powergrid.errors import ScenarioError
 from powergrid.files import make_folder, real_path, sole_use, write_whole
-from powergrid.scenario import as_env_config
+from powergrid.scenario import as_env_config, name_version
 from powergrid.scenario.demonstrations import read_demonstrations
 from powergrid.training.rllib.agents import (
     EnvClass,
@@ -79,9 +79,10 @@ def train(
     env, env_config = env or default_env(), as_env_config(scenario)
     facts, policy_of = check_plan("training", env, env_config, policies, chosen)
     taken = "a run is there already; resume it or choose another name"
-    manifest = {
-        "scenario": scenario_name(env_config), "env": env_path(env), "env_config": env_config, "algorithm": algorithm,
-        "policies": policy_of, "settings": dump_settings(chosen), "digests": _digests(facts.scenario), "sessions": [],
+    manifest: dict[str, Any] = {
+        "scenario": scenario_name(env_config), "scenario_version": _version(facts.scenario), "env": env_path(env),
+        "env_config": env_config, "algorithm": algorithm, "policies": policy_of, "settings": dump_settings(chosen),
+        "digests": _digests(facts.scenario), "sessions": [],
     }  # fmt: skip
     with claim(out_dir, name, scenario_name(env_config), taken_by=FOLDER, remedy=taken) as folder:
         validation = open_validation(env, env_config, chosen)
@@ -206,6 +207,10 @@ def _scenario_yaml(scenario: Any, env_config: Mapping[str, Any]) -> str:
     if hasattr(scenario, "to_yaml"):
         return str(scenario.to_yaml())
     return str(yaml.safe_dump(json.loads(json.dumps(dict(env_config), default=str)), sort_keys=False))
+
+
+def _version(scenario: Any) -> str | None:
+    return name_version(scenario) if hasattr(scenario, "versioned_name") else None
 
 
 def _digests(scenario: Any) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Network:
         neutrals: Neutral conductors, whatever their number: nodes at 0 V where nothing is loaded, which have no voltage
             to keep within limits, shape (n_neutrals,).
         floating: Nodes from which nothing leads to ground, as behind a delta winding, shape (n_floating,).
+        tapped: Buses to which something else than lines is tied, as compiled, shape (n_tapped,).
     """
 
     nodes: tuple[str, ...]
@@ -79,6 +80,7 @@ class Network:
     source_nodes: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     neutrals: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     floating: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    tapped: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     controls: tuple[FeederControl, ...] = ()
     microgrids: tuple[Microgrid, ...] = ()
     notes: tuple[str, ...] = ()
