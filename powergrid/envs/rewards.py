@@ -332,7 +332,9 @@ class Rewards:
 
     def money(self) -> FloatArray:
         """Return the money of the last step, stored energy left out [USD], shape (n_envs, n_agents)."""
-        money: FloatArray = self.terms[:, :, [self.told.index(term) for term in MONEY_TERMS]].sum(axis=2)
+        money: FloatArray = self.terms[:, :, [self.told.index(term) for term in MONEY_TERMS if term in self.told]].sum(
+            axis=2
+        )
         return money
 
     def state(self) -> dict[str, FloatArray]:

@@ -119,8 +119,11 @@ def test_observation_over_days_leaves_no_channel_dead(shipped: str, mode: str, m
                 np.minimum(low[agent], seen, out=low[agent])
                 np.maximum(high[agent], seen, out=high[agent])
     table, network = env.describe().observations, env.task.simulation.network
-    # The transmission side is stiff: voltages at the source and right behind its transformer hardly move.
-    stiff = network.nodes_of([network.source_bus, *network.graph.neighbors(network.source_bus)])
+    # The transmission side is stiff: voltages at the source and right behind its transformer hardly move, and no more
+    # behind a switch there.
+    near = {network.source_bus, *network.graph.neighbors(network.source_bus)}
+    switched = [set(network.branches.buses[k]) for k in np.flatnonzero(network.branches.is_switch)]
+    stiff = network.nodes_of(sorted(near.union(*(ends for ends in switched if ends & near))))
     constant = {f"network.{network.nodes[node]}.v_pu" for node in stiff}
     for agent in env.possible_agents:
         names = table.query("agent == @agent")["name"].to_numpy()

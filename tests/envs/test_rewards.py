@@ -22,6 +22,8 @@ from tests.envs.worlds import average, draw_actions, every_kind, fill_actions, f
 MakeEnv = Callable[..., NetworkedGridEnv]
 #: Terms that `penalty` multiplies.
 PENALISED = ("voltage_violation_pu", "overload_pu")
+#: What shipped scenarios of microgrids ask for besides the energy that a zone imports.
+PAID = {"shared_losses_usd": 1.0, "reactive_kvarh": 0.005, "infeasible_kwh": 0.02}
 
 
 def test_reward_is_minus_scale_times_the_weighted_terms(shipped: str, make_env: MakeEnv) -> None:
@@ -36,13 +38,30 @@ def test_reward_is_minus_scale_times_the_weighted_terms(shipped: str, make_env: 
 def test_weights_of_a_scenario_replace_the_default_and_penalty_multiplies_violations(make_env: MakeEnv) -> None:
     weights = {"energy_cost_usd": 0.0, "losses_kwh": 0.5, "voltage_violation_pu": 2.0}
     env = make_env(reward={"weights": weights, "scale": 1.0}, penalty=10.0)
-    expected = REWARD_WEIGHTS | weights | {"overload_pu": 0.5}  # which the shipped scenario sets
+    expected = REWARD_WEIGHTS | weights | {"overload_pu": 0.5, **PAID}  # which the shipped scenario sets
     # others have no weight here, and are not counted
-    expected = {term: expected[term] * (10.0 if term in PENALISED else 1.0) for term in COUNTED_TERMS}
+    expected = {term: expected[term] * (10.0 if term in PENALISED else 1.0) for term in (*COUNTED_TERMS, *PAID)}
     assert dict(zip(env.describe().rewards["term"], env.describe().rewards["weight"], strict=True)) == expected
     *_, last = play(env, seed=0, steps=20)
     for agent, reward in last.rewards.items():
         assert reward == pytest.approx(-sum(last.infos[agent][term] * weight for term, weight in expected.items()))
+
+
+def test_shared_losses_reactive_power_and_what_is_infeasible_are_paid_for(make_env: MakeEnv) -> None:
+    env = make_env()
+    network, agents = env.task.simulation.network, env.scenario.agents
+    zones = [set(spec.zone.find_buses(network)) for spec in agents.values()]
+    outside = [not any(set(own) <= zone for zone in zones) for own in network.branches.buses]
+    terminals = np.array(outside)[network.branches.terminal_branch]
+    hours = env.scenario.step_minutes / 60
+    for moment in itertools.islice(play(env, seed=6), 1, 30):
+        simulation = env.task.simulation
+        lost_kw = simulation.snapshot.terminal_kva[0, terminals].real.sum()
+        for agent, told in moment.infos.items():
+            assert told["shared_losses_usd"] == pytest.approx(lost_kw * told["price_usd_per_kwh"] * hours / len(agents))
+            own = [simulation.power_device_names.index(name) for name in agents[agent].devices]
+            assert told["reactive_kvarh"] == pytest.approx(np.abs(simulation.powers.delivered[1, 0, own]).sum() * hours)
+            assert told["infeasible_kwh"] == pytest.approx(told["projection_kw"] * hours)
 
 
 @pytest.mark.parametrize("goal", GOALS)

@@ -124,7 +124,8 @@ class EvaluationReport(PlayedDays):
         """Return the table of the command line: one row for each policy."""
         facts = self.provenance
         place = f" on {Path(facts['feeder']).stem}" if facts["placed"] else ""
-        title = f"{facts.get('scenario_version', facts['scenario'])}{place}: {len(facts['days'])} days of the {facts['split']} split"
+        named = facts.get("scenario_version", facts["scenario"])
+        title = f"{named}{place}: {len(facts['days'])} days of the {facts['split']} split"
         caption = "; ".join((f"{self._interval}; differences are paired by day", *self.notes))
         headings = [heading.replace(", ", "\n") for heading in _HEADINGS]
         return as_table(title, caption, headings, self._cells(), n_names=1, min_width=10)
