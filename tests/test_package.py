@@ -6,9 +6,11 @@ import importlib.metadata
 import subprocess
 import sys
 import tempfile
+from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 
 import powergrid
 
@@ -32,8 +34,18 @@ def test_version_of_the_distribution_is_that_of_the_package() -> None:
     assert installed == powergrid.__version__
 
 
-def test_version_of_the_citation_is_that_of_the_package() -> None:
-    assert f"version: {powergrid.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+def test_citation_is_of_this_version_and_has_what_the_format_asks_for() -> None:
+    """Keys that the Citation File Format 1.2.0 requires, and the forms of those that are there."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    assert (cited["cff-version"], cited["type"]) == ("1.2.0", "software")
+    assert cited["version"] == powergrid.__version__
+    assert cited["authors"]
+    assert all({"name"} <= set(author) or {"family-names", "given-names"} <= set(author) for author in cited["authors"])
+    assert date.fromisoformat(cited["date-released"]).isoformat() == cited["date-released"]  # a text, not a date
+    assert len(set(cited["keywords"])) == len(cited["keywords"])
+    with (ROOT / "pyproject.toml").open(encoding="utf-8") as file:
+        assert f'license = "{cited["license"]}"\n' in file.read()
 
 
 def test_tracked_files_name_no_path_of_this_machine() -> None:

@@ -278,7 +278,7 @@ def _read_method(method: str, runs: Sequence[Path], task: Task, folder: Path) ->
     from powergrid.training import load_policy
     from powergrid.training.runs.records import read_manifest
 
-    policies, weights, training, sees = {}, {}, {}, list[dict[str, str]]()
+    policies, weights, training, sees = {}, {}, {}, list[dict[str, Any]]()
     for run in runs:
         manifest = read_manifest(run)
         seed, policy = str(manifest["settings"].get("seed")), load_policy(run)
@@ -286,7 +286,7 @@ def _read_method(method: str, runs: Sequence[Path], task: Task, folder: Path) ->
             raise ScenarioError(
                 "powergrid benchmark run", [f"{run}: there is a run of seed {seed} in {method} already"]
             )
-        sees.append({key: str(value) for key, value in manifest["env_config"].items() if key in SEES})
+        sees.append({key: value for key, value in manifest["env_config"].items() if key in SEES})
         training[seed] = _describe_training(run, manifest, policy, task, sees[-1])
         policy.save(folder / seed)
         policies[seed], weights[seed] = load_policy(folder / seed), hash_policy(folder / seed)
@@ -295,7 +295,7 @@ def _read_method(method: str, runs: Sequence[Path], task: Task, folder: Path) ->
     return Entrant(method, policies, sees[0], weights, training)
 
 
-def _describe_training(run: Path, manifest: Mapping[str, Any], policy: Any, task: Task, sees: Mapping[str, str]) -> Any:
+def _describe_training(run: Path, manifest: Mapping[str, Any], policy: Any, task: Task, sees: Mapping[str, Any]) -> Any:
     from powergrid.evaluation.benchmark.result import Training
     from powergrid.evaluation.trained import find_differences
     from powergrid.training.runs.records import read_effort

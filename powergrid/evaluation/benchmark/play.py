@@ -44,7 +44,7 @@ class Entrant:
 
     name: str
     policies: Mapping[str, Policy] = field(default_factory=dict)
-    sees: Mapping[str, str] = field(default_factory=dict)
+    sees: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     training: Mapping[str, Training] = field(default_factory=dict)
 
@@ -132,12 +132,12 @@ def play_entrant(
     return found
 
 
-def _sight_in_training(task: Task, sees: Mapping[str, str]) -> Sight:
+def _sight_in_training(task: Task, sees: Mapping[str, Any]) -> Sight:
     with closing(GridTask(task.build_trained(sees))) as grid:
         return Sight.of(grid)
 
 
-def _require_sees(sees: Mapping[str, str]) -> None:
+def _require_sees(sees: Mapping[str, Any]) -> None:
     problems = [
         Problem("not-to-choose", f"sees.{key}", "an entrant may not change it", f"it may change {', '.join(SEES)}")
         for key in sees

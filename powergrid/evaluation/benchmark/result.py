@@ -50,7 +50,7 @@ class Player(_Part):
 
     name: Slug
     kind: Literal["baseline", "trained"]
-    sees: dict[str, str] = {}
+    sees: dict[str, Any] = {}
     weights: dict[str, Sha] = {}
     training: dict[str, Training] = {}
 

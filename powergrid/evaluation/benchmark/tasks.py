@@ -21,7 +21,7 @@ from powergrid.scenario import Scenario, load_scenario
 
 TASKS, REFERENCES = "tasks.yaml", "references.json"
 #: Keys of a scenario that an entrant may choose, for they change what agents see and nothing of the grid.
-SEES = ("mode", "observations")
+SEES = ("mode", "observations", "outlook")
 
 
 class Digests(Spec):
