@@ -117,14 +117,16 @@ def _find_open(board: Leaderboard, estimates: Mapping[str, Any]) -> Iterator[tup
         there = {each.player.name for each in board.results.get(name, ())}
         for baseline in BASELINES:
             if baseline not in there and (name, baseline) not in _refused(estimates):
-                yield name, f"--policy {baseline}", None
+                s_per_day = estimates["baseline_s_per_day"].get(baseline, {}).get(task.scenario)
+                minutes = None if s_per_day is None else s_per_day * len(benchmark.days.test) / 60.0
+                yield name, f"--policy {baseline}", minutes
         for method in METHODS:
             if method.name not in there and takes(task, method):
                 yield name, method.options, estimate_minutes(benchmark, task, method)
 
 
 def _refused(estimates: Mapping[str, Any]) -> set[tuple[str, str]]:
-    return {(task, policy) for policy, tasks in estimates.get("refused", {}).items() for task in tasks}
+    return {(task, policy) for policy, tasks in estimates["refused"].items() for task in tasks}
 
 
 def takes(task: Task, method: Method) -> bool:
@@ -139,7 +141,7 @@ def takes(task: Task, method: Method) -> bool:
 
 
 def read_estimates() -> dict[str, Any]:
-    """Return the rates that trainings go at, in environment steps a second, by scenario and algorithm."""
+    """Return how fast trainings go, how long a day of each baseline takes, and on what machine."""
     found: dict[str, Any] = read_yaml(Path(str(resources.files("powergrid.evaluation.benchmark"))) / "estimates.yaml")
     return found
 
@@ -155,7 +157,7 @@ def say_minutes(minutes: float | None) -> str:
     """Return a time as text."""
     if minutes is None:
         return "not measured"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    return f"{max(minutes, 1.0):.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _as_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
