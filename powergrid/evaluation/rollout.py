@@ -21,7 +21,7 @@ from powergrid.errors import ScenarioError, describe_unknown, find_number_proble
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.report import EvaluationReport, FeederComparison
 from powergrid.evaluation.report.seeds import find_seeds, group_seeds
-from powergrid.evaluation.trained import Sight, find_all_differences, fit_sights
+from powergrid.evaluation.trained import Sight, find_all_differences, fit_sights, outlook_of
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.quantities import MONEY_TERMS, TERMS, VIOLATION_SUFFIXES
 from powergrid.scenario import Scenario, as_env_config, load_scenario, scenario_from_config
@@ -193,12 +193,16 @@ def seat_players(
 
     with ExitStack() as stack:
         policies = {name: policy for name, policy in players if policy is not None}
-        views = fit_sights(policies, build({}), usual) if policies else {}  # before anybody plays for an hour
+        shown = {name: outlook_of(policy, scenario) for name, policy in policies.items()}
+        views: dict[str, View | None] = {}
+        for outlook in shown.values():  # all of them before anybody plays for an hour
+            alike = {name: policies[name] for name, own in shown.items() if own == outlook and name not in views}
+            views |= fit_sights(alike, build(outlook), usual)
         for name, policy in players:
             if policy is None:
                 yield name, build(BASELINES[name].overrides(scenario)), BASELINES[name].make(seed)
             else:
-                yield name, build({}), PolicyPlayer(policy, views[name])
+                yield name, build(shown[name]), PolicyPlayer(policy, views[name])
 
 
 def pick_days(days: IntArray, count: int) -> IntArray:

@@ -119,6 +119,7 @@ def find_differences(policy: Any, played: Scenario) -> list[Difference]:
         return []
     if training.scenario is None:
         return [Difference("scenario", f"cannot be read ({training.problem})", played.name)]
+    played = played.model_copy(update={"outlook": training.scenario.outlook})  # each policy is shown its own
     found = list(_compare(training.scenario, training.digests, played))
     sections = {each.what.partition(".")[0].partition(":")[0] for each in found}
     if not played.feeders and sections - _NO_SIGHT:
@@ -126,6 +127,15 @@ def find_differences(policy: Any, played: Scenario) -> list[Difference]:
         with suppress(PowerGridError):  # what is wrong with what is played is told as it is played
             found += [] if trained is None else _compare_sights(trained, _build_sight(played))
     return found
+
+
+def outlook_of(policy: Any, played: Scenario) -> dict[str, Any]:
+    """Return the overrides that show a policy the outlook it was trained with; of what is played nothing changes."""
+    training = _ask(policy, played)
+    if training is None or training.scenario is None or training.scenario.outlook == played.outlook:
+        return {}
+    trained = training.scenario.outlook
+    return {"outlook": None if trained is None else trained.model_dump()}
 
 
 def find_all_differences(players: Sequence[Any], played: Scenario) -> dict[str, list[Difference]]:

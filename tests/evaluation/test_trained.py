@@ -22,7 +22,8 @@ from powergrid.scenario import load_scenario
 
 #: A run of ieee13_mg, one iteration.
 OLDER_RUN = Path(__file__).parents[1] / "training" / "runs" / "data" / "run_010"
-SHORT = {"env_name": "ieee13_mg", "episode_length": 4}
+SHORT_KEYS = {"episode_length": 4}
+SHORT = {"env_name": "ieee13_mg", **SHORT_KEYS}
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +170,24 @@ def test_commands_list_what_differs(run: Path, capsys: pytest.CaptureFixture[str
 def test_recordings_say_what_differs(run: Path) -> None:
     (recording,) = record_day(SHORT | {"load_scale": 1.1}, [("run", powergrid.load_policy(run))], 3)
     assert any("load_scale (1.1, not 1.25)" in note for note in recording.notes)
+
+
+class Watcher:
+    """Leave everything mid-range, and keep what is seen."""
+
+    def __init__(self, scenario_file: Path) -> None:
+        self.trained_scenario, self.digests, self.widths = scenario_file, dict[str, Any](), set[int]()
+
+    def act(self, observations: Mapping[str, np.ndarray]) -> Any:
+        self.widths |= {len(seen) for seen in observations.values()}
+        return {agent: np.zeros(5, np.float32) for agent in observations}
+
+
+def test_each_policy_is_shown_the_outlook_of_its_training_and_plays_the_same(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(load_scenario("ieee13_mg", {"outlook": {}, **SHORT_KEYS}).to_yaml())
+    foresees, plain = Watcher(tmp_path / "scenario.yaml"), ("plain", powergrid.load_policy(run))
+    shown = evaluate(SHORT, [plain, ("foresees", foresees)], days=1).frame.set_index("policy")
+    again = evaluate({**SHORT, "outlook": {}}, [plain, ("foresees", foresees)], days=1).frame.set_index("policy")
+    assert foresees.widths == {28 + 17}
+    pd.testing.assert_frame_equal(shown, again)
+    assert [each.what for each in find_differences(foresees, load_scenario("ieee13_mg", SHORT_KEYS))] == []
