@@ -6,6 +6,7 @@ or one in each process. What a step takes and gives lies on a board, arrays with
 
 from __future__ import annotations
 
+import copy
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,8 @@ IntArray = npt.NDArray[np.int64]
 BackendName = Literal["inline", "processes"]
 ViewName = Literal["agents", "central"]
 
+#: What a step leaves on the board that is in no task.
+_SHOWN = ("rewards", "terminated", "truncated")
 _ALIGNMENT = 64  # bytes: every array begins at a cache line
 
 
@@ -178,6 +181,22 @@ class Slice:
             self._restart(np.flatnonzero(over).tolist())
         self._show()
 
+    def state(self) -> dict[str, Any]:
+        """Copy the moment of these environments, with their streams of draws and what the last step gave."""
+        streams = {env: copy.deepcopy(rng.bit_generator.state) for env, rng in self._rngs.items()}
+        shown = {name: getattr(self.board, name).copy() for name in _SHOWN}
+        return {"task": self.task.state(), "streams": streams, "shown": shown}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a :meth:`state`, and show it on the board."""
+        self.task.restore(state["task"])
+        self._rngs = {env: np.random.default_rng() for env in state["streams"]}
+        for env, stream in state["streams"].items():
+            self._rngs[env].bit_generator.state = copy.deepcopy(stream)
+        for name, values in state["shown"].items():
+            getattr(self.board, name)[:] = values
+        self._show()
+
     def infos(self) -> None:
         """Write terms and metrics of the last step on the board."""
         self.board.infos[:] = self.task.infos()
@@ -214,6 +233,21 @@ def _seen(task: GridTask, view: ViewName) -> list[IntArray]:
     return [agent.observed for agent in task.agents]
 
 
+@dataclass(frozen=True)
+class VectorState:
+    """A moment of many environments in lockstep.
+
+    Attributes:
+        parts: State of each slice.
+        bounds: First environment of each slice, and the one after its last.
+        over: Environments that the next step starts anew, where the face does that, shape (n_envs,).
+    """
+
+    parts: tuple[Mapping[str, Any], ...]
+    bounds: tuple[tuple[int, int], ...]
+    over: BoolArray | None = None
+
+
 #: Most environments or processes that are built together.
 MOST_ENVIRONMENTS = 100_000
 
@@ -230,7 +264,7 @@ class Backend(ABC):
 
     def __init__(self, scenario: Scenario, layout: Layout, board: Board, bounds: list[tuple[int, int]]) -> None:
         self.layout, self.board, self.bounds = layout, board, bounds
-        self._name, self._closed = scenario.name, False
+        self._name, self.closed = scenario.name, False
         self._seeding = Seeding(scenario.seed, layout.n_envs, layout.worker_index)
         self._infos_wanted = self._infos_fresh = False
 
@@ -257,6 +291,37 @@ class Backend(ABC):
         started[list(entropies)] = True
         return started
 
+    @property
+    def started(self) -> bool:
+        """Whether all environments were started once."""
+        return self._seeding.started
+
+    def state(self) -> VectorState:
+        """Copy the moment of all environments.
+
+        Raises:
+            ScenarioError: it is closed.
+        """
+        self._require_open()
+        return VectorState(tuple(self._call([("state",)] * len(self.bounds))), tuple(self.bounds))
+
+    def restore(self, state: VectorState) -> None:
+        """Go back to a :meth:`state`, of these environments or of as many in the same slices.
+
+        Raises:
+            ScenarioError: it is none, or of another scenario, number of environments or of workers; or it is closed.
+        """
+        self._require_open()
+        if not isinstance(state, VectorState):
+            raise ScenarioError(self._name, [f"{type(state).__name__} given; take what get_state() gave"])
+        if state.bounds != tuple(self.bounds):
+            slices = " and ".join(f"{b[-1][1]} environments in {len(b)} parts" for b in (state.bounds, self.bounds))
+            remedy = "build it with the same num_envs, backend and workers"
+            raise ScenarioError(self._name, [f"the state and this differ: {slices}; {remedy}"])
+        self._infos_fresh = False
+        self._call([("restore", part) for part in state.parts])
+        self._seeding.started = True
+
     def require_started(self) -> None:
         """Refuse to step what was never started, or is closed.
 
@@ -268,7 +333,7 @@ class Backend(ABC):
             raise ScenarioError(self._name, [NOT_STARTED])
 
     def _require_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise ScenarioError(self._name, [CLOSED])
 
     def step(self) -> None:
@@ -322,7 +387,7 @@ class Backend(ABC):
 
     def close(self) -> None:
         """Release engines and workers."""
-        self._closed = True
+        self.closed = True
         self._release()
 
 

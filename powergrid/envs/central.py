@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from powergrid.envs.agents import ActionForm, CentralActions, find_form_problems
-from powergrid.envs.backends import BackendName, find_backend_problems
+from powergrid.envs.backends import Backend, BackendName, VectorState, find_backend_problems
 from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
-from powergrid.envs.episode import Episode
+from powergrid.envs.episode import Episode, Kept
 from powergrid.envs.observations import View
 from powergrid.envs.processes import open_backend
 from powergrid.errors import ScenarioError, describe_unknown
@@ -31,7 +32,7 @@ Observation = npt.NDArray[np.float32]
 Observations = npt.NDArray[np.float32]
 
 
-class CentralGridEnv(gym.Env[Observation, Any]):
+class CentralGridEnv(Kept, gym.Env[Observation, Any]):
     """Play a scenario as one controller; physics, terms and days as in ``NetworkedGridEnv``.
 
     Description:
@@ -106,7 +107,7 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         """
         super().reset(seed=seed)
         self._episode.start(seed, options)
-        return self._observe(), self._info()
+        return self._look()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one step.
@@ -137,6 +138,13 @@ class CentralGridEnv(gym.Env[Observation, Any]):
 
     # -- parts of a step
 
+    @property
+    def _player(self) -> Episode:
+        return self._episode
+
+    def _look(self) -> tuple[Observation, dict[str, Any]]:
+        return self._observe(), self._info()
+
     def _observe(self) -> Observation:
         seen: Observation = self._view.gather()[0]
         return seen
@@ -146,10 +154,10 @@ class CentralGridEnv(gym.Env[Observation, Any]):
         return {**dict(zip(self._combiner.names, combined, strict=True)), **self.task.info_labels(0)}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.scenario, self._form, self._levels)
+        return type(self), (self.scenario, self._form, self._levels), self._moment()
 
 
-class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
+class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
     """Play a scenario as one controller in several environments at once.
 
     Environment ``i`` is what :class:`powergrid.envs.CentralGridEnv` is alone: with the same seed it plays the same days
@@ -294,8 +302,25 @@ class CentralVectorEnv(VectorEnv[Observations, Any, npt.NDArray[Any]]):
         if hasattr(self, "_slices"):  # Gymnasium closes what could not be built, too
             self._slices.close()
 
+    def get_state(self) -> VectorState:
+        """Copy the moment of all environments, see :meth:`CentralGridEnv.get_state`."""
+        return dataclasses.replace(self._slices.state(), over=self._over.copy())
+
+    def set_state(self, state: VectorState) -> tuple[Observations, dict[str, Any]]:
+        """Go back to a moment of these environments or of as many in as many workers."""
+        found = super().set_state(state)
+        self._over = self._over & False if state.over is None else state.over.copy()
+        return found
+
+    @property
+    def _player(self) -> Backend:
+        return self._slices
+
+    def _look(self) -> tuple[Observations, dict[str, Any]]:
+        return self._board.observations.copy(), self._infos()
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), **self._options), (self.scenario, self.num_envs)
+        return functools.partial(type(self), **self._options), (self.scenario, self.num_envs), self._moment()
 
     def _infos(self, of: BoolArray | None = None) -> dict[str, Any]:
         board = self._board

@@ -5,6 +5,8 @@ The one core behind every environment class. It knows no learning library; dicts
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,12 +37,14 @@ class State:
     """All that a task's future depends on, with what its last step gave; plain arrays, made to be put back.
 
     Attributes:
+        fits: What tasks it can be put back into have in common, as a digest.
         simulation: Circuits, devices, clock and day.
         rewards: Terms and rewards, and what they are counted from.
         channels: What is known of the day, shape (n_envs, horizon_steps + 1, n_known).
         terminated, truncated: How the last step ended, shape (n_envs,).
     """
 
+    fits: str
     simulation: Mapping[str, Any]
     rewards: Mapping[str, FloatArray]
     channels: FloatArray
@@ -210,6 +214,7 @@ class GridTask:
         What draws the next day is not part of it: that is the generator which :meth:`reset` is given.
         """
         return State(
+            self._fits,
             self.simulation.state(),
             self._rewards.state(),
             self.channels.state(),
@@ -224,15 +229,31 @@ class GridTask:
         :class:`powergrid.grid.circuit.controlled_devices.ControlledDevices` for batteries that the feeder controls.
 
         Raises:
-            ScenarioError: the task is closed.
+            ScenarioError: the task is closed, or the state is of another scenario or number of environments, or none.
         """
         self.require_open()
+        if not isinstance(state, State):
+            raise ScenarioError(self.scenario.name, [f"{type(state).__name__} given; take what state() gave"])
+        if state.fits != self._fits:
+            remedy = "build the environment of the same scenario and number of environments"
+            raise ScenarioError(self.scenario.name, [f"the state is of another scenario, feeder or size; {remedy}"])
         self.simulation.restore(state.simulation)
         self._rewards.restore(state.rewards)
         self.rewards = self._rewards.rewards
         self.channels.restore(state.channels)
         self.terminated[:], self.truncated[:] = state.terminated, state.truncated
         self.channels.measure()
+
+    @functools.cached_property
+    def _fits(self) -> str:
+        """Tell apart tasks whose states differ in form or meaning: rewards and days may differ, the rest may not."""
+        simulation = self.simulation
+        names = (
+            simulation.feeder.digest, simulation.network.nodes, simulation.device_names, self.info_names,
+            [channel.name for channel in self.channels.table], simulation.options.horizon_steps,
+            self.scenario.step_minutes, self.n_envs, self.scenario.never_worse_than, self.scenario.native_controls,
+        )  # fmt: skip
+        return hashlib.sha256(repr(names).encode()).hexdigest()
 
     def require_open(self) -> None:
         """Refuse to go on once the engines are released: a call into one that is gone ends the process.

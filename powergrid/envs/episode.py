@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from powergrid.envs.core import GridTask, read_options
+from powergrid.envs.core import GridTask, State, read_options
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.scenario import Scenario, pick_feeder, scenarios_by_feeder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Seed = int | Sequence[int | None] | None
 #: What starts the stream of draws of an environment: None goes on with it, an empty tuple takes any, else the numbers.
 Entropy = tuple[int, ...] | None
 
 NOT_STARTED = "no episode is being played; call reset() before step()"
+
+
+@dataclass(frozen=True)
+class EpisodeState:
+    """A moment of an environment: its episode, and the stream that draws the days to come.
+
+    Attributes:
+        task: What is played, as :meth:`powergrid.envs.core.GridTask.state` keeps it.
+        feeder: Which of the scenario's feeders, None where there is one.
+        stream: State of what draws, None before the first reset.
+        playing: Whether the episode goes on.
+    """
+
+    task: State
+    feeder: str | None
+    stream: Mapping[str, Any] | None
+    playing: bool
 
 
 class Episode:
@@ -31,6 +53,7 @@ class Episode:
         task: The task that is played: of the feeder that was drawn last.
         rng: The stream of draws, None before the first reset.
         playing: Whether an episode is on.
+        closed: Whether the engines are released.
     """
 
     def __init__(self, scenario: Scenario, stream: Sequence[int] = (), *, several: bool = True) -> None:
@@ -38,7 +61,7 @@ class Episode:
         self._feeders = FeederTasks(scenario) if several else None
         self.task = GridTask(scenario) if self._feeders is None else self._feeders.first
         self.rng: np.random.Generator | None = None
-        self.playing = False
+        self.playing = self.closed = False
 
     def start(self, seed: int | None, options: Mapping[str, Any] | None) -> GridTask:
         """Start an episode and return its task.
@@ -62,6 +85,11 @@ class Episode:
         self.task.reset(0, self.rng, options)
         self.playing = True
         return self.task
+
+    @property
+    def started(self) -> bool:
+        """Whether there was a first reset."""
+        return self.rng is not None
 
     @property
     def over(self) -> bool:
@@ -88,6 +116,38 @@ class Episode:
         self.playing = not (terminated or truncated)
         return terminated, truncated
 
+    def state(self) -> EpisodeState:
+        """Copy the moment.
+
+        Raises:
+            ScenarioError: the environment is closed.
+        """
+        self.task.require_open()
+        names = {} if self._feeders is None or not self._feeders.several else self._feeders.tasks
+        feeder = next((name for name, task in names.items() if task is self.task), None)
+        stream = None if self.rng is None else copy.deepcopy(self.rng.bit_generator.state)
+        return EpisodeState(self.task.state(), feeder, stream, self.playing)
+
+    def restore(self, state: EpisodeState) -> GridTask:
+        """Go back to a :meth:`state` and return its task.
+
+        Raises:
+            ScenarioError: it is none, or of another scenario, or the environment is closed.
+        """
+        if not isinstance(state, EpisodeState):
+            raise ScenarioError(self.scenario.name, [f"{type(state).__name__} given; take what get_state() gave"])
+        task = self.task
+        if self._feeders is not None and self._feeders.several:
+            task = self._feeders.tasks[pick_feeder(self.scenario, state.feeder)]
+        task.restore(state.task)
+        self.task, self.playing = task, state.playing
+        if state.stream is None:
+            self.rng = None
+        else:
+            self.rng = self.rng or np.random.default_rng()
+            self.rng.bit_generator.state = copy.deepcopy(state.stream)
+        return task
+
     def infos(self) -> dict[str, dict[str, Any]]:
         """Return the infos by agent, with the feeder where there are several and names are wanted."""
         infos = self.task.info_dicts(0)
@@ -98,11 +158,71 @@ class Episode:
 
     def close(self) -> None:
         """Release the engine, all of them where there are several; may come more than once."""
-        self.playing = False
+        self.playing, self.closed = False, True
         if self._feeders is None:
             self.task.close()
         else:
             self._feeders.close()
+
+
+class Player(Protocol):
+    """What plays and can go back: an episode, or many in lockstep."""
+
+    closed: bool
+
+    @property
+    def started(self) -> bool:
+        """Whether there was a first reset."""
+
+    def state(self) -> Any:
+        """Copy the moment."""
+
+    def restore(self, state: Any) -> Any:
+        """Go back to it."""
+
+
+class Kept:
+    """Let moments of an environment be kept, gone back to and copied."""
+
+    @property
+    def _player(self) -> Player:
+        raise NotImplementedError
+
+    def get_state(self) -> Any:
+        """Copy the moment: grid, devices, day, rewards so far and the stream of draws; arrays, which pickle.
+
+        Raises:
+            ScenarioError: the environment is closed.
+        """
+        return self._player.state()
+
+    def set_state(self, state: Any) -> tuple[Any, Any]:
+        """Go back to a moment of this environment, or of another of the same scenario, in whatever process.
+
+        What follows is the same bit for bit as it was from there.
+
+        Returns:
+            Observations and infos of that moment, as ``reset`` returns them.
+
+        Raises:
+            ScenarioError: it is no such state, or the environment is closed.
+        """
+        self._player.restore(state)
+        return self._look()
+
+    def clone(self) -> Self:
+        """Return another environment at the same moment, with an engine of its own; ``copy.deepcopy`` does the same."""
+        return copy.deepcopy(self)
+
+    def _look(self) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def _moment(self) -> Any:
+        """Return what a pickle goes on from: nothing where no episode was started, or all is closed."""
+        return self.get_state() if self._player.started and not self._player.closed else None
+
+    def __setstate__(self, state: Any) -> None:
+        self.set_state(state)
 
 
 class FeederTasks:

@@ -11,7 +11,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from powergrid.envs.agents import ActionWriter, require_actions
 from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe
-from powergrid.envs.episode import Episode
+from powergrid.envs.episode import Episode, Kept
 from powergrid.errors import ActionError, describe_unknown
 from powergrid.scenario import as_env_config, scenario_from_config
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _RllibEnv: Any = MultiAgentEnv  # whose types name every argument more widely than an environment of our own can
 
 
-class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
+class NetworkedGridEnv(Kept, _RllibEnv):  # type: ignore[misc]
     """Let several agents run devices on one OpenDSS feeder, 96 quarter-hours a day.
 
     Description:
@@ -105,9 +105,8 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         Returns:
             Observations and infos by agent.
         """
-        task = self._episode.start(seed, options)
-        self.agents = list(self.possible_agents)
-        return task.observation_dict(0), self._episode.infos()
+        self._episode.start(seed, options)
+        return self._look()
 
     def step(
         self, actions: Mapping[str, Any]
@@ -166,12 +165,20 @@ class NetworkedGridEnv(_RllibEnv):  # type: ignore[misc]
         except ValueError:
             raise ActionError("agent", [describe_unknown("agent", agent_id, self.possible_agents)]) from None
 
+    @property
+    def _player(self) -> Episode:
+        return self._episode
+
+    def _look(self) -> tuple[Observations, dict[str, dict[str, Any]]]:
+        self.agents = list(self.possible_agents)
+        return self.task.observation_dict(0), self._episode.infos()
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _build, (type(self), self._config, self._episode.stream)
+        return _build, (type(self), self._config, self._episode.stream), self._moment()
 
 
 def _build(kind: type[NetworkedGridEnv], config: Mapping[str, Any], stream: tuple[int, ...]) -> NetworkedGridEnv:
-    """Build a pickled environment anew, before its first reset."""
+    """Build a pickled environment anew; its moment comes after."""
     env = kind(config)
     env._episode.stream = stream
     return env

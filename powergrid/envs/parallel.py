@@ -12,13 +12,13 @@ from pettingzoo import ParallelEnv
 from powergrid.envs.agents import ActionWriter, require_actions
 from powergrid.envs.core import GridTask, read_options
 from powergrid.envs.describe import Description, describe
-from powergrid.envs.episode import Episode
+from powergrid.envs.episode import Episode, Kept
 from powergrid.scenario import Scenario
 
 Observations = dict[str, npt.NDArray[np.float32]]
 
 
-class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
+class ParallelGridEnv(Kept, ParallelEnv[str, Any, Any]):  # type: ignore[misc]
     """Play a scenario through PettingZoo's parallel API; spaces, rewards and infos as in ``NetworkedGridEnv``.
 
     Unlike there, ``terminations`` and ``truncations`` are given per agent, as PettingZoo wants them.
@@ -68,9 +68,8 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
             ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
         """
         given = {key: value for key, value in read_options(options).items() if key != "options"}
-        task = self._episode.start(seed, given)
-        self.agents = list(self.possible_agents)
-        return task.observation_dict(0), self._episode.infos()
+        self._episode.start(seed, given)
+        return self._look()
 
     def step(
         self, actions: Mapping[str, Any]
@@ -109,5 +108,13 @@ class ParallelGridEnv(ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         """Release the engine, all of them where there are several."""
         self._episode.close()
 
+    @property
+    def _player(self) -> Episode:
+        return self._episode
+
+    def _look(self) -> tuple[Observations, dict[str, dict[str, Any]]]:
+        self.agents = list(self.possible_agents) if self._episode.playing else []
+        return self.task.observation_dict(0), self._episode.infos()
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.scenario,)
+        return type(self), (self.scenario,), self._moment()

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
 from powergrid.envs.agents import ActionWriter
-from powergrid.envs.backends import BackendName, Inline, find_backend_problems
+from powergrid.envs.backends import Backend, BackendName, Inline, find_backend_problems
 from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
+from powergrid.envs.episode import Kept
 from powergrid.envs.processes import open_backend
 from powergrid.errors import ScenarioError
 from powergrid.scenario import Scenario, load_scenario
@@ -24,7 +25,7 @@ BoolArray = npt.NDArray[np.bool_]
 Observations = dict[str, npt.NDArray[np.float32]]
 
 
-class GridVectorEnv:
+class GridVectorEnv(Kept):
     """Play a scenario in several environments at once, every agent's data as one array.
 
     Environment ``i`` is what :class:`powergrid.envs.NetworkedGridEnv` is alone: with the same seed it plays the same
@@ -126,7 +127,7 @@ class GridVectorEnv:
             ScenarioError: an option or a seed is wrong, or the power flow does not converge at the start.
         """
         self._slices.reset(seed, options)
-        return self._observations(), {}
+        return self._look()
 
     def step(self, actions: Mapping[str, Any]) -> tuple[Observations, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         """Play one step in every environment.
@@ -185,8 +186,15 @@ class GridVectorEnv:
         """Release engines and workers."""
         self._slices.close()
 
+    @property
+    def _player(self) -> Backend:
+        return self._slices
+
+    def _look(self) -> tuple[Observations, dict[str, Any]]:
+        return self._observations(), {}
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), **self._options), (self.scenario, self.num_envs)
+        return functools.partial(type(self), **self._options), (self.scenario, self.num_envs), self._moment()
 
     def _observations(self) -> Observations:
         return self._by_agent(self._board.observations)
