@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 def list_all() -> None:
-    """List the scenarios and feeders that come with PowerGrid, each with what it is."""
+    """List scenarios and feeders that come with PowerGrid, each with what it is, and what each baseline knows."""
+    from powergrid.evaluation import BASELINES
     from powergrid.grid.feeder.feeder import find_feeder, list_feeders
     from powergrid.scenario import list_scenarios, load_scenario
 
@@ -39,7 +40,8 @@ def list_all() -> None:
     # the first line of a shipped master says what the feeder is
     masters = {name: find_feeder(name).read_text(encoding="utf-8") for name in list_feeders()}
     feeders = {name: text.partition("\n")[0].lstrip("! ") for name, text in masters.items()}
-    for title, told in (("scenarios", scenarios), ("feeders", feeders)):
+    baselines = {name: f"knows {entry.knows}, beyond what was measured" for name, entry in BASELINES.items()}
+    for title, told in (("scenarios", scenarios), ("feeders", feeders), ("baselines", baselines)):
         out.print(f"{title}:", highlight=False)
         table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
         for name, what in told.items():

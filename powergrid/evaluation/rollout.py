@@ -89,7 +89,8 @@ def evaluate(
 
 
 def _kind_of(baseline: str) -> str:
-    return "optimum" if BASELINES[baseline].foresight else "baseline"
+    entry = BASELINES[baseline]
+    return "optimum" if entry.optimum else "foresight" if entry.foresight else "baseline"
 
 
 def evaluate_feeders(

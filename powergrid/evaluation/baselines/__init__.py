@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from powergrid.evaluation.baselines.fleet_rule import RuleConstants
+from powergrid.evaluation.baselines.receding import Receding
 from powergrid.evaluation.baselines.registry import (
     BASELINES,
     Baseline,
@@ -18,6 +19,7 @@ __all__ = [
     "BaselineEntry",
     "NoControl",
     "RandomActions",
+    "Receding",
     "RuleBased",
     "RuleConstants",
     "baseline_names",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from powergrid.evaluation.optimum.foresight import Optimum, find_optimum
+from powergrid.evaluation.optimum.foresight import Optimum, climb, find_optimum, play_best, require_foreseeable
 from powergrid.evaluation.optimum.kept import Foresight, Optima
 
-__all__ = ["Foresight", "Optima", "Optimum", "find_optimum"]
+__all__ = ["Foresight", "Optima", "Optimum", "climb", "find_optimum", "play_best", "require_foreseeable"]

@@ -13,7 +13,7 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import Problem, ScenarioError
 from powergrid.evaluation.optimum.devices import SPAN
 from powergrid.evaluation.optimum.program import improve, price
-from powergrid.evaluation.optimum.slopes import find_slopes
+from powergrid.evaluation.optimum.slopes import Slopes, find_slopes
 from powergrid.evaluation.optimum.stacked import BY_SLOPE, OTHERWISE, FloatArray, StackedDay, Trajectory
 from powergrid.quantities import TERMS
 
@@ -79,12 +79,47 @@ def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROU
         rounds: Linear programs at most.
     """
     began = time.process_time()
-    best = max((_play(day, each) for each in starters), key=lambda each: each.reward)
-    start, gear = best.reward, day.devices.discrete
-    unit, radius, done = np.where(gear, _POSITIONS, _RADIUS), 1.0, 0
-    slopes, promised = find_slopes(day, best), 0.0
+    first = play_best(day, starters)
+    best, slopes, promised, done = climb(day, first, rounds)
+    slopes = slopes or find_slopes(day, best)
+    priced = price(day, best, slopes)
+    _, wide = improve(day, best, slopes, np.where(day.devices.discrete, _WIDEST * _POSITIONS, SPAN))
+    return Optimum(
+        best.actions,
+        best.reward,
+        priced,
+        priced + promised,
+        max(wide, promised),
+        first.reward,
+        done,
+        time.process_time() - began,
+    )
+
+
+def play_best(day: StackedDay, starters: Sequence[Starter]) -> Trajectory:
+    """Play a day as each baseline does and return the best."""
+    return max((_play(day, each) for each in starters), key=lambda each: each.reward)
+
+
+def climb(
+    day: StackedDay, best: Trajectory, rounds: int, radius: float = 1.0
+) -> tuple[Trajectory, Slopes | None, float, int]:
+    """Make a day better round by round.
+
+    Args:
+        day: The day.
+        best: Where to start.
+        rounds: Linear programs at most.
+        radius: How far actions may change at first, in parts of the usual.
+
+    Returns:
+        The day, its slopes where they are known, what small changes promised last, and the rounds.
+    """
+    gear, done = day.devices.discrete, 0
+    unit = np.where(gear, _POSITIONS, _RADIUS)
+    slopes, promised = None, 0.0
     while done < rounds and radius > _NARROWEST:
-        done += 1
+        done, slopes = done + 1, slopes or find_slopes(day, best)
         reach = np.where(gear, np.maximum(np.rint(unit * radius), 1.0), unit * radius)
         change, promised = improve(day, best, slopes, reach)
         if promised < _ENOUGH * max(1.0, abs(best.reward)):
@@ -99,19 +134,8 @@ def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROU
             continue
         held = share == _SHARES[0] and found.reward - best.reward > 0.5 * promised
         radius = min(1.5 * radius, _WIDEST) if held else radius * (0.9 if share == _SHARES[0] else 0.6)
-        best, slopes = found, find_slopes(day, found)
-    priced = price(day, best, slopes)
-    _, wide = improve(day, best, slopes, np.where(gear, _WIDEST * _POSITIONS, SPAN))
-    return Optimum(
-        best.actions,
-        best.reward,
-        priced,
-        priced + promised,
-        max(wide, promised),
-        start,
-        done,
-        time.process_time() - began,
-    )
+        best, slopes = found, None
+    return best, slopes, promised, done
 
 
 def _play(day: StackedDay, starter: Starter) -> Trajectory:

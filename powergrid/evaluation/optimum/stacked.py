@@ -104,6 +104,7 @@ class StackedDay:
     Attributes:
         task: The task that plays it step by step.
         devices: What devices mean to a program.
+        most_steps: Most steps that are looked at together.
         n_steps: Steps that are looked at, fewer than ``most_steps`` where the episode ends before.
         low, high: Limits of the levels [pu], shape (n_levels,).
         weights: What each pu of a level beyond its limit takes from the reward, shape (n_levels,).
@@ -115,8 +116,8 @@ class StackedDay:
     """
 
     def __init__(self, scenario: Scenario, most_steps: int | None = None) -> None:
-        self.task, self._most = GridTask(scenario, 1), most_steps or scenario.episode_length
-        self._stack = GridTask(scenario, self._most)
+        self.task, self.most_steps = GridTask(scenario, 1), most_steps or scenario.episode_length
+        self._stack = GridTask(scenario, self.most_steps)
         per_agent = scenario.reward.scale / len(self.task.agents)
         self.weight_of = {term: scenario.weight_of(term) * per_agent for term in TERMS}
         self.devices = Devices.of(self.task, self.weight_of)
@@ -130,8 +131,8 @@ class StackedDay:
         self.weights[n_nodes:] *= self.weight_of["overload_pu"]
         kwh = np.array([each.kwh for each in self.devices.carried])
         self.left_weight = kwh * self.weight_of["soc_deviation_kwh"]
-        rngs = [np.random.default_rng(place) for place in range(self._most)]
-        self._stack.reset_all(range(self._most), rngs, {"day": int(self._stack.simulation.days[0])})
+        rngs = [np.random.default_rng(place) for place in range(self.most_steps)]
+        self._stack.reset_all(range(self.most_steps), rngs, {"day": int(self._stack.simulation.days[0])})
         self._template = self._stack.state()
 
     def close(self) -> None:
@@ -155,10 +156,14 @@ class StackedDay:
         self.begin = state
         clock, rewards = state.simulation["clock"], state.rewards
         left = int(clock["last_step"][0] - clock["step_index"][0])
-        self.n_steps = min(self._most, left)
+        self.n_steps = min(self.most_steps, left)
         stored = float(rewards["_stored_price"][0, 0]) * self.weight_of["stored_energy_usd"]
         # of what is owed the last step of the day counts what nobody serves
-        owed = 0.0 if left <= self._most else -float(rewards["_stored_price"][0, 0]) * self.weight_of["energy_cost_usd"]
+        owed = (
+            0.0
+            if left <= self.most_steps
+            else -float(rewards["_stored_price"][0, 0]) * self.weight_of["energy_cost_usd"]
+        )
         carried = self.devices.carried
         self.left_value = np.array([each.kwh * stored if each.kwh else owed for each in carried])
         self.carried_start = np.array([rewards["_soc_initial"][0, e.at.own] if e.kwh else 0.0 for e in carried])
@@ -227,7 +232,7 @@ class StackedDay:
     def stand(self, trajectory: Trajectory) -> State:
         """Return the state in which each environment stands where a trajectory was before a step."""
         template, states = self._template, trajectory.states
-        states += (states[-1],) * (self._most - len(states))  # those beyond the last step are not looked at
+        states += (states[-1],) * (self.most_steps - len(states))  # those beyond the last step are not looked at
         return replace(
             template,
             simulation=_stack([state.simulation for state in states], template.simulation),
@@ -238,13 +243,13 @@ class StackedDay:
         """Play one step of a plan from a state, shape of the plan (n_steps, n_actions)."""
         task, n = self._stack, len(plan)
         task.restore(state)
-        whole = np.concatenate([plan, np.repeat(plan[-1:], self._most - n, axis=0)])
+        whole = np.concatenate([plan, np.repeat(plan[-1:], self.most_steps - n, axis=0)])
         buffer = task.action_buffer()
         buffer[:, self.devices.owned] = as_actions(task, whole)[:, self.devices.owned]
         task.step()
         simulation, terms = task.simulation, task.infos()[:, :, self._terms].sum(axis=1)
         fleets, snapshot = simulation.fleets, simulation.snapshot
-        smooth, unserved = -terms @ self._smooth_weights, np.zeros(self._most)
+        smooth, unserved = -terms @ self._smooth_weights, np.zeros(self.most_steps)
         for park in self.devices.parks:
             fleet, own = fleets[park.at.fleet], park.at.own
             unserved += fleet.terms["unserved_kwh"][:, own] + task.truncated * fleet.unserved_at_end_kwh()[:, own]
@@ -281,7 +286,7 @@ class StackedDay:
         return state
 
     def _fill(self, values: FloatArray) -> FloatArray:
-        return np.concatenate([values, np.zeros(self._most - len(values))])
+        return np.concatenate([values, np.zeros(self.most_steps - len(values))])
 
     @staticmethod
     def _changed(state: State, at: Place, name: str, more: FloatArray) -> State:
