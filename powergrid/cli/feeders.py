@@ -40,8 +40,8 @@ def list_all() -> None:
     # the first line of a shipped master says what the feeder is
     masters = {name: find_feeder(name).read_text(encoding="utf-8") for name in list_feeders()}
     feeders = {name: text.partition("\n")[0].lstrip("! ") for name, text in masters.items()}
-    baselines = {name: f"knows {entry.knows}, beyond what was measured" for name, entry in BASELINES.items()}
-    for title, told in (("scenarios", scenarios), ("feeders", feeders), ("baselines", baselines)):
+    baselines = {name: entry.knows for name, entry in BASELINES.items()}
+    for title, told in (("scenarios", scenarios), ("feeders", feeders), ("baselines, by what they know", baselines)):
         out.print(f"{title}:", highlight=False)
         table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
         for name, what in told.items():

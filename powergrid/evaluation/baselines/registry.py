@@ -40,7 +40,7 @@ class BaselineEntry:
     Attributes:
         make: Makes it, given the seed of an evaluation.
         overrides: The overrides by which it changes a scenario.
-        knows: What it knows beyond what was measured.
+        knows: What it knows when it acts; whatever plans a day knows what was measured, too.
         foresight: Whether it knows the day beforehand: it is no bar, for nobody could play so.
         optimum: Whether it is what others are scored by.
         named: Whether it is played only where it is named, as it takes its time.
@@ -48,7 +48,7 @@ class BaselineEntry:
 
     make: Callable[[int], Baseline]
     overrides: Callable[[Scenario], Mapping[str, Any]] = lambda scenario: {}  # as it is
-    knows: str = "nothing"
+    knows: str = "what was measured"
     foresight: bool = False
     optimum: bool = False
     named: bool = False
