@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 #: Terms that a program prices by slopes of what the environment counts.
 BY_SLOPE = (
     *("energy_cost_usd", "reference_cost_usd", "generation_cost_usd", "storage_wear_usd", "unserved_kwh"),
-    *("curtailed_kwh", "losses_kwh"),
+    *("curtailed_kwh", "losses_kwh", "shared_losses_usd", "reactive_kvarh", "infeasible_kwh"),
 )
 #: Those that it tells otherwise: sums of what is beyond a limit, moves from where gear stands, what a day leaves in
 #: batteries, and its highest import.
