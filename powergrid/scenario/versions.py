@@ -7,10 +7,12 @@ import importlib.resources
 import json
 import re
 from collections.abc import Mapping
-from importlib.resources.abc import Traversable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from powergrid.scenario.model import Scenario
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable  # from Python 3.11 on
 
 _NAMED = re.compile(r"(?P<name>.+)-v(?P<version>\d+)")
 
