@@ -31,6 +31,7 @@ NON_NEGATIVE = ("demand_pu", "pv_pu", "irradiance_pu")
 #: Beyond what no such number lies in its unit, and what it is then most likely.
 PLAUSIBLE = {
     "demand_pu": (20.0, "it is per unit of a load's rated kW; 'powergrid profiles import' takes kW and kWh"),
+    KVAR_PREFIX: (20.0, "it is per unit of a load's rated kvar; 'powergrid profiles import' takes kvar and kvarh"),
     "pv_pu": (2.0, "it is per unit of an array's rating; divide percent by 100, W/m2 by 1000, kW by the rated kW"),
     "irradiance_pu": (2.0, "it is per 1000 W/m2; divide W/m2 by 1000"),
     "temperature_c": (70.0, "it is in deg C; 0 deg C are 273.15 K and 32 deg F"),
@@ -205,7 +206,7 @@ def _take_column(
     elif kind == PRICE_PREFIX:
         home, key = table.price_usd_per_kwh, name or "price"
     elif text in PLAIN_COLUMNS:
-        home, key = table.plain, text
+        kind, home, key = text, table.plain, text
     else:
         allowed = [
             TIME_COLUMN,
@@ -239,7 +240,7 @@ def _find_implausible(text: str, kind: str, values: FloatArray, times: npt.NDArr
             f"column {text!r}: {len(negative)} negative values, the first {values[row]:g} in row {row}"
             f"{_time_of(times, row)}; it is never below 0"
         )
-    most, remedy = PLAUSIBLE[kind if kind in PLAUSIBLE else text]
+    most, remedy = PLAUSIBLE[kind]
     beyond = np.flatnonzero(np.abs(values) > most)
     if len(beyond):
         row = int(beyond[np.argmax(np.abs(values[beyond]))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from powergrid.envs import NetworkedGridEnv
 from powergrid.grid.devices import BuildingSpec
 from tests.grid.devices.fleets import make_exogenous, make_fleet, normalise
 
+BUILDINGS = Path(__file__).parents[3] / "docs" / "ieee13_buildings.yaml"
 #: One column each of the published model: A, then B of outside, air, neighbour and sun; neighbours count from 0.
 PUBLISHED = [
     (0.9961, 0.0027886, 0.01273, 0.0080364, 0.015767, 4),
@@ -146,4 +148,21 @@ def test_a_building_in_a_scenario_is_read_back_from_the_grid_and_follows_the_sun
         assert info["connection_violation_pu"] == pytest.approx(outside, abs=1e-12)
         paid = 0.1 * info["hvac_kwh"] + 0.8 * 12 * info["discomfort_k2h"] + 1e4 / 3 * outside
         assert rewards["A"] == pytest.approx(-paid)
+    env.close()
+
+
+def test_three_offices_share_what_their_node_is_outside_the_band_and_thermostats_alone_do_not_hold_it() -> None:
+    env = NetworkedGridEnv({"env_name": str(BUILDINGS), "episode_length": 24})
+    env.reset(seed=1, options={"day": 200})
+    seen = []
+    for _ in range(24):
+        _, rewards, _, _, infos = env.step(env.neutral_actions())
+        own = [infos[agent]["connection_violation_pu"] for agent in infos]
+        assert len(own) == 3
+        assert len(set(own)) == 1
+        seen.append(own[0])
+        for agent, info in infos.items():
+            paid = 0.1 * info["hvac_kwh"] + 9.6 * info["discomfort_k2h"] + 1e4 / 3 * own[0]
+            assert rewards[agent] == pytest.approx(-paid)
+    assert max(seen) > 0.0
     env.close()

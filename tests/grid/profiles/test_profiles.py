@@ -327,6 +327,7 @@ def test_read_bad_table_says_why(change, message: str) -> None:  # type: ignore[
             830.0,
             "20, as 830 in row 7 (2021-06-01T07:00:00); it is per unit of a load's rated",
         ),
+        ("demand_kvar_pu:bakery", 90.0, "it is per unit of a load's rated kvar"),
         ("irradiance_pu", 800.0, "divide W/m2 by 1000"),
         ("pv_pu", 55.0, "divide percent by 100"),
         ("temperature_c", 288.15, "0 deg C are 273.15 K"),
@@ -335,11 +336,19 @@ def test_read_bad_table_says_why(change, message: str) -> None:  # type: ignore[
     ],
 )
 def test_read_value_in_another_unit_names_the_remedy(column: str, value: float, message: str) -> None:
-    frame = make_table().assign(pv_pu=0.1)
+    frame = make_table().assign(pv_pu=0.1, **{"demand_kvar_pu:bakery": 0.5})
     frame.loc[7, column] = value
     (problem,) = problems_of(frame)
     assert problem.startswith(f"column {column!r}: 1 values beyond")
     assert message in problem
+
+
+def test_read_reactive_demand_of_its_own_beside_that_of_others() -> None:
+    mine = read_profiles(make_table().assign(**{"demand_kvar_pu:bakery": 0.5}))
+    assert mine.demand_kvar_pu is not None
+    bakery, school = (mine.demand_names.index(name) for name in ("bakery", "school"))
+    assert set(mine.demand_kvar_pu[:, bakery].tolist()) == {0.5}
+    assert mine.demand_kvar_pu[:, school].tolist() == mine.demand_pu[:, school].tolist()
 
 
 def test_read_missing_file_names_the_nearest(tmp_path: Path) -> None:
