@@ -15,6 +15,7 @@ import numpy.typing as npt
 from powergrid.envs.core import GridTask
 from powergrid.envs.observations import Channel, View
 from powergrid.errors import PowerGridError, Problem, ScenarioError, list_names, show_briefly
+from powergrid.evaluation.report.seeds import note_seeds
 from powergrid.grid.devices import ActionSpec
 from powergrid.quantities import TERMS
 from powergrid.scenario import Scenario, load_scenario
@@ -144,10 +145,12 @@ def find_all_differences(players: Sequence[Any], played: Scenario) -> dict[str, 
     return {name: own for name, own in found.items() if own}
 
 
-def add_notes(notes: Mapping[str, str], differences: Mapping[str, Sequence[Difference]]) -> dict[str, str]:
-    """Return notes on policies with what differs from their training."""
-    told = {name: say_differences(own) for name, own in differences.items()}
-    return {name: " ".join(filter(None, (notes.get(name), told.get(name)))) for name in {**notes, **told}}
+def add_notes(notes: Mapping[str, str], policies: Sequence[Any], played: Scenario) -> dict[str, str]:
+    """Return notes on policies with what differs from their training, and how many seeds of it there are."""
+    differ = {name: say_differences(own) for name, own in find_all_differences(policies, played).items()}
+    seeds = note_seeds(policies)
+    told = {name: (notes.get(name), differ.get(name), seeds.get(name)) for name in {**notes, **differ, **seeds}}
+    return {name: " ".join(filter(None, own)) for name, own in told.items()}
 
 
 def say_differences(differences: Sequence[Difference], limit: int = 4) -> str:

@@ -16,7 +16,7 @@ from powergrid.cli import main
 from powergrid.cli.evaluation import spell_out
 from powergrid.errors import ScenarioError
 from powergrid.evaluation import EvaluationReport, confidence_interval, evaluate
-from powergrid.evaluation.report.seeds import group_seeds
+from powergrid.evaluation.report.seeds import group_seeds, note_seeds
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +229,20 @@ def test_groups_have_names_that_tell_them_apart() -> None:
     ]
     # the same training with the same seed is no draw of its own
     assert group(("a-0", 0, "x"), ("a-0b", 0, "x"), ("a-1", 1, "x")) == ["a (2 seeds)", "a-0b (1 seed)"]
+
+
+def test_a_note_tells_how_much_of_a_training_is_seen() -> None:
+    players: list[Any] = [
+        "native",
+        ("a-0", Trained(0, "x")),
+        ("a-1", Trained(1, "x")),
+        ("b", Trained(0, "y")),
+        ("z", Zeros()),
+    ]
+    told = note_seeds(players)
+    assert set(told) == {"a-0", "a-1", "b"}
+    assert told["a-1"].startswith("It is one of 2 seeds of one training")
+    assert told["b"].startswith("It is one seed of its training")
 
 
 def test_scores_of_days_have_the_score_as_their_mean_and_1_for_the_reference() -> None:

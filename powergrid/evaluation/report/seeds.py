@@ -44,6 +44,15 @@ def group_seeds(players: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def note_seeds(players: Sequence[Any]) -> dict[str, str]:
+    """Return for each policy whose seed is known a sentence on how much its numbers say of its training."""
+    found: dict[str, str] = {}
+    for members in group_seeds(players).values():
+        which = "one seed of its training" if len(members) == 1 else f"one of {len(members)} seeds of one training"
+        found |= dict.fromkeys(members, f"It is {which}: intervals here are over days, not over seeds.")
+    return found
+
+
 def each_seed(groups: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Return groups of one policy each for those of all groups."""
     return {f"{name} ({say_seeds(1)})": (name,) for members in groups.values() for name in members}

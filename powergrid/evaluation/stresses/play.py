@@ -24,7 +24,7 @@ from powergrid.evaluation.stresses.spec import (
 )
 from powergrid.evaluation.studies.report import AGAINST, describe_facts
 from powergrid.evaluation.studies.summary import Summary
-from powergrid.evaluation.trained import Sight, add_notes, find_all_differences, fit_sights, outlook_of
+from powergrid.evaluation.trained import Sight, add_notes, fit_sights, outlook_of
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.scenario import Scenario
 
@@ -102,7 +102,7 @@ def stress_days(
         "first_and_last_day": f"{first} to {last}",
         **({"line_out": worst} if worst else {}),
     }
-    told = add_notes(notes or {}, find_all_differences(policies, scenario))
+    told = add_notes(notes or {}, policies, scenario)
     ordered = {name: found[name] for name in (UNDISTURBED, *chosen)}
     return StressReport(scenario, tuple(names), tuple(beside), chosen, ordered, facts, told)
 

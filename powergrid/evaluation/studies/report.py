@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from powergrid.errors import ScenarioError, find_number_problems
+from powergrid.evaluation.baselines import BASELINES
 from powergrid.evaluation.optimum.report import recall_optima
 from powergrid.evaluation.replay.recording import record_days
 from powergrid.evaluation.report import describe_versions
+from powergrid.evaluation.report.numbers import PlayedDays
+from powergrid.evaluation.report.seeds import group_seeds
 from powergrid.evaluation.rollout import Policy, Progress, find_players, pick_days, read_scenario
 from powergrid.evaluation.statistics import CONFIDENCE
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars, draw_lines
@@ -39,10 +42,11 @@ from powergrid.evaluation.studies.sections import (
     node_section,
     optimum_section,
     phase_section,
+    rank_sections,
     unbalance_section,
 )
 from powergrid.evaluation.studies.summary import RANGES, Summary
-from powergrid.evaluation.trained import add_notes, find_all_differences
+from powergrid.evaluation.trained import add_notes
 from powergrid.files import make_folder, write_whole
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.quantities import MEASURES, TERMS
@@ -76,6 +80,7 @@ class PlannerReport:
         notes: What has to be known of a policy's days, such as that it was trained on some, by policy.
         links: Pages that show a day step by step, by date.
         optima: Reward of the optimum of each day, by date, where all of them were found before.
+        groups: Policies of one training with different seeds, by the name that they have together.
     """
 
     scenario: Scenario
@@ -86,6 +91,7 @@ class PlannerReport:
     notes: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     optima: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,6 +106,13 @@ class PlannerReport:
         frames = [self.summaries[name].days().assign(policy=name) for name in self.names]
         whole = pd.concat(frames, ignore_index=True)
         return whole[["policy", *(column for column in whole.columns if column != "policy")]]
+
+    @property
+    def rewards(self) -> PlayedDays:
+        """The rewards of all days, with statistics over seeds and days."""
+        kinds = {name: _kind_of(name) for name in self.names}
+        days = [int(row["day"]) for row in self.summaries[self.names[0]].rows]
+        return PlayedDays(self.days, kinds, {"days": days}, self.groups)
 
     def verdicts(self) -> dict[str, list[Sentence]]:
         """Return what may be said of each policy; nothing that the days do not tell."""
@@ -248,11 +261,17 @@ def report_days(
         "first_and_last_day": f"{first} to {last}",
         "nodes_counted": int(summaries[names[0]].counted.sum()),
     }
-    told = add_notes(notes or {}, find_all_differences(policies, scenario))
+    told = add_notes(notes or {}, policies, scenario)
     dates = [str(row["date"]) for row in summaries[names[0]].rows]
     kept = recall_optima(scenario, chosen, seed)
     optima = {date: kept[day].reward for date, day in zip(dates, chosen, strict=True)} if kept else {}
-    return PlannerReport(scenario, tuple(names), tuple(beside), summaries, facts, told, optima=optima)
+    groups = group_seeds(policies)
+    return PlannerReport(scenario, tuple(names), tuple(beside), summaries, facts, told, optima=optima, groups=groups)
+
+
+def _kind_of(name: str) -> str:
+    entry = BASELINES.get(name)
+    return "policy" if entry is None else "optimum" if entry.foresight else "baseline"
 
 
 def describe_facts(scenario: Scenario, seed: int, command: str) -> dict[str, Any]:
@@ -295,6 +314,7 @@ def _make_sections(report: PlannerReport) -> Iterable[Section]:
     yield _import_section(report, colours)
     yield element_section(report.names, tables["moves"], "element", MOVE_COLUMNS, "Moves")
     yield _reward_section(report, tables["terms"], colours)
+    yield from rank_sections(report.rewards, colours)
     yield device_section(report.names, tables["devices"])
     if "handed_back" in tables:
         title = "Handed back to the feeder's own controls"

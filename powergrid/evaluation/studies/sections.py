@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from powergrid.evaluation.report.numbers import PlayedDays
 from powergrid.evaluation.statistics import confidence_interval
-from powergrid.evaluation.studies.compare import write_number
+from powergrid.evaluation.studies.charts import COLOURS, draw_lines
+from powergrid.evaluation.studies.compare import NAMES, write_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,3 +209,38 @@ def device_section(names: Sequence[str], table: pd.DataFrame) -> Section:
     columns = {"projected_h": "h in which it was moved", "projected_kwh": "by kWh", "projected_kvarh": "by kvarh"}
     listed = _list_by_policy(names, table, "device", order[:_MOST_TALL], columns)
     return Section(title, texts=2, note=_say_left(order, "devices.csv"), keep=True, **listed)
+
+
+def rank_sections(rewards: PlayedDays, colours: Mapping[str, str]) -> Iterator[Section]:
+    """Yield how rewards compare day by day: performance profiles, and how often who beats the best baseline."""
+    profiles, best = rewards.profiles(), rewards.best_baseline
+    free = itertools.cycle([colour for colour in COLOURS if colour not in colours.values()] or COLOURS)
+    own = {name: colours.get(name) or next(free) for name in rewards.names}
+    if len(profiles) > 1:
+        zero, one = (NAMES.get(name, name) for name in rewards.scale)
+        lines = {name: (profile.thresholds, 100.0 * profile.share) for name, profile in profiles.items()}
+        picture = draw_lines(
+            lines, own, x_label=f"score of a day: 0 is {zero}, 1 {one}", label="Performance profiles",
+            y_label="Part of days with a higher score [%]; a line above another's is of a better policy",
+        )  # fmt: skip
+        note = (
+            "The score of a day is 1 less what its reward is below that of 1, in parts of what 1 gains over 0 in the "
+            "mean of all days."
+        )
+        yield Section("Rewards of all days", picture=picture, keep=True, note=note)
+    others = [name for name in rewards.names if name != best]
+    if best is not None and others and len(rewards.provenance["days"]) > 1:
+        rows = []
+        for name in others:
+            found, gain = rewards.improvement(name, best), rewards.difference(name, best)
+            kind = "better" if found.low > 0.5 else "worse" if found.high < 0.5 else ""
+            share = Cell(f"{100.0 * found.value:.0f}", f"{100.0 * found.low:.0f} to {100.0 * found.high:.0f}", kind)
+            sure = bool(np.isfinite(gain.half) and abs(gain.mean) > gain.half)
+            interval = f"{gain.mean - gain.half:+.2f} to {gain.mean + gain.half:+.2f}".replace("-", "\N{MINUS SIGN}")
+            mean = f"{gain.mean:+.2f}".replace("-", "\N{MINUS SIGN}")
+            rows.append(
+                [Cell(name), share, Cell(mean, interval, ("better" if gain.mean > 0.0 else "worse") if sure else "")]
+            )
+        heads = ["policy", f"a higher reward than {best}, % of days", f"reward less {best}"]
+        note = "Below each number its 95 % interval, over seeds and days where there are several seeds."
+        yield Section("Better than the best baseline, and how often", heads=heads, rows=rows, note=note, keep=True)

@@ -31,7 +31,7 @@ from powergrid.evaluation.rollout import (
 )
 from powergrid.evaluation.studies.report import PlannerReport, describe_facts
 from powergrid.evaluation.studies.summary import Summary
-from powergrid.evaluation.trained import add_notes, find_all_differences
+from powergrid.evaluation.trained import add_notes
 from powergrid.files import make_folder, read_json, replacing, sole_use, write_whole
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.grid.profiles.profiles import Profiles, split_days
@@ -128,7 +128,7 @@ def study_year(
             done += part.n_days
             if progress is not None:
                 progress(done, sum(part.n_days for part in parts))
-        told = add_notes(notes or {}, find_all_differences(policies, scenario))
+        told = add_notes(notes or {}, policies, scenario)
         return _conclude(scenario, [name for name, _ in players], parts, folder, facts, told)
 
 

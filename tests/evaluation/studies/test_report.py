@@ -295,6 +295,26 @@ def test_the_page_needs_nothing_else_and_says_what_the_verdict_says(report: Plan
         assert str(value).replace("'", "&#39;") in page
 
 
+def test_the_page_ranks_rewards_with_the_seeds_of_a_training_as_one(report: PlannerReport) -> None:
+    rule, native = report.summaries["rule_based"], report.summaries["native"]
+    played = {"mg-0": rule, "mg-1": native, "rule_based": rule, "no_control": native}
+    groups = {"mg (2 seeds)": ("mg-0", "mg-1")}
+    made = replace(
+        report, subjects=("mg-0", "mg-1"), against=("rule_based", "no_control"), summaries=played, groups=groups
+    )
+    days = made.days.pivot(index="policy", columns="day", values="reward")
+    assert made.rewards.names == ("mg (2 seeds)", "rule_based", "no_control")
+    assert made.rewards.reward("mg (2 seeds)").mean == pytest.approx(days.loc[["mg-0", "mg-1"]].to_numpy().mean())
+    best = made.rewards.best_baseline
+    page = made.as_html()
+    assert "<h2>Rewards of all days</h2>" in page
+    assert f"a higher reward than {best}, % of days".replace("_", "_<wbr>") in page
+    assert page.count("mg (2 seeds)") > 2
+    # days that one of them alone wins: half of all pairs and a half for each tie
+    gain = made.rewards.improvement("mg (2 seeds)", "no_control").value
+    assert gain == pytest.approx(0.5 * np.mean(days.loc["mg-0"] > days.loc["no_control"]) + 0.25)
+
+
 @needs_browser
 def test_no_table_is_cut_on_a_narrow_screen_or_on_paper(
     report: PlannerReport, scenario: Scenario, tmp_path: Path
