@@ -30,7 +30,7 @@ _GRID_HEADINGS = (
     "highest, pu",
     "loading, %",
     "overload, branch-h",
-    f"node-h beyond, {' / '.join(map(str, VIOLATION_LEVELS_PU))} pu",
+    f"beyond, {'/'.join(map(str, VIOLATION_LEVELS_PU))}",
     "peak, kW",
     "moves",
 )
@@ -139,13 +139,15 @@ class EvaluationReport(PlayedDays):
                 f"{found['v_max_pu']:.3f}",
                 f"{100.0 * found['loading_max_pu']:.0f}",
                 f"{found['overload_branch_hours_per_day']:.1f}",
-                " / ".join(f"{found[f'violation_node_hours{level}_per_day']:.1f}" for level in VIOLATION_SUFFIXES),
+                "/".join(f"{found[f'violation_node_hours{level}_per_day']:.1f}" for level in VIOLATION_SUFFIXES),
                 f"{self._of(name)['import_peak_kw'].max():.0f}",
                 f"{found['operations_per_day']:.1f}",
             )
             for name, found in ((name, self.measure(name)) for name in self.names)
         ]
-        caption = "voltage, loading and peak: the worst of all days; else a day"
+        caption = (
+            "voltage, loading, peak: the worst of all days; else a day; beyond: node-h outside by more pu than these"
+        )
         headings = [heading.replace(", ", "\n") for heading in _GRID_HEADINGS]
         return as_table("on the grid", caption, headings, rows, n_names=1, min_width=10)
 
