@@ -21,6 +21,8 @@ from powergrid.quantities import TERMS
 _RADIUS, _POSITIONS, _WIDEST = 0.3, 4.0, 3.0
 #: Below this part of it, and of the reward's own size, nothing more is looked for.
 _NARROWEST, _ENOUGH = 0.007, 1e-4
+#: What part of a promise has to be kept for wider changes, and less than what part makes them narrower.
+_HELD, _POOR = 0.5, 0.3
 #: Parts of a change that are tried, the whole first.
 _SHARES = (1.0, 0.5, 0.25)
 #: Rounds at most: the last third of them brings less than a hundredth of what the first does.
@@ -132,8 +134,9 @@ def climb(
         if found is None:
             radius *= 0.3
             continue
-        held = share == _SHARES[0] and found.reward - best.reward > 0.5 * promised
-        radius = min(1.5 * radius, _WIDEST) if held else radius * (0.9 if share == _SHARES[0] else 0.6)
+        kept = (found.reward - best.reward) / promised
+        wider = share == _SHARES[0] and kept > _HELD
+        radius = min(1.5 * radius, _WIDEST) if wider else radius * (0.9 if kept > _POOR else 0.6)
         best, slopes = found, None
     return best, slopes, promised, done
 

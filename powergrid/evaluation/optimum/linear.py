@@ -18,6 +18,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: How near to the best the search for whole numbers has to come.
 _GAP = 1e-3
+#: How far from a whole number one may be.
+_WHOLE = 1e-6
 
 
 class LinearProgram:
@@ -61,25 +63,29 @@ class LinearProgram:
         told = values != 0.0
         self._parts.append((rows[told], columns[told], values[told]))
 
-    def solve(self, search_s: float) -> tuple[FloatArray, float] | None:
+    def solve(self, nodes: int) -> tuple[FloatArray, float] | None:
         """Return the unknowns and their cost.
 
-        Those that shall be whole numbers are so where that is found in ``search_s``, else they are not.
+        Those that shall be whole numbers are so where that is found in a tree of so many nodes, else they are not.
         """
         cost, (low, high) = np.concatenate(self._cost), map(np.concatenate, zip(*self._bounds, strict=True))
         rows, columns, values = (np.concatenate(part) for part in zip(*self._parts, strict=True))
         matrix = sparse.csr_array((values, (rows, columns)), shape=(self.n_rows, self.n_columns))
         least, most = map(np.concatenate, zip(*self._rows, strict=True))
-        constraint, bounds, found = LinearConstraint(matrix, least, most), Bounds(low, high), None
-        if self._whole:
+        constraint, bounds = LinearConstraint(matrix, least, most), Bounds(low, high)
+        found = milp(cost, bounds=bounds, constraints=constraint)
+        if found.x is None or not self._whole:
+            return None if found.x is None else (found.x, float(found.fun))
+        whole = np.concatenate(self._whole)
+        if np.abs(found.x[whole] - np.rint(found.x[whole])).max() > _WHOLE:
             integrality = np.zeros(self.n_columns, dtype=np.int64)
-            integrality[np.concatenate(self._whole)] = 1
-            limits: Any = {"time_limit": search_s, "mip_rel_gap": _GAP}
+            integrality[whole] = 1
+            # nodes and not seconds: what is found must not depend on how busy a machine is
+            limits: Any = {"node_limit": nodes, "mip_rel_gap": _GAP}
             with _no_stdout():
-                found = milp(cost, integrality=integrality, bounds=bounds, constraints=constraint, options=limits)
-        if found is None or found.x is None:
-            found = milp(cost, bounds=bounds, constraints=constraint)
-        return None if found.x is None else (found.x, float(found.fun))
+                best = milp(cost, integrality=integrality, bounds=bounds, constraints=constraint, options=limits)
+            found = found if best.x is None else best
+        return found.x, float(found.fun)
 
 
 @contextmanager

@@ -19,8 +19,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: What an action moves by less it does not move [pu].
 _STILL_PU = 1e-9
-#: How long the search for whole positions may take [s].
-SEARCH_S = 2.0
+#: How many nodes the search for whole numbers may take.
+_NODES = 20
 #: Generators start and stop only where their power may change by so much of -1..1.
 _SWITCHING = 0.1
 
@@ -55,7 +55,7 @@ def improve(day: StackedDay, trajectory: Trajectory, slopes: Slopes, radius: Flo
     for park in devices.parks:
         _charge(program, day, park, plan, at)
     _cut_peak(program, day, slopes, at)
-    found = program.solve(SEARCH_S)
+    found = program.solve(_NODES)
     if found is None:
         return np.zeros_like(plan), 0.0
     chosen, cost = found

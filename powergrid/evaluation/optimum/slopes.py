@@ -49,10 +49,9 @@ def find_slopes(day: StackedDay, trajectory: Trajectory) -> Slopes:
     carried, import_kw = np.zeros((2, n_actions, steps, n_carried)), np.zeros((2, n_actions, steps))
     units = {unit.at.column: unit for unit in devices.units}
     parks = {park.at.column: park for park in devices.parks}
-    # full cars take more only where they are less full
-    hungry = (day.owe_more(state), day.step(day.owe_more(state), plan)) if parks else None
+    roomy = day.with_room(state) if devices.carried or parks else state
+    before = day.step(roomy, plan) if roomy is not state else base
     for column in np.flatnonzero(~devices.left).tolist():
-        start, before = hungry if hungry is not None and column in parks else (state, base)
         small = 1.0 if devices.discrete[column] else _SMALL
         found = list[Outcome]()
         for sign in (1.0, -1.0):
@@ -61,7 +60,7 @@ def find_slopes(day: StackedDay, trajectory: Trajectory) -> Slopes:
                 moved = _keep_running(units[column], plan[:, column], moved)
             elif column in parks:
                 moved = np.minimum(moved, np.maximum(_most(parks[column], state, steps), plan[:, column]))
-            found.append(_change(day, start, before, plan, column, moved))
+            found.append(_change(day, roomy, before, plan, column, moved))
         if column in units or column in parks:
             found = _as_one(found)
         for way, own in enumerate(found):

@@ -278,8 +278,14 @@ class StackedDay:
         each = self.devices.carried[which]
         return self._changed(state, each.at, each.name, self._fill(change))
 
-    def owe_more(self, state: State) -> State:
-        """Return a state in which each car that is there asks for a step's full power more."""
+    def with_room(self, state: State) -> State:
+        """Return a state that stops no action: what is carried in the middle, cars asking for a step's full power more.
+
+        A full battery takes nothing more, and yet it would, were it emptied before: how far that goes a program knows.
+        """
+        for each in self.devices.carried:
+            held = state.simulation["fleets"][each.at.fleet][each.name][:, each.at.own]
+            state = self._changed(state, each.at, each.name, 0.5 * (each.low + each.high) - held)
         for park in self.devices.parks:
             there = state.simulation["fleets"][park.at.fleet]["port_steps_left"][:, park.at.own] > 0.0
             state = self._changed(state, park.at, "port_owed_kwh", there * (park.port_kw * park.kwh_per_kw))

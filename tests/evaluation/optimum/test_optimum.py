@@ -80,6 +80,21 @@ def test_arbitrage_of_a_battery_is_that_of_a_linear_program_by_hand(tmp_path: Pa
     assert found.promised < 1e-3 * gain
 
 
+class Charging(NoControl):
+    """Charge all day: the battery is full before noon and takes nothing more."""
+
+    def act(self, task: GridTask) -> Any:
+        return -np.ones((task.n_envs, len(task.simulation.actions)))
+
+
+def test_full_battery_of_the_day_that_a_search_starts_from_hides_no_way(tmp_path: Path) -> None:
+    scenario = load_scenario(battery(tmp_path, [0.1] * 4 + [0.5] * 4 + [0.1] * 4 + [0.5] * 4 + [0.3] * 8))
+    with closing(StackedDay(scenario)) as stacked:
+        stacked.open(1)
+        found = [find_optimum(stacked, [starter]) for starter in (NoControl(), Charging())]
+    assert found[1].reward == pytest.approx(found[0].reward, abs=1e-3 * (found[0].reward - found[0].start))
+
+
 def test_cars_charge_when_that_is_cheapest_while_they_are_there(tmp_path: Path) -> None:
     prices = [0.5] * 12 + [0.2, 0.1] + [0.5] * 10
     spec = {"kind": "ev_charger", "bus": "b", "ports": 1, "p_max_kw": 7.4, "eta_charge": 0.92, "arrival_hour_mean": 8.0,
