@@ -185,30 +185,34 @@ def write_scores(measured: Measured) -> str:
     told, best = report.provenance, report.best_baseline
     version, digest = told.get("scenario_version", told["scenario"]), told["scenario_digest"][:12]
     days = f"{len(told['days'])} days of the {told['split']} split of `{version}` (digest `{digest}`)"
-    lines = ["<!-- not run: days of optima, minutes each -->", "```bash", facts["command"], "```", ""]
+    lines = ["<!-- not run: minutes of play -->", "```bash", facts["command"], "```", ""]
     lines += [f"{days}, PowerGrid {told['versions']['powergrid']}. {' '.join(say_findings(report))}", ""]
-    heads = ["policy", "score", "middle half", "regret, USD/day", "reward", f"over {best}", f"beats {best}, % of days"]
+    heads = ["policy", *(["score", "middle half", "regret, USD/day"] if report.optimum else []), "reward"]
+    heads += [f"over {best}", f"beats {best}, % of days"] if best else []
     rows = []
     for row in report.names:
-        scores = report.score_statistics(row) or {}
-        ours = row != best
-        rows.append((
-            _name(report, row),
-            f"{scores['mean'].value:.3f}" if scores else "",
-            _brackets(scores.get("iqm")),
-            _whole(report.regret_usd(row)) if report.optimum else "",
-            _two(report.reward(row)),
-            _two(report.difference(row, best), "+") if best and ours else "",
-            _percent(report.improvement(row, best)) if best and ours else "",
-        ))  # fmt: skip
+        # without the optimum there are no such scores: what the best baseline is 1 of is another scale
+        scores = (report.score_statistics(row) or {}) if report.optimum else {}
+        cells = [_name(report, row)]
+        if report.optimum:
+            mean = f"{scores['mean'].value:.3f}" if scores else ""
+            cells += [mean, _brackets(scores.get("iqm")), _whole(report.regret_usd(row))]
+        cells.append(_two(report.reward(row)))
+        if best:
+            ours = (_two(report.difference(row, best), "+"), _percent(report.improvement(row, best)))
+            cells += ("", "") if row == best else ours
+        rows.append(cells)
     return "\n".join([*lines, as_markdown(heads, rows, n_texts=1)]) + say_trainings(facts)
 
 
 def say_findings(report: EvaluationReport) -> Iterator[str]:
     """Yield what the numbers say of each training and of the best baseline; nothing that intervals do not tell."""
     best, trained = report.best_baseline, [name for name in report.names if report.seeds_of(name)]
-    if best and report.optimum:
-        yield f"The best baseline is `{best}`, score {report.score(best):.2f}."
+    if best:
+        score = f", score {report.score(best):.2f}" if report.optimum else ""
+        yield f"The best baseline is `{best}`{score}."
+    if not report.optimum:
+        yield "The optimum of these days has not been found yet, so there is neither a score nor a regret."
     for name in trained if best else ():
         gain = report.difference(name, str(best))
         low, high = gain.mean - gain.half, gain.mean + gain.half
