@@ -25,6 +25,7 @@ class Fate(NamedTuple):
     but: Mapping[str, str] = {}
 
 
+_WAITS = "counts with `Set ControlMode=time`; else no time passes in a step"
 _LIBRARY = "never loaded: a program library"
 _DYNAMICS = "for dynamics, which is never solved"
 _HARMONICS = "for harmonics, which are never solved"
@@ -66,15 +67,14 @@ FATES: dict[str, Fate] = {
         {"thermal n m flrise hsrise": "no thermal model",
          "faultrate pctperm repair": "outages are events of a scenario",
          "seasons ratings": "the first rating counts"}),
-    "regcontrol": Fate(PLAYED, "until it rests, in each step; delays order what acts and take no time",
-        {"delay tapdelay": "shorter than a step: no time passes", "debugtrace eventlog": "nothing is written",
-         "inversetime": "no time passes"}),
+    "regcontrol": Fate(PLAYED, "until it rests, in each step; delays order what acts, and take time with `Set ControlMode=time`",
+        {"delay tapdelay inversetime": _WAITS, "debugtrace eventlog": "nothing is written"}),
     "capacitor": Fate(PLAYED, "in the admittance matrix; steps are an agent's, or its CapControl's",
         {"faultrate pctperm repair": "outages are events of a scenario"}),
     "reactor": Fate(COMPILED, "in the admittance matrix", {"rcurve lcurve": _HARMONICS,
         "faultrate pctperm repair": "outages are events of a scenario"}),
     "capcontrol": Fate(PLAYED, "until it rests, in each step; by time at the hour that a step ends at",
-        {"delay delayoff deadtime": "shorter than a step: no time passes", "usermodel userdata": _LIBRARY,
+        {"delay delayoff deadtime": _WAITS, "usermodel userdata": _LIBRARY,
          "eventlog": "nothing is written"}),
     "fault": Fate(COMPILED, "on as the model has it; faults that come and go are events of a scenario",
         {"ontime temporary minamps": "no time passes in the engine", "%stddev": "no random faults"}),
@@ -93,14 +93,14 @@ FATES: dict[str, Fate] = {
         {"inhibittime": "reckoned in steps", "seasons seasontargets seasontargetslow": "the first target counts",
          "eventlog": "nothing is written"}),
     "relay": Fate(PLAYED, "opens its line in the step whose flow trips it; what it opened stays open for the day",
-        {"delay breakertime reset recloseintervals": "shorter than a step: ends where its last shot leaves it",
+        {"delay breakertime reset recloseintervals": f"{_WAITS}; ends where its last shot leaves it",
          "eventlog debugtrace": "nothing is written"}),
     "recloser": Fate(PLAYED, "opens its line in the step whose flow locks it out",
-        {"delay reset recloseintervals": "shorter than a step: ends where its last shot leaves it"}),
-    "fuse": Fate(PLAYED, "blows in the step whose flow melts it", {"delay": "shorter than a step",
+        {"delay reset recloseintervals": f"{_WAITS}; ends where its last shot leaves it"}),
+    "fuse": Fate(PLAYED, "blows in the step whose flow melts it", {"delay": _WAITS,
         "action": "ends the engine's process in this version where it comes first"}),
     "swtcontrol": Fate(PLAYED, "puts its line where the model says; a locked one keeps it there",
-        {"delay": "shorter than a step", "reset": "an action, not a state"}),
+        {"delay": _WAITS, "reset": "an action, not a state"}),
     "pvsystem": Fate(PLAYED, "by its shape and TShape, else the sun of the profiles; as a device by its agent",
         {"usermodel userdata": _LIBRARY, _INVERTER_DYNAMICS: _DYNAMICS, "dutystart": "not followed",
          "spectrum": _HARMONICS}),

@@ -58,6 +58,8 @@ class Remembered(NamedTuple):
 def find_remembering(circuit: Circuit) -> list[FeederControl]:
     """Return the controls acting in a circuit that go from one step into the next."""
     engine, found = circuit.engine, []
+    if circuit.feeder.controls_wait:  # all of them, what waits for its time
+        return list(circuit.controls.controls)
     for control in circuit.controls.controls:
         remembers = control.class_name in _REMEMBERING
         if control.class_name == "RegControl":
@@ -106,7 +108,10 @@ class ControlMemory:
         said = (*circuit.feeder.commands, *circuit.feeder.left_out)
         self._solved = any(command.text.lstrip().lower().startswith("solv") for command in said)
         self._dt_h, self._compiled_h = dt_h, engine.step_hours
-        circuit.controls.remember()
+        self._waiting = circuit.feeder.controls_wait
+        if self._waiting:
+            engine.command("set controlmode=time")
+        circuit.controls.remember(waiting=self._waiting)
         self.forget()
         if storage is not None:  # which the fleets' controllers had moved
             storage.start_from_here()
@@ -172,7 +177,11 @@ class ControlMemory:
         circuit.engine.step_hours = self._dt_h
         if self._storage is None:  # what devices hold is told
             circuit.engine.set_interval(0.0)
+        if self._waiting:
+            self._reset_controls()
         circuit.restore(kept)
+        if self._waiting:
+            circuit.controls.start_waiting()
 
     def _move_to_compiled(self) -> None:
         """Put regulators and capacitors where the model has them, before any control acted."""

@@ -5,6 +5,7 @@ Works on a compiled circuit; knows neither agents nor time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,6 +48,7 @@ _OFF = "ControlMode=OFF"
 #: What StorageControllers change of their own in some modes, by OpenDSS's ordinal of ModeDischarge, with what writing
 #: it sets too.
 _CHANGED_IN_MODE = {1: ("kWTarget", "kWBand", "kWThreshold"), 2: ("%RatekW", "%RateCharge")}
+_DAY_H, _HOUR_S = 24.0, 3600.0
 _MAX_LISTED = 8
 _OTHER_CONTROLS = "else control is agent or frozen"
 
@@ -310,7 +312,10 @@ class ActingControls:
         self._dead_time = engine.property_index("CapControl", "DeadTime")
         self._timed = any(self._follows_clock(control) for control in controls)
         self._lists: list[tuple[Handle, int, list[str], int, list[float] | None]] = []
-        self._remembers = False
+        self._remembers = self._waiting = False
+        self._dead_s = [engine.get_float(handle, "CapControl", "DeadTime") for handle in self._switching]
+        self._clock_h = self._origin_h = 0.0
+        self._first_h: float | None = None
         for control in controls:
             if control.class_name in _POWER and control not in dispatchers:
                 handle = engine.handles(control.class_name)[control.name]
@@ -325,9 +330,15 @@ class ActingControls:
             return self._engine.get_text(handle, "CapControl", "Type").lower().startswith(("time", "follow"))
         return control.class_name == "StorageController"
 
-    def remember(self) -> None:
-        """Let controls of power go from one solve into the next from now on, until they are told to :meth:`forget`."""
+    def remember(self, *, waiting: bool) -> None:
+        """Let controls of power go from one solve into the next from now on, until they are told to :meth:`forget`.
+
+        Args:
+            waiting: Whether actions wait for their time, which may be in a later step.
+        """
         self._remembers = self._timed = True
+        self._waiting = waiting
+        self.set_power = self.set_power or waiting  # what opens later has the engine build with the setpoints of then
 
     def prepare(self, hours: float) -> None:
         """Set the clock where a control minds it, and make controls forget the last solve, unless they remember.
@@ -338,6 +349,11 @@ class ActingControls:
         Args:
             hours: Time since the profiles begin [h].
         """
+        if self._waiting:
+            self._first_h = hours // _DAY_H * _DAY_H if self._first_h is None else self._first_h
+            self._clock_h = self._origin_h + hours - self._first_h
+            self._engine.set_clock(self._clock_h)
+            return
         if self._timed:
             self._engine.finish_actions()  # storage controllers leave some for later, and there is no later here
             self._engine.set_clock(hours)
@@ -345,6 +361,18 @@ class ActingControls:
             self._engine.set_float(handle, self._dead_time, 0.0)
         if not self._remembers:
             self.forget()
+
+    def start_waiting(self) -> None:
+        """Have what waits forgotten: capacitors are looked at anew, and time goes on beyond the openings known of.
+
+        It does so at the same time of day; which day it is no control that waits minds.
+        """
+        longest_h = max((dead_s for dead_s in self._dead_s), default=0.0) / _HOUR_S
+        self._origin_h = math.ceil((self._clock_h + longest_h) / _DAY_H) * _DAY_H
+        self._first_h = None
+        self._engine.clear_actions()
+        for handle, dead_s in zip(self._switching, self._dead_s, strict=True):
+            self._engine.set_float(handle, self._dead_time, dead_s)
 
     def forget(self) -> None:
         """Make controls of power start over, and put back what they set of their own and of their panels."""

@@ -215,7 +215,8 @@ class Engine(Elements):
     def set_clock(self, hours: float) -> None:
         """Tell the controls what time it is [h]; nothing advances."""
         lib.ctx_Solution_Set_Hour(self._context, int(hours))
-        lib.ctx_Solution_Set_Seconds(self._context, (hours - int(hours)) * 3600.0)
+        # Rounded, so that what is due at the end of some steps is due there however hours came about.
+        lib.ctx_Solution_Set_Seconds(self._context, round((hours - int(hours)) * 3600.0, 6))
 
     @property
     def step_hours(self) -> float:
@@ -234,6 +235,10 @@ class Engine(Elements):
         """Let batteries lose and gain what they delivered and took in the last solve, and controls remember it."""
         lib.ctx_Solution_Cleanup(self._context)
         self.keep_y()
+
+    def clear_actions(self) -> None:
+        """Forget the actions of controls that are still waiting."""
+        lib.ctx_CtrlQueue_ClearQueue(self._context)
 
     def finish_actions(self) -> None:
         """Carry out the actions of controls that are still waiting."""

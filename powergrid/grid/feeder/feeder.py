@@ -98,6 +98,11 @@ class Feeder:
         """Whether the model holds its own controls still: ``Set ControlMode=OFF``."""
         return self.settings.get("controlmode", "").lower().startswith("o")
 
+    @property
+    def controls_wait(self) -> bool:
+        """Whether the delays of the model's own controls pass from step to step: ``Set ControlMode=time``."""
+        return self.settings.get("controlmode", "").lower().startswith("t")
+
 
 def models_folder() -> Path:
     """Return the folder of the shipped feeders: inside an installed package, or beside it in a checkout."""

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from powergrid.grid.circuit.circuit import network_of
+from powergrid.grid.engine import PowerReader
 from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.grid.options import SimulationOptions
 from powergrid.grid.profiles.profiles import builtin_profiles, follow_loadshapes
 from powergrid.grid.simulation import Simulation
 from tests.grid import test_as_opendss_plays_it as day
-from tests.grid.referee import compiled, play
+from tests.grid.referee import CLASSES, compiled, play
 
 PANELS = """New XYCurve.vv npts=4 xarray=[.5 .9 1.1 1.5] yarray=[.44 .4 -.4 -.44]
 New XYCurve.vw npts=3 xarray=[.9 .97 1.2] yarray=[1 1 .2]
@@ -116,3 +117,59 @@ def test_episodes_and_restored_states_are_the_same_bit_for_bit(tmp_path: Path, n
         simulation.restore(kept)
         assert seen(simulation, 10) == whole[14:]
         simulation.close()
+
+
+WAITING = """New RegControl.sub transformer=sub winding=2 vreg=121 band=1 ptratio=60 delay=5400
+~ tapdelay=10 maxtapchange=1
+New Capacitor.bank bus1=c kv=12.47 kvar=600
+New CapControl.bank element=Line.b terminal=1 capacitor=bank type=kvar onsetting=150
+~ offsetting=-225 ptratio=1 ctratio=1 delay=7200 delayoff=3600 deadtime=7200
+New Capacitor.other bus1=b kv=12.47 kvar=300
+New CapControl.other element=Line.a terminal=1 capacitor=other type=time onsetting=8 offsetting=18 delay=1800
+Set ControlMode=time
+"""
+
+
+def delivered(simulation: Simulation, n_steps: int) -> np.ndarray:
+    """Return what all elements draw at each step [kVA], and where transformers stand."""
+    engine = simulation.circuits[0].engine
+    reader = PowerReader([handle for c in CLASSES for handle in engine.handles(c).values()])
+    found = []
+    for _ in range(n_steps):
+        simulation.step(simulation.neutral())
+        taps = [engine.get_floats(h, "Transformer", "Taps")[-1] for h in engine.handles("Transformer").values()]
+        found.append([*reader.read().tolist(), *taps])
+    return np.array(found)
+
+
+@pytest.mark.parametrize(("step_minutes", "panels"), [(15, INV + "mode=voltvar vvc_curve1=vv\n"), (60, "")])
+def test_delays_of_controls_that_wait_pass_from_step_to_step(tmp_path: Path, step_minutes: int, panels: str) -> None:
+    master, ours = day.write(tmp_path, day.CALM + panels + WAITING, "daily")
+    n_steps = 2160 // step_minutes
+    simulation = day.simulate(ours, n_steps, step_minutes)
+    simulation.reset(0, np.random.default_rng(0), 0)
+    engine = simulation.circuits[0].engine
+    starts = {
+        name: float(engine.get_floats(h, "Transformer", "Taps")[-1])
+        for name, h in engine.handles("Transformer").items()
+    }
+    on = {name: engine.get_text(h, "Capacitor", "States") for name, h in engine.handles("Capacitor").items()}
+    own = delivered(simulation, n_steps)
+    with compiled(master, tolerance=day.TOLERANCE) as alone:
+        for name, states in on.items():
+            alone.command(f"edit Capacitor.{name} states={states}")
+        rows = play(alone, "daily", n_steps, step_minutes, taps=starts)
+    played = np.array([rows[key] for key in rows if key not in ("v", "losses")]).T
+    size = np.abs(rows["vsource.source"]).max()
+    assert np.abs(own - played).max() < 1e-6 * size
+    assert np.ptp(own[:, -2].real) > 0.005  # a tap waited, too
+    for later in (40, 3):  # what was opened in an episode is unknown in the next, of whatever day
+        simulation.reset(0, np.random.default_rng(0), later)
+        delivered(simulation, 7)
+    simulation.reset(0, np.random.default_rng(0), 0)
+    first = delivered(simulation, n_steps // 2)
+    kept = simulation.state()
+    assert np.array_equal(np.vstack([first, delivered(simulation, n_steps - n_steps // 2)]), own)
+    simulation.restore(kept)
+    assert np.array_equal(delivered(simulation, n_steps - n_steps // 2), own[n_steps // 2 :])
+    simulation.close()
