@@ -67,7 +67,7 @@ FATES: dict[str, Fate] = {
         {"thermal n m flrise hsrise": "no thermal model",
          "faultrate pctperm repair": "outages are events of a scenario",
          "seasons ratings": "the first rating counts"}),
-    "regcontrol": Fate(PLAYED, "until it rests, in each step; delays order what acts, and take time with `Set ControlMode=time`",
+    "regcontrol": Fate(PLAYED, "until it rests, in each step; delays order what acts",
         {"delay tapdelay inversetime": _WAITS, "debugtrace eventlog": "nothing is written"}),
     "capacitor": Fate(PLAYED, "in the admittance matrix; steps are an agent's, or its CapControl's",
         {"faultrate pctperm repair": "outages are events of a scenario"}),
