@@ -89,6 +89,17 @@ def test_spaces_are_one_object_an_agent_and_methods_return_them(make_parallel: M
     assert env.render_mode is None
 
 
+def test_state_is_what_one_controller_of_all_sees(make_parallel: MakeParallel, make_central: Any) -> None:
+    env, central = make_parallel("ieee13_voltvar"), make_central("ieee13_voltvar")
+    env.reset(seed=3)
+    seen, _ = central.reset(seed=3)
+    assert env.state_space.contains(env.state())
+    np.testing.assert_array_equal(env.state(), seen)
+    env.step({name: space.sample() for name, space in env.action_spaces.items()})
+    assert (env.state() != seen).any()
+    assert env.state_space == central.observation_space
+
+
 def test_pickle_of_an_environment_rebuilds_it(make_parallel: MakeParallel, tmp_path: Any) -> None:
     for scenario in ("ieee13_mg", every_kind("ieee13", tmp_path)):
         env = make_parallel(scenario, split="test")
