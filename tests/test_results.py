@@ -107,6 +107,7 @@ def test_days_that_come_to_something_else_are_told(folder: Path) -> None:
     assert list(check_played(kept, [], None)) == []
     off = kept.report.frame.assign(reward=kept.report.frame["reward"] + np.array([0.0, 0.0, 0.0, 1e-4]))
     changed = kept._replace(report=EvaluationReport(off, kept.report.kinds, kept.report.provenance))
+    assert list(check_played(changed, [], 1)) == []  # the first day alone, which is as it was
     told = list(check_played(changed, ["runs/x"], None))
     assert told[0] == "tiny: runs/x was not measured"
     assert f"rule_based on day {kept.report.provenance['days'][1]} comes to" in told[1]
