@@ -13,6 +13,7 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, describe_unknown, find_number_problems
 from powergrid.evaluation.baselines import BASELINES
 from powergrid.evaluation.jobs import run_jobs
+from powergrid.evaluation.optimum.foresight import require_foreseeable
 from powergrid.evaluation.rollout import pick_days, play_steps, read_scenario, start_days
 from powergrid.scenario import Scenario, load_scenario
 from powergrid.scenario.demonstrations import Kept, begin, digest_of_play, keep_day
@@ -48,7 +49,7 @@ def record_demonstrations(
         The folder.
 
     Raises:
-        ScenarioError: The settings, the policy's name or the split are wrong.
+        ScenarioError: The settings, the policy's name or the split are wrong, or no optimum can be found.
         PowerGridError: The folder holds days of something else, or cannot be written.
     """
     scenario = read_scenario(env_config, split)
@@ -61,6 +62,8 @@ def record_demonstrations(
         raise ScenarioError("demonstrations", problems)
     with closing(GridTask(scenario)) as task:
         chosen = [int(day) for day in pick_days(task.simulation.days, days)]
+        if policy == "optimum":
+            require_foreseeable(task)  # before a folder is made
         names = [f"{spec.device}.{spec.name}" for spec in task.simulation.actions]
     kept = Kept(
         scenario=scenario.name, played=digest_of_play(scenario), policy=policy, seed=seed, actions=names,

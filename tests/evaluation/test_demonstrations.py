@@ -58,6 +58,9 @@ def test_a_folder_of_other_days_and_what_cannot_be_imitated_are_refused(folder: 
     with pytest.raises(ScenarioError, match=r"days 0(.|\n)*no actions to imitate") as problems:
         record_demonstrations(SHORT, tmp_path / "new", policy="native", days=0)
     assert len(problems.value.problems) == 2
+    step = {"kind": "load_step", "factor": 2.0, "at_hour": 0.5, "duration_hours": 0.25}
+    with pytest.raises(ScenarioError, match="the optimum of such a day is not found yet"):
+        record_demonstrations({**SHORT, "events": {"step": step}}, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -1,0 +1,104 @@
+"""Train every lever of learning alone, and all of them together, over several seeds; gone on with where it was stopped.
+
+What each comes to on the test days is measured afterwards, by the command that is printed at the end. Days to imitate
+are recorded first, of the training split: by the optimum, or by rules where a day's optimum cannot be found.
+
+Usage::
+
+    python scripts/run_ablations.py ieee13_mg --seeds 0 1 2 --iterations 600 --out runs
+    python scripts/run_ablations.py ieee13_mg --only default outlook imitate_rules --iterations 60
+    python scripts/run_ablations.py ieee34_mg --list
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+#: Words that each lever adds to `powergrid train`; {optimum} and {rules} are folders of demonstrations.
+GENTLE = ["--setting", "lr=3e-4", "--setting", "entropy_coeff=0"]
+LEVERS: dict[str, list[str]] = {
+    "default": [],
+    "outlook": ["--set", "outlook={}"],
+    "outlook_persistence": ["--set", "outlook={forecast: persistence}"],
+    "spread_of_state": ["--setting", "free_log_std=false"],
+    "spread_led": ["--setting", "final_log_std=-3"],
+    "imitate_optimum": ["--setting", "demonstrations={optimum}", *GENTLE],
+    "imitate_rules": ["--setting", "demonstrations={rules}", *GENTLE],
+    "gentle": GENTLE,
+    "wide": ["--setting", "hidden=[256, 256]"],
+    "far_sighted": ["--setting", "gamma=0.997", "--setting", "lambda_=0.97"],
+    "day_ends": ["--setting", "bootstrap_horizon=false"],
+    "rate_by_kl": ["--setting", "lr_kl_target=0.01"],
+    "together": [
+        *("--set", "outlook={}", "--setting", "demonstrations={optimum}", *GENTLE),
+        *("--setting", "final_log_std=-3", "--setting", "bootstrap_horizon=false"),
+    ],
+    "together_rules": [
+        *("--set", "outlook={}", "--setting", "demonstrations={rules}", *GENTLE),
+        *("--setting", "final_log_std=-3", "--setting", "bootstrap_horizon=false"),
+    ],
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Record, train, and say how to measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenario")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=LEVERS, default=list(LEVERS), metavar="LEVER")
+    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--minutes", type=float, help="most of each training")
+    parser.add_argument("--optimum-days", type=int, default=60)
+    parser.add_argument("--rules-days", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--list", action="store_true", help="print the commands and run none")
+    asked = parser.parse_args(arguments)
+    shown = {"optimum": asked.optimum_days, "rules": asked.rules_days}
+    folders = {name: asked.out / "demonstrations" / f"{asked.scenario}-{name}" for name in shown}
+    needed = [name for name in shown if any(f"{{{name}}}" in word for own in asked.only for word in LEVERS[own])]
+    for name in needed:
+        policy = "rule_based" if name == "rules" else name
+        words = ["demonstrate", asked.scenario, "--policy", policy, "--days", str(shown[name])]
+        _run([*words, "--out", str(folders[name])], only_say=asked.list)
+    runs = []
+    for seed in asked.seeds:  # all levers of a seed before the next: whoever stops has them all alike
+        for lever in asked.only:
+            name = f"{asked.scenario}-{lever}-{seed}"
+            runs.append(asked.out / name)
+            if (asked.out / name / "run.json").is_file():
+                if not _is_finished(asked.out / name):
+                    _run(["train", "--resume", str(asked.out / name), "--test-days", "0"], only_say=asked.list)
+                continue
+            words = [word.replace(f"{{{n}}}", str(f)) for word in LEVERS[lever] for n, f in [_folder(word, folders)]]
+            fixed = ["--seed", str(seed), "--iterations", str(asked.iterations), "--test-days", "0"]
+            limit = [] if asked.minutes is None else ["--minutes", str(asked.minutes)]
+            place = ["--out", str(asked.out), "--name", name]
+            _run(["train", asked.scenario, *fixed, *limit, *words, *place], only_say=asked.list)
+    measured = ["measure", asked.scenario, "--as", f"{asked.scenario}_ablations", "--ablations", "--runs"]
+    print("Measure them with:", shlex.join(["python", "scripts/make_results.py", *measured, *map(str, runs)]))
+
+
+def _folder(word: str, folders: dict[str, Path]) -> tuple[str, Path]:
+    """Return the folder of demonstrations that a word names, or any where it names none."""
+    return next(((name, own) for name, own in folders.items() if f"{{{name}}}" in word), next(iter(folders.items())))
+
+
+def _is_finished(run: Path) -> bool:
+    """Whether a run has ended as it was asked to."""
+    return json.loads((run / "run.json").read_text())["sessions"][-1].get("stopped") in ("finished", "time limit")
+
+
+def _run(words: Sequence[str], *, only_say: bool) -> None:
+    print(shlex.join(["powergrid", *words]), flush=True)
+    if not only_say:
+        subprocess.run([sys.executable, "-m", "powergrid.cli", *words], check=True)
+
+
+if __name__ == "__main__":
+    main()
