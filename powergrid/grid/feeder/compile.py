@@ -198,7 +198,10 @@ def read_base_voltages(feeder: Feeder, engine: Engine) -> dict[str, float]:
     missing = [name for name in buses if bus_kv.get(name, 0.0) <= 0.0]
     if missing:
         text = f"no base voltage at {list_names(missing)}"
-        remedy = "is its level in 'Set VoltageBases=[...]', and does 'CalcVoltageBases' come last?"
+        remedy = (
+            "is its level in 'Set VoltageBases=[...]', and does 'CalcVoltageBases' come last? Else name it: "
+            f"'SetkVBase Bus={missing[0]} kVLL=...'"
+        )
         raise FeederError(str(feeder.master), [Problem("no-base-kv", "", text, remedy)])
     return bus_kv
 
