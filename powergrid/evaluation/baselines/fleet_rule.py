@@ -46,7 +46,7 @@ class RuleConstants:
     support_pu: tuple[float, float] = (0.02, 0.2)
     support_step: float = 0.4
     spread_share: float = 0.07
-    noon_share: float = 0.3
+    noon_share: float = 0.0
     switch_margin_pu: float = 0.005
     switch_rest_h: float = 0.5
     payback_share: float = 0.5
