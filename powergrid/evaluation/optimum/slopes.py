@@ -15,6 +15,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: By how much an action is changed to see what follows, of -1..1, and what is carried, of its range.
 _SMALL, _SMALL_CARRIED = 0.02, 0.01
+#: Where an action can change by less, nothing is seen: what the power flow's tolerance leaves open would be a slope.
+_LEAST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def _change(
     day: StackedDay, state: State, before: Outcome, plan: FloatArray, column: int, moved: FloatArray
 ) -> Outcome:
     changed = plan.copy()
+    moved = np.where(np.abs(moved - plan[:, column]) < _LEAST, plan[:, column], moved)
     changed[:, column] = moved
     if np.array_equal(changed, plan):
         return before.slope_to(before, np.zeros(len(plan)))
