@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.errors import Problem, ScenarioError
+from powergrid.errors import ScenarioError
 from powergrid.evaluation.benchmark.result import Player, Result, Summary, Training, shorten_number
-from powergrid.evaluation.benchmark.tasks import SEES, Benchmark, Task
+from powergrid.evaluation.benchmark.tasks import Benchmark, Task, find_sees_problems
 from powergrid.evaluation.report import describe_versions
 from powergrid.evaluation.rollout import Policy, find_players, play_days, seat_players
 from powergrid.evaluation.trained import Sight
@@ -37,7 +37,7 @@ class Entrant:
     Attributes:
         name: Its name on the leaderboard; a baseline's own.
         policies: What has ``act`` and, if it can, ``spaces``, by seed of training; none for a baseline.
-        sees: Keys of the scenario that change what agents see, of :data:`SEES`.
+        sees: Keys of the scenario that change what agents see, of :data:`powergrid.evaluation.benchmark.tasks.SEES`.
         weights: SHA-256 of each policy's files, by seed.
         training: How each policy was trained, by seed.
     """
@@ -86,7 +86,8 @@ def play_task(
     """
     task = benchmark.find(name)
     task.require_unchanged(name)
-    _require_sees(entrant.sees)
+    if problems := list(find_sees_problems(entrant.sees)):
+        raise ScenarioError("powergrid benchmark", problems)
     scenario = task.build_played(entrant.sees)
     played = play_entrant(benchmark, task, entrant, progress=progress)
     usd = shorten_number(len(scenario.agents) / scenario.reward.scale)
@@ -135,16 +136,6 @@ def play_entrant(
 def _sight_in_training(task: Task, sees: Mapping[str, Any]) -> Sight:
     with closing(GridTask(task.build_trained(sees))) as grid:
         return Sight.of(grid)
-
-
-def _require_sees(sees: Mapping[str, Any]) -> None:
-    problems = [
-        Problem("not-to-choose", f"sees.{key}", "an entrant may not change it", f"it may change {', '.join(SEES)}")
-        for key in sees
-        if key not in SEES
-    ]
-    if problems:
-        raise ScenarioError("powergrid benchmark", problems)
 
 
 def summarise(played: Played, usd_per_reward: float, references: Mapping[str, Sequence[float]]) -> Summary:

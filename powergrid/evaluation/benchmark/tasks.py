@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ from powergrid.evaluation.stresses.spec import Stress, put_under
 from powergrid.grid.devices.spec import Spec
 from powergrid.plain import explain, keys_at, read_yaml
 from powergrid.scenario import Scenario, load_scenario
+from powergrid.scenario.vocabulary import OutlookSpec
 
 TASKS, REFERENCES = "tasks.yaml", "references.json"
 #: Keys of a scenario that an entrant may choose, for they change what agents see and nothing of the grid.
 SEES = ("mode", "observations", "outlook")
+#: What of an outlook is not the entrant's.
+_TASKS_OWN = ("sun_error", "demand_error", "error_hours")
 
 
 class Digests(Spec):
@@ -177,6 +180,22 @@ def read_benchmark(folder: str | Path | None = None) -> Benchmark:
     except ValidationError as error:
         told = explain(error, data, lambda location: keys_at(location, Benchmark))
         raise ScenarioError(str(where / TASKS), [line for _, line in told]) from None
+
+
+def find_sees_problems(sees: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield which keys of a scenario an entrant may not choose, for they change more than what agents see.
+
+    How far off a forecast is, is the task's to say: who chose that could choose to know the day beforehand.
+    """
+    for key in sees:
+        if key not in SEES:
+            yield Problem("not-to-choose", f"sees.{key}", "no entrant may change it", f"it may: {', '.join(SEES)}")
+    usual, outlook = OutlookSpec().model_dump(), sees.get("outlook")
+    given = outlook if isinstance(outlook, Mapping) else {}
+    for key in _TASKS_OWN:
+        if given.get(key, usual[key]) != usual[key]:
+            text = f"is {given[key]}; how far off forecasts are is the task's to say"
+            yield Problem("not-to-choose", f"sees.outlook.{key}", text, f"leave it at {usual[key]}")
 
 
 def _own_folder() -> Path:

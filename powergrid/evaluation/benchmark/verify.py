@@ -21,7 +21,7 @@ from powergrid.evaluation.benchmark.play import (
     summarise,
 )
 from powergrid.evaluation.benchmark.result import Result, shorten_number
-from powergrid.evaluation.benchmark.tasks import Benchmark
+from powergrid.evaluation.benchmark.tasks import Benchmark, find_sees_problems
 from powergrid.evaluation.report import describe_versions
 from powergrid.evaluation.rollout import Policy, pick_days
 from powergrid.files import read_bytes
@@ -119,6 +119,7 @@ def check_result(benchmark: Benchmark, result: Result, weights: Mapping[str, str
         if pinned.get(name) != told.get(name):
             came, here = (str(each.get(name, "not there"))[:12] for each in (told, pinned))
             yield Problem("task-changed", name, f"is {came}, of the task {here}")
+    yield from find_sees_problems(result.player.sees)
     yield from _check_days(benchmark, result)
     yield from _check_player(benchmark, result, weights)
     references = benchmark.rewards_of(result.task)

@@ -102,6 +102,8 @@ def test_altered_number_of_a_seed_is_refused(benchmark: Benchmark, baseline: Res
         (lambda data: data.update(task_digest="0" * 64), "task-changed"),
         (lambda data: data["digests"].update(feeder="0" * 64), "task-changed"),
         (lambda data: data["player"].update(name="nobody"), "unknown-policy"),
+        (lambda data: data["player"].update(sees={"load_scale": 0.5}), "not-to-choose"),
+        (lambda data: data["player"].update(sees={"outlook": {"sun_error": 0.0}}), "not-to-choose"),
     ],
 )
 def test_anything_else_that_is_altered_is_refused(
