@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from powergrid.evaluation.baselines import BASELINES
-from powergrid.evaluation.benchmark.result import Result
-from powergrid.evaluation.benchmark.score import Leaderboard, show_overall, show_row
+from powergrid.evaluation.benchmark.score import Leaderboard, Row, show_overall, show_row, show_whole
 from powergrid.evaluation.benchmark.tasks import Benchmark, Task
 from powergrid.grid.devices.switchgear import SwitchgearSpec
 from powergrid.plain import read_yaml
@@ -43,8 +42,8 @@ What the results in `docs/benchmark` say of [PowerGrid-Bench](benchmark.md). The
 
 `score` is 0 for `no_control` and 1 for the [optimum](evaluation.md#the-optimum) that was found for each day, `regret`
 what a day costs all agents above that optimum. In brackets are 95 % intervals: days are drawn again, and seeds where
-something was trained ([how](evaluation.md)). `better days` says how probable it is that a policy gets more than
-`rule_based` on a day. Rewards of different tasks do not compare; scores do.
+something was trained ([how](evaluation.md#several-seeds)). `better days` says how probable it is that a policy gets
+more than `rule_based` on a day. Rewards of different tasks do not compare; scores do.
 """
 
 
@@ -73,15 +72,16 @@ def _say_tasks(board: Leaderboard) -> Iterator[str]:
             "reward",
             "score",
             "regret, USD/day",
-            "better days",
+            "better days, %",
+            "over no_control, USD/day",
             "cost, USD/day",
             "outside, node-h/day",
         )
-        yield _as_table(headings, [(*show_row(row), *_show_means(row.result)) for row in rows])
+        yield _as_table(headings, [(*show_row(row), *_show_more(row)) for row in rows])
 
 
-def _show_means(result: Result) -> tuple[str, ...]:
-    shown = []
+def _show_more(row: Row) -> tuple[str, ...]:
+    result, shown = row.result, ["" if row.gain_usd is None else show_whole(row.gain_usd)]
     for metric, digits in (("cost_usd", 0), ("violation_node_hours", 1)):
         values = [value for own in result.results.values() for value in own[metric]]
         shown.append(f"{sum(values) / len(values):.{digits}f}")

@@ -31,6 +31,7 @@ class Row:
     Attributes:
         result: The result.
         reward: Reward of a day, mean over agents.
+        gain_usd: What a day of all agents is better by than ``no_control``'s [USD]; None where that is not known.
         score: 0 as ``no_control``, 1 as the optimum.
         regret_usd: What a day costs all agents above the optimum's [USD].
         better_days: How probable it is that a seed of it is better than ``rule_based`` on a day; None for that itself.
@@ -38,6 +39,7 @@ class Row:
 
     result: Result
     reward: Estimate
+    gain_usd: Estimate | None
     score: Estimate | None
     regret_usd: Estimate | None
     better_days: Estimate | None
@@ -107,13 +109,16 @@ class Leaderboard:
 
     def _make_row(self, task: str, result: Result, bar: FloatArray | None) -> Row:
         rewards, scores, best = _rewards(result), self._scores(task, result), self.benchmark.rewards_of(task)
-        regret = None
+        gain = regret = None
+        if "no_control" in best:
+            gain = estimate((rewards - np.array(best["no_control"])) * result.usd_per_reward, mean)
         if "optimum" in best:
             regret = estimate((np.array(best["optimum"]) - rewards) * result.usd_per_reward, mean)
         better = None if bar is None or result.player.name == BAR else probability_of_improvement(rewards, bar)
         return Row(
             result=result,
             reward=estimate(rewards, mean),
+            gain_usd=gain,
             score=None if scores is None else estimate(scores, mean),
             regret_usd=regret,
             better_days=better,
@@ -175,8 +180,8 @@ def show_row(row: Row) -> tuple[str, ...]:
         row.result.player.name + (f" ({seeds} seeds)" if row.result.player.kind == "trained" else ""),
         str(row.reward),
         "" if row.score is None else str(row.score),
-        "" if row.regret_usd is None else _show(row.regret_usd, 1.0),
-        "" if row.better_days is None else _show(row.better_days, 100.0),
+        "" if row.regret_usd is None else show_whole(row.regret_usd),
+        "" if row.better_days is None else show_whole(row.better_days, 100.0),
     )
 
 
@@ -190,7 +195,7 @@ def _rewards(result: Result) -> FloatArray:
     return np.array([own["reward"] for own in result.results.values()], dtype=np.float64)
 
 
-def _show(found: Estimate, factor: float) -> str:
+def show_whole(found: Estimate, factor: float = 1.0) -> str:
     """Return a number and its interval without decimals."""
     value, low, high = (
         f"{factor * each + 0.0:.0f}".replace("-0", "0") if abs(factor * each) < 0.5 else f"{factor * each:.0f}"
