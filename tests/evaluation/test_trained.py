@@ -65,6 +65,12 @@ def test_nothing_is_said_where_nothing_differs_but_the_days(run: Path) -> None:
     assert told(run) == told(run, split="test") == {}
 
 
+def test_a_run_of_another_version_of_the_scenario_is_told_so() -> None:
+    found = told(OLDER_RUN)
+    assert found["version"] == ("unset", "1")
+    assert found["reward: weight of reactive_kvarh"] == ("0", "0.005")
+
+
 def test_everything_that_differs_is_told_once(run: Path) -> None:
     changes = {
         "load_scale": 1.5,
@@ -76,7 +82,7 @@ def test_everything_that_differs_is_told_once(run: Path) -> None:
         "penalty": 50,
     }
     found = told(run, **changes)
-    assert found["load_scale"] == ("1.25", "1.5")
+    assert found["load_scale"] == ("1.06", "1.5")
     assert found["mode"] == ("distributed", "centralized")
     assert found["devices.ess_1.p_max_kw"] == ("800", "500")
     assert found["devices.pv_1, pv_2.reactive"][1] == "kva"
@@ -161,7 +167,7 @@ def test_commands_list_what_differs(run: Path, capsys: pytest.CaptureFixture[str
     assert lines[0] == "run was trained on something else; what differs in ieee13_mg:"
     assert lines[1:] == [
         "  episode_length: 4; in training 96",
-        "  load_scale: 1.1; in training 1.25",
+        "  load_scale: 1.1; in training 1.06",
         "  agents.MG1.observations: MG1.demand_kw (0 to 3255.12 kW), scaled as in training; in training other bounds",
         "  agents.MG2.observations: MG2.demand_kw (0 to 1056 kW), scaled as in training; in training other bounds",
     ]
@@ -169,7 +175,7 @@ def test_commands_list_what_differs(run: Path, capsys: pytest.CaptureFixture[str
 
 def test_recordings_say_what_differs(run: Path) -> None:
     (recording,) = record_day(SHORT | {"load_scale": 1.1}, [("run", powergrid.load_policy(run))], 3)
-    assert any("load_scale (1.1, not 1.25)" in note for note in recording.notes)
+    assert any("load_scale (1.1, not 1.06)" in note for note in recording.notes)
 
 
 class Watcher:

@@ -100,7 +100,7 @@ def test_volt_var_settles_on_the_default_curve_at_the_inverters_own_bus(
         assert own.p_kw[0] == pytest.approx(own.available_kw[0])
         if step >= 50:  # the sun moves little
             v = task.simulation.snapshot.v_pu[0, nodes].mean()
-            at_noon.append((own.q_kvar[0, 0] / 5500.0, np.interp(v, at_pu, q_pu)))
+            at_noon.append((own.q_kvar[0, 0] / 2035.0, np.interp(v, at_pu, q_pu)))
     assert fleet(task, "storage").q_kvar[0] == pytest.approx(0.0)
     found, expected = np.array(at_noon).T
     assert expected.max() < -0.01  # it had something to do
