@@ -103,7 +103,8 @@ REWARD_TERMS = (
           "episode, summed up, at the last step of it", 0.0, told=False, where=_WEIGHED),
     _term("shared_losses_usd", "USD", "an equal part of what losses outside all zones cost at the price of the step",
           0.0, money=True, where=_WEIGHED),
-    _term("reactive_kvarh", "kvarh", "reactive energy that the agent's devices gave or took", 0.0, where=_WEIGHED),
+    _term("reactive_kvarh", "kvarh", "reactive energy given or taken by devices whose reactive power the agent decides",
+          0.0, where=_WEIGHED),
     _term("infeasible_kwh", "kWh", "active energy that was asked of the agent's devices beyond what they could do", 0.0,
           where=_WEIGHED),
 )  # fmt: skip

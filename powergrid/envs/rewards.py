@@ -148,7 +148,11 @@ class PaidTerms:
         self, simulation: Simulation, metrics: Metrics, owners: Sequence[Sequence[str]], rows: Mapping[str, FloatArray]
     ) -> None:
         self._simulation, self._losses, self._rows = simulation, metrics.losses_outside, rows
-        self._hours = ownership(owners, simulation.power_device_names) * simulation.dt_h
+        names = simulation.power_device_names
+        self._hours = ownership(owners, names) * simulation.dt_h
+        # what customers draw by their power factor is nobody's decision
+        decided = {action.device for action in simulation.actions if action.name == "q_kvar"}
+        self._reactive_hours = self._hours * np.array([[name in decided] for name in names], dtype=np.float64)
 
     def take(self, usd_per_kw: FloatArray) -> None:
         """Count the step that was solved, of which a kW cost this much, shape (n_envs, n_agents)."""
@@ -157,7 +161,7 @@ class PaidTerms:
             lost_kw = self._losses.of(self._simulation.snapshot.terminal_kva).real
             np.multiply(lost_kw / usd_per_kw.shape[1], usd_per_kw, out=rows["shared_losses_usd"])
         if "reactive_kvarh" in rows:
-            rows["reactive_kvarh"][...] = _product(np.abs(powers.delivered[1]), self._hours)
+            rows["reactive_kvarh"][...] = _product(np.abs(powers.delivered[1]), self._reactive_hours)
         if "infeasible_kwh" in rows:
             rows["infeasible_kwh"][...] = _product(np.abs(powers.requested[0] - powers.setpoints[0]), self._hours)
 

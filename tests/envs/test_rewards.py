@@ -47,6 +47,18 @@ def test_weights_of_a_scenario_replace_the_default_and_penalty_multiplies_violat
         assert reward == pytest.approx(-sum(last.infos[agent][term] * weight for term, weight in expected.items()))
 
 
+def test_reactive_power_of_customers_is_nobodys_decision(make_env: MakeEnv) -> None:
+    env = make_env("ieee34_mg")
+    env.reset(seed=0)
+    task = env.task
+    task.action_buffer()[:] = task.simulation.neutral()
+    task.step()
+    names = task.simulation.power_device_names
+    drawn = [task.simulation.powers.delivered[1, 0, names.index(name)] for name in ("flex_1", "flex_2", "flex_3")]
+    assert np.abs(drawn).sum() > 50.0
+    assert all(info["reactive_kvarh"] == pytest.approx(0.0, abs=1e-3) for info in task.info_dicts(0).values())
+
+
 def test_shared_losses_reactive_power_and_what_is_infeasible_are_paid_for(make_env: MakeEnv) -> None:
     env = make_env()
     network, agents = env.task.simulation.network, env.scenario.agents
