@@ -173,7 +173,7 @@ def test_map_alone_places_all_and_scales_nothing() -> None:
     names = {"675": "890", "680": "888", "671": "888", "632": "834", "633": "842", "634": "844", "645": "846",
              "646": "848", "regcontrol.reg1": "RegControl.creg2a", "regcontrol.reg2": "RegControl.creg2b",
              "regcontrol.reg3": None}  # fmt: skip
-    lines = {f"line.{line}": None for line in ("692675", "671692")}
+    lines = {"line.692675": None}
     moved = swap("ieee13_mg", "ieee34", map=names | lines)
     own = load_scenario("ieee13_mg")
     assert [d.bus for d in moved.devices.values()] == ["890", "890", "888", "844", "842", "842"]
