@@ -158,7 +158,8 @@ class PaidTerms:
         """Count the step that was solved, of which a kW cost this much, shape (n_envs, n_agents)."""
         rows, powers = self._rows, self._simulation.powers
         if "shared_losses_usd" in rows:
-            lost_kw = self._losses.of(self._simulation.snapshot.terminal_kva).real
+            # row by row: the same bits for any number of environments
+            lost_kw = self._losses.of(self._simulation.snapshot.terminal_kva[:, None])[:, 0].real
             np.multiply(lost_kw / usd_per_kw.shape[1], usd_per_kw, out=rows["shared_losses_usd"])
         if "reactive_kvarh" in rows:
             rows["reactive_kvarh"][...] = _product(np.abs(powers.delivered[1]), self._reactive_hours)

@@ -56,7 +56,7 @@ def exactly(message: str) -> str:
         ({"split": "tests"}, "small: split: input should be 'train', 'validation', 'test' or 'all', not 'tests'"),
         (
             {"reward": {"weights": {"loss_kwh": 1}}},
-            "small: reward.weights: unknown key 'loss_kwh' (did you mean 'losses_kwh' or 'unserved_kwh'?)",
+            "small: reward.weights: unknown key 'loss_kwh' (did you mean 'losses_kwh' or 'losses_share' or 'unserved_kwh'?)",
         ),
         ({"reward": {"scale": 0}}, "small: reward.scale: input should be greater than 0, not 0"),
         ({"voltage": {"v_min_pu": 1.2}}, "small: voltage.v_min_pu: input should be less than 1, not 1.2"),
@@ -99,7 +99,7 @@ def exactly(message: str) -> str:
             {"devices": {"ess": {"bus": "675"}}},
             (
                 "small: devices.ess: kind is required; one of storage, inverter, generator, "
-                "flexible_load, ev_charger, capacitor, regulator, switch"
+                "flexible_load, ev_charger, building, capacitor, regulator, switch"
             ),
         ),
         (agent(devices=["es"]), "small: agents.A: unknown device 'es' (did you mean 'ess'?)"),

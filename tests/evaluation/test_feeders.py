@@ -110,6 +110,6 @@ def test_command_prints_a_table_for_each_feeder_and_one_of_all(
               "--days", "1", "--set", "episode_length=4", "--out", str(tmp_path / "out")])  # fmt: skip
     assert ended.value.code == 0
     shown = capsys.readouterr().out
-    assert "ieee13_mg on ieee34: 1 days" in shown
+    assert "ieee13_mg-v1, changed on ieee34: 1 days" in shown
     assert "by feeder" in shown
     assert (tmp_path / "out" / "feeders.csv").is_file()

