@@ -39,7 +39,12 @@ def test_weights_leave_voltage_losses_and_control_only(name: str) -> None:
     weights = {term: scenario.weight_of(term) for term in REWARD_WEIGHTS}
     kinds = {spec.kind for spec in scenario.devices.values()}
     assert kinds == {"capacitor", "regulator", "storage"}
-    never = {"generation_cost_usd", "unserved_kwh", "curtailed_kwh", "discomfort_k2h"}  # terms of other kinds of devices
+    never = {
+        "generation_cost_usd",
+        "unserved_kwh",
+        "curtailed_kwh",
+        "discomfort_k2h",
+    }  # terms of other kinds of devices
     assert {term for term, weight in weights.items() if weight and term not in never} == {
         "voltage_violation_pu", "losses_kwh", "switching_wear_usd", "storage_wear_usd", "soc_deviation_kwh"
     }  # fmt: skip

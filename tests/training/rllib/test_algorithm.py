@@ -13,6 +13,7 @@ import ray.rllib.algorithms.ppo as rllib
 import powergrid
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.quantities import MONEY_TERMS
 from powergrid.training import PPO, GridMetricsCallback, PPOConfig, ppo_config
 from powergrid.training.rllib.agents import AgentMapping
 from powergrid.training.runs.checkpoints import FOLDER_VARIABLE
@@ -227,8 +228,7 @@ def test_metrics_of_a_custom_environment_are_in_the_result(ray_session: None) ->
     custom = result["env_runners"]["custom"]
     for agent in ("MG1", "MG2"):
         assert custom[agent]["voltage_violations"] == custom["network_violations"] > 0
-    money = ("energy_cost_usd", "generation_cost_usd", "storage_wear_usd", "switching_wear_usd")
-    day = sum(custom[agent][name] for agent in ("MG1", "MG2") for name in money)
+    day = sum(custom[agent][name] for agent in ("MG1", "MG2") for name in MONEY_TERMS)
     assert custom["energy_cost"] == custom["MG1"]["energy_cost"] == pytest.approx(day)
 
 

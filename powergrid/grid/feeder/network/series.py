@@ -31,7 +31,7 @@ def count_once(network: Network, device_buses: Iterable[str] = ()) -> BoolArray:
     tied[[network.bus_index[name.lower()] for name in device_buses if name.lower() in network.bus_index]] = True
     tied[b.terminal_bus[~is_line[b.terminal_branch] & (b.terminal_bus >= 0)]] = True
     meeting: dict[int, list[tuple[int, frozenset[int]]]] = {}
-    rows = np.split(b.row_node, b.terminal_rows[1:])
+    rows = np.split(b.row_node, b.terminal_rows[1:])[: len(b.terminal_bus)]  # one even where there is no branch
     for branch, bus, nodes in zip(b.terminal_branch.tolist(), b.terminal_bus.tolist(), rows, strict=True):
         if bus >= 0 and not tied[bus]:
             meeting.setdefault(bus, []).append((branch, frozenset(nodes[nodes > 0].tolist())))
