@@ -56,7 +56,10 @@ def exactly(message: str) -> str:
         ({"split": "tests"}, "small: split: input should be 'train', 'validation', 'test' or 'all', not 'tests'"),
         (
             {"reward": {"weights": {"loss_kwh": 1}}},
-            "small: reward.weights: unknown key 'loss_kwh' (did you mean 'losses_kwh' or 'losses_share' or 'unserved_kwh'?)",
+            (
+                "small: reward.weights: unknown key 'loss_kwh' "
+                "(did you mean 'losses_kwh' or 'losses_share' or 'unserved_kwh'?)"
+            ),
         ),
         ({"reward": {"scale": 0}}, "small: reward.scale: input should be greater than 0, not 0"),
         ({"voltage": {"v_min_pu": 1.2}}, "small: voltage.v_min_pu: input should be less than 1, not 1.2"),
