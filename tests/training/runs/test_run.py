@@ -280,7 +280,7 @@ def test_train_whose_worker_only_fails_stops_with_the_workers_traceback(tmp_path
         f"train({{'break_at': 5}}, settings, env=ToyGridEnv, out_dir={str(tmp_path)!r})\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 1
