@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 import powergrid
 from powergrid.errors import ActionError, ScenarioError
+from powergrid.scenario import list_versions
 from tests.envs.worlds import draw_action, every_kind, find_imbalance, shaky
 
 MakeCentral = Callable[..., Any]
@@ -170,3 +171,19 @@ def test_wrong_input_is_told_clearly(make_central: MakeCentral) -> None:
         env.step(np.array([0, 2, 0, 0, 0, 0]))
     with pytest.raises(ActionError, match=r"action has shape \(2,\), expected \(6,\)"):
         env.step(np.zeros(2, int))
+
+
+def test_gymnasium_makes_every_version_of_the_shipped_scenarios() -> None:
+    powergrid.register_envs()
+    assert {f"powergrid/{name}" for name in list_versions()} <= set(gym.registry)
+    env = gym.make("powergrid:powergrid/ieee13_voltvar-v1", split="test", actions="box")
+    assert env.spec is not None
+    assert env.spec.id == "powergrid/ieee13_voltvar-v1"
+    assert gym.envs.registration.EnvSpec.from_json(env.spec.to_json()).kwargs["split"] == "test"
+    check_env(env.unwrapped, skip_render_check=True)
+    several = gym.make_vec("powergrid/ieee13_voltvar-v1", num_envs=2, split="test", actions="box")
+    seen, _ = several.reset(seed=4)
+    np.testing.assert_array_equal(seen[0], env.reset(seed=4)[0])
+    assert several.step(several.action_space.sample())[1].shape == (2,)
+    several.close()
+    env.close()
