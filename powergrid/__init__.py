@@ -5,10 +5,8 @@ Importing it is light: engine, Ray and Torch are loaded when something needs the
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -50,7 +48,6 @@ __all__ = [
     "make",
     "make_central",
     "make_vector",
-    "register_envs",
 ]
 
 _LATER = {
@@ -172,31 +169,3 @@ def make_vector(
     own = {name: overrides.pop(name) for name in names if name in overrides}
     kind: type[GridVectorEnv] | type[CentralVectorEnv] = kinds[view]
     return kind(load_scenario(scenario, overrides), num_envs, backend=backend, workers=workers, **own)
-
-
-def register_envs() -> None:
-    """Make every version of the shipped scenarios known to Gymnasium, as ``powergrid/ieee13_voltvar-v1`` and so on.
-
-    ``gymnasium.make`` then gives what :func:`make_central` does, ``gymnasium.make_vec`` the same many at once; both
-    take scenario fields and what those take. Importing this package does so where Gymnasium was imported before, and
-    ``gymnasium.make("powergrid:powergrid/ieee13_voltvar-v1")`` imports it by itself.
-    """
-    import gymnasium
-
-    table = resources.files("powergrid") / "scenarios" / "frozen.json"
-    for name in json.loads(table.read_text(encoding="utf-8")):
-        if f"powergrid/{name}" not in gymnasium.registry:
-            gymnasium.register(
-                f"powergrid/{name}",
-                entry_point="powergrid:make_central",  # by name: specs are to be written as JSON
-                vector_entry_point="powergrid:_make_central_vector",
-                kwargs={"scenario": name},
-            )
-
-
-def _make_central_vector(scenario: str, num_envs: int, **overrides: Any) -> CentralVectorEnv:
-    return make_vector(scenario, num_envs, view="central", **overrides)
-
-
-if "gymnasium" in sys.modules:  # to import it for this alone would make every start wait
-    register_envs()

@@ -174,9 +174,8 @@ def test_wrong_input_is_told_clearly(make_central: MakeCentral) -> None:
 
 
 def test_gymnasium_makes_every_version_of_the_shipped_scenarios() -> None:
-    powergrid.register_envs()
     assert {f"powergrid/{name}" for name in list_versions()} <= set(gym.registry)
-    env = gym.make("powergrid:powergrid/ieee13_voltvar-v1", split="test", actions="box")
+    env = gym.make("powergrid.envs:powergrid/ieee13_voltvar-v1", split="test", actions="box")
     assert env.spec is not None
     assert env.spec.id == "powergrid/ieee13_voltvar-v1"
     assert gym.envs.registration.EnvSpec.from_json(env.spec.to_json()).kwargs["split"] == "test"
