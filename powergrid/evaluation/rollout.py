@@ -17,7 +17,7 @@ import numpy.typing as npt
 from powergrid.envs.agents import ActionWriter
 from powergrid.envs.core import GridTask
 from powergrid.envs.observations import View
-from powergrid.errors import ScenarioError, describe_unknown, find_number_problems
+from powergrid.errors import ScenarioError, describe_unknown, find_number_problems, show_briefly
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.report import EvaluationReport, FeederComparison
 from powergrid.evaluation.report.seeds import find_seeds, group_seeds
@@ -70,10 +70,12 @@ def evaluate(
     """
     scenario = read_scenario(env_config, split)
     players = find_players(policies)
-    count = days if isinstance(days, int) else len(days)
-    problems = find_number_problems(1, days=count, n_envs=n_envs) + find_number_problems(0, MOST_SEED, seed=seed)
+    problems = [*_find_day_problems(days), *find_number_problems(1, n_envs=n_envs)]
+    problems += find_number_problems(0, MOST_SEED, seed=seed)
     if problems:
         raise ScenarioError("evaluate", problems)
+    days = [int(day) for day in days] if isinstance(days, Sequence | np.ndarray) else int(days)
+    count = days if isinstance(days, int) else len(days)
     rows: list[dict[str, Any]] = []
     for name, batch, n_days in _play(scenario, players, days, min(n_envs, count), seed):
         rows += ({"policy": name, **row} for row in batch)
@@ -204,6 +206,17 @@ def seat_players(
                 yield name, build(BASELINES[name].overrides(scenario)), BASELINES[name].make(seed)
             else:
                 yield name, build(shown[name]), PolicyPlayer(policy, views[name])
+
+
+def _find_day_problems(days: Any) -> list[str]:
+    """Say what is wrong with a number of days, or with a list of them."""
+    if not isinstance(days, list | tuple | np.ndarray) or (isinstance(days, np.ndarray) and days.ndim == 0):
+        return find_number_problems(1, days=days)
+    whole = [isinstance(day, int | np.integer) and not isinstance(day, bool) for day in days]
+    if all(whole):
+        return find_number_problems(1, days=len(days))
+    wrong = show_briefly(days[whole.index(False)])
+    return [f"days: {wrong} is no day; give whole numbers, counted from the first of the profiles, or how many"]
 
 
 def pick_days(days: IntArray, count: int) -> IntArray:
