@@ -100,7 +100,7 @@ def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROU
 
 def play_best(day: StackedDay, starters: Sequence[Starter]) -> Trajectory:
     """Play a day as each baseline does and return the best."""
-    return max((_play(day, each) for each in starters), key=lambda each: each.reward)
+    return max((_play(day, each) for each in starters), key=lambda each: each.worth)
 
 
 def climb(
@@ -124,7 +124,7 @@ def climb(
         done, slopes = done + 1, slopes or find_slopes(day, best)
         reach = np.where(gear, np.maximum(np.rint(unit * radius), 1.0), unit * radius)
         change, promised = improve(day, best, slopes, reach)
-        if promised < _ENOUGH * max(1.0, abs(best.reward)):
+        if promised < _ENOUGH * max(1.0, abs(best.worth)):
             break
         found, share = None, 0.0
         for share in _SHARES:
@@ -134,7 +134,7 @@ def climb(
         if found is None:
             radius *= 0.3
             continue
-        kept = (found.reward - best.reward) / promised
+        kept = (found.worth - best.worth) / promised
         wider = share == _SHARES[0] and kept > _HELD
         radius = min(1.5 * radius, _WIDEST) if wider else radius * (0.9 if kept > _POOR else 0.6)
         best, slopes = found, None
@@ -157,7 +157,7 @@ def _play_better(day: StackedDay, best: Trajectory, change: FloatArray) -> Traje
     """Play a day with changes; None where it is not better."""
     plan = np.clip(best.plan + change, day.devices.low, day.devices.high)
     played = day.play(lambda step: plan[step])
-    return played if played.reward > best.reward else None
+    return played if played.worth > best.worth else None
 
 
 def require_foreseeable(task: GridTask) -> None:

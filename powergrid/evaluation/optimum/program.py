@@ -48,6 +48,7 @@ def improve(day: StackedDay, trajectory: Trajectory, slopes: Slopes, radius: Flo
     kept = _carry_on(program, day, slopes, at)
     _hold_limits(program, day, slopes, at, room.max(axis=0))
     _end_as_begun(program, day, slopes, kept)
+    _owe_what_can_be_paid(program, day, slopes, kept)
     for gear in devices.gear:
         _count_moves(program, day, gear, plan, at)
     for unit in devices.units:
@@ -116,6 +117,17 @@ def _end_as_begun(program: LinearProgram, day: StackedDay, slopes: Slopes, kept:
         rows = program.rows(np.full(len(off), -np.inf), -sign * off)
         program.put(rows, apart, -1.0)
         program.put(rows, kept[-1], sign)
+
+
+def _owe_what_can_be_paid(program: LinearProgram, day: StackedDay, slopes: Slopes, kept: IntArray) -> None:
+    """Price what customers are owed after the last step beyond what can still be paid back."""
+    own = np.flatnonzero(np.isfinite(day.payable_kwh))
+    if not len(own):
+        return
+    overdue = program.columns(day.overdue_weight[own], 0.0, np.inf)
+    rows = program.rows(np.full(len(own), -np.inf), (day.payable_kwh - slopes.base.carried[-1])[own])
+    program.put(rows, overdue, -1.0)
+    program.put(rows, kept[-1, own], 1.0)
 
 
 def _moves(day: StackedDay, gear: Gear, plan: FloatArray) -> FloatArray:
@@ -232,6 +244,7 @@ def _cost_now(day: StackedDay, slopes: Slopes, plan: FloatArray) -> float:
     base = slopes.base
     weight_of = day.weight_of
     cost = float(day.price_beyond(base.levels).sum() + np.abs(base.carried[-1] - day.carried_start) @ day.left_weight)
+    cost += float(day.overdue_weight @ np.maximum(base.carried[-1] - day.payable_kwh, 0.0))
     for gear in day.devices.gear:
         cost += float(np.abs(_moves(day, gear, plan)).sum()) * gear.price
     for unit in day.devices.units:

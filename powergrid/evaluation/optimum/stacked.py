@@ -33,6 +33,9 @@ OTHERWISE = (
 )
 #: What nothing feeds has less voltage [pu].
 DEAD_PU = 1e-3
+#: Part of what a customer could pay back after a plan's last step, at the demand of that step, that is counted upon:
+#: demand falls towards a day's end.
+_PAYS_BACK = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,24 @@ class Trajectory:
         plan: What they asked for as far as it was feasible, see :func:`as_actions`; of the same shape.
         rewards: Mean over agents by step, shape (n_steps,).
         states: The state before each step.
+        left: What customers are owed after the last step is worth, no more than 0; nothing where the day ends.
     """
 
     actions: FloatArray
     plan: FloatArray
     rewards: FloatArray
     states: tuple[State, ...]
+    left: float = 0.0
 
     @property
     def reward(self) -> float:
         """The reward of all steps."""
         return float(self.rewards.sum())
+
+    @property
+    def worth(self) -> float:
+        """The reward of all steps, and what they leave for later ones."""
+        return self.reward + self.left
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,9 @@ class StackedDay:
         carried_start: What is carried at the episode's start, shape (n_carried,).
         left_value: What each unit of what is carried is worth after the last step, shape (n_carried,).
         left_weight: What each unit takes from the reward that it ends from where it started, shape (n_carried,).
+        payable_kwh: What of it can be paid back after the last step, infinite of batteries and where the day ends,
+            shape (n_carried,).
+        overdue_weight: What each unit beyond that takes from the reward besides, shape (n_carried,).
     """
 
     def __init__(self, scenario: Scenario, most_steps: int | None = None) -> None:
@@ -158,15 +171,35 @@ class StackedDay:
         left = int(clock["last_step"][0] - clock["step_index"][0])
         self.n_steps = min(self.most_steps, left)
         stored = float(rewards["_stored_price"][0, 0]) * self.weight_of["stored_energy_usd"]
-        # of what is owed the last step of the day counts what nobody serves
-        owed = (
-            0.0
-            if left <= self.most_steps
-            else -float(rewards["_stored_price"][0, 0]) * self.weight_of["energy_cost_usd"]
-        )
+        # what is owed is paid back at the day's mean price while there is time; in its last step counts what nobody serves
+        owed = float(rewards["_stored_price"][0, 0]) * self.weight_of["energy_cost_usd"] if left > self.n_steps else 0.0
         carried = self.devices.carried
-        self.left_value = np.array([each.kwh * stored if each.kwh else owed for each in carried])
+        self.left_value = np.array([each.kwh * stored if each.kwh else -owed for each in carried])
         self.carried_start = np.array([rewards["_soc_initial"][0, e.at.own] if e.kwh else 0.0 for e in carried])
+        self.payable_kwh = self._find_payable(state, left - self.n_steps)
+        self.overdue_weight = np.where(
+            np.isfinite(self.payable_kwh), max(self.weight_of["unserved_kwh"] - owed, 0.0), 0.0
+        )
+
+    def _find_payable(self, state: State, steps_after: int) -> FloatArray:
+        """Return what customers can pay back in steps after the last, as far as its demand tells."""
+        simulation, payable = self.task.simulation, np.full(len(self.devices.carried), np.inf)
+        last = int(state.simulation["clock"]["step_index"][0]) + self.n_steps - 1
+        places = {name: i for i, name in enumerate(simulation.power_device_names)}
+        for which, each in enumerate(self.devices.carried):
+            if each.kwh or not steps_after:
+                continue
+            fleet = simulation.fleets[each.at.fleet]
+            load = simulation.circuits[0].load_of_device[places[fleet.names[each.at.own]]]
+            kwh = float(state.simulation["days"]["day_load_kw"][0, last, load]) * simulation.dt_h
+            payable[which] = _PAYS_BACK * steps_after * (fleet.specs[each.at.own].share_max - 1.0) * max(kwh, 0.0)
+        return payable
+
+    def price_owed(self, carried: FloatArray) -> float:
+        """Return what is owed after the last step takes from the reward later, given what is carried then."""
+        owing = np.array([not each.kwh for each in self.devices.carried], dtype=bool)
+        later = -self.left_value * carried * owing + self.overdue_weight * np.maximum(carried - self.payable_kwh, 0.0)
+        return float(later.sum())
 
     def state_of(self, task: GridTask, env: int) -> State:
         """Return the state of one environment of another task of the scenario, as :meth:`open_at` takes it."""
@@ -200,7 +233,9 @@ class StackedDay:
             plan.append(self._as_set(buffer[0]))
             late = np.maximum(chosen[parks] - plan[-1][parks], 0.0)
             rewards[step] = task.rewards.mean()
-        return Trajectory(np.array(actions), np.array(plan), rewards, tuple(states))
+        fleets = task.simulation.fleets
+        carried = np.array([getattr(fleets[e.at.fleet], e.name)[0, e.at.own] for e in self.devices.carried])
+        return Trajectory(np.array(actions), np.array(plan), rewards, tuple(states), -self.price_owed(carried))
 
     def _as_set(self, actions: FloatArray) -> FloatArray:
         """Return the plan that asks for just what the last step set, whatever more was asked."""

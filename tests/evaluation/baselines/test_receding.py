@@ -102,3 +102,13 @@ def test_first_day_has_no_yesterday() -> None:
             BASELINES["mpc"].make(0).reset(task, 0)
     finally:
         task.close()
+
+
+def test_looking_one_step_ahead_pays_back_what_it_puts_off() -> None:
+    flex = {"flex": {"kind": "flexible_load", "element": "Load.671", "owed_max_kwh": 600}}
+    agents = {"A": {**HOURLY["agents"]["A"], "devices": ["flex"]}}
+    day = {**HOURLY, "episode_length": 24, "devices": flex, "agents": agents}
+    played = evaluate(day, ["greedy"], days=1).frame.iloc[0]
+    # as much is put off in dear hours as is paid back in the cheap ones after them: with none, the bill is higher
+    assert played.unserved_kwh < 1.0
+    assert evaluate(day, ["no_control"], days=1).frame.iloc[0].energy_cost_usd > played.energy_cost_usd + 10.0
