@@ -171,8 +171,8 @@ class StackedDay:
         left = int(clock["last_step"][0] - clock["step_index"][0])
         self.n_steps = min(self.most_steps, left)
         stored = float(rewards["_stored_price"][0, 0]) * self.weight_of["stored_energy_usd"]
-        # what is owed is paid back at the day's mean price while there is time; in its last step counts what nobody serves
-        owed = float(rewards["_stored_price"][0, 0]) * self.weight_of["energy_cost_usd"] if left > self.n_steps else 0.0
+        # what is owed is paid back at the day's mean price; in the day's last step counts what nobody serves
+        owed = float(rewards["_stored_price"][0, 0]) * self.weight_of["energy_cost_usd"] * (left > self.n_steps)
         carried = self.devices.carried
         self.left_value = np.array([each.kwh * stored if each.kwh else -owed for each in carried])
         self.carried_start = np.array([rewards["_soc_initial"][0, e.at.own] if e.kwh else 0.0 for e in carried])
