@@ -1,6 +1,6 @@
 """Compare sampling by powergrid's runner with RLlib's stock runner: same scenario, networks, environments and seeds.
 
-Usage: python benchmarks/sampling.py [SCENARIO ...] [--envs N] [--rounds N] [--profile]
+Usage: python benchmarks/sampling.py [SCENARIO ...] [--feeders FEEDER ...] [--envs N] [--rounds N] [--profile]
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import pstats
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,11 +22,13 @@ from powergrid.training.runs.session import ray_session
 STEPS = 96
 
 
-def make_runner(env_runner: str, scenario: str, envs: int) -> Any:
-    """Make a runner as ``powergrid train`` would in one process."""
+def make_runner(env_runner: str, scenario: str, envs: int, feeders: Sequence[str] = ()) -> Any:
+    """Make a runner as ``powergrid train`` would in one process; with feeders, each episode draws one of them."""
     from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 
-    config = ppo_config(scenario, env_runner=env_runner, num_env_runners=0, num_envs_per_env_runner=envs)
+    several = {"feeders": list(feeders), "placement": {"rule": "load"}} if feeders else {}
+    given = {"env_name": scenario, **several}
+    config = ppo_config(given, env_runner=env_runner, num_env_runners=0, num_envs_per_env_runner=envs)
     return (config.env_runner_cls or MultiAgentEnvRunner)(config=config, worker_index=0)
 
 
@@ -37,9 +40,9 @@ def sample(runner: Any, envs: int) -> float:
     return (time.perf_counter() - start) / (envs * STEPS)
 
 
-def measure(scenario: str, envs: int, rounds: int) -> tuple[float, ...]:
+def measure(scenario: str, envs: int, rounds: int, feeders: Sequence[str] = ()) -> tuple[float, ...]:
     """Measure one scenario and give the cells of its row."""
-    runners = {name: make_runner(name, scenario, envs) for name in ("stock", "grid")}
+    runners = {name: make_runner(name, scenario, envs, feeders) for name in ("stock", "grid")}
     for runner in runners.values():
         sample(runner, envs)
     times = take_turns(rounds, {name: functools.partial(sample, runner, envs) for name, runner in runners.items()})
@@ -49,9 +52,9 @@ def measure(scenario: str, envs: int, rounds: int) -> tuple[float, ...]:
     return envs, stock, grid, median_ratio(times, "stock", "grid")
 
 
-def profile(scenario: str, envs: int) -> None:
+def profile(scenario: str, envs: int, feeders: Sequence[str] = ()) -> None:
     """Say where powergrid's runner spends its time."""
-    runner = make_runner("grid", scenario, envs)
+    runner = make_runner("grid", scenario, envs, feeders)
     sample(runner, envs)
     with cProfile.Profile() as profiler:
         for _ in range(4):
@@ -64,6 +67,7 @@ def main() -> None:
     """Measure scenarios and print the table."""
     parser = make_parser(__doc__, ["ieee13_mg", "ieee123_mg"], rounds=7)
     parser.add_argument("--envs", type=int, default=16)
+    parser.add_argument("--feeders", nargs="+", default=[], metavar="FEEDER", help="each episode draws one of these")
     parser.add_argument("--profile", action="store_true", help="say where our runner spends its time instead")
     args = parse(parser)
     with ray_session():
@@ -71,10 +75,10 @@ def main() -> None:
         print(machine_line("ray", "torch"))
         if args.profile:
             for scenario in args.scenarios:
-                profile(scenario, args.envs)
+                profile(scenario, args.envs, args.feeders)
             return
         print_table(
-            args.scenarios, lambda scenario: measure(scenario, args.envs, args.rounds), ("envs", "5d"),
+            args.scenarios, lambda scenario: measure(scenario, args.envs, args.rounds, args.feeders), ("envs", "5d"),
             ("stock steps/s", "14.0f"), ("grid steps/s", "14.0f"), ("grid/stock", "11.2f"),
         )  # fmt: skip
 

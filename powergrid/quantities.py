@@ -192,6 +192,9 @@ INFO_LABELS = (
              where=f"with `infos: full`, {_EVENTS}"),
     Quantity("feeder", "text", "feeder that is played", "network",
              where="with `infos: full`, where the scenario has several"),
+    Quantity("observed", "entries", "entries of the observation that are of the feeder that is played; what follows is "
+             "padding", "network", where="for one controller, where the scenario has feeders of which differently much "
+             "is seen"),
     Quantity("cost_usd", "USD", "money of all agents: energy bought less energy sold, fuel and starts, wear", "network",
              "sum", money=True, where="for one controller", summarised="per_day"),
 )  # fmt: skip

@@ -30,7 +30,7 @@ BackendName = Literal["inline", "processes"]
 ViewName = Literal["agents", "central"]
 
 #: What a step leaves on the board that is in no task.
-_SHOWN = ("rewards", "terminated", "truncated")
+SHOWN = ("rewards", "terminated", "truncated")
 _ALIGNMENT = 64  # bytes: every array begins at a cache line
 
 
@@ -44,7 +44,9 @@ class Layout:
         n_observed: Length of what is seen of one environment.
         agents: The agents.
         info_names: Names of the last axis of infos.
-        nodes: Names of the network's nodes, shape (n_nodes,).
+        nodes: Names of the network's nodes, those of several feeders one after the other, shape (n_nodes,).
+        feeders: The feeder of each node, where the scenario has several, else None.
+        even: Whether as much is seen of each feeder.
         owned: Columns of the action vector that agents set.
         same_step: Whether an environment that is over starts anew within the step.
         worker_index: Tells apart the streams of several workers, as RLlib numbers them.
@@ -59,6 +61,8 @@ class Layout:
     owned: IntArray
     same_step: bool
     worker_index: int | None = None
+    feeders: npt.NDArray[np.object_] | None = None
+    even: bool = True
 
     @classmethod
     def of(
@@ -67,7 +71,7 @@ class Layout:
         """Read the layout off a task of the scenario."""
         agents = tuple(task.agents)
         owned = np.sort(np.concatenate([c for agent in agents for c in (agent.continuous, agent.discrete)]))
-        n_observed = sum(len(columns) for columns in _seen(task, view))
+        n_observed = sum(len(columns) for columns in find_seen(task, view))
         return cls(
             n_envs=n_envs,
             n_actions=task.action_buffer().shape[1],
@@ -94,7 +98,8 @@ class Board:
         neutral: Actions that leave every device to itself, where they were asked for, shape (n_envs, n_actions).
         day: Day of the profiles each environment plays, shape (n_envs,).
         worst_node: Node farthest outside the band, where infos hold names, shape (n_envs,).
-        final_days, final_worst_nodes: The same of environments that started anew within the step.
+        observed: Entries that are seen of the feeder each environment plays, where feeders differ, shape (n_envs,).
+        final_days, final_worst_nodes, final_observed: The same of environments that started anew within the step.
     """
 
     def __init__(self, layout: Layout, buffer: Any = None) -> None:
@@ -108,7 +113,9 @@ class Board:
         self.final_infos: FloatArray = self._take((n, n_agents, n_infos), np.float64)
         self.day: IntArray = self._take((n,), np.int64)
         self.worst_node: IntArray = self._take((n,), np.int64)
+        self.observed: IntArray = self._take((n,), np.int64)
         self.final_days: IntArray = self._take((n,), np.int64)
+        self.final_observed: IntArray = self._take((n,), np.int64)
         self.final_worst_nodes: IntArray = self._take((n,), np.int64)
         self.observations: npt.NDArray[np.float32] = self._take((n, layout.n_observed), np.float32)
         self.final_observations: npt.NDArray[np.float32] = self._take((n, layout.n_observed), np.float32)
@@ -119,8 +126,8 @@ class Board:
     def n_bytes(layout: Layout) -> int:
         """Return the size of the buffer that a board of a layout needs, generously."""
         n_agents, n_infos = len(layout.agents), len(layout.info_names)
-        doubles = 2 * layout.n_actions + n_agents * (1 + 2 * n_infos) + 4
-        return layout.n_envs * (8 * doubles + 8 * layout.n_observed + 2) + 16 * _ALIGNMENT
+        doubles = 2 * layout.n_actions + n_agents * (1 + 2 * n_infos) + 6
+        return layout.n_envs * (8 * doubles + 8 * layout.n_observed + 2) + 18 * _ALIGNMENT
 
     def rows(self, first: int, last: int) -> Board:
         """Return the same arrays for some of the environments."""
@@ -147,11 +154,21 @@ class Slice:
         first: Number of the slice's first environment among all.
     """
 
-    def __init__(self, task: GridTask, layout: Layout, view: ViewName, board: Board, first: int = 0) -> None:
-        self.task = task
+    @staticmethod
+    def build(scenario: Scenario, n_envs: int) -> Any:
+        """Build what a slice of so many environments plays on."""
+        return GridTask(scenario, n_envs)
+
+    @staticmethod
+    def lay_out(tasks: Any, view: ViewName, n_envs: int, *, same_step: bool, worker_index: int | None = None) -> Layout:
+        """Read the layout of so many environments off what was built of them."""
+        return Layout.of(tasks, view, n_envs, same_step=same_step, worker_index=worker_index)
+
+    def __init__(self, task: Any, layout: Layout, view: ViewName, board: Board, first: int = 0) -> None:
+        self.task: GridTask = task
         task.simulation.first_env = first
         self.board, self._same_step = board, layout.same_step
-        self._view = View(task.channels, _seen(task, view), task.n_envs)
+        self._view = View(task.channels, find_seen(task, view), task.n_envs)
         whole = len(layout.owned) == layout.n_actions
         self._owned: IntArray | slice = slice(None) if whole else layout.owned
         self._rngs: dict[int, np.random.Generator] = {}
@@ -184,7 +201,7 @@ class Slice:
     def state(self) -> dict[str, Any]:
         """Copy the moment of these environments, with their streams of draws and what the last step gave."""
         streams = {env: copy.deepcopy(rng.bit_generator.state) for env, rng in self._rngs.items()}
-        shown = {name: getattr(self.board, name).copy() for name in _SHOWN}
+        shown = {name: getattr(self.board, name).copy() for name in SHOWN}
         return {"task": self.task.state(), "streams": streams, "shown": shown}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -227,7 +244,8 @@ class Slice:
         return self.task.metrics.worst_node if self.task.scenario.infos == "full" else 0
 
 
-def _seen(task: GridTask, view: ViewName) -> list[IntArray]:
+def find_seen(task: GridTask, view: ViewName) -> list[IntArray]:
+    """Return the columns that a view is of: every one, or those of each agent."""
     if view == "central":
         return [np.arange(len(task.channels.table))]
     return [agent.observed for agent in task.agents]
@@ -372,6 +390,7 @@ class Backend(ABC):
             board.final_infos[first:last] = infos[first:last]
             board.final_days[first:last] = board.day[first:last]
             board.final_worst_nodes[first:last] = board.worst_node[first:last]
+            board.final_observed[first:last] = board.observed[first:last]
 
     @abstractmethod
     def _step(self, *, infos: bool) -> None:
@@ -398,17 +417,25 @@ class Inline(Backend):
         scenario: The scenario.
         view: What is seen.
         n_envs: Number of environments.
+        kind: What plays them.
         same_step: Whether an environment that is over starts anew within the step.
         worker_index: As :class:`Seeding` has it.
     """
 
     def __init__(
-        self, scenario: Scenario, view: ViewName, n_envs: int, *, same_step: bool, worker_index: int | None = None
+        self,
+        scenario: Scenario,
+        view: ViewName,
+        n_envs: int,
+        *,
+        kind: type[Slice],
+        same_step: bool,
+        worker_index: int | None = None,
     ) -> None:
-        task = GridTask(scenario, n_envs)
-        layout = Layout.of(task, view, n_envs, same_step=same_step, worker_index=worker_index)
+        tasks = kind.build(scenario, n_envs)
+        layout = kind.lay_out(tasks, view, n_envs, same_step=same_step, worker_index=worker_index)
         super().__init__(scenario, layout, Board(layout), [(0, n_envs)])
-        self.slice = Slice(task, layout, view, self.board)
+        self.slice = kind(tasks, layout, view, self.board)
 
     def _step(self, *, infos: bool) -> None:
         self.slice.step()

@@ -19,7 +19,7 @@ from powergrid.envs.backends import Backend, BackendName, VectorState, find_back
 from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
 from powergrid.envs.episode import Episode, Kept
-from powergrid.envs.observations import View
+from powergrid.envs.feeders import WholeView
 from powergrid.envs.processes import open_backend
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.quantities import MONEY_TERMS, QUANTITIES
@@ -50,13 +50,15 @@ class CentralGridEnv(Kept, gym.Env[Observation, Any]):
 
     Observation Space:
         ``Box(-1, 1)`` of float32: every channel of the table once, that is the world, every zone, the network with the
-        voltage of every node, and every device.
+        voltage of every node, and every device. Where the scenario has several feeders and their tables differ, what
+        all of them have comes first, and zeros fill up what a feeder lacks: ``observed`` in infos says from where on.
 
     Rewards:
         The sum of what the scenario's agents get.
 
     Starting State:
-        A day of the scenario's split, drawn by the seed or given as ``options={"day": n}``.
+        A day of the scenario's split, drawn by the seed or given as ``options={"day": n}``; and before it a feeder,
+        or ``options={"feeder": name}``, where the scenario has several.
 
     Episode End:
         ``truncated`` at the horizon; ``terminated`` where the power flow diverges and the scenario says so.
@@ -79,17 +81,16 @@ class CentralGridEnv(Kept, gym.Env[Observation, Any]):
         if problems:
             raise ScenarioError("make_central", problems)
         self.scenario, self._form, self._levels = scenario, actions, levels
-        self._episode = Episode(scenario, several=False)
-        table = self.task.channels.table
-        self._view = View(self.task.channels, [np.arange(len(table))], self.task.n_envs)
-        self.observation_space = gym.spaces.Box(-1.0, 1.0, (len(table),), np.float32)
-        self._combiner = InfoCombiner(self.task.info_names)
+        self._episode = Episode(scenario)
+        self._view = WholeView(self._episode.tasks)
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (self._view.width,), np.float32)
+        self._combiners = {task.info_names: InfoCombiner(task.info_names) for task in self._episode.tasks}
         self._reading = CentralActions(self.task.agents, actions, levels)
         self.action_space: gym.spaces.Space[Any] = self._reading.space
 
     @property
     def task(self) -> GridTask:
-        """The task that is played."""
+        """The task that is played: of the feeder that was drawn last, where there are several."""
         return self._episode.task
 
     def reset(
@@ -100,7 +101,7 @@ class CentralGridEnv(Kept, gym.Env[Observation, Any]):
         Args:
             seed: Starts the stream of days and other draws anew; None goes on with it. The first reset without one
                 takes the scenario's ``seed``.
-            options: ``{"day": n}`` picks the day.
+            options: ``{"day": n}`` picks the day, ``{"feeder": name}`` the feeder where the scenario has several.
 
         Raises:
             ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
@@ -146,12 +147,13 @@ class CentralGridEnv(Kept, gym.Env[Observation, Any]):
         return self._observe(), self._info()
 
     def _observe(self) -> Observation:
-        seen: Observation = self._view.gather()[0]
-        return seen
+        return self._view.gather(self.task)
 
     def _info(self) -> dict[str, Any]:
-        combined = self._combiner.combine(self.task.infos())[:, 0].tolist()
-        return {**dict(zip(self._combiner.names, combined, strict=True)), **self.task.info_labels(0)}
+        combiner = self._combiners[self.task.info_names]
+        combined = combiner.combine(self.task.infos())[:, 0].tolist()
+        observed = {} if self._view.even else {"observed": self._view.count(self.task)}
+        return {**dict(zip(combiner.names, combined, strict=True)), **self._episode.labels(), **observed}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.scenario, self._form, self._levels), self._moment()
@@ -232,7 +234,8 @@ class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
 
         Args:
             seed: Environment ``i`` takes ``seed + i``, or its own of several; None goes on with the streams.
-            options: ``day`` picks the day, ``reset_mask`` the environments, shape (num_envs,).
+            options: ``day`` picks the day, ``feeder`` the feeder of several, ``reset_mask`` the environments, shape
+                (num_envs,).
 
         Returns:
             Observations, shape (num_envs, n_observed), float32, and infos as Gymnasium has them: an array for each
@@ -324,7 +327,7 @@ class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
 
     def _infos(self, of: BoolArray | None = None) -> dict[str, Any]:
         board = self._board
-        return self._as_infos(self._slices.infos(), board.day, board.worst_node, of)
+        return self._as_infos(self._slices.infos(), board.day, board.worst_node, board.observed, of)
 
     def _finals(self, over: BoolArray) -> dict[str, Any]:
         """Return what environments ended with, as Gymnasium's own vector environments do."""
@@ -333,14 +336,21 @@ class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
         ends = np.full(self.num_envs, None, dtype=object)
         for env in np.flatnonzero(over):
             ends[env] = board.final_observations[env].copy()
-        told = self._as_infos(board.final_infos, board.final_days, board.final_worst_nodes, over)
+        finals = board.final_infos, board.final_days, board.final_worst_nodes, board.final_observed
+        told = self._as_infos(*finals, over)
         return {"final_obs": ends, "_final_obs": over, "final_info": told, "_final_info": over.copy()}
 
-    def _as_infos(self, infos: FloatArray, day: IntArray, worst: IntArray, of: BoolArray | None) -> dict[str, Any]:
+    def _as_infos(
+        self, infos: FloatArray, day: IntArray, worst: IntArray, observed: IntArray, of: BoolArray | None
+    ) -> dict[str, Any]:
         own: dict[str, npt.NDArray[Any]] = dict(zip(self._combiner.names, self._combiner.combine(infos), strict=True))
         own["day"] = day.copy()
         if self.scenario.infos == "full":
             own["worst_node"] = self._layout.nodes[worst]
+            if self._layout.feeders is not None:
+                own["feeder"] = self._layout.feeders[worst]
+        if not self._layout.even:
+            own["observed"] = observed.copy()
         mask = np.ones(self.num_envs, dtype=bool) if of is None else of
         told: dict[str, Any] = {}
         for name, values in own.items():

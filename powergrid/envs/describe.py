@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from powergrid.envs.core import GridTask
 from powergrid.quantities import QUANTITIES, REWARD_TERMS
-from powergrid.scenario import Scenario
+from powergrid.scenario import Scenario, scenarios_by_feeder
 from powergrid.scenario.as_played import Played, as_played, tell_devices
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def describe(task: GridTask) -> Description:
 
 
 def describe_scenario(scenario: Scenario) -> Description:
-    """Make the tables of a scenario, on a task that is built for that."""
-    task = GridTask(scenario)
+    """Make the tables of a scenario, on its first feeder where it has several, on a task that is built for that."""
+    task = GridTask(next(iter(scenarios_by_feeder(scenario).values())))
     try:
         return describe(task)
     finally:

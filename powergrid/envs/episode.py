@@ -47,7 +47,6 @@ class Episode:
     Args:
         scenario: The scenario.
         stream: Tells its draws apart from those of other environments with the same seed.
-        several: Whether a scenario with several feeders plays all of them.
 
     Attributes:
         task: The task that is played: of the feeder that was drawn last.
@@ -56,10 +55,10 @@ class Episode:
         closed: Whether the engines are released.
     """
 
-    def __init__(self, scenario: Scenario, stream: Sequence[int] = (), *, several: bool = True) -> None:
+    def __init__(self, scenario: Scenario, stream: Sequence[int] = ()) -> None:
         self.scenario, self.stream = scenario, tuple(stream)
-        self._feeders = FeederTasks(scenario) if several else None
-        self.task = GridTask(scenario) if self._feeders is None else self._feeders.first
+        self._feeders = FeederTasks(scenario)
+        self.task = self._feeders.first
         self.rng: np.random.Generator | None = None
         self.playing = self.closed = False
 
@@ -80,9 +79,9 @@ class Episode:
             entropy = self.scenario.seed if seed is None else seed
             # a list, not a sum: neighbouring seeds of neighbouring workers would meet in the same stream
             self.rng = np.random.default_rng(None if entropy is None else [entropy, *self.stream])
-        if self._feeders is not None:
-            self.task, options = self._feeders.draw(self.rng, options)
-        self.task.reset(0, self.rng, options)
+        feeder, left = self._feeders.draw(self.rng, options)
+        self.task = self._feeders.tasks[feeder]
+        self.task.reset(0, self.rng, left)
         self.playing = True
         return self.task
 
@@ -123,7 +122,7 @@ class Episode:
             ScenarioError: the environment is closed.
         """
         self.task.require_open()
-        names = {} if self._feeders is None or not self._feeders.several else self._feeders.tasks
+        names = self._feeders.tasks if self._feeders.several else {}
         feeder = next((name for name, task in names.items() if task is self.task), None)
         stream = None if self.rng is None else copy.deepcopy(self.rng.bit_generator.state)
         return EpisodeState(self.task.state(), feeder, stream, self.playing)
@@ -137,7 +136,7 @@ class Episode:
         if not isinstance(state, EpisodeState):
             raise ScenarioError(self.scenario.name, [f"{type(state).__name__} given; take what get_state() gave"])
         task = self.task
-        if self._feeders is not None and self._feeders.several:
+        if self._feeders.several:
             task = self._feeders.tasks[pick_feeder(self.scenario, state.feeder)]
         task.restore(state.task)
         self.task, self.playing = task, state.playing
@@ -148,21 +147,28 @@ class Episode:
             self.rng.bit_generator.state = copy.deepcopy(state.stream)
         return task
 
+    @property
+    def tasks(self) -> tuple[GridTask, ...]:
+        """The tasks of all feeders, in their order."""
+        return tuple(self._feeders.tasks.values())
+
     def infos(self) -> dict[str, dict[str, Any]]:
         """Return the infos by agent, with the feeder where there are several and names are wanted."""
         infos = self.task.info_dicts(0)
-        if self.scenario.feeders and self.scenario.infos == "full":
+        if self.scenario.feeders:
+            label = self._feeders.label(self.task)
             for info in infos.values():
-                info["feeder"] = self.task.scenario.feeder
+                info.update(label)
         return infos
+
+    def labels(self) -> dict[str, Any]:
+        """Return what infos hold besides numbers: the day, and names where they are wanted."""
+        return {**self.task.info_labels(0), **(self._feeders.label(self.task) if self.scenario.feeders else {})}
 
     def close(self) -> None:
         """Release the engine, all of them where there are several; may come more than once."""
         self.playing, self.closed = False, True
-        if self._feeders is None:
-            self.task.close()
-        else:
-            self._feeders.close()
+        self._feeders.close()
 
 
 class Player(Protocol):
@@ -230,22 +236,31 @@ class FeederTasks:
 
     Args:
         scenario: The scenario.
+        n_envs: Number of environments; each task has as many rows as few draws of so many exceed.
 
     Attributes:
         tasks: Tasks by feeder, as the scenario names them.
+        scenarios: The scenario on each of them.
 
     Raises:
         ScenarioError: something has no place on a feeder, or spaces differ between feeders; all of it.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, n_envs: int = 1) -> None:
         self._scenario = scenario
         self.tasks: dict[str, GridTask] = {}
+        self.scenarios: dict[str, Scenario] = {}
         problems: list[str] = []
+        weights = np.array(list(scenario.feeders.values()) or [1.0])
+        self._chances = weights / weights.sum()
+        # three standard deviations above the mean of the draws: one task in some hundred resets needs more
+        spread = np.sqrt(n_envs * self._chances * (1.0 - self._chances))
+        rows = np.clip(np.ceil(n_envs * self._chances + 3.0 * spread), 1, n_envs).astype(int).tolist()
         try:
-            for name, own in scenarios_by_feeder(scenario).items():
+            self.scenarios = scenarios_by_feeder(scenario)
+            for (name, own), n_rows in zip(self.scenarios.items(), rows, strict=True):
                 try:
-                    self.tasks[name] = GridTask(own)
+                    self.tasks[name] = GridTask(own, n_rows)
                 except ScenarioError as error:
                     if not self.several:
                         raise
@@ -256,8 +271,6 @@ class FeederTasks:
         except BaseException:
             self.close()
             raise
-        weights = np.array(list(scenario.feeders.values()) or [1.0])
-        self._chances = weights / weights.sum()
 
     @property
     def several(self) -> bool:
@@ -269,22 +282,24 @@ class FeederTasks:
         """The task of the first feeder."""
         return next(iter(self.tasks.values()))
 
-    def draw(
-        self, rng: np.random.Generator, options: Mapping[str, Any] | None
-    ) -> tuple[GridTask, Mapping[str, Any] | None]:
-        """Return the task of an episode, and the options that are left.
+    def draw(self, rng: np.random.Generator, options: Mapping[str, Any] | None) -> tuple[str, Mapping[str, Any] | None]:
+        """Return the feeder of an episode, and the options that are left.
 
         Args:
             rng: Draws the feeder where ``options`` does not name it; untouched where there is one alone.
             options: ``feeder`` picks the feeder.
         """
         if not self.several:
-            return self.first, options
+            return next(iter(self.tasks)), options
         left = read_options(options)
         name = left.pop("feeder", None)
         if name is None:
             name = list(self.tasks)[int(rng.choice(len(self.tasks), p=self._chances))]
-        return self.tasks[pick_feeder(self._scenario, name)], left
+        return pick_feeder(self._scenario, name), left
+
+    def label(self, task: GridTask) -> dict[str, Any]:
+        """Return the feeder of a task as infos hold it: nothing where no names are wanted."""
+        return {"feeder": task.scenario.feeder} if self._scenario.infos == "full" else {}
 
     def close(self) -> None:
         """Release all engines."""

@@ -461,3 +461,16 @@ def _find_nodes(simulation: Simulation, buses: Sequence[int], phases: Sequence[S
     network = simulation.network
     found = [(network.nodes_within([bus], own), bus) for bus, own in zip(buses, phases, strict=True)]
     return [nodes if len(nodes) else network.nodes_of([bus]) for nodes, bus in found]
+
+
+def order_alike(tables: Sequence[Sequence[Channel]]) -> list[IntArray]:
+    """Return the columns of several tables so that what all of them have comes first, in the first one's order."""
+    places = [{channel.name: column for column, channel in enumerate(table)} for table in tables]
+    shared = [channel.name for channel in tables[0] if all(channel.name in own for own in places)]
+    common = set(shared)
+    return [
+        np.array(
+            [*(own[name] for name in shared), *(c for name, c in own.items() if name not in common)], dtype=np.int64
+        )
+        for own in places
+    ]

@@ -14,7 +14,7 @@ from powergrid.envs.agents import ActionWriter, require_actions
 from powergrid.envs.core import GridTask, read_options
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.episode import Episode, Kept
-from powergrid.envs.observations import View
+from powergrid.envs.feeders import WholeView
 from powergrid.scenario import Scenario
 
 Observations = dict[str, npt.NDArray[np.float32]]
@@ -41,8 +41,8 @@ class ParallelGridEnv(Kept, ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         self.agents: list[str] = []
         self.observation_spaces = {agent.name: agent.observation_space for agent in self.task.agents}
         self.action_spaces = {agent.name: agent.action_space for agent in self.task.agents}
-        self._whole: dict[int, View] = {}  # by task: channels of feeders differ
-        self.state_space = gym.spaces.Box(-1.0, 1.0, self._view().gather()[0].shape, np.float32)
+        self._whole = WholeView(self._episode.tasks)
+        self.state_space = gym.spaces.Box(-1.0, 1.0, (self._whole.width,), np.float32)
 
     @property
     def task(self) -> GridTask:
@@ -104,21 +104,14 @@ class ParallelGridEnv(Kept, ParallelEnv[str, Any, Any]):  # type: ignore[misc]
     def state(self) -> npt.NDArray[np.float32]:
         """Return the whole of what is seen, as one: every channel once, as in ``state_space``.
 
-        It is the observation of ``powergrid.make_central``, for a critic that sees more than its agents. Where a
-        scenario has several feeders its length may be another on each. To keep a moment, see :meth:`get_state`.
+        It is the observation of ``powergrid.make_central``, for a critic that sees more than its agents. To keep a
+        moment, see :meth:`get_state`.
         """
-        whole: npt.NDArray[np.float32] = self._view().gather()[0]
-        return whole
+        return self._whole.gather(self.task)
 
     def describe(self) -> Description:
         """Return tables of observations, actions, rewards, infos, agents and devices."""
         return describe(self.task)
-
-    def _view(self) -> View:
-        task = self.task
-        if id(task) not in self._whole:
-            self._whole[id(task)] = View(task.channels, [np.arange(len(task.channels.table))], task.n_envs)
-        return self._whole[id(task)]
 
     def render(self) -> None:
         """Draw nothing: there is no render mode."""

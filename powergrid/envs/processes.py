@@ -26,7 +26,7 @@ from powergrid.envs.backends import (
     call_slice,
     split_envs,
 )
-from powergrid.envs.core import GridTask
+from powergrid.envs.feeders import FeederSlice
 from powergrid.errors import EngineError
 from powergrid.scenario import Scenario
 
@@ -70,16 +70,17 @@ class Processes(Backend):
         context = multiprocessing.get_context("spawn")
         bounds = split_envs(n_envs, n_processes)
         began = time.monotonic()
-        task = GridTask(scenario, bounds[0][1])
+        kind = kind_of(scenario)
+        tasks = kind.build(scenario, bounds[0][1])
         took_s = time.monotonic() - began
-        layout = Layout.of(task, view, n_envs, same_step=same_step, worker_index=worker_index)
+        layout = kind.lay_out(tasks, view, n_envs, same_step=same_step, worker_index=worker_index)
         memory, bells = context.RawArray("B", Board.n_bytes(layout)), context.RawArray("q", 2 * n_processes)
         self._asked, self._answered = _open_bells(bells)
         self._heard = [0] * n_processes
         self._patience_s = _find_patience(n_processes)
         self._timeout_s: float | None = None
         super().__init__(scenario, layout, Board(layout, memory), bounds)
-        self._own = Slice(task, layout, view, self.board.rows(*bounds[0]))
+        self._own = kind(tasks, layout, view, self.board.rows(*bounds[0]))
         self._pipes: list[Connection] = []
         self._workers: list[Any] = []
         self._shut = weakref.finalize(self, _shut_down, self._own, self._pipes, self._workers)
@@ -202,6 +203,11 @@ def count_workers(workers: int | None, n_envs: int) -> int:
     return max(1, min(workers, n_envs))
 
 
+def kind_of(scenario: Scenario) -> type[Slice]:
+    """Return what plays environments of a scenario."""
+    return FeederSlice if scenario.feeders else Slice
+
+
 def open_backend(
     name: BackendName,
     scenario: Scenario,
@@ -215,7 +221,8 @@ def open_backend(
 ) -> Backend:
     """Build the environments on a backend."""
     if name == "inline":
-        return Inline(scenario, view, n_envs, same_step=same_step, worker_index=worker_index)
+        kind = kind_of(scenario)
+        return Inline(scenario, view, n_envs, kind=kind, same_step=same_step, worker_index=worker_index)
     n_processes = count_workers(workers, n_envs)
     how: dict[str, Any] = {"same_step": same_step, "worker_index": worker_index, "timeout_s": timeout_s}
     return Processes(scenario, view, n_envs, n_processes=n_processes, **how)
@@ -296,9 +303,9 @@ def _work(line: _Line, scenario: Scenario, view: ViewName, layout: Layout, memor
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the caller's to handle; it ends this by the pipe
     with contextlib.suppress(EOFError, OSError):
         try:
-            part = Slice(
-                GridTask(scenario, place[1] - place[0]), layout, view, Board(layout, memory).rows(*place), place[0]
-            )
+            kind = kind_of(scenario)
+            tasks = kind.build(scenario, place[1] - place[0])
+            part = kind(tasks, layout, view, Board(layout, memory).rows(*place), place[0])
         except Exception as error:  # noqa: BLE001 (the caller gets it)
             line.answer(_pack_error(error))
             return

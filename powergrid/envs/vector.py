@@ -29,7 +29,8 @@ class GridVectorEnv(Kept):
     """Play a scenario in several environments at once, every agent's data as one array.
 
     Environment ``i`` is what :class:`powergrid.envs.NetworkedGridEnv` is alone: with the same seed it plays the same
-    days and gives, for the same actions, the same observations, rewards and infos.
+    days and gives, for the same actions, the same observations, rewards and infos. Where the scenario has several
+    feeders it draws the same ones; infos that a feeder lacks are 0.
 
     Args:
         scenario: The scenario, its name, the path of its file, or its data.
@@ -96,7 +97,7 @@ class GridVectorEnv(Kept):
 
     @property
     def task(self) -> GridTask:
-        """The task below, where environments are played in this process.
+        """The task below, of the first feeder where there are several, where they are played in this process.
 
         Raises:
             AttributeError: they are played elsewhere.
@@ -118,7 +119,8 @@ class GridVectorEnv(Kept):
         Args:
             seed: Starts the streams of draws anew: environment ``i`` takes ``seed + i``, or its own of several. None
                 goes on with them; the first reset without one takes the scenario's ``seed``.
-            options: ``day`` picks the day, ``reset_mask`` the environments, shape (num_envs,).
+            options: ``day`` picks the day, ``feeder`` the feeder of several, ``reset_mask`` the environments, shape
+                (num_envs,).
 
         Returns:
             Observations by agent, each of shape (num_envs, n_observed) and float32, and an empty dict.

@@ -91,6 +91,7 @@ class Simulation:
         events: Events and rules of switching, where the options have any, else None.
         handed_back: What is handed back to the feeder's own controls, None where no limit says so.
         first_env: What messages call the first environment, where these are some of many.
+        played: Environments that steps are solved of, where others wait for a reset; None for all.
 
     Raises:
         FeederError: a bus or element is unknown, or the feeder does not solve.
@@ -109,6 +110,7 @@ class Simulation:
     ) -> None:
         self.feeder, self.options, self.n_envs = feeder, options, n_envs
         self.first_env = 0
+        self.played: list[int] | None = None
         self.dt_h = options.step_minutes / 60.0
         by_kind = sort_devices(devices)
         injections, faults = place_devices(by_kind), find_faults(feeder, options.events)
@@ -379,7 +381,7 @@ class Simulation:
             if self.events is not None:
                 self.events.act(self.step_index)
             islands.act(self.setpoints)
-        self.snapshot.converged[...] = self._play()
+        self.snapshot.converged[...] = self._play(self.played)
         if self._native is not None:
             self.operations += self.circuits.own_moves
         if islands is not None:
@@ -412,7 +414,7 @@ class Simulation:
             circuits.solve(envs, islands.limited, self._solve_alone)
         else:
             circuits.solve(envs)
-        converged = circuits.read(envs)
+        converged = circuits.read(envs, whole=envs is self.played)
         if islands is not None:
             islands.notice_solved(converged, envs)
         return converged

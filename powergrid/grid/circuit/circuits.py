@@ -182,8 +182,12 @@ class Circuits(Sequence[Circuit]):
         self._v[env] = circuit.v
         np.negative(circuit.powers.fetch(), out=self._delivered[env])
 
-    def read(self, envs: Sequence[int] | None = None) -> BoolArray:
+    def read(self, envs: Sequence[int] | None = None, *, whole: bool = False) -> BoolArray:
         """Fill the snapshot with what was solved, all circuits in one pass.
+
+        Args:
+            envs: The circuits that were solved; all if not given.
+            whole: Whether the rows of the others may be filled anew too, since nobody looks at them.
 
         Returns:
             Whether each power flow converged to finite voltages, shape (n_envs,); True of those left out. Where not,
@@ -197,8 +201,9 @@ class Circuits(Sequence[Circuit]):
         highest = v_pu.take(v_pu.argmax(axis=1) + self._first_node)
         sound: BoolArray = highest < self._sane  # NaN compares false
         forming = [circuit.forming for circuit in self._circuits] if self._any_forming else []
-        if envs is None and False not in self._converged and False not in sound.tolist():  # as in nearly every step
-            for circuit in self._circuits:
+        sure = envs is None or whole
+        if sure and False not in self._converged and False not in sound.tolist():  # as in nearly every step
+            for circuit in self._circuits if envs is None else [self._circuits[env] for env in envs]:
                 circuit.accept()
             self._reader.read(snapshot, v, v_pu, self._delivered, forming)
             return sound

@@ -203,7 +203,7 @@ def _prepare(config: Any, parts: _Parts) -> None:
             num_envs_per_env_runner=_environments(settings, runners),
             rollout_fragment_length=settings.rollout_fragment_length,
             sample_timeout_s=settings.sample_timeout_s,
-            **_env_runner(parts.env, settings, parts.facts.scenario),
+            **_env_runner(parts.env, settings),
             **({"env_to_module_connector": mean_std_filter} if settings.observation_filter == "mean_std" else {}),
         )
         .callbacks(GridMetricsCallback)
@@ -228,15 +228,12 @@ def mean_std_filter(env: Any = None, spaces: Any = None, device: Any = None) -> 
     return MeanStdFilter(multi_agent=True)
 
 
-def _env_runner(env: EnvClass, settings: TrainSettings, scenario: Any) -> dict[str, Any]:
+def _env_runner(env: EnvClass, settings: TrainSettings) -> dict[str, Any]:
     """Return the argument of ``PPOConfig.env_runners`` that chooses the runner."""
     if settings.env_runner == "stock":
         return {}
     if env is not default_env():
         logger.info("%s is not powergrid's own environment: RLlib's stock runner samples it.", env)
-        return {}
-    if getattr(scenario, "feeders", None):
-        logger.info("Environments draw a feeder each: RLlib's stock runner samples them.")
         return {}
     from powergrid.training.rllib.env_runner import GridEnvRunner
 

@@ -117,7 +117,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             else EnvContext(given, worker_index=self.worker_index or 0, num_workers=self.config.num_env_runners)
         )
         scenario = scenario_from_config(context) if self.config.env is NetworkedGridEnv else None
-        if scenario is None or scenario.feeders:
+        if scenario is None:
             super().make_env()
             return
         if self.env is not None:

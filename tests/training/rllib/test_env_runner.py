@@ -100,13 +100,20 @@ def flatten(metrics: Any, path: str = "") -> dict[str, float]:
 
 
 SINGLE = {"agents": "single"}
+FEEDERS = {"feeders": ["ieee13", "ieee34"], "placement": {"rule": "load"}}
 UNSCALED = {"clip_actions": True, "normalize_actions": False}
 
 
 @pytest.mark.parametrize(
     ("explore", "change", "settings"),
-    [(False, {}, {}), (False, {}, {"policies": "independent"}), (True, SINGLE, {}), (True, SINGLE, UNSCALED)],
-    ids=["shared", "independent", "single", "unscaled"],
+    [
+        (False, {}, {}),
+        (False, {}, {"policies": "independent"}),
+        (True, SINGLE, {}),
+        (True, SINGLE, UNSCALED),
+        (False, FEEDERS, {}),
+    ],
+    ids=["shared", "independent", "single", "unscaled", "feeders"],
 )
 def test_samples_are_those_of_the_stock_runner(runners, change: Any, settings: Any, explore: bool) -> None:
     """Pieces shorter and longer than episodes, pieces that end with one, and whole episodes."""
