@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -10,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from powergrid.envs.masks import ActionMasks, add_mask
 from powergrid.envs.observations import Channels
 from powergrid.errors import ActionError, ScenarioError, describe_unknown, find_number_problems, show_briefly
 from powergrid.grid.devices import ActionSpec
@@ -36,6 +38,8 @@ class Agent:
         continuous: Columns of the action vector it sets with numbers in [-1, 1].
         discrete: Columns of the action vector it sets with positions.
         sizes: Number of positions of each discrete action.
+        plain: Whether one position, if it is all there is to decide, is a number and no array of one.
+        masked: Whether the agent sees an action mask beside the channels, where it has positions.
     """
 
     name: str
@@ -44,22 +48,37 @@ class Agent:
     continuous: IntArray
     discrete: IntArray
     sizes: IntArray
+    plain: bool = False
+    masked: bool = False
 
     @property
-    def observation_space(self) -> gym.spaces.Box:
-        """What the agent sees: scaled channels, each in [-1, 1]."""
-        return gym.spaces.Box(-1.0, 1.0, (len(self.observed),), np.float32)
+    def observation_space(self) -> gym.spaces.Space[Any]:
+        """What the agent sees: scaled channels, each in [-1, 1], and the mask of its positions if it is to."""
+        box = gym.spaces.Box(-1.0, 1.0, (len(self.observed),), np.float32)
+        return add_mask(box, self.masks.size) if self.masked and self.masks.size else box
 
     @property
     def action_space(self) -> gym.spaces.Space[Any]:
-        """What the agent decides: a Box, a MultiDiscrete, or a Dict of both."""
+        """What the agent decides: a Box, a MultiDiscrete or Discrete, or a Dict of Box and MultiDiscrete."""
         box = gym.spaces.Box(-1.0, 1.0, (len(self.continuous),), np.float32)
+        if self.is_one:
+            return gym.spaces.Discrete(int(self.sizes[0]))
         positions = gym.spaces.MultiDiscrete(self.sizes) if len(self.sizes) else None
         if positions is None:
             return box
         if not len(self.continuous):
             return positions
         return gym.spaces.Dict({"continuous": box, "discrete": positions})
+
+    @property
+    def is_one(self) -> bool:
+        """Whether all that the agent decides is one number, a position."""
+        return self.plain and len(self.sizes) == 1 and not len(self.continuous)
+
+    @functools.cached_property
+    def masks(self) -> ActionMasks:
+        """Which of its positions can be had, all positions of the first action first."""
+        return ActionMasks(self.discrete, self.sizes)
 
     def write_action(self, action: Any, out: FloatArray) -> list[str]:
         """Put an action into the action vector of one environment.
@@ -73,6 +92,8 @@ class Agent:
         """
         if not len(self.discrete):
             return self._write_part(action, out, self.continuous, "")
+        if self.is_one:
+            return self._write_part(action, out, self.discrete, "", one=True)
         if not len(self.continuous):
             return self._write_part(action, out, self.discrete, "")
         if not isinstance(action, Mapping) or set(action) != {"continuous", "discrete"}:
@@ -93,21 +114,28 @@ class Agent:
         discrete = np.rint(vector[..., self.discrete]).astype(np.int64)
         if not len(self.discrete):
             return continuous
+        if self.is_one:
+            return discrete[..., 0]
         return {"continuous": continuous, "discrete": discrete} if len(self.continuous) else discrete
 
-    def _write_part(self, action: Any, out: FloatArray, columns: IntArray, what: str) -> list[str]:
+    def _write_part(
+        self, action: Any, out: FloatArray, columns: IntArray, what: str, *, one: bool = False
+    ) -> list[str]:
         where = f"agent {self.name!r}: {what}"
         try:
             values = np.asarray(action, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):  # the last of an int beyond all floats
             return [f"{where}action is not numbers but {show_briefly(action):.60}"]
-        if values.shape != columns.shape:
-            return [f"{where}action has shape {values.shape}, expected {columns.shape}"]
+        shape = () if one else columns.shape
+        if values.shape != shape:
+            return [f"{where}action has shape {values.shape}, expected {shape}"]
+        values = np.atleast_1d(values)
         if columns is self.discrete:
             wrong = ~((values >= 0) & (values < self.sizes) & (values == np.rint(values)))
             if wrong.any():
                 i = int(wrong.argmax())
-                return [f"{where}action[{i}] is {values[i]:g}; allowed are the whole numbers 0..{self.sizes[i] - 1}"]
+                at = "" if one else f"[{i}]"
+                return [f"{where}action{at} is {values[i]:g}; allowed are the whole numbers 0..{self.sizes[i] - 1}"]
         elif not np.abs(values).max(initial=0.0) <= 1.0 + _TOLERANCE:  # NaN fails too
             i = int((~(np.abs(values) <= 1.0 + _TOLERANCE)).argmax())
             return [f"{where}action[{i}] is {values[i]:g}; allowed is -1..1"]
@@ -142,6 +170,8 @@ def build_agents(scenario: Scenario, actions: Sequence[ActionSpec], channels: Ch
                 continuous=np.array(continuous, dtype=np.int64),
                 discrete=np.array(discrete, dtype=np.int64),
                 sizes=np.array([actions[i].n for i in discrete], dtype=np.int64),
+                plain=scenario.plain_discrete,
+                masked=scenario.action_masks == "observations",
             )
         )
     return agents
@@ -202,7 +232,8 @@ class ActionWriter:
                 if not len(own):
                     continue
                 part = slice(first, first + len(own))
-                values = self._values[0, part] if n_envs is None else self._values[:, part]
+                values = self._values[:, first] if agent.is_one else self._values[:, part]
+                values = values if n_envs is not None else values[:1].reshape(values.shape[1:])
                 self._parts.append((agent.name, key if both else None, values.shape, values))
                 if own is agent.discrete:
                     self._low[:, part], self._high[:, part] = -_TOLERANCE, agent.sizes - 1.0 + _TOLERANCE
@@ -309,20 +340,23 @@ class CentralActions:
 
     Attributes:
         space: The action space of one environment.
+        masks: Which positions of it can be had, levels of batteries' continuous power among them.
     """
 
     def __init__(self, agents: Sequence[Agent], form: ActionForm, levels: int, n_envs: int | None = None) -> None:
         own = _as_one(agents)
         self._columns, self._sizes = _columns(own)
         self._binned = np.where(self._sizes > 0, self._sizes, levels)
-        none = np.array([], dtype=np.int64)
+        none, plain = np.array([], dtype=np.int64), own.plain
         mixed = len(own.continuous) > 0 and len(own.discrete) > 0
         self._form = ("box" if mixed else "mixed") if form == "auto" else form
         agent = {
             "mixed": own,
             "box": Agent(_NAME, (), none, self._columns, none, none),
-            "multidiscrete": Agent(_NAME, (), none, none, self._columns, self._binned),
+            "multidiscrete": Agent(_NAME, (), none, none, self._columns, self._binned, plain),
         }[self._form]
+        binned = self._sizes[np.searchsorted(self._columns, agent.discrete)] == 0
+        self.masks = ActionMasks(agent.discrete, agent.sizes, binned)
         self._writer, self._one = ActionWriter([agent], n_envs), n_envs is None
         self.space: gym.spaces.Space[Any] = agent.action_space
 
@@ -358,7 +392,8 @@ class CentralActions:
         if self._form == "box":
             sizes = np.maximum(self._sizes, 1)
             return np.where(self._sizes > 0, (2.0 * values + 1.0) / sizes - 1.0, values).astype(np.float32)
-        return np.where(self._sizes > 0, values, np.rint((values + 1.0) / 2.0 * (self._binned - 1))).astype(np.int64)
+        chosen = np.where(self._sizes > 0, values, np.rint((values + 1.0) / 2.0 * (self._binned - 1))).astype(np.int64)
+        return chosen[..., 0] if isinstance(self.space, gym.spaces.Discrete) else chosen
 
 
 def _as_one(agents: Sequence[Agent]) -> Agent:
@@ -368,7 +403,8 @@ def _as_one(agents: Sequence[Agent]) -> Agent:
     order = np.argsort(discrete)
     sizes = np.concatenate([agent.sizes for agent in agents])[order]
     devices = tuple(name for agent in agents for name in agent.devices)
-    return Agent(_NAME, devices, np.array([], dtype=np.int64), continuous, discrete[order], sizes)
+    plain = agents[0].plain
+    return Agent(_NAME, devices, np.array([], dtype=np.int64), continuous, discrete[order], sizes, plain)
 
 
 def _columns(agent: Agent) -> tuple[IntArray, IntArray]:

@@ -94,8 +94,10 @@ class Board:
         rewards: Reward of the last step, shape (n_envs, n_agents).
         terminated, truncated: How the last step ended, shape (n_envs,).
         infos: Terms and metrics of the last step, where they were asked for, shape (n_envs, n_agents, n_infos).
-        final_observations, final_infos: The same of environments that started anew within the step.
+        final_observations, final_infos, final_least, final_most: The same of environments that started anew within the
+            step; of the last two where masks are given at every step.
         neutral: Actions that leave every device to itself, where they were asked for, shape (n_envs, n_actions).
+        least, most: What each action can ask now and get, where that was asked for, shape (n_envs, n_actions).
         day: Day of the profiles each environment plays, shape (n_envs,).
         worst_node: Node farthest outside the band, where infos hold names, shape (n_envs,).
         observed: Entries that are seen of the feeder each environment plays, where feeders differ, shape (n_envs,).
@@ -108,9 +110,13 @@ class Board:
         self._raw, self._at = raw, 0
         self.actions: FloatArray = self._take((n, layout.n_actions), np.float64)
         self.neutral: FloatArray = self._take((n, layout.n_actions), np.float64)
+        self.least: FloatArray = self._take((n, layout.n_actions), np.float64)
+        self.most: FloatArray = self._take((n, layout.n_actions), np.float64)
         self.rewards: FloatArray = self._take((n, n_agents), np.float64)
         self.infos: FloatArray = self._take((n, n_agents, n_infos), np.float64)
         self.final_infos: FloatArray = self._take((n, n_agents, n_infos), np.float64)
+        self.final_least: FloatArray = self._take((n, layout.n_actions), np.float64)
+        self.final_most: FloatArray = self._take((n, layout.n_actions), np.float64)
         self.day: IntArray = self._take((n,), np.int64)
         self.worst_node: IntArray = self._take((n,), np.int64)
         self.observed: IntArray = self._take((n,), np.int64)
@@ -126,8 +132,8 @@ class Board:
     def n_bytes(layout: Layout) -> int:
         """Return the size of the buffer that a board of a layout needs, generously."""
         n_agents, n_infos = len(layout.agents), len(layout.info_names)
-        doubles = 2 * layout.n_actions + n_agents * (1 + 2 * n_infos) + 6
-        return layout.n_envs * (8 * doubles + 8 * layout.n_observed + 2) + 18 * _ALIGNMENT
+        doubles = 6 * layout.n_actions + n_agents * (1 + 2 * n_infos) + 6
+        return layout.n_envs * (8 * doubles + 8 * layout.n_observed + 2) + 22 * _ALIGNMENT
 
     def rows(self, first: int, last: int) -> Board:
         """Return the same arrays for some of the environments."""
@@ -169,6 +175,7 @@ class Slice:
         task.simulation.first_env = first
         self.board, self._same_step = board, layout.same_step
         self._view = View(task.channels, find_seen(task, view), task.n_envs)
+        self._masks = task.scenario.action_masks != "none"
         whole = len(layout.owned) == layout.n_actions
         self._owned: IntArray | slice = slice(None) if whole else layout.owned
         self._rngs: dict[int, np.random.Generator] = {}
@@ -195,6 +202,8 @@ class Slice:
             board.final_infos[:] = task.infos()
             board.final_days[:] = task.simulation.day
             board.final_worst_nodes[:] = self._worst_node()
+            if self._masks:
+                board.final_least[:], board.final_most[:] = task.simulation.reach()
             self._restart(np.flatnonzero(over).tolist())
         self._show()
 
@@ -222,6 +231,10 @@ class Slice:
         """Write the actions on the board that leave every device to itself."""
         self.board.neutral[:] = self.task.simulation.neutral()
 
+    def reach(self) -> None:
+        """Write on the board what each action can ask now and get."""
+        self.board.least[:], self.board.most[:] = self.task.simulation.reach()
+
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Return the infos of one environment, counted within the slice, as agents' dicts."""
         return self.task.info_dicts(env)
@@ -238,6 +251,8 @@ class Slice:
         board.observations[:] = self._view.gather()
         board.day[:] = task.simulation.day
         board.worst_node[:] = self._worst_node()
+        if self._masks:
+            self.reach()
 
     def _worst_node(self) -> IntArray | int:
         # a pass over all nodes, for infos that are not asked for as a rule
@@ -372,6 +387,12 @@ class Backend(ABC):
         self._call([("neutral",)] * len(self.bounds))
         return self.board.neutral
 
+    def reach(self) -> tuple[FloatArray, FloatArray]:
+        """Return the least and the most that each action can ask now and get."""
+        self._require_open()
+        self._call([("reach",)] * len(self.bounds))
+        return self.board.least, self.board.most
+
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Return the infos of one environment as agents' dicts."""
         calls = [("info_dicts", env - first) if first <= env < last else None for first, last in self.bounds]
@@ -391,6 +412,8 @@ class Backend(ABC):
             board.final_days[first:last] = board.day[first:last]
             board.final_worst_nodes[first:last] = board.worst_node[first:last]
             board.final_observed[first:last] = board.observed[first:last]
+            board.final_least[first:last] = board.least[first:last]
+            board.final_most[first:last] = board.most[first:last]
 
     @abstractmethod
     def _step(self, *, infos: bool) -> None:

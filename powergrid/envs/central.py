@@ -20,6 +20,7 @@ from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
 from powergrid.envs.episode import Episode, Kept
 from powergrid.envs.feeders import WholeView
+from powergrid.envs.masks import MaskTeller, Reach
 from powergrid.envs.processes import open_backend
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.quantities import MONEY_TERMS, QUANTITIES
@@ -28,11 +29,9 @@ from powergrid.scenario import Scenario, load_scenario
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-Observation = npt.NDArray[np.float32]
-Observations = npt.NDArray[np.float32]
 
 
-class CentralGridEnv(Kept, gym.Env[Observation, Any]):
+class CentralGridEnv(Kept, gym.Env[Any, Any]):
     """Play a scenario as one controller; physics, terms and days as in ``NetworkedGridEnv``.
 
     Description:
@@ -83,9 +82,10 @@ class CentralGridEnv(Kept, gym.Env[Observation, Any]):
         self.scenario, self._form, self._levels = scenario, actions, levels
         self._episode = Episode(scenario)
         self._view = WholeView(self._episode.tasks)
-        self.observation_space = gym.spaces.Box(-1.0, 1.0, (self._view.width,), np.float32)
         self._combiners = {task.info_names: InfoCombiner(task.info_names) for task in self._episode.tasks}
         self._reading = CentralActions(self.task.agents, actions, levels)
+        self._told = MaskTeller(scenario, self._reading.masks)
+        self.observation_space: gym.spaces.Space[Any] = self._told.extend(self._view.width)
         self.action_space: gym.spaces.Space[Any] = self._reading.space
 
     @property
@@ -93,9 +93,7 @@ class CentralGridEnv(Kept, gym.Env[Observation, Any]):
         """The task that is played: of the feeder that was drawn last, where there are several."""
         return self._episode.task
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode.
 
         Args:
@@ -110,7 +108,7 @@ class CentralGridEnv(Kept, gym.Env[Observation, Any]):
         self._episode.start(seed, options)
         return self._look()
 
-    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play one step.
 
         Raises:
@@ -125,6 +123,18 @@ class CentralGridEnv(Kept, gym.Env[Observation, Any]):
     def neutral_action(self) -> Any:
         """Return the action that leaves every device to itself, as in ``action_space``."""
         return self._reading.read(self.task.simulation.neutral())
+
+    def action_masks(self) -> BoolArray:
+        """Return which positions can be had in the step to come, all of the first action first, shape (n,).
+
+        The form that ``MaskablePPO`` of sb3-contrib asks for. Of a ``Dict`` of actions it is of the discrete ones; a
+        continuous power of a battery has levels in the form ``multidiscrete``, and they are masked by its charge.
+
+        Raises:
+            ScenarioError: no action has positions in this form.
+        """
+        mask: BoolArray = self._told.read(self.task.simulation.reach())[0]
+        return mask
 
     def describe(self) -> Description:
         """Return tables of observations, actions, rewards, infos, agents and devices, agent by agent."""
@@ -143,23 +153,29 @@ class CentralGridEnv(Kept, gym.Env[Observation, Any]):
     def _player(self) -> Episode:
         return self._episode
 
-    def _look(self) -> tuple[Observation, dict[str, Any]]:
+    def _look(self) -> tuple[Any, dict[str, Any]]:
         return self._observe(), self._info()
 
-    def _observe(self) -> Observation:
-        return self._view.gather(self.task)
+    def _observe(self) -> Any:
+        seen = self._view.gather(self.task)
+        return seen if self._told.beside != "observations" else {"observations": seen, "action_mask": self._mask()}
 
     def _info(self) -> dict[str, Any]:
         combiner = self._combiners[self.task.info_names]
-        combined = combiner.combine(self.task.infos())[:, 0].tolist()
-        observed = {} if self._view.even else {"observed": self._view.count(self.task)}
-        return {**dict(zip(combiner.names, combined, strict=True)), **self._episode.labels(), **observed}
+        info = dict(zip(combiner.names, combiner.combine(self.task.infos())[:, 0].tolist(), strict=True))
+        info |= self._episode.labels()
+        if not self._view.even:
+            info["observed"] = self._view.count(self.task)
+        return {**info, "action_mask": self._mask()} if self._told.beside == "infos" else info
+
+    def _mask(self) -> npt.NDArray[np.int8]:
+        return self.action_masks().astype(np.int8)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.scenario, self._form, self._levels), self._moment()
 
 
-class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
+class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
     """Play a scenario as one controller in several environments at once.
 
     Environment ``i`` is what :class:`powergrid.envs.CentralGridEnv` is alone: with the same seed it plays the same days
@@ -216,7 +232,8 @@ class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
         self._board, self._layout = self._slices.board, self._slices.layout
         self._combiner = InfoCombiner(self._layout.info_names)
         self._reading = CentralActions(self._layout.agents, actions, levels, num_envs)
-        self.single_observation_space = gym.spaces.Box(-1.0, 1.0, (self._layout.n_observed,), np.float32)
+        self._told = MaskTeller(self.scenario, self._reading.masks)
+        self.single_observation_space = self._told.extend(self._layout.n_observed)
         self.single_action_space = self._reading.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -229,7 +246,7 @@ class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observations, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Start episodes.
 
         Args:
@@ -247,9 +264,9 @@ class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
         super().reset(seed=seed if isinstance(seed, int) else None)
         started = self._slices.reset(seed, options)
         self._over &= ~started
-        return self._board.observations.copy(), self._infos(started)
+        return self._observe(), self._infos(started)
 
-    def step(self, actions: Any) -> tuple[Observations, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         """Play one step in every environment.
 
         Args:
@@ -290,11 +307,19 @@ class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
                 infos = self._finals(over)
         else:
             self._over = over
-        return board.observations.copy(), rewards, terminated, truncated, infos | self._infos()
+        return self._observe(), rewards, terminated, truncated, infos | self._infos()
 
     def neutral_actions(self) -> Any:
         """Return the actions that leave every device to itself at the present step, as :meth:`step` takes them."""
         return self._reading.read(self._slices.neutral())
+
+    def action_masks(self) -> BoolArray:
+        """Return which positions can be had in the step to come, see :meth:`CentralGridEnv.action_masks`.
+
+        Returns:
+            Shape (num_envs, n).
+        """
+        return self._told.read(self._slices.reach())
 
     def describe(self) -> Description:
         """Return tables of observations, actions, rewards, infos, agents and devices, agent by agent."""
@@ -309,7 +334,7 @@ class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
         """Copy the moment of all environments, see :meth:`CentralGridEnv.get_state`."""
         return dataclasses.replace(self._slices.state(), over=self._over.copy())
 
-    def set_state(self, state: VectorState) -> tuple[Observations, dict[str, Any]]:
+    def set_state(self, state: VectorState) -> tuple[Any, dict[str, Any]]:
         """Go back to a moment of these environments or of as many in as many workers."""
         found = super().set_state(state)
         self._over = self._over & False if state.over is None else state.over.copy()
@@ -319,29 +344,37 @@ class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
     def _player(self) -> Backend:
         return self._slices
 
-    def _look(self) -> tuple[Observations, dict[str, Any]]:
-        return self._board.observations.copy(), self._infos()
+    def _look(self) -> tuple[Any, dict[str, Any]]:
+        return self._observe(), self._infos()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(type(self), **self._options), (self.scenario, self.num_envs), self._moment()
 
+    def _observe(self) -> Any:
+        board = self._board
+        return self._told.show(board.observations.copy(), (board.least, board.most))
+
     def _infos(self, of: BoolArray | None = None) -> dict[str, Any]:
         board = self._board
-        return self._as_infos(self._slices.infos(), board.day, board.worst_node, board.observed, of)
+        reach = board.least, board.most
+        return self._as_infos(self._slices.infos(), board.day, board.worst_node, board.observed, reach, of)
 
     def _finals(self, over: BoolArray) -> dict[str, Any]:
         """Return what environments ended with, as Gymnasium's own vector environments do."""
         self._slices.complete_finals(over)
         board = self._board
         ends = np.full(self.num_envs, None, dtype=object)
+        reach = board.final_least, board.final_most
         for env in np.flatnonzero(over):
-            ends[env] = board.final_observations[env].copy()
+            one = slice(env, env + 1)
+            seen = self._told.show(board.final_observations[one].copy(), (reach[0][one], reach[1][one]))
+            ends[env] = {name: part[0] for name, part in seen.items()} if isinstance(seen, dict) else seen[0]
         finals = board.final_infos, board.final_days, board.final_worst_nodes, board.final_observed
-        told = self._as_infos(*finals, over)
+        told = self._as_infos(*finals, reach, over)
         return {"final_obs": ends, "_final_obs": over, "final_info": told, "_final_info": over.copy()}
 
     def _as_infos(
-        self, infos: FloatArray, day: IntArray, worst: IntArray, observed: IntArray, of: BoolArray | None
+        self, infos: FloatArray, day: IntArray, worst: IntArray, observed: IntArray, reach: Reach, of: BoolArray | None
     ) -> dict[str, Any]:
         own: dict[str, npt.NDArray[Any]] = dict(zip(self._combiner.names, self._combiner.combine(infos), strict=True))
         own["day"] = day.copy()
@@ -351,6 +384,8 @@ class CentralVectorEnv(Kept, VectorEnv[Observations, Any, npt.NDArray[Any]]):
                 own["feeder"] = self._layout.feeders[worst]
         if not self._layout.even:
             own["observed"] = observed.copy()
+        if self._told.beside == "infos":
+            own["action_mask"] = self._told.read(reach).astype(np.int8)
         mask = np.ones(self.num_envs, dtype=bool) if of is None else of
         told: dict[str, Any] = {}
         for name, values in own.items():

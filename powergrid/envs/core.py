@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from powergrid.envs.agents import Agent, build_agents
 from powergrid.envs.infos import Infos
+from powergrid.envs.masks import add_masks
 from powergrid.envs.observations import Channels, View
 from powergrid.envs.rewards import PeakImport, Rewards
 from powergrid.errors import ScenarioError, describe_unknown
@@ -187,10 +188,11 @@ class GridTask:
         """Return fresh arrays of what each agent sees, each of shape (n_envs, n_observed)."""
         return self._view.look()
 
-    def observation_dict(self, env: int) -> dict[str, npt.NDArray[np.float32]]:
-        """Return the observations of one environment by agent."""
+    def observation_dict(self, env: int) -> dict[str, Any]:
+        """Return the observations of one environment by agent, with action masks if they are to have them."""
         seen = self._view.gather()[env]
-        return {name: seen[own] for name, own in zip(self.scenario.agents, self._view.parts, strict=True)}
+        own = {name: seen[own] for name, own in zip(self.scenario.agents, self._view.parts, strict=True)}
+        return own if self.scenario.action_masks != "observations" else add_masks(own, self.action_masks(env))
 
     def infos(self) -> FloatArray:
         """Return terms and metrics of the last step, shape (n_envs, n_agents, len(info_names)); reused at each call."""
@@ -198,7 +200,16 @@ class GridTask:
 
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Return the infos of one environment as agents' dicts: terms, metrics and labels."""
-        return self._infos.dicts(env)
+        infos = self._infos.dicts(env)
+        if self.scenario.action_masks == "infos":
+            for name, mask in self.action_masks(env).items():
+                infos[name]["action_mask"] = mask.astype(np.int8)
+        return infos
+
+    def action_masks(self, env: int) -> dict[str, BoolArray]:
+        """Return which positions agents can have in the step to come, by agent; none of who has no positions."""
+        reach = self.simulation.reach()
+        return {agent.name: agent.masks.read(reach)[env] for agent in self.agents if agent.masks.size}
 
     def info_labels(self, env: int) -> dict[str, Any]:
         """Return what infos of one environment hold besides :meth:`infos`: the day, and names where they are wanted."""

@@ -123,6 +123,12 @@ class _Group:
         """Write the actions that leave every device to itself."""
         out[self.theirs[:, None], self._board] = self.task.simulation.neutral()[self.rows[:, None], self._own]
 
+    def write_reach(self, least: npt.NDArray[np.float64], most: npt.NDArray[np.float64], rows: IntArray) -> None:
+        """Write what each action can ask now and get, of some rows."""
+        envs = self.envs[rows]
+        for out, own in zip((least, most), self.task.simulation.reach(), strict=True):
+            out[envs[:, None], self._board] = own[rows[:, None], self._own]
+
     def write_infos(self, out: npt.NDArray[np.float64], rows: IntArray) -> None:
         """Write terms and metrics of some rows; what the feeder has none of is 0."""
         envs, agents = self.envs[rows], np.arange(out.shape[1])
@@ -153,6 +159,7 @@ class FeederSlice(Slice):
         self._first_nodes = dict(zip(tasks.tasks, nodes[:-1], strict=True))
         self._groups = [self._group(name, task) for name, task in tasks.tasks.items()]
         self._rngs: dict[int, np.random.Generator] = {}
+        self._masks = self.task.scenario.action_masks != "none"
 
     @staticmethod
     def build(scenario: Scenario, n_envs: int) -> Any:
@@ -231,6 +238,12 @@ class FeederSlice(Slice):
             if len(group.rows):
                 group.write_neutral(self.board.neutral)
 
+    def reach(self) -> None:
+        """Write on the board what each action can ask now and get."""
+        for group in self._groups:
+            if len(group.rows):
+                group.write_reach(self.board.least, self.board.most, group.rows)
+
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Return the infos of one environment, counted within the slice, as agents' dicts."""
         group = next(group for group in self._groups if env in group.theirs)
@@ -273,6 +286,8 @@ class FeederSlice(Slice):
             board.observed[envs] = group.width
             board.day[envs] = group.task.simulation.day[rows]
             board.worst_node[envs] = self._worst_nodes(group, rows)
+        if self._masks:
+            self.reach()
 
     def _write_finals(self, group: _Group, over: BoolArray) -> None:
         board, rows = self.board, group.rows[over[group.theirs]]
@@ -285,6 +300,8 @@ class FeederSlice(Slice):
         group.write_infos(board.final_infos, rows)
         board.final_days[envs] = group.task.simulation.day[rows]
         board.final_worst_nodes[envs] = self._worst_nodes(group, rows)
+        if self._masks:
+            group.write_reach(board.final_least, board.final_most, rows)
 
     def _worst_nodes(self, group: _Group, rows: IntArray) -> IntArray | int:
         # a pass over all nodes, for infos that are not asked for as a rule; they tell the feeder too

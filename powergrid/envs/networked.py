@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    Observations = dict[str, npt.NDArray[np.float32]]
+    Observations = dict[str, Any]
 
 _RllibEnv: Any = MultiAgentEnv  # whose types name every argument more widely than an environment of our own can
 
@@ -150,6 +150,14 @@ class NetworkedGridEnv(Kept, _RllibEnv):  # type: ignore[misc]
     def neutral_actions(self) -> dict[str, Any]:
         """Return the actions that leave every device to itself at the present step: the baseline ``no_control``."""
         return self._writer.read(self.task.simulation.neutral())
+
+    def action_masks(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return which positions agents can have in the step to come, see ``action_masks`` of the scenario.
+
+        Returns:
+            Of each agent that has positions an array, all positions of its first action first.
+        """
+        return self.task.action_masks(0)
 
     def describe(self) -> Description:
         """Return tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""

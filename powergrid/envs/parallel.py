@@ -17,7 +17,7 @@ from powergrid.envs.episode import Episode, Kept
 from powergrid.envs.feeders import WholeView
 from powergrid.scenario import Scenario
 
-Observations = dict[str, npt.NDArray[np.float32]]
+Observations = dict[str, Any]
 
 
 class ParallelGridEnv(Kept, ParallelEnv[str, Any, Any]):  # type: ignore[misc]
@@ -108,6 +108,14 @@ class ParallelGridEnv(Kept, ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         moment, see :meth:`get_state`.
         """
         return self._whole.gather(self.task)
+
+    def action_masks(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return which positions agents can have in the step to come, see ``action_masks`` of the scenario.
+
+        Returns:
+            Of each agent that has positions an array, all positions of its first action first.
+        """
+        return self.task.action_masks(0)
 
     def describe(self) -> Description:
         """Return tables of observations, actions, rewards, infos, agents and devices."""

@@ -16,13 +16,14 @@ from powergrid.envs.backends import Backend, BackendName, Inline, find_backend_p
 from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
 from powergrid.envs.episode import Kept
+from powergrid.envs.masks import Reach, add_masks
 from powergrid.envs.processes import open_backend
 from powergrid.errors import ScenarioError
 from powergrid.scenario import Scenario, load_scenario
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-Observations = dict[str, npt.NDArray[np.float32]]
+Observations = dict[str, Any]
 
 
 class GridVectorEnv(Kept):
@@ -159,7 +160,7 @@ class GridVectorEnv(Kept):
         if self._same_step and over.any():
             self._slices.complete_finals(over)
             final = {
-                "final_obs": self._by_agent(board.final_observations),
+                "final_obs": self._by_agent(board.final_observations, (board.final_least, board.final_most)),
                 "final_info": board.final_infos.copy(),
                 "_final_obs": over,
             }
@@ -180,6 +181,14 @@ class GridVectorEnv(Kept):
         """Return the actions that leave every device to itself at the present step, as :meth:`step` takes them."""
         return self._writer.read(self._slices.neutral())
 
+    def action_masks(self) -> dict[str, BoolArray]:
+        """Return which positions agents can have in the step to come, see ``action_masks`` of the scenario.
+
+        Returns:
+            Of each agent that has positions an array (num_envs, n), all positions of its first action first.
+        """
+        return self._read_masks(self._slices.reach())
+
     def describe(self) -> Description:
         """Return tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
         return describe(self.task) if isinstance(self._slices, Inline) else describe_scenario(self.scenario)
@@ -199,11 +208,18 @@ class GridVectorEnv(Kept):
         return functools.partial(type(self), **self._options), (self.scenario, self.num_envs), self._moment()
 
     def _observations(self) -> Observations:
-        return self._by_agent(self._board.observations)
+        board = self._board
+        return self._by_agent(board.observations, (board.least, board.most))
 
-    def _by_agent(self, seen: npt.NDArray[np.float32]) -> Observations:
+    def _by_agent(self, seen: npt.NDArray[np.float32], reach: Reach) -> Observations:
         own = seen.copy()
-        return {name: own[:, columns] for name, columns in zip(self.possible_agents, self._columns, strict=True)}
+        by_agent = {name: own[:, columns] for name, columns in zip(self.possible_agents, self._columns, strict=True)}
+        return (
+            add_masks(by_agent, self._read_masks(reach)) if self.scenario.action_masks == "observations" else by_agent
+        )
+
+    def _read_masks(self, reach: Reach) -> dict[str, BoolArray]:
+        return {agent.name: agent.masks.read(reach) for agent in self._slices.layout.agents if agent.masks.size}
 
 
 def _check(num_envs: int, autoreset_mode: Any, backend: Any, workers: Any, timeout_s: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -141,6 +141,28 @@ class Fleets:
         """Return the same for all devices, those that no agent moves included."""
         parts = [fleet.neutral(exo) for fleet in self.all]
         return np.concatenate(parts, axis=1) if parts else self._nothing
+
+    def reach(self, held: Callable[[BoolArray], BoolArray | None]) -> tuple[FloatArray, FloatArray]:
+        """Return the least and the most that each agents' action can ask now and get, shape (n_envs, n_actions) each.
+
+        Args:
+            held: Says which switches rules of switching would hold, of those that may move, shape (n_envs, n_switches).
+        """
+        parts = []
+        for fleet in self.all:
+            least, most = fleet.reach()
+            if fleet.kind == "switch":
+                decided = np.array([spec.control == "agent" for spec in fleet.specs])
+                keeps = held((least < most) & decided)
+                if keeps is not None:
+                    stands = fleet.previous_position.astype(np.float64)
+                    least, most = (np.where(keeps, stands, each) for each in (least, most))
+            parts.append((least, most))
+        if not parts:
+            return self._nothing, self._nothing
+        whole = tuple(np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+        least, most = whole if self._decided is None else (each[:, self._decided] for each in whole)
+        return least, most
 
     def project(self, action: FloatArray, exo: Exogenous) -> None:
         """Turn the agents' actions, shape (n_envs, n_actions), into feasible setpoints and positions."""
@@ -380,12 +402,15 @@ def _fill_switchgear(name: str, spec: Any, circuit: Circuit) -> tuple[Any, list[
     elif beyond := _find_beyond(spec, limits):
         return spec, [Problem("bad-value", where, f"{problem} of {spec.element}") for problem in beyond]
     filled = spec.model_copy(update=update)
-    if spec.kind == "regulator" and spec.tap_initial is not None:
-        low, high = filled.range
-        if not low <= spec.tap_initial <= high:
-            given = f"tap_initial {spec.tap_initial} is outside tap_min..tap_max = {low}..{high} of {spec.element}"
-            return filled, [Problem("bad-value", where, given)]
-    return filled, []
+    if spec.kind == "switch":
+        return filled, []
+    key, ends = ("tap_initial", "tap_min..tap_max") if spec.kind == "regulator" else ("steps_initial", "0..steps")
+    (low, high), starts = filled.range if spec.kind == "regulator" else (0, filled.steps), getattr(filled, key)
+    if low <= starts <= high:
+        return filled, []
+    whose = "" if getattr(spec, key) is not None else f", where the feeder starts; give {key}"
+    given = f"{key} {starts} is outside {ends} = {low}..{high} of {spec.element}{whose}"
+    return filled, [Problem("bad-value", where, given)]
 
 
 def _find_beyond(spec: Any, limits: Mapping[str, Any]) -> list[str]:

@@ -327,6 +327,17 @@ class Simulation:
         """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
         return self._devices.neutral(self._exogenous)
 
+    def reach(self) -> tuple[FloatArray, FloatArray]:
+        """Return the least and the most that each action can ask in the step to come and get.
+
+        Told are what switchgear may move, by range, moves at once and in a day, dwell and rules of switching, and what
+        batteries have room for; other actions have their whole range. Nobody knows of events before they strike.
+
+        Returns:
+            Two arrays in the units of actions, shape (n_envs, n_actions) each.
+        """
+        return self._devices.reach(lambda free: None if self.events is None else self.events.find_held(free))
+
     def step(self, action: FloatArray) -> None:
         """Move every environment by one step.
 

@@ -111,6 +111,16 @@ class Scenario(Spec):
         description="Whether infos hold names too, of the worst node, of events and of the feeder; few libraries take "
         "texts there.",
     )
+    action_masks: Literal["none", "infos", "observations"] = Field(
+        default="none",
+        description="Where agents are told which positions they can have now: `action_mask` in infos, or observations "
+        "of `observations` and `action_mask`.",
+    )
+    plain_discrete: bool = Field(
+        default=False,
+        description="Whether one position, where it is all that an agent decides, is a `Discrete` and no "
+        "`MultiDiscrete` of one.",
+    )
     episode_length: int = Field(default=96, ge=1, description="Steps of an episode.")
     step_minutes: int = Field(default=15, ge=1, le=1440, description="Length of a step [min].")
     split: Literal["train", "validation", "test", "all"] = Field(default="train", description="Days to draw from.")
@@ -385,6 +395,10 @@ class Scenario(Spec):
                 del data["reward"][key]
         if self.outlook is None:
             del data["outlook"]
+        if self.action_masks == "none":
+            del data["action_masks"]
+        if not self.plain_discrete:
+            del data["plain_discrete"]
         if self.never_worse_than is None:
             del data["never_worse_than"], data["never_worse_in"], data["release_steps"]
         if self.feeders:

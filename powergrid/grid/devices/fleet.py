@@ -6,6 +6,7 @@ step have the full shape of what they meet: a ufunc takes up to twice as long wh
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -83,6 +84,19 @@ class DeviceFleet(ABC, Generic[S]):
     @abstractmethod
     def project(self, action: FloatArray, exo: Exogenous) -> None:
         """Turn actions, shape (n_envs, n_actions), into feasible setpoints."""
+
+    def reach(self) -> tuple[FloatArray, FloatArray]:
+        """Return the least and the most that each action can ask now and get, shape (n_envs, n_actions) each.
+
+        In the units of actions: a position's index, or -1..1. A kind that says nothing of it gets what there is.
+        """
+        return self._whole_range[0].copy(), self._whole_range[1].copy()
+
+    @functools.cached_property
+    def _whole_range(self) -> tuple[FloatArray, FloatArray]:
+        lows = [0.0 if action.discrete else -1.0 for action in self.actions]
+        highs = [action.n - 1.0 if action.discrete else 1.0 for action in self.actions]
+        return self._tile(lows), self._tile(highs)
 
     @abstractmethod
     def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:

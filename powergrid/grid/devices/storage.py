@@ -13,6 +13,8 @@ from powergrid.grid.devices.spec import ActionSpec, Exogenous, FloatArray, Power
 
 #: Power below which a battery that is led by a controller counts as idle, in parts of its rating.
 _IDLE_SHARE = 1e-4
+#: By how much a power may differ from what was asked and be the same [kW]; half of what infos call projected.
+_SAME_KW = 5e-7
 
 
 class StorageSpec(PowerSpec):
@@ -148,17 +150,31 @@ class StorageFleet(PowerFleet[StorageSpec]):
         A discharge of p takes ``p·dt/eta_discharge`` from the cell, a charge adds ``|p|·dt·eta_charge``,
         standby takes its own. Standby alone never forces a charge: below ``soc_min`` p is 0 or charging.
         """
-        room: FloatArray = np.empty(self._room_low.shape)
-        least, most = room[0], room[1]
-        # a product for each: one that broadcasts takes longer than both
-        np.multiply(self.soc, self._least_slope, out=least)
-        np.multiply(self.soc, self._most_slope, out=most)
-        np.add(room, self._room_offset, out=room)
-        np.minimum(np.maximum(room, self._room_low, out=room), self._room_high, out=room)
-        self.room_kw = room
+        self.room_kw = room = self._find_room()
         if self._led.size:
             self._continue_led(own)
-        np.maximum(np.minimum(own.asked_p_kw, most, out=own.p_kw), least, out=own.p_kw)
+        np.maximum(np.minimum(own.asked_p_kw, room[1], out=own.p_kw), room[0], out=own.p_kw)
+
+    def reach(self) -> tuple[FloatArray, FloatArray]:
+        """Return the least and the most power that each can be asked now and gives, in the units of its action."""
+        least, most = super().reach()
+        room = self._find_room()
+        for column, row in enumerate(self.actions):
+            if row.name == "p_kw":  # what the kVA circle leaves for reactive power depends on that
+                low, high = ((each[:, self.places[row.device]] - row.offset) / row.gain for each in room)
+                same = _SAME_KW / row.gain
+                least[:, column], most[:, column] = np.maximum(low - same, least[:, column]), high + same
+        return least, most
+
+    def _find_room(self) -> FloatArray:
+        """Return the least and the largest power that SOC window and ratings allow [kW], shape (2, n_envs, n)."""
+        room: FloatArray = np.empty(self._room_low.shape)
+        # a product for each: one that broadcasts takes longer than both
+        np.multiply(self.soc, self._least_slope, out=room[0])
+        np.multiply(self.soc, self._most_slope, out=room[1])
+        np.add(room, self._room_offset, out=room)
+        np.minimum(np.maximum(room, self._room_low, out=room), self._room_high, out=room)
+        return room
 
     def _continue_led(self, own: Powers) -> None:
         """Let what the feeder's own controllers lead go on as it did; they decide from there in the solve."""

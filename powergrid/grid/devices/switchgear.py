@@ -180,6 +180,17 @@ class SwitchgearFleet(DeviceFleet[G]):
         """Return the actions that move nothing, shape (n_envs, n_actions)."""
         return (self.previous_position - self._low).astype(np.float64)
 
+    def reach(self) -> tuple[FloatArray, FloatArray]:
+        """Return the lowest and the highest position that each may go to now, as index, shape (n_envs, n)."""
+        stands, down, up = self.previous_position, self._back, self._moves
+        if self._dwells:
+            free = self.locked_steps == self._zero
+            down, up = down * free, up * free
+        if self._budgeted:
+            down, up = np.maximum(down, -self.moves_left), np.minimum(up, self.moves_left)
+        lowest, highest = np.maximum(stands + down, self._low), np.minimum(stands + up, self.highest)
+        return (lowest - self._low).astype(np.float64), (highest - self._low).astype(np.float64)
+
     def project(self, action: FloatArray, exo: Exogenous) -> None:
         """Limit what is asked to the range, to what may move at once and to what may move already.
 

@@ -6,6 +6,7 @@ that asking again for positions seen before costs a look-up.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -229,6 +230,7 @@ class Reconfiguration:
     def __init__(self, connectivity: Connectivity, switches: IntArray, max_loops: int, *, keep_served: bool) -> None:
         self._connectivity, self._switches = connectivity, switches
         self._max_loops, self._keep_served = max_loops, keep_served
+        self._held: dict[tuple[bytes, ...], BoolArray] = {}
 
     def project(self, before: IntArray, asked: IntArray, closed: BoolArray, faulted: IntArray) -> IntArray:
         """Return the positions nearest to those asked that are feasible.
@@ -269,6 +271,29 @@ class Reconfiguration:
                 else:
                     positions[i] = 0
         return positions
+
+    def find_held(self, before: IntArray, free: BoolArray, closed: BoolArray, faulted: IntArray) -> BoolArray:
+        """Return which switches would stay as they were, moved alone and together with any one other.
+
+        Args:
+            before: Positions before, shape (n_switches,).
+            free: Which may move, shape (n_switches,).
+            closed, faulted: As in :meth:`project`.
+        """
+        key = tuple(each.tobytes() for each in (before, free, closed, faulted))
+        held = self._held.get(key)
+        if held is None:
+            held = free.copy()
+            places = np.flatnonzero(free).tolist()
+            for moved in (*((i,) for i in places), *itertools.combinations(places, 2)):
+                if held[list(moved)].any():
+                    asked = before.copy()
+                    asked[list(moved)] = 1 - asked[list(moved)]
+                    held &= self.project(before, asked, closed, faulted) == before
+            if len(self._held) >= _MAX_KEPT:
+                self._held.clear()
+            self._held[key] = held
+        return held
 
     def may_close(self, branch: int, closed: BoolArray) -> bool:
         """Whether one more branch can close and the network stay radial; ``closed`` has all entries."""

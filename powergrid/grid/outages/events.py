@@ -162,6 +162,21 @@ class Events:
         if self._rules is not None:
             self._reconfigure(env, self._rules)
 
+    def find_held(self, free: BoolArray) -> BoolArray | None:
+        """Return which switches the rules would keep where they are; None where there are no rules.
+
+        Args:
+            free: Which may move as far as they go themselves, shape (n_envs, n_switches).
+        """
+        rules, fleet, islands = self._rules, self._fleet, self.islands
+        if rules is None or fleet is None:
+            return None
+        held = np.zeros_like(free)
+        for env in np.flatnonzero(free.any(axis=1)).tolist():
+            faulted = np.flatnonzero(islands.faulted[env])
+            held[env] = rules.find_held(fleet.previous_position[env], free[env], islands.closed(env), faulted)
+        return held
+
     def _let_happen(self, step: IntArray) -> BoolArray:
         """Begin and end what is due; return in which environments anything did that matters to the circuit."""
         table = self.timetable
