@@ -35,6 +35,9 @@ _ZONE_PARTS = ("zone_violation_count", "zone_v_min_pu", "zone_v_max_pu", "zone_o
 _NETWORK_PARTS = (
     *("violation_count", "violation_sum_pu", "v_min_pu", "v_max_pu", "overload_count", "losses_kw", "source_kva"),
 )
+#: From where on nodes outside the limits are counted once more [pu].
+_LEVELS = np.array(VIOLATION_LEVELS_PU)
+_VIOLATION = _NETWORK_PARTS.index("violation_sum_pu")
 _UNBALANCE = [metric.name for metric in NETWORK_METRICS].index("network_unbalance_pu")
 #: How far a setpoint must have been moved to count as projected [kW, kvar].
 _NOTICED = 1e-6
@@ -96,6 +99,7 @@ class Infos:
         zone_places = [metrics.find_places(name) for name in _ZONE_PARTS[:-1]]
         self._zone_places = np.array([*zone_places, metrics.find_places(_ZONE_PARTS[-1])[:, ::2]])
         self._network_columns = np.array([metrics.columns[name].start for name in _NETWORK_PARTS])
+        self._none_beyond = tuple(np.zeros((len(VIOLATION_LEVELS_PU), simulation.n_envs)))
         switches = next((fleet for fleet in simulation.fleets if fleet.kind == "switch"), None)
         self._switches_owned = None if switches is None else ownership(owners, switches.names)
         # name by name: what is written at once lies side by side
@@ -113,7 +117,7 @@ class Infos:
         shared, n = self._by_name[self._n_own :], _UNBALANCE
         measured = self._metrics.results.take(self._network_columns, 1).T[:, :, None]
         shared[:n], shared[n + 1 : len(measured) + 1] = measured[:n], measured[n:]
-        unbalance, *others = self._of_network()
+        unbalance, *others = self._of_network(bool(measured[_VIOLATION].any()))
         shared[n] = unbalance[:, None]
         for row, values in zip(shared[len(measured) + 1 :], others, strict=True):
             row[:] = values[:, None]
@@ -123,7 +127,7 @@ class Infos:
         """Return the infos of one environment by agent: numbers and labels."""
         self._take_own()
         shared: list[Any] = self._metrics.results[env].take(self._network_columns).tolist()
-        unbalance, *others = [float(values[env]) for values in self._of_network()]
+        unbalance, *others = [float(values[env]) for values in self._of_network(shared[_VIOLATION] > 0.0)]
         shared.insert(_UNBALANCE, unbalance)
         shared += others
         own_names, shared_names = self._split_names
@@ -169,15 +173,19 @@ class Infos:
         if simulation.handed_back is not None and self._all_owned is not None:
             self._own_handed_back[...] = np.matmul(simulation.handed_back.changed, self._all_owned)
 
-    def _of_network(self) -> tuple[npt.NDArray[Any], ...]:
-        """Return what agents share besides what was measured of the network, each of shape (n_envs,)."""
+    def _of_network(self, outside: bool) -> tuple[npt.NDArray[Any], ...]:
+        """Return what agents share besides what was measured of the network, each of shape (n_envs,).
+
+        Args:
+            outside: Whether any node is outside its limits: in most steps none is, and there is nothing to count.
+        """
         simulation, islands = self._simulation, self._simulation.islands
         return (
             self._metrics.unbalance_pu,
             simulation.operations,
             simulation.paid_price,
             simulation.snapshot.converged,
-            *self._metrics.count_beyond(VIOLATION_LEVELS_PU),
+            *(self._metrics.count_beyond(_LEVELS) if outside else self._none_beyond),
             *(() if islands is None else (islands.total_unserved_kw() * simulation.dt_h, islands.dark_nodes)),
             *(() if self._outages is None else (self._outages.n_on,)),
             *(() if self._islands is None else self._islands.describe(simulation.snapshot.forming_kva)),

@@ -261,13 +261,10 @@ class Metrics:
         """
         return np.arange(self.results.size).reshape(self.results.shape)[:, self.columns[name]]
 
-    def count_beyond(self, levels_pu: Sequence[float]) -> FloatArray:
+    def count_beyond(self, levels_pu: FloatArray) -> FloatArray:
         """Return how many nodes are more than each level outside the limits, shape (n_levels, n_envs)."""
-        found = np.zeros((len(levels_pu), len(self.results)))
-        if np.count_nonzero(self.results[:, self.columns["violation_sum_pu"].start]):
-            outside = self._to.excess[0][:, : self._n_nodes]
-            for count, level in zip(found, levels_pu, strict=True):
-                np.add.reduce(outside > level, axis=1, out=count)
+        outside = self._to.excess[0][:, : self._n_nodes]
+        found: FloatArray = np.add.reduce(outside > levels_pu[:, None, None], axis=2, dtype=np.float64)
         return found
 
     def _part(self, name: str) -> FloatArray:

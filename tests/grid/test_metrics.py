@@ -110,7 +110,7 @@ def test_lines_in_series_count_once_at_the_least_rating(network: Network) -> Non
 def test_nodes_are_counted_from_levels_on(network: Network) -> None:
     v_pu = [1.0, 1.0, 1.0, 1.0505, 1.052, 1.061, 0.9498, 0.93, 1.0, 1.0]
     metrics = take(network, [[1], [2, 3]], v_pu=v_pu)
-    assert metrics.count_beyond((0.0, 0.001, 0.01)).tolist() == [[5.0], [3.0], [2.0]]
+    assert metrics.count_beyond(np.array([0.0, 0.001, 0.01])).tolist() == [[5.0], [3.0], [2.0]]
 
 
 def test_shared_terms_give_what_is_in_no_zone_to_all_in_equal_parts(network: Network) -> None:
