@@ -1,0 +1,232 @@
+"""TorchRL's EnvBase on environments that are stepped in lockstep: several agents in groups, or one controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from tensordict import TensorDict, TensorDictBase
+from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, Unbounded
+from torchrl.envs import EnvBase
+from torchrl.envs.utils import check_marl_grouping
+
+import powergrid
+from powergrid.envs.backends import BackendName
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.scenario import Scenario
+
+_EnvBase: Any = EnvBase  # published without types
+
+Groups = Mapping[str, Sequence[str]]
+
+_FLAGS = ("done", "terminated", "truncated")
+
+
+class TorchGridEnv(_EnvBase):  # type: ignore[misc]
+    """Play a scenario in several environments at once, as tensors; ``batch_size`` is ``[num_envs]``.
+
+    Agents stand in groups, as TorchRL's and BenchMARL's multi-agent parts want them: ``(group, "observation")`` of
+    shape (num_envs, n_agents, n), ``(group, "action")`` and ``(group, "reward")`` alike, ``done``, ``terminated`` and
+    ``truncated`` at the root. With ``view="central"`` there is no group. An agent with numbers and positions acts by
+    numbers alone, those of positions read in as many equal parts of -1..1. Environments that are over wait for
+    ``reset`` with ``_reset``, as TorchRL's collectors do.
+
+    Args:
+        scenario: Name of a shipped scenario, path of a YAML file, the data itself, or a scenario.
+        num_envs: Number of environments.
+        view: ``agents``, or ``central`` for one controller of all devices.
+        groups: Names of agents by group, each of agents with the same spaces; by default one group ``agents``, or,
+            where spaces differ, one for each kind of them.
+        device: Where tensors are.
+        backend: Where environments are played: ``inline``, or ``processes`` in ``workers`` of them.
+        workers: Number of processes; None takes one for each processor.
+        overrides: Scenario fields to change, for example ``split="test"``; and, with ``view="central"``, ``actions``
+            and ``levels`` of ``powergrid.make_central``.
+
+    Attributes:
+        envs: The arrays below: a ``GridVectorEnv`` or a ``CentralVectorEnv``.
+        group_map: Names of agents by group.
+
+    Raises:
+        ScenarioError: with every problem of the settings.
+        FeederError: the feeder does not compile or solve.
+    """
+
+    def __init__(
+        self,
+        scenario: str | Path | Mapping[str, Any] | Scenario,
+        num_envs: int = 1,
+        *,
+        view: Literal["agents", "central"] = "agents",
+        groups: Groups | None = None,
+        device: torch.device | str = "cpu",
+        backend: BackendName = "inline",
+        workers: int | None = None,
+        **overrides: Any,
+    ) -> None:
+        overrides["autoreset_mode"] = AutoresetMode.DISABLED
+        make: Any = powergrid.make_vector
+        envs = make(scenario, num_envs, view=view, backend=backend, workers=workers, **overrides)
+        super().__init__(device=torch.device(device), batch_size=torch.Size([num_envs]))
+        self.envs = envs
+        self._agents: dict[str, _Agent] = {}
+        if view == "agents":
+            self._agents = {
+                name: _Agent(i, envs.single_observation_spaces[name], envs.single_action_spaces[name])
+                for i, name in enumerate(envs.possible_agents)
+            }
+            self.group_map = _find_groups(self._agents) if groups is None else _check_groups(groups, self._agents)
+        else:
+            self.group_map = {}
+            self._controller = _Agent(0, envs.single_observation_space, envs.single_action_space)
+        self._seed: int | None = None
+        self._make_specs()
+
+    def _make_specs(self) -> None:
+        batch = self.batch_size
+        if self._agents:
+            shapes = {group: (*batch, len(names)) for group, names in self.group_map.items()}
+            own = {g: self._agents[self.group_map[g][0]].specs(shape, self.device) for g, shape in shapes.items()}
+            parts = {
+                part: Composite({g: Composite({part: own[g][part]}, shape=shapes[g]) for g in own}, shape=batch)
+                for part in ("observation", "action", "reward")
+            }
+        else:
+            specs = self._controller.specs(tuple(batch), self.device)
+            parts = {part: Composite({part: spec}, shape=batch) for part, spec in specs.items()}
+        self.observation_spec, self.action_spec = parts["observation"], parts["action"]
+        self.reward_spec = parts["reward"]
+        flag = Categorical(2, shape=(*batch, 1), dtype=torch.bool, device=self.device)
+        self.done_spec = Composite({name: flag.clone() for name in _FLAGS}, shape=batch, device=self.device)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+        options, none = {}, torch.zeros((*self.batch_size, 1), dtype=torch.bool, device=self.device)
+        if tensordict is not None and tensordict.get("_reset", None) is not None:
+            options["reset_mask"] = tensordict["_reset"].reshape(self.batch_size).cpu().numpy()
+        options |= {key: value for key, value in kwargs.items() if value is not None}
+        observations, _ = self.envs.reset(seed=self._seed, options=options or None)
+        self._seed = None
+        flags = {name: none.clone() for name in _FLAGS}
+        return TensorDict({**self._seen(observations), **flags}, self.batch_size, device=self.device)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        if self._agents:
+            actions: Any = {}
+            for group, names in self.group_map.items():
+                chosen = tensordict[group, "action"].cpu().numpy()
+                actions |= {name: self._agents[name].read(chosen[:, i]) for i, name in enumerate(names)}
+        else:
+            actions = self._controller.read(tensordict["action"].cpu().numpy())
+        observations, rewards, terminated, truncated, _ = self.envs.step(actions)
+        seen = self._seen(observations)
+        earned = self._tensor(rewards.astype(np.float32)).unsqueeze(-1)
+        if self._agents:
+            for group, names in self.group_map.items():
+                seen[group]["reward"] = earned[:, [self._agents[name].place for name in names]]
+        else:
+            seen["reward"] = earned
+        flags = {"done": terminated | truncated, "terminated": terminated, "truncated": truncated}
+        ends = {name: self._tensor(flag).unsqueeze(-1) for name, flag in flags.items()}
+        return TensorDict({**seen, **ends}, self.batch_size, device=self.device)
+
+    def _set_seed(self, seed: int | None) -> None:
+        self._seed = seed
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Release engines and workers."""
+        if not self.is_closed:
+            self.envs.close()
+        super().close(raise_if_closed=raise_if_closed)
+
+    def _seen(self, observations: Any) -> dict[str, Any]:
+        if not self._agents:
+            return {"observation": self._tensor(observations)}
+        stacked = {
+            group: np.stack([observations[name] for name in names], axis=1) for group, names in self.group_map.items()
+        }
+        return {
+            group: TensorDict({"observation": self._tensor(rows)}, rows.shape[:2], device=self.device)
+            for group, rows in stacked.items()
+        }
+
+    def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+class _Agent:
+    """Specs of an agent, and its actions as our environments take them.
+
+    Args:
+        place: Its place among the agents.
+        observed: Its observation space.
+        action: Its action space; of a Dict all is one row of numbers.
+    """
+
+    def __init__(self, place: int, observed: spaces.Space[Any], action: spaces.Space[Any]) -> None:
+        self.place, self.key = place, (repr(observed), repr(action))
+        self._n_observed, self._action = spaces.flatdim(observed), action
+
+    def specs(self, shape: tuple[int, ...], device: Any) -> dict[str, Any]:
+        """Return the specs of observation, action and reward for many of it, shape (*shape, n)."""
+        return {
+            "observation": Bounded(-1.0, 1.0, (*shape, self._n_observed), device=device, dtype=torch.float32),
+            "action": self._action_spec(shape, device),
+            "reward": Unbounded((*shape, 1), device=device, dtype=torch.float32),
+        }
+
+    def _action_spec(self, shape: tuple[int, ...], device: Any) -> Any:
+        if isinstance(self._action, spaces.Discrete):
+            return Categorical(int(self._action.n), shape=shape, device=device, dtype=torch.int64)
+        if isinstance(self._action, spaces.MultiDiscrete):
+            sizes = torch.as_tensor(self._action.nvec)
+            return MultiCategorical(sizes, shape=(*shape, len(sizes)), device=device, dtype=torch.int64)
+        both = isinstance(self._action, spaces.Dict)
+        n = self._n_numbers + len(self._sizes) if both else spaces.flatdim(self._action)
+        return Bounded(-1.0, 1.0, (*shape, n), device=device, dtype=torch.float32)
+
+    def read(self, chosen: npt.NDArray[Any]) -> Any:
+        """Return actions as in the agent's own space, environments first."""
+        if not isinstance(self._action, spaces.Dict):
+            return chosen
+        numbers, rest = chosen[:, : self._n_numbers], np.clip(chosen[:, self._n_numbers :], -1.0, 1.0)
+        positions = np.minimum((rest + 1.0) / 2.0 * self._sizes, self._sizes - 1).astype(np.int64)
+        return {"continuous": numbers, "discrete": positions}
+
+    @property
+    def _n_numbers(self) -> int:
+        return spaces.flatdim(self._action["continuous"])  # type: ignore[index]
+
+    @property
+    def _sizes(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self._action["discrete"].nvec)  # type: ignore[index]
+
+
+def _find_groups(agents: Mapping[str, _Agent]) -> dict[str, list[str]]:
+    """Return one group of all agents, or, where their spaces differ, one for each kind of them."""
+    alike: dict[Any, list[str]] = {}
+    for name, agent in agents.items():
+        alike.setdefault(agent.key, []).append(name)
+    if len(alike) == 1:
+        return {"agents": list(agents)}
+    return {names[0] if len(names) == 1 else f"agents_{i}": names for i, names in enumerate(alike.values())}
+
+
+def _check_groups(groups: Groups, agents: Mapping[str, _Agent]) -> dict[str, list[str]]:
+    """Return groups that hold every agent once, those of a group alike."""
+    found = {group: list(names) for group, names in groups.items()}
+    given = [name for names in found.values() for name in names]
+    problems = [describe_unknown("agent", name, agents) for name in given if name not in agents]
+    problems += [f"agent {name!r} is in {given.count(name)} groups" for name in agents if given.count(name) != 1]
+    for group, names in found.items():
+        if len({agents[name].key for name in names if name in agents}) > 1:
+            problems.append(f"{group}: {', '.join(names)} have different spaces; give each kind a group of its own")
+    if problems:
+        raise ScenarioError("groups", problems)
+    check_marl_grouping(found, list(agents))
+    return found

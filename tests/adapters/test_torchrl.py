@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torchrl")
+
+import torch
+from torchrl.envs import check_env_specs
+
+import powergrid
+from powergrid.adapters.torchrl import TorchGridEnv
+from powergrid.errors import ScenarioError
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[Any]:
+    with closing(TorchGridEnv("ieee13_mg", 2, episode_length=4)) as made:
+        yield made
+
+
+@pytest.mark.parametrize("view", ["agents", "central"])
+def test_checker_of_the_library_accepts_every_scenario(shipped: str, view: Any) -> None:
+    with closing(TorchGridEnv(shipped, 2, view=view)) as env:
+        check_env_specs(env, seed=0)
+
+
+def test_tensors_are_the_arrays_of_the_vector_environment(env: Any) -> None:
+    env.set_seed(7)
+    played = env.rollout(4)
+    with closing(powergrid.make_vector("ieee13_mg", 2, episode_length=4)) as same:
+        seen, _ = same.reset(seed=7)
+        for step in range(4):
+            now = played[:, step]["agents"]
+            for i, name in enumerate(same.possible_agents):
+                np.testing.assert_array_equal(now["observation"][:, i].numpy(), seen[name])
+            actions = {name: now["action"][:, i].numpy() for i, name in enumerate(same.possible_agents)}
+            seen, rewards, *_ = same.step(actions)
+            told = played[:, step]["next", "agents", "reward"].squeeze(-1).numpy()
+            np.testing.assert_array_equal(told, rewards.astype(np.float32))
+    assert played["next", "truncated"].squeeze(-1).tolist() == [[False, False, False, True]] * 2
+    assert not played["next", "terminated"].any()
+
+
+def test_environments_that_are_over_start_anew_where_asked(env: Any) -> None:
+    """A rollout over the end of a day, as collectors play it; then a reset of the second alone."""
+    env.set_seed(1)
+    played = env.rollout(6, break_when_any_done=False)
+    assert played["next", "done"].squeeze(-1)[:, 3].all()
+    assert not played["done"][:, 4].any()
+    days = env.envs.days.copy()
+    mask = torch.tensor([[False], [True]])
+    env.reset(played[:, -1].select().set("_reset", mask), day=33)
+    assert env.envs.days.tolist() == [days[0], 33]
+
+
+def test_agents_that_differ_have_groups_of_their_own() -> None:
+    with closing(TorchGridEnv("ieee13_voltvar", 2)) as env:
+        assert env.group_map == {name: [name] for name in ("capacitors", "regulators", "batteries")}
+        assert env.full_action_spec["regulators", "action"].nvec.shape[-1] == 3
+
+
+def test_numbers_stand_for_positions_where_an_agent_has_both() -> None:
+    """An action of -1 leaves ties open, one of 1 closes them: what the numbers mean is played."""
+    with closing(TorchGridEnv("ieee34_ieee13", 1)) as env:
+        assert env.full_action_spec["agents", "action"].shape[:2] == (1, 3)
+        islands = []
+        for tie in (1.0, -1.0):
+            env.set_seed(0)
+            moment = env.reset()
+            action = torch.zeros(env.full_action_spec["agents", "action"].shape)
+            action[..., -1] = tie
+            env.step(moment.set(("agents", "action"), action))
+            islands.append(env.envs.infos()[0, 0, env.envs.info_names.index("islands")])
+        assert islands == [0.0, 3.0]
+
+
+def test_groups_that_do_not_fit_are_told_all_at_once() -> None:
+    groups = {"some": ["capacitors", "regulators"], "more": ["capacitors", "batery"]}
+    with pytest.raises(ScenarioError) as told:
+        TorchGridEnv("ieee13_voltvar", groups=groups)
+    text = str(told.value)
+    for part in (
+        "unknown agent 'batery' (did you mean 'batteries'",
+        "'capacitors' is in 2 groups",
+        "'batteries' is in 0 groups",
+        "some: capacitors, regulators have different spaces",
+    ):
+        assert part in text
