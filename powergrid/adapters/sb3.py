@@ -58,7 +58,7 @@ class GridVecEnv(VecEnv):
         **overrides: Any,
     ) -> None:
         overrides |= {"actions": actions, "levels": levels, "autoreset_mode": AutoresetMode.SAME_STEP}
-        self.envs = powergrid.make_vector(
+        self.envs: Any = powergrid.make_vector(
             scenario, num_envs, view="central", backend=backend, workers=workers, **overrides
         )
         self._info_names = tuple(info_names)
@@ -81,7 +81,8 @@ class GridVecEnv(VecEnv):
         self._start()
         self._reset_seeds()
         self._reset_options()
-        return observations
+        seen: Observations = observations
+        return seen
 
     def step_async(self, actions: npt.NDArray[Any]) -> None:
         """Take the actions of all environments; :meth:`step_wait` plays them."""
