@@ -137,6 +137,17 @@ AGENT_EVENT_METRICS = (
     Quantity("held_switches", "switches", "switches that the rules of reconfiguration kept where they were", "agent",
              where=_EVENTS, of_agents="sum"),
 )  # fmt: skip
+_COSTS = "with `costs`"
+#: Costs of constrained learning, by what ``costs.of`` calls them; the first is the sum of those that are chosen.
+AGENT_COST_METRICS = (
+    Quantity("cost", "", "sum of the costs that `costs.of` names", "agent", "sum", where=_COSTS, of_agents="sum"),
+    Quantity("cost_node_hours", "node-h", "nodes of the zone outside the band, and an equal part of those in no zone, "
+             "over time", "agent", "sum", where=_COSTS, of_agents="sum"),
+    Quantity("cost_branch_hours", "branch-h", "branches of the zone above their normal rating, and an equal part of "
+             "those in no zone, over time", "agent", "sum", where=_COSTS, of_agents="sum"),
+    *(Quantity(f"cost_{term}", unit, f"`{term}`, as a cost", "agent", "sum", where=_COSTS, of_agents="sum")
+      for term, unit in (("voltage_violation_pu", "pu"), ("overload_pu", "pu"), ("unserved_kwh", "kWh"))),
+)  # fmt: skip
 AGENT_FALLBACK_METRICS = (
     Quantity("handed_back_devices", "devices", "devices of the agent that were set to what the feeder's own controls "
              "have them do and not to what its actions say", "agent", "sum", where=_FALLBACK, of_agents="sum"),
@@ -203,6 +214,7 @@ STEP = (
     *REWARD_TERMS,
     *AGENT_METRICS,
     *AGENT_EVENT_METRICS,
+    *AGENT_COST_METRICS,
     *AGENT_FALLBACK_METRICS,
     *NETWORK_METRICS,
     *SUPPLY_METRICS,

@@ -44,6 +44,7 @@ class Layout:
         n_observed: Length of what is seen of one environment.
         agents: The agents.
         info_names: Names of the last axis of infos.
+        told: Which of them dicts of infos hold, None for all.
         nodes: Names of the network's nodes, those of several feeders one after the other, shape (n_nodes,).
         feeders: The feeder of each node, where the scenario has several, else None.
         even: Whether as much is seen of each feeder.
@@ -61,6 +62,7 @@ class Layout:
     owned: IntArray
     same_step: bool
     worker_index: int | None = None
+    told: tuple[int, ...] | None = None
     feeders: npt.NDArray[np.object_] | None = None
     even: bool = True
 
@@ -82,6 +84,7 @@ class Layout:
             owned=owned,
             same_step=same_step,
             worker_index=worker_index,
+            told=None if task.told is None else tuple(task.told),
         )
 
 

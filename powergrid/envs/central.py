@@ -82,7 +82,7 @@ class CentralGridEnv(Kept, gym.Env[Any, Any]):
         self.scenario, self._form, self._levels = scenario, actions, levels
         self._episode = Episode(scenario)
         self._view = WholeView(self._episode.tasks)
-        self._combiners = {task.info_names: InfoCombiner(task.info_names) for task in self._episode.tasks}
+        self._combiners = {task.info_names: InfoCombiner(task.info_names, task.told) for task in self._episode.tasks}
         self._reading = CentralActions(self.task.agents, actions, levels)
         self._told = MaskTeller(scenario, self._reading.masks)
         self.observation_space: gym.spaces.Space[Any] = self._told.extend(self._view.width)
@@ -161,9 +161,10 @@ class CentralGridEnv(Kept, gym.Env[Any, Any]):
         return seen if self._told.beside != "observations" else {"observations": seen, "action_mask": self._mask()}
 
     def _info(self) -> dict[str, Any]:
-        combiner = self._combiners[self.task.info_names]
-        info = dict(zip(combiner.names, combiner.combine(self.task.infos())[:, 0].tolist(), strict=True))
-        info |= self._episode.labels()
+        task = self.task
+        combiner = self._combiners[task.info_names]
+        numbers = combiner.combine(task.infos()[:, :, combiner.columns])[:, 0].tolist() if combiner.names else ()
+        info = dict(zip(combiner.names, numbers, strict=True)) | self._episode.labels()
         if not self._view.even:
             info["observed"] = self._view.count(self.task)
         return {**info, "action_mask": self._mask()} if self._told.beside == "infos" else info
@@ -230,7 +231,7 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
             backend, self.scenario, "central", num_envs, same_step=same_step, workers=workers, timeout_s=timeout_s
         )
         self._board, self._layout = self._slices.board, self._slices.layout
-        self._combiner = InfoCombiner(self._layout.info_names)
+        self._combiner = InfoCombiner(self._layout.info_names, self._layout.told)
         self._reading = CentralActions(self._layout.agents, actions, levels, num_envs)
         self._told = MaskTeller(self.scenario, self._reading.masks)
         self.single_observation_space = self._told.extend(self._layout.n_observed)
@@ -357,7 +358,8 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
     def _infos(self, of: BoolArray | None = None) -> dict[str, Any]:
         board = self._board
         reach = board.least, board.most
-        return self._as_infos(self._slices.infos(), board.day, board.worst_node, board.observed, reach, of)
+        infos = self._slices.infos() if self._combiner.names else board.infos
+        return self._as_infos(infos, board.day, board.worst_node, board.observed, reach, of)
 
     def _finals(self, over: BoolArray) -> dict[str, Any]:
         """Return what environments ended with, as Gymnasium's own vector environments do."""
@@ -376,8 +378,11 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
     def _as_infos(
         self, infos: FloatArray, day: IntArray, worst: IntArray, observed: IntArray, reach: Reach, of: BoolArray | None
     ) -> dict[str, Any]:
-        own: dict[str, npt.NDArray[Any]] = dict(zip(self._combiner.names, self._combiner.combine(infos), strict=True))
-        own["day"] = day.copy()
+        combiner, own = self._combiner, dict[str, npt.NDArray[Any]]()
+        if combiner.names:
+            own |= zip(combiner.names, combiner.combine(infos[:, :, combiner.columns]), strict=True)
+        if self._layout.told is None:
+            own["day"] = day.copy()
         if self.scenario.infos == "full":
             own["worst_node"] = self._layout.nodes[worst]
             if self._layout.feeders is not None:
@@ -400,30 +405,35 @@ class InfoCombiner:
 
     Args:
         infos: Names of the infos of agents.
+        told: Which of them are told, None for all.
 
     Attributes:
-        names: Names of the combined: the same, and what all agents' money adds up to.
+        columns: Where those that are told are among the infos of agents.
+        names: Names of the combined: the same, and what all agents' money adds up to where that is told.
     """
 
-    def __init__(self, infos: Sequence[str]) -> None:
-        self.names = (*infos, "cost_usd")
-        ways = [QUANTITIES[name].of_agents for name in infos]
-        self._n_own = ways.index("same")  # agents' own stand before the network's: one sum over a slice
+    def __init__(self, infos: Sequence[str], told: Sequence[int] | None = None) -> None:
+        self.columns: Sequence[int] | slice = slice(None) if told is None else list(told)
+        own = tuple(infos) if told is None else tuple(infos[column] for column in told)
+        self._money = [own.index(term) for term in MONEY_TERMS if term in own]
+        self.names = (*own, "cost_usd") if self._money else own
+        ways = [QUANTITIES[name].of_agents for name in own]
+        self._n, self._n_own = len(own), (*ways, "same").index("same")  # agents' own stand before the network's
         self._lowest, self._highest = ([i for i, way in enumerate(ways) if way == w] for w in ("min", "max"))
-        self._money = [infos.index(term) for term in MONEY_TERMS if term in infos]
 
     def combine(self, infos: FloatArray) -> FloatArray:
         """Return fresh infos name by name, shape (len(names), n_envs).
 
         Args:
-            infos: Infos by agent, shape (n_envs, n_agents, n_infos).
+            infos: Infos by agent that are told, shape (n_envs, n_agents, n_told).
         """
         combined = np.empty((len(self.names), len(infos)))
-        combined[:-1] = infos[:, 0].T
+        combined[: self._n] = infos[:, 0].T
         np.add.reduce(infos[:, :, : self._n_own], axis=1, out=combined[: self._n_own].T)
         combined[self._lowest] = infos[:, :, self._lowest].min(axis=1).T
         combined[self._highest] = infos[:, :, self._highest].max(axis=1).T
-        np.add.reduce(combined[self._money], out=combined[-1])
+        if self._money:
+            np.add.reduce(combined[self._money], out=combined[-1])
         return combined
 
 

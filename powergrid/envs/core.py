@@ -198,6 +198,11 @@ class GridTask:
         """Return terms and metrics of the last step, shape (n_envs, n_agents, len(info_names)); reused at each call."""
         return self._infos.take()
 
+    @property
+    def told(self) -> list[int] | None:
+        """Columns of :meth:`infos` that dicts of infos hold, None for all."""
+        return self._infos.told
+
     def info_dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Return the infos of one environment as agents' dicts: terms, metrics and labels."""
         infos = self._infos.dicts(env)

@@ -179,6 +179,9 @@ class FeederSlice(Slice):
             "nodes": np.array([node for each in nodes.values() for node in each], dtype=object),
             "feeders": np.array([feeder for feeder, each in nodes.items() for _ in each], dtype=object),
         }
+        if tasks.first.told is not None:
+            told = dict.fromkeys(task.info_names[column] for task in own.values() for column in task.told or ())
+            changes["told"] = tuple(map(changes["info_names"].index, told))
         if view == "central":
             whole = WholeView(own.values())
             changes |= {"n_observed": whole.width, "even": whole.even}

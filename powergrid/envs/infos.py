@@ -13,6 +13,7 @@ from powergrid.envs.rewards import Rewards, place_terms
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
 from powergrid.quantities import (
+    AGENT_COST_METRICS,
     AGENT_EVENT_METRICS,
     AGENT_FALLBACK_METRICS,
     AGENT_METRICS,
@@ -39,6 +40,8 @@ _NETWORK_PARTS = (
 _LEVELS = np.array(VIOLATION_LEVELS_PU)
 _VIOLATION = _NETWORK_PARTS.index("violation_sum_pu")
 _UNBALANCE = [metric.name for metric in NETWORK_METRICS].index("network_unbalance_pu")
+#: Costs that count what is beyond a limit: their place among the metrics of the zones, and the network's own number.
+_COUNTED = {"node_hours": (0, "violation_count"), "branch_hours": (3, "overload_count")}
 #: How far a setpoint must have been moved to count as projected [kW, kvar].
 _NOTICED = 1e-6
 
@@ -56,6 +59,7 @@ class Infos:
     Attributes:
         agent_metrics, network_metrics: What infos hold besides the reward terms.
         names: Names of the numbers: terms, the agent's metrics, those of the network.
+        told: Columns of :meth:`take` that dicts hold, None for all.
     """
 
     def __init__(
@@ -66,14 +70,17 @@ class Infos:
         rewards: Rewards,
         outages: OutageView | None,
     ) -> None:
-        self._agents, self._full = tuple(scenario.agents), scenario.infos == "full"
+        self._agents, self._level = tuple(scenario.agents), scenario.infos
         self._simulation, self._metrics, self._outages = simulation, metrics, outages
         # where nothing can island, infos tell of outages alone: the metrics of islands would say the same again
         can_island = bool(simulation.network.microgrids) or simulation.events is None
         self._islands = simulation.islands if can_island else None
         limited = simulation.handed_back is not None
         self.agent_metrics = AGENT_METRICS + (AGENT_EVENT_METRICS if outages else ())
-        self.agent_metrics += AGENT_FALLBACK_METRICS if limited else ()
+        costs = () if scenario.costs is None else scenario.costs.of
+        told_costs = tuple(m for m in AGENT_COST_METRICS if costs and m.name in ("cost", *(f"cost_{c}" for c in costs)))
+        first_cost = len(rewards.told) + len(self.agent_metrics)
+        self.agent_metrics += told_costs + (AGENT_FALLBACK_METRICS if limited else ())
         self.network_metrics = NETWORK_METRICS + (SUPPLY_METRICS if simulation.islands is not None else ())
         self.network_metrics += NETWORK_EVENT_METRICS if outages else ()
         self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
@@ -83,6 +90,10 @@ class Infos:
         self.names = (*rewards.told, *(metric.name for metric in (*self.agent_metrics, *self.network_metrics)))
         self._split_names = self.names[: self._n_own], self.names[self._n_own :]
         self._pattern: dict[str, Any] = dict.fromkeys((*self.names, "day"))
+        terms = range(n_terms) if self._level == "terms" else ()
+        few = [*terms, *range(first_cost, first_cost + len(told_costs))]
+        self.told: list[int] | None = few if self._level in ("none", "terms") else None
+        self._few_names = [self.names[column] for column in few]
         owners = [spec.devices for spec in scenario.agents.values()]
         self._owned = ownership(owners, simulation.power_device_names)
         n_envs, n_power = simulation.n_envs, len(self._owned)
@@ -110,6 +121,9 @@ class Infos:
         self._own_devices = self._by_name[first:last].reshape(-1, len(self._agents))
         self._own_held, self._own_handed_back = self._by_name[last], self._by_name[self._n_own - 1]
         self._all_owned = ownership(owners, simulation.device_names) if limited else None
+        self._own_costs = self._by_name[first_cost : first_cost + len(told_costs)]
+        self._costs = [metric.name.removeprefix("cost_") for metric in told_costs[1:]]
+        self._term_of = {term: row for row, term in enumerate(rewards.told)}
 
     def take(self) -> FloatArray:
         """Return the numbers, shape (n_envs, n_agents, len(names)); reused at each call."""
@@ -125,6 +139,8 @@ class Infos:
 
     def dicts(self, env: int) -> dict[str, dict[str, Any]]:
         """Return the infos of one environment by agent: numbers and labels."""
+        if self.told is not None:
+            return self._few_dicts(env)
         self._take_own()
         shared: list[Any] = self._metrics.results[env].take(self._network_columns).tolist()
         unbalance, *others = [float(values[env]) for values in self._of_network(shared[_VIOLATION] > 0.0)]
@@ -134,7 +150,7 @@ class Infos:
         # a copy of a dict that has all the keys takes two thirds of what to make one does
         pattern = self._pattern
         pattern.update(zip(shared_names, shared, strict=True))
-        if self._full:
+        if self._level == "full":
             pattern.update(self.labels(env))
         else:
             pattern["day"] = int(self._simulation.day[env])
@@ -144,13 +160,41 @@ class Infos:
             info.update(zip(own_names, row, strict=True))
         return infos
 
+    def _few_dicts(self, env: int) -> dict[str, dict[str, Any]]:
+        """Return reward terms and costs, as far as they are asked for, without all that is measured beside them."""
+        if not self._few_names:
+            return {name: {} for name in self._agents}
+        self._own_terms[...] = self._counted
+        if self._costs:
+            self._metrics.results.take(self._zone_places, None, self._own_zones, "clip")
+            self._take_costs()
+        rows = self._by_name[self.told, env].T.tolist()
+        return {
+            name: dict(zip(self._few_names, row, strict=True)) for name, row in zip(self._agents, rows, strict=True)
+        }
+
+    def _take_costs(self) -> None:
+        """Fill in the costs of constrained learning, once terms and metrics of the zones are."""
+        results, n_agents, dt_h = self._metrics.results, len(self._agents), self._simulation.dt_h
+        for row, name in zip(self._own_costs[1:], self._costs, strict=True):
+            if name in self._term_of:
+                row[...] = self._own_terms[self._term_of[name]]
+                continue
+            place, whole = _COUNTED[name]
+            counts = self._own_zones[place]
+            elsewhere = results[:, self._metrics.columns[whole].start] - counts.sum(axis=1)
+            row[...] = (counts + np.maximum(elsewhere, 0.0)[:, None] / n_agents) * dt_h
+        np.add.reduce(self._own_costs[1:], axis=0, out=self._own_costs[0])
+
     def labels(self, env: int) -> dict[str, Any]:
         """Return what infos of one environment hold besides the numbers: the day, and names where they are wanted.
 
         Names are no numbers, which libraries that stack infos refuse; so the scenario's ``infos`` asks for them.
         """
+        if self.told is not None:
+            return {}
         labels: dict[str, Any] = {"day": int(self._simulation.day[env])}
-        if self._full:
+        if self._level == "full":
             labels["worst_node"] = self._simulation.network.nodes[int(self._metrics.worst_node[env])]
             if self._outages is not None:
                 labels["events"] = self._outages.name_events(env)
@@ -167,6 +211,8 @@ class Infos:
         for fleet, throughput, cycles in self._throughput:
             throughput[...], cycles[...] = fleet.terms["throughput_kwh"], fleet.cycles
         self._flat_devices.dot(self._owned, self._own_devices)  # two axes: a product of three is slower
+        if self._costs:
+            self._take_costs()
         if self._outages is not None and self._switches_owned is not None and simulation.events is not None:
             held = simulation.events.held
             self._own_held[...] = np.matmul(held, self._switches_owned) if np.count_nonzero(held) else 0.0

@@ -43,6 +43,7 @@ from powergrid.scenario.vocabulary import (
     REWARD_WEIGHTS,
     SHIPPED_SOURCES,
     AgentSpec,
+    CostsSpec,
     DivergenceSpec,
     Mode,
     OutlookSpec,
@@ -106,10 +107,10 @@ class Scenario(Spec):
         default=None,
         description="What agents see of themselves, the season and the hours to come, `{}` for all; nothing if unset.",
     )
-    infos: Literal["numbers", "full"] = Field(
+    infos: Literal["none", "terms", "numbers", "full"] = Field(
         default="numbers",
-        description="Whether infos hold names too, of the worst node, of events and of the feeder; few libraries take "
-        "texts there.",
+        description="What infos hold: nothing, the reward's terms, all numbers, or names too, of the worst node, of "
+        "events and of the feeder; few libraries take texts there.",
     )
     action_masks: Literal["none", "infos", "observations"] = Field(
         default="none",
@@ -160,6 +161,10 @@ class Scenario(Spec):
     voltage: VoltageSpec = VoltageSpec()
     divergence: DivergenceSpec = DivergenceSpec()
     reward: RewardSpec = RewardSpec()
+    costs: CostsSpec | None = Field(
+        default=None,
+        description="Costs of constrained learning in infos, `{}` for node-hours and branch-hours; none if unset.",
+    )
     solver: SolverSpec = SolverSpec()
     devices: dict[str, AnyDeviceSpec] = Field(min_length=1, description="Devices by name.")
     agents: dict[str, AgentSpec] = Field(min_length=1, description="Agents by name.")
@@ -318,6 +323,8 @@ class Scenario(Spec):
 
     def weight_of(self, term: str) -> float:
         """Return the weight of a reward term [USD per unit], ``penalty`` included where it applies."""
+        if self.costs is not None and self.costs.leaves_out(term):
+            return 0.0
         goal, preset = self.reward.goal, self.reward.preset
         named = GOALS[goal] if goal is not None else None if preset is None else PRESETS[preset]
         usual = REWARD_WEIGHTS[term] if named is None else named.get(term, 0.0)
@@ -395,6 +402,8 @@ class Scenario(Spec):
                 del data["reward"][key]
         if self.outlook is None:
             del data["outlook"]
+        if self.costs is None:
+            del data["costs"]
         if self.action_masks == "none":
             del data["action_masks"]
         if not self.plain_discrete:

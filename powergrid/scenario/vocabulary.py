@@ -53,6 +53,9 @@ _BILL = {"energy_cost_usd": 1.0, "reference_cost_usd": -1.0, "stored_energy_usd"
 _LOSSES_USD_PER_KWH, _PEAK_USD_PER_KW = 0.1, 0.5
 #: Where energy has no price, batteries shall end the day as they began it.
 _KEEP_CHARGE = {"soc_deviation_kwh": _LOSSES_USD_PER_KWH}
+CostName = Literal["node_hours", "branch_hours", "voltage_violation_pu", "overload_pu", "unserved_kwh"]
+#: Reward terms of what is beyond limits.
+_VIOLATIONS = ("voltage_violation_pu", "overload_pu", "connection_violation_pu", "bus_extremes_pu")
 Goal = Literal["voltage", "taps", "losses", "peak", "cost", "balanced"]
 #: Weight of each reward term by goal [USD per unit of the term]; terms that are not named weigh nothing.
 GOALS: dict[Goal, dict[str, float]] = {
@@ -385,6 +388,31 @@ class ReconfigurationSpec(Spec):
         default="keep", description="Keep the network radial, or let switches close loops."
     )
     keep_served: bool = Field(default=False, description="Refuse to open what feeds load; only with `radial: keep`.")
+
+
+class CostsSpec(Spec):
+    """What constrained learning keeps to a limit: told in infos beside the reward, as `cost` and each by itself."""
+
+    of: tuple[CostName, ...] = Field(
+        default=("node_hours", "branch_hours"),
+        min_length=1,
+        description="What is a cost: `node_hours` outside the band, `branch_hours` above the rating, or a reward term.",
+    )
+    in_reward: bool = Field(
+        default=True,
+        description="Whether violations, overloads and what `of` names keep their weight in the reward; `false`: 0.",
+    )
+
+    @field_validator("of")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"{', '.join(value)} names one twice")
+        return value
+
+    def leaves_out(self, term: str) -> bool:
+        """Whether a reward term has no weight, whatever is said of it elsewhere."""
+        return not self.in_reward and term in (*_VIOLATIONS, *self.of)
 
 
 class SolverSpec(Spec):
