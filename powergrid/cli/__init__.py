@@ -20,9 +20,7 @@ from powergrid.cli.optimum import optimum
 from powergrid.cli.options import err, parse_overrides
 from powergrid.cli.profiles import app as profiles
 from powergrid.cli.replay import replay
-from powergrid.cli.report import report
-from powergrid.cli.stress import stress
-from powergrid.cli.study import study
+from powergrid.cli.studies import report, stress, study
 from powergrid.cli.training import demonstrate, train, tune
 from powergrid.errors import PowerGridError
 

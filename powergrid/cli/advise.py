@@ -11,14 +11,11 @@ import typer
 
 from powergrid.cli.evaluation import load_policies
 from powergrid.cli.options import (
-    SetOption,
-    TrustOption,
-    VerboseOption,
-    log_to_console,
+    Given,
     out,
-    read_env_config,
     read_run_config,
     tell,
+    with_options,
 )
 from powergrid.errors import ScenarioError, describe_unknown
 
@@ -41,6 +38,7 @@ FeederOption = Annotated[
 _FORMATS = ("table", "csv", "json")
 
 
+@with_options(without=["agents", "add_der", "goal"])
 def advise(
     run: RunArgument,
     scenario: OwnScenario = None,
@@ -69,24 +67,13 @@ def advise(
     date: Annotated[str | None, typer.Option(metavar="DATE", help="Day of --example; the first of the test.")] = None,
     spec: Annotated[bool, typer.Option("--spec", help="List all that can be read and is set, and stop.")] = False,
     feeder: FeederOption = None,
-    trust: TrustOption = False,
-    overrides: SetOption = None,
-    verbose: VerboseOption = False,
+    *,
+    given: Given,
 ) -> None:
     """Advise a grid that runs: readings in, setpoints within every limit out."""
-    log_to_console(verbose)
     _check_options(file_format, readings is None and example is None and not spec, done is not None and shadow is None)
     advisor = build_advisor(
-        "powergrid advise",
-        run,
-        scenario,
-        overrides,
-        trust,
-        fallback,
-        min_coverage,
-        max_age,
-        follows=shadow is None,
-        feeder=feeder,
+        "powergrid advise", run, scenario, given, fallback, min_coverage, max_age, follows=shadow is None, feeder=feeder
     )
     try:
         if spec:
@@ -112,9 +99,8 @@ def _check_options(file_format: str, nothing_asked: bool, done_alone: bool) -> N
 
 
 def build_advisor(
-    command: str, run: str, scenario: str | None, overrides: Sequence[str] | None, trust: bool, fallback: str,
-    min_coverage: float, max_age: float | None, *, follows: bool,
-    feeder: str | None = None,
+    command: str, run: str, scenario: str | None, given: Given, fallback: str, min_coverage: float,
+    max_age: float | None, *, follows: bool, feeder: str | None,
 ) -> Any:  # fmt: skip
     """Return the advisor that the options of a command mean."""
     from powergrid.advice import Advisor, AdvisorOptions
@@ -123,7 +109,7 @@ def build_advisor(
     from powergrid.scenario import scenario_from_config
 
     options = AdvisorOptions(fallback, max_age, min_coverage, follows)  # type: ignore[arg-type]
-    env_config = read_run_config(command, run, scenario, read_env_config(scenario or "", overrides, None, None, trust))
+    env_config = read_run_config(command, run, scenario, given.env_config(scenario or ""))
     chosen = scenario_from_config(env_config)
     chosen = put_on_feeder(chosen, feeder) if feeder else chosen
     own, player = find_player(chosen, load_policies([run], chosen)[0])
@@ -247,6 +233,7 @@ def _write_example(advisor: Any, run: str, file: Path, date: str | None) -> None
     tell(play_readings(advisor, file, date))
 
 
+@with_options(without=["agents", "add_der", "goal"])
 def serve(
     run: RunArgument,
     scenario: OwnScenario = None,
@@ -265,28 +252,17 @@ def serve(
     min_coverage: CoverageOption = 0.5,
     max_age: AgeOption = None,
     feeder: FeederOption = None,
-    trust: TrustOption = False,
-    overrides: SetOption = None,
-    verbose: VerboseOption = False,
+    *,
+    given: Given,
 ) -> None:
     """Advise a grid that runs, over HTTP: /health, /spec, /advise, /log and /docs."""
-    log_to_console(verbose)
     from powergrid.advice.service.app import build_app  # first: where FastAPI is missing, nothing is compiled
     from powergrid.advice.service.listening import find_token, is_loopback, open_server
     from powergrid.advice.shadow import ShadowLog
 
     token, new = find_token(token_file)
     advisor = build_advisor(
-        "powergrid serve",
-        run,
-        scenario,
-        overrides,
-        trust,
-        fallback,
-        min_coverage,
-        max_age,
-        follows=shadow is None,
-        feeder=feeder,
+        "powergrid serve", run, scenario, given, fallback, min_coverage, max_age, follows=shadow is None, feeder=feeder
     )
     try:
         app = build_app(advisor, token, None if shadow is None else ShadowLog(advisor, shadow))

@@ -14,26 +14,23 @@ import typer
 
 import powergrid
 from powergrid.cli.options import (
-    AddDerOption,
-    AgentsOption,
-    GoalOption,
+    Given,
     ScenarioArgument,
     SetOption,
     SplitOption,
-    TrustOption,
-    VerboseOption,
+    TablesOption,
     counting,
     err,
-    log_to_console,
     out,
-    read_env_config,
     tell,
+    with_options,
 )
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 
 _NO_BENCHMARKS = frozenset({"__init__", "common"})
 
 
+@with_options(without=["overrides"])
 def evaluate(
     scenario: ScenarioArgument,
     more: Annotated[
@@ -48,33 +45,25 @@ def evaluate(
     each_seed: Annotated[
         bool, typer.Option("--each-seed", help="A row for each seed of a training, not one for all.")
     ] = False,
-    agents: AgentsOption = None,
-    add_der: AddDerOption = None,
-    goal: GoalOption = None,
-    trust: TrustOption = False,
+    *,
+    given: Given,
     split: SplitOption = "test",
     days: Annotated[int, typer.Option(min=1, help="Days to play.")] = 7,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the days' choice and noise.")] = 0,
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write CSV and JSON tables there.")
-    ] = None,
+    out_dir: TablesOption = None,
     feeder: Annotated[
         list[str] | None,
         typer.Option("--feeder", metavar="FEEDER", help="Play on this feeder, by name or master file; repeatable."),
     ] = None,
     parts: Annotated[bool, typer.Option("--parts", help="Show what each term adds to the reward.")] = False,
     overrides: SetOption = None,
-    verbose: VerboseOption = False,
 ) -> None:
     """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for.
 
     Runs that differ in nothing but their seed are one row, with intervals over seeds and days.
     """
-    log_to_console(verbose)
     named = spell_out([*(policy or []), *(more or [])])
-    report = play(
-        read_env_config(scenario, overrides, agents, add_der, trust, goal), named, split, days, seed, feeder or ()
-    )
+    report = play(given.env_config(scenario, overrides), named, split, days, seed, feeder or ())
     report = report.each_seed() if each_seed else report
     print_report(report, parts=parts)
     if out_dir is not None:

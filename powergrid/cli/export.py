@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
 from powergrid.cli.options import (
-    AddDerOption,
-    AgentsOption,
-    GoalOption,
+    DayOption,
+    Given,
     SetOption,
-    TrustOption,
-    VerboseOption,
     counting,
-    log_to_console,
     out,
-    read_env_config,
     read_run_config,
     tell,
+    with_options,
 )
 from powergrid.errors import ScenarioError, describe_unknown
 
 _DAY_OPTIONS = "--date, --day, --verify, --monitors and --fit go with --opendss"
 
 
+@with_options(without=["overrides"])
 def export(
     run: Annotated[
         str,
@@ -43,7 +41,7 @@ def export(
         bool, typer.Option("--opendss", help="Write what it does on a day as scripts that OpenDSS plays alone.")
     ] = False,
     date: Annotated[str | None, typer.Option(metavar="DATE", help="The day, as 2018-07-14.")] = None,
-    day: Annotated[int | None, typer.Option(min=0, help="The day, from the first of the profiles.")] = None,
+    day: DayOption = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Let OpenDSS play the scripts and tell the largest difference in voltage.")
     ] = False,
@@ -59,35 +57,20 @@ def export(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where the files go; RUN/export, or opendss, by default."),
     ] = None,
-    agents: AgentsOption = None,
-    add_der: AddDerOption = None,
-    goal: GoalOption = None,
-    trust: TrustOption = False,
+    *,
+    given: Given,
     overrides: SetOption = None,
     trust_checkpoint: Annotated[
         bool, typer.Option("--trust-checkpoint", help="Import the environment that a run made elsewhere names.")
     ] = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Write the policy of RUN for use without PowerGrid, or what it does on a day as plain OpenDSS.
 
     Without --opendss: a file an agent, and a JSON of all inputs and outputs.
     """
     if not opendss:
-        asked = [
-            scenario,
-            date,
-            day,
-            verify or None,
-            monitors or None,
-            fit or None,
-            agents,
-            add_der,
-            goal,
-            trust or None,
-            overrides,
-        ]
-        if any(each is not None for each in asked):
+        changed = replace(given, verbose=False) != Given() or overrides
+        if changed or verify or monitors or fit or any(each is not None for each in (scenario, date, day)):
             raise typer.BadParameter(f"SCENARIO and what changes it, {_DAY_OPTIONS}")
         from powergrid.training import export_run
 
@@ -98,16 +81,12 @@ def export(
     from powergrid.evaluation.opendss import export_day
     from powergrid.evaluation.replay.tables import TableFormat
 
-    log_to_console(verbose)
     problems = [] if date is None or day is None else ["say either --date or --day"]
     if format not in (None, *get_args(TableFormat)):
         problems.append(describe_unknown("--format of tables", format, get_args(TableFormat)))
     if problems:
         raise ScenarioError("powergrid export", problems)
-    env_config = read_run_config(
-        "powergrid export", run, scenario, read_env_config(scenario or "", overrides, agents, add_der, trust, goal)
-    )
-
+    env_config = read_run_config("powergrid export", run, scenario, given.env_config(scenario or "", overrides))
     policy, folder = _load(run, env_config), out_dir or Path("opendss")
     result = export_day(
         env_config, policy, date if day is None else day, folder, seed=seed, verify=verify,

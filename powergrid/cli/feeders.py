@@ -13,17 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from powergrid.cli.options import (
-    AddDerOption,
-    AgentsOption,
-    GoalOption,
+    Given,
     ScenarioArgument,
     SetOption,
     TrustOption,
-    VerboseOption,
-    log_to_console,
     out,
-    read_env_config,
     tell,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -84,12 +80,11 @@ WriteOption = Annotated[
 ]
 
 
+@with_options(without=["overrides"])
 def describe(
     scenario: ScenarioArgument,
-    agents: AgentsOption = None,
-    add_der: AddDerOption = None,
-    goal: GoalOption = None,
-    trust: TrustOption = False,
+    *,
+    given: Given,
     write: WriteOption = None,
     draw: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the one-line diagram, as .png or .svg.")
@@ -103,14 +98,12 @@ def describe(
     ] = None,
     overrides: SetOption = None,
     full: Annotated[bool, typer.Option("--full", help="Show every observation, action, reward term and info.")] = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Show SCENARIO's agents and devices, what counts and what moves each element; draw it, or write it as a file.
 
     Of a feeder, what is discovered on it; it is drawn as its model stands where nothing else is asked for.
     """
-    log_to_console(verbose)
-    env_config = read_env_config(scenario, overrides, agents, add_der, trust, goal)
+    env_config = given.env_config(scenario, overrides)
     if draw is not None or profile is not None:
         _draw(env_config, draw, profile, day, step)
         if write is None:

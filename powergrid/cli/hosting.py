@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,20 +10,19 @@ import typer
 
 from powergrid.cli.evaluation import load_policies
 from powergrid.cli.options import (
-    AddDerOption,
-    AgentsOption,
+    DaySeedOption,
+    Given,
+    ProcessesOption,
     ScenarioArgument,
-    SetOption,
-    TrustOption,
-    VerboseOption,
     counting,
-    log_to_console,
     out,
-    read_env_config,
     tell,
+    this_command,
+    with_options,
 )
 
 
+@with_options(without=["goal"])
 def hosting(
     scenario: ScenarioArgument,
     policies: Annotated[
@@ -68,16 +65,13 @@ def hosting(
     map_buses: Annotated[
         int, typer.Option("--map", min=0, metavar="N", help="Look at each load bus alone where there are up to N.")
     ] = 150,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that play; one a core if unset.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in a day.")] = 0,
+    workers: ProcessesOption = None,
+    seed: DaySeedOption = 0,
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where it is kept, and gone on with.")] = Path(
         "hosting"
     ),
-    agents: AgentsOption = None,
-    add_der: AddDerOption = None,
-    trust: TrustOption = False,
-    overrides: SetOption = None,
-    verbose: VerboseOption = False,
+    *,
+    given: Given,
 ) -> None:
     """Find how much PV, storage, EV charging or load SCENARIO's feeder holds until a limit breaks that did not before.
 
@@ -89,8 +83,7 @@ def hosting(
     from powergrid.evaluation.hosting.study import CONTROLS
     from powergrid.scenario import scenario_from_config
 
-    log_to_console(verbose)
-    chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust))
+    chosen = scenario_from_config(given.env_config(scenario))
     options = HostingOptions(
         kind=kind,  # type: ignore[arg-type]  # the library says what is allowed
         placements=places or PLACEMENTS, seeds=seeds, share=share, step_kw=step_kw, most_kw=most_kw,
@@ -99,7 +92,7 @@ def hosting(
     with counting("sweeps") as advance:
         found = study_hosting(
             chosen, load_policies(policies or CONTROLS, chosen), out_dir, options, seed=seed,
-            workers=workers or os.cpu_count() or 1, command=shlex.join(["powergrid", *sys.argv[1:]]), progress=advance,
+            workers=workers or os.cpu_count() or 1, command=this_command(), progress=advance,
         )  # fmt: skip
     out.print(found.table())
     out.print(found.cause_table())

@@ -9,19 +9,15 @@ import typer
 
 from powergrid.cli.evaluation import load_policies
 from powergrid.cli.options import (
-    AddDerOption,
-    AgentsOption,
-    GoalOption,
+    DaySeedOption,
+    Given,
     ScenarioArgument,
-    SetOption,
     SplitOption,
-    TrustOption,
-    VerboseOption,
+    TablesOption,
     counting,
-    log_to_console,
     out,
-    read_env_config,
     tell,
+    with_options,
 )
 from powergrid.errors import ScenarioError
 
@@ -29,6 +25,7 @@ from powergrid.errors import ScenarioError
 _EXPLAINED = "rule_based"
 
 
+@with_options()
 def optimum(
     scenario: ScenarioArgument,
     policy: Annotated[
@@ -48,16 +45,10 @@ def optimum(
         Path | None,
         typer.Option("--draw", metavar="FILE", help="Draw the first day, policies beside it: .png or .svg."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in a day.")] = 0,
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write CSV and JSON tables there.")
-    ] = None,
-    agents: AgentsOption = None,
-    add_der: AddDerOption = None,
-    goal: GoalOption = None,
-    trust: TrustOption = False,
-    overrides: SetOption = None,
-    verbose: VerboseOption = False,
+    seed: DaySeedOption = 0,
+    out_dir: TablesOption = None,
+    *,
+    given: Given,
 ) -> None:
     """Find the best that could have been done on days of SCENARIO, all known beforehand, and what policies lose."""
     from powergrid.evaluation.drawing import check_suffix, save
@@ -67,12 +58,11 @@ def optimum(
     from powergrid.evaluation.replay import pick_day
     from powergrid.scenario import scenario_from_config
 
-    log_to_console(verbose)
     if draw is not None:
         check_suffix(draw)
     if sum(each is not None for each in (days, date, day)) > 1:
         raise ScenarioError("powergrid optimum", ["say which days once: one of --days, --date and --day"])
-    chosen = scenario_from_config(read_env_config(scenario, overrides, agents, add_der, trust, goal))
+    chosen = scenario_from_config(given.env_config(scenario))
     players = load_policies(policy or ([_EXPLAINED] if explain or draw else []), chosen)
     which = day if date is None else pick_day(chosen.read_profiles(), date)
     with counting("playing") as advance:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 import yaml
@@ -55,12 +60,96 @@ SettingsOption = Annotated[
 ]
 SplitOption = Annotated[str, typer.Option(help="Split of the profiles: train, validation or test.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "--debug", help="Show tracebacks and all library output.")]
+DayOption = Annotated[int | None, typer.Option(min=0, help="The day, from the first of the profiles.")]
+DaySeedOption = Annotated[int, typer.Option(min=0, help="Seed of what is random in a day.")]
+DaysOption = Annotated[int, typer.Option(min=1, help="Days to play, spread evenly over the split.")]
+ProcessesOption = Annotated[int | None, typer.Option(min=1, help="Processes that play; one a core if unset.")]
+AgainstOption = Annotated[
+    list[str] | None,
+    typer.Option("--against", metavar="NAME", help="Compare with this baseline; native, rules and none if unset."),
+]
+FilesOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")]
+GoingOnOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where it is kept, and gone on with.")]
+TablesOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write CSV and JSON tables there.")]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What options say of the scenario that a command takes; :func:`with_options` fills it in."""
+
+    agents: AgentsOption = None
+    add_der: AddDerOption = None
+    goal: GoalOption = None
+    trust: TrustOption = False
+    overrides: SetOption = None
+    verbose: VerboseOption = False
+
+    def env_config(self, scenario: str, overrides: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the env_config of a scenario with them; ``overrides`` of a command that lists --set elsewhere."""
+        keys = parse_overrides(overrides or self.overrides or [])
+        # --set agents.<key> and --agents, or --set add_der.<key> and --add-der, and so on, are parts of one section.
+        if self.agents is not None:
+            given = keys.get("agents")
+            keys["agents"] = {**given, "layout": self.agents} if isinstance(given, dict) else self.agents
+        for section, key, value in (("add_der", "penetration", self.add_der), ("reward", "goal", self.goal)):
+            if value is not None:
+                given = keys.get(section)
+                keys[section] = {**(given if isinstance(given, dict) else {}), key: value}
+        return {"env_name": scenario, **keys, **({"trust": True} if self.trust else {})}
+
+
+def with_options(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return what gives a command the options of :class:`Given` in place of its parameter ``given``.
+
+    --verbose comes last, and is heeded. The command states only what is its own; typer reads the whole of it.
+
+    Args:
+        without: Options that it has not, or lists elsewhere itself.
+    """
+    hints = get_type_hints(Given, include_extras=True)
+    shared = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        for each in fields(Given)
+        if each.name not in without
+    ]
+
+    def extend(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for each in inspect.signature(command, eval_str=True).parameters.values()
+        ]
+        place = [each.name for each in own].index("given")
+        parameters = [*own[:place], *shared[:-1], *own[place + 1 :], shared[-1]]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            given = Given(**{each.name: values.pop(each.name) for each in shared})
+            log_to_console(given.verbose)
+            command(given=given, **values)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # where inspect looks for it
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return extend
 
 
 def tell(text: object) -> None:
     """Print a line as it is."""
     # Names of files may look like markup, and a path broken at the terminal's width cannot be copied.
     out.print(str(text), highlight=False, soft_wrap=True, markup=False)
+
+
+def tell_verdicts(verdicts: Mapping[str, Sequence[object]]) -> None:
+    """Print the sentences of all verdicts."""
+    for sentences in verdicts.values():
+        for sentence in sentences:
+            out.print(str(sentence), highlight=False, markup=False)
+
+
+def this_command() -> str:
+    """Return the command that runs, for the report that it writes."""
+    return shlex.join(["powergrid", *sys.argv[1:]])
 
 
 @contextmanager
@@ -76,29 +165,6 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=total)
 
         yield advance
-
-
-def read_env_config(
-    scenario: str,
-    overrides: Sequence[str] | None,
-    agents: str | None,
-    add_der: float | None,
-    trust: bool,
-    goal: str | None = None,
-) -> dict[str, Any]:
-    """Return the env_config that the options of a command mean."""
-    keys = parse_overrides(overrides or [])
-    # --set agents.<key> and --agents, or --set add_der.<key> and --add-der, and so on, are parts of one section.
-    if agents is not None:
-        given = keys.get("agents")
-        keys["agents"] = {**given, "layout": agents} if isinstance(given, dict) else agents
-    if add_der is not None:
-        given = keys.get("add_der")
-        keys["add_der"] = {**(given if isinstance(given, dict) else {}), "penetration": add_der}
-    if goal is not None:
-        given = keys.get("reward")
-        keys["reward"] = {**(given if isinstance(given, dict) else {}), "goal": goal}
-    return {"env_name": scenario, **keys, **({"trust": True} if trust else {})}
 
 
 def read_run_config(command: str, run: str, scenario: str | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +183,7 @@ def read_run_config(command: str, run: str, scenario: str | None, given: dict[st
 
 
 def read_played(
-    command: str, policies: Sequence[str] | None, scenario: str, given: dict[str, Any]
+    command: str, policies: Sequence[str] | None, scenario: str, given: Given
 ) -> tuple[list[str], dict[str, Any]]:
     """Return who plays and the env_config: where a run stands for the scenario, its own; alone, it plays on it too."""
     from powergrid.training.policies.inference import MANIFEST  # that of records would load Ray and torch
@@ -125,8 +191,8 @@ def read_played(
     if not (Path(scenario).expanduser() / MANIFEST).is_file():
         if not policies:
             raise ScenarioError(command, [f"who plays on {scenario}? name runs or baselines before it, as native"])
-        return list(policies), given
-    return list(policies or [scenario]), read_run_config(command, scenario, None, given)
+        return list(policies), given.env_config(scenario)
+    return list(policies or [scenario]), read_run_config(command, scenario, None, given.env_config(scenario))
 
 
 def parse_overrides(items: Sequence[str], option: str = "--set") -> dict[str, Any]:

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from powergrid.cli.options import (
+    Given,
     ScenarioArgument,
-    SetOption,
     TrustOption,
     VerboseOption,
     log_to_console,
     parse_overrides,
-    read_env_config,
     tell,
+    with_options,
 )
 
 ReportOption = Annotated[
@@ -82,19 +82,18 @@ def import_tables(
 
 
 @app.command("report")
+@with_options(without=["agents", "add_der", "goal"])
 def report_data(
     scenario: ScenarioArgument,
-    trust: TrustOption = False,
-    overrides: SetOption = None,
+    *,
+    given: Given,
     report: ReportOption = None,
-    verbose: VerboseOption = False,
 ) -> None:
     """Report on the measured tables that SCENARIO names itself, with profiles.source and profiles.map."""
-    log_to_console(verbose)
     _check_ending(report)
     from powergrid.scenario import scenario_from_config
 
-    found = scenario_from_config(read_env_config(scenario, overrides, None, None, trust)).import_measurements().report
+    found = scenario_from_config(given.env_config(scenario)).import_measurements().report
     if report is not None:
         found.write(report)
     tell(found.as_text().rstrip())

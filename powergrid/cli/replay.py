@@ -11,26 +11,22 @@ from pydantic import BaseModel
 
 from powergrid.cli.evaluation import load_policies
 from powergrid.cli.options import (
-    AddDerOption,
-    AgentsOption,
-    GoalOption,
+    FilesOption,
+    Given,
     PlayedArgument,
     PlayersArgument,
-    SetOption,
-    TrustOption,
-    VerboseOption,
     counting,
-    log_to_console,
     out,
-    read_env_config,
     read_played,
     tell,
+    with_options,
 )
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 
 _FORMATS = ("parquet", "csv")
 
 
+@with_options()
 def replay(
     policies: PlayersArgument = None,
     *,
@@ -46,7 +42,7 @@ def replay(
     ] = "violations",
     split: Annotated[str, typer.Option(help="Where to look for the worst: train, validation, test or all.")] = "test",
     seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in the day.")] = 0,
-    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")] = Path("replay"),
+    out_dir: FilesOption = Path("replay"),
     file_format: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="Format of the tables: parquet or csv.")
     ] = "parquet",
@@ -55,12 +51,7 @@ def replay(
     feeder: Annotated[
         str | None, typer.Option(metavar="FEEDER", help="Play on this feeder, by name or master file.")
     ] = None,
-    agents: AgentsOption = None,
-    add_der: AddDerOption = None,
-    goal: GoalOption = None,
-    trust: TrustOption = False,
-    overrides: SetOption = None,
-    verbose: VerboseOption = False,
+    given: Given,
 ) -> None:
     """Play one day of SCENARIO with several policies, keep it step by step and show it on one page."""
     from powergrid.evaluation.replay import record_day
@@ -70,7 +61,6 @@ def replay(
     from powergrid.evaluation.rollout import put_on_feeder
     from powergrid.scenario import scenario_from_config
 
-    log_to_console(verbose)
     problems = [] if file_format in _FORMATS else [describe_unknown("--format", file_format, _FORMATS)]
     if sum(each is not None for each in (date, day, worst)) != 1:
         problems.append("say which day: one of --date, --day and --worst")
@@ -78,7 +68,6 @@ def replay(
         raise ScenarioError("powergrid replay", problems)
     if film is not None:
         check_film(film)
-    given = read_env_config(scenario, overrides, agents, add_der, trust, goal)
     policies, env_config = read_played("powergrid replay", policies, scenario, given)
     chosen = scenario_from_config(env_config)
     chosen = put_on_feeder(chosen, feeder) if feeder else chosen

@@ -13,22 +13,18 @@ import typer
 
 from powergrid.cli.evaluation import compare_on_test_split
 from powergrid.cli.options import (
-    AddDerOption,
-    AgentsOption,
-    GoalOption,
+    DaySeedOption,
+    Given,
     PoliciesOption,
     ScenarioArgument,
     SetOption,
     SettingsOption,
     SplitOption,
-    TrustOption,
-    VerboseOption,
     counting,
-    log_to_console,
     out,
     parse_overrides,
-    read_env_config,
     tell,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -47,16 +43,15 @@ OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run
 TestDaysOption = Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")]
 
 
+@with_options(without=["overrides"])
 def train(
     scenario: Annotated[
         str | None, typer.Argument(help="Scenario or feeder, by name or file; not needed with --resume.")
     ] = None,
     policies: PoliciesOption = "shared",
     algorithm: AlgorithmOption = None,
-    agents: AgentsOption = None,
-    add_der: AddDerOption = None,
-    goal: GoalOption = None,
-    trust: TrustOption = False,
+    *,
+    given: Given,
     workers: WorkersOption = None,
     address: AddressOption = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations, in all with --resume.")] = None,
@@ -70,13 +65,12 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
     test_days: TestDaysOption = 30,
-    verbose: VerboseOption = False,
 ) -> None:
     """Train on SCENARIO, leave a run folder, and compare the result on the test split."""
-    given = {"preset": preset, "num_env_runners": workers, "iterations": iterations, "seed": seed}
+    own = {"preset": preset, "num_env_runners": workers, "iterations": iterations, "seed": seed}
     chosen = parse_overrides(settings or [], option="--setting")
     # An option of its own wins over --setting; one that is not given leaves a resumed run's setting as it was.
-    chosen |= {key: value for key, value in given.items() if value is not None}
+    chosen |= {key: value for key, value in own.items() if value is not None}
     if (scenario is None) == (resume is None):
         raise typer.BadParameter("give either a SCENARIO or --resume RUN")
     if resume is not None and algorithm is not None:
@@ -84,42 +78,37 @@ def train(
     from powergrid.training import resume as resume_run
     from powergrid.training import train as train_run
 
-    log_to_console(verbose)
     limit = None if minutes is None else minutes * 60.0
     if resume is not None:
         start = partial(resume_run, resume, trust=trust_checkpoint)
     else:
-        env_config = read_env_config(str(scenario), overrides, agents, add_der, trust, goal)
+        env_config = given.env_config(str(scenario), overrides)
         start = partial(
             train_run, env_config, algorithm=algorithm or "ppo", policies=policies, out_dir=out_dir, name=name
         )
-    _follow(partial(start, settings=chosen, time_limit_s=limit, verbose=verbose, address=address), test_days)
+    _follow(partial(start, settings=chosen, time_limit_s=limit, verbose=given.verbose, address=address), test_days)
 
 
+@with_options()
 def demonstrate(
     scenario: ScenarioArgument,
     folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the days are kept; goes on there.")],
     policy: Annotated[str, typer.Option(metavar="NAME", help="The baseline that plays.")] = "optimum",
     days: Annotated[int, typer.Option(min=1, help="Days, spread evenly over the split.")] = 60,
     split: SplitOption = "train",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in a day.")] = 0,
+    seed: DaySeedOption = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that play.")] = 1,
-    agents: AgentsOption = None,
-    add_der: AddDerOption = None,
-    goal: GoalOption = None,
-    trust: TrustOption = False,
-    overrides: SetOption = None,
-    verbose: VerboseOption = False,
+    *,
+    given: Given,
 ) -> None:
     """Let a baseline play days of SCENARIO and keep them, for `train --setting demonstrations=DIR` to imitate."""
     from powergrid.evaluation.demonstrations import record_demonstrations
 
-    log_to_console(verbose)
-    env_config = read_env_config(scenario, overrides, agents, add_der, trust, goal)
     with counting("days") as progress:
         place = record_demonstrations(
-            env_config, folder, policy=policy, days=days, split=split, seed=seed, workers=workers, progress=progress
-        )
+            given.env_config(scenario), folder, policy=policy, days=days, split=split, seed=seed, workers=workers,
+            progress=progress,
+        )  # fmt: skip
     tell(f"Imitate them with: powergrid train {shlex.quote(scenario)} --setting demonstrations={place}")
 
 
@@ -157,6 +146,7 @@ FixedOption = Annotated[
 ]
 
 
+@with_options(without=["overrides"])
 def tune(
     scenario: ScenarioArgument,
     samples: Annotated[int, typer.Option(min=1, help="Trials; the first has the settings as they are.")] = 8,
@@ -166,35 +156,31 @@ def tune(
     search: SearchOption = None,
     policies: PoliciesOption = "shared",
     algorithm: Annotated[str, typer.Option(help="ppo, mappo, sac or dqn; see docs/algorithms.md.")] = "ppo",
-    agents: AgentsOption = None,
-    add_der: AddDerOption = None,
-    goal: GoalOption = None,
-    trust: TrustOption = False,
+    *,
+    given: Given,
     address: TrialsAddressOption = None,
     overrides: SetOption = None,
     settings: FixedOption = None,
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the folder of it goes.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of the folder.")] = None,
-    verbose: VerboseOption = False,
 ) -> None:
     """Train on SCENARIO with several settings and rank them by return on validation days."""
     fixed = parse_overrides(settings or [], option="--setting")
-    env_config = read_env_config(scenario, overrides, agents, add_der, trust, goal)
+    env_config = given.env_config(scenario, overrides)
     from powergrid.training import tune as tune_settings
     from powergrid.training.runs.display import TuningDisplay
 
-    log_to_console(verbose)
     with TuningDisplay(out, samples, iterations) as display:
         result = tune_settings(
             env_config, fixed, samples=samples, iterations=iterations, concurrent=concurrent, seed=seed,
             search=search or (), algorithm=algorithm, policies=policies, out_dir=out_dir, name=name,
-            progress=display, verbose=verbose, address=address,
+            progress=display, verbose=given.verbose, address=address,
         )  # fmt: skip
     out.print(result.table())
     tell(f"{result.stopped.capitalize()}: {result.folder}")
     if result.best is not None:
-        varied = {"--algorithm": algorithm if algorithm != "ppo" else None, "--agents": agents, "--add-der": add_der,
-                  "--policies": policies if policies != "shared" else None}  # fmt: skip
+        varied = {"--algorithm": algorithm if algorithm != "ppo" else None, "--agents": given.agents,
+                  "--add-der": given.add_der, "--policies": policies if policies != "shared" else None}  # fmt: skip
         command = _train_command(scenario, varied, overrides or [], fixed | result.best.drawn)
         tell(f"Train with the best settings:\n{command}")
 
