@@ -78,6 +78,7 @@ class Circuit:
         switchgear: The positions of all switchgear, and what moves it.
         admittance: The circuit's matrix.
         out_of_service: What events take out.
+        protection: What the feeder's own protection opened.
         powers: Reads what the feeder's own sources, forming sources and devices draw, in this order.
         ratings: What the model says of the element of each device that is one, by the device's name and key.
         load_of_device: Place of the load that each device replaces, -1 where it replaces none, shape (n_devices,).
@@ -187,7 +188,7 @@ class Circuit:
         acting = self.controls.capacitors
         self.switchgear = Switchgear(engine, self.handles, network, acting, self.admittance, tapped)
         self.own_moves = 0
-        self._protection = Protection(engine, self.controls.controls, self.handles, network, note)
+        self.protection = Protection(engine, self.controls.controls, self.handles, network, note)
         self.out_of_service = OutOfService(engine, self.handles, fault_names, network.branch_index, note)
 
     def _keep_start(self) -> None:
@@ -375,6 +376,8 @@ class Circuit:
 
     def reset(self) -> None:
         """Write the start back: taps, steps, switches, voltages. Nothing is compiled."""
+        if self.protection.replayed:  # else it forgets with every state that is put back
+            self.protection.forget()
         self.restore(self._start)
 
     def start_from(self, taps: Mapping[str, int], steps_on: Mapping[str, int]) -> None:
@@ -446,7 +449,7 @@ class Circuit:
 
     def open_rows(self) -> IntArray:
         """Return the rows of the network's branches whose conductor is open in some phases, as compiled or by now."""
-        return self._protection.open_rows()
+        return self.protection.open_rows()
 
     def handle_of(self, device: int) -> Handle:
         """Return the element that carries a device's power."""
@@ -480,7 +483,7 @@ class Circuit:
             "v": self.v.copy(),
             "drawn": self._drawn.copy(),
             **self.switchgear.state(),
-            **self._protection.state(),
+            **self.protection.state(),
             **self.out_of_service.state(),
             "forming": self.forming.copy(),
             **({} if self.controls.dispatch is None else {"dispatched": self.controls.dispatch.base.copy()}),
@@ -488,7 +491,7 @@ class Circuit:
 
     def restore(self, state: State) -> None:
         """Put a :meth:`state` back."""
-        if self._protection.restore(state):
+        if self.protection.restore(state):
             self.switchgear.notice_lines()
         self.switchgear.restore(state)
         self.out_of_service.restore(state)

@@ -112,6 +112,7 @@ class ControlMemory:
         if self._waiting:
             engine.command("set controlmode=time")
         circuit.controls.remember(waiting=self._waiting)
+        circuit.protection.replayed = True
         self.forget()
         if storage is not None:  # which the fleets' controllers had moved
             storage.start_from_here()

@@ -190,6 +190,7 @@ class Protection:
     """Put the protection that acts in a circuit, and the branches that it opens, where they were.
 
     It remembers beyond a solve that it has tripped, and opens single phases, which a switch's position does not tell.
+    What it counts, and what it waits for, no state holds.
 
     Args:
         engine: The engine that holds the circuit.
@@ -197,7 +198,13 @@ class Protection:
         handles: The circuit's elements.
         network: What it consists of.
         note_moved: Is told branch and handle of what changed.
+
+    Attributes:
+        replayed: Whether it comes to know what it knew by playing an episode once more, so that it must not forget
+            where a :meth:`state` is put back.
     """
+
+    replayed = False
 
     def __init__(
         self,
@@ -242,16 +249,31 @@ class Protection:
         others = compiled[~np.isin(compiled, self._rows)]
         return np.concatenate([others, self._rows[np.concatenate(self._read())]])
 
+    def forget(self) -> None:
+        """Make the protection forget; its branches are where they normally are then."""
+        before = self._read()
+        self._reset()
+        for (branch, handle), row, was in zip(self._opened, self._read(), before, strict=True):
+            if not np.array_equal(row, was):
+                self._note_moved(branch, handle)
+
+    def _reset(self) -> None:
+        for class_name, name in self._controls:
+            self._engine.reset_protection(class_name, name)
+
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> bool:
-        """Make the protection forget, and put a :meth:`state` back; say whether there is any.
+        """Put a :meth:`state` back, and make the protection forget unless it is replayed; say whether there is any.
 
         Call before the positions of switches are written.
         """
         if not self._controls:
             return False
         before = self._read()
-        for class_name, name in self._controls:
-            self._engine.reset_protection(class_name, name)
+        if self.replayed:
+            if np.array_equal(np.concatenate(before), state["open_conductors"]):
+                return True
+        else:
+            self._reset()
         rows = np.split(state["open_conductors"], np.cumsum([len(row) for row in before])[:-1])
         for row, (branch, handle), (_, width), was in zip(rows, self._opened, self._sizes, before, strict=False):
             self._engine.set_open(handle, is_open=False)
