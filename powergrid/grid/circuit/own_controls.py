@@ -404,16 +404,11 @@ class ActingControls:
             return self._engine.solve(), 0
         if self.dispatch is not None:
             self.dispatch.start()
-        if self.capacitors:
+        if self.capacitors and self.dispatch is None:
             before: dict[str, Any] | None = gear.state()
             # Controls of capacitors open terminals and are told their dead time, both of which make the engine build
             # the matrix with the setpoints of the moment: that way is kept as it is, though it leaks.
             converged = self._engine.solve_by_itself()
-            for _ in range(self._max_turns):
-                if self.dispatch is None or not (converged and self.dispatch.act(self.dispatch.look())):
-                    break
-                self.dispatch.write()
-                converged = self._engine.solve_by_itself()
             gear.follow()
         else:
             converged, before = self._take_turns(gear, admittance)
@@ -453,6 +448,6 @@ class ActingControls:
 
     def _act(self, turn: int) -> bool:
         """Let all controls look at the solved circuit and act; say whether any did."""
-        # The engine carries out what is due first, and dispatchers wait for nothing: all others wait for them.
-        dispatched = self.dispatch is not None and self.dispatch.act(self.dispatch.look())
-        return dispatched or self._engine.act_controls(turn)
+        if self.dispatch is not None and self.dispatch.act(self.dispatch.look()):
+            self._engine.push_action()  # as the engine's own do: the others wait for them, or act beside them
+        return self._engine.act_controls(turn)

@@ -236,6 +236,12 @@ class Engine(Elements):
         lib.ctx_Solution_Cleanup(self._context)
         self.keep_y()
 
+    def push_action(self) -> None:
+        """Let an action that does nothing be due now, after which the flow is solved again."""
+        hour, seconds = (get(self._context) for get in (lib.ctx_Solution_Get_Hour, lib.ctx_Solution_Get_Seconds))
+        lib.ctx_CtrlQueue_ClearActions(self._context)  # those carried out are kept for whoever asks
+        lib.ctx_CtrlQueue_Push(self._context, hour, seconds, 0, 0)
+
     def clear_actions(self) -> None:
         """Forget the actions of controls that are still waiting."""
         lib.ctx_CtrlQueue_ClearQueue(self._context)

@@ -25,6 +25,8 @@ _DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem", "Vsource", "Isource", "IndM
 #: OpenDSS's ordinals of Load.Status and Load.Model: no multiplier applies; reactive power stays nominal.
 #: More than a demand is ever multiplied by.
 _MOST_GROWN, _MOST_YEARS = 1e9, 10_000
+#: Reactive power that no result shows [kvar].
+_NEARLY_NONE = 1e-12
 #: Ordinal of `Interpolation=Edge`.
 _EDGE = 1
 _FIXED, _EXEMPT = 1, 2
@@ -74,7 +76,7 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]], fo
     storage_mode = engine.get_all_ints(list(handles["Storage"].values()), "Storage", "DispMode")
     return Sources(
         generator_kw=engine.get_all_floats(generators, "Generator", "kW"),
-        generator_kvar=engine.get_all_floats(generators, "Generator", "kvar"),
+        generator_kvar=_read_kvar(engine, generators),
         generator_fixed=engine.get_all_ints(generators, "Generator", "Status") == _FIXED,
         generator_factor=engine.generator_multiplier,
         generator_model=engine.get_all_ints(generators, "Generator", "Model"),
@@ -98,6 +100,15 @@ def read_sources(engine: Engine, handles: Mapping[str, Mapping[str, Handle]], fo
         storage_mode=storage_mode,
         temperature_of=temperature_of.get("PVSystem", np.full((len(SHAPE_MODES), len(panels)), -1)),
     )
+
+
+def _read_kvar(engine: Engine, generators: Sequence[Handle]) -> FloatArray:
+    """Return the nominal kvar of generators; where dispatchers may set any, nearly none instead of none.
+
+    They move what a shape multiplies, and what multiplies is read off what is written, which none would hide.
+    """
+    kvar = engine.get_all_floats(generators, "Generator", "kvar")
+    return np.where(kvar == 0.0, _NEARLY_NONE, kvar) if engine.handles("GenDispatcher") else kvar
 
 
 def _read_panel_ratings(engine: Engine, panels: Sequence[Handle]) -> FloatArray:

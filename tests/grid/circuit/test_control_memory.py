@@ -142,9 +142,27 @@ def delivered(simulation: Simulation, n_steps: int) -> np.ndarray:
     return np.array(found)
 
 
-@pytest.mark.parametrize(("step_minutes", "panels"), [(15, INV + "mode=voltvar vvc_curve1=vv\n"), (60, "")])
-def test_delays_of_controls_that_wait_pass_from_step_to_step(tmp_path: Path, step_minutes: int, panels: str) -> None:
-    master, ours = day.write(tmp_path, day.CALM + panels + WAITING, "daily")
+# Generators that say no kvar are given some all the same; what the others wait for is due beside what they do at once.
+DISPATCHED = """New Generator.g bus1=c kv=12.47 kw=200 pf=1 daily=reactive
+New Generator.h bus1=b kv=12.47 kw=200 pf=1
+New GenDispatcher.gd element=Line.a kwlimit=3600 kwband=50 kvarlimit=1500 genlist=(g h) weights=(1 2)
+"""
+# The one opens and closes in turn all day, the other melts after some hours.
+PROTECTED = """New Relay.r monitoredobj=Line.b type=current phasetrip=95 groundtrip=2000 delay=5400 recloseintervals=(3000 5000)
+New TCC_Curve.slow npts=3 c_array=[1 2 10] t_array=[9000 1500 100]
+New Transformer.melts windings=2 buses=(b e) kvs=(12.47 .48) kvas=(500 500) xhl=5
+New Load.melts bus1=e kv=.48 kw=300 kvar=100 daily=hours
+New Fuse.melts monitoredobj=Transformer.melts fusecurve=slow ratedcurrent=7
+"""
+
+
+@pytest.mark.parametrize(
+    ("step_minutes", "more"),
+    [(15, INV + "mode=voltvar vvc_curve1=vv\n"), (60, ""), (60, DISPATCHED), (15, PROTECTED)],
+    ids=["with panels", "by the hour", "dispatched", "protected"],
+)
+def test_delays_of_controls_that_wait_pass_from_step_to_step(tmp_path: Path, step_minutes: int, more: str) -> None:
+    master, ours = day.write(tmp_path, day.CALM + more + WAITING, "daily")
     n_steps = 2160 // step_minutes
     simulation = day.simulate(ours, n_steps, step_minutes)
     simulation.reset(0, np.random.default_rng(0), 0)
@@ -154,15 +172,18 @@ def test_delays_of_controls_that_wait_pass_from_step_to_step(tmp_path: Path, ste
         for name, h in engine.handles("Transformer").items()
     }
     on = {name: engine.get_text(h, "Capacitor", "States") for name, h in engine.handles("Capacitor").items()}
+    dispatched = simulation.state()["circuits"][0].get("dispatched", np.zeros((2, 0)))
     own = delivered(simulation, n_steps)
     with compiled(master, tolerance=day.TOLERANCE) as alone:
+        for name, (kw, kvar) in zip(alone.handles("Generator"), dispatched.T.tolist(), strict=True):
+            alone.command(f"edit Generator.{name} kw={kw!r} kvar={kvar!r}")
         for name, states in on.items():
             alone.command(f"edit Capacitor.{name} states={states}")
         rows = play(alone, "daily", n_steps, step_minutes, taps=starts)
     played = np.array([rows[key] for key in rows if key not in ("v", "losses")]).T
     size = np.abs(rows["vsource.source"]).max()
     assert np.abs(own - played).max() < 1e-6 * size
-    assert np.ptp(own[:, -2].real) > 0.005  # a tap waited, too
+    assert np.ptp(own[:, [key.startswith("tap.sub") for key in rows if key not in ("v", "losses")]].real) > 0.005
     for later in (40, 3):  # what was opened in an episode is unknown in the next, of whatever day
         simulation.reset(0, np.random.default_rng(0), later)
         delivered(simulation, 7)
