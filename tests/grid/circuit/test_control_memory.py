@@ -148,7 +148,8 @@ New Generator.h bus1=b kv=12.47 kw=200 pf=1
 New GenDispatcher.gd element=Line.a kwlimit=3600 kwband=50 kvarlimit=1500 genlist=(g h) weights=(1 2)
 """
 # The one opens and closes in turn all day, the other melts after some hours.
-PROTECTED = """New Relay.r monitoredobj=Line.b type=current phasetrip=95 groundtrip=2000 delay=5400 recloseintervals=(3000 5000)
+PROTECTED = """New Relay.r monitoredobj=Line.b type=current phasetrip=95 groundtrip=2000 delay=5400
+~ recloseintervals=(3000 5000)
 New TCC_Curve.slow npts=3 c_array=[1 2 10] t_array=[9000 1500 100]
 New Transformer.melts windings=2 buses=(b e) kvs=(12.47 .48) kvas=(500 500) xhl=5
 New Load.melts bus1=e kv=.48 kw=300 kvar=100 daily=hours
