@@ -74,7 +74,7 @@ def record_demonstrations(
     left = np.random.default_rng(0).permutation([day for day in chosen if day not in there]).tolist()
     parts = [left[i : i + _DAYS_PER_JOB] for i in range(0, len(left), _DAYS_PER_JOB)]
     done = len(chosen) - len(left)
-    for which in run_jobs(_record, [(scenario, policy, part, seed, place) for part in parts], workers):
+    for which, _ in run_jobs(_record, [(scenario, policy, part, seed, place) for part in parts], workers):
         done += len(parts[which])
         if progress is not None:
             progress(done, len(chosen))

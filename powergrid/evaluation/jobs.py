@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-def run_jobs(work: Callable[..., None], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[int]:
-    """Call a function with the arguments of each job, here or in processes, and yield the place of each that is done.
+def run_jobs(work: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[int, T]]:
+    """Call a function with the arguments of each job, here or in processes; yield the place of each and what it gave.
 
     Args:
-        work: A function of a module, which keeps what it comes to.
+        work: A function of a module.
         jobs: Its arguments, which can be sent to another process where there are several workers.
         workers: Most processes.
     """
     if workers == 1 or len(jobs) < 2:
         for place, job in enumerate(jobs):
-            work(*job)
-            yield place
+            yield place, work(*job)
         return
     # Each engine lives in one process; a fork would carry the parent's along.
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        waiting: dict[Future[None], int] = {pool.submit(work, *job): place for place, job in enumerate(jobs)}
+        waiting: dict[Future[T], int] = {pool.submit(work, *job): place for place, job in enumerate(jobs)}
         try:
             while waiting:
                 wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in [each for each in waiting if each.done()]:
-                    future.result()
-                    yield waiting.pop(future)
+                    yield waiting.pop(future), future.result()
         except BaseException:  # also a user's Ctrl-C: what is kept stays, what has not begun does not begin
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -39,6 +39,10 @@ class Policy(Protocol):
         """Return each observed agent's action."""
 
 
+#: A policy with its name, or the name of a baseline and None.
+Player = tuple[str, Policy | None]
+
+
 def evaluate(
     env_config: Mapping[str, Any] | Scenario,
     policies: Sequence[str | tuple[str, Policy]],
@@ -165,7 +169,7 @@ def baseline_returns(
 
 
 def _play(
-    scenario: Scenario, players: Sequence[tuple[str, Policy | None]], days: int | Sequence[int], n_envs: int, seed: int
+    scenario: Scenario, players: Sequence[Player], days: int | Sequence[int], n_envs: int, seed: int
 ) -> Iterator[tuple[str, list[dict[str, Any]], int]]:
     """Yield the rows of as many days at once as there are environments, player by player, and the number of days."""
     for name, task, player in seat_players(scenario, players, n_envs, seed):
@@ -176,7 +180,7 @@ def _play(
 
 
 def seat_players(
-    scenario: Scenario, players: Sequence[tuple[str, Policy | None]], n_envs: int, seed: int, usual: Sight | None = None
+    scenario: Scenario, players: Sequence[Player], n_envs: int, seed: int, usual: Sight | None = None
 ) -> Iterator[tuple[str, GridTask, Baseline]]:
     """Yield each player with its name and the task that it plays, which is closed after the last of them.
 
@@ -451,9 +455,19 @@ def read_scenario(env_config: Mapping[str, Any] | Scenario, split: str) -> Scena
     return scenario_from_config({**as_env_config(env_config), "split": split})
 
 
-def find_players(policies: Sequence[str | tuple[str, Policy]]) -> list[tuple[str, Policy | None]]:
+def find_sides(
+    policies: Sequence[str | tuple[str, Policy]], against: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...], list[Player]]:
+    """Return the names of policies, of the baselines beside them that are none of them, and all who play."""
+    subjects = find_players(policies)
+    names = tuple(name for name, _ in subjects)
+    beside = tuple(name for name in against if name not in names)
+    return names, beside, subjects + (find_players(beside) if beside else [])
+
+
+def find_players(policies: Sequence[str | tuple[str, Policy]]) -> list[Player]:
     """Tell baselines, which come as names, from policies; names must differ."""
-    players: list[tuple[str, Policy | None]] = []
+    players: list[Player] = []
     problems: list[str] = []
     asked: Sequence[Any] = policies if isinstance(policies, list | tuple) else [policies]
     for given in asked:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.evaluation.rollout import Policy, play_steps, seat_players, start_days
+from powergrid.evaluation.rollout import Player, play_steps, seat_players, start_days
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import BulkWriter, Handle
 from powergrid.scenario import Scenario
@@ -53,9 +53,7 @@ class Played:
         return found, self.names[quantity]
 
 
-def play(
-    scenario: Scenario, player: tuple[str, Policy | None], days: Sequence[int], seed: int, trips: Sequence[str] = ()
-) -> Played:
+def play(scenario: Scenario, player: Player, days: Sequence[int], seed: int, trips: Sequence[str] = ()) -> Played:
     """Play days, one after the other, each from its start.
 
     Args:

@@ -13,7 +13,7 @@ from powergrid.errors import ConvergenceError, FeederError, ScenarioError
 from powergrid.evaluation.hosting.additions import Kind, Placement, build, list_elements
 from powergrid.evaluation.hosting.limits import Limit, find_breach, find_broken_already
 from powergrid.evaluation.hosting.play import Played, play
-from powergrid.evaluation.rollout import Policy
+from powergrid.evaluation.rollout import Player
 from powergrid.files import write_whole
 from powergrid.scenario import Scenario, load_scenario
 
@@ -53,7 +53,7 @@ class Control:
     """Who plays, and whether what is added has volt-var control."""
 
     name: str
-    player: tuple[str, Policy | None]
+    player: Player
     volt_var: bool = False
 
 

@@ -17,7 +17,15 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.report.tables import as_table, write_tables
-from powergrid.evaluation.rollout import Policy, find_players, play_steps, read_scenario, seat_players, start_days
+from powergrid.evaluation.rollout import (
+    Player,
+    Policy,
+    find_players,
+    play_steps,
+    read_scenario,
+    seat_players,
+    start_days,
+)
 from powergrid.quantities import TERMS
 from powergrid.scenario import Scenario
 
@@ -99,9 +107,7 @@ class _Recorder:
             self.series.setdefault(name, []).append(value)
 
 
-def play_day(
-    scenario: Scenario, players: Sequence[tuple[str, Policy | None]], day: int, seed: int = 0
-) -> Iterator[PlayedDay]:
+def play_day(scenario: Scenario, players: Sequence[Player], day: int, seed: int = 0) -> Iterator[PlayedDay]:
     """Yield a day as each player plays it."""
     for name, task, player in seat_players(scenario, players, 1, seed):
         policy = dict(players)[name]
@@ -265,7 +271,7 @@ def explain(
     task = GridTask(scenario, 1)
     try:
         for place, day in enumerate(days):
-            others: list[tuple[str, Policy | None]] = [(each, None) for each in beside] if not place else []
+            others: list[Player] = [(each, None) for each in beside] if not place else []
             mine, best, *more = play_day(scenario, [*players, *others], day, seed)
             pairs.append((mine, best))
             first = first or [mine, *more, best]

@@ -17,6 +17,7 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.drawing.state import GridState, PlacedDevice, closed_branches, place_devices
 from powergrid.evaluation.rollout import (
+    Player,
     Policy,
     Progress,
     evaluate,
@@ -234,7 +235,7 @@ def record_day(
 
 def record_days(
     scenario: Scenario,
-    players: Sequence[tuple[str, Policy | None]],
+    players: Sequence[Player],
     days: Sequence[int],
     *,
     seed: int = 0,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from multiprocessing import get_context
 from typing import Any
 
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, find_number_problems
+from powergrid.evaluation.jobs import run_jobs
 from powergrid.evaluation.replay.recording import record_days
-from powergrid.evaluation.rollout import Policy, Progress, find_players, pick_days, read_scenario
+from powergrid.evaluation.rollout import Player, Policy, Progress, find_sides, pick_days, read_scenario
 from powergrid.evaluation.stresses.readings import LossyPolicy, MissingReadings
 from powergrid.evaluation.stresses.report import StressReport
 from powergrid.evaluation.stresses.spec import (
@@ -28,7 +27,6 @@ from powergrid.evaluation.trained import Sight, add_notes, fit_sights, outlook_o
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.scenario import Scenario
 
-Player = tuple[str, Policy | None]
 #: What a policy's days under a stress came to, by policy.
 Played = dict[str, Summary]
 
@@ -70,13 +68,11 @@ def stress_days(
         ScenarioError: the settings, a policy's name, a stress or the split are wrong, or a policy does not fit.
         FeederError: the feeder does not compile or solve.
     """
-    scenario, subjects, chosen = read_scenario(env_config, split), find_players(policies), find_stresses(stresses)
-    names = [name for name, _ in subjects]
-    beside = [name for name in against if name not in names]
+    scenario, chosen = read_scenario(env_config, split), find_stresses(stresses)
+    names, beside, players = find_sides(policies, against)
     problems = find_number_problems(1, days=days, workers=workers) + find_number_problems(0, MOST_SEED, seed=seed)
     if problems:
         raise ScenarioError("stress", problems)
-    players = subjects + (find_players(beside) if beside else [])
     with closing(GridTask(scenario)) as task:
         usual = Sight.of(task)
         trained = {name: policy for name, policy in players if policy is not None}
@@ -92,8 +88,8 @@ def stress_days(
     tell(1)
     worst = _find_worst(scenario, chosen, found[UNDISTURBED][[*beside, *names][0]])
     jobs = _make_jobs(scenario, chosen, worst, players, (picked, seed, usual))
-    for done, (name, played) in enumerate(_play_all(jobs, workers), 2):
-        found[name] = {each: played.get(each, found[UNDISTURBED][each]) for each, _ in players}
+    for done, (place, played) in enumerate(run_jobs(_play, [*jobs.values()], workers), 2):
+        found[[*jobs][place]] = {each: played.get(each, found[UNDISTURBED][each]) for each, _ in players}
         tell(done)
     first, *_, last = [row["date"] for row in (found[UNDISTURBED][names[0]].rows * 2)]
     facts = describe_facts(scenario, seed, command) | {
@@ -104,7 +100,7 @@ def stress_days(
     }
     told = add_notes(notes or {}, policies, scenario)
     ordered = {name: found[name] for name in (UNDISTURBED, *chosen)}
-    return StressReport(scenario, tuple(names), tuple(beside), chosen, ordered, facts, told)
+    return StressReport(scenario, names, beside, chosen, ordered, facts, told)
 
 
 def _find_worst(scenario: Scenario, stresses: Mapping[str, Stress], base: Summary) -> str | None:
@@ -149,22 +145,3 @@ def _play(
     for recording in record_days(scenario, seated, days, seed=seed, usual=usual):
         found[recording.policy].add(recording)
     return found
-
-
-def _play_all(jobs: Mapping[str, tuple[Any, ...]], workers: int) -> Iterator[tuple[str, Played]]:
-    """Play stresses, here or in processes of their own, and yield each when it is played."""
-    if workers == 1 or len(jobs) < 2:
-        for name, job in jobs.items():
-            yield name, _play(*job)
-        return
-    # Each engine lives in one process; a fork would carry the parent's along.
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        waiting: dict[Future[Played], str] = {pool.submit(_play, *job): name for name, job in jobs.items()}
-        try:
-            while waiting:
-                wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in [each for each in waiting if each.done()]:
-                    yield waiting.pop(future), future.result()
-        except BaseException:  # also a user's Ctrl-C: what has not begun does not begin
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise

@@ -18,7 +18,7 @@ from powergrid.evaluation.replay.recording import record_days
 from powergrid.evaluation.report import describe_versions
 from powergrid.evaluation.report.numbers import PlayedDays
 from powergrid.evaluation.report.seeds import group_seeds
-from powergrid.evaluation.rollout import Policy, Progress, find_players, pick_days, read_scenario
+from powergrid.evaluation.rollout import Policy, Progress, find_sides, pick_days, read_scenario
 from powergrid.evaluation.statistics import CONFIDENCE
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars, draw_lines
 from powergrid.evaluation.studies.compare import (
@@ -239,13 +239,11 @@ def report_days(
         ScenarioError: the settings, a policy's name or the split are wrong.
         FeederError: the feeder does not compile or solve.
     """
-    scenario, subjects = read_scenario(env_config, split), find_players(policies)
-    names = [name for name, _ in subjects]
-    beside = [name for name in against if name not in names]
+    scenario = read_scenario(env_config, split)
+    names, beside, players = find_sides(policies, against)
     problems = find_number_problems(1, days=days) + find_number_problems(0, MOST_SEED, seed=seed)
     if problems:
         raise ScenarioError("report", problems)
-    players = subjects + (find_players(beside) if beside else [])
     simulation = scenario.simulate()
     chosen = pick_days(simulation.days, days).tolist()
     simulation.close()
@@ -266,7 +264,7 @@ def report_days(
     kept = recall_optima(scenario, chosen, seed)
     optima = {date: kept[day].reward for date, day in zip(dates, chosen, strict=True)} if kept else {}
     groups = group_seeds(policies)
-    return PlannerReport(scenario, tuple(names), tuple(beside), summaries, facts, told, optima=optima, groups=groups)
+    return PlannerReport(scenario, names, beside, summaries, facts, told, optima=optima, groups=groups)
 
 
 def _kind_of(name: str) -> str:

@@ -21,6 +21,7 @@ from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.jobs import run_jobs
 from powergrid.evaluation.replay.recording import Recorder
 from powergrid.evaluation.rollout import (
+    Player,
     Policy,
     Progress,
     find_players,
@@ -39,8 +40,6 @@ from powergrid.scenario import Scenario, load_scenario
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Player = tuple[str, Policy | None]
 
 #: What a study is, beside the parts that it has come to.
 MANIFEST = "study.json"
@@ -223,7 +222,7 @@ def _play_parts(
 ) -> Iterator[Part]:
     """Play parts, here or in processes of their own, and yield each when it is kept."""
     jobs = [(scenario, (part.player, players[part.player]), part, folder, seed) for part in parts]
-    for place in run_jobs(_keep_part, jobs, workers):
+    for place, _ in run_jobs(_keep_part, jobs, workers):
         yield parts[place]
 
 

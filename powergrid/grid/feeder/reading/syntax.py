@@ -157,12 +157,6 @@ class Command:
         return f"{self.file}:{self.line}"
 
 
-def class_of(name: str) -> str:
-    """Return the class in ``Class.name``, lower case; that of a circuit is its source's."""
-    written = name.partition(".")[0].strip().lower()
-    return "vsource" if written == "circuit" else written
-
-
 def find_danger(class_name: str, name: str, value: str) -> Danger | None:
     """Say what setting a property of a class does beside describing the element.
 
