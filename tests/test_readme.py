@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -24,7 +25,9 @@ COMMANDS = [
 def test_python_block_of_the_readme_runs(block: str) -> None:
     scope: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), scope)
-    scope["env"].close()  # type: ignore[attr-defined]
+    env: Any = scope["env"]
+    assert len(env.describe().actions)
+    env.close()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

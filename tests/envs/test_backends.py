@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -163,10 +164,13 @@ def test_environment_pickles_by_being_built_anew(make_vector) -> None:
         again.close()
 
 
-def test_forgotten_environment_ends_its_workers(make_vector) -> None:
+def test_forgotten_environment_ends_its_workers() -> None:
     env = GridVectorEnv("ieee13_mg", 2, backend="processes", workers=2)
     env.reset(seed=0)
-    del env  # make_vector() looks for what is left
+    assert len(multiprocessing.active_children()) == 1  # the other half is played here
+    del env
+    gc.collect()
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("how", ["pass", "del env", "raise SystemExit(3)", "os.kill(os.getpid(), 9)"])

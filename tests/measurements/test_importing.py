@@ -42,6 +42,13 @@ def problems_of(table: Any, feeder: Path, **keys: Any) -> tuple[str, ...]:
     return caught.value.problems
 
 
+def assert_whole(profiles: Profiles) -> None:
+    """There are whole days, of finite numbers."""
+    assert profiles.n_days >= 1
+    assert len(profiles.demand_pu) == profiles.n_days * profiles.rows_per_day
+    assert np.isfinite(profiles.demand_pu).all()
+
+
 # played ----------------------------------------------------------------------------------------------------------
 
 
@@ -529,7 +536,7 @@ ANYTHING = st.recursive(
 def test_any_map_imports_or_is_a_typed_error(feeder: Path, data: dict[str, Any]) -> None:
     table = pd.DataFrame({"time": TIMES[:72], "e1": 5.0 + TIMES[:72].hour, "x": 1.0})
     with suppress(ScenarioError):
-        import_profiles(table, feeder, {"unit": "kW"} | data)
+        assert_whole(import_profiles(table, feeder, {"unit": "kW"} | data).profiles)
 
 
 CELLS = st.sampled_from(
@@ -543,7 +550,7 @@ def test_any_table_imports_or_is_a_typed_error(feeder: Path, rows: list[list[str
     file = feeder.with_name("t.csv")
     file.write_text("\n".join([sign.join(["time", "e1", "w1"]), *(sign.join(row) for row in rows)]), encoding="utf-8")
     with suppress(ScenarioError):
-        import_profiles(file, feeder, {"unit": "kW"})
+        assert_whole(import_profiles(file, feeder, {"unit": "kW"}).profiles)
 
 
 def test_amperes_of_a_sum_are_at_the_voltage_of_where_they_are_measured(feeder: Path) -> None:
