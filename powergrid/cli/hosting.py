@@ -12,6 +12,7 @@ from powergrid.cli.evaluation import load_policies
 from powergrid.cli.options import (
     DaySeedOption,
     Given,
+    GoingOnOption,
     ProcessesOption,
     ScenarioArgument,
     counting,
@@ -67,9 +68,7 @@ def hosting(
     ] = 150,
     workers: ProcessesOption = None,
     seed: DaySeedOption = 0,
-    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where it is kept, and gone on with.")] = Path(
-        "hosting"
-    ),
+    out_dir: GoingOnOption = Path("hosting"),
     *,
     given: Given,
 ) -> None:

@@ -6,7 +6,7 @@ Array functions of a snapshot; knows no prices, agents or rewards.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ import numpy.typing as npt
 from powergrid.grid.circuit.circuit import Snapshot
 from powergrid.grid.feeder.network import Network, count_once
 from powergrid.grid.sums import GroupSums
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -89,6 +92,38 @@ class _Parts(NamedTuple):
             both,
             (both[:n_envs], both[n_envs:]),
         )
+
+
+class _Columns:
+    """Columns of ``results``, of the name that they have in :class:`Metrics`: a copy, (n_envs, n_zones or n_groups)."""
+
+    def __init__(self, meaning: str) -> None:
+        self.__doc__ = meaning
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, metrics: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, metrics: Metrics, owner: type) -> FloatArray: ...
+
+    def __get__(self, metrics: Metrics | None, owner: type) -> FloatArray | Self:
+        return self if metrics is None else self._of(metrics.results, metrics.columns[self._name]).copy()
+
+    @staticmethod
+    def _of(results: FloatArray, columns: slice) -> FloatArray:
+        return results[:, columns]
+
+
+class _Column(_Columns):
+    """One column of ``results``: a copy, shape (n_envs,)."""
+
+    @staticmethod
+    def _of(results: FloatArray, columns: slice) -> FloatArray:
+        column: FloatArray = results[:, columns.start]
+        return column
 
 
 class Metrics:
@@ -267,12 +302,6 @@ class Metrics:
         found: FloatArray = np.add.reduce(outside > levels_pu[:, None, None], axis=2, dtype=np.float64)
         return found
 
-    def _part(self, name: str) -> FloatArray:
-        return self.results[:, self.columns[name]].copy()
-
-    def _number(self, name: str) -> FloatArray:
-        return self.results[:, self.columns[name].start].copy()
-
     @property
     def level_limits(self) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest that voltages, then loadings, may be [pu], each shape (n_nodes + n_branches,)."""
@@ -280,100 +309,33 @@ class Metrics:
 
     # parts of what was measured, by the names of the field
 
+    zone_violation_pu = _Columns("Sum of what the nodes of each zone are outside the limits [pu].")
+    shared_violation_pu = _Columns("The same with an equal part of the nodes in no zone.")
+    violation_sum_pu = _Column("Sum of ``violation_pu``.")
+    zone_violation_count = _Columns("Nodes of each zone outside the limits.")
+    violation_count = _Column("Nodes outside the limits.")
+    shared_overload_pu = _Columns("Sum of what branches of each zone carry above 1 pu, with an equal part of others.")
+    overload_sum_pu = _Column("Sum of what branches carry above 1 pu.")
+    zone_overload_count = _Columns("Overloaded branches by zone.")
+    overload_count = _Column("Branches above their normal rating.")
+    zone_v_min_pu = _Columns("Lowest voltage of each zone [pu].")
+    v_min_pu = _Column("Lowest node voltage [pu].")
+    zone_v_max_pu = _Columns("Highest voltage of each zone [pu].")
+    v_max_pu = _Column("Highest node voltage [pu].")
+    zone_v_mean_pu = _Columns("Mean voltage of each zone [pu].")
+    watched_mean_pu = _Columns("Mean voltages of what :meth:`watch` was told of [pu].")
+    watched_loading_pu = _Columns("Highest loadings of what :meth:`watch` was told of.")
+    zone_loading_pu = _Columns("Highest loading by zone.")
+
     @property
     def violation_pu(self) -> FloatArray:
         """How far each node is outside the limits [pu], shape (n_envs, n_nodes)."""
         return self._to.excess[0][:, : self._n_nodes].copy()
 
     @property
-    def zone_violation_pu(self) -> FloatArray:
-        """Sum of what the nodes of each zone are outside the limits [pu], shape (n_envs, n_zones)."""
-        return self._part("zone_violation_pu")
-
-    @property
-    def shared_violation_pu(self) -> FloatArray:
-        """The same with an equal part of the nodes in no zone."""
-        return self._part("shared_violation_pu")
-
-    @property
-    def violation_sum_pu(self) -> FloatArray:
-        """Sum of ``violation_pu``, shape (n_envs,)."""
-        return self._number("violation_sum_pu")
-
-    @property
-    def zone_violation_count(self) -> FloatArray:
-        """Nodes of each zone outside the limits, shape (n_envs, n_zones)."""
-        return self._part("zone_violation_count")
-
-    @property
-    def violation_count(self) -> FloatArray:
-        """Nodes outside the limits, shape (n_envs,)."""
-        return self._number("violation_count")
-
-    @property
-    def shared_overload_pu(self) -> FloatArray:
-        """Sum of what branches of each zone carry above 1 pu, with an equal part of those in none."""
-        return self._part("shared_overload_pu")
-
-    @property
-    def overload_sum_pu(self) -> FloatArray:
-        """Sum of what branches carry above 1 pu, shape (n_envs,)."""
-        return self._number("overload_sum_pu")
-
-    @property
-    def zone_overload_count(self) -> FloatArray:
-        """Overloaded branches by zone, shape (n_envs, n_zones)."""
-        return self._part("zone_overload_count")
-
-    @property
-    def overload_count(self) -> FloatArray:
-        """Branches above their normal rating, shape (n_envs,)."""
-        return self._number("overload_count")
-
-    @property
-    def zone_v_min_pu(self) -> FloatArray:
-        """Lowest voltage of each zone [pu], shape (n_envs, n_zones)."""
-        return self._part("zone_v_min_pu")
-
-    @property
-    def v_min_pu(self) -> FloatArray:
-        """Lowest node voltage [pu], shape (n_envs,)."""
-        return self._number("v_min_pu")
-
-    @property
-    def zone_v_max_pu(self) -> FloatArray:
-        """Highest voltage of each zone [pu], shape (n_envs, n_zones)."""
-        return self._part("zone_v_max_pu")
-
-    @property
-    def v_max_pu(self) -> FloatArray:
-        """Highest node voltage [pu], shape (n_envs,)."""
-        return self._number("v_max_pu")
-
-    @property
-    def zone_v_mean_pu(self) -> FloatArray:
-        """Mean voltage of each zone [pu], shape (n_envs, n_zones)."""
-        return self._part("zone_v_mean_pu")
-
-    @property
-    def watched_mean_pu(self) -> FloatArray:
-        """Mean voltages of what :meth:`watch` was told of [pu], shape (n_envs, n_groups)."""
-        return self._part("watched_mean_pu")
-
-    @property
-    def watched_loading_pu(self) -> FloatArray:
-        """Highest loadings of what :meth:`watch` was told of, shape (n_envs, n_groups)."""
-        return self._part("watched_loading_pu")
-
-    @property
-    def zone_loading_pu(self) -> FloatArray:
-        """Highest loading by zone, shape (n_envs, n_zones)."""
-        return self._part("zone_loading_pu")
-
-    @property
     def zone_kva(self) -> npt.NDArray[np.complex128]:
         """Complex power imported by each zone [kVA], shape (n_envs, n_zones)."""
-        return self._part("zone_kva").view(np.complex128)
+        return self.results[:, self.columns["zone_kva"]].copy().view(np.complex128)
 
     @property
     def worst_node(self) -> IntArray:
