@@ -103,7 +103,7 @@ def list_keys(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, s
                 "Events by name; `kind` says which, the other keys depend on it: see [Events](events.md)."
             )  # fmt: skip
         elif sections:
-            yield from list_keys(sections[0], f"{key}.")
+            yield from list_keys(sections[0], f"{key}.<name>." if get_origin(annotation) is dict else f"{key}.")
         else:
             yield f"`{key}`", describe_type(annotation), describe_default(info), info.description or ""
 

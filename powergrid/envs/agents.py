@@ -14,7 +14,8 @@ import numpy.typing as npt
 from powergrid.envs.masks import ActionMasks, add_mask
 from powergrid.envs.observations import Channels
 from powergrid.errors import ActionError, ScenarioError, describe_unknown, find_number_problems, show_briefly
-from powergrid.grid.devices import ActionSpec
+from powergrid.grid.simulation import Simulation
+from powergrid.grid.telemetry import find_near, find_places
 from powergrid.scenario import Scenario
 
 IntArray = npt.NDArray[np.int64]
@@ -143,9 +144,9 @@ class Agent:
         return []
 
 
-def build_agents(scenario: Scenario, actions: Sequence[ActionSpec], channels: Channels) -> list[Agent]:
+def build_agents(scenario: Scenario, simulation: Simulation, channels: Channels) -> list[Agent]:
     """Make the agents of a scenario from the two tables."""
-    agents = []
+    agents, actions = [], simulation.actions
     columns, actions_of = channels.columns_by_owner(), dict[str, list[int]]()
     for i, action in enumerate(actions):
         actions_of.setdefault(action.device, []).append(i)
@@ -159,9 +160,11 @@ def build_agents(scenario: Scenario, actions: Sequence[ActionSpec], channels: Ch
         seen = sorted((columns[device][0], device) for device in {*acting, *idle} if device in columns)
         devices = tuple(device for _, device in seen)
         of_devices = sorted(column for device in devices for column in columns[device])
-        observed = [*columns["world"], *columns.get(name, ()), *of_devices]
+        hops = None if scenario.telemetry is None else scenario.telemetry.hops
+        zone = columns.get(name, ()) if hops is None else _find_near(simulation, spec.devices, hops, channels)
+        observed = [*columns["world"], *zone, *of_devices]
         if scenario.mode == "centralized":
-            observed += [i for i, c in enumerate(channels.table) if c.owner != "world"]
+            observed += [i for i in channels.shown.tolist() if channels.table[i].owner != "world"]
         agents.append(
             Agent(
                 name=name,
@@ -175,6 +178,14 @@ def build_agents(scenario: Scenario, actions: Sequence[ActionSpec], channels: Ch
             )
         )
     return agents
+
+
+def _find_near(simulation: Simulation, devices: Sequence[str], hops: int, channels: Channels) -> list[int]:
+    """Return the columns of what is measured at buses up to so many branches away from some devices."""
+    network = simulation.network
+    at = [bus for name in devices for bus in find_places(simulation.devices[name], simulation.circuits[0])]
+    own = tuple(f"network.{network.buses[bus]}." for bus in find_near(network, at, hops))
+    return [i for i in channels.shown.tolist() if channels.table[i].name.startswith(own)]
 
 
 def require_actions(scenario: Scenario, agents: Sequence[Agent]) -> None:

@@ -6,7 +6,6 @@ or one in each process. What a step takes and gives lies on a board, arrays with
 
 from __future__ import annotations
 
-import copy
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ import numpy.typing as npt
 
 from powergrid.envs.agents import Agent
 from powergrid.envs.core import CLOSED, GridTask
-from powergrid.envs.episode import NOT_STARTED, Entropy, Seed, Seeding
+from powergrid.envs.episode import NOT_STARTED, Entropy, Seed, Seeding, Stream
 from powergrid.envs.observations import View
 from powergrid.errors import ScenarioError, describe_unknown, find_number_problems
 from powergrid.scenario import Scenario
@@ -212,16 +211,14 @@ class Slice:
 
     def state(self) -> dict[str, Any]:
         """Copy the moment of these environments, with their streams of draws and what the last step gave."""
-        streams = {env: copy.deepcopy(rng.bit_generator.state) for env, rng in self._rngs.items()}
+        streams = {env: Stream.of(rng) for env, rng in self._rngs.items()}
         shown = {name: getattr(self.board, name).copy() for name in SHOWN}
         return {"task": self.task.state(), "streams": streams, "shown": shown}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`state`, and show it on the board."""
         self.task.restore(state["task"])
-        self._rngs = {env: np.random.default_rng() for env in state["streams"]}
-        for env, stream in state["streams"].items():
-            self._rngs[env].bit_generator.state = copy.deepcopy(stream)
+        self._rngs = {env: stream.resume() for env, stream in state["streams"].items()}
         for name, values in state["shown"].items():
             getattr(self.board, name)[:] = values
         self._show()
@@ -265,7 +262,7 @@ class Slice:
 def find_seen(task: GridTask, view: ViewName) -> list[IntArray]:
     """Return the columns that a view is of: every one, or those of each agent."""
     if view == "central":
-        return [np.arange(len(task.channels.table))]
+        return [task.channels.shown]
     return [agent.observed for agent in task.agents]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class State:
         rewards: Terms and rewards, and what they are counted from.
         channels: What is known of the day, shape (n_envs, horizon_steps + 1, n_known).
         terminated, truncated: How the last step ended, shape (n_envs,).
+        telemetry: What is on its way, empty where nothing is.
     """
 
     fits: str
@@ -51,6 +52,7 @@ class State:
     channels: FloatArray
     terminated: BoolArray
     truncated: BoolArray
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
 
 
 class GridTask:
@@ -93,8 +95,12 @@ class GridTask:
             summary=scenario.observations == "summary",
             peak_kw=None if self._peak is None else self._peak.kw,
             forecasts=None if scenario.outlook is None else scenario.outlook.forecasts,
+            telemetry=scenario.telemetry,
+            owned={name: scenario.devices[name].kind for spec in scenario.agents.values() for name in spec.devices},
         )
-        self.agents: list[Agent] = build_agents(scenario, simulation.actions, self.channels)
+        self._telemetry = self.channels.telemetry
+        self._delayed = self._telemetry is not None and self._telemetry.passes_on
+        self.agents: list[Agent] = build_agents(scenario, simulation, self.channels)
         self._view = View(self.channels, [agent.observed for agent in self.agents], n_envs)
         owners = [spec.devices for spec in scenario.agents.values()]
         pcc = [[network.bus_index[spec.pcc.lower()]] for spec in scenario.agents.values()]
@@ -151,7 +157,12 @@ class GridTask:
         self._rewards.start(rows, zone_kw)
         if self._peak is not None:
             self._peak.start(rows)
-        self.channels.start_day(rows, zone_kw, rngs)
+        # children, so that nothing else that is random changes by what is foreseen or told
+        drawing = self.scenario.outlook is not None or self._telemetry is not None
+        children = [rng.spawn(1)[0] for rng in rngs] if drawing else []
+        self.channels.start_day(rows, zone_kw, children)
+        if self._telemetry is not None:
+            self._telemetry.start(envs, children)
         self.terminated[rows] = self.truncated[rows] = False
         self.channels.measure()
 
@@ -171,8 +182,10 @@ class GridTask:
         """
         if self._closed:
             self.require_open()
-        simulation = self.simulation
-        simulation.step(self._action)
+        simulation, action = self.simulation, self._action
+        if self._telemetry is not None and self._delayed:
+            action = self._telemetry.follow(action, simulation.row, simulation.neutral)
+        simulation.step(action)
         if self._peak is not None:
             self._peak.follow(simulation.snapshot.source_kva.real)
         # the solve of this step and what is known of the next, for which the clock has turned already
@@ -236,6 +249,7 @@ class GridTask:
             self.channels.state(),
             self.terminated.copy(),
             self.truncated.copy(),
+            {} if self._telemetry is None else self._telemetry.state(),
         )
 
     def restore(self, state: State) -> None:
@@ -257,6 +271,8 @@ class GridTask:
         self._rewards.restore(state.rewards)
         self.rewards = self._rewards.rewards
         self.channels.restore(state.channels)
+        if self._telemetry is not None:
+            self._telemetry.restore(state.telemetry)
         self.terminated[:], self.truncated[:] = state.terminated, state.truncated
         self.channels.measure()
 
@@ -269,7 +285,8 @@ class GridTask:
             [channel.name for channel in self.channels.table], simulation.options.horizon_steps,
             self.scenario.step_minutes, self.n_envs, self.scenario.never_worse_than, self.scenario.native_controls,
         )  # fmt: skip
-        return hashlib.sha256(repr(names).encode()).hexdigest()
+        told = "" if self._telemetry is None else repr(self.scenario.telemetry)
+        return hashlib.sha256((repr(names) + told).encode()).hexdigest()
 
     def require_open(self) -> None:
         """Refuse to go on once the engines are released: a call into one that is gone ends the process.

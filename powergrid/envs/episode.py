@@ -25,19 +25,43 @@ NOT_STARTED = "no episode is being played; call reset() before step()"
 
 
 @dataclass(frozen=True)
+class Stream:
+    """A moment of a generator: where its draws stand, and how many children it has, which draw too.
+
+    Attributes:
+        state: State of its bit generator.
+        seeds: What children come of.
+    """
+
+    state: Mapping[str, Any]
+    seeds: Any
+
+    @classmethod
+    def of(cls, rng: np.random.Generator) -> Stream:
+        """Copy the moment."""
+        return cls(rng.bit_generator.state, copy.copy(rng.bit_generator.seed_seq))
+
+    def resume(self) -> np.random.Generator:
+        """Return a generator at that moment."""
+        rng = np.random.Generator(np.random.PCG64(copy.copy(self.seeds)))
+        rng.bit_generator.state = self.state
+        return rng
+
+
+@dataclass(frozen=True)
 class EpisodeState:
     """A moment of an environment: its episode, and the stream that draws the days to come.
 
     Attributes:
         task: What is played, as :meth:`powergrid.envs.core.GridTask.state` keeps it.
         feeder: Which of the scenario's feeders, None where there is one.
-        stream: State of what draws, None before the first reset.
+        stream: What draws, None before the first reset.
         playing: Whether the episode goes on.
     """
 
     task: State
     feeder: str | None
-    stream: Mapping[str, Any] | None
+    stream: Stream | None
     playing: bool
 
 
@@ -124,7 +148,7 @@ class Episode:
         self.task.require_open()
         names = self._feeders.tasks if self._feeders.several else {}
         feeder = next((name for name, task in names.items() if task is self.task), None)
-        stream = None if self.rng is None else copy.deepcopy(self.rng.bit_generator.state)
+        stream = None if self.rng is None else Stream.of(self.rng)
         return EpisodeState(self.task.state(), feeder, stream, self.playing)
 
     def restore(self, state: EpisodeState) -> GridTask:
@@ -140,11 +164,7 @@ class Episode:
             task = self._feeders.tasks[pick_feeder(self.scenario, state.feeder)]
         task.restore(state.task)
         self.task, self.playing = task, state.playing
-        if state.stream is None:
-            self.rng = None
-        else:
-            self.rng = self.rng or np.random.default_rng()
-            self.rng.bit_generator.state = copy.deepcopy(state.stream)
+        self.rng = None if state.stream is None else state.stream.resume()
         return task
 
     @property

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from powergrid.envs.backends import SHOWN, Board, BoolArray, IntArray, Layout, Slice, ViewName, find_seen
 from powergrid.envs.core import GridTask
-from powergrid.envs.episode import FeederTasks
+from powergrid.envs.episode import FeederTasks, Stream
 from powergrid.envs.observations import View, order_alike
 from powergrid.quantities import QUANTITIES
 from powergrid.scenario import Scenario
@@ -37,7 +37,7 @@ class WholeView:
 
     def __init__(self, tasks: Iterable[GridTask]) -> None:
         own = list(tasks)
-        columns = order_alike([task.channels.table for task in own])
+        columns = _order_whole(own)
         self.width, self.even = max(map(len, columns)), len(set(map(len, columns))) == 1
         self._views = {
             id(task): View(task.channels, [seen], task.n_envs) for task, seen in zip(own, columns, strict=True)
@@ -153,7 +153,7 @@ class FeederSlice(Slice):
         self._first, self._names = first, tasks.scenarios[next(iter(tasks.scenarios))].infos == "full"
         columns = [find_seen(task, view) for task in tasks.tasks.values()]
         if view == "central":
-            columns = [[own] for own in order_alike([task.channels.table for task in tasks.tasks.values()])]
+            columns = [[own] for own in _order_whole(list(tasks.tasks.values()))]
         self._columns = dict(zip(tasks.tasks, columns, strict=True))
         nodes = np.cumsum([0, *(len(task.simulation.network.nodes) for task in tasks.tasks.values())]).tolist()
         self._first_nodes = dict(zip(tasks.tasks, nodes[:-1], strict=True))
@@ -205,7 +205,7 @@ class FeederSlice(Slice):
 
     def state(self) -> dict[str, Any]:
         """Copy the moment of these environments, with their streams of draws and what the last step gave."""
-        streams = {env: copy.deepcopy(rng.bit_generator.state) for env, rng in self._rngs.items()}
+        streams = {env: Stream.of(rng) for env, rng in self._rngs.items()}
         groups = [(group.feeder, group.envs.copy(), group.task.state()) for group in self._groups if group.started]
         shown = {name: getattr(self.board, name).copy() for name in SHOWN}
         return {"groups": groups, "streams": streams, "shown": shown}
@@ -222,9 +222,7 @@ class FeederSlice(Slice):
             group.task.restore(kept)
             group.assign(envs)
             group.started = True
-        self._rngs = {env: np.random.default_rng() for env in state["streams"]}
-        for env, stream in state["streams"].items():
-            self._rngs[env].bit_generator.state = copy.deepcopy(stream)
+        self._rngs = {env: stream.resume() for env, stream in state["streams"].items()}
         for name, values in state["shown"].items():
             getattr(self.board, name)[:] = values
         self._show()
@@ -320,6 +318,12 @@ class FeederSlice(Slice):
         group = self._group(feeder, GridTask(self._feeders.scenarios[feeder], n_rows))
         self._groups.append(group)
         return group
+
+
+def _order_whole(tasks: Sequence[GridTask]) -> list[IntArray]:
+    """Return the columns of what can be seen on each feeder, those of all first."""
+    columns = order_alike([task.channels.table for task in tasks])
+    return [own[np.isin(own, task.channels.shown)] for own, task in zip(columns, tasks, strict=True)]
 
 
 def _action_columns(task: GridTask) -> IntArray:

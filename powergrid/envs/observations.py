@@ -5,7 +5,7 @@ One row of the table is one number per environment. What an agent sees is an ind
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from powergrid.grid.outages.spec import widen_price
 from powergrid.grid.profiles.outlook import Forecasts
 from powergrid.grid.simulation import Simulation
 from powergrid.grid.sums import GroupSums
+from powergrid.grid.telemetry import Telemetry, TelemetrySpec
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -60,10 +61,15 @@ class Channels:
         summary: Whether the network's voltages are shown as quantiles, the same for every feeder, not node by node.
         peak_kw: The highest import of each episode so far, shown where it is priced, shape (n_envs, 1).
         forecasts: How the hours to come are foreseen; None shows nothing of them.
+        telemetry: What becomes of it on its way to those who see it; None where all is seen as it is.
+        owned: Kind of each device that an agent owns, by name.
 
     Attributes:
         table: The channels in the order of the columns.
         places: Where each channel lies in ``Metrics.results``, shape (n_channels,).
+        told: Where it lies as it is seen, which telemetry may make something else of, shape (n_channels,).
+        shown: Columns of what anybody can see, shape (n_shown,).
+        telemetry: What tells it, None where all is seen as it is.
         metrics: What was measured.
         loads_in: Part of each load that is in a zone, shape (n_loads, n_zones).
         sum_loads: Returns the sums in each zone of numbers of the loads, the last axis of some.
@@ -84,6 +90,8 @@ class Channels:
         summary: bool = False,
         peak_kw: FloatArray | None = None,
         forecasts: Forecasts | None = None,
+        telemetry: TelemetrySpec | None = None,
+        owned: Mapping[str, str] | None = None,
     ) -> None:
         self._simulation, self.metrics, self._peak_kw, self._forecasts = simulation, metrics, peak_kw, forecasts
         self.loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
@@ -113,6 +121,7 @@ class Channels:
         if simulation.handed_back is not None:
             most = float(max(simulation.handed_back.release_steps, 1))
             self.table.append(Channel("world.handed_back_steps", "steps", 0.0, most, "world"))
+        self.telemetry = self._add_telemetry(telemetry, dict(zip(zones, zone_nodes, strict=True)), owned or {})
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
         held = [fleet.n for fleet, _ in self._held]
         n_power = simulation.setpoints.shape[2]
@@ -121,8 +130,10 @@ class Channels:
         widths += [] if peak_kw is None else [1]
         widths += [] if simulation.handed_back is None else [1]
         widths += [] if self._quantiles is None else [self._n_nodes]
+        widths += [] if self.telemetry is None else [self.telemetry.width]
         metrics.watch(_find_nodes(simulation, pccs, phases), [np.array(way, dtype=np.int64) for way in ways], widths)
-        self.places = self._place()
+        self.places: IntArray = self._place()
+        self.told, self.shown = self._place_told()
         self.measure()
 
     # -- the table
@@ -228,6 +239,19 @@ class Channels:
         self.table += [Channel(*row) for row in view.channels]
         return view
 
+    def _add_telemetry(
+        self, spec: TelemetrySpec | None, zones: Mapping[str, IntArray], owned: Mapping[str, str]
+    ) -> Telemetry | None:
+        if spec is None or spec.idle:
+            return None
+        simulation = self._simulation
+        columns, options = [action.device for action in simulation.actions], simulation.options
+        name = f"feeder {simulation.feeder.name!r}"
+        size = simulation.n_envs, options.horizon_steps + 1, options.step_minutes
+        telemetry = Telemetry(spec, self.table, self.metrics, zones, owned, columns, *size, name)
+        self.table += [Channel(*mark) for mark in telemetry.marks]
+        return telemetry
+
     # -- the matrix
 
     def start_day(self, rows: Rows, zone_kw: FloatArray, rngs: Sequence[np.random.Generator] = ()) -> None:
@@ -280,12 +304,17 @@ class Channels:
         if simulation.handed_back is not None:
             beside.append(simulation.handed_back.steps_left)
         metrics.take(simulation.snapshot, simulation.energised, beside)
+        telemetry = self.telemetry
         if self._quantiles is not None:  # last, as it sums up what was just measured
-            metrics.add(self._quantiles.look(simulation.snapshot.v_pu, metrics.violation_count))
+            summary = self._quantiles.look(simulation.snapshot.v_pu, metrics.violation_count)
+            metrics.add(summary, -1 if telemetry is None else -2)
+        if telemetry is not None and telemetry.width:
+            values = metrics.results.take(self.places[telemetry.places], 1)
+            metrics.add(telemetry.look(values, simulation.row, simulation.energised))
 
     @property
     def values(self) -> FloatArray:
-        """Physical values, shape (n_envs, n_channels)."""
+        """Physical values as they are, whatever is told of them, shape (n_envs, n_channels)."""
         return self.metrics.results.take(self.places, 1)
 
     def _place(self) -> IntArray:
@@ -296,12 +325,24 @@ class Channels:
         n_outages = 0 if self.outages is None else len(self.outages.channels)
         n_last = (self._peak_kw is not None) + (self._simulation.handed_back is not None)
         nodes = self.metrics.columns["v_pu"].start if self._quantiles is None else outages + n_outages + n_last
+        telemetry = self.telemetry
+        marks = self.metrics.columns["beside"].stop - np.arange(0 if telemetry is None else len(telemetry.marks), 0, -1)
         return np.concatenate(
             (
                 *(known + np.arange(self._n_exogenous), self._place_solved(), nodes + np.arange(self._n_nodes)),
                 *(states + np.array(self._state_places, dtype=np.int64), outages + np.arange(n_outages + n_last)),
+                marks,
             )
         )
+
+    def _place_told(self) -> tuple[IntArray, IntArray]:
+        """Return where each channel lies as it is seen, and the columns of those that anybody can see."""
+        told, columns, telemetry = self.places.copy(), list(range(len(self.table))), self.telemetry
+        if telemetry is not None:
+            first = self.metrics.columns["beside"].stop - telemetry.width
+            told[telemetry.places] = first + np.arange(len(telemetry.places))
+            columns = [column for column in columns if column not in telemetry.unmetered]
+        return told, np.array(columns, dtype=np.int64)
 
     def _place_solved(self) -> IntArray:
         """Return where each column of :meth:`_add_solved` lies in what was measured."""
@@ -431,7 +472,7 @@ class View:
         bounds: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         seen, table, self.columns = np.concatenate(columns), channels.table, columns
-        self._metrics, self._places = channels.metrics, channels.places[seen]
+        self._metrics, self._places = channels.metrics, channels.told[seen]
         own = np.array([(channel.low, channel.high) for channel in table])[seen] if bounds is None else np.array(bounds)
         low, high = own.T
         gain = 2.0 / (high - low)

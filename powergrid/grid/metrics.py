@@ -139,6 +139,7 @@ class Metrics:
         device_buses: Names of the buses where devices are added, which part lines that were in series.
 
     Attributes:
+        network: The network.
         limits: Lower and upper voltage limit [pu].
         losses_outside: Sums complex power into terminals, shape (n_envs, n_terminals), to the losses of the branches
             that lie in no zone or lead into one, shape (n_envs, 1): those that no zone's intake has a part in.
@@ -165,7 +166,7 @@ class Metrics:
         phases: Sequence[Sequence[int]] | None = None,
         device_buses: Iterable[str] = (),
     ) -> None:
-        self.limits = (v_min_pu, v_max_pu)
+        self.network, self.limits = network, (v_min_pu, v_max_pu)
         lowest, highest = node_limits(network, v_min_pu, v_max_pu)
         self._n_zones = n_zones = len(zones)
         n_nodes, b = len(network.nodes), network.branches
@@ -275,9 +276,9 @@ class Metrics:
         for part, values in zip(to.beside, beside, strict=False):
             part[...] = values
 
-    def add(self, values: FloatArray) -> None:
-        """Put the last of what stands beside into ``results``, where it is made of what was measured."""
-        self._to.beside[-1][...] = values
+    def add(self, values: FloatArray, place: int = -1) -> None:
+        """Put one of what stands beside, the last or another, into ``results``: it is made of what was measured."""
+        self._to.beside[place][...] = values
 
     def _leave_out(self, chosen: FloatArray, dead: BoolArray, lowest: FloatArray, means: FloatArray) -> None:
         """Take lowest and mean voltages anew without the nodes that nothing feeds; 0 where a zone has no other."""

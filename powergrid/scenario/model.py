@@ -36,6 +36,7 @@ from powergrid.grid.profiles.profiles import (
     read_profiles,
 )
 from powergrid.grid.simulation import Simulation, SimulationOptions
+from powergrid.grid.telemetry import TelemetrySpec
 from powergrid.scenario.placement.place import place
 from powergrid.scenario.vocabulary import (
     GOALS,
@@ -106,6 +107,10 @@ class Scenario(Spec):
     outlook: OutlookSpec | None = Field(
         default=None,
         description="What agents see of themselves, the season and the hours to come, `{}` for all; nothing if unset.",
+    )
+    telemetry: TelemetrySpec | None = Field(
+        default=None,
+        description="What agents are told and when, and when devices hear from them; all of it, at once, if unset.",
     )
     infos: Literal["none", "terms", "numbers", "full"] = Field(
         default="numbers",
@@ -189,6 +194,11 @@ class Scenario(Spec):
         problems = find_ownership_problems({"devices": self.devices, "agents": owned})
         if self.microgrids and self.feeders:
             problems.append("microgrids: do not go with feeders; leave out one or the other")
+        if self.telemetry is not None and self.telemetry.hops is not None:
+            if self.mode == "centralized":
+                problems.append("telemetry.hops: goes with mode: 'distributed'; in 'centralized' agents see every bus")
+            if self.observations == "summary":
+                problems.append("telemetry.hops: goes with observations: 'full'; a 'summary' has no buses")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -319,6 +329,8 @@ class Scenario(Spec):
         power = [n for n, d in self.devices.items() if issubclass(FLEETS[d.kind], PowerFleet)]
         taken = [str(d.element).lower() for d in self.devices.values() if d.element]
         hours = self.episode_length * self.step_minutes / 60.0
+        if self.telemetry is not None:
+            yield from self.telemetry.find_problems(network, self.step_minutes, 60.0 * hours)
         yield from find_event_problems(self.events, network, power, taken, self.step_minutes / 60.0, hours)
 
     def weight_of(self, term: str) -> float:
@@ -400,10 +412,9 @@ class Scenario(Spec):
         for key in ("goal", "preset"):
             if data["reward"][key] is None:
                 del data["reward"][key]
-        if self.outlook is None:
-            del data["outlook"]
-        if self.costs is None:
-            del data["costs"]
+        for key in ("outlook", "costs", "telemetry"):
+            if data[key] is None:
+                del data[key]
         if self.action_masks == "none":
             del data["action_masks"]
         if not self.plain_discrete:

@@ -42,7 +42,7 @@ class Forecasts:
         """Return forecasts of sun, the first column, and of the demand of zones.
 
         Args:
-            rngs: A generator for each environment; only children of it are drawn from, so that nothing else changes.
+            rngs: A generator for each environment, where there is an error to draw.
             comes: What comes, shape (n_envs, n_steps, 1 + n_zones).
             before: The day before, of the same shape.
             dt_h: Length of a step [h].
@@ -54,7 +54,7 @@ class Forecasts:
             return before
         n_steps, n_columns = comes.shape[1:]
         spread = np.array([self.sun_error, *[self.demand_error] * (n_columns - 1)])
-        drawn = np.stack([rng.spawn(1)[0].standard_normal((n_steps, n_columns)) for rng in rngs])
+        drawn = np.stack([rng.standard_normal((n_steps, n_columns)) for rng in rngs])
         keep = np.exp(-dt_h / self.error_hours)
         errors = np.empty_like(drawn)
         errors[:, 0] = drawn[:, 0]

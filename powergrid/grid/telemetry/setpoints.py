@@ -1,0 +1,116 @@
+"""The way of setpoints to devices: sent now and then, late, or lost; and what a device does meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from powergrid.errors import Problem
+from powergrid.grid.telemetry.links import IntArray, Link, assign
+from powergrid.grid.telemetry.readings import Mark
+from powergrid.grid.telemetry.spec import SetpointsSpec
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Setpoints:
+    """Say what devices do of what they are asked.
+
+    Args:
+        specs: The groups.
+        devices: Kind of each device that an agent owns, by name.
+        columns: Device of each action, shape (n_actions,).
+        n_envs: Number of environments.
+        n_times: Steps of an episode, and one more.
+        step_minutes: Length of a step [min].
+        problems: Where groups are told that name nothing.
+
+    Attributes:
+        late: Whether devices ever go by anything else than what they are asked.
+        marks: What tells agents whether the action of the step to come will be sent, where not all are; owned by the
+            device.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, SetpointsSpec],
+        devices: Mapping[str, str],
+        columns: Sequence[str],
+        n_envs: int,
+        n_times: int,
+        step_minutes: int,
+        problems: list[Problem],
+    ) -> None:
+        self._n_envs, self._n_times, self._n_actions = n_envs, n_times, len(columns)
+        patterns = {name: spec.devices for name, spec in specs.items()}
+        names = list(devices)
+        found = assign("device", names, patterns, problems, devices.__getitem__)
+        self._groups = list[tuple[SetpointsSpec, Link, IntArray, IntArray, int]]()
+        decides = list[tuple[Mark, int]]()
+        for group, own in found.items():
+            spec, link = specs[group], Link(specs[group], step_minutes)
+            if spec.ideal:
+                continue
+            place = {names[i]: sender for sender, i in enumerate(own.tolist())}
+            taken = [(column, place[device]) for column, device in enumerate(columns) if device in place]
+            column, sender = np.array(taken, dtype=np.int64).reshape(-1, 2).T
+            self._groups.append((spec, link, column, sender, len(own)))
+            if link.every > 1:
+                decides += [(Mark(f"{names[i]}.decides", "", 0.0, 1.0, names[i]), link.every) for i in own.tolist()]
+        self.late = bool(self._groups)
+        self.marks = [mark for mark, _ in decides]
+        self._decides = np.array([np.arange(n_times) % every == 0 for _, every in decides], dtype=np.float64).T
+        self._decides = np.tile(self._decides.reshape(n_times, len(decides)), (n_envs, 1))
+        self._sent = np.zeros((n_envs * n_times, self._n_actions))
+        self._newest = np.arange(self._sent.size).reshape(n_envs, n_times, self._n_actions)
+        self._left_alone = np.zeros((n_envs, n_times), dtype=bool)
+
+    def start(self, envs: Sequence[int], rngs: Sequence[np.random.Generator]) -> None:
+        """Draw the episodes of some environments, each with a generator of its own."""
+        n_times = self._n_times
+        for env, rng in zip(envs, rngs, strict=True):
+            for (spec, link, column, sender, n), own_rng in zip(
+                self._groups, rng.spawn(len(self._groups)), strict=True
+            ):
+                newest, missing = link.draw(own_rng, n_times, n, first=-1)
+                if spec.fallback == "neutral":
+                    newest = np.where(missing, -1, newest)
+                step = newest[:, sender]
+                where = (env * n_times + step) * self._n_actions + column
+                self._newest[env][:, column] = np.where(step < 0, -1, where)
+            self._left_alone[env] = (self._newest[env] < 0).any(axis=1)
+
+    def follow(self, action: FloatArray, row: IntArray, neutral: Callable[[], FloatArray]) -> FloatArray:
+        """Return the actions that devices go by in a step.
+
+        Args:
+            action: What agents ask for in it, shape (n_envs, n_actions).
+            row: The step in the rows of all environments laid end to end, shape (n_envs,).
+            neutral: Returns the actions that leave every device to itself, of the same shape.
+        """
+        self._sent[row] = action
+        newest = self._newest.reshape(-1, self._n_actions).take(row, 0)
+        played: FloatArray = self._sent.reshape(-1).take(newest, mode="clip")
+        if b"\1" in self._left_alone.reshape(-1).take(row).tobytes():
+            np.copyto(played, neutral(), where=newest < 0)
+        return played
+
+    def mark(self, row: IntArray) -> FloatArray:
+        """Return the ``marks`` of a step, shape (n_envs, n_marks)."""
+        marks: FloatArray = self._decides.take(row, 0)
+        return marks
+
+    def state(self) -> dict[str, Any]:
+        """Copy what was drawn and sent."""
+        return {key: array.copy() for key, array in self._kept().items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put a :meth:`state` back."""
+        for key, array in self._kept().items():
+            array[...] = state[key]
+
+    def _kept(self) -> dict[str, npt.NDArray[Any]]:
+        return {"sent": self._sent, "newest": self._newest, "left_alone": self._left_alone}
