@@ -226,6 +226,7 @@ def test_a_day_is_the_one_that_the_engine_plays(
     tmp_path: Path, mode: str, step_minutes: int, day: int, name: str
 ) -> None:
     master, ours = write(tmp_path, MASTERS[name], mode)
+    ours.write_text(f"{master.read_text()}Solve\nSet mode={mode}\n")
     n_steps = 1440 // step_minutes
     own = play_ours(ours, n_steps, step_minutes, day)
     with compiled(master, tolerance=TOLERANCE) as engine:
@@ -476,6 +477,33 @@ def test_a_mode_that_the_scenario_says_counts_for_multipliers_too(tmp_path: Path
         played = play(engine, mode, 24, 60)
     size = np.abs(played["vsource.source"]).max()
     assert {key: value for key in own if (value := np.abs(own[key] - played[key]).max()) > 1e-6 * size} == {}
+
+
+def test_batteries_that_no_shape_leads_begin_as_compiled_and_go_on_from_a_state_after_they_were_spent(
+    tmp_path: Path,
+) -> None:
+    # The first level is at a trigger, so that how the engine compiled them counts; one is spent in the tenth hour.
+    spent = "New Storage.spent bus1=c kv=12.47 kwrated=300 kwhrated=900 dispmode=external state=discharging"
+    master, ours = write(tmp_path, CALM + BY_SIGNAL + f"{spent} %discharge=20\n", "daily")
+    with compiled(master, tolerance=TOLERANCE) as engine:
+        played = play(engine, "daily", 24, 60)["vsource.source"].copy()
+    simulation = simulate(ours, 24, 60)
+
+    def go_on(n_steps: int) -> np.ndarray:
+        found = []
+        for _ in range(n_steps):
+            simulation.step(np.zeros((1, 0)))
+            found.append(-complex(simulation.snapshot.source_kva[0].sum()))
+        return np.array(found)
+
+    for _ in range(2):
+        simulation.reset(0, np.random.default_rng(0), day=0)
+        first = go_on(9)
+        state, then = simulation.state(), go_on(15)
+        assert np.abs(np.append(first, then) - played).max() < 1e-6 * np.abs(played).max()
+    simulation.restore(state)
+    np.testing.assert_array_equal(go_on(15), then)
+    simulation.close()
 
 
 @pytest.mark.parametrize("body", [STEADY + PANELS + BATTERIES, DISPATCHED, MACHINES])

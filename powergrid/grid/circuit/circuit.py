@@ -82,6 +82,8 @@ class Circuit:
         powers: Reads what the feeder's own sources, forming sources and devices draw, in this order.
         ratings: What the model says of the element of each device that is one, by the device's name and key.
         load_of_device: Place of the load that each device replaces, -1 where it replaces none, shape (n_devices,).
+        file_solves: Whether the file itself says ``Solve``.
+        compiled_storage: 1 where a battery discharges as compiled, -1 where it charges, 0 where it idles.
         compiled_positions: Where regulators and capacitors stood before any control acted, where it matters.
         own_moves: Positions that the feeder's own controls moved in the last solve.
         forming: 1 where a microgrid's forming source is on, in the order of the microgrids that have one.
@@ -121,6 +123,10 @@ class Circuit:
         if not any(self.handles[name] for name in SOURCE_CLASSES):
             text = "no enabled source: nothing feeds the circuit"
             raise FeederError(str(feeder.master), [Problem("no-source", "", text)])
+        # A file that solves leaves controls and batteries that have acted once.
+        texts = (command.text.lstrip().lower() for command in (*feeder.commands, *feeder.left_out))
+        self.file_solves = any(text.startswith("solv") for text in texts)
+        self.compiled_storage = self.engine.get_all_ints(list(self.handles["Storage"].values()), "Storage", "State")
         sources, bus_kv = read_sources(self.engine, self.handles, folded), dict[str, float]()
         if known_network(feeder) is None or not all(injection.element for injection in injections):
             bus_kv = read_base_voltages(feeder, self.engine)  # of a feeder that is known each bus has one

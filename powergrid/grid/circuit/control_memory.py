@@ -104,9 +104,6 @@ class ControlMemory:
             engine.property_index("RegControl", key) for key in ("Winding", "TapWinding")
         )
         self._regulated = [self._read_regulated(handle) for handle in self._turning]
-        # A file that solves leaves controls that have acted once.
-        said = (*circuit.feeder.commands, *circuit.feeder.left_out)
-        self._solved = any(command.text.lstrip().lower().startswith("solv") for command in said)
         self._dt_h, self._compiled_h = dt_h, engine.step_hours
         self._waiting = circuit.feeder.controls_wait
         if self._waiting:
@@ -167,7 +164,7 @@ class ControlMemory:
             self._told = self._led.look() if told is None else told
         kept = circuit.state()
         self.forget()
-        if self._solved:
+        if circuit.file_solves:
             self._move_to_compiled()
             circuit.engine.step_hours = self._compiled_h
             circuit.solve(controls=True)

@@ -51,6 +51,9 @@ class OwnStorage:
         self._discharge_at, self._charge_at = number("DischargeTrigger"), number("ChargeTrigger")
         self._charge_hour = number("TimeChargeTrig")
         self.take()
+        if not circuit.file_solves:  # what the engine's first look at the level of demand or the price came to
+            rows = [i for i, name in enumerate(circuit.handles["Storage"]) if name in place]
+            self._mode = circuit.compiled_storage[rows]
         for handle in own:  # else the engine has those that follow at full power, for in its snapshot is no shape
             engine.set_int(handle, engine.property_index("Storage", "DispMode"), _EXTERNAL)
         self._start = self.state()
@@ -137,6 +140,7 @@ class OwnStorage:
     def restore(self, state: tuple[FloatArray, IntArray]) -> None:
         """Put a :meth:`state` back."""
         self._stored_kwh, self._mode = state[0].copy(), state[1].copy()
+        self.write()  # first: one that is spent or full takes no other state
         number = self._engine.property_index("Storage", "State")
         for handle, mode in zip(self._handles, self._mode.tolist(), strict=True):
             self._engine.set_int(handle, number, mode)
