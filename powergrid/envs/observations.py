@@ -134,6 +134,7 @@ class Channels:
         metrics.watch(_find_nodes(simulation, pccs, phases), [np.array(way, dtype=np.int64) for way in ways], widths)
         self.places: IntArray = self._place()
         self.told, self.shown = self._place_told()
+        self._of_telemetry = self.places[np.empty(0, np.int64) if self.telemetry is None else self.telemetry.places]
         self.measure()
 
     # -- the table
@@ -282,7 +283,9 @@ class Channels:
             for how in (simulation.foreseen, simulation.day_before)
         )
         foreseen = forecasts.average(forecasts.foresee(rngs, comes, before, dt_h), dt_h)
-        price = forecasts.average(simulation.day_price[rows, :-1, None], dt_h)
+        yesterday = np.stack([simulation.price_before(env) for env in envs])
+        told = forecasts.foresee_price(rngs, simulation.day_price[rows, :-1], yesterday, dt_h)
+        price = forecasts.average(told[:, :, None], dt_h)
         n_steps, n_zones = simulation.options.horizon_steps, comes.shape[2] - 1
         angle = np.broadcast_to(2.0 * np.pi * simulation.season[rows, None], price.shape[:2])
         left = np.broadcast_to((n_steps - np.arange(n_steps + 1)) * dt_h, angle.shape)
@@ -309,7 +312,7 @@ class Channels:
             summary = self._quantiles.look(simulation.snapshot.v_pu, metrics.violation_count)
             metrics.add(summary, -1 if telemetry is None else -2)
         if telemetry is not None and telemetry.width:
-            values = metrics.results.take(self.places[telemetry.places], 1)
+            values = metrics.results.take(self._of_telemetry, 1, None, "clip")
             metrics.add(telemetry.look(values, simulation.row, simulation.energised))
 
     @property

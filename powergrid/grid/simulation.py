@@ -213,6 +213,10 @@ class Simulation:
         """Return the same of the day before, see :meth:`Days.day_before`."""
         return self._days.day_before(int(self.day[env]))
 
+    def price_before(self, env: int) -> FloatArray:
+        """Return the price of the day before, see :meth:`Days.price_before`."""
+        return self._days.price_before(int(self.day[env]))
+
     @property
     def season(self) -> FloatArray:
         """Day of the year, 0..1, of the day that each environment plays, shape (n_envs,)."""

@@ -412,6 +412,8 @@ class Scenario(Spec):
         for key in ("goal", "preset"):
             if data["reward"][key] is None:
                 del data["reward"][key]
+        if self.outlook is not None and self.outlook.price_forecast == "known" and not self.outlook.price_error:
+            del data["outlook"]["price_forecast"], data["outlook"]["price_error"]
         for key in ("outlook", "costs", "telemetry"):
             if data[key] is None:
                 del data[key]

@@ -17,7 +17,7 @@ from powergrid.grid.feeder.microgrid import LineTie, MicrogridSpec, TransformerT
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.network.shapes import ShapeMode
 from powergrid.grid.outages import EVENTS
-from powergrid.grid.profiles.outlook import ForecastName, Forecasts
+from powergrid.grid.profiles.outlook import ForecastName, Forecasts, PriceForecastName
 from powergrid.plain import Location
 from powergrid.quantities import REWARD_TERMS
 
@@ -317,7 +317,8 @@ class OutlookSpec(Spec):
     )
     forecast: ForecastName = Field(
         default="day_ahead",
-        description="Of sun and demand: `day_ahead`, what comes times an error, or `persistence`, the day before.",
+        description="Of sun and demand: `day_ahead`, what comes times an error, `persistence`, the day before, or "
+        "`perfect`, what comes.",
     )
     sun_error: float = Field(
         default=0.15, ge=0, le=2, description="Standard deviation of the error of sun, of what comes."
@@ -329,10 +330,18 @@ class OutlookSpec(Spec):
         default=3.0, gt=0, le=168, description="Time in which an error falls to 1/e of itself [h]."
     )
 
+    price_forecast: PriceForecastName = Field(
+        default="known", description="Of the price: `known`, what comes times its error, or `persistence`."
+    )
+    price_error: float = Field(
+        default=0.0, ge=0, le=2, description="Standard deviation of the error of the price, of what comes."
+    )
+
     @property
     def forecasts(self) -> Forecasts:
         """How the hours to come are foreseen."""
-        return Forecasts(self.hours, self.forecast, self.sun_error, self.demand_error, self.error_hours)
+        of_price = self.price_forecast, self.price_error
+        return Forecasts(self.hours, self.forecast, self.sun_error, self.demand_error, self.error_hours, *of_price)
 
 
 class VoltageSpec(Spec):

@@ -86,3 +86,24 @@ def test_what_is_wrong_with_an_outlook_is_told_at_once() -> None:
     with pytest.raises(ScenarioError) as told:
         load_scenario("ieee13_mg", {"outlook": {"hours": [0], "sun_error": -1, "forecst": "day_ahead"}})
     assert len(told.value.problems) == 3
+
+
+def test_price_is_foreseen_as_stated() -> None:
+    def price(**outlook: Any) -> float:
+        return look({**HOURS, **outlook}, profiles={"tariff": "wholesale"})[0]["world.price_over_6h_usd_per_kwh"]
+
+    before = look(HOURS, DAY - 1, profiles={"tariff": "wholesale"})[0]["world.price_over_6h_usd_per_kwh"]
+    assert price(price_forecast="persistence") == pytest.approx(before)
+    assert price(price_forecast="persistence") != price()
+    assert price(price_error=0.2) != price() == pytest.approx(price(forecast="perfect"))
+    comes = np.ones((400, 24))
+    foreseen = Forecasts(price_error=0.2).foresee_price(
+        [np.random.default_rng(i) for i in range(400)], comes, comes, 1.0
+    )
+    assert foreseen.std() == pytest.approx(0.2, rel=0.05)
+
+
+def test_perfect_forecast_is_what_comes() -> None:
+    exact, _ = look({**HOURS, "sun_error": 0.0, "demand_error": 0.0})
+    perfect, _ = look({**HOURS, "forecast": "perfect"})
+    assert perfect == exact

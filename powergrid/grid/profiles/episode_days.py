@@ -156,15 +156,25 @@ class Days:
 
     def day_before(self, day: int) -> tuple[FloatArray, FloatArray]:
         """Return the same of the day before, over and over where the horizon is longer; of day 0 the last day's."""
-        n_days, n_steps = self.profiles.n_days, self._options.horizon_steps
-        whole = min(self.profiles.rows_per_day, n_steps)
-        before = next((d % n_days for d in range(day - 1, day - n_days, -1) if d % n_days not in self._left_out), day)
+        first, over = self._find_day_before(day)
+        whole = over.max() + 1
         kw, kvar = np.zeros((2, whole, self.load_kw.shape[2]))
-        self._demand.lay_out(before, kw, kvar)
-        first = before * self.profiles.rows_per_day
+        self._demand.lay_out(first // self.profiles.rows_per_day, kw, kvar)
         sun = np.zeros(whole) if self.profiles.pv_pu is None else self.profiles.pv_pu[first : first + whole]
-        over = np.arange(n_steps) % whole
         return kw[over], sun[over]
+
+    def price_before(self, day: int) -> FloatArray:
+        """Return the price of the day before in the same way [USD/kWh], shape (horizon_steps,)."""
+        first, over = self._find_day_before(day)
+        price: FloatArray = self._price[first + over]
+        return price
+
+    def _find_day_before(self, day: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """Return the first row of the day before, and which of its rows each step has."""
+        n_days, rows = self.profiles.n_days, self.profiles.rows_per_day
+        before = next((d % n_days for d in range(day - 1, day - n_days, -1) if d % n_days not in self._left_out), day)
+        n_steps = self._options.horizon_steps
+        return before * rows, np.arange(n_steps) % min(rows, n_steps)
 
     def _pick(self, rng: np.random.Generator, day: int | None) -> int:
         if day is None:

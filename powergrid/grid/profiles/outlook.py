@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-ForecastName = Literal["day_ahead", "persistence"]
+ForecastName = Literal["day_ahead", "persistence", "perfect"]
+PriceForecastName = Literal["known", "persistence"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Forecasts:
 
     Attributes:
         hours: Means are told over the next so many hours [h].
-        kind: ``day_ahead`` or ``persistence``.
+        kind: ``day_ahead``, ``persistence`` or ``perfect``.
         sun_error: Standard deviation of the error of sun, in parts of what comes; of the day ahead alone.
         demand_error: The same of the demand of each zone.
         error_hours: Time in which an error falls to 1/e of itself [h].
+        price: ``known``, what comes but for its error, or ``persistence``.
+        price_error: Standard deviation of the error of the price, in parts of what comes; where it is known.
     """
 
     hours: tuple[float, ...] = (1.0, 3.0, 6.0, 12.0)
@@ -35,6 +38,8 @@ class Forecasts:
     sun_error: float = 0.15
     demand_error: float = 0.05
     error_hours: float = 3.0
+    price: PriceForecastName = "known"
+    price_error: float = 0.0
 
     def foresee(
         self, rngs: Sequence[np.random.Generator], comes: FloatArray, before: FloatArray, dt_h: float
@@ -50,10 +55,27 @@ class Forecasts:
         Returns:
             Forecasts, of the same shape and unit.
         """
-        if self.kind == "persistence":
+        if self.kind != "day_ahead":
+            return before if self.kind == "persistence" else comes
+        return self._miss(rngs, comes, np.array([self.sun_error, *[self.demand_error] * (comes.shape[2] - 1)]), dt_h)
+
+    def foresee_price(
+        self, rngs: Sequence[np.random.Generator], comes: FloatArray, before: FloatArray, dt_h: float
+    ) -> FloatArray:
+        """Return forecasts of the price, as :meth:`foresee` does of the rest, all of shape (n_envs, n_steps)."""
+        if self.price == "persistence":
             return before
+        return (
+            self._miss(rngs, comes[:, :, None], np.array([self.price_error]), dt_h)[:, :, 0]
+            if self.price_error
+            else comes
+        )
+
+    def _miss(
+        self, rngs: Sequence[np.random.Generator], comes: FloatArray, spread: FloatArray, dt_h: float
+    ) -> FloatArray:
+        """Return what comes times 1 plus errors of a standard deviation for each column that fade with time."""
         n_steps, n_columns = comes.shape[1:]
-        spread = np.array([self.sun_error, *[self.demand_error] * (n_columns - 1)])
         drawn = np.stack([rng.standard_normal((n_steps, n_columns)) for rng in rngs])
         keep = np.exp(-dt_h / self.error_hours)
         errors = np.empty_like(drawn)

@@ -52,10 +52,10 @@ class Meters:
         self._members = np.concatenate(groups)
         sizes = np.array([len(each) for each in groups])
         self._starts = np.append(0, np.cumsum(sizes)[:-1])
-        self._sizes = sizes[:-1]
+        self._sizes = sizes.astype(np.float64)
 
     def look(self, energised: BoolArray) -> FloatArray:
-        """Return lowest, mean and highest voltage of each zone, then lowest and highest of all [pu].
+        """Return lowest voltages of zones and network, the highest of these, and means of zones [pu].
 
         Those that nothing feeds are left out, as they are where all is measured; 0 where a zone has no other.
 
@@ -65,20 +65,22 @@ class Meters:
         Returns:
             Shape (n_envs, 3 n_zones + 2).
         """
-        metrics, starts, n_zones = self._metrics, self._starts, len(self._sizes)
+        metrics, starts, n = self._metrics, self._starts, len(self._starts)
         v_pu = metrics.results.take(metrics.columns["v_pu"].start + self._members, 1)
-        highest = np.maximum.reduceat(v_pu, starts, axis=1)
-        sizes: Any = self._sizes
+        found = np.empty((len(v_pu), 3 * n))
+        lowest, highest, means = found[:, :n], found[:, n : 2 * n], found[:, 2 * n :]
+        np.maximum.reduceat(v_pu, starts, axis=1, out=highest)
         if b"\0" in energised.tobytes():
             fed = energised.take(self._members, 1)
-            lowest = np.minimum.reduceat(np.where(fed, v_pu, np.inf), starts, axis=1)
+            np.minimum.reduceat(np.where(fed, v_pu, np.inf), starts, axis=1, out=lowest)
             lowest[np.isinf(lowest)] = 0.0
-            v_pu = v_pu * fed
-            sizes = np.maximum(np.add.reduceat(fed, starts, axis=1, dtype=np.float64)[:, :n_zones], 1.0)
+            np.add.reduceat(v_pu * fed, starts, axis=1, out=means)
+            means /= np.maximum(np.add.reduceat(fed, starts, axis=1, dtype=np.float64), 1.0)
         else:
-            lowest = np.minimum.reduceat(v_pu, starts, axis=1)
-        mean = np.add.reduceat(v_pu, starts, axis=1)[:, :n_zones] / sizes
-        return np.concatenate((lowest[:, :-1], mean, highest[:, :-1], lowest[:, -1:], highest[:, -1:]), axis=1)
+            np.minimum.reduceat(v_pu, starts, axis=1, out=lowest)
+            np.add.reduceat(v_pu, starts, axis=1, out=means)
+            means /= self._sizes
+        return found[:, :-1]
 
 
 def _remedy(network: Network, nodes: IntArray) -> str:

@@ -156,13 +156,15 @@ class Readings:
         """
         n_told = len(self.places)
         if self._factor is not None:
-            values *= self._factor.reshape(-1, n_told).take(row, 0)
+            values *= self._factor.reshape(-1, n_told).take(row, 0, None, "clip")
         if len(self._rounded):
             values[:, self._rounded] = np.rint(values[:, self._rounded] / self._resolution) * self._resolution
         if self._sent is None or self._newest is None:
             return values
         self._sent[row] = values
-        told: FloatArray = self._sent.reshape(-1).take(self._newest.reshape(-1, n_told).take(row, 0))
+        told: FloatArray = self._sent.reshape(-1).take(
+            self._newest.reshape(-1, n_told).take(row, 0, None, "clip"), None, None, "clip"
+        )
         return told
 
     def mark(self, row: IntArray) -> FloatArray:

@@ -92,7 +92,7 @@ class Setpoints:
             neutral: Returns the actions that leave every device to itself, of the same shape.
         """
         self._sent[row] = action
-        newest = self._newest.reshape(-1, self._n_actions).take(row, 0)
+        newest = self._newest.reshape(-1, self._n_actions).take(row, 0, None, "clip")
         played: FloatArray = self._sent.reshape(-1).take(newest, mode="clip")
         if b"\1" in self._left_alone.reshape(-1).take(row).tobytes():
             np.copyto(played, neutral(), where=newest < 0)

@@ -21,8 +21,6 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: What everybody knows without a meter: clock and calendar, and who one is.
 _KNOWN = ("time_of_day_sin", "time_of_day_cos", "weekend", "season_sin", "season_cos", "hours_left", "is_")
-#: What meters tell of zones, then of the network, in the order of :meth:`Meters.look`.
-_OF_ZONES, _OF_NETWORK = ("v_min_pu", "v_mean_pu", "v_max_pu"), ("v_min_pu", "v_max_pu")
 
 
 class Telemetry:
@@ -69,8 +67,9 @@ class Telemetry:
         self._meters, self._metered, at = None, np.empty(0, np.int64), list[int]()
         if spec.metered_buses is not None:
             self._meters = meters = Meters(metrics, spec.metered_buses, zones, problems)
-            at = [index[f"{zone}.{own}"] for own in _OF_ZONES for zone in zones]
-            at += [index[f"network.{own}"] for own in _OF_NETWORK]
+            # in the order of Meters.look
+            at = [index[f"{owner}.{own}"] for own in ("v_min_pu", "v_max_pu") for owner in (*zones, "network")]
+            at += [index[f"{zone}.v_mean_pu"] for zone in zones]
             silent = [f"network.{metrics.network.nodes[node]}.v_pu" for node in np.flatnonzero(~meters.nodes).tolist()]
             self.unmetered = frozenset(index[node] for node in silent if node in index)
         known = {place for place, each in enumerate(table) if _is_known(each)} | self.unmetered
