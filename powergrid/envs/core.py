@@ -96,7 +96,7 @@ class GridTask:
             peak_kw=None if self._peak is None else self._peak.kw,
             forecasts=None if scenario.outlook is None else scenario.outlook.forecasts,
             telemetry=scenario.telemetry,
-            owned={name: scenario.devices[name].kind for spec in scenario.agents.values() for name in spec.devices},
+            owned={d: (scenario.devices[d].kind, a) for a, spec in scenario.agents.items() for d in spec.devices},
         )
         self._telemetry = self.channels.telemetry
         self._delayed = self._telemetry is not None and self._telemetry.passes_on

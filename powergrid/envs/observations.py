@@ -62,7 +62,7 @@ class Channels:
         peak_kw: The highest import of each episode so far, shown where it is priced, shape (n_envs, 1).
         forecasts: How the hours to come are foreseen; None shows nothing of them.
         telemetry: What becomes of it on its way to those who see it; None where all is seen as it is.
-        owned: Kind of each device that an agent owns, by name.
+        owned: Kind and agent of each device that an agent owns, by name.
 
     Attributes:
         table: The channels in the order of the columns.
@@ -91,7 +91,7 @@ class Channels:
         peak_kw: FloatArray | None = None,
         forecasts: Forecasts | None = None,
         telemetry: TelemetrySpec | None = None,
-        owned: Mapping[str, str] | None = None,
+        owned: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
         self._simulation, self.metrics, self._peak_kw, self._forecasts = simulation, metrics, peak_kw, forecasts
         self.loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
@@ -241,7 +241,7 @@ class Channels:
         return view
 
     def _add_telemetry(
-        self, spec: TelemetrySpec | None, zones: Mapping[str, IntArray], owned: Mapping[str, str]
+        self, spec: TelemetrySpec | None, zones: Mapping[str, IntArray], owned: Mapping[str, tuple[str, str]]
     ) -> Telemetry | None:
         if spec is None or spec.idle:
             return None

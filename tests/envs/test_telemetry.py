@@ -30,6 +30,7 @@ ROUGH: dict[str, Any] = {
         "meters": {"channels": ["*v_*_pu"], "every_minutes": 60, "accuracy": "class_1_0", "bias": 0.01},
         "rest": {"delay_spread_minutes": 60, "loss": 0.1, "on_loss": "mask", "resolution": 0.01},
     },
+    "messages": {"talk": {"sender": "MG1", "channels": ["MG1.v_*"], "loss": 0.3, "delay_minutes": 15, "bits": 6}},
     "setpoints": {"all": {"every_minutes": 30, "delay_spread_minutes": 45, "loss": 0.2, "fallback": "neutral"}},
 }
 Seen = dict[str, npt.NDArray[np.float64]]
@@ -262,6 +263,25 @@ def test_device_falls_back_where_setpoints_are_lost() -> None:
     assert np.count_nonzero(left == 0.0) > np.count_nonzero(held == 0.0)
 
 
+# -- messages
+
+
+def test_message_is_what_its_sender_is_told_some_steps_later() -> None:
+    talk = {"sender": "MG2", "channels": ["MG2.v_min_pu", "ess_2.soc"], "delay_minutes": 30, "age": True}
+    late = {"own": {"channels": ["ess_2.*"], "delay_minutes": 15}}
+    true, told, _ = play({"readings": late, "messages": {"talk": talk}})
+    assert np.array_equal(told["MG1.talk_ess_2_soc"][3:], true["ess_2.soc"][:-3])  # what was told a step late
+    assert np.array_equal(told["MG1.talk_MG2_v_min_pu"][2:], true["MG2.v_min_pu"][:-2])
+    assert told["MG1.talk_age_min"][2:].tolist() == [30.0] * (STEPS - 1)
+    _, coarse, _ = play({"messages": {"talk": talk | {"delay_minutes": 0, "bits": 4}}})
+    steps = coarse["MG1.talk_ess_2_soc"] * 15.0  # 16 values from 0 to 1
+    assert np.abs(steps - np.rint(steps)).max() < 1e-9
+    env = powergrid.make("ieee13_mg", telemetry={"messages": {"talk": talk}})
+    seen = env.describe().observations
+    env.close()
+    assert set(seen.agent[seen.name.str.contains("talk")]) == {"MG1"}
+
+
 # -- copies, faces
 
 
@@ -355,6 +375,9 @@ def test_central_view_leaves_out_what_nobody_measures() -> None:
         ({"hops": 1}, {"mode": "centralized"}, ["telemetry.hops: goes with mode: 'distributed'"]),
         ({"readings": {"a": {"accuracy": "pmu", "noise": 0.1}}}, {}, ["accuracy 'pmu' and noise 0.1 both say"]),
         ({"readings": {"a": {"los": 0.1, "noise": -1}}}, {}, ["unknown key 'los' (did you mean 'loss'", "noise"]),
+        ({"messages": {"m": {"sender": "MG3", "channels": ["*"]},
+                       "n": {"sender": "MG1", "channels": ["ess_2.soc"]}}}, {},
+         ["messages.m: unknown agent 'MG3'", "messages.n: unknown channel 'ess_2.soc' (did you mean 'ess_1.soc'"]),
         ({"readings": {"a": {"channels": ["ess_3.*"], "loss": 0.1}, "b": {}, "c": {}}, "metered_buses": ["671"],
           "setpoints": {"s": {"devices": ["tap"]}}}, {},
          ["no bus in the zone of agent 'MG2' is metered; add one of", "readings.a: unknown channel 'ess_3.*' (did you",

@@ -71,6 +71,7 @@ class Link:
 
 def assign(
     kind: str,
+    where: str,
     names: Sequence[str],
     groups: Mapping[str, Sequence[str]],
     problems: list[Problem],
@@ -80,6 +81,7 @@ def assign(
 
     Args:
         kind: ``channel`` or ``device``, for the problems.
+        where: Place of the groups in the scenario.
         names: The names; empty where there is nothing to assign.
         groups: Patterns of each group.
         problems: Where patterns are told that fit none, and groups that get none.
@@ -90,16 +92,16 @@ def assign(
     """
     taken = dict[int, str]()
     for group, patterns in groups.items():
-        where = f"telemetry.{'readings' if kind == 'channel' else 'setpoints'}.{group}"
+        at = f"{where}.{group}"
         for pattern in patterns:
             fits = [i for i, name in enumerate(names) if name and any(_fits(pattern, n) for n in (name, also(name)))]
             if not fits:
                 text = describe_unknown(kind, pattern, [name for name in names if name])
-                problems.append(Problem(f"unknown-{kind}", where, text))
+                problems.append(Problem(f"unknown-{kind}", at, text))
             for i in fits:
                 taken.setdefault(i, group)
-        if group not in taken.values() and not any(p.where == where for p in problems):
-            problems.append(Problem("no-effect", where, f"other groups before it have all of its {kind}s"))
+        if group not in taken.values() and not any(p.where == at for p in problems):
+            problems.append(Problem("no-effect", at, f"other groups before it have all of its {kind}s"))
     return {group: np.array([i for i in range(len(names)) if taken.get(i) == group], np.int64) for group in groups}
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from powergrid.errors import Problem
 from powergrid.grid.telemetry.links import IntArray, Link, assign
-from powergrid.grid.telemetry.spec import ReadingsSpec
+from powergrid.grid.telemetry.spec import MessagesSpec, ReadingsSpec
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -20,6 +20,8 @@ class Measured(Protocol):
 
     @property
     def name(self) -> str: ...  # noqa: D102
+    @property
+    def unit(self) -> str: ...  # noqa: D102
     @property
     def low(self) -> float: ...  # noqa: D102
     @property
@@ -39,7 +41,7 @@ class Mark(NamedTuple):
 
 
 class _Group(NamedTuple):
-    spec: ReadingsSpec
+    spec: ReadingsSpec | MessagesSpec
     link: Link
     own: IntArray  # places among all that is told
     sender: IntArray  # by whom each of them is sent
@@ -70,7 +72,7 @@ class Readings:
     def __init__(
         self,
         table: Sequence[Measured | None],
-        specs: Mapping[str, ReadingsSpec],
+        specs: Mapping[str, ReadingsSpec] | Mapping[str, MessagesSpec],
         n_envs: int,
         n_times: int,
         step_minutes: int,
@@ -79,10 +81,14 @@ class Readings:
     ) -> None:
         self._n_envs, self._n_times, self._step_minutes = n_envs, n_times, step_minutes
         patterns = {name: spec.channels for name, spec in specs.items()}
-        found = assign("channel", ["" if each is None else each.name for each in table], patterns, problems)
+        found = assign(
+            "channel", "telemetry.readings", ["" if each is None else each.name for each in table], patterns, problems
+        )
         active = {name: own for name, own in found.items() if not specs[name].idle}
         places = [place for own in active.values() for place in own.tolist()]
-        self.places = np.array([*places, *(each for each in besides if each not in places)], dtype=np.int64)
+        self.places = np.array(
+            [*places, *(each for each in dict.fromkeys(besides) if each not in places)], dtype=np.int64
+        )
         self.marks, self._groups = list[Mark](), list[_Group]()
         first = 0
         for name, own in active.items():
@@ -100,9 +106,9 @@ class Readings:
             self._sent[-1] = [(each.low + each.high) / 2.0 for each in told]
         self._factor = np.ones(shape) if inexact else None
         self._shown_marks = np.zeros((n_envs, n_times, len(self.marks)))
-        self._rounded, self._resolution = self._find_resolution()
+        self._rounded, self._resolution = self._find_resolution(told)
 
-    def _add(self, name: str, spec: ReadingsSpec, own: Sequence[Measured], places: IntArray) -> None:
+    def _add(self, name: str, spec: ReadingsSpec | MessagesSpec, own: Sequence[Measured], places: IntArray) -> None:
         senders = dict.fromkeys(_sender(each) for each in own)
         owners = {_sender(each): each.owner for each in own}
         link, first = Link(spec, self._step_minutes), len(self.marks)
@@ -121,11 +127,12 @@ class Readings:
         n_told = len(self.places)
         return np.arange(self._middle).reshape(self._n_envs, self._n_times, n_told)
 
-    def _find_resolution(self) -> tuple[IntArray, FloatArray]:
-        own = [(group.own, group.spec.resolution) for group in self._groups if group.spec.resolution]
-        columns = np.concatenate([np.empty(0, np.int64), *(places for places, _ in own)])
-        steps = np.concatenate([np.empty(0), *(np.full(len(places), step) for places, step in own)])
-        return columns, np.tile(steps, (self._n_envs, 1))
+    def _find_resolution(self, told: Sequence[Measured]) -> tuple[IntArray, FloatArray]:
+        steps = np.zeros(len(told))
+        for group in self._groups:
+            steps[group.own] = [group.spec.find_resolution(told[i].low, told[i].high) for i in group.own.tolist()]
+        columns = np.flatnonzero(steps)
+        return columns, np.tile(steps[columns], (self._n_envs, 1))
 
     def start(self, envs: Sequence[int], rngs: Sequence[np.random.Generator]) -> None:
         """Draw the episodes of some environments, each with a generator of its own."""
@@ -196,7 +203,7 @@ def _sender(measured: Measured) -> str:
     return f"{measured.owner}.{rest.rsplit('.', 2)[0]}" if rest.count(".") >= 2 else measured.owner
 
 
-def _draw_errors(rng: np.random.Generator, spec: ReadingsSpec, n_times: int, n: int) -> FloatArray:
+def _draw_errors(rng: np.random.Generator, spec: ReadingsSpec | MessagesSpec, n_times: int, n: int) -> FloatArray:
     """Draw what each reading is multiplied by, shape (n_times, n)."""
     factor = np.ones((n_times, n))
     if spec.bias:

@@ -47,7 +47,7 @@ class Setpoints:
         self._n_envs, self._n_times, self._n_actions = n_envs, n_times, len(columns)
         patterns = {name: spec.devices for name, spec in specs.items()}
         names = list(devices)
-        found = assign("device", names, patterns, problems, devices.__getitem__)
+        found = assign("device", "telemetry.setpoints", names, patterns, problems, devices.__getitem__)
         self._groups = list[tuple[SetpointsSpec, Link, IntArray, IntArray, int]]()
         decides = list[tuple[Mark, int]]()
         for group, own in found.items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -53,18 +53,24 @@ class LinkSpec(Spec):
             yield Problem("bad-value", where, text, "nothing would arrive: lower delay_minutes")
 
 
-class ReadingsSpec(LinkSpec):
+class NewsSpec(LinkSpec):
+    """What is seen of numbers that are sent, where one is missing."""
+
+    on_loss: Literal["hold", "mask", "both"] = Field(
+        default="hold",
+        description="What is seen where a reading is missing: the last one (`hold`), the middle of the bounds with a "
+        "channel that says so (`mask`), or the last one with that channel (`both`).",
+    )
+    age: bool = Field(default=False, description="Whether a channel tells how old what is seen is [min].")
+
+
+class ReadingsSpec(NewsSpec):
     """What becomes of some readings on their way to those who decide."""
 
     channels: tuple[str, ...] = Field(
         default=("*",),
         min_length=1,
         description="Names of channels, or patterns; a channel is of the first group that names it.",
-    )
-    on_loss: Literal["hold", "mask", "both"] = Field(
-        default="hold",
-        description="What is seen where a reading is missing: the last one (`hold`), the middle of the bounds with a "
-        "channel that says so (`mask`), or the last one with that channel (`both`).",
     )
     accuracy: Literal["class_0_5", "class_1_0", "pmu"] | None = Field(
         default=None,
@@ -79,13 +85,16 @@ class ReadingsSpec(LinkSpec):
     resolution: float = Field(
         default=0.0, ge=0, description="Readings are multiples of it, in the unit of the channel; 0: any number."
     )
-    age: bool = Field(default=False, description="Whether a channel tells how old what is seen is [min].")
 
     @model_validator(mode="after")
     def _one_noise(self) -> ReadingsSpec:
         if self.accuracy is not None and self.noise is not None:
             raise ValueError(f"accuracy {self.accuracy!r} and noise {self.noise:g} both say how exact; leave out one")
         return self
+
+    def find_resolution(self, low: float, high: float) -> float:
+        """Return what readings of a channel are multiples of, 0 for any number."""
+        return self.resolution
 
     @property
     def spread(self) -> float:
@@ -97,6 +106,27 @@ class ReadingsSpec(LinkSpec):
         """Whether all is seen as it is, and nothing more."""
         marked = self.age or self.on_loss != "hold"
         return self.ideal and not (self.spread or self.bias or self.resolution or marked)
+
+
+class MessagesSpec(NewsSpec):
+    """What one agent tells others of what it is told itself."""
+
+    spread: ClassVar[float] = 0.0
+    bias: ClassVar[float] = 0.0
+    idle: ClassVar[bool] = False
+
+    sender: str = Field(description="The agent that tells.")
+    to: tuple[str, ...] = Field(default=(), description="Agents that hear it; all others if unset.")
+    channels: tuple[str, ...] = Field(
+        min_length=1, description="What it tells: names of channels of its zone and devices, or patterns."
+    )
+    bits: int | None = Field(
+        default=None, ge=1, le=32, description="Bits of each number, between the bounds of its channel; exact if unset."
+    )
+
+    def find_resolution(self, low: float, high: float) -> float:
+        """Return what numbers between some bounds are multiples of, 0 for any number."""
+        return 0.0 if self.bits is None else (high - low) / (2**self.bits - 1)
 
 
 class SetpointsSpec(LinkSpec):
@@ -131,13 +161,21 @@ class TelemetrySpec(Spec):
     )
     readings: dict[str, ReadingsSpec] = Field(default_factory=dict, description="What agents see, by groups.")
     setpoints: dict[str, SetpointsSpec] = Field(default_factory=dict, description="What devices get, by groups.")
+    messages: dict[str, MessagesSpec] = Field(default_factory=dict, description="What agents tell each other, by name.")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> TelemetrySpec:
+        both = sorted(set(self.readings) & set(self.messages))
+        if both:
+            raise ValueError(f"readings and messages both have {both[0]!r}, which names channels; rename one")
+        return self
 
     @property
     def idle(self) -> bool:
         """Whether it changes nothing."""
         groups = [*self.readings.values()], [*self.setpoints.values()]
         silent = all(group.idle for group in groups[0]) and all(group.ideal for group in groups[1])
-        return silent and self.metered_buses is None and self.hops is None
+        return silent and self.metered_buses is None and self.hops is None and not self.messages
 
     def find_problems(self, network: Network, step_minutes: int, horizon_minutes: float) -> Iterator[Problem]:
         """Yield what cannot be on a network, in steps and episodes of some length."""
@@ -145,6 +183,8 @@ class TelemetrySpec(Spec):
             found = network.find_bus(bus, where="telemetry.metered_buses")
             if isinstance(found, Problem):
                 yield found
-        for key, groups in (("readings", self.readings), ("setpoints", self.setpoints)):
-            for name, group in groups.items():
+        groups: dict[str, Mapping[str, LinkSpec]]
+        groups = {"readings": self.readings, "setpoints": self.setpoints, "messages": self.messages}
+        for key, own in groups.items():
+            for name, group in own.items():
                 yield from group.find_problems(f"telemetry.{key}.{name}", step_minutes, horizon_minutes)

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from powergrid.errors import Problem, ScenarioError
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.telemetry.links import IntArray
+from powergrid.grid.telemetry.messages import Messages
 from powergrid.grid.telemetry.meters import Meters
-from powergrid.grid.telemetry.readings import Mark, Measured, Readings
+from powergrid.grid.telemetry.readings import Measured, Readings
 from powergrid.grid.telemetry.setpoints import Setpoints
 from powergrid.grid.telemetry.spec import TelemetrySpec
 
@@ -31,7 +32,7 @@ class Telemetry:
         table: What is measured.
         metrics: What measures it.
         zones: Nodes of each zone, by its name.
-        devices: Kind of each device that an agent owns, by name.
+        devices: Kind and agent of each device that an agent owns, by name.
         columns: Device of each action, shape (n_actions,).
         n_envs: Number of environments.
         n_times: Steps of an episode, and one for the state after the last.
@@ -54,7 +55,7 @@ class Telemetry:
         table: Sequence[Measured],
         metrics: Metrics,
         zones: Mapping[str, IntArray],
-        devices: Mapping[str, str],
+        devices: Mapping[str, tuple[str, str]],
         columns: Sequence[str],
         n_envs: int,
         n_times: int,
@@ -74,15 +75,21 @@ class Telemetry:
             self.unmetered = frozenset(index[node] for node in silent if node in index)
         known = {place for place, each in enumerate(table) if _is_known(each)} | self.unmetered
         told = [each if place not in known else None for place, each in enumerate(table)]
-        self._readings = Readings(told, spec.readings, *size, problems, at)
-        self._setpoints = Setpoints(spec.setpoints, devices, columns, *size, problems)
+        owners = {agent: [name for name, (_, owner) in devices.items() if owner == agent] for agent in zones}
+        self._messages = messages = Messages(spec.messages, told, owners, *size, problems)
+        self._readings = Readings(told, spec.readings, *size, problems, [*at, *messages.sources.tolist()])
+        kinds = {name: kind for name, (kind, _) in devices.items()}
+        self._setpoints = Setpoints(spec.setpoints, kinds, columns, *size, problems)
         if problems:
             raise ScenarioError(name, problems)
         self.places = self._readings.places
-        self.marks: list[Mark] = [*self._readings.marks, *self._setpoints.marks]
+        self.marks = [*self._readings.marks, *self._setpoints.marks, *messages.heard, *messages.news.marks]
         place = {each: i for i, each in enumerate(self.places.tolist())}
         self._metered = np.array([place[each] for each in at], dtype=np.int64)
+        self._sources = np.array([place[each] for each in messages.sources.tolist()], dtype=np.int64)
         self._parts = [part for part in (self._readings, self._setpoints) if part.marks]
+        self._links: dict[str, Readings | Setpoints]
+        self._links = {"readings": self._readings, "setpoints": self._setpoints, "messages": messages.news}
         self.passes_on = self._setpoints.late
 
     @property
@@ -92,9 +99,9 @@ class Telemetry:
 
     def start(self, envs: Sequence[int], rngs: Sequence[np.random.Generator]) -> None:
         """Draw the episodes of some environments, each with a generator of its own."""
-        drawn = [rng.spawn(2) for rng in rngs]
-        self._readings.start(envs, [own for own, _ in drawn])
-        self._setpoints.start(envs, [own for _, own in drawn])
+        drawn = [rng.spawn(3) for rng in rngs]
+        for i, part in enumerate(self._links.values()):
+            part.start(envs, [own[i] for own in drawn])
 
     def look(self, values: FloatArray, row: IntArray, energised: BoolArray) -> FloatArray:
         """Return what is told in a step, then the ``marks``, shape (n_envs, width).
@@ -107,7 +114,12 @@ class Telemetry:
         if self._meters is not None:
             values[:, self._metered] = self._meters.look(energised)
         told = self._readings.tell(values, row)
-        return np.concatenate((told, *(part.mark(row) for part in self._parts)), axis=1) if self._parts else told
+        found = [told, *(part.mark(row) for part in self._parts)]
+        if len(self._sources):
+            news = self._messages.news
+            found.append(news.tell(told.take(self._sources, 1), row))
+            found += [news.mark(row)] if news.marks else []
+        return np.concatenate(found, axis=1) if len(found) > 1 else told
 
     def follow(self, action: FloatArray, row: IntArray, neutral: Callable[[], FloatArray]) -> FloatArray:
         """Return the actions that devices go by in a step, see :meth:`Setpoints.follow`."""
@@ -115,12 +127,12 @@ class Telemetry:
 
     def state(self) -> dict[str, Any]:
         """Copy what was drawn and sent."""
-        return {"readings": self._readings.state(), "setpoints": self._setpoints.state()}
+        return {name: part.state() for name, part in self._links.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put a :meth:`state` back."""
-        self._readings.restore(state["readings"])
-        self._setpoints.restore(state["setpoints"])
+        for name, part in self._links.items():
+            part.restore(state[name])
 
 
 def _is_known(measured: Measured) -> bool:
