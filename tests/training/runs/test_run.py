@@ -101,9 +101,11 @@ def test_same_seed_gives_the_same_weights_in_processes_of_another_hash_seed(tmp_
         f"run = train({{'env_name': 'ieee13_mg', 'episode_length': 12}}, {settings!r}, out_dir={str(tmp_path)!r},\n"
         "            name=sys.argv[1]).folder\n"
     )
+    both = []
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
-        subprocess.run([sys.executable, "-c", code, seed], cwd=ROOT, env=environment, check=True)
+        both.append(subprocess.Popen([sys.executable, "-c", code, seed], cwd=ROOT, env=environment))
+    assert [each.wait() for each in both] == [0, 0]
     ours, theirs = (load_policy(tmp_path / seed).networks["grid_policy"] for seed in ("1", "2"))
     for one, other in zip((*ours.weights, *ours.biases), (*theirs.weights, *theirs.biases), strict=True):
         np.testing.assert_array_equal(one, other)
