@@ -81,8 +81,8 @@ def test_every_number_of_a_step_in_the_table_is_reported_by_some_scenario() -> N
     told |= set(preset.reset(seed=0)[1]["batteries"])
     preset.close()
     every_cost = ["node_hours", "branch_hours", "voltage_violation_pu", "overload_pu", "unserved_kwh"]
-    drawn = {"feeders": ["ieee13", "ieee34"], "placement": {"rule": "load"}, "costs": {"of": every_cost}}
-    one = powergrid.make_central("ieee13_mg", **drawn)
+    drawn = {"feeders": ["ieee13", "ieee34"], "placement": {"rule": "load"}, "observations": "full"}
+    one = powergrid.make_central("ieee13_mg", **drawn, costs={"of": every_cost})
     told |= set(one.reset(seed=0)[1])
     one.close()
     office = {
