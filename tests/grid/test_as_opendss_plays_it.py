@@ -215,12 +215,14 @@ def kw_of(simulation: Simulation, element: str) -> float:
 
 
 _DAYS = [("daily", 15, 0), ("yearly", 60, 0), ("daily", 60, 3)]
-_MOVED_BY_SHAPES = ("loads", "odd loads", "generators", "machines", "dispatched generators", "panels")
+#: In duty mode the engine has controls wait.
+_IN_DUTY = ("loads", "odd loads", "generators", "machines", "dispatched generators", "panels", "batteries",
+            "batteries by demand and by price", "batteries and a regulator", "a source that moves")  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("mode", "step_minutes", "day", "name"),
-    [(*day, name) for day in _DAYS for name in MASTERS] + [("duty", 30, 1, name) for name in _MOVED_BY_SHAPES],
+    [(*day, name) for day in _DAYS for name in MASTERS] + [("duty", 30, 1, name) for name in _IN_DUTY],
 )
 def test_a_day_is_the_one_that_the_engine_plays(
     tmp_path: Path, mode: str, step_minutes: int, day: int, name: str

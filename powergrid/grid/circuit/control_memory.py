@@ -7,6 +7,7 @@ begins with controls that are made to forget, and a state is put back by playing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -108,7 +109,7 @@ class ControlMemory:
         self._waiting = circuit.feeder.controls_wait
         if self._waiting:
             engine.command("set controlmode=time")
-        circuit.controls.remember(waiting=self._waiting)
+        circuit.controls.remember(waiting=self._waiting, period_h=math.lcm(24, *self._shape_hours()))
         circuit.protection.replayed = True
         self.forget()
         if storage is not None:  # which the fleets' controllers had moved
@@ -134,6 +135,14 @@ class ControlMemory:
             engine.command(f'new "LoadShape.{_IDLE}" npts=1 interval=1 mult=[0]')
             engine.enter_daily_mode()
         return found
+
+    def _shape_hours(self) -> list[int]:
+        """Return after how many hours each shape that leads a fleet begins anew."""
+        engine, shapes = self._circuit.engine, [shape for _, shape in self._shaped if shape is not None]
+        lengths = [
+            engine.get_int(s, "LoadShape", "NPts") * engine.get_float(s, "LoadShape", "Interval") for s in shapes
+        ]
+        return [max(1, round(length)) for length in lengths]
 
     def _show_shapes(self, *, idle: bool = False) -> None:
         """Have controllers see their shapes, or one that idles their fleets."""

@@ -48,7 +48,7 @@ _OFF = "ControlMode=OFF"
 #: What StorageControllers change of their own in some modes, by OpenDSS's ordinal of ModeDischarge, with what writing
 #: it sets too.
 _CHANGED_IN_MODE = {1: ("kWTarget", "kWBand", "kWThreshold"), 2: ("%RatekW", "%RateCharge")}
-_DAY_H, _HOUR_S = 24.0, 3600.0
+_DAY_H, _HOUR_S = 24, 3600.0
 _MAX_LISTED = 8
 _OTHER_CONTROLS = "else control is agent or frozen"
 
@@ -316,6 +316,7 @@ class ActingControls:
         self._dead_s = [engine.get_float(handle, "CapControl", "DeadTime") for handle in self._switching]
         self._clock_h = self._origin_h = 0.0
         self._first_h: float | None = None
+        self._period_h = _DAY_H
         for control in controls:
             if control.class_name in _POWER and control not in dispatchers:
                 handle = engine.handles(control.class_name)[control.name]
@@ -330,12 +331,14 @@ class ActingControls:
             return self._engine.get_text(handle, "CapControl", "Type").lower().startswith(("time", "follow"))
         return control.class_name == "StorageController"
 
-    def remember(self, *, waiting: bool) -> None:
+    def remember(self, *, waiting: bool, period_h: int = _DAY_H) -> None:
         """Let controls of power go from one solve into the next from now on, until they are told to :meth:`forget`.
 
         Args:
             waiting: Whether actions wait for their time, which may be in a later step.
+            period_h: After how long it is all the same to them what time it is [h].
         """
+        self._period_h = period_h
         self._remembers = self._timed = True
         self._waiting = waiting
         self.set_power = self.set_power or waiting  # what opens later has the engine build with the setpoints of then
@@ -350,7 +353,7 @@ class ActingControls:
             hours: Time since the profiles begin [h].
         """
         if self._waiting:
-            self._first_h = hours // _DAY_H * _DAY_H if self._first_h is None else self._first_h
+            self._first_h = hours // self._period_h * self._period_h if self._first_h is None else self._first_h
             self._clock_h = self._origin_h + hours - self._first_h
             self._engine.set_clock(self._clock_h)
             return
@@ -365,10 +368,10 @@ class ActingControls:
     def start_waiting(self) -> None:
         """Have what waits forgotten: capacitors are looked at anew, and time goes on beyond the openings known of.
 
-        It does so at the same time of day; which day it is no control that waits minds.
+        It does so at the same time of day; which day it is minds no control that waits, but one that a shape leads.
         """
         longest_h = max((dead_s for dead_s in self._dead_s), default=0.0) / _HOUR_S
-        self._origin_h = math.ceil((self._clock_h + longest_h) / _DAY_H) * _DAY_H
+        self._origin_h = math.ceil((self._clock_h + longest_h) / self._period_h) * self._period_h
         self._first_h = None
         self._engine.clear_actions()
         for handle, dead_s in zip(self._switching, self._dead_s, strict=True):

@@ -66,7 +66,7 @@ class Feeder:
         ignore_case: Whether a name may lead to a file in other letters.
         files: All files it consists of, in the order they were first read.
         settings: Last value of each option that ``Set`` or ``Solve`` gives, run or not, as text by its full lower-case
-            name: ``{"mode": "daily", "%growth": "2.5"}``; of a composed one the host's.
+            name: ``{"mode": "daily", "%growth": "2.5"}``, the last last; of a composed one the host's.
         notes: What was understood otherwise than it is written, with file and line.
         names_differ: Whether no two circuit elements of a class have one name, for certain.
         unchanged: The feeder as its files have it, where elements were added to it or values changed.
@@ -96,12 +96,20 @@ class Feeder:
     @property
     def controls_off(self) -> bool:
         """Whether the model holds its own controls still: ``Set ControlMode=OFF``."""
-        return self.settings.get("controlmode", "").lower().startswith("o")
+        return self._control_mode.startswith("o")
 
     @property
     def controls_wait(self) -> bool:
-        """Whether the delays of the model's own controls pass from step to step: ``Set ControlMode=time``."""
-        return self.settings.get("controlmode", "").lower().startswith("t")
+        """Whether the delays of the model's own controls pass from step to step: ``ControlMode=time``, or duty mode."""
+        return self._control_mode.startswith("t")
+
+    @property
+    def _control_mode(self) -> str:
+        """What the model says last of its controls, in lower case; duty mode has them wait until told otherwise."""
+        said = [key for key in self.settings if key in ("mode", "controlmode")]
+        if said and said[-1] == "mode" and self.settings["mode"].strip("\"' ").lower().startswith("du"):
+            return "time"
+        return self.settings.get("controlmode", "").strip("\"' ").lower()
 
 
 def models_folder() -> Path:

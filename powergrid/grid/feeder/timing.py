@@ -21,7 +21,7 @@ DRIVEN_PROPERTIES = {"Vsource": "pu", "Isource": "amps", "IndMach012": "kW"}
 #: Classes that OpenDSS plays by the daily shape in yearly mode where there is no yearly one. To a load it copies the
 #: first daily shape instead; a generator stays at its rating.
 _YEARLY_ELSE_DAILY = ("PVSystem", "Storage")
-_DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem", "Vsource", "Isource", "IndMach012")
+_DUTY_ELSE_DAILY = ("Load", "Generator", "PVSystem", "Storage", "Vsource", "Isource", "IndMach012")
 #: OpenDSS's ordinals of Load.Status and Load.Model: no multiplier applies; reactive power stays nominal.
 #: More than a demand is ever multiplied by.
 _MOST_GROWN, _MOST_YEARS = 1e9, 10_000

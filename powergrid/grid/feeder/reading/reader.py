@@ -55,7 +55,8 @@ class Scan:
         digest: SHA-256 over the content of all files read and over ``trust``.
         files: SHA-256 and real path, links followed, of each file, in the order they were first read.
         looked: Real path of each place where a file was looked for, empty where none may be read there.
-        settings: Last value of each option of ``Set`` and ``Solve``, run or not, by its full lower-case name.
+        settings: Last value of each option of ``Set`` and ``Solve``, run or not, by its full lower-case name, in the
+            order in which they were given last.
         notes: What was understood otherwise than it is written.
         names_differ: Whether no two circuit elements of a class have one name, for certain.
     """
@@ -418,7 +419,10 @@ class _Reader:
             full = expand(each.name, syntax.OPTIONS) if each.name else "".join(syntax.OPTIONS[place : place + 1])
             place = syntax.OPTIONS.index(full) + 1 if full else 0
             options.append((full, each))
-        self.settings.update((name, each.value.strip()) for name, each in options if name)
+        for name, each in options:
+            if name:
+                self.settings.pop(name, None)  # so that the last is last
+                self.settings[name] = each.value.strip()
         return options
 
     def _take_options(self, command: Command) -> None:
