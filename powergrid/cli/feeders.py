@@ -133,7 +133,7 @@ def _show(description: Description, full: bool) -> None:
     """Print the tables of a description, without those that have a row for each number unless all is asked for."""
     from powergrid.scenario.as_played import Played, summarise_played
 
-    for field in fields(description):
+    for field in (each for each in fields(description) if not each.name.startswith("_")):
         frame = getattr(description, field.name)
         if not full and field.name in ("actions", "observations", "infos"):
             continue

@@ -23,6 +23,8 @@ FloatArray = npt.NDArray[np.float64]
 
 ActionForm = Literal["auto", "multidiscrete", "box", "mixed"]
 
+#: Owner of the channels of the whole network's graph.
+NETWORK_GRAPH = "network graph"
 _TOLERANCE = 1e-4
 #: Name of the one agent that decides over what all agents do.
 _NAME = "central"
@@ -144,6 +146,11 @@ class Agent:
         return []
 
 
+def graph_owner(agent: str) -> str:
+    """Return the owner of the channels of what an agent sees as a graph."""
+    return f"{agent} graph"
+
+
 def build_agents(scenario: Scenario, simulation: Simulation, channels: Channels) -> list[Agent]:
     """Make the agents of a scenario from the two tables."""
     agents, actions = [], simulation.actions
@@ -164,7 +171,8 @@ def build_agents(scenario: Scenario, simulation: Simulation, channels: Channels)
         zone = columns.get(name, ()) if hops is None else _find_near(simulation, spec.devices, hops, channels)
         observed = [*columns["world"], *zone, *of_devices]
         if scenario.mode == "centralized":
-            observed += [i for i in channels.shown.tolist() if channels.table[i].owner != "world"]
+            observed += [i for i in channels.shown.tolist() if channels.table[i].owner not in ("world", NETWORK_GRAPH)]
+        observed += columns.get(NETWORK_GRAPH if scenario.mode == "centralized" else graph_owner(name), ())
         agents.append(
             Agent(
                 name=name,

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.agents import Agent, build_agents
+from powergrid.envs.agents import NETWORK_GRAPH, Agent, build_agents, graph_owner
+from powergrid.envs.graph import GraphView
 from powergrid.envs.infos import Infos
 from powergrid.envs.masks import add_masks
 from powergrid.envs.observations import Channels, View
@@ -24,6 +25,7 @@ from powergrid.garbage import put_off_collection
 from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.metrics import Metrics
+from powergrid.grid.simulation import Simulation
 from powergrid.quantities import Quantity
 from powergrid.scenario import Scenario
 
@@ -92,11 +94,12 @@ class GridTask:
             [network.load_shares(*zone) for zone in zip(zones, phases, strict=True)],
             [max(1, round(hours / simulation.dt_h)) for hours in scenario.profiles.price_ahead_hours],
             zone_nodes,
-            summary=scenario.observations == "summary",
+            summary=scenario.observations != "full",
             peak_kw=None if self._peak is None else self._peak.kw,
             forecasts=None if scenario.outlook is None else scenario.outlook.forecasts,
             telemetry=scenario.telemetry,
             owned={d: (scenario.devices[d].kind, a) for a, spec in scenario.agents.items() for d in spec.devices},
+            graph=_show_graphs(scenario, simulation, zones) if scenario.observations == "graph" else None,
         )
         self._telemetry = self.channels.telemetry
         self._delayed = self._telemetry is not None and self._telemetry.passes_on
@@ -302,6 +305,17 @@ class GridTask:
         if not self._closed:
             self._closed = True
             self.simulation.close()
+
+
+def _show_graphs(scenario: Scenario, simulation: Simulation, zones: Sequence[list[int]]) -> GraphView:
+    """Return each agent's zone as a graph, or the whole network where agents see all of it."""
+    graphs: dict[str, tuple[Sequence[int] | None, Sequence[str] | None]] = {NETWORK_GRAPH: (None, None)}
+    if scenario.mode == "distributed":
+        owned = zip(scenario.agents.items(), zones, strict=True)
+        graphs = {graph_owner(name): (zone, spec.devices) for (name, spec), zone in owned}
+    room = scenario.graph
+    size = (None, None) if room is None else (room.max_buses, room.max_branches)
+    return GraphView(simulation, graphs, size)
 
 
 def _find_pcc_nodes(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from powergrid.envs.agents import NETWORK_GRAPH, graph_owner
 from powergrid.envs.core import GridTask
+from powergrid.envs.graph import GraphForm, GraphSource, GridGraph, graph_of_buses, graph_of_phases
 from powergrid.quantities import QUANTITIES, REWARD_TERMS
 from powergrid.scenario import Scenario, scenarios_by_feeder
 from powergrid.scenario.as_played import Played, as_played, tell_devices
@@ -39,6 +42,23 @@ class Description:
     infos: pd.DataFrame
     as_played: pd.DataFrame
     placement: pd.DataFrame
+    _source: GraphSource = field(repr=False)
+    _seen: Mapping[str, tuple[GridGraph, GraphForm]] = field(repr=False)
+
+    @property
+    def graph(self) -> GridGraph:
+        """The feeder as a graph of buses and branches: edge index, features of nodes and edges in a stated order."""
+        return graph_of_buses(self._source)
+
+    @property
+    def phase_graph(self) -> GridGraph:
+        """The feeder as a graph of its nodes, phase by phase."""
+        return graph_of_phases(self._source.network)
+
+    @property
+    def graphs(self) -> Mapping[str, tuple[GridGraph, GraphForm]]:
+        """What each agent sees as a graph, and how that lies in its observation; with ``observations: graph``."""
+        return self._seen
 
 
 def describe(task: GridTask) -> Description:
@@ -57,7 +77,19 @@ def describe(task: GridTask) -> Description:
         ),
         as_played=pd.DataFrame(_as_played(task), columns=Played._fields),
         placement=pd.DataFrame(_placement(task), columns=["key", "was", "is", "why"]),
+        _source=GraphSource.of(task.simulation),
+        _seen=_see_graphs(task),
     )
+
+
+def _see_graphs(task: GridTask) -> dict[str, tuple[GridGraph, GraphForm]]:
+    view, seen = task.channels.graph, dict[str, tuple[GridGraph, GraphForm]]()
+    if view is None:
+        return seen
+    for agent in task.agents:
+        owner = NETWORK_GRAPH if task.scenario.mode == "centralized" else graph_owner(agent.name)
+        seen[agent.name] = view.graphs[owner], view.form(len(agent.observed))
+    return seen
 
 
 def describe_scenario(scenario: Scenario) -> Description:

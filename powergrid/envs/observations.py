@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from powergrid.envs.graph import GraphView
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.outages.events import Events
@@ -63,6 +64,7 @@ class Channels:
         forecasts: How the hours to come are foreseen; None shows nothing of them.
         telemetry: What becomes of it on its way to those who see it; None where all is seen as it is.
         owned: Kind and agent of each device that an agent owns, by name.
+        graph: What is shown of feeders as graphs; None shows none.
 
     Attributes:
         table: The channels in the order of the columns.
@@ -92,7 +94,9 @@ class Channels:
         forecasts: Forecasts | None = None,
         telemetry: TelemetrySpec | None = None,
         owned: Mapping[str, tuple[str, str]] | None = None,
+        graph: GraphView | None = None,
     ) -> None:
+        self.graph = graph
         self._simulation, self.metrics, self._peak_kw, self._forecasts = simulation, metrics, peak_kw, forecasts
         self.loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
         for zone, own in enumerate(load_shares):
@@ -122,6 +126,8 @@ class Channels:
             most = float(max(simulation.handed_back.release_steps, 1))
             self.table.append(Channel("world.handed_back_steps", "steps", 0.0, most, "world"))
         self.telemetry = self._add_telemetry(telemetry, dict(zip(zones, zone_nodes, strict=True)), owned or {})
+        if graph is not None:
+            self.table += [Channel(*row) for row in graph.channels]
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
         held = [fleet.n for fleet, _ in self._held]
         n_power = simulation.setpoints.shape[2]
@@ -129,6 +135,7 @@ class Channels:
         widths += [] if self.outages is None else [len(self.outages.channels)]
         widths += [] if peak_kw is None else [1]
         widths += [] if simulation.handed_back is None else [1]
+        widths += [] if graph is None else [graph.extra]
         widths += [] if self._quantiles is None else [self._n_nodes]
         widths += [] if self.telemetry is None else [self.telemetry.width]
         metrics.watch(_find_nodes(simulation, pccs, phases), [np.array(way, dtype=np.int64) for way in ways], widths)
@@ -306,6 +313,8 @@ class Channels:
             beside.append(self._peak_kw)
         if simulation.handed_back is not None:
             beside.append(simulation.handed_back.steps_left)
+        if self.graph is not None:
+            beside.append(self.graph.look())
         metrics.take(simulation.snapshot, simulation.energised, beside)
         telemetry = self.telemetry
         if self._quantiles is not None:  # last, as it sums up what was just measured
@@ -330,11 +339,17 @@ class Channels:
         nodes = self.metrics.columns["v_pu"].start if self._quantiles is None else outages + n_outages + n_last
         telemetry = self.telemetry
         marks = self.metrics.columns["beside"].stop - np.arange(0 if telemetry is None else len(telemetry.marks), 0, -1)
+        graphs = outages + n_outages + n_last
+        n_graphs = 0 if self.graph is None else self.graph.extra
+        v_pu, loading_pu = (self.metrics.columns[name].start for name in ("v_pu", "loading_pu"))
+        nodes = v_pu if self._quantiles is None else graphs + n_graphs
+        of_graphs = np.empty(0, dtype=np.int64) if self.graph is None else self.graph.places(graphs, v_pu, loading_pu)
         return np.concatenate(
             (
                 *(known + np.arange(self._n_exogenous), self._place_solved(), nodes + np.arange(self._n_nodes)),
                 *(states + np.array(self._state_places, dtype=np.int64), outages + np.arange(n_outages + n_last)),
                 marks,
+                of_graphs,
             )
         )
 

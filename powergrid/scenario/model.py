@@ -46,6 +46,7 @@ from powergrid.scenario.vocabulary import (
     AgentSpec,
     CostsSpec,
     DivergenceSpec,
+    GraphSpec,
     Mode,
     OutlookSpec,
     PlacementRecord,
@@ -99,10 +100,13 @@ class Scenario(Spec):
         description="Elements added to the feeder, and factors on its lines and loads, before it is compiled.",
     )
     mode: Mode = Field(default="distributed", description="Whether agents see their own zone or the whole network.")
-    observations: Literal["full", "summary"] = Field(
+    observations: Literal["full", "summary", "graph"] = Field(
         default="full",
-        description="Whether the network is shown node by node or in numbers that every feeder has; `summary` with "
-        "`feeders`.",
+        description="Whether the network is shown node by node, in numbers that every feeder has (`summary`, as with "
+        "`feeders` if unset), or in these and as a graph of buses and branches.",
+    )
+    graph: GraphSpec | None = Field(
+        default=None, description="Room for the graph, with `observations: graph`; to be given with `feeders`."
     )
     outlook: OutlookSpec | None = Field(
         default=None,
@@ -199,6 +203,13 @@ class Scenario(Spec):
                 problems.append("telemetry.hops: goes with mode: 'distributed'; in 'centralized' agents see every bus")
             if self.observations == "summary":
                 problems.append("telemetry.hops: goes with observations: 'full'; a 'summary' has no buses")
+        room = self.graph or GraphSpec()
+        if self.graph is not None and self.observations != "graph":
+            problems.append("graph: says how large a graph is shown; set observations: graph with it, or leave it out")
+        if self.feeders and self.observations == "graph" and None in (room.max_buses, room.max_branches):
+            problems.append("graph: with several feeders give max_buses and max_branches, room for the largest")
+        if self.telemetry is not None and self.observations == "graph":
+            problems.append("telemetry: does not reach a graph, which shows all as it is; use 'full' or 'summary'")
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -414,7 +425,7 @@ class Scenario(Spec):
                 del data["reward"][key]
         if self.outlook is not None and self.outlook.price_forecast == "known" and not self.outlook.price_error:
             del data["outlook"]["price_forecast"], data["outlook"]["price_error"]
-        for key in ("outlook", "costs", "telemetry"):
+        for key in ("outlook", "costs", "telemetry", "graph"):
             if data[key] is None:
                 del data[key]
         if self.action_masks == "none":

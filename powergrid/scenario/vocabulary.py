@@ -344,6 +344,15 @@ class OutlookSpec(Spec):
         return Forecasts(self.hours, self.forecast, self.sun_error, self.demand_error, self.error_hours, *of_price)
 
 
+class GraphSpec(Spec):
+    """How large a graph agents are shown, see `observations`; what there is less of is filled up with zeros."""
+
+    max_buses: int | None = Field(default=None, ge=1, le=100_000, description="Buses; as many as there are if unset.")
+    max_branches: int | None = Field(
+        default=None, ge=1, le=100_000, description="Branches; as many as there are if unset."
+    )
+
+
 class VoltageSpec(Spec):
     """The band that node voltages shall stay in."""
 
