@@ -87,6 +87,8 @@ def list_keys(model: type[BaseModel], prefix: str = "") -> Iterable[tuple[str, s
             yield from list_keys(MicrogridSpec, "microgrids.<name>.")
         elif is_section(annotation) and isinstance(annotation, type):
             yield from list_keys(annotation, f"{key}.")
+        elif key == "ranges":
+            yield "`ranges.<key>`", "distribution", "-", info.description or ""
         elif key == "agents":
             yield from list_keys(AgentSpec, "agents.<name>.")
         elif key == "devices":

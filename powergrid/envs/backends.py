@@ -213,15 +213,26 @@ class Slice:
         """Copy the moment of these environments, with their streams of draws and what the last step gave."""
         streams = {env: Stream.of(rng) for env, rng in self._rngs.items()}
         shown = {name: getattr(self.board, name).copy() for name in SHOWN}
-        return {"task": self.task.state(), "streams": streams, "shown": shown}
+        ranges = dict(self.task.draws.given)
+        return {"task": self.task.state(), "streams": streams, "shown": shown, "ranges": ranges}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`state`, and show it on the board."""
+        self.change(state["ranges"])
         self.task.restore(state["task"])
         self._rngs = {env: stream.resume() for env, stream in state["streams"].items()}
         for name, values in state["shown"].items():
             getattr(self.board, name)[:] = values
         self._show()
+
+    def change(self, ranges: Mapping[str, Any]) -> None:
+        """Draw the episodes to come by other ranges."""
+        if ranges or self.task.draws.given:
+            self.task.draws.change(ranges)
+
+    def drawn(self) -> list[dict[str, float]]:
+        """Return what the episode of each environment has drawn, as infos have it."""
+        return [self.task.drawn_labels(env) for env in range(self.task.n_envs)]
 
     def infos(self) -> None:
         """Write terms and metrics of the last step on the board."""
@@ -300,6 +311,8 @@ class Backend(ABC):
         self._name, self.closed = scenario.name, False
         self._seeding = Seeding(scenario.seed, layout.n_envs, layout.worker_index)
         self._infos_wanted = self._infos_fresh = False
+        self._may_draw, self._drawn = bool(scenario.ranges), list[dict[str, float]]()
+        self.final_drawn: list[dict[str, float]] = []
 
     def reset(self, seed: Seed, options: Mapping[str, Any] | None) -> BoolArray:
         """Start episodes, and say in which environments, shape (n_envs,).
@@ -314,6 +327,7 @@ class Backend(ABC):
         self._require_open()
         entropies, left = self._seeding.read(seed, options)
         self._infos_fresh = False
+        self._may_draw, self._drawn = self._may_draw or bool(left), []
         calls = []
         for first, last in self.bounds:
             own = {env - first: entropy for env, entropy in entropies.items() if first <= env < last}
@@ -351,9 +365,25 @@ class Backend(ABC):
             slices = " and ".join(f"{b[-1][1]} environments in {len(b)} parts" for b in (state.bounds, self.bounds))
             remedy = "build it with the same num_envs, backend and workers"
             raise ScenarioError(self._name, [f"the state and this differ: {slices}; {remedy}"])
-        self._infos_fresh = False
+        self._infos_fresh, self._may_draw, self._drawn = False, True, []
         self._call([("restore", part) for part in state.parts])
         self._seeding.started = True
+
+    def change(self, ranges: Mapping[str, Any]) -> None:
+        """Draw the episodes to come by other ranges, in every environment.
+
+        Raises:
+            ScenarioError: a key cannot be drawn, or a value is wrong; or it is closed.
+        """
+        self._require_open()
+        self._may_draw = self._may_draw or bool(ranges)
+        self._call([("change", ranges)] * len(self.bounds))
+
+    def drawn(self) -> list[dict[str, float]]:
+        """Return what the episode of each environment has drawn, by name as in infos; nothing where nothing draws."""
+        if self._may_draw and not self._drawn:
+            self._drawn = [own for part in self._call([("drawn",)] * len(self.bounds)) for own in part]
+        return self._drawn
 
     def require_started(self) -> None:
         """Refuse to step what was never started, or is closed.
@@ -372,7 +402,10 @@ class Backend(ABC):
     def step(self) -> None:
         """Play the actions on the board in every environment."""
         self._infos_fresh = False
+        before = self.drawn() if self.layout.same_step else []
         self._step(infos=self._infos_wanted)
+        if before and (self.board.terminated | self.board.truncated).any():
+            self.final_drawn, self._drawn = before, []  # those that are over have started anew
         self._infos_fresh = self._infos_wanted
 
     def infos(self) -> FloatArray:

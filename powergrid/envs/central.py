@@ -99,7 +99,8 @@ class CentralGridEnv(Kept, gym.Env[Any, Any]):
         Args:
             seed: Starts the stream of days and other draws anew; None goes on with it. The first reset without one
                 takes the scenario's ``seed``.
-            options: ``{"day": n}`` picks the day, ``{"feeder": name}`` the feeder where the scenario has several.
+            options: ``{"day": n}`` picks the day, ``{"feeder": name}`` the feeder where the scenario has several; keys
+                of the scenario give numbers, or what they are drawn from.
 
         Raises:
             ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
@@ -253,7 +254,7 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
         Args:
             seed: Environment ``i`` takes ``seed + i``, or its own of several; None goes on with the streams.
             options: ``day`` picks the day, ``feeder`` the feeder of several, ``reset_mask`` the environments, shape
-                (num_envs,).
+                (num_envs,); keys of the scenario give numbers, or what they are drawn from.
 
         Returns:
             Observations, shape (num_envs, n_observed), float32, and infos as Gymnasium has them: an array for each
@@ -359,7 +360,8 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
         board = self._board
         reach = board.least, board.most
         infos = self._slices.infos() if self._combiner.names else board.infos
-        return self._as_infos(infos, board.day, board.worst_node, board.observed, reach, of)
+        rows = infos, board.day, board.worst_node, board.observed, reach
+        return self._as_infos(*rows, of, self._slices.drawn())
 
     def _finals(self, over: BoolArray) -> dict[str, Any]:
         """Return what environments ended with, as Gymnasium's own vector environments do."""
@@ -372,11 +374,18 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
             seen = self._told.show(board.final_observations[one].copy(), (reach[0][one], reach[1][one]))
             ends[env] = {name: part[0] for name, part in seen.items()} if isinstance(seen, dict) else seen[0]
         finals = board.final_infos, board.final_days, board.final_worst_nodes, board.final_observed
-        told = self._as_infos(*finals, reach, over)
+        told = self._as_infos(*finals, reach, over, self._slices.final_drawn)
         return {"final_obs": ends, "_final_obs": over, "final_info": told, "_final_info": over.copy()}
 
     def _as_infos(
-        self, infos: FloatArray, day: IntArray, worst: IntArray, observed: IntArray, reach: Reach, of: BoolArray | None
+        self,
+        infos: FloatArray,
+        day: IntArray,
+        worst: IntArray,
+        observed: IntArray,
+        reach: Reach,
+        of: BoolArray | None,
+        drawn: Sequence[Mapping[str, float]],
     ) -> dict[str, Any]:
         combiner, own = self._combiner, dict[str, npt.NDArray[Any]]()
         if combiner.names:
@@ -397,6 +406,10 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
             if not mask.all():
                 values[~mask] = None if values.dtype == object else 0
             told[name], told[f"_{name}"] = values, mask.copy()
+        for name in dict.fromkeys(key for each in drawn for key in each):  # options of one reset may say more
+            have = mask & np.array([name in each for each in drawn])
+            numbers = np.array([each.get(name, 0.0) for each in drawn])
+            told[name], told[f"_{name}"] = np.where(have, numbers, 0.0), have
         return told
 
 

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from powergrid.envs.agents import NETWORK_GRAPH, Agent, build_agents, graph_owner
+from powergrid.envs.draws import Draws, Values, tell
 from powergrid.envs.graph import GraphView
 from powergrid.envs.infos import Infos
 from powergrid.envs.masks import add_masks
 from powergrid.envs.observations import Channels, View
 from powergrid.envs.rewards import PeakImport, Rewards
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.errors import ScenarioError
 from powergrid.garbage import put_off_collection
 from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.feeder.network import Network
@@ -46,6 +48,7 @@ class State:
         channels: What is known of the day, shape (n_envs, horizon_steps + 1, n_known).
         terminated, truncated: How the last step ended, shape (n_envs,).
         telemetry: What is on its way, empty where nothing is.
+        drawn: Numbers that each environment has in place of the scenario's, by the parts of the key; None for nothing.
     """
 
     fits: str
@@ -55,6 +58,7 @@ class State:
     terminated: BoolArray
     truncated: BoolArray
     telemetry: Mapping[str, Any] = field(default_factory=dict)
+    drawn: tuple[Values, ...] | None = None
 
 
 class GridTask:
@@ -70,6 +74,8 @@ class GridTask:
         terminated: Whether the last step ended the episode by divergence, shape (n_envs,).
         truncated: Whether the last step was the last of the horizon, shape (n_envs,).
         info_names: Names of the columns of :meth:`infos`.
+        draws: What each episode draws anew.
+        drawn: What the episode of each environment has drawn, by the parts of the key; None where nothing ever was.
     """
 
     @put_off_collection()
@@ -115,6 +121,8 @@ class GridTask:
         self._action = np.zeros((n_envs, len(simulation.actions)))
         self.info_names = self._infos.names
         self.rewards = self._rewards.rewards
+        self.draws = Draws(scenario)
+        self.drawn: list[Values] | None = None
         self.terminated = np.zeros(n_envs, dtype=bool)
         self.truncated = np.zeros(n_envs, dtype=bool)
 
@@ -134,7 +142,8 @@ class GridTask:
         Args:
             env: Which environment.
             rng: Draws the day and everything else that is random in the episode.
-            options: ``day`` picks the day of the profiles.
+            options: ``day`` picks the day of the profiles; a key of the scenario gives its number for this episode, or
+                what it is drawn from, see :class:`powergrid.envs.draws.Draws`.
 
         Raises:
             ScenarioError: an option is unknown or wrong, the power flow does not converge at the start, or the task is
@@ -149,11 +158,13 @@ class GridTask:
         self.require_open()
         chosen = read_options(options)
         day = chosen.pop("day", None)
-        problems = [describe_unknown("option", key, ["day"]) for key in chosen]
+        problems = list[str]()
         if day is not None and (isinstance(day, bool) or not isinstance(day, int | np.integer)):
             problems.append(f"day {day!r} is not a whole number")
         if problems:
             raise ScenarioError("options", problems)
+        if chosen or self.draws.any or self.drawn is not None:
+            self._draw(envs, rngs, chosen)
         self.simulation.reset_all(envs, rngs, None if day is None else int(day))
         rows = pack_columns(envs)
         zone_kw = self.channels.sum_loads(self.simulation.day_load_kw[rows])
@@ -168,6 +179,25 @@ class GridTask:
             self._telemetry.start(envs, children)
         self.terminated[rows] = self.truncated[rows] = False
         self.channels.measure()
+
+    def _draw(self, envs: Sequence[int], rngs: Sequence[np.random.Generator], options: Mapping[str, Any]) -> None:
+        """Give environments the numbers of the episodes that they start."""
+        for env, values in zip(envs, self.draws.draw(rngs, self.draws.read(options, "options")), strict=True):
+            self._take_numbers(env, values)
+
+    def _take_numbers(self, env: int, values: Values) -> None:
+        if self.drawn is None:
+            if not values:
+                return
+            self.drawn = [Values() for _ in range(self.n_envs)]
+        self.drawn[env] = values
+        try:
+            self.simulation.take_numbers(env, values)
+        except ValidationError as error:  # each number is right by itself, and they contradict each other
+            told = [" and ".join(str(entry.get("ctx", {}).get("error", entry["msg"])).splitlines())
+                    for entry in error.errors(include_url=False)]  # fmt: skip
+            raise ScenarioError("options", [f"what is drawn contradicts: {line}" for line in told]) from None
+        self._rewards.take_numbers(env, values)
 
     def action_buffer(self) -> FloatArray:
         """Return the action matrix to fill, devices of no agent left to themselves, shape (n_envs, n_actions)."""
@@ -225,6 +255,9 @@ class GridTask:
         if self.scenario.action_masks == "infos":
             for name, mask in self.action_masks(env).items():
                 infos[name]["action_mask"] = mask.astype(np.int8)
+        own = self.drawn_labels(env)
+        for info in infos.values() if own else ():
+            info.update(own)
         return infos
 
     def action_masks(self, env: int) -> dict[str, BoolArray]:
@@ -234,7 +267,11 @@ class GridTask:
 
     def info_labels(self, env: int) -> dict[str, Any]:
         """Return what infos of one environment hold besides :meth:`infos`: the day, and names where they are wanted."""
-        return self._infos.labels(env)
+        return self._infos.labels(env) | self.drawn_labels(env)
+
+    def drawn_labels(self, env: int) -> dict[str, float]:
+        """Return what the episode of one environment has drawn, as infos hold it: ``drawn.`` before the key."""
+        return {} if self.drawn is None or self.told is not None else tell(self.drawn[env])
 
     def money(self) -> FloatArray:
         """Return the money the last step cost each agent, stored energy left out [USD], shape (n_envs, n_agents)."""
@@ -253,6 +290,7 @@ class GridTask:
             self.terminated.copy(),
             self.truncated.copy(),
             {} if self._telemetry is None else self._telemetry.state(),
+            None if self.drawn is None else tuple(dict(values) for values in self.drawn),
         )
 
     def restore(self, state: State) -> None:
@@ -270,6 +308,8 @@ class GridTask:
         if state.fits != self._fits:
             remedy = "build the environment of the same scenario and number of environments"
             raise ScenarioError(self.scenario.name, [f"the state is of another scenario, feeder or size; {remedy}"])
+        for env in range(self.n_envs if state.drawn is not None or self.drawn is not None else 0):
+            self._take_numbers(env, dict(state.drawn[env]) if state.drawn is not None else Values())
         self.simulation.restore(state.simulation)
         self._rewards.restore(state.rewards)
         self.rewards = self._rewards.rewards

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -57,12 +57,14 @@ class EpisodeState:
         feeder: Which of the scenario's feeders, None where there is one.
         stream: What draws, None before the first reset.
         playing: Whether the episode goes on.
+        ranges: What a curriculum has the episodes to come draw by.
     """
 
     task: State
     feeder: str | None
     stream: Stream | None
     playing: bool
+    ranges: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Episode:
@@ -149,7 +151,7 @@ class Episode:
         names = self._feeders.tasks if self._feeders.several else {}
         feeder = next((name for name, task in names.items() if task is self.task), None)
         stream = None if self.rng is None else Stream.of(self.rng)
-        return EpisodeState(self.task.state(), feeder, stream, self.playing)
+        return EpisodeState(self.task.state(), feeder, stream, self.playing, dict(self.task.draws.given))
 
     def restore(self, state: EpisodeState) -> GridTask:
         """Go back to a :meth:`state` and return its task.
@@ -162,6 +164,7 @@ class Episode:
         task = self.task
         if self._feeders.several:
             task = self._feeders.tasks[pick_feeder(self.scenario, state.feeder)]
+        self.change(state.ranges)
         task.restore(state.task)
         self.task, self.playing = task, state.playing
         self.rng = None if state.stream is None else state.stream.resume()
@@ -171,6 +174,12 @@ class Episode:
     def tasks(self) -> tuple[GridTask, ...]:
         """The tasks of all feeders, in their order."""
         return tuple(self._feeders.tasks.values())
+
+    def change(self, ranges: Mapping[str, Any]) -> None:
+        """Draw the episodes to come by other ranges, see :meth:`powergrid.envs.draws.Draws.change`."""
+        for task in self.tasks:
+            if ranges or task.draws.given:
+                task.draws.change(ranges)
 
     def infos(self) -> dict[str, dict[str, Any]]:
         """Return the infos by agent, with the feeder where there are several and names are wanted."""
@@ -206,6 +215,9 @@ class Player(Protocol):
     def restore(self, state: Any) -> Any:
         """Go back to it."""
 
+    def change(self, ranges: Mapping[str, Any]) -> None:
+        """Draw the episodes to come by other ranges."""
+
 
 class Kept:
     """Let moments of an environment be kept, gone back to and copied."""
@@ -235,6 +247,20 @@ class Kept:
         """
         self._player.restore(state)
         return self._look()
+
+    def set_ranges(self, ranges: Mapping[str, Any]) -> None:
+        """Draw the episodes to come by these, and by the scenario's ranges where they say nothing.
+
+        For a curriculum: from the next reset on, in every environment. Without any it is the scenario's again.
+
+        Args:
+            ranges: A distribution, or a number that all episodes have, by key of the scenario, nested or with dots:
+                ``{"load_scale": {"uniform": [0.8, 1.3]}, "devices.ess_*.soc_initial": 0.5}``.
+
+        Raises:
+            ScenarioError: a key cannot be drawn, or a value is wrong; all of them.
+        """
+        self._player.change(ranges)
 
     def clone(self) -> Self:
         """Return another environment at the same moment, with an engine of its own; ``copy.deepcopy`` does the same."""

@@ -208,10 +208,11 @@ class FeederSlice(Slice):
         streams = {env: Stream.of(rng) for env, rng in self._rngs.items()}
         groups = [(group.feeder, group.envs.copy(), group.task.state()) for group in self._groups if group.started]
         shown = {name: getattr(self.board, name).copy() for name in SHOWN}
-        return {"groups": groups, "streams": streams, "shown": shown}
+        return {"groups": groups, "streams": streams, "shown": shown, "ranges": dict(self.task.draws.given)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`state`, and show it on the board."""
+        self.change(state["ranges"])
         idle = list(self._groups)
         for group in idle:
             group.assign(np.full_like(group.envs, -1))
@@ -226,6 +227,20 @@ class FeederSlice(Slice):
         for name, values in state["shown"].items():
             getattr(self.board, name)[:] = values
         self._show()
+
+    def change(self, ranges: Mapping[str, Any]) -> None:
+        """Draw the episodes to come by other ranges."""
+        for group in self._groups:
+            if ranges or group.task.draws.given:
+                group.task.draws.change(ranges)
+
+    def drawn(self) -> list[dict[str, float]]:
+        """Return what the episode of each environment has drawn, as infos have it."""
+        found = [dict[str, float]() for _ in range(len(self.board.day))]
+        for group in self._groups:
+            for env, row in zip(group.theirs.tolist(), group.rows.tolist(), strict=True):
+                found[env] = group.task.drawn_labels(row)
+        return found
 
     def infos(self) -> None:
         """Write terms and metrics of the last step on the board."""
@@ -316,6 +331,8 @@ class FeederSlice(Slice):
     def _add(self, feeder: str, n_rows: int) -> _Group:
         """Return a group of so many more rows of a feeder."""
         group = self._group(feeder, GridTask(self._feeders.scenarios[feeder], n_rows))
+        if self.task.draws.given:
+            group.task.draws.change(self.task.draws.given)
         self._groups.append(group)
         return group
 

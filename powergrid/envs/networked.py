@@ -100,7 +100,8 @@ class NetworkedGridEnv(Kept, _RllibEnv):  # type: ignore[misc]
         Args:
             seed: Starts the stream of days and other draws anew; None goes on with it. The first reset without one
                 takes the scenario's ``seed``.
-            options: ``{"day": n}`` picks the day, ``{"feeder": name}`` the feeder where the scenario has several.
+            options: ``{"day": n}`` picks the day, ``{"feeder": name}`` the feeder where the scenario has several; keys
+                of the scenario give numbers, or what they are drawn from.
 
         Returns:
             Observations and infos by agent.

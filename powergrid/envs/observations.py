@@ -115,6 +115,7 @@ class Channels:
         self._exogenous = np.zeros((simulation.n_envs, horizon + 1, len(self.table)))
         angle = np.arange(horizon + 1) * simulation.dt_h * (np.pi / 12.0)
         self._exogenous[:, :, 0], self._exogenous[:, :, 1] = np.sin(angle), np.cos(angle)
+        self._late = False
         self._n_exogenous = len(self.table)
         self._add_solved(zones)
         self._add_devices()
@@ -148,7 +149,7 @@ class Channels:
 
     def _add_world(self, price_ahead_steps: Sequence[int], zones: Sequence[str]) -> None:
         simulation = self._simulation
-        price = simulation.profiles.price_usd_per_kwh[simulation.options.tariff]
+        price = simulation.profiles.price_usd_per_kwh[simulation.options.tariff] * simulation.options.price_scale
         low, high = float(price.min()), float(price.max())
         high = high if high > low else low + 1.0
         self._world("time_of_day_sin", "", -1.0, 1.0)
@@ -271,6 +272,11 @@ class Channels:
             rngs: A generator for each, where hours to come are foreseen.
         """
         simulation, out = self._simulation, self._exogenous
+        if simulation.first_step.any() or self._late:
+            self._late = True  # now or once: what was laid out for another hour has to go
+            steps = np.arange(out.shape[1]) + simulation.first_step[rows, None]
+            angle = steps * simulation.dt_h * (np.pi / 12.0)
+            out[rows, :, 0], out[rows, :, 1] = np.sin(angle), np.cos(angle)
         out[rows, :, 2] = simulation.weekend[rows, None]
         out[rows, :, 3] = simulation.day_pv_pu[rows]
         price = simulation.day_price[rows]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.agents import ownership
+from powergrid.errors import ScenarioError
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
@@ -99,7 +100,13 @@ class OtherTerms:
         self._storage = next((f for f in simulation.fleets if f.kind == "storage"), None)
         if self._storage is not None:
             self._own_storage = ownership(owners, self._storage.names)
-            self._p_max = np.array([float(spec.p_max_kw) for spec in self._storage.specs])
+            p_max = [float(spec.p_max_kw) for spec in self._storage.specs]
+            self._p_max = np.tile(p_max, (simulation.n_envs, 1))
+
+    def take_ratings(self, env: int) -> None:
+        """Count discharge by what the batteries of one environment are rated for."""
+        if self._storage is not None:
+            self._p_max[env] = [float(spec.p_max_kw) for spec in self._storage.specs_of(env)]
 
     def take(self, soc_initial: FloatArray, ends: BoolArray) -> None:
         """Count the step that was solved; see :meth:`Rewards.take`."""
@@ -202,13 +209,15 @@ class Rewards:
     ) -> None:
         self._simulation, self._metrics, self._peak = simulation, metrics, peak
         of_devices = {term for fleet in simulation.fleets for term in fleet.terms}
-        asked = [term for term in TERMS if term not in COUNTED_TERMS and scenario.weight_of(term)]
+        drawn = {key.removeprefix("reward.weights.") for key in scenario.ranges}
+        asked = [term for term in TERMS if term not in COUNTED_TERMS and (scenario.weight_of(term) or term in drawn)]
         asked = [term for term in asked if term in of_devices or term not in _OF_FLEETS]
         self.told = (*COUNTED_TERMS, *asked)
         n_envs, n_agents = simulation.n_envs, len(owners)
-        weights = np.array([scenario.weight_of(term) for term in self.told]) * -scenario.reward.scale
+        self._scenario, self._agents_devices = scenario, owners
+        weights = self._find_weights(scenario)
         self._share = scenario.share_reward
-        self._divergence = scenario.divergence.penalty
+        self._divergence: float | FloatArray = scenario.divergence.penalty
         self.by_term = np.zeros((len(self.told), n_envs, n_agents))  # each term's numbers side by side in memory
         chosen = (_ENERGY, _REFERENCE, _LOSSES, slice(_FIRST_MEASURED, _LAST_MEASURED + 1), _STORED)
         self._parts = tuple(self.by_term[of] for of in chosen)
@@ -255,6 +264,7 @@ class Rewards:
         if self._storage is not None:
             e_max = np.array([float(spec.e_max_kwh) for spec in self._storage.specs])
             self._kwh_per_soc = ownership(owners, self._storage.names) * e_max[:, None]
+            self._e_max: FloatArray | None = None  # battery by battery, where environments differ
             self._soc_initial = np.zeros((n_envs, len(e_max)))
         self._stored_kwh, self._stored_now = np.zeros((n_envs, n_agents)), np.zeros((n_envs, n_agents))
         self._stored_price = np.zeros((n_envs, n_agents))
@@ -273,12 +283,13 @@ class Rewards:
         """
         if self._storage is not None:
             self._soc_initial[rows] = soc = self._storage.soc[rows]
-            self._stored_kwh[rows] = soc @ self._kwh_per_soc
+            self._stored_kwh[rows] = self._in_batteries(soc, rows)
         simulation = self._simulation
         # the mean of the tariff alone: what events make of the price is in what is paid, not in what is stored
         price = simulation.day_price[rows]
         self._stored_price[rows] = np.add.reduce(price[:, :-1], axis=1, keepdims=True) / (price.shape[1] - 1)
-        reference = np.multiply(simulation.day_pv_pu[rows, :, None], self._sun_kw)
+        sun_kw = self._sun_kw if self._sun_kw.ndim == 1 else self._sun_kw[rows, None]
+        reference = np.multiply(simulation.day_pv_pu[rows, :, None], sun_kw)
         np.subtract(zone_kw, reference, out=reference)
         paid = simulation.day_paid_price[rows] * simulation.dt_h
         self._reference[rows] = np.multiply(reference, paid[:, :, None], out=reference)
@@ -314,13 +325,16 @@ class Rewards:
             terms[_GENERATION] += simulation.snapshot.forming_kva.real @ self._source_prices
         if self._storage is not None:
             stored = self._stored_now
-            self._storage.soc.dot(self._kwh_per_soc, stored)
+            if self._e_max is None:
+                self._storage.soc.dot(self._kwh_per_soc, stored)
+            else:
+                stored[...] = self._in_batteries(self._storage.soc)
             np.multiply(np.subtract(self._stored_kwh, stored, out=change), self._stored_price, out=change)
             # kept, so that the terms of a day telescope to what left the batteries in it
             self._stored_kwh, self._stored_now = stored, self._stored_kwh
             if over:
                 deviation = np.abs(self._storage.soc - self._soc_initial) * ends[:, None]
-                np.matmul(deviation, self._kwh_per_soc, out=terms[_DEVIATION])
+                terms[_DEVIATION] = self._in_batteries(deviation)
         if self._owing and over:
             for fleet, owners in self._owing:
                 terms[_UNSERVED] += (fleet.unserved_at_end_kwh() * ends[:, None]) @ owners
@@ -334,6 +348,66 @@ class Rewards:
         if self._share:
             rewards[:] = rewards.mean(axis=1, keepdims=True)
         self.rewards = rewards
+
+    def _find_weights(self, scenario: Scenario) -> FloatArray:
+        """Return what a unit of each term adds to the reward, shape (n_terms,)."""
+        return np.array([scenario.weight_of(term) for term in self.told]) * -scenario.reward.scale
+
+    def _in_batteries(self, soc: FloatArray, rows: Rows = slice(None)) -> FloatArray:
+        """Return the energy of states of charge of some environments by agent [kWh], shape (n_rows, n_agents)."""
+        if self._e_max is None:
+            return np.asarray(soc @ self._kwh_per_soc)
+        return _product(soc * self._e_max[rows], np.sign(self._kwh_per_soc))
+
+    def take_numbers(self, env: int, values: Mapping[tuple[str, ...], Any]) -> None:
+        """Weigh the terms of one environment, and count what its devices hold, by numbers of its own.
+
+        Args:
+            env: Which environment.
+            values: By the parts of the scenario's key; all others are the scenario's.
+
+        Raises:
+            ScenarioError: a weight is of a term that is not counted.
+        """
+        scenario = self._scenario
+        own = {path[2]: value for path, value in values.items() if path[:2] == ("reward", "weights")}
+        uncounted = [term for term in own if term not in self.told]
+        if uncounted:
+            remedy = "give it any, or a range, when the environment is built"
+            raise ScenarioError(
+                "options", [f"reward.weights.{term} has no weight here; {remedy}" for term in uncounted]
+            )
+        reward = scenario.reward.model_copy(
+            update={
+                "weights": {**scenario.reward.weights, **own},
+                "scale": values.get(("reward", "scale"), scenario.reward.scale),
+            }
+        )
+        penalty = values.get(("penalty",), scenario.penalty)
+        weights = self._find_weights(scenario.model_copy(update={"reward": reward, "penalty": penalty}))
+        self._weights[:, env] = weights[:, None]
+        usual = scenario.divergence.penalty
+        lost = values.get(("divergence", "penalty"), usual)
+        if not isinstance(self._divergence, float | int) or lost != usual:
+            n_envs = self.rewards.shape[0]
+            if isinstance(self._divergence, float | int):
+                self._divergence = np.full((n_envs, 1), usual)
+            self._divergence[env] = lost
+        if any(path[0] == "devices" for path in values) or self._sun_kw.ndim > 1:
+            self._count_devices(env)
+
+    def _count_devices(self, env: int) -> None:
+        """Count what devices of one environment hold and are rated for by what is said of them there."""
+        n_envs = self.rewards.shape[0]
+        if self._sun_kw.ndim == 1:
+            self._sun_kw = np.tile(self._sun_kw, (n_envs, 1))
+        self._sun_kw[env] = _find_sun_kw(self._simulation, self._agents_devices, env)
+        if self._storage is not None:
+            if self._e_max is None:
+                self._e_max = np.tile([float(spec.e_max_kwh) for spec in self._storage.specs], (n_envs, 1))
+            self._e_max[env] = [float(spec.e_max_kwh) for spec in self._storage.specs_of(env)]
+        if self._others is not None:
+            self._others.take_ratings(env)
 
     def money(self) -> FloatArray:
         """Return the money of the last step, stored energy left out [USD], shape (n_envs, n_agents)."""
@@ -367,12 +441,13 @@ def place_terms(simulation: Simulation, names: Sequence[str]) -> list[tuple[Any,
     ]
 
 
-def _find_sun_kw(simulation: Simulation, owners: Sequence[Sequence[str]]) -> FloatArray:
-    """Return what each agent's inverters are rated for [kW], shape (n_agents,)."""
+def _find_sun_kw(simulation: Simulation, owners: Sequence[Sequence[str]], env: int = 0) -> FloatArray:
+    """Return what each agent's inverters are rated for in an environment [kW], shape (n_agents,)."""
     sun_kw = np.zeros(len(owners))
     for fleet in simulation.fleets:
         if fleet.kind == "inverter":
-            sun_kw += np.array([float(spec.p_max_kw) for spec in fleet.specs]) @ ownership(owners, fleet.names)
+            rated = np.array([float(spec.p_max_kw) for spec in fleet.specs_of(env)])
+            sun_kw += rated @ ownership(owners, fleet.names)
     return sun_kw
 
 

@@ -121,7 +121,7 @@ class GridVectorEnv(Kept):
             seed: Starts the streams of draws anew: environment ``i`` takes ``seed + i``, or its own of several. None
                 goes on with them; the first reset without one takes the scenario's ``seed``.
             options: ``day`` picks the day, ``feeder`` the feeder of several, ``reset_mask`` the environments, shape
-                (num_envs,).
+                (num_envs,); keys of the scenario give numbers, or what they are drawn from.
 
         Returns:
             Observations by agent, each of shape (num_envs, n_observed) and float32, and an empty dict.

@@ -13,6 +13,7 @@ import numpy as np
 
 from powergrid.grid.circuit.circuit import State
 from powergrid.grid.metrics import node_limits
+from powergrid.grid.numbers import Values
 from powergrid.grid.simulation import BoolArray, FloatArray, HandedBack, IntArray, Simulation
 
 #: By how much each number of ``_measure`` may be above theirs and count as no worse: what solves of one state differ
@@ -79,6 +80,11 @@ class LimitedSimulation(Simulation):
         super().reset_all(envs, rngs, day)
         told = self.handed_back
         told.steps_left[envs], told.active[envs], told.changed[envs] = 0.0, False, 0.0
+
+    def take_numbers(self, env: int, values: Values) -> None:
+        """Let an environment have numbers of its own, and the same one beside; see :meth:`Simulation.take_numbers`."""
+        super().take_numbers(env, values)
+        self._beside.take_numbers(env, values)
 
     # -- parts of a step
 

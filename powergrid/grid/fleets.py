@@ -64,12 +64,15 @@ class Fleets:
         actions: list[ActionSpec] = []
         self._columns: list[tuple[Any, slice]] = []
         first, self._kvar_per_kw = 0, np.zeros(0)
+        self._extra = dict[str, dict[str, Any]]()
+        self._own_numbers = False
         self._own_kvar_per_kw: FloatArray | None = None
         for kind, cls in FLEETS.items():
             if not filled[kind]:
                 continue
             own = slice(first, first + len(filled[kind]))
             extra = _describe_loads(circuit, own, days) if kind == "flexible_load" else {}
+            self._extra[kind] = extra
             self._kvar_per_kw = extra.get("q_per_kw", self._kvar_per_kw)
             fleet = cls(filled[kind], options.step_minutes / 60.0, options.horizon_steps, n_envs, **extra)
             columns = slice(len(actions), len(actions) + len(fleet.actions))
@@ -106,7 +109,7 @@ class Fleets:
     def start_day(self, days: Days) -> None:
         """Lay out what the days offer each device, so that a step takes one row of it."""
         if self._inverters is not None:
-            p_max_kw = np.array([float(spec.p_max_kw) for spec in self._inverters.specs])
+            p_max_kw = self._rated_kw(self._inverters, days)
             self._sun_kw = days.pv_pu.reshape(-1, 1) * p_max_kw
             if days.offered is not None:
                 own_kw = days.offered.reshape(self._sun_kw.shape) * np.where(days.says_kw[0], 1.0, p_max_kw)
@@ -114,14 +117,47 @@ class Fleets:
         if self._buildings is not None:
             self._sun_pu = days.pv_pu.reshape(-1)
         if self._generators is not None and days.supplied is not None:
-            p_max_kw = np.array([float(spec.p_max_kw) for spec in self._generators.specs])
-            own_kw = days.supplied.reshape(-1, len(p_max_kw)) * np.where(days.says_kw[1], 1.0, p_max_kw)
+            p_max_kw = self._rated_kw(self._generators, days)
+            own_kw = days.supplied.reshape(-1, p_max_kw.shape[-1]) * np.where(days.says_kw[1], 1.0, p_max_kw)
             self._supplied_kw = np.where(np.isnan(own_kw), np.inf, own_kw)
         if self._flexible_loads:
             kw, kvar = (each[:, self._flexible_loads[0]] for each in days.load_rows)
             # Where kvar have a series of their own, each row has its own power factor.
             own = np.divide(kvar, kw, out=np.tile(self._kvar_per_kw, (len(kw), 1)), where=np.abs(kw) > 1e-9)
             self._demand_kw, self._own_kvar_per_kw = kw, None if np.allclose(own, self._kvar_per_kw) else own
+
+    def _rated_kw(self, fleet: Any, days: Days) -> FloatArray:
+        """Return what devices are rated for [kW], shape (n,), or row by row of the days where environments differ."""
+        if not self._own_numbers:
+            return np.array([float(spec.p_max_kw) for spec in fleet.specs])
+        of_envs = [[float(spec.p_max_kw) for spec in fleet.specs_of(env)] for env in range(self._n_envs)]
+        return np.repeat(np.array(of_envs), days.pv_pu.shape[1], axis=0)
+
+    def take_numbers(self, env: int, numbers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give devices of one environment numbers of their own from its next reset on.
+
+        Args:
+            env: Which environment.
+            numbers: By device, values by key; all others have those of their spec.
+        """
+        self._own_numbers, powers = True, {id(fleet): own for fleet, own in self.power}
+        for fleet in self.all:
+            own = {
+                name: type(spec).model_validate({**spec.model_dump(), **numbers[name]}) if name in numbers else spec
+                for name, spec in zip(fleet.names, fleet.specs, strict=True)
+            }
+            if tuple(own.values()) != fleet.specs_of(env):
+                one = fleet.take_specs(env, own, **self._extra[fleet.kind])
+                if id(fleet) in powers:
+                    self.table.take_ratings(env, powers[id(fleet)], one.circle)
+
+    def start_at(self, env: int, hour: float, first_step: int) -> None:
+        """Tell the devices of one environment at what hour of the day, and with which step of it, it starts."""
+        for fleet in self.all:
+            if fleet.kind == "ev_charger":
+                fleet.start_hour[env] = hour
+            elif fleet.kind == "building":
+                fleet.first_step[env] = first_step
 
     def look_out(self, step: IntArray, row: IntArray) -> Exogenous:
         """Return what a step of the days offers, the rows of all environments' days laid end to end."""

@@ -29,6 +29,7 @@ from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network.shapes import ShapeMode
 from powergrid.grid.fleets import Fleets, find_tapped_devices, place_devices, sort_devices
+from powergrid.grid.numbers import Numbers, Values
 from powergrid.grid.options import DivergencePolicy, SimulationOptions
 from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.grid.outages.effects import find_faults
@@ -123,6 +124,7 @@ class Simulation:
         inverters, generators = (
             [str(spec.element or "").lower() for spec in by_kind[kind].values()] for kind in ("inverter", "generator")
         )
+        self._numbers: Numbers | None = None
         self._days = Days(profiles, options, self.network, n_envs, inverters, taken, generators)
         self._devices = Fleets(by_kind, first, options, self._days, n_envs)
         self.devices, self.fleets, self.actions = self._devices.devices, self._devices.all, self._devices.actions
@@ -207,15 +209,15 @@ class Simulation:
 
     def foreseen(self, env: int) -> tuple[FloatArray, FloatArray]:
         """Return demand and sun of an environment's day by its profiles alone, see :meth:`Days.foreseen`."""
-        return self._days.foreseen(int(self.day[env]))
+        return self._days.foreseen(env)
 
     def day_before(self, env: int) -> tuple[FloatArray, FloatArray]:
         """Return the same of the day before, see :meth:`Days.day_before`."""
-        return self._days.day_before(int(self.day[env]))
+        return self._days.day_before(env)
 
     def price_before(self, env: int) -> FloatArray:
         """Return the price of the day before, see :meth:`Days.price_before`."""
-        return self._days.price_before(int(self.day[env]))
+        return self._days.price_before(env)
 
     @property
     def season(self) -> FloatArray:
@@ -261,6 +263,25 @@ class Simulation:
 
     # -- playing
 
+    def take_numbers(self, env: int, values: Values) -> None:
+        """Let an environment have numbers of its own from its next reset on, see :class:`Numbers`.
+
+        Args:
+            env: Which environment.
+            values: By the parts of the scenario's key; all others are the scenario's.
+        """
+        if self._numbers is None:
+            if not values:
+                return
+            parts = self.options, self._days, self._devices, self.circuits, self.events
+            self._numbers = Numbers(*parts, self.options.line_scales)
+        self._numbers.take(env, values)
+
+    @property
+    def first_step(self) -> IntArray:
+        """Step of the day that each environment's step 0 is, shape (n_envs,)."""
+        return self._days.first_step
+
     def reset(self, env: int, rng: np.random.Generator, day: int | None = None) -> None:
         """Put one environment at the start of a day and solve it with its devices left to themselves.
 
@@ -286,6 +307,8 @@ class Simulation:
             if self._native is not None:
                 self._native.reset(env)
             self.circuits[env].reset()
+            if self._numbers is not None:
+                self._numbers.start(env)
             for store in self._stores:
                 store.reset(env)
             if self.events is not None:
@@ -412,7 +435,8 @@ class Simulation:
         if self.events is not None and self._generating:
             circuits.hold_tripped(self._generating, len(self._days.writes))
         for store in self._stores:
-            store.decide(range(self.n_envs) if envs is None else envs, self._days.day, self.step_index)
+            hours = self._days.day, self.step_index + self._days.first_step
+            store.decide(range(self.n_envs) if envs is None else envs, *hours)
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar, envs)
         circuits.fill_injections(p_kw, q_kvar)
@@ -446,7 +470,7 @@ class Simulation:
         limited = islands is not None and env in islands.limited
         solve: Callable[[], bool] = circuit.solve
         if native is not None:
-            day, step = int(self._days.day[env]), int(self.step_index[env])
+            day, step = int(self._days.day[env]), int(self.step_index[env] + self._days.first_step[env])
             solve = functools.partial(native.solve, env, day, step, checked=limited)
         return islands.solve(env, circuit, solve) if islands is not None and limited else solve()
 
@@ -525,7 +549,7 @@ def _compile(
         plan=plan,
         tapped=tapped,
     )
-    circuit.set_ratings(options.norm_amps)
+    circuit.set_ratings(options.norm_amps, options.rating_scale)
     circuit.start_from(options.taps, options.steps_on)
     return circuit
 

@@ -18,6 +18,7 @@ from powergrid.scenario.discovery import infer, is_layout, leaves_something
 from powergrid.scenario.files import is_scenario_file, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.placement.place import place
+from powergrid.scenario.ranges import forget_given, take_out
 from powergrid.scenario.shorthand import changes_discovered, merge, settle, spread_changes
 from powergrid.scenario.versions import list_scenarios
 from powergrid.scenario.vocabulary import PlacementSpec, explain, find_ownership_problems
@@ -48,17 +49,22 @@ def _load(
     overrides = as_plain(dict(overrides or {}), where)
     if isinstance(source, str | Path) and is_scenario_file(source):
         data = settle_claims(Path(source), data, overrides)
+    data, ranges = take_out(data, where)
     base = data
     if (undone := _find_undone(overrides)) and isinstance(reward := data.get("reward"), Mapping):
         data = {**data, "reward": {key: value for key, value in reward.items() if key not in undone}}
     for key, value in overrides.items():
         nested: Any = value
-        for part in reversed(str(key).split(".")):
+        for part in reversed(str(key).split(".") if key != "ranges" else [key]):
             nested = {part: nested}
+        nested, drawn = take_out(nested, where)
+        ranges = forget_given(ranges, nested) | drawn
         if is_layout(data.get("agents")) != is_layout(nested.get("agents", data.get("agents"))):
             data = {k: v for k, v in data.items() if k != "agents"}  # agents by name and a layout do not mix
         data = merge(data, nested if changes_discovered(data.get("devices")) else spread_changes(data, nested, where))
     data = settle(data)
+    if ranges:
+        data["ranges"] = {key: value for key, value in ranges.items() if value is not None}
     data = _bring_to_feeder(data, base, overrides, where)
     data, notes = complete(data, where)
     return _validate(data, where), notes

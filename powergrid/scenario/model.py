@@ -38,6 +38,7 @@ from powergrid.grid.profiles.profiles import (
 from powergrid.grid.simulation import Simulation, SimulationOptions
 from powergrid.grid.telemetry import TelemetrySpec
 from powergrid.scenario.placement.place import place
+from powergrid.scenario.ranges import Distribution, find_ranges
 from powergrid.scenario.vocabulary import (
     GOALS,
     PRESETS,
@@ -62,6 +63,8 @@ from powergrid.scenario.vocabulary import (
 if TYPE_CHECKING:
     from powergrid.measurements import Imported
 
+#: Keys that came after 0.1.0, and what they say where they change nothing.
+_UNSET: dict[str, Any] = {"rating_scale": 1.0, "start_hour": 0.0, "ranges": {}}
 #: Keys of devices that came after 0.1.0.
 _LATER_KEYS = ("p_limit_kw", "q_inject_max_kvar", "q_absorb_max_kvar", "moves_per_day")
 
@@ -142,6 +145,15 @@ class Scenario(Spec):
     load_scale: float = Field(
         default=1.0, gt=0, le=100, description="Factor on every load's nominal demand, not on what was measured."
     )
+    rating_scale: float = Field(default=1.0, gt=0, le=100, description="Factor on the normal rating of every branch.")
+    start_hour: float = Field(
+        default=0.0, ge=0, lt=24, description="Hour of the day that an episode starts at; rounded to a whole step [h]."
+    )
+    ranges: dict[str, Distribution] = Field(
+        default_factory=dict,
+        description="What each episode draws anew, by key; a distribution in place of a number says the same: see "
+        "[Ranges](#ranges).",
+    )
     taps: dict[str, int] = Field(default_factory=dict, description="Tap at the start by regulator control.")
     steps_on: dict[str, int] = Field(default_factory=dict, description="Steps on at the start by capacitor.")
     norm_amps: dict[str, Annotated[float, Field(gt=0)]] = Field(
@@ -210,6 +222,7 @@ class Scenario(Spec):
             problems.append("graph: with several feeders give max_buses and max_branches, room for the largest")
         if self.telemetry is not None and self.observations == "graph":
             problems.append("telemetry: does not reach a graph, which shows all as it is; use 'full' or 'summary'")
+        problems += [f"ranges.{problem}" for problem in find_ranges(self, self.ranges)[1]]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -293,12 +306,17 @@ class Scenario(Spec):
             split=self.split,
             tariff=self.profiles.tariff,
             load_scale=self.load_scale,
+            price_scale=self.profiles.price_scale,
+            start_hour=self.start_hour,
+            latest_hour=max(self.ranges["start_hour"].ends) if "start_hour" in self.ranges else 0.0,
+            line_scales=(self.feeder_changes.scale.line_r, self.feeder_changes.scale.line_x),
             load_classes=self.profiles.load_classes,
             shaped_loads=self.feeder_changes.shaped_loads(),
             load_seed=self.profiles.load_seed,
             taps=self.taps,
             steps_on=self.steps_on,
             norm_amps=self.norm_amps,
+            rating_scale=self.rating_scale,
             native_controls=self.native_controls,
             divergence=self.divergence.policy,
             tolerance=self.solver.tolerance,
@@ -337,6 +355,9 @@ class Scenario(Spec):
         yield from _missing(*(network.find("regulator control", name, "taps") for name in self.taps))
         yield from _missing(*(network.find("capacitor", name, "steps_on") for name in self.steps_on))
         yield from _missing(*(network.find("branch", name, "norm_amps") for name in self.norm_amps))
+        for path in find_ranges(self, self.ranges)[0]:
+            what = {"norm_amps": "branch", "taps": "regulator control", "steps_on": "capacitor"}.get(path[0])
+            yield from () if what is None else _missing(network.find(what, path[1], f"ranges.{path[0]}"))
         power = [n for n, d in self.devices.items() if issubclass(FLEETS[d.kind], PowerFleet)]
         taken = [str(d.element).lower() for d in self.devices.values() if d.element]
         hours = self.episode_length * self.step_minutes / 60.0
@@ -413,8 +434,11 @@ class Scenario(Spec):
             "ignore_case",
             "feeder_changes",  # in the feeder's digest
             *(() if self.feeders else ("placement",)),
+            *(key for key in ("rating_scale", "start_hour", "ranges") if data[key] == _UNSET[key]),
         ):
             del data[key]
+        if self.profiles.price_scale == 1.0:
+            del data["profiles"]["price_scale"]
         for device, key in itertools.product(data["devices"].values(), _LATER_KEYS):
             if device.get(key, ...) is None:
                 del device[key]

@@ -265,6 +265,7 @@ class ProfilesSpec(Spec):
         "`own`: yearly where the model writes one, else daily. By default the mode that the model sets, else `own`.",
     )
     tariff: str = Field(default="time_of_use", description="Name of the price series.")
+    price_scale: float = Field(default=1.0, ge=0, le=1000, description="Factor on that price.")
     load_classes: dict[str, str] = Field(
         default_factory=dict, description="Demand class by load name or pattern; others are drawn by `load_seed`."
     )

@@ -171,6 +171,7 @@ def require_foreseeable(task: GridTask) -> None:
     found = {
         "events or rules of switching": task.simulation.events is not None,
         "controls of the feeder's own that act": bool(circuit.controls.controls),
+        "numbers that each episode draws": bool(scenario.ranges),
         "devices that are handed back": scenario.never_worse_than is not None,
         **{
             f"a price on {term}": bool(scenario.weight_of(term))

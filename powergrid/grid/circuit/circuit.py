@@ -17,6 +17,7 @@ from powergrid.errors import EngineError, FeederError, Problem
 from powergrid.garbage import put_off_collection
 from powergrid.grid.circuit.admittance import Admittance, BranchLayout
 from powergrid.grid.circuit.injections import Injection, Setpoints, place_injections
+from powergrid.grid.circuit.lines import LineMatrices, read_lines, write_lines
 from powergrid.grid.circuit.out_of_service import Fault, OutOfService, Protection, place_faults, reset_protection
 from powergrid.grid.circuit.own_controls import (
     ActingControls,
@@ -208,6 +209,7 @@ class Circuit:
             remedy = "look for parts without a path to ground, impedances of 0, and controls of the feeder's own"
             raise FeederError(str(self.feeder.master), [Problem("no-convergence", "", text, remedy)])
         self._v_good, self._sound, self._given_up = self.v.copy(), True, False
+        self._line_matrices: LineMatrices | None = None
         self._start = self.state()
         self.switchgear.keep_start()
 
@@ -407,8 +409,8 @@ class Circuit:
             raise FeederError(str(self.feeder.master), [problem])
         self._keep_start()
 
-    def set_ratings(self, norm_amps: Mapping[str, float]) -> None:
-        """Replace normal ratings [A] by branch name ``class.name``.
+    def set_ratings(self, norm_amps: Mapping[str, float], scale: float = 1.0) -> None:
+        """Replace normal ratings [A] by branch name ``class.name``, and multiply all of them by a factor.
 
         Raises:
             FeederError: a branch is not in the feeder, or a rating not above 0 (all of them).
@@ -423,13 +425,35 @@ class Circuit:
         ]
         if problems:
             raise FeederError(str(self.feeder.master), problems)
-        if not norm_amps:
+        if not norm_amps and scale == 1.0:
             return
         rated = branches.norm_amps.copy()
         for name, amps in norm_amps.items():
             rated[self.network.branch_index[name.lower()]] = amps
+        rated *= scale
         self.network = replace(self.network, branches=replace(branches, norm_amps=rated))
         self._reader = None
+
+    def scale_lines(self, r: float, x: float) -> None:
+        """Multiply what lines that are no switch had as compiled: resistances, and reactances."""
+        if self._line_matrices is None:
+            self._line_matrices = read_lines(self.engine, self.handles["Line"])
+        for name, text in write_lines(self._line_matrices, r, x):
+            handle = self.handles["Line"][name]
+            self.engine.edit(handle, text)
+            self.admittance.note_change(self.network.branch_index[f"line.{name}"], handle)
+
+    def start_at(self, taps: Mapping[str, int], steps_on: Mapping[str, int]) -> None:
+        """Put regulators and capacitors at some positions, those of the start that no device moves; see :meth:`reset`.
+
+        Raises:
+            FeederError: a position is not in range; all of them.
+        """
+        new, problems = self.switchgear.find_positions(taps, steps_on)
+        if problems:
+            raise FeederError(str(self.feeder.master), problems)
+        self.write_taps(new[0])
+        self.write_steps(new[1])
 
     # -- what there is
 

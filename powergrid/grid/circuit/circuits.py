@@ -228,6 +228,10 @@ class Circuits(Sequence[Circuit]):
             getattr(snapshot, name)[~fresh] = rows
         return sound
 
+    def set_ratings(self, env: int, norm_amps: FloatArray) -> None:
+        """Reckon one circuit's loadings by other ratings [A], shape (n_branches,), from its next read on."""
+        self._reader.set_ratings(env, norm_amps)
+
     # -- state
 
     def state(self) -> list[State]:

@@ -125,6 +125,11 @@ class SnapshotReader:
         """Take over those of a circuit's branches, as :class:`Admittance` keeps them, shape (n_entries,)."""
         self._entries[circuit] = entries
 
+    def set_ratings(self, circuit: int, norm_amps: FloatArray) -> None:
+        """Reckon a circuit's loadings by other ratings [A], shape (n_branches,); unrated branches stay so."""
+        per_circuit = self._per_rating.reshape(len(self._entries), -1)
+        per_circuit[circuit] = 1000.0 / norm_amps[self._rated[: per_circuit.shape[1]]]
+
     def magnitudes(self, v: ComplexArray) -> FloatArray:
         """Return node voltage magnitudes [pu], shape (n_envs, n_nodes); overwritten by the next."""
         np.absolute(v[:, 1:], out=self._v_pu)

@@ -48,6 +48,9 @@ class BuildingSpec(PlacedSpec):
     """What YAML may say about a cooled building; its day is a design day of ASHRAE, its sun that of the profiles."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("Load",)
+    drawn: ClassVar[tuple[str, ...]] = (
+        *("scale", "temp_min_c", "temp_max_c", "temp_initial_c", "solar_gain_kw", "cop", "power_factor"),
+    )
 
     kind: Literal["building"] = Field(description="Kind of the device.")
     scale: float = Field(
@@ -89,6 +92,7 @@ class BuildingFleet(PowerFleet[BuildingSpec]):
     Attributes:
         zone_1_c, ..., zone_5_c: Temperature of each zone [°C], shape (n_envs, n).
         outdoor_c: Outdoor temperature of the step to come [°C], shape (n_envs, n).
+        first_step: Step of the day that step 0 is, read at `reset`, shape (n_envs,).
         flow_kg_s: Flow of air into each zone, as set, shape (n_envs, n, 5).
         discharge_c: Temperature of that air, as set [°C], shape (n_envs, n).
 
@@ -131,10 +135,12 @@ class BuildingFleet(PowerFleet[BuildingSpec]):
         self._driven = (1.0 - self._stays) / (1.0 - _STAYS)
         self._scale, self._cop = self._values("scale"), self._values("cop")
         self._low_c, self._high_c = (self._values(key)[..., None] for key in ("temp_min_c", "temp_max_c"))
-        self._initial_c = np.array([spec.temp_initial_c for spec in self.specs])
+        self._initial_c = self._values("temp_initial_c")
         self._solar_kw = self._values("solar_gain_kw")[..., None]
         self._kvar_per_kw = np.tan(np.arccos(self._values("power_factor")))
-        hours = (np.arange(self.horizon_steps + 1) * self.dt_h) % 24.0
+        self.first_step = np.zeros(self.n_envs, dtype=np.int64)
+        n_steps = self.horizon_steps + 1 + int(np.ceil(24.0 / self.dt_h))  # an episode may start at any of a day
+        hours = (np.arange(n_steps) * self.dt_h) % 24.0
         cooler = np.interp(hours, np.arange(25), [_COOLER[-1], *_COOLER])
         peak, span = (np.array([getattr(s, key) for s in self.specs]) for key in ("outdoor_max_c", "outdoor_range_k"))
         self._outdoor_c = peak - cooler[:, None] * span
@@ -145,8 +151,8 @@ class BuildingFleet(PowerFleet[BuildingSpec]):
 
     def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
         for zone in _ZONES:
-            getattr(self, zone)[rows] = self._initial_c
-        self.outdoor_c[rows] = self._outdoor_c[0]
+            getattr(self, zone)[rows] = self._initial_c[rows]
+        self.outdoor_c[rows] = self._outdoor_c[self.first_step[rows]]
 
     def zones_c(self) -> FloatArray:
         """Return the temperature of every zone [°C], shape (n_envs, n, 5)."""
@@ -192,7 +198,8 @@ class BuildingFleet(PowerFleet[BuildingSpec]):
             zones = np.clip(_MEAN_C + self._stays * (zones - _MEAN_C) + self._driven * driven, *_RANGE_C)
         for i, zone in enumerate(_ZONES):
             setattr(self, zone, zones[:, :, i].copy())
-        self.outdoor_c = self._outdoor_c.take(np.minimum(exo.step + 1, self.horizon_steps), axis=0)
+        row = np.minimum(exo.step + 1, self.horizon_steps) + self.first_step
+        self.outdoor_c = self._outdoor_c.take(row, axis=0)
         beyond = np.maximum(np.maximum(zones - self._high_c, self._low_c - zones), 0.0)
         self.terms = {
             "hvac_kwh": -own.delivered_p_kw * self.dt_h,

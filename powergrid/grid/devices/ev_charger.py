@@ -28,12 +28,18 @@ from powergrid.grid.devices.spec import (
 _TINY_KW = 1e-9
 #: Where the normal distributions are cut, in deviations.
 _CUT = 4.0
+#: How many sets of constants of sessions are kept.
+_MOST_KEPT = 64
 
 
 class EvChargerSpec(PlacedSpec):
     """What YAML may say about a charging station; the distributions are normal and cut at four deviations."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("Load",)
+    drawn: ClassVar[tuple[str, ...]] = (
+        *("p_max_kw", "eta_charge", "sessions_per_day", "arrival_hour_mean", "arrival_hour_std"),
+        *("stay_hours_mean", "stay_hours_std", "energy_kwh_mean", "energy_kwh_std"),
+    )
 
     kind: Literal["ev_charger"] = Field(description="Kind of the device.")
     ports: int = Field(ge=1, description="Number of cars that can charge at once.")
@@ -125,7 +131,7 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
         self._take_tables(actions, states)
         self._ports = max((spec.ports for spec in self.specs), default=1)
         self._v2g = any(spec.v2g for spec in self.specs)
-        self._sessions: dict[float, Sessions] = {}
+        self._sessions: dict[tuple[float, tuple[EvChargerSpec, ...]], Sessions] = {}
         self._set_constants()
         self.start_hour = np.full(n_envs, float(start_hour))
         ports, tables = (n_envs, self.n, self._ports), (n_envs, horizon_steps + 1, self.n, self._ports)
@@ -163,21 +169,27 @@ class EvChargerFleet(PowerFleet[EvChargerSpec]):
 
     def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
         envs = self._env[rows]
-        for hour in set(self.start_hour[rows].tolist()):
-            own = np.flatnonzero(self.start_hour[rows] == hour).tolist()
-            self._draw(hour, envs[own], [rngs[i] for i in own])
+        alike = dict[tuple[float, tuple[EvChargerSpec, ...]], list[int]]()
+        for i, (env, hour) in enumerate(zip(envs.tolist(), self.start_hour[rows].tolist(), strict=True)):
+            alike.setdefault((hour, self.specs_of(env)), []).append(i)
+        for (hour, specs), own in alike.items():
+            self._draw(hour, specs, envs[own], [rngs[i] for i in own])
         self.port_owed_kwh[rows] = self.port_asked_kwh[rows] = self.arriving_kwh[rows, 0]
         self.port_steps_left[rows] = self.stay_steps[rows, 0]
         self._look()
 
-    def _draw(self, hour: float, envs: IntArray, rngs: Sequence[np.random.Generator]) -> None:
+    def _draw(
+        self, hour: float, specs: tuple[EvChargerSpec, ...], envs: IntArray, rngs: Sequence[np.random.Generator]
+    ) -> None:
         """Draw the sessions of environments whose step 0 is at an hour of the day, and lay them out."""
-        if hour not in self._sessions:
-            self._sessions[hour] = Sessions(self.specs, self.dt_h, self.horizon_steps, hour)
+        if (hour, specs) not in self._sessions:
+            if len(self._sessions) >= _MOST_KEPT:  # numbers that are drawn seldom come again
+                self._sessions.clear()
+            self._sessions[hour, specs] = Sessions(specs, self.dt_h, self.horizon_steps, hour)
         n_steps, width = self.horizon_steps + 1, self.n * self._ports
         starts = np.add.outer(envs * (n_steps * width), self._port_columns).reshape(-1)
         tables = self.arriving_kwh.reshape(-1), self.stay_steps.reshape(-1)
-        lay_out(self._sessions[hour].draw(rngs), starts, width, n_steps, *tables)
+        lay_out(self._sessions[hour, specs].draw(rngs), starts, width, n_steps, *tables)
 
     def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
         """Return to what `state_dict` copied, from a fleet of the same devices and environments."""

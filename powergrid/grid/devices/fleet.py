@@ -71,6 +71,7 @@ class DeviceFleet(ABC, Generic[S]):
         self.states: tuple[StateSpec, ...] = ()
         self.held: tuple[tuple[str, int], ...] = ()
         self.terms: dict[str, FloatArray] = {}
+        self._own_specs: dict[int, tuple[S, ...]] = {}
 
     def _take_tables(self, actions: Sequence[ActionSpec], states: Sequence[StateSpec]) -> None:
         """Take the tables of what is decided and observed, and find what holds each state."""
@@ -127,6 +128,43 @@ class DeviceFleet(ABC, Generic[S]):
         for name in self.memory:
             setattr(self, name, np.array(state[name], dtype=getattr(self, name).dtype))
         self.terms = {name: np.array(state[f"terms.{name}"], dtype=np.float64) for name in self.terms}
+
+    def specs_of(self, env: int) -> tuple[S, ...]:
+        """Return what is said of the devices of one environment, which may have numbers of their own."""
+        return self._own_specs.get(env, self.specs)
+
+    def take_specs(self, env: int, devices: Mapping[str, S], **arguments: Any) -> DeviceFleet[S]:
+        """Give the devices of one environment the numbers of other specs from its next reset on.
+
+        What actions ask for, and what is told of devices, stays by the specs that all have.
+
+        Args:
+            env: Which environment.
+            devices: Spec of each device by its name, in the same order.
+            **arguments: What the fleet was made with besides.
+
+        Returns:
+            A fleet of one environment with these specs, from which the numbers were taken.
+        """
+        self._own_specs[env] = tuple(devices.values())
+        one, two = (type(self)(devices, self.dt_h, self.horizon_steps, n, **arguments) for n in (1, 2))
+        for name, single in vars(one).items():
+            pair, whole = getattr(two, name), getattr(self, name)
+            if isinstance(single, bool) and single and not whole:
+                setattr(self, name, True)  # says whether a part of the physics can be left out
+            if single is None and isinstance(whole, np.ndarray):
+                single, pair = (np.zeros((n, *whole.shape[1:])) for n in (1, 2))
+            if name in self.memory or not isinstance(single, np.ndarray):
+                continue
+            axis = next((i for i, (n, m) in enumerate(zip(single.shape, pair.shape, strict=True)) if n != m), None)
+            # what differs between environments says where they are, and nothing of devices
+            if axis is None or not np.array_equal(pair.take(0, axis), pair.take(1, axis)):
+                continue
+            if whole is None:
+                whole = np.zeros((*single.shape[:axis], self.n_envs, *single.shape[axis + 1 :]), single.dtype)
+                setattr(self, name, whole)
+            whole[(slice(None),) * axis + (env,)] = single.take(0, axis)
+        return one
 
     def _zeros(self) -> FloatArray:
         """Return a number for each device of each environment."""
@@ -272,6 +310,10 @@ class PowerTable:
         p_kw[...], q_kvar[...] = device_kva.real, device_kva.imag
         for fleet, own in self._parts:
             fleet.move_on(own, exo)
+
+    def take_ratings(self, env: int, own: slice, circle: FloatArray) -> None:
+        """Give some devices of one environment other ratings: the squares [kVA²] of :attr:`PowerFleet.circle`."""
+        self._s2[env, own] = circle[0]
 
     def state(self) -> dict[str, FloatArray]:
         """Copy the powers of the last step."""

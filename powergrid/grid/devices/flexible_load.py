@@ -20,6 +20,7 @@ class FlexibleLoadSpec(BoundSpec):
     """What YAML may say about a load that can shift its demand in time."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("Load",)
+    drawn: ClassVar[tuple[str, ...]] = ("owed_max_kwh",)
 
     kind: Literal["flexible_load"] = Field(description="Kind of the device.")
     share_min: float = Field(default=0.6, ge=0, le=1, description="Least share of its demand the load takes.")

@@ -18,6 +18,10 @@ class GeneratorSpec(PowerSpec):
     element_classes: ClassVar[tuple[str, ...]] = ("Generator",)
     modelled: ClassVar[bool] = True
     ratings: ClassVar[tuple[str, ...]] = ("p_max_kw",)
+    drawn: ClassVar[tuple[str, ...]] = (
+        *("p_min_kw", "p_max_kw", "s_max_kva", "ramp_kw_per_min", "cost_a_usd_per_kw2h", "cost_b_usd_per_kwh"),
+        *("cost_c_usd_per_h", "start_cost_usd", "initially_on"),
+    )
 
     kind: Literal["generator"] = Field(description="Kind of the device.")
     p_min_kw: float = Field(default=0.0, ge=0, description="Least power while running.")
@@ -83,7 +87,7 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         self._zero = self._zeros()
         self._p_max = np.minimum(p_max, s)
         self._p_min = np.minimum(p_min, self._p_max)
-        self._on_initial = np.array([spec.initially_on for spec in self.specs], dtype=np.float64)
+        self._on_initial = self._values("initially_on")
         self._on_from = np.maximum(p_min / 2, 1e-9 * p_max)
         ramps = [spec.ramp_kw_per_min for spec in self.specs]
         step_min = 60 * self.dt_h
@@ -96,8 +100,8 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
         self._c, self._start_usd = self._values("cost_c_usd_per_h") * dt, self._values("start_cost_usd")
 
     def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
-        self.on[rows] = self.next_on[rows] = self._on_initial
-        power = self._on_initial * self._p_min[rows]
+        self.on[rows] = self.next_on[rows] = on = self._on_initial[rows]
+        power = on * self._p_min[rows]
         self.p_kw[rows] = self.requested_p_kw[rows] = self.previous_p_kw[rows] = self.delivered_p_kw[rows] = power
 
     def neutral(self, exo: Exogenous) -> FloatArray:

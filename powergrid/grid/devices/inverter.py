@@ -22,6 +22,7 @@ class InverterSpec(PowerSpec):
     native: ClassVar[bool] = True
     modelled: ClassVar[bool] = True
     ratings: ClassVar[tuple[str, ...]] = ("p_max_kw",)
+    drawn: ClassVar[tuple[str, ...]] = ("p_max_kw", "s_max_kva", "p_limit_kw", "power_factor_min")
 
     kind: Literal["inverter"] = Field(description="Kind of the device.")
     p_max_kw: float | None = Field(default=None, gt=0, description="Power of the panels in full sun.")

@@ -65,13 +65,15 @@ class DeviceSpec(Spec):
 
     ``element_classes`` are the OpenDSS classes the kind may be bound to; ``ratings`` are the keys that
     may stay out of a device bound to an element, because its element has them; ``native`` says whether a
-    feeder may have a control of its own for it, ``modelled`` whether OpenDSS moves it by itself.
+    feeder may have a control of its own for it, ``modelled`` whether OpenDSS moves it by itself; ``drawn`` are the keys
+    that an episode may have a number of its own for.
     """
 
     element_classes: ClassVar[tuple[str, ...]] = ()
     ratings: ClassVar[tuple[str, ...]] = ()
     native: ClassVar[bool] = False
     modelled: ClassVar[bool] = False
+    drawn: ClassVar[tuple[str, ...]] = ()
 
     control: Control = Field(
         default="agent",

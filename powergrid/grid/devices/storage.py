@@ -24,6 +24,10 @@ class StorageSpec(PowerSpec):
     native: ClassVar[bool] = True
     modelled: ClassVar[bool] = True
     ratings: ClassVar[tuple[str, ...]] = ("e_max_kwh", "p_max_kw")
+    drawn: ClassVar[tuple[str, ...]] = (
+        *("e_max_kwh", "p_max_kw", "p_charge_max_kw", "s_max_kva", "soc_min", "soc_max", "soc_initial"),
+        *("eta_charge", "eta_discharge", "standby_loss_kw", "wear_usd_per_kwh"),
+    )
 
     kind: Literal["storage"] = Field(description="Kind of the device.")
     e_max_kwh: float | None = Field(default=None, gt=0, description="Energy of the full cell (SOC 1).")
@@ -119,7 +123,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         self._idle = np.where([row.discrete for row in self.actions], np.rint(idle), idle)
         self._p_high = discharge
         self._square_ratings(powers[:, 2])
-        self._soc_initial = np.array([spec.soc_initial for spec in self.specs])
+        self._soc_initial = self._values("soc_initial")
         dt, e_max, standby = self.dt_h, self._values("e_max_kwh"), self._values("standby_loss_kw")
         soc_min, soc_max = self._values("soc_min"), self._values("soc_max")
         eta_c, eta_d = self._values("eta_charge"), self._values("eta_discharge")
@@ -138,7 +142,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         self._led = np.flatnonzero([spec.control == "opendss" for spec in self.specs])
 
     def _start(self, rows: Rows, rngs: Sequence[np.random.Generator]) -> None:
-        self.soc[rows] = self._soc_initial
+        self.soc[rows] = self._soc_initial[rows]
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions for 0 kW and 0 kvar, shape (n_envs, n_actions)."""

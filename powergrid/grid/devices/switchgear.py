@@ -31,6 +31,7 @@ class SwitchgearSpec(BoundSpec):
     """What YAML may say about anything that moves in steps."""
 
     native: ClassVar[bool] = True
+    drawn: ClassVar[tuple[str, ...]] = ("dwell_steps", "moves_per_day", "cost_usd_per_operation")
 
     dwell_steps: int = Field(default=0, ge=0, description="Steps that must pass between two steps with a move.")
     moves_per_day: int | None = Field(
@@ -43,6 +44,7 @@ class CapacitorSpec(SwitchgearSpec):
     """What YAML may say about a capacitor bank."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("Capacitor",)
+    drawn: ClassVar[tuple[str, ...]] = (*SwitchgearSpec.drawn, "steps_initial", "moves_per_step")
 
     kind: Literal["capacitor"] = Field(description="Kind of the device.")
     steps: int | None = Field(default=None, ge=1, description="Number of steps of the bank; the feeder's if unset.")
@@ -64,6 +66,7 @@ class RegulatorSpec(SwitchgearSpec):
     """What YAML may say about a voltage regulator or an on-load tap changer."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("AutoTrans", "Transformer", "RegControl")
+    drawn: ClassVar[tuple[str, ...]] = (*SwitchgearSpec.drawn, "tap_initial", "moves_per_step")
 
     kind: Literal["regulator"] = Field(description="Kind of the device.")
     winding: int | None = Field(
@@ -99,6 +102,7 @@ class SwitchSpec(SwitchgearSpec):
     """What YAML may say about a line that can be opened."""
 
     element_classes: ClassVar[tuple[str, ...]] = ("Line",)
+    drawn: ClassVar[tuple[str, ...]] = (*SwitchgearSpec.drawn, "closed_initial")
 
     kind: Literal["switch"] = Field(description="Kind of the device.")
     closed_initial: bool | None = Field(

@@ -339,7 +339,7 @@ def _scale(feeder: Feeder, scale: ScaleSpec) -> Iterator[str]:
                     continue
                 matrices = {
                     # What is not written anew a line may lose that is of a code or geometry.
-                    key: _as_matrix(factor * engine.get_floats(line, "Line", key))
+                    key: as_matrix(factor * engine.get_floats(line, "Line", key))
                     for key, factor in (("RMatrix", scale.line_r), ("XMatrix", scale.line_x), ("CMatrix", 1.0))
                 }
                 given = [Parameter(key, matrix, "[") for key, matrix in matrices.items()]
@@ -356,6 +356,7 @@ def _scale_loads(engine: Engine, factor: float) -> Iterator[str]:
         yield write("Edit", Parameter("", f"Load.{name}"), *given)
 
 
-def _as_matrix(values: FloatArray) -> str:
+def as_matrix(values: FloatArray) -> str:
+    """Return a square matrix as OpenDSS reads it back bit by bit."""
     rows = values.reshape(round(len(values) ** 0.5), -1).tolist()
     return " | ".join(" ".join(map(repr, row)) for row in rows)

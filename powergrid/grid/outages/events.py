@@ -55,7 +55,8 @@ class Events:
     ) -> None:
         self._circuits, self.islands = circuits, islands
         dt_h, self._horizon = options.step_minutes / 60.0, options.horizon_steps
-        self._specs = tuple(options.events.values())
+        self._names, self._specs = tuple(options.events), tuple(options.events.values())
+        self._own_specs = dict[int, tuple[Any, ...]]()
         self._fleet, self._switches = islands.fleet, islands.switches
         self.network = network = circuits[0].network
         self._other_branches = np.setdiff1d(np.arange(len(network.branches.names)), islands.lines)
@@ -93,6 +94,24 @@ class Events:
 
     # -- an episode
 
+    def take_numbers(self, env: int, numbers: Mapping[tuple[str, ...], Any]) -> None:
+        """Let events of one environment have numbers of their own from its next reset on.
+
+        Args:
+            env: Which environment.
+            numbers: Values by event and key; all others are those of its spec.
+        """
+        own = dict(zip(self._names, self._specs, strict=True))
+        for (name, key), value in numbers.items():
+            others = dict.fromkeys(
+                ({"at_step", "at_hour", "between_hours"} if key.startswith("at_") else set()) - {key}
+            )
+            own[name] = own[name].model_copy(update={**others, key: value})
+        self._own_specs[env] = tuple(own.values())
+
+    def _specs_of(self, env: int) -> tuple[Any, ...]:
+        return self._own_specs.get(env, self._specs)
+
     def reset(
         self,
         env: int,
@@ -113,8 +132,8 @@ class Events:
             price: Price of the day, changed in place [USD/kWh], shape (horizon + 1,).
         """
         table = self.timetable
-        table.draw(env, rng)
-        for event, spec in enumerate(self._specs):
+        table.draw(env, rng, self._own_specs.get(env))
+        for event, spec in enumerate(self._specs_of(env)):
             if spec.kind == "load_step":
                 places = np.ix_(self._rows_of(env, event), self._stepped_loads[event])
                 load_kw[places] *= spec.factor
@@ -131,7 +150,7 @@ class Events:
 
     def dim(self, env: int, sun: Sequence[FloatArray]) -> None:
         """Lay the events of sun out on the day of an environment, ``sun`` as of :meth:`reset`."""
-        for event, spec in enumerate(self._specs):
+        for event, spec in enumerate(self._specs_of(env)):
             if spec.kind == "pv_step":
                 rows = self._rows_of(env, event)
                 for values in sun:

@@ -228,6 +228,7 @@ class Timetable:
     ) -> None:
         self._dt_h, self._horizon = dt_h, horizon_steps
         self._odds = [self._odds_of(spec) for spec in specs.values()]
+        self._specs_by_event = tuple(specs.values())
         times = [range(len(odds)) for odds in self._odds]
         self.names = tuple(f"{name}#{k + 1}" if k else name for name, ks in zip(specs, times, strict=True) for k in ks)
         self.of_event = np.repeat(np.arange(len(times)), [len(ks) for ks in times])
@@ -239,10 +240,17 @@ class Timetable:
         shape = (n_envs, len(self.names))
         self.start, self.end, self.target, self.repair_steps, self.left_steps = np.zeros((5, *shape), dtype=np.int64)
 
-    def draw(self, env: int, rng: np.random.Generator) -> None:
-        """Draw the events of an episode; as many numbers whatever they say, so that one does not shift the others."""
+    def draw(self, env: int, rng: np.random.Generator, specs: Sequence[Any] | None = None) -> None:
+        """Draw the events of an episode; as many numbers whatever they say, so that one does not shift the others.
+
+        Args:
+            env: Which environment.
+            rng: Draws them.
+            specs: What is said of each event in it, where not what is said in all.
+        """
         count = 0
-        for i, (spec, n_targets) in enumerate(zip(self._specs, self._n_targets, strict=True)):
+        own = self._specs if specs is None else [specs[event] for event in self.of_event.tolist()]
+        for i, (spec, n_targets) in enumerate(zip(own, self._n_targets, strict=True)):
             luck, when, how_long = rng.random(3)
             self.target[env, i] = rng.integers(n_targets)
             if self._nth[i] == 0:
@@ -268,7 +276,8 @@ class Timetable:
         """Return how often an event happens in an episode."""
         if spec.rate_per_day is None:
             return int(luck < spec.probability)
-        return int(np.searchsorted(self._odds[event], luck, side="right"))
+        odds = self._odds[event] if spec is self._specs_by_event[event] else self._odds_of(spec)
+        return int(np.searchsorted(odds, luck, side="right"))
 
     def _window(self, spec: Any) -> tuple[int, int]:
         """Return the first and the last step that an event may start with."""

@@ -56,7 +56,9 @@ class Demand:
             place = _find_shapes(classes, network)
             own[named.astype(np.bool_)] = [place[rule] for rule in ruled if rule]
         # What the scenario says of a load, or a table has measured, goes before the feeder.
-        scale = np.where(profiles.owned(loads, classes) | shaped, 1.0, options.load_scale)
+        self._measured = profiles.owned(loads, classes) | shaped
+        self._scale = options.load_scale
+        scale = np.where(self._measured, 1.0, self._scale)
         base = profiles.base_of(loads, classes)
         if profiles.shape_mode is not None and network.sources.load_factors.size:
             factors = network.sources.load_factors[SHAPE_MODES.index(profiles.shape_mode)]
@@ -91,6 +93,7 @@ class Demand:
         actual[own >= 0] = shapes.use_actual[own[own >= 0]]
         kw, kvar = np.where(actual, 1.0, base[0]), np.where(actual & ~fixed_q, 1.0, base[1])
         self._columns, self._nominal = (kw_column, kvar_column), (kw * scale, kvar * scale)
+        self._unscaled = kw, kvar
         # OpenDSS goes by the power factor where actual values of kvar are 0 or not given.
         self._by_factor = np.flatnonzero(actual & ~fixed_q)
         self._q_per_kw = loads.actual_q_per_kw[self._by_factor]
@@ -99,22 +102,32 @@ class Demand:
         top[own >= 0] = shapes.peaks(self._used)[place]
         self.max_kw = kw * (top * scale)
 
-    def lay_out(self, day: int, kw: FloatArray, kvar: FloatArray) -> None:
-        """Fill in what loads draw from midnight of a day on [kW], [kvar], each shape (n_steps, n_loads)."""
+    def lay_out(self, day: int, kw: FloatArray, kvar: FloatArray, load_scale: float | None = None) -> None:
+        """Fill in what loads draw from midnight of a day on [kW], [kvar], each shape (n_steps, n_loads).
+
+        Args:
+            day: The day.
+            kw, kvar: Are filled.
+            load_scale: Factor on nominal demand, where not that of the options.
+        """
         profiles, (kw_column, kvar_column) = self._profiles, self._columns
+        nominal = self._nominal
+        if load_scale is not None and load_scale != self._scale:
+            scale = np.where(self._measured, 1.0, load_scale)
+            nominal = self._unscaled[0] * scale, self._unscaled[1] * scale
         first = day * profiles.rows_per_day
         rows = slice(first, first + len(kw))
         if self._plain:
             profiles.demand_pu[rows].take(kw_column, 1, kw, "clip")
-            np.multiply(kw, self._nominal[1], out=kvar)
-            np.multiply(kw, self._nominal[0], out=kw)
+            np.multiply(kw, nominal[1], out=kvar)
+            np.multiply(kw, nominal[0], out=kw)
             return
         p, q = self._shapes.sample(self._used, profiles.step_ends(day, len(kw)))
         demand, reactive = profiles.demand_pu[rows], profiles.demand_kvar_pu
         series = (demand,) if reactive is None else (demand, reactive[rows])
         columns = np.concatenate([*series, np.ones((len(kw), 1)), p, q], axis=1)
-        np.multiply(columns[:, kw_column], self._nominal[0], out=kw)
-        np.multiply(columns[:, kvar_column], self._nominal[1], out=kvar)
+        np.multiply(columns[:, kw_column], nominal[0], out=kw)
+        np.multiply(columns[:, kvar_column], nominal[1], out=kvar)
         if self._by_factor.size:
             own = kvar[:, self._by_factor]
             lacks = np.isnan(own) | (own == 0.0)

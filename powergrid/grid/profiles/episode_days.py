@@ -37,6 +37,8 @@ class Days:
         load_max_kw: What each load draws at most, shape (n_loads,) [kW].
         load_base: What 1.0 pu is for each load [kW], [kvar].
         day: Day that each environment plays, -1 before the first, shape (n_envs,).
+        load_scale, price_scale: Factors on nominal demand and on the price, read as a day starts, shape (n_envs,).
+        first_step: Step of the day that step 0 is, read as a day starts, shape (n_envs,).
         load_kw, load_kvar: Demand of each load, shape (n_envs, horizon_steps + 1, n_loads).
         load_rows: The same two, environment after environment, shape (n_envs * (horizon_steps + 1), n_loads) each.
         price_usd_per_kwh: Price, shape (n_envs, horizon_steps + 1).
@@ -65,7 +67,8 @@ class Days:
     ) -> None:
         self._options = o = options
         self.profiles = profiles.resample(o.step_minutes)
-        self.eligible = eligible_days(self.profiles, o.split, o.horizon_steps)
+        self._eligible = dict[int, npt.NDArray[np.int64]]()
+        self.eligible = self._find_eligible(self.step_at(max(o.start_hour, o.latest_hour)))
         self._left_out = frozenset(self.profiles.left_out)
         self._price = _pick_tariff(self.profiles, o.tariff)
         self._demand = Demand(self.profiles, o, network)
@@ -73,6 +76,8 @@ class Days:
         self.load_base = self.profiles.base_of(network.loads, o.load_classes)
         rows, n_loads = o.horizon_steps + 1, len(network.loads.names)
         self.day = np.full(n_envs, -1, dtype=np.int64)
+        self.load_scale, self.price_scale = np.full(n_envs, o.load_scale), np.full(n_envs, o.price_scale)
+        self.first_step = np.full(n_envs, self.step_at(o.start_hour))
         self.load_kw = np.zeros((n_envs, rows, n_loads))
         self.load_kvar = np.zeros((n_envs, rows, n_loads))
         # the days of all environments laid end to end, the same memory
@@ -108,15 +113,31 @@ class Days:
         """
         profiles = self.profiles
         for env, rng in zip(envs, rngs, strict=True):
-            picked = self.day[env] = self._pick(rng, day)
+            picked = self.day[env] = self._pick(rng, day, int(self.first_step[env]))
             kw, kvar = self.load_kw[env], self.load_kvar[env]
-            self._demand.lay_out(picked, kw[:-1], kvar[:-1])
+            self._lay_out_demand(env, picked, kw[:-1], kvar[:-1])
             kw[-1], kvar[-1] = kw[-2], kvar[-2]
             self.lay_out_others(env)
-        at = self.day[rows, None] * profiles.rows_per_day + self._row_of_step
+        at = (self.day * profiles.rows_per_day + self.first_step)[rows, None] + self._row_of_step
         self.price_usd_per_kwh[rows] = self._price.take(at)
+        if (self.price_scale != 1.0).any():
+            self.price_usd_per_kwh[rows] *= self.price_scale[rows, None]
         if profiles.pv_pu is not None:
             self.pv_pu[rows] = profiles.pv_pu.take(at)
+
+    def step_at(self, hour: float) -> int:
+        """Return the step of a day that begins at an hour."""
+        return round(hour * 60.0 / self._options.step_minutes)
+
+    def _lay_out_demand(self, env: int, day: int, kw: FloatArray, kvar: FloatArray) -> None:
+        """Fill in the demand of a day as an environment plays days: from its first step on, times its factor."""
+        first, scale = int(self.first_step[env]), float(self.load_scale[env])
+        if not first:
+            self._demand.lay_out(day, kw, kvar, scale)
+            return
+        whole = np.zeros((2, first + len(kw), kw.shape[1]))
+        self._demand.lay_out(day, *whole, scale)
+        kw[...], kvar[...] = whole[:, first:]
 
     def measured_range(self, loads_in: FloatArray) -> tuple[FloatArray, FloatArray] | None:
         """Return the lowest and highest demand of zones, see :meth:`Demand.measured_range`."""
@@ -127,13 +148,15 @@ class Days:
         day, rows = int(self.day[env]), len(self._row_of_step)
         if day < 0:
             return
+        at = self._row_of_step + int(self.first_step[env])
+        n_steps = int(at[-1]) + 1
         if self.writes:
-            for own, values in zip(self.background, self._background.lay_out(day, rows - 1), strict=True):
-                own[env * rows : (env + 1) * rows] = values[self._row_of_step]
+            for own, values in zip(self.background, self._background.lay_out(day, n_steps), strict=True):
+                own[env * rows : (env + 1) * rows] = values[at]
         if self.offered is not None:
-            self.offered[env] = self._background.offered(self._inverters, day, rows - 1)[self._row_of_step]
+            self.offered[env] = self._background.offered(self._inverters, day, n_steps)[at]
         if self.supplied is not None:
-            self.supplied[env] = self._background.offered(self._generators, day, rows - 1)[self._row_of_step]
+            self.supplied[env] = self._background.offered(self._generators, day, n_steps)[at]
 
     def own_sun(self, env: int) -> list[FloatArray]:
         """Return all but ``pv_pu`` that goes by the sun on an environment's day, each of horizon_steps + 1 rows."""
@@ -142,46 +165,59 @@ class Days:
         panels = [v[own] for v, (_, key, _) in zip(self.background, self.writes, strict=True) if key == "Irradiance"]
         return panels if self.offered is None else [*panels, self.offered[env]]
 
-    def foreseen(self, day: int) -> tuple[FloatArray, FloatArray]:
-        """Return demand [kW] and sun of a day by its profiles alone: what befalls the feeder is not foreseen.
+    def foreseen(self, env: int) -> tuple[FloatArray, FloatArray]:
+        """Return demand [kW] and sun of an environment's day by its profiles alone: no event is foreseen.
 
         Returns:
             Shapes (horizon_steps, n_loads) and (horizon_steps,).
         """
-        n_steps, profiles = self._options.horizon_steps, self.profiles
+        n_steps, profiles, day = self._options.horizon_steps, self.profiles, int(self.day[env])
         kw, kvar = np.zeros((2, n_steps, self.load_kw.shape[2]))
-        self._demand.lay_out(day, kw, kvar)
-        first = day * profiles.rows_per_day
+        self._lay_out_demand(env, day, kw, kvar)
+        first = day * profiles.rows_per_day + int(self.first_step[env])
         return kw, np.zeros(n_steps) if profiles.pv_pu is None else profiles.pv_pu[first : first + n_steps]
 
-    def day_before(self, day: int) -> tuple[FloatArray, FloatArray]:
+    def day_before(self, env: int) -> tuple[FloatArray, FloatArray]:
         """Return the same of the day before, over and over where the horizon is longer; of day 0 the last day's."""
-        first, over = self._find_day_before(day)
-        whole = over.max() + 1
+        first, over = self._find_day_before(env)
+        whole, first_step = over.max() + 1, int(self.first_step[env])
         kw, kvar = np.zeros((2, whole, self.load_kw.shape[2]))
-        self._demand.lay_out(first // self.profiles.rows_per_day, kw, kvar)
+        self._lay_out_demand(env, (first - first_step) // self.profiles.rows_per_day, kw, kvar)
         sun = np.zeros(whole) if self.profiles.pv_pu is None else self.profiles.pv_pu[first : first + whole]
         return kw[over], sun[over]
 
-    def price_before(self, day: int) -> FloatArray:
+    def price_before(self, env: int) -> FloatArray:
         """Return the price of the day before in the same way [USD/kWh], shape (horizon_steps,)."""
-        first, over = self._find_day_before(day)
+        first, over = self._find_day_before(env)
         price: FloatArray = self._price[first + over]
-        return price
+        return price if self.price_scale[env] == 1.0 else price * self.price_scale[env]
 
-    def _find_day_before(self, day: int) -> tuple[int, npt.NDArray[np.int64]]:
-        """Return the first row of the day before, and which of its rows each step has."""
-        n_days, rows = self.profiles.n_days, self.profiles.rows_per_day
+    def _find_day_before(self, env: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """Return the first row of an environment's day before, and which of its rows each step has."""
+        n_days, rows, day = self.profiles.n_days, self.profiles.rows_per_day, int(self.day[env])
         before = next((d % n_days for d in range(day - 1, day - n_days, -1) if d % n_days not in self._left_out), day)
-        n_steps = self._options.horizon_steps
-        return before * rows, np.arange(n_steps) % min(rows, n_steps)
+        n_steps, first_step = self._options.horizon_steps, int(self.first_step[env])
+        if first_step + min(rows, n_steps) > (n_days - before) * rows:
+            before = day  # the last day of all has none after it, into which an episode could go on
+        return before * rows + first_step, np.arange(n_steps) % min(rows, n_steps)
 
-    def _pick(self, rng: np.random.Generator, day: int | None) -> int:
-        if day is None:
-            return int(self.eligible[rng.integers(len(self.eligible))])
+    def _find_eligible(self, first_step: int) -> npt.NDArray[np.int64]:
+        """Return the days of the split on which an episode may start at a step."""
         o = self._options
+        span = -(-(o.horizon_steps + first_step) * o.step_minutes // 1440)
+        if span not in self._eligible:
+            self._eligible[span] = eligible_days(self.profiles, o.split, o.horizon_steps + first_step)
+        return self._eligible[span]
+
+    def _pick(self, rng: np.random.Generator, day: int | None, first_step: int) -> int:
+        o = self._options
+        if day is None:
+            # those that fit the latest start of all, so that the hour that is drawn moves no day
+            latest = self.step_at(max(o.start_hour, o.latest_hour))
+            days = self.eligible if first_step <= latest else self._find_eligible(first_step)
+            return int(days[rng.integers(len(days))])
         # a day that starts later would run out of rows before its horizon
-        last = self.profiles.n_days - -(-o.horizon_steps * o.step_minutes // 1440)
+        last = self.profiles.n_days - -(-(o.horizon_steps + first_step) * o.step_minutes // 1440)
         if not 0 <= int(day) <= last:
             raise ScenarioError("options", [f"day {day} is outside the profiles; allowed: 0..{last}"])
         out = [d for d in self.profiles.left_out if int(day) <= d < int(day) + self.profiles.n_days - last]
