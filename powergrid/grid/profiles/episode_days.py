@@ -136,7 +136,7 @@ class Days:
             self._demand.lay_out(day, kw, kvar, scale)
             return
         whole = np.zeros((2, first + len(kw), kw.shape[1]))
-        self._demand.lay_out(day, *whole, scale)
+        self._demand.lay_out(day, whole[0], whole[1], scale)
         kw[...], kvar[...] = whole[:, first:]
 
     def measured_range(self, loads_in: FloatArray) -> tuple[FloatArray, FloatArray] | None:
