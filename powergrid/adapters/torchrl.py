@@ -33,7 +33,7 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
 
     Agents stand in groups, as TorchRL's and BenchMARL's multi-agent parts want them: ``(group, "observation")`` of
     shape (num_envs, n_agents, n), ``(group, "action")`` and ``(group, "reward")`` alike, ``done``, ``terminated`` and
-    ``truncated`` at the root. With ``view="central"`` there is no group. An agent with numbers and positions acts by
+    ``truncated`` of each and at the root. With ``view="central"`` there is no group. An agent with numbers and positions acts by
     numbers alone, those of positions read in as many equal parts of -1..1. Environments that are over wait for
     ``reset`` with ``_reset``, as TorchRL's collectors do.
 
@@ -102,8 +102,12 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
             parts = {part: Composite({part: spec}, shape=batch) for part, spec in specs.items()}
         self.observation_spec, self.action_spec = parts["observation"], parts["action"]
         self.reward_spec = parts["reward"]
-        flag = Categorical(2, shape=(*batch, 1), dtype=torch.bool, device=self.device)
-        self.done_spec = Composite({name: flag.clone() for name in _FLAGS}, shape=batch, device=self.device)
+        ends = {group: self._flags((*batch, len(names))) for group, names in self.group_map.items()}
+        self.done_spec = Composite({**dict(self._flags(tuple(batch)).items()), **ends}, shape=batch, device=self.device)
+
+    def _flags(self, shape: tuple[int, ...]) -> Any:
+        flag = Categorical(2, shape=(*shape, 1), dtype=torch.bool, device=self.device)
+        return Composite({name: flag.clone() for name in _FLAGS}, shape=shape, device=self.device)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         options, none = {}, torch.zeros((*self.batch_size, 1), dtype=torch.bool, device=self.device)
@@ -112,8 +116,7 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
         options |= {key: value for key, value in kwargs.items() if value is not None}
         observations, _ = self.envs.reset(seed=self._seed, options=options or None)
         self._seed = None
-        flags = {name: none.clone() for name in _FLAGS}
-        return TensorDict({**self._seen(observations), **flags}, self.batch_size, device=self.device)
+        return self._tell(self._seen(observations), dict.fromkeys(_FLAGS, none))
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         if self._agents:
@@ -132,8 +135,15 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
         else:
             seen["reward"] = earned
         flags = {"done": terminated | truncated, "terminated": terminated, "truncated": truncated}
-        ends = {name: self._tensor(flag).unsqueeze(-1) for name, flag in flags.items()}
-        return TensorDict({**seen, **ends}, self.batch_size, device=self.device)
+        return self._tell(seen, {name: self._tensor(flag).unsqueeze(-1) for name, flag in flags.items()})
+
+    def _tell(self, seen: dict[str, Any], flags: Mapping[str, torch.Tensor]) -> TensorDictBase:
+        """Return what is seen with the flags, of the whole and of every agent."""
+        for group, names in self.group_map.items():
+            for name, flag in flags.items():
+                seen[group][name] = flag.unsqueeze(1).repeat(1, len(names), 1)
+        own = {name: flag.clone() for name, flag in flags.items()}
+        return TensorDict({**seen, **own}, self.batch_size, device=self.device)
 
     def _set_seed(self, seed: int | None) -> None:
         self._seed = seed
