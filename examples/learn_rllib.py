@@ -1,4 +1,4 @@
-"""RLlib's own classes, runner and learner: nothing of powergrid but the environment. PPO, or APPO or SAC if asked for."""
+"""RLlib's own classes, with nothing of PowerGrid but the environment: PPO, or APPO or SAC where asked for."""
 
 import sys
 
@@ -17,9 +17,8 @@ configs = {
 config = configs[sys.argv[1] if len(sys.argv) > 1 else "PPO"]
 config.environment(NetworkedGridEnv, env_config={"env_name": "ieee13_mg"}).debugging(seed=0)
 config.multi_agent(policies={"shared"}, policy_mapping_fn=lambda agent, episode, **kwargs: "shared")
-config.env_runners(num_env_runners=0).evaluation(
-    evaluation_duration=10, evaluation_config={"explore": False, "env_config": {"env_name": "ieee13_mg", "split": "test"}}
-)
+tests = {"explore": False, "env_config": {"env_name": "ieee13_mg", "split": "test"}}
+config.env_runners(num_env_runners=0).evaluation(evaluation_duration=10, evaluation_config=tests)
 algo = config.build_algo()
 before = algo.evaluate()["env_runners"]["episode_return_mean"]
 for _ in range(6 if "PPO" in config.algo_class.__name__ else 1200):

@@ -33,9 +33,9 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
 
     Agents stand in groups, as TorchRL's and BenchMARL's multi-agent parts want them: ``(group, "observation")`` of
     shape (num_envs, n_agents, n), ``(group, "action")`` and ``(group, "reward")`` alike, ``done``, ``terminated`` and
-    ``truncated`` of each and at the root. With ``view="central"`` there is no group. An agent with numbers and positions acts by
-    numbers alone, those of positions read in as many equal parts of -1..1. Environments that are over wait for
-    ``reset`` with ``_reset``, as TorchRL's collectors do.
+    ``truncated`` of each and at the root. With ``view="central"`` there is no group. An agent with numbers and
+    positions acts by numbers alone, those of positions read in as many equal parts of -1..1. Environments that are over
+    wait for ``reset`` with ``_reset``, as TorchRL's collectors do.
 
     Args:
         scenario: Name of a shipped scenario, path of a YAML file, the data itself, or a scenario.
@@ -112,7 +112,7 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         options, none = {}, torch.zeros((*self.batch_size, 1), dtype=torch.bool, device=self.device)
         if tensordict is not None and tensordict.get("_reset", None) is not None:
-            options["reset_mask"] = tensordict["_reset"].reshape(self.batch_size).cpu().numpy()
+            options["reset_mask"] = tensordict["_reset"].reshape(self.batch_size).detach().cpu().numpy()
         options |= {key: value for key, value in kwargs.items() if value is not None}
         observations, _ = self.envs.reset(seed=self._seed, options=options or None)
         self._seed = None
@@ -122,10 +122,10 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
         if self._agents:
             actions: Any = {}
             for group, names in self.group_map.items():
-                chosen = tensordict[group, "action"].cpu().numpy()
+                chosen = tensordict[group, "action"].detach().cpu().numpy()
                 actions |= {name: self._agents[name].read(chosen[:, i]) for i, name in enumerate(names)}
         else:
-            actions = self._controller.read(tensordict["action"].cpu().numpy())
+            actions = self._controller.read(tensordict["action"].detach().cpu().numpy())
         observations, rewards, terminated, truncated, _ = self.envs.step(actions)
         seen = self._seen(observations)
         earned = self._tensor(rewards.astype(np.float32)).unsqueeze(-1)

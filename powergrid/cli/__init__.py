@@ -12,6 +12,7 @@ from rich.markup import escape
 import powergrid
 from powergrid.cli.advise import advise, serve
 from powergrid.cli.benchmark import app as benchmark
+from powergrid.cli.datasets import record
 from powergrid.cli.evaluation import bench, curves, evaluate
 from powergrid.cli.export import export
 from powergrid.cli.feeders import check, describe, list_all
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(tune)
 app.command()(demonstrate)
+app.command()(record)
 app.command()(export)
 app.command()(evaluate)
 app.command()(optimum)
