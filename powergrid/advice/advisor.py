@@ -112,7 +112,8 @@ class Advisor:
         self.options, self._clock = options or AdvisorOptions(), clock
         if problems := self.options.find_problems():
             raise ScenarioError("advice", problems)
-        self.task = GridTask(load_scenario(scenario, {"split": "all"}))
+        # readings that come are late and lost by themselves: what a scenario says of that is not said again
+        self.task = GridTask(load_scenario(scenario, {"split": "all", "telemetry": None}))
         self._player = player(self.task) if callable(player) else player
         self.catalogue = Catalogue(self.task)
         self._twin, self._coverage = Twin(self.task, self.catalogue), Coverage(self.task, self.catalogue)
