@@ -56,6 +56,9 @@ def evaluate(
         typer.Option("--feeder", metavar="FEEDER", help="Play on this feeder, by name or master file; repeatable."),
     ] = None,
     parts: Annotated[bool, typer.Option("--parts", help="Show what each term adds to the reward.")] = False,
+    view: Annotated[
+        str, typer.Option(help="What functions and classes of your own see: agents, or central for one vector of all.")
+    ] = "agents",
     overrides: SetOption = None,
 ) -> None:
     """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for.
@@ -63,7 +66,9 @@ def evaluate(
     Runs that differ in nothing but their seed are one row, with intervals over seeds and days.
     """
     named = spell_out([*(policy or []), *(more or [])])
-    report = play(given.env_config(scenario, overrides), named, split, days, seed, feeder or ())
+    if view not in ("agents", "central"):
+        raise ScenarioError("--view", [describe_unknown("view", view, ["agents", "central"])])
+    report = play(given.env_config(scenario, overrides), named, split, days, seed, feeder or (), view)
     report = report.each_seed() if each_seed else report
     print_report(report, parts=parts)
     if out_dir is not None:
@@ -164,6 +169,7 @@ def play(
     days: int,
     seed: int,
     feeders: Sequence[str] = (),
+    view: str = "agents",
 ) -> Any:
     """Return the report of policies' play, with a bar on a terminal while it lasts."""
     from powergrid.evaluation import evaluate as evaluate_policies
@@ -171,7 +177,7 @@ def play(
     from powergrid.scenario import scenario_from_config
 
     scenario = scenario_from_config(env_config)
-    players = load_policies(policies, scenario)
+    players = load_policies(policies, scenario, view)
     with counting("evaluating") as advance:
         if feeders or scenario.feeders:
             return evaluate_feeders(scenario, players, feeders, split=split, days=days, seed=seed, progress=advance)
@@ -191,17 +197,24 @@ def _optimum_if_kept(scenario: Any, players: Sequence[Any], split: str, days: in
     return ["optimum"] if recall_optima(scenario, chosen.tolist(), seed) else []
 
 
-def load_policies(given: Sequence[str], scenario: Any) -> list[Any]:
+def load_policies(given: Sequence[str], scenario: Any, view: str = "agents") -> list[Any]:
     """Load what is the folder of a run or checkpoint, and tell what differs in ``scenario`` from its training.
 
     Names go on as they are.
     """
     from powergrid.evaluation import BASELINES
+    from powergrid.evaluation.callables import is_callable_reference, load_callable
     from powergrid.evaluation.trained import find_all_differences
     from powergrid.files import path_of
 
     players: list[Any] = []
     for each in given:
+        if each not in BASELINES and is_callable_reference(each):
+            label = each.rpartition(":")[2]
+            taken = {player if isinstance(player, str) else player[0] for player in players} | set(BASELINES)
+            own = load_callable(each, "central" if view == "central" else "agents")
+            players.append((each if label in taken else label, own))
+            continue
         # What is neither a baseline nor there is most likely a baseline misspelt; evaluate() says the nearest.
         if each in BASELINES or not ("/" in each or path_of(each).exists()):
             players.append(each)

@@ -5,8 +5,9 @@ Policies come by name (a baseline) or as objects that turn observations into act
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.agents import ActionWriter
+from powergrid.envs.agents import ActionWriter, CentralActions
+from powergrid.envs.backends import find_seen
 from powergrid.envs.core import GridTask
 from powergrid.envs.observations import View
-from powergrid.errors import ScenarioError, describe_unknown, find_number_problems, show_briefly
+from powergrid.errors import ActionError, ScenarioError, describe_unknown, find_number_problems, show_briefly
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.report import EvaluationReport, FeederComparison
 from powergrid.evaluation.report.seeds import find_seeds, group_seeds
@@ -426,10 +428,13 @@ class PolicyPlayer:
     """
 
     def __init__(self, policy: Policy, view: View | None = None) -> None:
-        self._policy, self._view = policy, view
+        self._policy, self._view, self._copies = policy, view, dict[int, Any]()
 
     def reset(self, task: GridTask, env: int) -> None:
         """Tell the policy of the day and of what it will see, where it has ``start_day``: most remember nothing."""
+        if getattr(self._policy, "remembers", False):
+            self._copies[env] = copy.deepcopy(self._policy)  # each environment's has a memory of its own
+            self._copies[env].reset(task, env)
         start_day = getattr(self._policy, "start_day", None)
         if start_day is not None:
             columns = [agent.observed for agent in task.agents] if self._view is None else self._view.columns
@@ -439,13 +444,35 @@ class PolicyPlayer:
 
     def act(self, task: GridTask) -> FloatArray:
         """Ask the policy once for each environment."""
+        if getattr(self._policy, "view", "agents") == "central":
+            return self._act_centrally(task)
         action, writer = task.action_buffer().copy(), ActionWriter(task.agents)
         looked = task.observe() if self._view is None else self._view.look()
         seen = dict(zip([agent.name for agent in task.agents], looked, strict=True))
         for env in range(task.n_envs):  # a policy acts as it would be deployed: on one grid at a time
-            actions = self._policy.act({name: rows[env] for name, rows in seen.items()})
-            writer.write(actions, action[env : env + 1])
+            actions = self._copies.get(env, self._policy).act({name: rows[env] for name, rows in seen.items()})
+            with self._naming():
+                writer.write(actions, action[env : env + 1])
         return action
+
+    def _act_centrally(self, task: GridTask) -> FloatArray:
+        """Ask the policy for all agents at once, by everything that can be seen, as :func:`powergrid.make_central`."""
+        action, reading = task.action_buffer().copy(), CentralActions(task.agents, "auto", 33)
+        seen = View(task.channels, find_seen(task, "central"), task.n_envs).gather()
+        for env in range(task.n_envs):
+            chosen = self._copies.get(env, self._policy).act(seen[env])
+            with self._naming():
+                reading.write(chosen, action[env : env + 1])
+        return action
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Say in errors of actions whose they are."""
+        try:
+            yield
+        except ActionError as error:
+            name = getattr(self._policy, "name", None)
+            raise error if name is None else ActionError(f"policy {name}: {error.where}", error.details) from None
 
 
 def read_scenario(env_config: Mapping[str, Any] | Scenario, split: str) -> Scenario:
