@@ -23,6 +23,7 @@ from powergrid.envs.masks import as_sample_mask
 from powergrid.errors import ActionError, ScenarioError
 from powergrid.grid.feeder.feeder import find_feeder
 from powergrid.scenario import load_scenario
+from powergrid.training.rllib.agents import probe_env, space_problems
 
 #: Every limit of positions: of the range, at once, in a day, by rest, by charge.
 LIMITED: dict[str, Any] = {
@@ -267,3 +268,10 @@ def test_masks_of_several_feeders_are_those_of_each_alone() -> None:
         alone.close()
     assert len(played) == 2
     several.close()
+
+
+def test_training_refuses_masks_among_observations_by_a_sentence() -> None:
+    facts = probe_env(NetworkedGridEnv, {"scenario": LIMITED, "action_masks": "observations"})
+    problems = space_problems(facts, {agent: agent for agent in facts.agents})
+    assert len(problems) == 3
+    assert all("'action_mask'" in problem and "is not a 1-D Box" in problem for problem in problems)

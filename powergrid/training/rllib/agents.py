@@ -112,6 +112,8 @@ def _find_standing(env: Any, seen: Mapping[str, Any], neutral: Mapping[str, Any]
         counts = position_counts(space)
         if not counts or agent not in neutral or isinstance(space, gym.spaces.Discrete):
             continue
+        if not isinstance(env.observation_spaces[agent], gym.spaces.Box):  # refused later, by its name
+            continue
         actions, observations = (rows[rows["agent"] == agent] for rows in (tables.actions, tables.observations))
         discrete = actions[actions["part"] == "discrete"]
         found[agent] = find_standing(
