@@ -156,16 +156,10 @@ class GridTask:
     ) -> None:
         """Start an episode in several environments, each with a generator of its own; see :meth:`reset`."""
         self.require_open()
-        chosen = read_options(options)
-        day = chosen.pop("day", None)
-        problems = list[str]()
-        if day is not None and (isinstance(day, bool) or not isinstance(day, int | np.integer)):
-            problems.append(f"day {day!r} is not a whole number")
-        if problems:
-            raise ScenarioError("options", problems)
+        day, chosen = self.draws.read_options(read_options(options))
         if chosen or self.draws.any or self.drawn is not None:
             self._draw(envs, rngs, chosen)
-        self.simulation.reset_all(envs, rngs, None if day is None else int(day))
+        self.simulation.reset_all(envs, rngs, day)
         rows = pack_columns(envs)
         zone_kw = self.channels.sum_loads(self.simulation.day_load_kw[rows])
         self._rewards.start(rows, zone_kw)
@@ -180,9 +174,9 @@ class GridTask:
         self.terminated[rows] = self.truncated[rows] = False
         self.channels.measure()
 
-    def _draw(self, envs: Sequence[int], rngs: Sequence[np.random.Generator], options: Mapping[str, Any]) -> None:
+    def _draw(self, envs: Sequence[int], rngs: Sequence[np.random.Generator], chosen: Values) -> None:
         """Give environments the numbers of the episodes that they start."""
-        for env, values in zip(envs, self.draws.draw(rngs, self.draws.read(options, "options")), strict=True):
+        for env, values in zip(envs, self.draws.draw(rngs, chosen), strict=True):
             self._take_numbers(env, values)
 
     def _take_numbers(self, env: int, values: Values) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from powergrid.errors import Problem, ScenarioError
+from powergrid.errors import Problem, ScenarioError, describe_unknown
 from powergrid.scenario import Scenario
 from powergrid.scenario.ranges import (
     DRAWABLE,
@@ -60,12 +60,37 @@ class Draws:
         found = self.read(ranges)
         self.given, self._now = dict(ranges), {**self._own, **found}
 
-    def read(self, given: Mapping[str, Any], where: str = "ranges") -> Values:
-        """Return what keys of a reset's options or of a curriculum mean: a value, or what it is drawn from.
+    def read(self, given: Mapping[str, Any]) -> Values:
+        """Return what keys of a curriculum mean: a value, or what it is drawn from.
 
         Raises:
             ScenarioError: a key cannot be drawn, or a value is wrong; all of them.
         """
+        found, problems = self._find(given)
+        if problems:
+            raise ScenarioError("ranges", problems)
+        return found
+
+    def read_options(self, options: Mapping[str, Any]) -> tuple[int | None, Values]:
+        """Return the day that a reset's options ask for, and what their other keys mean, as :meth:`read`.
+
+        Raises:
+            ScenarioError: an option is unknown or wrong; all of them.
+        """
+        day, others = options.get("day"), {key: value for key, value in options.items() if key != "day"}
+        # what is no key of a scenario at all is an option that is not there, `day` being one of those that are
+        unknown = [key for key in others if str(key).partition(".")[0] not in type(self._scenario).model_fields]
+        problems: list[Problem | str] = [describe_unknown("option", key, ("day", *DRAWABLE)) for key in unknown]
+        found, wrong = self._find({key: value for key, value in others.items() if key not in unknown})
+        problems += wrong
+        if day is not None and (isinstance(day, bool) or not isinstance(day, int | np.integer)):
+            problems.append(f"day {day!r} is not a whole number")
+        if problems:
+            raise ScenarioError("options", problems)
+        return None if day is None else int(day), found
+
+    def _find(self, given: Mapping[str, Any]) -> tuple[Values, list[Problem]]:
+        """Return what keys mean, and what is wrong with any."""
         found, problems = Values(), list[Problem]()
         for key, value in _flatten(given):
             if is_distribution(value) or isinstance(value, Distribution | Mapping):
@@ -82,9 +107,7 @@ class Draws:
                 wrong_values = find_value_problems(self._scenario, path, plain, alone=True)
                 problems += [Problem("bad-value", ".".join(path), line) for line in wrong_values]
                 found[path] = plain
-        if problems:
-            raise ScenarioError(where, problems)
-        return found
+        return found, problems
 
     def draw(self, rngs: Sequence[np.random.Generator], chosen: Mapping[Path, Any]) -> list[Values]:
         """Return the numbers of an episode for each generator, those that are not the scenario's.

@@ -289,11 +289,18 @@ def test_step_before_reset_raises(make_env: MakeEnv) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"dya": 3}, "options: unknown option 'dya' (did you mean 'day'?)"),
         ({"day": 365}, "options: day 365 is outside the profiles; allowed: 0..364"),
         ({"day": -1}, "options: day -1 is outside the profiles; allowed: 0..364"),
         ({"day": 1.5}, "options: day 1.5 is not a whole number"),
         ({"day": True}, "options: day True is not a whole number"),
         ({"day": "1"}, "options: day '1' is not a whole number"),
+        (
+            {"day": 1.5, "x": 0},
+            "options has 2 problems\n  unknown option 'x'; allowed: day, load_scale, start_hour, profiles.price_scale, "
+            "rating_scale, feeder_changes.scale.line_r, feeder_changes.scale.line_x, penalty, reward.scale, "
+            "divergence.penalty, norm_amps.<branch>, taps.<control>, ... (16 in all)\n  day 1.5 is not a whole number",
+        ),
     ],
 )
 def test_reset_wrong_option_says_what_is_allowed(options: dict[str, Any], message: str, make_env: MakeEnv) -> None:

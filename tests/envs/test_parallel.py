@@ -76,7 +76,7 @@ def test_step_wrong_agent_raises(make_parallel: MakeParallel) -> None:
 def test_reset_unknown_option_raises_but_pettingzoos_own_passes(make_parallel: MakeParallel) -> None:
     env = make_parallel()
     env.reset(options={"options": 1})
-    with pytest.raises(ScenarioError, match=r"options: dya: unknown key 'dya'"):
+    with pytest.raises(ScenarioError, match=r"options: unknown option 'dya' \(did you mean 'day'\?\)"):
         env.reset(options={"dya": 3})
 
 

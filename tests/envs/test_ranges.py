@@ -233,7 +233,7 @@ def test_events_have_numbers_of_their_own() -> None:
         ("load_scale", {"normal": [1.0, 0.5]}, "greater than 0"),
         ("load_scale", "high", "valid number"),
         ("lod_scale", 1.0, "did you mean 'load_scale'"),
-        ("rewards.weights.voltage", 1.0, "unknown key"),
+        ("rewards.weights.voltage", 1.0, "unknown option"),
         ("reward.weights.discharge_share", 1.0, "has no weight here"),
     ],
 )
