@@ -298,9 +298,10 @@ def test_step_before_reset_raises(make_env: MakeEnv) -> None:
         (
             {"day": 1.5, "x": 0},
             (
-                "options has 2 problems\n  unknown option 'x'; allowed: day, load_scale, start_hour, profiles.price_scale, "
-                "rating_scale, feeder_changes.scale.line_r, feeder_changes.scale.line_x, penalty, reward.scale, "
-                "divergence.penalty, norm_amps.<branch>, taps.<control>, ... (16 in all)\n  day 1.5 is not a whole number"
+                "options has 2 problems\n  unknown option 'x'; allowed: day, load_scale, start_hour, "
+                "profiles.price_scale, rating_scale, feeder_changes.scale.line_r, feeder_changes.scale.line_x, "
+                "penalty, reward.scale, divergence.penalty, norm_amps.<branch>, taps.<control>, ... (16 in all)\n"
+                "  day 1.5 is not a whole number"
             ),
         ),
     ],
