@@ -179,16 +179,8 @@ class Readings:
         marks: FloatArray = self._shown_marks.reshape(-1, len(self.marks)).take(row, 0)
         return marks
 
-    def state(self) -> dict[str, Any]:
-        """Copy what was drawn and sent."""
-        return {key: array.copy() for key, array in self._kept().items()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Put a :meth:`state` back."""
-        for key, array in self._kept().items():
-            array[...] = state[key]
-
-    def _kept(self) -> dict[str, npt.NDArray[Any]]:
+    def kept(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what was drawn and sent, the arrays themselves."""
         kept = {"sent": self._sent, "newest": self._newest, "factor": self._factor, "marks": self._shown_marks}
         return {key: array for key, array in kept.items() if array is not None}
 

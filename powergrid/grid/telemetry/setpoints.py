@@ -103,14 +103,6 @@ class Setpoints:
         marks: FloatArray = self._decides.take(row, 0)
         return marks
 
-    def state(self) -> dict[str, Any]:
-        """Copy what was drawn and sent."""
-        return {key: array.copy() for key, array in self._kept().items()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Put a :meth:`state` back."""
-        for key, array in self._kept().items():
-            array[...] = state[key]
-
-    def _kept(self) -> dict[str, npt.NDArray[Any]]:
+    def kept(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what was drawn and sent, the arrays themselves."""
         return {"sent": self._sent, "newest": self._newest, "left_alone": self._left_alone}

@@ -127,12 +127,13 @@ class Telemetry:
 
     def state(self) -> dict[str, Any]:
         """Copy what was drawn and sent."""
-        return {name: part.state() for name, part in self._links.items()}
+        return {name: {key: array.copy() for key, array in part.kept().items()} for name, part in self._links.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put a :meth:`state` back."""
         for name, part in self._links.items():
-            part.restore(state[name])
+            for key, array in part.kept().items():
+                array[...] = state[name][key]
 
 
 def _is_known(measured: Measured) -> bool:
