@@ -101,7 +101,7 @@ def make_vector(stack: ExitStack, n_envs: int, **backend: Any) -> Callable[[], F
     envs = GridVectorEnv("ieee13_mg", n_envs, **backend)
     stack.callback(envs.close)
     rng = np.random.default_rng(0)
-    shapes = {agent: (n_envs, *(space.shape or ())) for agent, space in envs.single_action_spaces.items()}
+    shapes = {agent: (n_envs, *(space.shape or ())) for agent, space in envs.single_action_space.items()}
     actions = [{a: rng.uniform(-1.0, 1.0, s).astype(np.float32) for a, s in shapes.items()} for _ in range(STEPS)]
 
     def play() -> FloatArray:

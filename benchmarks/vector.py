@@ -18,7 +18,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from benchmarks.common import machine_line, make_parser, median_ratio, parse, print_table, take_turns
@@ -141,7 +140,7 @@ def compare_backends(name: str, n: int, rounds: int) -> tuple[float, ...]:
     envs |= {kind: GridVectorEnv(name, n, backend="processes", workers=k) for k, kind in ((1, "one"), (2, "two"))}
     floors = FloorPair(name, n)
     steps = min(MOST_STEPS, envs["inline"].task.simulation.options.horizon_steps)
-    spaces = gym.spaces.Dict(dict(envs["inline"].single_action_spaces))
+    spaces = envs["inline"].single_action_space
     spaces.seed(0)
     actions = [stack_actions([spaces.sample() for _ in range(n)]) for _ in range(steps)]
     plays = {kind: functools.partial(play_vector, env, actions) for kind, env in envs.items()}

@@ -124,7 +124,7 @@ def play_vector(name: str, backend: Any) -> Arrays:
     """Play a day and a bit of random actions in several environments at once, through an end of an episode."""
     env = powergrid.make_vector(name, N_ENVS, backend=backend, workers=WORKERS[backend])
     try:
-        spaces = env.single_action_spaces
+        spaces = env.single_action_space
         for i, space in enumerate(spaces.values()):
             space.seed(i)
         seen = _Columns()

@@ -78,7 +78,7 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
         self._agents: dict[str, _Agent] = {}
         if view == "agents":
             self._agents = {
-                name: _Agent(i, envs.single_observation_spaces[name], envs.single_action_spaces[name])
+                name: _Agent(i, envs.single_observation_space[name], envs.single_action_space[name])
                 for i, name in enumerate(envs.possible_agents)
             }
             self.group_map = _find_groups(self._agents) if groups is None else _check_groups(groups, self._agents)

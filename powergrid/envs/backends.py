@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium.vector import AutoresetMode
 
 from powergrid.envs.agents import Agent
 from powergrid.envs.core import CLOSED, GridTask
@@ -48,7 +49,7 @@ class Layout:
         feeders: The feeder of each node, where the scenario has several, else None.
         even: Whether as much is seen of each feeder.
         owned: Columns of the action vector that agents set.
-        same_step: Whether an environment that is over starts anew within the step.
+        autoreset: When an environment that is over starts anew.
         worker_index: Tells apart the streams of several workers, as RLlib numbers them.
     """
 
@@ -59,7 +60,7 @@ class Layout:
     info_names: tuple[str, ...]
     nodes: npt.NDArray[np.object_]
     owned: IntArray
-    same_step: bool
+    autoreset: AutoresetMode
     worker_index: int | None = None
     told: tuple[int, ...] | None = None
     feeders: npt.NDArray[np.object_] | None = None
@@ -67,7 +68,7 @@ class Layout:
 
     @classmethod
     def of(
-        cls, task: GridTask, view: ViewName, n_envs: int, *, same_step: bool, worker_index: int | None = None
+        cls, task: GridTask, view: ViewName, n_envs: int, *, autoreset: AutoresetMode, worker_index: int | None = None
     ) -> Layout:
         """Read the layout off a task of the scenario."""
         agents = tuple(task.agents)
@@ -81,7 +82,7 @@ class Layout:
             info_names=task.info_names,
             nodes=np.array(task.simulation.network.nodes, dtype=object),
             owned=owned,
-            same_step=same_step,
+            autoreset=autoreset,
             worker_index=worker_index,
             told=None if task.told is None else tuple(task.told),
         )
@@ -168,14 +169,16 @@ class Slice:
         return GridTask(scenario, n_envs)
 
     @staticmethod
-    def lay_out(tasks: Any, view: ViewName, n_envs: int, *, same_step: bool, worker_index: int | None = None) -> Layout:
+    def lay_out(
+        tasks: Any, view: ViewName, n_envs: int, *, autoreset: AutoresetMode, worker_index: int | None = None
+    ) -> Layout:
         """Read the layout of so many environments off what was built of them."""
-        return Layout.of(tasks, view, n_envs, same_step=same_step, worker_index=worker_index)
+        return Layout.of(tasks, view, n_envs, autoreset=autoreset, worker_index=worker_index)
 
     def __init__(self, task: Any, layout: Layout, view: ViewName, board: Board, first: int = 0) -> None:
         self.task: GridTask = task
         task.simulation.first_env = first
-        self.board, self._same_step = board, layout.same_step
+        self.board, self._same_step = board, layout.autoreset is AutoresetMode.SAME_STEP
         self._view = View(task.channels, find_seen(task, view), task.n_envs)
         self._masks = task.scenario.action_masks != "none"
         whole = len(layout.owned) == layout.n_actions
@@ -284,12 +287,12 @@ class VectorState:
     Attributes:
         parts: State of each slice.
         bounds: First environment of each slice, and the one after its last.
-        over: Environments that the next step starts anew, where the face does that, shape (n_envs,).
+        over: Environments that have ended and not started anew, shape (n_envs,).
     """
 
     parts: tuple[Mapping[str, Any], ...]
     bounds: tuple[tuple[int, int], ...]
-    over: BoolArray | None = None
+    over: BoolArray
 
 
 #: Most environments or processes that are built together.
@@ -304,6 +307,9 @@ class Backend(ABC):
         layout: What all environments have in common.
         board: The arrays, all environments in each.
         bounds: First environment of each slice, and the one after its last.
+
+    Attributes:
+        over: Environments that have ended and not started anew, shape (n_envs,).
     """
 
     def __init__(self, scenario: Scenario, layout: Layout, board: Board, bounds: list[tuple[int, int]]) -> None:
@@ -313,6 +319,7 @@ class Backend(ABC):
         self._infos_wanted = self._infos_fresh = False
         self._may_draw, self._drawn = bool(scenario.ranges), list[dict[str, float]]()
         self.final_drawn: list[dict[str, float]] = []
+        self.over: BoolArray = np.zeros(layout.n_envs, dtype=bool)
 
     def reset(self, seed: Seed, options: Mapping[str, Any] | None) -> BoolArray:
         """Start episodes, and say in which environments, shape (n_envs,).
@@ -336,6 +343,7 @@ class Backend(ABC):
         self._seeding.started = True
         started = np.zeros(self.layout.n_envs, dtype=bool)
         started[list(entropies)] = True
+        self.over &= ~started
         return started
 
     @property
@@ -350,7 +358,8 @@ class Backend(ABC):
             ScenarioError: it is closed.
         """
         self._require_open()
-        return VectorState(tuple(self._call([("state",)] * len(self.bounds))), tuple(self.bounds))
+        parts = tuple(self._call([("state",)] * len(self.bounds)))
+        return VectorState(parts, tuple(self.bounds), self.over.copy())
 
     def restore(self, state: VectorState) -> None:
         """Go back to a :meth:`state`, of these environments or of as many in the same slices.
@@ -367,7 +376,7 @@ class Backend(ABC):
             raise ScenarioError(self._name, [f"the state and this differ: {slices}; {remedy}"])
         self._infos_fresh, self._may_draw, self._drawn = False, True, []
         self._call([("restore", part) for part in state.parts])
-        self._seeding.started = True
+        self.over, self._seeding.started = state.over.copy(), True
 
     def change(self, ranges: Mapping[str, Any]) -> None:
         """Draw the episodes to come by other ranges, in every environment.
@@ -400,9 +409,20 @@ class Backend(ABC):
             raise ScenarioError(self._name, [CLOSED])
 
     def step(self) -> None:
-        """Play the actions on the board in every environment."""
+        """Play the actions on the board in every environment; with ``NEXT_STEP`` those that are over start instead."""
+        ended = self.over if self.layout.autoreset is AutoresetMode.NEXT_STEP else None
+        if ended is None or not ended.all():
+            self._play()
+        if ended is not None and ended.any():
+            board, those = self.board, ended.copy()
+            self.reset(None, {"reset_mask": those})
+            board.rewards[those], board.terminated[those], board.truncated[those] = 0.0, False, False
+        if self.layout.autoreset is not AutoresetMode.SAME_STEP:
+            np.logical_or(self.board.terminated, self.board.truncated, out=self.over)
+
+    def _play(self) -> None:
         self._infos_fresh = False
-        before = self.drawn() if self.layout.same_step else []
+        before = self.drawn() if self.layout.autoreset is AutoresetMode.SAME_STEP else []
         self._step(infos=self._infos_wanted)
         if before and (self.board.terminated | self.board.truncated).any():
             self.final_drawn, self._drawn = before, []  # those that are over have started anew
@@ -474,7 +494,7 @@ class Inline(Backend):
         view: What is seen.
         n_envs: Number of environments.
         kind: What plays them.
-        same_step: Whether an environment that is over starts anew within the step.
+        autoreset: When an environment that is over starts anew.
         worker_index: As :class:`Seeding` has it.
     """
 
@@ -485,11 +505,11 @@ class Inline(Backend):
         n_envs: int,
         *,
         kind: type[Slice],
-        same_step: bool,
+        autoreset: AutoresetMode,
         worker_index: int | None = None,
     ) -> None:
         tasks = kind.build(scenario, n_envs)
-        layout = kind.lay_out(tasks, view, n_envs, same_step=same_step, worker_index=worker_index)
+        layout = kind.lay_out(tasks, view, n_envs, autoreset=autoreset, worker_index=worker_index)
         super().__init__(scenario, layout, Board(layout), [(0, n_envs)])
         self.slice = kind(tasks, layout, view, self.board)
 
@@ -514,8 +534,10 @@ def split_envs(n_envs: int, n_slices: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(round(i * n_envs / n_slices) for i in range(n_slices + 1)))
 
 
-def find_backend_problems(num_envs: object, name: object, workers: object, timeout_s: object = None) -> list[str]:
-    """Say what is wrong with a number of environments and a choice of backend."""
+def find_backend_problems(
+    num_envs: object, name: object, workers: object, timeout_s: object, autoreset: object
+) -> list[str]:
+    """Say what is wrong with a number of environments, a choice of backend and when they start anew."""
     problems = find_number_problems(1, MOST_ENVIRONMENTS, num_envs=num_envs)
     problems += find_number_problems(1, MOST_ENVIRONMENTS, workers=workers)
     if timeout_s is not None and (
@@ -530,4 +552,6 @@ def find_backend_problems(num_envs: object, name: object, workers: object, timeo
         problems.append(f"backend: {describe_unknown('backend', name, get_args(BackendName))}")
     if workers is not None and name == "inline":
         problems.append("workers: backend 'inline' has none; choose backend 'processes'")
+    if not isinstance(autoreset, AutoresetMode):
+        problems.append(f"autoreset_mode {autoreset!r:.40} is not one of gymnasium.vector.AutoresetMode")
     return problems

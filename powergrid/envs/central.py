@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from powergrid.envs.agents import ActionForm, CentralActions, find_form_problems
-from powergrid.envs.backends import Backend, BackendName, VectorState, find_backend_problems
+from powergrid.envs.backends import Backend, BackendName, find_backend_problems
 from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
 from powergrid.envs.episode import Episode, Kept
@@ -212,9 +211,8 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
         workers: int | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        problems = [*find_form_problems(actions, levels), *find_backend_problems(num_envs, backend, workers, timeout_s)]
-        if not isinstance(autoreset_mode, AutoresetMode):
-            problems.append(f"autoreset_mode {autoreset_mode!r} is not one of gymnasium.vector.AutoresetMode")
+        problems = find_form_problems(actions, levels)
+        problems += find_backend_problems(num_envs, backend, workers, timeout_s, autoreset_mode)
         if problems:
             raise ScenarioError("CentralVectorEnv", problems)
         self.scenario, self.num_envs, self.backend = load_scenario(scenario), num_envs, backend
@@ -227,9 +225,8 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
             "backend": backend,
         }
         self._options |= {"workers": workers, "timeout_s": timeout_s}
-        same_step = autoreset_mode is AutoresetMode.SAME_STEP
         self._slices = open_backend(
-            backend, self.scenario, "central", num_envs, same_step=same_step, workers=workers, timeout_s=timeout_s
+            backend, self.scenario, "central", num_envs, autoreset=autoreset_mode, workers=workers, timeout_s=timeout_s
         )
         self._board, self._layout = self._slices.board, self._slices.layout
         self._combiner = InfoCombiner(self._layout.info_names, self._layout.told)
@@ -239,7 +236,6 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
         self.single_action_space = self._reading.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._over = np.zeros(num_envs, dtype=bool)
 
     @property
     def days(self) -> npt.NDArray[np.int64]:
@@ -265,7 +261,6 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
         """
         super().reset(seed=seed if isinstance(seed, int) else None)
         started = self._slices.reset(seed, options)
-        self._over &= ~started
         return self._observe(), self._infos(started)
 
     def step(self, actions: Any) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
@@ -286,29 +281,17 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
             ConvergenceError: the power flow did not converge and the scenario says ``raise``.
         """
         self._slices.require_started()
-        ended = self._over
-        if self._mode is AutoresetMode.DISABLED and ended.any():
-            those = ", ".join(map(str, np.flatnonzero(ended)))
+        if self._mode is AutoresetMode.DISABLED and self._slices.over.any():
+            those = ", ".join(map(str, np.flatnonzero(self._slices.over)))
             raise ScenarioError(self.scenario.name, [f"environments {those} are over; reset them by reset_mask"])
         board = self._board
         self._reading.write(actions, board.actions)
-        infos: dict[str, Any] = {}
-        if ended.all():
-            self._slices.reset(None, {"reset_mask": ended})
-            rewards, terminated, truncated = np.zeros(self.num_envs), np.zeros_like(ended), np.zeros_like(ended)
-        else:
-            self._slices.step()
-            rewards = board.rewards.sum(axis=1)
-            terminated, truncated = board.terminated.copy(), board.truncated.copy()
-            if ended.any():
-                self._slices.reset(None, {"reset_mask": ended})
-                rewards[ended], terminated[ended], truncated[ended] = 0.0, False, False
-        over = terminated | truncated
-        if self._mode is AutoresetMode.SAME_STEP:
-            if over.any():
-                infos = self._finals(over)
-        else:
-            self._over = over
+        self._slices.step()
+        terminated, truncated = board.terminated.copy(), board.truncated.copy()
+        over, infos = terminated | truncated, dict[str, Any]()
+        if self._mode is AutoresetMode.SAME_STEP and over.any():
+            infos = self._finals(over)
+        rewards = board.rewards.sum(axis=1)
         return self._observe(), rewards, terminated, truncated, infos | self._infos()
 
     def neutral_actions(self) -> Any:
@@ -331,16 +314,6 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
         """Release engines and workers."""
         if hasattr(self, "_slices"):  # Gymnasium closes what could not be built, too
             self._slices.close()
-
-    def get_state(self) -> VectorState:
-        """Copy the moment of all environments, see :meth:`CentralGridEnv.get_state`."""
-        return dataclasses.replace(self._slices.state(), over=self._over.copy())
-
-    def set_state(self, state: VectorState) -> tuple[Any, dict[str, Any]]:
-        """Go back to a moment of these environments or of as many in as many workers."""
-        found = super().set_state(state)
-        self._over = self._over & False if state.over is None else state.over.copy()
-        return found
 
     @property
     def _player(self) -> Backend:

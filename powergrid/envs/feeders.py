@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium.vector import AutoresetMode
 
 from powergrid.envs.backends import SHOWN, Board, BoolArray, IntArray, Layout, Slice, ViewName, find_seen
 from powergrid.envs.core import GridTask
@@ -149,7 +150,8 @@ class FeederSlice(Slice):
 
     def __init__(self, tasks: Any, layout: Layout, view: ViewName, board: Board, first: int = 0) -> None:
         self._feeders: FeederTasks = tasks
-        self.task, self.board, self._layout, self._same_step = tasks.first, board, layout, layout.same_step
+        self.task, self.board, self._layout = tasks.first, board, layout
+        self._same_step = layout.autoreset is AutoresetMode.SAME_STEP
         self._first, self._names = first, tasks.scenarios[next(iter(tasks.scenarios))].infos == "full"
         columns = [find_seen(task, view) for task in tasks.tasks.values()]
         if view == "central":
@@ -167,10 +169,12 @@ class FeederSlice(Slice):
         return FeederTasks(scenario, n_envs)
 
     @staticmethod
-    def lay_out(tasks: Any, view: ViewName, n_envs: int, *, same_step: bool, worker_index: int | None = None) -> Layout:
+    def lay_out(
+        tasks: Any, view: ViewName, n_envs: int, *, autoreset: AutoresetMode, worker_index: int | None = None
+    ) -> Layout:
         """Return what environments have in common, whichever feeder they play."""
         own: dict[str, GridTask] = tasks.tasks
-        layout = Layout.of(tasks.first, view, n_envs, same_step=same_step, worker_index=worker_index)
+        layout = Layout.of(tasks.first, view, n_envs, autoreset=autoreset, worker_index=worker_index)
         infos = dict.fromkeys(name for task in own.values() for name in task.info_names)
         nodes = {feeder: task.simulation.network.nodes for feeder, task in own.items()}
         changes: dict[str, Any] = {

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from gymnasium.vector import AutoresetMode
+
 from powergrid.envs.backends import (
     Backend,
     BackendName,
@@ -48,7 +50,7 @@ class Processes(Backend):
         scenario: The scenario; wrong ones show here, before any worker starts.
         view: What is seen.
         n_envs: Number of environments.
-        same_step: Whether an environment that is over starts anew within the step.
+        autoreset: When an environment that is over starts anew.
         n_processes: Number of processes, this one among them.
         worker_index: Tells apart the streams of several workers, as RLlib numbers them.
         timeout_s: Longest wait for what a worker plays [s]; None for :data:`LONGEST_S`, or longer where this process's
@@ -61,7 +63,7 @@ class Processes(Backend):
         view: ViewName,
         n_envs: int,
         *,
-        same_step: bool,
+        autoreset: AutoresetMode,
         n_processes: int,
         worker_index: int | None = None,
         timeout_s: float | None = None,
@@ -73,7 +75,7 @@ class Processes(Backend):
         kind = kind_of(scenario)
         tasks = kind.build(scenario, bounds[0][1])
         took_s = time.monotonic() - began
-        layout = kind.lay_out(tasks, view, n_envs, same_step=same_step, worker_index=worker_index)
+        layout = kind.lay_out(tasks, view, n_envs, autoreset=autoreset, worker_index=worker_index)
         memory, bells = context.RawArray("B", Board.n_bytes(layout)), context.RawArray("q", 2 * n_processes)
         self._asked, self._answered = _open_bells(bells)
         self._heard = [0] * n_processes
@@ -214,7 +216,7 @@ def open_backend(
     view: ViewName,
     n_envs: int,
     *,
-    same_step: bool,
+    autoreset: AutoresetMode,
     workers: int | None,
     worker_index: int | None = None,
     timeout_s: float | None = None,
@@ -222,9 +224,9 @@ def open_backend(
     """Build the environments on a backend."""
     if name == "inline":
         kind = kind_of(scenario)
-        return Inline(scenario, view, n_envs, kind=kind, same_step=same_step, worker_index=worker_index)
+        return Inline(scenario, view, n_envs, kind=kind, autoreset=autoreset, worker_index=worker_index)
     n_processes = count_workers(workers, n_envs)
-    how: dict[str, Any] = {"same_step": same_step, "worker_index": worker_index, "timeout_s": timeout_s}
+    how: dict[str, Any] = {"autoreset": autoreset, "worker_index": worker_index, "timeout_s": timeout_s}
     return Processes(scenario, view, n_envs, n_processes=n_processes, **how)
 
 

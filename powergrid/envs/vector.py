@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
 
 from powergrid.envs.agents import ActionWriter
 from powergrid.envs.backends import Backend, BackendName, Inline, find_backend_problems
@@ -36,9 +38,10 @@ class GridVectorEnv(Kept):
     Args:
         scenario: The scenario, its name, the path of its file, or its data.
         num_envs: Number of environments.
-        autoreset_mode: ``SAME_STEP``: an environment that is over starts anew within the same step, and what it ended
-            with is in the fifth result. ``DISABLED``: reset it by ``options={"reset_mask": mask}``; until then it plays
-            on to no purpose.
+        autoreset_mode: Gymnasium's, which stands in ``metadata``. ``SAME_STEP``: an environment that is over starts
+            anew within the same step, and what it ended with is in the fifth result. ``NEXT_STEP``: in the step after,
+            whatever its action, with rewards 0. ``DISABLED``: reset it by ``options={"reset_mask": mask}``; until then
+            it plays on to no purpose.
         worker_index: Tells apart the streams of draws of several workers, as RLlib numbers them.
         backend: Where environments are played: ``inline``, in this process, or ``processes``, some of them in worker
             processes that share memory with this one. Both play the same, bit for bit.
@@ -48,8 +51,8 @@ class GridVectorEnv(Kept):
 
     Attributes:
         possible_agents: Names of the agents.
-        single_observation_spaces: Observation space of one environment, by agent.
-        single_action_spaces: Action space of one environment, by agent.
+        single_observation_space, single_action_space: Spaces of one environment, a ``Dict`` by agent.
+        observation_space, action_space: Those of all, as :meth:`reset` gives and :meth:`step` takes.
         info_names: Names of the last axis of :meth:`infos`.
 
     Raises:
@@ -75,13 +78,12 @@ class GridVectorEnv(Kept):
         self._options: dict[str, Any] = {"autoreset_mode": autoreset_mode, "worker_index": worker_index}
         self._options |= {"backend": backend, "workers": workers, "timeout_s": timeout_s}
         self.metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": autoreset_mode}
-        self._same_step = autoreset_mode is AutoresetMode.SAME_STEP
         self._slices = open_backend(
             backend,
             self.scenario,
             "agents",
             num_envs,
-            same_step=self._same_step,
+            autoreset=autoreset_mode,
             workers=workers,
             worker_index=worker_index,
             timeout_s=timeout_s,
@@ -89,8 +91,11 @@ class GridVectorEnv(Kept):
         self._board, layout = self._slices.board, self._slices.layout
         agents = layout.agents
         self.possible_agents = [agent.name for agent in agents]
-        self.single_observation_spaces = {agent.name: agent.observation_space for agent in agents}
-        self.single_action_spaces = {agent.name: agent.action_space for agent in agents}
+        # pairs, which keep the agents' order
+        self.single_observation_space = gym.spaces.Dict([(agent.name, agent.observation_space) for agent in agents])
+        self.single_action_space = gym.spaces.Dict([(agent.name, agent.action_space) for agent in agents])
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
         self.info_names = layout.info_names
         self._writer = ActionWriter(agents, num_envs)
         ends = np.cumsum([len(agent.observed) for agent in agents]).tolist()
@@ -157,7 +162,7 @@ class GridVectorEnv(Kept):
         terminated, truncated = board.terminated.copy(), board.truncated.copy()
         final: dict[str, Any] = {}
         over = terminated | truncated
-        if self._same_step and over.any():
+        if self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP and over.any():
             self._slices.complete_finals(over)
             final = {
                 "final_obs": self._by_agent(board.final_observations, (board.final_least, board.final_most)),
@@ -223,8 +228,6 @@ class GridVectorEnv(Kept):
 
 
 def _check(num_envs: int, autoreset_mode: Any, backend: Any, workers: Any, timeout_s: Any) -> None:
-    problems = find_backend_problems(num_envs, backend, workers, timeout_s)
-    if autoreset_mode not in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
-        problems.append(f"autoreset_mode {autoreset_mode!r} is not AutoresetMode.SAME_STEP or DISABLED")
+    problems = find_backend_problems(num_envs, backend, workers, timeout_s, autoreset_mode)
     if problems:
         raise ScenarioError("GridVectorEnv", problems)

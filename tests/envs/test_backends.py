@@ -66,7 +66,7 @@ def test_processes_play_bit_for_bit_what_inline_plays(make_vector, tmp_path: Pat
     rng = np.random.default_rng(1)
     assert_same(inline.reset(seed=[9, 3, 5, 8, 2]), other.reset(seed=[9, 3, 5, 8, 2]))
     for step in range(16):
-        actions = {agent: sample(space, 5, rng) for agent, space in inline.single_action_spaces.items()}
+        actions = {agent: sample(space, 5, rng) for agent, space in inline.single_action_space.items()}
         assert_same(inline.step(actions), other.step(actions))
         assert_same(inline.infos(), other.infos())
         assert_same(inline.days, other.days)

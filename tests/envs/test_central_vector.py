@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
 import powergrid
 from powergrid.errors import ActionError, ScenarioError
@@ -102,20 +101,6 @@ def test_every_form_of_actions_is_read_as_the_single_one_is(close: Any, tmp_path
         picked = {key: part[env] for key, part in neutral.items()} if isinstance(neutral, dict) else neutral[env]
         for mine, own in zip(*(v.values() if isinstance(v, dict) else [v] for v in (picked, alone)), strict=True):
             np.testing.assert_allclose(mine, own, atol=1e-6)
-
-
-def test_gymnasiums_wrappers_work_on_it(close: Any) -> None:
-    env = powergrid.make_vector("ieee13_voltvar", 3, view="central", episode_length=4)
-    wrapped = close(DictInfoToList(RecordEpisodeStatistics(env)))
-    _, infos = wrapped.reset(seed=0)
-    assert [info["day"] for info in infos] == env.days.tolist()
-    total = np.zeros(3)
-    for _ in range(4):
-        _, rewards, _, truncated, infos = wrapped.step(wrapped.action_space.sample())
-        total += rewards
-    assert truncated.all()
-    assert [info["episode"]["r"] for info in infos] == pytest.approx(total.tolist())
-    assert [info["episode"]["l"] for info in infos] == [4] * 3
 
 
 def test_disabled_autoreset_leaves_resets_to_the_caller(close: Any) -> None:

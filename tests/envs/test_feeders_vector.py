@@ -39,7 +39,7 @@ def make() -> Iterator[Make]:
 
 
 def draw(env: GridVectorEnv, rng: np.random.Generator) -> dict[str, Any]:
-    spaces = env.single_action_spaces.items()
+    spaces = env.single_action_space.items()
     return {name: rng.uniform(-1.0, 1.0, (env.num_envs, *space.shape)).astype(np.float32) for name, space in spaces}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 import powergrid
@@ -43,12 +44,9 @@ def make() -> Iterator[Callable[..., Any]]:
 
 def draw(env: Any, rng: np.random.Generator) -> Any:
     """Draw an action of whatever form the face takes."""
-    spaces = getattr(env, "single_action_spaces", None) or getattr(env, "action_spaces", None)
-    if spaces is None:
-        env.action_space.seed(int(rng.integers(1 << 30)))
-        return env.action_space.sample()
-    n = (env.num_envs,) if hasattr(env, "num_envs") else ()
-    return {name: rng.uniform(-1.0, 1.0, (*n, *space.shape)).astype(np.float32) for name, space in spaces.items()}
+    space = spaces.Dict(env.action_spaces) if hasattr(env, "action_spaces") else env.action_space
+    space.seed(int(rng.integers(1 << 30)))
+    return space.sample()
 
 
 def plain(given: Any) -> Any:

@@ -184,7 +184,7 @@ def test_vectors_have_the_masks_of_their_single_environments(where: str) -> None
         assert central.observation_space.contains(seen)
         by_agent, _, _, truncated, final = agents.step(batch)
         assert truncated.all()
-        space = agents.single_observation_spaces["Gear"]
+        space = agents.single_observation_space["Gear"]
         assert space.contains({key: part[1] for key, part in final["final_obs"]["Gear"].items()})
     for env in (central, agents, *ones, *teams):
         env.close()

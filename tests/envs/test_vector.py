@@ -22,7 +22,7 @@ def draw(env: GridVectorEnv, rng: np.random.Generator) -> dict[str, Any]:
         return np.stack(rows)
 
     drawn = {}
-    for agent, space in env.single_action_spaces.items():
+    for agent, space in env.single_action_space.items():
         space.seed(int(rng.integers(2**31)))
         drawn[agent] = stack([space.sample() for _ in range(env.num_envs)])
     return drawn
@@ -150,7 +150,7 @@ def test_wrong_positions_are_refused_where_agents_set_both(make_vector, tmp_path
 
 def test_vector_env_with_wrong_arguments_tells_all_of_them(make_vector) -> None:
     with pytest.raises(ScenarioError) as raised:
-        make_vector("ieee13_mg", 0, autoreset_mode=AutoresetMode.NEXT_STEP)
+        make_vector("ieee13_mg", 0, workers=2)
     assert len(raised.value.problems) == 2
     env = make_vector("ieee13_mg", 2)
     with pytest.raises(ScenarioError, match=r"call reset\(\) before step\(\)"):

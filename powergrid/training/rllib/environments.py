@@ -33,8 +33,8 @@ class GridVectorMultiAgentEnv(_RllibVectorEnv):  # type: ignore[misc]
         )
         self.num_envs = num_envs
         self.metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": "next_step"}
-        self.single_observation_spaces = self.vector.single_observation_spaces
-        self.single_action_spaces = self.vector.single_action_spaces
+        self.single_observation_spaces = dict(self.vector.single_observation_space)
+        self.single_action_spaces = dict(self.vector.single_action_space)
         self.single_observation_space = gym.spaces.Dict({**self.single_observation_spaces})
         self.single_action_space = gym.spaces.Dict(self.single_action_spaces)
         self.envs = [_Place(self.vector, i) for i in range(num_envs)]
@@ -106,8 +106,8 @@ class _Place:
     def __init__(self, vector: GridVectorEnv, index: int) -> None:
         self.index, self.scenario = index, vector.scenario
         self.possible_agents = self.agents = list(vector.possible_agents)
-        self.observation_spaces = vector.single_observation_spaces
-        self.action_spaces = vector.single_action_spaces
+        self.observation_spaces = dict(vector.single_observation_space)
+        self.action_spaces = dict(vector.single_action_space)
 
     @property
     def unwrapped(self) -> _Place:
