@@ -19,7 +19,7 @@ from powergrid.scenario.files import is_scenario_file, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.placement.place import place
 from powergrid.scenario.ranges import forget_given, take_out
-from powergrid.scenario.shorthand import changes_discovered, merge, settle, spread_changes
+from powergrid.scenario.shorthand import changes_discovered, merge, name_agents, settle, spread_changes
 from powergrid.scenario.versions import list_scenarios
 from powergrid.scenario.vocabulary import PlacementSpec, explain, find_ownership_problems
 
@@ -67,7 +67,7 @@ def _load(
         data["ranges"] = {key: value for key, value in ranges.items() if value is not None}
     data = _bring_to_feeder(data, base, overrides, where)
     data, notes = complete(data, where)
-    return _validate(data, where), notes
+    return _validate(name_agents(data, where), where), notes
 
 
 def _validate(data: Mapping[str, Any], where: str) -> Scenario:

@@ -189,6 +189,10 @@ class Scenario(Spec):
     solver: SolverSpec = SolverSpec()
     devices: dict[str, AnyDeviceSpec] = Field(min_length=1, description="Devices by name.")
     agents: dict[str, AgentSpec] = Field(min_length=1, description="Agents by name.")
+    agent_names: Literal["as_written", "underscored"] = Field(
+        default="as_written",
+        description="`underscored`: agents are `MG_1` where they are written `MG1`, by which TorchRL groups them.",
+    )
     events: dict[str, AnyEventSpec] = Field(default_factory=dict, description="What befalls the feeder, by name.")
     reconfiguration: ReconfigurationSpec | None = Field(
         default=None, description="Rules of switching; with any, or with events, who is fed is followed."
@@ -431,6 +435,7 @@ class Scenario(Spec):
             "placed",
             "feeders",
             "infos",
+            "agent_names",  # `agents` has them
             "ignore_case",
             "feeder_changes",  # in the feeder's digest
             *(() if self.feeders else ("placement",)),

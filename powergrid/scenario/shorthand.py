@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ KIND_ALIASES = {
     **dict.fromkeys(("reg", "regcontrol", "voltage_regulator", "tap_changer", "ltc", "oltc", "vr"), "regulator"),
     **dict.fromkeys(("breaker", "recloser", "sectionalizer", "tie", "tie_switch"), "switch"),
 }
+#: A name that ends with a number which nothing parts from it.
+_NUMBERED = re.compile(r"^(.*[^\W\d_])(\d+)$")
 #: Keys that name buses, where YAML reads ``675`` as a number.
 _BUS_KEYS = frozenset({"bus", "buses", "downstream_of", "until", "pcc", "entry"})
 
@@ -105,6 +108,48 @@ def settle(data: Mapping[str, Any]) -> dict[str, Any]:
         if gone and isinstance(settled.get("agents"), Mapping):
             settled["agents"] = dict(_without(settled["agents"], gone))
     return settled
+
+
+def name_agents(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a scenario's data with ``_`` before the number that ends an agent's name, where `agent_names` asks for it.
+
+    Raises:
+        ScenarioError: Two agents come to one name.
+    """
+    agents = data.get("agents")
+    if data.get("agent_names") != "underscored" or not isinstance(agents, Mapping):
+        return dict(data)
+    names = {str(name): _NUMBERED.sub(r"\1_\2", str(name)) for name in agents}
+    twice = sorted(name for name, new in names.items() if new != name and new in names)
+    if twice:
+        told = [f"agents.{name}: is {names[name]!r} with agent_names: underscored, as another is" for name in twice]
+        raise ScenarioError(where, told)
+    named = {**data, "agents": {names[str(name)]: spec for name, spec in agents.items()}}
+    if isinstance(telemetry := data.get("telemetry"), Mapping):
+        channels = {name: new for name, new in names.items() if name not in (data.get("devices") or ())}
+        renamed = {"channels": channels, "sender": names, "to": names}  # by the key of a group
+        parts = {part: _rename(telemetry[part], renamed) for part in ("readings", "messages") if part in telemetry}
+        named["telemetry"] = {**telemetry, **parts}
+    return named
+
+
+def _rename(groups: Any, renamed: Mapping[str, Mapping[str, str]]) -> Any:
+    """Return groups of telemetry with new names where those of agents stand, also before the dot of a channel."""
+
+    def change(value: Any, names: Mapping[str, str]) -> Any:
+        if isinstance(value, list | tuple):
+            return [change(each, names) for each in value]
+        first, *rest = str(value).split(".", 1)
+        return ".".join((names.get(first, first), *rest)) if isinstance(value, str) else value
+
+    if not isinstance(groups, Mapping):
+        return groups
+    return {
+        group: {k: change(v, renamed[k]) if k in renamed else v for k, v in own.items()}
+        if isinstance(own, Mapping)
+        else own
+        for group, own in groups.items()
+    }
 
 
 def _name_buses(value: Any, key: str = "") -> Any:

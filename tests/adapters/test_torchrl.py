@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torchrl")
 
 import torch
-from torchrl.envs import check_env_specs
+from torchrl.envs import PettingZooWrapper, check_env_specs
 
 import powergrid
 from powergrid.adapters.torchrl import TorchGridEnv
@@ -62,6 +62,17 @@ def test_agents_that_differ_have_groups_of_their_own() -> None:
     with closing(TorchGridEnv("ieee13_voltvar", 2)) as env:
         assert env.group_map == {name: [name] for name in ("capacitors", "regulators", "batteries")}
         assert env.full_action_spec["regulators", "action"].nvec.shape[-1] == 3
+
+
+@pytest.mark.filterwarnings("ignore:PettingZoo in TorchRL is tested:UserWarning")
+def test_torchrls_own_wrapper_groups_agents_that_are_underscored() -> None:
+    made = powergrid.make("ieee13_mg", agent_names="underscored", episode_length=4)
+    with closing(PettingZooWrapper(made)) as env:
+        assert env.group_map == {"MG": ["MG_1", "MG_2"]}
+        assert env.rollout(4)["MG", "observation"].shape[:2] == (4, 2)
+        check_env_specs(env)
+    with closing(PettingZooWrapper(powergrid.make("ieee13_mg"))) as env:
+        assert env.group_map == {"MG1": ["MG1"], "MG2": ["MG2"]}
 
 
 def test_numbers_stand_for_positions_where_an_agent_has_both() -> None:

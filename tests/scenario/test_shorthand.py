@@ -66,3 +66,25 @@ def test_a_float_is_no_bus() -> None:
 def test_aliases_are_names_of_no_kind() -> None:
     kinds = {device.kind for device in load_scenario("ieee123_mg").devices.values()}
     assert not kinds & set(KIND_ALIASES)
+
+
+def test_agents_may_be_underscored_wherever_they_are_named() -> None:
+    telemetry = {
+        "readings": {"late": {"channels": ["MG1.*", "ess_1.*"], "delay_minutes": 15}},
+        "messages": {"news": {"sender": "MG1", "to": ["MG2"], "channels": ["MG1.v_min_pu"]}},
+    }
+    scenario = load_scenario("ieee13_mg", {"telemetry": telemetry, "agent_names": "underscored"})
+    assert list(scenario.agents) == ["MG_1", "MG_2"]
+    assert scenario.telemetry is not None
+    assert scenario.telemetry.readings["late"].channels == ("MG_1.*", "ess_1.*")
+    news = scenario.telemetry.messages["news"]
+    assert (news.sender, news.to, news.channels) == ("MG_1", ("MG_2",), ("MG_1.v_min_pu",))
+    assert load_scenario(scenario, {"seed": 1}).agents == scenario.agents
+    names = load_scenario("ieee13_voltvar", {"agent_names": "underscored"}).agents
+    assert list(names) == ["capacitors", "regulators", "batteries"]
+
+
+def test_two_agents_of_one_name_are_told() -> None:
+    agents = {"MG_1": {"devices": ["ess_1"]}}
+    with pytest.raises(ScenarioError, match=r"agents.MG1: is 'MG_1' with agent_names: underscored, as another is"):
+        load_scenario("ieee13_mg", {"agents": agents, "agent_names": "underscored"})
