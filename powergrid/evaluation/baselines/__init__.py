@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from powergrid.evaluation.baselines.fleet_rule import RuleConstants
 from powergrid.evaluation.baselines.receding import Receding
 from powergrid.evaluation.baselines.registry import (
     BASELINES,
@@ -10,8 +9,8 @@ from powergrid.evaluation.baselines.registry import (
     BaselineEntry,
     baseline_names,
 )
-from powergrid.evaluation.baselines.rules import RuleBased
 from powergrid.evaluation.baselines.unaided import NoControl, RandomActions, leave_to_feeder, leave_to_itself
+from powergrid.rules import RuleBased, RuleConstants
 
 __all__ = [
     "BASELINES",

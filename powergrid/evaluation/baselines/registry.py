@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
 from powergrid.evaluation.baselines.receding import Receding
-from powergrid.evaluation.baselines.rules import RuleBased
 from powergrid.evaluation.baselines.unaided import NoControl, RandomActions, leave_to_feeder, leave_to_itself
 from powergrid.evaluation.baselines.volt_var import VoltVar, leave_gear_to_feeder
 from powergrid.evaluation.optimum import Foresight
+from powergrid.rules import RuleBased
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.evaluation.baselines.fleet_rule import RuleConstants
-from powergrid.evaluation.baselines.power_rules import InverterRule
 from powergrid.evaluation.baselines.unaided import leave_to_feeder
 from powergrid.grid.feeder.changes import IEEE1547_B
+from powergrid.rules.fleet_rule import RuleConstants
+from powergrid.rules.power_rules import InverterRule
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]

@@ -21,7 +21,7 @@ from powergrid.grid.engine.cache_folder import Cache, made_by
 from powergrid.scenario import Scenario
 
 #: Rooms and files of the package on which an optimum depends beside ``powergrid.grid`` and what a scenario says.
-_CODE = ("envs", "evaluation/baselines", "evaluation/optimum", "quantities.py")
+_CODE = ("envs", "rules", "evaluation/baselines", "evaluation/optimum", "quantities.py")
 
 
 class Optima:

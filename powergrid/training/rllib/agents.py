@@ -23,6 +23,7 @@ logger = logging.getLogger("powergrid.training")
 EnvClass = Callable[[dict[str, Any]], Any]
 Policies = str | Mapping[str, str]
 SHARED_POLICY = "grid_policy"
+SEVERAL_FEEDERS = "policies of a scenario with several feeders cannot imitate (demonstrations); leave one out"
 
 
 class AgentMapping:
@@ -141,6 +142,8 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
     if not problems:
         fitted, _ = fit_agents(facts, policy_of, settings)
         problems = space_problems(fitted, policy_of) + filter_problems(fitted, settings)
+    if settings.demonstrations is not None and getattr(facts.scenario, "feeders", None):
+        problems.append(SEVERAL_FEEDERS)
     return policy_of, problems
 
 

@@ -1,7 +1,8 @@
 """Policies that begin as an imitation: days that somebody played, cloned into the networks before PPO learns on.
 
-What is imitated comes from a folder of :mod:`powergrid.scenario.demonstrations`. It is plain supervised learning in
-torch on copies of the algorithm's modules, whose weights then go back by RLlib's documented doors.
+What is imitated comes from a folder of :mod:`powergrid.scenario.demonstrations`, or is played by
+:mod:`powergrid.rules` now. It is plain supervised learning in torch on copies of the algorithm's modules, whose weights
+then go back by RLlib's documented doors.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from ray.rllib.core.columns import Columns
 
 from powergrid.envs.agents import ActionWriter
 from powergrid.envs.core import GridTask
-from powergrid.errors import ScenarioError
+from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.rules import PLAYED
 from powergrid.scenario import scenario_from_config
-from powergrid.scenario.demonstrations import Demonstrations, digest_of_play, read_demonstrations, require_same
+from powergrid.scenario.demonstrations import Demonstrations, Kept, digest_of_play, read_demonstrations, require_same
 from powergrid.training.policies.spaces import FIT_KEY
+from powergrid.training.rllib.agents import SEVERAL_FEEDERS
 from powergrid.training.rllib.modules import JOINT_OBSERVATION, CentralCriticModule, PolicyActor
 
 logger = logging.getLogger("powergrid.training")
@@ -63,7 +66,9 @@ class Imitated:
     explained: Mapping[str, float]
 
 
-def imitate(algorithm: Any, folder: str | Path, *, rounds: int = 10, passes: int = 30, seed: int = 0) -> Imitated:
+def imitate(
+    algorithm: Any, shown: str | Path, *, days: int = 200, rounds: int = 10, passes: int = 30, seed: int = 0
+) -> Imitated:
     """Teach the policies of an algorithm to do what was shown, and their critics what that is worth.
 
     The policies first learn from the days as they were played. In each further round they play the same days by
@@ -73,7 +78,8 @@ def imitate(algorithm: Any, folder: str | Path, *, rounds: int = 10, passes: int
 
     Args:
         algorithm: An RLlib algorithm of PPO or MAPPO, just built from a configuration of this package.
-        folder: What ``powergrid demonstrate`` wrote.
+        shown: A folder that ``powergrid demonstrate`` wrote, or ``rule_based``, whose days are played now.
+        days: Days that are played now, spread evenly over those of the scenario's split.
         rounds: Rounds of learning; with one the policies never act themselves.
         passes: Passes over all that was seen in each round.
         seed: Seed of days' randomness in an order of rows.
@@ -83,16 +89,12 @@ def imitate(algorithm: Any, folder: str | Path, *, rounds: int = 10, passes: int
         ScenarioError: They are of other actions than the algorithm's scenario has, or its policies cannot imitate.
     """
     config = algorithm.config
-    found = read_demonstrations(folder)
+    kept = None if shown in PLAYED else read_demonstrations(shown)
     _require_imitable(algorithm)
     modules: dict[str, Any] = next(iter(algorithm.learner_group.foreach_learner(_copy_modules))).get()
     scenario = scenario_from_config(config.env_config)
-    with closing(GridTask(scenario, min(_AT_ONCE, len(found.days)))) as task:
-        names = [f"{spec.device}.{spec.name}" for spec in task.simulation.actions]
-        require_same(found, scenario, names, task.simulation.profiles.n_days)
-        if digest_of_play(scenario) != found.kept.played:
-            told = "%s was recorded on another form of %s: what is imitated may not be the best any more."
-            logger.warning(told, found.folder, scenario.name)
+    with closing(GridTask(scenario, min(_AT_ONCE, days if kept is None else len(kept.days)))) as task:
+        found = _play_baseline(task, str(shown), days, seed) if kept is None else _require_fitting(kept, task)
         school = _School(task, found, modules, config, np.random.default_rng(seed))
         left: dict[str, tuple[float, float]] = {}
         seen = [school.play_shown()]
@@ -110,9 +112,60 @@ def imitate(algorithm: Any, folder: str | Path, *, rounds: int = 10, passes: int
     return Imitated(len(found.days), seen[0].reward, reached, errors, missed, explained)
 
 
+def _require_fitting(found: Demonstrations, task: GridTask) -> Demonstrations:
+    """Refuse days whose actions are not a task's, and tell where they may not be the best of it."""
+    scenario = task.scenario
+    require_same(found, scenario, _name_actions(task), task.simulation.profiles.n_days)
+    if digest_of_play(scenario) != found.kept.played:
+        told = "%s was recorded on another form of %s: what is imitated may not be the best any more."
+        logger.warning(told, found.folder, scenario.name)
+    return found
+
+
+def _name_actions(task: GridTask) -> list[str]:
+    return [f"{spec.device}.{spec.name}" for spec in task.simulation.actions]
+
+
+def _play_baseline(task: GridTask, name: str, count: int, seed: int) -> Demonstrations:
+    """Play days of a task's split with a baseline, as many at once as it has environments; those that diverge are out.
+
+    Raises:
+        PowerGridError: Every day diverged.
+    """
+    there, steps = task.simulation.days, task.scenario.episode_length
+    days = np.unique(there[np.linspace(0, len(there) - 1, min(count, len(there))).round().astype(np.int64)])
+    player, actions, rewards = PLAYED[name](), list[FloatArray](), list[float]()
+    good: list[int] = []
+    for part in np.split(days, range(task.n_envs, len(days), task.n_envs)):
+        for env in range(task.n_envs):  # environments without a day of their own play the last one again
+            day = int(part[min(env, len(part) - 1)])
+            task.reset(env, np.random.default_rng([seed, day]), {"day": day})
+            player.reset(task, env)
+        done, total, sound = [], np.zeros(task.n_envs), np.ones(task.n_envs, dtype=bool)
+        for _ in range(steps):
+            task.action_buffer()[:] = player.act(task)
+            done.append(task.action_buffer().copy())
+            task.step()
+            total += task.rewards.mean(axis=1)
+            sound &= ~task.terminated
+        for env in np.flatnonzero(sound[: len(part)]):
+            good.append(int(part[env]))
+            actions.append(np.array([own[env] for own in done]))
+            rewards.append(float(total[env]))
+    if not good:
+        raise PowerGridError(f"{task.scenario.name}: every day of {name} diverged; there is nothing to imitate")
+    kept = Kept(
+        scenario=task.scenario.name, played=digest_of_play(task.scenario), policy=name, seed=seed,
+        actions=_name_actions(task), n_steps=steps,
+    )  # fmt: skip
+    return Demonstrations(Path(name), kept, np.array(good), np.array(actions), np.array(rewards))
+
+
 def _require_imitable(algorithm: Any) -> None:
     """Refuse policies that see or do something other than their agents, as those of unequal agents."""
     runner, problems = algorithm.env_runner, []
+    if getattr(scenario_from_config(algorithm.config.env_config), "feeders", None):
+        problems.append(SEVERAL_FEEDERS)
     if algorithm.config.env_config.get(FIT_KEY):
         problems.append("policies of agents with unequal spaces (share_unequal) cannot imitate; leave one out")
     pieces = algorithm.config.build_env_to_module_connector(env=runner.env, spaces=runner.get_spaces()).connectors

@@ -137,7 +137,8 @@ def _imitate(plan: Plan, algorithm: Any) -> None:
 
     s = plan.settings
     began = time.monotonic()
-    how = {"rounds": s.imitation_rounds, "passes": s.imitation_passes, "seed": int(s.seed or 0)}
+    days = s.imitation_days or min(max(s.iterations // 3, 1), 200)
+    how = {"days": days, "rounds": s.imitation_rounds, "passes": s.imitation_passes, "seed": int(s.seed or 0)}
     came = imitate(algorithm, str(s.demonstrations), **how)
     took_s = time.monotonic() - began
     plan.manifest["imitation"] = {**asdict(came), "took_s": round(took_s, 1)}

@@ -107,7 +107,15 @@ class TrainSettings(Spec):
         description="The same at the last iteration, reached linearly whatever would be learnt; null: it is learnt.",
     )
     demonstrations: str | None = Field(
-        None, description="Folder of `powergrid demonstrate` that the first policy imitates; null: it imitates nobody."
+        None,
+        description="Whom the first policy imitates: `rule_based`, whose days are played then, or a folder of "
+        "`powergrid demonstrate`; null: nobody.",
+    )
+    imitation_days: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Days that are played to be imitated; null: one for 3 iterations, at most 200.",
     )
     imitation_rounds: int = Field(
         10, ge=1, le=100, description="Rounds of imitation; from the second on policies learn from where they come to."
@@ -177,7 +185,7 @@ _ONLY_ON_POLICY = frozenset(
     {"lr_end", "minibatch_size", "num_epochs", "lambda_", "clip_param", "vf_clip_param", "vf_loss_coeff"}
     | {"entropy_coeff", "use_kl_loss", "kl_coeff", "kl_target", "initial_log_std", "initial_neutral", "free_log_std"}
     | {"lr_kl_target", "final_log_std"}
-    | {"positions", "bootstrap_horizon", "demonstrations", "imitation_rounds", "imitation_passes"}
+    | {"positions", "bootstrap_horizon", "demonstrations", "imitation_days", "imitation_rounds", "imitation_passes"}
 )  # fmt: skip
 
 

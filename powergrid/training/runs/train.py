@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
-from powergrid.errors import ScenarioError
-from powergrid.files import make_folder, real_path, sole_use, write_whole
+from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.files import make_folder, path_of, real_path, sole_use, write_whole
+from powergrid.rules import PLAYED
 from powergrid.scenario import as_env_config, name_version
 from powergrid.scenario.demonstrations import read_demonstrations
 from powergrid.training.rllib.agents import (
@@ -74,8 +75,7 @@ def train(
     chosen = make_settings(algorithm, settings)
     if chosen.seed is None:
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
-    if getattr(chosen, "demonstrations", None) is not None:
-        read_demonstrations(str(chosen.demonstrations))  # what is wrong with them is told before Ray is started
+    _require_demonstrations(chosen)
     env, env_config = env or default_env(), as_env_config(scenario)
     facts, policy_of = check_plan("training", env, env_config, policies, chosen)
     taken = "a run is there already; resume it or choose another name"
@@ -89,6 +89,22 @@ def train(
         write_whole(folder / "scenario.yaml", _scenario_yaml(facts.scenario, env_config))
         how = (time_limit_s, progress, verbose, address)
         return run_loop(Plan(folder, manifest, chosen, env, facts, validation, *how))
+
+
+def _require_demonstrations(settings: TrainSettings) -> None:
+    """Tell what is wrong with what shall be imitated before Ray is started.
+
+    Raises:
+        ScenarioError: It is neither a folder nor a baseline whose days a training plays by itself.
+        PowerGridError: The folder holds no demonstrations, or damaged ones.
+    """
+    shown = settings.demonstrations
+    if shown is None or shown in PLAYED:
+        return
+    if not path_of(shown).is_dir():
+        told = f"demonstrations: {describe_unknown('baseline', shown, PLAYED)}, and no folder of that name is there"
+        raise ScenarioError("training settings", [f"{told}; `powergrid demonstrate` records days of other baselines"])
+    read_demonstrations(shown)
 
 
 def resume(

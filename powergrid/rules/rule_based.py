@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.evaluation.baselines.demand_rules import EvChargerRule, FlexibleLoadRule
-from powergrid.evaluation.baselines.export_limiter import ExportLimiter
-from powergrid.evaluation.baselines.fleet_rule import FleetRule, RuleConstants
-from powergrid.evaluation.baselines.power_rules import GeneratorRule, InverterRule, StorageRule
-from powergrid.evaluation.baselines.switchgear_rule import SwitchgearRule
+from powergrid.rules.demand_rules import EvChargerRule, FlexibleLoadRule
+from powergrid.rules.export_limiter import ExportLimiter
+from powergrid.rules.fleet_rule import FleetRule, RuleConstants
+from powergrid.rules.power_rules import GeneratorRule, InverterRule, StorageRule
+from powergrid.rules.switchgear_rule import SwitchgearRule
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.evaluation.baselines.export_limiter import ExportLimiter
-from powergrid.evaluation.baselines.fleet_rule import FleetRule, RuleConstants
+from powergrid.rules.export_limiter import ExportLimiter
+from powergrid.rules.fleet_rule import FleetRule, RuleConstants
 
 FloatArray = npt.NDArray[np.float64]
 

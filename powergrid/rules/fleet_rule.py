@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.evaluation.baselines.export_limiter import ExportLimiter
+from powergrid.rules.export_limiter import ExportLimiter
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from powergrid.evaluation.baselines.planning import GeneratorPlan, StoragePlan
 from powergrid.grid.devices import GeneratorSpec, StorageSpec
+from powergrid.rules.planning import GeneratorPlan, StoragePlan
 
 E_MAX_KWH = 100.0
 

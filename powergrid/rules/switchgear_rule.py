@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.evaluation.baselines.export_limiter import ExportLimiter
-from powergrid.evaluation.baselines.fleet_rule import FleetRule, RuleConstants
 from powergrid.grid.fleets import find_switchgear
 from powergrid.grid.simulation import Simulation
+from powergrid.rules.export_limiter import ExportLimiter
+from powergrid.rules.fleet_rule import FleetRule, RuleConstants
 
 FloatArray = npt.NDArray[np.float64]
 

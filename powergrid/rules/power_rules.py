@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.evaluation.baselines.export_limiter import ExportLimiter
-from powergrid.evaluation.baselines.fleet_rule import ReactiveRule, RuleConstants
-from powergrid.evaluation.baselines.planning import GeneratorPlan, StoragePlan
+from powergrid.rules.export_limiter import ExportLimiter
+from powergrid.rules.fleet_rule import ReactiveRule, RuleConstants
+from powergrid.rules.planning import GeneratorPlan, StoragePlan
 
 FloatArray = npt.NDArray[np.float64]
 

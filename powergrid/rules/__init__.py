@@ -1,0 +1,11 @@
+"""Engineers' rules for every kind of device: a bar that policies are held against, and what they may first imitate."""
+
+from __future__ import annotations
+
+from powergrid.rules.fleet_rule import RuleConstants
+from powergrid.rules.rule_based import RuleBased
+
+__all__ = ["PLAYED", "RuleBased", "RuleConstants"]
+
+#: Baselines, by name, whose days a training plays by itself to imitate them.
+PLAYED: dict[str, type[RuleBased]] = {"rule_based": RuleBased}
