@@ -148,7 +148,7 @@ def _play_baseline(task: GridTask, name: str, count: int, seed: int) -> Demonstr
             task.step()
             total += task.rewards.mean(axis=1)
             sound &= ~task.terminated
-        for env in np.flatnonzero(sound[: len(part)]):
+        for env in np.flatnonzero(sound[: len(part)]).tolist():
             good.append(int(part[env]))
             actions.append(np.array([own[env] for own in done]))
             rewards.append(float(total[env]))
