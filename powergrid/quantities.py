@@ -224,7 +224,7 @@ STEP = (
     *INFO_LABELS,
 )
 
-_LEARNERS, _REPLAY = "learners/<policy>/", "SAC and DQN"
+_LEARNERS, _REPLAY, _LIMITED = "learners/<policy>/", "SAC and DQN", "with `cost_limit`"
 
 
 def _training(name: str, unit: str, meaning: str, theirs: str = "", where: str = "", alias_of: str = "") -> Quantity:
@@ -261,6 +261,8 @@ TRAINING = (
     _learner("qf_mean", "reward", "mean value of the actions in the batch", "qf_mean", _REPLAY),
     _learner("alpha", "reward/nat", "weight of the entropy", "alpha_value", "SAC"),
     _training("<policy>/<name>", "", "the same of one policy", where="where there are several"),
+    _training("episode_cost/<cost>", "", "what an episode costs all agents on the iteration's steps", where=_LIMITED),
+    _training("multiplier/<cost>", "", "how much a limited cost weighs beside the reward", where=_LIMITED),
     _training("env_step_failures", "failures", "how often environments raised and were made anew"),
     _training("env_runners", "processes", "sampling processes at work"),
     _training("env_runner_losses", "losses", "how often one was lost since the start or the resume"),

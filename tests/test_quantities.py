@@ -141,12 +141,16 @@ def test_a_training_records_the_names_of_the_table() -> None:
     learned = {"policy_loss": 0.1, "qf_loss": 0.2, "qf_mean": 0.3, "alpha_value": 0.4}
     result = {
         "env_runners": {"agent_episode_returns_mean": {"MG1": 1.0}, "custom": {"v": 1.0, "MG1": {"v": 1.0}}},
-        "learners": {"p1": learned, "p2": learned, "__all_modules__": {}},
+        "learners": {
+            "p1": learned,
+            "p2": learned,
+            "__all_modules__": {"episode_cost": {"cost": 1.0}, "multiplier": {"cost": 0.1}},
+        },
     }
     counted = {"iteration", "time_s", "env_steps", "env_steps_per_s"}  # by the loop, from the clock
     told = [quantity.name for quantity in TRAINING]
     patterns = {name: re.sub("<agent>", "MG1", re.sub("<policy>", "p[12]", name)) for name in told}
-    patterns = {name: re.sub("<name>", r"\\w+", pattern) for name, pattern in patterns.items()}
+    patterns = {name: re.sub("<name>|<cost>", r"\\w+", pattern) for name, pattern in patterns.items()}
     found = [*stable_metrics(result), *counted]
     for name in found:
         assert any(re.fullmatch(pattern, name) for pattern in patterns.values()), name

@@ -139,12 +139,28 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
     except ScenarioError as error:
         return {}, list(error.problems)
     problems = fit_problems(facts, policy_of, settings) + action_problems(facts, settings)
+    problems += limit_problems(facts, settings)
     if not problems:
         fitted, _ = fit_agents(facts, policy_of, settings)
         problems = space_problems(fitted, policy_of) + filter_problems(fitted, settings)
     if settings.demonstrations is not None and getattr(facts.scenario, "feeders", None):
         problems.append(SEVERAL_FEEDERS)
     return policy_of, problems
+
+
+def limit_problems(facts: EnvFacts, settings: TrainSettings) -> list[str]:
+    """Say why costs that are to be kept to limits are not told; an environment of one's own tells what it likes."""
+    if settings.cost_limit is None or not hasattr(facts.scenario, "costs"):
+        return []
+    named = list(settings.cost_limit) if isinstance(settings.cost_limit, dict) else []
+    if facts.scenario.costs is None:
+        line = f"costs: {{of: [{', '.join(named or ['node_hours'])}], in_reward: false}}"
+        return [f"cost_limit: the scenario tells no costs; add `{line}` to it"]
+    problems = [describe_unknown("cost", name, facts.scenario.costs.of) for name in named]
+    problems = [line for name, line in zip(named, problems, strict=True) if name not in facts.scenario.costs.of]
+    if facts.scenario.infos == "none":
+        problems.append("infos: none leaves costs out; `infos: terms` has them and little else")
+    return [f"cost_limit: {line}" for line in problems]
 
 
 def multi_agent_arguments(facts: EnvFacts, policy_of: Mapping[str, str]) -> dict[str, Any]:

@@ -162,7 +162,12 @@ def _on_policy_config(parts: _Parts) -> PPOConfig:
     if parts.settings.learner == "grid":
         from powergrid.training.rllib.learner import GridPPOLearner
 
-        led = {"lr_kl_target": parts.settings.lr_kl_target, "log_std": _log_std_schedule(parts.settings)}
+        led: dict[str, Any] = {
+            "lr_kl_target": parts.settings.lr_kl_target,
+            "log_std": _log_std_schedule(parts.settings),
+        }
+        if parts.settings.cost_limits:
+            led["cost_limits"] = {"limits": parts.settings.cost_limits, "lr": parts.settings.cost_lr}
         config.learners(learner_class=GridPPOLearner, learner_config_dict=led)
     if parts.settings.entropy_coeff is None:
         config.multi_agent(

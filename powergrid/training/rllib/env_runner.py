@@ -26,6 +26,7 @@ from powergrid.training.rllib import episodes
 from powergrid.training.rllib.agents import AgentMapping
 from powergrid.training.rllib.environments import GridVectorMultiAgentEnv
 from powergrid.training.rllib.episodes import EpisodeRecords, Trajectories, log_steps
+from powergrid.training.rllib.limits import COSTS
 from powergrid.training.rllib.metrics import GridMetricsCallback, RunningTotals
 from powergrid.training.rllib.modules import PolicyActor, pick_agent
 
@@ -158,6 +159,9 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             for policy, agents in mates.items()
         }
         self._bound_to = self.env.vector
+        # a copy of these columns is made at each step, for the learner to take costs out of rewards
+        limited = self.config.learner_config_dict.get("cost_limits", {"limits": {}})["limits"]
+        self._limited = [self.env.vector.info_names.index(name) for name in limited]
         if any(isinstance(each, GridMetricsCallback) for each in self._callbacks):
             self._totals = RunningTotals(self.num_envs, self._agents, [*self.env.vector.info_names, "day"])
 
@@ -294,8 +298,12 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         if self.keeps_infos:
             self._track.add_infos(self._infos)
             self._infos = [self.env.infos(env) for env in range(self.num_envs)]
-        if self._totals is not None:
-            self._totals.add(self.env.vector.infos(), self.env.vector.days)
+        if self._totals is not None or self._limited:
+            infos = self.env.vector.infos()
+            if self._limited:
+                self._track.add(COSTS, tuple(self._agents), infos[:, :, self._limited])
+            if self._totals is not None:
+                self._totals.add(infos, self.env.vector.days)
         self._track.advance()
         self._seen = observations
         self._stepped += 1

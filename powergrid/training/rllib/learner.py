@@ -17,8 +17,11 @@ from ray.rllib.core.distribution.torch.torch_distribution import TorchDiagGaussi
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
+from ray.rllib.utils.metrics import ALL_MODULES, NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 from ray.rllib.utils.torch_utils import explained_variance
+
+from powergrid.training.rllib.limits import CostLimits
+from powergrid.training.rllib.metrics import EPISODE_COST, MULTIPLIER
 
 
 class Rows(dict[str, Any]):
@@ -126,6 +129,8 @@ def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
 _StockLearner: Any = PPOTorchLearner
 #: By what a learning rate changes that goes by divergence, and within what.
 _LR_FACTOR, _LR_LEAST, _LR_MOST = 1.5, 1e-6, 1e-2
+#: Where a learner's state has how much limited costs weigh.
+_LIMITS = "cost_limits"
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -135,6 +140,9 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
     Minibatches are slices of tensors and come in RLlib's order, from the same draws. Losses are logged for the last
     one alone, the only one whose losses RLlib keeps; gradients are tested for being finite all at once; Adam is
     torch's fused one. It takes as many policies, learners (``num_learners``) and devices as RLlib's does.
+
+    Costs that are kept to limits (``learner_config_dict["cost_limits"]``, what :class:`CostLimits` takes) are taken
+    out of the rewards of what was sampled; several learners lead weights of their own, each by its part.
 
     Plug it in with ``config.learners(learner_class=GridPPOLearner)``.
     """
@@ -148,6 +156,9 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
         super().__init__(**kwargs)
         self._told = True  # whether the minibatch under way is the one whose losses are logged
         self._moved: dict[str, Any] = {}  # by policy, how far the last minibatch is from what acted
+        limited = self.config.learner_config_dict.get("cost_limits")
+        #: What keeps costs to limits; None where there are none.
+        self.limits = CostLimits(**limited) if limited else None
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Register RLlib's optimizer of a policy, Adam, as the one kernel that torch has for it."""
@@ -174,6 +185,10 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
     ) -> Any:
         """Return minibatches as RLlib does, by slices; those of sequences and of data sets are RLlib's own."""
         self._told = True
+        if self.limits is not None and training_data.episodes:
+            for name, cost in self.limits.take(training_data.episodes).items():
+                self.metrics.log_value((ALL_MODULES, EPISODE_COST, name), cost, window=1)
+                self.metrics.log_value((ALL_MODULES, MULTIPLIER, name), self.limits.multipliers[name], window=1)
         if training_data.data_iterators is None:
             training_data = TrainingData(batch=self._make_batch_if_necessary(training_data=training_data))
         batch = training_data.batch
@@ -215,6 +230,17 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
         self._told = True
         if waiting is not None:
             yield waiting
+
+    def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Return RLlib's state, with how much limited costs weigh."""
+        state: dict[str, Any] = super().get_state(components, **kwargs)
+        return state if self.limits is None else {**state, _LIMITS: self.limits.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take up a state; in one of a run without limits, they begin to weigh."""
+        super().set_state(state)
+        if self.limits is not None and _LIMITS in state:
+            self.limits.set_state(state[_LIMITS])
 
     # -- a minibatch
 

@@ -18,6 +18,9 @@ CUSTOM = "custom"
 #: Names that earlier versions of RLlib had at the top of the result, and learner metrics among them.
 RETURN_ALIAS = "episode_reward_mean"
 LEARNER_ALIASES = ("policy_loss", "vf_loss", "entropy")
+#: Under these keys of what learners report of all policies, and before the names in ``progress.csv``: what an episode
+#: cost of what is limited, and how much that weighs.
+EPISODE_COST, MULTIPLIER = "episode_cost", "multiplier"
 
 
 class EpisodeTotals:

@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.policies.inference import Policy
 from powergrid.training.rllib.agents import EnvClass, EnvFacts, default_env, travelling_config
 from powergrid.training.rllib.config import build_algorithm_config
-from powergrid.training.rllib.metrics import EpisodeTotals
+from powergrid.training.rllib.metrics import EPISODE_COST, EpisodeTotals
 from powergrid.training.rllib.ppo import older_module_names
 from powergrid.training.runs.checkpoints import Checkpoints, find_checkpoint, trust_claims
 from powergrid.training.runs.records import (
@@ -44,6 +44,8 @@ logger = logging.getLogger("powergrid.training")
 #: killed as often as they come back, each time after up to a minute.
 MAX_BAD_ITERATIONS, MAX_LOST_ITERATIONS = 3, 12
 VALIDATION_SEED = 20_000
+#: Of a checkpoint that has not scored.
+_NO_RANK = (-math.inf, -math.inf)
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,25 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def rank_checkpoint(
+    metrics: Mapping[str, float], limits: Mapping[str, float], agents: Sequence[str], *, validated: bool
+) -> tuple[float, float]:
+    """Return what the better of two checkpoints has more of: what keeps to limits of costs goes first, then return.
+
+    Args:
+        metrics: The iteration's.
+        limits: By the names that infos have for what is limited.
+        agents: Whose costs add up.
+        validated: Whether days of validation decide, or what was sampled.
+    """
+    score = metrics.get(VALIDATION_SCORE if validated else "episode_return_mean", math.nan)
+    excess = 0.0
+    for name, limit in limits.items():
+        parts = [f"validation/{agent}/{name}" for agent in agents] if validated else [f"{EPISODE_COST}/{name}"]
+        excess = float(np.maximum(excess, sum(metrics.get(part, math.nan) for part in parts) / limit - 1.0))
+    return (-excess, score) if math.isfinite(score) and math.isfinite(excess) else _NO_RANK
+
+
 class _Training:
     """One loop under way."""
 
@@ -248,7 +269,8 @@ class _Training:
         self.iteration = int(plan.state.get("iteration", 0))
         self.env_steps = int(plan.state.get("env_steps", 0))
         best: float | None = plan.state.get("best_score")
-        self.best_score = -math.inf if best is None else best
+        #: Of the best checkpoint, minus what it is beyond limits of costs, and its return.
+        self.best = _NO_RANK if best is None else (-float(plan.state.get("best_excess", 0.0)), best)
         self.before_s = float(plan.state.get("elapsed_s", 0.0))
         self.bad, self.failures, self.losses, self.saved = 0, 0.0, 0.0, self.iteration
         self.good_until_s = time.time()
@@ -332,23 +354,29 @@ class _Training:
         self.progress.add(row)
         self.events.add({key: value for key, value in row.items() if key != "iteration"}, result, self.env_steps)
         self._warn_of_failures(metrics)
-        better = metrics.get(VALIDATION_SCORE, -math.inf) > self.best_score
+        better = VALIDATION_SCORE in metrics and self._rank(metrics) > self.best
         if last or better or self.iteration % settings.checkpoint_every == 0:
             self._save(metrics)
         if self.plan.progress is not None:
             self.plan.progress(self._report(row, elapsed, speed))
         return row
 
+    def _rank(self, metrics: Mapping[str, float]) -> tuple[float, float]:
+        limits, agents = self.plan.settings.cost_limits, self.plan.facts.agents
+        return rank_checkpoint(metrics, limits, agents, validated=self.plan.validation is not None)
+
     def _save(self, metrics: Mapping[str, float]) -> None:
         """Write a checkpoint and move ``best`` where this one is better."""
-        score = metrics.get(VALIDATION_SCORE if self.plan.validation is not None else "episode_return_mean", math.nan)
-        better = score > self.best_score
+        rank = self._rank(metrics)
+        better = rank > self.best
         if better:
-            self.best_score = score
+            self.best = rank
+        excess, score = -self.best[0], self.best[1]
         state = {
             "env_steps": self.env_steps,
             "elapsed_s": round(self.before_s + time.monotonic() - self.began, 3),
-            "best_score": self.best_score if math.isfinite(self.best_score) else None,
+            "best_score": score if math.isfinite(score) else None,
+            **({"best_excess": excess} if self.plan.settings.cost_limits and math.isfinite(excess) else {}),
         }
         saved = self.checkpoints.save(self.algorithm, policy_of_algorithm(self.algorithm), self.iteration, state)
         self.saved = self.iteration

@@ -30,7 +30,7 @@ from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.files import append_whole, path_of, read_bytes, read_json, reason_of, write_whole
 from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
 from powergrid.training.rllib.agents import EnvClass
-from powergrid.training.rllib.metrics import CUSTOM, RETURN_ALIAS, mean_over_policies
+from powergrid.training.rllib.metrics import CUSTOM, EPISODE_COST, MULTIPLIER, RETURN_ALIAS, mean_over_policies
 
 MANIFEST = "run.json"
 PROGRESS = "progress.csv"
@@ -161,6 +161,9 @@ def stable_metrics(result: Mapping[str, Any]) -> dict[str, float]:
         if len(policies) > 1:
             told = {policy: learnt[theirs] for policy, learnt in policies.items() if theirs in learnt}
             metrics.update({f"{policy}/{name}": float(value) for policy, value in told.items()})
+    of_all: Mapping[str, Any] = result.get("learners", {}).get("__all_modules__", {})
+    for kind in (EPISODE_COST, MULTIPLIER):
+        metrics.update({f"{kind}/{name}": float(value) for name, value in of_all.get(kind, {}).items()})
     metrics["env_step_failures"] = float(runners.get("num_env_step_failures", 0) or 0)
     metrics.update(_count_runners(result))
     metrics.update({f"{CUSTOM}/{name}": value for name, value in sorted(flatten(runners.get(CUSTOM, {})))})

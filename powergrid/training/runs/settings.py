@@ -48,6 +48,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 Layers = Annotated[tuple[Annotated[int, Field(ge=1, le=16_384)], ...], Field(max_length=32)]
 
 
+#: The most that an episode shall cost.
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class TrainSettings(Spec):
     """Set how long, how and with what network PPO trains; every field has a working default."""
 
@@ -106,6 +110,14 @@ class TrainSettings(Spec):
         None,
         description="The same at the last iteration, reached linearly whatever would be learnt; null: it is learnt.",
     )
+    cost_limit: Limit | Annotated[dict[str, Limit], Field(min_length=1)] | None = Field(
+        None,
+        description="What an episode shall cost all agents at most, in the mean: a number for `cost`, or numbers by "
+        "names of `costs.of`, in their units (node-h, branch-h, pu, kWh) over the episode; null: costs are left alone.",
+    )
+    cost_lr: float = Field(
+        0.05, gt=0, le=10, description="How much the weight of a limited cost changes in an iteration at most."
+    )
     demonstrations: str | None = Field(
         None,
         description="Whom the first policy imitates: `rule_based`, whose days are played then, or a folder of "
@@ -156,6 +168,13 @@ class TrainSettings(Spec):
     validation_episodes: int = Field(8, ge=1, description="Episodes of one validation, the same ones each time.")
     validation_split: str = Field("validation", description="Split of the profiles that chooses the best checkpoint.")
 
+    @property
+    def cost_limits(self) -> dict[str, float]:
+        """Limits by the names that infos have for what is limited."""
+        if isinstance(self.cost_limit, dict):
+            return {f"cost_{name}": limit for name, limit in self.cost_limit.items()}
+        return {} if self.cost_limit is None else {"cost": self.cost_limit}
+
     @model_validator(mode="after")
     def _can_imitate(self) -> TrainSettings:
         other = {"observation_filter": self.observation_filter != "none", "share_unequal": self.share_unequal}
@@ -165,7 +184,7 @@ class TrainSettings(Spec):
 
     @model_validator(mode="after")
     def _learner_can(self) -> TrainSettings:
-        asked = [name for name in ("final_log_std", "lr_kl_target") if getattr(self, name) is not None]
+        asked = [name for name in ("final_log_std", "lr_kl_target", "cost_limit") if getattr(self, name) is not None]
         if asked and self.learner == "stock":
             raise ValueError(f"{' and '.join(asked)}: RLlib's own learner does not do that; leave learner at 'grid'")
         if self.final_log_std is not None and not self.free_log_std:
@@ -184,7 +203,7 @@ class TrainSettings(Spec):
 _ONLY_ON_POLICY = frozenset(
     {"lr_end", "minibatch_size", "num_epochs", "lambda_", "clip_param", "vf_clip_param", "vf_loss_coeff"}
     | {"entropy_coeff", "use_kl_loss", "kl_coeff", "kl_target", "initial_log_std", "initial_neutral", "free_log_std"}
-    | {"lr_kl_target", "final_log_std"}
+    | {"lr_kl_target", "final_log_std", "cost_limit", "cost_lr"}
     | {"positions", "bootstrap_horizon", "demonstrations", "imitation_days", "imitation_rounds", "imitation_passes"}
 )  # fmt: skip
 

@@ -327,6 +327,8 @@ def _why_unrankable(
         yield "validate_every = 0: tuning ranks by validation, so there must be one"
     if not space:
         yield "nothing is left to vary; fix fewer settings or name some with --search"
+    if settings.cost_limit is not None:
+        yield "cost_limit: tuning ranks by return alone, whatever it costs; train with a limit, or give costs a price"
 
 
 def _write_asked(place: Path, space: Mapping[str, Domain], address: str | None, **asked: Any) -> None:
