@@ -19,6 +19,7 @@ from powergrid.cli.options import (
     SetOption,
     SplitOption,
     TablesOption,
+    ViewOption,
     counting,
     err,
     out,
@@ -56,9 +57,7 @@ def evaluate(
         typer.Option("--feeder", metavar="FEEDER", help="Play on this feeder, by name or master file; repeatable."),
     ] = None,
     parts: Annotated[bool, typer.Option("--parts", help="Show what each term adds to the reward.")] = False,
-    view: Annotated[
-        str, typer.Option(help="What functions and classes of your own see: agents, or central for one vector of all.")
-    ] = "agents",
+    view: ViewOption = "agents",
     overrides: SetOption = None,
 ) -> None:
     """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for.
@@ -66,8 +65,6 @@ def evaluate(
     Runs that differ in nothing but their seed are one row, with intervals over seeds and days.
     """
     named = spell_out([*(policy or []), *(more or [])])
-    if view not in ("agents", "central"):
-        raise ScenarioError("--view", [describe_unknown("view", view, ["agents", "central"])])
     report = play(given.env_config(scenario, overrides), named, split, days, seed, feeder or (), view)
     report = report.each_seed() if each_seed else report
     print_report(report, parts=parts)
@@ -207,6 +204,8 @@ def load_policies(given: Sequence[str], scenario: Any, view: str = "agents") -> 
     from powergrid.evaluation.trained import find_all_differences
     from powergrid.files import path_of
 
+    if view not in ("agents", "central"):
+        raise ScenarioError("--view", [describe_unknown("view", view, ["agents", "central"])])
     players: list[Any] = []
     for each in given:
         if each not in BASELINES and is_callable_reference(each):

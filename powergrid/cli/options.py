@@ -60,6 +60,9 @@ SettingsOption = Annotated[
 ]
 SplitOption = Annotated[str, typer.Option(help="Split of the profiles: train, validation or test.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "--debug", help="Show tracebacks and all library output.")]
+ViewOption = Annotated[
+    str, typer.Option(help="What functions and classes of your own see: agents, or central for one vector of all.")
+]
 DayOption = Annotated[int | None, typer.Option(min=0, help="The day, from the first of the profiles.")]
 DaySeedOption = Annotated[int, typer.Option(min=0, help="Seed of what is random in a day.")]
 DaysOption = Annotated[int, typer.Option(min=1, help="Days to play, spread evenly over the split.")]

@@ -22,6 +22,7 @@ from powergrid.cli.options import (
     PlayersArgument,
     ProcessesOption,
     SplitOption,
+    ViewOption,
     counting,
     out,
     read_played,
@@ -44,6 +45,7 @@ def report(
     replays: Annotated[int, typer.Option(min=0, help="Worst days that are replayed, each a page beside it.")] = 3,
     seed: DaySeedOption = 0,
     out_dir: FilesOption = Path("report"),
+    view: ViewOption = "agents",
     given: Given,
 ) -> None:
     """Report on policies beside the feeder's own controls and engineers' rules: a page, and a CSV of each table."""
@@ -53,7 +55,7 @@ def report(
     from powergrid.evaluation.studies.report import AGAINST, report_days
     from powergrid.grid.profiles.profiles import split_days
 
-    policies, chosen, players = _read_players("powergrid report", policies, scenario, given)
+    policies, chosen, players = _read_players("powergrid report", policies, scenario, given, view)
     profiles = chosen.read_profiles()
     notes = say_seen(policies, players, profiles, pick_days(split_days(profiles, split=split), days).tolist())
     with counting("playing") as advance:
@@ -88,6 +90,7 @@ def study(
     workers: ProcessesOption = None,
     seed: DaySeedOption = 0,
     out_dir: GoingOnOption = Path("study"),
+    view: ViewOption = "agents",
     given: Given,
 ) -> None:
     """Play a year of SCENARIO, or any span, with several policies: report.html, and tables as Parquet, CSV and SQLite.
@@ -96,7 +99,7 @@ def study(
     """
     from powergrid.evaluation.studies.year import find_days, study_year
 
-    policies, chosen, players = _read_players("powergrid study", policies, scenario, given)
+    policies, chosen, players = _read_players("powergrid study", policies, scenario, given, view)
     profiles = chosen.read_profiles()
     notes = say_seen(policies, players, profiles, find_days(profiles, begin, end))
     with counting("days") as advance:
@@ -123,6 +126,7 @@ def stress(
     workers: ProcessesOption = None,
     seed: DaySeedOption = 0,
     out_dir: FilesOption = Path("stress"),
+    view: ViewOption = "agents",
     given: Given,
 ) -> None:
     """Play policies on days of SCENARIO under stresses, without training: more load, a line out, wrong lines, clouds.
@@ -136,7 +140,7 @@ def stress(
     from powergrid.grid.profiles.profiles import split_days
 
     chosen = find_stresses(stresses or None)
-    policies, played, players = _read_players("powergrid stress", policies, scenario, given)
+    policies, played, players = _read_players("powergrid stress", policies, scenario, given, view)
     profiles = played.read_profiles()
     notes = say_seen(policies, players, profiles, pick_days(split_days(profiles, split=split), days).tolist())
     with counting("playing") as advance:
@@ -152,11 +156,11 @@ def stress(
 
 
 def _read_players(
-    command: str, policies: Sequence[str] | None, scenario: str, given: Given
+    command: str, policies: Sequence[str] | None, scenario: str, given: Given, view: str
 ) -> tuple[list[str], Any, list[Any]]:
     """Return who plays as named, the scenario that they play, and themselves."""
     from powergrid.scenario import scenario_from_config
 
     named, env_config = read_played(command, policies, scenario, given)
     chosen = scenario_from_config(env_config)
-    return named, chosen, load_policies(named, chosen)
+    return named, chosen, load_policies(named, chosen, view)

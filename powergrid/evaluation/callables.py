@@ -5,6 +5,8 @@ To name one is to run it: the module is imported with all that it does, so only 
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import importlib
 import importlib.util
 from pathlib import Path
@@ -20,11 +22,26 @@ class CallablePolicy:
         name: What errors call it.
         acts: Returns actions, given observations: of all agents by name, or one vector where the view is central.
         view: ``agents`` or ``central``.
+        source: Digest of the file that it is of, where :func:`load_callable` finds it there by its name.
     """
 
-    def __init__(self, name: str, acts: Any, view: Literal["agents", "central"] = "agents") -> None:
-        self.name, self._acts, self.view = name, acts, view
+    def __init__(
+        self, name: str, acts: Any, view: Literal["agents", "central"] = "agents", source: str | None = None
+    ) -> None:
+        self.name, self._acts, self.view, self._source = name, acts, view, source
         self.remembers = hasattr(acts, "reset")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CallablePolicy:
+        return CallablePolicy(self.name, copy.deepcopy(self._acts, memo), self.view, self._source)
+
+    def __copy__(self) -> CallablePolicy:
+        return CallablePolicy(self.name, self._acts, self.view, self._source)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._source is None:
+            return CallablePolicy, (self.name, self._acts, self.view)
+        # a module of a file is in no other process; what it was is told beside
+        return load_callable, (self.name, self.view), {"_source": self._source}
 
     def reset(self, task: Any, env: int) -> None:
         """Have it forget; it is given the task and which of its environments starts an episode."""
@@ -81,4 +98,5 @@ def load_callable(reference: str, view: Literal["agents", "central"] = "agents")
         acts = acts()
     if not callable(getattr(acts, "act", acts)):
         raise ScenarioError(reference, [f"{name} is a {type(acts).__name__}, with neither act() nor a call"])
-    return CallablePolicy(reference, acts, view)
+    source = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest() if module.__file__ else ""
+    return CallablePolicy(reference, acts, view, source)

@@ -420,7 +420,7 @@ def sum_up(
 
 
 class PolicyPlayer:
-    """Let a policy that takes dicts of observations play a batch.
+    """Let a policy play a batch: one that takes dicts of observations, or one vector of all where its view is central.
 
     Args:
         policy: The policy.
@@ -429,22 +429,27 @@ class PolicyPlayer:
 
     def __init__(self, policy: Policy, view: View | None = None) -> None:
         self._policy, self._view, self._copies = policy, view, dict[int, Any]()
+        self._central = getattr(policy, "view", "agents") == "central"
+        self._reading: CentralActions | None = None
 
     def reset(self, task: GridTask, env: int) -> None:
         """Tell the policy of the day and of what it will see, where it has ``start_day``: most remember nothing."""
-        if getattr(self._policy, "remembers", False):
-            self._copies[env] = copy.deepcopy(self._policy)  # each environment's has a memory of its own
-            self._copies[env].reset(task, env)
-        start_day = getattr(self._policy, "start_day", None)
+        own: Any = self._policy
+        if self._central and self._view is None:
+            self._view = View(task.channels, find_seen(task, "central"), task.n_envs)
+        if getattr(own, "remembers", False):
+            own = self._copies[env] = copy.deepcopy(own)  # each environment's has a memory of its own
+            own.reset(task, env)
+        start_day = getattr(own, "start_day", None)
         if start_day is not None:
             columns = [agent.observed for agent in task.agents] if self._view is None else self._view.columns
-            table = task.channels.table
-            seen = zip(task.agents, columns, strict=True)
-            start_day(int(task.simulation.day[env]), {a.name: [table[i].name for i in own] for a, own in seen})
+            table, names = task.channels.table, ["central"] if self._central else [agent.name for agent in task.agents]
+            seen = zip(names, columns, strict=True)
+            start_day(int(task.simulation.day[env]), {name: [table[i].name for i in each] for name, each in seen})
 
     def act(self, task: GridTask) -> FloatArray:
         """Ask the policy once for each environment."""
-        if getattr(self._policy, "view", "agents") == "central":
+        if self._central:
             return self._act_centrally(task)
         action, writer = task.action_buffer().copy(), ActionWriter(task.agents)
         looked = task.observe() if self._view is None else self._view.look()
@@ -457,10 +462,14 @@ class PolicyPlayer:
 
     def _act_centrally(self, task: GridTask) -> FloatArray:
         """Ask the policy for all agents at once, by everything that can be seen, as :func:`powergrid.make_central`."""
-        action, reading = task.action_buffer().copy(), CentralActions(task.agents, "auto", 33)
-        seen = View(task.channels, find_seen(task, "central"), task.n_envs).gather()
+        assert self._view is not None
+        if self._reading is None:
+            self._reading = CentralActions(task.agents, *getattr(self._policy, "form", ("auto", 33)))
+        action, reading, seen = task.action_buffer().copy(), self._reading, self._view.gather()
+        masks = reading.masks.read(task.simulation.reach()) if getattr(self._policy, "masked", False) else None
         for env in range(task.n_envs):
-            chosen = self._copies.get(env, self._policy).act(seen[env])
+            beside = () if masks is None else (masks[env],)
+            chosen = self._copies.get(env, self._policy).act(seen[env], *beside)
             with self._naming():
                 reading.write(chosen, action[env : env + 1])
         return action

@@ -62,11 +62,13 @@ class Sight(NamedTuple):
         nodes: Nodes of the feeder.
         channels: By agent, every number that it observes, with the bounds that it is scaled by.
         actions: By agent, everything that it decides.
+        whole: Every number that one controller of all observes.
     """
 
     nodes: tuple[str, ...]
     channels: Mapping[str, tuple[Channel, ...]]
     actions: Mapping[str, tuple[ActionSpec, ...]]
+    whole: tuple[Channel, ...] = ()
 
     @classmethod
     def of(cls, task: GridTask) -> Sight:
@@ -77,7 +79,8 @@ class Sight(NamedTuple):
             agent.name: tuple(task.simulation.actions[i] for i in (*agent.continuous, *agent.discrete))
             for agent in task.agents
         }
-        return cls(tuple(task.simulation.network.nodes), seen, decided)
+        whole = tuple(table[i] for i in task.channels.shown)
+        return cls(tuple(task.simulation.network.nodes), seen, decided, whole)
 
     def match(self, agent: str, other: Sight) -> list[int] | None:
         """Return where another sight has what an agent sees: by name, else by place where the numbers are as many.
@@ -167,7 +170,8 @@ def fit_sights(policies: Mapping[str, Any], task: GridTask, usual: Sight | None 
     scaled is part of a policy. What is more here it does not see.
 
     Args:
-        policies: The policies by name; one that tells neither its spaces nor its training is taken as it is.
+        policies: The policies by name; one that tells neither its spaces nor its training is taken as it is. One with
+            ``fit`` is given the task and how many numbers it sees as one controller, and tells what does not fit.
         task: The task.
         usual: What is seen by those whose training is not known, where that is not what the task shows.
 
@@ -176,11 +180,17 @@ def fit_sights(policies: Mapping[str, Any], task: GridTask, usual: Sight | None 
     """
     now, views, problems = Sight.of(task), dict[str, View | None](), list[Problem]()
     for name, policy in policies.items():
+        if getattr(policy, "view", "agents") == "central":
+            views[name], wrong = _fit_whole(policy, task, usual, now)
+            problems += [Problem("spaces-differ", name, text, "") for text in wrong]
+            continue
         training, own = _ask(policy, task.scenario), usual
         if training is not None and training.scenario is not None:
             trained = _sight_of(training.scenario, task.scenario)
             own = own if trained is None else trained if usual is None else trained.within(usual)
         misfits = list(_find_misfits(policy, task, own, now))
+        fit = getattr(policy, "fit", None)
+        problems += [] if fit is None else [Problem("spaces-differ", name, each, "") for each in fit(task, None)]
         if misfits:
             remedy = _find_remedy(training, task.scenario)
             problems += [Problem("spaces-differ", f"{name}, agent {agent!r}", text, "") for agent, text in misfits]
@@ -192,6 +202,21 @@ def fit_sights(policies: Mapping[str, Any], task: GridTask, usual: Sight | None 
     if problems:
         raise ScenarioError(task.scenario.name, problems)
     return views
+
+
+def _fit_whole(policy: Any, task: GridTask, usual: Sight | None, now: Sight) -> tuple[View | None, list[str]]:
+    """Return how one controller sees a task, as ``usual`` has it by name, and what does not fit."""
+    seen, view, misfits = now.whole if usual is None else usual.whole, None, list[str]()
+    if seen != now.whole:
+        columns = dict(zip([channel.name for channel in now.whole], task.channels.shown.tolist(), strict=True))
+        if lost := [channel.name for channel in seen if channel.name not in columns]:
+            return None, [f"does not see {list_names(lost, 4)} here"]
+        bounds = [(channel.low, channel.high) for channel in seen]
+        own = np.array([columns[channel.name] for channel in seen], dtype=np.int64)
+        view = View(task.channels, [own], task.n_envs, bounds)
+    if (fit := getattr(policy, "fit", None)) is not None:
+        misfits += fit(task, len(seen))
+    return view, misfits
 
 
 def _see(own: Sight, now: Sight, task: GridTask) -> View:

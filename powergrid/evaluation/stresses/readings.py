@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from powergrid.envs.agents import ActionForm
 from powergrid.grid.devices.spec import Spec
 
 #: What an agent knows without a reading: the clock.
@@ -41,10 +42,26 @@ class LossyPolicy:
     def __init__(self, policy: Any, missing: MissingReadings, seed: int) -> None:
         self._policy, self._missing, self._seed = policy, missing, seed
         self._may: dict[str, npt.NDArray[np.bool_]] = {}
-        # what says what it was trained on and takes
-        for name in ("trained_scenario", "digests", "spaces"):
+        self.remembers = getattr(policy, "remembers", False)
+        # what says what it was trained on, sees and takes
+        for name in ("trained_scenario", "digests", "spaces", "view", "name", "masked"):
             if hasattr(policy, name):
                 setattr(self, name, getattr(policy, name))
+
+    @property
+    def form(self) -> tuple[ActionForm, int]:
+        """Form of the actions of one controller, and how many levels."""
+        return getattr(self._policy, "form", ("auto", 33))
+
+    def fit(self, task: Any, width: int | None) -> Sequence[str]:
+        """Say what of a task does not fit the policy."""
+        fit = getattr(self._policy, "fit", None)
+        told: Sequence[str] = () if fit is None else fit(task, width)
+        return told
+
+    def reset(self, task: Any, env: int) -> None:
+        """Have it forget, where it remembers."""
+        self._policy.reset(task, env)
 
     def start_day(self, day: int, channels: Mapping[str, Sequence[str]]) -> None:
         """Get ready for a day: all readings are there, and which go missing is drawn anew.
@@ -58,10 +75,11 @@ class LossyPolicy:
         self._lost = {agent: np.zeros(len(may), dtype=np.bool_) for agent, may in self._may.items()}
         self._last: dict[str, npt.NDArray[Any]] = {}
 
-    def act(self, observations: Mapping[str, npt.NDArray[Any]]) -> Mapping[str, Any]:
-        """Return the actions on what is left of the observations."""
-        actions: Mapping[str, Any] = self._policy.act({name: self._lose(name, o) for name, o in observations.items()})
-        return actions
+    def act(self, observations: Any, *beside: Any) -> Any:
+        """Return the actions on what is left of the observations, of agents by name or of one controller."""
+        if not isinstance(observations, Mapping):
+            return self._policy.act(self._lose("central", observations), *beside)
+        return self._policy.act({name: self._lose(name, o) for name, o in observations.items()})
 
     def _lose(self, agent: str, observed: npt.NDArray[Any]) -> npt.NDArray[Any]:
         missing, lost = self._missing, self._lost[agent]
