@@ -1,8 +1,11 @@
-"""Stable-Baselines3's VecEnv on environments that are stepped in lockstep."""
+"""Stable-Baselines3's VecEnv on environments that are stepped in lockstep, and its policies from their files."""
 
 from __future__ import annotations
 
+import inspect
+import json
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 import powergrid
-from powergrid.envs.agents import ActionForm
+from powergrid.adapters import FilePolicy
+from powergrid.envs.agents import ActionForm, CentralActions
 from powergrid.envs.backends import BackendName
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.envs.core import GridTask
+from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
+from powergrid.files import reason_of
 from powergrid.scenario import Scenario
 
 Observations = npt.NDArray[np.float32]
@@ -150,3 +157,79 @@ class GridVecEnv(VecEnv):
     def _split(self, value: Any, indices: VecEnvIndices) -> list[Any]:
         rows = isinstance(value, np.ndarray) and value.shape[:1] == (self.envs.num_envs,)
         return [value[env] if rows else value for env in self._get_indices(indices)]
+
+
+class Sb3Policy(FilePolicy):
+    """Act as a policy that Stable-Baselines3 or sb3-contrib has saved, whichever algorithm trained it.
+
+    Args:
+        file: The file.
+
+    Attributes:
+        form: Form and levels of the actions of one controller, as ``powergrid.make_central`` has them.
+        masked: Whether it takes action masks.
+
+    Raises:
+        PowerGridError: The file holds no policy, or one that cannot be built.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self._policy = _build_policy(file)
+        self.masked = "action_masks" in inspect.signature(self._policy.predict).parameters
+        self.remembers = hasattr(self._policy, "lstm_actor")
+        self.form: tuple[ActionForm, int] = "auto", 33
+        self._state: Any = None
+        self._first = np.ones(1, dtype=bool)
+
+    def fit(self, task: GridTask, width: int | None) -> list[str]:
+        """Find the form of its actions, and say what does not fit."""
+        observed, acted, problems = self._policy.observation_space, self._policy.action_space, list[str]()
+        if observed.shape != (width,):
+            problems.append(f"sees {width} numbers here; the policy takes {observed}")
+        levels = {33, *np.unique(getattr(acted, "nvec", ())).tolist()} - {1}
+        forms: list[tuple[ActionForm, int]] = [("auto", 33), ("box", 33), *(("multidiscrete", n) for n in levels)]
+        spaces = {form: CentralActions(task.agents, *form).space for form in forms}
+        fitting = [form for form, space in spaces.items() if space == acted]
+        if not fitting:
+            problems.append(f"acts by {spaces['auto', 33]} here; the policy by {acted}")
+        else:
+            self.form = fitting[0]
+        return problems
+
+    def reset(self, task: GridTask, env: int) -> None:
+        """Have it forget what it saw."""
+        self._state, self._first = None, np.ones(1, dtype=bool)
+
+    def act(self, observations: Observations, masks: npt.NDArray[np.bool_] | None = None) -> Any:
+        """Return its action without exploration, by what one controller sees."""
+        given = {"action_masks": masks} if self.masked else {}
+        action, self._state = self._policy.predict(
+            observations, state=self._state, episode_start=self._first, deterministic=True, **given
+        )
+        self._first = np.zeros(1, dtype=bool)
+        return action
+
+
+#: What a file holds that a policy is built from; the rest is not unpickled.
+_NEEDED = ("policy_class", "observation_space", "action_space", "policy_kwargs", "use_sde")
+
+
+def _build_policy(file: Path) -> Any:
+    """Build the policy of a file; the algorithm that trained it is not needed, nor known by it."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            others = dict.fromkeys(set(json.loads(archive.read("data"))) - set(_NEEDED))
+        found, weights, _ = load_from_zip_file(file, custom_objects=others, device="cpu")
+        data: dict[str, Any] = found or {}
+        kind, keys = data["policy_class"], dict(data["policy_kwargs"])
+        if "use_sde" in inspect.signature(kind.__init__).parameters:
+            keys.setdefault("use_sde", bool(data.get("use_sde")))
+        policy = kind(data["observation_space"], data["action_space"], lambda _: 0.0, **keys)
+        policy.load_state_dict(weights["policy"])
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # of a file that may be anything, by code that may do anything
+        raise PowerGridError(f"{file}: holds no policy of Stable-Baselines3: {reason_of(error)}") from error
+    policy.set_training_mode(False)
+    return policy

@@ -1,8 +1,8 @@
-"""TorchRL's EnvBase on environments that are stepped in lockstep: several agents in groups, or one controller."""
+"""TorchRL's EnvBase on environments that are stepped in lockstep, several agents or one; and policies of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +11,18 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDict, TensorDictBase, unravel_key
 from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, Unbounded
 from torchrl.envs import EnvBase
-from torchrl.envs.utils import check_marl_grouping
+from torchrl.envs.utils import ExplorationType, check_marl_grouping, set_exploration_type
 
 import powergrid
+from powergrid.adapters import FilePolicy
+from powergrid.envs.agents import CentralActions
 from powergrid.envs.backends import BackendName
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.envs.core import GridTask
+from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
+from powergrid.files import reason_of
 from powergrid.scenario import Scenario
 
 _EnvBase: Any = EnvBase  # published without types
@@ -180,12 +184,12 @@ class _Agent:
 
     def __init__(self, place: int, observed: spaces.Space[Any], action: spaces.Space[Any]) -> None:
         self.place, self.key = place, (repr(observed), repr(action))
-        self._n_observed, self._action = spaces.flatdim(observed), action
+        self.n_observed, self._action = spaces.flatdim(observed), action
 
     def specs(self, shape: tuple[int, ...], device: Any) -> dict[str, Any]:
         """Return the specs of observation, action and reward for many of it, shape (*shape, n)."""
         return {
-            "observation": Bounded(-1.0, 1.0, (*shape, self._n_observed), device=device, dtype=torch.float32),
+            "observation": Bounded(-1.0, 1.0, (*shape, self.n_observed), device=device, dtype=torch.float32),
             "action": self._action_spec(shape, device),
             "reward": Unbounded((*shape, 1), device=device, dtype=torch.float32),
         }
@@ -215,6 +219,90 @@ class _Agent:
     @property
     def _sizes(self) -> npt.NDArray[np.int64]:
         return np.asarray(self._action["discrete"].nvec)  # type: ignore[index]
+
+
+class TorchPolicy(FilePolicy):
+    """Act as a module that TorchRL has trained, saved whole by ``torch.save``.
+
+    Args:
+        file: The file.
+
+    Raises:
+        PowerGridError: It holds no module that reads and writes tensordicts.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        try:
+            self._module = torch.load(file, map_location="cpu", weights_only=False)
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # of a file that may be anything, by code that may do anything
+            raise PowerGridError(f"{file}: torch cannot load it: {reason_of(error)}") from error
+        if not hasattr(self._module, "in_keys"):
+            remedy = "save the actor whole, torch.save(actor, file), or name a class of your own, file.py:Class"
+            kind = "weights alone" if isinstance(self._module, Mapping) else f"a {type(self._module).__name__}"
+            raise PowerGridError(f"{file}: holds {kind}, and no module that reads tensordicts: {remedy}")
+        self._module.eval()
+        self._reads = {unravel_key(key) for key in self._module.in_keys}
+        self.view = "central" if "observation" in self._reads else "agents"
+        self._agents: dict[str, _Agent] = {}
+        self._groups: dict[str, list[str]] = {}
+
+    def fit(self, task: GridTask, width: int | None) -> list[str]:
+        """Find the groups of its agents, and say what does not fit."""
+        if self.view == "central":
+            seen = spaces.Box(-1.0, 1.0, (width or 0,), np.float32)
+            self._agents = {"": _Agent(0, seen, CentralActions(task.agents, "auto", 33).space)}
+            self._groups = {"": [""]}
+        else:
+            own = [_Agent(i, agent.observation_space, agent.action_space) for i, agent in enumerate(task.agents)]
+            self._agents = {agent.name: one for agent, one in zip(task.agents, own, strict=True)}
+            self._groups = _find_groups(self._agents)
+        there = {_key_of(group, "observation") for group in self._groups}
+        if not self._reads <= there:
+            return [f"reads {_say_keys(self._reads - there)}; here are {_say_keys(there)}"]
+        shapes = {name: (1, agent.n_observed) for name, agent in self._agents.items()}
+        try:
+            acted = self._run({name: np.zeros(shape[1], np.float32) for name, shape in shapes.items()})
+        except Exception as error:  # noqa: BLE001 (a module of anybody's, of other widths as a rule)
+            return [f"fails on observations of {sorted({shape[1] for shape in shapes.values()})}: {reason_of(error)}"]
+        problems = []
+        for group, names in self._groups.items():
+            spec = self._agents[names[0]].specs((1, len(names)), "cpu")["action"]
+            if acted[group].shape != spec.shape:
+                told = f"{group or 'the controller'} acts by {tuple(spec.shape[1:])} numbers here"
+                problems.append(f"{told}; the policy by {tuple(acted[group].shape[1:])}")
+        return problems
+
+    def act(self, observations: Any) -> Any:
+        """Return actions without exploration, by agent, or of one controller."""
+        acted = self._run({"": observations} if self.view == "central" else observations)
+        actions = {}
+        for group, names in self._groups.items():
+            for i, name in enumerate(names):
+                read = self._agents[name].read(acted[group][:, i].numpy())
+                actions[name] = {key: part[0] for key, part in read.items()} if isinstance(read, dict) else read[0]
+        return actions[""] if self.view == "central" else actions
+
+    def _run(self, observations: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:
+        """Return the actions of each group, shape (1, n_agents, n)."""
+        seen = TensorDict({}, [1])
+        for group, names in self._groups.items():
+            rows = torch.from_numpy(np.stack([observations[name] for name in names])[None])
+            seen[_key_of(group, "observation")] = rows if group else rows[:, 0]
+        with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
+            acted = self._module(seen)
+        found = {group: acted[_key_of(group, "action")] for group in self._groups}
+        return {group: each if group else each.unsqueeze(1) for group, each in found.items()}
+
+
+def _key_of(group: str, key: str) -> Any:
+    return (group, key) if group else key
+
+
+def _say_keys(keys: Iterable[Any]) -> str:
+    return " and ".join(sorted(map(repr, keys)))
 
 
 def _find_groups(agents: Mapping[str, _Agent]) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ from powergrid.cli.options import (
     SetOption,
     SplitOption,
     TablesOption,
+    TrustFilesOption,
     ViewOption,
     counting,
     err,
@@ -58,6 +59,7 @@ def evaluate(
     ] = None,
     parts: Annotated[bool, typer.Option("--parts", help="Show what each term adds to the reward.")] = False,
     view: ViewOption = "agents",
+    trust_checkpoint: TrustFilesOption = False,
     overrides: SetOption = None,
 ) -> None:
     """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for.
@@ -65,7 +67,7 @@ def evaluate(
     Runs that differ in nothing but their seed are one row, with intervals over seeds and days.
     """
     named = spell_out([*(policy or []), *(more or [])])
-    report = play(given.env_config(scenario, overrides), named, split, days, seed, feeder or (), view)
+    report = play(given.env_config(scenario, overrides), named, split, days, seed, feeder or (), view, trust_checkpoint)
     report = report.each_seed() if each_seed else report
     print_report(report, parts=parts)
     if out_dir is not None:
@@ -167,6 +169,7 @@ def play(
     seed: int,
     feeders: Sequence[str] = (),
     view: str = "agents",
+    trust: bool = False,
 ) -> Any:
     """Return the report of policies' play, with a bar on a terminal while it lasts."""
     from powergrid.evaluation import evaluate as evaluate_policies
@@ -174,7 +177,7 @@ def play(
     from powergrid.scenario import scenario_from_config
 
     scenario = scenario_from_config(env_config)
-    players = load_policies(policies, scenario, view)
+    players = load_policies(policies, scenario, view, trust)
     with counting("evaluating") as advance:
         if feeders or scenario.feeders:
             return evaluate_feeders(scenario, players, feeders, split=split, days=days, seed=seed, progress=advance)
@@ -194,11 +197,13 @@ def _optimum_if_kept(scenario: Any, players: Sequence[Any], split: str, days: in
     return ["optimum"] if recall_optima(scenario, chosen.tolist(), seed) else []
 
 
-def load_policies(given: Sequence[str], scenario: Any, view: str = "agents") -> list[Any]:
+def load_policies(given: Sequence[str], scenario: Any, view: str = "agents", trust: bool = False) -> list[Any]:
     """Load what is the folder of a run or checkpoint, and tell what differs in ``scenario`` from its training.
 
-    Names go on as they are.
+    Names go on as they are. What is a function or class of the user's own has the ``view``; a file of another library
+    is loaded with ``trust`` alone.
     """
+    from powergrid.adapters import is_policy_file, load_policy_file
     from powergrid.evaluation import BASELINES
     from powergrid.evaluation.callables import is_callable_reference, load_callable
     from powergrid.evaluation.trained import find_all_differences
@@ -208,9 +213,13 @@ def load_policies(given: Sequence[str], scenario: Any, view: str = "agents") -> 
         raise ScenarioError("--view", [describe_unknown("view", view, ["agents", "central"])])
     players: list[Any] = []
     for each in given:
+        taken = {player if isinstance(player, str) else player[0] for player in players} | set(BASELINES)
+        if each not in BASELINES and is_policy_file(each):
+            label = Path(each).stem
+            players.append((each if label in taken else label, load_policy_file(each, trust=trust)))
+            continue
         if each not in BASELINES and is_callable_reference(each):
             label = each.rpartition(":")[2]
-            taken = {player if isinstance(player, str) else player[0] for player in players} | set(BASELINES)
             own = load_callable(each, "central" if view == "central" else "agents")
             players.append((each if label in taken else label, own))
             continue
@@ -221,7 +230,6 @@ def load_policies(given: Sequence[str], scenario: Any, view: str = "agents") -> 
         from powergrid.training import load_policy  # only now: baselines alone need no torch
 
         label = Path(each).name
-        taken = {player if isinstance(player, str) else player[0] for player in players} | set(BASELINES)
         players.append((each if label in taken else label, load_policy(each)))
     for name, differences in find_all_differences(players, scenario).items():
         err.print(f"{name} was trained on something else; what differs in {scenario.name}:", **_PLAIN)

@@ -63,6 +63,10 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "--debug", help="Show 
 ViewOption = Annotated[
     str, typer.Option(help="What functions and classes of your own see: agents, or central for one vector of all.")
 ]
+TrustFilesOption = Annotated[
+    bool,
+    typer.Option("--trust-checkpoint", help="Load files of Stable-Baselines3 or TorchRL: runs the code in them."),
+]
 DayOption = Annotated[int | None, typer.Option(min=0, help="The day, from the first of the profiles.")]
 DaySeedOption = Annotated[int, typer.Option(min=0, help="Seed of what is random in a day.")]
 DaysOption = Annotated[int, typer.Option(min=1, help="Days to play, spread evenly over the split.")]

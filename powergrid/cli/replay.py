@@ -15,6 +15,7 @@ from powergrid.cli.options import (
     Given,
     PlayedArgument,
     PlayersArgument,
+    TrustFilesOption,
     ViewOption,
     counting,
     out,
@@ -53,6 +54,7 @@ def replay(
         str | None, typer.Option(metavar="FEEDER", help="Play on this feeder, by name or master file.")
     ] = None,
     view: ViewOption = "agents",
+    trust_checkpoint: TrustFilesOption = False,
     given: Given,
 ) -> None:
     """Play one day of SCENARIO with several policies, keep it step by step and show it on one page."""
@@ -73,7 +75,7 @@ def replay(
     policies, env_config = read_played("powergrid replay", policies, scenario, given)
     chosen = scenario_from_config(env_config)
     chosen = put_on_feeder(chosen, feeder) if feeder else chosen
-    players = load_policies(policies, chosen, view)
+    players = load_policies(policies, chosen, view, trust_checkpoint)
     days = _choose_days(chosen, players, date, day, worst, by, split, seed)
     for each in days:
         notes = {

@@ -22,6 +22,7 @@ from powergrid.cli.options import (
     PlayersArgument,
     ProcessesOption,
     SplitOption,
+    TrustFilesOption,
     ViewOption,
     counting,
     out,
@@ -46,6 +47,7 @@ def report(
     seed: DaySeedOption = 0,
     out_dir: FilesOption = Path("report"),
     view: ViewOption = "agents",
+    trust_checkpoint: TrustFilesOption = False,
     given: Given,
 ) -> None:
     """Report on policies beside the feeder's own controls and engineers' rules: a page, and a CSV of each table."""
@@ -55,7 +57,7 @@ def report(
     from powergrid.evaluation.studies.report import AGAINST, report_days
     from powergrid.grid.profiles.profiles import split_days
 
-    policies, chosen, players = _read_players("powergrid report", policies, scenario, given, view)
+    policies, chosen, players = _read_players("powergrid report", policies, scenario, given, view, trust_checkpoint)
     profiles = chosen.read_profiles()
     notes = say_seen(policies, players, profiles, pick_days(split_days(profiles, split=split), days).tolist())
     with counting("playing") as advance:
@@ -91,6 +93,7 @@ def study(
     seed: DaySeedOption = 0,
     out_dir: GoingOnOption = Path("study"),
     view: ViewOption = "agents",
+    trust_checkpoint: TrustFilesOption = False,
     given: Given,
 ) -> None:
     """Play a year of SCENARIO, or any span, with several policies: report.html, and tables as Parquet, CSV and SQLite.
@@ -99,7 +102,7 @@ def study(
     """
     from powergrid.evaluation.studies.year import find_days, study_year
 
-    policies, chosen, players = _read_players("powergrid study", policies, scenario, given, view)
+    policies, chosen, players = _read_players("powergrid study", policies, scenario, given, view, trust_checkpoint)
     profiles = chosen.read_profiles()
     notes = say_seen(policies, players, profiles, find_days(profiles, begin, end))
     with counting("days") as advance:
@@ -127,6 +130,7 @@ def stress(
     seed: DaySeedOption = 0,
     out_dir: FilesOption = Path("stress"),
     view: ViewOption = "agents",
+    trust_checkpoint: TrustFilesOption = False,
     given: Given,
 ) -> None:
     """Play policies on days of SCENARIO under stresses, without training: more load, a line out, wrong lines, clouds.
@@ -140,7 +144,7 @@ def stress(
     from powergrid.grid.profiles.profiles import split_days
 
     chosen = find_stresses(stresses or None)
-    policies, played, players = _read_players("powergrid stress", policies, scenario, given, view)
+    policies, played, players = _read_players("powergrid stress", policies, scenario, given, view, trust_checkpoint)
     profiles = played.read_profiles()
     notes = say_seen(policies, players, profiles, pick_days(split_days(profiles, split=split), days).tolist())
     with counting("playing") as advance:
@@ -156,11 +160,11 @@ def stress(
 
 
 def _read_players(
-    command: str, policies: Sequence[str] | None, scenario: str, given: Given, view: str
+    command: str, policies: Sequence[str] | None, scenario: str, given: Given, view: str, trust: bool
 ) -> tuple[list[str], Any, list[Any]]:
     """Return who plays as named, the scenario that they play, and themselves."""
     from powergrid.scenario import scenario_from_config
 
     named, env_config = read_played(command, policies, scenario, given)
     chosen = scenario_from_config(env_config)
-    return named, chosen, load_policies(named, chosen, view)
+    return named, chosen, load_policies(named, chosen, view, trust)
