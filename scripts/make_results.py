@@ -8,6 +8,7 @@ and says which of its claims do not hold.
 Usage::
 
     python scripts/make_results.py measure ieee13_mg --runs runs/ieee13_mg-*
+    python scripts/make_results.py measure ieee13_mg --add --runs runs/ieee13_mg-*
     python scripts/make_results.py measure ieee13_mg --as ieee13_mg_ablations --runs runs/ablation-* --ablations
     python scripts/make_results.py write
     python scripts/make_results.py check ieee13_mg [--runs runs/ieee13_mg-*] [--days 3]
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measuring.add_argument("--runs", nargs="*", default=[], help="run folders")
     measuring.add_argument("--days", type=int, default=30)
     measuring.add_argument("--without", nargs="*", default=[], metavar="BASELINE", help="who is not played")
+    measuring.add_argument("--add", action="store_true", help="runs alone are played, on the days kept, beside these")
     measuring.add_argument("--ablations", action="store_true", help="beside runs only the ends of the scale are played")
     what.add_parser("write", help="write the page and its pictures")
     checking = what.add_parser("check", help="play again and check the claims")
@@ -86,7 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.what == "measure":
         if asked.ablations:
             asked.without += [name for name in baseline_names() if name not in ("no_control", "rule_based")]
-        measure(asked.scenario, asked.name or asked.scenario, asked.runs, asked.days, asked.without)
+        name = asked.name or asked.scenario
+        if asked.add:
+            add(name, asked.runs)
+        else:
+            measure(asked.scenario, name, asked.runs, asked.days, asked.without)
     elif asked.what == "write":
         write_whole(PAGE, render(PAGE.read_text(encoding="utf-8"), draw=True))
     else:
@@ -106,6 +112,35 @@ def measure(scenario: str, name: str, runs: Sequence[str], days: int, without: S
     trained = {group: describe_training(members, runs) for group, members in report.groups.items()}
     command = ["python", "scripts/make_results.py", *sys.argv[1:]]
     keep(Measured(name, report, {"command": shlex.join(command), "trained": trained}))
+    return read(name)
+
+
+def add(name: str, runs: Sequence[str]) -> Measured:
+    """Play runs on the days that are kept, and keep what came of it beside what is there; a run's older days go.
+
+    Raises:
+        PowerGridError: Nothing of that name was measured, or the scenario is another one by now.
+    """
+    _, there, facts = read(name)
+    told = there.provenance
+    report = evaluate(
+        {"env_name": told["scenario"]}, _load(runs), split=told["split"], days=told["days"], progress=_tell
+    )
+    for digest in ("scenario_digest", "profiles_digest"):
+        if report.provenance[digest] != told[digest]:
+            raise PowerGridError(
+                f"{name}: {digest} was {told[digest]}, now {report.provenance[digest]}: measure it anew"
+            )
+    frame = pd.concat([there.frame[~there.frame["policy"].isin(report.kinds)], report.frame], ignore_index=True)
+    groups = {row: own for row, own in there.groups.items() if not set(own) & set(report.kinds)} | dict(report.groups)
+    more = {key: {**told.get(key, {}), **report.provenance.get(key, {})} for key in ("seeds", "differs_from_training")}
+    provenance = {**told, **{key: both for key, both in more.items() if both}}
+    merged = EvaluationReport(frame, {**there.kinds, **report.kinds}, provenance, groups)
+    trained = {row: own for row, own in facts["trained"].items() if row in groups}
+    trained |= {row: describe_training(members, runs) for row, members in report.groups.items()}
+    command = shlex.join(["python", "scripts/make_results.py", *sys.argv[1:]])
+    commands = "\n".join([*(own for own in facts["command"].split("\n") if own != command), command])
+    keep(Measured(name, merged, {"command": commands, "trained": trained}))
     return read(name)
 
 

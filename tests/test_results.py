@@ -7,7 +7,7 @@ import make_results
 import numpy as np
 import pandas as pd
 import pytest
-from make_results import BLOCK, PAGE, Measured, check_kept, check_played, keep, measure, read, render
+from make_results import BLOCK, PAGE, Measured, add, check_kept, check_played, keep, measure, read, render
 
 from powergrid.errors import PowerGridError
 from powergrid.evaluation import EvaluationReport, evaluate
@@ -112,3 +112,25 @@ def test_days_that_come_to_something_else_are_told(folder: Path) -> None:
     assert told[0] == "tiny: runs/x was not measured"
     assert f"rule_based on day {kept.report.provenance['days'][1]} comes to" in told[1]
     assert len(told) == 2
+
+
+def test_runs_are_added_beside_what_is_kept_and_played_anew_where_they_are_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = measure("ieee13_mg", "tiny", [], DAYS, ["native", "volt_var", "optimum", "random"])
+    monkeypatch.setattr(make_results, "_load", lambda runs: list(runs))
+    for _ in range(2):
+        added = add("tiny", ["volt_var"])
+        assert added.report.names == ("no_control", "rule_based", "volt_var")
+        assert len(added.report.frame) == 3 * DAYS
+        assert added.report.provenance["days"] == kept.report.provenance["days"]
+    assert added.report.reward("rule_based") == kept.report.reward("rule_based")
+    keep(
+        kept._replace(
+            report=EvaluationReport(
+                kept.report.frame, kept.report.kinds, {**kept.report.provenance, "scenario_digest": "other"}
+            )
+        )
+    )
+    with pytest.raises(PowerGridError, match="scenario_digest was other, now"):
+        add("tiny", ["volt_var"])
