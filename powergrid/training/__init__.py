@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from powergrid.training.policies.export import export_policy, export_run
     from powergrid.training.policies.inference import Policy, load_policy
     from powergrid.training.rllib.config import algorithm_config, ppo_config
+    from powergrid.training.rllib.curriculum import set_ranges
     from powergrid.training.rllib.imitation import Imitated, imitate
     from powergrid.training.rllib.metrics import GridMetricsCallback
     from powergrid.training.rllib.ppo import PPO, PPOConfig
@@ -38,6 +39,7 @@ __all__ = [
     "pack_env_config",
     "ppo_config",
     "resume",
+    "set_ranges",
     "train",
     "tune",
 ]
@@ -59,6 +61,7 @@ _HOME = {
     "pack_env_config": "rllib.config",
     "ppo_config": "rllib.config",
     "resume": "runs.train",
+    "set_ranges": "rllib.curriculum",
     "train": "runs.train",
     "tune": "runs.tune",
 }

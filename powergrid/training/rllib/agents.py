@@ -16,6 +16,7 @@ from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.scenario import as_env_config, pack_env_config
 from powergrid.training.policies.positions import find_standing
 from powergrid.training.policies.spaces import AgentFit, box_size, fit_policy, flattened, plain_fit, position_counts
+from powergrid.training.rllib.curriculum import Curriculum
 from powergrid.training.runs.settings import DqnSettings, SacSettings, TrainSettings
 
 logger = logging.getLogger("powergrid.training")
@@ -140,6 +141,8 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
         return {}, list(error.problems)
     problems = fit_problems(facts, policy_of, settings) + action_problems(facts, settings)
     problems += limit_problems(facts, settings)
+    if settings.curriculum is not None:
+        problems += Curriculum(settings.curriculum).find_problems(facts.scenario)
     if not problems:
         fitted, _ = fit_agents(facts, policy_of, settings)
         problems = space_problems(fitted, policy_of) + filter_problems(fitted, settings)

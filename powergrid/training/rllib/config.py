@@ -211,9 +211,20 @@ def _prepare(config: Any, parts: _Parts) -> None:
             **_env_runner(parts.env, settings),
             **({"env_to_module_connector": mean_std_filter} if settings.observation_filter == "mean_std" else {}),
         )
-        .callbacks(GridMetricsCallback)
+        .callbacks(GridMetricsCallback, **_led_ranges(settings))
         .debugging(seed=settings.seed, log_level="ERROR")
     )
+
+
+def _led_ranges(settings: TrainSettings) -> dict[str, Any]:
+    """Return the arguments of ``callbacks`` by which ranges follow the iterations."""
+    if settings.curriculum is None:
+        return {}
+    from powergrid.training.rllib.curriculum import Curriculum
+
+    # after each iteration, and wherever environments are new or an iteration is another one
+    when = ("on_algorithm_init", "on_train_result", "on_env_runners_recreated", "on_checkpoint_loaded")
+    return dict.fromkeys(when, Curriculum(settings.curriculum))
 
 
 def _environments(settings: TrainSettings, runners: int) -> int:

@@ -144,7 +144,9 @@ def state_folder() -> Path | None:
 
 def trust_claims(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of ``run.json`` decides which code a resume runs: checkpoints are signed for it."""
-    return {name: manifest[name] for name in ("env", "env_config", "policies")}
+    claims = {name: manifest[name] for name in ("env", "env_config", "policies")}
+    curriculum = manifest.get("settings", {}).get("curriculum")
+    return claims | ({"curriculum": curriculum} if isinstance(curriculum, str) else {})  # which is imported
 
 
 def sign(checkpoint: Path, claims: Mapping[str, Any] | None = None) -> bool:

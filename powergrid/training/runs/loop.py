@@ -21,6 +21,7 @@ from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.policies.inference import Policy
 from powergrid.training.rllib.agents import EnvClass, EnvFacts, default_env, travelling_config
 from powergrid.training.rllib.config import build_algorithm_config
+from powergrid.training.rllib.curriculum import Curriculum
 from powergrid.training.rllib.metrics import EPISODE_COST, EpisodeTotals
 from powergrid.training.rllib.ppo import older_module_names
 from powergrid.training.runs.checkpoints import Checkpoints, find_checkpoint, trust_claims
@@ -116,6 +117,8 @@ def run_loop(plan: Plan) -> RunResult:
             stack.callback(stop_algorithm, algorithm)
             if plan.restore:
                 _restore(algorithm, plan.restore)
+                if plan.settings.curriculum is not None:
+                    Curriculum(plan.settings.curriculum)(algorithm=algorithm)  # RLlib calls back where Tune restores
             elif plan.settings.demonstrations is not None:
                 _imitate(plan, algorithm)
             training = _Training(plan, algorithm, session)

@@ -118,6 +118,11 @@ class TrainSettings(Spec):
     cost_lr: float = Field(
         0.05, gt=0, le=10, description="How much the weight of a limited cost changes in an iteration at most."
     )
+    curriculum: str | dict[Annotated[int, Field(ge=0)], dict[str, Any]] | None = Field(
+        None,
+        description="Ranges that episodes draw their numbers by, by the iterations done from which on they hold, or "
+        "`module:function` that returns them, given these; null: the scenario's own.",
+    )
     demonstrations: str | None = Field(
         None,
         description="Whom the first policy imitates: `rule_based`, whose days are played then, or a folder of "
