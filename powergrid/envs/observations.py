@@ -27,6 +27,8 @@ IntArray = npt.NDArray[np.int64]
 _V_LOW, _V_HIGH = 0.85, 1.15
 #: Quantiles of the node voltages that stand for all of them in a summary [%].
 _PERCENTS = (5, 25, 50, 75, 95)
+#: What is measured of metered nodes, in the order of ``Telemetry.metered``.
+_METERED = ("metered_min_pu", "metered_max_pu", "metered_mean_pu")
 
 
 class Channel(NamedTuple):
@@ -139,10 +141,11 @@ class Channels:
         widths += [] if graph is None else [graph.extra]
         widths += [] if self._quantiles is None else [self._n_nodes]
         widths += [] if self.telemetry is None else [self.telemetry.width]
-        metrics.watch(_find_nodes(simulation, pccs, phases), [np.array(way, dtype=np.int64) for way in ways], widths)
+        metered = [] if self.telemetry is None else self.telemetry.metered_nodes
+        upstream = [np.array(way, dtype=np.int64) for way in ways]
+        metrics.watch(_find_nodes(simulation, pccs, phases), upstream, widths, metered)
         self.places: IntArray = self._place()
-        self.told, self.shown = self._place_told()
-        self._of_telemetry = self.places[np.empty(0, np.int64) if self.telemetry is None else self.telemetry.places]
+        self.told, self.shown, self._of_telemetry = self._place_told()
         self.measure()
 
     # -- the table
@@ -327,8 +330,8 @@ class Channels:
             summary = self._quantiles.look(simulation.snapshot.v_pu, metrics.violation_count)
             metrics.add(summary, -1 if telemetry is None else -2)
         if telemetry is not None and telemetry.width:
-            values = metrics.results.take(self._of_telemetry, 1, None, "clip")
-            metrics.add(telemetry.look(values, simulation.row, simulation.energised))
+            metrics.results.take(self._of_telemetry, 1, telemetry.values, "clip")
+            metrics.add(telemetry.look(simulation.row))
 
     @property
     def values(self) -> FloatArray:
@@ -359,14 +362,20 @@ class Channels:
             )
         )
 
-    def _place_told(self) -> tuple[IntArray, IntArray]:
-        """Return where each channel lies as it is seen, and the columns of those that anybody can see."""
+    def _place_told(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Return where each channel lies as it is seen, columns of those that anybody can see, and what is sent."""
         told, columns, telemetry = self.places.copy(), list(range(len(self.table))), self.telemetry
+        sent = np.empty(0, np.int64)
         if telemetry is not None:
+            if len(telemetry.metered):
+                at = self.metrics.columns
+                lowest, highest, means = (np.arange(at[n].start, at[n].stop) for n in _METERED)
+                told[telemetry.metered] = np.concatenate([lowest, highest, means[:-1]])
+            sent = told[np.concatenate([telemetry.places, telemetry.sources])]
             first = self.metrics.columns["beside"].stop - telemetry.width
             told[telemetry.places] = first + np.arange(len(telemetry.places))
             columns = [column for column in columns if column not in telemetry.unmetered]
-        return told, np.array(columns, dtype=np.int64)
+        return told, np.array(columns, dtype=np.int64), sent
 
     def _place_solved(self) -> IntArray:
         """Return where each column of :meth:`_add_solved` lies in what was measured."""

@@ -79,7 +79,7 @@ class _Parts(NamedTuple):
         return cls(
             whole,
             (span("zone_violation_pu", "overload_sum_pu"), span("zone_violation_count", "overload_count")),
-            span("zone_v_min_pu", "v_min_pu"),
+            span("zone_v_min_pu", "metered_min_pu"),
             span("zone_v_mean_pu", "watched_mean_pu"),
             span("zone_v_max_pu", "watched_loading_pu"),
             span("zone_kva", "zone_kva").view(np.complex128),
@@ -216,6 +216,7 @@ class Metrics:
         node_groups: Sequence[IntArray],
         branch_groups: Sequence[IntArray],
         widths: Sequence[int | tuple[int, int]] = (),
+        metered: Sequence[IntArray] = (),
     ) -> None:
         """Take means of voltages and highest loadings of more groups, in the same passes as those of the zones.
 
@@ -224,19 +225,22 @@ class Metrics:
             branch_groups: Branches of each group, one or more.
             widths: How many numbers each array has that :meth:`take` puts beside what it measures; ``(m, n)`` stands
                 for one of shape (m, n_envs, n).
+            metered: Nodes of each group whose lowest and highest voltages are taken too, with the means.
         """
-        nodes, n_zones = [*self._node_groups, *node_groups], self._n_zones
+        nodes, n_zones = [*self._node_groups, *metered, *node_groups], self._n_zones
         groups = [*nodes, *(self._n_nodes + own for own in (*self._branch_groups, *branch_groups))]
         members, starts, sizes = _chain(groups)
         ends = np.append(starts, len(members)).tolist()
-        # lowest of zones and network, means of all groups of nodes, highest of every group
-        n_lowest, n_means, n_envs = n_zones + 1, len(nodes), len(self._high)
+        # lowest of zones, network and what is metered, means of all groups of nodes, highest of every group
+        n_lowest, n_means, n_envs = n_zones + 1 + len(metered), len(nodes), len(self._high)
         self._lowest_end, self._means_end = ends[n_lowest], ends[n_means]
         self._starts, self._lowest_starts, self._means_starts = starts, starts[:n_lowest], starts[:n_means]
         self._per_size = np.tile(1.0 / sizes[:n_means], (n_envs, 1))
         levels = self._n_nodes, len(self._high[0]) - self._n_nodes
         n_beside = sum(int(np.prod(width)) for width in widths)
-        self.columns = columns = _lay_out(n_zones, len(node_groups), len(branch_groups), *levels, n_beside)
+        self.columns = columns = _lay_out(
+            n_zones, len(metered), len(node_groups), len(branch_groups), *levels, n_beside
+        )
         self._members = columns["v_pu"].start + members
         self._to = _Parts.of(np.zeros((n_envs, columns["beside"].stop)), columns, widths)
         self.take(self._snapshot)
@@ -282,7 +286,7 @@ class Metrics:
 
     def _leave_out(self, chosen: FloatArray, dead: BoolArray, lowest: FloatArray, means: FloatArray) -> None:
         """Take lowest and mean voltages anew without the nodes that nothing feeds; 0 where a zone has no other."""
-        starts, end = self._lowest_starts, self._lowest_end  # zones and network, which come first
+        starts, end = self._lowest_starts, self._lowest_end  # zones and network come first
         own = self._members[:end] - self.columns["v_pu"].start
         fed, members = ~dead.take(own, axis=1), chosen[:, :end]
         np.minimum.reduceat(np.where(fed, members, np.inf), starts, axis=1, out=lowest)
@@ -389,15 +393,15 @@ class Metrics:
 
 
 def _lay_out(
-    n_zones: int, n_nodes: int, n_branches: int, n_voltages: int, n_loadings: int, n_beside: int
+    n_zones: int, n_metered: int, n_nodes: int, n_branches: int, n_voltages: int, n_loadings: int, n_beside: int
 ) -> dict[str, slice]:
     """Return the columns of ``Metrics.results`` by name, in order; so many groups of nodes and branches are watched."""
     sizes: dict[str, int] = {}
     for what, whole in _SUMS.items():
         sizes |= {f"zone_{what}": n_zones, f"shared_{what}": n_zones, whole: 1}
-    sizes |= {"zone_v_min_pu": n_zones, "v_min_pu": 1}
-    sizes |= {"zone_v_mean_pu": n_zones, "v_mean_pu": 1, "watched_mean_pu": n_nodes}
-    sizes |= {"zone_v_max_pu": n_zones, "v_max_pu": 1, "watched_max_pu": n_nodes}
+    sizes |= {"zone_v_min_pu": n_zones, "v_min_pu": 1, "metered_min_pu": n_metered}
+    sizes |= {"zone_v_mean_pu": n_zones, "v_mean_pu": 1, "metered_mean_pu": n_metered, "watched_mean_pu": n_nodes}
+    sizes |= {"zone_v_max_pu": n_zones, "v_max_pu": 1, "metered_max_pu": n_metered, "watched_max_pu": n_nodes}
     sizes |= {"zone_loading_pu": n_zones, "watched_loading_pu": n_branches}
     sizes |= {"zone_kva": 2 * n_zones, "source_kva": 2, "losses_kw": 1}
     sizes |= {"v_pu": n_voltages, "loading_pu": n_loadings - 1, "no_branch": 1, "beside": n_beside}

@@ -19,7 +19,6 @@ class Messages:
         specs: The messages.
         table: What is measured; None where that is no reading.
         agents: Devices of each agent, by its name.
-        n_envs: Number of environments.
         n_times: Steps of an episode, and one for the state after the last.
         step_minutes: Length of a step [min].
         problems: Where agents and channels are told that are unknown.
@@ -27,7 +26,7 @@ class Messages:
     Attributes:
         sources: Places in ``table`` of what is heard, shape (n_heard,).
         heard: What is heard, in that order.
-        news: Brings it.
+        news: Says when it is heard.
     """
 
     def __init__(
@@ -35,7 +34,6 @@ class Messages:
         specs: Mapping[str, MessagesSpec],
         table: Sequence[Measured | None],
         agents: Mapping[str, Sequence[str]],
-        n_envs: int,
         n_times: int,
         step_minutes: int,
         problems: list[Problem],
@@ -61,4 +59,4 @@ class Messages:
         self.sources: IntArray = np.array(sources, dtype=np.int64)
         self.heard = heard
         own_specs = {name: specs[name].model_copy(update={"channels": tuple(said)}) for name, said in of.items()}
-        self.news = Readings(heard, own_specs, n_envs, n_times, step_minutes, problems)
+        self.news = Readings(heard, own_specs, n_times, step_minutes, problems)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import Problem
-from powergrid.grid.telemetry.links import IntArray, Link, assign
+from powergrid.grid.telemetry.links import BoolArray, IntArray, Link, assign
 from powergrid.grid.telemetry.spec import MessagesSpec, ReadingsSpec
 
 FloatArray = npt.NDArray[np.float64]
@@ -40,6 +40,22 @@ class Mark(NamedTuple):
     owner: str
 
 
+class Drawn(NamedTuple):
+    """What an episode has drawn of some numbers.
+
+    Attributes:
+        step: The step in which what is told was sent, shape (n_times, n_told).
+        masked: Whether it is not shown, shape (n_times, n_told).
+        factor: What it is multiplied by as it is sent, shape (n_times, n_told); None for nothing.
+        marks: Shape (n_times, n_marks).
+    """
+
+    step: IntArray
+    masked: BoolArray
+    factor: FloatArray | None
+    marks: FloatArray
+
+
 class _Group(NamedTuple):
     spec: ReadingsSpec | MessagesSpec
     link: Link
@@ -50,7 +66,7 @@ class _Group(NamedTuple):
 
 
 class Readings:
-    """Tell numbers as they arrive.
+    """Say which numbers are told of a step, those of which step, and how exact.
 
     What is sent together, the numbers of a device, a zone, or a bus, is late or lost together. The state that an
     episode begins with is known to all.
@@ -58,7 +74,6 @@ class Readings:
     Args:
         table: What is measured; None where that is no reading.
         specs: The groups.
-        n_envs: Number of environments.
         n_times: Steps of an episode, and one for the state after the last.
         step_minutes: Length of a step [min].
         problems: Where groups are told that name nothing.
@@ -66,20 +81,23 @@ class Readings:
 
     Attributes:
         places: Places in ``table`` of what is told, shape (n_told,).
+        middle: The middle of the bounds of each.
+        resolution: What each is a multiple of, 0 for any number.
         marks: What tells of it, their ages, and whether they are missing.
+        late: Whether anything ever is told otherwise than as it comes, but for errors.
+        inexact: Whether there are errors.
     """
 
     def __init__(
         self,
         table: Sequence[Measured | None],
         specs: Mapping[str, ReadingsSpec] | Mapping[str, MessagesSpec],
-        n_envs: int,
         n_times: int,
         step_minutes: int,
         problems: list[Problem],
         besides: Sequence[int] = (),
     ) -> None:
-        self._n_envs, self._n_times, self._step_minutes = n_envs, n_times, step_minutes
+        self._n_times, self._step_minutes = n_times, step_minutes
         patterns = {name: spec.channels for name, spec in specs.items()}
         found = assign(
             "channel", "telemetry.readings", ["" if each is None else each.name for each in table], patterns, problems
@@ -95,18 +113,13 @@ class Readings:
             self._add(name, specs[name], _pick(table, own), np.arange(first, first + len(own)))
             first += len(own)
         told = _pick(table, self.places)
-        shape = (n_envs, n_times, len(told))
-        late = any(not group.spec.ideal for group in self._groups)
-        inexact = any(group.spec.spread or group.spec.bias for group in self._groups)
-        # one row more, of the middle of the bounds, stands for what is missing
-        self._middle = n_envs * n_times * len(told)
-        self._sent = np.zeros((n_envs * n_times + 1, len(told))) if late else None
-        self._newest = self._identity() if late else None
-        if self._sent is not None:
-            self._sent[-1] = [(each.low + each.high) / 2.0 for each in told]
-        self._factor = np.ones(shape) if inexact else None
-        self._shown_marks = np.zeros((n_envs, n_times, len(self.marks)))
-        self._rounded, self._resolution = self._find_resolution(told)
+        self.middle = np.array([(each.low + each.high) / 2.0 for each in told])
+        self.resolution = np.zeros(len(told))
+        for group in self._groups:
+            own_steps = [group.spec.find_resolution(told[i].low, told[i].high) for i in group.own.tolist()]
+            self.resolution[group.own] = own_steps
+        self.late = any(not group.spec.ideal for group in self._groups)
+        self.inexact = any(group.spec.spread or group.spec.bias for group in self._groups)
 
     def _add(self, name: str, spec: ReadingsSpec | MessagesSpec, own: Sequence[Measured], places: IntArray) -> None:
         senders = dict.fromkeys(_sender(each) for each in own)
@@ -122,67 +135,26 @@ class Readings:
         sender = np.array([index[_sender(each)] for each in own], dtype=np.int64)
         self._groups.append(_Group(spec, link, places, sender, len(senders), slice(first, len(self.marks))))
 
-    def _identity(self) -> IntArray:
-        """Return where what is sent in each step will lie."""
-        n_told = len(self.places)
-        return np.arange(self._middle).reshape(self._n_envs, self._n_times, n_told)
-
-    def _find_resolution(self, told: Sequence[Measured]) -> tuple[IntArray, FloatArray]:
-        steps = np.zeros(len(told))
-        for group in self._groups:
-            steps[group.own] = [group.spec.find_resolution(told[i].low, told[i].high) for i in group.own.tolist()]
-        columns = np.flatnonzero(steps)
-        return columns, np.tile(steps[columns], (self._n_envs, 1))
-
-    def start(self, envs: Sequence[int], rngs: Sequence[np.random.Generator]) -> None:
-        """Draw the episodes of some environments, each with a generator of its own."""
-        n_times, steps = self._n_times, np.arange(self._n_times)[:, None]
-        for env, rng in zip(envs, rngs, strict=True):
-            for group, own_rng in zip(self._groups, rng.spawn(len(self._groups)), strict=True):
-                spec, own = group.spec, group.own
-                newest, missing = group.link.draw(own_rng, n_times, group.n_senders, first=0)
-                if self._newest is not None:
-                    row = env * n_times + newest[:, group.sender]
-                    where = row * len(self.places) + own
-                    if spec.on_loss == "mask":
-                        where = np.where(missing[:, group.sender], self._middle + own, where)
-                    self._newest[env][:, own] = where
-                if self._factor is not None:
-                    self._factor[env][:, own] = _draw_errors(own_rng, spec, n_times, len(own))
-                told = [(steps - newest) * float(self._step_minutes)] if spec.age else []
-                told += [] if spec.on_loss == "hold" else [missing.astype(np.float64)]
-                if told:
-                    self._shown_marks[env][:, group.marks] = np.concatenate(told, axis=1)
-
-    def tell(self, values: FloatArray, row: IntArray) -> FloatArray:
-        """Return what is told in a step in which some values are measured, shape (n_envs, n_told).
-
-        Args:
-            values: What ``places`` are now, shape (n_envs, n_told); written over.
-            row: The step in the rows of all environments laid end to end, shape (n_envs,).
-        """
-        n_told = len(self.places)
-        if self._factor is not None:
-            values *= self._factor.reshape(-1, n_told).take(row, 0, None, "clip")
-        if len(self._rounded):
-            values[:, self._rounded] = np.rint(values[:, self._rounded] / self._resolution) * self._resolution
-        if self._sent is None or self._newest is None:
-            return values
-        self._sent[row] = values
-        told: FloatArray = self._sent.reshape(-1).take(
-            self._newest.reshape(-1, n_told).take(row, 0, None, "clip"), None, None, "clip"
-        )
-        return told
-
-    def mark(self, row: IntArray) -> FloatArray:
-        """Return the ``marks`` of a step, shape (n_envs, n_marks)."""
-        marks: FloatArray = self._shown_marks.reshape(-1, len(self.marks)).take(row, 0)
-        return marks
-
-    def kept(self) -> dict[str, npt.NDArray[Any]]:
-        """Return what was drawn and sent, the arrays themselves."""
-        kept = {"sent": self._sent, "newest": self._newest, "factor": self._factor, "marks": self._shown_marks}
-        return {key: array for key, array in kept.items() if array is not None}
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """Draw an episode of one environment."""
+        n_times, shape = self._n_times, (self._n_times, len(self.places))
+        steps = np.arange(n_times)[:, None]
+        step, masked = np.broadcast_to(steps, shape).copy(), np.zeros(shape, dtype=bool)
+        factor = np.ones(shape) if self.inexact else None
+        marks = np.zeros((n_times, len(self.marks)))
+        for group, own_rng in zip(self._groups, rng.spawn(len(self._groups)), strict=True):
+            spec, own = group.spec, group.own
+            newest, missing = group.link.draw(own_rng, n_times, group.n_senders, first=0)
+            step[:, own] = newest[:, group.sender]
+            if spec.on_loss == "mask":
+                masked[:, own] = missing[:, group.sender]
+            if factor is not None:
+                factor[:, own] = _draw_errors(own_rng, spec, n_times, len(own))
+            told = [(steps - newest) * float(self._step_minutes)] if spec.age else []
+            told += [] if spec.on_loss == "hold" else [missing.astype(np.float64)]
+            if told:
+                marks[:, group.marks] = np.concatenate(told, axis=1)
+        return Drawn(step, masked, factor, marks)
 
 
 def _pick(table: Sequence[Measured | None], places: IntArray) -> list[Measured]:

@@ -32,6 +32,7 @@ class Setpoints:
         late: Whether devices ever go by anything else than what they are asked.
         marks: What tells agents whether the action of the step to come will be sent, where not all are; owned by the
             device.
+        decides: That, of each step, shape (n_times, n_marks).
     """
 
     def __init__(
@@ -62,26 +63,25 @@ class Setpoints:
                 decides += [(Mark(f"{names[i]}.decides", "", 0.0, 1.0, names[i]), link.every) for i in own.tolist()]
         self.late = bool(self._groups)
         self.marks = [mark for mark, _ in decides]
-        self._decides = np.array([np.arange(n_times) % every == 0 for _, every in decides], dtype=np.float64).T
-        self._decides = np.tile(self._decides.reshape(n_times, len(decides)), (n_envs, 1))
-        self._sent = np.zeros((n_envs * n_times, self._n_actions))
-        self._newest = np.arange(self._sent.size).reshape(n_envs, n_times, self._n_actions)
-        self._left_alone = np.zeros((n_envs, n_times), dtype=bool)
+        periods = np.array([every for _, every in decides], dtype=np.int64)
+        self.decides = (np.arange(n_times)[:, None] % periods == 0).astype(np.float64)
+        self._sent = np.zeros(n_envs * n_times * self._n_actions)
+        self._sent_rows = self._sent.reshape(-1, self._n_actions)
+        self._newest = np.arange(self._sent.size).reshape(-1, self._n_actions)
+        self._left_alone = np.zeros(n_envs * n_times, dtype=bool)
+        self._places, self._alone = np.zeros((n_envs, self._n_actions), dtype=np.int64), n_envs == 1
 
-    def start(self, envs: Sequence[int], rngs: Sequence[np.random.Generator]) -> None:
-        """Draw the episodes of some environments, each with a generator of its own."""
+    def start(self, env: int, rng: np.random.Generator) -> None:
+        """Draw an episode of one environment."""
         n_times = self._n_times
-        for env, rng in zip(envs, rngs, strict=True):
-            for (spec, link, column, sender, n), own_rng in zip(
-                self._groups, rng.spawn(len(self._groups)), strict=True
-            ):
-                newest, missing = link.draw(own_rng, n_times, n, first=-1)
-                if spec.fallback == "neutral":
-                    newest = np.where(missing, -1, newest)
-                step = newest[:, sender]
-                where = (env * n_times + step) * self._n_actions + column
-                self._newest[env][:, column] = np.where(step < 0, -1, where)
-            self._left_alone[env] = (self._newest[env] < 0).any(axis=1)
+        newest = self._newest.reshape(-1, n_times, self._n_actions)[env]
+        for (spec, link, column, sender, n), own_rng in zip(self._groups, rng.spawn(len(self._groups)), strict=True):
+            step, missing = link.draw(own_rng, n_times, n, first=-1)
+            if spec.fallback == "neutral":
+                step = np.where(missing, -1, step)
+            step = step[:, sender]
+            newest[:, column] = np.where(step < 0, -1, (env * n_times + step) * self._n_actions + column)
+        self._left_alone[env * n_times : (env + 1) * n_times] = (newest < 0).any(axis=1)
 
     def follow(self, action: FloatArray, row: IntArray, neutral: Callable[[], FloatArray]) -> FloatArray:
         """Return the actions that devices go by in a step.
@@ -91,17 +91,12 @@ class Setpoints:
             row: The step in the rows of all environments laid end to end, shape (n_envs,).
             neutral: Returns the actions that leave every device to itself, of the same shape.
         """
-        self._sent[row] = action
-        newest = self._newest.reshape(-1, self._n_actions).take(row, 0, None, "clip")
-        played: FloatArray = self._sent.reshape(-1).take(newest, mode="clip")
-        if b"\1" in self._left_alone.reshape(-1).take(row).tobytes():
+        self._sent_rows[row.item() if self._alone else row] = action
+        newest = self._newest.take(row, 0, self._places, "clip")
+        played = self._sent.take(newest, None, None, "clip")
+        if b"\1" in self._left_alone.take(row).tobytes():
             np.copyto(played, neutral(), where=newest < 0)
         return played
-
-    def mark(self, row: IntArray) -> FloatArray:
-        """Return the ``marks`` of a step, shape (n_envs, n_marks)."""
-        marks: FloatArray = self._decides.take(row, 0)
-        return marks
 
     def kept(self) -> dict[str, npt.NDArray[Any]]:
         """Return what was drawn and sent, the arrays themselves."""

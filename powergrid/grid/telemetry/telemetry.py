@@ -12,13 +12,13 @@ from powergrid.errors import Problem, ScenarioError
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.telemetry.links import IntArray
 from powergrid.grid.telemetry.messages import Messages
-from powergrid.grid.telemetry.meters import Meters
-from powergrid.grid.telemetry.readings import Measured, Readings
+from powergrid.grid.telemetry.meters import find_metered
+from powergrid.grid.telemetry.readings import Drawn, Measured, Readings
+from powergrid.grid.telemetry.ring import Ring
 from powergrid.grid.telemetry.setpoints import Setpoints
 from powergrid.grid.telemetry.spec import TelemetrySpec
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 #: What everybody knows without a meter: clock and calendar, and who one is.
 _KNOWN = ("time_of_day_sin", "time_of_day_cos", "weekend", "season_sin", "season_cos", "hours_left", "is_")
@@ -42,8 +42,12 @@ class Telemetry:
     Attributes:
         passes_on: Whether devices go by :meth:`follow`, else by what they are asked.
         places: Places in ``table`` of what :meth:`look` returns first, shape (n_told,).
-        marks: What follows there: ages, what is missing, which actions will be sent.
+        sources: Places in ``table`` of what messages tell, shape (n_heard,).
+        marks: What follows there: ages, what is missing, which actions will be sent, what is heard.
         unmetered: Places in ``table`` of what nobody measures.
+        metered: Places in ``table`` of the voltages of zones and network that are those of metered buses: lowest of
+            zones and network, their highest, means of zones.
+        metered_nodes: Nodes of these, of each zone and of the network; none where all are.
 
     Raises:
         ScenarioError: a group names nothing, or a zone has no meter.
@@ -62,35 +66,42 @@ class Telemetry:
         step_minutes: int,
         name: str,
     ) -> None:
-        size, problems = (n_envs, n_times, step_minutes), list[Problem]()
+        size, problems = (n_times, step_minutes), list[Problem]()
         index = {each.name: place for place, each in enumerate(table)}
-        self.unmetered = frozenset[int]()
-        self._meters, self._metered, at = None, np.empty(0, np.int64), list[int]()
+        self.unmetered, self.metered, self.metered_nodes = frozenset[int](), np.empty(0, np.int64), list[IntArray]()
         if spec.metered_buses is not None:
-            self._meters = meters = Meters(metrics, spec.metered_buses, zones, problems)
-            # in the order of Meters.look
-            at = [index[f"{owner}.{own}"] for own in ("v_min_pu", "v_max_pu") for owner in (*zones, "network")]
-            at += [index[f"{zone}.v_mean_pu"] for zone in zones]
-            silent = [f"network.{metrics.network.nodes[node]}.v_pu" for node in np.flatnonzero(~meters.nodes).tolist()]
+            measured, self.metered_nodes = find_metered(metrics.network, spec.metered_buses, zones, problems)
+            quantities = [(own, owner) for own in ("v_min_pu", "v_max_pu") for owner in (*zones, "network")]
+            quantities += [("v_mean_pu", zone) for zone in zones]
+            self.metered = np.array([index[f"{owner}.{own}"] for own, owner in quantities], dtype=np.int64)
+            silent = [f"network.{metrics.network.nodes[node]}.v_pu" for node in np.flatnonzero(~measured).tolist()]
             self.unmetered = frozenset(index[node] for node in silent if node in index)
         known = {place for place, each in enumerate(table) if _is_known(each)} | self.unmetered
         told = [each if place not in known else None for place, each in enumerate(table)]
         owners = {agent: [name for name, (_, owner) in devices.items() if owner == agent] for agent in zones}
         self._messages = messages = Messages(spec.messages, told, owners, *size, problems)
-        self._readings = Readings(told, spec.readings, *size, problems, [*at, *messages.sources.tolist()])
+        self._readings = readings = Readings(told, spec.readings, *size, problems, messages.sources.tolist())
         kinds = {name: kind for name, (kind, _) in devices.items()}
-        self._setpoints = Setpoints(spec.setpoints, kinds, columns, *size, problems)
+        self._setpoints = setpoints = Setpoints(spec.setpoints, kinds, columns, n_envs, *size, problems)
         if problems:
             raise ScenarioError(name, problems)
-        self.places = self._readings.places
-        self.marks = [*self._readings.marks, *self._setpoints.marks, *messages.heard, *messages.news.marks]
+        self.places, self.sources = readings.places, messages.sources
+        self.marks = [*readings.marks, *setpoints.marks, *messages.heard, *messages.news.marks]
         place = {each: i for i, each in enumerate(self.places.tolist())}
-        self._metered = np.array([place[each] for each in at], dtype=np.int64)
         self._sources = np.array([place[each] for each in messages.sources.tolist()], dtype=np.int64)
-        self._parts = [part for part in (self._readings, self._setpoints) if part.marks]
-        self._links: dict[str, Readings | Setpoints]
-        self._links = {"readings": self._readings, "setpoints": self._setpoints, "messages": messages.news}
-        self.passes_on = self._setpoints.late
+        self._ring = self._make_ring(n_envs, n_times)
+        self.passes_on = setpoints.late
+
+    def _make_ring(self, n_envs: int, n_times: int) -> Ring:
+        readings, news = self._readings, self._messages.news
+        steps = [np.concatenate([readings.resolution, readings.resolution[self._sources]])]
+        steps.append(np.concatenate([np.zeros(len(self.places)), news.resolution]))
+        # what a reading shows that is missing, and then a message: told in so many bits, the first is no middle
+        middles = np.tile(np.concatenate([readings.middle, news.middle]), (2, 1))
+        coarse, last = news.resolution > 0.0, middles[0, len(self.places) :]
+        last[coarse] = np.rint(last[coarse] / news.resolution[coarse]) * news.resolution[coarse]
+        n_marks = len(self.marks) - len(self._messages.heard)
+        return Ring(n_envs, n_times, middles, n_marks, self.width, inexact=readings.inexact, rounding=steps)
 
     @property
     def width(self) -> int:
@@ -99,27 +110,41 @@ class Telemetry:
 
     def start(self, envs: Sequence[int], rngs: Sequence[np.random.Generator]) -> None:
         """Draw the episodes of some environments, each with a generator of its own."""
-        drawn = [rng.spawn(3) for rng in rngs]
-        for i, part in enumerate(self._links.values()):
-            part.start(envs, [own[i] for own in drawn])
+        for env, rng in zip(envs, rngs, strict=True):
+            of_readings, of_setpoints, of_messages = rng.spawn(3)
+            self._setpoints.start(env, of_setpoints)
+            if self.width:
+                self._lay(env, self._readings.draw(of_readings), self._messages.news.draw(of_messages))
 
-    def look(self, values: FloatArray, row: IntArray, energised: BoolArray) -> FloatArray:
-        """Return what is told in a step, then the ``marks``, shape (n_envs, width).
+    def _lay(self, env: int, readings: Drawn, news: Drawn) -> None:
+        """Say where lies what is told in an episode of one environment: a message is a reading that came before."""
+        ring, sources, n_told = self._ring, self._sources, len(self.places)
+        told, heard = np.arange(n_told), n_told + np.arange(len(sources))
+        places = ring.places_of(env, readings.step, told)
+        np.copyto(places, ring.middles_of(0, told), where=readings.masked)
+        step = readings.step[news.step, sources]
+        said = ring.places_of(env, step, heard)
+        np.copyto(said, ring.middles_of(0, heard), where=readings.masked[news.step, sources])
+        np.copyto(said, ring.middles_of(1, heard), where=news.masked)
+        marks = ring.marks_of(env)
+        own = len(self._readings.marks) + len(self._setpoints.marks)
+        ring.marks[env] = np.concatenate([readings.marks, self._setpoints.decides, news.marks], axis=1)
+        ring.newest[env] = np.concatenate([places, marks[:, :own], said, marks[:, own:]], axis=1)
+        if ring.factor is not None and readings.factor is not None:
+            ring.factor[env] = np.concatenate([readings.factor, readings.factor[:, sources]], axis=1)
+
+    @property
+    def values(self) -> FloatArray:
+        """Put here what ``places``, then ``sources`` are now, before :meth:`look`, shape (n_envs, n_places)."""
+        return self._ring.values
+
+    def look(self, row: IntArray) -> FloatArray:
+        """Return what is told in a step, then the ``marks``, shape (n_envs, width); reused at each call.
 
         Args:
-            values: What ``places`` are now, shape (n_envs, n_told); written over.
             row: The step in the rows of all environments laid end to end, shape (n_envs,).
-            energised: Whether a source feeds each node, shape (n_envs, n_nodes).
         """
-        if self._meters is not None:
-            values[:, self._metered] = self._meters.look(energised)
-        told = self._readings.tell(values, row)
-        found = [told, *(part.mark(row) for part in self._parts)]
-        if len(self._sources):
-            news = self._messages.news
-            found.append(news.tell(told.take(self._sources, 1), row))
-            found += [news.mark(row)] if news.marks else []
-        return np.concatenate(found, axis=1) if len(found) > 1 else told
+        return self._ring.tell(row)
 
     def follow(self, action: FloatArray, row: IntArray, neutral: Callable[[], FloatArray]) -> FloatArray:
         """Return the actions that devices go by in a step, see :meth:`Setpoints.follow`."""
@@ -127,13 +152,16 @@ class Telemetry:
 
     def state(self) -> dict[str, Any]:
         """Copy what was drawn and sent."""
-        return {name: {key: array.copy() for key, array in part.kept().items()} for name, part in self._links.items()}
+        return {name: {key: each.copy() for key, each in own.items()} for name, own in self._arrays().items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put a :meth:`state` back."""
-        for name, part in self._links.items():
-            for key, array in part.kept().items():
+        for name, own in self._arrays().items():
+            for key, array in own.items():
                 array[...] = state[name][key]
+
+    def _arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
+        return {"readings": self._ring.arrays(), "setpoints": self._setpoints.kept()}
 
 
 def _is_known(measured: Measured) -> bool:
