@@ -84,7 +84,9 @@ def test_bench_outside_a_checkout_says_where_they_are(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["step", "vector", "memory", "sampling", "feeders", "scaling", "telemetry", "training"])
+@pytest.mark.parametrize(
+    "name", ["step", "vector", "memory", "sampling", "feeders", "scaling", "telemetry", "training"]
+)
 def test_every_benchmark_runs_quickly(name: str) -> None:
     command = [sys.executable, str(FOLDER / f"{name}.py"), "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
