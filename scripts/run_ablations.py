@@ -1,7 +1,7 @@
 """Train every lever of learning alone, and all of them together, over several seeds; gone on with where it was stopped.
 
-What each comes to on the test days is measured afterwards, by the command that is printed at the end. Days to imitate
-are recorded first, of the training split: by the optimum, or by rules where a day's optimum cannot be found.
+What each comes to on the test days is measured afterwards, by the command that is printed at the end. Days of the
+optimum to imitate are recorded first, of the training split; those of rules are played by each training.
 
 Usage::
 
@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-#: Words that each lever adds to `powergrid train`; {optimum} and {rules} are folders of demonstrations.
+#: Words that each lever adds to `powergrid train`; {optimum} is a folder of demonstrations.
 GENTLE = ["--setting", "lr=3e-4", "--setting", "entropy_coeff=0"]
 LEVERS: dict[str, list[str]] = {
     "default": [],
@@ -29,7 +29,8 @@ LEVERS: dict[str, list[str]] = {
     "spread_of_state": ["--setting", "free_log_std=false"],
     "spread_led": ["--setting", "final_log_std=-3"],
     "imitate_optimum": ["--setting", "demonstrations={optimum}", *GENTLE],
-    "imitate_rules": ["--setting", "demonstrations={rules}", *GENTLE],
+    "imitate_rules": ["--preset", "imitate"],
+    "imitate_rules_outlook": ["--preset", "imitate", "--set", "outlook={}"],
     "gentle": GENTLE,
     "wide": ["--setting", "hidden=[256, 256]"],
     "far_sighted": ["--setting", "gamma=0.997", "--setting", "lambda_=0.97"],
@@ -40,7 +41,7 @@ LEVERS: dict[str, list[str]] = {
         *("--setting", "final_log_std=-3", "--setting", "bootstrap_horizon=false"),
     ],
     "together_rules": [
-        *("--set", "outlook={}", "--setting", "demonstrations={rules}", *GENTLE),
+        *("--preset", "imitate", "--set", "outlook={}"),
         *("--setting", "final_log_std=-3", "--setting", "bootstrap_horizon=false"),
     ],
 }
@@ -55,17 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--minutes", type=float, help="most of each training")
     parser.add_argument("--optimum-days", type=int, default=60)
-    parser.add_argument("--rules-days", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--list", action="store_true", help="print the commands and run none")
     asked = parser.parse_args(arguments)
-    shown = {"optimum": asked.optimum_days, "rules": asked.rules_days}
-    folders = {name: asked.out / "demonstrations" / f"{asked.scenario}-{name}" for name in shown}
-    needed = [name for name in shown if any(f"{{{name}}}" in word for own in asked.only for word in LEVERS[own])]
-    for name in needed:
-        policy = "rule_based" if name == "rules" else name
-        words = ["demonstrate", asked.scenario, "--policy", policy, "--days", str(shown[name])]
-        _run([*words, "--out", str(folders[name])], only_say=asked.list)
+    shown = asked.out / "demonstrations" / f"{asked.scenario}-optimum"
+    if any("{optimum}" in word for own in asked.only for word in LEVERS[own]):
+        words = ["demonstrate", asked.scenario, "--policy", "optimum", "--days", str(asked.optimum_days)]
+        _run([*words, "--out", str(shown)], only_say=asked.list)
     runs = []
     for seed in asked.seeds:  # all levers of a seed before the next: whoever stops has them all alike
         for lever in asked.only:
@@ -75,18 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 if not _is_finished(asked.out / name):
                     _run(["train", "--resume", str(asked.out / name), "--test-days", "0"], only_say=asked.list)
                 continue
-            words = [word.replace(f"{{{n}}}", str(f)) for word in LEVERS[lever] for n, f in [_folder(word, folders)]]
+            words = [word.replace("{optimum}", str(shown)) for word in LEVERS[lever]]
             fixed = ["--seed", str(seed), "--iterations", str(asked.iterations), "--test-days", "0"]
             limit = [] if asked.minutes is None else ["--minutes", str(asked.minutes)]
             place = ["--out", str(asked.out), "--name", name]
             _run(["train", asked.scenario, *fixed, *limit, *words, *place], only_say=asked.list)
     measured = ["measure", asked.scenario, "--as", f"{asked.scenario}_ablations", "--ablations", "--runs"]
     print("Measure them with:", shlex.join(["python", "scripts/make_results.py", *measured, *map(str, runs)]))
-
-
-def _folder(word: str, folders: dict[str, Path]) -> tuple[str, Path]:
-    """Return the folder of demonstrations that a word names, or any where it names none."""
-    return next(((name, own) for name, own in folders.items() if f"{{{name}}}" in word), next(iter(folders.items())))
 
 
 def _is_finished(run: Path) -> bool:

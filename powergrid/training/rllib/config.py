@@ -72,7 +72,8 @@ def ppo_config(
         policies: ``"shared"`` (one ``grid_policy``, or one for each group of agents with equal spaces),
             ``"independent"`` (``<agent>_policy``) or a mapping from agent to policy name.
         preset: What holds where no setting says otherwise: ``"fast"``, the defaults of :class:`TrainSettings`, or
-            ``"page"``, the hyper-parameters long recommended on the Training page.
+            ``"page"``, the hyper-parameters long recommended on the Training page. ``"imitate"`` is for
+            :func:`powergrid.training.train`, for a configuration alone imitates nobody.
         **settings: Fields of :class:`TrainSettings`, under their own or their older RLlib names.
 
     Raises:

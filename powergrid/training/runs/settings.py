@@ -23,9 +23,17 @@ ALIASES: dict[str, str] = {
     "fcnet_activation": "activation",
 }
 
-#: What a preset sets beside the defaults. ``fast`` is the defaults, ``page`` the values long recommended for PPO here.
+#: What a preset sets beside the defaults. ``fast`` is the defaults, ``imitate`` begins as rules do and learns on in
+#: small steps, ``page`` has the values long recommended for PPO here.
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
+    "imitate": {
+        "demonstrations": "rule_based",
+        "imitation_rounds": 4,
+        "imitation_passes": 10,
+        "lr": 3e-4,
+        "entropy_coeff": 0.0,
+    },
     "page": {
         "lr": 3e-4,
         "lr_end": None,
@@ -400,10 +408,14 @@ def settings_table() -> str:
     def accepted(name: str) -> str:
         return ", ".join(f"`{alias}`" for alias, meant in ALIASES.items() if meant == name)
 
-    rows = ["| setting | default | `page` | meaning | also accepted as |", "|---|---|---|---|---|"]
+    presets = [name for name in PRESETS if name != "fast"]
+    heads = ["setting", "default", *(f"`{name}`" for name in presets), "meaning", "also accepted as"]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, field in TrainSettings.model_fields.items():
-        page = _shown(PRESETS["page"][name]) if name in PRESETS["page"] else ""
-        rows.append(f"| `{name}` | {_shown(field.default)} | {page} | {field.description} | {accepted(name)} |")
+        own = [_shown(PRESETS[preset][name]) if name in PRESETS[preset] else "" for preset in presets]
+        rows.append(
+            f"| {' | '.join([f'`{name}`', _shown(field.default), *own, str(field.description), accepted(name)])} |"
+        )
     return "\n".join(rows) + "\n"
 
 
