@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from powergrid.grid.engine.bulk import Handle
 from powergrid.grid.engine.elements import Elements
@@ -11,15 +12,16 @@ from powergrid.grid.engine.elements import Elements
 #: Of which of these a capacitor is made, the one that is written last says.
 _OF_CAPACITORS = ("kvar", "Cuf", "CMatrix")
 _BUS = re.compile(r" VBus=\S+", re.IGNORECASE)
-_OF_REACTORS = ("RMatrix", "XMatrix")
+#: Matrices that are saved, as text and as data, from memory that nobody filled.
+_MATRICES = {"Reactor": ("RMatrix", "XMatrix"), "Capacitor": ("CMatrix",), "Fault": ("GMatrix",)}
 
 
 def complete_saved(elements: Elements, text: str) -> str:
     """Return a saved circuit that reads back as the circuit that it was.
 
-    Matrices of reactors and capacitors are saved from memory that nobody filled. ``NumSteps`` of a capacitor, where it
-    comes after kvar, divides what was saved divided already. To a control of capacitors no bus
-    is known by name as yet. A sensor ends the process that reads and solves it.
+    Some matrices are saved from memory that nobody filled. ``NumSteps`` of a capacitor, where it comes after kvar,
+    divides what was saved divided already. To a control of capacitors no bus is known by name as yet. A sensor ends the
+    process that reads and solves it.
 
     Args:
         elements: The circuit.
@@ -35,11 +37,22 @@ def complete_saved(elements: Elements, text: str) -> str:
     return "\n".join([*lines, *_say_again(elements), *(["MakeBusList", *late] if late else [])]) + "\n"
 
 
+def complete_data(elements: Elements, circuit: Mapping[str, Any]) -> None:
+    """Put the matrices that elements have into a circuit as data, in place of what the engine wrote of them."""
+    for class_name, keys in _MATRICES.items():
+        handles = elements.handles(class_name)
+        for element in circuit.get(class_name, ()):
+            for key in element.keys() & keys:
+                element[key] = _rows(elements, handles[element["Name"].lower()], class_name, key)
+
+
 def _say_again(elements: Elements) -> Iterator[str]:
-    for name, handle in elements.handles("Reactor").items():
-        if elements.is_written(handle, "Reactor", _OF_REACTORS):
-            said = " ".join(f"{key}={_array(elements, handle, 'Reactor', key)}" for key in _OF_REACTORS)
-            yield f'Edit "Reactor.{name}" {said}'
+    for class_name in ("Reactor", "Fault"):
+        keys = _MATRICES[class_name]
+        for name, handle in elements.handles(class_name).items():
+            if elements.is_written(handle, class_name, keys):
+                said = " ".join(f"{key}={_array(elements, handle, class_name, key)}" for key in keys)
+                yield f'Edit "{class_name}.{name}" {said}'
     for name, handle in elements.handles("Capacitor").items():
         last = max(_OF_CAPACITORS, key=lambda key: elements.written_at(handle, "Capacitor", key))
         stepped = elements.get_int(handle, "Capacitor", "NumSteps") > 1
@@ -49,6 +62,12 @@ def _say_again(elements: Elements) -> Iterator[str]:
 
 def _array(elements: Elements, handle: Handle, class_name: str, key: str) -> str:
     """Return an array, or a square matrix row by row, as a command takes it."""
-    values = list(map(repr, elements.get_floats(handle, class_name, key).tolist()))
+    rows = _rows(elements, handle, class_name, key)
+    return f"[{' | '.join(' '.join(map(repr, row)) for row in rows)}]"
+
+
+def _rows(elements: Elements, handle: Handle, class_name: str, key: str) -> list[list[float]]:
+    """Return a square matrix row by row; an array is one row."""
+    values = elements.get_floats(handle, class_name, key).tolist()
     n = elements.phases(handle) if key.endswith("Matrix") else len(values)
-    return f"[{' | '.join(' '.join(values[i : i + n]) for i in range(0, len(values), n))}]"
+    return [values[i : i + n] for i in range(0, len(values), n)]

@@ -24,6 +24,7 @@ from powergrid.grid.engine import Engine, FloatArray
 from powergrid.grid.feeder.compile import compile_feeder
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
+from powergrid.grid.feeder.ratings import Ratings
 from powergrid.grid.feeder.reading.statements import Parameter, write
 from powergrid.grid.feeder.reading.syntax import Command
 
@@ -334,17 +335,22 @@ def _scale(feeder: Feeder, scale: ScaleSpec) -> Iterator[str]:
         if scale.load != 1.0:
             yield from _scale_loads(engine, scale.load)
         if (scale.line_r, scale.line_x) != (1.0, 1.0):
-            for name, line in engine.handles("Line").items():
-                if engine.get_int(line, "Line", "Switch"):
-                    continue
-                matrices = {
-                    # What is not written anew a line may lose that is of a code or geometry.
-                    key: as_matrix(factor * engine.get_floats(line, "Line", key))
-                    for key, factor in (("RMatrix", scale.line_r), ("XMatrix", scale.line_x), ("CMatrix", 1.0))
-                }
-                given = [Parameter(key, matrix, "[") for key, matrix in matrices.items()]
-                units = Parameter("Units", engine.get_text(line, "Line", "Units"))  # last: else they are lost
-                yield write("Edit", Parameter("", f"Line.{name}"), *given, units)
+            yield from _scale_lines(engine, scale.line_r, scale.line_x)
+
+
+def _scale_lines(engine: Engine, r: float, x: float) -> Iterator[str]:
+    lines = {n: line for n, line in engine.handles("Line").items() if not engine.get_int(line, "Line", "Switch")}
+    rated = Ratings(engine).read_all("Line", list(lines.values())).tolist()
+    for (name, line), amps in zip(lines.items(), rated, strict=True):
+        # What is not written anew a line may lose that is of a code or geometry.
+        given = [
+            Parameter(key, as_matrix(factor * engine.get_floats(line, "Line", key)), "[")
+            for key, factor in (("RMatrix", r), ("XMatrix", x), ("CMatrix", 1.0))
+        ]
+        given.append(Parameter("Units", engine.get_text(line, "Line", "Units")))  # last: else they are lost
+        if amps:  # from here on the line is of no code that could say so
+            given.append(Parameter("NormAmps", repr(amps)))
+        yield write("Edit", Parameter("", f"Line.{name}"), *given)
 
 
 def _scale_loads(engine: Engine, factor: float) -> Iterator[str]:

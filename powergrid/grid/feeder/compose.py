@@ -332,9 +332,10 @@ def _drop_placeholders(lines: Iterable[Data], engine: Engine) -> None:
     handles, ratings = engine.handles("Line"), Ratings(engine)
     for line in lines:
         handle = handles.get(line["Name"].lower())
-        if handle is not None and not ratings.read("Line", handle):
-            for key in ("NormAmps", "EmergAmps", "Ratings"):
-                line.pop(key, None)
+        rated = handle is None or ratings.read("Line", handle)
+        for key in ("EmergAmps", "NormAmps", "Ratings"):  # of a line that is rated they come last, as none copies them
+            if (value := line.pop(key, None)) is not None and rated:
+                line[key] = value
 
 
 def _is_class(key: str, value: Any) -> bool:

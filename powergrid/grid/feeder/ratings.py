@@ -14,8 +14,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: What a line takes its rating from where it has none of its own; the one that is written last counts.
 _LINE_TYPES = ("LineCode", "Geometry", "Spacing")
-#: A line code that is written writes ratings, NormAmps and EmergAmps right behind it.
-_COPIED_WITHIN = 2
+#: A line code that is written writes these right behind it, in this order.
+_COPIED = ("Ratings", "NormAmps", "EmergAmps")
 _PLACEHOLDER_A = 400.0
 _KVA = ("kVA", "kVAs", "NormHkVA")
 #: How ``check`` calls the values that OpenDSS fills in.
@@ -76,17 +76,24 @@ class Ratings:
 
     def _are_given_lines(self, lines: Sequence[Handle], amps: FloatArray) -> BoolArray:
         engine = self._engine
-        own, *at = (np.maximum(engine.written_order(lines, "Line", name), 0) for name in ("NormAmps", *_LINE_TYPES))
-        last, last_at = np.argmax(at, axis=0), np.max(at, axis=0)
-        by_code = last == _LINE_TYPES.index("LineCode")
+        before, own, behind, *at = (
+            np.maximum(engine.written_order(lines, "Line", name), 0) for name in (*_COPIED, *_LINE_TYPES)
+        )
         code = engine.get_all_references(lines, "Line", "LineCode")
-        codes = self._codes["LineCode"].values()
-        saying = [engine.address(each) for each in codes if engine.is_written(each, "LineCode", ("NormAmps",))]
-        # Made like another, it has what that has, but no longer names its code.
-        nameless = (code == 0) & (amps != _PLACEHOLDER_A)
-        given_by_code = (own > last_at + _COPIED_WITHIN) | np.isin(code, saying) | nameless
+        given_by_code = amps != _PLACEHOLDER_A  # which it had when it was taken, whatever it says since
+        known, silent = self._codes["LineCode"].values(), 0
+        for each in known:
+            if not engine.is_written(each, "LineCode", ("NormAmps",)):
+                silent += 1
+            elif engine.get_float(each, "LineCode", "NormAmps") == _PLACEHOLDER_A:
+                given_by_code = given_by_code | (code == engine.address(each))
+        if not silent:  # made like another, or given impedances of its own later, a line no longer names its code
+            given_by_code = given_by_code | (code == 0)
         # Of others than codes, conductors have -1 A where nothing is said.
-        given: BoolArray = np.where(last_at == 0, own > 0, ~by_code | given_by_code)
+        by_type = (np.argmax(at, axis=0) != _LINE_TYPES.index("LineCode")) & (np.max(at, axis=0) > 0)
+        by_code = at[_LINE_TYPES.index("LineCode")]
+        copied = (before == own - 1) & (behind == own + 1) & ((by_code == own - 2) | (by_code == 0))
+        given: BoolArray = by_type | ((own > 0) & (~copied | given_by_code))
         return given
 
     def _code_says(self, handle: Handle, class_name: str, code_class: str, names: Sequence[str]) -> bool:

@@ -120,6 +120,9 @@ New Transformer.{p}reg1 Phases=3 Buses=[{p}b2 {p}b4] kVs=[12.47 12.47] kVAs=[200
 New RegControl.{p}reg1 Transformer={p}reg1 Winding=2 VReg=121 Band=2 PTRatio=60 Bus={p}b5.1
 New Line.{p}l5 Bus1={p}b4 Bus2={p}b5 Geometry={p}g Length=2 Units=km
 New Line.{p}l6 Bus1={p}b5 Bus2={p}b6 Geometry={p}g Length=2 Units=km
+New Reactor.{p}coil Bus1={p}b5 Bus2={p}b7 RMatrix=[0.1 | 0.02 0.1 | 0.02 0.02 0.1] XMatrix=[0.9 | 0.1 0.9 | 0.1 0.1 0.9]
+New Capacitor.{p}coupled Bus1={p}b7 kV=12.47 CMatrix=[2 | -0.2 2 | -0.2 -0.2 2]
+New Fault.{p}leak Bus1={p}b7 GMatrix=[1e-5 | 0 2e-5 | 0 0 3e-5]
 """
 #: A feeder with what the engine's own data lose or mean differently among others: states, opened and disabled elements,
 #: multipliers, a control that names nothing, names that repeat the host's.
@@ -212,7 +215,7 @@ def test_compose_capacitor_states_and_taps_survive_without_controls(tmp_path: Pa
     feeder = read_feeder(write(tmp_path, "held", text))
     plain, composed = solve(feeder), solve(compose(feeder, {}))
     assert largest_difference(plain, composed) < EXACT_PU
-    assert composed.steps_on.tolist() == [1]
+    assert composed.steps_on.tolist() == [1, 1]
     assert (
         composed.engine.get_floats(composed.engine.handles("Transformer")["reg1"], "Transformer", "Taps")[1] == 1.0125
     )

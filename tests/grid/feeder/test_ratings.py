@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from powergrid.check.inspection import inspect_feeder
-from powergrid.grid.circuit.circuit import Circuit, Snapshot
+from powergrid.grid.circuit.circuit import Circuit, Snapshot, network_of
+from powergrid.grid.feeder.changes import FeederChanges, change_feeder
 from powergrid.grid.feeder.compose import compose
-from powergrid.grid.feeder.feeder import read_feeder
+from powergrid.grid.feeder.feeder import Feeder, read_feeder
 from powergrid.grid.feeder.microgrid import MicrogridSpec
 
 HEAD = """
@@ -26,11 +27,13 @@ New LineGeometry.gb nconds=3 nphases=3 spacing=flat wires=[wb wb wb]
 New LineGeometry.gg nconds=3 nphases=3 spacing=flat wires=[wg wg wg]
 New XfmrCode.bare kvs=(12.47 0.48)
 New XfmrCode.given kvs=(12.47 0.48) kvas=(1000 1000)
+New LineCode.before nphases=3 r1=0.3 x1=0.6
 New LineCode.main nphases=3 r1=0.3 x1=0.6 normamps=410
 New Line.main bus1=s bus2=b linecode=main length=0.1
 New Line.own bus1=s bus2=b r1=3 x1=6 normamps=400
 """
 TAIL = """
+Edit LineCode.before normamps=300
 New Load.b bus1=b kv=12.47 kw=900 kvar=300
 New Load.c bus1=c kv=12.47 kw=300 kvar=100
 New Load.lv bus1=lv kv=0.48 kw=100 kvar=20
@@ -51,6 +54,10 @@ LINES = {
     "normamps=250 linecode=bare": 0.0,  # which the line code overwrites
     "linecode=bare normamps=400": 400.0,
     "linecode=bare normamps=400 emergamps=600": 400.0,
+    "linecode=bare r1=0.2": 0.0,  # which takes the code away, but not what it wrote
+    "linecode=main r1=0.2": 410.0,
+    "linecode=bare r1=0.2 normamps=400": 400.0,
+    "linecode=before": 0.0,  # at the time
     "like=own bus2=c": 400.0,
     "like=main bus2=c": 410.0,
     "geometry=gb": 0.0,
@@ -84,7 +91,11 @@ def write(folder: Path, element: str) -> Path:
 
 
 def rating_of(path: Path, name: str) -> float:
-    circuit = Circuit(read_feeder(path))
+    return rating_in(read_feeder(path), name)
+
+
+def rating_in(feeder: Feeder, name: str) -> float:
+    circuit = Circuit(feeder)
     try:
         return float(circuit.network.branches.norm_amps[circuit.network.branch_index[name]])
     finally:
@@ -95,6 +106,21 @@ def rating_of(path: Path, name: str) -> float:
 def test_line_is_rated_where_it_or_its_type_says_so(said: str, amps: float, tmp_path: Path) -> None:
     element = f"New Line.x {said} bus1=b bus2=c" if "like" in said else f"New Line.x bus1=b bus2=c {said}"
     assert rating_of(write(tmp_path, element), "line.x") == pytest.approx(amps)
+
+
+@pytest.mark.parametrize("said", LINES)
+def test_scaled_line_is_rated_where_it_was(said: str, tmp_path: Path) -> None:
+    element = f"New Line.x {said} bus1=b bus2=c" if "like" in said else f"New Line.x bus1=b bus2=c {said}"
+    feeder = read_feeder(write(tmp_path, element))
+    changes = FeederChanges.model_validate({"scale": {"line_r": 1.2}})
+    changed = change_feeder(feeder, changes, network_of(feeder))
+    assert rating_in(changed, "line.x") == pytest.approx(LINES[said])
+
+
+def test_line_of_a_code_without_a_silent_one_is_rated_by_it(tmp_path: Path) -> None:
+    path = write(tmp_path, "New Line.x bus1=b bus2=c linecode=given r1=0.2\nNew Line.y like=x bus2=c")
+    path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if "LineCode.b" not in line))
+    assert [rating_of(path, name) for name in ("line.x", "line.y")] == [400.0, 400.0]
 
 
 @pytest.mark.parametrize(("said", "amps"), REACTORS.items())
@@ -137,9 +163,9 @@ def test_check_counts_what_is_unrated_once_a_class(tmp_path: Path) -> None:
     assert found == [
         (
             "6 Lines without NormAmps (OpenDSS takes 400 A): line.l0, line.l1, line.l2, line.l3, ... (6 in all)",
-            17,
+            18,
         ),
-        ("1 Reactor without NormAmps (OpenDSS takes what 100 kvar draw): reactor.x", 23),
+        ("1 Reactor without NormAmps (OpenDSS takes what 100 kvar draw): reactor.x", 24),
     ]
 
 
