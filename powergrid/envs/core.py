@@ -349,7 +349,7 @@ def _show_graphs(scenario: Scenario, simulation: Simulation, zones: Sequence[lis
         graphs = {graph_owner(name): (zone, spec.devices) for (name, spec), zone in owned}
     room = scenario.graph
     size = (None, None) if room is None else (room.max_buses, room.max_branches)
-    return GraphView(simulation, graphs, size)
+    return GraphView(simulation, graphs, size, scenario.telemetry)
 
 
 def _find_pcc_nodes(

@@ -6,7 +6,7 @@ Nodes are buses, edges are branches, each once, the bus nearer to the source fir
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +18,7 @@ from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.simulation import Simulation
 from powergrid.grid.sums import GroupSums
+from powergrid.grid.telemetry import Mark, TelemetrySpec
 from powergrid.scenario.discovery.equipment import Equipment
 from powergrid.scenario.discovery.survey import equipment_of
 
@@ -205,11 +206,13 @@ class GraphForm:
     Attributes:
         n_own: Entries before the graph.
         n_nodes, n_edges: Nodes and edges that there is room for.
+        flags: What tells of readings of each node, by name; the last of the agent's own channels, node by node.
     """
 
     n_own: int
     n_nodes: int
     n_edges: int
+    flags: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -231,7 +234,9 @@ class GraphForm:
         nodes, index, edges = (observation[..., first:last] for first, last in itertools.pairwise(ends))
         edges = edges.reshape((*lead, self.n_edges, n_e))
         index = (index.reshape((*lead, 2, self.n_edges)) + 1.0) * ((self.n_nodes - 1) / 2.0)
-        return {
+        first, n_flags = at - self.n_nodes * len(self.flags), len(self.flags)
+        flags = {"flags": observation[..., first:at].reshape((*lead, self.n_nodes, n_flags))} if n_flags else {}
+        return flags | {
             "own": observation[..., :at],
             "nodes": nodes.reshape((*lead, self.n_nodes, n_x)),
             "edge_index": index.round() * edges[..., None, :, 0],
@@ -246,11 +251,13 @@ class GraphView:
         simulation: The simulation.
         graphs: Buses, and devices that are its own, by owner; None for all.
         size: Nodes and edges that there is room for; as many as there are where None.
+        telemetry: What becomes of it; buses without a meter show a nominal voltage.
 
     Attributes:
         graphs: The graphs by owner.
         channels: Name, unit, bounds and owner of each channel, owner by owner.
         extra: Number of numbers that are measured for them, see :meth:`look`.
+        flags: Names of what tells of readings of each node.
 
     Raises:
         ScenarioError: there is not room enough.
@@ -261,8 +268,13 @@ class GraphView:
         simulation: Simulation,
         graphs: dict[str, tuple[Sequence[int] | None, Sequence[str] | None]],
         size: tuple[int | None, int | None],
+        telemetry: TelemetrySpec | None = None,
     ) -> None:
         self._simulation, network = simulation, simulation.network
+        buses = None if telemetry is None else telemetry.metered_buses
+        metered = range(len(network.buses)) if buses is None else [network.bus_index[bus.lower()] for bus in buses]
+        self._metered = frozenset(metered)
+        self.flags = _name_flags(telemetry)
         self._n_buses = n_buses = len(network.buses)
         source = GraphSource.of(simulation)
         self.graphs = {owner: graph_of_buses(source, *each) for owner, each in graphs.items()}
@@ -277,6 +289,7 @@ class GraphView:
         self._constant = [0.0, 1.0]
         self._places: list[tuple[str, int]] = []
         self.channels: list[tuple[str, str, float, float, str]] = []
+        self._marks: list[str] = []
         x = graph_of_buses(source).node_features
         self._most_kw = 1.2 * simulation.options.load_scale * max(float(x[:, _X["nominal_kw"]].max()), 1.0)
         self._most_kva = max(float(x[:, _X["storage_kva"] : _X["other_kva"] + 1].sum(axis=1).max()), 1.0)
@@ -302,7 +315,7 @@ class GraphView:
     def form(self, width: int) -> GraphForm:
         """Return how a graph lies at the end of an observation of so many entries."""
         bare = GraphForm(0, self.n_nodes, self.n_edges)
-        return GraphForm(width - bare.width, self.n_nodes, self.n_edges)
+        return GraphForm(width - bare.width, self.n_nodes, self.n_edges, self.flags)
 
     def look(self) -> FloatArray:
         """Return what is measured for the graphs, shape (n_envs, extra); reused at each call."""
@@ -313,10 +326,31 @@ class GraphView:
         self._values[:, n : 2 * n], self._values[:, 2 * n : 3 * n] = self._powers(p_kw), self._powers(q_kvar)
         return self._values
 
-    def places(self, extra: int, v_pu: int, loading_pu: int) -> IntArray:
-        """Return where each channel lies, told where the extra numbers, voltages and loadings begin."""
-        first = {"extra": extra, "constant": extra + 3 * self._n_buses, "v_pu": v_pu, "loading_pu": loading_pu}
-        return np.array([first[kind] + place for kind, place in self._places], dtype=np.int64)
+    @property
+    def moving(self) -> list[bool]:
+        """Whether each channel changes with time and is no flag: what telemetry makes something else of."""
+        n_moving = 3 * self._n_buses
+        return [
+            kind in ("v_pu", "loading_pu") or (kind == "extra" and place < n_moving) for kind, place in self._places
+        ]
+
+    def tell(self, marks: Sequence[Mark]) -> list[tuple[str, str, float, float, str]]:
+        """Return the ``channels``, those that show marks of telemetry with their bounds."""
+        high = {mark.name: mark.high for mark in marks}
+        return [(*row[:3], high.get(row[0], row[3]), row[4]) for row in self.channels]
+
+    def places(self, extra: int, v_pu: int, loading_pu: int, marks: Mapping[str, int]) -> IntArray:
+        """Return where each channel lies, told where the extra numbers, voltages, loadings and marks are."""
+        constant = extra + 3 * self._n_buses
+        first = {"extra": extra, "constant": constant, "v_pu": v_pu, "loading_pu": loading_pu}
+        return np.array(
+            [
+                # what no group tells of is neither missing nor old
+                marks.get(self._marks[place], constant) if kind == "mark" else first[kind] + place
+                for kind, place in self._places
+            ],
+            dtype=np.int64,
+        )
 
     # -- the table
 
@@ -327,6 +361,7 @@ class GraphView:
             for node, (bus, phase) in enumerate(zip(network.node_bus, network.node_phase, strict=True))
             if network.is_phase[node]
         }
+        self._add_flags(owner, bus_of)
         for i in range(self.n_nodes):
             for column, feature in enumerate(NODE_FEATURES):
                 name = f"{owner}.node_{i}.{feature.name}"
@@ -355,6 +390,17 @@ class GraphView:
                     kept = self._keep(float(graph.edge_features[k, column]))
                     self._channel(name, feature.unit, (-most_e, most_e), owner, *kept)
 
+    def _add_flags(self, owner: str, bus_of: Sequence[int]) -> None:
+        for i in range(self.n_nodes):
+            for flag in self.flags:
+                name, unit = f"{owner}.node_{i}.{flag}", "min" if flag.endswith("_min") else ""
+                if flag == "measured" or i >= len(bus_of):
+                    there = i < len(bus_of) and bus_of[i] in self._metered
+                    self._channel(name, unit, (0.0, 1.0), owner, "constant", int(there))
+                else:
+                    self._marks.append(name)
+                    self._channel(name, unit, (0.0, 1.0), owner, "mark", len(self._marks) - 1)
+
     def _node_source(
         self, feature: str, bus: int, node_at: dict[tuple[int, int], int], n_buses: int
     ) -> tuple[tuple[float, float], tuple[str, int] | None]:
@@ -365,7 +411,7 @@ class GraphView:
             return (-most, most), ("extra", part * n_buses + bus)
         if feature.startswith("v_") and feature.endswith("_pu"):
             node = node_at.get((bus, int(feature[2])))
-            return _V_RANGE, ("constant", 1) if node is None else ("v_pu", node)
+            return _V_RANGE, ("constant", 1) if node is None or bus not in self._metered else ("v_pu", node)
         most = {"nominal_kw": self._most_kw, "phases": 3.0, "v_base_kv": _MOST_KV}.get(feature, 1.0)
         most = self._most_kva if feature.endswith("_kva") else most
         return (-most, most), None
@@ -377,6 +423,16 @@ class GraphView:
     def _channel(self, name: str, unit: str, bounds: tuple[float, float], owner: str, kind: str, place: int) -> None:
         self.channels.append((name, unit, *bounds, owner))
         self._places.append((kind, place))
+
+
+def _name_flags(spec: TelemetrySpec | None) -> tuple[str, ...]:
+    """Return the names of what tells of readings of each node: whether it is measured, and ages and gaps by group."""
+    if spec is None:
+        return ()
+    groups = spec.readings.items()
+    ages = [f"{name}_age_min" for name, group in groups if group.age]
+    gaps = [f"{name}_missing" for name, group in groups if group.on_loss != "hold"]
+    return (*(() if spec.metered_buses is None else ("measured",)), *ages, *gaps)
 
 
 def _rating_kva(spec: Any) -> float:

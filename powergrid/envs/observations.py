@@ -100,6 +100,7 @@ class Channels:
     ) -> None:
         self.graph = graph
         self._simulation, self.metrics, self._peak_kw, self._forecasts = simulation, metrics, peak_kw, forecasts
+        self._marks = list[int]()  # of telemetry, those that are channels of their own
         self.loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
         for zone, own in enumerate(load_shares):
             self.loads_in[:, zone] = own
@@ -129,8 +130,6 @@ class Channels:
             most = float(max(simulation.handed_back.release_steps, 1))
             self.table.append(Channel("world.handed_back_steps", "steps", 0.0, most, "world"))
         self.telemetry = self._add_telemetry(telemetry, dict(zip(zones, zone_nodes, strict=True)), owned or {})
-        if graph is not None:
-            self.table += [Channel(*row) for row in graph.channels]
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
         held = [fleet.n for fleet, _ in self._held]
         n_power = simulation.setpoints.shape[2]
@@ -254,14 +253,22 @@ class Channels:
     def _add_telemetry(
         self, spec: TelemetrySpec | None, zones: Mapping[str, IntArray], owned: Mapping[str, tuple[str, str]]
     ) -> Telemetry | None:
+        simulation, graph, table = self._simulation, self.graph, self.table
+        rows = [] if graph is None else [Channel(*row) for row in graph.channels]
         if spec is None or spec.idle:
+            self.table = [*table, *rows]
             return None
-        simulation = self._simulation
         columns, options = [action.device for action in simulation.actions], simulation.options
         name = f"feeder {simulation.feeder.name!r}"
         size = simulation.n_envs, options.horizon_steps + 1, options.step_minutes
-        telemetry = Telemetry(spec, self.table, self.metrics, zones, owned, columns, *size, name)
-        self.table += [Channel(*mark) for mark in telemetry.marks]
+        moving = [] if graph is None else graph.moving
+        measured = [*table, *(row if moves else None for row, moves in zip(rows, moving, strict=True))]
+        telemetry = Telemetry(spec, measured, self.metrics, zones, owned, columns, *size, name)
+        if graph is not None:  # in its channels are the marks that tell of it
+            rows = [Channel(*row) for row in graph.tell(telemetry.marks)]
+        owners = [] if graph is None else graph.graphs
+        self._marks = [i for i, mark in enumerate(telemetry.marks) if mark.owner not in owners]
+        self.table = [*table, *rows, *(Channel(*telemetry.marks[i]) for i in self._marks)]
         return telemetry
 
     # -- the matrix
@@ -345,20 +352,22 @@ class Channels:
         outages = states + 2 * self._simulation.setpoints.shape[2] + sum(fleet.n for fleet, _ in self._held)
         n_outages = 0 if self.outages is None else len(self.outages.channels)
         n_last = (self._peak_kw is not None) + (self._simulation.handed_back is not None)
-        nodes = self.metrics.columns["v_pu"].start if self._quantiles is None else outages + n_outages + n_last
-        telemetry = self.telemetry
-        marks = self.metrics.columns["beside"].stop - np.arange(0 if telemetry is None else len(telemetry.marks), 0, -1)
+        told = [] if self.telemetry is None else self.telemetry.marks
+        marks = self.metrics.columns["beside"].stop - len(told) + np.arange(len(told))
         graphs = outages + n_outages + n_last
         n_graphs = 0 if self.graph is None else self.graph.extra
         v_pu, loading_pu = (self.metrics.columns[name].start for name in ("v_pu", "loading_pu"))
         nodes = v_pu if self._quantiles is None else graphs + n_graphs
-        of_graphs = np.empty(0, dtype=np.int64) if self.graph is None else self.graph.places(graphs, v_pu, loading_pu)
+        of_graphs = np.empty(0, dtype=np.int64)
+        if self.graph is not None:
+            at = {mark.name: place for mark, place in zip(told, marks.tolist(), strict=True)}
+            of_graphs = self.graph.places(graphs, v_pu, loading_pu, at)
         return np.concatenate(
             (
                 *(known + np.arange(self._n_exogenous), self._place_solved(), nodes + np.arange(self._n_nodes)),
                 *(states + np.array(self._state_places, dtype=np.int64), outages + np.arange(n_outages + n_last)),
-                marks,
                 of_graphs,
+                marks[self._marks],
             )
         )
 

@@ -217,15 +217,13 @@ class Scenario(Spec):
         if self.telemetry is not None and self.telemetry.hops is not None:
             if self.mode == "centralized":
                 problems.append("telemetry.hops: goes with mode: 'distributed'; in 'centralized' agents see every bus")
-            if self.observations == "summary":
-                problems.append("telemetry.hops: goes with observations: 'full'; a 'summary' has no buses")
+            if self.observations != "full":
+                problems.append(f"telemetry.hops: goes with observations: 'full', not {self.observations!r}")
         room = self.graph or GraphSpec()
         if self.graph is not None and self.observations != "graph":
             problems.append("graph: says how large a graph is shown; set observations: graph with it, or leave it out")
         if self.feeders and self.observations == "graph" and None in (room.max_buses, room.max_branches):
             problems.append("graph: with several feeders give max_buses and max_branches, room for the largest")
-        if self.telemetry is not None and self.observations == "graph":
-            problems.append("telemetry: does not reach a graph, which shows all as it is; use 'full' or 'summary'")
         problems += [f"ranges.{problem}" for problem in find_ranges(self, self.ranges)[1]]
         if problems:
             raise ValueError("\n".join(problems))

@@ -194,6 +194,39 @@ def test_agents_see_so_many_hops_from_their_devices() -> None:
     assert found[0] < found[1] < found[2]
 
 
+@pytest.mark.parametrize("mode", ["distributed", "centralized"])
+def test_graph_shows_what_has_arrived_and_flags_of_each_bus(mode: str) -> None:
+    buses = ["671", "634", "680", "675"]
+    air = {"delay_minutes": 15, "loss": 0.4, "on_loss": "both", "age": True}
+    keys = {"observations": "graph", "mode": mode, "episode_length": STEPS}
+    env = powergrid.make("ieee13_mg", telemetry={"metered_buses": buses, "readings": {"air": air}}, **keys)
+    try:
+        seen, _ = env.reset(seed=1)
+        description = env.describe()
+        graph, form = description.graphs["MG1"]
+        assert form.flags == ("measured", "air_age_min", "air_missing")
+        table = description.observations.query("agent == 'MG1'")
+        most = table.high[table.name.str.endswith("node_0.air_age_min")].item()
+        network, simulation = env.task.simulation.network, env.task.simulation
+        past, ages = list[Any](), list[Any]()
+        for step in range(STEPS):
+            past.append(simulation.snapshot.v_pu[0].copy())
+            parts = form.split(seen["MG1"])
+            flags = (parts["flags"] + 1.0) / 2.0
+            assert [flags[i, 0] == 1.0 for i in range(len(graph.nodes))] == [bus in buses for bus in graph.nodes]
+            ages.append(flags[:, 1] * most)
+            for i, bus in enumerate(graph.nodes):
+                for node in network.nodes_of([network.bus_index[bus]]):
+                    sent = step - round(ages[-1][i] / 15.0)
+                    v_pu = np.clip(past[sent][node], 0.85, 1.15) if bus in buses else 1.0
+                    assert parts["nodes"][i, network.node_phase[node]] * 0.15 + 1.0 == pytest.approx(v_pu, abs=1e-6)
+            seen, *_ = env.step({agent: space.sample() for agent, space in env.action_spaces.items()})
+        own = [i for i, bus in enumerate(graph.nodes) if bus in ("671", "675")]
+        assert np.ptp(np.array(ages)[:, own], axis=1).any()  # each bus fares for itself
+    finally:
+        env.close()
+
+
 # -- setpoints
 
 

@@ -162,9 +162,9 @@ def _pick(table: Sequence[Measured | None], places: IntArray) -> list[Measured]:
 
 
 def _sender(measured: Measured) -> str:
-    """Return by whom a number is sent: the bus of a node's voltage, else its owner."""
-    rest = measured.name.removeprefix(f"{measured.owner}.")
-    return f"{measured.owner}.{rest.rsplit('.', 2)[0]}" if rest.count(".") >= 2 else measured.owner
+    """Return by whom a number is sent: the bus of a node's voltage, what a graph has of a bus, else its owner."""
+    parts = measured.name.removeprefix(f"{measured.owner}.").split(".")
+    return ".".join([measured.owner, *(parts[:-2] if len(parts) > 2 else parts[:-1])])
 
 
 def _draw_errors(rng: np.random.Generator, spec: ReadingsSpec | MessagesSpec, n_times: int, n: int) -> FloatArray:

@@ -29,7 +29,7 @@ class Telemetry:
 
     Args:
         spec: What it says.
-        table: What is measured.
+        table: What is measured; None where that is known without a meter.
         metrics: What measures it.
         zones: Nodes of each zone, by its name.
         devices: Kind and agent of each device that an agent owns, by name.
@@ -56,7 +56,7 @@ class Telemetry:
     def __init__(
         self,
         spec: TelemetrySpec,
-        table: Sequence[Measured],
+        table: Sequence[Measured | None],
         metrics: Metrics,
         zones: Mapping[str, IntArray],
         devices: Mapping[str, tuple[str, str]],
@@ -67,7 +67,7 @@ class Telemetry:
         name: str,
     ) -> None:
         size, problems = (n_times, step_minutes), list[Problem]()
-        index = {each.name: place for place, each in enumerate(table)}
+        index = {each.name: place for place, each in enumerate(table) if each is not None}
         self.unmetered, self.metered, self.metered_nodes = frozenset[int](), np.empty(0, np.int64), list[IntArray]()
         if spec.metered_buses is not None:
             measured, self.metered_nodes = find_metered(metrics.network, spec.metered_buses, zones, problems)
@@ -76,7 +76,7 @@ class Telemetry:
             self.metered = np.array([index[f"{owner}.{own}"] for own, owner in quantities], dtype=np.int64)
             silent = [f"network.{metrics.network.nodes[node]}.v_pu" for node in np.flatnonzero(~measured).tolist()]
             self.unmetered = frozenset(index[node] for node in silent if node in index)
-        known = {place for place, each in enumerate(table) if _is_known(each)} | self.unmetered
+        known = {place for place, each in enumerate(table) if each is not None and _is_known(each)} | self.unmetered
         told = [each if place not in known else None for place, each in enumerate(table)]
         owners = {agent: [name for name, (_, owner) in devices.items() if owner == agent] for agent in zones}
         self._messages = messages = Messages(spec.messages, told, owners, *size, problems)
