@@ -137,8 +137,10 @@ def network_of_module(module: Any) -> Network:
         n = len(biases[-1]) // 2
         weights[-1], biases[-1], activations[-1] = weights[-1][:n], biases[-1][:n], "tanh"
     standing = getattr(module, "standing", None)
-    network = Network(tuple(weights), tuple(biases), tuple(activations), standing)
-    sample = np.random.default_rng(0).uniform(-2, 2, (8, weights[0].shape[1])).astype(np.float32)
+    graph = getattr(module, "graph", None)
+    network = Network(tuple(weights), tuple(biases), tuple(activations), standing, graph)
+    sample = np.random.default_rng(0).uniform(-2, 2, (8, network.width)).astype(np.float32)
+    sample = graph.complete(sample) if graph else sample
     with torch.no_grad():
         expected = _read_module(module, torch.from_numpy(sample)).cpu().numpy()
     got = network.forward(sample)
@@ -154,7 +156,7 @@ def actor_layers(module: Any) -> list[Any]:
     if hasattr(module, "af"):
         return [*module.encoder.net.mlp, *module.af.net.mlp]
     encoder = getattr(module.encoder, "actor_encoder", None) or module.encoder.encoder
-    return [*encoder.net.mlp, *module.pi.net.mlp]
+    return [*(encoder.net.mlp if getattr(module, "graph", None) is None else encoder.layers), *module.pi.net.mlp]
 
 
 def _read_module(module: Any, observations: Any) -> Any:
@@ -255,7 +257,7 @@ def _rows_by_agent(frame: Any) -> dict[str, list[dict[str, Any]]]:
 
 def _interface(policy: Policy, agent: str, tables: Mapping[str, Any]) -> dict[str, Any]:
     """Say what an agent's file takes and gives; units and bounds where the environment told them."""
-    space, width = policy.action_spaces[agent], policy.networks[policy.policy_of[agent]].weights[0].shape[1]
+    space, width = policy.action_spaces[agent], policy.networks[policy.policy_of[agent]].width
     outputs = space.spaces if isinstance(space, gym.spaces.Dict) else {"action": space}
     seen, done = (tables.get(table, {}).get(agent) for table in ("observations", "actions"))
     named = {"continuous", "discrete"} if len(outputs) > 1 else set()

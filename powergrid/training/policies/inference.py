@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from powergrid.errors import PowerGridError, describe_unknown
 from powergrid.files import make_folder, path_of, read_arrays, read_json, reason_of, replacing, telling, write_whole
+from powergrid.training.policies.messages import MessagePassing
 from powergrid.training.policies.positions import StandingPositions
 from powergrid.training.policies.spaces import AgentFit
 from powergrid.training.policies.stored import StoredPolicy, describe_space, take_filter, take_layers
@@ -50,12 +51,18 @@ TORCH_LAYERS = {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "swish": "SiLU", "
 
 @dataclass(frozen=True)
 class Network:
-    """A multi-layer perceptron from observation to the inputs of the action distribution."""
+    """A multi-layer perceptron from observation to the inputs of the action distribution, or one behind messages."""
 
     weights: tuple[FloatArray, ...]
     biases: tuple[FloatArray, ...]
     activations: tuple[str, ...]
     standing: StandingPositions | None = None  # where it tells positions from where devices stand
+    graph: MessagePassing | None = None  # where its first layers are those of messages over a graph
+
+    @property
+    def width(self) -> int:
+        """How many entries an observation has."""
+        return self.graph.inputs if self.graph else self.weights[0].shape[1]
 
     @property
     def inputs(self) -> int:
@@ -65,12 +72,19 @@ class Network:
     def forward(self, observations: FloatArray) -> FloatArray:
         """Return the distribution's inputs, shape (n, outputs), for observations of shape (n, inputs)."""
         x = observations
-        for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
-            x = ACTIVATIONS[activation](x @ weight.T + bias)
+        if self.graph:
+            x = self.graph.pass_messages(observations, [partial(self._layer, i) for i in range(len(self.weights))])
+        else:
+            for i in range(len(self.weights)):
+                x = self._layer(i, x)
         return self.standing.place(x, observations) if self.standing else x
 
+    def _layer(self, i: int, x: FloatArray) -> FloatArray:
+        given: FloatArray = ACTIVATIONS[self.activations[i]](x @ self.weights[i].T + self.biases[i])
+        return given
+
     def torch_module(self) -> Any:
-        """Return the same perceptron as layers of torch."""
+        """Return the same as layers of torch."""
         import torch
 
         layers: list[Any] = []
@@ -83,19 +97,29 @@ class Network:
                 layer.bias.copy_(torch.from_numpy(bias))
             layers += [layer, getattr(torch.nn, TORCH_LAYERS[activation])()]
         module: Any = torch.nn.Sequential(*layers).eval().requires_grad_(False)
-        if self.standing is None:
+        if self.standing is None and self.graph is None:
             return module
-        standing = self.standing
+        standing, graph = self.standing, self.graph
 
-        class Standing(torch.nn.Module):
+        class Placed(torch.nn.Module):
             def __init__(self) -> None:
                 super().__init__()
                 self.layers = module
 
             def forward(self, observations: Any) -> Any:
-                return standing.place(self.layers(observations), observations, torch)
+                x = graph.pass_messages(observations, paired(self.layers), torch) if graph else module(observations)
+                return standing.place(x, observations, torch) if standing else x
 
-        return Standing().eval()
+        return Placed().eval()
+
+
+def paired(layers: Any) -> list[Callable[[Any], Any]]:
+    """Return layers of torch, each followed by its activation, as a function for each two."""
+    return [partial(_both, one, other) for one, other in zip(layers[::2], layers[1::2], strict=True)]
+
+
+def _both(one: Any, other: Any, x: Any) -> Any:
+    return other(one(x))
 
 
 @dataclass(frozen=True)
@@ -159,7 +183,7 @@ class Policy:
         return {
             agent: (fit.own_width, fit.own_space)
             if (fit := self.fits.get(agent))
-            else (self.networks[name].weights[0].shape[1], self.action_spaces[agent])
+            else (self.networks[name].width, self.action_spaces[agent])
             for agent, name in self.policy_of.items()
         }
 
@@ -188,7 +212,7 @@ class Policy:
         network = self.networks[self.policy_of[agent]]
         batch = np.asarray(observations, np.float32)
         fit = self.fits.get(agent)
-        width = fit.own_width if fit else network.weights[0].shape[1]
+        width = fit.own_width if fit else network.width
         if batch.ndim != 2 or batch.shape[1] != width:
             raise PowerGridError(
                 f"agent {agent!r}: observations of shape {batch.shape}; the policy was trained on (n, {width})"
@@ -254,8 +278,9 @@ class Policy:
         with telling(folder / WEIGHTS_FILE), replacing(folder / WEIGHTS_FILE) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
         standing = {name: net.standing.describe() for name, net in self.networks.items() if net.standing}
+        graphs = {name: net.graph.describe() for name, net in self.networks.items() if net.graph}
         described = {
-            "format": 4 if standing else 3 if self.fits else 2 if self.filters else 1,
+            "format": 5 if graphs else 4 if standing else 3 if self.fits else 2 if self.filters else 1,
             "policy_of": self.policy_of,
             "networks": {name: list(network.activations) for name, network in self.networks.items()},
             "action_spaces": {agent: describe_space(space) for agent, space in self.action_spaces.items()},
@@ -264,6 +289,7 @@ class Policy:
             "filters": {agent: each.clip for agent, each in self.filters.items()},
             "fits": {agent: _describe_fit(fit) for agent, fit in self.fits.items()},
             **({"standing": standing} if standing else {}),
+            **({"graphs": graphs} if graphs else {}),
         }
         write_whole(folder / POLICY_FILE, json.dumps(described, indent=1) + "\n")
 
@@ -281,11 +307,13 @@ class Policy:
         try:
             networks = {}
             for name, activations in stored.networks.items():
-                weights, biases = take_layers(arrays, name, len(activations))
-                standing = stored.standing[name].restore(weights) if name in stored.standing else None
-                networks[name] = kind(tuple(weights), tuple(biases), tuple(activations), standing)
+                graph = stored.graphs[name].restore() if name in stored.graphs else None
+                weights, biases = take_layers(arrays, name, len(activations), graph)
+                inputs = graph.inputs if graph else weights[0].shape[1]
+                standing = stored.standing[name].restore(weights, inputs) if name in stored.standing else None
+                networks[name] = kind(tuple(weights), tuple(biases), tuple(activations), standing, graph)
             spaces = {agent: space.restore() for agent, space in stored.action_spaces.items()}
-            widths = {agent: networks[name].weights[0].shape[1] for agent, name in stored.policy_of.items()}
+            widths = {agent: networks[name].width for agent, name in stored.policy_of.items()}
             filters = {
                 agent: ObservationFilter(*take_filter(arrays, agent, widths[agent]), clip)
                 for agent, clip in stored.filters.items()

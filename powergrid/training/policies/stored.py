@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from powergrid.errors import PowerGridError
+from powergrid.training.policies.messages import MessagePassing
 from powergrid.training.policies.positions import StandingPositions
 from powergrid.training.policies.spaces import AgentFit
 
@@ -103,29 +104,39 @@ class StoredStanding(_Stored):
     curves: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     width: _Count
 
-    def restore(self, weights: list[NDArray[np.float32]]) -> StandingPositions:
-        """Return it for a network of these weights; a ValueError says what does not fit."""
+    def restore(self, weights: list[NDArray[np.float32]], inputs: int) -> StandingPositions:
+        """Return it for a network of these weights and inputs; a ValueError says what does not fit."""
         columns, firsts, counts = (tuple(part) for part in (self.columns, self.firsts, self.counts))
         standing = StandingPositions(columns, firsts, counts, tuple(self.curves), self.width)
         ends = [0, *(first + count for first, count in zip(firsts, counts, strict=False))]
         apart = all(end <= first for end, first in zip(ends, [*firsts, self.width], strict=False))
-        if (
-            len({len(columns), len(firsts), len(counts), len(self.curves)}) > 1
-            or not apart
-            or max(columns) >= weights[0].shape[1]
-        ):
-            raise ValueError(f"positions that stand at {columns} of {weights[0].shape[1]} entries do not fit")
+        if len({len(columns), len(firsts), len(counts), len(self.curves)}) > 1 or not apart or max(columns) >= inputs:
+            raise ValueError(f"positions that stand at {columns} of {inputs} entries do not fit")
         if standing.outputs != weights[-1].shape[0]:
             raise ValueError(f"the network gives {weights[-1].shape[0]} numbers, its positions need {standing.outputs}")
         return standing
+
+
+class StoredGraph(_Stored):
+    """The graph that a network's first layers pass messages over."""
+
+    n_own: _Count
+    n_nodes: Annotated[_Count, Field(ge=1, le=100_000)]
+    n_edges: Annotated[_Count, Field(ge=1, le=100_000)]
+    width: Annotated[_Count, Field(ge=1, le=16_384)]
+    rounds: Annotated[_Count, Field(ge=1, le=64)]
+
+    def restore(self) -> MessagePassing:
+        """Return it."""
+        return MessagePassing(**self.model_dump())
 
 
 class StoredPolicy(_Stored):
     """What ``policy.json`` says."""
 
     # 2: with filters of observations, 3: with agents' own spaces; a reader of less leaves them out. 4: with positions
-    # from where devices stand
-    format: Literal[1, 2, 3, 4]
+    # from where devices stand. 5: with messages over graphs
+    format: Literal[1, 2, 3, 4, 5]
     policy_of: dict[str, str]
     networks: dict[str, Annotated[list[Activation], Field(min_length=1, max_length=256)]]
     action_spaces: dict[str, StoredSpace]
@@ -134,6 +145,7 @@ class StoredPolicy(_Stored):
     filters: dict[str, Annotated[float, Field(gt=0)]] = {}
     fits: dict[str, StoredFit] = {}
     standing: dict[str, StoredStanding] = {}
+    graphs: dict[str, StoredGraph] = {}
 
 
 def describe_space(space: gym.Space[Any]) -> dict[str, Any]:
@@ -153,12 +165,20 @@ def describe_space(space: gym.Space[Any]) -> dict[str, Any]:
     raise PowerGridError(f"action space {space} is not supported")
 
 
-def take_layers(arrays: Arrays, name: str, count: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+def take_layers(
+    arrays: Arrays, name: str, count: int, graph: MessagePassing | None = None
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Return the weights and biases of a network, layers that fit each other; a ValueError says what does not."""
+    takes = [own for own, _ in graph.layers] + [graph.outputs] if graph else []
+    gives = [own for _, own in graph.layers] if graph else []
+    if count < len(takes):
+        raise ValueError(f"{name!r} has {count} layers; its messages over a graph take {len(takes)}")
     weights = [_take(arrays, f"{name}/{i}/weight", np.float32, 2) for i in range(count)]
     biases = [_take(arrays, f"{name}/{i}/bias", np.float32, 1) for i in range(count)]
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        given = weights[i - 1].shape[0] if i else weight.shape[1]
+        given = takes[i] if i < len(takes) else weights[i - 1].shape[0] if i else weight.shape[1]
+        if i < len(gives) and len(bias) != gives[i]:
+            raise ValueError(f"layer {i} of {name!r} gives {len(bias)} numbers, its messages take {gives[i]}")
         if weight.shape != (len(bias), given) or not weight.size:
             raise ValueError(f"layer {i} of {name!r} is {weight.shape} with {len(bias)} biases, after {given} inputs")
     return weights, biases

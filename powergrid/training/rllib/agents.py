@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from powergrid.envs.graph import GraphForm
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.scenario import as_env_config, pack_env_config
 from powergrid.training.policies.positions import find_standing
@@ -52,6 +53,8 @@ class EnvFacts:
     neutral_actions: Mapping[str, Any] = field(default_factory=dict)
     #: For each agent, of each of its positions the entry of its observation that tells where the device stands, or -1.
     standing: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    #: How the graph lies in what each agent observes, where it observes one.
+    graphs: Mapping[str, GraphForm] = field(default_factory=dict)
 
 
 def default_env() -> EnvClass:
@@ -92,6 +95,9 @@ def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = Fals
             neutral = instance.neutral_actions()  # now, before anything has moved
             if hasattr(instance, "describe"):
                 standing = _find_standing(instance, seen, neutral)
+        graphs = {}
+        if getattr(getattr(instance, "scenario", None), "observations", None) == "graph":
+            graphs = {agent: form for agent, (_, form) in instance.describe().graphs.items()}
         if step:
             instance.step({agent: instance.action_spaces[agent].sample() for agent in instance.agents})
         return EnvFacts(
@@ -101,6 +107,7 @@ def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = Fals
             scenario=getattr(instance, "scenario", None),
             neutral_actions=neutral,
             standing=standing,
+            graphs=graphs,
         )
     finally:
         instance.close()
@@ -143,6 +150,8 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
     problems += limit_problems(facts, settings)
     if settings.curriculum is not None:
         problems += Curriculum(settings.curriculum).find_problems(facts.scenario)
+    if settings.network == "graph" and set(facts.graphs) != set(facts.agents):
+        problems.append("network 'graph': agents observe no graph; set observations: graph in the scenario")
     if not problems:
         fitted, _ = fit_agents(facts, policy_of, settings)
         problems = space_problems(fitted, policy_of) + filter_problems(fitted, settings)

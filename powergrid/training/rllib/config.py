@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from powergrid.errors import ScenarioError
 from powergrid.scenario import as_env_config, pack_env_config
+from powergrid.training.policies.messages import MessagePassing
 from powergrid.training.policies.positions import stand_by
 from powergrid.training.policies.spaces import FIT_KEY, box_size
 from powergrid.training.rllib.agents import (
@@ -302,6 +303,10 @@ def _module(name: str, parts: _Parts) -> Any:
     if neutral:
         model["initial_bias"] = initial_bias(facts.action_spaces[agents[0]], neutral, settings.initial_neutral).tolist()
         model |= _standing(facts, agents, settings, model["initial_bias"])
+    if settings.network == "graph":
+        form = facts.graphs[agents[0]]
+        passing = MessagePassing(**asdict(form), width=settings.graph_width, rounds=settings.graph_rounds)
+        model["graph"] = passing.describe()
     if not isinstance(settings, MappoSettings):
         return RLModuleSpec(module_class=QuietStartModule, model_config=model)
     widths = {agent: int(np.prod(facts.observation_spaces[agent].shape or ())) for agent in facts.agents}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
@@ -19,7 +20,8 @@ from ray.rllib.core.models.torch.encoder import TorchMLPEncoder
 from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from_space, unsquash_action
 
 from powergrid.errors import PowerGridError
-from powergrid.training.policies.inference import TORCH_LAYERS
+from powergrid.training.policies.inference import TORCH_LAYERS, paired
+from powergrid.training.policies.messages import MessagePassing
 from powergrid.training.policies.positions import StandingPositions
 
 
@@ -28,7 +30,8 @@ class QuietStartModule(DefaultPPOTorchRLModule):
 
     ``model_config`` may hold ``initial_bias`` (a mean for each continuous action, in units of the normalised action, a
     logit for each position, in the order of the parts), ``initial_log_std``, and ``standing`` with ``initial_stay``,
-    what :class:`StandingPositions` holds and first adds for staying. The last policy layer starts 100
+    what :class:`StandingPositions` holds and first adds for staying, and ``graph``, what :class:`MessagePassing` holds,
+    where actor and critic pass messages over the graph that is observed. The last policy layer starts 100
     times smaller than RLlib makes it, so that the first policy hardly depends on what is observed.
 
     Source:
@@ -39,9 +42,13 @@ class QuietStartModule(DefaultPPOTorchRLModule):
     def setup(self) -> None:
         """Build the networks, then quieten the last policy layer."""
         super().setup()  # type: ignore[no-untyped-call]
+        settings: Any = self.model_config
+        #: How messages pass over the graph that is observed; None where none is looked at.
+        self.graph = MessagePassing(**settings["graph"]) if settings.get("graph") else None
+        if self.graph is not None:
+            self._look_at_graph(self.graph, settings)
         quicken(self)
         pi: Any = self.pi
-        settings: Any = self.model_config
         standing = settings.get("standing")
         #: How outputs become logits of positions that lean towards where devices stand; None where none tells that.
         self.standing = StandingPositions(**standing) if standing else None
@@ -61,6 +68,13 @@ class QuietStartModule(DefaultPPOTorchRLModule):
         gaussian = self.get_exploration_action_dist_cls() is TorchDiagGaussian
         plain = gaussian and isinstance(actor, TorchMLPEncoder)
         self._acting = [*actor.net.mlp, *pi.net.mlp] if plain else None
+
+    def _look_at_graph(self, graph: MessagePassing, settings: Mapping[str, Any]) -> None:
+        """Put encoders that pass messages in the place of RLlib's perceptrons."""
+        encoder: Any = self.encoder
+        for name in ("actor_encoder", "critic_encoder"):
+            if getattr(encoder, name, None) is not None:
+                setattr(encoder, name, GraphEncoder(graph, settings["fcnet_hiddens"], settings["fcnet_activation"]))
 
     def train(self, mode: bool = True) -> Any:
         """Enter or leave training mode; RLlib asks for it at every pass, and to walk the layers takes as long."""
@@ -133,6 +147,28 @@ class QuietStartModule(DefaultPPOTorchRLModule):
                 if log_std is not None:
                     last.bias[entry : entry + size] = log_std
                 entry += size
+
+
+class GraphEncoder(torch.nn.Module):
+    """Encode an observation by messages over its graph and a perceptron on what comes of them, for RLlib's heads.
+
+    Args:
+        graph: The graph and how messages pass.
+        hidden: Width of each hidden layer after them; RLlib's head takes the last.
+        activation: That of every layer.
+    """
+
+    def __init__(self, graph: MessagePassing, hidden: Sequence[int], activation: str) -> None:
+        super().__init__()
+        kind, after = getattr(torch.nn, TORCH_LAYERS[activation]), [graph.outputs, *hidden]
+        sizes = [*graph.layers, *pairwise(after)]
+        self.graph = graph
+        self.layers = torch.nn.Sequential(*(part for size in sizes for part in (torch.nn.Linear(*size), kind())))
+
+    def forward(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Return the encoding of the observations of a batch, as RLlib's encoders do."""
+        seen = batch[Columns.OBS]
+        return {ENCODER_OUT: self.graph.pass_messages(seen, paired(self.layers), torch)}
 
 
 class FastTanh(torch.nn.Tanh):

@@ -99,6 +99,15 @@ class TrainSettings(Spec):
     grad_clip: float | None = Field(None, gt=0, description="Largest norm of a policy's gradient; null: no limit.")
     hidden: Layers = Field((128, 128), min_length=1, description="Width of each hidden layer.")
     activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("tanh", description="Hidden activation.")
+    network: Literal["perceptron", "graph"] = Field(
+        "perceptron",
+        description="What policies are: a `perceptron` on all that is observed, or one behind messages over the "
+        "`graph` that agents observe.",
+    )
+    graph_width: int = Field(16, ge=1, le=16_384, description="Numbers that a bus holds, with `network: graph`.")
+    graph_rounds: int = Field(
+        2, ge=1, le=64, description="Rounds of messages, with `network: graph`: branches that a bus is heard over."
+    )
     initial_log_std: float | None = Field(
         None,
         description="First spread of each continuous action, as its logarithm; null: -0.7, with `demonstrations` -1.6.",
@@ -196,6 +205,14 @@ class TrainSettings(Spec):
         return self
 
     @model_validator(mode="after")
+    def _network_can(self) -> TrainSettings:
+        other = {"observation_filter": self.observation_filter != "none", "share_unequal": self.share_unequal}
+        if self.network == "graph" and any(other.values()):
+            told = " and ".join(name for name, on in other.items() if on)
+            raise ValueError(f"network 'graph' reads observations as they are and does not go with {told}")
+        return self
+
+    @model_validator(mode="after")
     def _learner_can(self) -> TrainSettings:
         asked = [name for name in ("final_log_std", "lr_kl_target", "cost_limit") if getattr(self, name) is not None]
         if asked and self.learner == "stock":
@@ -217,6 +234,7 @@ _ONLY_ON_POLICY = frozenset(
     {"lr_end", "minibatch_size", "num_epochs", "lambda_", "clip_param", "vf_clip_param", "vf_loss_coeff"}
     | {"entropy_coeff", "use_kl_loss", "kl_coeff", "kl_target", "initial_log_std", "initial_neutral", "free_log_std"}
     | {"lr_kl_target", "final_log_std", "cost_limit", "cost_lr"}
+    | {"network", "graph_width", "graph_rounds"}
     | {"positions", "bootstrap_horizon", "demonstrations", "imitation_days", "imitation_rounds", "imitation_passes"}
 )  # fmt: skip
 
