@@ -1,8 +1,11 @@
 """Measure what imperfect information costs: the same days under blocks of telemetry, by baselines and trained policies.
 
 Baselines read the grid directly, so only what happens to setpoints costs them anything. With ``--train``, policies are
-trained with readings and setpoints as they are and under ``LATE``, for each seed in both modes, and all are played on
-the days of the test split under each; trainings that are there already are taken as they are.
+trained with readings and setpoints as they are and under ``late``, for each seed in each mode, and all are played on
+the days of the test split under each; trainings that are there already are taken as they are. Differences between the
+two ways of training, and between the modes, are paired by day, with 95 % intervals over seeds and days. Then those
+trained with all as it is, in the first mode, are played with each group of readings, and setpoints, less than perfect
+in one way at a time.
 
 Usage::
 
@@ -16,12 +19,16 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from powergrid import load_policy
 from powergrid.evaluation.rollout import evaluate
+from powergrid.evaluation.statistics import confidence_interval, difference_interval
 from powergrid.scenario import load_scenario
 
 #: How many steps late, and what part is lost, of readings and setpoints of a policy that is trained for it.
@@ -33,7 +40,10 @@ MEASURES = {
     "moves": "operations_per_day",
     "losses_kwh": "losses_kwh_per_day",
 }
+#: The same by the columns of played days.
+COLUMNS = {"reward": "reward", "node-hours": "violation_node_hours", "moves": "operations"}
 Blocks = dict[str, dict[str, Any]]
+Table = dict[str, npt.NDArray[np.float64]]
 
 
 def blocks(step_minutes: int) -> Blocks:
@@ -66,19 +76,62 @@ def train(name: str, block: Mapping[str, Any], mode: str, seed: int, asked: argp
     return run
 
 
-def trained(asked: argparse.Namespace, step_minutes: int) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Train both ways in both modes and yield what each comes to under each block: block, policy, numbers."""
-    ways: Blocks = {"exact": {}, "late": late(step_minutes)}
-    for mode in ("distributed", "centralized"):
-        runs = {way: [train(way, block, mode, seed, asked) for seed in asked.seeds] for way, block in ways.items()}
-        for told, given in ways.items():
-            for way, own in runs.items():
-                policies = [(f"{way}-{run.name[-1]}", load_policy(run)) for run in own]
-                report = evaluate(
-                    {"env_name": asked.scenario, "mode": mode, "telemetry": given}, policies, days=asked.days
-                )
-                for row in report.summary().values():
-                    yield f"readings and setpoints {told}", f"{mode}, trained {way}", row
+def parts(asked: argparse.Namespace, step_minutes: int) -> Blocks:
+    """Return a block for each group of readings, and setpoints, that are less than perfect in one way."""
+    devices = load_scenario(asked.scenario).devices
+    groups = {
+        "voltages": ["*v_*_pu"],
+        "powers and loadings": ["*_kw", "*_kvar", "*loading_pu"],
+        "devices": [f"{device}.*" for device in devices],
+        "all readings": ["*"],
+    }
+    ways: Blocks = {
+        "2 steps late": {"delay_minutes": 2 * step_minutes},
+        "20 % lost": {"loss": 0.2},
+        "every 4 steps": {"every_minutes": 4 * step_minutes},
+    }
+    errors: Blocks = {"class 1.0": {"accuracy": "class_1_0"}, "5 % noise": {"noise": 0.05}}
+    found: Blocks = {"as they are": {}}
+    for name, channels in groups.items():
+        for way, link in (ways | errors).items():
+            found[f"{name}, {way}"] = {"readings": {"group": {"channels": channels, **link}}}
+    return found | {f"setpoints, {way}": {"setpoints": {"all": link}} for way, link in ways.items()}
+
+
+def played(runs: Mapping[str, Sequence[Path]], scenario: Mapping[str, Any], days: int) -> dict[str, Table]:
+    """Play runs, and return what each name's came to by measure, each of shape (n_seeds, n_days)."""
+    policies = [(f"{name} {i}", load_policy(run)) for name, own in runs.items() for i, run in enumerate(own)]
+    frame = evaluate(scenario, policies, days=days).frame.set_index(["policy", "day"]).sort_index()
+    by_name = {name: [f"{name} {i}" for i in range(len(own))] for name, own in runs.items()}
+    return {
+        name: {key: np.array([frame.loc[each, column] for each in own]) for key, column in COLUMNS.items()}
+        for name, own in by_name.items()
+    }
+
+
+def compare(asked: argparse.Namespace, step_minutes: int) -> dict[str, Sequence[Path]]:
+    """Train both ways in each mode, write what each comes to under each block, and return the runs of the first."""
+    ways: Blocks = {"as they are": {}, "late and lost": late(step_minutes)}
+    runs: dict[str, dict[str, Sequence[Path]]] = {}
+    for mode in asked.modes:
+        told = zip(("exact", "late"), ways.items(), strict=True)
+        runs[mode] = {f"trained {way}": [train(name, block, mode, seed, asked) for seed in asked.seeds]
+                      for name, (way, block) in told}  # fmt: skip
+    print(f"\n| readings and setpoints | policy | {' | '.join(COLUMNS)} |\n|{'---|' * (2 + len(COLUMNS))}")
+    for way, block in ways.items():
+        found = {
+            mode: played(own, {"env_name": asked.scenario, "mode": mode, "telemetry": block}, asked.days)
+            for mode, own in runs.items()
+        }
+        for mode, each in found.items():
+            for name, table in each.items():
+                _write(way, f"{mode}, {name}", [f"{table[key].mean():.3f}" for key in COLUMNS])
+            exact, own = each.values()
+            _write(way, f"{mode}: the second less the first", _differences(own, exact))
+        for name in next(iter(found.values())) if len(found) > 1 else ():
+            one, other = (each[name] for each in found.values())
+            _write(way, f"{' less '.join(reversed(found))}, {name}", _differences(other, one))
+    return dict([next(iter(runs[asked.modes[0]].items()))])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=120)
+    parser.add_argument("--modes", nargs="+", default=["distributed", "centralized"])
     parser.add_argument("--out", type=Path, default=Path("runs"))
     asked = parser.parse_args(arguments)
     step_minutes = load_scenario(asked.scenario).step_minutes
@@ -96,14 +150,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, setpoints in blocks(step_minutes).items():
         given = {"env_name": asked.scenario, "telemetry": {"setpoints": setpoints}}
         for policy, row in evaluate(given, BASELINES, days=asked.days).summary().items():
-            _write(name, f"`{policy}`", row)
-    if asked.train:
-        for told, policy, numbers in trained(asked, step_minutes):
-            _write(told, policy, numbers)
+            _write(name, f"`{policy}`", [f"{row[key]:.3g}" for key in MEASURES.values()])
+    if not asked.train:
+        return
+    runs, plain = compare(asked, step_minutes), Table()
+    print(f"\n| one way | {' | '.join(COLUMNS)} | differences |\n|{'---|' * (2 + len(COLUMNS))}")
+    for name, block in parts(asked, step_minutes).items():
+        given = {"env_name": asked.scenario, "mode": asked.modes[0], "telemetry": block}
+        (table,) = played(runs, given, asked.days).values()
+        plain = plain or table
+        # the same policies: paired by seed as by day
+        pairs = [confidence_interval(table[key] - plain[key]) for key in COLUMNS]
+        means = [f"{table[key].mean():.3f}" for key in COLUMNS]
+        _write(name, " | ".join(means), ["; ".join(f"{mean:+.3f} ± {half:.3f}" for mean, half in pairs)])
 
 
-def _write(told: str, policy: str, row: Mapping[str, Any]) -> None:
-    print(f"| {told} | {policy} | {' | '.join(f'{row[key]:.3g}' for key in MEASURES.values())} |", flush=True)
+def _differences(ours: Table, theirs: Table) -> list[str]:
+    found = [difference_interval(ours[key], theirs[key]) for key in COLUMNS]
+    return [f"{mean:+.3f} ± {half:.3f}" for mean, half in found]
+
+
+def _write(told: str, policy: str, cells: Sequence[str]) -> None:
+    print(f"| {told} | {policy} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
