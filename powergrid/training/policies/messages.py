@@ -28,6 +28,7 @@ class MessagePassing:
         n_nodes, n_edges: Buses and branches that there is room for.
         width: Numbers that a bus holds.
         rounds: Rounds of messages: how many branches away a bus is heard of.
+        n_flags: Flags of readings that each bus has, the last of the entries before the graph.
     """
 
     n_own: int
@@ -35,11 +36,12 @@ class MessagePassing:
     n_edges: int
     width: int
     rounds: int
+    n_flags: int = 0
 
     @property
     def form(self) -> GraphForm:
         """How the graph lies in an observation."""
-        return GraphForm(self.n_own, self.n_nodes, self.n_edges)
+        return GraphForm(self.n_own, self.n_nodes, self.n_edges, tuple(map(str, range(self.n_flags))))
 
     @property
     def inputs(self) -> int:
@@ -49,13 +51,13 @@ class MessagePassing:
     @property
     def outputs(self) -> int:
         """How many numbers come out of it."""
-        return self.n_own + 2 * self.width
+        return self.n_own - self.n_nodes * self.n_flags + 2 * self.width
 
     @property
     def layers(self) -> list[tuple[int, int]]:
         """Numbers that each layer takes and gives: of buses first, then of messages and of buses in each round."""
         rounds = [(2 * self.width + _N_E, 2 * self.width), (3 * self.width, self.width)] * self.rounds
-        return [(_N_X, self.width), *rounds]
+        return [(_N_X + self.n_flags, self.width), *rounds]
 
     def pass_messages(self, observations: Any, layers: Sequence[Callable[[Any], Any]], lib: Any = np) -> Any:
         """Return what comes out of all layers: those of :attr:`layers`, and what follows on :attr:`outputs` numbers.
@@ -73,13 +75,14 @@ class MessagePassing:
         # these gather and sum the same in numpy, torch and every runtime of ONNX
         near, far = ((parts["edge_index"][:, end, :, None] == places) * edges[..., :1] for end in (0, 1))
         to_far, to_near = (ends.swapaxes(1, 2) / ends.sum(1)[..., None].clip(1.0) for ends in (far, near))
-        held = layers[0](nodes)
+        own = parts["own"][..., : self.outputs - 2 * self.width]
+        held = layers[0](lib.concatenate((nodes, parts["flags"]), -1) if self.n_flags else nodes)
         for message, update in zip(layers[1 : len(self.layers) : 2], layers[2 : len(self.layers) : 2], strict=True):
             sent = message(lib.concatenate((near @ held, far @ held, edges), -1))
             heard = (to_far @ sent[..., : self.width], to_near @ sent[..., self.width :])
             held = held + update(lib.concatenate((held, *heard), -1))
         summed = [_mean_over(held, nodes[..., column, None]) for column in (_OWN, 0)]
-        told = lib.concatenate((parts["own"], *summed), -1)
+        told = lib.concatenate((own, *summed), -1)
         for layer in layers[len(self.layers) :]:
             told = layer(told)
         return told

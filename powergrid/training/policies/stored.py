@@ -125,9 +125,12 @@ class StoredGraph(_Stored):
     n_edges: Annotated[_Count, Field(ge=1, le=100_000)]
     width: Annotated[_Count, Field(ge=1, le=16_384)]
     rounds: Annotated[_Count, Field(ge=1, le=64)]
+    n_flags: Annotated[_Count, Field(le=64)] = 0
 
     def restore(self) -> MessagePassing:
         """Return it."""
+        if self.n_own < self.n_nodes * self.n_flags:
+            raise ValueError(f"{self.n_own} entries hold no {self.n_flags} flags of {self.n_nodes} buses each")
         return MessagePassing(**self.model_dump())
 
 

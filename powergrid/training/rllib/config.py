@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -305,8 +305,8 @@ def _module(name: str, parts: _Parts) -> Any:
         model |= _standing(facts, agents, settings, model["initial_bias"])
     if settings.network == "graph":
         form = facts.graphs[agents[0]]
-        passing = MessagePassing(**asdict(form), width=settings.graph_width, rounds=settings.graph_rounds)
-        model["graph"] = passing.describe()
+        how = settings.graph_width, settings.graph_rounds, len(form.flags)
+        model["graph"] = MessagePassing(form.n_own, form.n_nodes, form.n_edges, *how).describe()
     if not isinstance(settings, MappoSettings):
         return RLModuleSpec(module_class=QuietStartModule, model_config=model)
     widths = {agent: int(np.prod(facts.observation_spaces[agent].shape or ())) for agent in facts.agents}

@@ -38,7 +38,7 @@ GRAPHS |= {"minibatch_size": 16, "num_epochs": 1, "validation_episodes": 1}
 def network(form: GraphForm) -> Network:
     """Return a network of drawn weights, the same whatever room there is in the form."""
     rng = np.random.default_rng(3)
-    graph = MessagePassing(form.n_own, form.n_nodes, form.n_edges, WIDTH, ROUNDS)
+    graph = MessagePassing(form.n_own, form.n_nodes, form.n_edges, WIDTH, ROUNDS, len(form.flags))
     sizes = [*graph.layers, (graph.outputs, 12), (12, N_OUT)]
     weights = tuple(rng.normal(0.0, 0.5, (out, into)).astype(np.float32) for into, out in sizes)
     biases = tuple(rng.normal(0.0, 0.1, out).astype(np.float32) for _, out in sizes)
@@ -88,6 +88,23 @@ def test_order_of_buses_and_branches_changes_nothing(seen: tuple[dict[str, np.nd
     moved["edge_index"] = place[parts["edge_index"].astype(int)][:, :, edges] * moved["edges"][:, None, :, 0]
     one, other = (network(form).forward(join(each)[0]) for each in (parts, moved))
     np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_flags_of_readings_go_with_their_buses(seen: tuple[dict[str, np.ndarray], GraphForm]) -> None:
+    parts, form = seen
+    drawn = np.random.default_rng(0).uniform(-1, 1, (len(parts["own"]), form.n_nodes, 2)) * parts["nodes"][..., :1]
+    order = np.random.default_rng(1).permutation(form.n_nodes)
+    told, moved = (
+        parts | {"own": np.concatenate([parts["own"], flags.reshape(len(flags), -1)], 1)}
+        for flags in (drawn, drawn[:, order])
+    )
+    moved |= {"nodes": parts["nodes"][:, order]}
+    moved["edge_index"] = np.argsort(order)[parts["edge_index"].astype(int)] * parts["edges"][:, None, :, 0]
+    flagged = GraphForm(join(told)[1].n_own, form.n_nodes, form.n_edges, ("age", "missing"))
+    one, other = (network(flagged).forward(join(each)[0]) for each in (told, moved))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    without = parts | {"own": told["own"] * (np.arange(told["own"].shape[1]) < form.n_own)}
+    assert np.abs(network(flagged).forward(join(without)[0]) - one).max() > 1e-3
 
 
 def test_room_for_more_changes_nothing(seen: tuple[dict[str, np.ndarray], GraphForm]) -> None:
