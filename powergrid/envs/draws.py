@@ -133,6 +133,11 @@ def tell(values: Mapping[Path, Any]) -> dict[str, float]:
     return {f"drawn.{'.'.join(path)}": float(value) for path, value in values.items()}
 
 
+def as_options(values: Mapping[Path, Any] | None) -> dict[str, Any]:
+    """Return drawn numbers as the options of a reset that is to have the same."""
+    return {".".join(path): value for path, value in (values or {}).items()}
+
+
 def _flatten(given: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Yield keys with dots and what stands there; what is meant as a distribution is looked into no further."""
     for key, value in given.items():

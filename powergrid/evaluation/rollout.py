@@ -18,6 +18,7 @@ import numpy.typing as npt
 from powergrid.envs.agents import ActionWriter, CentralActions
 from powergrid.envs.backends import find_seen
 from powergrid.envs.core import GridTask
+from powergrid.envs.draws import tell
 from powergrid.envs.observations import View
 from powergrid.errors import ActionError, ScenarioError, describe_unknown, find_number_problems, show_briefly
 from powergrid.evaluation.baselines import BASELINES, Baseline
@@ -343,6 +344,7 @@ class DayTotals:
             worst_node=simulation.network.nodes[int(self._worst_node[env])],
             n_nodes=len(simulation.network.nodes),
             cycles=float(self._cycles[env]),
+            drawn={} if task.drawn is None else tell(task.drawn[env]),
             handed_back={
                 name: steps
                 for name, steps in zip(simulation.device_names, self._handed_back[env].tolist(), strict=True)
@@ -367,6 +369,7 @@ def sum_up(
     n_nodes: int,
     cycles: float,
     handed_back: Mapping[str, float] | None = None,
+    drawn: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Return what a day came to, a column for each number of an evaluation, units in the names.
 
@@ -380,6 +383,7 @@ def sum_up(
             farthest, and of how many.
         cycles: Equivalent full cycles, mean over batteries.
         handed_back: Steps in which each device was handed back, where a limit has devices handed back.
+        drawn: What the episode has drawn, by name as in infos.
     """
     of_all = {name: float(values.sum()) for name, values in sums.items()}  # the agents' own, added up
     shared = {name: float(values[0]) for name, values in sums.items()}  # the same for every agent
@@ -416,6 +420,7 @@ def sum_up(
         "projection_kvarh": of_all["projection_kvar"] * dt_h,
         **({"handed_back": shared["handed_back"]} if "handed_back" in shared else {}),
         **{f"handed_back:{device}": count for device, count in (handed_back or {}).items()},
+        **(drawn or {}),
     }
 
 

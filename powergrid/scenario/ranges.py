@@ -227,7 +227,7 @@ def forget_given(ranges: Mapping[str, Any], change: Mapping[str, Any]) -> dict[s
 
 
 def _leaves(value: Any, path: Path = ()) -> Iterator[Path]:
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping):  # an empty one changes nothing
         for key, each in value.items():
             yield from _leaves(each, (*path, *str(key).split(".")))
     else:

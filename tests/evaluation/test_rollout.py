@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from powergrid.errors import ActionError, ScenarioError
-from powergrid.evaluation import EvaluationReport, evaluate
+from powergrid.evaluation import EvaluationReport, evaluate, record_day
 from powergrid.evaluation.rollout import pick_days
 from powergrid.scenario import load_scenario
 from tests.evaluation.worlds import ALL_KINDS
@@ -179,3 +180,19 @@ def test_importing_and_evaluating_needs_no_ray_and_no_torch() -> None:
         "assert not {'ray', 'torch'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_what_an_episode_draws_is_a_column(tmp_path: Path) -> None:
+    ranges = {"load_scale": {"uniform": [0.8, 1.3]}, "devices.ess_1.soc_initial": {"choice": [0.3, 0.7]}}
+    config = {"env_name": "ieee13_mg", "episode_length": 2, **ranges}
+    report = evaluate(config, ["no_control", "native"], days=3, n_envs=2)
+    report.write(tmp_path)
+    names = ["drawn.load_scale", "drawn.devices.ess_1.soc_initial"]
+    rows = pd.read_csv(tmp_path / "evaluation.csv").set_index(["policy", "day"])[names]
+    np.testing.assert_array_equal(rows.loc["no_control"], rows.loc["native"])  # all meet the same
+    assert rows["drawn.load_scale"].between(0.8, 1.3).all()
+    assert rows["drawn.load_scale"].nunique() == 3
+    recording = record_day(config, ["no_control"], int(rows.index[0][1]))[0]
+    assert [recording.totals()[name] for name in names] == rows.iloc[0].tolist()
+    plain = evaluate({"env_name": "ieee13_mg", "episode_length": 2}, ["no_control"], days=1)
+    assert not any("drawn" in name for name in plain.frame)

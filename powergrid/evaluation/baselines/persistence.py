@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask, State
+from powergrid.envs.draws import Values, as_options
 from powergrid.errors import ScenarioError
 
 FloatArray = npt.NDArray[np.float64]
@@ -39,20 +40,21 @@ class Yesterday:
     cars: Mapping[int, Mapping[str, FloatArray]]
 
     @classmethod
-    def before(cls, task: GridTask, day: int, seed: int) -> Yesterday:
+    def before(cls, task: GridTask, day: int, seed: int, drawn: Values | None = None) -> Yesterday:
         """Look it up.
 
         Args:
             task: A task of one environment that may be started anew.
             day: The day that is played.
             seed: With the day it starts the stream of the cars that are expected.
+            drawn: Numbers that the day has in place of the scenario's; yesterday is taken to have had the same.
 
         Raises:
             ScenarioError: no day before it can be played.
         """
         for before in range(day - 1, max(day - _DAYS_BACK, 0) - 1, -1):
             try:
-                task.reset(0, np.random.default_rng([seed, day, 2]), {"day": before})
+                task.reset(0, np.random.default_rng([seed, day, 2]), {"day": before, **as_options(drawn)})
             except ScenarioError:
                 continue
             state = task.state().simulation

@@ -79,7 +79,9 @@ class Receding:
                     _keep_away(day, len(task.simulation.network.nodes))
         self._plans.pop(env, None)
         if self._forecast == "persistence":
-            self._yesterdays[env] = Yesterday.before(self._days[0].task, int(task.simulation.day[env]), self._seed)
+            drawn = None if task.drawn is None else task.drawn[env]
+            today = int(task.simulation.day[env])
+            self._yesterdays[env] = Yesterday.before(self._days[0].task, today, self._seed, drawn)
 
     def act(self, task: GridTask) -> FloatArray:
         """Return the actions of the step to come, shape (n_envs, n_actions)."""

@@ -129,7 +129,7 @@ def play_day(scenario: Scenario, players: Sequence[Player], day: int, seed: int 
             recorder.terms,
             np.array(actions),
             {key: np.array(values) for key, values in recorder.series.items()},
-            np.asarray(first + np.arange(len(actions)) * simulation.dt_h, dtype=np.float64),
+            np.asarray(first + (int(simulation.first_step[0]) + np.arange(len(actions))) * simulation.dt_h, np.float64),
             policy is not None or not BASELINES[name].overrides(scenario),
         )
 

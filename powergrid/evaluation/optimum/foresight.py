@@ -25,6 +25,8 @@ _NARROWEST, _ENOUGH = 0.007, 1e-4
 _HELD, _POOR = 0.5, 0.3
 #: Parts of a change that are tried, the whole first.
 _SHARES = (1.0, 0.5, 0.25)
+#: Numbers of a scenario that a program knows by what the environment does with them.
+_PLAYED = ("load_scale", "start_hour", "rating_scale", "norm_amps", "feeder_changes", "taps", "steps_on", "divergence")
 #: Rounds at most: the last third of them brings less than a hundredth of what the first does.
 ROUNDS = 40
 
@@ -160,6 +162,11 @@ def _play_better(day: StackedDay, best: Trajectory, change: FloatArray) -> Traje
     return played if played.worth > best.worth else None
 
 
+def _reaches(path: tuple[str, ...]) -> bool:
+    """Whether a number that is drawn is the environment's alone, and none that a program is put together with."""
+    return path[0] in _PLAYED or path == ("profiles", "price_scale") or path[-1].endswith("_initial")
+
+
 def require_foreseeable(task: GridTask) -> None:
     """Refuse a scenario in which more is carried from step to step, or priced, than a program tells.
 
@@ -171,7 +178,6 @@ def require_foreseeable(task: GridTask) -> None:
     found = {
         "events or rules of switching": task.simulation.events is not None,
         "controls of the feeder's own that act": bool(circuit.controls.controls),
-        "numbers that each episode draws": bool(scenario.ranges),
         "devices that are handed back": scenario.never_worse_than is not None,
         **{
             f"a price on {term}": bool(scenario.weight_of(term))
@@ -180,6 +186,8 @@ def require_foreseeable(task: GridTask) -> None:
         },
         "buildings, whose temperatures are carried": any(fleet.kind == "building" for fleet in task.simulation.fleets),
     }
+    drawn = task.draws.draw([np.random.default_rng(0)], {})[0]
+    found |= {f"a range for {'.'.join(path)}, which its program reads once": not _reaches(path) for path in drawn}
     problems = [
         Problem("not-foreseeable", "optimum", f"it has {what}", "the optimum of such a day is not found yet")
         for what, there in found.items()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 import powergrid
 from powergrid.envs.core import GridTask
+from powergrid.envs.draws import Draws, Values, tell
 from powergrid.evaluation.optimum.foresight import Optimum, Starter, find_optimum, require_foreseeable
 from powergrid.evaluation.optimum.stacked import FloatArray, StackedDay
 from powergrid.grid.engine.cache_folder import Cache, made_by
@@ -39,30 +40,41 @@ class Optima:
         digest = scenario.model_copy(update={"split": "all"}).digest()
         self._same = [digest, seed, names, made_by(), _code()]
         self._day: StackedDay | None = None
+        self._draws = Draws(scenario)
 
     def kept(self, day: int) -> Optimum | None:
         """Return the optimum of a day where it was found before, by whatever process."""
-        return _KEPT.recall(self._key(day))
+        return _KEPT.recall(self._key(day, self._draw(day)))
 
-    def _key(self, day: int) -> str:
-        return hashlib.sha256(json.dumps([*self._same, int(day)]).encode()).hexdigest()
+    def _draw(self, day: int) -> Values:
+        """Return what an evaluation draws for a day."""
+        return self._draws.draw([np.random.default_rng([self._seed, int(day)])], {})[0]
 
-    def of(self, day: int) -> Optimum:
+    def _key(self, day: int, drawn: Values) -> str:
+        told = [sorted(tell(drawn).items())] if drawn else []
+        return hashlib.sha256(json.dumps([*self._same, int(day), *told]).encode()).hexdigest()
+
+    def of(self, day: int, drawn: Values | None = None) -> Optimum:
         """Return the optimum of a day of the profiles.
+
+        Args:
+            day: The day.
+            drawn: Numbers that the episode has in place of the scenario's; those of an evaluation if not given.
 
         Raises:
             ScenarioError: The scenario has what no program tells, see :func:`require_foreseeable`.
         """
-        key = self._key(day)
+        drawn = self._draw(day) if drawn is None else drawn
+        key = self._key(day, drawn)
         if (kept := _KEPT.recall(key)) is not None:
             return kept
         with _KEPT.alone(key):  # another process may be at it
             if (kept := _KEPT.recall(key)) is None:
-                kept = self._find(day)
+                kept = self._find(day, drawn)
                 _KEPT.keep(key, kept)
         return kept
 
-    def _find(self, day: int) -> Optimum:
+    def _find(self, day: int, drawn: Values) -> Optimum:
         if self._day is None:
             task = GridTask(self._scenario, 1)
             try:
@@ -70,7 +82,7 @@ class Optima:
             finally:
                 task.close()
             self._day = StackedDay(self._scenario)
-        self._day.open(day, self._seed)
+        self._day.open(day, self._seed, drawn)
         return find_optimum(self._day, self._starters())
 
     def close(self) -> None:
@@ -104,7 +116,8 @@ class Foresight:
             if self._optima is not None:
                 self._optima.close()
             self._optima, self._scenario = self.optima(task.scenario), task.scenario
-        self._plans[env] = self._optima.of(int(task.simulation.day[env])).actions
+        drawn = None if task.drawn is None else task.drawn[env]
+        self._plans[env] = self._optima.of(int(task.simulation.day[env]), drawn).actions
 
     def optima(self, scenario: Scenario) -> Optima:
         """Return what finds the optima that are played."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask, State
+from powergrid.envs.draws import Values, as_options
 from powergrid.evaluation.optimum.devices import Devices, Place, as_actions
 from powergrid.quantities import TERMS
 from powergrid.scenario import Scenario
@@ -155,9 +156,14 @@ class StackedDay:
 
     # -- playing
 
-    def open(self, day: int, seed: int = 0) -> None:
-        """Start a day of the profiles; of seed and day comes all that is random in it, as in an evaluation."""
-        self.task.reset(0, np.random.default_rng([seed, day]), {"day": day})
+    def open(self, day: int, seed: int = 0, drawn: Values | None = None) -> None:
+        """Start a day of the profiles; of seed and day comes all that is random in it, as in an evaluation.
+
+        Args:
+            day, seed: The day, and the seed.
+            drawn: Numbers that it has in place of the scenario's, where not those that seed and day draw.
+        """
+        self.task.reset(0, np.random.default_rng([seed, day]), {"day": day, **as_options(drawn)})
         self.open_at(self.task.state())
 
     def open_at(self, state: State) -> None:
@@ -208,6 +214,7 @@ class StackedDay:
             single,
             simulation=_pick(whole.simulation, single.simulation, env),
             rewards=_pick(whole.rewards, single.rewards, env),
+            drawn=None if whole.drawn is None else (whole.drawn[env],),
         )
 
     def play(self, choose: Callable[[int], FloatArray], *, planned: bool = True) -> Trajectory:
@@ -272,6 +279,7 @@ class StackedDay:
             template,
             simulation=_stack([state.simulation for state in states], template.simulation),
             rewards=_stack([state.rewards for state in states], template.rewards),
+            drawn=None if states[0].drawn is None else states[0].drawn * self.most_steps,  # of one day all
         )
 
     def step(self, state: State, plan: FloatArray) -> Outcome:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
+from powergrid.envs.draws import tell
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.drawing.state import GridState, PlacedDevice, closed_branches, place_devices
 from powergrid.evaluation.rollout import (
@@ -97,6 +98,7 @@ class DayRecording:
         zones: Buses of each agent's zone, by index.
         specs: What the scenario and the feeder say of each device.
         notes: What has to be known to read it, a sentence each.
+        drawn: What the episode has drawn, by name as in infos.
     """
 
     policy: str
@@ -124,6 +126,7 @@ class DayRecording:
     zones: Mapping[str, Sequence[int]] = field(repr=False)
     specs: Mapping[str, Any] = field(repr=False)
     notes: tuple[str, ...] = ()
+    drawn: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def n_steps(self) -> int:
@@ -176,6 +179,7 @@ class DayRecording:
             worst_node=self.nodes.names[int(outside[worst].argmax())],
             n_nodes=len(self.nodes.names),
             cycles=float(devices["cycles"][-1, batteries].mean()) if len(batteries) else 0.0,
+            drawn=self.drawn,
             handed_back={
                 name: float(devices.of(name, "handed_back").sum())
                 for name, spec in self.specs.items()
@@ -414,9 +418,11 @@ class Recorder:
         """Return the day as the policy of a name and kind played it."""
         task, simulation = self._task, self._task.simulation
         scenario, network, n_steps = task.scenario, simulation.network, len(self._steps)
-        day = int(simulation.day[0]) + self._first_step * scenario.step_minutes // (24 * 60)
+        # the episode may start at any hour of its day
+        late, first = divmod((int(simulation.first_step[0]) + self._first_step) * scenario.step_minutes, 24 * 60)
+        day = int(simulation.day[0]) + late
         start = simulation.profiles.start.astype("datetime64[D]") + day
-        minutes = np.round(np.arange(n_steps) * scenario.step_minutes).astype("timedelta64[m]")
+        minutes = (first + np.arange(n_steps) * scenario.step_minutes).astype("timedelta64[m]")
         owners = {"node": "nodes", "bus": "buses", "branch": "branches", "switchgear": "switchgear"}
         owners |= {
             "device": "devices",
@@ -442,6 +448,7 @@ class Recorder:
             zones={name: spec.zone.find_buses(network) for name, spec in scenario.agents.items()},
             specs=dict(simulation.devices),
             notes=notes,
+            drawn={} if task.drawn is None else tell(task.drawn[0]),
             **{attribute: self._table(owner) for owner, attribute in owners.items()},
         )
 

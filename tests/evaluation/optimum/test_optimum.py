@@ -282,9 +282,34 @@ def test_small_change_brings_what_its_slopes_promise() -> None:
         assert played.reward - start.reward == pytest.approx(promised, rel=0.05)
 
 
+def test_optimum_of_a_day_that_draws_its_numbers_is_that_of_a_day_that_has_them() -> None:
+    drawn: dict[str, Any] = {
+        "load_scale": {"uniform": [0.8, 1.3]},
+        "start_hour": {"choice": [0.0, 5.0]},
+        "profiles.price_scale": {"uniform": [0.5, 2.0]},
+        "devices.ess_*.soc_initial": {"uniform": [0.2, 0.8]},
+        "feeder_changes.scale.line_r": {"uniform": [0.9, 1.5]},
+    }
+    config = {"env_name": "ieee13_mg", **HOURLY}
+    report = evaluate({**config, **drawn}, ["no_control", "rule_based", "greedy", "mpc", "optimum"], days=2, n_envs=2)
+    rewards = report.frame.pivot(index="day", columns="policy", values="reward")
+    for name in ("no_control", "rule_based", "greedy", "mpc"):
+        assert (rewards["optimum"] > rewards[name] - 1e-6).all()
+    for name in ("greedy", "mpc"):
+        assert (rewards[name] > rewards["no_control"]).all()
+    for day, own in report.frame.query("policy == 'optimum'").set_index("day").iterrows():
+        fixed = {key.removeprefix("drawn."): own[key] for key in own.index if key.startswith("drawn.")}
+        assert len(fixed) == 6
+        optimum = solve(load_scenario("ieee13_mg", {**HOURLY, **fixed}), int(day))
+        assert own["reward"] == pytest.approx(optimum.reward, abs=0.01)
+    assert len(recall_optima(load_scenario("ieee13_mg", {**HOURLY, **drawn}), rewards.index.tolist())) == 2
+
+
 @pytest.mark.parametrize(
     ("source", "changes", "said"),
     [
+        ("ieee13_mg", {"devices.ess_1.e_max_kwh": {"uniform": [500, 900]}}, "a range for devices.ess_1.e_max_kwh"),
+        ("ieee13_mg", {"penalty": {"uniform": [50, 200]}}, "a range for penalty, which its program reads once"),
         ("ieee13_mg", {"native_controls": True}, "controls of the feeder's own"),
         ("ieee13_mg", {"never_worse_than": "native"}, "handed back"),
     ],

@@ -132,6 +132,21 @@ def test_what_was_asked_is_kept_beside_what_was_set(recordings: list[DayRecordin
     assert moved.max() <= 1.0  # moves_per_step
 
 
+@pytest.mark.parametrize("start_hour", [6.5, {"choice": [6.5]}])
+def test_steps_have_the_times_that_they_are_played_at(start_hour: Any) -> None:
+    """An episode of a day from half past six on, the next morning's sun at its end."""
+    whole, later = (
+        record_day({"env_name": "ieee13_mg", **keys}, ["no_control"], "2018-07-15")[0]
+        for keys in ({"episode_length": 192}, {"start_hour": start_hour})
+    )
+    assert str(later.times[0]) == "2018-07-15T06:30"
+    assert str(later.times[-1]) == "2018-07-16T06:15"
+    assert later.date == "2018-07-15"
+    first = whole.times.tolist().index(later.times[0].item())
+    np.testing.assert_array_equal(later.network["sun_pu"], whole.network["sun_pu"][first : first + 96])
+    assert later.totals()["date"] == "2018-07-15"
+
+
 def test_a_day_is_found_by_its_date_in_whichever_split() -> None:
     profiles = load_scenario("ieee13_mg").read_profiles()
     for split, date in (("train", "2018-01-02"), ("validation", "2018-02-07"), ("test", "2018-01-16")):
