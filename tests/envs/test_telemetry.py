@@ -17,6 +17,8 @@ import powergrid
 from powergrid.envs import GridVectorEnv
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
+from powergrid.evaluation.replay.recording import record_day
+from powergrid.evaluation.rollout import evaluate
 from powergrid.grid.telemetry.links import Link
 from powergrid.grid.telemetry.spec import LinkSpec
 from powergrid.scenario import load_scenario
@@ -394,6 +396,19 @@ def test_central_view_leaves_out_what_nobody_measures() -> None:
         assert env.observation_space.contains(seen)
     finally:
         env.close()
+
+
+def test_evaluation_and_replay_say_what_lies_between() -> None:
+    block = {"metered_buses": ["671", "634"], "setpoints": {"field": {"loss": 0.05}},
+             "readings": {"a": {"delay_minutes": 15, "delay_spread_minutes": 30, "accuracy": "pmu"}}}  # fmt: skip
+    said = "2 metered buses; readings a (15 to 45 min late, noise 0.033 %); setpoints field (5 % lost)"
+    keys = {"env_name": "ieee13_mg", "episode_length": 4, "telemetry": block}
+    report = evaluate(keys, ["native"], days=1)
+    assert report.notes[0] == f"telemetry: {said}"
+    (recording,) = record_day(keys, ["native"], 171)
+    assert recording.notes == (f"Telemetry: {said}.",)
+    idle = evaluate(keys | {"telemetry": {}}, ["native"], days=1)
+    assert not any("telemetry" in note for note in idle.notes)
 
 
 # -- what cannot be

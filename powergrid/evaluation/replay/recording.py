@@ -256,8 +256,10 @@ def record_days(
         usual: What is seen by policies whose training is not known, where not what the scenario shows.
     """
     differ = find_all_differences(players, scenario)
+    said = "" if scenario.telemetry is None else scenario.telemetry.say()
     for (name, policy), (_, task, player) in zip(players, seat_players(scenario, players, 1, seed, usual), strict=True):
         kind, own_notes = "baseline" if policy is None else "policy", tuple((notes or {}).get(name, ()))
+        own_notes += (f"Telemetry: {said}.",) if said else ()
         own_notes += (say_differences(differ[name]),) if name in differ else ()
         for day in days:
             start_days(task, player, [day], seed)

@@ -81,6 +81,7 @@ class EvaluationReport(PlayedDays):
             "reward_weights": {term: scenario.weight_of(term) * scenario.reward.scale for term in TERMS},
             "confidence": CONFIDENCE,
             "versions": describe_versions(),
+            **_say_telemetry(scenario),
             **({"seeds": dict(seeds)} if seeds else {}),
             **({"differs_from_training": dict(differences)} if differences else {}),
         }
@@ -96,7 +97,8 @@ class EvaluationReport(PlayedDays):
         still = "native" in self.kinds and not self._of("native")["operations"].any()
         limited = (self._say_handed_back(name) for name in self.names if "handed_back" in self.frame)
         alone = any(len(self.seeds_of(name)) == 1 for name in self.names)
-        return (*((ONE_SEED,) if alone else ()), *((_STILL,) if still else ()), *filter(None, limited))
+        told = [f"telemetry: {self.provenance['telemetry']}"] if "telemetry" in self.provenance else []
+        return (*told, *((ONE_SEED,) if alone else ()), *((_STILL,) if still else ()), *filter(None, limited))
 
     @property
     def _interval(self) -> str:
@@ -213,6 +215,11 @@ class EvaluationReport(PlayedDays):
                 gain,
             ))  # fmt: skip
         return rows
+
+
+def _say_telemetry(scenario: Scenario) -> dict[str, str]:
+    said = "" if scenario.telemetry is None else scenario.telemetry.say()
+    return {"telemetry": said} if said else {}
 
 
 def _say_percent(share: Estimate) -> str:

@@ -283,6 +283,7 @@ def describe_facts(scenario: Scenario, seed: int, command: str) -> dict[str, Any
         "voltage_ranges": "; ".join(
             f"{name.upper()}: {low:.3g} to {high:.4g} pu" for name, (low, high) in RANGES.items()
         ),
+        **({} if scenario.telemetry is None else {"telemetry": scenario.telemetry.say()}),
         "seed": seed,
         "scenario_digest": scenario.digest(),
         "feeder_digest": scenario.read_feeder().digest,

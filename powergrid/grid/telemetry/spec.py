@@ -41,6 +41,13 @@ class LinkSpec(Spec):
         """Whether all that is sent arrives at once, in every step."""
         return not (self.every_minutes or self.delay_minutes or self.delay_spread_minutes or self.loss)
 
+    def say(self) -> list[str]:
+        """Return in words what is not perfect."""
+        first, last = self.delay_minutes, self.delay_minutes + self.delay_spread_minutes
+        found = [f"every {self.every_minutes} min"] if self.every_minutes else []
+        found += [f"{first:g} to {last:g} min late"] if last > first else [f"{first:g} min late"] if first else []
+        return found + ([f"{100.0 * self.loss:.3g} % lost"] if self.loss else [])
+
     def find_problems(self, where: str, step_minutes: int, horizon_minutes: float) -> Iterator[Problem]:
         """Yield what cannot be in steps and episodes of some length."""
         every, longest = self.every_minutes, self.delay_minutes + self.delay_spread_minutes
@@ -85,6 +92,11 @@ class ReadingsSpec(NewsSpec):
     resolution: float = Field(
         default=0.0, ge=0, description="Readings are multiples of it, in the unit of the channel; 0: any number."
     )
+
+    def say(self) -> list[str]:
+        """Return in words what is not perfect."""
+        found = [f"{word} {100.0 * value:.2g} %" for word, value in (("noise", self.spread), ("bias", self.bias)) if value]
+        return super().say() + found + ([f"in steps of {self.resolution:g}"] if self.resolution else [])
 
     @model_validator(mode="after")
     def _one_noise(self) -> ReadingsSpec:
@@ -169,6 +181,17 @@ class TelemetrySpec(Spec):
         if both:
             raise ValueError(f"readings and messages both have {both[0]!r}, which names channels; rename one")
         return self
+
+    def say(self) -> str:
+        """Return in words what is not perfect, empty where nothing is."""
+        found = [] if self.metered_buses is None else [f"{len(self.metered_buses)} metered buses"]
+        found += [] if self.hops is None else [f"{self.hops} hops"]
+        groups: dict[str, Mapping[str, LinkSpec]]
+        groups = {"readings": self.readings, "messages": self.messages, "setpoints": self.setpoints}
+        for what, own in groups.items():
+            told = ((name, group.say()) for name, group in own.items() if group.say() or what == "messages")
+            found += [f"{what} {name} ({', '.join(words)})" if words else f"{what} {name}" for name, words in told]
+        return "; ".join(found)
 
     @property
     def idle(self) -> bool:
