@@ -95,7 +95,8 @@ class ReadingsSpec(NewsSpec):
 
     def say(self) -> list[str]:
         """Return in words what is not perfect."""
-        found = [f"{word} {100.0 * value:.2g} %" for word, value in (("noise", self.spread), ("bias", self.bias)) if value]
+        errors = {"noise": self.spread, "bias": self.bias}
+        found = [f"{word} {100.0 * value:.2g} %" for word, value in errors.items() if value]
         return super().say() + found + ([f"in steps of {self.resolution:g}"] if self.resolution else [])
 
     @model_validator(mode="after")
