@@ -5,7 +5,7 @@ All of it is read from the specs and the states of a task; prices are what the r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,14 @@ import numpy.typing as npt
 from powergrid.envs.core import GridTask, State
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 #: What batteries and customers carry from step to step, by fleet.
 _CARRIED = {"storage": "soc", "flexible_load": "owed_kwh"}
 #: How far an action goes from one end to the other.
 SPAN = 2.0
+#: A car that gets less gets nothing [kW].
+LEAST_KW = 1e-3
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,8 @@ class Park:
     half_kw: float
     kwh_per_kw: float
 
-    def cars(self, state: State, n_steps: int) -> Iterator[tuple[int, int, float, float]]:
-        """Yield first step, step after the last, energy asked for and what comes in time after them [kWh], by car."""
+    def cars(self, state: State, n_steps: int) -> Iterator[tuple[int, int, float, float, int]]:
+        """Yield first step, step after the last, energy asked for, what comes in time after [kWh], and port, by car."""
         first = int(state.simulation["clock"]["step_index"][0])
         came, stay = (self.at.of(state, name) for name in ("port_owed_kwh", "port_steps_left"))
         tables = (state.simulation["fleets"][self.at.fleet][name][0] for name in ("arriving_kwh", "stay_steps"))
@@ -117,7 +120,34 @@ class Park:
         for begin, port in zip(*np.nonzero(asked > 0.0), strict=True):
             end = int(begin + left[begin, port])
             later = max(end - n_steps, 0) * self.port_kw * self.kwh_per_kw
-            yield int(begin), min(end, n_steps), float(asked[begin, port]), later
+            yield int(begin), min(end, n_steps), float(asked[begin, port]), later, int(port)
+
+    def shares(self, states: Sequence[State]) -> tuple[FloatArray, BoolArray, BoolArray]:
+        """Return what the car at each port got between states, and whether it is next to get more, or less.
+
+        The least time to spare is served first, so that little more power goes to a car that got a part of what it can
+        take, else to the first of those that got nothing, else to who was full and is so no more; and little less is
+        taken from it, else from the last that got all. Each of shape (n_states - 1, n_ports); it holds of cars that are
+        there in both states.
+        """
+        owed, left = (np.array([self.at.of(s, name) for s in states]) for name in ("port_owed_kwh", "port_steps_left"))
+        got = np.clip((owed[:-1] - owed[1:]) / self.kwh_per_kw, 0.0, self.port_kw)
+        owed, spare = owed[:-1], left[:-1] - owed[:-1] / (self.port_kw * self.kwh_per_kw)
+        none, all_ = got < LEAST_KW, got > self.port_kw - LEAST_KW
+        part = ~none & ~all_
+        between = part & (owed - got * self.kwh_per_kw > LEAST_KW)
+        edge = ~between.any(axis=1, keepdims=True)
+        waits = none & (owed > 0.0)
+        full = none & ~waits & (left[:-1] > 0.0) & ~waits.any(axis=1, keepdims=True)
+        first = _only_least(np.where(waits, spare, np.inf)) | full
+        last = _only_least(np.where(all_, -spare, np.inf))
+        return got, part | (edge & first), part | (edge & last)
+
+
+def _only_least(values: FloatArray) -> BoolArray:
+    """Return of each row which column has the least value, none where all are infinite."""
+    found: BoolArray = np.arange(values.shape[1]) == values.argmin(axis=1)[:, None]
+    return found & np.isfinite(values)
 
 
 @dataclass(frozen=True)
@@ -127,6 +157,7 @@ class Devices:
     Attributes:
         carried, gear, units, parks: Those of each kind; one may be of two.
         switches: Columns of what opens and closes lines.
+        capacitors: Columns of capacitors' steps.
         owned: Whether an action is an agent's, shape (n_actions,); the others are left to themselves.
         left: Whether one is left as a baseline has it, shape (n_actions,): it is nobody's, or that of cars that give
             back.
@@ -139,9 +170,10 @@ class Devices:
     units: tuple[Unit, ...]
     parks: tuple[Park, ...]
     switches: tuple[int, ...]
-    owned: npt.NDArray[np.bool_]
-    left: npt.NDArray[np.bool_]
-    discrete: npt.NDArray[np.bool_]
+    capacitors: tuple[int, ...]
+    owned: BoolArray
+    left: BoolArray
+    discrete: BoolArray
     low: FloatArray
     high: FloatArray
 
@@ -170,9 +202,12 @@ class Devices:
         discrete = np.array([action.discrete for action in actions], dtype=bool)
         high = np.array([action.n - 1.0 if action.discrete else 1.0 for action in actions])
         carried = tuple(_carried(task))
-        switches = tuple(each.at.column for each in gear if fleets[each.at.fleet].kind == "switch")
-        low = np.where(discrete, 0.0, -1.0)
-        return cls(carried, tuple(gear), tuple(units), tuple(parks), switches, owned, left, discrete, low, high)
+        switches, capacitors = (
+            tuple(each.at.column for each in gear if fleets[each.at.fleet].kind == kind)
+            for kind in ("switch", "capacitor")
+        )
+        low, parts = np.where(discrete, 0.0, -1.0), (carried, tuple(gear), tuple(units), tuple(parks))
+        return cls(*parts, switches, capacitors, owned, left, discrete, low, high)
 
 
 def _carried(task: GridTask) -> Iterator[Carried]:

@@ -21,6 +21,8 @@ from powergrid.quantities import TERMS
 _RADIUS, _POSITIONS, _WIDEST = 0.3, 4.0, 3.0
 #: Below this part of it, and of the reward's own size, nothing more is looked for.
 _NARROWEST, _ENOUGH = 0.007, 1e-4
+#: The first of it where a day of rounded positions is gone on from with whole ones: a position.
+_FINER = 0.25
 #: What part of a promise has to be kept for wider changes, and less than what part makes them narrower.
 _HELD, _POOR = 0.5, 0.3
 #: Parts of a change that are tried, the whole first.
@@ -51,8 +53,8 @@ class Optimum:
         priced: What the program says that this day is worth, each term priced as it prices it; were it not the reward,
             to what the power flow's tolerance leaves open, something would be priced wrongly.
         model: The best that the last program says can be had near this day: ``priced`` and what small changes promise.
-        promised: What could be gained on top if slopes held however far actions change: no proof, for power flow is
-            not linear, but of the size of what is left.
+        promised: What could be gained on top if slopes held however far actions change, and positions of gear could be
+            anywhere in between: no proof, for power flow is not linear, but of the size of what is left.
         start: Reward of the baseline that the search started from.
         rounds: Linear programs that were solved.
         cpu_s: Processor time that it took to find [s].
@@ -84,10 +86,16 @@ def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROU
     """
     began = time.process_time()
     first = play_best(day, starters)
-    best, slopes, promised, done = climb(day, first, rounds)
-    slopes = slopes or find_slopes(day, best)
+    best, before = first, 0
+    if day.devices.gear:
+        best, *_, before = climb(day, first, rounds, whole=False)
+    best, slopes, promised, done = climb(day, best, rounds, _FINER if before else 1.0)
+    if slopes is None:  # the last round made the day better: what it promised is no more
+        slopes = find_slopes(day, best)
+        _, promised = improve(day, best, slopes, _reach(day, _NARROWEST))
     priced = price(day, best, slopes)
-    _, wide = improve(day, best, slopes, np.where(day.devices.discrete, _WIDEST * _POSITIONS, SPAN))
+    anywhere = np.where(day.devices.discrete, _WIDEST * _POSITIONS, SPAN)
+    _, wide = improve(day, best, slopes, anywhere, whole=False)
     return Optimum(
         best.actions,
         best.reward,
@@ -95,7 +103,7 @@ def find_optimum(day: StackedDay, starters: Sequence[Starter], rounds: int = ROU
         priced + promised,
         max(wide, promised),
         first.reward,
-        done,
+        before + done,
         time.process_time() - began,
     )
 
@@ -106,7 +114,7 @@ def play_best(day: StackedDay, starters: Sequence[Starter]) -> Trajectory:
 
 
 def climb(
-    day: StackedDay, best: Trajectory, rounds: int, radius: float = 1.0
+    day: StackedDay, best: Trajectory, rounds: int, radius: float = 1.0, *, whole: bool = True
 ) -> tuple[Trajectory, Slopes | None, float, int]:
     """Make a day better round by round.
 
@@ -115,17 +123,16 @@ def climb(
         best: Where to start.
         rounds: Linear programs at most.
         radius: How far actions may change at first, in parts of the usual.
+        whole: Whether programs have whole numbers, else what they say is rounded.
 
     Returns:
         The day, its slopes where they are known, what small changes promised last, and the rounds.
     """
     gear, done = day.devices.discrete, 0
-    unit = np.where(gear, _POSITIONS, _RADIUS)
     slopes, promised = None, 0.0
     while done < rounds and radius > _NARROWEST:
         done, slopes = done + 1, slopes or find_slopes(day, best)
-        reach = np.where(gear, np.maximum(np.rint(unit * radius), 1.0), unit * radius)
-        change, promised = improve(day, best, slopes, reach)
+        change, promised = improve(day, best, slopes, _reach(day, radius), whole=whole)
         if promised < _ENOUGH * max(1.0, abs(best.worth)):
             break
         found, share = None, 0.0
@@ -141,6 +148,11 @@ def climb(
         radius = min(1.5 * radius, _WIDEST) if wider else radius * (0.9 if kept > _POOR else 0.6)
         best, slopes = found, None
     return best, slopes, promised, done
+
+
+def _reach(day: StackedDay, radius: float) -> FloatArray:
+    """Return how far each action may change, a position at least."""
+    return np.where(day.devices.discrete, np.maximum(np.rint(_POSITIONS * radius), 1.0), _RADIUS * radius)
 
 
 def _play(day: StackedDay, starter: Starter) -> Trajectory:

@@ -48,7 +48,7 @@ class LinearProgram:
 
     def make_whole(self, columns: IntArray) -> None:
         """Let unknowns be whole numbers."""
-        self._whole.append(columns.ravel())
+        self._whole += [columns.ravel()] * bool(columns.size)
 
     def rows(self, low: FloatArray | Sequence[float], high: FloatArray | Sequence[float]) -> IntArray:
         """Add rows with their bounds; return their numbers."""
@@ -67,6 +67,7 @@ class LinearProgram:
         """Return the unknowns and their cost.
 
         Those that shall be whole numbers are so where that is found in a tree of so many nodes, else they are not.
+        With no nodes they are not looked for.
         """
         cost, (low, high) = np.concatenate(self._cost), map(np.concatenate, zip(*self._bounds, strict=True))
         rows, columns, values = (np.concatenate(part) for part in zip(*self._parts, strict=True))
@@ -74,7 +75,7 @@ class LinearProgram:
         least, most = map(np.concatenate, zip(*self._rows, strict=True))
         constraint, bounds = LinearConstraint(matrix, least, most), Bounds(low, high)
         found = milp(cost, bounds=bounds, constraints=constraint)
-        if found.x is None or not self._whole:
+        if found.x is None or not self._whole or not nodes:
             return None if found.x is None else (found.x, float(found.fun))
         whole = np.concatenate(self._whole)
         if np.abs(found.x[whole] - np.rint(found.x[whole])).max() > _WHOLE:

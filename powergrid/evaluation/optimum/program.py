@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.evaluation.optimum.devices import SPAN, Gear, Park, Unit
+from powergrid.evaluation.optimum.devices import LEAST_KW, SPAN, Gear, Park, Unit
 from powergrid.evaluation.optimum.linear import LinearProgram
 from powergrid.evaluation.optimum.slopes import Slopes
 from powergrid.evaluation.optimum.stacked import DEAD_PU, StackedDay, Trajectory
@@ -20,12 +20,14 @@ IntArray = npt.NDArray[np.int64]
 #: What an action moves by less it does not move [pu].
 _STILL_PU = 1e-9
 #: How many nodes the search for whole numbers may take.
-_NODES = 20
+_NODES = 1
 #: Generators start and stop only where their power may change by so much of -1..1.
 _SWITCHING = 0.1
 
 
-def improve(day: StackedDay, trajectory: Trajectory, slopes: Slopes, radius: FloatArray) -> tuple[FloatArray, float]:
+def improve(
+    day: StackedDay, trajectory: Trajectory, slopes: Slopes, radius: FloatArray, *, whole: bool = True
+) -> tuple[FloatArray, float]:
     """Return the changes of a plan that promise most, and what they promise.
 
     Args:
@@ -34,6 +36,7 @@ def improve(day: StackedDay, trajectory: Trajectory, slopes: Slopes, radius: Flo
         slopes: What follows from small changes of it.
         radius: How far each action may change, shape (n_actions,); generators also between off and the least that they
             run at, where they may change by 0.1 or more.
+        whole: Whether positions and runs are whole numbers.
 
     Returns:
         Changes, shape (n_steps, n_actions), and the reward that they add if slopes hold.
@@ -51,16 +54,21 @@ def improve(day: StackedDay, trajectory: Trajectory, slopes: Slopes, radius: Flo
     _owe_what_can_be_paid(program, day, slopes, kept)
     for gear in devices.gear:
         _count_moves(program, day, gear, plan, at)
+    _change_one_of(program, devices.capacitors, at)
+    program.make_whole(at[:, :, devices.discrete & ~devices.left])
     for unit in devices.units:
         _run(program, day, unit, plan, at, float(radius[unit.at.column]))
     for park in devices.parks:
-        _charge(program, day, park, plan, at)
+        _charge(program, day, park, trajectory, at, float(radius[park.at.column]))
     _cut_peak(program, day, slopes, at)
-    found = program.solve(_NODES)
+    found = program.solve(_NODES if whole else 0)
     if found is None:
         return np.zeros_like(plan), 0.0
     chosen, cost = found
-    return chosen[at[0]] - chosen[at[1]], _cost_now(day, slopes, plan) - cost
+    promised = _cost_now(day, slopes, plan) - cost
+    if promised <= 0.0:  # a search for whole numbers that is cut short may find less than there is
+        return np.zeros_like(plan), 0.0
+    return chosen[at[0]] - chosen[at[1]], promised
 
 
 def price(day: StackedDay, trajectory: Trajectory, slopes: Slopes) -> float:
@@ -155,8 +163,15 @@ def _count_moves(program: LinearProgram, day: StackedDay, gear: Gear, plan: Floa
         for first in range(steps - 1):
             window = moves[first : first + gear.dwell_steps + 1]
             program.put(np.repeat(program.rows([-np.inf], [1.0]), len(window)), window, 1.0)
-    # Only of gear it matters that positions are whole: a level of power is rounded.
-    program.make_whole(at[:, :, column])
+
+
+def _change_one_of(program: LinearProgram, columns: tuple[int, ...], at: IntArray) -> None:
+    """Let one of several actions change in a step: two bring something else together than the sum of each alone."""
+    if len(columns) > 1:
+        rows = program.rows(np.full(at.shape[1], -np.inf), np.ones(at.shape[1]))
+        for column in columns:
+            for way in (0, 1):
+                program.put(rows, at[way, :, column], 1.0)
 
 
 def _room_of_unit(unit: Unit, plan: FloatArray, radius: float) -> FloatArray:
@@ -200,19 +215,24 @@ def _run(program: LinearProgram, day: StackedDay, unit: Unit, plan: FloatArray, 
             program.put(rows, at[way, :-1, column], -direction)
 
 
-def _charge(program: LinearProgram, day: StackedDay, park: Park, plan: FloatArray, at: IntArray) -> None:
+def _charge(
+    program: LinearProgram, day: StackedDay, park: Park, trajectory: Trajectory, at: IntArray, radius: float
+) -> None:
     """Share a car park's power out to its cars, each from its coming to its leaving; price what it leaves without."""
+    plan = trajectory.plan
     cars = [car for car in park.cars(day.begin, len(plan)) if car[1] > car[0]]
     of_step = program.rows(*[-(plan[:, park.at.column] + 1.0) * park.half_kw] * 2)
     for way, sign in ((0, park.half_kw), (1, -park.half_kw)):
         program.put(of_step, at[way, :, park.at.column], sign)
     if not cars:
         return
-    begin, end, asked, later = (np.array(each) for each in zip(*cars, strict=True))
+    begin, end, asked, later, port = (np.array(each) for each in zip(*cars, strict=True))
     lengths = (end - begin).astype(np.int64)
     car = np.repeat(np.arange(len(cars)), lengths)
     step = np.concatenate([np.arange(*each) for each in zip(begin, end, strict=True)])
-    power = program.columns(np.zeros(len(car)), 0.0, park.port_kw)
+    leaves = (step + 1 == end[car]) & (later[car] == 0.0)
+    low, high = _shares_of_cars(park, trajectory, radius * park.half_kw, step, port[car], leaves)
+    power = program.columns(np.zeros(len(car)), low, high)
     program.put(of_step[step], power, -1.0)
     # what a car gets and lacks; the grid may have delivered a little more than was asked
     short, over = (program.columns(np.full(len(cars), day.weight_of["unserved_kwh"]), 0.0, np.inf) for _ in range(2))
@@ -220,6 +240,23 @@ def _charge(program: LinearProgram, day: StackedDay, park: Park, plan: FloatArra
     program.put(of_car[car], power, park.kwh_per_kw)
     program.put(of_car, short, 1.0)
     program.put(of_car, over, -1.0)
+
+
+def _shares_of_cars(
+    park: Park, trajectory: Trajectory, reach_kw: float, step: IntArray, port: IntArray, leaves: npt.NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray]:
+    """Return between what the power of each car may be in each of its steps [kW].
+
+    Where a park's power changes by less than a port's, the cars alone change whose turn it is; wider changes may bring
+    any order. What a car got in the step in which it leaves is not known.
+    """
+    low, high = np.zeros(len(step)), np.full(len(step), park.port_kw)
+    if reach_kw < park.port_kw:
+        known = np.flatnonzero(~leaves)
+        got, more, less = (each[step[known], port[known]] for each in park.shares((*trajectory.states, trajectory.end)))
+        low[known] = np.maximum(got - reach_kw * less - LEAST_KW, 0.0)
+        high[known] = np.minimum(got + reach_kw * more + LEAST_KW * (got > LEAST_KW), park.port_kw)
+    return low, high
 
 
 def _cut_peak(program: LinearProgram, day: StackedDay, slopes: Slopes, at: IntArray) -> None:

@@ -48,6 +48,7 @@ class Trajectory:
         plan: What they asked for as far as it was feasible, see :func:`as_actions`; of the same shape.
         rewards: Mean over agents by step, shape (n_steps,).
         states: The state before each step.
+        end: The state after the last step.
         left: What customers are owed after the last step is worth, no more than 0; nothing where the day ends.
     """
 
@@ -55,6 +56,7 @@ class Trajectory:
     plan: FloatArray
     rewards: FloatArray
     states: tuple[State, ...]
+    end: State
     left: float = 0.0
 
     @property
@@ -242,7 +244,9 @@ class StackedDay:
             rewards[step] = task.rewards.mean()
         fleets = task.simulation.fleets
         carried = np.array([getattr(fleets[e.at.fleet], e.name)[0, e.at.own] for e in self.devices.carried])
-        return Trajectory(np.array(actions), np.array(plan), rewards, tuple(states), -self.price_owed(carried))
+        return Trajectory(
+            np.array(actions), np.array(plan), rewards, tuple(states), task.state(), -self.price_owed(carried)
+        )
 
     def _as_set(self, actions: FloatArray) -> FloatArray:
         """Return the plan that asks for just what the last step set, whatever more was asked."""

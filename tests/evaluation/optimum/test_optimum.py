@@ -209,6 +209,20 @@ def test_optimum_agrees_with_its_model_on_every_day(found: Any, tmp_path: Path) 
     assert [row["day"] for row in kept["days"]] == sorted(found.optima)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("ieee34_mg", HOURLY), ("ieee13_voltvar", {}), ("ieee34_voltvar", {})],
+)
+def test_optimum_of_each_kind_of_scenario_is_beaten_by_nobody_and_agrees_with_its_model(
+    name: str, changes: dict[str, Any]
+) -> None:
+    others = ["native", "volt_var", "rule_based", "random"]
+    frame = find_optima({"env_name": name, **changes}, others, days=[178]).frame
+    assert (frame["difference"].abs() < 1e-3).all()
+    assert (frame[["no_control", *others]].max(axis=1) < frame["played"]).all()
+
+
 def test_gap_of_a_policy_adds_up_to_its_regret(found: Any, tmp_path: Path) -> None:
     days = sorted(found.optima)
     gap, first = explain({"env_name": "ieee13_mg", **HOURLY}, "rule_based", days[:1], beside=["no_control"])
