@@ -167,6 +167,7 @@ def _on_policy_config(parts: _Parts) -> PPOConfig:
         led: dict[str, Any] = {
             "lr_kl_target": parts.settings.lr_kl_target,
             "log_std": _log_std_schedule(parts.settings),
+            "envs_per_day": parts.settings.envs_per_day,
         }
         if parts.settings.cost_limits:
             led["cost_limits"] = {"limits": parts.settings.cost_limits, "lr": parts.settings.cost_lr}

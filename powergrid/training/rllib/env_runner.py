@@ -29,6 +29,7 @@ from powergrid.training.rllib.episodes import EpisodeRecords, Trajectories, log_
 from powergrid.training.rllib.limits import COSTS
 from powergrid.training.rllib.metrics import GridMetricsCallback, RunningTotals
 from powergrid.training.rllib.modules import PolicyActor, pick_agent
+from powergrid.training.rllib.same_days import SAME_DAY, seeds_of_days
 
 logger = logging.getLogger("powergrid.training")
 
@@ -98,6 +99,8 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._info_metrics: list[npt.NDArray[np.float64]] = []  # of the episodes that ended since the last metrics
         self._records = EpisodeRecords()
         self._version = 0  # RLlib's count of updates of the weights
+        self._alike = int(config.learner_config_dict.get("envs_per_day", 1))  # environments that play the same day
+        self._starts = 0
         super().__init__(config, **kwargs)
         #: Why the stock runner's code samples; None where arrays do.
         self.slow_because = find_obstacle(self) if self.env is not None else None
@@ -123,7 +126,9 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             return
         if self.env is not None:
             self.env.close()
-        self.env = GridVectorMultiAgentEnv(scenario, self.config.num_envs_per_env_runner, context.worker_index)
+        # where seeds are given one by one, worker and place have their part in them already
+        worker = context.worker_index if self._alike == 1 else None
+        self.env = GridVectorMultiAgentEnv(scenario, self.config.num_envs_per_env_runner, worker)
         self.num_envs = self.env.num_envs
         self._never_reset = True
         self._call_back("on_environment_created", env_context=context)
@@ -241,6 +246,8 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._ongoing: list[Any] = [None] * self.num_envs
         self._earlier: dict[str, list[Any]] = {}  # pieces of episodes under way that were sampled before
         self._began = [0.0] * self.num_envs
+        self._starts += 1
+        self._played = [0] * self.num_envs
         for env in range(self.num_envs):
             self._new_episode_in(env)
         seen: Any = None
@@ -249,7 +256,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
                 self._bind_policies()
             with self._failures_survived(), self.metrics.log_time(names.ENV_RESET_TIMER):
                 # worker by worker a seed of its own, as RLlib's runner takes it, and only at the very first reset
-                seen, _ = self.env.reset_arrays(seed=self._seed if self._never_reset else None)
+                seen, _ = self.env.reset_arrays(seed=self._first_seed())
         self._never_reset = False
         self._track = Trajectories(self.num_envs, self.config.episode_lookback_horizon)
         self._over = np.zeros(self.num_envs, dtype=bool)
@@ -257,6 +264,14 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._infos: list[Any] = [self.env.infos(env) if self.keeps_infos else {} for env in range(self.num_envs)]
         for env in range(self.num_envs):
             self._start_episode(env)
+
+    def _first_seed(self) -> Any:
+        """Return what the streams of draws start from when all environments are reset; None to go on with them."""
+        if self._alike == 1:
+            return self._seed if self._never_reset else None
+        worker, seed = self.worker_index or 0, self._seed
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        return seeds_of_days(seed, worker, self._starts, self.num_envs, self._alike)
 
     def _restart_over(self) -> None:
         """Reset the environments that are over."""
@@ -317,6 +332,10 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
             action_space=self.env.single_action_spaces,
             agent_to_module_mapping_fn=self.config.policy_mapping_fn,
         )
+        if self._alike > 1:
+            day = (self.worker_index or 0, self._starts, env // self._alike, self._played[env])
+            self._ongoing[env].custom_data[SAME_DAY] = day
+            self._played[env] += 1
         self._call_back("on_episode_created", env)
 
     def _start_episode(self, env: int) -> None:

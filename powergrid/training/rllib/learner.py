@@ -23,6 +23,7 @@ from ray.rllib.utils.torch_utils import explained_variance
 
 from powergrid.training.rllib.limits import CostLimits
 from powergrid.training.rllib.metrics import EPISODE_COST, MULTIPLIER
+from powergrid.training.rllib.same_days import DayBaselines
 
 
 class Rows(dict[str, Any]):
@@ -160,6 +161,12 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
         limited = self.config.learner_config_dict.get("cost_limits")
         #: What keeps costs to limits; None where there are none.
         self.limits = CostLimits(**limited) if limited else None
+
+    def build(self) -> None:
+        """Build what RLlib builds; behind its estimate of advantages comes what environments of one day share."""
+        super().build()
+        if self.config.learner_config_dict.get("envs_per_day", 1) > 1:
+            self._learner_connector.append(DayBaselines())
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Register RLlib's optimizer of a policy, Adam, as the one kernel that torch has for it."""

@@ -175,6 +175,13 @@ class TrainSettings(Spec):
         description="Environments stepped together in each process; null: 16, or fewer to suit a "
         "`rollout_fragment_length`.",
     )
+    envs_per_day: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Environments of a process that play each day that is drawn; an action is then judged against what "
+        "all of them got at that step.",
+    )
     rollout_fragment_length: int | Literal["auto"] = Field(
         "auto", description="Steps one environment gives per request; `auto` divides the batch evenly."
     )
@@ -222,6 +229,15 @@ class TrainSettings(Spec):
         return self
 
     @model_validator(mode="after")
+    def _days_can_be_alike(self) -> TrainSettings:
+        if self.envs_per_day > 1 and "stock" in (self.learner, self.env_runner):
+            raise ValueError("envs_per_day: RLlib's own runner and learner do not do that; leave both at 'grid'")
+        if (self.num_envs_per_env_runner or self.envs_per_day) % self.envs_per_day:
+            told = f"num_envs_per_env_runner {self.num_envs_per_env_runner} is no multiple of envs_per_day"
+            raise ValueError(f"{told} {self.envs_per_day}")
+        return self
+
+    @model_validator(mode="after")
     def _minibatch_fits_batch(self) -> TrainSettings:
         if self.minibatch_size > self.train_batch_size:
             raise ValueError(
@@ -233,7 +249,7 @@ class TrainSettings(Spec):
 _ONLY_ON_POLICY = frozenset(
     {"lr_end", "minibatch_size", "num_epochs", "lambda_", "clip_param", "vf_clip_param", "vf_loss_coeff"}
     | {"entropy_coeff", "use_kl_loss", "kl_coeff", "kl_target", "initial_log_std", "initial_neutral", "free_log_std"}
-    | {"lr_kl_target", "final_log_std", "cost_limit", "cost_lr"}
+    | {"lr_kl_target", "final_log_std", "cost_limit", "cost_lr", "envs_per_day"}
     | {"network", "graph_width", "graph_rounds"}
     | {"positions", "bootstrap_horizon", "demonstrations", "imitation_days", "imitation_rounds", "imitation_passes"}
 )  # fmt: skip
