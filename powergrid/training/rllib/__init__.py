@@ -16,6 +16,7 @@ PRIVATE_NAMES: dict[str, dict[str, str]] = {
     "ray.rllib.algorithms.ppo.torch.ppo_torch_learner.PPOTorchLearner": {
         "_create_iterator_if_necessary": "minibatches as slices of tensors: a fifth of an iteration",
         "_make_batch_if_necessary": "the batch that the learner's connectors make of episodes",
+        "_learner_connector": "what episodes go through; ours comes behind the estimate of advantages",
         "_grad_scalers": "mixed precision, which is left to RLlib",
         "_lr_scheduler_classes": "torch's schedules of the learning rate, which are left to RLlib",
     },
