@@ -27,7 +27,7 @@ class GridVectorMultiAgentEnv(_RllibVectorEnv):  # type: ignore[misc]
     is. ``envs`` holds a view of each environment: its agents and spaces.
     """
 
-    def __init__(self, scenario: Scenario, num_envs: int, worker_index: int) -> None:
+    def __init__(self, scenario: Scenario, num_envs: int, worker_index: int | None) -> None:
         self.vector = GridVectorEnv(
             scenario, num_envs, autoreset_mode=AutoresetMode.DISABLED, worker_index=worker_index
         )

@@ -77,5 +77,5 @@ def seeds_of_days(seed: int, worker: int, started: int, n_envs: int, alike: int)
         n_envs: Number of environments.
         alike: Environments that play the same days.
     """
-    state: NDArray[np.uint32] = np.random.SeedSequence([seed, worker, started]).generate_state(-(-n_envs // alike))
+    state: NDArray[Any] = np.random.SeedSequence([seed, worker, started]).generate_state(-(-n_envs // alike))
     return [int(own) >> 1 for own in np.repeat(state, alike)[:n_envs]]
