@@ -192,8 +192,8 @@ class Circuit:
 
     def _bind_switchgear(self, fault_names: Sequence[str], tapped: Sequence[tuple[str, int]]) -> None:
         engine, network, note = self.engine, self.network, self.admittance.note_change
-        acting = self.controls.capacitors
-        self.switchgear = Switchgear(engine, self.handles, network, acting, self.admittance, tapped)
+        acting, led = self.controls.capacitors, self.controls.led
+        self.switchgear = Switchgear(engine, self.handles, network, acting, self.admittance, tapped, led)
         self.own_moves = 0
         self.protection = Protection(engine, self.controls.controls, self.handles, network, note)
         self.out_of_service = OutOfService(engine, self.handles, fault_names, network.branch_index, note)

@@ -1,7 +1,7 @@
 """What the feeder's own controls remember from step to step: kept as in OpenDSS, begun anew, and put back.
 
 Inverter controls go on from the reactive power of the step before and follow mean voltages, storage controllers know
-whether their fleet charges, regulators whether power flows back. The engine tells and takes none of it. So an episode
+whether their fleet charges, regulators whether power flows back, those of capacitors that a signal leads what they did. The engine tells and takes none of it. So an episode
 begins with controls that are made to forget, and a state is put back by playing the episode's steps once more.
 """
 
@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from powergrid.grid.circuit.circuit import Circuit, State
+from powergrid.grid.circuit.own_controls import follows_signal
 from powergrid.grid.circuit.own_storage import LedBatteries, OwnStorage
 from powergrid.grid.engine import FloatArray, Handle, PowerReader
 from powergrid.grid.feeder.network import FeederControl
@@ -66,6 +67,8 @@ def find_remembering(circuit: Circuit) -> list[FeederControl]:
         if control.class_name == "RegControl":
             handle = engine.handles("RegControl")[control.name]
             remembers = any(engine.get_int(handle, "RegControl", key) for key in ("Reversible", "Cogen"))
+        if control.class_name == "CapControl":
+            remembers = follows_signal(engine, engine.handles("CapControl")[control.name])
         if remembers:
             found.append(control)
     return found

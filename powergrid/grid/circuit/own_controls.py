@@ -246,6 +246,11 @@ def _lead_dispatch(engine: Engine, dispatchers: Sequence[FeederControl]) -> Disp
     return Dispatch(engine, dispatchers, weights)
 
 
+def follows_signal(engine: Engine, control: Handle) -> bool:
+    """Whether a control of a capacitor follows a shape of its own (``Type=follow``)."""
+    return engine.get_text(control, "CapControl", "Type").lower().startswith("follow")
+
+
 def read_said(engine: Engine, controls: Sequence[FeederControl]) -> list[tuple[Handle, int, float]]:
     """Return what the model says of what its controls of power set: element, property and value of each.
 
@@ -285,6 +290,7 @@ class ActingControls:
     Attributes:
         controls: The same.
         capacitors: ``class.name`` of the capacitors that they switch.
+        led: Those of them that a signal leads.
         set_power: Whether any sets power, so that the admittance matrix is not a function of switchgear alone.
         dispatch: Those that dispatch generators; None where none does.
         opening: Whether any may open a branch.
@@ -309,6 +315,13 @@ class ActingControls:
         switched = [control for control in controls if control.class_name == "CapControl"]
         self.capacitors = frozenset(target for control in switched for target in control.targets)
         self._switching = [engine.handles("CapControl")[control.name] for control in switched]
+        self._signalled = [handle for handle in self._switching if follows_signal(engine, handle)]
+        self.led = frozenset(
+            target
+            for control, handle in zip(switched, self._switching, strict=True)
+            for target in control.targets
+            if handle in self._signalled
+        )
         self._dead_time = engine.property_index("CapControl", "DeadTime")
         self._timed = any(self._follows_clock(control) for control in controls)
         self._lists: list[tuple[Handle, int, list[str], int, list[float] | None]] = []
@@ -361,7 +374,8 @@ class ActingControls:
             self._engine.finish_actions()  # storage controllers leave some for later, and there is no later here
             self._engine.set_clock(hours)
         for handle in self._switching:  # so that they look at their capacitor, and know of no opening before
-            self._engine.set_float(handle, self._dead_time, 0.0)
+            if handle not in self._signalled:  # which go by what they did before
+                self._engine.set_float(handle, self._dead_time, 0.0)
         if not self._remembers:
             self.forget()
 
@@ -389,6 +403,8 @@ class ActingControls:
         if self._remembers:
             for handle, key, value in self._said:
                 self._engine.set_float(handle, key, value)
+            for handle in self._signalled:
+                self._engine.set_float(handle, self._dead_time, 0.0)
 
     def solve(
         self, gear: Switchgear, admittance: Admittance, limit: Callable[[], bool] | None = None

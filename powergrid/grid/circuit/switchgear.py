@@ -41,6 +41,7 @@ class Switchgear:
         controlled: ``class.name`` of the capacitors that a control of the feeder moves.
         admittance: The circuit's matrix, which is told what moved.
         tapped: Transformers as ``class.name`` whose taps are moved besides, each with its winding or 0.
+        led: Those of ``controlled`` whose control goes by a signal alone.
 
     Attributes:
         taps: Tap positions from neutral, shape (n_regulators,).
@@ -61,8 +62,10 @@ class Switchgear:
         controlled: Collection[str],
         admittance: Admittance,
         tapped: Iterable[tuple[str, int]] = (),
+        led: Collection[str] = (),
     ) -> None:
         self._engine, self._network, self._controlled, self._admittance = engine, network, controlled, admittance
+        self._opened = frozenset(controlled).difference(led)
         branch_index = network.branch_index
         self._tap_properties = {
             name: (engine.property_index(name, "Wdg"), engine.property_index(name, "Tap")) for name in TAPPED_CLASSES
@@ -237,7 +240,7 @@ class Switchgear:
         name = self._network.capacitors[i]
         self._engine.set_capacitor_states(name, states)
         # A capacitor control opens the terminal too, and goes by it; without one it has to be closed again.
-        is_open = not on and f"capacitor.{name}" in self._controlled
+        is_open = not on and f"capacitor.{name}" in self._opened
         if not self._engine.is_open(handle) if is_open else self._engine.any_open(handle):
             self._engine.set_open(handle, is_open=is_open)
         if as_compiled and not is_open:

@@ -68,6 +68,9 @@ BODIES = {
     "reverse": TURNING + "reversible=yes revvreg=120 revband=3",
     "neutral": TURNING + "reversible=yes revneutral=yes",
     "cogeneration": TURNING + "cogen=yes revvreg=118 revband=2",
+    "capacitor by its signal": "New LoadShape.signal npts=24 interval=1 mult=[1 1 0 0 0 1 1 1 1 1 1 0 0 0 0 1 1 0 0 0 0 1 0 1]\n"
+    "New Capacitor.led bus1=c kv=12.47 kvar=300 numsteps=2 states=[0 0]\n"
+    "New CapControl.led capacitor=led element=Line.b terminal=1 type=follow controlsignal=signal",
 }
 
 
@@ -99,7 +102,7 @@ def seen(simulation: Simulation, n_steps: int) -> list[tuple[bytes, bytes]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["both", "exponential", "peaks", "neutral"])
+@pytest.mark.parametrize("name", ["both", "exponential", "peaks", "neutral", "capacitor by its signal"])
 def test_episodes_and_restored_states_are_the_same_bit_for_bit(tmp_path: Path, name: str) -> None:
     feeder = read_feeder(write(tmp_path, name)[1])
     profiles = follow_loadshapes(network_of(feeder), builtin_profiles())
