@@ -1,8 +1,9 @@
 """What the feeder's own controls remember from step to step: kept as in OpenDSS, begun anew, and put back.
 
 Inverter controls go on from the reactive power of the step before and follow mean voltages, storage controllers know
-whether their fleet charges, regulators whether power flows back, those of capacitors that a signal leads what they did. The engine tells and takes none of it. So an episode
-begins with controls that are made to forget, and a state is put back by playing the episode's steps once more.
+whether their fleet charges, regulators whether power flows back, those of capacitors that a signal leads what they did.
+The engine tells and takes none of it. So an episode begins with controls that are made to forget, and a state is put
+back by playing the episode's steps once more.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ BODIES = {
     "reverse": TURNING + "reversible=yes revvreg=120 revband=3",
     "neutral": TURNING + "reversible=yes revneutral=yes",
     "cogeneration": TURNING + "cogen=yes revvreg=118 revband=2",
-    "capacitor by its signal": "New LoadShape.signal npts=24 interval=1 mult=[1 1 0 0 0 1 1 1 1 1 1 0 0 0 0 1 1 0 0 0 0 1 0 1]\n"
+    "capacitor by its signal": "New LoadShape.signal npts=24 interval=1 "
+    "mult=[1 1 0 0 0 1 1 1 1 1 1 0 0 0 0 1 1 0 0 0 0 1 0 1]\n"
     "New Capacitor.led bus1=c kv=12.47 kvar=300 numsteps=2 states=[0 0]\n"
     "New CapControl.led capacitor=led element=Line.b terminal=1 type=follow controlsignal=signal",
 }
