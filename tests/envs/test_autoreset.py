@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,19 @@ def test_what_all_environments_see_and_do_is_in_batched_spaces(
             assert env.single_observation_space.contains(pick(seen, i))
         seen = env.step(env.action_space.sample())[0]
     assert env.action_space.contains(env.neutral_actions())
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_scenario_stays_in_its_batched_spaces(shipped: str, view: ViewName) -> None:
+    with closing(
+        powergrid.make_vector(shipped, 2, view=view, autoreset_mode=AutoresetMode.NEXT_STEP, episode_length=2)
+    ) as env:
+        env.action_space.seed(0)
+        seen, _ = env.reset(seed=0)
+        for _ in range(4):
+            assert env.observation_space.contains(seen)
+            seen, rewards, *_ = env.step(env.action_space.sample())
+        assert rewards.shape == ((2,) if view == "central" else (2, len(env.possible_agents)))
 
 
 @by_mode

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import powergrid
@@ -16,10 +18,36 @@ from powergrid.errors import ActionError, ScenarioError
 from tests.envs.worlds import digest, draw_actions, every_kind, fill_actions, play, shaky
 
 MakeParallel = Callable[..., Any]
+#: Keys by which agents see, do or are told something else.
+FACES: list[dict[str, Any]] = [
+    {"observations": "summary"},
+    {"observations": "graph"},
+    {"outlook": {}},
+    {"costs": {}},
+    {"infos": "none"},
+    {"infos": "full"},
+    {"agent_names": "underscored"},
+    {"plain_discrete": True, "devices.ess_1.levels": 5},
+    {"action_masks": "infos", "devices.ess_*.levels": 5},
+    {"telemetry": {"readings": {"all": {"delay_minutes": 15, "loss": 0.1, "on_loss": "both", "age": True}}}},
+    {"ranges": {"load_scale": {"uniform": [0.8, 1.3]}, "start_hour": {"choice": [0.0, 6.0]}}},
+]
 
 
 def test_parallel_api_test_accepts_every_scenario(shipped: str, mode: str, make_parallel: MakeParallel) -> None:
     parallel_api_test(make_parallel(shipped, mode=mode), num_cycles=200)
+
+
+@pytest.mark.parametrize("keys", FACES, ids=lambda keys: next(iter(keys)))
+def test_checkers_accept_every_form_of_what_is_seen_and_done(keys: dict[str, Any], make_parallel: MakeParallel) -> None:
+    from ray.rllib.utils.pre_checks.env import check_multiagent_environments
+
+    short: dict[str, Any] = {"env_name": "ieee13_mg", "episode_length": 8, **keys}
+    parallel_api_test(make_parallel("ieee13_mg", episode_length=8, **keys), num_cycles=20)
+    with closing(NetworkedGridEnv(short)) as env:
+        check_multiagent_environments(env)
+    with closing(powergrid.make_central("ieee13_mg", episode_length=8, **keys)) as central:
+        check_env(central, skip_render_check=True)
 
 
 def test_parallel_seed_test_accepts_every_scenario(shipped: str, mode: str) -> None:
