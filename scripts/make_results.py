@@ -10,6 +10,7 @@ Usage::
     python scripts/make_results.py measure ieee13_mg --runs runs/ieee13_mg-*
     python scripts/make_results.py measure ieee13_mg --add --runs runs/ieee13_mg-*
     python scripts/make_results.py measure ieee13_mg --as ieee13_mg_ablations --runs runs/ablation-* --ablations
+    python scripts/make_results.py day ieee13_mg [--date 2018-01-20] [--runs runs/ieee13_mg-0]
     python scripts/make_results.py write
     python scripts/make_results.py check ieee13_mg [--runs runs/ieee13_mg-*] [--days 3]
 
@@ -34,6 +35,8 @@ import pandas as pd
 from powergrid.errors import PowerGridError
 from powergrid.evaluation import EvaluationReport, baseline_names, evaluate
 from powergrid.evaluation.drawing import draw_improvements, draw_profiles, save
+from powergrid.evaluation.optimum.explain import play_day
+from powergrid.evaluation.optimum.picture import draw_day
 from powergrid.evaluation.report import as_markdown
 from powergrid.evaluation.rollout import pick_days
 from powergrid.evaluation.statistics import Estimate, Interval
@@ -79,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measuring.add_argument("--without", nargs="*", default=[], metavar="BASELINE", help="who is not played")
     measuring.add_argument("--add", action="store_true", help="runs alone are played, on the days kept, beside these")
     measuring.add_argument("--ablations", action="store_true", help="beside runs only the ends of the scale are played")
+    drawing = what.add_parser("day", help="draw one of its days, the best baseline and runs beside the optimum")
+    drawing.add_argument("name")
+    drawing.add_argument("--date", help="its date; where the best baseline loses most if unset")
+    drawing.add_argument("--runs", nargs="*", default=[], help="run folders")
     what.add_parser("write", help="write the page and its pictures")
     checking = what.add_parser("check", help="play again and check the claims")
     checking.add_argument("name")
@@ -93,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             add(name, asked.runs)
         else:
             measure(asked.scenario, name, asked.runs, asked.days, asked.without)
+    elif asked.what == "day":
+        draw_one_day(read(asked.name), asked.date, asked.runs)
     elif asked.what == "write":
         write_whole(PAGE, render(PAGE.read_text(encoding="utf-8"), draw=True))
     else:
@@ -110,9 +119,13 @@ def measure(scenario: str, name: str, runs: Sequence[str], days: int, without: S
     everybody = list(dict.fromkeys(everybody))
     report = evaluate({"env_name": scenario}, [*everybody, *_load(runs)], days=days, progress=_tell)
     trained = {group: describe_training(members, runs) for group, members in report.groups.items()}
-    command = ["python", "scripts/make_results.py", *sys.argv[1:]]
-    keep(Measured(name, report, {"command": shlex.join(command), "trained": trained}))
+    day = {"day": read(name).facts["day"]} if (KEPT / f"{name}.json").is_file() and "day" in read(name).facts else {}
+    keep(Measured(name, report, {"command": _command(), "trained": trained, **day}))
     return read(name)
+
+
+def _command() -> str:
+    return shlex.join(["python", "scripts/make_results.py", *sys.argv[1:]])
 
 
 def add(name: str, runs: Sequence[str]) -> Measured:
@@ -306,6 +319,37 @@ def draw_pictures(measured: Measured) -> None:
     save(draw_improvements(better, best), IMAGES / f"{name}_improvement.png", dpi=110)
 
 
+def draw_one_day(measured: Measured, date: str | None, runs: Sequence[str]) -> None:
+    """Draw a day that was measured as the best baseline, runs and the optimum play it, and keep what it came to.
+
+    Raises:
+        PowerGridError: the date is not among the days that were measured.
+    """
+    name, report, facts = measured
+    best, told = str(report.best_baseline), report.provenance
+    rewards = report.frame.pivot(index=["date", "day"], columns="policy", values="reward")
+    chosen = date or (rewards["optimum"] - rewards[best]).idxmax()[0]
+    if chosen not in rewards.index.get_level_values("date"):
+        dates = ", ".join(rewards.index.get_level_values("date"))
+        raise PowerGridError(f"{KEPT / name}.csv: {chosen} was not measured; its days are {dates}")
+    day = int(rewards.loc[chosen].index[0])
+    scenario = load_scenario(told["scenario"], {"split": told["split"]})
+    played = list(play_day(scenario, [(best, None), *_load(runs), ("optimum", None)], day, told["seed"]))
+    figure = draw_day(played, (scenario.voltage.v_min_pu, scenario.voltage.v_max_pu), f"{name}, {chosen}")
+    save(figure, IMAGES / f"{name}_day.png", dpi=110)
+    own = {"date": chosen, "rewards": {each.policy: round(each.reward, 4) for each in played}, "command": _command()}
+    keep(measured._replace(facts={**facts, "day": own}))
+
+
+def write_day(measured: Measured) -> str:
+    """Return the picture of one day with its command and what each made of it."""
+    name, facts = measured.name, measured.facts["day"]
+    rewards = ", ".join(f"`{policy}` {reward:.2f}" for policy, reward in facts["rewards"].items())
+    command = ["<!-- not run: a minute of search -->", "```bash", facts["command"], "```", ""]
+    picture = f"![{facts['date']} on {name}: {', '.join(facts['rewards'])}](images/{name}_day.png)"
+    return "\n".join([*command, f"Rewards of {facts['date']}: {rewards}.", "", picture, ""])
+
+
 def write_ablations(measured: Measured) -> str:
     """Return the table of trainings, each beside the first of them, by what differs in its settings."""
     _, report, facts = measured
@@ -325,7 +369,10 @@ def write_ablations(measured: Measured) -> str:
     return "\n".join([*command, as_markdown(heads, rows, n_texts=2)])
 
 
-PARTS = {"scores": write_scores, "grid": write_grid, "pictures": write_pictures, "ablations": write_ablations}
+PARTS = {
+    "scores": write_scores, "grid": write_grid, "pictures": write_pictures, "day": write_day,
+    "ablations": write_ablations,
+}  # fmt: skip
 
 
 def _name(report: EvaluationReport, name: str) -> str:
