@@ -216,7 +216,8 @@ def _train(
     given = parse_overrides(settings or [], option="--setting")
     plain = make_settings(algorithm, given)
     steps = getattr(plain, "steps_per_iteration", plain.train_batch_size)
-    chosen = {**given, "iterations": max(1, task.env_steps // steps)}
+    most = max(1, task.env_steps // steps)
+    chosen = {**given, "iterations": min(int(given.get("iterations", most)), most)}
     label = f"{algorithm}_{policies}"
     folders = {seed: runs / f"{task.scenario}-{label}-{seed}" for seed in seeds or benchmark.training_seeds}
     open_seeds = [seed for seed, folder in folders.items() if not (folder / "run.json").is_file()]
@@ -225,7 +226,8 @@ def _train(
     for seed in open_seeds:
         words = ["powergrid", "train", task.scenario, "--algorithm", algorithm, "--policies", policies]
         words += ["--seed", str(seed), "--iterations", str(chosen["iterations"]), "--minutes", f"{task.minutes:g}"]
-        words += [word for each in settings or () for word in ("--setting", each)]
+        others = [each for each in settings or () if not each.startswith("iterations=")]
+        words += [word for each in others for word in ("--setting", each)]
         tell(f"  {shlex.join([*words, '--out', str(runs), '--name', folders[seed].name])}")
         if not dry_run:
             _train_one(task, algorithm, policies, {**chosen, "seed": seed}, folders[seed])
