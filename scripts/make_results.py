@@ -328,7 +328,7 @@ def draw_one_day(measured: Measured, date: str | None, runs: Sequence[str]) -> N
     name, report, facts = measured
     best, told = str(report.best_baseline), report.provenance
     rewards = report.frame.pivot(index=["date", "day"], columns="policy", values="reward")
-    chosen = date or (rewards["optimum"] - rewards[best]).idxmax()[0]
+    chosen = date or str(rewards.index[int((rewards["optimum"] - rewards[best]).to_numpy().argmax())][0])
     if chosen not in rewards.index.get_level_values("date"):
         dates = ", ".join(rewards.index.get_level_values("date"))
         raise PowerGridError(f"{KEPT / name}.csv: {chosen} was not measured; its days are {dates}")
