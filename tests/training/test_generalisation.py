@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from powergrid.envs import NetworkedGridEnv
 from powergrid.evaluation import evaluate_feeders
 from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.training import load_policy, train
+from scripts import score_generalisation as study
 from tests.training.conftest import TINY
 
 SMALL = TINY | {"iterations": 1, "train_batch_size": 32, "minibatch_size": 16, "validation_episodes": 1}
@@ -31,3 +33,28 @@ def test_policy_trained_on_some_feeders_plays_on_others(seen: list[str], ray_ses
         assert rows["finished"].all()
         assert np.isfinite(rows["reward"]).all()
         assert rows["cost_usd"].to_list() != report.frame.query("policy == 'no_control'")["cost_usd"].to_list()
+
+
+def test_all_feeders_of_the_study_are_played_in_equal_spaces(tmp_path: Path) -> None:
+    scenario, seen, unseen = study.write_inputs(tmp_path)
+    assert (len(seen), len(unseen), len({*seen, *unseen})) == (10, 5, 15)
+    for sees in study.SEES.values():
+        spaces = []
+        for feeder in (*seen.values(), *unseen.values()):
+            env = NetworkedGridEnv({"env_name": str(scenario), "feeder": feeder, **sees})
+            spaces.append((*env.observation_spaces.values(), *env.action_spaces.values()))
+            env.close()
+        assert all(each == spaces[0] for each in spaces)
+
+
+def test_table_of_the_study_has_means_and_spread_over_seeds() -> None:
+    rows = [
+        {"feeder": feeder, "policy": policy, "reward": reward, "hours": 2.0}
+        for feeder, add in (("a", 0.0), ("b", 1.0))
+        for policy, reward in (("native", -1.0 + add), ("graph-0", 1.0 + add), ("graph-1", 3.0 + add))
+    ]
+    assert study.table(rows, ["native", "graph"]).splitlines()[2:] == [
+        "| a | -1.00 (2.0) | 2.00 ± 1.41 (2.0) |",
+        "| b | 0.00 (2.0) | 3.00 ± 1.41 (2.0) |",
+        "| mean | -0.50 (2.0) | 2.50 ± 1.41 (2.0) |",
+    ]
