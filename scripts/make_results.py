@@ -153,7 +153,7 @@ def add(name: str, runs: Sequence[str]) -> Measured:
     trained |= {row: describe_training(members, runs) for row, members in report.groups.items()}
     command = shlex.join(["python", "scripts/make_results.py", *sys.argv[1:]])
     commands = "\n".join([*(own for own in facts["command"].split("\n") if own != command), command])
-    keep(Measured(name, merged, {"command": commands, "trained": trained}))
+    keep(Measured(name, merged, {**facts, "command": commands, "trained": trained}))
     return read(name)
 
 
