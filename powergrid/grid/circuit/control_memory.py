@@ -103,6 +103,7 @@ class ControlMemory:
             [engine.handles(class_name)[c.name] for c in controls if c.class_name == class_name]
             for class_name in ("StorageController", "RegControl")
         )
+        self._limiting = any(control.class_name == "InvControl" for control in controls)
         self._shaped = self._follow_shapes(mode)
         self._threshold = engine.property_index("RegControl", "RevThreshold")
         self._winding, self._tap_winding = (
@@ -187,7 +188,7 @@ class ControlMemory:
         self._show_shapes()
         circuit.engine.step_hours = self._dt_h
         if self._storage is None:  # what devices hold is told
-            circuit.engine.set_interval(0.0)
+            circuit.engine.interval_hours = 0.0
         if self._waiting:
             self._reset_controls()
         circuit.restore(kept)
@@ -206,6 +207,7 @@ class ControlMemory:
         """Put circuit and batteries where they start, and have the controls know nothing."""
         circuit = self._circuit
         self._show_shapes(idle=True)
+        self._free_inverters()
         circuit.reset()
         circuit.setpoints.write(circuit.setpoints.start)
         if self._storage is not None:
@@ -219,6 +221,15 @@ class ControlMemory:
         circuit.controls.forget()
         circuit.switchgear.follow()  # what acted meanwhile may have moved some
         circuit.reset()
+
+    def _free_inverters(self) -> None:
+        """Take limits back that controls of inverters set: only the end of a step does, here one of no length."""
+        engine = self._circuit.engine
+        if self._limiting:
+            hours = engine.interval_hours
+            engine.interval_hours = 0.0
+            engine.finish_step()
+            engine.interval_hours = hours
 
     def _stop_fleets(self) -> None:
         """Have controllers whose batteries are full forget that these were spent."""

@@ -64,7 +64,7 @@ class OwnStorage:
         self._others = engine.bulk_writer("Storage", "kWhStored", others) if others else None
         if self._others is not None:
             self._others.values[:] = engine.get_all_floats(others, "Storage", "kWhStored")
-        engine.set_interval(dt_h)
+        engine.interval_hours = dt_h
 
     def take(self) -> None:
         """Take what each battery holds [kWh], and 1 where it discharges, -1 where it charges, 0 where it idles."""

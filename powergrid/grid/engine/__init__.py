@@ -229,8 +229,13 @@ class Engine(Elements):
     def step_hours(self, hours: float) -> None:
         lib.ctx_Solution_Set_StepSize(self._context, hours * 3600.0)
 
-    def set_interval(self, hours: float) -> None:
-        """Set for how long batteries lose and gain in a step that :meth:`finish_step` ends [h]."""
+    @property
+    def interval_hours(self) -> float:
+        """For how long batteries lose and gain in a step that :meth:`finish_step` ends [h]."""
+        return float(lib.ctx_Solution_Get_IntervalHrs(self._context))
+
+    @interval_hours.setter
+    def interval_hours(self, hours: float) -> None:
         lib.ctx_Solution_Set_IntervalHrs(self._context, hours)
 
     def finish_step(self) -> None:

@@ -40,6 +40,9 @@ BODIES = {
     "vvc_curve1=vv",
     "volt-watt": INV + "mode=voltwatt voltwatt_curve=vw",
     "both": INV + "combimode=vv_vw vvc_curve1=vv voltwatt_curve=vw",
+    "volt-watt, limiting at first": "New XYCurve.low npts=4 xarray=[0 .9 1.04 1.5] yarray=[1 1 .2 .2]\n"
+    + INV
+    + "mode=voltwatt voltwatt_curve=low voltwattyaxis=pmpppu",
     "watt-pf": INV + "mode=wattpf wattpf_curve=wp",
     "watt-var": INV + "mode=wattvar wattvar_curve=wv",
     "fast current": INV + "combimode=vv_drc vvc_curve1=vv dynreacavgwindowlen=3600s",
@@ -103,7 +106,9 @@ def seen(simulation: Simulation, n_steps: int) -> list[tuple[bytes, bytes]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["both", "exponential", "peaks", "neutral", "capacitor by its signal"])
+@pytest.mark.parametrize(
+    "name", ["both", "volt-watt, limiting at first", "exponential", "peaks", "neutral", "capacitor by its signal"]
+)
 def test_episodes_and_restored_states_are_the_same_bit_for_bit(tmp_path: Path, name: str) -> None:
     feeder = read_feeder(write(tmp_path, name)[1])
     profiles = follow_loadshapes(network_of(feeder), builtin_profiles())
