@@ -9,6 +9,7 @@ Usage::
 
     python scripts/make_results.py measure ieee13_mg --runs runs/ieee13_mg-*
     python scripts/make_results.py measure ieee13_mg --add --runs runs/ieee13_mg-*
+    python scripts/make_results.py measure ieee13_mg --add --policies greedy mpc
     python scripts/make_results.py measure ieee13_mg --as ieee13_mg_ablations --runs runs/ablation-* --ablations
     python scripts/make_results.py day ieee13_mg [--date 2018-01-20] [--runs runs/ieee13_mg-0]
     python scripts/make_results.py write
@@ -33,7 +34,7 @@ import numpy as np
 import pandas as pd
 
 from powergrid.errors import PowerGridError
-from powergrid.evaluation import EvaluationReport, baseline_names, evaluate
+from powergrid.evaluation import BASELINES, EvaluationReport, baseline_names, evaluate
 from powergrid.evaluation.drawing import draw_improvements, draw_profiles, save
 from powergrid.evaluation.optimum.explain import play_day
 from powergrid.evaluation.optimum.picture import draw_day
@@ -78,9 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measuring.add_argument("scenario")
     measuring.add_argument("--as", dest="name", help="name of the files; the scenario's if unset")
     measuring.add_argument("--runs", nargs="*", default=[], help="run folders")
+    measuring.add_argument("--policies", nargs="*", metavar="BASELINE", help="who is played; the quick ones if unset")
     measuring.add_argument("--days", type=int, default=30)
     measuring.add_argument("--without", nargs="*", default=[], metavar="BASELINE", help="who is not played")
-    measuring.add_argument("--add", action="store_true", help="runs alone are played, on the days kept, beside these")
+    measuring.add_argument("--add", action="store_true", help="play --policies and --runs alone, on the days kept")
     measuring.add_argument("--ablations", action="store_true", help="beside runs only the ends of the scale are played")
     drawing = what.add_parser("day", help="draw one of its days, the best baseline and runs beside the optimum")
     drawing.add_argument("name")
@@ -97,9 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             asked.without += [name for name in baseline_names() if name not in ("no_control", "rule_based")]
         name = asked.name or asked.scenario
         if asked.add:
-            add(name, asked.runs)
+            add(name, asked.runs, asked.policies or ())
         else:
-            measure(asked.scenario, name, asked.runs, asked.days, asked.without)
+            measure(asked.scenario, name, asked.runs, asked.days, asked.without, asked.policies)
     elif asked.what == "day":
         draw_one_day(read(asked.name), asked.date, asked.runs)
     elif asked.what == "write":
@@ -113,10 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 # -- measure
 
 
-def measure(scenario: str, name: str, runs: Sequence[str], days: int, without: Sequence[str] = ()) -> Measured:
-    """Play all baselines, the optimum and runs on the same test days, and keep what came of it."""
-    everybody = [each for each in (*baseline_names(), "optimum") if each not in without]
-    everybody = list(dict.fromkeys(everybody))
+def measure(
+    scenario: str, name: str, runs: Sequence[str], days: int, without: Sequence[str] = (),
+    policies: Sequence[str] | None = None,
+) -> Measured:  # fmt: skip
+    """Play baselines, the optimum and runs on the same test days, and keep what came of it."""
+    named = (*baseline_names(), "optimum") if policies is None else policies
+    everybody = [each for each in dict.fromkeys(named) if each not in without]
     report = evaluate({"env_name": scenario}, [*everybody, *_load(runs)], days=days, progress=_tell)
     trained = {group: describe_training(members, runs) for group, members in report.groups.items()}
     day = {"day": read(name).facts["day"]} if (KEPT / f"{name}.json").is_file() and "day" in read(name).facts else {}
@@ -128,16 +133,18 @@ def _command() -> str:
     return shlex.join(["python", "scripts/make_results.py", *sys.argv[1:]])
 
 
-def add(name: str, runs: Sequence[str]) -> Measured:
-    """Play runs on the days that are kept, and keep what came of it beside what is there; a run's older days go.
+def add(name: str, runs: Sequence[str], policies: Sequence[str] = ()) -> Measured:
+    """Play baselines and runs on the days that are kept, and keep what came of it in place of their older days.
 
     Raises:
-        PowerGridError: Nothing of that name was measured, or the scenario is another one by now.
+        PowerGridError: Nothing of that name was measured, nobody plays, or the scenario is another one by now.
     """
     _, there, facts = read(name)
-    told = there.provenance
+    told, everybody = there.provenance, [*policies, *_load(runs)]
+    if not everybody:
+        raise PowerGridError(f"{name}: who is to be added? give --policies greedy, or --runs runs/{name}-*")
     report = evaluate(
-        {"env_name": told["scenario"]}, _load(runs), split=told["split"], days=told["days"], progress=_tell
+        {"env_name": told["scenario"]}, everybody, split=told["split"], days=told["days"], progress=_tell
     )
     for digest in ("scenario_digest", "profiles_digest"):
         if report.provenance[digest] != told[digest]:
@@ -148,10 +155,12 @@ def add(name: str, runs: Sequence[str]) -> Measured:
     groups = {row: own for row, own in there.groups.items() if not set(own) & set(report.kinds)} | dict(report.groups)
     more = {key: {**told.get(key, {}), **report.provenance.get(key, {})} for key in ("seeds", "differs_from_training")}
     provenance = {**told, **{key: both for key, both in more.items() if both}}
-    merged = EvaluationReport(frame, {**there.kinds, **report.kinds}, provenance, groups)
+    kinds = {**there.kinds, **report.kinds}
+    kinds = {each: kinds[each] for each in (*(known for known in BASELINES if known in kinds), *kinds)}
+    merged = EvaluationReport(frame, kinds, provenance, groups)
     trained = {row: own for row, own in facts["trained"].items() if row in groups}
     trained |= {row: describe_training(members, runs) for row, members in report.groups.items()}
-    command = shlex.join(["python", "scripts/make_results.py", *sys.argv[1:]])
+    command = _command()
     commands = "\n".join([*(own for own in facts["command"].split("\n") if own != command), command])
     keep(Measured(name, merged, {**facts, "command": commands, "trained": trained}))
     return read(name)

@@ -15,6 +15,15 @@ from powergrid.evaluation import EvaluationReport, evaluate
 DAYS = 2
 
 
+class HoldStill:
+    """A training's policy, as far as a measurement asks."""
+
+    seed, trained_as = 0, "PPO shared"
+
+    def act(self, observations: dict[str, Any]) -> dict[str, Any]:
+        return {agent: np.zeros(5, np.float32) for agent in observations}
+
+
 @pytest.fixture(scope="module")
 def played() -> EvaluationReport:
     """Two days of baselines, and made of them an optimum and two seeds of a training."""
@@ -117,12 +126,15 @@ def test_days_that_come_to_something_else_are_told(folder: Path) -> None:
 def test_runs_are_added_beside_what_is_kept_and_played_anew_where_they_are_there(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = measure("ieee13_mg", "tiny", [], DAYS, ["native", "volt_var", "optimum", "random"])
-    monkeypatch.setattr(make_results, "_load", lambda runs: list(runs))
+    kept = measure("ieee13_mg", "tiny", [], DAYS, policies=["no_control", "rule_based"])
+    monkeypatch.setattr(make_results, "_load", lambda runs: [(run, HoldStill()) for run in runs])
+    monkeypatch.setattr(make_results, "describe_training", lambda members, runs: {"how": "by hand"})
+    add("tiny", ["mine"])
     for _ in range(2):
-        added = add("tiny", ["volt_var"])
-        assert added.report.names == ("no_control", "rule_based", "volt_var")
-        assert len(added.report.frame) == 3 * DAYS
+        added = add("tiny", [], ["volt_var"])
+        assert added.report.names == ("no_control", "volt_var", "rule_based", "mine (1 seed)")
+        assert added.facts["trained"] == {"mine (1 seed)": {"how": "by hand"}}
+        assert len(added.report.frame) == 4 * DAYS
         assert added.report.provenance["days"] == kept.report.provenance["days"]
     assert added.report.reward("rule_based") == kept.report.reward("rule_based")
     keep(
@@ -133,4 +145,6 @@ def test_runs_are_added_beside_what_is_kept_and_played_anew_where_they_are_there
         )
     )
     with pytest.raises(PowerGridError, match="scenario_digest was other, now"):
-        add("tiny", ["volt_var"])
+        add("tiny", [], ["volt_var"])
+    with pytest.raises(PowerGridError, match="--policies greedy"):
+        add("tiny", [])
