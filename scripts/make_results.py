@@ -143,9 +143,7 @@ def add(name: str, runs: Sequence[str], policies: Sequence[str] = ()) -> Measure
     told, everybody = there.provenance, [*policies, *_load(runs)]
     if not everybody:
         raise PowerGridError(f"{name}: who is to be added? give --policies greedy, or --runs runs/{name}-*")
-    report = evaluate(
-        {"env_name": told["scenario"]}, everybody, split=told["split"], days=told["days"], progress=_tell
-    )
+    report = evaluate({"env_name": told["scenario"]}, everybody, split=told["split"], days=told["days"], progress=_tell)
     for digest in ("scenario_digest", "profiles_digest"):
         if report.provenance[digest] != told[digest]:
             raise PowerGridError(
