@@ -296,13 +296,12 @@ def read_events(file: Path, report: FeederReport) -> FeederReport:
 # -- as lines for people
 
 
-def report_lines(report: FeederReport, *, width: int = 100, shown: int = _SHOWN) -> list[Line]:
+def report_lines(report: FeederReport, *, width: int = 100) -> list[Line]:
     """Return a report as lines of text, each with a style.
 
     Args:
         report: What a check found.
         width: Columns to keep to.
-        shown: How many findings of a kind are listed; the rest is counted.
     """
     lines = [("bold", report.name or report.feeder)]
     lines += [("", part) for text in _facts(report) for part in _wrap(text, width, "  ")]
@@ -312,7 +311,7 @@ def report_lines(report: FeederReport, *, width: int = 100, shown: int = _SHOWN)
         if found:
             lines += [("", ""), (f"bold {_STYLES[severity]}", f"{_HEADINGS[severity]} ({len(found)})")]
             for code in dict.fromkeys(finding.code for finding in found):
-                lines += _group([f for f in found if f.code == code], folder, width, shown)
+                lines += _group([f for f in found if f.code == code], folder, width)
     return [*lines, ("", ""), *(("bold", part) for part in _wrap(verdict(report), width, ""))]
 
 
@@ -361,10 +360,10 @@ def _facts(report: FeederReport) -> Iterator[str]:
         )
 
 
-def _group(found: list[Finding], folder: Path, width: int, shown: int) -> Iterator[Line]:
+def _group(found: list[Finding], folder: Path, width: int) -> Iterator[Line]:
     """Return the findings of one kind: title, the first ones, the remedy once."""
     yield _STYLES[found[0].severity], f"  {CHECKS[found[0].code].title} [{found[0].code}] ({len(found)})"
-    listed = found if len(found) <= shown + 1 else found[:shown]
+    listed = found if len(found) <= _SHOWN + 1 else found[:_SHOWN]
     for finding in listed:
         text = ": ".join(filter(None, (_place(finding, folder), finding.message)))
         yield from (("", part) for part in _wrap(text, width, "    "))

@@ -6,14 +6,13 @@ Data alone: who draws is an environment, what a drawn number changes is the grid
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model, model_serializer, model_validator
 
 from powergrid.errors import Problem, ScenarioError, describe_unknown, show_briefly
-from powergrid.grid.devices import SPECS
 from powergrid.grid.devices.spec import Spec
 from powergrid.grid.feeder.network import fits
 from powergrid.plain import explain
@@ -390,8 +389,3 @@ def _cast(value: Any, whole: bool, drawn: Distribution) -> Any:
     if whole and drawn.normal is not None:
         return round(value)
     return int(value) if whole and float(value).is_integer() else value
-
-
-def device_keys() -> dict[str, Sequence[str]]:
-    """Return the keys of devices that an episode may have of its own, by kind."""
-    return {kind: spec.drawn for kind, spec in SPECS.items() if spec.drawn}

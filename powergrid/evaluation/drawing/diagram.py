@@ -20,8 +20,6 @@ FloatArray = npt.NDArray[np.float64]
 Place = tuple[FloatArray, tuple[float, float]]  # of a symbol: its centre, and where its x axis points
 
 _PANEL, _TITLE, _ROW, _SCALE_HEIGHT = 2.4 * 72.0, 42.0, 17.5, 130.0
-#: Up to this many elements of a class, each has its symbol.
-_FEWSYMBOLS = 40
 _LEVEL_COLOURS = ("#1a1a1a", "#4f6272", "#9b8b6c", "#b3b3b3")
 _ZONE_HUES = ("#1f77b4", "#ff9f1c", "#2ca02c", "#9467bd", "#d1495b", "#17a2b8", "#8c6d31", "#e377c2", "#7f7f7f",
               "#bcbd22")  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,6 @@ class Hosting:
         network: The feeder.
         parts: What was kept.
         facts: Where all this comes from.
-        notes: What has to be known of a policy, by its name.
     """
 
     limits: tuple[Limit, ...]
@@ -56,7 +55,6 @@ class Hosting:
     network: Network
     parts: Sequence[Part]
     facts: Mapping[str, Any]
-    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def controls(self) -> list[str]:
@@ -218,7 +216,6 @@ class Hosting:
             subtitle=f"{self.facts['kind']}: {MEANINGS[self.facts['kind']]}. Days {self.facts['dates']}.",
             css=css.read_text(encoding="utf-8"),
             verdicts=self.verdicts(),
-            notes=self.notes,
             reading=_READING,
             map_reading=_MAP_READING,
             bars=draw_bars(bars, colours, unit=unit, label="Hosting capacity by placement and control"),

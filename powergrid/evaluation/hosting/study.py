@@ -86,7 +86,6 @@ def study_hosting(
     *,
     seed: int = 0,
     workers: int = 1,
-    notes: Mapping[str, str] | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> Hosting:
@@ -103,7 +102,6 @@ def study_hosting(
         options: What is added where, until which limits break, on which days.
         seed: Seed of whatever is random in a day.
         workers: Processes that play.
-        notes: What has to be said of a policy, by its name.
         command: The command that made it, for the report to tell.
         progress: Called with the number of parts done and to do.
 
@@ -138,7 +136,7 @@ def study_hosting(
             if progress is not None:
                 progress(done, len(parts))
         kept = [read_json(file, Part) for *_, file in parts]
-        hosting = Hosting(plan.limits, plan.binding, plan.sizes, network, kept, facts, dict(notes or {}))
+        hosting = Hosting(plan.limits, plan.binding, plan.sizes, network, kept, facts)
         hosting.write(root)
         return hosting
 

@@ -14,7 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 #: Letters that have room beyond the end of an axis.
 _SHORT = 4
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 62, 14, 12, 40
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 270, 62, 14, 12, 40
 
 
 def draw_lines(
@@ -26,7 +26,6 @@ def draw_lines(
     label: str,
     marks: Sequence[tuple[float, str]] = (),
     x_names: Sequence[str] = (),
-    height: int = 270,
 ) -> str:
     """Return lines over a common axis.
 
@@ -37,14 +36,13 @@ def draw_lines(
         label: What the picture is for who cannot see it.
         marks: Values of x that are marked by a line, each with what it is.
         x_names: What stands at x = 0, 1, 2 ... instead of numbers.
-        height: Height of the picture.
     """
     xs, ys = (np.concatenate([pair[i] for pair in lines.values()]) for i in (0, 1))
     x_low, x_high = float(xs.min()), float(xs.max())
     x_high = x_high if x_high > x_low else x_low + 1.0
     y_ticks = _ticks(min(float(ys.min()), 0.0), float(ys.max()))
     y_low, y_high = y_ticks[0], y_ticks[-1]
-    right, floor = _WIDTH - _RIGHT, height - _BOTTOM
+    right, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
     def place_x(x: float) -> float:
         return _LEFT + (x - x_low) / (x_high - x_low) * (right - _LEFT)
@@ -71,8 +69,8 @@ def draw_lines(
         points = " ".join(f"{place_x(a):.1f},{place_y(b):.1f}" for a, b in np.stack(pair, axis=1).tolist())
         title = f"<title>{escape(name)}</title>"
         parts.append(f'<polyline class="line" style="stroke:{colours[name]}" points="{points}">{title}</polyline>')
-    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
-    head = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">'
+    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    head = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">'
     return f"<p class='unit'>{escape(y_label)}</p>{head}{''.join(parts)}</svg>{_key(lines, colours)}"
 
 

@@ -79,7 +79,7 @@ class InverterFleet(PowerFleet[InverterSpec]):
     def _set_constants(self) -> None:
         """Fold ratings and the reactive rules into the constants of the hot path."""
         self._p_max = self._values("p_max_kw")
-        self._s = s = self._tile([spec.s_max_kva or 1.1 * float(spec.p_max_kw or 0.0) for spec in self.specs])
+        s = self._tile([spec.s_max_kva or 1.1 * float(spec.p_max_kw or 0.0) for spec in self.specs])
         self._s2, self._zero, self._one, self._hours = s * s, 0.0 * s, 0.0 * s + 1.0, 0.0 * s + self.dt_h
         self._square_ratings(s[0])
         self.circle[1] = [spec.priority == "watt" for spec in self.specs]

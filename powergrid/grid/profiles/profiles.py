@@ -254,20 +254,15 @@ def _kvar_beside(table: ProfileTable) -> FloatArray | None:
     return np.stack([table.demand_kvar_pu.get(name, kw) for name, kw in table.demand_pu.items()], axis=1)
 
 
-def profiles_from_loadshapes(
-    shapes: Mapping[str, tuple[FloatArray, float]],
-    step_minutes: int,
-    start: np.datetime64 = np.datetime64("2018-01-01", "m"),  # noqa: B008 (an immutable scalar)
-) -> Profiles:
+def profiles_from_loadshapes(shapes: Mapping[str, tuple[FloatArray, float]], step_minutes: int) -> Profiles:
     """Make demand series out of a feeder's own LoadShapes.
 
     A shape runs from midnight and repeats, as it does in OpenDSS; the result has as many days as the longest shape
-    begins, one where all are daily. Each row is the mean of the shape over the row, so energy is kept.
+    begins, one where all are daily; day 0 is a Monday. Each row is the mean of the shape over it, so energy is kept.
 
     Args:
         shapes: Multipliers, shape (n_points,), and the interval between them [min], by name of the LoadShape.
         step_minutes: Length of a row [min]; divides a day.
-        start: Midnight of day 0; by default a Monday.
 
     Raises:
         ScenarioError: With every shape that is empty, not finite or has no fixed interval.
@@ -288,7 +283,11 @@ def profiles_from_loadshapes(
     n_days = max(1, int(np.ceil(longest / MINUTES_PER_DAY - 1e-9)))
     edges = np.arange(n_days * MINUTES_PER_DAY // step_minutes + 1, dtype=np.float64) * step_minutes
     series = [_average_shape(np.asarray(values, dtype=np.float64), step, edges) for values, step in shapes.values()]
-    return Profiles("loadshapes", step_minutes, start, np.stack(series, axis=1), tuple(shapes))
+    return Profiles("loadshapes", step_minutes, _A_MONDAY, np.stack(series, axis=1), tuple(shapes))
+
+
+#: When day 0 begins, as shapes have no dates.
+_A_MONDAY = np.datetime64("2018-01-01", "m")
 
 
 def _average_shape(values: FloatArray, interval: float, edges: FloatArray) -> FloatArray:
