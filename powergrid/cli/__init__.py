@@ -12,17 +12,16 @@ from rich.markup import escape
 import powergrid
 from powergrid.cli.advise import advise, serve
 from powergrid.cli.benchmark import app as benchmark
-from powergrid.cli.datasets import record
+from powergrid.cli.datasets import demonstrate, record
 from powergrid.cli.evaluation import bench, curves, evaluate
 from powergrid.cli.export import export
 from powergrid.cli.feeders import check, describe, list_all
-from powergrid.cli.hosting import hosting
 from powergrid.cli.optimum import optimum
 from powergrid.cli.options import err, parse_overrides
 from powergrid.cli.profiles import app as profiles
 from powergrid.cli.replay import replay
-from powergrid.cli.studies import report, stress, study
-from powergrid.cli.training import demonstrate, train, tune
+from powergrid.cli.studies import hosting, report, stress, study
+from powergrid.cli.training import train, tune
 from powergrid.errors import PowerGridError
 
 __all__ = ["app", "main", "parse_overrides"]

@@ -10,13 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from powergrid.cli.evaluation import load_policies
-from powergrid.cli.options import (
-    Given,
-    out,
-    read_run_config,
-    tell,
-    with_options,
-)
+from powergrid.cli.options import FeederOption, Given, out, read_run_config, tell, with_options
 from powergrid.errors import ScenarioError, describe_unknown
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN|POLICY", help="A run folder, or a baseline's name.")]
@@ -32,8 +26,11 @@ AgeOption = Annotated[
     float | None,
     typer.Option("--max-age", min=0.0, metavar="MIN", help="Minutes that a reading stands in for the next; two steps."),
 ]
-FeederOption = Annotated[
-    str | None, typer.Option("--feeder", metavar="FEEDER", help="Advise for this feeder, by name or master file.")
+ShadowOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--shadow", metavar="LOG", help="Nobody follows: log advice beside what was done (.csv, .jsonl, .parquet)."
+    ),
 ]
 _FORMATS = ("table", "csv", "json")
 
@@ -52,12 +49,7 @@ def advise(
     fallback: FallbackOption = "hold",
     min_coverage: CoverageOption = 0.5,
     max_age: AgeOption = None,
-    shadow: Annotated[
-        Path | None,
-        typer.Option(
-            "--shadow", metavar="LOG", help="Nobody follows: log advice beside what was done (.csv, .jsonl, .parquet)."
-        ),
-    ] = None,
+    shadow: ShadowOption = None,
     done: Annotated[
         Path | None, typer.Option("--done", metavar="FILE", help="What was done, by time; what readings say if unset.")
     ] = None,
@@ -245,9 +237,7 @@ def serve(
             "--token-file", metavar="FILE", help="File of the token; POWERGRID_TOKEN, or a new one, if unset."
         ),
     ] = None,
-    shadow: Annotated[
-        Path | None, typer.Option("--shadow", metavar="LOG", help="Nobody follows: log advice beside what was done.")
-    ] = None,
+    shadow: ShadowOption = None,
     fallback: FallbackOption = "hold",
     min_coverage: CoverageOption = 0.5,
     max_age: AgeOption = None,

@@ -14,6 +14,7 @@ import typer
 
 import powergrid
 from powergrid.cli.options import (
+    DaysOption,
     Given,
     ScenarioArgument,
     SetOption,
@@ -50,7 +51,7 @@ def evaluate(
     *,
     given: Given,
     split: SplitOption = "test",
-    days: Annotated[int, typer.Option(min=1, help="Days to play.")] = 7,
+    days: DaysOption = 7,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the days' choice and noise.")] = 0,
     out_dir: TablesOption = None,
     feeder: Annotated[

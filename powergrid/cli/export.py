@@ -9,7 +9,9 @@ from typing import Annotated, Any, get_args
 import typer
 
 from powergrid.cli.options import (
+    DateOption,
     DayOption,
+    DaySeedOption,
     Given,
     SetOption,
     counting,
@@ -40,7 +42,7 @@ def export(
     opendss: Annotated[
         bool, typer.Option("--opendss", help="Write what it does on a day as scripts that OpenDSS plays alone.")
     ] = False,
-    date: Annotated[str | None, typer.Option(metavar="DATE", help="The day, as 2018-07-14.")] = None,
+    date: DateOption = None,
     day: DayOption = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Let OpenDSS play the scripts and tell the largest difference in voltage.")
@@ -52,7 +54,7 @@ def export(
         bool, typer.Option("--fit", help="Fit settings of OpenDSS's own controls, and tell what is lost with them.")
     ] = False,
     days: Annotated[int, typer.Option(min=1, help="Days fitted, and days told; with --fit.")] = 7,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in the day.")] = 0,
+    seed: DaySeedOption = 0,
     out_dir: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where the files go; RUN/export, or opendss, by default."),

@@ -9,6 +9,8 @@ import typer
 
 from powergrid.cli.evaluation import load_policies
 from powergrid.cli.options import (
+    DateOption,
+    DayOption,
     DaySeedOption,
     Given,
     ScenarioArgument,
@@ -33,10 +35,8 @@ def optimum(
         typer.Option("--policy", metavar="NAME|RUN", help="Play this beside it: a baseline or a run; repeatable."),
     ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days, spread evenly over the split; 1 if unset.")] = None,
-    date: Annotated[str | None, typer.Option(metavar="DATE", help="This day, as 2018-07-14.")] = None,
-    day: Annotated[
-        int | None, typer.Option(min=0, help="The same by its number from the first of the profiles.")
-    ] = None,
+    date: DateOption = None,
+    day: DayOption = None,
     split: SplitOption = "test",
     explain: Annotated[
         bool, typer.Option("--explain", help="Tell where the policy loses: by term, hour and device.")

@@ -67,10 +67,14 @@ TrustFilesOption = Annotated[
     bool,
     typer.Option("--trust-checkpoint", help="Load files of Stable-Baselines3 or TorchRL: runs the code in them."),
 ]
-DayOption = Annotated[int | None, typer.Option(min=0, help="The day, from the first of the profiles.")]
+DateOption = Annotated[str | None, typer.Option(metavar="DATE", help="The day, as 2018-07-14.")]
+DayOption = Annotated[int | None, typer.Option(min=0, help="The same by its number from the first of the profiles.")]
 DaySeedOption = Annotated[int, typer.Option(min=0, help="Seed of what is random in a day.")]
 DaysOption = Annotated[int, typer.Option(min=1, help="Days to play, spread evenly over the split.")]
 ProcessesOption = Annotated[int | None, typer.Option(min=1, help="Processes that play; one a core if unset.")]
+FeederOption = Annotated[
+    str | None, typer.Option(metavar="FEEDER", help="On this feeder instead, by name or master file.")
+]
 AgainstOption = Annotated[
     list[str] | None,
     typer.Option("--against", metavar="NAME", help="Compare with this baseline; native, rules and none if unset."),

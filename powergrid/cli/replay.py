@@ -11,6 +11,10 @@ from pydantic import BaseModel
 
 from powergrid.cli.evaluation import load_policies
 from powergrid.cli.options import (
+    DateOption,
+    DayOption,
+    DaySeedOption,
+    FeederOption,
     FilesOption,
     Given,
     PlayedArgument,
@@ -33,8 +37,8 @@ def replay(
     policies: PlayersArgument = None,
     *,
     scenario: PlayedArgument,
-    date: Annotated[str | None, typer.Option(metavar="DATE", help="Play this date of the profiles.")] = None,
-    day: Annotated[int | None, typer.Option(min=0, help="Play this day, from the first of the profiles.")] = None,
+    date: DateOption = None,
+    day: DayOption = None,
     worst: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Play the N worst days of the split, as the first policy plays them."),
@@ -43,16 +47,14 @@ def replay(
         str, typer.Option(metavar="WHAT", help="Worst by violations, losses, peak, cost or moves.")
     ] = "violations",
     split: Annotated[str, typer.Option(help="Where to look for the worst: train, validation, test or all.")] = "test",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of what is random in the day.")] = 0,
+    seed: DaySeedOption = 0,
     out_dir: FilesOption = Path("replay"),
     file_format: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="Format of the tables: parquet or csv.")
     ] = "parquet",
     png: Annotated[bool, typer.Option("--png", help="Draw each step as a picture too.")] = False,
     film: Annotated[str | None, typer.Option(metavar="KIND", help="Draw a film too: gif, or mp4 by ffmpeg.")] = None,
-    feeder: Annotated[
-        str | None, typer.Option(metavar="FEEDER", help="Play on this feeder, by name or master file.")
-    ] = None,
+    feeder: FeederOption = None,
     view: ViewOption = "agents",
     trust_checkpoint: TrustFilesOption = False,
     given: Given,

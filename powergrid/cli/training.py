@@ -13,14 +13,11 @@ import typer
 
 from powergrid.cli.evaluation import compare_on_test_split
 from powergrid.cli.options import (
-    DaySeedOption,
     Given,
     PoliciesOption,
     ScenarioArgument,
     SetOption,
     SettingsOption,
-    SplitOption,
-    counting,
     out,
     parse_overrides,
     tell,
@@ -37,9 +34,10 @@ TrustCheckpointOption = Annotated[
     bool, typer.Option("--trust-checkpoint", help="Resume a run made elsewhere: runs the code in it.")
 ]
 AddressOption = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Train on the Ray cluster there: HOST:PORT of its head, or auto.")
+    str | None, typer.Option(metavar="ADDRESS", help="Run on the Ray cluster there: HOST:PORT of its head, or auto.")
 ]
-OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders go.")]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run folder goes.")]
+NameOption = Annotated[str | None, typer.Option(help="Name of the run folder.")]
 TestDaysOption = Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")]
 
 
@@ -62,7 +60,7 @@ def train(
     overrides: SetOption = None,
     settings: SettingsOption = None,
     out_dir: OutOption = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
+    name: NameOption = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after this time.")] = None,
     test_days: TestDaysOption = 30,
 ) -> None:
@@ -89,29 +87,6 @@ def train(
     _follow(partial(start, settings=chosen, time_limit_s=limit, verbose=given.verbose, address=address), test_days)
 
 
-@with_options()
-def demonstrate(
-    scenario: ScenarioArgument,
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the days are kept; goes on there.")],
-    policy: Annotated[str, typer.Option(metavar="NAME", help="The baseline that plays.")] = "optimum",
-    days: Annotated[int, typer.Option(min=1, help="Days, spread evenly over the split.")] = 60,
-    split: SplitOption = "train",
-    seed: DaySeedOption = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that play.")] = 1,
-    *,
-    given: Given,
-) -> None:
-    """Let a baseline play days of SCENARIO and keep them, for `train --setting demonstrations=DIR` to imitate."""
-    from powergrid.evaluation.demonstrations import record_demonstrations
-
-    with counting("days") as progress:
-        place = record_demonstrations(
-            given.env_config(scenario), folder, policy=policy, days=days, split=split, seed=seed, workers=workers,
-            progress=progress,
-        )  # fmt: skip
-    tell(f"Imitate them with: powergrid train {shlex.quote(scenario)} --setting demonstrations={place}")
-
-
 def _follow(start: Callable[..., RunResult], test_days: int) -> None:
     """Train before the user's eyes, say where it ended, and compare the result on the test split."""
     from powergrid.training.runs.display import TrainingDisplay
@@ -136,10 +111,6 @@ SearchOption = Annotated[
 ConcurrentOption = Annotated[
     int | None, typer.Option(min=1, help="Most trials at once; default: as many as CPUs allow.")
 ]
-TrialsAddressOption = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="Run trials on the Ray cluster there: HOST:PORT of its head, or auto."),
-]
 FixedOption = Annotated[
     list[str] | None,
     typer.Option("--setting", metavar="NAME=VALUE", help="A setting that every trial has; repeatable."),
@@ -158,11 +129,11 @@ def tune(
     algorithm: Annotated[str, typer.Option(help="ppo, mappo, sac or dqn; see docs/algorithms.md.")] = "ppo",
     *,
     given: Given,
-    address: TrialsAddressOption = None,
+    address: AddressOption = None,
     overrides: SetOption = None,
     settings: FixedOption = None,
-    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the folder of it goes.")] = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="Name of the folder.")] = None,
+    out_dir: OutOption = Path("runs"),
+    name: NameOption = None,
 ) -> None:
     """Train on SCENARIO with several settings and rank them by return on validation days."""
     fixed = parse_overrides(settings or [], option="--setting")
