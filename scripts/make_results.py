@@ -178,18 +178,15 @@ def _tell(done: int, total: int) -> None:
 
 def describe_training(members: Sequence[str], runs: Sequence[str]) -> dict[str, Any]:
     """Return how the runs of a group were trained: steps, minutes, and what differs from the defaults."""
-    from powergrid.training.runs.records import name_of_training, read_manifest
-    from powergrid.training.runs.settings import dump_settings, make_settings
+    from powergrid.training.runs.records import find_changed_settings, name_of_training, read_manifest
 
     folders = [Path(run) for run in runs if Path(run).name in members]
     manifest = read_manifest(folders[0])
-    defaults = dump_settings(make_settings(manifest["algorithm"]))
-    settings = {key: value for key, value in manifest["settings"].items() if key != "seed"}
     curves = [pd.read_csv(folder / "progress.csv") for folder in folders]
     return {
         "how": name_of_training(manifest),
         "scenario_digest": manifest["digests"].get("scenario"),
-        "changed": {key: value for key, value in settings.items() if defaults.get(key, value) != value},
+        "changed": find_changed_settings(manifest),
         "env_steps": int(np.median([curve["env_steps"].iloc[-1] for curve in curves])),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from powergrid.errors import PowerGridError, ScenarioError
 
 if TYPE_CHECKING:
     from powergrid.evaluation.benchmark import Benchmark, Entrant, Result, Task
+    from powergrid.evaluation.benchmark.page import Method
+    from powergrid.training.runs.seeds import Recipe, SeedRun
 
 app = typer.Typer(
     help="PowerGrid-Bench: how good a policy is, on twelve frozen tasks; speed is powergrid bench.",
@@ -74,6 +77,7 @@ def run(
     seeds: Annotated[
         list[int] | None, typer.Option("--seeds", help="Train with this seed; repeatable; the benchmark's if unset.")
     ] = None,
+    preset: Annotated[str, typer.Option(help="Hyper-parameters of --train: fast, imitate or page.")] = "fast",
     settings: SettingsOption = None,
     runs: Annotated[Path, typer.Option(metavar="DIR", help="Where runs that are trained go.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name on the leaderboard of what was trained.")] = None,
@@ -86,6 +90,7 @@ def run(
 ) -> None:
     """Play the days of TASK with baselines and trained policies, and write a result for each."""
     from powergrid.evaluation.benchmark import play_task, read_benchmark
+    from powergrid.evaluation.benchmark.page import Method
     from powergrid.evaluation.benchmark.signing import sign_file
     from powergrid.files import make_folder
 
@@ -95,13 +100,18 @@ def run(
     asked.require_unchanged(task)
     if not given and train is None:
         raise ScenarioError("powergrid benchmark run", ["who plays? give --policy NAME|RUN, or --train ppo"])
+    own = dict[str, list[str]]()
     if train is not None:
-        given += _train(benchmark, asked, train, policies, seeds, settings, runs, dry_run=dry_run)
+        method, chosen = Method(train, policies, preset), parse_overrides(settings or [], option="--setting")
+        label = name or method.name
+        folders = {seed: runs / f"{asked.scenario}-{label}-{seed}" for seed in seeds or benchmark.training_seeds}
+        own[label] = [str(folder) for folder in folders.values()]
+        _train(asked, method, {"preset": preset, **chosen}, folders, dry_run=dry_run)
     if dry_run:
-        tell(f"then play {len(benchmark.days.test)} days of {task} with {', '.join(given)}")
+        tell(_say_play(benchmark, task, [*given, *own]))
         return
     make_folder(out_dir)
-    for entrant in _read_entrants(task, asked, given, name, out_dir):
+    for entrant in _read_entrants(task, asked, given, name, own, out_dir):
         with counting(f"{task}, {entrant.name}") as advance:
             result = play_task(
                 benchmark, task, entrant, command=shlex.join(["powergrid", *sys.argv[1:]]), progress=advance
@@ -205,49 +215,55 @@ def _verify(benchmark: Benchmark, file: Path, days: int | None, signers: Path | 
     return verdict.stands
 
 
-def _train(
-    benchmark: Benchmark, task: Task, algorithm: str, policies: str, seeds: Sequence[int] | None,
-    settings: Sequence[str] | None, runs: Path, *, dry_run: bool,
-) -> list[str]:  # fmt: skip
-    """Train what is not there yet with each seed, within the budget, and return the run folders."""
-    from powergrid.evaluation.benchmark.page import Method, estimate_minutes, say_minutes
-    from powergrid.training.runs.settings import make_settings
-
-    given = parse_overrides(settings or [], option="--setting")
-    plain = make_settings(algorithm, given)
-    steps = getattr(plain, "steps_per_iteration", plain.train_batch_size)
-    most = max(1, task.env_steps // steps)
-    chosen = {**given, "iterations": min(int(given.get("iterations", most)), most)}
-    label = f"{algorithm}_{policies}"
-    folders = {seed: runs / f"{task.scenario}-{label}-{seed}" for seed in seeds or benchmark.training_seeds}
-    open_seeds = [seed for seed, folder in folders.items() if not (folder / "run.json").is_file()]
-    minutes = estimate_minutes(benchmark, task, Method(label, algorithm, policies), len(open_seeds))
-    tell(f"{len(open_seeds)} of {len(folders)} trainings to do, about {say_minutes(minutes)} on two cores:")
-    for seed in open_seeds:
-        words = ["powergrid", "train", task.scenario, "--algorithm", algorithm, "--policies", policies]
-        words += ["--seed", str(seed), "--iterations", str(chosen["iterations"]), "--minutes", f"{task.minutes:g}"]
-        others = [each for each in settings or () if not each.startswith("iterations=")]
-        words += [word for each in others for word in ("--setting", each)]
-        tell(f"  {shlex.join([*words, '--out', str(runs), '--name', folders[seed].name])}")
-        if not dry_run:
-            _train_one(task, algorithm, policies, {**chosen, "seed": seed}, folders[seed])
-    return [str(folder) for folder in folders.values()]
-
-
-def _train_one(task: Task, algorithm: str, policies: Any, settings: Mapping[str, Any], folder: Path) -> None:
-    from powergrid.training import train as train_run
+def _train(task: Task, method: Method, given: Mapping[str, Any], folders: Mapping[int, Path], *, dry_run: bool) -> None:
+    """Train what is not there yet with each seed, within the budget, and go on with what stopped."""
+    from powergrid.evaluation.benchmark.page import estimate_minutes, say_minutes
     from powergrid.training.runs.display import TrainingDisplay
+    from powergrid.training.runs.seeds import Recipe, find_runs, fit_settings
 
-    with TrainingDisplay(out) as display:
-        result = train_run(
-            task.scenario, settings, algorithm=algorithm, policies=policies, out_dir=folder.parent, name=folder.name,
-            time_limit_s=task.minutes * 60.0, progress=display,
-        )  # fmt: skip
-    if result.stopped == "interrupted":
-        raise PowerGridError(f"{folder}: the training was interrupted; remove the folder, or train it to its end first")
+    settings = fit_settings(task.scenario, method.algorithm, given, task.env_steps)
+    recipe = Recipe(task.scenario, method.algorithm, method.policies, settings, task.minutes)
+    runs = find_runs(recipe, folders)
+    waiting = [run for run in runs if run.state != "trained"]
+    minutes = estimate_minutes(task, method, recipe.env_steps)
+    each = f"of {recipe.env_steps:,} environment steps, about {say_minutes(minutes)} each"
+    limit = f"at most {task.minutes:g} min"
+    tell(f"{len(waiting)} of {len(runs)} trainings to do, {each} on two cores, {limit}:")
+    for run in waiting:
+        tell(f"  {_say_training(recipe, given, run)}")
+        if not dry_run:
+            with TrainingDisplay(out) as display:
+                run.train(display)
 
 
-def _read_entrants(name: str, task: Task, given: Sequence[str], label: str | None, out_dir: Path) -> list[Entrant]:
+def _say_training(recipe: Recipe, given: Mapping[str, Any], run: SeedRun) -> str:
+    """Return the command that trains what is about to be trained."""
+    words = ["powergrid", "train"]
+    if run.state == "stopped":
+        words += ["--resume", str(run.folder)]
+    else:
+        words += [recipe.scenario, "--algorithm", recipe.algorithm, "--policies", recipe.policies]
+        words += ["--seed", str(run.seed), "--out", str(run.folder.parent), "--name", run.folder.name]
+        own = {**given, "iterations": recipe.settings.iterations}
+        words += [word for key, value in own.items() for word in ("--setting", f"{key}={json.dumps(value)}")]
+    return shlex.join([*words, "--minutes", f"{run.minutes:.4g}", "--test-days", "0"])
+
+
+def _say_play(benchmark: Benchmark, name: str, players: Sequence[str]) -> str:
+    """Return who plays and how long baselines take, what is measured of it; what is trained takes seconds."""
+    from powergrid.evaluation import BASELINES
+    from powergrid.evaluation.benchmark.page import estimate_play, say_minutes
+
+    told = [
+        f"{each} ({say_minutes(estimate_play(benchmark, name, each))})" if each in BASELINES else each
+        for each in players
+    ]
+    return f"then play {len(benchmark.days.test)} days of {name} with {', '.join(told)}"
+
+
+def _read_entrants(
+    name: str, task: Task, given: Sequence[str], label: str | None, trained: Mapping[str, Sequence[str]], out_dir: Path
+) -> list[Entrant]:
     """Return who plays: each baseline by itself, runs of one method together, by their seeds.
 
     Policies are written beside the results and read again from there, so that what plays is what a verifier has.
@@ -260,6 +276,8 @@ def _read_entrants(name: str, task: Task, given: Sequence[str], label: str | Non
     for each in given:
         if each not in baselines:
             runs.setdefault(label or _name_of(Path(each)), []).append(Path(each))
+    for method, own in trained.items():
+        runs.setdefault(method, []).extend(map(Path, own))
     return [
         *(Entrant(each) for each in baselines),
         *(_read_method(method, folders, task, out_dir / f"{name}.{method}") for method, folders in runs.items()),
@@ -300,21 +318,20 @@ def _read_method(method: str, runs: Sequence[Path], task: Task, folder: Path) ->
 def _describe_training(run: Path, manifest: Mapping[str, Any], policy: Any, task: Task, sees: Mapping[str, Any]) -> Any:
     from powergrid.evaluation.benchmark.result import Training
     from powergrid.evaluation.trained import find_differences
-    from powergrid.training.runs.records import read_effort
+    from powergrid.training.runs.records import find_changed_settings, read_effort
 
     env_steps, minutes = read_effort(run, manifest)
+    if not task.holds(env_steps, minutes):
+        given = f"the task gives {task.env_steps:,} and {task.minutes:g}: the result cannot be submitted"
+        tell(f"{run}: took {env_steps:,} environment steps and {minutes:.1f} minutes; {given}")
     return Training(
         algorithm=manifest["algorithm"],
         env_steps=env_steps,
         minutes=round(minutes, 2),
-        within_budget=env_steps <= task.env_steps and minutes <= task.minutes * _GRACE,
+        settings=find_changed_settings(manifest),
         differs=[str(each) for each in find_differences(policy, task.build_trained(sees))],
         versions=(manifest["sessions"] or [{}])[-1].get("versions", {}),
     )
-
-
-#: A training stops after the iteration that passes its time.
-_GRACE = 1.05
 
 
 def _say_summary(result: Result) -> str:

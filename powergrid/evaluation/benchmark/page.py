@@ -17,24 +17,27 @@ from powergrid.plain import read_yaml
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train that the leaderboard asks for: its name, and what ``run --train`` takes."""
+    """A way to train that the leaderboard asks for, as ``run --train`` takes it."""
 
-    name: str
     algorithm: str
-    policies: str
+    policies: str = "shared"
+    preset: str = "fast"
+
+    @property
+    def name(self) -> str:
+        """Its name on the leaderboard, and in those of runs."""
+        return f"{self.algorithm}_{self.policies}" + ("" if self.preset == "fast" else f"_{self.preset}")
 
     @property
     def options(self) -> str:
         """The options of ``powergrid benchmark run``."""
-        return f"--train {self.algorithm}" + ("" if self.policies == "shared" else f" --policies {self.policies}")
+        policies = "" if self.policies == "shared" else f" --policies {self.policies}"
+        return f"--train {self.algorithm}{policies}" + ("" if self.preset == "fast" else f" --preset {self.preset}")
 
 
 METHODS = (
-    Method("ppo_shared", "ppo", "shared"),
-    Method("ppo_independent", "ppo", "independent"),
-    Method("mappo_shared", "mappo", "shared"),
-    Method("sac_shared", "sac", "shared"),
-)
+    Method("ppo"), Method("ppo", preset="imitate"), Method("ppo", "independent"), Method("mappo"), Method("sac")
+)  # fmt: skip
 _HEAD = """# Leaderboard
 
 What the results in `docs/benchmark` say of [PowerGrid-Bench](benchmark.md). The page is made of these files by
@@ -117,12 +120,11 @@ def _find_open(board: Leaderboard, estimates: Mapping[str, Any]) -> Iterator[tup
         there = {each.player.name for each in board.results.get(name, ())}
         for baseline in BASELINES:
             if baseline not in there and (name, baseline) not in _refused(estimates):
-                s_per_day = estimates["baseline_s_per_day"].get(baseline, {}).get(task.scenario)
-                minutes = None if s_per_day is None else s_per_day * len(benchmark.days.test) / 60.0
-                yield name, f"--policy {baseline}", minutes
+                yield name, f"--policy {baseline}", estimate_play(benchmark, name, baseline)
         for method in METHODS:
             if method.name not in there and takes(task, method):
-                yield name, method.options, estimate_minutes(benchmark, task, method)
+                minutes = estimate_minutes(task, method) * len(benchmark.training_seeds)
+                yield name, method.options, minutes
 
 
 def _refused(estimates: Mapping[str, Any]) -> set[tuple[str, str]]:
@@ -146,11 +148,23 @@ def read_estimates() -> dict[str, Any]:
     return found
 
 
-def estimate_minutes(benchmark: Benchmark, task: Task, method: Method, seeds: int | None = None) -> float:
-    """Return how long all seeds take to train, one after the other [min]: by a measured rate, at most the budget."""
+def estimate_minutes(task: Task, method: Method, env_steps: int | None = None) -> float:
+    """Return how long one seed takes to train [min]: by a measured rate, at most the budget.
+
+    Args:
+        task: The task.
+        method: How it is trained.
+        env_steps: Environment steps that it takes; the budget's if not given.
+    """
     rate = read_estimates()["env_steps_per_s"].get(task.scenario, {}).get(method.algorithm)
-    one = task.minutes if rate is None else min(task.minutes, task.env_steps / rate / 60.0)
-    return one * (len(benchmark.training_seeds) if seeds is None else seeds)
+    steps = task.env_steps if env_steps is None else env_steps
+    return task.minutes if rate is None else min(task.minutes, steps / rate / 60.0)
+
+
+def estimate_play(benchmark: Benchmark, name: str, baseline: str) -> float | None:
+    """Return how long a baseline takes to play all days of a task [min]; None where that was not measured."""
+    s_per_day = read_estimates()["baseline_s_per_day"].get(name, {}).get(baseline)
+    return None if s_per_day is None else float(s_per_day) * len(benchmark.days.test) / 60.0
 
 
 def say_minutes(minutes: float | None) -> str:

@@ -32,7 +32,7 @@ class Training(_Part):
     algorithm: str
     env_steps: int = Field(ge=0)
     minutes: Number = Field(ge=0)
-    within_budget: bool
+    settings: dict[str, Any] = Field(default={}, description="Settings that are not the algorithm's defaults.")
     differs: list[str] = Field(default=[], description="What of the scenario differed from the task's, in training.")
     versions: dict[str, str | None] = {}
 

@@ -23,6 +23,8 @@ from powergrid.scenario.vocabulary import OutlookSpec
 TASKS, REFERENCES = "tasks.yaml", "references.json"
 #: Keys of a scenario that an entrant may choose, for they change what agents see and nothing of the grid.
 SEES = ("mode", "observations", "outlook")
+#: How much longer than its minutes a training may take, for it ends its last iteration.
+_LAST_ITERATION = 1.05
 #: What of an outlook is not the entrant's.
 _TASKS_OWN = ("sun_error", "demand_error", "error_hours")
 
@@ -72,6 +74,10 @@ class Task(Spec):
             "feeder": played.read_feeder().digest,
             "profiles": played.read_profiles().digest(),
         }
+
+    def holds(self, env_steps: int, minutes: float) -> bool:
+        """Whether a training kept to the budget; it stops after the iteration that passes its minutes."""
+        return env_steps <= self.env_steps and minutes <= self.minutes * _LAST_ITERATION
 
     def require_unchanged(self, name: str) -> None:
         """Refuse to play what is not the task that was frozen.

@@ -148,7 +148,7 @@ def _check_player(benchmark: Benchmark, result: Result, weights: Mapping[str, st
         if set(result.results) != {NO_SEED}:
             yield Problem("incomplete", "results", f"a baseline has no seeds, but there are {list(result.results)}")
         return
-    seeds = [str(seed) for seed in benchmark.training_seeds]
+    seeds, task = [str(seed) for seed in benchmark.training_seeds], benchmark.find(result.task)
     if player.name in BASELINES:
         yield Problem("taken", "player.name", f"{player.name!r} is the name of a baseline", "give it another one")
     if sorted(result.results) != sorted(seeds):
@@ -159,10 +159,12 @@ def _check_player(benchmark: Benchmark, result: Result, weights: Mapping[str, st
         if came != there or there == "not there":
             text = f"is {came[:12]}, that of the policy beside the file {there[:12]}"
             yield Problem("weights-differ", f"player.weights.{seed}", text, f"it has to lie in {result.stem}/{seed}")
-        if seed not in player.training:
+        if (own := player.training.get(seed)) is None:
             yield Problem("incomplete", f"player.training.{seed}", "is not there")
-        elif not player.training[seed].within_budget:
-            yield Problem("over-budget", f"player.training.{seed}", "took more steps or minutes than the task gives")
+        elif not task.holds(own.env_steps, own.minutes):
+            text = f"took {own.env_steps:,} steps and {own.minutes:g} minutes"
+            given = f"the task gives {task.env_steps:,} steps and {task.minutes:g} minutes"
+            yield Problem("over-budget", f"player.training.{seed}", f"{text}; {given}")
 
 
 def compare_days(benchmark: Benchmark, result: Result, found: Played, replayed: Sequence[int]) -> Iterator[Problem]:

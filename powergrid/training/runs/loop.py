@@ -94,6 +94,7 @@ class Plan:
     address: str | None
     restore: Path | None = None  # the checkpoint to go on from
     state: Mapping[str, Any] = field(default_factory=dict)  # what the loop stored in it
+    began: float = field(default_factory=time.monotonic)  # from when the time limit counts
 
 
 def run_loop(plan: Plan) -> RunResult:
@@ -290,10 +291,9 @@ class _Training:
         while not stopped:
             start = time.monotonic()
             result = self._iterate()
-            elapsed = time.monotonic() - self.began
             if self.iteration >= settings.iterations:
                 stopped = "finished"
-            elif limit is not None and elapsed >= limit:
+            elif limit is not None and time.monotonic() - self.plan.began >= limit:
                 stopped = "time limit"
             elif interrupted.is_set():
                 stopped = "interrupted"
@@ -404,6 +404,6 @@ class _Training:
         done = self.iteration - int(self.plan.state.get("iteration", 0))
         left = (self.plan.settings.iterations - self.iteration) * elapsed / max(done, 1)
         if self.plan.time_limit_s is not None:
-            left = min(left, max(self.plan.time_limit_s - elapsed, 0.0))
+            left = min(left, max(self.plan.time_limit_s - (time.monotonic() - self.plan.began), 0.0))
         total = self.plan.settings.iterations
         return IterationReport(self.iteration, total, self.env_steps, speed, elapsed, left, dict(row))

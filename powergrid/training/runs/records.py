@@ -29,8 +29,10 @@ import powergrid
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.files import append_whole, path_of, read_bytes, read_json, reason_of, write_whole
 from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
+from powergrid.scenario import scenario_from_config
 from powergrid.training.rllib.agents import EnvClass
 from powergrid.training.rllib.metrics import CUSTOM, EPISODE_COST, MULTIPLIER, RETURN_ALIAS, mean_over_policies
+from powergrid.training.runs.settings import dump_settings, make_settings
 
 MANIFEST = "run.json"
 PROGRESS = "progress.csv"
@@ -342,20 +344,64 @@ def _read_numbers(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return pd.concat(numbers, axis=1).replace([-math.inf, math.inf], math.nan).dropna()
 
 
+def count_imitation_steps(days: int, rounds: int, horizon: int) -> int:
+    """Return the environment steps of imitation: the days as they are played to be shown, each round's, and the last.
+
+    Args:
+        days: Days that are imitated.
+        rounds: Rounds of learning; policies act themselves in all but the first, which learns from the days shown.
+        horizon: Steps of a day.
+    """
+    return days * horizon * (rounds + 2)
+
+
+def end_killed_session(run: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest whose last session has an end: where it was killed, when it last wrote its progress."""
+    *before, last = manifest["sessions"] or [{"end": now()}]
+    file = run / PROGRESS
+    if "end" not in last:
+        written = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc) if file.is_file() else None
+        last = {**last, "end": last["start"] if written is None else written.isoformat(timespec="seconds")}
+        last.setdefault("stopped", "killed")
+    return {**manifest, "sessions": [*before, last]}
+
+
 def read_effort(run: Path, manifest: Mapping[str, Any]) -> tuple[int, float]:
-    """Return the environment steps that a run took, as its ``progress.csv`` has them, and its minutes, as sessions do.
+    """Return the environment steps that a run took, those of imitation among them, and its minutes.
 
     Raises:
-        PowerGridError: The table cannot be read, or the run has not ended.
+        PowerGridError: The table of its progress cannot be read, or the run has not ended.
     """
+    minutes = read_minutes(run, manifest)
     steps = [curve.env_steps for curve in read_curves([run], "iteration")]
+    imitated = 0
+    if "imitation" in manifest:
+        horizon = scenario_from_config(manifest["env_config"]).episode_length
+        rounds = manifest["settings"].get("imitation_rounds", 1)
+        imitated = count_imitation_steps(manifest["imitation"]["days"], rounds, horizon)
+    return int(steps[0].max()) + imitated, minutes
+
+
+def read_minutes(run: Path, manifest: Mapping[str, Any]) -> float:
+    """Return the minutes that the sessions of a run took.
+
+    Raises:
+        PowerGridError: One has no end.
+    """
     try:
         spans = [
             datetime.fromisoformat(each["end"]) - datetime.fromisoformat(each["start"]) for each in manifest["sessions"]
         ]
     except (KeyError, ValueError, TypeError) as error:
         raise PowerGridError(f"{run}: has a session without an end: is it still training?") from error
-    return int(steps[0].max()), sum(span.total_seconds() for span in spans) / 60.0
+    return sum(span.total_seconds() for span in spans) / 60.0
+
+
+def find_changed_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run that are not the algorithm's defaults, its seed left out."""
+    defaults = dump_settings(make_settings(manifest["algorithm"]))
+    settings = {key: value for key, value in manifest["settings"].items() if key != "seed"}
+    return {key: value for key, value in settings.items() if defaults.get(key, value) != value}
 
 
 def name_of_training(manifest: dict[str, Any]) -> str:

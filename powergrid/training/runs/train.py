@@ -29,7 +29,7 @@ from powergrid.training.rllib.agents import (
 )
 from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state, require_trust, trust_claims
 from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
-from powergrid.training.runs.records import env_path, import_env, read_manifest
+from powergrid.training.runs.records import end_killed_session, env_path, import_env, read_manifest
 from powergrid.training.runs.settings import TrainSettings, dump_settings, make_settings, settings_of_run
 
 __all__ = ["RunResult", "resume", "train"]
@@ -62,7 +62,7 @@ def train(
         policies: ``"shared"``, ``"independent"`` or a mapping from agent to policy name.
         out_dir: Where run folders go.
         name: The run folder's name; by default the scenario's name and the time.
-        time_limit_s: Stop after the iteration that passes this time [s].
+        time_limit_s: Stop after the iteration that passes this time [s], of this session from its start.
         progress: Called after each iteration.
         verbose: Show what Ray and its workers print.
         address: Train on the Ray cluster there, ``HOST:PORT`` of its head or ``auto``, and leave it running.
@@ -143,7 +143,7 @@ def resume(
 
 def _resume(checkpoint: Path, changes: Mapping[str, Any], how: _How, *, trust: bool) -> RunResult:
     folder = checkpoint.parent.parent
-    manifest = read_manifest(folder)
+    manifest = end_killed_session(folder, read_manifest(folder))
     if not trust:
         require_trust(
             checkpoint, trust_claims(manifest), remedy="--resume with --trust-checkpoint, or resume(..., trust=True)"

@@ -19,14 +19,14 @@ from powergrid.evaluation.benchmark.verify import hash_policy, weights_folders
 from powergrid.training.policies.inference import Network, Policy, load_policy
 
 DAYS = [15, 219]
-TRAINED = Training(algorithm="ppo", env_steps=100, minutes=1.0, within_budget=True)
+TRAINED = Training(algorithm="ppo", env_steps=1000, minutes=1.0)
 
 
 @pytest.fixture(scope="session")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
     folder = tmp_path_factory.mktemp("benchmark")
     shipped = read_benchmark()
-    task: dict[str, Any] = {"title": "Small", "scenario": "ieee13_mg", "env_steps": 100, "minutes": 1}
+    task: dict[str, Any] = {"title": "Small", "scenario": "ieee13_mg", "env_steps": 1000, "minutes": 2}
     digests = Task.model_validate({**task, "digests": dict.fromkeys(("trained", "played", "feeder", "profiles"), "")})
     data = {
         "name": "Small",

@@ -194,7 +194,10 @@ def test_submission_is_put_into_its_place(benchmark: Benchmark, trained: Path, t
     [
         (lambda data: data["results"].pop("1"), "has seeds 0; the benchmark asks for 0, 1"),
         (lambda data: data["player"]["training"].pop("1"), "player.training.1: is not there"),
-        (lambda data: data["player"]["training"]["0"].update(within_budget=False), "more steps or minutes"),
+        (
+            lambda data: data["player"]["training"]["0"].update(env_steps=101),
+            "took 101 steps and 1 minutes; the task gives 100",
+        ),
         (lambda data: data["player"].update(name="elsewhere"), "it has to lie in small.elsewhere/0"),
         (lambda data: data["player"].update(name="native"), "'native' is the name of a baseline"),
     ],
