@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from powergrid.envs.agents import ActionForm, CentralActions, find_form_problems
-from powergrid.envs.backends import Backend, BackendName, find_backend_problems
-from powergrid.envs.core import GridTask
-from powergrid.envs.describe import Description, describe, describe_scenario
-from powergrid.envs.episode import Episode, Kept
+from powergrid.envs.backends import BackendName, VectorFace
+from powergrid.envs.describe import Description, describe_scenario
+from powergrid.envs.episode import Episode, Face
 from powergrid.envs.feeders import WholeView
 from powergrid.envs.masks import MaskTeller, Reach
-from powergrid.envs.processes import open_backend
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.quantities import MONEY_TERMS, QUANTITIES
 from powergrid.scenario import Scenario, load_scenario
@@ -30,7 +27,7 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 
-class CentralGridEnv(Kept, gym.Env[Any, Any]):
+class CentralGridEnv(Face, gym.Env[Any, Any]):
     """Play a scenario as one controller; physics, terms and days as in ``NetworkedGridEnv``.
 
     Description:
@@ -87,11 +84,6 @@ class CentralGridEnv(Kept, gym.Env[Any, Any]):
         self.observation_space: gym.spaces.Space[Any] = self._told.extend(self._view.width)
         self.action_space: gym.spaces.Space[Any] = self._reading.space
 
-    @property
-    def task(self) -> GridTask:
-        """The task that is played: of the feeder that was drawn last, where there are several."""
-        return self._episode.task
-
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode.
 
@@ -136,22 +128,10 @@ class CentralGridEnv(Kept, gym.Env[Any, Any]):
         mask: BoolArray = self._told.read(self.task.simulation.reach())[0]
         return mask
 
-    def describe(self) -> Description:
-        """Return tables of observations, actions, rewards, infos, agents and devices, agent by agent."""
-        return describe(self.task)
-
     def render(self) -> None:
         """Draw nothing: there is no render mode."""
 
-    def close(self) -> None:
-        """Release the engine."""
-        self._episode.close()
-
     # -- parts of a step
-
-    @property
-    def _player(self) -> Episode:
-        return self._episode
 
     def _look(self) -> tuple[Any, dict[str, Any]]:
         return self._observe(), self._info()
@@ -176,7 +156,7 @@ class CentralGridEnv(Kept, gym.Env[Any, Any]):
         return type(self), (self.scenario, self._form, self._levels), self._moment()
 
 
-class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
+class CentralVectorEnv(VectorFace, VectorEnv[Any, Any, npt.NDArray[Any]]):
     """Play a scenario as one controller in several environments at once.
 
     Environment ``i`` is what :class:`powergrid.envs.CentralGridEnv` is alone: with the same seed it plays the same days
@@ -211,24 +191,12 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
         workers: int | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        problems = find_form_problems(actions, levels)
-        problems += find_backend_problems(num_envs, backend, workers, timeout_s, autoreset_mode)
-        if problems:
-            raise ScenarioError("CentralVectorEnv", problems)
-        self.scenario, self.num_envs, self.backend = load_scenario(scenario), num_envs, backend
-        self.metadata = {"render_modes": [], "autoreset_mode": autoreset_mode}
-        self._mode = autoreset_mode
-        self._options: dict[str, Any] = {
-            "actions": actions,
-            "levels": levels,
-            "autoreset_mode": autoreset_mode,
-            "backend": backend,
-        }
-        self._options |= {"workers": workers, "timeout_s": timeout_s}
-        self._slices = open_backend(
-            backend, self.scenario, "central", num_envs, autoreset=autoreset_mode, workers=workers, timeout_s=timeout_s
-        )
-        self._board, self._layout = self._slices.board, self._slices.layout
+        self._own = {"actions": actions, "levels": levels}
+        self._open(
+            scenario, num_envs, "central", find_form_problems(actions, levels),
+            autoreset_mode=autoreset_mode, backend=backend, workers=workers, timeout_s=timeout_s,
+        )  # fmt: skip
+        self._mode, self._layout = autoreset_mode, self._slices.layout
         self._combiner = InfoCombiner(self._layout.info_names, self._layout.told)
         self._reading = CentralActions(self._layout.agents, actions, levels, num_envs)
         self._told = MaskTeller(self.scenario, self._reading.masks)
@@ -236,11 +204,6 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
         self.single_action_space = self._reading.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-
-    @property
-    def days(self) -> npt.NDArray[np.int64]:
-        """Day of the profiles each environment plays, shape (num_envs,); reused at each call."""
-        return self._board.day
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -315,15 +278,8 @@ class CentralVectorEnv(Kept, VectorEnv[Any, Any, npt.NDArray[Any]]):
         if hasattr(self, "_slices"):  # Gymnasium closes what could not be built, too
             self._slices.close()
 
-    @property
-    def _player(self) -> Backend:
-        return self._slices
-
     def _look(self) -> tuple[Any, dict[str, Any]]:
         return self._observe(), self._infos()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), **self._options), (self.scenario, self.num_envs), self._moment()
 
     def _observe(self) -> Any:
         board = self._board

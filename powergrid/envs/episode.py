@@ -1,4 +1,4 @@
-"""What starts an episode and what ends it: seeds, the draw of a feeder, and whether one is being played."""
+"""What starts an episode and what ends it, and what faces that play one, or many, have in common."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from powergrid.envs.core import GridTask, State, read_options
+from powergrid.envs.agents import ActionWriter, require_actions
+from powergrid.envs.core import GridTask, State
+from powergrid.envs.describe import Description, describe
+from powergrid.envs.feeders import FeederTasks
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.grid.devices.spec import MOST_SEED
-from powergrid.scenario import Scenario, pick_feeder, scenarios_by_feeder
+from powergrid.scenario import Scenario, pick_feeder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Seed = int | Sequence[int | None] | None
 #: What starts the stream of draws of an environment: None goes on with it, an empty tuple takes any, else the numbers.
 Entropy = tuple[int, ...] | None
 
@@ -277,158 +280,48 @@ class Kept:
         self.set_state(state)
 
 
-class FeederTasks:
-    """Build a scenario's tasks, feeder by feeder; of a scenario with one feeder, the one.
+class Face(Kept):
+    """What plays one episode at a time has its task, its tables and its end."""
 
-    Args:
-        scenario: The scenario.
-        n_envs: Number of environments; each task has as many rows as few draws of so many exceed.
-
-    Attributes:
-        tasks: Tasks by feeder, as the scenario names them.
-        scenarios: The scenario on each of them.
-
-    Raises:
-        ScenarioError: something has no place on a feeder, or spaces differ between feeders; all of it.
-    """
-
-    def __init__(self, scenario: Scenario, n_envs: int = 1) -> None:
-        self._scenario = scenario
-        self.tasks: dict[str, GridTask] = {}
-        self.scenarios: dict[str, Scenario] = {}
-        problems: list[str] = []
-        weights = np.array(list(scenario.feeders.values()) or [1.0])
-        self._chances = weights / weights.sum()
-        # three standard deviations above the mean of the draws: one task in some hundred resets needs more
-        spread = np.sqrt(n_envs * self._chances * (1.0 - self._chances))
-        rows = np.clip(np.ceil(n_envs * self._chances + 3.0 * spread), 1, n_envs).astype(int).tolist()
-        try:
-            self.scenarios = scenarios_by_feeder(scenario)
-            for (name, own), n_rows in zip(self.scenarios.items(), rows, strict=True):
-                try:
-                    self.tasks[name] = GridTask(own, n_rows)
-                except ScenarioError as error:
-                    if not self.several:
-                        raise
-                    problems += [f"{name}: {problem}" for problem in error.problems]
-            problems = problems or (_differences(self.tasks) if self.several else [])
-            if problems:
-                raise ScenarioError(scenario.name, problems)
-        except BaseException:
-            self.close()
-            raise
+    _episode: Episode
 
     @property
-    def several(self) -> bool:
-        """Whether there is anything to draw."""
-        return bool(self._scenario.feeders)
+    def task(self) -> GridTask:
+        """The task that is played: of the feeder that was drawn last, where there are several."""
+        return self._episode.task
 
-    @property
-    def first(self) -> GridTask:
-        """The task of the first feeder."""
-        return next(iter(self.tasks.values()))
-
-    def draw(self, rng: np.random.Generator, options: Mapping[str, Any] | None) -> tuple[str, Mapping[str, Any] | None]:
-        """Return the feeder of an episode, and the options that are left.
-
-        Args:
-            rng: Draws the feeder where ``options`` does not name it; untouched where there is one alone.
-            options: ``feeder`` picks the feeder.
-        """
-        if not self.several:
-            return next(iter(self.tasks)), options
-        left = read_options(options)
-        name = left.pop("feeder", None)
-        if name is None:
-            name = list(self.tasks)[int(rng.choice(len(self.tasks), p=self._chances))]
-        return pick_feeder(self._scenario, name), left
-
-    def label(self, task: GridTask) -> dict[str, Any]:
-        """Return the feeder of a task as infos hold it: nothing where no names are wanted."""
-        return {"feeder": task.scenario.feeder} if self._scenario.infos == "full" else {}
+    def describe(self) -> Description:
+        """Return tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
+        return describe(self.task)
 
     def close(self) -> None:
-        """Release all engines."""
-        for task in self.tasks.values():
-            task.close()
+        """Release the engine, all of them where there are several."""
+        self._episode.close()
+
+    @property
+    def _player(self) -> Episode:
+        return self._episode
 
 
-def _differences(tasks: Mapping[str, GridTask]) -> list[str]:
-    """Say where agents see or decide other things on one feeder than on the first."""
-    (home, first), *others = tasks.items()
-    problems = []
-    for name, task in others:
-        for one, other in zip(first.agents, task.agents, strict=False):
-            for kind in ("action", "observation"):
-                mine, theirs = (getattr(agent, f"{kind}_space") for agent in (one, other))
-                if mine != theirs:
-                    problems.append(f"agent {one.name!r}: its {kind} space is {mine} on {home}, but {theirs} on {name}")
-            seen, too = ([t.channels.table[i].name for i in a.observed] for t, a in ((first, one), (task, other)))
-            if len(seen) == len(too) and seen != too:
-                new = next(b for a, b in zip(seen, too, strict=True) if a != b)
-                problems.append(f"agent {one.name!r}: it sees {new!r} on {name}, and something else there on {home}")
-        if len(first.agents) != len(task.agents):
-            problems.append(f"there are {len(first.agents)} agents on {home}, but {len(task.agents)} on {name}")
-    return problems
+class AgentsFace(Face):
+    """The same with a space for each agent, by name."""
 
+    possible_agents: list[str]
 
-class Seeding:
-    """Turn the arguments of ``reset`` into environments and what starts each one's stream.
+    def _open(self, scenario: Scenario, stream: Sequence[int] = ()) -> None:
+        """Take up a scenario, its agents and what each of them sees and does."""
+        self.scenario, self._episode = scenario, Episode(scenario, stream)
+        agents = self.task.agents
+        require_actions(scenario, agents)
+        self._writer = ActionWriter(agents)
+        self.possible_agents = [agent.name for agent in agents]
+        self.observation_spaces: dict[str, Any] = {agent.name: agent.observation_space for agent in agents}
+        self.action_spaces: dict[str, Any] = {agent.name: agent.action_space for agent in agents}
 
-    Args:
-        first_seed: The seed of a first reset without one.
-        n_envs: Number of environments.
-        worker_index: Tells apart the streams of several workers, as RLlib numbers them.
+    def action_masks(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return which positions agents can have in the step to come, see ``action_masks`` of the scenario.
 
-    Attributes:
-        started: Whether all environments were started once.
-    """
-
-    def __init__(self, first_seed: int | None, n_envs: int, worker_index: int | None = None) -> None:
-        self._seed, self._n_envs, self._worker_index = first_seed, n_envs, worker_index
-        self.started = False
-
-    def read(self, seed: Seed, options: Mapping[str, Any] | None) -> tuple[dict[int, Entropy], dict[str, Any]]:
-        """Return what starts the stream of each environment to start, and the options that are left.
-
-        Raises:
-            ScenarioError: the mask or the seeds are wrong.
+        Returns:
+            Of each agent that has positions an array, all positions of its first action first.
         """
-        left = read_options(options)
-        envs = self._pick_envs(left.pop("reset_mask", None))
-        seeds = self._spread(seed)
-        return {env: self._entropy(env, seeds[env]) for env in envs}, left
-
-    def _entropy(self, env: int, own: int | None) -> Entropy:
-        """Return the numbers that NetworkedGridEnv starts from with the seed, worker and place among the worker's."""
-        if own is None and self.started:
-            return None
-        if own is None:
-            own = self._seed if self._seed is None or self._worker_index is not None else self._seed + env
-        if own is None:
-            return ()
-        return (int(own),) if self._worker_index is None else (int(own), self._worker_index, env)
-
-    def _spread(self, seed: Seed) -> Sequence[int | None]:
-        if seed is None:
-            return [None] * self._n_envs
-        seeds = list(seed) if isinstance(seed, list | tuple | np.ndarray) else None
-        if seeds is not None and len(seeds) != self._n_envs:
-            raise ScenarioError("seed", [f"{len(seeds)} seeds for {self._n_envs} environments"])
-        each = {"seed": seed} if seeds is None else {f"seed[{env}]": own for env, own in enumerate(seeds)}
-        problems = find_number_problems(0, MOST_SEED, **each)
-        if problems:
-            raise ScenarioError("seed", problems)
-        return [int(seed) + env for env in range(self._n_envs)] if seeds is None else seeds  # type: ignore[arg-type]
-
-    def _pick_envs(self, mask: Any) -> list[int]:
-        if mask is None:
-            return list(range(self._n_envs))
-        chosen = np.asarray(mask)
-        if chosen.shape != (self._n_envs,) or chosen.dtype != np.bool_:
-            raise ScenarioError(
-                "options", [f"reset_mask has shape {chosen.shape}, {chosen.dtype}; expected ({self._n_envs},), bool"]
-            )
-        if not self.started and not chosen.all():
-            raise ScenarioError("options", ["reset_mask leaves out environments that were never started"])
-        return np.flatnonzero(chosen).tolist()
+        return self.task.action_masks(0)

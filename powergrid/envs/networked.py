@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
-from powergrid.envs.agents import ActionWriter, require_actions
-from powergrid.envs.core import GridTask
-from powergrid.envs.describe import Description, describe
-from powergrid.envs.episode import Episode, Kept
+from powergrid.envs.episode import AgentsFace
 from powergrid.errors import ActionError, describe_unknown
 from powergrid.scenario import as_env_config, scenario_from_config
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Observations = dict[str, Any]
-
+Observations = dict[str, Any]
 _RllibEnv: Any = MultiAgentEnv  # whose types name every argument more widely than an environment of our own can
 
 
-class NetworkedGridEnv(Kept, _RllibEnv):  # type: ignore[misc]
+class NetworkedGridEnv(AgentsFace, _RllibEnv):  # type: ignore[misc]
     """Let several agents run devices on one OpenDSS feeder, 96 quarter-hours a day.
 
     Description:
@@ -70,19 +62,8 @@ class NetworkedGridEnv(Kept, _RllibEnv):  # type: ignore[misc]
         super().__init__()
         # RLlib hands an EnvContext, a dict with attributes: the settings are kept, the worker's number becomes a stream
         self._config = as_env_config(config)
-        self.scenario = scenario_from_config(self._config)
-        self._episode = Episode(self.scenario, _stream_of(config))
-        require_actions(self.scenario, self.task.agents)
-        self._writer = ActionWriter(self.task.agents)
-        self.possible_agents = [agent.name for agent in self.task.agents]
+        self._open(scenario_from_config(self._config), _stream_of(config))
         self.agents = list(self.possible_agents)
-        self.observation_spaces = {agent.name: agent.observation_space for agent in self.task.agents}
-        self.action_spaces = {agent.name: agent.action_space for agent in self.task.agents}
-
-    @property
-    def task(self) -> GridTask:
-        """The task that is played: of the feeder that was drawn last, where there are several."""
-        return self._episode.task
 
     def get_observation_space(self, agent_id: str) -> Any:
         """Return the observation space of an agent."""
@@ -152,31 +133,11 @@ class NetworkedGridEnv(Kept, _RllibEnv):  # type: ignore[misc]
         """Return the actions that leave every device to itself at the present step: the baseline ``no_control``."""
         return self._writer.read(self.task.simulation.neutral())
 
-    def action_masks(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Return which positions agents can have in the step to come, see ``action_masks`` of the scenario.
-
-        Returns:
-            Of each agent that has positions an array, all positions of its first action first.
-        """
-        return self.task.action_masks(0)
-
-    def describe(self) -> Description:
-        """Return tables of observations, actions, rewards, infos, agents and devices: name, unit, bounds, owner."""
-        return describe(self.task)
-
-    def close(self) -> None:
-        """Release the engine, all of them where there are several."""
-        self._episode.close()
-
     def _index(self, agent_id: str) -> int:
         try:
             return self.possible_agents.index(agent_id)
         except ValueError:
             raise ActionError("agent", [describe_unknown("agent", agent_id, self.possible_agents)]) from None
-
-    @property
-    def _player(self) -> Episode:
-        return self._episode
 
     def _look(self) -> tuple[Observations, dict[str, dict[str, Any]]]:
         self.agents = list(self.possible_agents)

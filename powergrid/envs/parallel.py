@@ -10,17 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from pettingzoo import ParallelEnv
 
-from powergrid.envs.agents import ActionWriter, require_actions
-from powergrid.envs.core import GridTask, read_options
-from powergrid.envs.describe import Description, describe
-from powergrid.envs.episode import Episode, Kept
+from powergrid.envs.core import read_options
+from powergrid.envs.episode import AgentsFace
 from powergrid.envs.feeders import WholeView
 from powergrid.scenario import Scenario
 
 Observations = dict[str, Any]
 
 
-class ParallelGridEnv(Kept, ParallelEnv[str, Any, Any]):  # type: ignore[misc]
+class ParallelGridEnv(AgentsFace, ParallelEnv[str, Any, Any]):  # type: ignore[misc]
     """Play a scenario through PettingZoo's parallel API; spaces, rewards and infos as in ``NetworkedGridEnv``.
 
     Unlike there, ``terminations`` and ``truncations`` are given per agent, as PettingZoo wants them.
@@ -32,22 +30,11 @@ class ParallelGridEnv(Kept, ParallelEnv[str, Any, Any]):  # type: ignore[misc]
     metadata: dict[str, Any] = {"name": "powergrid_v0", "render_modes": [], "is_parallelizable": True}  # noqa: RUF012
 
     def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
         self.render_mode = None
-        self._episode = Episode(scenario)
-        require_actions(self.scenario, self.task.agents)
-        self._writer = ActionWriter(self.task.agents)
-        self.possible_agents = [agent.name for agent in self.task.agents]
+        self._open(scenario)
         self.agents: list[str] = []
-        self.observation_spaces = {agent.name: agent.observation_space for agent in self.task.agents}
-        self.action_spaces = {agent.name: agent.action_space for agent in self.task.agents}
         self._whole = WholeView(self._episode.tasks)
         self.state_space = gym.spaces.Box(-1.0, 1.0, (self._whole.width,), np.float32)
-
-    @property
-    def task(self) -> GridTask:
-        """The task that is played: of the feeder that was drawn last, where there are several."""
-        return self._episode.task
 
     def observation_space(self, agent: str) -> Any:
         """Return the observation space of an agent."""
@@ -109,28 +96,8 @@ class ParallelGridEnv(Kept, ParallelEnv[str, Any, Any]):  # type: ignore[misc]
         """
         return self._whole.gather(self.task)
 
-    def action_masks(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Return which positions agents can have in the step to come, see ``action_masks`` of the scenario.
-
-        Returns:
-            Of each agent that has positions an array, all positions of its first action first.
-        """
-        return self.task.action_masks(0)
-
-    def describe(self) -> Description:
-        """Return tables of observations, actions, rewards, infos, agents and devices."""
-        return describe(self.task)
-
     def render(self) -> None:
         """Draw nothing: there is no render mode."""
-
-    def close(self) -> None:
-        """Release the engine, all of them where there are several."""
-        self._episode.close()
-
-    @property
-    def _player(self) -> Episode:
-        return self._episode
 
     def _look(self) -> tuple[Observations, dict[str, dict[str, Any]]]:
         self.agents = list(self.possible_agents) if self._episode.playing else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,18 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from powergrid.envs.agents import ActionWriter
-from powergrid.envs.backends import Backend, BackendName, Inline, find_backend_problems
+from powergrid.envs.backends import BackendName, Inline, VectorFace
 from powergrid.envs.core import GridTask
 from powergrid.envs.describe import Description, describe, describe_scenario
-from powergrid.envs.episode import Kept
 from powergrid.envs.masks import Reach, add_masks
-from powergrid.envs.processes import open_backend
-from powergrid.errors import ScenarioError
-from powergrid.scenario import Scenario, load_scenario
+from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Observations = dict[str, Any]
 
 
-class GridVectorEnv(Kept):
+class GridVectorEnv(VectorFace):
     """Play a scenario in several environments at once, every agent's data as one array.
 
     Environment ``i`` is what :class:`powergrid.envs.NetworkedGridEnv` is alone: with the same seed it plays the same
@@ -72,23 +68,12 @@ class GridVectorEnv(Kept):
         workers: int | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        _check(num_envs, autoreset_mode, backend, workers, timeout_s)
-        self.scenario = load_scenario(scenario)
-        self.num_envs, self.backend = num_envs, backend
-        self._options: dict[str, Any] = {"autoreset_mode": autoreset_mode, "worker_index": worker_index}
-        self._options |= {"backend": backend, "workers": workers, "timeout_s": timeout_s}
-        self.metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": autoreset_mode}
-        self._slices = open_backend(
-            backend,
-            self.scenario,
-            "agents",
-            num_envs,
-            autoreset=autoreset_mode,
-            workers=workers,
-            worker_index=worker_index,
-            timeout_s=timeout_s,
-        )
-        self._board, layout = self._slices.board, self._slices.layout
+        self._own = {"worker_index": worker_index}
+        self._open(
+            scenario, num_envs, "agents",
+            autoreset_mode=autoreset_mode, backend=backend, workers=workers, timeout_s=timeout_s,
+        )  # fmt: skip
+        layout = self._slices.layout
         agents = layout.agents
         self.possible_agents = [agent.name for agent in agents]
         # pairs, which keep the agents' order
@@ -111,11 +96,6 @@ class GridVectorEnv(Kept):
         if isinstance(self._slices, Inline):
             return self._slices.slice.task
         raise AttributeError(f"with backend {self.backend!r} tasks are the workers' own; only 'inline' has one here")
-
-    @property
-    def days(self) -> npt.NDArray[np.int64]:
-        """Day of the profiles each environment plays, shape (num_envs,); reused at each call."""
-        return self._board.day
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
@@ -202,15 +182,8 @@ class GridVectorEnv(Kept):
         """Release engines and workers."""
         self._slices.close()
 
-    @property
-    def _player(self) -> Backend:
-        return self._slices
-
     def _look(self) -> tuple[Observations, dict[str, Any]]:
         return self._observations(), {}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), **self._options), (self.scenario, self.num_envs), self._moment()
 
     def _observations(self) -> Observations:
         board = self._board
@@ -225,9 +198,3 @@ class GridVectorEnv(Kept):
 
     def _read_masks(self, reach: Reach) -> dict[str, BoolArray]:
         return {agent.name: agent.masks.read(reach) for agent in self._slices.layout.agents if agent.masks.size}
-
-
-def _check(num_envs: int, autoreset_mode: Any, backend: Any, workers: Any, timeout_s: Any) -> None:
-    problems = find_backend_problems(num_envs, backend, workers, timeout_s, autoreset_mode)
-    if problems:
-        raise ScenarioError("GridVectorEnv", problems)

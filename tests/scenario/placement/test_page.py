@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from powergrid.envs.episode import FeederTasks
+from powergrid.envs.feeders import FeederTasks
 from powergrid.scenario import load_scenario
 from powergrid.scenario.vocabulary import RULES
 

@@ -17,18 +17,10 @@ from typing import Any
 
 from gymnasium.vector import AutoresetMode
 
-from powergrid.envs.backends import (
-    Backend,
-    BackendName,
-    Board,
-    Inline,
-    Layout,
-    Slice,
-    ViewName,
-    call_slice,
-    split_envs,
-)
-from powergrid.envs.feeders import FeederSlice
+from powergrid.envs.backends.board import Board, Layout, ViewName
+from powergrid.envs.backends.feeders import FeederSlice
+from powergrid.envs.backends.lockstep import Backend, BackendName, Inline, split_envs
+from powergrid.envs.backends.slices import Slice, call_slice
 from powergrid.errors import EngineError
 from powergrid.scenario import Scenario
 
