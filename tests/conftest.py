@@ -9,6 +9,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Before anything imports Ray, torch or matplotlib: they read these once.
@@ -86,19 +87,40 @@ def ray_session() -> Iterator[None]:
         warnings.simplefilter("ignore")  # the demonstration environment that Tune's registry imports casts its bounds
         import ray.rllib.algorithms.dreamerv3
 
+    with short_folder() as folder:
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=200 * 1024**2,
+            _temp_dir=folder,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[str]:
+    """Make a folder for the Ray of a process that a test starts, its TMPDIR; all in it goes in the end."""
+    with short_folder() as folder:
+        yield folder
+        # Workers end by themselves once Ray has, which takes a while on a machine that is busy.
+        deadline = time.monotonic() + 60
+        while (left := marked_processes(f"TMPDIR={folder}")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not left, f"Ray left processes behind: {left}"
+
+
+@contextmanager
+def short_folder() -> Iterator[str]:
+    """Yield a folder whose name is short enough for Ray's sockets; it goes when the block ends."""
     parent = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="ray.", dir=parent if len(parent) <= RAY_FOLDER_LIMIT - 13 else "/tmp")
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=200 * 1024**2,
-        _temp_dir=folder,
-    )
     try:
-        yield
+        yield folder
     finally:
-        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
