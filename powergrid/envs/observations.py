@@ -141,6 +141,8 @@ class Channels:
         widths += [] if self._quantiles is None else [self._n_nodes]
         widths += [] if self.telemetry is None else [self.telemetry.width]
         metered = [] if self.telemetry is None else self.telemetry.metered_nodes
+        if summary and metered:
+            self._quantiles = _Quantiles(len(network.nodes), metered[-1])
         upstream = [np.array(way, dtype=np.int64) for way in ways]
         metrics.watch(_find_nodes(simulation, pccs, phases), upstream, widths, metered)
         self.places: IntArray = self._place()
@@ -334,15 +336,14 @@ class Channels:
         metrics.take(simulation.snapshot, simulation.energised, beside)
         telemetry = self.telemetry
         if self._quantiles is not None:  # last, as it sums up what was just measured
-            summary = self._quantiles.look(simulation.snapshot.v_pu, metrics.violation_count)
-            metrics.add(summary, -1 if telemetry is None else -2)
+            metrics.add(self._quantiles.look(metrics, simulation.snapshot.v_pu), -1 if telemetry is None else -2)
         if telemetry is not None and telemetry.width:
             metrics.results.take(self._of_telemetry, 1, telemetry.values, "clip")
             metrics.add(telemetry.look(simulation.row))
 
     @property
     def values(self) -> FloatArray:
-        """Physical values as they are, whatever is told of them, shape (n_envs, n_channels)."""
+        """Physical values whatever is told of them, shape (n_envs, n_channels); a summary is of metered nodes."""
         return self.metrics.results.take(self.places, 1)
 
     def _place(self) -> IntArray:
@@ -475,21 +476,30 @@ class OutageView:
 
 
 class _Quantiles:
-    """Sum up node voltages in as many numbers for every feeder: quantiles, mean, share outside the band."""
+    """Sum up node voltages in as many numbers for every feeder: quantiles, mean, share outside the band.
 
-    def __init__(self, n_nodes: int) -> None:
-        place = np.array(_PERCENTS) / 100.0 * (n_nodes - 1)
+    Args:
+        n_nodes: Number of nodes.
+        metered: Those that are measured, all if not given.
+    """
+
+    def __init__(self, n_nodes: int, metered: IntArray | None = None) -> None:
+        self._metered, self._n_nodes = metered, n_nodes if metered is None else len(metered)
+        place = np.array(_PERCENTS) / 100.0 * (self._n_nodes - 1)
         self._below = np.floor(place).astype(np.int64)
-        self._above = np.minimum(self._below + 1, n_nodes - 1)
+        self._above = np.minimum(self._below + 1, self._n_nodes - 1)
         self._weight = place - self._below
-        self._n_nodes = n_nodes
 
-    def look(self, v_pu: FloatArray, violations: npt.NDArray[Any]) -> FloatArray:
+    def look(self, metrics: Metrics, v_pu: FloatArray) -> FloatArray:
         """Return the summary of voltages of shape (n_envs, n_nodes), linear between neighbours as numpy has it."""
+        outside = metrics.violation_count
+        if self._metered is not None:
+            v_pu = v_pu.take(self._metered, 1)
+            outside = np.count_nonzero(metrics.violation_pu.take(self._metered, 1), axis=1)
         ordered = np.sort(v_pu, axis=1)
         below = ordered[:, self._below]
         between = below + (ordered[:, self._above] - below) * self._weight
-        return np.column_stack((between, v_pu.mean(axis=1), violations / self._n_nodes))
+        return np.column_stack((between, v_pu.mean(axis=1), outside / self._n_nodes))
 
 
 class View:

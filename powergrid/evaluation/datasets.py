@@ -93,6 +93,7 @@ def record_dataset(
     place = root / identity
     if place.exists():
         raise PowerGridError(f"{place}: there is such a data set; delete it, or choose another folder")
+    n_envs = min(n_envs, days)  # an environment without a day would plan one for nothing
     for _, task, player in seat_players(scenario, [(name, loaded)], n_envs, seed):
         recorder = _Recorder(task, view, actions)
         chosen = [int(day) for day in pick_days(task.simulation.days, days)]

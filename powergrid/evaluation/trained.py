@@ -350,7 +350,9 @@ def _compare(trained: Scenario, digests: Mapping[str, Any], played: Scenario) ->
         ratio = f"placed on this feeder, of {played.placed.load_ratio:.3g} times the demand"
         yield Difference("devices and agents", f"those of {_short(trained.feeder)}", ratio)
     sources = [data["profiles"]["source"] for data in both]
-    for data in both:
+    for each, data in zip((trained, played), both, strict=True):
+        if each.telemetry is not None and each.telemetry.idle:
+            data["telemetry"] = None
         data["profiles"] = {key: value for key, value in data["profiles"].items() if key not in ("source", "map")}
     yield from _gather(_walk("", *({k: v for k, v in data.items() if k not in aside} for data in both)))
     if digests.get("profiles") not in (None, played.read_profiles().digest()):

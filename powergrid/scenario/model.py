@@ -452,6 +452,8 @@ class Scenario(Spec):
                 del data["reward"][key]
         if self.outlook is not None and self.outlook.price_forecast == "known" and not self.outlook.price_error:
             del data["outlook"]["price_forecast"], data["outlook"]["price_error"]
+        if self.telemetry is not None and self.telemetry.idle:
+            data["telemetry"] = None
         for key in ("outlook", "costs", "telemetry", "graph"):
             if data[key] is None:
                 del data[key]

@@ -19,6 +19,7 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
 from powergrid.evaluation.replay.recording import record_day
 from powergrid.evaluation.rollout import evaluate
+from powergrid.evaluation.studies.report import describe_facts
 from powergrid.grid.telemetry.links import Link
 from powergrid.grid.telemetry.spec import LinkSpec
 from powergrid.scenario import load_scenario
@@ -178,6 +179,31 @@ def test_voltages_of_zones_are_those_of_metered_buses() -> None:
         )  # where a zone is tied to the rest it has a meter of its own
         shown = {names[i] for agent in task.agents for i in agent.observed if names[i].endswith(".v_pu")}
         assert {name.split(".")[1] for name in shown} == set(buses)
+    finally:
+        task.close()
+
+
+def test_summary_is_of_metered_nodes_alone() -> None:
+    """Three nodes of each of two buses: the median lies between the third and the fourth voltage, and so on."""
+    buses = {"metered_buses": ["634", "671"]}
+    task = make_task(buses, 2, mode="centralized", observations="summary", voltage={"v_max_pu": 1.033})
+    try:
+        start(task)
+        ask(task, 0)
+        task.step()
+        names = [channel.name for channel in task.channels.table]
+        nodes = [task.simulation.network.nodes.index(f"{bus}.{phase}") for bus in ("634", "671") for phase in (1, 2, 3)]
+        for env in range(2):
+            told = dict(zip(names, task.metrics.results[env, task.channels.told], strict=True))
+            v = sorted(task.simulation.snapshot.v_pu[env, nodes])
+            assert told["network.v_05_percent_pu"] == pytest.approx(0.75 * v[0] + 0.25 * v[1], abs=1e-12)
+            assert told["network.v_25_percent_pu"] == pytest.approx(0.75 * v[1] + 0.25 * v[2], abs=1e-12)
+            assert told["network.v_50_percent_pu"] == pytest.approx(0.5 * v[2] + 0.5 * v[3], abs=1e-12)
+            assert told["network.v_95_percent_pu"] == pytest.approx(0.25 * v[4] + 0.75 * v[5], abs=1e-12)
+            assert told["network.v_mean_pu"] == pytest.approx(sum(v) / 6, abs=1e-12)
+            over = sum(each > 1.033 for each in v)
+            assert 0 < over < 6
+            assert told["network.violation_share"] == pytest.approx(over / 6, abs=1e-12)
     finally:
         task.close()
 
@@ -409,6 +435,12 @@ def test_evaluation_and_replay_say_what_lies_between() -> None:
     assert recording.notes == (f"Telemetry: {said}.",)
     idle = evaluate(keys | {"telemetry": {}}, ["native"], days=1)
     assert not any("telemetry" in note for note in idle.notes)
+    facts, no_facts = (
+        describe_facts(load_scenario("ieee13_mg", {"telemetry": each}), 0, "")
+        for each in (block, {"readings": {"a": {}}})
+    )
+    assert facts["telemetry"] == said
+    assert no_facts == describe_facts(load_scenario("ieee13_mg"), 0, "")
 
 
 # -- what cannot be

@@ -38,8 +38,21 @@ def test_environment_that_is_made_of_a_data_set_plays_it_again(
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
     found = minari.load_dataset("powergrid/ieee13_mg/rule_based-v1")
     assert (found.total_episodes, found.total_steps) == (3, 15)
+    play_again(found)
+    assert all(episode.truncations.tolist() == [False] * 4 + [True] for episode in found)
+
+
+@pytest.mark.parametrize("name", ["ieee13_mg", "ieee13_voltvar"])
+def test_days_of_predictive_control_are_kept_and_played_again(name: str, root: Path) -> None:
+    place = record_dataset({"env_name": name, "episode_length": 4}, root, "mpc", days=1)
+    assert "| policy | `mpc` |" in (place / "README.md").read_text(encoding="utf-8")
+    play_again(minari.MinariDataset(place / "data"))
+
+
+def play_again(found: minari.MinariDataset) -> None:
+    """Play a data set's days by the environment that is made of it, and compare bit for bit."""
     with closing(found.recover_environment()) as env:
-        told = list(found.storage.get_episode_metadata(range(3)))
+        told = list(found.storage.get_episode_metadata(range(found.total_episodes)))
         for episode, own in zip(found, told, strict=True):
             seen, _ = env.reset(seed=own["seed"], options=own["options"])
             np.testing.assert_array_equal(seen, episode.observations[0])
@@ -49,7 +62,6 @@ def test_environment_that_is_made_of_a_data_set_plays_it_again(
                 assert reward == episode.rewards[step]
                 assert terminated == episode.terminations[step]
                 assert truncated == episode.truncations[step]
-            assert episode.truncations.tolist() == [False] * 4 + [True]
 
 
 def test_returns_and_card_are_those_of_the_evaluation(central: Path) -> None:
@@ -69,10 +81,15 @@ def test_agents_have_a_dict_of_what_each_sees_and_does(root: Path) -> None:
     """Numbers and positions of mixed agents; played by a policy of no name, which the data set is called by."""
 
     class Still:
+        calls = 0
+
         def act(self, observations: Any) -> Any:
+            self.calls += 1
             return {name: {"continuous": np.zeros(5), "discrete": np.ones(1)} for name in observations}
 
-    place = record_dataset(SHORT, root, ("my/still one", Still()), view="agents", days=1)
+    still = Still()
+    place = record_dataset(SHORT, root, ("my/still one", still), view="agents", days=1)
+    assert still.calls == 3  # no environment plays without a day of its own
     assert place.name == "still_one-agents-v1"
     [episode] = minari.MinariDataset(place / "data")
     with closing(powergrid.make("ieee34_ieee13", episode_length=3)) as env:

@@ -81,7 +81,7 @@ class EvaluationReport(PlayedDays):
             "reward_weights": {term: scenario.weight_of(term) * scenario.reward.scale for term in TERMS},
             "confidence": CONFIDENCE,
             "versions": describe_versions(),
-            **_say_telemetry(scenario),
+            **say_telemetry(scenario),
             **({"seeds": dict(seeds)} if seeds else {}),
             **({"differs_from_training": dict(differences)} if differences else {}),
         }
@@ -217,7 +217,8 @@ class EvaluationReport(PlayedDays):
         return rows
 
 
-def _say_telemetry(scenario: Scenario) -> dict[str, str]:
+def say_telemetry(scenario: Scenario) -> dict[str, str]:
+    """Return in words what lies between grid and agents, as a fact of a report; nothing where nothing does."""
     said = "" if scenario.telemetry is None else scenario.telemetry.say()
     return {"telemetry": said} if said else {}
 

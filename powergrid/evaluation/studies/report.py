@@ -16,6 +16,7 @@ from powergrid.evaluation.baselines import BASELINES
 from powergrid.evaluation.optimum.report import recall_optima
 from powergrid.evaluation.replay.recording import record_days
 from powergrid.evaluation.report import describe_versions
+from powergrid.evaluation.report.evaluation import say_telemetry
 from powergrid.evaluation.report.numbers import PlayedDays
 from powergrid.evaluation.report.seeds import group_seeds
 from powergrid.evaluation.rollout import Policy, Progress, find_sides, pick_days, read_scenario
@@ -283,7 +284,7 @@ def describe_facts(scenario: Scenario, seed: int, command: str) -> dict[str, Any
         "voltage_ranges": "; ".join(
             f"{name.upper()}: {low:.3g} to {high:.4g} pu" for name, (low, high) in RANGES.items()
         ),
-        **({} if scenario.telemetry is None else {"telemetry": scenario.telemetry.say()}),
+        **say_telemetry(scenario),
         "seed": seed,
         "scenario_digest": scenario.digest(),
         "feeder_digest": scenario.read_feeder().digest,
