@@ -22,7 +22,7 @@ import numpy as np
 from powergrid.advice import Advice, Advisor, AdvisorOptions, readings_of
 from powergrid.advice.player import find_player
 from powergrid.envs.core import GridTask
-from powergrid.evaluation.rollout import PolicyPlayer
+from powergrid.evaluation.players import PolicyPlayer
 from powergrid.scenario import Scenario, load_scenario
 from powergrid.training.policies.inference import Network, Policy
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from powergrid.evaluation.baselines import BASELINES, Baseline, RuleBased, RuleConstants, baseline_names
+    from powergrid.evaluation.players import Policy
     from powergrid.evaluation.replay import DayRecording, find_worst_days, record_day
     from powergrid.evaluation.report import EvaluationReport, FeederComparison
-    from powergrid.evaluation.rollout import Policy, baseline_returns, evaluate, evaluate_feeders, play_days
+    from powergrid.evaluation.rollout import baseline_returns, evaluate, evaluate_feeders, play_days
     from powergrid.evaluation.statistics import confidence_interval
 
 __all__ = [
@@ -39,7 +40,8 @@ _HOME = {
     **dict.fromkeys(("DayRecording", "find_worst_days", "record_day"), "replay"),
     **dict.fromkeys(("EvaluationReport", "FeederComparison"), "report"),
     "confidence_interval": "statistics",
-    **dict.fromkeys(("Policy", "baseline_returns", "evaluate", "evaluate_feeders", "play_days"), "rollout"),
+    **dict.fromkeys(("baseline_returns", "evaluate", "evaluate_feeders", "play_days"), "rollout"),
+    "Policy": "players",
 }
 
 

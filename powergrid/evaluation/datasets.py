@@ -27,7 +27,8 @@ from powergrid.envs.core import GridTask
 from powergrid.envs.observations import View
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown, find_number_problems
 from powergrid.evaluation.baselines import BASELINES, Baseline
-from powergrid.evaluation.rollout import Policy, find_players, pick_days, play_steps, read_scenario, seat_players
+from powergrid.evaluation.players import Policy, find_players, seat_players
+from powergrid.evaluation.rollout import pick_days, play_steps, read_scenario
 from powergrid.files import make_folder, path_of, write_whole
 from powergrid.scenario import Scenario
 

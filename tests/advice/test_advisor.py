@@ -12,7 +12,7 @@ from fuzz_advice import find_infeasible, fuzz, random_policy
 from powergrid.advice import Advice, Advisor, AdvisorOptions, readings_of
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
-from powergrid.evaluation.rollout import PolicyPlayer
+from powergrid.evaluation.players import PolicyPlayer
 from powergrid.scenario import Scenario, load_scenario
 
 DAY = 200

@@ -17,7 +17,7 @@ from powergrid.advice.shadow import COLUMNS, ShadowLog, read_log, summarise
 from powergrid.cli import main
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
-from powergrid.evaluation.rollout import PolicyPlayer
+from powergrid.evaluation.players import PolicyPlayer
 from powergrid.scenario import load_scenario
 
 DAY = 120

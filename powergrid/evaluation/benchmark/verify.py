@@ -22,8 +22,9 @@ from powergrid.evaluation.benchmark.play import (
 )
 from powergrid.evaluation.benchmark.result import Result, shorten_number
 from powergrid.evaluation.benchmark.tasks import Benchmark, find_sees_problems
+from powergrid.evaluation.players import Policy
 from powergrid.evaluation.report import describe_versions
-from powergrid.evaluation.rollout import Policy, pick_days
+from powergrid.evaluation.rollout import pick_days
 from powergrid.files import read_bytes
 
 #: How far a number may be off, of itself and at least: seven digits are written, and another processor adds up

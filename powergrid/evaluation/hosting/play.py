@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.evaluation.rollout import Player, play_steps, seat_players, start_days
+from powergrid.evaluation.players import Player, seat_players
+from powergrid.evaluation.rollout import play_steps, start_days
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.engine import BulkWriter, Handle
 from powergrid.scenario import Scenario

@@ -19,7 +19,8 @@ from powergrid.evaluation.hosting.limits import BINDING, USUAL, pick_limits
 from powergrid.evaluation.hosting.report import Hosting
 from powergrid.evaluation.hosting.sweep import Control, Part, Plan, keep_part
 from powergrid.evaluation.jobs import run_jobs
-from powergrid.evaluation.rollout import Policy, Progress, find_players, read_scenario
+from powergrid.evaluation.players import Policy, find_players
+from powergrid.evaluation.rollout import Progress, read_scenario
 from powergrid.evaluation.studies.report import describe_facts
 from powergrid.evaluation.studies.year import claim, digest_of
 from powergrid.files import make_folder, read_json, sole_use

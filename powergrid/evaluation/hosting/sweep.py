@@ -13,7 +13,7 @@ from powergrid.errors import ConvergenceError, FeederError, ScenarioError
 from powergrid.evaluation.hosting.additions import Kind, Placement, build, list_elements
 from powergrid.evaluation.hosting.limits import Limit, find_breach, find_broken_already
 from powergrid.evaluation.hosting.play import Played, play
-from powergrid.evaluation.rollout import Player
+from powergrid.evaluation.players import Player
 from powergrid.files import write_whole
 from powergrid.scenario import Scenario, load_scenario
 

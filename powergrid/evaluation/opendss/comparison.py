@@ -18,8 +18,9 @@ from powergrid.evaluation.opendss.engine_play import EnginePlay, play_alone
 from powergrid.evaluation.opendss.export import exactly, write_day
 from powergrid.evaluation.opendss.played import PlayedDay, play_day
 from powergrid.evaluation.opendss.settings import Settings, fit_settings, sun_shape
+from powergrid.evaluation.players import Policy, find_players, seat_players
 from powergrid.evaluation.replay import DayRecording, record_day
-from powergrid.evaluation.rollout import Policy, Progress, find_players, pick_days, seat_players
+from powergrid.evaluation.rollout import Progress, pick_days
 from powergrid.files import telling
 from powergrid.grid.profiles.profiles import eligible_days
 from powergrid.scenario import Scenario

@@ -14,9 +14,10 @@ from powergrid.evaluation.opendss import script
 from powergrid.evaluation.opendss.engine_play import BARE, Difference, compare_with_engine, play_alone
 from powergrid.evaluation.opendss.played import PlayedDay, play_day
 from powergrid.evaluation.opendss.recorders import find_recorders, write_tables
+from powergrid.evaluation.players import Policy, find_players, seat_players
 from powergrid.evaluation.replay import pick_day
 from powergrid.evaluation.replay.tables import TableFormat
-from powergrid.evaluation.rollout import Policy, find_players, read_scenario, seat_players
+from powergrid.evaluation.rollout import read_scenario
 from powergrid.files import telling
 from powergrid.scenario import Scenario, load_scenario
 

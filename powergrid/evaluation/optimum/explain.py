@@ -16,16 +16,9 @@ import numpy.typing as npt
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
 from powergrid.evaluation.baselines import BASELINES, Baseline
+from powergrid.evaluation.players import Player, Policy, find_players, seat_players
 from powergrid.evaluation.report.tables import as_table, write_tables
-from powergrid.evaluation.rollout import (
-    Player,
-    Policy,
-    find_players,
-    play_steps,
-    read_scenario,
-    seat_players,
-    start_days,
-)
+from powergrid.evaluation.rollout import play_steps, read_scenario, start_days
 from powergrid.quantities import TERMS
 from powergrid.scenario import Scenario
 

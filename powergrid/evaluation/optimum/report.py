@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from powergrid.evaluation.baselines import BASELINES
 from powergrid.evaluation.optimum.foresight import Optimum
 from powergrid.evaluation.optimum.kept import Foresight, Optima
+from powergrid.evaluation.players import Policy
 from powergrid.evaluation.report import EvaluationReport
 from powergrid.evaluation.report.tables import as_table, write_tables
-from powergrid.evaluation.rollout import Policy, evaluate, read_scenario
+from powergrid.evaluation.rollout import evaluate, read_scenario
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,18 +17,8 @@ from powergrid.envs.core import GridTask
 from powergrid.envs.draws import tell
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.drawing.state import GridState, PlacedDevice, closed_branches, place_devices
-from powergrid.evaluation.rollout import (
-    Player,
-    Policy,
-    Progress,
-    evaluate,
-    find_players,
-    play_steps,
-    read_scenario,
-    seat_players,
-    start_days,
-    sum_up,
-)
+from powergrid.evaluation.players import Player, Policy, find_players, seat_players
+from powergrid.evaluation.rollout import Progress, evaluate, play_steps, read_scenario, start_days, sum_up
 from powergrid.evaluation.trained import Sight, find_all_differences, say_differences
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.grid.feeder.network import Network

@@ -14,12 +14,13 @@ import numpy as np
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.baselines import BASELINES
 from powergrid.evaluation.optimum.report import recall_optima
+from powergrid.evaluation.players import Policy, find_sides
 from powergrid.evaluation.replay.recording import record_days
 from powergrid.evaluation.report import describe_versions
 from powergrid.evaluation.report.evaluation import say_telemetry
 from powergrid.evaluation.report.numbers import PlayedDays
 from powergrid.evaluation.report.seeds import group_seeds
-from powergrid.evaluation.rollout import Policy, Progress, find_sides, pick_days, read_scenario
+from powergrid.evaluation.rollout import Progress, pick_days, read_scenario
 from powergrid.evaluation.statistics import CONFIDENCE
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars, draw_lines
 from powergrid.evaluation.studies.compare import (

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from powergrid.cli import main
+from powergrid.evaluation.players import find_players
 from powergrid.evaluation.replay.recording import DayRecording, record_day, record_days
 from powergrid.evaluation.replay.tables import write_recording
-from powergrid.evaluation.rollout import find_players, pick_days, read_scenario
+from powergrid.evaluation.rollout import pick_days, read_scenario
 from powergrid.evaluation.studies.compare import compare, judge, name_title
 from powergrid.evaluation.studies.report import PlannerReport, report_days
 from powergrid.evaluation.studies.summary import Summary
