@@ -9,12 +9,20 @@ from powergrid.errors import ScenarioError
 from powergrid.evaluation.benchmark.result import Result
 from powergrid.evaluation.benchmark.signing import signature_of
 from powergrid.evaluation.benchmark.tasks import Benchmark
-from powergrid.evaluation.benchmark.verify import POLICY_FILES, check_result, hash_policies, weights_folders
+from powergrid.evaluation.benchmark.verify import (
+    POLICY_FILES,
+    check_result,
+    find_policy,
+    hash_policies,
+    weights_folders,
+)
 from powergrid.files import make_folder, telling, write_whole
 
 
 def submit_result(benchmark: Benchmark, file: Path, result: Result, place: Path) -> list[Path]:
     """Copy a result's file, its signature and its policies into a folder, and return what was written.
+
+    Policies that lie there already, beside the result of another task that they play, are not copied again.
 
     Raises:
         ScenarioError: The result is damaged, of another task, not complete or over the budget; all of it.
@@ -24,6 +32,12 @@ def submit_result(benchmark: Benchmark, file: Path, result: Result, place: Path)
     problems = list(check_result(benchmark, result, hash_policies(folders)))
     if problems:
         raise ScenarioError(str(file), problems)
+    player = result.player
+    folders = {
+        seed: own
+        for seed, own in folders.items()
+        if find_policy(place, player.name, seed, player.weights[seed]) in (None, place / result.stem / seed)
+    }
     written = [_copy(own / name, place / result.stem / seed / name) for seed, own, name in _policy_files(folders)]
     target = place / f"{result.stem}.json"
     signature = signature_of(file)

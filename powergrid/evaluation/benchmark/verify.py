@@ -215,8 +215,18 @@ def _say_versions(result: Result) -> Iterator[str]:
 
 
 def weights_folders(file: str | Path, result: Result) -> dict[str, Path]:
-    """Return where the policies of a result lie, by seed: in a folder beside its file."""
-    return {seed: Path(file).parent / result.stem / seed for seed in result.player.weights}
+    """Return where the policies of a result lie, by seed: beside its file, or beside that of another task of theirs."""
+    place, found = Path(file).parent, dict[str, Path]()
+    for seed, sha in result.player.weights.items():
+        own = place / result.stem / seed
+        found[seed] = own if own.is_dir() else find_policy(place, result.player.name, seed, sha) or own
+    return found
+
+
+def find_policy(place: Path, player: str, seed: str, sha: str) -> Path | None:
+    """Return a folder of a player's policy, beside a result of whatever task, that holds the files of a SHA-256."""
+    folders = {str(own): own for own in sorted(place.glob(f"*.{player}/{seed}"))}
+    return next((folders[name] for name, hashed in hash_policies(folders).items() if hashed == sha), None)
 
 
 def hash_policy(folder: Path) -> str:

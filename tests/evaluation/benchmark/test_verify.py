@@ -189,14 +189,25 @@ def test_submission_is_put_into_its_place(benchmark: Benchmark, trained: Path, t
     assert submit_result(benchmark, written[-1], read_result(written[-1]), tmp_path) == written  # where it is already
 
 
+def test_policies_that_lie_beside_another_task_are_not_put_there_again(
+    benchmark: Benchmark, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained.parent / "small.mine", tmp_path / "other.mine")
+    assert submit_result(benchmark, trained, read_result(trained), tmp_path) == [tmp_path / trained.name]
+    found = weights_folders(tmp_path / trained.name, read_result(trained))
+    assert found == {seed: tmp_path / "other.mine" / seed for seed in ("0", "1")}
+    (tmp_path / "other.mine" / "0" / "weights.npz").write_bytes(b"")  # what is not the same is not taken
+    assert weights_folders(tmp_path / trained.name, read_result(trained))["0"] == tmp_path / "small.mine" / "0"
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (lambda data: data["results"].pop("1"), "has seeds 0; the benchmark asks for 0, 1"),
         (lambda data: data["player"]["training"].pop("1"), "player.training.1: is not there"),
         (
-            lambda data: data["player"]["training"]["0"].update(env_steps=101),
-            "took 101 steps and 1 minutes; the task gives 100",
+            lambda data: data["player"]["training"]["0"].update(env_steps=1001),
+            "took 1,001 steps and 1 minutes; the task gives 1,000",
         ),
         (lambda data: data["player"].update(name="elsewhere"), "it has to lie in small.elsewhere/0"),
         (lambda data: data["player"].update(name="native"), "'native' is the name of a baseline"),
