@@ -131,21 +131,13 @@ class Channels:
             self.table.append(Channel("world.handed_back_steps", "steps", 0.0, most, "world"))
         self.telemetry = self._add_telemetry(telemetry, dict(zip(zones, zone_nodes, strict=True)), owned or {})
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
-        held = [fleet.n for fleet, _ in self._held]
-        n_power = simulation.setpoints.shape[2]
-        widths: list[int | tuple[int, int]] = [self._n_exogenous, (2, n_power), *held]
-        widths += [] if self.outages is None else [len(self.outages.channels)]
-        widths += [] if peak_kw is None else [1]
-        widths += [] if simulation.handed_back is None else [1]
-        widths += [] if graph is None else [graph.extra]
-        widths += [] if self._quantiles is None else [self._n_nodes]
-        widths += [] if self.telemetry is None else [self.telemetry.width]
         metered = [] if self.telemetry is None else self.telemetry.metered_nodes
         if summary and metered:
             self._quantiles = _Quantiles(len(network.nodes), metered[-1])
         upstream = [np.array(way, dtype=np.int64) for way in ways]
-        metrics.watch(_find_nodes(simulation, pccs, phases), upstream, widths, metered)
-        self.places: IntArray = self._place()
+        beside = self._list_beside()
+        metrics.watch(_find_nodes(simulation, pccs, phases), upstream, [*beside.values()], metered)
+        self.places: IntArray = self._place(beside)
         self.told, self.shown, self._of_telemetry = self._place_told()
         self.measure()
 
@@ -273,6 +265,21 @@ class Channels:
         self.table = [*table, *rows, *(Channel(*telemetry.marks[i]) for i in self._marks)]
         return telemetry
 
+    def _list_beside(self) -> dict[str, int | tuple[int, int]]:
+        """Return how many numbers each array has that :meth:`measure` puts beside what is measured, in its order."""
+        widths: dict[str, int | tuple[int, int] | None] = {
+            "known": self._n_exogenous,
+            "powers": (2, self._simulation.setpoints.shape[2]),
+            **{f"held {i}": fleet.n for i, (fleet, _) in enumerate(self._held)},
+            "outages": None if self.outages is None else len(self.outages.channels),
+            "peak": None if self._peak_kw is None else 1,
+            "handed_back": None if self._simulation.handed_back is None else 1,
+            "graph": None if self.graph is None else self.graph.extra,
+            "quantiles": None if self._quantiles is None else self._n_nodes,
+            "telemetry": None if self.telemetry is None else self.telemetry.width,
+        }
+        return {name: width for name, width in widths.items() if width is not None}
+
     # -- the matrix
 
     def start_day(self, rows: Rows, zone_kw: FloatArray, rngs: Sequence[np.random.Generator] = ()) -> None:
@@ -346,30 +353,23 @@ class Channels:
         """Physical values whatever is told of them, shape (n_envs, n_channels); a summary is of metered nodes."""
         return self.metrics.results.take(self.places, 1)
 
-    def _place(self) -> IntArray:
-        """Return where each channel lies among what was measured."""
-        known = self.metrics.columns["beside"].start
-        states = known + self._n_exogenous
-        outages = states + 2 * self._simulation.setpoints.shape[2] + sum(fleet.n for fleet, _ in self._held)
-        n_outages = 0 if self.outages is None else len(self.outages.channels)
-        n_last = (self._peak_kw is not None) + (self._simulation.handed_back is not None)
+    def _place(self, beside: Mapping[str, int | tuple[int, int]]) -> IntArray:
+        """Return where each channel lies among what was measured and what :meth:`_list_beside` says lies beside it."""
+        sizes = [int(np.prod(width)) for width in beside.values()]
+        *starts, end = np.cumsum([self.metrics.columns["beside"].start, *sizes]).tolist()
+        at = {name: np.arange(start, start + n) for name, start, n in zip(beside, starts, sizes, strict=True)}
         told = [] if self.telemetry is None else self.telemetry.marks
-        marks = self.metrics.columns["beside"].stop - len(told) + np.arange(len(told))
-        graphs = outages + n_outages + n_last
-        n_graphs = 0 if self.graph is None else self.graph.extra
+        marks = end - len(told) + np.arange(len(told))
         v_pu, loading_pu = (self.metrics.columns[name].start for name in ("v_pu", "loading_pu"))
-        nodes = v_pu if self._quantiles is None else graphs + n_graphs
         of_graphs = np.empty(0, dtype=np.int64)
         if self.graph is not None:
-            at = {mark.name: place for mark, place in zip(told, marks.tolist(), strict=True)}
-            of_graphs = self.graph.places(graphs, v_pu, loading_pu, at)
+            named = {mark.name: place for mark, place in zip(told, marks.tolist(), strict=True)}
+            of_graphs = self.graph.places(int(at["graph"][0]), v_pu, loading_pu, named)
+        states = starts[1] + np.array(self._state_places, dtype=np.int64)
+        nodes = at.get("quantiles", v_pu + np.arange(self._n_nodes))
+        others = (at[name] for name in ("outages", "peak", "handed_back") if name in at)
         return np.concatenate(
-            (
-                *(known + np.arange(self._n_exogenous), self._place_solved(), nodes + np.arange(self._n_nodes)),
-                *(states + np.array(self._state_places, dtype=np.int64), outages + np.arange(n_outages + n_last)),
-                of_graphs,
-                marks[self._marks],
-            )
+            (at["known"], self._place_solved(), nodes, states, *others, of_graphs, marks[self._marks])
         )
 
     def _place_told(self) -> tuple[IntArray, IntArray, IntArray]:
