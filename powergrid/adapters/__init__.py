@@ -92,8 +92,8 @@ def load_policy_file(file: str | Path, *, trust: bool = False) -> FilePolicy:
         raise PowerGridError(f"{path}: its name ends with none of {', '.join(_LOADERS)}")
     if not trust:
         raise PowerGridError(
-            f"{path}: to load it is to run the code in it: where you trust whoever made it, give --trust-checkpoint "
-            "(evaluate, replay, report, study, stress), or load_policy_file(file, trust=True)"
+            f"{path}: to load it is to run the code in it: where you trust whoever made it, give --trust-checkpoint, "
+            "or load_policy_file(file, trust=True)"
         )
     return _load(path)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from powergrid.cli.evaluation import load_policies
-from powergrid.cli.options import FeederOption, Given, out, read_run_config, tell, with_options
+from powergrid.cli.options import FeederOption, Given, TrustFilesOption, out, read_run_config, tell, with_options
 from powergrid.errors import ScenarioError, describe_unknown
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN|POLICY", help="A run folder, or a baseline's name.")]
@@ -59,14 +59,16 @@ def advise(
     date: Annotated[str | None, typer.Option(metavar="DATE", help="Day of --example; the first of the test.")] = None,
     spec: Annotated[bool, typer.Option("--spec", help="List all that can be read and is set, and stop.")] = False,
     feeder: FeederOption = None,
+    trust_checkpoint: TrustFilesOption = False,
     *,
     given: Given,
 ) -> None:
     """Advise a grid that runs: readings in, setpoints within every limit out."""
     _check_options(file_format, readings is None and example is None and not spec, done is not None and shadow is None)
     advisor = build_advisor(
-        "powergrid advise", run, scenario, given, fallback, min_coverage, max_age, follows=shadow is None, feeder=feeder
-    )
+        "powergrid advise", run, scenario, given, fallback, min_coverage, max_age, follows=shadow is None,
+        feeder=feeder, trust=trust_checkpoint,
+    )  # fmt: skip
     try:
         if spec:
             _print_spec(advisor)
@@ -92,7 +94,7 @@ def _check_options(file_format: str, nothing_asked: bool, done_alone: bool) -> N
 
 def build_advisor(
     command: str, run: str, scenario: str | None, given: Given, fallback: str, min_coverage: float,
-    max_age: float | None, *, follows: bool, feeder: str | None,
+    max_age: float | None, *, follows: bool, feeder: str | None, trust: bool,
 ) -> Any:  # fmt: skip
     """Return the advisor that the options of a command mean."""
     from powergrid.advice import Advisor, AdvisorOptions
@@ -104,7 +106,7 @@ def build_advisor(
     env_config = read_run_config(command, run, scenario, given.env_config(scenario or ""))
     chosen = scenario_from_config(env_config)
     chosen = put_on_feeder(chosen, feeder) if feeder else chosen
-    own, player = find_player(chosen, load_policies([run], chosen)[0])
+    own, player = find_player(chosen, load_policies([run], chosen, trust=trust)[0])
     return Advisor(own, player, options)
 
 
@@ -242,6 +244,7 @@ def serve(
     min_coverage: CoverageOption = 0.5,
     max_age: AgeOption = None,
     feeder: FeederOption = None,
+    trust_checkpoint: TrustFilesOption = False,
     *,
     given: Given,
 ) -> None:
@@ -252,8 +255,9 @@ def serve(
 
     token, new = find_token(token_file)
     advisor = build_advisor(
-        "powergrid serve", run, scenario, given, fallback, min_coverage, max_age, follows=shadow is None, feeder=feeder
-    )
+        "powergrid serve", run, scenario, given, fallback, min_coverage, max_age, follows=shadow is None,
+        feeder=feeder, trust=trust_checkpoint,
+    )  # fmt: skip
     try:
         app = build_app(advisor, token, None if shadow is None else ShadowLog(advisor, shadow))
         server, listener, address = open_server(app, host, port)

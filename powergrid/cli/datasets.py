@@ -15,6 +15,7 @@ from powergrid.cli.options import (
     Given,
     ScenarioArgument,
     SplitOption,
+    TrustFilesOption,
     counting,
     tell,
     with_options,
@@ -33,6 +34,7 @@ def record(
     days: DaysOption = 30,
     split: SplitOption = "train",
     seed: DaySeedOption = 0,
+    trust_checkpoint: TrustFilesOption = False,
     *,
     given: Given,
 ) -> None:
@@ -41,7 +43,7 @@ def record(
     from powergrid.scenario import scenario_from_config
 
     env_config = given.env_config(scenario)
-    [player] = load_policies([policy], scenario_from_config(env_config))
+    [player] = load_policies([policy], scenario_from_config(env_config), trust=trust_checkpoint)
     with counting("days") as progress:
         keep: Any = datasets.record_dataset  # which says what is wrong with a view or a form
         place: Path = keep(

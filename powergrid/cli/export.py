@@ -20,7 +20,7 @@ from powergrid.cli.options import (
     tell,
     with_options,
 )
-from powergrid.errors import ScenarioError, describe_unknown
+from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 
 _DAY_OPTIONS = "--date, --day, --verify, --monitors and --fit go with --opendss"
 
@@ -63,7 +63,11 @@ def export(
     given: Given,
     overrides: SetOption = None,
     trust_checkpoint: Annotated[
-        bool, typer.Option("--trust-checkpoint", help="Import the environment that a run made elsewhere names.")
+        bool,
+        typer.Option(
+            "--trust-checkpoint",
+            help="Import the environment of a run made elsewhere; run the code in a policy's file.",
+        ),
     ] = False,
 ) -> None:
     """Write the policy of RUN for use without PowerGrid, or what it does on a day as plain OpenDSS.
@@ -74,8 +78,12 @@ def export(
         changed = replace(given, verbose=False) != Given() or overrides
         if changed or verify or monitors or fit or any(each is not None for each in (scenario, date, day)):
             raise typer.BadParameter(f"SCENARIO and what changes it, {_DAY_OPTIONS}")
+        from powergrid.adapters import is_policy_file
         from powergrid.training import export_run
 
+        if is_policy_file(run):
+            made = "of Stable-Baselines3 or TorchRL, whose own tools write it as a network"
+            raise PowerGridError(f"{run}: is a file {made}; with --opendss what it does on a day can be written")
         folder = Path(run)
         for file in export_run(folder, out_dir or folder / "export", format=format or "onnx", trust=trust_checkpoint):  # type: ignore[arg-type]
             tell(file)
@@ -89,7 +97,7 @@ def export(
     if problems:
         raise ScenarioError("powergrid export", problems)
     env_config = read_run_config("powergrid export", run, scenario, given.env_config(scenario or "", overrides))
-    policy, folder = _load(run, env_config), out_dir or Path("opendss")
+    policy, folder = _load(run, env_config, trust_checkpoint), out_dir or Path("opendss")
     result = export_day(
         env_config, policy, date if day is None else day, folder, seed=seed, verify=verify,
         monitors=monitors, table_format=format or "csv",  # type: ignore[arg-type]
@@ -116,8 +124,8 @@ def _fit(env_config: dict[str, Any], policy: Any, day: Any, folder: Path, days: 
     tell(found.sentence())
 
 
-def _load(run: str, env_config: dict[str, Any]) -> Any:
+def _load(run: str, env_config: dict[str, Any], trust: bool) -> Any:
     from powergrid.cli.evaluation import load_policies
     from powergrid.scenario import scenario_from_config
 
-    return load_policies([run], scenario_from_config(env_config))[0]
+    return load_policies([run], scenario_from_config(env_config), trust=trust)[0]

@@ -16,6 +16,7 @@ from powergrid.cli.options import (
     ScenarioArgument,
     SplitOption,
     TablesOption,
+    TrustFilesOption,
     counting,
     out,
     tell,
@@ -47,6 +48,7 @@ def optimum(
     ] = None,
     seed: DaySeedOption = 0,
     out_dir: TablesOption = None,
+    trust_checkpoint: TrustFilesOption = False,
     *,
     given: Given,
 ) -> None:
@@ -63,7 +65,8 @@ def optimum(
     if sum(each is not None for each in (days, date, day)) > 1:
         raise ScenarioError("powergrid optimum", ["say which days once: one of --days, --date and --day"])
     chosen = scenario_from_config(given.env_config(scenario))
-    players = load_policies(policy or ([_EXPLAINED] if explain or draw else []), chosen)
+    named = policy or ([_EXPLAINED] if explain or draw else [])
+    players = load_policies(named, chosen, trust=trust_checkpoint)
     which = day if date is None else pick_day(chosen.read_profiles(), date)
     with counting("playing") as advance:
         report = find_optima(

@@ -182,10 +182,12 @@ def read_run_config(command: str, run: str, scenario: str | None, given: dict[st
     """Return the env_config of a scenario, that of the run where none is named."""
     if scenario is not None:
         return given
+    from powergrid.adapters import is_policy_file
     from powergrid.evaluation import BASELINES
 
-    if run in BASELINES:
-        raise ScenarioError(command, [f"{run} is a baseline, of no scenario: name one after it"])
+    if run in BASELINES or is_policy_file(run):
+        kind = "a baseline" if run in BASELINES else "a file of another library"
+        raise ScenarioError(command, [f"{run} is {kind}, of no scenario: name one after it"])
     from powergrid.scenario.claims import settle_claims
     from powergrid.training.runs.records import MANIFEST, read_manifest  # only now: it takes Ray
 

@@ -206,6 +206,7 @@ def hosting(
     workers: ProcessesOption = None,
     seed: DaySeedOption = 0,
     out_dir: GoingOnOption = Path("hosting"),
+    trust_checkpoint: TrustFilesOption = False,
     *,
     given: Given,
 ) -> None:
@@ -220,6 +221,7 @@ def hosting(
     from powergrid.scenario import scenario_from_config
 
     chosen = scenario_from_config(given.env_config(scenario))
+    players = load_policies(policies or CONTROLS, chosen, trust=trust_checkpoint)
     options = HostingOptions(
         kind=kind,  # type: ignore[arg-type]  # the library says what is allowed
         placements=places or PLACEMENTS, seeds=seeds, share=share, step_kw=step_kw, most_kw=most_kw,
@@ -227,8 +229,8 @@ def hosting(
     )  # fmt: skip
     with counting("sweeps") as advance:
         found = study_hosting(
-            chosen, load_policies(policies or CONTROLS, chosen), out_dir, options, seed=seed,
-            workers=workers or os.cpu_count() or 1, command=this_command(), progress=advance,
+            chosen, players, out_dir, options, seed=seed, workers=workers or os.cpu_count() or 1,
+            command=this_command(), progress=advance,
         )  # fmt: skip
     out.print(found.table())
     out.print(found.cause_table())

@@ -155,11 +155,46 @@ def test_no_file_is_loaded_without_the_users_word(tmp_path: Path, capsys: pytest
     for commands in (
         ["evaluate", "ieee13_mg", "--policy", str(file)],
         ["replay", str(file), "ieee13_mg", "--day", "3"],
+        ["record", "ieee13_mg", "--policy", str(file), "--out", str(tmp_path / "sets")],
+        ["optimum", "ieee13_mg", "--policy", str(file)],
+        ["hosting", "ieee13_mg", str(file), "--out", str(tmp_path / "hosting")],
+        ["export", str(file), "ieee13_mg", "--opendss", "--day", "3", "--out", str(tmp_path / "day")],
+        ["advise", str(file), "ieee13_mg", "--spec"],
+        ["serve", str(file), "ieee13_mg"],
     ):
+        assert "is to run the code in it" in told_by(commands, capsys)
+
+
+def told_by(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the error that a command ends with, on one line."""
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert ended.value.code == 1
+    return capsys.readouterr().err.replace("\n", " ")
+
+
+def test_commands_play_a_file_that_is_trusted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And name the scenario that it lacks, and what it cannot be written as."""
+    sb3 = pytest.importorskip("stable_baselines3")
+    pytest.importorskip("minari")
+    with closing(powergrid.make_central("ieee13_mg", **SHORT)) as env:
+        sb3.PPO("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, seed=0, device="cpu").save(tmp_path / "mine.zip")
+    file, short = str(tmp_path / "mine.zip"), [f"--set={key}={value}" for key, value in SHORT.items()]
+    for command in (
+        ["record", "ieee13_mg", "--policy", file, "--days", "1", "--out", str(tmp_path / "sets")],
+        ["optimum", "ieee13_mg", "--policy", file, "--out", str(tmp_path / "optimum")],
+        ["export", file, "ieee13_mg", "--opendss", "--day", "3", "--out", str(tmp_path / "day")],
+        ["advise", file, "ieee13_mg", "--example", str(tmp_path / "readings.csv")],
+        ["hosting", "ieee13_mg", file, "--at=671", "--map=0", "--step-kw=900", "--most-kw=900", "--days=1", "--seeds=1",
+         "--out", str(tmp_path / "hosting")],
+    ):  # fmt: skip
         with pytest.raises(SystemExit) as ended:
-            main(commands)
-        assert ended.value.code == 1
-        assert "is to run the code in it" in capsys.readouterr().err.replace("\n", " ")
+            main([*command, "--trust-checkpoint", *short])
+        assert not ended.value.code, capsys.readouterr().err
+    for made in ("sets/powergrid/ieee13_mg/mine-v1/README.md", "day/Master.dss", "readings.csv", "hosting/report.html"):
+        assert (tmp_path / made).is_file()
+    assert "of no scenario: name one after it" in told_by(["advise", file, "--spec", "--trust-checkpoint"], capsys)
+    assert "with --opendss what it does on a day" in told_by(["export", file, "--trust-checkpoint"], capsys)
 
 
 def test_what_is_no_policy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
