@@ -134,10 +134,10 @@ def record_day(env: NetworkedGridEnv, actions: list[dict[str, Any]]) -> Day:
         row = int(simulation.step_index[0])
         env.step(action)
         kw, kvar = simulation.day_load_kw[0, row].copy(), simulation.day_load_kvar[0, row].copy()
-        kw[bound_loads] = -simulation.p_kw[0, bound]  # what these draw is a device's to say
-        kvar[bound_loads] = -simulation.q_kvar[0, bound]
+        kw[bound_loads] = -simulation.setpoints[0, 0, bound]  # what these draw is a device's to say
+        kvar[bound_loads] = -simulation.setpoints[1, 0, bound]
         day.demand.append((kw, kvar))
-        day.setpoints.append((simulation.p_kw[0].copy(), simulation.q_kvar[0].copy()))
+        day.setpoints.append((simulation.setpoints[0, 0].copy(), simulation.setpoints[1, 0].copy()))
         day.positions.append((circuit.taps.copy(), circuit.steps_on.copy(), circuit.closed.copy()))
         day.voltages.append(simulation.snapshot.v_pu[0].copy())
     return day

@@ -291,7 +291,7 @@ class GridTask:
         """Return to a :meth:`state`, of this task or of another of the same scenario and number of environments.
 
         Observations, rewards and infos are those of then, and what follows is the same bit for bit; but see
-        :class:`powergrid.grid.circuit.controlled_devices.ControlledDevices` for batteries that the feeder controls.
+        :class:`powergrid.grid.circuit.own.devices.ControlledDevices` for batteries that the feeder controls.
 
         Raises:
             ScenarioError: the task is closed, or the state is of another scenario or number of environments, or none.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from powergrid.errors import FeederError, Problem, ScenarioError
 from powergrid.grid.circuit.circuit import Circuit, Injection
-from powergrid.grid.circuit.own_controls import find_control_problems
+from powergrid.grid.circuit.own.controls import find_control_problems
 from powergrid.grid.devices import FLEETS, ActionSpec, Exogenous, PowerFleet
 from powergrid.grid.devices.fleet import PowerTable
 from powergrid.grid.devices.spec import DeviceSpec, Rows

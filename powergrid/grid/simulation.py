@@ -16,25 +16,22 @@ import numpy.typing as npt
 from powergrid.errors import ConvergenceError, ScenarioError
 from powergrid.grid.circuit.circuit import Circuit
 from powergrid.grid.circuit.circuits import Circuits
-from powergrid.grid.circuit.controlled_devices import ControlledDevices
 from powergrid.grid.circuit.injections import Injection
 from powergrid.grid.circuit.out_of_service import Fault, find_generating
-from powergrid.grid.circuit.own_controls import ControlPlan, plan_controls
-from powergrid.grid.circuit.own_fuel import follow_fuel
-from powergrid.grid.circuit.own_machines import follow_slips
-from powergrid.grid.circuit.own_storage import Batteries, lead_batteries
+from powergrid.grid.circuit.own.controls import ControlPlan, plan_controls
+from powergrid.grid.circuit.own.devices import ControlledDevices
+from powergrid.grid.circuit.own.fuel import follow_fuel
+from powergrid.grid.circuit.own.machines import follow_slips
+from powergrid.grid.circuit.own.storage import lead_batteries
 from powergrid.grid.circuit.snapshot import Snapshot
-from powergrid.grid.devices import StorageFleet
 from powergrid.grid.devices.fleet import pack_columns
 from powergrid.grid.feeder.feeder import Feeder
-from powergrid.grid.feeder.network.shapes import ShapeMode
 from powergrid.grid.fleets import Fleets, find_tapped_devices, place_devices, sort_devices
 from powergrid.grid.numbers import Numbers, Values
 from powergrid.grid.options import DivergencePolicy, SimulationOptions
 from powergrid.grid.outages.connectivity import Connectivity
 from powergrid.grid.outages.effects import find_faults
-from powergrid.grid.outages.events import Events
-from powergrid.grid.outages.islands import Islands
+from powergrid.grid.outages.events import follow_supply
 from powergrid.grid.profiles.episode_days import Days
 from powergrid.grid.profiles.profiles import Profiles
 
@@ -139,14 +136,15 @@ class Simulation:
         self._generating = find_generating(self._days.writes)
         self.circuits = Circuits(compiled, self.snapshot)
         arguments = self.circuits, self._days.writes, taken, self.dt_h
-        batteries = lead_batteries(*arguments)
+        self._batteries = batteries = lead_batteries(*arguments)
         mode = profiles.shape_mode or self.network.shape_mode
         burns = mode != "duty"  # where the engine counts no energy
-        self._batteries = batteries
         own = (batteries, follow_fuel(*arguments) if burns else None, follow_slips(*arguments))
         self._stores = [each for each in own if each is not None]
-        self._native = _lead_devices(self.circuits, self._devices, batteries, self.dt_h, mode)
-        self.islands, self.events = _follow_supply(self.circuits, self._devices, faults, options)
+        gear = self._devices.power, self._devices.switchgear
+        may_act = bool(first.controls.controls)
+        self._native = ControlledDevices(self.circuits, *gear, batteries, self.dt_h, mode) if may_act else None
+        self.islands, self.events = follow_supply(self.circuits, *gear, faults, options)
         if self.islands is None:  # who is fed stays as it is
             topology = Connectivity(self.network).look(self.network.branches.closed)
             self._fed_as_compiled = np.tile(topology.energised, (n_envs, 1))
@@ -243,18 +241,6 @@ class Simulation:
     def delivered(self) -> FloatArray:
         """What the solved grid says the devices delivered in the last step, as ``setpoints``."""
         return self.powers.delivered
-
-    @property
-    def p_kw(self) -> FloatArray:
-        """Active power of ``setpoints`` [kW], shape (n_envs, n_devices)."""
-        p_kw: FloatArray = self.setpoints[0]
-        return p_kw
-
-    @property
-    def q_kvar(self) -> FloatArray:
-        """Reactive power of ``setpoints`` [kvar], shape (n_envs, n_devices)."""
-        q_kvar: FloatArray = self.setpoints[1]
-        return q_kvar
 
     @property
     def energised(self) -> BoolArray:
@@ -552,37 +538,3 @@ def _compile(
     circuit.set_ratings(options.norm_amps, options.rating_scale)
     circuit.start_from(options.taps, options.steps_on)
     return circuit
-
-
-def _lead_devices(
-    circuits: Circuits, devices: Fleets, batteries: Batteries | None, dt_h: float, mode: ShapeMode
-) -> ControlledDevices | None:
-    """Get the feeder's own controls ready to act, where it has any that may."""
-    if not circuits[0].controls.controls:
-        return None
-    native = ControlledDevices(circuits, dt_h)
-    for fleet, own in devices.power:
-        if isinstance(fleet, StorageFleet):
-            native.follow_storage(fleet, own.start)
-    for fleet, places, _ in devices.switchgear:
-        native.follow_switchgear(fleet, places)
-    native.remember(batteries, mode)
-    return native
-
-
-def _follow_supply(
-    circuits: Circuits, devices: Fleets, faults: Mapping[str, Sequence[Fault]], options: SimulationOptions
-) -> tuple[Islands | None, Events | None]:
-    """Follow who is fed, where switches, microgrids, events or the feeder's own protection may change it."""
-    eventful = bool(options.events) or options.radial is not None
-    switches = next(((fleet, places) for fleet, places, kind in devices.switchgear if kind == "switch"), None)
-    if not (eventful or circuits[0].network.microgrids or switches or circuits[0].controls.opening):
-        return None, None
-    load_of_device = circuits[0].load_of_device
-    vehicles = [load_of_device[columns] for fleet, columns in devices.power if fleet.kind == "ev_charger"]
-    of_loads = np.concatenate([np.empty(0, dtype=np.int64), *vehicles])
-    islands = Islands(circuits, switches, of_loads[of_loads >= 0])
-    if not eventful:
-        return islands, None
-    names = tuple(name for fleet, _ in devices.power for name in fleet.names)
-    return islands, Events(circuits, islands, options, faults, names)

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from powergrid.errors import Problem, ScenarioError, describe_unknown, list_names
 from powergrid.grid.circuit.circuit import network_of
-from powergrid.grid.circuit.own_controls import CLASSES_OF_KIND, target_of
+from powergrid.grid.circuit.own.controls import CLASSES_OF_KIND, target_of
 from powergrid.grid.devices import FLEETS, AnyDeviceSpec, PowerFleet
 from powergrid.grid.devices.spec import Spec
 from powergrid.grid.devices.switchgear import SwitchgearSpec

@@ -462,7 +462,7 @@ def test_batteries_left_to_the_feeder_and_those_of_agents_do_not_touch_each_othe
         simulation.step(asked)
         follows.append(kw_of(simulation, "Storage.follows"))
         agents.append(simulation.delivered[0, 0].copy())
-        set_to.append(simulation.p_kw[0].copy())
+        set_to.append(simulation.setpoints[0, 0].copy())
     env.close()
     np.testing.assert_allclose(agents, set_to, atol=1e-3)
     assert np.abs(set_to[0]).min() > 10.0

@@ -451,8 +451,8 @@ def test_flexible_load_left_to_itself_draws_its_measured_kvar(feeder: Path, tmp_
     for step in range(24):
         simulation.step(simulation.neutral())
         row = table.iloc[72 + step]
-        assert simulation.p_kw[0, 0] == pytest.approx(-row["e1 [kW]"])
-        assert simulation.q_kvar[0, 0] == pytest.approx(-row["e1 [kvar]"])
+        assert simulation.setpoints[0, 0, 0] == pytest.approx(-row["e1 [kW]"])
+        assert simulation.setpoints[1, 0, 0] == pytest.approx(-row["e1 [kvar]"])
     env.close()
 
 

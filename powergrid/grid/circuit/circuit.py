@@ -19,7 +19,7 @@ from powergrid.grid.circuit.admittance import Admittance, BranchLayout
 from powergrid.grid.circuit.injections import Injection, Setpoints, place_injections
 from powergrid.grid.circuit.lines import LineMatrices, read_lines, write_lines
 from powergrid.grid.circuit.out_of_service import Fault, OutOfService, Protection, place_faults, reset_protection
-from powergrid.grid.circuit.own_controls import (
+from powergrid.grid.circuit.own.controls import (
     ActingControls,
     ControlPlan,
     find_controls,

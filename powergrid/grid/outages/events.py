@@ -319,3 +319,32 @@ class Events:
         if self._fleet is not None:  # whose state has positions, not what may be reached
             for env, out in enumerate(self._out):
                 self._fleet.hold_open(env, out[self._switches])
+
+
+def follow_supply(
+    circuits: Sequence[Circuit],
+    power: Sequence[tuple[Any, slice]],
+    switchgear: Sequence[tuple[Any, IntArray, str]],
+    faults: Mapping[str, Sequence[Fault]],
+    options: SimulationOptions,
+) -> tuple[Islands | None, Events | None]:
+    """Follow who is fed, where switches, microgrids, events or the feeder's own protection may change it.
+
+    Args:
+        circuits: The circuits, one an environment.
+        power: Fleets with power, each with its places in the device arrays.
+        switchgear: Fleets of switchgear, each with its places in the circuit's arrays and its kind.
+        faults: The faults built into the circuits, by event.
+        options: The events and the rules of switching.
+    """
+    eventful = bool(options.events) or options.radial is not None
+    switches = next(((fleet, places) for fleet, places, kind in switchgear if kind == "switch"), None)
+    if not (eventful or circuits[0].network.microgrids or switches or circuits[0].controls.opening):
+        return None, None
+    vehicles = [circuits[0].load_of_device[columns] for fleet, columns in power if fleet.kind == "ev_charger"]
+    of_loads = np.concatenate([np.empty(0, dtype=np.int64), *vehicles])
+    islands = Islands(circuits, switches, of_loads[of_loads >= 0])
+    if not eventful:
+        return islands, None
+    names = tuple(name for fleet, _ in power for name in fleet.names)
+    return islands, Events(circuits, islands, options, faults, names)

@@ -14,7 +14,7 @@ import numpy as np
 
 from powergrid.errors import PowerGridError
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.own_controls import ControlPlan
+from powergrid.grid.circuit.own.controls import ControlPlan
 from powergrid.grid.engine import FloatArray
 from powergrid.grid.engine.cache_folder import Arrays, Cache
 from powergrid.grid.feeder.compile import known_network

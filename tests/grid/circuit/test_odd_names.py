@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.own_controls import ControlPlan
+from powergrid.grid.circuit.own.controls import ControlPlan
 from powergrid.grid.feeder.compose import compose
 from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.grid.feeder.microgrid import MicrogridSpec

@@ -114,9 +114,9 @@ def test_tie_open_surplus_is_curtailed_or_taken_in_as_far_as_the_source_may() ->
         snapshot = simulation.snapshot
         assert p_min_kw <= snapshot.forming_kva[0, 0].real <= p_min_kw + 0.15 + 1e-6
         device = simulation.power_device_names.index("pv_1")
-        assert 0.0 < snapshot.device_kva[0, device].real < simulation.p_kw[0, device] - 10.0
+        assert 0.0 < snapshot.device_kva[0, device].real < simulation.setpoints[0, 0, device] - 10.0
         inverters = next(fleet for fleet in simulation.fleets if fleet.kind == "inverter")
-        lost_kw = simulation.p_kw[0, device] - snapshot.device_kva[0, device].real
+        lost_kw = simulation.setpoints[0, 0, device] - snapshot.device_kva[0, device].real
         assert inverters.terms["curtailed_kwh"][0, 0] == pytest.approx(0.25 * lost_kw, rel=1e-3)
         assert simulation.islands is not None
         assert simulation.islands.unserved_kw.sum() == 0.0
@@ -132,7 +132,7 @@ def test_tie_open_charging_is_shed_like_demand_and_the_cells_know() -> None:
     assert simulation.islands is not None
     served = simulation.islands.served[0, loads_of(simulation, "mg1_")][0]
     device = simulation.power_device_names.index("ess_1")
-    assert simulation.p_kw[0, device] == pytest.approx(-75.0)
+    assert simulation.setpoints[0, 0, device] == pytest.approx(-75.0)
     assert simulation.snapshot.device_kva[0, device].real == pytest.approx(-75.0 * served, rel=1e-4)
     assert 0.0 < storage.soc[0, 0] - before < 75.0 * served * 0.25 / 600
     assert simulation.snapshot.forming_kva[0, 0].real <= 60.0

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.own_controls import ControlPlan
+from powergrid.grid.circuit.own.controls import ControlPlan
 from powergrid.grid.engine import Engine
 from powergrid.grid.feeder.feeder import read_feeder
 from powergrid.grid.profiles.profiles import builtin_profiles

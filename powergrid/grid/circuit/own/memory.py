@@ -14,8 +14,8 @@ from functools import partial
 from typing import NamedTuple
 
 from powergrid.grid.circuit.circuit import Circuit, State
-from powergrid.grid.circuit.own_controls import follows_signal
-from powergrid.grid.circuit.own_storage import LedBatteries, OwnStorage
+from powergrid.grid.circuit.own.controls import follows_signal
+from powergrid.grid.circuit.own.storage import LedBatteries, OwnStorage
 from powergrid.grid.engine import FloatArray, Handle, PowerReader
 from powergrid.grid.feeder.network import FeederControl
 from powergrid.grid.feeder.network.shapes import ShapeMode

@@ -12,7 +12,7 @@ from typing import Any
 
 from powergrid.errors import Problem, nearest_names
 from powergrid.grid.circuit.admittance import Admittance
-from powergrid.grid.circuit.own_dispatch import Dispatch
+from powergrid.grid.circuit.own.dispatch import Dispatch
 from powergrid.grid.circuit.switchgear import Switchgear
 from powergrid.grid.engine import Engine, Handle
 from powergrid.grid.feeder.network import FeederControl

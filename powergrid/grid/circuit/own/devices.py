@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.control_memory import ControlMemory, find_remembering
-from powergrid.grid.circuit.own_storage import Batteries, LedBatteries
+from powergrid.grid.circuit.own.memory import ControlMemory, find_remembering
+from powergrid.grid.circuit.own.storage import Batteries, LedBatteries
 from powergrid.grid.devices import StorageFleet
 from powergrid.grid.feeder.network.shapes import ShapeMode
 
@@ -36,48 +36,37 @@ class ControlledDevices:
 
     Args:
         circuits: The circuit of each environment; all have the same controls.
+        power: Fleets with power, each with its places in the device arrays.
+        switchgear: Fleets of switchgear, each with its places in the circuit's arrays and its kind.
+        batteries: The batteries that are no device.
         dt_h: Length of a step [h].
+        mode: Which of its shapes a control follows that has several.
     """
 
-    def __init__(self, circuits: Sequence[Circuit], dt_h: float) -> None:
+    def __init__(
+        self,
+        circuits: Sequence[Circuit],
+        power: Sequence[tuple[Any, slice]],
+        switchgear: Sequence[tuple[Any, IntArray, str]],
+        batteries: Batteries | None,
+        dt_h: float,
+        mode: ShapeMode,
+    ) -> None:
         self._circuits, self._dt_h = circuits, dt_h
         self._switchgear: list[_Switchgear] = []
         self._led: list[LedBatteries] = []
         self._memories: list[ControlMemory] = []
-
-    def remember(self, batteries: Batteries | None, mode: ShapeMode) -> None:
-        """Let controls that go from one step into the next do so; call once what follows them is known.
-
-        Args:
-            batteries: The batteries that are no device.
-            mode: Which of its shapes a control follows that has several.
-        """
-        if not (controls := find_remembering(self._circuits[0])):
-            return
-        own = [None] * len(self._circuits) if batteries is None else batteries.own
-        led: Sequence[LedBatteries | None] = self._led or [None] * len(self._circuits)
-        self._memories = [
-            ControlMemory(circuit, controls, storage, devices, self._dt_h, mode)
-            for circuit, storage, devices in zip(self._circuits, own, led, strict=True)
-        ]
-
-    def follow_switchgear(self, fleet: Any, places: IntArray) -> None:
-        """Let the switchgear of a fleet that is left to the feeder's controls follow them."""
-        rows = np.array([i for i, spec in enumerate(fleet.specs) if spec.control == "opendss"], dtype=np.int64)
-        if rows.size:
-            self._switchgear.append(_Switchgear(fleet, rows, places[rows], fleet.kind))
-
-    def follow_storage(self, fleet: StorageFleet, first: int) -> None:
-        """Let the batteries of a fleet that are left to the feeder's controllers follow them.
-
-        Args:
-            fleet: The fleet.
-            first: Place of its first device in the device arrays.
-        """
-        rows = [i for i, spec in enumerate(fleet.specs) if spec.control == "opendss"]
-        if rows:
-            places = np.array(rows)
-            self._led = [LedBatteries(circuit, fleet, places, first, i) for i, circuit in enumerate(self._circuits)]
+        for fleet, own in power:
+            rows = _find_led(fleet)
+            if isinstance(fleet, StorageFleet) and rows.size:
+                self._led = [LedBatteries(circuit, fleet, rows, own.start, i) for i, circuit in enumerate(circuits)]
+        for fleet, places, kind in switchgear:
+            if (rows := _find_led(fleet)).size:
+                self._switchgear.append(_Switchgear(fleet, rows, places[rows], kind))
+        if controls := find_remembering(circuits[0]):
+            none: Sequence[Any] = [None] * len(circuits)
+            parts = zip(circuits, none if batteries is None else batteries.own, self._led or none, strict=True)
+            self._memories = [ControlMemory(each, controls, own, led, dt_h, mode) for each, own, led in parts]
 
     def reset(self, env: int) -> None:
         """Make the controls of one environment forget; call before its circuit is put back, for they act once more."""
@@ -139,3 +128,8 @@ class ControlledDevices:
         """Put a :meth:`state` back; call before the circuits' own."""
         for memory, kept in zip(self._memories, state.get("memories", ()), strict=True):
             memory.restore(kept)
+
+
+def _find_led(fleet: Any) -> IntArray:
+    """Return the devices of a fleet that are left to the feeder's controls."""
+    return np.array([i for i, spec in enumerate(fleet.specs) if spec.control == "opendss"], dtype=np.int64)
