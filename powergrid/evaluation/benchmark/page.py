@@ -61,7 +61,9 @@ def _say_overall(board: Leaderboard) -> Iterator[str]:
         yield "No optimum is known yet, so there are no scores.\n"
         return
     known = [name for name in board.benchmark.tasks if "optimum" in board.benchmark.rewards_of(name)]
-    yield f"Interquartile mean of scores over tasks and seeds, of the {len(known)} tasks whose optimum is known.\n"
+    yield (
+        f"Interquartile mean of scores over tasks and seeds, of the tasks whose optimum is known: {', '.join(known)}.\n"
+    )
     yield _as_table(("policy", "tasks", "score"), [show_overall(each) for each in board.overall])
 
 
@@ -81,6 +83,18 @@ def _say_tasks(board: Leaderboard) -> Iterator[str]:
             "outside, node-h/day",
         )
         yield _as_table(headings, [(*show_row(row), *_show_more(row)) for row in rows])
+        yield from () if task.shifted else _say_trainings(rows)
+
+
+def _say_trainings(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield how the rows were trained, as their results tell: settings of the first seed, minutes of the longest."""
+    lines = []
+    for player in (row.result.player for row in rows if row.result.player.kind == "trained"):
+        first, *_ = own = list(player.training.values())
+        changed = ", ".join(f"`{key}={value}`" for key, value in first.settings.items()) or "default settings"
+        took = f"{first.env_steps:,} environment steps, at most {max(each.minutes for each in own):.1f} minutes a seed"
+        lines.append(f"- `{player.name}`: {first.algorithm.upper()}, {took}, {changed}\n")
+    yield from ["".join(lines)] if lines else []
 
 
 def _show_more(row: Row) -> tuple[str, ...]:

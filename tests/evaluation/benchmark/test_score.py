@@ -81,6 +81,7 @@ def test_page_has_what_was_run_and_what_was_not(benchmark: Benchmark, files: lis
     page = make_page(score_results(benchmark, files))
     played, left = page.split("## Not run yet")
     assert "| mine (2 seeds) |" in played
+    assert "- `mine`: PPO, 1,000 environment steps, at most 1.0 minutes a seed, default settings\n" in played
     assert "run small --policy native`" in left
     assert "--policy rule_based" not in left
     assert "| `powergrid benchmark run small --train ppo --policies independent` | 4 min |" in left  # 2 seeds of 2 min
