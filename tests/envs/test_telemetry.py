@@ -17,7 +17,7 @@ import powergrid
 from powergrid.envs import GridVectorEnv
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
-from powergrid.evaluation.replay.recording import record_day
+from powergrid.evaluation.replay.recorder import record_day
 from powergrid.evaluation.rollout import evaluate
 from powergrid.evaluation.studies.report import describe_facts
 from powergrid.grid.telemetry.links import Link

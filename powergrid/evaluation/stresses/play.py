@@ -10,7 +10,7 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.jobs import run_jobs
 from powergrid.evaluation.players import Player, Policy, find_sides
-from powergrid.evaluation.replay.recording import record_days
+from powergrid.evaluation.replay.recorder import record_days
 from powergrid.evaluation.rollout import Progress, pick_days, read_scenario
 from powergrid.evaluation.stresses.readings import LossyPolicy, MissingReadings
 from powergrid.evaluation.stresses.report import StressReport

@@ -15,7 +15,7 @@ from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.baselines import BASELINES
 from powergrid.evaluation.optimum.report import recall_optima
 from powergrid.evaluation.players import Policy, find_sides
-from powergrid.evaluation.replay.recording import record_days
+from powergrid.evaluation.replay.recorder import record_days
 from powergrid.evaluation.report import describe_versions
 from powergrid.evaluation.report.evaluation import say_telemetry
 from powergrid.evaluation.report.numbers import PlayedDays

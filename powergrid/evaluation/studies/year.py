@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.jobs import run_jobs
 from powergrid.evaluation.players import Player, Policy, find_players, seat_players
-from powergrid.evaluation.replay.recording import Recorder
+from powergrid.evaluation.replay.recorder import Recorder
 from powergrid.evaluation.rollout import Progress, play_steps, read_scenario, start_days
 from powergrid.evaluation.studies.report import PlannerReport, describe_facts
 from powergrid.evaluation.studies.summary import Summary

@@ -18,7 +18,8 @@ from rich.console import Console
 import powergrid
 from powergrid.cli import main
 from powergrid.errors import ScenarioError
-from powergrid.evaluation.replay.recording import DayRecording, record_day
+from powergrid.evaluation.replay.recorder import record_day
+from powergrid.evaluation.replay.recording import DayRecording
 from powergrid.evaluation.rollout import read_scenario
 from powergrid.evaluation.stresses.play import stress_days
 from powergrid.evaluation.stresses.readings import LossyPolicy, MissingReadings

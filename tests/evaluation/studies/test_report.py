@@ -14,7 +14,8 @@ import pytest
 
 from powergrid.cli import main
 from powergrid.evaluation.players import find_players
-from powergrid.evaluation.replay.recording import DayRecording, record_day, record_days
+from powergrid.evaluation.replay.recorder import record_day, record_days
+from powergrid.evaluation.replay.recording import DayRecording
 from powergrid.evaluation.replay.tables import write_recording
 from powergrid.evaluation.rollout import pick_days, read_scenario
 from powergrid.evaluation.studies.compare import compare, judge, name_title
