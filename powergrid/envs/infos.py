@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,25 +77,44 @@ class Infos:
         can_island = bool(simulation.network.microgrids) or simulation.events is None
         self._islands = simulation.islands if can_island else None
         limited = simulation.handed_back is not None
-        self.agent_metrics = AGENT_METRICS + (AGENT_EVENT_METRICS if outages else ())
         costs = () if scenario.costs is None else scenario.costs.of
         told_costs = tuple(m for m in AGENT_COST_METRICS if costs and m.name in ("cost", *(f"cost_{c}" for c in costs)))
-        first_cost = len(rewards.told) + len(self.agent_metrics)
+        n_terms = len(rewards.told)
+        self.agent_metrics = AGENT_METRICS + (AGENT_EVENT_METRICS if outages else ())
+        first_cost = n_terms + len(self.agent_metrics)
+        of_costs = slice(first_cost, first_cost + len(told_costs))
         self.agent_metrics += told_costs + (AGENT_FALLBACK_METRICS if limited else ())
         self.network_metrics = NETWORK_METRICS + (SUPPLY_METRICS if simulation.islands is not None else ())
         self.network_metrics += NETWORK_EVENT_METRICS if outages else ()
         self.network_metrics += ISLAND_METRICS if self._islands is not None else ()
         self.network_metrics += NETWORK_FALLBACK_METRICS if limited else ()
-        n_terms = len(rewards.told)
         self._n_own = n_terms + len(self.agent_metrics)
         self.names = (*rewards.told, *(metric.name for metric in (*self.agent_metrics, *self.network_metrics)))
         self._split_names = self.names[: self._n_own], self.names[self._n_own :]
         self._pattern: dict[str, Any] = dict.fromkeys((*self.names, "day"))
         terms = range(n_terms) if self._level == "terms" else ()
-        few = [*terms, *range(first_cost, first_cost + len(told_costs))]
+        few = [*terms, *range(of_costs.start, of_costs.stop)]
         self.told: list[int] | None = few if self._level in ("none", "terms") else None
         self._few_names = [self.names[column] for column in few]
-        owners = [spec.devices for spec in scenario.agents.values()]
+        self._bind_devices([spec.devices for spec in scenario.agents.values()])
+        zone_places = [metrics.find_places(name) for name in _ZONE_PARTS[:-1]]
+        self._zone_places = np.array([*zone_places, metrics.find_places(_ZONE_PARTS[-1])[:, ::2]])
+        self._network_columns = np.array([metrics.columns[name].start for name in _NETWORK_PARTS])
+        self._none_beyond = tuple(np.zeros((len(VIOLATION_LEVELS_PU), simulation.n_envs)))
+        # name by name: what is written at once lies side by side
+        self._by_name = np.zeros((len(self.names), simulation.n_envs, len(self._agents)))
+        first, last = n_terms + _OF_ZONES, n_terms + _OF_ZONES + _OF_DEVICES
+        self._own_terms, self._own_zones = self._by_name[:n_terms], self._by_name[n_terms:first]
+        self._counted = rewards.by_term[:n_terms]
+        self._own_devices = self._by_name[first:last].reshape(-1, len(self._agents))
+        self._own_held, self._own_handed_back = self._by_name[last], self._by_name[self._n_own - 1]
+        self._own_costs = self._by_name[of_costs]
+        self._costs = [metric.name.removeprefix("cost_") for metric in told_costs[1:]]
+        self._term_of = {term: row for row, term in enumerate(rewards.told)}
+
+    def _bind_devices(self, owners: Sequence[Sequence[str]]) -> None:
+        """Find whose devices are, and where what is summed of them is put."""
+        simulation = self._simulation
         self._owned = ownership(owners, simulation.power_device_names)
         n_envs, n_power = simulation.n_envs, len(self._owned)
         # what is summed of the devices, number by number, and its parts
@@ -107,23 +127,10 @@ class Infos:
             (fleet, self._of_devices[5, :, own], self._of_devices[6, :, own])
             for fleet, _, _, own in place_terms(simulation, ["throughput_kwh"])
         ]
-        zone_places = [metrics.find_places(name) for name in _ZONE_PARTS[:-1]]
-        self._zone_places = np.array([*zone_places, metrics.find_places(_ZONE_PARTS[-1])[:, ::2]])
-        self._network_columns = np.array([metrics.columns[name].start for name in _NETWORK_PARTS])
-        self._none_beyond = tuple(np.zeros((len(VIOLATION_LEVELS_PU), simulation.n_envs)))
         switches = next((fleet for fleet in simulation.fleets if fleet.kind == "switch"), None)
         self._switches_owned = None if switches is None else ownership(owners, switches.names)
-        # name by name: what is written at once lies side by side
-        self._by_name = np.zeros((len(self.names), n_envs, len(self._agents)))
-        first, last = n_terms + _OF_ZONES, n_terms + _OF_ZONES + _OF_DEVICES
-        self._own_terms, self._own_zones = self._by_name[:n_terms], self._by_name[n_terms:first]
-        self._counted = rewards.by_term[:n_terms]
-        self._own_devices = self._by_name[first:last].reshape(-1, len(self._agents))
-        self._own_held, self._own_handed_back = self._by_name[last], self._by_name[self._n_own - 1]
+        limited = simulation.handed_back is not None
         self._all_owned = ownership(owners, simulation.device_names) if limited else None
-        self._own_costs = self._by_name[first_cost : first_cost + len(told_costs)]
-        self._costs = [metric.name.removeprefix("cost_") for metric in told_costs[1:]]
-        self._term_of = {term: row for row, term in enumerate(rewards.told)}
 
     def take(self) -> FloatArray:
         """Return the numbers, shape (n_envs, n_agents, len(names)); reused at each call."""

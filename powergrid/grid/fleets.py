@@ -61,30 +61,12 @@ class Fleets:
         self.all: list[Any] = []
         self.power: list[tuple[Any, slice]] = []
         self.switchgear: list[tuple[Any, IntArray, str]] = []
-        actions: list[ActionSpec] = []
         self._columns: list[tuple[Any, slice]] = []
-        first, self._kvar_per_kw = 0, np.zeros(0)
+        self._kvar_per_kw = np.zeros(0)
         self._extra = dict[str, dict[str, Any]]()
         self._own_numbers = False
         self._own_kvar_per_kw: FloatArray | None = None
-        for kind, cls in FLEETS.items():
-            if not filled[kind]:
-                continue
-            own = slice(first, first + len(filled[kind]))
-            extra = _describe_loads(circuit, own, days) if kind == "flexible_load" else {}
-            self._extra[kind] = extra
-            self._kvar_per_kw = extra.get("q_per_kw", self._kvar_per_kw)
-            fleet = cls(filled[kind], options.step_minutes / 60.0, options.horizon_steps, n_envs, **extra)
-            columns = slice(len(actions), len(actions) + len(fleet.actions))
-            actions += fleet.actions
-            self.all.append(fleet)
-            self._columns.append((fleet, columns))
-            first = own.stop
-            if isinstance(fleet, PowerFleet):
-                self.power.append((fleet, own))
-            else:
-                places = np.array([find_switchgear(spec, circuit) for spec in fleet.specs])
-                self.switchgear.append((fleet, places, kind))
+        actions = self._build(filled, circuit, options, days)
         of_power = self._columns[: len(self.power)]
         self._of_switchgear = self._columns[len(self.power) :]
         columns_of_power = [columns for _, columns in of_power]
@@ -105,6 +87,30 @@ class Fleets:
         if self._inverters is not None and days.profiles.pv_pu is None:
             problem = "inverters need pv_pu, or irradiance_pu with temperature_c; the series have neither"
             raise ScenarioError(f"profiles {days.profiles.name!r}", [problem])
+
+    def _build(self, filled: ByKind, circuit: Circuit, options: SimulationOptions, days: Days) -> list[ActionSpec]:
+        """Build the fleets, power before switchgear, and return what all of their devices can be asked."""
+        actions: list[ActionSpec] = []
+        first, dt_h = 0, options.step_minutes / 60.0
+        for kind, cls in FLEETS.items():
+            if not filled[kind]:
+                continue
+            own = slice(first, first + len(filled[kind]))
+            extra = _describe_loads(circuit, own, days) if kind == "flexible_load" else {}
+            self._extra[kind] = extra
+            self._kvar_per_kw = extra.get("q_per_kw", self._kvar_per_kw)
+            fleet = cls(filled[kind], dt_h, options.horizon_steps, self._n_envs, **extra)
+            columns = slice(len(actions), len(actions) + len(fleet.actions))
+            actions += fleet.actions
+            self.all.append(fleet)
+            self._columns.append((fleet, columns))
+            first = own.stop
+            if isinstance(fleet, PowerFleet):
+                self.power.append((fleet, own))
+            else:
+                places = np.array([find_switchgear(spec, circuit) for spec in fleet.specs])
+                self.switchgear.append((fleet, places, kind))
+        return actions
 
     def start_day(self, days: Days) -> None:
         """Lay out what the days offer each device, so that a step takes one row of it."""

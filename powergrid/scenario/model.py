@@ -302,7 +302,16 @@ class Scenario(Spec):
                 # Made for another feeder: placing tells the same with what is most like it.
                 place(self.model_dump(), self._read_one(self.placed.home), feeder, PlacementSpec(), self.name)
             raise ScenarioError(self.name, problems)
-        options = SimulationOptions(
+        played = feeder, self.devices, self.read_profiles(feeder), self._options(), n_envs
+        if self.never_worse_than is None:
+            return Simulation(*played)
+        limits, hour = (self.voltage.v_min_pu, self.voltage.v_max_pu), max(1, round(60 / self.step_minutes))
+        release_steps = hour if self.release_steps is None else self.release_steps
+        beside = self._left_to_feeder(network).simulate(n_envs)
+        return LimitedSimulation(beside, limits, release_steps, self.never_worse_in, *played)
+
+    def _options(self) -> SimulationOptions:
+        return SimulationOptions(
             step_minutes=self.step_minutes,
             horizon_steps=self.episode_length,
             split=self.split,
@@ -329,13 +338,6 @@ class Scenario(Spec):
             # What a zone of some phases imports is read conductor by conductor, which nobody else asks for.
             conductor_flows=any(agent.zone.phases for agent in self.agents.values()),
         )
-        played = feeder, self.devices, self.read_profiles(feeder), options, n_envs
-        if self.never_worse_than is None:
-            return Simulation(*played)
-        limits, hour = (self.voltage.v_min_pu, self.voltage.v_max_pu), max(1, round(60 / self.step_minutes))
-        release_steps = hour if self.release_steps is None else self.release_steps
-        beside = self._left_to_feeder(network).simulate(n_envs)
-        return LimitedSimulation(beside, limits, release_steps, self.never_worse_in, *played)
 
     def _left_to_feeder(self, network: Network) -> Scenario:
         """Return the scenario as the feeder's own controls play it, see :func:`leave_to_feeder`."""
