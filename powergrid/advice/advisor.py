@@ -264,6 +264,7 @@ class Advisor:
                 self._day = self._twin.day
                 self._player.reset(task, 0)
             with np.errstate(all="ignore"):
+                task.propose()
                 action = np.array(self._player.act(task), dtype=np.float64)
             if not np.isfinite(action).all():
                 raise PowerGridError("an action is not finite")

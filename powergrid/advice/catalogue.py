@@ -185,10 +185,10 @@ class Catalogue:
     def _list_all(self) -> Iterator[Reading]:
         task = self._task
         n_known = task.channels.state().shape[2]
-        states = {f"{s.device}.{s.name}" for fleet in task.simulation.fleets for s in fleet.states}
+        apart = {*OF_TIME, *task.proposed, *(f"{s.device}.{s.name}" for f in task.simulation.fleets for s in f.states)}
         nodes = {f"{node}.v_pu" for node in task.simulation.network.nodes}
         for column, channel in enumerate(task.channels.table):
-            if channel.name in OF_TIME or channel.name in states:
+            if channel.name in apart:
                 continue
             if channel.owner == "network" and channel.name.removeprefix("network.") in nodes:
                 continue

@@ -24,7 +24,7 @@ class Coverage:
         catalogue: What may be read of it.
 
     Attributes:
-        seen: Columns of the channel table that any agent sees and that are read, not told by the time.
+        seen: Columns of the channel table that any agent sees and that are read, not told by the time or by rules.
         of_agents: For each agent the places among ``seen``.
     """
 
@@ -41,7 +41,7 @@ class Coverage:
         self._by_target = by_target
         observed = sorted({int(column) for agent in task.agents for column in agent.observed})
         names = {column: _reading_name(table[column].name) for column in observed}
-        self.seen = [column for column in observed if table[column].name not in OF_TIME]
+        self.seen = [column for column in observed if table[column].name not in {*OF_TIME, *task.proposed}]
         self._own = np.array([place_of.get(names[column], -1) for column in self.seen], dtype=np.int64)
         self._made_of = [self._parts(column) for column in self.seen]
         index = {column: i for i, column in enumerate(self.seen)}

@@ -29,6 +29,7 @@ from powergrid.grid.feeder.network import Network
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
 from powergrid.quantities import Quantity
+from powergrid.rules import Proposals, list_proposed, name_proposed
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -48,6 +49,7 @@ class State:
         channels: What is known of the day, shape (n_envs, horizon_steps + 1, n_known).
         terminated, truncated: How the last step ended, shape (n_envs,).
         telemetry: What is on its way, empty where nothing is.
+        proposals: What rules remember, empty where none are shown.
         drawn: Numbers that each environment has in place of the scenario's, by the parts of the key; None for nothing.
     """
 
@@ -58,6 +60,7 @@ class State:
     terminated: BoolArray
     truncated: BoolArray
     telemetry: Mapping[str, Any] = field(default_factory=dict)
+    proposals: Mapping[str, Any] = field(default_factory=dict)
     drawn: tuple[Values, ...] | None = None
 
 
@@ -74,6 +77,7 @@ class GridTask:
         terminated: Whether the last step ended the episode by divergence, shape (n_envs,).
         truncated: Whether the last step was the last of the horizon, shape (n_envs,).
         info_names: Names of the columns of :meth:`infos`.
+        proposed: Names of the channels of what rules propose, none where that is not shown.
         draws: What each episode draws anew.
         drawn: What the episode of each environment has drawn, by the parts of the key; None where nothing ever was.
     """
@@ -90,6 +94,9 @@ class GridTask:
         band = scenario.voltage
         added = [str(getattr(spec, "bus", None) or "") for spec in scenario.devices.values()]
         self.metrics = Metrics(network, zones, band.v_min_pu, band.v_max_pu, n_envs, phases, added)
+        owned = {device: name for name, spec in scenario.agents.items() for device in spec.devices}
+        proposed = [] if scenario.proposals is None else list_proposed(simulation.actions, owned)
+        self.proposed = [name_proposed(simulation.actions[column]) for column in proposed]
         self._peak = PeakImport(n_envs) if scenario.weight_of("peak_rise_kw") else None
         self.channels = Channels(
             simulation,
@@ -104,20 +111,21 @@ class GridTask:
             peak_kw=None if self._peak is None else self._peak.kw,
             forecasts=None if scenario.outlook is None else scenario.outlook.forecasts,
             telemetry=scenario.telemetry,
-            owned={d: (scenario.devices[d].kind, a) for a, spec in scenario.agents.items() for d in spec.devices},
+            owned={device: (scenario.devices[device].kind, agent) for device, agent in owned.items()},
             graph=_show_graphs(scenario, simulation, zones) if scenario.observations == "graph" else None,
+            proposed=proposed,
         )
         self._telemetry = self.channels.telemetry
         self._delayed = self._telemetry is not None and self._telemetry.passes_on
         self.agents: list[Agent] = build_agents(scenario, simulation, self.channels)
+        self._proposals = Proposals(self) if scenario.proposals is not None else None
         self._view = View(self.channels, [agent.observed for agent in self.agents], n_envs)
         owners = [spec.devices for spec in scenario.agents.values()]
         pcc = [[network.bus_index[spec.pcc.lower()]] for spec in scenario.agents.values()]
         in_zones = self.channels.loads_in, zone_nodes, _find_pcc_nodes(network, pcc, phases)
         self._rewards = Rewards(scenario, simulation, self.metrics, owners, *in_zones, self._peak)
         self._infos = Infos(scenario, simulation, self.metrics, self._rewards, self.channels.outages)
-        owned_devices = {device for own in owners for device in own}
-        self._all_owned = all(name in owned_devices for name in simulation.device_names)
+        self._all_owned = all(name in owned for name in simulation.device_names)
         self._action = np.zeros((n_envs, len(simulation.actions)))
         self.info_names = self._infos.names
         self.rewards = self._rewards.rewards
@@ -173,6 +181,9 @@ class GridTask:
             self._telemetry.start(envs, children)
         self.terminated[rows] = self.truncated[rows] = False
         self.channels.measure()
+        if self._proposals is not None:
+            self._proposals.start(envs)
+            self.channels.tell_proposals(self._proposals.values)
 
     def _draw(self, envs: Sequence[int], rngs: Sequence[np.random.Generator], chosen: Values) -> None:
         """Give environments the numbers of the episodes that they start."""
@@ -217,12 +228,20 @@ class GridTask:
             self._peak.follow(simulation.snapshot.source_kva.real)
         # the solve of this step and what is known of the next, for which the clock has turned already
         self.channels.measure()
+        if self._proposals is not None:
+            self.propose()
         # before the rewards: the last step counts what is owed and how far batteries ended from their start
         np.equal(simulation.step_index, simulation.last_step, out=self.truncated)
         self._rewards.take(self.truncated)
         self.rewards = self._rewards.rewards
         if simulation.options.divergence == "terminate":
             np.logical_not(simulation.snapshot.converged, out=self.terminated)
+
+    def propose(self) -> None:
+        """Ask rules about the step to come, where their proposals are shown; a step does so once it is solved."""
+        if self._proposals is not None:
+            self._proposals.follow()
+            self.channels.tell_proposals(self._proposals.values)
 
     def observe(self) -> list[npt.NDArray[np.float32]]:
         """Return fresh arrays of what each agent sees, each of shape (n_envs, n_observed)."""
@@ -284,6 +303,7 @@ class GridTask:
             self.terminated.copy(),
             self.truncated.copy(),
             {} if self._telemetry is None else self._telemetry.state(),
+            {} if self._proposals is None else self._proposals.state(),
             None if self.drawn is None else tuple(dict(values) for values in self.drawn),
         )
 
@@ -312,6 +332,9 @@ class GridTask:
             self._telemetry.restore(state.telemetry)
         self.terminated[:], self.truncated[:] = state.terminated, state.truncated
         self.channels.measure()
+        if self._proposals is not None:
+            self._proposals.restore(state.proposals)
+            self.channels.tell_proposals(self._proposals.values)
 
     @functools.cached_property
     def _fits(self) -> str:

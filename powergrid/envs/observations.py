@@ -20,6 +20,7 @@ from powergrid.grid.profiles.outlook import Forecasts
 from powergrid.grid.simulation import Simulation
 from powergrid.grid.sums import GroupSums
 from powergrid.grid.telemetry import Telemetry, TelemetrySpec
+from powergrid.rules import name_proposed
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -67,6 +68,7 @@ class Channels:
         telemetry: What becomes of it on its way to those who see it; None where all is seen as it is.
         owned: Kind and agent of each device that an agent owns, by name.
         graph: What is shown of feeders as graphs; None shows none.
+        proposed: Columns of the actions of which it is shown what rules propose; empty shows none.
 
     Attributes:
         table: The channels in the order of the columns.
@@ -97,8 +99,9 @@ class Channels:
         telemetry: TelemetrySpec | None = None,
         owned: Mapping[str, tuple[str, str]] | None = None,
         graph: GraphView | None = None,
+        proposed: Sequence[int] = (),
     ) -> None:
-        self.graph = graph
+        self.graph, self._n_proposed = graph, len(proposed)
         self._simulation, self.metrics, self._peak_kw, self._forecasts = simulation, metrics, peak_kw, forecasts
         self._marks = list[int]()  # of telemetry, those that are channels of their own
         self.loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
@@ -129,6 +132,8 @@ class Channels:
         if simulation.handed_back is not None:
             most = float(max(simulation.handed_back.release_steps, 1))
             self.table.append(Channel("world.handed_back_steps", "steps", 0.0, most, "world"))
+        actions = [simulation.actions[column] for column in proposed]
+        self.table += [Channel(name_proposed(a), a.unit, a.low, max(a.high, a.low + 1e-9), a.device) for a in actions]
         self.telemetry = self._add_telemetry(telemetry, dict(zip(zones, zone_nodes, strict=True)), owned or {})
         self._exogenous_rows = self._exogenous.reshape(-1, self._n_exogenous)
         metered = [] if self.telemetry is None else self.telemetry.metered_nodes
@@ -277,6 +282,7 @@ class Channels:
             "graph": None if self.graph is None else self.graph.extra,
             "quantiles": None if self._quantiles is None else self._n_nodes,
             "telemetry": None if self.telemetry is None else self.telemetry.width,
+            "proposed": self._n_proposed or None,  # without telemetry, which rules would see through
         }
         return {name: width for name, width in widths.items() if width is not None}
 
@@ -343,10 +349,14 @@ class Channels:
         metrics.take(simulation.snapshot, simulation.energised, beside)
         telemetry = self.telemetry
         if self._quantiles is not None:  # last, as it sums up what was just measured
-            metrics.add(self._quantiles.look(metrics, simulation.snapshot.v_pu), -1 if telemetry is None else -2)
+            metrics.add(self._quantiles.look(metrics, simulation.snapshot.v_pu), -1 if telemetry is None and not self._n_proposed else -2)
         if telemetry is not None and telemetry.width:
             metrics.results.take(self._of_telemetry, 1, telemetry.values, "clip")
             metrics.add(telemetry.look(simulation.row))
+
+    def tell_proposals(self, values: FloatArray) -> None:
+        """Show what rules propose for the step to come, made of what was measured, shape (n_envs, n_proposed)."""
+        self.metrics.add(values)
 
     @property
     def values(self) -> FloatArray:
@@ -367,7 +377,7 @@ class Channels:
             of_graphs = self.graph.places(int(at["graph"][0]), v_pu, loading_pu, named)
         states = starts[1] + np.array(self._state_places, dtype=np.int64)
         nodes = at.get("quantiles", v_pu + np.arange(self._n_nodes))
-        others = (at[name] for name in ("outages", "peak", "handed_back") if name in at)
+        others = (at[name] for name in ("outages", "peak", "handed_back", "proposed") if name in at)
         return np.concatenate(
             (at["known"], self._place_solved(), nodes, states, *others, of_graphs, marks[self._marks])
         )

@@ -16,7 +16,7 @@ from powergrid.envs.core import GridTask
 from powergrid.envs.observations import View
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES, Baseline
-from powergrid.evaluation.trained import Sight, fit_sights, outlook_of
+from powergrid.evaluation.trained import Sight, fit_sights, shown_to
 from powergrid.scenario import Scenario, load_scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -90,7 +90,7 @@ def seat_players(
 
     with ExitStack() as stack:
         policies = {name: policy for name, policy in players if policy is not None}
-        shown = {name: outlook_of(policy, scenario) for name, policy in policies.items()}
+        shown = {name: shown_to(policy, scenario) for name, policy in policies.items()}
         views: dict[str, View | None] = {}
         for outlook in shown.values():  # all of them before anybody plays for an hour
             alike = {name: policies[name] for name, own in shown.items() if own == outlook and name not in views}

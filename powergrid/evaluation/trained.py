@@ -31,8 +31,11 @@ _ASIDE = frozenset({
 _NAMED, _BY_NAME = ("devices", "agents", "events", "microgrids"), ("taps", "steps_on", "norm_amps")
 #: Keys that decide what agents see and do, in the order in which setting them is the nearest remedy.
 _OF_SPACES = (
-    *("mode", "observations", "outlook", "agents", "devices", "events", "reconfiguration", "microgrids", "profiles"),
+    *("mode", "observations", "outlook", "proposals", "agents", "devices", "events", "reconfiguration", "microgrids"),
+    "profiles",
 )
+#: Keys of what is shown to each policy as it was in training, for nothing that is played changes by it.
+_SHOWN = ("outlook", "proposals")
 #: What differs without a difference in what agents see and decide.
 _NO_SIGHT = frozenset({"reward", "reward.scale", "voltage", "divergence", "solver", "share_reward", "native_controls"})
 #: What placing on another feeder changes throughout.
@@ -123,7 +126,7 @@ def find_differences(policy: Any, played: Scenario) -> list[Difference]:
         return []
     if training.scenario is None:
         return [Difference("scenario", f"cannot be read ({training.problem})", played.name)]
-    played = played.model_copy(update={"outlook": training.scenario.outlook})  # each policy is shown its own
+    played = played.model_copy(update={key: getattr(training.scenario, key) for key in _SHOWN})
     found = list(_compare(training.scenario, training.digests, played))
     sections = {each.what.partition(".")[0].partition(":")[0] for each in found}
     if not played.feeders and sections - _NO_SIGHT:
@@ -133,13 +136,13 @@ def find_differences(policy: Any, played: Scenario) -> list[Difference]:
     return found
 
 
-def outlook_of(policy: Any, played: Scenario) -> dict[str, Any]:
-    """Return the overrides that show a policy the outlook it was trained with; of what is played nothing changes."""
+def shown_to(policy: Any, played: Scenario) -> dict[str, Any]:
+    """Return the overrides that show a policy what it was shown in training; of what is played nothing changes."""
     training = _ask(policy, played)
-    if training is None or training.scenario is None or training.scenario.outlook == played.outlook:
+    if training is None or training.scenario is None:
         return {}
-    trained = training.scenario.outlook
-    return {"outlook": None if trained is None else trained.model_dump()}
+    trained = training.scenario.model_dump(include=set(_SHOWN))
+    return {key: trained[key] for key in _SHOWN if getattr(training.scenario, key) != getattr(played, key)}
 
 
 def find_all_differences(players: Sequence[Any], played: Scenario) -> dict[str, list[Difference]]:

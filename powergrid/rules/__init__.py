@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from powergrid.rules.fleet_rule import RuleConstants
+from powergrid.rules.proposals import Proposals, list_proposed, name_proposed
 from powergrid.rules.rule_based import RuleBased
 
-__all__ = ["PLAYED", "RuleBased", "RuleConstants"]
+__all__ = ["PLAYED", "Proposals", "RuleBased", "RuleConstants", "list_proposed", "name_proposed"]
 
 #: Baselines, by name, whose days a training plays by itself to imitate them.
 PLAYED: dict[str, type[RuleBased]] = {"rule_based": RuleBased}

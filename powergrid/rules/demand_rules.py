@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.core import GridTask
 from powergrid.rules.export_limiter import ExportLimiter
 from powergrid.rules.fleet_rule import FleetRule, RuleConstants
+from powergrid.rules.ruled import RuledTask
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -18,12 +18,12 @@ class EvChargerRule(FleetRule):
     """Charge in the cheapest of the hours to come; else only as much as finishes every car just in time."""
 
     def __init__(
-        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+        self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
     ) -> None:
         super().__init__(task, fleet, constants, limiter)
         self._ahead = [max(1, round(spec.stay_hours_mean / 2.0 / self.dt_h)) for spec in fleet.specs]
 
-    def write(self, task: GridTask, action: FloatArray) -> None:
+    def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write shares of the power that cars can take."""
         price, step = task.simulation.day_price, task.simulation.step_index
         last = price.shape[1] - 1  # no step is played on the last row, it repeats the one before
@@ -46,14 +46,14 @@ class FlexibleLoadRule(FleetRule):
     }  # before the first step none is known, and nothing is put off
 
     def __init__(
-        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+        self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
     ) -> None:
         super().__init__(task, fleet, constants, limiter)
         self._share_min, self._share_max, self._owed_max = np.array([
             (spec.share_min, spec.share_max, spec.owed_max_kwh) for spec in fleet.specs
         ]).T  # fmt: skip
 
-    def write(self, task: GridTask, action: FloatArray) -> None:
+    def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write shares of demand."""
         simulation, owed = task.simulation, self.fleet.owed_kwh
         price, step = simulation.day_price, simulation.step_index

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.core import GridTask
 from powergrid.grid.devices.fleet import PowerFleet
+from powergrid.rules.ruled import RuledTask
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ class ExportLimiter:
         lower_kw: By how much each device gives less in the step to come, by kind, shape (n_envs, n) [kW].
     """
 
-    def __init__(self, task: GridTask, target_pu: float) -> None:
+    def __init__(self, task: RuledTask, target_pu: float) -> None:
         self._target_pu, n_envs = target_pu, task.n_envs
         self._fleets = {f.kind: f for f in task.simulation.fleets if f.kind in ("storage", "inverter")}
         owner = {device: agent for agent, own in enumerate(task.agents) for device in own.devices}
@@ -61,7 +61,11 @@ class ExportLimiter:
             self.lower_kw[kind][env] = 0.0
             self._would_kw[kind][env] = fleet.delivered_p_kw[env]
 
-    def look(self, task: GridTask) -> None:
+    def memories(self) -> list[npt.NDArray[Any]]:
+        """Return what it remembers from step to step, arrays with environments first."""
+        return [*self.lower_kw.values(), *self._would_kw.values()]
+
+    def look(self, task: RuledTask) -> None:
         """Take what was measured; what they would give next is told by :meth:`expect`."""
         snapshot, agent = task.simulation.snapshot, self._agent
         kva, loading = snapshot.terminal_kva[:, self._terminal], snapshot.loading_pu[:, self._branch]
@@ -99,7 +103,7 @@ class ExportLimiter:
         return lower
 
 
-def _find_ways(task: GridTask, fleet: PowerFleet[Any], owner: Mapping[str, int]) -> list[list[tuple[int, int]]]:
+def _find_ways(task: RuledTask, fleet: PowerFleet[Any], owner: Mapping[str, int]) -> list[list[tuple[int, int]]]:
     """Return the agent and branch of each branch between each device and the source, none of what is nobody's."""
     network, nodes = task.simulation.network, task.simulation.circuits[0].device_nodes
     place = {name: i for i, name in enumerate(task.simulation.power_device_names)}
@@ -110,7 +114,7 @@ def _find_ways(task: GridTask, fleet: PowerFleet[Any], owner: Mapping[str, int])
     return ways
 
 
-def _face_source(task: GridTask, branches: IntArray) -> IntArray:
+def _face_source(task: RuledTask, branches: IntArray) -> IntArray:
     """Return the terminal of each branch that is nearest to the source, shape (n_branches,)."""
     network = task.simulation.network
     b, depth = network.branches, network.tree.depth
@@ -121,7 +125,7 @@ def _face_source(task: GridTask, branches: IntArray) -> IntArray:
     return np.array(found, dtype=np.int64)
 
 
-def _lie_inside(task: GridTask, agents: IntArray, branches: IntArray) -> npt.NDArray[np.bool_]:
+def _lie_inside(task: RuledTask, agents: IntArray, branches: IntArray) -> npt.NDArray[np.bool_]:
     """Return whether each branch lies in the zone of an agent."""
     network, specs = task.simulation.network, [*task.scenario.agents.values()]
     zones: Sequence[set[int]] = [set(spec.zone.find_buses(network)) for spec in specs]

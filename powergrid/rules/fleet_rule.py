@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.core import GridTask
 from powergrid.rules.export_limiter import ExportLimiter
+from powergrid.rules.ruled import RuledTask
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -91,7 +91,7 @@ class FleetRule:
     start: ClassVar[dict[str, float]] = {}
 
     def __init__(
-        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+        self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
     ) -> None:
         self.fleet, self.constants, self.dt_h = fleet, constants, task.simulation.dt_h
         self.limiter = limiter
@@ -112,20 +112,24 @@ class FleetRule:
         """Return a rating of each device, where it has none its largest power times a factor."""
         return np.array([float(getattr(spec, key) or factor * spec.p_max_kw) for spec in self.fleet.specs])
 
-    def look_ahead(self, task: GridTask) -> None:
+    def look_ahead(self, task: RuledTask) -> None:
         """Tell the limiter what is about to be given, before any rule writes."""
 
-    def prices(self, task: GridTask, env: int) -> FloatArray:
+    def prices(self, task: RuledTask, env: int) -> FloatArray:
         """Return the day's price of each step, 0 where the scenario lets nobody pay for energy [USD/kWh]."""
         paid: FloatArray = task.simulation.day_price[env, :-1] * task.scenario.weight_of("energy_cost_usd")
         return paid
 
-    def reset(self, task: GridTask, env: int) -> None:
+    def reset(self, task: RuledTask, env: int) -> None:
         """Get ready for the day that an environment has just started."""
         for name, value in self.start.items():
             self.memory[name][env] = value
 
-    def write(self, task: GridTask, action: FloatArray) -> None:
+    def memories(self) -> list[npt.NDArray[Any]]:
+        """Return what it remembers, arrays with environments first."""
+        return [*self.memory.values()]
+
+    def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write the actions of the step to come."""
         raise NotImplementedError
 
@@ -135,7 +139,7 @@ class ReactiveRule(FleetRule):
 
     start: ClassVar[dict[str, float]] = {"q_kvar": 0.0}
 
-    def write_reactive(self, task: GridTask, room_kvar: FloatArray, action: FloatArray) -> None:
+    def write_reactive(self, task: RuledTask, room_kvar: FloatArray, action: FloatArray) -> None:
         """Move reactive power a part of the way to the droop's.
 
         Args:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.core import GridTask
 from powergrid.rules.export_limiter import ExportLimiter
 from powergrid.rules.fleet_rule import ReactiveRule, RuleConstants
 from powergrid.rules.planning import GeneratorPlan, StoragePlan
+from powergrid.rules.ruled import RuledTask
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -21,7 +21,7 @@ class InverterRule(ReactiveRule):
     start: ClassVar[dict[str, float]] = {"q_kvar": 0.0, "share": 1.0}
 
     def __init__(
-        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+        self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
     ) -> None:
         super().__init__(task, fleet, constants, limiter)
         self._p_max, self._s_max = self.ratings("p_max_kw"), self.ratings("s_max_kva", 1.1)
@@ -30,7 +30,7 @@ class InverterRule(ReactiveRule):
         factor = np.array([spec.power_factor_min or 0.0 for spec in fleet.specs])
         self._tangent = np.where(factor > 0, np.sqrt(1 - factor**2) / np.where(factor > 0, factor, 1.0), 1e6)
 
-    def look_ahead(self, task: GridTask) -> None:
+    def look_ahead(self, task: RuledTask) -> None:
         """Tell the limiter what the volt-watt droop leaves of the sun to come."""
         c, device = self.constants, self.acts["p_kw"].device
         first, last = c.volt_watt_pu
@@ -43,7 +43,7 @@ class InverterRule(ReactiveRule):
         if self.limiter is not None:
             self.limiter.expect("inverter", self._would_kw)
 
-    def write(self, task: GridTask, action: FloatArray) -> None:
+    def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write shares of the sun and reactive power."""
         (column, device, _, _), sun_kw = self.acts["p_kw"], self.sun_kw(task)
         p = self._would_kw.copy()
@@ -53,14 +53,14 @@ class InverterRule(ReactiveRule):
         action[:, column] = 2.0 * share[:, device] - 1.0
         self.write_reactive(task, self.reactive_room(task, share), action)
 
-    def sun_kw(self, task: GridTask) -> FloatArray:
+    def sun_kw(self, task: RuledTask) -> FloatArray:
         """Return what the sun offers in the step to come, shape (n_envs, n) [kW]."""
         simulation = task.simulation
         sun = simulation.day_pv_pu[simulation.env_index, simulation.step_index]
         offered: FloatArray = np.clip(sun, 0.0, 1.0)[:, None] * self._p_max
         return offered
 
-    def reactive_room(self, task: GridTask, share: FloatArray) -> FloatArray:
+    def reactive_room(self, task: RuledTask, share: FloatArray) -> FloatArray:
         """Return the reactive power that a share of the sun leaves room for, shapes (n_envs, n) [kvar]."""
         p = np.minimum(self.sun_kw(task) * share, self._s_max)
         room = np.minimum(np.sqrt(np.maximum(self._s_max**2 - p * p, 0.0)), p * self._tangent)
@@ -77,10 +77,10 @@ class StorageRule(ReactiveRule):
     start: ClassVar[dict[str, float]] = {"q_kvar": 0.0, "support": 0.0}
 
     def __init__(
-        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+        self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
     ) -> None:
         super().__init__(task, fleet, constants, limiter)
-        self._plans: list[StoragePlan | None] = [None] * task.n_envs
+        self._plans: npt.NDArray[Any] = np.full(task.n_envs, None)  # a :class:`StoragePlan` for each day that is on
         self._levels = np.array([spec.levels or 0 for spec in fleet.specs], dtype=np.int64)
         self._discharge, self._charge = self.ratings("p_max_kw"), self.ratings("p_charge_max_kw")
         rated = [spec.s_max_kva or max(spec.p_max_kw, spec.p_charge_max_kw or 0.0) for spec in fleet.specs]
@@ -90,7 +90,7 @@ class StorageRule(ReactiveRule):
         ]).T  # fmt: skip
         self._sunny = find_sunny_agents(task)[self.zone]
 
-    def reset(self, task: GridTask, env: int) -> None:
+    def reset(self, task: RuledTask, env: int) -> None:
         """Plan the day by its prices."""
         super().reset(task, env)
         price = self.prices(task, env)  # a tariff or a day-ahead market: known at midnight
@@ -102,7 +102,11 @@ class StorageRule(ReactiveRule):
         known = price[:, None] - self.constants.noon_share * level * noon[:, None] * self._sunny
         self._plans[env] = StoragePlan(self.fleet.specs, known, mean, self.dt_h, self.constants.spread_share * level)
 
-    def write(self, task: GridTask, action: FloatArray) -> None:
+    def memories(self) -> list[npt.NDArray[Any]]:
+        """Return what it remembers: its plans as well."""
+        return [*super().memories(), self._plans]
+
+    def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write active power by plan and need, and reactive power."""
         c, soc = self.constants, self.fleet.soc
         step = task.simulation.step_index
@@ -142,21 +146,25 @@ class GeneratorRule(ReactiveRule):
     """Run while the price pays fuel and start."""
 
     def __init__(
-        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+        self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
     ) -> None:
         super().__init__(task, fleet, constants, limiter)
-        self._plans: list[GeneratorPlan | None] = [None] * task.n_envs
+        self._plans: npt.NDArray[Any] = np.full(task.n_envs, None)  # a :class:`GeneratorPlan` for each day that is on
         self._s_max = self.ratings("s_max_kva", 1.25)
         ramps = [spec.ramp_kw_per_min for spec in fleet.specs]
         self._ramp = np.array([np.inf if ramp is None else ramp * 60.0 * self.dt_h for ramp in ramps])
         self._p_min = np.array([spec.p_min_kw for spec in fleet.specs])
 
-    def reset(self, task: GridTask, env: int) -> None:
+    def reset(self, task: RuledTask, env: int) -> None:
         """Plan the day by its prices."""
         super().reset(task, env)
         self._plans[env] = GeneratorPlan(self.fleet.specs, self.prices(task, env), self.dt_h)
 
-    def write(self, task: GridTask, action: FloatArray) -> None:
+    def memories(self) -> list[npt.NDArray[Any]]:
+        """Return what it remembers: its plans as well."""
+        return [*super().memories(), self._plans]
+
+    def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write active and reactive power."""
         # What ramps allow is asked, so that no rule's request is moved and counted as projection.
         on, previous = self.fleet.on > 0.5, self.fleet.previous_p_kw
@@ -175,7 +183,7 @@ class GeneratorRule(ReactiveRule):
         self.write_reactive(task, room, action)
 
 
-def find_sunny_agents(task: GridTask) -> FloatArray:
+def find_sunny_agents(task: RuledTask) -> FloatArray:
     """Return 1 for agents whose inverters are rated above all the demand of their zone, shape (n_agents,)."""
     simulation = task.simulation
     demand = simulation.network.loads.kw @ task.channels.loads_in * simulation.options.load_scale

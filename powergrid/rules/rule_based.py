@@ -6,17 +6,21 @@ step to come and the prices of the day. How the constants were set is in ``docs/
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.core import GridTask
 from powergrid.rules.demand_rules import EvChargerRule, FlexibleLoadRule
 from powergrid.rules.export_limiter import ExportLimiter
 from powergrid.rules.fleet_rule import FleetRule, RuleConstants
 from powergrid.rules.power_rules import GeneratorRule, InverterRule, StorageRule
+from powergrid.rules.ruled import RuledTask
 from powergrid.rules.switchgear_rule import SwitchgearRule
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 RULES: dict[str, type[FleetRule]] = {
     "storage": StorageRule,
@@ -39,23 +43,27 @@ class RuleBased:
 
     def __init__(self, constants: RuleConstants | None = None) -> None:
         self.constants = constants or RuleConstants()
-        self._task: GridTask | None = None
+        self._task: RuledTask | None = None
         self._rules: list[FleetRule] = []
         self._limiter: ExportLimiter | None = None
 
-    def reset(self, task: GridTask, env: int) -> None:
+    def reset(self, task: RuledTask, env: int) -> None:
         """Get ready for the episode that an environment has just started."""
-        if task is not self._task:  # rules hold what the devices of one task are
-            self._task = task
-            self._limiter = ExportLimiter(task, self.constants.export_pu)
-            fleets = sorted((f for f in task.simulation.fleets if f.kind in RULES), key=lambda f: f.kind != "storage")
-            self._rules = [RULES[fleet.kind](task, fleet, self.constants, self._limiter) for fleet in fleets]
+        if task is not self._task:
+            self._seat(task)
         if self._limiter is not None:
             self._limiter.reset(env)
         for rule in self._rules:
             rule.reset(task, env)
 
-    def act(self, task: GridTask) -> FloatArray:
+    def _seat(self, task: RuledTask) -> None:
+        """Make the rules of a task: they hold what its devices are."""
+        self._task = task
+        self._limiter = ExportLimiter(task, self.constants.export_pu)
+        fleets = sorted((f for f in task.simulation.fleets if f.kind in RULES), key=lambda f: f.kind != "storage")
+        self._rules = [RULES[fleet.kind](task, fleet, self.constants, self._limiter) for fleet in fleets]
+
+    def act(self, task: RuledTask) -> FloatArray:
         """Return the actions of the step to come, shape (n_envs, n_actions)."""
         action = task.simulation.neutral()
         if self._limiter is not None:
@@ -65,3 +73,22 @@ class RuleBased:
         for rule in self._rules:
             rule.write(task, action)
         return action
+
+    def state(self) -> list[npt.NDArray[Any]]:
+        """Copy what rules remember of each environment; nothing before the first episode."""
+        return [own.copy() for own in self._memories()]
+
+    def restore(self, state: Sequence[npt.NDArray[Any]], task: RuledTask, envs: IntArray | None = None) -> None:
+        """Return to a :meth:`state` of this task or of one that is alike, of some environments or of all."""
+        if task is not self._task:
+            self._seat(task)
+        rows = slice(None) if envs is None else envs
+        for own, kept in zip(self._memories(), state, strict=bool(state)):
+            own[rows] = kept[rows]
+
+    def _memories(self) -> list[npt.NDArray[Any]]:
+        remembering: list[FleetRule | ExportLimiter] = [
+            *self._rules,
+            *([] if self._limiter is None else [self._limiter]),
+        ]
+        return [own for each in remembering for own in each.memories()]

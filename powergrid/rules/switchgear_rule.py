@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.core import GridTask
 from powergrid.grid.fleets import find_switchgear
 from powergrid.grid.simulation import Simulation
 from powergrid.rules.export_limiter import ExportLimiter
 from powergrid.rules.fleet_rule import FleetRule, RuleConstants
+from powergrid.rules.ruled import RuledTask
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -25,13 +25,18 @@ class SwitchgearRule(FleetRule):
     start: ClassVar[dict[str, float]] = {"rest_steps": 0.0}
 
     def __init__(
-        self, task: GridTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
+        self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
     ) -> None:
         super().__init__(task, fleet, constants, limiter)
-        self._lifts = np.array([_lifts(task.simulation, spec) for spec in fleet.specs])
+        # a row for each environment, as all that it remembers: on a circuit that was restored nothing is to be tried
+        self._lifts = np.tile([_lifts(task.simulation, spec) for spec in fleet.specs], (task.n_envs, 1))
         self._rest_steps = max(1, round(constants.switch_rest_h / self.dt_h))
 
-    def write(self, task: GridTask, action: FloatArray) -> None:
+    def memories(self) -> list[npt.NDArray[Any]]:
+        """Return what it remembers: which way its devices move voltages as well."""
+        return [*super().memories(), self._lifts]
+
+    def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write positions."""
         column, device, low, high = self.acts["tap" if self.fleet.kind == "regulator" else "steps_on"]
         v_low, v_high = task.metrics.limits

@@ -25,7 +25,7 @@ MANIFEST = "demonstrations.json"
 #: Keys that say what agents see and how it is told, not what is played and what it is worth; alike for all.
 _ASIDE: dict[str, Any] = {
     "name": "demonstrations", "description": "", "mode": "distributed", "observations": "full", "outlook": None,
-    "graph": None,
+    "graph": None, "proposals": None,
     "infos": "numbers", "split": "train", "seed": None, "share_reward": False, "profiles.price_ahead_hours": [1.0],
 }  # fmt: skip
 

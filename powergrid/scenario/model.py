@@ -115,6 +115,11 @@ class Scenario(Spec):
         default=None,
         description="What agents see of themselves, the season and the hours to come, `{}` for all; nothing if unset.",
     )
+    proposals: Literal["rule_based"] | None = Field(
+        default=None,
+        description="Whose setpoints for the step to come agents see beside their devices: those of the baseline "
+        "`rule_based`; nobody's if unset.",
+    )
     telemetry: TelemetrySpec | None = Field(
         default=None,
         description="What agents are told and when, and when devices hear from them; all of it, at once, if unset.",
@@ -219,6 +224,8 @@ class Scenario(Spec):
                 problems.append("telemetry.hops: goes with mode: 'distributed'; in 'centralized' agents see every bus")
             if self.observations != "full":
                 problems.append(f"telemetry.hops: goes with observations: 'full', not {self.observations!r}")
+        if self.telemetry is not None and not self.telemetry.idle and self.proposals is not None:
+            problems.append("proposals: rules see what telemetry keeps back; leave out one or the other")
         room = self.graph or GraphSpec()
         if self.graph is not None and self.observations != "graph":
             problems.append("graph: says how large a graph is shown; set observations: graph with it, or leave it out")
@@ -456,7 +463,7 @@ class Scenario(Spec):
             del data["outlook"]["price_forecast"], data["outlook"]["price_error"]
         if self.telemetry is not None and self.telemetry.idle:
             data["telemetry"] = None
-        for key in ("outlook", "costs", "telemetry", "graph"):
+        for key in ("outlook", "costs", "telemetry", "graph", "proposals"):
             if data[key] is None:
                 del data[key]
         if self.action_masks == "none":

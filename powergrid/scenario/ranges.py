@@ -53,7 +53,7 @@ _REASONS = {
     "microgrids": "it is compiled into the circuit",
     "feeder": "it is another circuit; feeders draws one of several",
     "feeders": "an episode draws one by these weights already",
-    "outlook": "it says what agents see",
+    **dict.fromkeys(("outlook", "proposals"), "it says what agents see"),
     "voltage": "reports count by it",
     "solver": "it is the engine's for all episodes",
     "seed": "it starts the draws",

@@ -13,6 +13,7 @@ from powergrid.evaluation.baselines.unaided import leave_to_feeder
 from powergrid.grid.feeder.changes import IEEE1547_B
 from powergrid.rules.fleet_rule import RuleConstants
 from powergrid.rules.power_rules import InverterRule
+from powergrid.rules.ruled import RuledTask
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -29,7 +30,7 @@ class VoltVarRule(InverterRule):
 
     start: ClassVar[dict[str, float]] = {"q_kvar": 0.0, "share": 1.0}
 
-    def __init__(self, task: GridTask, fleet: Any, constants: RuleConstants) -> None:
+    def __init__(self, task: RuledTask, fleet: Any, constants: RuleConstants) -> None:
         super().__init__(task, fleet, constants)
         simulation = task.simulation
         neutral, of_device = simulation.network.is_neutral, simulation.circuits[0].device_nodes
@@ -39,7 +40,7 @@ class VoltVarRule(InverterRule):
         curves = [CURVES.get(spec.reactive, IEEE1547_B) for spec in fleet.specs]
         self._curves = [np.array(curve).T for curve in curves]
 
-    def write(self, task: GridTask, action: FloatArray) -> None:
+    def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write all the sun, and reactive power."""
         column = self.acts["p_kw"].column
         share = np.ones_like(self.memory["share"])

@@ -22,7 +22,7 @@ from powergrid.scenario.vocabulary import OutlookSpec
 
 TASKS, REFERENCES = "tasks.yaml", "references.json"
 #: Keys of a scenario that an entrant may choose, for they change what agents see and nothing of the grid.
-SEES = ("mode", "observations", "outlook")
+SEES = ("mode", "observations", "outlook", "proposals")
 #: How much longer than its minutes a training may take, for it ends its last iteration.
 _LAST_ITERATION = 1.05
 #: What of an outlook is not the entrant's.

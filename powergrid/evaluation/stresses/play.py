@@ -24,7 +24,7 @@ from powergrid.evaluation.stresses.spec import (
 )
 from powergrid.evaluation.studies.report import AGAINST, describe_facts
 from powergrid.evaluation.studies.summary import Summary
-from powergrid.evaluation.trained import Sight, add_notes, fit_sights, outlook_of
+from powergrid.evaluation.trained import Sight, add_notes, fit_sights, shown_to
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.scenario import Scenario
 
@@ -77,7 +77,7 @@ def stress_days(
     with closing(GridTask(scenario)) as task:
         usual = Sight.of(task)
         trained = {name: policy for name, policy in players if policy is not None}
-        fit_sights({name: own for name, own in trained.items() if not outlook_of(own, scenario)}, task)
+        fit_sights({name: own for name, own in trained.items() if not shown_to(own, scenario)}, task)
         picked = pick_days(task.simulation.days, days).tolist()
     n_days, total = len(players) * len(picked), len(players) * len(picked) * (len(chosen) + 1)
 

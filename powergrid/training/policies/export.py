@@ -136,9 +136,8 @@ def network_of_module(module: Any) -> Network:
     if hasattr(module, "pi_encoder"):  # RLlib squashes SAC's means by tanh; spreads are for exploration alone
         n = len(biases[-1]) // 2
         weights[-1], biases[-1], activations[-1] = weights[-1][:n], biases[-1][:n], "tanh"
-    standing = getattr(module, "standing", None)
-    graph = getattr(module, "graph", None)
-    network = Network(tuple(weights), tuple(biases), tuple(activations), standing, graph)
+    standing, graph, proposed = (getattr(module, name, None) for name in ("standing", "graph", "proposed"))
+    network = Network(tuple(weights), tuple(biases), tuple(activations), standing, graph, proposed)
     sample = np.random.default_rng(0).uniform(-2, 2, (8, network.width)).astype(np.float32)
     sample = graph.complete(sample) if graph else sample
     with torch.no_grad():

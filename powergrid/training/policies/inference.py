@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from powergrid.errors import PowerGridError, describe_unknown
 from powergrid.files import make_folder, path_of, read_arrays, read_json, reason_of, replacing, telling, write_whole
 from powergrid.training.policies.messages import MessagePassing
-from powergrid.training.policies.positions import StandingPositions
+from powergrid.training.policies.positions import ProposedMeans, StandingPositions
 from powergrid.training.policies.spaces import AgentFit
 from powergrid.training.policies.stored import StoredPolicy, describe_space, take_filter, take_layers
 from powergrid.training.runs.checkpoints import POLICY_FOLDER, find_checkpoint
@@ -58,6 +58,7 @@ class Network:
     activations: tuple[str, ...]
     standing: StandingPositions | None = None  # where it tells positions from where devices stand
     graph: MessagePassing | None = None  # where its first layers are those of messages over a graph
+    proposed: ProposedMeans | None = None  # where it adds to what rules propose
 
     @property
     def width(self) -> int:
@@ -77,7 +78,14 @@ class Network:
         else:
             for i in range(len(self.weights)):
                 x = self._layer(i, x)
-        return self.standing.place(x, observations) if self.standing else x
+        given: FloatArray = self.place(x, observations)
+        return given
+
+    def place(self, outputs: Any, observations: Any, lib: Any = np) -> Any:
+        """Return the distribution's inputs that the last layer's outputs stand for, in arrays of numpy or of torch."""
+        for each in (self.standing, self.proposed):
+            outputs = each.place(outputs, observations, lib) if each else outputs
+        return outputs
 
     def _layer(self, i: int, x: FloatArray) -> FloatArray:
         given: FloatArray = ACTIVATIONS[self.activations[i]](x @ self.weights[i].T + self.biases[i])
@@ -97,9 +105,9 @@ class Network:
                 layer.bias.copy_(torch.from_numpy(bias))
             layers += [layer, getattr(torch.nn, TORCH_LAYERS[activation])()]
         module: Any = torch.nn.Sequential(*layers).eval().requires_grad_(False)
-        if self.standing is None and self.graph is None:
+        if self.standing is None and self.graph is None and self.proposed is None:
             return module
-        standing, graph = self.standing, self.graph
+        place, graph = self.place, self.graph
 
         class Placed(torch.nn.Module):
             def __init__(self) -> None:
@@ -108,7 +116,7 @@ class Network:
 
             def forward(self, observations: Any) -> Any:
                 x = graph.pass_messages(observations, paired(self.layers), torch) if graph else module(observations)
-                return standing.place(x, observations, torch) if standing else x
+                return place(x, observations, torch)
 
         return Placed().eval()
 
@@ -277,10 +285,14 @@ class Policy:
             arrays[f"filter/{agent}/mean"], arrays[f"filter/{agent}/divisor"] = each.mean, each.divisor
         with telling(folder / WEIGHTS_FILE), replacing(folder / WEIGHTS_FILE) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
-        standing = {name: net.standing.describe() for name, net in self.networks.items() if net.standing}
-        graphs = {name: net.graph.describe() for name, net in self.networks.items() if net.graph}
+        parts = {
+            key: {name: part.describe() for name, net in self.networks.items() if (part := getattr(net, one))}
+            for key, one in (("standing", "standing"), ("graphs", "graph"), ("proposed", "proposed"))
+        }
+        # readers of earlier formats know nothing of what came later, in this order
+        later = [parts["proposed"], parts["graphs"], parts["standing"], self.fits, self.filters]
         described = {
-            "format": 5 if graphs else 4 if standing else 3 if self.fits else 2 if self.filters else 1,
+            "format": next((6 - i for i, there in enumerate(later) if there), 1),
             "policy_of": self.policy_of,
             "networks": {name: list(network.activations) for name, network in self.networks.items()},
             "action_spaces": {agent: describe_space(space) for agent, space in self.action_spaces.items()},
@@ -288,8 +300,7 @@ class Policy:
             "clip_actions": self.clip_actions,
             "filters": {agent: each.clip for agent, each in self.filters.items()},
             "fits": {agent: _describe_fit(fit) for agent, fit in self.fits.items()},
-            **({"standing": standing} if standing else {}),
-            **({"graphs": graphs} if graphs else {}),
+            **{key: own for key, own in parts.items() if own},
         }
         write_whole(folder / POLICY_FILE, json.dumps(described, indent=1) + "\n")
 
@@ -311,7 +322,9 @@ class Policy:
                 weights, biases = take_layers(arrays, name, len(activations), graph)
                 inputs = graph.inputs if graph else weights[0].shape[1]
                 standing = stored.standing[name].restore(weights, inputs) if name in stored.standing else None
-                networks[name] = kind(tuple(weights), tuple(biases), tuple(activations), standing, graph)
+                proposed = stored.proposed[name].restore(inputs) if name in stored.proposed else None
+                layers = tuple(weights), tuple(biases), tuple(activations)
+                networks[name] = kind(*layers, standing, graph, proposed)
             spaces = {agent: space.restore() for agent, space in stored.action_spaces.items()}
             widths = {agent: networks[name].width for agent, name in stored.policy_of.items()}
             filters = {

@@ -1,4 +1,4 @@
-"""Logits of positions told from where devices stand, so that to stay is one number wherever that is."""
+"""Actions told from what is observed: positions from where devices stand, numbers from what rules propose."""
 
 from __future__ import annotations
 
@@ -81,6 +81,35 @@ class StandingPositions:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class ProposedMeans:
+    """Add what a network gives to the setpoints that rules propose, so that to do as they do is 0 everywhere.
+
+    Attributes:
+        columns: For each continuous action the entry of the observation that tells what is proposed, scaled alike.
+
+    Source:
+        Silver et al., Residual Policy Learning, arXiv:1812.06298.
+    """
+
+    columns: tuple[int, ...]
+
+    def place(self, inputs: Any, observations: Any, lib: Any = np) -> Any:
+        """Return the inputs of the action distribution, means first, shape (n, width).
+
+        Args:
+            inputs: Those that the network gives, shape (n, width), of numpy or of torch.
+            observations: What it was given, shape (n, number observed).
+            lib: ``numpy``, or ``torch``, whose operations an export writes down.
+        """
+        means = len(self.columns)
+        return lib.concatenate((inputs[:, :means] + observations[:, list(self.columns)], inputs[:, means:]), 1)
+
+    def describe(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return asdict(self)
+
+
 def stand_by(space: gym.Space[Any], columns: tuple[int, ...], share: float) -> tuple[StandingPositions, list[float]]:
     """Return how positions of an action space lean towards where devices stand, and what staying is first worth.
 
@@ -131,3 +160,18 @@ def find_standing(
         stands = round((float(observed[column]) + 1.0) * (count - 1) / 2.0)
         columns.append(column if column >= 0 and stands == int(neutral[place]) else -1)
     return tuple(columns)
+
+
+def find_proposed(actions: Mapping[int, str], observations: Mapping[str, int]) -> tuple[int, ...]:
+    """Return for each continuous action of an agent the entry of its observation that tells what is proposed.
+
+    Args:
+        actions: Name of each, ``device.p_kw`` or the like, by its place.
+        observations: Entry of the observation by name.
+
+    Returns:
+        Entries, none where what is proposed is not observed of all of them.
+    """
+    names = [actions[place].rpartition(".") for place in sorted(actions)]
+    columns = [observations.get(f"{device}.proposed_{name}", -1) for device, _, name in names]
+    return tuple(columns) if min(columns, default=-1) >= 0 else ()

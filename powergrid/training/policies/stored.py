@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from powergrid.errors import PowerGridError
 from powergrid.training.policies.messages import MessagePassing
-from powergrid.training.policies.positions import StandingPositions
+from powergrid.training.policies.positions import ProposedMeans, StandingPositions
 from powergrid.training.policies.spaces import AgentFit
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -117,6 +117,18 @@ class StoredStanding(_Stored):
         return standing
 
 
+class StoredProposed(_Stored):
+    """What a network adds to."""
+
+    columns: Annotated[list[_Count], Field(min_length=1)]
+
+    def restore(self, inputs: int) -> ProposedMeans:
+        """Return it for a network of so many inputs; a ValueError says what does not fit."""
+        if max(self.columns) >= inputs:
+            raise ValueError(f"what is proposed at {self.columns} of {inputs} entries does not fit")
+        return ProposedMeans(tuple(self.columns))
+
+
 class StoredGraph(_Stored):
     """The graph that a network's first layers pass messages over."""
 
@@ -138,8 +150,8 @@ class StoredPolicy(_Stored):
     """What ``policy.json`` says."""
 
     # 2: with filters of observations, 3: with agents' own spaces; a reader of less leaves them out. 4: with positions
-    # from where devices stand. 5: with messages over graphs
-    format: Literal[1, 2, 3, 4, 5]
+    # from where devices stand. 5: with messages over graphs. 6: with what rules propose
+    format: Literal[1, 2, 3, 4, 5, 6]
     policy_of: dict[str, str]
     networks: dict[str, Annotated[list[Activation], Field(min_length=1, max_length=256)]]
     action_spaces: dict[str, StoredSpace]
@@ -149,6 +161,7 @@ class StoredPolicy(_Stored):
     fits: dict[str, StoredFit] = {}
     standing: dict[str, StoredStanding] = {}
     graphs: dict[str, StoredGraph] = {}
+    proposed: dict[str, StoredProposed] = {}
 
 
 def describe_space(space: gym.Space[Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from powergrid.envs.graph import GraphForm
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.scenario import as_env_config, pack_env_config
-from powergrid.training.policies.positions import find_standing
+from powergrid.training.policies.positions import find_proposed, find_standing
 from powergrid.training.policies.spaces import AgentFit, box_size, fit_policy, flattened, plain_fit, position_counts
 from powergrid.training.rllib.curriculum import Curriculum
 from powergrid.training.runs.settings import DqnSettings, SacSettings, TrainSettings
@@ -53,6 +53,8 @@ class EnvFacts:
     neutral_actions: Mapping[str, Any] = field(default_factory=dict)
     #: For each agent, of each of its positions the entry of its observation that tells where the device stands, or -1.
     standing: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    #: For each agent, of each of its continuous actions the entry of its observation that tells what is proposed.
+    proposed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     #: How the graph lies in what each agent observes, where it observes one.
     graphs: Mapping[str, GraphForm] = field(default_factory=dict)
 
@@ -76,6 +78,19 @@ def travelling_config(env: Any, env_config: Mapping[str, Any]) -> dict[str, Any]
     return pack_env_config(env_config)
 
 
+def show_proposals(env: EnvClass, env_config: Mapping[str, Any], settings: TrainSettings) -> dict[str, Any]:
+    """Return an env_config by which agents see whose setpoints their policies add to, as the settings have it.
+
+    Raises:
+        ScenarioError: The environment is not powergrid's own.
+    """
+    if settings.proposals is None:
+        return dict(env_config)
+    if env is not default_env():
+        raise ScenarioError("training settings", [f"proposals: {env} is not powergrid's own environment; leave it out"])
+    return {**env_config, "proposals": settings.proposals}
+
+
 def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = False) -> EnvFacts:
     """Build the environment once, read its agents and spaces, and close it.
 
@@ -88,15 +103,17 @@ def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = Fals
     instance = env(as_env_config(env_config))
     try:
         neutral: Mapping[str, Any] = {}
-        standing: dict[str, tuple[int, ...]] = {}
+        standing, proposed = dict[str, tuple[int, ...]](), dict[str, tuple[int, ...]]()
         if step or hasattr(instance, "neutral_actions"):
             seen, _ = instance.reset(seed=0)
         if hasattr(instance, "neutral_actions"):
             neutral = instance.neutral_actions()  # now, before anything has moved
             if hasattr(instance, "describe"):
                 standing = _find_standing(instance, seen, neutral)
-        graphs = {}
-        if getattr(getattr(instance, "scenario", None), "observations", None) == "graph":
+        graphs, scenario = {}, getattr(instance, "scenario", None)
+        if getattr(scenario, "proposals", None) is not None:
+            proposed = _find_proposed(instance)
+        if getattr(scenario, "observations", None) == "graph":
             graphs = {agent: form for agent, (_, form) in instance.describe().graphs.items()}
         if step:
             instance.step({agent: instance.action_spaces[agent].sample() for agent in instance.agents})
@@ -104,9 +121,10 @@ def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = Fals
             agents=tuple(instance.possible_agents),
             observation_spaces=dict(instance.observation_spaces),
             action_spaces=dict(instance.action_spaces),
-            scenario=getattr(instance, "scenario", None),
+            scenario=scenario,
             neutral_actions=neutral,
             standing=standing,
+            proposed=proposed,
             graphs=graphs,
         )
     finally:
@@ -135,6 +153,19 @@ def _find_standing(env: Any, seen: Mapping[str, Any], neutral: Mapping[str, Any]
     return found
 
 
+def _find_proposed(env: Any) -> dict[str, tuple[int, ...]]:
+    """Return where each agent sees what rules propose for its continuous actions."""
+    tables, found = env.describe(), dict[str, tuple[int, ...]]()
+    for agent in env.action_spaces:
+        actions, observations = (rows[rows["agent"] == agent] for rows in (tables.actions, tables.observations))
+        numbers = actions[actions["part"] == "continuous"]
+        found[agent] = find_proposed(
+            dict(zip(numbers["position"], numbers["name"], strict=True)),
+            dict(zip(observations["name"], observations["position"], strict=True)),
+        )
+    return found
+
+
 def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) -> tuple[dict[str, str], list[str]]:
     """Return each agent its policy, and say what does not go.
 
@@ -148,6 +179,8 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
         return {}, list(error.problems)
     problems = fit_problems(facts, policy_of, settings) + action_problems(facts, settings)
     problems += limit_problems(facts, settings)
+    if settings.proposals is not None and not any(facts.proposed.values()):
+        problems.append("proposals: agents decide positions alone, and only numbers are added; leave it out")
     if settings.curriculum is not None:
         problems += Curriculum(settings.curriculum).find_problems(facts.scenario)
     if settings.network == "graph" and set(facts.graphs) != set(facts.agents):
@@ -363,8 +396,11 @@ def fit_agents(
     neutral = {
         agent: fits[agent].undo(action) if agent in fits else action for agent, action in facts.neutral_actions.items()
     }
-    standing = {agent: told for agent, told in facts.standing.items() if agent not in fits}
-    facts = replace(facts, observation_spaces=seen, action_spaces=actions, neutral_actions=neutral, standing=standing)
+    own: dict[str, Any] = {
+        name: {agent: told for agent, told in getattr(facts, name).items() if agent not in fits}
+        for name in ("standing", "proposed")
+    }
+    facts = replace(facts, observation_spaces=seen, action_spaces=actions, neutral_actions=neutral, **own)
     return facts, fits
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from powergrid.errors import ScenarioError
 from powergrid.scenario import as_env_config, pack_env_config
 from powergrid.training.policies.messages import MessagePassing
-from powergrid.training.policies.positions import stand_by
+from powergrid.training.policies.positions import ProposedMeans, stand_by
 from powergrid.training.policies.spaces import FIT_KEY, box_size
 from powergrid.training.rllib.agents import (
     EnvClass,
@@ -29,6 +29,7 @@ from powergrid.training.rllib.agents import (
     multi_agent_arguments,
     plan_policies,
     probe_env,
+    show_proposals,
 )
 from powergrid.training.runs.settings import (
     DqnSettings,
@@ -51,8 +52,9 @@ _LEAST_WIDTH, _WIDTH = 0.6, 0.1
 #: Weights of the entropy bonus. Positions have more entropy, 3.5 nats for 33 taps alike, and what a move brings is
 #: little: at the first weight a policy of positions goes on moving what had better stay.
 _ENTROPY, _ENTROPY_OF_POSITIONS = 0.003, 0.0005
-#: Logarithm of the first spread of continuous actions, and that of a policy that has learnt by imitation before.
-_LOG_STD, _LOG_STD_IMITATING = -0.7, -1.6
+#: Logarithm of the first spread of continuous actions, that of a policy that has learnt by imitation before, and that
+#: of one which adds to what rules propose.
+_LOG_STD, _LOG_STD_IMITATING, _LOG_STD_PROPOSED = -0.7, -1.6, -2.3
 #: Environments of a process where nothing is said: more of them gain little and make each fragment of a day shorter.
 _MOST_ENVIRONMENTS = 16
 
@@ -109,8 +111,8 @@ def algorithm_config(
         ScenarioError: With every unknown setting, refused value, missing policy and space that does not go.
     """
     resolved, problems = resolve_settings(algorithm, settings)
-    config = as_env_config(env_config)
     env = env or default_env()
+    config = show_proposals(env, as_env_config(env_config), resolved)
     facts = probe_env(env, config)
     policy_of, wrong = plan_policies(facts, policies, resolved)
     if resolved.demonstrations is not None:
@@ -304,6 +306,7 @@ def _module(name: str, parts: _Parts) -> Any:
     if neutral:
         model["initial_bias"] = initial_bias(facts.action_spaces[agents[0]], neutral, settings.initial_neutral).tolist()
         model |= _standing(facts, agents, settings, model["initial_bias"])
+        model |= _proposed(facts, agents, settings, model["initial_bias"])
     if settings.network == "graph":
         form = facts.graphs[agents[0]]
         how = settings.graph_width, settings.graph_rounds, len(form.flags)
@@ -319,6 +322,8 @@ def first_log_std(settings: TrainSettings) -> float:
     """Return the logarithm of the first spread of continuous actions, where settings leave it open too."""
     if settings.initial_log_std is not None:
         return settings.initial_log_std
+    if settings.proposals is not None:
+        return _LOG_STD_PROPOSED
     return _LOG_STD if settings.demonstrations is None else _LOG_STD_IMITATING
 
 
@@ -335,6 +340,16 @@ def _standing(facts: EnvFacts, agents: Sequence[str], settings: TrainSettings, b
         own = first - box_size(space)  # the chosen numbers are without the spreads
         bias[own : own + count] = [0.0] * count
     return {"standing": standing.describe(), "initial_stay": stays}
+
+
+def _proposed(facts: EnvFacts, agents: Sequence[str], settings: TrainSettings, bias: list[float]) -> dict[str, Any]:
+    """Return what a network needs to add to what rules propose; takes away where continuous actions start without."""
+    told = {facts.proposed.get(agent, ()) for agent in agents}
+    columns = next(iter(told)) if len(told) == 1 else ()
+    if not columns or settings.observation_filter != "none":
+        return {}
+    bias[: len(columns)] = [0.0] * len(columns)
+    return {"proposed": ProposedMeans(columns).describe()}
 
 
 def initial_bias(space: Any, neutral: Sequence[Any], share: float) -> NDArray[np.float64]:

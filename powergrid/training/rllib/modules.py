@@ -22,15 +22,16 @@ from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from
 from powergrid.errors import PowerGridError
 from powergrid.training.policies.inference import TORCH_LAYERS, paired
 from powergrid.training.policies.messages import MessagePassing
-from powergrid.training.policies.positions import StandingPositions
+from powergrid.training.policies.positions import ProposedMeans, StandingPositions
 
 
 class QuietStartModule(DefaultPPOTorchRLModule):
     """Start RLlib's PPO module as one policy everywhere: chosen means and spreads, and chosen odds of positions.
 
     ``model_config`` may hold ``initial_bias`` (a mean for each continuous action, in units of the normalised action, a
-    logit for each position, in the order of the parts), ``initial_log_std``, and ``standing`` with ``initial_stay``,
-    what :class:`StandingPositions` holds and first adds for staying, and ``graph``, what :class:`MessagePassing` holds,
+    logit for each position, in the order of the parts), ``initial_log_std``, ``standing`` with ``initial_stay``, what
+    :class:`StandingPositions` holds and first adds for staying, ``proposed``, what :class:`ProposedMeans` holds, and
+    ``graph``, what :class:`MessagePassing` holds,
     where actor and critic pass messages over the graph that is observed. The last policy layer starts 100
     times smaller than RLlib makes it, so that the first policy hardly depends on what is observed.
 
@@ -52,6 +53,8 @@ class QuietStartModule(DefaultPPOTorchRLModule):
         standing = settings.get("standing")
         #: How outputs become logits of positions that lean towards where devices stand; None where none tells that.
         self.standing = StandingPositions(**standing) if standing else None
+        #: How outputs are added to what rules propose; None where none do.
+        self.proposed = ProposedMeans(**settings["proposed"]) if settings.get("proposed") else None
         if self.standing is not None:
             layers = pi.net.mlp
             layers[-1] = torch.nn.Linear(layers[-1].in_features, self.standing.outputs)
@@ -94,16 +97,17 @@ class QuietStartModule(DefaultPPOTorchRLModule):
         return self._place(super()._forward_train(batch, **kwargs), batch)
 
     def _place(self, output: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
-        if self.standing is not None:
-            given = output[Columns.ACTION_DIST_INPUTS]
-            output[Columns.ACTION_DIST_INPUTS] = self.standing.place(given, batch[Columns.OBS], torch)
+        for each in (self.standing, self.proposed):
+            if each is not None:
+                given = output[Columns.ACTION_DIST_INPUTS]
+                output[Columns.ACTION_DIST_INPUTS] = each.place(given, batch[Columns.OBS], torch)
         return output
 
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Draw the actions as well where they are Gaussian, the layers and the draw without a module's calls."""
         # RLlib lets a module return actions and their log-probabilities itself; its own distribution objects draw the
         # same numbers and take as long for it as the layers take
-        seen = batch[Columns.OBS]
+        seen = observed = batch[Columns.OBS]
         if self._acting is None or seen.device.type != "cpu":
             output: dict[str, Any] = super()._forward_exploration(batch, **kwargs)
             return output
@@ -122,6 +126,8 @@ class QuietStartModule(DefaultPPOTorchRLModule):
             if pi.clip_log_std:
                 most = pi.log_std_clip_param.item()
                 log_std = np.minimum(np.maximum(log_std, -most), most)
+            if self.proposed is not None:
+                mean = self.proposed.place(mean, observed.numpy())
             n = mean.shape[1]
             inputs = np.empty((len(mean), 2 * n), dtype=np.float32)
             inputs[:, :n], inputs[:, n:] = mean, log_std

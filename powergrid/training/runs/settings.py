@@ -24,7 +24,7 @@ ALIASES: dict[str, str] = {
 }
 
 #: What a preset sets beside the defaults. ``fast`` is the defaults, ``imitate`` begins as rules do and learns on in
-#: small steps, ``page`` has the values long recommended for PPO here.
+#: small steps, ``residual`` learns what to add to what rules do, ``page`` has the values long recommended for PPO here.
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
     "imitate": {
@@ -34,6 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 3e-4,
         "entropy_coeff": 0.0,
     },
+    "residual": {"proposals": "rule_based", "lr": 2e-4, "lr_end": 2e-5, "entropy_coeff": 0.0},
     "page": {
         "lr": 3e-4,
         "lr_end": None,
@@ -110,7 +111,8 @@ class TrainSettings(Spec):
     )
     initial_log_std: float | None = Field(
         None,
-        description="First spread of each continuous action, as its logarithm; null: -0.7, with `demonstrations` -1.6.",
+        description="First spread of each continuous action, as its logarithm; null: -0.7, with `demonstrations` -1.6, "
+        "with `proposals` -2.3.",
     )
     initial_neutral: float = Field(
         0.5,
@@ -139,6 +141,11 @@ class TrainSettings(Spec):
         None,
         description="Ranges that episodes draw their numbers by, by the iterations done from which on they hold, or "
         "`module:function` that returns them, given these; null: the scenario's own.",
+    )
+    proposals: Literal["rule_based"] | None = Field(
+        None,
+        description="Whose setpoints agents see (`proposals` of the scenario) and continuous actions are told from: "
+        "policies learn what to add to those of `rule_based`; null: what the scenario says.",
     )
     demonstrations: str | None = Field(
         None,
@@ -212,6 +219,13 @@ class TrainSettings(Spec):
         return self
 
     @model_validator(mode="after")
+    def _can_add(self) -> TrainSettings:
+        other = {"observation_filter": self.observation_filter != "none", "share_unequal": self.share_unequal}
+        if self.proposals is not None and any(other.values()):
+            raise ValueError(f"proposals do not go with {' and '.join(n for n, on in other.items() if on)}")
+        return self
+
+    @model_validator(mode="after")
     def _network_can(self) -> TrainSettings:
         other = {"observation_filter": self.observation_filter != "none", "share_unequal": self.share_unequal}
         if self.network == "graph" and any(other.values()):
@@ -252,6 +266,7 @@ _ONLY_ON_POLICY = frozenset(
     | {"lr_kl_target", "final_log_std", "cost_limit", "cost_lr", "envs_per_day"}
     | {"network", "graph_width", "graph_rounds"}
     | {"positions", "bootstrap_horizon", "demonstrations", "imitation_days", "imitation_rounds", "imitation_passes"}
+    | {"proposals"}
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from powergrid.training.rllib.agents import (
     default_env,
     plan_policies,
     probe_env,
+    show_proposals,
 )
 from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state, require_trust, trust_claims
 from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
@@ -76,7 +77,8 @@ def train(
     if chosen.seed is None:
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
     _require_demonstrations(chosen)
-    env, env_config = env or default_env(), as_env_config(scenario)
+    env = env or default_env()
+    env_config = show_proposals(env, as_env_config(scenario), chosen)
     facts, policy_of = check_plan("training", env, env_config, policies, chosen)
     taken = "a run is there already; resume it or choose another name"
     manifest: dict[str, Any] = {

@@ -1,0 +1,135 @@
+"""Policies that add to what rules propose: at first they do as rules do, and they are played, kept and exported so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from powergrid.envs import NetworkedGridEnv
+from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.evaluation import evaluate
+from powergrid.evaluation.trained import find_differences
+from powergrid.scenario import load_scenario
+from powergrid.training import algorithm_config, export_policy, export_run, load_policy, ppo_config, train
+from powergrid.training.policies.inference import Network, Policy
+from powergrid.training.policies.positions import ProposedMeans, find_proposed
+from powergrid.training.rllib.agents import probe_env
+from powergrid.training.rllib.config import initial_bias
+from powergrid.training.runs.session import RaySession, build_algorithm
+from tests.training.policies.test_export import run_file
+from tests.training.toy import ToyGridEnv
+
+HOURS = {"episode_length": 24, "start_hour": 14.0}
+SHORT = {"env_name": "ieee13_mg", **HOURS}
+SMALL: dict[str, Any] = {
+    "num_env_runners": 0, "num_envs_per_env_runner": 2, "train_batch_size": 48, "minibatch_size": 48, "num_epochs": 1,
+    "hidden": [16], "validation_episodes": 2,
+}  # fmt: skip
+
+
+def test_means_are_what_is_proposed_and_what_is_added() -> None:
+    means = ProposedMeans((3, 1))
+    inputs, seen = np.array([[0.5, -0.25, -2.0, -2.0, 7.0]], np.float32), np.array([[9.0, 0.1, 9.0, -0.4]], np.float32)
+    expected = [[0.5 - 0.4, -0.25 + 0.1, -2.0, -2.0, 7.0]]
+    np.testing.assert_allclose(means.place(inputs, seen), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        means.place(torch.from_numpy(inputs), torch.from_numpy(seen), torch), expected, rtol=1e-6
+    )
+    assert find_proposed({1: "b.q_kvar", 0: "b.p_kw"}, {"b.proposed_q_kvar": 4, "b.proposed_p_kw": 2}) == (2, 4)
+    assert find_proposed({0: "b.p_kw", 1: "b.q_kvar"}, {"b.proposed_p_kw": 2}) == ()  # all or none
+
+
+def test_first_policy_does_as_rules_do(ray_session: None, tmp_path: Path) -> None:
+    built = build_algorithm(ppo_config(SHORT, preset="residual", **SMALL), RaySession(None))
+    try:
+        assert built.config.env_config["proposals"] == "rule_based"
+        export_policy(built, tmp_path / "policy")
+        with torch.no_grad():  # by the runner's shorter way the means are the same
+            seen = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (50, 33)).astype(np.float32))
+            module = built.get_module("grid_policy")
+            explored = module.forward_exploration({"obs": seen}, t=0)["action_dist_inputs"]
+            np.testing.assert_allclose(
+                explored, module.forward_inference({"obs": seen})["action_dist_inputs"], atol=1e-5
+            )
+        assert np.isfinite(built.train()["learners"]["grid_policy"]["total_loss"])
+    finally:
+        built.stop()
+    policy = load_policy(tmp_path / "policy")
+    with NetworkedGridEnv(SHORT | {"proposals": "rule_based"}) as env:
+        seen, _ = env.reset(seed=1)
+        for _ in range(5):
+            proposed = env.task.channels.values[0]
+            actions = policy.act(seen)
+            by_name = {channel.name: proposed[i] for i, channel in enumerate(env.task.channels.table)}
+            for row in env.describe().actions.itertuples():
+                device, _, name = row.name.partition(".")
+                share = 2.0 * (by_name[f"{device}.proposed_{name}"] - row.low) / (row.high - row.low) - 1.0
+                assert actions[row.agent][row.position] == pytest.approx(share, abs=0.1)
+            seen, *_ = env.step(actions)
+
+
+def test_run_is_shown_proposals_wherever_it_is_played(ray_session: None, tmp_path: Path) -> None:
+    settings = {**SMALL, "preset": "residual", "lr": 1e-9, "iterations": 1}
+    run = train(SHORT, settings, out_dir=tmp_path, name="run").folder
+    assert (tmp_path / "run" / "scenario.yaml").read_text().count("proposals: rule_based") == 1
+    report = evaluate(SHORT, ["rule_based", "no_control", ("run", load_policy(run))], days=2)
+    means = report.frame.groupby("policy")["reward"].mean()
+    assert find_differences(load_policy(run), load_scenario("ieee13_mg", HOURS)) == []
+    assert abs(means["run"] - means["rule_based"]) < 0.05 * abs(means["rule_based"] - means["no_control"])
+    with NetworkedGridEnv(SHORT) as env:
+        plain, _ = env.reset(seed=0)
+    # where nothing is proposed it does not act as if
+    with pytest.raises(PowerGridError, match=r"observations of shape \(1, 28\); the policy was trained on \(n, 33\)"):
+        load_policy(run).act(plain)
+    policy = load_policy(run, backend="torch")
+    seen = np.random.default_rng(1).uniform(-1, 1, (20, 33)).astype(np.float32)
+    np.testing.assert_allclose(policy.act_batch("MG1", seen), load_policy(run).act_batch("MG1", seen), atol=1e-6)
+    for format in ("onnx", "torchscript"):
+        file, *_ = export_run(run, tmp_path / format, format=format)
+        np.testing.assert_allclose(run_file(file, seen, ["action"])["action"], policy.act_batch("MG1", seen), atol=1e-6)
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    layers = (np.zeros((2, 4), np.float32),), (np.zeros(2, np.float32),), ("linear",)
+    import gymnasium as gym
+
+    box = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    Policy({"p": Network(*layers, proposed=ProposedMeans((3,)))}, {"a": "p"}, {"a": box}).save(tmp_path)
+    seen = np.array([[0.0, 0.0, 0.0, 0.6]], np.float32)
+    assert Policy.load(tmp_path).act_batch("a", seen)[0] == pytest.approx(0.6)
+    told = json.loads((tmp_path / "policy.json").read_text())
+    assert told["format"] == 6
+    told["proposed"]["p"]["columns"] = [4]
+    (tmp_path / "policy.json").write_text(json.dumps(told))
+    with pytest.raises(PowerGridError, match=r"what is proposed at \[4\] of 4 entries does not fit"):
+        Policy.load(tmp_path)
+
+
+def test_positions_are_chosen_as_ever_and_numbers_begin_at_nothing() -> None:
+    mixed = {"env_name": "ieee13_voltvar", "devices.battery_1.levels": None}
+    facts = probe_env(NetworkedGridEnv, mixed | {"proposals": "rule_based"}, step=True)
+    assert facts.proposed["regulators"] == ()
+    assert len(facts.proposed["batteries"]) == facts.action_spaces["batteries"].shape[0]
+    config = ppo_config(mixed, preset="residual", policies="independent", **SMALL)
+    specs = config.rl_module_spec.rl_module_specs
+    assert "proposed" not in specs["regulators_policy"].model_config
+    told = specs["batteries_policy"].model_config
+    assert told["initial_bias"] == [0.0] * len(facts.proposed["batteries"])
+    neutral = [facts.neutral_actions["batteries"]]
+    assert len(initial_bias(facts.action_spaces["batteries"], neutral, 0.5)) == len(told["initial_bias"])
+
+
+def test_what_does_not_go_with_proposals_is_told() -> None:
+    with pytest.raises(ScenarioError, match="proposals do not go with share_unequal"):
+        ppo_config("ieee13_mg", proposals="rule_based", share_unequal=True)
+    with pytest.raises(ScenarioError, match=r"proposals: .* is not powergrid's own environment"):
+        ppo_config({}, env=ToyGridEnv, proposals="rule_based")
+    with pytest.raises(ScenarioError, match="proposals: agents decide positions alone"):
+        ppo_config("ieee13_voltvar", proposals="rule_based")
+    with pytest.raises(ScenarioError, match="sac has no setting 'proposals'"):
+        algorithm_config("ieee13_mg", "sac", proposals="rule_based")
