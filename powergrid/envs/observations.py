@@ -349,7 +349,8 @@ class Channels:
         metrics.take(simulation.snapshot, simulation.energised, beside)
         telemetry = self.telemetry
         if self._quantiles is not None:  # last, as it sums up what was just measured
-            metrics.add(self._quantiles.look(metrics, simulation.snapshot.v_pu), -1 if telemetry is None and not self._n_proposed else -2)
+            alone = telemetry is None and not self._n_proposed
+            metrics.add(self._quantiles.look(metrics, simulation.snapshot.v_pu), -1 if alone else -2)
         if telemetry is not None and telemetry.width:
             metrics.results.take(self._of_telemetry, 1, telemetry.values, "clip")
             metrics.add(telemetry.look(simulation.row))
