@@ -129,16 +129,21 @@ def score(
     page: Annotated[
         Path | None, typer.Option("--page", metavar="FILE", help="Write the leaderboard there as Markdown.")
     ] = None,
+    left: Annotated[
+        bool, typer.Option("--left", help="Say instead what nobody has run yet: each command and its time.")
+    ] = False,
 ) -> None:
     """Put results side by side: scores and regret with intervals, task by task and over all of them."""
     from powergrid.evaluation.benchmark import read_benchmark
-    from powergrid.evaluation.benchmark.page import make_page
+    from powergrid.evaluation.benchmark.page import find_open, make_page, say_minutes
     from powergrid.evaluation.benchmark.score import score_results
     from powergrid.files import write_whole
 
     board = score_results(read_benchmark(), files)
-    for table in board.tables():
+    for table in () if left else board.tables():
         out.print(table)
+    for command, minutes in find_open(board) if left else ():
+        tell(f"{say_minutes(minutes):>12}  {command}")
     if page is not None:
         write_whole(page, make_page(board))
         tell(page)

@@ -115,30 +115,32 @@ def _say_what(task: Task) -> str:
 
 def _say_open(board: Leaderboard) -> Iterator[str]:
     yield "## Not run yet\n"
-    estimates = read_estimates()
+    rows = [(f"`{command}`", say_minutes(minutes)) for command, minutes in find_open(board)]
+    if not rows:
+        yield "Nothing.\n"
+        return
     yield (
         "Each command trains what is not there yet, one run for each seed, and plays it; runs of a scenario serve its "
         f"shifted tasks too. Times are those of {len(board.benchmark.training_seeds)} seeds one after the other, from "
-        f"the rate that was measured on {estimates['machine']}, at most the task's budget.\n"
+        f"the rate that was measured on {read_estimates()['machine']}, at most the task's budget. `powergrid benchmark "
+        "score docs/benchmark --left` prints them.\n"
     )
-    rows = [
-        (f"`powergrid benchmark run {name} {what}`", say_minutes(minutes))
-        for name, what, minutes in _find_open(board, estimates)
-    ]
-    yield _as_table(("command", "time"), rows) if rows else "Nothing.\n"
+    yield _as_table(("command", "time"), rows)
 
 
-def _find_open(board: Leaderboard, estimates: Mapping[str, Any]) -> Iterator[tuple[str, str, float | None]]:
-    benchmark = board.benchmark
+def find_open(board: Leaderboard) -> Iterator[tuple[str, float | None]]:
+    """Yield the command of each row that nobody has run yet, and its minutes; None where they were not measured."""
+    benchmark, refused = board.benchmark, _refused(read_estimates())
     for name, task in benchmark.tasks.items():
         there = {each.player.name for each in board.results.get(name, ())}
+        command = f"powergrid benchmark run {name}"
         for baseline in BASELINES:
-            if baseline not in there and (name, baseline) not in _refused(estimates):
-                yield name, f"--policy {baseline}", estimate_play(benchmark, name, baseline)
+            if baseline not in there and (name, baseline) not in refused:
+                yield f"{command} --policy {baseline}", estimate_play(benchmark, name, baseline)
         for method in METHODS:
             if method.name not in there and takes(task, method):
                 minutes = estimate_minutes(task, method) * len(benchmark.training_seeds)
-                yield name, method.options, minutes
+                yield f"{command} {method.options}", minutes
 
 
 def _refused(estimates: Mapping[str, Any]) -> set[tuple[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from powergrid.errors import ScenarioError
 from powergrid.evaluation.benchmark import Benchmark, Entrant, Result, play_task, read_benchmark, read_result
-from powergrid.evaluation.benchmark.page import METHODS, estimate_minutes, make_page, takes
+from powergrid.evaluation.benchmark.page import METHODS, estimate_minutes, find_open, make_page, takes
 from powergrid.evaluation.benchmark.play import summarise
 from powergrid.evaluation.benchmark.score import score_results
 
@@ -84,6 +84,7 @@ def test_page_has_what_was_run_and_what_was_not(benchmark: Benchmark, files: lis
     assert "- `mine`: PPO, 1,000 environment steps, at most 1.0 minutes a seed, default settings\n" in played
     assert "run small --policy native`" in left
     assert "--policy rule_based" not in left
+    assert ("powergrid benchmark run small --policy native", None) in find_open(score_results(benchmark, files))
     assert "| `powergrid benchmark run small --train ppo --policies independent` | 4 min |" in left  # 2 seeds of 2 min
 
 
