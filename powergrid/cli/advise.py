@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from powergrid.cli.evaluation import load_policies
-from powergrid.cli.options import FeederOption, Given, TrustFilesOption, out, read_run_config, tell, with_options
+from powergrid.cli.options import FeederOption, GivenWithPolicies, out, read_run_config, tell, with_options
 from powergrid.errors import ScenarioError, describe_unknown
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN|POLICY", help="A run folder, or a baseline's name.")]
@@ -35,7 +36,17 @@ ShadowOption = Annotated[
 _FORMATS = ("table", "csv", "json")
 
 
-@with_options(without=["agents", "add_der", "goal"])
+@dataclass(frozen=True)
+class GivenForAdvice(GivenWithPolicies):
+    """The same with what options say of the advisor."""
+
+    fallback: FallbackOption = "hold"
+    min_coverage: CoverageOption = 0.5
+    max_age: AgeOption = None
+    feeder: FeederOption = None
+
+
+@with_options(without=["agents", "add_der", "goal", "view"])
 def advise(
     run: RunArgument,
     scenario: OwnScenario = None,
@@ -46,9 +57,6 @@ def advise(
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write setpoints there: .csv, .parquet or .json.")
     ] = None,
-    fallback: FallbackOption = "hold",
-    min_coverage: CoverageOption = 0.5,
-    max_age: AgeOption = None,
     shadow: ShadowOption = None,
     done: Annotated[
         Path | None, typer.Option("--done", metavar="FILE", help="What was done, by time; what readings say if unset.")
@@ -58,17 +66,12 @@ def advise(
     ] = None,
     date: Annotated[str | None, typer.Option(metavar="DATE", help="Day of --example; the first of the test.")] = None,
     spec: Annotated[bool, typer.Option("--spec", help="List all that can be read and is set, and stop.")] = False,
-    feeder: FeederOption = None,
-    trust_checkpoint: TrustFilesOption = False,
     *,
-    given: Given,
+    given: GivenForAdvice,
 ) -> None:
     """Advise a grid that runs: readings in, setpoints within every limit out."""
     _check_options(file_format, readings is None and example is None and not spec, done is not None and shadow is None)
-    advisor = build_advisor(
-        "powergrid advise", run, scenario, given, fallback, min_coverage, max_age, follows=shadow is None,
-        feeder=feeder, trust=trust_checkpoint,
-    )  # fmt: skip
+    advisor = build_advisor("powergrid advise", run, scenario, given, follows=shadow is None)
     try:
         if spec:
             _print_spec(advisor)
@@ -92,21 +95,18 @@ def _check_options(file_format: str, nothing_asked: bool, done_alone: bool) -> N
         raise ScenarioError("powergrid advise", problems)
 
 
-def build_advisor(
-    command: str, run: str, scenario: str | None, given: Given, fallback: str, min_coverage: float,
-    max_age: float | None, *, follows: bool, feeder: str | None, trust: bool,
-) -> Any:  # fmt: skip
+def build_advisor(command: str, run: str, scenario: str | None, given: GivenForAdvice, *, follows: bool) -> Any:
     """Return the advisor that the options of a command mean."""
     from powergrid.advice import Advisor, AdvisorOptions
     from powergrid.advice.player import find_player
     from powergrid.evaluation.rollout import put_on_feeder
     from powergrid.scenario import scenario_from_config
 
-    options = AdvisorOptions(fallback, max_age, min_coverage, follows)  # type: ignore[arg-type]
+    options = AdvisorOptions(given.fallback, given.max_age, given.min_coverage, follows)  # type: ignore[arg-type]
     env_config = read_run_config(command, run, scenario, given.env_config(scenario or ""))
     chosen = scenario_from_config(env_config)
-    chosen = put_on_feeder(chosen, feeder) if feeder else chosen
-    own, player = find_player(chosen, load_policies([run], chosen, trust=trust)[0])
+    chosen = put_on_feeder(chosen, given.feeder) if given.feeder else chosen
+    own, player = find_player(chosen, load_policies([run], chosen, trust=given.trust_checkpoint)[0])
     return Advisor(own, player, options)
 
 
@@ -227,7 +227,7 @@ def _write_example(advisor: Any, run: str, file: Path, date: str | None) -> None
     tell(play_readings(advisor, file, date))
 
 
-@with_options(without=["agents", "add_der", "goal"])
+@with_options(without=["agents", "add_der", "goal", "view"])
 def serve(
     run: RunArgument,
     scenario: OwnScenario = None,
@@ -240,13 +240,8 @@ def serve(
         ),
     ] = None,
     shadow: ShadowOption = None,
-    fallback: FallbackOption = "hold",
-    min_coverage: CoverageOption = 0.5,
-    max_age: AgeOption = None,
-    feeder: FeederOption = None,
-    trust_checkpoint: TrustFilesOption = False,
     *,
-    given: Given,
+    given: GivenForAdvice,
 ) -> None:
     """Advise a grid that runs, over HTTP: /health, /spec, /advise, /log and /docs."""
     from powergrid.advice.service.app import build_app  # first: where FastAPI is missing, nothing is compiled
@@ -254,10 +249,7 @@ def serve(
     from powergrid.advice.shadow import ShadowLog
 
     token, new = find_token(token_file)
-    advisor = build_advisor(
-        "powergrid serve", run, scenario, given, fallback, min_coverage, max_age, follows=shadow is None,
-        feeder=feeder, trust=trust_checkpoint,
-    )  # fmt: skip
+    advisor = build_advisor("powergrid serve", run, scenario, given, follows=shadow is None)
     try:
         app = build_app(advisor, token, None if shadow is None else ShadowLog(advisor, shadow))
         server, listener, address = open_server(app, host, port)

@@ -13,16 +13,16 @@ from powergrid.cli.options import (
     DaySeedOption,
     DaysOption,
     Given,
+    GivenWithPolicies,
     ScenarioArgument,
     SplitOption,
-    TrustFilesOption,
     counting,
     tell,
     with_options,
 )
 
 
-@with_options()
+@with_options(without=["view"])
 def record(
     scenario: ScenarioArgument,
     folder: Annotated[
@@ -34,16 +34,15 @@ def record(
     days: DaysOption = 30,
     split: SplitOption = "train",
     seed: DaySeedOption = 0,
-    trust_checkpoint: TrustFilesOption = False,
     *,
-    given: Given,
+    given: GivenWithPolicies,
 ) -> None:
     """Play days of SCENARIO and keep them as a Minari data set with a card, for learning offline; needs Minari."""
     from powergrid.evaluation import datasets
     from powergrid.scenario import scenario_from_config
 
     env_config = given.env_config(scenario)
-    [player] = load_policies([policy], scenario_from_config(env_config), trust=trust_checkpoint)
+    [player] = load_policies([policy], scenario_from_config(env_config), trust=given.trust_checkpoint)
     with counting("days") as progress:
         keep: Any = datasets.record_dataset  # which says what is wrong with a view or a form
         place: Path = keep(

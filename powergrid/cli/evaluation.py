@@ -15,13 +15,11 @@ import typer
 import powergrid
 from powergrid.cli.options import (
     DaysOption,
-    Given,
+    GivenWithPolicies,
     ScenarioArgument,
     SetOption,
     SplitOption,
     TablesOption,
-    TrustFilesOption,
-    ViewOption,
     counting,
     err,
     out,
@@ -49,7 +47,7 @@ def evaluate(
         bool, typer.Option("--each-seed", help="A row for each seed of a training, not one for all.")
     ] = False,
     *,
-    given: Given,
+    given: GivenWithPolicies,
     split: SplitOption = "test",
     days: DaysOption = 7,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the days' choice and noise.")] = 0,
@@ -59,8 +57,6 @@ def evaluate(
         typer.Option("--feeder", metavar="FEEDER", help="Play on this feeder, by name or master file; repeatable."),
     ] = None,
     parts: Annotated[bool, typer.Option("--parts", help="Show what each term adds to the reward.")] = False,
-    view: ViewOption = "agents",
-    trust_checkpoint: TrustFilesOption = False,
     overrides: SetOption = None,
 ) -> None:
     """Play policies on the same days of SCENARIO and compare them, also on feeders it was not made for.
@@ -68,7 +64,16 @@ def evaluate(
     Runs that differ in nothing but their seed are one row, with intervals over seeds and days.
     """
     named = spell_out([*(policy or []), *(more or [])])
-    report = play(given.env_config(scenario, overrides), named, split, days, seed, feeder or (), view, trust_checkpoint)
+    report = play(
+        given.env_config(scenario, overrides),
+        named,
+        split,
+        days,
+        seed,
+        feeder or (),
+        given.view,
+        given.trust_checkpoint,
+    )
     report = report.each_seed() if each_seed else report
     print_report(report, parts=parts)
     if out_dir is not None:

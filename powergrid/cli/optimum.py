@@ -12,11 +12,10 @@ from powergrid.cli.options import (
     DateOption,
     DayOption,
     DaySeedOption,
-    Given,
+    GivenWithPolicies,
     ScenarioArgument,
     SplitOption,
     TablesOption,
-    TrustFilesOption,
     counting,
     out,
     tell,
@@ -28,7 +27,7 @@ from powergrid.errors import ScenarioError
 _EXPLAINED = "rule_based"
 
 
-@with_options()
+@with_options(without=["view"])
 def optimum(
     scenario: ScenarioArgument,
     policy: Annotated[
@@ -48,9 +47,8 @@ def optimum(
     ] = None,
     seed: DaySeedOption = 0,
     out_dir: TablesOption = None,
-    trust_checkpoint: TrustFilesOption = False,
     *,
-    given: Given,
+    given: GivenWithPolicies,
 ) -> None:
     """Find the best that could have been done on days of SCENARIO, all known beforehand, and what policies lose."""
     from powergrid.evaluation.drawing import check_suffix, save
@@ -66,7 +64,7 @@ def optimum(
         raise ScenarioError("powergrid optimum", ["say which days once: one of --days, --date and --day"])
     chosen = scenario_from_config(given.env_config(scenario))
     named = policy or ([_EXPLAINED] if explain or draw else [])
-    players = load_policies(named, chosen, trust=trust_checkpoint)
+    players = load_policies(named, chosen, trust=given.trust_checkpoint)
     which = day if date is None else pick_day(chosen.read_profiles(), date)
     with counting("playing") as advance:
         report = find_optima(

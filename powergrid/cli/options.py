@@ -109,32 +109,39 @@ class Given:
         return {"env_name": scenario, **keys, **({"trust": True} if self.trust else {})}
 
 
+@dataclass(frozen=True)
+class GivenWithPolicies(Given):
+    """The same with what options say of how policies are loaded."""
+
+    view: ViewOption = "agents"
+    trust_checkpoint: TrustFilesOption = False
+
+
 def with_options(*, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return what gives a command the options of :class:`Given` in place of its parameter ``given``.
+    """Return what gives a command, in place of its parameter ``given``, the options of that one's class.
 
     --verbose comes last, and is heeded. The command states only what is its own; typer reads the whole of it.
 
     Args:
         without: Options that it has not, or lists elsewhere itself.
     """
-    hints = get_type_hints(Given, include_extras=True)
-    shared = [
-        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
-        for each in fields(Given)
-        if each.name not in without
-    ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
 
     def extend(command: Callable[..., None]) -> Callable[..., None]:
-        own = [
-            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for each in inspect.signature(command, eval_str=True).parameters.values()
-        ]
+        own = [each.replace(kind=keyword) for each in inspect.signature(command, eval_str=True).parameters.values()]
         place = [each.name for each in own].index("given")
+        kind: type[Given] = own[place].annotation
+        hints = get_type_hints(kind, include_extras=True)
+        shared = [
+            inspect.Parameter(each.name, keyword, default=each.default, annotation=hints[each.name])
+            for each in sorted(fields(kind), key=lambda each: each.name == "verbose")
+            if each.name not in without
+        ]
         parameters = [*own[:place], *shared[:-1], *own[place + 1 :], shared[-1]]
 
         @functools.wraps(command)
         def run(**values: Any) -> None:
-            given = Given(**{each.name: values.pop(each.name) for each in shared})
+            given = kind(**{each.name: values.pop(each.name) for each in shared})
             log_to_console(given.verbose)
             command(given=given, **values)
 

@@ -16,11 +16,9 @@ from powergrid.cli.options import (
     DaySeedOption,
     FeederOption,
     FilesOption,
-    Given,
+    GivenWithPolicies,
     PlayedArgument,
     PlayersArgument,
-    TrustFilesOption,
-    ViewOption,
     counting,
     out,
     read_played,
@@ -55,9 +53,7 @@ def replay(
     png: Annotated[bool, typer.Option("--png", help="Draw each step as a picture too.")] = False,
     film: Annotated[str | None, typer.Option(metavar="KIND", help="Draw a film too: gif, or mp4 by ffmpeg.")] = None,
     feeder: FeederOption = None,
-    view: ViewOption = "agents",
-    trust_checkpoint: TrustFilesOption = False,
-    given: Given,
+    given: GivenWithPolicies,
 ) -> None:
     """Play one day of SCENARIO with several policies, keep it step by step and show it on one page."""
     from powergrid.evaluation.replay import record_day
@@ -77,7 +73,7 @@ def replay(
     policies, env_config = read_played("powergrid replay", policies, scenario, given)
     chosen = scenario_from_config(env_config)
     chosen = put_on_feeder(chosen, feeder) if feeder else chosen
-    players = load_policies(policies, chosen, view, trust_checkpoint)
+    players = load_policies(policies, chosen, given.view, given.trust_checkpoint)
     days = _choose_days(chosen, players, date, day, worst, by, split, seed)
     for each in days:
         notes = {

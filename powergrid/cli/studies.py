@@ -16,15 +16,13 @@ from powergrid.cli.options import (
     DaySeedOption,
     DaysOption,
     FilesOption,
-    Given,
+    GivenWithPolicies,
     GoingOnOption,
     PlayedArgument,
     PlayersArgument,
     ProcessesOption,
     ScenarioArgument,
     SplitOption,
-    TrustFilesOption,
-    ViewOption,
     counting,
     out,
     read_played,
@@ -47,9 +45,7 @@ def report(
     replays: Annotated[int, typer.Option(min=0, help="Worst days that are replayed, each a page beside it.")] = 3,
     seed: DaySeedOption = 0,
     out_dir: FilesOption = Path("report"),
-    view: ViewOption = "agents",
-    trust_checkpoint: TrustFilesOption = False,
-    given: Given,
+    given: GivenWithPolicies,
 ) -> None:
     """Report on policies beside the feeder's own controls and engineers' rules: a page, and a CSV of each table."""
     from powergrid.evaluation.replay import record_day
@@ -58,7 +54,7 @@ def report(
     from powergrid.evaluation.studies.report import AGAINST, report_days
     from powergrid.grid.profiles.profiles import split_days
 
-    policies, chosen, players = _read_players("powergrid report", policies, scenario, given, view, trust_checkpoint)
+    policies, chosen, players = _read_players("powergrid report", policies, scenario, given)
     profiles = chosen.read_profiles()
     notes = say_seen(policies, players, profiles, pick_days(split_days(profiles, split=split), days).tolist())
     with counting("playing") as advance:
@@ -93,9 +89,7 @@ def study(
     workers: ProcessesOption = None,
     seed: DaySeedOption = 0,
     out_dir: GoingOnOption = Path("study"),
-    view: ViewOption = "agents",
-    trust_checkpoint: TrustFilesOption = False,
-    given: Given,
+    given: GivenWithPolicies,
 ) -> None:
     """Play a year of SCENARIO, or any span, with several policies: report.html, and tables as Parquet, CSV and SQLite.
 
@@ -103,7 +97,7 @@ def study(
     """
     from powergrid.evaluation.studies.year import find_days, study_year
 
-    policies, chosen, players = _read_players("powergrid study", policies, scenario, given, view, trust_checkpoint)
+    policies, chosen, players = _read_players("powergrid study", policies, scenario, given)
     profiles = chosen.read_profiles()
     notes = say_seen(policies, players, profiles, find_days(profiles, begin, end))
     with counting("days") as advance:
@@ -130,9 +124,7 @@ def stress(
     workers: ProcessesOption = None,
     seed: DaySeedOption = 0,
     out_dir: FilesOption = Path("stress"),
-    view: ViewOption = "agents",
-    trust_checkpoint: TrustFilesOption = False,
-    given: Given,
+    given: GivenWithPolicies,
 ) -> None:
     """Play policies on days of SCENARIO under stresses, without training: more load, a line out, wrong lines, clouds.
 
@@ -145,7 +137,7 @@ def stress(
     from powergrid.grid.profiles.profiles import split_days
 
     chosen = find_stresses(stresses or None)
-    policies, played, players = _read_players("powergrid stress", policies, scenario, given, view, trust_checkpoint)
+    policies, played, players = _read_players("powergrid stress", policies, scenario, given)
     profiles = played.read_profiles()
     notes = say_seen(policies, players, profiles, pick_days(split_days(profiles, split=split), days).tolist())
     with counting("playing") as advance:
@@ -160,7 +152,7 @@ def stress(
         tell(file)
 
 
-@with_options(without=["goal"])
+@with_options(without=["goal", "view"])
 def hosting(
     scenario: ScenarioArgument,
     policies: Annotated[
@@ -206,9 +198,8 @@ def hosting(
     workers: ProcessesOption = None,
     seed: DaySeedOption = 0,
     out_dir: GoingOnOption = Path("hosting"),
-    trust_checkpoint: TrustFilesOption = False,
     *,
-    given: Given,
+    given: GivenWithPolicies,
 ) -> None:
     """Find how much PV, storage, EV charging or load SCENARIO's feeder holds until a limit breaks that did not before.
 
@@ -221,7 +212,7 @@ def hosting(
     from powergrid.scenario import scenario_from_config
 
     chosen = scenario_from_config(given.env_config(scenario))
-    players = load_policies(policies or CONTROLS, chosen, trust=trust_checkpoint)
+    players = load_policies(policies or CONTROLS, chosen, trust=given.trust_checkpoint)
     options = HostingOptions(
         kind=kind,  # type: ignore[arg-type]  # the library says what is allowed
         placements=places or PLACEMENTS, seeds=seeds, share=share, step_kw=step_kw, most_kw=most_kw,
@@ -238,11 +229,11 @@ def hosting(
 
 
 def _read_players(
-    command: str, policies: Sequence[str] | None, scenario: str, given: Given, view: str, trust: bool
+    command: str, policies: Sequence[str] | None, scenario: str, given: GivenWithPolicies
 ) -> tuple[list[str], Any, list[Any]]:
     """Return who plays as named, the scenario that they play, and themselves."""
     from powergrid.scenario import scenario_from_config
 
     named, env_config = read_played(command, policies, scenario, given)
     chosen = scenario_from_config(env_config)
-    return named, chosen, load_policies(named, chosen, view, trust)
+    return named, chosen, load_policies(named, chosen, given.view, given.trust_checkpoint)
