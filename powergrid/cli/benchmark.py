@@ -77,7 +77,7 @@ def run(
     seeds: Annotated[
         list[int] | None, typer.Option("--seeds", help="Train with this seed; repeatable; the benchmark's if unset.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Hyper-parameters of --train: fast, imitate or page.")] = "fast",
+    preset: Annotated[str, typer.Option(help="Hyper-parameters of --train: fast, imitate, residual or page.")] = "fast",
     settings: SettingsOption = None,
     runs: Annotated[Path, typer.Option(metavar="DIR", help="Where runs that are trained go.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name on the leaderboard of what was trained.")] = None,

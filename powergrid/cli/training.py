@@ -54,7 +54,9 @@ def train(
     address: AddressOption = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations, in all with --resume.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of networks, exploration and episodes.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Hyper-parameters: fast (default), imitate or page.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Hyper-parameters: fast (default), imitate, residual or page.")
+    ] = None,
     resume: ResumeOption = None,
     trust_checkpoint: TrustCheckpointOption = False,
     overrides: SetOption = None,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.scenario import scenario_from_config
-from powergrid.training.rllib.agents import default_env
+from powergrid.training.rllib.agents import default_env, show_proposals
 from powergrid.training.runs.checkpoints import FOLDER, read_pointer
 from powergrid.training.runs.loop import Progress, RunResult
 from powergrid.training.runs.records import (
@@ -153,7 +153,7 @@ def _find_differences(recipe: Recipe, seed: int, manifest: Mapping[str, Any]) ->
         for key, value in asked.items()
         if key not in _NO_MATTER and there.get(key) != value
     )
-    told = {"env_name": recipe.scenario}
+    told = show_proposals(default_env(), {"env_name": recipe.scenario}, recipe.settings)
     if scenario_from_config(manifest["env_config"]).digest() != scenario_from_config(told).digest():
         yield f"env_config is {manifest['env_config']}, asked for is {told}"
     policies = check_plan("training", default_env(), told, recipe.policies, recipe.settings)[1]

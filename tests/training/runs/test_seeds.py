@@ -85,6 +85,14 @@ def test_run_that_was_trained_otherwise_is_told_by_what_differs(stopped: tuple[R
         find_runs(Recipe("ieee13_mg", "sac", "shared", fit_settings("ieee13_mg", "sac", {}, 9600), 5.0), {3: folder})
 
 
+@pytest.mark.slow
+def test_run_with_proposals_is_found_as_it_was_trained(ray_session: None, tmp_path: Path) -> None:
+    settings = fit_settings("ieee13_mg", "ppo", {**SMALL, "preset": "residual", "iterations": 1}, 960)
+    recipe = Recipe("ieee13_mg", "ppo", "shared", settings, 5.0)
+    find_runs(recipe, {0: tmp_path / "mg-0"})[0].train()
+    assert [run.state for run in find_runs(recipe, {0: tmp_path / "mg-0"})] == ["trained"]
+
+
 def test_session_that_was_killed_ends_when_it_last_wrote(tmp_path: Path) -> None:
     began = {"start": "2026-01-01T00:00:00+00:00", "from_iteration": 0}
     assert end_killed_session(tmp_path, {"sessions": [began]})["sessions"][0]["end"] == began["start"]
