@@ -67,7 +67,12 @@ def microgrids() -> Iterator[Follower]:
 
 @pytest.mark.parametrize(
     ("name", "overrides", "steps"),
-    [("ieee13_mg", {}, 96), ("ieee13_voltvar", VOLTVAR, 24), ("ieee34_ieee13", {}, 12), ("ieee123_mg", {}, 12)],
+    [
+        ("ieee13_mg", {"proposals": "rule_based"}, 96),
+        ("ieee13_voltvar", VOLTVAR, 24),
+        ("ieee34_ieee13", {}, 12),
+        ("ieee123_mg", {}, 12),
+    ],
 )
 def test_readings_of_the_environments_steps_give_its_own_setpoints_bit_for_bit(
     name: str, overrides: dict[str, Any], steps: int
