@@ -451,7 +451,11 @@ def check_played(measured: Measured, runs: Sequence[str], days: int | None) -> I
         off = {day: abs(kept[day] - now[day]) for day in kept if day in now}
         worst = max(off, key=lambda day: off[day], default=None)
         if worst is not None and off[worst] > SAME:
-            yield f"{name}: {policy} on day {worst} comes to {now[worst]:.6f}, kept is {kept[worst]:.6f}"
+            anew = f"measure {name} --add {'--policies' if policy in known else '--runs'} {policy}"
+            yield (
+                f"{name}: {policy} on day {worst} comes to {now[worst]:.6f}, kept is {kept[worst]:.6f}; "
+                f"where what plays is another one by now: {anew}"
+            )
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ def test_days_that_come_to_something_else_are_told(folder: Path) -> None:
     told = list(check_played(changed, ["runs/x"], None))
     assert told[0] == "tiny: runs/x was not measured"
     assert f"rule_based on day {kept.report.provenance['days'][1]} comes to" in told[1]
+    assert told[1].endswith("measure tiny --add --policies rule_based")
     assert len(told) == 2
 
 
