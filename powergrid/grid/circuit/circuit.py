@@ -399,11 +399,7 @@ class Circuit:
             FeederError: a name is not in the feeder, or a position not in range (all of them), or it does not
                 converge so.
         """
-        new, problems = self.switchgear.find_positions(taps, steps_on)
-        if problems:
-            raise FeederError(str(self.feeder.master), problems)
-        self.write_taps(new[0])
-        self.write_steps(new[1])
+        self.start_at(taps, steps_on)
         if not self.solve():
             problem = Problem("no-convergence", "", "the power flow does not converge from the positions given")
             raise FeederError(str(self.feeder.master), [problem])
