@@ -164,7 +164,7 @@ class Channels:
         self._n_world = len(self.table)
         loads = simulation.network.loads
         scale = simulation.options.load_scale
-        measured = simulation.measured_range(self.loads_in)
+        measured = simulation.calendar.measured_range(self.loads_in)
         for index, own in enumerate(self.loads_in.T):
             low, high = 0.0, 1.2 * max(float((loads.kw * own).sum()) * scale, 1.0)
             if measured is not None:  # whatever the ratings are
@@ -318,14 +318,14 @@ class Channels:
         envs = np.arange(simulation.n_envs)[rows].tolist()
         comes, before = (
             np.stack([np.column_stack((sun, self.sum_loads(kw))) for kw, sun in map(how, envs)])
-            for how in (simulation.foreseen, simulation.day_before)
+            for how in (simulation.calendar.foreseen, simulation.calendar.day_before)
         )
         foreseen = forecasts.average(forecasts.foresee(rngs, comes, before, dt_h), dt_h)
-        yesterday = np.stack([simulation.price_before(env) for env in envs])
+        yesterday = np.stack([simulation.calendar.price_before(env) for env in envs])
         told = forecasts.foresee_price(rngs, simulation.day_price[rows, :-1], yesterday, dt_h)
         price = forecasts.average(told[:, :, None], dt_h)
         n_steps, n_zones = simulation.options.horizon_steps, comes.shape[2] - 1
-        angle = np.broadcast_to(2.0 * np.pi * simulation.season[rows, None], price.shape[:2])
+        angle = np.broadcast_to(2.0 * np.pi * simulation.calendar.season[rows, None], price.shape[:2])
         left = np.broadcast_to((n_steps - np.arange(n_steps + 1)) * dt_h, angle.shape)
         who = np.broadcast_to(np.eye(n_zones).ravel(), (*angle.shape, n_zones**2))
         means = [foreseen[:, :, column] for column in range(1 + n_zones)]

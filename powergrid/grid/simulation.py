@@ -75,6 +75,7 @@ class Simulation:
 
     Attributes:
         fleets: The devices by kind.
+        calendar: The days that are played, and what is known of them.
         powers: What those with power were asked, set to and delivered.
         snapshot: The last solved state.
         price_usd_per_kwh: Price of the row to come, shape (n_envs,).
@@ -122,8 +123,8 @@ class Simulation:
             [str(spec.element or "").lower() for spec in by_kind[kind].values()] for kind in ("inverter", "generator")
         )
         self._numbers: Numbers | None = None
-        self._days = Days(profiles, options, self.network, n_envs, inverters, taken, generators)
-        self._devices = Fleets(by_kind, first, options, self._days, n_envs)
+        self.calendar = Days(profiles, options, self.network, n_envs, inverters, taken, generators)
+        self._devices = Fleets(by_kind, first, options, self.calendar, n_envs)
         self.devices, self.fleets, self.actions = self._devices.devices, self._devices.all, self._devices.actions
         self.powers = self._devices.table
         self.device_names = tuple(self.devices)
@@ -132,10 +133,10 @@ class Simulation:
         self.snapshot = Snapshot.allocate(n_envs, self.network, n_power, conductors=conductors)
         compiled = [first, *(compile_one() for _ in range(n_envs - 1))]
         for circuit in compiled:
-            circuit.follow(self._days.writes)
-        self._generating = find_generating(self._days.writes)
+            circuit.follow(self.calendar.writes)
+        self._generating = find_generating(self.calendar.writes)
         self.circuits = Circuits(compiled, self.snapshot)
-        arguments = self.circuits, self._days.writes, taken, self.dt_h
+        arguments = self.circuits, self.calendar.writes, taken, self.dt_h
         self._batteries = batteries = lead_batteries(*arguments)
         mode = profiles.shape_mode or self.network.shape_mode
         burns = mode != "duty"  # where the engine counts no energy
@@ -160,7 +161,7 @@ class Simulation:
         self.price_usd_per_kwh = self.paid_price = np.zeros(n)
         self.operations, self._no_moves = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
         self.env_index, self._one_step = np.arange(n), np.ones(n, dtype=np.int64)
-        self._devices.start_day(self._days)
+        self._devices.start_day(self.calendar)
         self._turn_clock()
 
     # what the days own
@@ -168,64 +169,42 @@ class Simulation:
     @property
     def profiles(self) -> Profiles:
         """The exogenous series in steps of the simulation."""
-        return self._days.profiles
+        return self.calendar.profiles
 
     @property
     def days(self) -> IntArray:
         """Days of the split, from the profiles' first."""
-        return self._days.eligible
+        return self.calendar.eligible
 
     @property
     def series(self) -> IntArray:
         """Demand series of each load, shape (n_loads,)."""
-        return self._days.series
+        return self.calendar.series
 
     @property
     def day(self) -> IntArray:
         """Day of the profiles each environment plays, shape (n_envs,)."""
-        return self._days.day
+        return self.calendar.day
 
     @property
     def day_load_kw(self) -> FloatArray:
         """Demand of each load on that day [kW], shape (n_envs, horizon_steps + 1, n_loads)."""
-        return self._days.load_kw
+        return self.calendar.load_kw
 
     @property
     def day_load_kvar(self) -> FloatArray:
         """The same for reactive power [kvar]."""
-        return self._days.load_kvar
+        return self.calendar.load_kvar
 
     @property
     def day_price(self) -> FloatArray:
         """Price of the day by the tariff, shape (n_envs, horizon_steps + 1) [USD/kWh]."""
-        return self._days.price_usd_per_kwh
+        return self.calendar.price_usd_per_kwh
 
     @property
     def day_pv_pu(self) -> FloatArray:
         """What the sun offers on it, in parts of the panels' rating, shape (n_envs, horizon_steps + 1)."""
-        return self._days.pv_pu
-
-    def foreseen(self, env: int) -> tuple[FloatArray, FloatArray]:
-        """Return demand and sun of an environment's day by its profiles alone, see :meth:`Days.foreseen`."""
-        return self._days.foreseen(env)
-
-    def day_before(self, env: int) -> tuple[FloatArray, FloatArray]:
-        """Return the same of the day before, see :meth:`Days.day_before`."""
-        return self._days.day_before(env)
-
-    def price_before(self, env: int) -> FloatArray:
-        """Return the price of the day before, see :meth:`Days.price_before`."""
-        return self._days.price_before(env)
-
-    @property
-    def season(self) -> FloatArray:
-        """Day of the year, 0..1, of the day that each environment plays, shape (n_envs,)."""
-        dates = self.profiles.start.astype("datetime64[D]") + self.day
-        return np.asarray((dates - dates.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.float64) / 365.25)
-
-    def measured_range(self, loads_in: FloatArray) -> tuple[FloatArray, FloatArray] | None:
-        """Return the lowest and highest demand of zones, see :meth:`Days.measured_range`."""
-        return self._days.measured_range(loads_in)
+        return self.calendar.pv_pu
 
     @property
     def setpoints(self) -> FloatArray:
@@ -259,14 +238,14 @@ class Simulation:
         if self._numbers is None:
             if not values:
                 return
-            parts = self.options, self._days, self._devices, self.circuits, self.events
+            parts = self.options, self.calendar, self._devices, self.circuits, self.events
             self._numbers = Numbers(*parts, self.options.line_scales)
         self._numbers.take(env, values)
 
     @property
     def first_step(self) -> IntArray:
         """Step of the day that each environment's step 0 is, shape (n_envs,)."""
-        return self._days.first_step
+        return self.calendar.first_step
 
     def reset(self, env: int, rng: np.random.Generator, day: int | None = None) -> None:
         """Put one environment at the start of a day and solve it with its devices left to themselves.
@@ -284,7 +263,7 @@ class Simulation:
     def reset_all(self, envs: Sequence[int], rngs: Sequence[np.random.Generator], day: int | None = None) -> None:
         """Put several environments, each with a generator of its own, at the start of a day; see :meth:`reset`."""
         rows = pack_columns(envs)
-        self._days.start(rows, envs, rngs, day)
+        self.calendar.start(rows, envs, rngs, day)
         for fleet in self.fleets:
             fleet.reset_all(rows, rngs)
         self.step_index[rows] = 0
@@ -298,10 +277,10 @@ class Simulation:
             for store in self._stores:
                 store.reset(env)
             if self.events is not None:
-                sun = [self.day_pv_pu[env], *self._days.own_sun(env)]
+                sun = [self.day_pv_pu[env], *self.calendar.own_sun(env)]
                 load_kw, load_kvar = self.day_load_kw[env], self.day_load_kvar[env]
                 self.events.reset(env, rng, load_kw, load_kvar, sun, self.day_paid_price[env])
-        self._devices.start_day(self._days)
+        self._devices.start_day(self.calendar)
         self._turn_clock()
         self.paid_price[rows] = self.price_usd_per_kwh[rows]
         self._devices.leave_alone(rows, self._exogenous)
@@ -334,7 +313,7 @@ class Simulation:
     @property
     def weekend(self) -> BoolArray:
         """Whether the day that each environment plays is a Saturday or a Sunday, shape (n_envs,)."""
-        return self._days.weekend[self.day]
+        return self.calendar.weekend[self.day]
 
     def neutral(self) -> FloatArray:
         """Return the actions that leave every device to itself, shape (n_envs, n_actions)."""
@@ -415,13 +394,13 @@ class Simulation:
         """Write, solve and read some or all circuits; return whether each power flow converged, shape (n_envs,)."""
         rows, circuits, islands = self.row, self.circuits, self.islands
         p_kw, q_kvar = self.powers.p_kw, self.powers.q_kvar
-        circuits.fill_demand(*self._days.load_rows, rows, p_kw, q_kvar)
-        if self._days.writes:
-            circuits.fill_background(self._days.background, rows)
+        circuits.fill_demand(*self.calendar.load_rows, rows, p_kw, q_kvar)
+        if self.calendar.writes:
+            circuits.fill_background(self.calendar.background, rows)
         if self.events is not None and self._generating:
-            circuits.hold_tripped(self._generating, len(self._days.writes))
+            circuits.hold_tripped(self._generating, len(self.calendar.writes))
         for store in self._stores:
-            hours = self._days.day, self.step_index + self._days.first_step
+            hours = self.calendar.day, self.step_index + self.calendar.first_step
             store.decide(range(self.n_envs) if envs is None else envs, *hours)
         if islands is not None and islands.limited:
             p_kw, q_kvar = islands.limit(circuits.load_kw, circuits.load_kvar, p_kw, q_kvar, envs)
@@ -456,7 +435,7 @@ class Simulation:
         limited = islands is not None and env in islands.limited
         solve: Callable[[], bool] = circuit.solve
         if native is not None:
-            day, step = int(self._days.day[env]), int(self.step_index[env] + self._days.first_step[env])
+            day, step = int(self.calendar.day[env]), int(self.step_index[env] + self.calendar.first_step[env])
             solve = functools.partial(native.solve, env, day, step, checked=limited)
         return islands.solve(env, circuit, solve) if islands is not None and limited else solve()
 
@@ -491,7 +470,7 @@ class Simulation:
         for name, value in state["days"].items():
             getattr(self, name)[...] = value
         for env in range(self.n_envs):
-            self._days.lay_out_others(env)
+            self.calendar.lay_out_others(env)
         for name, value in state["clock"].items():
             setattr(self, name, value.copy())
         for fleet, kept in zip(self.fleets, state["fleets"], strict=True):
@@ -507,8 +486,8 @@ class Simulation:
         if self.events is not None:
             self.events.restore(state["events"])
             for env in range(self.n_envs):
-                self.events.dim(env, self._days.own_sun(env))
-        self._devices.start_day(self._days)
+                self.events.dim(env, self.calendar.own_sun(env))
+        self._devices.start_day(self.calendar)
         for name, value in state["snapshot"].items():
             getattr(self.snapshot, name)[...] = value
         self._turn_clock()

@@ -165,6 +165,12 @@ class Days:
         panels = [v[own] for v, (_, key, _) in zip(self.background, self.writes, strict=True) if key == "Irradiance"]
         return panels if self.offered is None else [*panels, self.offered[env]]
 
+    @property
+    def season(self) -> FloatArray:
+        """Day of the year, 0..1, of the day that each environment plays, shape (n_envs,)."""
+        dates = self.profiles.start.astype("datetime64[D]") + self.day
+        return np.asarray((dates - dates.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.float64) / 365.25)
+
     def foreseen(self, env: int) -> tuple[FloatArray, FloatArray]:
         """Return demand [kW] and sun of an environment's day by its profiles alone: no event is foreseen.
 
