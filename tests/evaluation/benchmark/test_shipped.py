@@ -12,6 +12,7 @@ from powergrid.evaluation.benchmark.score import find_files, score_results
 from powergrid.evaluation.benchmark.tasks import hash_canonical
 from powergrid.evaluation.benchmark.verify import check_result, hash_policies, weights_folders
 from powergrid.grid.profiles.profiles import builtin_profiles, split_days
+from powergrid.training import load_policy
 
 DOCS = Path(__file__).parents[3] / "docs"
 FILES = find_files([DOCS / "benchmark"])
@@ -52,9 +53,12 @@ def test_result_is_whole_and_of_its_task(file: Path) -> None:
     assert list(check_result(BENCHMARK, result, hash_policies(weights_folders(file, result)))) == []
 
 
-def test_result_plays_again_to_the_same_numbers() -> None:
-    result = read_result(DOCS / "benchmark" / "ieee13_voltvar.rule_based.json")
-    verdict = verify_result(BENCHMARK, result, {}, {}, days=2)
+@pytest.mark.parametrize("stem", ["ieee13_voltvar.rule_based", "ieee34_mg_load_growth.ppo_shared_imitate"])
+def test_result_plays_again_to_the_same_numbers(stem: str) -> None:
+    file = DOCS / "benchmark" / f"{stem}.json"
+    folders = weights_folders(file, result := read_result(file))
+    policies = {seed: load_policy(folder) for seed, folder in folders.items()}
+    verdict = verify_result(BENCHMARK, result, policies, hash_policies(folders), days=2)
     assert verdict.stands, verdict.problems
 
 
