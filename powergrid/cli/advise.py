@@ -155,22 +155,17 @@ def _note_done(log: Any, deeds: Sequence[Any], time: Any) -> None:
 
 def _print_advice(advice: Any) -> None:
     """Print the setpoints of a step, and what has to be known of them."""
-    from rich.box import SIMPLE
-    from rich.table import Table
+    from powergrid.evaluation.report.tables import as_narrow_table
 
-    table = Table(
-        title=f"{str(advice.time).replace('T', ' ')}, for {advice.valid_minutes:g} min", box=SIMPLE,
-        padding=(0, 0, 0, 1), pad_edge=False,
-    )  # fmt: skip
-    for heading in ("device", "what", "now", "asked", "set", "by", "cut by"):
-        number = heading in ("now", "asked", "set")
-        table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number)
+    rows = []
     for each in advice.setpoints:
         position = not each.unit
         numbers = (_show(value, position) for value in (each.now, each.asked, each.set))
         what = f"{each.quantity}" if each.pu is None else f"{each.quantity} ({each.pu:g} pu)"
-        table.add_row(each.device, what, *numbers, each.by, "; ".join(f"{c.code}: {c.text}" for c in each.cuts))
-    out.print(table)
+        rows.append((each.device, what, *numbers, each.by, "; ".join(f"{c.code}: {c.text}" for c in each.cuts)))
+    title = f"{str(advice.time).replace('T', ' ')}, for {advice.valid_minutes:g} min"
+    headings = ("device", "what", "now", "asked", "set", "by", "cut by")
+    out.print(as_narrow_table(title, headings, rows, {"device", "what", "by", "cut by"}))
     for doubt in advice.doubts():
         tell(f"- {doubt}")
 
@@ -181,28 +176,22 @@ def _show(value: float | None, position: bool) -> str:
 
 def _print_summary(log: Any) -> None:
     """Print what advice and deeds came to."""
-    from rich.box import SIMPLE
-    from rich.table import Table
-
     from powergrid.advice.shadow import summarise
+    from powergrid.evaluation.report.tables import as_narrow_table
 
-    table = Table(title="advice against what was done", box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
-    headings = {
-        "device": "device", "quantity": "what", "compared": "steps", "same_share": "same",
-        "mean_advised": "advised\nmean", "mean_done": "done\nmean", "mean_abs_difference": "apart\nmean",
-        "moves_advised": "moves\nadvised", "moves_done": "moves\ndone",
-    }  # fmt: skip
-    for column, heading in headings.items():
-        text = column in ("device", "quantity")
-        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    headings = (
+        "device", "what", "steps", "same", "advised\nmean", "done\nmean", "apart\nmean", "moves\nadvised",
+        "moves\ndone",
+    )  # fmt: skip
+    rows = []
     for row in summarise(log.read()).to_dict("records"):
         numbers = [row["mean_advised"], row["mean_done"], row["mean_abs_difference"]]
         digits = 4 if row["unit"] == "pu" else 1
         shown = ["-" if n != n else f"{n:.{digits}f}" for n in numbers]
         moves = ["-" if n != n else f"{n:.0f}" for n in (row["moves_advised"], row["moves_done"])]
         same = "-" if row["same_share"] != row["same_share"] else f"{row['same_share']:.0%}"
-        table.add_row(row["device"], row["quantity"], str(row["compared"]), same, *shown, *moves)
-    out.print(table)
+        rows.append((row["device"], row["quantity"], str(row["compared"]), same, *shown, *moves))
+    out.print(as_narrow_table("advice against what was done", headings, rows, {"device", "what"}))
 
 
 def _print_spec(advisor: Any) -> None:

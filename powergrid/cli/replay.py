@@ -176,22 +176,16 @@ def _say_split(trained: str, own: str) -> list[str]:
 
 def _print_day(recordings: Sequence[Any]) -> None:
     """Print what the day came to, a row for each policy, and what is to be known of it."""
-    from rich.box import SIMPLE
-    from rich.table import Table
+    from powergrid.evaluation.report.tables import as_narrow_table
 
     first = recordings[0]
     title = f"{first.scenario} on {first.date}, a day of the {first.split} split"
-    table = Table(title=title, box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
-    for heading in _HEADINGS:
-        name = heading == "policy"
-        table.add_column(
-            heading, justify="left" if name else "right", overflow="fold", no_wrap=not name, min_width=10 if name else 0
-        )
+    rows = []
     for recording in recordings:
         row = recording.totals()
         numbers = (format(row[column], form) for column, form in _SHOWN.items())
-        table.add_row(recording.policy + ("" if recording.finished else " (diverged)"), *numbers)
-    out.print(table)
+        rows.append((recording.policy + ("" if recording.finished else " (diverged)"), *numbers))
+    out.print(as_narrow_table(title, _HEADINGS, rows, {"policy"}, min_width=10))
     for recording in recordings:
         for note in recording.notes:
             tell(f"{recording.policy}: {note}")

@@ -15,6 +15,7 @@ from powergrid.evaluation.hosting.additions import MEANINGS
 from powergrid.evaluation.hosting.heat_map import HeatMap
 from powergrid.evaluation.hosting.limits import LIMITS, Limit
 from powergrid.evaluation.hosting.sweep import UNSOLVED, Part, Point, Sweep
+from powergrid.evaluation.report.tables import as_narrow_table
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars
 from powergrid.evaluation.studies.year import write_databases
 from powergrid.files import write_whole
@@ -145,20 +146,15 @@ class Hosting:
 
     def table(self) -> Table:
         """Return the capacity as a table for a terminal of 80 columns."""
-        from rich.box import SIMPLE
-        from rich.table import Table
-
-        table = Table(title="Hosting capacity", box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
-        for heading in ("control", "placement", "holds kW", "breaks kW", "first broken", "value", "where"):
-            right = heading in ("holds kW", "breaks kW", "value")
-            table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
+        rows = []
         for row in self.capacity.to_dict("records"):
             held = f"{'>=' if row['nothing_broke'] else ''}{row['capacity_kw']:,.0f}"
             broken = "" if row["nothing_broke"] else f"{row['breaks_at_kw']:,.0f}"
-            table.add_row(
-                row["control"], _place_of(row), held, broken, row["first_limit"], _value_of(row), row["where"]
+            rows.append(
+                (row["control"], _place_of(row), held, broken, row["first_limit"], _value_of(row), row["where"])
             )
-        return table
+        headings = ("control", "placement", "holds kW", "breaks kW", "first broken", "value", "where")
+        return as_narrow_table("Hosting capacity", headings, rows, {"control", "placement", "first broken", "where"})
 
     def cause_table(self) -> Table:
         """Return the size up to which each limit holds as a table for a terminal."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -44,6 +44,24 @@ def as_table(
             table.add_column(heading, overflow="fold", min_width=min_width)
         else:
             table.add_column(heading, justify="left" if place < n_texts else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def as_narrow_table(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], texts: Collection[str], min_width: int = 0
+) -> Table:
+    """Return a table for 80 columns: ``texts``, by heading, are folded where they are long, numbers are never cut."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
+    for heading in headings:
+        if heading in texts:
+            table.add_column(heading, overflow="fold", min_width=min_width)
+        else:
+            table.add_column(heading, justify="right", overflow="fold", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
