@@ -1,4 +1,4 @@
-"""Give PowerGrid damaged and absurd input by the thousand, and list what ends in anything but a typed error.
+"""Feed PowerGrid damaged and absurd input by the thousand, and list what ends in anything but a typed error.
 
 ``python scripts/fuzz.py --tries 10000`` takes minutes. A try is known by its kind and number and comes again with
 ``--only KIND --first NUMBER --tries 1``; CI plays a few hundred (tests/test_fuzz.py).

@@ -186,7 +186,7 @@ class GridTask:
             self.channels.tell_proposals(self._proposals.values)
 
     def _draw(self, envs: Sequence[int], rngs: Sequence[np.random.Generator], chosen: Values) -> None:
-        """Give environments the numbers of the episodes that they start."""
+        """Let environments have the numbers of the episodes that they start."""
         for env, values in zip(envs, self.draws.draw(rngs, chosen), strict=True):
             self._take_numbers(env, values)
 

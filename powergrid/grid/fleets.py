@@ -140,7 +140,7 @@ class Fleets:
         return np.repeat(np.array(of_envs), days.pv_pu.shape[1], axis=0)
 
     def take_numbers(self, env: int, numbers: Mapping[str, Mapping[str, Any]]) -> None:
-        """Give devices of one environment numbers of their own from its next reset on.
+        """Let devices of one environment have numbers of their own from its next reset on.
 
         Args:
             env: Which environment.

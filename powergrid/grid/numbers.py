@@ -23,7 +23,7 @@ _LINES = (("feeder_changes", "scale", "line_r"), ("feeder_changes", "scale", "li
 
 
 class Numbers:
-    """Give environments numbers of their own.
+    """Let environments have numbers of their own.
 
     Args:
         options: The numbers that all others have.

@@ -134,7 +134,7 @@ class DeviceFleet(ABC, Generic[S]):
         return self._own_specs.get(env, self.specs)
 
     def take_specs(self, env: int, devices: Mapping[str, S], **arguments: Any) -> DeviceFleet[S]:
-        """Give the devices of one environment the numbers of other specs from its next reset on.
+        """Let the devices of one environment have the numbers of other specs from its next reset on.
 
         What actions ask for, and what is told of devices, stays by the specs that all have.
 
@@ -312,7 +312,7 @@ class PowerTable:
             fleet.move_on(own, exo)
 
     def take_ratings(self, env: int, own: slice, circle: FloatArray) -> None:
-        """Give some devices of one environment other ratings: the squares [kVA²] of :attr:`PowerFleet.circle`."""
+        """Rate some devices of one environment anew: the squares [kVA²] of :attr:`PowerFleet.circle`."""
         self._s2[env, own] = circle[0]
 
     def state(self) -> dict[str, FloatArray]:
