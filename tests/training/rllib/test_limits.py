@@ -106,6 +106,19 @@ def test_powergrids_runner_tells_costs_as_infos_do(build: Any, fragment: int) ->
         assert told[0][0] == told[1][0]
 
 
+@pytest.mark.slow
+def test_costs_come_from_runners_in_other_processes(build: Any) -> None:
+    """Two days of each of two processes: what they cost is what those say who counted them there."""
+    how = {"num_env_runners": 2, "num_envs_per_env_runner": 2, "cost_limit": {"node_hours": 1.0}, "cost_lr": 0.1}
+    result = build(SCENARIO, env=None, **how).train()
+    told, counted = result["learners"]["__all_modules__"], result["env_runners"]["custom"]
+    assert result["env_runners"]["num_episodes"] == 4
+    whole = sum(counted[agent]["cost_node_hours"] for agent in ("MG1", "MG2"))
+    assert told["episode_cost"]["cost_node_hours"] == pytest.approx(whole)
+    assert told["multiplier"]["cost_node_hours"] == pytest.approx(0.1 * min(whole - 1.0, 1.0))
+    assert whole > 1.0
+
+
 def test_a_run_goes_on_with_what_costs_weigh(tmp_path: Path, ray_session: None) -> None:
     settings = {**TINY, "iterations": 2, "cost_limit": 1.0, "cost_lr": 0.07, "validate_every": 0}
     first = train({}, settings, env=Costly, out_dir=tmp_path, name="first")
