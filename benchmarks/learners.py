@@ -3,8 +3,8 @@
 All play the same scenario in turn, from day to day, with actions drawn beforehand, in one process but for TorchRL's
 ``ParallelEnv``, which has two besides. Seconds are of processor time, of all processes together, so that what else runs
 on a machine disturbs little; more processors show nothing by it. The ratio is of steps a second to
-``NetworkedGridEnv``, round by round. What is not installed has no row:
-BenchMARL wants a TorchRL that the others do not.
+``NetworkedGridEnv``, round by round. What is not installed has no row: BenchMARL wants a TorchRL that the others do
+not.
 
 Usage: python benchmarks/learners.py [SCENARIO ...] [--rounds N] [--quick]
 """
