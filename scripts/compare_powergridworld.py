@@ -2,7 +2,7 @@
 
     python scripts/compare_powergridworld.py
     python scripts/compare_powergridworld.py --write FOLDER
-    powergrid train FOLDER/replica.yaml --seed 0 --minutes 9 --workers 0 --test-days 0 --setting validate_every=3000
+    powergrid train FOLDER/replica.yaml --preset fast --seed 0 --minutes 9 --workers 0 --test-days 0
     python scripts/compare_powergridworld.py --draw curve.png runs/...
 
 Its episode: 25 steps of five minutes from midnight of 12 August 2021 on, with its load shape of those hours and its

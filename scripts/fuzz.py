@@ -36,6 +36,7 @@ from powergrid.evaluation import evaluate
 from powergrid.scenario import load_scenario, scenario_from_config
 from powergrid.scenario.bundle import Bundle
 from powergrid.training import pack_env_config, ppo_config, resume
+from powergrid.training.rllib.agents import probe_env
 from powergrid.training.runs.checkpoints import find_checkpoint, read_state
 from powergrid.training.runs.records import ProgressFile, read_curves, read_manifest
 from powergrid.training.runs.settings import ALIASES, SETTINGS, fields_of, make_settings
@@ -362,9 +363,8 @@ def try_settings(random: Random, folder: Path) -> None:
                 env.close()
         case 3:
             facts = BASE if random.random() < 0.5 else nasty(random)
-            check_plan(
-                "training", NetworkedGridEnv, facts, random.choice(("shared", nasty(random))), make_settings("ppo")
-            )
+            shared = random.choice(("shared", nasty(random)))
+            check_plan("training", probe_env(NetworkedGridEnv, facts), shared, make_settings("ppo"))
         case 4:
             searched: Any = random.choice((nasty(random), [nasty(random)], ["lr=1..x"], ["lr=[1e400, nan]"]))
             tune("ieee13_mg", {}, search=searched, samples=1, out_dir=folder, env=_NeverBuilt)

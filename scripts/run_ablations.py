@@ -6,7 +6,7 @@ optimum to imitate are recorded first, of the training split; those of rules are
 Usage::
 
     python scripts/run_ablations.py ieee13_mg --seeds 0 1 2 --iterations 600 --out runs
-    python scripts/run_ablations.py ieee13_mg --only default outlook imitate_rules --iterations 60
+    python scripts/run_ablations.py ieee13_mg --only from_scratch outlook imitate_rules --iterations 60
     python scripts/run_ablations.py ieee34_mg --list
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 #: Words that each lever adds to `powergrid train`; {optimum} is a folder of demonstrations.
 GENTLE = ["--setting", "lr=3e-4", "--setting", "entropy_coeff=0"]
 LEVERS: dict[str, list[str]] = {
-    "default": [],
+    "from_scratch": [],
     "outlook": ["--set", "outlook={}"],
     "outlook_persistence": ["--set", "outlook={forecast: persistence}"],
     "spread_of_state": ["--setting", "free_log_std=false"],
@@ -31,6 +31,7 @@ LEVERS: dict[str, list[str]] = {
     "imitate_optimum": ["--setting", "demonstrations={optimum}", *GENTLE],
     "imitate_rules": ["--preset", "imitate"],
     "imitate_rules_outlook": ["--preset", "imitate", "--set", "outlook={}"],
+    "residual": ["--preset", "residual"],
     "gentle": GENTLE,
     "wide": ["--setting", "hidden=[256, 256]"],
     "far_sighted": ["--setting", "gamma=0.997", "--setting", "lambda_=0.97"],
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             fixed = ["--seed", str(seed), "--iterations", str(asked.iterations), "--test-days", "0"]
             limit = [] if asked.minutes is None else ["--minutes", str(asked.minutes)]
             place = ["--out", str(asked.out), "--name", name]
+            if "--preset" not in words:  # each lever alone, from scratch but for it
+                words = ["--preset", "fast", *words]
             _run(["train", asked.scenario, *fixed, *limit, *words, *place], only_say=asked.list)
     measured = ["measure", asked.scenario, "--as", f"{asked.scenario}_ablations", "--ablations", "--runs"]
     print("Measure them with:", shlex.join(["python", "scripts/make_results.py", *measured, *map(str, runs)]))

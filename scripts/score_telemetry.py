@@ -69,7 +69,7 @@ def train(name: str, block: Mapping[str, Any], mode: str, seed: int, asked: argp
     run: Path = asked.out / f"{asked.scenario}-telemetry-{name}-{mode}-{seed}"
     if not (run / "run.json").is_file():
         words = ["train", asked.scenario, "--set", f"mode={mode}", "--seed", str(seed), "--test-days", "0"]
-        words += ["--set", f"telemetry={json.dumps(block)}", "--iterations", str(asked.iterations)]
+        words += ["--preset", "fast", "--set", f"telemetry={json.dumps(block)}", "--iterations", str(asked.iterations)]
         subprocess.run(
             [sys.executable, "-m", "powergrid.cli", *words, "--name", run.name, "--out", str(asked.out)], check=True
         )

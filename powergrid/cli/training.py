@@ -55,7 +55,11 @@ def train(
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations, in all with --resume.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of networks, exploration and episodes.")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Hyper-parameters: fast (default), imitate, residual or page.")
+        str | None,
+        typer.Option(
+            help="How it begins and learns: imitate, residual, fast or page; unset: imitate where agents decide "
+            "numbers alone, else fast."
+        ),
     ] = None,
     resume: ResumeOption = None,
     trust_checkpoint: TrustCheckpointOption = False,

@@ -143,7 +143,7 @@ def _imitate(plan: Plan, algorithm: Any) -> None:
 
     s = plan.settings
     began = time.monotonic()
-    days = s.imitation_days or min(max(s.iterations // 3, 1), 200)
+    days = s.days_imitated
     how = {"days": days, "rounds": s.imitation_rounds, "passes": s.imitation_passes, "seed": int(s.seed or 0)}
     came = imitate(algorithm, str(s.demonstrations), **how)
     took_s = time.monotonic() - began

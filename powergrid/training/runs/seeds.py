@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.scenario import scenario_from_config
-from powergrid.training.rllib.agents import default_env, show_proposals
+from powergrid.training.rllib.agents import default_env, probe_env, show_proposals
 from powergrid.training.runs.checkpoints import FOLDER, read_pointer
 from powergrid.training.runs.loop import Progress, RunResult
 from powergrid.training.runs.records import (
@@ -156,7 +156,7 @@ def _find_differences(recipe: Recipe, seed: int, manifest: Mapping[str, Any]) ->
     told = show_proposals(default_env(), {"env_name": recipe.scenario}, recipe.settings)
     if scenario_from_config(manifest["env_config"]).digest() != scenario_from_config(told).digest():
         yield f"env_config is {manifest['env_config']}, asked for is {told}"
-    policies = check_plan("training", default_env(), told, recipe.policies, recipe.settings)[1]
+    policies = check_plan("training", probe_env(default_env(), told), recipe.policies, recipe.settings)
     if manifest["policies"] != policies:
         yield f"policies are {manifest['policies']}, asked for are {policies}"
 
@@ -169,7 +169,7 @@ def _imitated(scenario: str, settings: TrainSettings) -> int:
     """Return the environment steps of imitation, none where nothing is imitated."""
     if settings.demonstrations is None:
         return 0
-    days = settings.imitation_days or min(max(settings.iterations // 3, 1), 200)
+    days = settings.days_imitated
     return count_imitation_steps(
         days, settings.imitation_rounds, scenario_from_config({"env_name": scenario}).episode_length
     )

@@ -31,8 +31,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "demonstrations": "rule_based",
         "imitation_rounds": 4,
         "imitation_passes": 10,
-        "lr": 3e-4,
+        "iterations": 120,
+        "lr": 2e-4,
+        "lr_end": 2e-5,
+        "train_batch_size": 3072,
+        "minibatch_size": 1536,
+        "num_epochs": 8,
         "entropy_coeff": 0.0,
+        "initial_log_std": -2.3,
+        "validate_every": 10,
     },
     "residual": {"proposals": "rule_based", "lr": 2e-4, "lr_end": 2e-5, "entropy_coeff": 0.0},
     "page": {
@@ -156,7 +163,7 @@ class TrainSettings(Spec):
         None,
         ge=1,
         le=10_000,
-        description="Days that are played to be imitated; null: one for 3 iterations, at most 200.",
+        description="Days that are played to be imitated; null: one for each iteration, at most 200.",
     )
     imitation_rounds: int = Field(
         10, ge=1, le=100, description="Rounds of imitation; from the second on policies learn from where they come to."
@@ -210,6 +217,11 @@ class TrainSettings(Spec):
         if isinstance(self.cost_limit, dict):
             return {f"cost_{name}": limit for name, limit in self.cost_limit.items()}
         return {} if self.cost_limit is None else {"cost": self.cost_limit}
+
+    @property
+    def days_imitated(self) -> int:
+        """Days that are played to be imitated, where anything is."""
+        return self.imitation_days or min(self.iterations, 200)
 
     @model_validator(mode="after")
     def _can_imitate(self) -> TrainSettings:

@@ -19,6 +19,7 @@ from powergrid.files import make_folder, path_of, real_path, sole_use, write_who
 from powergrid.rules import PLAYED
 from powergrid.scenario import as_env_config, name_version
 from powergrid.scenario.demonstrations import read_demonstrations
+from powergrid.training.policies.spaces import position_counts
 from powergrid.training.rllib.agents import (
     EnvClass,
     EnvFacts,
@@ -31,7 +32,13 @@ from powergrid.training.rllib.agents import (
 from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state, require_trust, trust_claims
 from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
 from powergrid.training.runs.records import end_killed_session, env_path, import_env, read_manifest
-from powergrid.training.runs.settings import TrainSettings, dump_settings, make_settings, settings_of_run
+from powergrid.training.runs.settings import (
+    OffPolicySettings,
+    TrainSettings,
+    dump_settings,
+    make_settings,
+    settings_of_run,
+)
 
 __all__ = ["RunResult", "resume", "train"]
 
@@ -58,7 +65,9 @@ def train(
 
     Args:
         scenario: A scenario's name or path, or an env_config.
-        settings: Settings of the algorithm; those left out have their defaults.
+        settings: Settings of the algorithm; those left out have their defaults, or what ``preset`` says. Where it is
+            not named, policies of PPO and MAPPO on powergrid's own environment begin as an imitation of rules
+            (``"imitate"``) where agents decide no positions, and from scratch (``"fast"``) elsewhere.
         algorithm: ``"ppo"``, ``"mappo"``, ``"sac"`` or ``"dqn"``.
         policies: ``"shared"``, ``"independent"`` or a mapping from agent to policy name.
         out_dir: Where run folders go.
@@ -73,13 +82,15 @@ def train(
         ScenarioError: The scenario, a setting or the policies are wrong.
         PowerGridError: Training could not go on, another one is at work in the folder, or it cannot be written.
     """
-    chosen = make_settings(algorithm, settings)
+    chosen, env = make_settings(algorithm, settings), env or default_env()
+    _require_demonstrations(chosen)
+    env_config = show_proposals(env, as_env_config(scenario), chosen)
+    facts = probe_env(env, env_config, step=True)
+    if not isinstance(settings, TrainSettings) and _may_imitate(dict(settings or {}), chosen, env, facts):
+        chosen = make_settings(algorithm, {"preset": "imitate", **dict(settings or {})})
     if chosen.seed is None:
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
-    _require_demonstrations(chosen)
-    env = env or default_env()
-    env_config = show_proposals(env, as_env_config(scenario), chosen)
-    facts, policy_of = check_plan("training", env, env_config, policies, chosen)
+    policy_of = check_plan("training", facts, policies, chosen)
     taken = "a run is there already; resume it or choose another name"
     manifest: dict[str, Any] = {
         "scenario": scenario_name(env_config), "scenario_version": _version(facts.scenario), "env": env_path(env),
@@ -91,6 +102,15 @@ def train(
         write_whole(folder / "scenario.yaml", _scenario_yaml(facts.scenario, env_config))
         how = (time_limit_s, progress, verbose, address)
         return run_loop(Plan(folder, manifest, chosen, env, facts, validation, *how))
+
+
+def _may_imitate(asked: Mapping[str, Any], chosen: TrainSettings, env: EnvClass, facts: EnvFacts) -> bool:
+    """Whether policies begin as rules do, since nothing else is asked for; of positions the rules are a poor start."""
+    said = asked.get("preset") is not None or chosen.demonstrations is not None or chosen.proposals is not None
+    unfit = chosen.share_unequal or chosen.observation_filter != "none" or isinstance(chosen, OffPolicySettings)
+    if said or unfit or env is not default_env() or facts.scenario.feeders:
+        return False
+    return not any(position_counts(space) for space in facts.action_spaces.values())
 
 
 def _require_demonstrations(settings: TrainSettings) -> None:
@@ -166,26 +186,20 @@ def _resume(checkpoint: Path, changes: Mapping[str, Any], how: _How, *, trust: b
 
 
 def check_plan(
-    asked: str,
-    env: EnvClass,
-    env_config: Mapping[str, Any],
-    policies: Policies,
-    settings: TrainSettings,
-    problems: Iterable[str] = (),
-) -> tuple[EnvFacts, dict[str, str]]:
-    """Return what an environment is like and each agent's policy, before Ray is started for them.
+    asked: str, facts: EnvFacts, policies: Policies, settings: TrainSettings, problems: Iterable[str] = ()
+) -> dict[str, str]:
+    """Return the policy of each agent of an environment, before Ray is started for them.
 
     Raises:
         ScenarioError: All that does not go, ``problems`` found before among it, under what was ``asked`` for.
     """
-    facts = probe_env(env, env_config, step=True)
     policy_of, wrong = plan_policies(facts, policies, settings)
     wrong += problems
     if wrong:
         raise ScenarioError(asked, wrong)
     for line in [] if facts.scenario is None else facts.scenario.find_free_moves():
         logger.warning("%s", line)
-    return facts, policy_of
+    return policy_of
 
 
 @contextmanager

@@ -162,7 +162,8 @@ def tune(
     fixed = {"seed": seed, "num_env_runners": 0, **(settings or {}), "iterations": iterations}
     space, chosen = search_space(algorithm, fixed, search), make_settings(algorithm, fixed)
     env, env_config = env or agents.default_env(), as_env_config(scenario)
-    check_plan("tuning", env, env_config, policies, chosen, _why_unrankable(chosen, space, env, env_config))
+    facts = agents.probe_env(env, env_config, step=True)
+    check_plan("tuning", facts, policies, chosen, _why_unrankable(chosen, space, env, env_config))
     trials = [Trial(*each) for each in enumerate(draw_trials(space, samples, seed, dump_settings(chosen)))]
     how = {"algorithm": algorithm, "policies": policies, "env": env, "verbose": verbose}
     with (
@@ -237,7 +238,7 @@ def _run_trial(
     with ExitStack() as stack:
         out_dir = place or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pg-trial-")))
         try:
-            settings = {**fixed, **trial.drawn}
+            settings = {"preset": "fast", **fixed, **trial.drawn}  # all that it varies begins alike
             done = train(settings=settings, out_dir=out_dir, name=trial.folder, progress=report, **how)
             trial.state = "finished" if done.stopped == "finished" else "stopped"
         except PowerGridError as error:  # raised on, it would come with Ray's own traceback around it
