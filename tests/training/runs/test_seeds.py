@@ -81,7 +81,7 @@ def test_run_that_was_trained_otherwise_is_told_by_what_differs(stopped: tuple[R
         find_runs(asked, {4: folder})
     told = str(raised.value)
     assert "seed is 3, asked for is 4" in told
-    assert "lr is 0.0003, asked for is 0.01" in told
+    assert "lr is 0.0002, asked for is 0.01" in told
     assert "policies are {'MG1': 'grid_policy', 'MG2': 'grid_policy'}, asked for are {'MG1': 'MG1_policy'" in told
     assert "checkpoint_every" not in told
     with pytest.raises(ScenarioError, match="algorithm is ppo, asked for is sac"):
