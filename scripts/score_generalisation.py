@@ -2,7 +2,7 @@
 
 Two microgrids, whose policy is shared, are placed by demand on every feeder. One policy sees what every feeder has in
 as many numbers (``observations: summary``), the other its zone as a graph besides and reads that by message passing
-(``network: graph``); all else is equal. Most feeders are made (``make_feeders.py``), all are small enough for zones of
+(``network: graph``), a third adds to what rules propose there (``preset: residual``); all else is equal. Most feeders are made (``make_feeders.py``), all are small enough for zones of
 ``ROOM`` buses. Trainings that are there already are taken as they are.
 
 Usage::
@@ -37,6 +37,13 @@ SETTINGS = {"hidden": [64, 64], "num_epochs": 6, "num_env_runners": 0, "validate
 SEES: dict[str, dict[str, Any]] = {
     "summary": {"observations": "summary"},
     "graph": {"observations": "graph", "graph": {"max_buses": ROOM, "max_branches": ROOM}},
+    "residual": {"observations": "summary"},
+}
+#: What else is not the same for all of them.
+LEARNS: dict[str, dict[str, Any]] = {
+    "summary": {},
+    "graph": {"network": "graph"},
+    "residual": {"preset": "residual"},
 }
 SCENARIO = """\
 name: feeders_mg
@@ -93,8 +100,7 @@ def train(scenario: Path, feeders: Mapping[str, str], sees: str, seed: int, aske
         ]
         for key, value in SEES[sees].items():
             words += ["--set", f"{key}={json.dumps(value)}"]
-        network = {"network": "graph"} if sees == "graph" else {}
-        for name, value in {**SETTINGS, **network}.items():
+        for name, value in {**SETTINGS, **LEARNS[sees]}.items():
             words += ["--setting", f"{name}={json.dumps(value)}"]
         subprocess.run([sys.executable, "-m", "powergrid.cli", *words], check=True)
     return run
