@@ -2,8 +2,9 @@
 
 Two microgrids, whose policy is shared, are placed by demand on every feeder. One policy sees what every feeder has in
 as many numbers (``observations: summary``), the other its zone as a graph besides and reads that by message passing
-(``network: graph``), a third adds to what rules propose there (``preset: residual``); all else is equal. Most feeders are made (``make_feeders.py``), all are small enough for zones of
-``ROOM`` buses. Trainings that are there already are taken as they are.
+(``network: graph``), a third adds to what rules propose (``preset: residual``); all else is equal. Most are made
+(``make_feeders.py``), all are small enough for zones of ``ROOM`` buses. Trainings that are there already are taken as
+they are.
 
 Usage::
 
