@@ -27,7 +27,7 @@ from tests.training.toy import ToyGridEnv
 HOURS = {"episode_length": 24, "start_hour": 14.0}
 SHORT = {"env_name": "ieee13_mg", **HOURS}
 SMALL: dict[str, Any] = {
-    "num_env_runners": 0, "num_envs_per_env_runner": 2, "train_batch_size": 48, "minibatch_size": 48, "num_epochs": 1,
+    "num_env_runners": 0, "num_envs_per_env_runner": 4, "train_batch_size": 96, "minibatch_size": 48, "num_epochs": 1,
     "hidden": [16], "validation_episodes": 2,
 }  # fmt: skip
 
