@@ -419,7 +419,8 @@ def check_kept(measured: Measured) -> Iterator[str]:
     if strangers:
         yield f"{name}: days {strangers} are not of the test split: a policy may have seen them in training"
     for group, own in facts["trained"].items():
-        trained_on = load_scenario(scenario, {"split": "train"}).digest()
+        shown = own.get("changed", {}).get("proposals")  # what it saw of rules changes nothing that is played
+        trained_on = load_scenario(scenario, {"split": "train", "proposals": shown}).digest()
         if own["scenario_digest"] not in (None, trained_on):
             yield f"{name}: {group} was trained on another scenario than it was measured on"
     if report.optimum is not None:
