@@ -90,7 +90,8 @@ def test_run_that_was_trained_otherwise_is_told_by_what_differs(stopped: tuple[R
 
 @pytest.mark.slow
 def test_run_with_proposals_is_found_as_it_was_trained(ray_session: None, tmp_path: Path) -> None:
-    settings = fit_settings("ieee13_mg", "ppo", {**SMALL, "preset": "residual", "iterations": 1, "envs_per_day": 1}, 960)
+    asked = {**SMALL, "preset": "residual", "iterations": 1, "envs_per_day": 1}
+    settings = fit_settings("ieee13_mg", "ppo", asked, 960)
     recipe = Recipe("ieee13_mg", "ppo", "shared", settings, 5.0)
     find_runs(recipe, {0: tmp_path / "mg-0"})[0].train()
     assert [run.state for run in find_runs(recipe, {0: tmp_path / "mg-0"})] == ["trained"]
