@@ -96,7 +96,7 @@ def test_dry_run_says_what_is_left_with_its_time_and_writes_nothing(
     assert "then play 2 days of small with rule_based (" in told
     assert not (results / "none").exists()
     assert run_small(place, "--setting", "lr=0.5", "--dry-run") == 1
-    assert "lr is 0.0003, asked for is 0.5" in capsys.readouterr().err
+    assert "lr is 0.0002, asked for is 0.5" in capsys.readouterr().err
 
 
 def _change_day(data: dict[str, Any], benchmark: Benchmark) -> None:
