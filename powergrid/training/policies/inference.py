@@ -222,8 +222,9 @@ class Policy:
         fit = self.fits.get(agent)
         width = fit.own_width if fit else network.width
         if batch.ndim != 2 or batch.shape[1] != width:
+            remedy = "; it adds to what rules propose, which proposals='rule_based' shows" if network.proposed else ""
             raise PowerGridError(
-                f"agent {agent!r}: observations of shape {batch.shape}; the policy was trained on (n, {width})"
+                f"agent {agent!r}: observations of shape {batch.shape}; the policy was trained on (n, {width}){remedy}"
             )
         actions = self.decide(agent, fit.observe(batch) if fit else batch, network.forward)
         return fit.act(actions) if fit else actions
