@@ -47,8 +47,8 @@ DISTRIBUTIONS = {
 
 
 def now() -> str:
-    """Return the time in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    """Return the time in UTC, ISO 8601, to the millisecond: what a run took is counted from it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def installed_versions() -> dict[str, str | None]:
@@ -361,7 +361,7 @@ def end_killed_session(run: Path, manifest: Mapping[str, Any]) -> dict[str, Any]
     file = run / PROGRESS
     if "end" not in last:
         written = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc) if file.is_file() else None
-        last = {**last, "end": last["start"] if written is None else written.isoformat(timespec="seconds")}
+        last = {**last, "end": last["start"] if written is None else written.isoformat(timespec="milliseconds")}
         last.setdefault("stopped", "killed")
     return {**manifest, "sessions": [*before, last]}
 

@@ -103,6 +103,6 @@ def test_session_that_was_killed_ends_when_it_last_wrote(tmp_path: Path) -> None
     (tmp_path / "progress.csv").write_text("iteration\n1\n", encoding="utf-8")
     os.utime(tmp_path / "progress.csv", (0, 1767225660))  # a minute after midnight, UTC
     (ended,) = end_killed_session(tmp_path, {"sessions": [began]})["sessions"]
-    assert (ended["end"], ended["stopped"]) == ("2026-01-01T00:01:00+00:00", "killed")
+    assert (ended["end"], ended["stopped"]) == ("2026-01-01T00:01:00.000+00:00", "killed")
     whole = {"sessions": [{**began, "end": "2026-01-01T00:00:09+00:00", "stopped": "finished"}]}
     assert json.dumps(end_killed_session(tmp_path, whole)) == json.dumps(whole)
