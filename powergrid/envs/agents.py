@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.masks import ActionMasks, add_mask
-from powergrid.envs.observations import Channels
+from powergrid.envs.observations.channels import Channels
 from powergrid.errors import ActionError, ScenarioError, describe_unknown, find_number_problems, show_briefly
 from powergrid.grid.simulation import Simulation
 from powergrid.grid.telemetry import find_near, find_places

@@ -17,11 +17,13 @@ from pydantic import ValidationError
 
 from powergrid.envs.agents import NETWORK_GRAPH, Agent, build_agents, graph_owner
 from powergrid.envs.draws import Draws, Values, tell
-from powergrid.envs.graph import GraphView
 from powergrid.envs.infos import Infos
 from powergrid.envs.masks import add_masks
-from powergrid.envs.observations import Channels, View
-from powergrid.envs.rewards import PeakImport, Rewards
+from powergrid.envs.observations.channels import Channels
+from powergrid.envs.observations.graph import GraphView
+from powergrid.envs.observations.view import View
+from powergrid.envs.rewards.optional import PeakImport
+from powergrid.envs.rewards.rewards import Rewards
 from powergrid.errors import ScenarioError
 from powergrid.garbage import put_off_collection
 from powergrid.grid.devices.fleet import pack_columns

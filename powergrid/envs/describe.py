@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from powergrid.envs.agents import NETWORK_GRAPH, graph_owner
 from powergrid.envs.core import GridTask
-from powergrid.envs.graph import GraphForm, GraphSource, GridGraph, graph_of_buses, graph_of_phases
+from powergrid.envs.observations.graph import GraphForm, GraphSource, GridGraph, graph_of_buses, graph_of_phases
 from powergrid.quantities import QUANTITIES, REWARD_TERMS
 from powergrid.scenario import Scenario, scenarios_by_feeder
 from powergrid.scenario.as_played import Played, as_played, tell_devices

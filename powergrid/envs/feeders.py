@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask, read_options
-from powergrid.envs.observations import View, order_alike
+from powergrid.envs.observations.view import View, order_alike
 from powergrid.errors import ScenarioError
 from powergrid.scenario import Scenario, pick_feeder, scenarios_by_feeder
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.agents import ownership
-from powergrid.envs.observations import OutageView
-from powergrid.envs.rewards import Rewards, place_terms
+from powergrid.envs.observations.outages import OutageView
+from powergrid.envs.rewards.rewards import Rewards, place_terms
 from powergrid.grid.metrics import Metrics
 from powergrid.grid.simulation import Simulation
 from powergrid.quantities import (

@@ -24,7 +24,7 @@ from gymnasium.envs.registration import EnvSpec
 import powergrid
 from powergrid.envs.agents import ActionForm, ActionWriter, CentralActions, find_form_problems
 from powergrid.envs.core import GridTask
-from powergrid.envs.observations import View
+from powergrid.envs.observations.view import View
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown, find_number_problems
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.players import Policy, find_players, seat_players

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from powergrid.envs.agents import ActionWriter, CentralActions
 from powergrid.envs.backends import find_seen
 from powergrid.envs.core import GridTask
-from powergrid.envs.observations import View
+from powergrid.envs.observations.view import View
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.trained import Sight, fit_sights, shown_to

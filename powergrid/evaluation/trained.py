@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.core import GridTask
-from powergrid.envs.observations import Channel, View
+from powergrid.envs.observations.channels import Channel
+from powergrid.envs.observations.view import View
 from powergrid.errors import PowerGridError, Problem, ScenarioError, list_names, show_briefly
 from powergrid.evaluation.report.seeds import note_seeds
 from powergrid.grid.devices import ActionSpec

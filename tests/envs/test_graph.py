@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import powergrid
-from powergrid.envs.graph import EDGE_FEATURES, NODE_FEATURES
+from powergrid.envs.observations.graph import EDGE_FEATURES, NODE_FEATURES
 from powergrid.errors import ScenarioError
 from tests.envs.conftest import close_after
 

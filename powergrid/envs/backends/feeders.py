@@ -20,7 +20,7 @@ from powergrid.envs.backends.slices import SHOWN, Slice
 from powergrid.envs.core import GridTask
 from powergrid.envs.episode import Stream
 from powergrid.envs.feeders import FeederTasks, WholeView, order_whole
-from powergrid.envs.observations import View
+from powergrid.envs.observations.view import View
 from powergrid.quantities import QUANTITIES
 from powergrid.scenario import Scenario
 

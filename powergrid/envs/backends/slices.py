@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from powergrid.envs.backends.board import Board, IntArray, Layout, ViewName, find_seen
 from powergrid.envs.core import GridTask
 from powergrid.envs.episode import Entropy, Stream
-from powergrid.envs.observations import View
+from powergrid.envs.observations.view import View
 from powergrid.scenario import Scenario
 
 #: What a step leaves on the board that is in no task.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from powergrid.envs.graph import EDGE_FEATURES, NODE_FEATURES, GraphForm
+from powergrid.envs.observations.graph import EDGE_FEATURES, NODE_FEATURES, GraphForm
 
 _OWN = [feature.name for feature in NODE_FEATURES].index("own")
 _N_X, _N_E = len(NODE_FEATURES), len(EDGE_FEATURES)

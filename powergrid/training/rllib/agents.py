@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from powergrid.envs.graph import GraphForm
+from powergrid.envs.observations.graph import GraphForm
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.scenario import as_env_config, pack_env_config
 from powergrid.training.policies.positions import find_proposed, find_standing

@@ -11,7 +11,7 @@ import torch
 
 import powergrid
 from powergrid.envs import NetworkedGridEnv
-from powergrid.envs.graph import EDGE_FEATURES, NODE_FEATURES, GraphForm
+from powergrid.envs.observations.graph import EDGE_FEATURES, NODE_FEATURES, GraphForm
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.evaluation import evaluate
 from powergrid.training import export_run, load_policy, train

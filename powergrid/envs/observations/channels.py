@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.envs.graph import GraphView
+from powergrid.envs.observations.graph import GraphView
+from powergrid.envs.observations.outages import OutageView
 from powergrid.grid.devices.spec import Rows
 from powergrid.grid.metrics import Metrics
-from powergrid.grid.outages.events import Events
 from powergrid.grid.outages.spec import widen_price
 from powergrid.grid.profiles.outlook import Forecasts
 from powergrid.grid.simulation import Simulation
@@ -425,67 +425,6 @@ class Channels:
         return found
 
 
-class OutageView:
-    """Turn events and who is fed into channels and infos.
-
-    Args:
-        simulation: The simulation; it has events.
-        events: Its events.
-        zones: Names of the zones.
-        nodes_in: Nodes of each zone.
-        loads_in: Part of each load that is in each zone, shape (n_loads, n_zones).
-
-    Attributes:
-        channels: Name, unit, bounds and owner of each channel: ``<zone>.outages``, the outages and faults that are on
-            in each zone, and ``<zone>.energised_share``, the part of its nominal load that is fed.
-        n_on: Number of events that are on, as of the last :meth:`look`, shape (n_envs,).
-    """
-
-    def __init__(
-        self,
-        simulation: Simulation,
-        events: Events,
-        zones: Sequence[str],
-        nodes_in: Sequence[npt.NDArray[np.int64]],
-        loads_in: FloatArray,
-    ) -> None:
-        self._events = events
-        self._in_zone = np.array(
-            [[float(np.isin(effect.nodes, own).any()) for own in nodes_in] for e in events.effects for effect in e]
-        ).reshape(-1, len(zones))
-        most = [
-            max(1, sum(any(np.isin(effect.nodes, own).any() for effect in e) for e in events.effects))
-            for own in nodes_in
-        ]
-        kw = loads_in * simulation.network.loads.kw[:, None]
-        self._load_share = kw / np.maximum(kw.sum(axis=0), 1e-9)
-        outages = [(f"{z}.outages", "events", 0.0, float(n), z) for z, n in zip(zones, most, strict=True)]
-        shares = [(f"{zone}.energised_share", "", 0.0, 1.0, zone) for zone in zones]
-        self.channels = [*outages, *shares]
-        self._seen_changes = self._seen_looks = -1
-        self._channels = np.zeros((simulation.n_envs, len(self.channels)))
-        self.n_on = np.zeros(simulation.n_envs, dtype=np.int64)
-
-    def look(self) -> FloatArray:
-        """Return the channels, shape (n_envs, 2 n_zones); taken anew only where they may have changed."""
-        events, islands, n_zones = self._events, self._events.islands, self._channels.shape[1] // 2
-        if events.changes != self._seen_changes:
-            self._seen_changes = events.changes
-            self.n_on = np.count_nonzero(events.on, axis=1)
-            self._channels[:, :n_zones] = np.einsum("ij,ijk->ik", events.on, self._in_zone[events.target_rows()])
-        if islands.looks != self._seen_looks:
-            self._seen_looks = islands.looks
-            self._channels[:, n_zones:] = 1.0 - np.matmul(islands.dead_share, self._load_share)
-        return self._channels
-
-    def name_events(self, env: int) -> dict[str, str]:
-        """Return what is on in one environment: event by name, to the place it befalls."""
-        events = self._events
-        return {
-            events.timetable.names[i]: events.effect_of(env, i).place for i in np.flatnonzero(events.on[env]).tolist()
-        }
-
-
 class _Quantiles:
     """Sum up node voltages in as many numbers for every feeder: quantiles, mean, share outside the band.
 
@@ -513,68 +452,8 @@ class _Quantiles:
         return np.column_stack((between, v_pu.mean(axis=1), outside / self._n_nodes))
 
 
-class View:
-    """What some agents see: gathers their channels and scales them, for all of them in one go.
-
-    Args:
-        channels: The channels.
-        columns: Columns of their table that each agent sees.
-        n_envs: Number of environments.
-        bounds: Lowest and highest value of each, one agent after the other, where not those of the table.
-
-    Attributes:
-        columns: What it was given: the columns that each agent sees.
-        parts: Where what each agent sees lies in what :meth:`gather` gives.
-    """
-
-    def __init__(
-        self,
-        channels: Channels,
-        columns: Sequence[IntArray],
-        n_envs: int,
-        bounds: Sequence[tuple[float, float]] | None = None,
-    ) -> None:
-        seen, table, self.columns = np.concatenate(columns), channels.table, columns
-        self._metrics, self._places = channels.metrics, channels.told[seen]
-        own = np.array([(channel.low, channel.high) for channel in table])[seen] if bounds is None else np.array(bounds)
-        low, high = own.T
-        gain = 2.0 / (high - low)
-        # every constant has the full shape: a ufunc takes twice as long where it must broadcast
-        self._gain, self._offset = np.tile(gain, (n_envs, 1)), np.tile(-1.0 - low * gain, (n_envs, 1))
-        self._low, self._high = np.full_like(self._gain, -1.0), np.ones_like(self._gain)
-        self._seen = np.zeros_like(self._gain)
-        ends = np.cumsum([len(own) for own in columns]).tolist()
-        self.parts = [slice(end - len(own), end) for end, own in zip(ends, columns, strict=True)]
-
-    def look(self) -> list[npt.NDArray[np.float32]]:
-        """Return fresh arrays of what each agent sees: low..high as -1..1, clipped, shape (n_envs, n_observed)."""
-        scaled = self.gather()
-        return [scaled[:, own] for own in self.parts]
-
-    def gather(self) -> npt.NDArray[np.float32]:
-        """Return the same as one fresh array, one agent after the other, shape (n_envs, all that agents see)."""
-        seen = self._metrics.results.take(self._places, 1, self._seen, "clip")
-        np.multiply(seen, self._gain, out=seen)
-        np.add(seen, self._offset, out=seen)
-        np.minimum(np.maximum(seen, self._low, out=seen), self._high, out=seen)
-        return seen.astype(np.float32)
-
-
 def _find_nodes(simulation: Simulation, buses: Sequence[int], phases: Sequence[Sequence[int]]) -> list[IntArray]:
     """Return the nodes of each bus: those of its phases, all where the bus has none of these."""
     network = simulation.network
     found = [(network.nodes_within([bus], own), bus) for bus, own in zip(buses, phases, strict=True)]
     return [nodes if len(nodes) else network.nodes_of([bus]) for nodes, bus in found]
-
-
-def order_alike(tables: Sequence[Sequence[Channel]]) -> list[IntArray]:
-    """Return the columns of several tables so that what all of them have comes first, in the first one's order."""
-    places = [{channel.name: column for column, channel in enumerate(table)} for table in tables]
-    shared = [channel.name for channel in tables[0] if all(channel.name in own for own in places)]
-    common = set(shared)
-    return [
-        np.array(
-            [*(own[name] for name in shared), *(c for name, c in own.items() if name not in common)], dtype=np.int64
-        )
-        for own in places
-    ]

@@ -1,0 +1,1 @@
+"""What is good: named terms of every step, and their weighted sum."""
