@@ -22,16 +22,24 @@ class EvChargerRule(FleetRule):
     ) -> None:
         super().__init__(task, fleet, constants, limiter)
         self._ahead = [max(1, round(spec.stay_hours_mean / 2.0 / self.dt_h)) for spec in fleet.specs]
+        self._cheap = np.ones((task.n_envs, task.simulation.options.horizon_steps + 1, fleet.n), dtype=bool)
+
+    def reset(self, task: RuledTask, env: int) -> None:
+        """Find the steps that are as cheap as any of those to come until half a stay is over."""
+        super().reset(task, env)
+        price = task.simulation.day_price[env, :-1]  # no step is played on the last row, it repeats the one before
+        for ahead in set(self._ahead):
+            coming = np.append(price, np.full(ahead, np.inf))
+            least = np.lib.stride_tricks.sliding_window_view(coming, ahead + 1).min(axis=1)
+            self._cheap[env, :-1].T[np.equal(self._ahead, ahead)] = price <= least + 1e-9
+
+    def memories(self) -> list[npt.NDArray[Any]]:
+        """Return what it remembers: which steps are cheap as well."""
+        return [*super().memories(), self._cheap]
 
     def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write shares of the power that cars can take."""
-        price, step = task.simulation.day_price, task.simulation.step_index
-        last = price.shape[1] - 1  # no step is played on the last row, it repeats the one before
-        cheap = np.zeros((task.n_envs, self.fleet.n), dtype=bool)
-        for env in range(task.n_envs):
-            for place, ahead in enumerate(self._ahead):
-                coming = price[env, step[env] : min(int(step[env]) + ahead + 1, last)]
-                cheap[env, place] = not len(coming) or coming[0] <= coming.min() + 1e-9
+        cheap = self._cheap[task.simulation.env_index, task.simulation.step_index]
         share = np.where(cheap, 1.0, self.fleet.urgency)
         # A zone short of voltage gets its cars' reserve first.
         share = np.where(task.metrics.zone_v_min_pu[:, self.zone] < task.metrics.limits[0], self.fleet.urgency, share)
@@ -52,25 +60,34 @@ class FlexibleLoadRule(FleetRule):
         self._share_min, self._share_max, self._owed_max = np.array([
             (spec.share_min, spec.share_max, spec.owed_max_kwh) for spec in fleet.specs
         ]).T  # fmt: skip
+        self._cheaper = np.zeros((task.n_envs, task.simulation.options.horizon_steps + 1))
+        self._dear = np.zeros(self._cheaper.shape, dtype=bool)
+
+    def reset(self, task: RuledTask, env: int) -> None:
+        """Find which steps are dear, and after each how many are cheaper than it by a tenth."""
+        super().reset(task, env)
+        price = task.simulation.day_price[env, :-1]  # no step is played on the last row, it repeats the one before
+        self._dear[env, :-1] = price > 1.1 * price.mean()
+        self._cheaper[env, :-1] = [np.count_nonzero(price[i + 1 :] < 0.9 * now) for i, now in enumerate(price)]
+        self._dear[env, -1], self._cheaper[env, -1] = self._dear[env, -2], 0.0
+
+    def memories(self) -> list[npt.NDArray[Any]]:
+        """Return what it remembers: which steps are dear as well."""
+        return [*super().memories(), self._cheaper, self._dear]
 
     def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write shares of demand."""
         simulation, owed = task.simulation, self.fleet.owed_kwh
-        price, step = simulation.day_price, simulation.step_index
-        last = price.shape[1] - 1
+        now = simulation.env_index, simulation.step_index
         demand = self.memory["demand_kw"]
         np.copyto(demand, self.fleet.demand_kw, where=self.fleet.demand_kw > 0.0)
-        now = price[simulation.env_index, np.minimum(step, last - 1)]
-        later = np.arange(price.shape[1])[None, :] > step[:, None]
-        later[:, last:] = False
-        mean = price[:, :-1].mean(axis=1)
-        cheaper = (later & (price < 0.9 * now[:, None])).sum(axis=1)[:, None]
+        cheaper, pays = self._cheaper[now][:, None], self._dear[now][:, None]
         per_step = demand * self.dt_h
         makeup = self.constants.payback_share * (self._share_max - 1.0) * per_step * cheaper
         room = np.minimum(makeup, self._owed_max) - owed
-        dear = (now > 1.1 * mean)[:, None] & (room > 0.0)
+        dear = pays & (room > 0.0)
         cut = np.minimum(1.0 - self._share_min, room / np.maximum(per_step, 1e-9))
         payback = np.minimum(self._share_max - 1.0, owed / np.maximum(per_step, 1e-9))
-        held = (now > 1.1 * mean)[:, None] & (owed < makeup)
+        held = pays & (owed < makeup)
         share = np.where(dear, 1.0 - cut, np.where(held, 1.0, 1.0 + payback))
         self.acts["share"].write(share, action)

@@ -14,72 +14,101 @@ import numpy.typing as npt
 from powergrid.grid.devices import GeneratorSpec, StorageSpec
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+LevelArray = npt.NDArray[np.uint8]
 
 SOC_POINTS = 41
 POWER_LEVELS = 17
 
 
-class StoragePlan:
-    """Say how much a battery shall charge or discharge at its state of charge, step by step.
+class StoragePlanner:
+    """Say how much batteries shall charge or discharge at their states of charge, step by step.
 
     Args:
         specs: The batteries.
-        price_usd_per_kwh: Price of each step, shape (n_steps,) or, where it is not the same for all,
-            (n_steps, n) [USD/kWh].
-        final_usd_per_kwh: Worth of energy left in the cell at the end [USD/kWh].
         dt_h: Length of a step [h].
-        spread_usd_per_kwh: Price rise that full power itself is reckoned to cause; spreads power over hours that
-            cost alike [USD/kWh].
 
     Attributes:
-        p_kw: Best power into the grid, shape (n_steps, n, SOC_POINTS) [kW].
+        idle: The level of no power, for states that nothing was planned for.
     """
 
-    def __init__(
-        self,
-        specs: Sequence[StorageSpec],
-        price_usd_per_kwh: FloatArray,
-        final_usd_per_kwh: float,
-        dt_h: float,
-        spread_usd_per_kwh: float,
-    ) -> None:
+    idle = POWER_LEVELS // 2
+
+    def __init__(self, specs: Sequence[StorageSpec], dt_h: float) -> None:
         discharge, charge, e_max, eta_c, eta_d, low, high, wear = (
             np.array([_battery(spec) for spec in specs]).reshape(-1, 8).T
         )
-        n_steps = len(price_usd_per_kwh)
-        price = np.broadcast_to(np.asarray(price_usd_per_kwh).reshape(n_steps, -1), (n_steps, len(specs)))
+        self._n, self._dt_h = len(specs), dt_h
         levels = np.linspace(-1.0, 1.0, POWER_LEVELS)[None, :]
-        p = np.where(levels > 0.0, levels * discharge[:, None], levels * charge[:, None])
+        self._p = p = np.where(levels > 0.0, levels * discharge[:, None], levels * charge[:, None])
+        self._wear, self._largest = np.abs(p) * wear[:, None], np.maximum(discharge, charge)[:, None]
+        self._full_kwh = np.linspace(0.0, 1.0, SOC_POINTS)[None, :] * (e_max * (high - low))[:, None]
         taken = np.maximum(p / eta_d[:, None], p * eta_c[:, None]) * (dt_h / e_max[:, None])
         window = (high - low)[:, None, None]
         after = np.linspace(0.0, 1.0, SOC_POINTS)[None, :, None] - taken[:, None, :] / window
         # Rounding must not make the window's own limits infeasible: idling always is feasible.
-        feasible = (after >= -1e-9) & (after <= 1.0 + 1e-9)
+        self._barred = np.where((after >= -1e-9) & (after <= 1.0 + 1e-9), 0.0, -np.inf)
         place = np.clip(after, 0.0, 1.0) * (SOC_POINTS - 1)
         left = np.minimum(place.astype(np.int64), SOC_POINTS - 2)
-        right_share = place - left
-        device = np.arange(len(specs))[:, None, None]
-        cost = np.abs(p) * wear[:, None] + spread_usd_per_kwh * p * p / np.maximum(discharge, charge)[:, None]
-        value = np.linspace(0.0, 1.0, SOC_POINTS)[None, :] * (e_max * (high - low))[:, None] * final_usd_per_kwh
-        self.p_kw = np.zeros((len(price), len(specs), SOC_POINTS))
-        for step in range(len(price) - 1, -1, -1):  # Bellman's way: from the end of the day, its worth known
-            earned = (price[step][:, None] * p - cost) * dt_h
-            later = value[device, left] * (1.0 - right_share) + value[device, left + 1] * right_share
-            total = np.where(feasible, earned[:, None, :] + later, -np.inf)
-            best = total.argmax(axis=2)
-            self.p_kw[step] = p[device[:, :, 0], best]
-            value = np.take_along_axis(total, best[:, :, None], axis=2)[:, :, 0]
+        self._to_right = place - left
+        self._to_left = 1.0 - self._to_right
+        self._left = np.arange(self._n)[:, None, None] * SOC_POINTS + left
+        self._right = self._left + 1
         self._low, self._per_window = low, 1.0 / (high - low)
+        self._first_level, self._first_point = np.arange(self._n) * POWER_LEVELS, np.arange(self._n) * SOC_POINTS
 
-    def power(self, step: int, soc: FloatArray) -> FloatArray:
-        """Return the best power at a state of charge, shape (n,) [kW]."""
-        place = np.clip((soc - self._low) * self._per_window, 0.0, 1.0) * (SOC_POINTS - 1)
+    def plan(
+        self, price_usd_per_kwh: FloatArray, final_usd_per_kwh: float, spread_usd_per_kwh: float = 0.0
+    ) -> LevelArray:
+        """Return the best level of power in each state, shape (n_steps, n, SOC_POINTS), for :meth:`power`.
+
+        Args:
+            price_usd_per_kwh: Price of each step, shape (n_steps,) or, where it is not the same for all,
+                (n_steps, n) [USD/kWh].
+            final_usd_per_kwh: Worth of energy left in the cell at the end [USD/kWh].
+            spread_usd_per_kwh: Price rise that full power itself is reckoned to cause; spreads power over hours that
+                cost alike [USD/kWh].
+        """
+        n_steps, p = len(price_usd_per_kwh), self._p
+        price = np.broadcast_to(np.asarray(price_usd_per_kwh).reshape(n_steps, -1), (n_steps, self._n))
+        cost = self._wear + spread_usd_per_kwh * p * p / self._largest
+        earned = ((price[:, :, None] * p - cost) * self._dt_h)[:, :, None, :]
+        value = (self._full_kwh * final_usd_per_kwh).ravel()
+        levels = np.empty((n_steps, self._n, SOC_POINTS), dtype=np.uint8)
+        total, right = np.empty(self._left.shape), np.empty(self._left.shape)
+        first = np.arange(len(value)) * POWER_LEVELS
+        for step in range(n_steps - 1, -1, -1):  # Bellman's way: from the end of the day, its worth known
+            value.take(self._left, out=total, mode="clip")  # which is never needed, and spares a copy
+            value.take(self._right, out=right, mode="clip")
+            total *= self._to_left
+            right *= self._to_right
+            total += right
+            total += earned[step]
+            total += self._barred
+            best = total.argmax(axis=2)
+            levels[step] = best
+            value = total.take(first + best.ravel())
+        return levels
+
+    def power(self, plans: LevelArray, step: IntArray, soc: FloatArray) -> FloatArray:
+        """Return the best power of environments, each by its plan, step and states of charge.
+
+        Args:
+            plans: A plan for each environment, shape (n_envs, n_steps, n, SOC_POINTS).
+            step: Which step is to come, shape (n_envs,).
+            soc: States of charge, shape (n_envs, n).
+
+        Returns:
+            Power into the grid, shape (n_envs, n) [kW].
+        """
+        place = np.minimum(np.maximum((soc - self._low) * self._per_window, 0.0), 1.0) * (SOC_POINTS - 1)
         left = np.minimum(place.astype(np.int64), SOC_POINTS - 2)
-        device = np.arange(len(soc))
-        table = self.p_kw[step]
         share = place - left
-        power: FloatArray = table[device, left] * (1.0 - share) + table[device, left + 1] * share
+        n_envs, n_steps = plans.shape[:2]
+        left += ((np.arange(n_envs) * n_steps + step) * (self._n * SOC_POINTS))[:, None] + self._first_point
+        level, levels = self._first_level, plans.reshape(-1)
+        lower, upper = self._p.take(level + levels.take(left)), self._p.take(level + levels.take(left + 1))
+        power: FloatArray = lower * (1.0 - share) + upper * share
         return power
 
 
@@ -93,35 +122,41 @@ def _battery(spec: StorageSpec) -> tuple[float, ...]:
     )  # fmt: skip
 
 
-class GeneratorPlan:
-    """Say when a generator shall run: while the price pays its fuel, and its start over the whole run.
+class GeneratorPlanner:
+    """Say when generators shall run: while the price pays their fuel, and their start over the whole run.
 
     Args:
         specs: The generators.
-        price_usd_per_kwh: Price of each step, shape (n_steps,) [USD/kWh].
         dt_h: Length of a step [h].
-
-    Attributes:
-        p_kw: Best power of each step if it runs, shape (n_steps, n) [kW].
-        run_if_on, run_if_off: Whether it shall run in a step, by whether it ran before, shape (n_steps, n).
     """
 
-    def __init__(self, specs: Sequence[GeneratorSpec], price_usd_per_kwh: FloatArray, dt_h: float) -> None:
+    def __init__(self, specs: Sequence[GeneratorSpec], dt_h: float) -> None:
         rows = np.array([
             (s.cost_a_usd_per_kw2h, s.cost_b_usd_per_kwh, s.cost_c_usd_per_h, s.p_min_kw, float(s.p_max_kw or 0.0),
              s.start_cost_usd)
             for s in specs
         ]).reshape(-1, 6)  # fmt: skip
-        a, b, c, p_min, p_max, start = rows.T
+        self._costs, self._dt_h = tuple(rows.T), dt_h
+
+    def plan(self, price_usd_per_kwh: FloatArray) -> FloatArray:
+        """Return the best power in each step, 0 where it shall not run, of those that did not run before and that did.
+
+        Args:
+            price_usd_per_kwh: Price of each step, shape (n_steps,) [USD/kWh].
+
+        Returns:
+            Power, shape (n_steps, 2, n) [kW].
+        """
+        a, b, c, p_min, p_max, start = self._costs
         margin = np.asarray(price_usd_per_kwh)[:, None] - b
         best = np.where(a > 0.0, margin / np.maximum(2.0 * a, 1e-12), np.where(margin > 0.0, np.inf, 0.0))
-        self.p_kw: FloatArray = np.clip(best, p_min, p_max)
-        profit = (margin * self.p_kw - a * self.p_kw**2 - c) * dt_h
-        n_steps = len(profit)
-        self.run_if_on: BoolArray = np.zeros(profit.shape, dtype=bool)
-        self.run_if_off: BoolArray = np.zeros(profit.shape, dtype=bool)
-        on, off = np.zeros(len(specs)), np.zeros(len(specs))
-        for step in range(n_steps - 1, -1, -1):
-            self.run_if_on[step] = profit[step] + on > off
-            self.run_if_off[step] = profit[step] - start + on > off
-            on, off = np.maximum(profit[step] + on, off), np.maximum(profit[step] - start + on, off)
+        p_kw = np.clip(best, p_min, p_max)
+        profit = (margin * p_kw - a * p_kw**2 - c) * self._dt_h
+        started = profit - start
+        # What the rest of the day is worth from each step on, to who ran in the step before it and who did not.
+        on, off = np.zeros((2, len(profit) + 1, len(a)))
+        for step in range(len(profit) - 1, -1, -1):
+            np.maximum(profit[step] + on[step + 1], off[step + 1], out=on[step])
+            np.maximum(started[step] + on[step + 1], off[step + 1], out=off[step])
+        runs = started + on[1:] > off[1:], profit + on[1:] > off[1:]
+        return np.stack([p_kw * run for run in runs], axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,10 +10,13 @@ import numpy.typing as npt
 
 from powergrid.rules.export_limiter import ExportLimiter
 from powergrid.rules.fleet_rule import ReactiveRule, RuleConstants
-from powergrid.rules.planning import GeneratorPlan, StoragePlan
+from powergrid.rules.planning import SOC_POINTS, GeneratorPlanner, StoragePlanner
 from powergrid.rules.ruled import RuledTask
 
 FloatArray = npt.NDArray[np.float64]
+
+#: Bytes of plans that are kept, by the day's prices: a tariff has a few days that differ, a market hundreds.
+_KEPT_BYTES = 2**24
 
 
 class InverterRule(ReactiveRule):
@@ -80,7 +84,10 @@ class StorageRule(ReactiveRule):
         self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
     ) -> None:
         super().__init__(task, fleet, constants, limiter)
-        self._plans: npt.NDArray[Any] = np.full(task.n_envs, None)  # a :class:`StoragePlan` for each day that is on
+        self._planner = StoragePlanner(fleet.specs, self.dt_h)
+        horizon = task.simulation.options.horizon_steps
+        self._plans = np.full((task.n_envs, horizon, fleet.n, SOC_POINTS), self._planner.idle, dtype=np.uint8)
+        self._plan_day = functools.lru_cache(_KEPT_BYTES // self._plans[0].nbytes)(self._plan)
         self._levels = np.array([spec.levels or 0 for spec in fleet.specs], dtype=np.int64)
         self._discharge, self._charge = self.ratings("p_max_kw"), self.ratings("p_charge_max_kw")
         rated = [spec.s_max_kva or max(spec.p_max_kw, spec.p_charge_max_kw or 0.0) for spec in fleet.specs]
@@ -93,14 +100,18 @@ class StorageRule(ReactiveRule):
     def reset(self, task: RuledTask, env: int) -> None:
         """Plan the day by its prices."""
         super().reset(task, env)
-        price = self.prices(task, env)  # a tariff or a day-ahead market: known at midnight
+        self._plans[env] = self._plan_day(self.prices(task, env).tobytes())
+
+    def _plan(self, prices: bytes) -> npt.NDArray[np.uint8]:
+        """Return the plan of a day by its prices, from a tariff or a day-ahead market: known at midnight."""
+        price = np.frombuffer(prices)
         mean = float(price.mean())
         level = abs(mean)
         hour = (np.arange(len(price)) * self.dt_h) % 24.0
         # From 8:30 to 16:30: what is not charged then is curtailed or lifts the zone's voltage.
         noon = np.maximum(np.cos((hour - 12.5) * (np.pi / 8.0)), 0.0)
         known = price[:, None] - self.constants.noon_share * level * noon[:, None] * self._sunny
-        self._plans[env] = StoragePlan(self.fleet.specs, known, mean, self.dt_h, self.constants.spread_share * level)
+        return self._planner.plan(known, mean, self.constants.spread_share * level)
 
     def memories(self) -> list[npt.NDArray[Any]]:
         """Return what it remembers: its plans as well."""
@@ -109,12 +120,8 @@ class StorageRule(ReactiveRule):
     def write(self, task: RuledTask, action: FloatArray) -> None:
         """Write active power by plan and need, and reactive power."""
         c, soc = self.constants, self.fleet.soc
-        step = task.simulation.step_index
-        last = task.simulation.options.horizon_steps - 1
-        planned = np.stack([
-            plan.power(min(int(step[env]), last), soc[env]) if plan is not None else np.zeros(self.fleet.n)
-            for env, plan in enumerate(self._plans)
-        ])  # fmt: skip
+        step = np.minimum(task.simulation.step_index, self._plans.shape[1] - 1)
+        planned = self._planner.power(self._plans, step, soc)
         metrics, (v_span, loading_span) = task.metrics, c.support_pu
         low, high = metrics.limits
         short, over = (low - metrics.zone_v_min_pu) / v_span, (metrics.zone_v_max_pu - high) / v_span
@@ -149,7 +156,9 @@ class GeneratorRule(ReactiveRule):
         self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
     ) -> None:
         super().__init__(task, fleet, constants, limiter)
-        self._plans: npt.NDArray[Any] = np.full(task.n_envs, None)  # a :class:`GeneratorPlan` for each day that is on
+        self._planner = GeneratorPlanner(fleet.specs, self.dt_h)
+        self._plans = np.zeros((task.n_envs, task.simulation.options.horizon_steps, 2, fleet.n))
+        self._plan_day = functools.lru_cache(_KEPT_BYTES // self._plans[0].nbytes)(self._plan)
         self._s_max = self.ratings("s_max_kva", 1.25)
         ramps = [spec.ramp_kw_per_min for spec in fleet.specs]
         self._ramp = np.array([np.inf if ramp is None else ramp * 60.0 * self.dt_h for ramp in ramps])
@@ -158,7 +167,10 @@ class GeneratorRule(ReactiveRule):
     def reset(self, task: RuledTask, env: int) -> None:
         """Plan the day by its prices."""
         super().reset(task, env)
-        self._plans[env] = GeneratorPlan(self.fleet.specs, self.prices(task, env), self.dt_h)
+        self._plans[env] = self._plan_day(self.prices(task, env).tobytes())
+
+    def _plan(self, prices: bytes) -> FloatArray:
+        return self._planner.plan(np.frombuffer(prices))
 
     def memories(self) -> list[npt.NDArray[Any]]:
         """Return what it remembers: its plans as well."""
@@ -168,12 +180,9 @@ class GeneratorRule(ReactiveRule):
         """Write active and reactive power."""
         # What ramps allow is asked, so that no rule's request is moved and counted as projection.
         on, previous = self.fleet.on > 0.5, self.fleet.previous_p_kw
-        p = np.zeros_like(previous)
-        for env, plan in enumerate(self._plans):
-            if plan is not None:
-                step = min(int(task.simulation.step_index[env]), len(plan.p_kw) - 1)
-                run = np.where(on[env], plan.run_if_on[step], plan.run_if_off[step])
-                p[env] = plan.p_kw[step] * run
+        step = np.minimum(task.simulation.step_index, self._plans.shape[1] - 1)
+        planned = self._plans[task.simulation.env_index, step]
+        p = np.where(on, planned[:, 1], planned[:, 0])
         jump = np.maximum(self._p_min, self._ramp)  # a start goes to the least power at once, however slow the ramp
         ceiling = np.where(on, previous + self._ramp, jump)
         floor = np.where(previous > jump, previous - self._ramp, 0.0)
