@@ -109,6 +109,7 @@ class Infos:
         self._own_devices = self._by_name[first:last].reshape(-1, len(self._agents))
         self._own_held, self._own_handed_back = self._by_name[last], self._by_name[self._n_own - 1]
         self._own_costs = self._by_name[of_costs]
+        self._share = scenario.share_reward
         self._costs = [metric.name.removeprefix("cost_") for metric in told_costs[1:]]
         self._term_of = {term: row for row, term in enumerate(rewards.told)}
 
@@ -191,6 +192,8 @@ class Infos:
             counts = self._own_zones[place]
             elsewhere = results[:, self._metrics.columns[whole].start] - counts.sum(axis=1)
             row[...] = (counts + np.maximum(elsewhere, 0.0)[:, None] / n_agents) * dt_h
+        if self._share:  # who is paid for all of it pays for all of it
+            self._own_costs[1:] = self._own_costs[1:].mean(axis=-1, keepdims=True)
         np.add.reduce(self._own_costs[1:], axis=0, out=self._own_costs[0])
 
     def labels(self, env: int) -> dict[str, Any]:

@@ -143,7 +143,9 @@ class Scenario(Spec):
     step_minutes: int = Field(default=15, ge=1, le=1440, description="Length of a step [min].")
     split: Literal["train", "validation", "test", "all"] = Field(default="train", description="Days to draw from.")
     seed: int | None = Field(default=None, ge=0, description="Seed of the first reset that is given none.")
-    share_reward: bool = Field(default=False, description="Whether each agent gets the mean reward of all.")
+    share_reward: bool = Field(
+        default=False, description="Whether each agent gets the mean reward of all, and pays the mean of their `costs`."
+    )
     penalty: float = Field(
         default=100.0, ge=0, description="Price of a violation: multiplies the voltage and overload terms [USD/pu]."
     )

@@ -42,6 +42,16 @@ def test_costs_of_agents_add_up_to_those_of_the_network(make_env: MakeEnv) -> No
     assert seen.min() > 0.0
 
 
+def test_agents_that_share_the_reward_share_the_costs(make_env: MakeEnv) -> None:
+    alone, shared = (make_env("ieee13_mg", costs={}, share_reward=each, **STRICT) for each in (False, True))
+    actions = draw_actions(alone, np.random.default_rng(1))
+    own, mean = ((env.reset(seed=5), env.step(actions)[4])[1] for env in (alone, shared))
+    for name in ("cost", "cost_node_hours", "cost_branch_hours"):
+        each = [info[name] for info in own.values()]
+        assert [info[name] for info in mean.values()] == pytest.approx([np.mean(each)] * len(each))
+    assert own["MG1"]["cost"] != own["MG2"]["cost"]
+
+
 def test_costs_left_out_of_the_reward_have_no_weight_there(make_env: MakeEnv) -> None:
     told = make_env("ieee13_mg", costs={}, **STRICT)
     left = make_env("ieee13_mg", costs={"in_reward": False, "of": ["node_hours", "unserved_kwh"]}, **STRICT)
