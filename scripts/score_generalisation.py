@@ -4,12 +4,13 @@ Two microgrids, whose policy is shared, are placed by demand on every feeder. On
 as many numbers (``observations: summary``), the other its zone as a graph besides and reads that by message passing
 (``network: graph``), a third adds to what rules propose (``preset: residual``); all else is equal. Most are made
 (``make_feeders.py``), all are small enough for zones of ``ROOM`` buses. Trainings that are there already are taken as
-they are.
+they are. Two feeders are those that OpenDSS itself comes with, which are not copied here: ``--upstream`` is the folder
+of its test feeders (``IEEETestCases`` of an installation, or of https://github.com/dss-extensions/electricdss-tst).
 
 Usage::
 
-    python scripts/score_generalisation.py --seeds 0 1 2 --iterations 30 --days 10
-    python scripts/score_generalisation.py --more path/to/Master.dss
+    python scripts/score_generalisation.py --upstream IEEETestCases --seeds 0 1 2 --iterations 30 --days 10
+    python scripts/score_generalisation.py --upstream IEEETestCases --sees residual --more path/to/Master.dss
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from make_feeders import write_feeder
 
 from powergrid import load_policy
 from powergrid.evaluation import evaluate_feeders
+from powergrid.evaluation.statistics import confidence_interval
 
-#: Shipped feeders, and seeds of made ones, that are trained on; and those that are not.
-SEEN = ("ieee13", 0, 1, 2, 3, 6, 7, 8, 12, 15)
-UNSEEN = ("ieee37", 11, 16, 18, 19)
+#: Shipped feeders, masters of OpenDSS's own, and seeds of made ones, that are trained on; and those that are not.
+SEEN = ("ieee13", "34Bus/ieee34Mod1.dss", 0, 1, 2, 3, 6, 7, 8, 12)
+UNSEEN = ("37Bus/ieee37.dss", 11, 16, 18, 19)
 #: Buses, and branches, of the largest zone that is played.
-ROOM = 21
+ROOM = 22
 BASELINES = ("no_control", "native", "volt_var", "rule_based")
 SETTINGS = {"hidden": [64, 64], "num_epochs": 6, "num_env_runners": 0, "validate_every": 0, "checkpoint_every": 1000}
 SEES: dict[str, dict[str, Any]] = {
@@ -67,21 +70,39 @@ agents:
 """
 
 
-def write_inputs(out: Path) -> tuple[Path, dict[str, str], dict[str, str]]:
-    """Write the scenario and the made feeders; return its file and both lists of feeders by name."""
+def write_inputs(out: Path, upstream: Path) -> tuple[Path, dict[str, str], dict[str, str]]:
+    """Write the scenario and the made feeders; return its file and both lists of feeders by name.
+
+    Args:
+        out: The folder that is written to.
+        upstream: The folder of the test feeders that OpenDSS comes with.
+
+    Raises:
+        SystemExit: A master is not there, with what to do.
+    """
+    wanted = [upstream / each for each in (*SEEN, *UNSEEN) if isinstance(each, str) and "/" in each]
+    if absent := [str(each) for each in wanted if not each.is_file()]:
+        raise SystemExit(
+            f"not there: {', '.join(absent)}; --upstream takes the folder of the test feeders that OpenDSS comes with, "
+            "IEEETestCases of an installation or of https://github.com/dss-extensions/electricdss-tst"
+        )
     out.mkdir(parents=True, exist_ok=True)
     scenario = out / "feeders_mg.yaml"
     scenario.write_text(SCENARIO)
-    seen, unseen = (
-        {
-            str(each) if isinstance(each, str) else f"made_{each}": each
-            if isinstance(each, str)
-            else str(write_feeder(out / f"made_{each}", each).resolve())
-            for each in asked
-        }
-        for asked in (SEEN, UNSEEN)
-    )
+    seen, unseen = ({_name(each): _find(each, out, upstream) for each in asked} for asked in (SEEN, UNSEEN))
     return scenario, seen, unseen
+
+
+def _name(feeder: str | int) -> str:
+    return (
+        f"made_{feeder}" if isinstance(feeder, int) else f"{Path(feeder).stem} (OpenDSS)" if "/" in feeder else feeder
+    )
+
+
+def _find(feeder: str | int, out: Path, upstream: Path) -> str:
+    if isinstance(feeder, int):
+        return str(write_feeder(out / f"made_{feeder}", feeder).resolve())
+    return str((upstream / feeder).resolve()) if "/" in feeder else feeder
 
 
 def train(scenario: Path, feeders: Mapping[str, str], sees: str, seed: int, asked: argparse.Namespace) -> Path:
@@ -108,7 +129,7 @@ def train(scenario: Path, feeders: Mapping[str, str], sees: str, seed: int, aske
 
 
 def score(scenario: Path, feeders: Mapping[str, str], asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Play every policy on feeders and yield a row for each policy on each: reward and node-hours outside the band."""
+    """Play every policy on feeders and yield a row for each day of each: reward and node-hours outside the band."""
     runs = {sees: [asked.out / f"generalisation-{sees}-{seed}" for seed in asked.seeds] for sees in asked.sees}
     players: dict[str, list[Any]] = {"summary": list(BASELINES)}
     for sees, own in runs.items():
@@ -117,10 +138,10 @@ def score(scenario: Path, feeders: Mapping[str, str], asked: argparse.Namespace)
     for sees, policies in ((sees, each) for sees, each in players.items() if each):
         for path, name in names.items():  # one by one: made masters all have the same file name
             found = evaluate_feeders({"env_name": str(scenario), **SEES[sees]}, policies, [path], days=asked.days)
-            for report in found.reports.values():
-                for policy, numbers in report.summary().items():
-                    reward, hours = numbers["reward_mean"], numbers["violation_node_hours_per_day"]
-                    yield {"feeder": name, "policy": policy, "reward": float(reward), "hours": float(hours)}
+            (report,) = found.reports.values()
+            played = report.frame[["policy", "day", "reward", "violation_node_hours"]]
+            for policy, day, reward, hours in played.itertuples(index=False):
+                yield {"feeder": name, "policy": policy, "day": day, "reward": reward, "hours": hours}
 
 
 def table(rows: Sequence[Mapping[str, Any]], policies: Sequence[str]) -> str:
@@ -140,20 +161,44 @@ def table(rows: Sequence[Mapping[str, Any]], policies: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def compare(rows: Sequence[Mapping[str, Any]], policies: Sequence[str], to: str = "rule_based") -> str:
+    """Return by how much rewards (node-hours) are above those of a baseline, feeder by feeder and in the mean.
+
+    Differences are paired by feeder and day, with 95 % intervals over seeds and days: of these feeders, not of others.
+    """
+    frame = pd.DataFrame(rows)
+    feeders = list(dict.fromkeys(frame["feeder"]))
+    lines = [f"| feeder | {' | '.join(policies)} |", "|---|" + "---:|" * len(policies)]
+    for feeder in [*feeders, "mean"]:
+        own = frame if feeder == "mean" else frame[frame["feeder"] == feeder]
+        cells = []
+        for policy in policies:
+            found = []
+            for key in ("reward", "hours"):
+                days = own.pivot_table(index="policy", columns="day", values=key)  # the mean over feeders
+                seeds = days[days.index.str.startswith(f"{policy}-")]
+                found.append(confidence_interval(seeds.to_numpy() - days.loc[to].to_numpy()))
+            (reward, reward_half), (hours, hours_half) = found
+            cells.append(f"{reward:+.3f} ± {reward_half:.3f} ({hours:+.2f} ± {hours_half:.2f})")
+        lines.append(f"| {feeder} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is not there, play, and write a table of unseen and one of seen feeders."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", type=Path, required=True, help="folder of the feeders that OpenDSS comes with")
     parser.add_argument("--sees", nargs="+", default=list(SEES), choices=list(SEES))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: baselines alone")
     parser.add_argument("--iterations", type=int, default=30)
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument(
-        "--more", nargs="*", default=[], help="further masters to play, unseen; zones of up to 21 buses"
+        "--more", nargs="*", default=[], help="further masters to play, unseen; zones of up to 22 buses"
     )
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     asked = parser.parse_args(arguments)
-    scenario, seen, unseen = write_inputs(asked.out / "generalisation")
+    scenario, seen, unseen = write_inputs(asked.out / "generalisation", asked.upstream)
     for seed in asked.seeds:
         for sees in asked.sees:
             train(scenario, seen, sees, seed, asked)
@@ -165,6 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (asked.out / f"generalisation-{name.split()[0]}.json").write_text(json.dumps(rows, indent=1) + "\n")
         print(f"\n{name}: reward of a day (node-hours outside the band), ± standard deviation over seeds\n")
         print(table(rows, [*BASELINES, *(asked.sees if asked.seeds else ())]), flush=True)
+        if asked.seeds:
+            print(f"\n{name}: less those of rule_based, with 95 % intervals over seeds and days\n")
+            print(compare(rows, asked.sees), flush=True)
 
 
 if __name__ == "__main__":
