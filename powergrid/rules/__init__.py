@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from powergrid.rules.fleet_rule import RuleConstants
 from powergrid.rules.proposals import Proposals, list_proposed, name_proposed
 from powergrid.rules.rule_based import RuleBased
+from powergrid.rules.shared import RuleConstants
 
 __all__ = ["PLAYED", "Proposals", "RuleBased", "RuleConstants", "list_proposed", "name_proposed"]
 

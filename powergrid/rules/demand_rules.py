@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.rules.export_limiter import ExportLimiter
-from powergrid.rules.fleet_rule import FleetRule, RuleConstants
+from powergrid.rules.fleet_rule import FleetRule
 from powergrid.rules.ruled import RuledTask
+from powergrid.rules.shared import Shared
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -17,11 +17,11 @@ FloatArray = npt.NDArray[np.float64]
 class EvChargerRule(FleetRule):
     """Charge in the cheapest of the hours to come; else only as much as finishes every car just in time."""
 
-    def __init__(
-        self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
-    ) -> None:
-        super().__init__(task, fleet, constants, limiter)
+    def __init__(self, task: RuledTask, fleet: Any, shared: Shared) -> None:
+        super().__init__(task, fleet, shared)
         self._ahead = [max(1, round(spec.stay_hours_mean / 2.0 / self.dt_h)) for spec in fleet.specs]
+        # below the limit by anything
+        self._short = shared.gauges.follow("zone_v_min_pu", self.zone, task.metrics.limits[0], -1.0)
         self._cheap = np.ones((task.n_envs, task.simulation.options.horizon_steps + 1, fleet.n), dtype=bool)
 
     def reset(self, task: RuledTask, env: int) -> None:
@@ -37,13 +37,12 @@ class EvChargerRule(FleetRule):
         """Return what it remembers: which steps are cheap as well."""
         return [*super().memories(), self._cheap]
 
-    def write(self, task: RuledTask, action: FloatArray) -> None:
-        """Write shares of the power that cars can take."""
+    def write(self, task: RuledTask) -> None:
+        """Ask for shares of the power that cars can take."""
         cheap = self._cheap[task.simulation.env_index, task.simulation.step_index]
-        share = np.where(cheap, 1.0, self.fleet.urgency)
         # A zone short of voltage gets its cars' reserve first.
-        share = np.where(task.metrics.zone_v_min_pu[:, self.zone] < task.metrics.limits[0], self.fleet.urgency, share)
-        self.acts["share"].write(share, action)
+        cheap &= self.shared.gauges.parts[:, self._short] <= 0.0
+        self.ask("share", np.where(cheap, 1.0, self.fleet.urgency))
 
 
 class FlexibleLoadRule(FleetRule):
@@ -53,13 +52,12 @@ class FlexibleLoadRule(FleetRule):
         "demand_kw": 0.0
     }  # before the first step none is known, and nothing is put off
 
-    def __init__(
-        self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
-    ) -> None:
-        super().__init__(task, fleet, constants, limiter)
-        self._share_min, self._share_max, self._owed_max = np.array([
-            (spec.share_min, spec.share_max, spec.owed_max_kwh) for spec in fleet.specs
-        ]).T  # fmt: skip
+    def __init__(self, task: RuledTask, fleet: Any, shared: Shared) -> None:
+        super().__init__(task, fleet, shared)
+        self._share_min, self._share_max, self._owed_max = (
+            self.tile([getattr(spec, key) for spec in fleet.specs])
+            for key in ("share_min", "share_max", "owed_max_kwh")
+        )
         self._cheaper = np.zeros((task.n_envs, task.simulation.options.horizon_steps + 1))
         self._dear = np.zeros(self._cheaper.shape, dtype=bool)
 
@@ -75,8 +73,8 @@ class FlexibleLoadRule(FleetRule):
         """Return what it remembers: which steps are dear as well."""
         return [*super().memories(), self._cheaper, self._dear]
 
-    def write(self, task: RuledTask, action: FloatArray) -> None:
-        """Write shares of demand."""
+    def write(self, task: RuledTask) -> None:
+        """Ask for shares of demand."""
         simulation, owed = task.simulation, self.fleet.owed_kwh
         now = simulation.env_index, simulation.step_index
         demand = self.memory["demand_kw"]
@@ -90,4 +88,4 @@ class FlexibleLoadRule(FleetRule):
         payback = np.minimum(self._share_max - 1.0, owed / np.maximum(per_step, 1e-9))
         held = pays & (owed < makeup)
         share = np.where(dear, 1.0 - cut, np.where(held, 1.0, 1.0 + payback))
-        self.acts["share"].write(share, action)
+        self.ask("share", share)

@@ -42,18 +42,27 @@ class ExportLimiter:
         pairs = sorted({pair for own in ways.values() for way in own for pair in way})
         self._agent, self._branch = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         at = {pair: place for place, pair in enumerate(pairs)}
-        self._behind: dict[str, FloatArray] = {}
+        self._before: dict[str, FloatArray] = {}  # 1 where a device is behind a branch, shape (n_devices, n_pairs)
+        self._ways: dict[str, tuple[IntArray, IntArray]] = {}  # of each device one after the other, and their starts
         for kind, own in ways.items():
-            self._behind[kind] = np.zeros((len(pairs), len(own)))
-            for device, way in enumerate(own):
-                self._behind[kind][[at[pair] for pair in way], device] = 1.0
+            # one more than there are, on which nothing ever is to be lowered
+            places = [[*(at[pair] for pair in way), len(pairs)] for way in own]
+            starts = np.cumsum([0, *map(len, places)])[:-1]
+            self._ways[kind] = np.array([each for way in places for each in way], dtype=np.int64), starts
+            behind = np.zeros((len(pairs) + 1, len(own)))
+            for device, way in enumerate(places):
+                behind[way, device] = 1.0
+            self._before[kind] = behind[:-1].T
         self._terminal = _face_source(task, self._branch)
         # What is free on a branch is free once for all agents behind it.
         self._even_share = 1.0 / np.bincount(self._branch, minlength=1)[self._branch]
-        self._inside = _lie_inside(task, self._agent, self._branch)
+        inside = _lie_inside(task, self._agent, self._branch)
+        self._even_share, self._outside = np.where(inside, 1.0, self._even_share), ~inside
         self.lower_kw = {kind: np.zeros((n_envs, fleet.n)) for kind, fleet in self._fleets.items()}
         self._would_kw = {kind: np.zeros((n_envs, fleet.n)) for kind, fleet in self._fleets.items()}
         self._excess_kw = np.zeros((n_envs, len(pairs)))
+        self._zeros, self._part = np.zeros_like(self._excess_kw), np.zeros((n_envs, len(pairs) + 1))
+        self._zone_kw = task.metrics.columns["zone_kva"].start + 2 * self._agent  # real part first
 
     def reset(self, env: int) -> None:
         """Start from what an environment's devices give before its first step."""
@@ -67,24 +76,28 @@ class ExportLimiter:
 
     def look(self, task: RuledTask) -> None:
         """Take what was measured; what they would give next is told by :meth:`expect`."""
-        snapshot, agent = task.simulation.snapshot, self._agent
-        kva, loading = snapshot.terminal_kva[:, self._terminal], snapshot.loading_pu[:, self._branch]
+        snapshot, zeros = task.simulation.snapshot, self._zeros
+        kva, loading = snapshot.terminal_kva.take(self._terminal, 1), snapshot.loading_pu.take(self._branch, 1)
+        flow_kw, flow_kvar = kva.real, kva.imag
         part = self._target_pu / np.maximum(loading, 1e-6)
-        most = np.maximum((np.abs(kva) * part) ** 2 - kva.imag**2, 0.0)
-        most_kw = np.maximum(np.sqrt(most), _LEAST_PART * part * np.abs(kva.real))
-        room_kw = np.where(loading > 0.0, most_kw + kva.real, np.inf)
-        export_kw = np.maximum(-task.metrics.zone_kva.real[:, agent], 0.0)
-        share = np.clip(export_kw / np.maximum(-kva.real, 1e-6), 0.0, 1.0)
-        applied = sum(self.lower_kw[kind] @ behind.T for kind, behind in self._behind.items())
+        most = np.maximum((np.abs(kva) * part) ** 2 - flow_kvar**2, zeros)
+        most_kw = np.maximum(np.sqrt(most), _LEAST_PART * part * np.abs(flow_kw))
+        room_kw = np.where(loading > zeros, most_kw + flow_kw, np.inf)
         # Before the first step, as where a branch has no rating or imports a lot, nothing is to be held back.
-        share = np.where(self._inside, 1.0, np.where(room_kw < 0.0, share, self._even_share))
-        self._excess_kw = applied - room_kw * share
+        share = self._even_share
+        if (beyond := room_kw < zeros).any():
+            export_kw = np.maximum(-task.metrics.results.take(self._zone_kw, 1), zeros)
+            own_part = np.minimum(export_kw / np.maximum(-flow_kw, 1e-6), 1.0)
+            share = np.where(beyond & self._outside, own_part, share)
+        applied = [self.lower_kw[kind] @ before for kind, before in self._before.items() if self.lower_kw[kind].any()]
+        self._excess_kw = sum(applied, start=zeros) - room_kw * share
 
     def expect(self, kind: str, would_kw: FloatArray) -> None:
         """Reckon with what all devices of a kind would give in the step to come, shape (n_envs, n) [kW]."""
         # What they would give more than in the last step comes on top of what was measured.
-        self._excess_kw = self._excess_kw + (would_kw - self._would_kw[kind]) @ self._behind[kind].T
-        self._would_kw[kind] = would_kw.copy()
+        before = self._would_kw[kind]
+        self._excess_kw += (would_kw - before) @ self._before[kind]
+        before[...] = would_kw
 
     def lower(self, kind: str, most_kw: FloatArray) -> FloatArray:
         """Return by how much the devices of a kind give less in the step to come; batteries are asked before panels.
@@ -93,13 +106,16 @@ class ExportLimiter:
             kind: ``storage`` or ``inverter``.
             most_kw: By how much each can give less at most, shape (n_envs, n) [kW].
         """
-        behind = self._behind[kind]
-        wanted = np.maximum(np.where(np.isfinite(self._excess_kw), self._excess_kw, 0.0), 0.0)
-        part = wanted / np.maximum(most_kw @ behind.T, 1e-9)
-        share = np.clip((part[:, :, None] * behind).max(axis=1, initial=0.0), 0.0, 1.0)
-        lower: FloatArray = share * np.maximum(most_kw, 0.0)
-        self.lower_kw[kind] = lower
-        self._excess_kw = self._excess_kw - lower @ behind.T
+        lower, before = self.lower_kw[kind], self._before[kind]
+        wanted = np.fmax(self._excess_kw, self._zeros)  # of what has no rating it is -inf or no number
+        if not wanted.any():
+            lower[...] = 0.0
+            return lower
+        part, (ways, starts) = self._part, self._ways[kind]
+        np.divide(wanted, np.maximum(most_kw @ before, 1e-9), out=part[:, :-1])
+        share = np.minimum(np.maximum.reduceat(part.take(ways, 1), starts, axis=1), 1.0)
+        np.multiply(share, np.maximum(most_kw, 0.0), out=lower)
+        self._excess_kw -= lower @ before
         return lower
 
 

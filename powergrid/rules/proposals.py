@@ -45,24 +45,24 @@ class Proposals:
         self._columns = list_proposed(actions, [name for agent in task.agents for name in agent.devices])
         own = [actions[column] for column in self._columns]
         # of an action that is a number 0 is the middle, of a position the first
-        self._gain = np.array([each.gain for each in own])
-        self._offset = np.array([each.low if each.discrete else (each.low + each.high) / 2.0 for each in own])
-        self.values: FloatArray = np.tile(self._offset, (task.n_envs, 1))
+        middle = [each.low if each.discrete else (each.low + each.high) / 2.0 for each in own]
+        self._gain, self._offset = (np.tile(row, (task.n_envs, 1)) for row in ([each.gain for each in own], middle))
+        self.values: FloatArray = self._offset.copy()
 
     def start(self, envs: Sequence[int]) -> None:
         """Ask rules about the first step of environments that have just started an episode."""
-        kept, values = self.state(), self.values
+        others = np.setdiff1d(np.arange(self._task.n_envs), envs)
+        kept, values = self._rules.state() if len(others) else [], self.values
         for env in envs:
             self._rules.reset(self._task, env)
         self.follow()
-        others = np.setdiff1d(np.arange(self._task.n_envs), envs)
         if len(others):  # asked already
-            self._rules.restore(kept["rules"], self._task, others)
+            self._rules.restore(kept, self._task, others)
             self.values[others] = values[others]
 
     def follow(self) -> None:
         """Ask rules about the step to come, once the last is solved and measured."""
-        self.values = self._rules.act(self._task)[:, self._columns] * self._gain + self._offset
+        self.values = self._rules.act(self._task).take(self._columns, 1) * self._gain + self._offset
 
     def state(self) -> dict[str, Any]:
         """Copy what rules remember, and what they propose."""

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.rules.demand_rules import EvChargerRule, FlexibleLoadRule
-from powergrid.rules.export_limiter import ExportLimiter
-from powergrid.rules.fleet_rule import FleetRule, RuleConstants
+from powergrid.rules.fleet_rule import FleetRule
 from powergrid.rules.power_rules import GeneratorRule, InverterRule, StorageRule
 from powergrid.rules.ruled import RuledTask
+from powergrid.rules.shared import RuleConstants, Shared
 from powergrid.rules.switchgear_rule import SwitchgearRule
 
 FloatArray = npt.NDArray[np.float64]
@@ -45,34 +45,37 @@ class RuleBased:
         self.constants = constants or RuleConstants()
         self._task: RuledTask | None = None
         self._rules: list[FleetRule] = []
-        self._limiter: ExportLimiter | None = None
+        self._shared: Shared | None = None
 
     def reset(self, task: RuledTask, env: int) -> None:
         """Get ready for the episode that an environment has just started."""
         if task is not self._task:
             self._seat(task)
-        if self._limiter is not None:
-            self._limiter.reset(env)
+        if self._shared is not None:
+            self._shared.reset(env)
         for rule in self._rules:
             rule.reset(task, env)
 
     def _seat(self, task: RuledTask) -> None:
         """Make the rules of a task: they hold what its devices are."""
         self._task = task
-        self._limiter = ExportLimiter(task, self.constants.export_pu)
+        self._shared = shared = Shared.of(task, self.constants)
         fleets = sorted((f for f in task.simulation.fleets if f.kind in RULES), key=lambda f: f.kind != "storage")
-        self._rules = [RULES[fleet.kind](task, fleet, self.constants, self._limiter) for fleet in fleets]
+        self._rules = [RULES[fleet.kind](task, fleet, shared) for fleet in fleets]
+        shared.droop.seat()
 
     def act(self, task: RuledTask) -> FloatArray:
         """Return the actions of the step to come, shape (n_envs, n_actions)."""
-        action = task.simulation.neutral()
-        if self._limiter is not None:
-            self._limiter.look(task)
+        if (shared := self._shared) is None:
+            return task.simulation.neutral()
+        shared.gauges.look()
+        shared.limiter.look(task)
         for rule in self._rules:
             rule.look_ahead(task)
         for rule in self._rules:
-            rule.write(task, action)
-        return action
+            rule.write(task)
+        shared.droop.write()
+        return shared.setpoints.read(task)
 
     def state(self) -> list[npt.NDArray[Any]]:
         """Copy what rules remember of each environment; nothing before the first episode."""
@@ -87,8 +90,5 @@ class RuleBased:
             own[rows] = kept[rows]
 
     def _memories(self) -> list[npt.NDArray[Any]]:
-        remembering: list[FleetRule | ExportLimiter] = [
-            *self._rules,
-            *([] if self._limiter is None else [self._limiter]),
-        ]
+        remembering: list[FleetRule | Shared] = [*self._rules, *([] if self._shared is None else [self._shared])]
         return [own for each in remembering for own in each.memories()]

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from powergrid.grid.fleets import find_switchgear
 from powergrid.grid.simulation import Simulation
-from powergrid.rules.export_limiter import ExportLimiter
-from powergrid.rules.fleet_rule import FleetRule, RuleConstants
+from powergrid.rules.fleet_rule import FleetRule
 from powergrid.rules.ruled import RuledTask
+from powergrid.rules.shared import Shared
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -24,33 +24,31 @@ class SwitchgearRule(FleetRule):
 
     start: ClassVar[dict[str, float]] = {"rest_steps": 0.0}
 
-    def __init__(
-        self, task: RuledTask, fleet: Any, constants: RuleConstants, limiter: ExportLimiter | None = None
-    ) -> None:
-        super().__init__(task, fleet, constants, limiter)
+    def __init__(self, task: RuledTask, fleet: Any, shared: Shared) -> None:
+        super().__init__(task, fleet, shared)
         # a row for each environment, as all that it remembers: on a circuit that was restored nothing is to be tried
         self._lifts = np.tile([_lifts(task.simulation, spec) for spec in fleet.specs], (task.n_envs, 1))
-        self._rest_steps = max(1, round(constants.switch_rest_h / self.dt_h))
+        columns = task.metrics.columns
+        self._v_min, self._v_max = (columns[name].start + self.zone for name in ("zone_v_min_pu", "zone_v_max_pu"))
+        self._rest_steps = max(1, round(self.constants.switch_rest_h / self.dt_h))
 
     def memories(self) -> list[npt.NDArray[Any]]:
         """Return what it remembers: which way its devices move voltages as well."""
         return [*super().memories(), self._lifts]
 
-    def write(self, task: RuledTask, action: FloatArray) -> None:
-        """Write positions."""
-        column, device, low, high = self.acts["tap" if self.fleet.kind == "regulator" else "steps_on"]
-        v_low, v_high = task.metrics.limits
+    def write(self, task: RuledTask) -> None:
+        """Ask for positions."""
+        (v_low, v_high), measured = task.metrics.limits, task.metrics.results
         margin = self.constants.switch_margin_pu
-        short = (v_low + margin - task.metrics.zone_v_min_pu)[:, self.zone]
-        over = (task.metrics.zone_v_max_pu - v_high + margin)[:, self.zone]
+        short = v_low + margin - measured.take(self._v_min, 1)
+        over = measured.take(self._v_max, 1) - v_high + margin
         # Only where the other side keeps the room that one move takes.
-        move = np.where((short > 0.0) & (short > over + 2 * margin), 1, 0)
-        move -= np.where((over > 0.0) & (over > short + 2 * margin), 1, 0)
+        up, down = (short > 0.0) & (short > over + 2 * margin), (over > 0.0) & (over > short + 2 * margin)
+        move = up.astype(np.int64) - down
         rest = self.memory["rest_steps"]
         move = move * (rest == 0) * (self.fleet.locked_steps == 0)
         rest[:] = np.where(move != 0, self._rest_steps, np.maximum(rest - 1, 0))
-        goal = self.fleet.position[:, device] + (move * self._lifts)[:, device]
-        action[:, column] = np.clip(goal, low, high) - low
+        self.ask("tap" if self.fleet.kind == "regulator" else "steps_on", self.fleet.position + move * self._lifts)
 
 
 def _lifts(simulation: Simulation, spec: Any) -> int:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from powergrid.envs.core import GridTask
 from powergrid.evaluation.baselines.unaided import leave_to_feeder
 from powergrid.grid.feeder.changes import IEEE1547_B
-from powergrid.rules.fleet_rule import RuleConstants
+from powergrid.rules import RuleConstants
 from powergrid.rules.power_rules import InverterRule
 from powergrid.rules.ruled import RuledTask
+from powergrid.rules.shared import Shared
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -30,8 +31,8 @@ class VoltVarRule(InverterRule):
 
     start: ClassVar[dict[str, float]] = {"q_kvar": 0.0, "share": 1.0}
 
-    def __init__(self, task: RuledTask, fleet: Any, constants: RuleConstants) -> None:
-        super().__init__(task, fleet, constants)
+    def __init__(self, task: RuledTask, fleet: Any, shared: Shared) -> None:
+        super().__init__(task, fleet, shared)
         simulation = task.simulation
         neutral, of_device = simulation.network.is_neutral, simulation.circuits[0].device_nodes
         nodes = dict(zip(simulation.power_device_names, of_device, strict=True))
@@ -40,17 +41,18 @@ class VoltVarRule(InverterRule):
         curves = [CURVES.get(spec.reactive, IEEE1547_B) for spec in fleet.specs]
         self._curves = [np.array(curve).T for curve in curves]
 
-    def write(self, task: RuledTask, action: FloatArray) -> None:
-        """Write all the sun, and reactive power."""
-        column = self.acts["p_kw"].column
+    def write(self, task: RuledTask) -> None:
+        """Ask for all the sun, and reactive power."""
         share = np.ones_like(self.memory["share"])
-        action[:, column] = 1.0
+        self.ask("p_kw", share)
         asked, v_pu = self.memory["q_kvar"], task.simulation.snapshot.v_pu
         for place, (nodes, (at_pu, q_pu)) in enumerate(zip(self._nodes, self._curves, strict=True)):
-            goal = np.interp(v_pu[:, nodes].mean(axis=1), at_pu, q_pu) * self._s_max[place]
+            goal = np.interp(v_pu[:, nodes].mean(axis=1), at_pu, q_pu) * self._s_max[:, place]
             asked[:, place] += _STEP * (goal - asked[:, place])
-        room = self.reactive_room(task, share)
-        self.acts["q_kvar"].write(np.clip(asked, -room, room), action)
+        if "q_kvar" in self.acts:
+            own, setpoints = self.acts["q_kvar"], self.shared.setpoints
+            room = self.reactive_room(self.sun_kw(task), share)
+            setpoints.values[:, self.shared.droop.place][:, own.place] = own.pick(np.clip(asked, -room, room))
 
 
 class VoltVar:
@@ -62,22 +64,24 @@ class VoltVar:
     def __init__(self) -> None:
         self._task: GridTask | None = None
         self._rules: list[VoltVarRule] = []
+        self._shared: Shared | None = None
 
     def reset(self, task: GridTask, env: int) -> None:
         """Get ready for the episode that an environment has just started."""
         if task is not self._task:
             self._task = task
             fleets = [fleet for fleet in task.simulation.fleets if fleet.kind == "inverter"]
-            self._rules = [VoltVarRule(task, fleet, RuleConstants()) for fleet in fleets]
+            self._shared = shared = Shared.of(task, RuleConstants())
+            self._rules = [VoltVarRule(task, fleet, shared) for fleet in fleets]
+            shared.droop.seat()
         for rule in self._rules:
             rule.reset(task, env)
 
     def act(self, task: GridTask) -> FloatArray:
         """Return the actions of the step to come, shape (n_envs, n_actions)."""
-        action = task.simulation.neutral()
         for rule in self._rules:
-            rule.write(task, action)
-        return action
+            rule.write(task)
+        return task.simulation.neutral() if self._shared is None else self._shared.setpoints.read(task)
 
 
 def leave_gear_to_feeder(scenario: Scenario) -> Mapping[str, Any]:
