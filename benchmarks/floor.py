@@ -95,9 +95,9 @@ class Floor:
         (kw, kvar), (p_kw, q_kvar), (taps, steps_on, closed) = step
         self.circuit.write_demand(kw, kvar)
         self.circuit.write_injections(p_kw, q_kvar)
-        self.circuit.write_taps(taps)
-        self.circuit.write_steps(steps_on)
-        self.circuit.write_closed(closed)
+        self.circuit.switchgear.write_taps(taps)
+        self.circuit.switchgear.write_steps(steps_on)
+        self.circuit.switchgear.write_closed(closed)
 
     def read_by_matrix(self) -> None:
         """Read everything through the one sparse product."""

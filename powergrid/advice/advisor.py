@@ -350,6 +350,6 @@ class Advisor:
     def _tap_pu(self, fleet: Any, device: int, position: int) -> float | None:
         if fleet.kind != "regulator":
             return None
-        spec, circuit = fleet.specs[device], self.task.simulation.circuits[0]
-        regulator = circuit.regulators[circuit.switchgear.find_regulator(spec.element.lower(), spec.winding or 0)]
+        spec, switchgear = fleet.specs[device], self.task.simulation.circuits[0].switchgear
+        regulator = switchgear.regulators[switchgear.find_regulator(spec.element.lower(), spec.winding or 0)]
         return round(float(regulator.neutral_pu + regulator.step_pu * position), 6)

@@ -170,11 +170,11 @@ class Catalogue:
     def _enter_taps(self) -> None:
         """Let taps be given as the turns ratio as well."""
         task = self._task
-        regulators, switchgear = task.simulation.circuits[0].regulators, task.simulation.circuits[0].switchgear
+        switchgear = task.simulation.circuits[0].switchgear
         for place, reading in enumerate(self.readings):
             if reading.target == "state" and reading.name.endswith(".tap"):
                 spec = task.simulation.devices[reading.name[: -len(".tap")]]
-                regulator = regulators[switchgear.find_regulator(spec.element.lower(), spec.winding or 0)]
+                regulator = switchgear.regulators[switchgear.find_regulator(spec.element.lower(), spec.winding or 0)]
                 step = float(regulator.step_pu)
                 if step:
                     meant = Meant(place, 1.0 / step, -float(regulator.neutral_pu) / step)

@@ -63,9 +63,9 @@ def _try_all(
         for end, word in enumerate(("least", "most")):
             circuit.reset()
             if by_kind["regulator"]:
-                circuit.write_taps((gear.tap_min, gear.tap_max)[end])
+                circuit.switchgear.write_taps((gear.tap_min, gear.tap_max)[end])
             if by_kind["capacitor"]:
-                circuit.write_steps(gear.steps_max * end)
+                circuit.switchgear.write_steps(gear.steps_max * end)
             circuit.write_demand(share * loads.kw, share * loads.kvar)
             p_kw = np.array([each.p_kw[end] for each in reach])
             q_kvar = np.array([each.q_kvar[end] for each in reach])

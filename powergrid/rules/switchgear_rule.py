@@ -64,7 +64,7 @@ def _lifts(simulation: Simulation, spec: Any) -> int:
     taps = circuit.taps.copy()
     step = 1 if taps[place] < circuit.switchgear.tap_max[place] else -1
     taps[place] += step
-    circuit.write_taps(taps)
+    circuit.switchgear.write_taps(taps)
     circuit.solve()
     change = step * (np.abs(circuit.v[1:]) - before)[before > 0.0] / before[before > 0.0]
     circuit.restore(state)

@@ -83,7 +83,7 @@ def _power(simulation: Simulation, circuit: Circuit) -> Iterator[tuple[str, Devi
 
 
 def _winding(circuit: Circuit, place: int) -> DeviceElement:
-    engine, network, regulator = circuit.engine, circuit.network, circuit.regulators[place]
+    engine, network, regulator = circuit.engine, circuit.network, circuit.switchgear.regulators[place]
     handle, phases = regulator.handle, engine.phases(regulator.handle)
     ref = engine.node_ref(handle).reshape(engine.terminals(handle))[regulator.winding - 1]
     nodes = np.unique(ref[ref > 0]) - 1

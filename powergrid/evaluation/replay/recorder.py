@@ -114,14 +114,14 @@ class Recorder:
         self._fleets = [(fleet, slice(end - fleet.n, end)) for fleet, end in zip(simulation.fleets, ends, strict=True)]
         self._units = {("device", s.name): s.unit for fleet, _ in self._fleets for s in fleet.states}
         circuit = simulation.circuits[0]
-        regulators = [f"{r.class_name}.{r.transformer}".lower() for r in circuit.regulators]
+        regulators = [f"{r.class_name}.{r.transformer}".lower() for r in circuit.switchgear.regulators]
         self._names = {
             "node": network.nodes,
             "bus": tuple(network.buses[place] for place in task.metrics.three_phase_buses.tolist()),
             "branch": b.names,
             "switchgear": (
                 *(name if regulators.count(name) == 1 else f"{name}:{r.winding}"
-                  for name, r in zip(regulators, circuit.regulators, strict=True)),
+                  for name, r in zip(regulators, circuit.switchgear.regulators, strict=True)),
                 *(f"capacitor.{name}" for name in network.capacitors),
             ),
             "device": simulation.device_names,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,6 @@ from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
 from powergrid.grid.feeder.preparation import refuse_user_models
 from powergrid.grid.feeder.timing import read_sources, release_dispatch
-from powergrid.grid.feeder.windings import Regulator
 
 __all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder", "network_of"]
 
@@ -109,7 +109,7 @@ class Circuit:
     ) -> None:
         self.feeder, self.injections = feeder, tuple(injections)
         plan = plan or ControlPlan()
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "faults": tuple(faults),
             "tolerance": tolerance,
             "max_iterations": max_iterations,
@@ -241,18 +241,6 @@ class Circuit:
         """Tell the engine that setpoints left the admittance matrix as it was, which it would build anew."""
         if not self.admittance.stale:
             self.engine.keep_y()
-
-    def write_taps(self, taps: IntArray) -> None:
-        """Move the regulators that are not yet there; see :meth:`Switchgear.write_taps`."""
-        self.switchgear.write_taps(taps)
-
-    def write_steps(self, steps_on: IntArray) -> None:
-        """Switch the capacitors that differ to a number of steps; see :meth:`Switchgear.write_steps`."""
-        self.switchgear.write_steps(steps_on)
-
-    def write_closed(self, closed: IntArray) -> None:
-        """Open (0) or close (1) the switches that differ; see :meth:`Switchgear.write_closed`."""
-        self.switchgear.write_closed(closed)
 
     def write_forming(self, closed: IntArray) -> None:
         """Take the forming sources off (0) or put them on (1) that differ, shape (n_forming,)."""
@@ -448,8 +436,8 @@ class Circuit:
         new, problems = self.switchgear.find_positions(taps, steps_on)
         if problems:
             raise FeederError(str(self.feeder.master), problems)
-        self.write_taps(new[0])
-        self.write_steps(new[1])
+        self.switchgear.write_taps(new[0])
+        self.switchgear.write_steps(new[1])
 
     # -- what there is
 
@@ -473,18 +461,9 @@ class Circuit:
         """Whether controls of the feeder's own act that may have opened a branch in the last solve."""
         return self.controls.opening and self.controls.acted
 
-    def open_rows(self) -> IntArray:
-        """Return the rows of the network's branches whose conductor is open in some phases, as compiled or by now."""
-        return self.protection.open_rows()
-
     def handle_of(self, device: int) -> Handle:
         """Return the element that carries a device's power."""
         return self._targets[device][1]
-
-    @property
-    def regulators(self) -> tuple[Regulator, ...]:
-        """The windings that are moved: by regulator controls, in the order of the network's table, then the others."""
-        return self.switchgear.regulators
 
     def branch_entries(self) -> ComplexArray:
         """Return the branches' primitive admittance matrices [S], each column by column, in the order of the table."""
@@ -534,7 +513,7 @@ class Circuit:
         self.engine.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.feeder, self.injections, self._arguments)
+        return partial(Circuit, **self._arguments), (self.feeder, self.injections)
 
 
 def network_of(feeder: Feeder) -> Network:
@@ -555,7 +534,3 @@ def network_of(feeder: Feeder) -> Network:
             return circuit.network
         finally:
             circuit.close()
-
-
-def _rebuild(feeder: Feeder, injections: Sequence[Injection], arguments: Mapping[str, Any]) -> Circuit:
-    return Circuit(feeder, injections, **arguments)

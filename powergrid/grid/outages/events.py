@@ -295,7 +295,7 @@ class Events:
         lines[changed] = (self._base & ~out)[islands.lines[changed]]
         lines[islands.places[out[self._switches]]] = 0  # what protection opens is no operation of the agent's
         islands.out[env] = out
-        circuit.write_closed(lines)
+        circuit.switchgear.write_closed(lines)
         names = self.network.branches.names
         opened = [names[i] for i in self._other_branches[out[self._other_branches]]]
         circuit.out_of_service.write(opened, struck, tripped)

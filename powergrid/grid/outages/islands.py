@@ -207,7 +207,7 @@ class Islands:
 
     def _look(self, env: int) -> Topology:
         """Take over who is fed by whom."""
-        closed, open_rows = self.closed(env), self._circuits[env].open_rows()
+        closed, open_rows = self.closed(env), self._circuits[env].protection.open_rows()
         topology = self.connectivity.look(closed, np.flatnonzero(self.faulted[env]), open_rows)
         self._seen[env] = closed, open_rows
         self.energised[env], self.dead_share[env] = topology.energised, topology.dead_share
@@ -301,7 +301,7 @@ class Islands:
     def _have_opened(self, env: int) -> bool:
         """Whether the feeder's own controls have opened or closed any conductor since an environment was looked at."""
         closed, open_rows = self._seen[env]
-        same_rows = np.array_equal(self._circuits[env].open_rows(), open_rows)
+        same_rows = np.array_equal(self._circuits[env].protection.open_rows(), open_rows)
         return not (same_rows and np.array_equal(self.closed(env), closed))
 
     # -- what is served

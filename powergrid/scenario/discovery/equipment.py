@@ -272,7 +272,7 @@ def _winding(network: Network, tapped: Regulator, note: str = "", kva: float = 0
 def _regulators(engine: Engine, circuit: Circuit) -> Iterator[Element]:
     """Return the windings that regulator controls move; the note says why one cannot move."""
     held = {} if circuit.feeder.controls_off else {c.name: c.idle for c in circuit.network.controls if c.idle}
-    for each in circuit.regulators:
+    for each in circuit.switchgear.regulators:
         if each.control:
             note = _find_open(engine, each.handle) or held.get(each.control, "")
             note = note or ("its winding has one tap" if each.lowest == each.highest else "")

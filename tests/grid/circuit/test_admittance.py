@@ -13,8 +13,8 @@ def solve_at(circuit: Circuit, rng: np.random.Generator, *, whole: bool) -> byte
     loads = circuit.network.loads
     circuit.write_demand(loads.kw * rng.uniform(0.3, 1.1, len(loads.kw)), loads.kvar)
     circuit.write_injections(np.zeros(0), np.zeros(0))
-    circuit.write_taps(rng.integers(-8, 9, len(circuit.taps)))
-    circuit.write_steps(rng.integers(0, circuit.switchgear.steps_max + 1))
+    circuit.switchgear.write_taps(rng.integers(-8, 9, len(circuit.taps)))
+    circuit.switchgear.write_steps(rng.integers(0, circuit.switchgear.steps_max + 1))
     if whole:
         circuit.admittance.build()
     assert circuit.solve()
@@ -37,7 +37,7 @@ def test_solution_does_not_depend_on_a_line_that_was_open_before() -> None:
     first = solve_at(circuit, np.random.default_rng(1), whole=False)
     closed = circuit.closed.copy()
     closed[3] = 0
-    circuit.write_closed(closed)
+    circuit.switchgear.write_closed(closed)
     circuit.solve()
     circuit.reset()
     assert solve_at(circuit, np.random.default_rng(1), whole=False) == first
@@ -51,8 +51,8 @@ def test_line_opened_alone_and_with_taps_moved_there_and_back_gives_equal_bits()
         taps, closed = circuit.taps.copy(), circuit.closed.copy()
         closed[3] = 0
         for positions in (taps + 2, taps) if taps_move else ():
-            circuit.write_taps(positions)
-        circuit.write_closed(closed)
+            circuit.switchgear.write_taps(positions)
+        circuit.switchgear.write_closed(closed)
         assert circuit.solve()
         found.append(circuit.v.tobytes())
         circuit.close()
@@ -61,7 +61,7 @@ def test_line_opened_alone_and_with_taps_moved_there_and_back_gives_equal_bits()
 
 def tapped_branch(circuit: Circuit) -> int:
     """Return the branch of the first regulator."""
-    first = circuit.regulators[0]
+    first = circuit.switchgear.regulators[0]
     return circuit.network.branch_index[f"{first.class_name}.{first.transformer}".lower()]
 
 
@@ -73,7 +73,7 @@ def flow_entries(circuit: Circuit, branch: int) -> bytes:
 def engine_entries(circuit: Circuit) -> bytes:
     """Return the first regulator's admittance as the engine has it once it has built the matrix."""
     circuit.admittance.build()
-    return (1e-3 * circuit.engine.yprim(circuit.regulators[0].handle).conj().ravel()).tobytes()
+    return (1e-3 * circuit.engine.yprim(circuit.switchgear.regulators[0].handle).conj().ravel()).tobytes()
 
 
 def test_flows_at_a_position_seen_before_have_the_admittance_of_the_engine() -> None:
@@ -81,7 +81,7 @@ def test_flows_at_a_position_seen_before_have_the_admittance_of_the_engine() -> 
     seen = []
     for tap in (4, -3, 4, 0, -3):
         for each in (circuit, built):
-            each.write_taps(np.full(len(circuit.taps), tap))
+            each.switchgear.write_taps(np.full(len(circuit.taps), tap))
             assert each.solve()
         seen.append(flow_entries(circuit, tapped_branch(circuit)))
         assert seen[-1] == engine_entries(built)
@@ -96,11 +96,11 @@ def test_flows_at_a_position_seen_while_open_are_read_anew_when_closed() -> None
     seen = []
     for is_open in (False, True, False):
         for each in (circuit, built):
-            each.engine.set_open(each.regulators[0].handle, is_open=is_open)
-            each.admittance.note_change(branch, each.regulators[0].handle)
+            each.engine.set_open(each.switchgear.regulators[0].handle, is_open=is_open)
+            each.admittance.note_change(branch, each.switchgear.regulators[0].handle)
         for taps[0] in (2, 5, 2):
             for each in (circuit, built):
-                each.write_taps(taps)
+                each.switchgear.write_taps(taps)
                 each.solve()
             assert flow_entries(circuit, branch) == engine_entries(built)
         seen.append(flow_entries(circuit, branch))
@@ -112,10 +112,10 @@ def test_flows_at_a_position_seen_while_open_are_read_anew_when_closed() -> None
 def test_engine_looked_at_by_hand_knows_the_position_that_entries_were_put_back_for() -> None:
     circuit = Circuit(read_feeder("ieee13"))
     for tap in (4, -3, 4):
-        circuit.write_taps(np.full(len(circuit.taps), tap))
+        circuit.switchgear.write_taps(np.full(len(circuit.taps), tap))
         assert circuit.solve()
     direct = circuit.engine.direct
-    direct.Transformers.Name(circuit.regulators[0].transformer)
+    direct.Transformers.Name(circuit.switchgear.regulators[0].transformer)
     losses = direct.CktElement.Losses()[0]
     drawn = sum(direct.CktElement.Powers()[::2])
     assert losses == pytest.approx(1000.0 * drawn, rel=1e-6)

@@ -122,12 +122,12 @@ def held(circuit: Circuit) -> list[str]:
 
 
 def move_at_random(circuit: Circuit, rng: np.random.Generator, *, switch: bool) -> None:
-    circuit.write_taps(circuit.taps + rng.integers(-4, 5, len(circuit.taps)))
-    circuit.write_steps(rng.integers(0, circuit.switchgear.steps_max + 1))
+    circuit.switchgear.write_taps(circuit.taps + rng.integers(-4, 5, len(circuit.taps)))
+    circuit.switchgear.write_steps(rng.integers(0, circuit.switchgear.steps_max + 1))
     if switch:
         closed = circuit.closed.copy()
         closed[rng.integers(len(closed))] ^= 1
-        circuit.write_closed(closed)
+        circuit.switchgear.write_closed(closed)
 
 
 # -- names
@@ -230,10 +230,10 @@ def test_order_of_switchgear_and_setpoints_does_not_matter(mixed: Path) -> None:
     one, other = open_circuit(mixed, DEVICES), open_circuit(mixed, DEVICES)
     p, q = (np.array(values, dtype=float) for values in SETPOINTS[0])
     one.write_injections(p, q)
-    one.write_taps(np.array([3]))
-    one.write_steps(np.array([3]))
-    other.write_steps(np.array([3]))
-    other.write_taps(np.array([3]))
+    one.switchgear.write_taps(np.array([3]))
+    one.switchgear.write_steps(np.array([3]))
+    other.switchgear.write_steps(np.array([3]))
+    other.switchgear.write_taps(np.array([3]))
     other.write_injections(p, q)
     assert solve(one).v.tobytes() == solve(other).v.tobytes()
 
@@ -353,8 +353,8 @@ def test_source_and_devices_feed_loads_and_losses(
     p[1] = abs(p[1])  # panels do not draw
     circuit.write_demand(loads.kw * scale, loads.kvar * scale)
     circuit.write_injections(np.array(p), np.array(q))
-    circuit.write_taps(np.array([tap]))
-    circuit.write_steps(np.array([steps]))
+    circuit.switchgear.write_taps(np.array([tap]))
+    circuit.switchgear.write_steps(np.array([steps]))
     snapshot = solve(circuit)
     assert snapshot.device_kva[0] == pytest.approx(np.array(p) + 1j * np.array(q), abs=1e-3)
     fed = snapshot.source_kva[0].real + snapshot.device_kva[0].real.sum()
@@ -386,7 +386,7 @@ def test_tap_numbers_are_those_of_the_control_on_any_range(mixed: Path) -> None:
     direct = circuit.engine.direct
     direct.RegControls.First()
     for tap in (-10, -3, 0, 1, 10):
-        circuit.write_taps(np.array([tap]))
+        circuit.switchgear.write_taps(np.array([tap]))
         assert direct.RegControls.TapNumber() == tap
         assert circuit.switchgear.read_taps().tolist() == [tap]
         assert direct.Text.Command("? Transformer.t.taps") is None
@@ -396,7 +396,7 @@ def test_tap_numbers_are_those_of_the_control_on_any_range(mixed: Path) -> None:
 
 def test_tap_beyond_its_range_stays_at_the_end(mixed: Path) -> None:
     circuit = open_circuit(mixed)
-    circuit.write_taps(np.array([16]))
+    circuit.switchgear.write_taps(np.array([16]))
     assert circuit.taps.tolist() == [10]
 
 
@@ -406,7 +406,7 @@ def test_tap_between_two_positions_comes_back_with_its_number(tmp_path: Path) ->
     assert circuit.taps.tolist() == [0]
     assert circuit.switchgear.tap_pu.tolist() == [1.0512]
     first = solve(circuit).v.copy()
-    circuit.write_taps(np.array([2]))
+    circuit.switchgear.write_taps(np.array([2]))
     solve(circuit)
     circuit.reset()
     assert circuit.switchgear.tap_pu.tolist() == [1.0512]
@@ -432,7 +432,7 @@ def test_regulator_on_an_autotransformer_moves(tmp_path: Path) -> None:
 
 
 def solve_at(circuit: Circuit, tap: int) -> Snapshot:
-    circuit.write_taps(np.array([tap]))
+    circuit.switchgear.write_taps(np.array([tap]))
     return solve(circuit)
 
 
@@ -450,7 +450,7 @@ def test_bank_of_three_steps_gives_the_kvar_of_the_steps_that_are_on(mixed: Path
     terminal = int(np.flatnonzero(circuit.network.branches.terminal_branch == branch)[0])
     kvar = {}
     for steps in (1, 0, 3, 2, 1):
-        circuit.write_steps(np.array([steps]))
+        circuit.switchgear.write_steps(np.array([steps]))
         snapshot = solve(circuit)
         v_squared = np.mean(snapshot.v_pu[0][circuit.network.nodes_of([circuit.network.bus_index["c"]])] ** 2)
         kvar[steps] = -snapshot.terminal_kva[0][terminal].imag / v_squared
@@ -468,7 +468,7 @@ def test_line_open_in_one_phase_returns_to_just_that(tmp_path: Path) -> None:
     for value in (0, 1):
         closed = circuit.closed.copy()
         closed[tie] = value
-        circuit.write_closed(closed)
+        circuit.switchgear.write_closed(closed)
         solve(circuit)
     circuit.reset()
     assert solve(circuit).v.tobytes() == first.tobytes()
@@ -480,7 +480,7 @@ def test_line_open_at_its_far_end_can_be_closed(tmp_path: Path) -> None:
     assert circuit.closed.tolist() == [1, 0]
     ends = circuit.network.nodes_of([circuit.network.bus_index["e"]])
     assert solve(circuit).v_pu[0][ends].max() < 0.01
-    circuit.write_closed(np.array([1, 1]))
+    circuit.switchgear.write_closed(np.array([1, 1]))
     assert solve(circuit).v_pu[0][ends].min() > 0.9
     assert largest_difference(circuit, by_text(write(tmp_path, MIXED), held(circuit))) < 1e-7
 
@@ -488,7 +488,7 @@ def test_line_open_at_its_far_end_can_be_closed(tmp_path: Path) -> None:
 def test_positions_to_start_from_outlast_a_reset(mixed: Path) -> None:
     circuit = open_circuit(mixed)
     circuit.start_from({"R": 4}, {"bank": 3})
-    circuit.write_taps(np.array([0]))
+    circuit.switchgear.write_taps(np.array([0]))
     circuit.reset()
     assert (circuit.taps.tolist(), circuit.steps_on.tolist()) == ([4], [3])
     with pytest.raises(FeederError, match=r"unknown regulator control 'q'(?s:.*)capacitor 'bank': 4 is outside 0\.\.3"):
@@ -514,10 +514,10 @@ def test_solve_that_fails_says_so_and_the_next_one_is_sound(name: str, how: str)
         failed = read(circuit)
         assert how == "overload" or not circuit.solve()
         assert all(np.isfinite(values).all() for values in vars(failed).values())
-        circuit.write_taps(circuit.taps - 1)  # an admittance matrix built meanwhile must not keep the NaN
+        circuit.switchgear.write_taps(circuit.taps - 1)  # an admittance matrix built meanwhile must not keep the NaN
     circuit.write_demand(loads.kw, loads.kvar)
     circuit.write_injections(np.zeros(1), np.zeros(1))
-    circuit.write_taps(start)
+    circuit.switchgear.write_taps(start)
     again = solve(circuit)
     assert again.v_pu == pytest.approx(reference.v_pu, abs=1e-6)
     assert again.losses_kw == pytest.approx(reference.losses_kw, rel=1e-4)
@@ -531,7 +531,7 @@ def test_any_line_opened_leaves_a_finite_state_and_closes_again(name: str) -> No
     for line in range(0, n_lines, 1 + n_lines // 200):  # of a large feeder some, spread over it
         closed = circuit.closed.copy()
         closed[line] = 0
-        circuit.write_closed(closed)
+        circuit.switchgear.write_closed(closed)
         circuit.solve()
         snapshot = read(circuit)
         assert all(np.isfinite(values).all() for values in vars(snapshot).values())
@@ -635,7 +635,7 @@ def test_feeder_without_loads_and_lines_solves(tmp_path: Path) -> None:
     end = "Set VoltageBases=[12.47 0.48]\nCalcVoltageBases\n"
     circuit = open_circuit(write(tmp_path, text + end))
     circuit.write_demand(np.zeros(0), np.zeros(0))
-    circuit.write_closed(np.zeros(0, dtype=np.int64))
+    circuit.switchgear.write_closed(np.zeros(0, dtype=np.int64))
     assert solve(circuit).v_pu == pytest.approx(np.ones((1, 6)), abs=1e-3)
     check_against_opendss(circuit, solve(circuit))
 

@@ -75,7 +75,7 @@ def trajectory(circuit: Circuit, seed: int, n_steps: int = 20) -> np.ndarray[tup
     seen = []
     for _ in range(n_steps):
         circuit.write_demand(loads.kw * rng.uniform(0.3, 1.2, len(loads.kw)), loads.kvar)
-        circuit.write_taps(rng.integers(-8, 9, len(circuit.taps)))
+        circuit.switchgear.write_taps(rng.integers(-8, 9, len(circuit.taps)))
         assert circuit.solve()
         circuit.read(snapshot, 0)
         seen.append(snapshot.v[0].copy())
@@ -157,7 +157,7 @@ def test_circuits_in_one_process_do_not_touch_each_other() -> None:
     assert a.solve()
     v = a.v.copy()
     b.write_demand(b.network.loads.kw * 0.2, b.network.loads.kvar)
-    b.write_taps(np.array([-5, 0, 5]))
+    b.switchgear.write_taps(np.array([-5, 0, 5]))
     assert b.solve()
     b.engine.command("edit Line.650632 enabled=no")
     assert a.v.tobytes() == v.tobytes()
@@ -265,7 +265,7 @@ def test_recompiling_solving_and_reopening_does_not_grow() -> None:
         circuit.solve()
         circuit.read(snapshot, 0)
     for i in range(2000):
-        circuit.write_taps(np.full(3, i % 2))
+        circuit.switchgear.write_taps(np.full(3, i % 2))
         circuit.solve()
     engine = circuit.engine
     for _ in range(50):

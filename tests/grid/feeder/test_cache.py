@@ -46,8 +46,8 @@ def play(circuit: Circuit, n_steps: int = 8) -> bytes:
     for _ in range(n_steps):
         circuit.write_demand(loads.kw * rng.uniform(0.3, 1.1, len(loads.kw)), loads.kvar)
         circuit.write_injections(rng.uniform(-50, 50, len(circuit.injections)), np.zeros(len(circuit.injections)))
-        circuit.write_taps(rng.integers(-4, 5, len(circuit.taps)))
-        circuit.write_steps(rng.integers(0, 2, len(circuit.steps_on)))
+        circuit.switchgear.write_taps(rng.integers(-4, 5, len(circuit.taps)))
+        circuit.switchgear.write_steps(rng.integers(0, 2, len(circuit.steps_on)))
         seen += bytes([circuit.solve(controls=bool(rng.integers(2)))])
         circuit.read(snapshot, 0)
         seen += snapshot.v.tobytes() + snapshot.loading_pu.tobytes() + snapshot.terminal_kva.tobytes()

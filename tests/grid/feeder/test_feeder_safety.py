@@ -255,7 +255,7 @@ def test_element_names_beyond_ascii_survive_every_encoding(tmp_path: Path, encod
     assert "größe" in circuit.network.buses
     assert circuit.network.capacitors == ("übung",)
     before = circuit.v.copy()
-    circuit.write_steps(np.array([0]))
+    circuit.switchgear.write_steps(np.array([0]))
     assert circuit.solve()
     assert np.abs(circuit.v - before).max() > 1e-3
     circuit.close()

@@ -155,7 +155,7 @@ def test_circuit_with_tapped_windings_travels_by_pickle(master: Path) -> None:
     circuit = Circuit(read_feeder(master), tapped=[("transformer.sub", 0), ("transformer.vr", 1)])
     again = pickle.loads(pickle.dumps(circuit))
     for each in (circuit, again):
-        assert [(r.transformer, r.winding, r.control) for r in each.regulators] == [
+        assert [(r.transformer, r.winding, r.control) for r in each.switchgear.regulators] == [
             ("ctl", 2, "ctl"),
             ("sub", 1, ""),
             ("vr", 1, ""),

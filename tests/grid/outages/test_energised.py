@@ -71,7 +71,7 @@ def test_look_tells_what_the_engine_solves_when_branches_open(ieee13: Circuit) -
     lines = [network.branches.names.index(f"line.{name}") for name in network.switches]
     for _ in range(20):
         positions = (rng.random(len(lines)) > 0.15).astype(np.int64)
-        ieee13.write_closed(positions)
+        ieee13.switchgear.write_closed(positions)
         assert ieee13.solve()
         closed = network.branches.closed.copy()
         closed[lines] = positions

@@ -76,5 +76,5 @@ def test_protection_that_nominal_demand_trips_is_whole_where_no_hour_asks_for_as
     for _ in range(2):
         simulation.step(simulation.neutral())
         assert simulation.energised.all()
-        assert not simulation.circuits[0].open_rows().size
+        assert not simulation.circuits[0].protection.open_rows().size
         assert simulation.circuits[0].closed.all()

@@ -46,14 +46,14 @@ def test_open_capacitor_is_one_that_is_off_and_can_be_switched_on_and_back(tmp_p
     closed = Circuit(read_feeder(write(tmp_path, f"{text}\n{TAIL}", "closed.dss")), tolerance=1e-9)
     try:
         for each in (circuit, closed):
-            each.write_taps(each.taps * 0)
+            each.switchgear.write_taps(each.taps * 0)
             assert each.solve()
         start = circuit.v.copy()
         assert (circuit.steps_on.tolist(), closed.steps_on.tolist()) == ([0], [1])
-        circuit.write_steps(np.array([1]))
+        circuit.switchgear.write_steps(np.array([1]))
         assert circuit.solve()
         np.testing.assert_allclose(circuit.v, closed.v, rtol=1e-7)
-        circuit.write_steps(np.array([0]))
+        circuit.switchgear.write_steps(np.array([0]))
         assert circuit.solve()
         np.testing.assert_allclose(circuit.v, start, rtol=1e-7)
     finally:
