@@ -9,15 +9,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +21,8 @@ from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from typer.main import get_command
 
 from powergrid.cli import app
+from tests.conftest import short_folder
+from tests.training.nodes import Nodes, ray_nodes
 from tests.training.toy import ToyGridEnv
 
 ROOT = Path(__file__).parents[2]
@@ -187,7 +184,7 @@ PAGES = [
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Return the environment of a process with a home of its own and a short folder for Ray's sockets."""
-    with tempfile.TemporaryDirectory(prefix="pg.", dir="/tmp") as short:
+    with short_folder() as short:
         (tmp_path / "home").mkdir()
         yield {
             **os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "RAY_TMPDIR": short,
@@ -214,49 +211,31 @@ def test_page_runs_section_by_section(
     run_script(walk_of(page, replacements)[0], tmp_path, place)
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two nodes, started with the lines of the pages, which are the same in each."""
+    with short_folder() as folder, ray_nodes(folder) as nodes:
+        env = {**os.environ, "HOME": str(tmp_path_factory.mktemp("home")), "PYTHONPATH": str(ROOT)}
+        for command in ray_commands(OURS):
+            written = command.replace("6379", str(nodes.port)).replace("<head-node-ip>", "127.0.0.1")
+            here = ["--include-dashboard=false", f"--temp-dir={folder}"] if "--head" in command else []
+            nodes.start(env, cpus=2, arguments=[*shlex.split(written)[2:], *here])
+        yield nodes
+
+
+def ray_commands(page: Path) -> list[str]:
+    lines = blocks_of(page, "bash", also_marked=True)["distributed training"].splitlines()
+    return [line for line in lines if line.startswith("ray start ")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "replacements"), PAGES)
 def test_last_section_of_the_page_runs_on_a_cluster_of_two_nodes(
-    page: Path, replacements: dict[str, str], tmp_path: Path, place: dict[str, str]
+    page: Path, replacements: dict[str, str], cluster: Nodes, tmp_path: Path, place: dict[str, str]
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    lines = blocks_of(page, "bash", also_marked=True)["distributed training"].splitlines()
-    commands = [line for line in lines if line.startswith("ray ")]
-    assert [shlex.split(line)[:2] for line in commands] == [["ray", "start"]] * 2
-    written = [line.replace("6379", port).replace("<head-node-ip>", "127.0.0.1") for line in commands]
-    with ray_nodes(written, place):
-        run_script(walk_of(page, replacements)[1], tmp_path, {**place, "RAY_ADDRESS": f"127.0.0.1:{port}"})
-
-
-@contextmanager
-def ray_nodes(commands: list[str], place: dict[str, str]) -> Iterator[None]:
-    """Run ``ray start`` commands in the foreground, small and on this machine alone, and end what they started."""
-    more = "--block --node-ip-address=127.0.0.1 --num-cpus=2 --disable-usage-stats --object-store-memory=100000000"
-    nodes: list[subprocess.Popen[bytes]] = []
-    try:
-        for command in commands:
-            head = f" --include-dashboard=false --temp-dir={place['RAY_TMPDIR']}" if "--head" in command else ""
-            binary = [str(Path(sys.executable).parent / "ray"), *shlex.split(command)[1:]]
-            nodes.append(
-                subprocess.Popen(
-                    [*binary, *shlex.split(more + head)], env=place, start_new_session=True,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                )
-            )  # fmt: skip
-            time.sleep(8)
-            assert nodes[-1].poll() is None, f"{command} ended with {nodes[-1].returncode}"
-        yield
-    finally:
-        for node in reversed(nodes):
-            os.killpg(node.pid, signal.SIGTERM)
-        for node in nodes:
-            try:
-                node.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(node.pid, signal.SIGKILL)
-                node.wait(20)
+    assert ray_commands(page) == ray_commands(OURS)
+    run_script(walk_of(page, replacements)[1], tmp_path, {**place, "RAY_ADDRESS": cluster.address})
+    assert (len(cluster.processes), cluster.alive()) == (2, 2)  # the run took its leave and left it running
 
 
 @pytest.mark.parametrize("command", [line for text in blocks_of(OURS, "bash").values() for line in text.splitlines()

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ import yaml
 from powergrid.errors import PowerGridError
 from powergrid.grid.feeder.feeder import models_folder
 from powergrid.training.runs.session import join_cluster
+from tests.conftest import short_folder
 from tests.training.conftest import rows_of
 from tests.training.nodes import Nodes, free_port, ray_nodes
 
@@ -30,8 +31,9 @@ SETTINGS = {
     "num_env_runners": 2, "num_envs_per_env_runner": 2, "train_batch_size": 192, "minibatch_size": 96, "num_epochs": 1,
     "hidden": [8], "validate_every": 0, "sample_timeout_s": 60.0,
 }  # fmt: skip
+NODES = ("head", "second")
+Arrived = Callable[[str], list[Path]]
 SCENARIO = {
-    "name": "mine",
     "feeder": "net/Master.dss",
     "episode_length": 24,
     "devices": {"ess": {"kind": "storage", "bus": "675", "e_max_kwh": 100, "p_max_kw": 40}},
@@ -39,13 +41,17 @@ SCENARIO = {
 }
 
 
+def plain_environment(short: str) -> dict[str, str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": short, "PYTHONWARNINGS": "ignore"}
+    env.pop("RAY_ADDRESS", None)
+    return env
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Return the environment of a driver, with a home and a cache of its own."""
-    with tempfile.TemporaryDirectory(prefix="pg.", dir="/tmp") as short:
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": short, "PYTHONWARNINGS": "ignore"}
-        env.pop("RAY_ADDRESS", None)
-        yield machine(env, tmp_path / "driver")
+    with short_folder() as short:
+        yield machine(plain_environment(short), tmp_path / "driver")
 
 
 def machine(env: dict[str, str], folder: Path) -> dict[str, str]:
@@ -56,27 +62,41 @@ def machine(env: dict[str, str], folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.fixture
-def cluster(place: dict[str, str], tmp_path: Path) -> Iterator[Nodes]:
-    """Two nodes with a CPU each, so that the second of two env runners is on the second node."""
-    with ray_nodes(place["RAY_TMPDIR"]) as nodes:
-        nodes.start(machine(place, tmp_path / "head"))
-        nodes.start(machine(place, tmp_path / "second"))
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    """Two nodes with a CPU each, so that the second of two env runners is on the second node.
+
+    All tests share them, and the last takes the second away.
+    """
+    with short_folder() as short, ray_nodes(short) as nodes:
+        for name in NODES:
+            nodes.start(machine(plain_environment(short), Path(short) / name))
         yield nodes
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A folder of the driver's: scenario file and feeder."""
+def arrived(cluster: Nodes) -> Arrived:
+    """Return what tells which bundles have come to a node since the test began."""
+
+    def find(node: str) -> set[Path]:
+        return set((Path(cluster.folder) / node / "cache" / "bundles").glob("*"))
+
+    before = {node: find(node) for node in NODES}
+    return lambda node: sorted(find(node) - before[node])
+
+
+@pytest.fixture
+def model(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A folder of the driver's: scenario file, like none that nodes have seen before, and feeder."""
     folder = tmp_path / "model"
     shutil.copytree(models_folder() / "ieee13", folder / "net")
-    (folder / "mine.yaml").write_text(yaml.safe_dump(SCENARIO))
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**SCENARIO, "name": request.node.name}))
     return folder
 
 
 @pytest.mark.slow
 def test_second_node_without_the_files_samples_the_scenario_that_came_with_the_run(
-    cluster: Nodes, place: dict[str, str], model: Path, tmp_path: Path
+    cluster: Nodes, place: dict[str, str], model: Path, arrived: Arrived, tmp_path: Path
 ) -> None:
     script = tmp_path / "driver.py"
     script.write_text(
@@ -93,16 +113,16 @@ def test_second_node_without_the_files_samples_the_scenario_that_came_with_the_r
     )
     assert done.stdout.split() == ["finished", "2"], done.stdout + done.stderr[-6000:]
     assert [(row["env_runners"], row["env_steps"]) for row in rows_of(tmp_path / "run")] == [("2", "192"), ("2", "384")]
-    for node in ("head", "second"):
-        (bundle,) = (tmp_path / node / "cache" / "bundles").iterdir()
+    for node in NODES:
+        (bundle,) = arrived(node)
         assert (bundle / "0" / "model" / "net" / "Master.dss").is_file()
-        assert not list((tmp_path / node / "home").rglob("*.dss"))
+        assert not list((bundle.parents[2] / "home").rglob("*.dss"))
     assert cluster.alive() == 2  # the run took leave of the cluster and left it running
 
 
 @pytest.mark.slow
 def test_trials_on_both_nodes_end_up_as_runs_where_tuning_was_asked_for(
-    cluster: Nodes, place: dict[str, str], model: Path, tmp_path: Path
+    cluster: Nodes, place: dict[str, str], model: Path, arrived: Arrived, tmp_path: Path
 ) -> None:
     settings = {**SETTINGS, "num_env_runners": 0, "validate_every": 1, "validation_episodes": 1}
     script = tmp_path / "driver.py"
@@ -123,15 +143,15 @@ def test_trials_on_both_nodes_end_up_as_runs_where_tuning_was_asked_for(
     runs = [tmp_path / "t" / f"trial_{number:03d}" for number in range(2)]
     manifests = [json.loads((run / "run.json").read_text()) for run in runs]
     assert manifests[0]["env_config"] == manifests[1]["env_config"] == {"env_name": str(model / "mine.yaml")}
-    for node in ("head", "second"):  # a trial on each, with its files by content
-        assert len(list((tmp_path / node / "cache" / "bundles").iterdir())) == 1
+    for node in NODES:  # a trial on each, with its files by content
+        assert len(arrived(node)) == 1
     assert not list(Path(tempfile.gettempdir()).glob("pg-trial-*"))
     assert cluster.alive() == 2
 
 
 @pytest.mark.slow
 def test_loss_of_the_second_node_is_counted_and_training_goes_on(
-    cluster: Nodes, place: dict[str, str], model: Path, tmp_path: Path
+    cluster: Nodes, place: dict[str, str], model: Path, arrived: Arrived, tmp_path: Path
 ) -> None:
     """Injected: SIGKILL of all processes of a node. Lost: what its runner had under way; no iteration fails."""
     settings = [f"--setting={name}={value}" for name, value in SETTINGS.items() if name != "num_env_runners"]
@@ -170,7 +190,7 @@ def test_loss_of_the_second_node_is_counted_and_training_goes_on(
     output, errors = told[0]
     assert "A sampling process was lost in iteration" in " ".join(errors.split())
     assert "Interrupted after" in output
-    (bundle,) = (tmp_path / "second" / "cache" / "bundles").iterdir()
+    (bundle,) = arrived("second")
     assert (bundle / "0" / "model" / "net" / "Master.dss").is_file()
 
 
