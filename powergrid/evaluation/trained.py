@@ -26,7 +26,7 @@ IntArray = npt.NDArray[np.int64]
 #: Keys that say nothing of what is played, or are compared otherwise: files by content, rewards by what they weigh.
 _ASIDE = frozenset({
     "name", "description", "feeder", "feeders", "placement", "placed", "model_root", "trust", "ignore_case", "infos",
-    "split", "seed", "reward", "penalty",
+    "split", "day_weights", "seed", "reward", "penalty",
 })  # fmt: skip
 #: Sections whose keys are names; what differs alike in several of them is told once.
 _NAMED, _BY_NAME = ("devices", "agents", "events", "microgrids"), ("taps", "steps_on", "norm_amps")

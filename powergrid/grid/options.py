@@ -17,6 +17,7 @@ class SimulationOptions:
         step_minutes: Length of a step [min].
         horizon_steps: Steps of an episode.
         split: Which days are drawn: train, validation, test or all.
+        day_weights: How often by day, 1 where none is given.
         tariff: Name of the price series.
         load_scale: Factor on every load's nominal demand.
         price_scale: Factor on the price of the tariff.
@@ -43,6 +44,7 @@ class SimulationOptions:
     step_minutes: int = 15
     horizon_steps: int = 96
     split: str = "train"
+    day_weights: Mapping[int, float] = field(default_factory=dict)
     tariff: str = "time_of_use"
     load_scale: float = 1.0
     price_scale: float = 1.0

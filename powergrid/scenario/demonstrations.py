@@ -26,7 +26,8 @@ MANIFEST = "demonstrations.json"
 _ASIDE: dict[str, Any] = {
     "name": "demonstrations", "description": "", "mode": "distributed", "observations": "full", "outlook": None,
     "graph": None, "proposals": None,
-    "infos": "numbers", "split": "train", "seed": None, "share_reward": False, "profiles.price_ahead_hours": [1.0],
+    "infos": "numbers", "split": "train", "day_weights": {}, "seed": None, "share_reward": False,
+    "profiles.price_ahead_hours": [1.0],
 }  # fmt: skip
 
 

@@ -142,6 +142,11 @@ class Scenario(Spec):
     episode_length: int = Field(default=96, ge=1, description="Steps of an episode.")
     step_minutes: int = Field(default=15, ge=1, le=1440, description="Length of a step [min].")
     split: Literal["train", "validation", "test", "all"] = Field(default="train", description="Days to draw from.")
+    day_weights: dict[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict,
+        description="How often days of the split are drawn, by their number from the first of the profiles; 1 where "
+        "none is given.",
+    )
     seed: int | None = Field(default=None, ge=0, description="Seed of the first reset that is given none.")
     share_reward: bool = Field(
         default=False, description="Whether each agent gets the mean reward of all, and pays the mean of their `costs`."
@@ -324,6 +329,7 @@ class Scenario(Spec):
             step_minutes=self.step_minutes,
             horizon_steps=self.episode_length,
             split=self.split,
+            day_weights=self.day_weights,
             tariff=self.profiles.tariff,
             load_scale=self.load_scale,
             price_scale=self.profiles.price_scale,
@@ -444,6 +450,7 @@ class Scenario(Spec):
             "placed",
             "feeders",
             "infos",
+            "day_weights",
             "agent_names",  # `agents` has them
             "ignore_case",
             "feeder_changes",  # in the feeder's digest

@@ -57,7 +57,7 @@ _REASONS = {
     "voltage": "reports count by it",
     "solver": "it is the engine's for all episodes",
     "seed": "it starts the draws",
-    "split": "reset draws the day, or takes it as its option 'day'",
+    **dict.fromkeys(("split", "day_weights"), "reset draws the day, or takes it as its option 'day'"),
     **dict.fromkeys(("profiles", "placement", "placed"), "it says where the series and names come from"),
     **dict.fromkeys(
         ("step_minutes", "episode_length", "mode", "observations", "agents", "infos", "reconfiguration"),

@@ -334,3 +334,26 @@ def test_solve_from_the_last_solution_agrees_with_a_cold_start(name: str) -> Non
     if name.endswith("_mg"):  # with taps that jump at random the last solution is no nearer than the start
         assert warm_iterations < cold_iterations
     simulation.close()
+
+
+def test_days_are_drawn_as_often_as_they_weigh() -> None:
+    scenario = load_scenario("ieee13_mg")
+    days = load_scenario(scenario).simulate(1).days
+    weights = {int(day): 0.0 for day in days} | {3: 3.0, 5: 1.0}
+    weighed = load_scenario(scenario, {"day_weights": weights})
+    calendar = weighed.simulate(1).calendar
+    drawn = list[int]()
+    for seed in range(400):
+        calendar.start(slice(None), [0], [np.random.default_rng(seed)], None)
+        drawn.append(int(calendar.day[0]))
+    assert set(drawn) == {3, 5}
+    assert drawn.count(3) / 400 == pytest.approx(0.75, abs=0.08)
+    assert weighed.digest() == scenario.digest()
+    # days of another split are drawn as if there were no weights
+    elsewhere = [load_scenario(scenario, {"split": "test", "day_weights": own}).simulate(1) for own in ({}, weights)]
+    for simulation in elsewhere:
+        simulation.reset(0, np.random.default_rng(7))
+    assert elsewhere[0].calendar.day.tolist() == elsewhere[1].calendar.day.tolist()
+    nothing = load_scenario(scenario, {"day_weights": dict.fromkeys(weights, 0.0)}).simulate(1)
+    with pytest.raises(ScenarioError, match="all 260 days of split 'train' weigh 0"):
+        nothing.reset(0, np.random.default_rng(0))

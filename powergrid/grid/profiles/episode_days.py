@@ -68,6 +68,7 @@ class Days:
         self._options = o = options
         self.profiles = profiles.resample(o.step_minutes)
         self._eligible = dict[int, npt.NDArray[np.int64]]()
+        self._chances = dict[int, FloatArray | None]()  # by how many are eligible, where days have weights
         self.eligible = self._find_eligible(self.step_at(max(o.start_hour, o.latest_hour)))
         self._left_out = frozenset(self.profiles.left_out)
         self._price = _pick_tariff(self.profiles, o.tariff)
@@ -215,13 +216,25 @@ class Days:
             self._eligible[span] = eligible_days(self.profiles, o.split, o.horizon_steps + first_step)
         return self._eligible[span]
 
+    def _chances_of(self, days: npt.NDArray[np.int64]) -> FloatArray | None:
+        """Return how likely each of some days is drawn; None where none of them has a weight, so that draws stay."""
+        if len(days) not in self._chances:
+            named = self._options.day_weights
+            weights = np.array([named.get(int(day), 1.0) for day in days])
+            if not weights.sum() > 0.0:
+                raise ScenarioError("day_weights", [f"all {len(days)} days of split {self._options.split!r} weigh 0"])
+            told = any(int(day) in named for day in days)
+            self._chances[len(days)] = weights / weights.sum() if told else None
+        return self._chances[len(days)]
+
     def _pick(self, rng: np.random.Generator, day: int | None, first_step: int) -> int:
         o = self._options
         if day is None:
             # those that fit the latest start of all, so that the hour that is drawn moves no day
             latest = self.step_at(max(o.start_hour, o.latest_hour))
             days = self.eligible if first_step <= latest else self._find_eligible(first_step)
-            return int(days[rng.integers(len(days))])
+            chances = self._chances_of(days)
+            return int(days[rng.integers(len(days))] if chances is None else rng.choice(days, p=chances))
         # a day that starts later would run out of rows before its horizon
         last = self.profiles.n_days - -(-(o.horizon_steps + first_step) * o.step_minutes // 1440)
         if not 0 <= int(day) <= last:

@@ -105,6 +105,10 @@ class ProposedMeans:
         means = len(self.columns)
         return lib.concatenate((inputs[:, :means] + observations[:, list(self.columns)], inputs[:, means:]), 1)
 
+    def added(self, placed: Any, observations: Any) -> Any:
+        """Return what a network gave that :meth:`place` added, shape (n, number of means)."""
+        return placed[:, : len(self.columns)] - observations[:, list(self.columns)]
+
     def describe(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
         return asdict(self)

@@ -14,7 +14,7 @@ import numpy as np
 
 from powergrid.envs.observations.graph import GraphForm
 from powergrid.errors import ScenarioError, describe_unknown
-from powergrid.scenario import as_env_config, pack_env_config
+from powergrid.scenario import as_env_config, pack_env_config, scenario_from_config
 from powergrid.training.policies.positions import find_proposed, find_standing
 from powergrid.training.policies.spaces import AgentFit, box_size, fit_policy, flattened, plain_fit, position_counts
 from powergrid.training.rllib.curriculum import Curriculum
@@ -89,6 +89,27 @@ def show_proposals(env: EnvClass, env_config: Mapping[str, Any], settings: Train
     if env is not default_env():
         raise ScenarioError("training settings", [f"proposals: {env} is not powergrid's own environment; leave it out"])
     return {**env_config, "proposals": settings.proposals}
+
+
+def draw_hard_days(env: EnvClass, env_config: Mapping[str, Any], settings: TrainSettings) -> dict[str, Any]:
+    """Return an env_config by which episodes draw days as the settings have it; its own weights of days stay.
+
+    Raises:
+        ScenarioError: The environment is not powergrid's own, or has several feeders.
+    """
+    if not settings.hard_days:
+        return dict(env_config)
+    from powergrid.training.rllib.days import weigh_days
+
+    if env is not default_env():
+        raise ScenarioError("training settings", [f"hard_days: {env} is not powergrid's own environment; leave it out"])
+    scenario = scenario_from_config(env_config)
+    if scenario.feeders:
+        told = "hard_days: days are hard by feeder, and the scenario has several; set it to 0"
+        raise ScenarioError("training settings", [told])
+    if scenario.day_weights:
+        return dict(env_config)
+    return {**env_config, "day_weights": weigh_days(scenario, settings.hard_days)}
 
 
 def probe_env(env: EnvClass, env_config: Mapping[str, Any], *, step: bool = False) -> EnvFacts:

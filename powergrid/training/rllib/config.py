@@ -24,6 +24,7 @@ from powergrid.training.rllib.agents import (
     Policies,
     available_cpus,
     default_env,
+    draw_hard_days,
     fit_agents,
     fit_env_runners,
     multi_agent_arguments,
@@ -119,7 +120,7 @@ def algorithm_config(
         wrong.append("demonstrations: build the algorithm, then powergrid.training.imitate(algorithm, folder)")
     if problems or wrong:
         raise ScenarioError(f"{algorithm}_config", problems + wrong)
-    return build_algorithm_config(env, config, facts, policy_of, resolved)
+    return build_algorithm_config(env, draw_hard_days(env, config, resolved), facts, policy_of, resolved)
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ def _on_policy_config(parts: _Parts) -> PPOConfig:
             "lr_kl_target": parts.settings.lr_kl_target,
             "log_std": _log_std_schedule(parts.settings),
             "envs_per_day": parts.settings.envs_per_day,
+            "proposals_coeff": parts.settings.proposals_coeff,
         }
         if parts.settings.cost_limits:
             led["cost_limits"] = {"limits": parts.settings.cost_limits, "lr": parts.settings.cost_lr}

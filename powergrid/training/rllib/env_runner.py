@@ -24,12 +24,12 @@ from powergrid.envs.networked import NetworkedGridEnv
 from powergrid.scenario import scenario_from_config
 from powergrid.training.rllib import episodes
 from powergrid.training.rllib.agents import AgentMapping
+from powergrid.training.rllib.days import SAME_DAY, seeds_of_days
 from powergrid.training.rllib.environments import GridVectorMultiAgentEnv
 from powergrid.training.rllib.episodes import EpisodeRecords, Trajectories, log_steps
 from powergrid.training.rllib.limits import COSTS
 from powergrid.training.rllib.metrics import GridMetricsCallback, RunningTotals
 from powergrid.training.rllib.modules import PolicyActor, pick_agent
-from powergrid.training.rllib.same_days import SAME_DAY, seeds_of_days
 
 logger = logging.getLogger("powergrid.training")
 

@@ -31,6 +31,7 @@ from powergrid.scenario import scenario_from_config
 from powergrid.scenario.demonstrations import Demonstrations, Kept, digest_of_play, read_demonstrations, require_same
 from powergrid.training.policies.spaces import FIT_KEY
 from powergrid.training.rllib.agents import SEVERAL_FEEDERS
+from powergrid.training.rllib.days import play_days
 from powergrid.training.rllib.modules import JOINT_OBSERVATION, CentralCriticModule, PolicyActor
 
 logger = logging.getLogger("powergrid.training")
@@ -132,33 +133,19 @@ def _play_baseline(task: GridTask, name: str, count: int, seed: int) -> Demonstr
     Raises:
         PowerGridError: Every day diverged.
     """
-    there, steps = task.simulation.days, task.scenario.episode_length
+    there = task.simulation.days
     days = np.unique(there[np.linspace(0, len(there) - 1, min(count, len(there))).round().astype(np.int64)])
-    player, actions, rewards = PLAYED[name](), list[FloatArray](), list[float]()
-    good: list[int] = []
-    for part in np.split(days, range(task.n_envs, len(days), task.n_envs)):
-        for env in range(task.n_envs):  # environments without a day of their own play the last one again
-            day = int(part[min(env, len(part) - 1)])
-            task.reset(env, np.random.default_rng([seed, day]), {"day": day})
-            player.reset(task, env)
-        done, total, sound = [], np.zeros(task.n_envs), np.ones(task.n_envs, dtype=bool)
-        for _ in range(steps):
-            task.action_buffer()[:] = player.act(task)
-            done.append(task.action_buffer().copy())
-            task.step()
-            total += task.rewards.mean(axis=1)
-            sound &= ~task.terminated
-        for env in np.flatnonzero(sound[: len(part)]).tolist():
-            good.append(int(part[env]))
-            actions.append(np.array([own[env] for own in done]))
-            rewards.append(float(total[env]))
-    if not good:
+    played = list(play_days(task, PLAYED[name](), days, seed))
+    sound = np.concatenate([part.sound for part in played])
+    if not sound.any():
         raise PowerGridError(f"{task.scenario.name}: every day of {name} diverged; there is nothing to imitate")
     kept = Kept(
         scenario=task.scenario.name, played=digest_of_play(task.scenario), policy=name, seed=seed,
-        actions=_name_actions(task), n_steps=steps,
+        actions=_name_actions(task), n_steps=task.scenario.episode_length,
     )  # fmt: skip
-    return Demonstrations(Path(name), kept, np.array(good), np.array(actions), np.array(rewards))
+    actions = np.concatenate([part.actions for part in played])
+    rewards = np.concatenate([part.rewards for part in played])
+    return Demonstrations(Path(name), kept, days[sound], actions[sound], rewards[sound])
 
 
 def _require_imitable(algorithm: Any) -> None:

@@ -21,9 +21,9 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 from ray.rllib.utils.torch_utils import explained_variance
 
+from powergrid.training.rllib.days import DayBaselines
 from powergrid.training.rllib.limits import CostLimits
 from powergrid.training.rllib.metrics import EPISODE_COST, MULTIPLIER
-from powergrid.training.rllib.same_days import DayBaselines
 
 
 class Rows(dict[str, Any]):
@@ -287,6 +287,10 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
             divergence = _divergence(module, batch[Columns.ACTION_DIST_INPUTS], fwd_out[Columns.ACTION_DIST_INPUTS])
             terms[names.LEARNER_RESULTS_KL_KEY] = divergence
             total = total + self.curr_kl_coeffs_per_module[module_id] * mean(divergence)
+        bound = self.config.learner_config_dict.get("proposals_coeff", 0.0)
+        if bound and module.proposed is not None:
+            added = module.proposed.added(fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.OBS])
+            total = total + bound * mean(added.square().sum(-1))
         if self._told:
             self._moved[module_id] = (ratio.detach() - 1.0 - change.detach()).mean()
             self._log_terms(module_id, {name: mean(term.detach()) for name, term in terms.items()}, values, batch)

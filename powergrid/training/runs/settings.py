@@ -161,6 +161,16 @@ class TrainSettings(Spec):
         description="Ranges that episodes draw their numbers by, by the iterations done from which on they hold, or "
         "`module:function` that returns them, given these; null: the scenario's own.",
     )
+    hard_days: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Part of the episodes that play days in proportion to what `rule_based` pays on them for "
+        "violations and overloads; 0: all days alike.",
+    )
+    proposals_coeff: float = Field(
+        0.0, ge=0, description="Weight in the loss of what is added to `proposals`, squared; 0: adding costs nothing."
+    )
     proposals: Literal["rule_based"] | None = Field(
         None,
         description="Whose setpoints agents see (`proposals` of the scenario) and continuous actions are told from: "
@@ -260,6 +270,7 @@ class TrainSettings(Spec):
     @model_validator(mode="after")
     def _learner_can(self) -> TrainSettings:
         asked = [name for name in ("final_log_std", "lr_kl_target", "cost_limit") if getattr(self, name) is not None]
+        asked += ["proposals_coeff"] if self.proposals_coeff else []
         if asked and self.learner == "stock":
             raise ValueError(f"{' and '.join(asked)}: RLlib's own learner does not do that; leave learner at 'grid'")
         if self.final_log_std is not None and not self.free_log_std:
@@ -290,7 +301,7 @@ _ONLY_ON_POLICY = frozenset(
     | {"lr_kl_target", "final_log_std", "cost_limit", "cost_lr", "envs_per_day"}
     | {"network", "graph_width", "graph_rounds"}
     | {"positions", "bootstrap_horizon", "demonstrations", "imitation_days", "imitation_rounds", "imitation_passes"}
-    | {"proposals"}
+    | {"proposals", "proposals_coeff"}
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from powergrid.training.rllib.agents import (
     EnvFacts,
     Policies,
     default_env,
+    draw_hard_days,
     plan_policies,
     probe_env,
     show_proposals,
@@ -91,6 +92,7 @@ def train(
     if chosen.seed is None:
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
     policy_of = check_plan("training", facts, policies, chosen)
+    env_config = draw_hard_days(env, env_config, chosen)
     taken = "a run is there already; resume it or choose another name"
     manifest: dict[str, Any] = {
         "scenario": scenario_name(env_config), "scenario_version": _version(facts.scenario), "env": env_path(env),

@@ -73,6 +73,23 @@ def test_first_policy_does_as_rules_do(ray_session: None, tmp_path: Path) -> Non
             seen, *_ = env.step(actions)
 
 
+def test_what_is_added_stays_small_where_adding_costs(ray_session: None) -> None:
+    far = []
+    for coeff in (0.0, 1e3):
+        config = ppo_config(SHORT, preset="residual", proposals_coeff=coeff, lr=0.01, lr_end=None, **SMALL)
+        built = build_algorithm(config, RaySession(None))
+        try:
+            built.train()
+            module = built.get_module("grid_policy")
+            with torch.no_grad():
+                seen = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (50, 33)).astype(np.float32))
+                given = module.forward_inference({"obs": seen})["action_dist_inputs"]
+            far.append(float(module.proposed.added(given, seen).square().mean()))
+        finally:
+            built.stop()
+    assert far[1] < 0.3 * far[0]
+
+
 def test_run_is_shown_proposals_wherever_it_is_played(ray_session: None, tmp_path: Path) -> None:
     settings = {**SMALL, "preset": "residual", "lr": 1e-9, "iterations": 1}
     run = train(SHORT, settings, out_dir=tmp_path, name="run").folder

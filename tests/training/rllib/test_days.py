@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
+from powergrid.rules import RuleBased
+from powergrid.scenario import load_scenario
 from powergrid.training import algorithm_config
-from powergrid.training.rllib.same_days import SAME_DAY, seeds_of_days, take_off_days
+from powergrid.training.rllib.days import SAME_DAY, play_days, seeds_of_days, take_off_days, weigh_days
 from powergrid.training.runs.session import RaySession, build_algorithm
 from powergrid.training.runs.settings import make_settings
 
@@ -76,3 +80,27 @@ def test_what_does_not_go_with_days_that_are_alike_is_told() -> None:
         make_settings("ppo", {"envs_per_day": 4, "learner": "stock"})
     with pytest.raises(ScenarioError, match="sac has no setting 'envs_per_day'"):
         make_settings("sac", {"envs_per_day": 4})
+
+
+def test_hard_days_are_those_on_which_the_rules_pay_and_are_drawn_as_often_as_asked() -> None:
+    scenario = load_scenario("ieee13_mg", {"split": "validation"})
+    hard = weigh_days(scenario, 0.5)
+    assert len(hard) == 42
+    assert np.mean(list(hard.values())) == pytest.approx(1.0, abs=1e-4)
+    assert min(hard.values()) == 0.5  # the rules pay nothing there
+    hardest = max(hard, key=hard.__getitem__)
+    with closing(GridTask(scenario, 1)) as task:
+        (played,) = play_days(task, RuleBased(), np.array([hardest]), seed=0)
+        columns = [task.info_names.index(name) for name in ("voltage_violation_pu", "overload_pu")]
+        paid = played.infos[0, columns] @ [scenario.weight_of(task.info_names[column]) for column in columns]
+    assert paid > 100.0  # USD
+
+
+def test_weights_of_days_go_into_the_configuration_and_the_scenarios_own_stay() -> None:
+    config = algorithm_config({"env_name": "ieee13_mg", "split": "validation"}, **SMALL, hard_days=0.5)
+    assert len(config.env_config["day_weights"]) == 42
+    own = {"env_name": "ieee13_mg", "day_weights": {3: 2.0}}
+    assert algorithm_config(own, **SMALL, hard_days=0.5).env_config["day_weights"] == {3: 2.0}
+    several = {"env_name": "ieee13_mg", "feeders": ["ieee13"], "observations": "summary"}
+    with pytest.raises(ScenarioError, match="hard_days: days are hard by feeder"):
+        algorithm_config(several, **SMALL, hard_days=0.5)
