@@ -227,18 +227,20 @@ def test_train_then_resume_on_a_feeder_with_a_quiet_console(tmp_path: Path) -> N
     ],
 )
 def test_every_algorithm_trains_resumes_and_is_compared_on_a_feeder(
-    tmp_path: Path, scenario: str, algorithm: str, options: list[str]
+    ray_session: None,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    scenario: str,
+    algorithm: str,
+    options: list[str],
 ) -> None:
     common = ["num_envs_per_env_runner=2", "validation_episodes=1", *options]
     settings = [item for setting in common for item in ("--setting", setting)]
     agents = ["--agents", "per_device", "--setting", "share_unequal=true"] if algorithm == "dqn" else []
     start = [scenario, "--algorithm", algorithm, *agents, "--iterations", "1", "--out", str(tmp_path), "--name", "run"]
     for arguments, days in ((start, 1), (["--resume", str(tmp_path / "run"), "--iterations", "2"], 0)):
-        done = subprocess.run(
-            [sys.executable, "-m", "powergrid.cli", "train", *arguments, "--workers", "0", "--test-days", str(days),
-             *settings], capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert (done.returncode, done.stderr) == (0, "")
+        assert run_cli("train", *arguments, "--workers", "0", "--test-days", str(days), *settings) == 0
+        assert capfd.readouterr().err == ""
     assert "no_control" in (tmp_path / "run" / "test" / "evaluation.csv").read_text()
 
 

@@ -78,7 +78,7 @@ def test_each_environment_of_a_batch_is_planned_as_if_alone(play: Play) -> None:
 
 def test_plans_earn_more_than_nothing_and_are_no_bar_where_nobody_could_make_them() -> None:
     names = ["no_control", "greedy", "mpc", "mpc_perfect", "optimum"]
-    report = evaluate(HOURLY, names, days=2, n_envs=2)
+    report = evaluate(HOURLY, names, days=1)
     reward = {name: report.reward(name).mean for name in names}
     assert reward["no_control"] < reward["greedy"]
     assert reward["no_control"] < reward["mpc"] < reward["mpc_perfect"] + 1e-3
