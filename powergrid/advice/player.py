@@ -15,8 +15,8 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES, baseline_names
 from powergrid.evaluation.players import Policy, PolicyPlayer
+from powergrid.evaluation.players.trained import fit_sights
 from powergrid.evaluation.replay.recording import pick_day
-from powergrid.evaluation.trained import fit_sights
 from powergrid.grid.profiles.profiles import split_days
 from powergrid.scenario import Scenario, load_scenario
 

@@ -322,7 +322,7 @@ def _read_method(method: str, runs: Sequence[Path], task: Task, folder: Path) ->
 
 def _describe_training(run: Path, manifest: Mapping[str, Any], policy: Any, task: Task, sees: Mapping[str, Any]) -> Any:
     from powergrid.evaluation.benchmark.result import Training
-    from powergrid.evaluation.trained import find_differences
+    from powergrid.evaluation.players.trained import find_differences
     from powergrid.training.runs.records import find_changed_settings, read_effort
 
     env_steps, minutes = read_effort(run, manifest)

@@ -211,8 +211,8 @@ def load_policies(given: Sequence[str], scenario: Any, view: str = "agents", tru
     """
     from powergrid.adapters import is_policy_file, load_policy_file
     from powergrid.evaluation import BASELINES
-    from powergrid.evaluation.callables import is_callable_reference, load_callable
-    from powergrid.evaluation.trained import find_all_differences
+    from powergrid.evaluation.players.callables import is_callable_reference, load_callable
+    from powergrid.evaluation.players.trained import find_all_differences
     from powergrid.files import path_of
 
     if view not in ("agents", "central"):

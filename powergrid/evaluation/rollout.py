@@ -15,9 +15,9 @@ from powergrid.envs.draws import tell
 from powergrid.errors import ScenarioError, find_number_problems, show_briefly
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.players import Player, Policy, find_players, seat_players
+from powergrid.evaluation.players.trained import find_all_differences
 from powergrid.evaluation.report import EvaluationReport, FeederComparison
 from powergrid.evaluation.report.seeds import find_seeds, group_seeds
-from powergrid.evaluation.trained import find_all_differences
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.quantities import MONEY_TERMS, TERMS, VIOLATION_SUFFIXES
 from powergrid.scenario import Scenario, as_env_config, load_scenario, scenario_from_config

@@ -17,9 +17,9 @@ from powergrid.errors import ScenarioError
 from powergrid.evaluation.benchmark.result import Player, Result, Summary, Training, shorten_number
 from powergrid.evaluation.benchmark.tasks import Benchmark, Task, find_sees_problems
 from powergrid.evaluation.players import Policy, find_players, seat_players
+from powergrid.evaluation.players.trained import Sight
 from powergrid.evaluation.report import describe_versions
 from powergrid.evaluation.rollout import play_days
-from powergrid.evaluation.trained import Sight
 
 FloatArray = npt.NDArray[np.float64]
 #: By seed, the numbers of each day by metric.

@@ -14,9 +14,9 @@ from powergrid.envs.draws import tell
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.drawing.state import closed_branches, place_devices
 from powergrid.evaluation.players import Player, Policy, find_players, seat_players
+from powergrid.evaluation.players.trained import Sight, find_all_differences, say_differences
 from powergrid.evaluation.replay.recording import Columns, DayRecording, FloatArray, RecordedTable, find_split, pick_day
 from powergrid.evaluation.rollout import Progress, play_steps, read_scenario, start_days
-from powergrid.evaluation.trained import Sight, find_all_differences, say_differences
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.quantities import RECORDED, STEP
 from powergrid.scenario import Scenario

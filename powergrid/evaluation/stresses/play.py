@@ -10,6 +10,7 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.jobs import run_jobs
 from powergrid.evaluation.players import Player, Policy, find_sides
+from powergrid.evaluation.players.trained import Sight, add_notes, fit_sights, shown_to
 from powergrid.evaluation.replay.recorder import record_days
 from powergrid.evaluation.rollout import Progress, pick_days, read_scenario
 from powergrid.evaluation.stresses.readings import LossyPolicy, MissingReadings
@@ -24,7 +25,6 @@ from powergrid.evaluation.stresses.spec import (
 )
 from powergrid.evaluation.studies.report import AGAINST, describe_facts
 from powergrid.evaluation.studies.summary import Summary
-from powergrid.evaluation.trained import Sight, add_notes, fit_sights, shown_to
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.scenario import Scenario
 

@@ -15,6 +15,7 @@ from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.baselines import BASELINES
 from powergrid.evaluation.optimum.report import recall_optima
 from powergrid.evaluation.players import Policy, find_sides
+from powergrid.evaluation.players.trained import add_notes
 from powergrid.evaluation.replay.recorder import record_days
 from powergrid.evaluation.report import describe_versions
 from powergrid.evaluation.report.evaluation import say_telemetry
@@ -48,7 +49,6 @@ from powergrid.evaluation.studies.sections import (
     unbalance_section,
 )
 from powergrid.evaluation.studies.summary import RANGES, Summary
-from powergrid.evaluation.trained import add_notes
 from powergrid.files import make_folder, write_whole
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.quantities import MEASURES, TERMS

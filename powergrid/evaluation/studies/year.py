@@ -20,11 +20,11 @@ from pydantic import BaseModel
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.jobs import run_jobs
 from powergrid.evaluation.players import Player, Policy, find_players, seat_players
+from powergrid.evaluation.players.trained import add_notes
 from powergrid.evaluation.replay.recorder import Recorder
 from powergrid.evaluation.rollout import Progress, play_steps, read_scenario, start_days
 from powergrid.evaluation.studies.report import PlannerReport, describe_facts
 from powergrid.evaluation.studies.summary import Summary
-from powergrid.evaluation.trained import add_notes
 from powergrid.files import make_folder, read_json, replacing, sole_use, write_whole
 from powergrid.grid.devices.spec import MOST_SEED
 from powergrid.grid.profiles.profiles import Profiles, split_days

@@ -13,7 +13,7 @@ import torch
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.evaluation import evaluate
-from powergrid.evaluation.trained import find_differences
+from powergrid.evaluation.players.trained import find_differences
 from powergrid.scenario import load_scenario
 from powergrid.training import algorithm_config, export_policy, export_run, load_policy, ppo_config, train
 from powergrid.training.policies.inference import Network, Policy

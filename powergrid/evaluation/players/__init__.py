@@ -16,7 +16,7 @@ from powergrid.envs.core import GridTask
 from powergrid.envs.observations.view import View
 from powergrid.errors import ActionError, ScenarioError, describe_unknown
 from powergrid.evaluation.baselines import BASELINES, Baseline
-from powergrid.evaluation.trained import Sight, fit_sights, shown_to
+from powergrid.evaluation.players.trained import Sight, fit_sights, shown_to
 from powergrid.scenario import Scenario, load_scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -77,7 +77,7 @@ def seat_players(
     ``usual`` is what policies see whose training is not known, where that is not what the task shows.
 
     Raises:
-        ScenarioError: a policy does not fit the task, see :func:`powergrid.evaluation.trained.fit_sights`.
+        ScenarioError: a policy does not fit the task, see :func:`powergrid.evaluation.players.trained.fit_sights`.
     """
     tasks: dict[str, GridTask] = {}  # by what a player changes of the scenario: nearly all of them share one
 
@@ -107,7 +107,7 @@ class PolicyPlayer:
 
     Args:
         policy: The policy.
-        view: What it sees of the task, see :func:`powergrid.evaluation.trained.fit_sights`; what agents see if None.
+        view: What it sees of the task, see :func:`.trained.fit_sights`; what agents see if None.
     """
 
     def __init__(self, policy: Policy, view: View | None = None) -> None:

@@ -12,7 +12,7 @@ import pytest
 from powergrid.cli import main
 from powergrid.errors import ActionError, ScenarioError
 from powergrid.evaluation import evaluate
-from powergrid.evaluation.callables import is_callable_reference, load_callable
+from powergrid.evaluation.players.callables import is_callable_reference, load_callable
 from powergrid.evaluation.stresses.play import stress_days
 from powergrid.evaluation.studies.year import digest_of
 

@@ -17,11 +17,11 @@ from powergrid.cli import main
 from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
 from powergrid.evaluation import evaluate, record_day
-from powergrid.evaluation.trained import find_differences
+from powergrid.evaluation.players.trained import find_differences
 from powergrid.scenario import load_scenario
 
 #: A run of ieee13_mg, one iteration.
-OLDER_RUN = Path(__file__).parents[1] / "training" / "runs" / "data" / "run_010"
+OLDER_RUN = Path(__file__).parents[2] / "training" / "runs" / "data" / "run_010"
 SHORT_KEYS = {"episode_length": 4}
 SHORT = {"env_name": "ieee13_mg", **SHORT_KEYS}
 
