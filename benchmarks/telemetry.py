@@ -1,9 +1,10 @@
 """Price a telemetry block in parts of a step of the same environments without one: readings, setpoints, both, all.
 
 Either plays the same day and its devices go by the same setpoints, step and observation, in turn; of each step counts
-the least time of all rounds by the processor's clock, so that what else the machine does weighs little.
+the least time of all rounds by the processor's clock, so that what else the machine does weighs little. Where memory
+lies moves an environment's step by a hundredth, so that there are some of each.
 
-Usage: python benchmarks/telemetry.py [SCENARIO ...] [--envs N ...] [--rounds N]
+Usage: python benchmarks/telemetry.py [SCENARIO ...] [--envs N ...] [--rounds N] [--copies N]
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ SETPOINTS: dict[str, Any] = {"setpoints": {"all": LATE}}
 def blocks(name: str) -> list[dict[str, Any]]:
     """Return the blocks of a scenario; the last has everything that can be said but ``hops``."""
     scenario = load_scenario(name)
+    buses = [bus for device in scenario.devices.values() if (bus := getattr(device, "bus", None))]
     agents, devices = list(scenario.agents), [f"{device}.*" for device in scenario.devices]
     field = {"channels": devices, **LATE, "on_loss": "both", "age": True}
     meters = {"channels": ["*v_*_pu"], "every_minutes": 60, "accuracy": "class_1_0", "bias": 0.01, "resolution": 0.001}
     rest = {"delay_spread_minutes": 60, "loss": 0.1, "on_loss": "mask"}
     everything = {
-        "metered_buses": list(dict.fromkeys(str(getattr(device, "bus", "")) for device in scenario.devices.values())),
+        "metered_buses": list(dict.fromkeys(buses)),
         "readings": {"field": field, "meters": meters, "rest": rest},
         "messages": {"talk": {"sender": agents[0], "channels": [f"{agents[0]}.v_*"], "loss": 0.1, "bits": 8}},
         "setpoints": {"all": {**LATE, "fallback": "neutral"}},
@@ -81,15 +83,21 @@ class Day:
         return np.array(followed)
 
 
-def measure(name: str, n_envs: int, rounds: int) -> Sequence[float]:
+def measure(name: str, n_envs: int, rounds: int, copies: int) -> Sequence[float]:
     """Measure one scenario and give the cells of its row."""
-    pairs = [(day := Day(name, block, n_envs), Day(name, None, n_envs, day.record())) for block in blocks(name)]
+    all_blocks = blocks(name)
+    pairs = [
+        (day := Day(name, block, n_envs), Day(name, None, n_envs, day.record()))
+        for _ in range(copies)
+        for block in all_blocks
+    ]
     gc.collect()
     for _ in range(rounds):
         for pair in pairs:
             for day in pair:
                 day.play()
-    times = [(told.step_s.mean(), plain.step_s.mean()) for told, plain in pairs]
+    steps = np.array([[day.step_s.mean() for day in pair] for pair in pairs])
+    times = steps.reshape(copies, len(all_blocks), 2).mean(axis=0).tolist()
     for pair in pairs:
         for day in pair:
             day.task.close()
@@ -99,12 +107,14 @@ def measure(name: str, n_envs: int, rounds: int) -> Sequence[float]:
 def main() -> None:
     """Measure scenarios and print the table."""
     parser = make_parser(__doc__, ["ieee13_mg", "ieee34_mg", "ieee123_mg"], rounds=30)
+    parser.add_argument("--copies", type=int, default=3)
     parser.add_argument("--envs", type=int, nargs="+", default=[1, 8, 16])
     args = parse(parser)
     print(machine_line())
+    size = args.rounds, 1 if args.quick else args.copies
     heads = [(f"{each} %", "10.1f") for each in ("readings", "setpoints", "both", "all")]
     for n_envs in args.envs[:1] if args.quick else args.envs:
-        print_table(args.scenarios, lambda name, n=n_envs: measure(name, n, args.rounds),  # type: ignore[misc]
+        print_table(args.scenarios, lambda name, n=n_envs: measure(name, n, *size),  # type: ignore[misc]
                     ("envs", "5d"), ("step us", "9.1f"), *heads)  # fmt: skip
 
 

@@ -150,6 +150,7 @@ class Metrics:
         results: All that was measured of zones and network, then every voltage and loading, then what was handed in
             beside them, one row for each environment, shape (n_envs, n_columns); each take fills it anew. Whoever
             wants some of it takes its columns in one go; properties are copies of parts of it.
+        beside: Parts of ``results`` that stand beside what was measured, of the widths that :meth:`watch` was told of.
         columns: Columns of ``results`` by the name of the property; complex power takes two columns, real first.
 
     Source:
@@ -243,6 +244,7 @@ class Metrics:
         )
         self._members = columns["v_pu"].start + members
         self._to = _Parts.of(np.zeros((n_envs, columns["beside"].stop)), columns, widths)
+        self.beside = self._to.beside
         self.take(self._snapshot)
 
     def take(self, snapshot: Snapshot, energised: BoolArray | None = None, beside: Sequence[FloatArray] = ()) -> None:

@@ -352,8 +352,7 @@ class Channels:
             alone = telemetry is None and not self._n_proposed
             metrics.add(self._quantiles.look(metrics, simulation.snapshot.v_pu), -1 if alone else -2)
         if telemetry is not None and telemetry.width:
-            metrics.results.take(self._of_telemetry, 1, telemetry.values, "clip")
-            metrics.add(telemetry.look(simulation.row))
+            telemetry.look(metrics.results, self._of_telemetry, simulation.row, metrics.beside[-1])
 
     def tell_proposals(self, values: FloatArray) -> None:
         """Show what rules propose for the step to come, made of what was measured, shape (n_envs, n_proposed)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -106,6 +107,10 @@ class GeneratorFleet(PowerFleet[GeneratorSpec]):
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions for off and 0 kvar, shape (n_envs, n_actions)."""
+        return self._left_alone
+
+    @functools.cached_property
+    def _left_alone(self) -> FloatArray:
         return self._tile([-1.0 if row.name == "p_kw" else -row.offset / row.gain for row in self.actions])
 
     def _find_request(self) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -109,6 +110,10 @@ class InverterFleet(PowerFleet[InverterSpec]):
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions for all the sun and 0 kvar, shape (n_envs, n_actions)."""
+        return self._left_alone
+
+    @functools.cached_property
+    def _left_alone(self) -> FloatArray:
         return self._tile([1.0 if row.name == "p_kw" else -row.offset / row.gain for row in self.actions])
 
     def _find_request(self) -> Request:

@@ -120,7 +120,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
         powers = np.array([_fill_powers(spec) for spec in self.specs]).reshape(-1, 3)
         discharge, charge, s = (self._tile(column) for column in powers.T)
         idle = -np.array([row.offset for row in self.actions]) / np.array([row.gain for row in self.actions])
-        self._idle = np.where([row.discrete for row in self.actions], np.rint(idle), idle)
+        self._idle = self._tile(np.where([row.discrete for row in self.actions], np.rint(idle), idle))
         self._p_high = discharge
         self._square_ratings(powers[:, 2])
         self._soc_initial = self._values("soc_initial")
@@ -146,7 +146,7 @@ class StorageFleet(PowerFleet[StorageSpec]):
 
     def neutral(self, exo: Exogenous) -> FloatArray:
         """Return the actions for 0 kW and 0 kvar, shape (n_envs, n_actions)."""
-        return self._tile(self._idle)
+        return self._idle
 
     def limit(self, own: Powers, exo: Exogenous) -> None:
         """Limit what is asked to the SOC window after this step; the kVA circle comes after, p first.

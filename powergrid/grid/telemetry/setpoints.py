@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ class Setpoints:
         columns: Device of each action, shape (n_actions,).
         n_envs: Number of environments.
         n_times: Steps of an episode, and one more.
+        together: See :func:`powergrid.grid.telemetry.links.find_together`.
         step_minutes: Length of a step [min].
         problems: Where groups are told that name nothing.
 
@@ -42,6 +44,7 @@ class Setpoints:
         columns: Sequence[str],
         n_envs: int,
         n_times: int,
+        together: Mapping[bytes, int],
         step_minutes: int,
         problems: list[Problem],
     ) -> None:
@@ -65,23 +68,31 @@ class Setpoints:
         self.marks = [mark for mark, _ in decides]
         periods = np.array([every for _, every in decides], dtype=np.int64)
         self.decides = (np.arange(n_times)[:, None] % periods == 0).astype(np.float64)
-        self._sent = np.zeros(n_envs * n_times * self._n_actions)
-        self._sent_rows = self._sent.reshape(-1, self._n_actions)
-        self._newest = np.arange(self._sent.size).reshape(-1, self._n_actions)
-        self._left_alone = np.zeros(n_envs * n_times, dtype=bool)
-        self._places, self._alone = np.zeros((n_envs, self._n_actions), dtype=np.int64), n_envs == 1
+        self._sent = np.zeros((n_times, n_envs, self._n_actions))
+        self._newest = np.arange(self._sent.size).reshape(self._sent.shape)
+        self._left_alone = np.zeros((n_times, n_envs), dtype=bool)
+        views = [*zip(self._sent, self._newest, strict=True)]
+        self._together, self._envs = {row: views[step] for row, step in together.items()}, np.arange(n_envs)
+        self._unheard = 0  # how many more in which a device may be left to itself
 
     def start(self, env: int, rng: np.random.Generator) -> None:
         """Draw an episode of one environment."""
         n_times = self._n_times
-        newest = self._newest.reshape(-1, n_times, self._n_actions)[env]
+        newest = self._newest[:, env]
         for (spec, link, column, sender, n), own_rng in zip(self._groups, rng.spawn(len(self._groups)), strict=True):
             step, missing = link.draw(own_rng, n_times, n, first=-1)
             if spec.fallback == "neutral":
                 step = np.where(missing, -1, step)
             step = step[:, sender]
-            newest[:, column] = np.where(step < 0, -1, (env * n_times + step) * self._n_actions + column)
-        self._left_alone[env * n_times : (env + 1) * n_times] = (newest < 0).any(axis=1)
+            newest[:, column] = np.where(step < 0, -1, (step * self._n_envs + env) * self._n_actions + column)
+        self._left_alone[:, env] = (newest < 0).any(axis=1)
+        self.resume()
+
+    def resume(self) -> None:
+        """Find how long any device may be left to itself: in most episodes for the first few steps alone."""
+        times = np.flatnonzero(self._left_alone.any(axis=1))
+        last = int(times[-1]) + 1 if len(times) else 0
+        self._unheard = last if last < self._n_times else sys.maxsize  # who is over stays at the last
 
     def follow(self, action: FloatArray, row: IntArray, neutral: Callable[[], FloatArray]) -> FloatArray:
         """Return the actions that devices go by in a step.
@@ -91,11 +102,17 @@ class Setpoints:
             row: The step in the rows of all environments laid end to end, shape (n_envs,).
             neutral: Returns the actions that leave every device to itself, of the same shape.
         """
-        self._sent_rows[row.item() if self._alone else row] = action
-        newest = self._newest.take(row, 0, self._places, "clip")
+        if (views := self._together.get(row.tobytes())) is not None:
+            views[0][...] = action
+            newest = views[1]
+        else:
+            at = row % self._n_times, self._envs
+            self._sent[at], newest = action, self._newest[at]
         played = self._sent.take(newest, None, None, "clip")
-        if b"\1" in self._left_alone.take(row).tobytes():
-            np.copyto(played, neutral(), where=newest < 0)
+        if self._unheard:
+            self._unheard -= 1
+            if self._left_alone[row % self._n_times, self._envs].any():
+                np.copyto(played, neutral(), where=newest < 0)
         return played
 
     def kept(self) -> dict[str, npt.NDArray[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from powergrid.errors import Problem, ScenarioError
 from powergrid.grid.metrics import Metrics
-from powergrid.grid.telemetry.links import IntArray
+from powergrid.grid.telemetry.links import IntArray, find_together
 from powergrid.grid.telemetry.messages import Messages
 from powergrid.grid.telemetry.meters import find_metered
 from powergrid.grid.telemetry.readings import Drawn, Measured, Readings
@@ -40,10 +40,13 @@ class Telemetry:
         name: What messages call it.
 
     Attributes:
-        passes_on: Whether devices go by :meth:`follow`, else by what they are asked.
-        places: Places in ``table`` of what :meth:`look` returns first, shape (n_told,).
+        passes_on: Whether devices go by ``follow``, else by what they are asked.
+        look: Writes what is told in a step: ``places``, then ``marks``; see :meth:`Ring.tell`.
+        follow: Returns what devices go by in a step; see :meth:`Setpoints.follow`.
+        places: Places in ``table`` of what ``look`` writes first, shape (n_told,).
         sources: Places in ``table`` of what messages tell, shape (n_heard,).
         marks: What follows there: ages, what is missing, which actions will be sent, what is heard.
+        width: How many numbers ``look`` writes of each environment.
         unmetered: Places in ``table`` of what nobody measures.
         metered: Places in ``table`` of the voltages of zones and network that are those of metered buses: lowest of
             zones and network, their highest, means of zones.
@@ -82,17 +85,21 @@ class Telemetry:
         self._messages = messages = Messages(spec.messages, told, owners, *size, problems)
         self._readings = readings = Readings(told, spec.readings, *size, problems, messages.sources.tolist())
         kinds = {name: kind for name, (kind, _) in devices.items()}
-        self._setpoints = setpoints = Setpoints(spec.setpoints, kinds, columns, n_envs, *size, problems)
+        together = find_together(n_envs, n_times)
+        arguments = n_envs, n_times, together, step_minutes, problems
+        self._setpoints = setpoints = Setpoints(spec.setpoints, kinds, columns, *arguments)
         if problems:
             raise ScenarioError(name, problems)
         self.places, self.sources = readings.places, messages.sources
         self.marks = [*readings.marks, *setpoints.marks, *messages.heard, *messages.news.marks]
         place = {each: i for i, each in enumerate(self.places.tolist())}
         self._sources = np.array([place[each] for each in messages.sources.tolist()], dtype=np.int64)
-        self._ring = self._make_ring(n_envs, n_times)
+        self.width = len(self.places) + len(self.marks)
+        self._ring = self._make_ring(n_envs, n_times, together)
         self.passes_on = setpoints.late
+        self.look, self.follow = self._ring.tell, setpoints.follow
 
-    def _make_ring(self, n_envs: int, n_times: int) -> Ring:
+    def _make_ring(self, n_envs: int, n_times: int, together: Mapping[bytes, int]) -> Ring:
         readings, news = self._readings, self._messages.news
         steps = [np.concatenate([readings.resolution, readings.resolution[self._sources]])]
         steps.append(np.concatenate([np.zeros(len(self.places)), news.resolution]))
@@ -101,12 +108,7 @@ class Telemetry:
         coarse, last = news.resolution > 0.0, middles[0, len(self.places) :]
         last[coarse] = np.rint(last[coarse] / news.resolution[coarse]) * news.resolution[coarse]
         n_marks = len(self.marks) - len(self._messages.heard)
-        return Ring(n_envs, n_times, middles, n_marks, self.width, inexact=readings.inexact, rounding=steps)
-
-    @property
-    def width(self) -> int:
-        """How many numbers :meth:`look` returns of each environment."""
-        return len(self.places) + len(self.marks)
+        return Ring(n_envs, n_times, together, middles, n_marks, self.width, inexact=readings.inexact, rounding=steps)
 
     def start(self, envs: Sequence[int], rngs: Sequence[np.random.Generator]) -> None:
         """Draw the episodes of some environments, each with a generator of its own."""
@@ -128,27 +130,10 @@ class Telemetry:
         np.copyto(said, ring.middles_of(1, heard), where=news.masked)
         marks = ring.marks_of(env)
         own = len(self._readings.marks) + len(self._setpoints.marks)
-        ring.marks[env] = np.concatenate([readings.marks, self._setpoints.decides, news.marks], axis=1)
-        ring.newest[env] = np.concatenate([places, marks[:, :own], said, marks[:, own:]], axis=1)
+        ring.marks[:, env] = np.concatenate([readings.marks, self._setpoints.decides, news.marks], axis=1)
+        ring.newest[:, env] = np.concatenate([places, marks[:, :own], said, marks[:, own:]], axis=1)
         if ring.factor is not None and readings.factor is not None:
-            ring.factor[env] = np.concatenate([readings.factor, readings.factor[:, sources]], axis=1)
-
-    @property
-    def values(self) -> FloatArray:
-        """Put here what ``places``, then ``sources`` are now, before :meth:`look`, shape (n_envs, n_places)."""
-        return self._ring.values
-
-    def look(self, row: IntArray) -> FloatArray:
-        """Return what is told in a step, then the ``marks``, shape (n_envs, width); reused at each call.
-
-        Args:
-            row: The step in the rows of all environments laid end to end, shape (n_envs,).
-        """
-        return self._ring.tell(row)
-
-    def follow(self, action: FloatArray, row: IntArray, neutral: Callable[[], FloatArray]) -> FloatArray:
-        """Return the actions that devices go by in a step, see :meth:`Setpoints.follow`."""
-        return self._setpoints.follow(action, row, neutral)
+            ring.factor[:, env] = np.concatenate([readings.factor, readings.factor[:, sources]], axis=1)
 
     def state(self) -> dict[str, Any]:
         """Copy what was drawn and sent."""
@@ -159,6 +144,7 @@ class Telemetry:
         for name, own in self._arrays().items():
             for key, array in own.items():
                 array[...] = state[name][key]
+        self._setpoints.resume()
 
     def _arrays(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
         return {"readings": self._ring.arrays(), "setpoints": self._setpoints.kept()}
