@@ -71,6 +71,7 @@ def train(name: str, block: Mapping[str, Any], mode: str, seed: int, asked: argp
     if not (run / "run.json").is_file():
         words = ["train", asked.scenario, "--set", f"mode={mode}", "--seed", str(seed), "--test-days", "0"]
         words += ["--set", f"telemetry={json.dumps(block)}", "--iterations", str(asked.iterations)]
+        words += [word for setting in asked.setting for word in ("--setting", setting)]
         subprocess.run(
             [sys.executable, "-m", "powergrid.cli", *words, "--name", run.name, "--out", str(asked.out)], check=True
         )
@@ -144,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=120)
+    parser.add_argument("--setting", action="append", default=[], metavar="KEY=VALUE", help="of trainings; repeatable")
     parser.add_argument("--modes", nargs="+", default=["distributed", "centralized"])
     parser.add_argument("--out", type=Path, default=Path("runs"))
     asked = parser.parse_args(arguments)

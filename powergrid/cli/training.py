@@ -57,7 +57,7 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="How it begins and learns: imitate, residual, fast or page; unset: imitate where agents decide "
+            help="How it begins and learns: residual, imitate, fast or page; unset: residual where agents decide "
             "numbers alone, else fast."
         ),
     ] = None,

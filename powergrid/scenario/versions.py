@@ -62,11 +62,12 @@ def take_digests(scenario: Scenario) -> dict[str, str]:
 def name_version(scenario: Scenario) -> str:
     """Return what a scenario is called where it matters which: ``ieee13_mg-v1``, with ``, changed`` where it is not.
 
-    The split and the seed are no change: whoever evaluates sets them.
+    The split and the seed are no change: whoever evaluates sets them. Neither is it that agents are shown an outlook or
+    what rules would do: nothing that is played differs by it.
     """
     named = scenario.versioned_name
     if scenario.version is None:
         return named
-    as_frozen: dict[str, Any] = {"split": "train", "seed": None}
+    as_frozen: dict[str, Any] = {"split": "train", "seed": None, "outlook": None, "proposals": None}
     held = frozen().get(named, {}).get("scenario")
     return named if scenario.model_copy(update=as_frozen).digest() == held else f"{named}, changed"

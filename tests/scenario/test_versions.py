@@ -36,6 +36,8 @@ def test_every_shipped_scenario_is_frozen_and_named_by_its_version() -> None:
 
 def test_a_scenario_that_was_changed_says_so_and_another_split_is_no_change() -> None:
     assert name_version(load_scenario(SMALL, {"split": "test", "seed": 3})) == f"{SMALL}-v1"
+    shown = {"outlook": {}, "proposals": "rule_based", "day_weights": {3: 2.0}}
+    assert name_version(load_scenario("ieee13_mg", shown)) == "ieee13_mg-v1"
     assert name_version(load_scenario(SMALL, {"penalty": 7.0})) == f"{SMALL}-v1, changed"
 
 

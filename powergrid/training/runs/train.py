@@ -7,7 +7,7 @@ import logging
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_st
 from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
 from powergrid.training.runs.records import end_killed_session, env_path, import_env, read_manifest
 from powergrid.training.runs.settings import (
+    PRESETS,
     OffPolicySettings,
     TrainSettings,
     dump_settings,
@@ -67,8 +68,9 @@ def train(
     Args:
         scenario: A scenario's name or path, or an env_config.
         settings: Settings of the algorithm; those left out have their defaults, or what ``preset`` says. Where it is
-            not named, policies of PPO and MAPPO on powergrid's own environment begin as an imitation of rules
-            (``"imitate"``) where agents decide no positions, and from scratch (``"fast"``) elsewhere.
+            not named, policies of PPO and MAPPO on powergrid's own environment learn what to add to the rules
+            (``"residual"``) where agents decide no positions, imitate them (``"imitate"``) where there is telemetry as
+            well, and learn from scratch (``"fast"``) elsewhere.
         algorithm: ``"ppo"``, ``"mappo"``, ``"sac"`` or ``"dqn"``.
         policies: ``"shared"``, ``"independent"`` or a mapping from agent to policy name.
         out_dir: Where run folders go.
@@ -87,8 +89,11 @@ def train(
     _require_demonstrations(chosen)
     env_config = show_proposals(env, as_env_config(scenario), chosen)
     facts = probe_env(env, env_config, step=True)
-    if not isinstance(settings, TrainSettings) and _may_imitate(dict(settings or {}), chosen, env, facts):
-        chosen = make_settings(algorithm, {"preset": "imitate", **dict(settings or {})})
+    asked = None if isinstance(settings, TrainSettings) else dict(settings or {})
+    began = None if asked is None else _begin_as_rules(algorithm, asked, chosen, env, facts)
+    if began is not None:
+        chosen, env_config = began, show_proposals(env, env_config, began)
+        facts = probe_env(env, env_config, step=True)
     if chosen.seed is None:
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
     policy_of = check_plan("training", facts, policies, chosen)
@@ -106,13 +111,25 @@ def train(
         return run_loop(Plan(folder, manifest, chosen, env, facts, validation, *how))
 
 
-def _may_imitate(asked: Mapping[str, Any], chosen: TrainSettings, env: EnvClass, facts: EnvFacts) -> bool:
-    """Whether policies begin as rules do, since nothing else is asked for; of positions the rules are a poor start."""
+def _begin_as_rules(
+    algorithm: str, asked: Mapping[str, Any], chosen: TrainSettings, env: EnvClass, facts: EnvFacts
+) -> TrainSettings | None:
+    """Return settings by which policies begin as rules do, where what is asked for leaves that open; else None.
+
+    They add to what rules do, or where telemetry keeps back what rules see imitate them. Of positions the rules are a
+    poor start.
+    """
     said = asked.get("preset") is not None or chosen.demonstrations is not None or chosen.proposals is not None
-    unfit = chosen.share_unequal or chosen.observation_filter != "none" or isinstance(chosen, OffPolicySettings)
-    if said or unfit or env is not default_env() or facts.scenario.feeders:
-        return False
-    return not any(position_counts(space) for space in facts.action_spaces.values())
+    if said or isinstance(chosen, OffPolicySettings) or env is not default_env() or facts.scenario.feeders:
+        return None
+    if any(position_counts(space) for space in facts.action_spaces.values()):
+        return None
+    preset = "residual" if facts.scenario.telemetry is None else "imitate"
+    alike = PRESETS[preset].get("envs_per_day", 1)
+    beside = {"envs_per_day": 1} if (chosen.num_envs_per_env_runner or alike) % alike else {}
+    with suppress(ScenarioError):  # what is asked for does not go with it
+        return make_settings(algorithm, {"preset": preset, **beside, **asked})
+    return None
 
 
 def _require_demonstrations(settings: TrainSettings) -> None:

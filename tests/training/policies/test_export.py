@@ -99,7 +99,7 @@ def test_export_command_documents_every_input_and_output(
     assert [Path(line).name for line in printed] == ["MG1.onnx", "MG2.onnx", "interface.json"]
     interface = json.loads((tmp_path / "interface.json").read_text())
     assert (interface["scenario"], interface["checkpoint"]) == ("ieee13_mg", "iteration_000001")
-    env = NetworkedGridEnv({"env_name": "ieee13_mg"})
+    env = NetworkedGridEnv({"env_name": "ieee13_mg", "proposals": "rule_based"})  # as the run saw it
     described = env.describe()
     for agent in env.possible_agents:
         told = interface["agents"][agent]

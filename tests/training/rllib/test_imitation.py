@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from powergrid.envs import NetworkedGridEnv
 from powergrid.envs.core import GridTask
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.evaluation.demonstrations import record_demonstrations
 from powergrid.scenario import load_scenario
 from powergrid.scenario.demonstrations import read_demonstrations
 from powergrid.training import algorithm_config, imitate
-from powergrid.training.rllib.agents import probe_env
 from powergrid.training.rllib.imitation import _play_baseline
 from powergrid.training.runs.session import RaySession, build_algorithm
 from powergrid.training.runs.settings import make_settings
-from powergrid.training.runs.train import _may_imitate, resume, train
+from powergrid.training.runs.train import resume, train
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -105,31 +103,3 @@ def test_what_cannot_imitate_is_told_before_anything_is_learnt(tmp_path: Path) -
     with pytest.raises(ScenarioError, match="sac has no setting 'demonstrations'"):
         make_settings("sac", {"demonstrations": "days"})
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("name", "asked", "algorithm", "begins"),
-    [
-        ("ieee13_mg", {"lr": 1e-3}, "mappo", True),
-        ("ieee13_mg", {"preset": "fast"}, "ppo", False),
-        ("ieee13_mg", {"share_unequal": True}, "ppo", False),
-        ("ieee13_mg", {"observation_filter": "mean_std"}, "ppo", False),
-        ("ieee13_mg", {}, "sac", False),
-        ("ieee13_voltvar", {}, "ppo", False),  # its agents decide positions, of which the rules are a poor start
-    ],
-)
-def test_policies_of_numbers_begin_as_rules_where_nothing_else_is_asked(
-    name: str, asked: dict[str, Any], algorithm: str, begins: bool
-) -> None:
-    chosen, facts = make_settings(algorithm, asked), probe_env(NetworkedGridEnv, {"env_name": name})
-    assert _may_imitate(asked, chosen, NetworkedGridEnv, facts) == begins
-
-
-def test_a_run_says_how_it_began(tmp_path: Path) -> None:
-    small = {**SMALL, "iterations": 1, "validate_every": 0, "imitation_rounds": 1, "imitation_passes": 1}
-    for preset, shown in ((None, "rule_based"), ("fast", None)):
-        asked = small if preset is None else {**small, "preset": preset}
-        run = train({"env_name": "ieee13_mg", **HOURS}, asked, out_dir=tmp_path, name=str(preset)).folder
-        told = json.loads((run / "run.json").read_text())["settings"]
-        assert told["demonstrations"] == shown
-        assert told["lr"] == make_settings("ppo", {"preset": preset or "imitate"}).lr

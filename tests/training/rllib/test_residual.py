@@ -21,6 +21,8 @@ from powergrid.training.policies.positions import ProposedMeans, find_proposed
 from powergrid.training.rllib.agents import probe_env
 from powergrid.training.rllib.config import initial_bias
 from powergrid.training.runs.session import RaySession, build_algorithm
+from powergrid.training.runs.settings import make_settings
+from powergrid.training.runs.train import _begin_as_rules
 from tests.training.policies.test_export import run_file
 from tests.training.toy import ToyGridEnv
 
@@ -152,3 +154,39 @@ def test_what_does_not_go_with_proposals_is_told() -> None:
         ppo_config("ieee13_voltvar", proposals="rule_based")
     with pytest.raises(ScenarioError, match="sac has no setting 'proposals'"):
         algorithm_config("ieee13_mg", "sac", proposals="rule_based")
+
+
+@pytest.mark.parametrize(
+    ("config", "asked", "algorithm", "begins"),
+    [
+        ({}, {"lr": 1e-3}, "mappo", "residual"),
+        ({}, {"num_envs_per_env_runner": 1, "lr": 1e-4}, "ppo", "residual"),  # no other plays its days
+        ({"telemetry": {"readings": {"all": {"loss": 0.2}}}}, {}, "ppo", "imitate"),  # rules see what that keeps back
+        ({}, {"preset": "fast"}, "ppo", None),
+        ({}, {"share_unequal": True}, "ppo", None),
+        ({}, {"observation_filter": "mean_std"}, "ppo", None),
+        ({}, {"learner": "stock"}, "ppo", None),
+        ({}, {}, "sac", None),
+        ({"env_name": "ieee13_voltvar"}, {}, "ppo", None),  # of positions the rules are a poor start
+    ],
+)
+def test_policies_of_numbers_begin_as_rules_where_nothing_else_is_asked(
+    config: dict[str, Any], asked: dict[str, Any], algorithm: str, begins: str | None
+) -> None:
+    chosen, facts = make_settings(algorithm, asked), probe_env(NetworkedGridEnv, {"env_name": "ieee13_mg"} | config)
+    found = _begin_as_rules(algorithm, asked, chosen, NetworkedGridEnv, facts)
+    if begins is None or found is None:
+        assert found is begins
+        return
+    assert {found.proposals, found.demonstrations} == {"rule_based", None}
+    assert (found.proposals is not None) == (begins == "residual")
+    assert found.lr == asked.get("lr", make_settings("ppo", {"preset": begins}).lr)
+
+
+def test_a_run_says_how_it_began(ray_session: None, tmp_path: Path) -> None:
+    for preset, proposed in ((None, "rule_based"), ("fast", None)):
+        asked = {**SMALL, "iterations": 1, "validate_every": 0} | ({} if preset is None else {"preset": preset})
+        run = train(SHORT, asked, out_dir=tmp_path, name=str(preset)).folder
+        told = json.loads((run / "run.json").read_text())
+        assert told["settings"]["proposals"] == told["env_config"].get("proposals") == proposed
+        assert told["settings"]["lr"] == make_settings("ppo", {"preset": preset or "residual"}).lr
