@@ -32,7 +32,7 @@ from powergrid.grid.engine.library import (
     text_of,
     threads_may_enter,
 )
-from powergrid.grid.engine.saved import complete_data, complete_saved
+from powergrid.grid.engine.saved import complete_saved, read_data
 
 __all__ = [
     "TOO_MANY_CONTROL_ITERATIONS",
@@ -143,11 +143,9 @@ class Engine(Elements):
         pointer = lib.ctx_Circuit_ToJSON(self._context, 0)  # the context's own buffer: not ours to dispose
         self.check()
         try:
-            circuit = dict(json.loads(text_of(pointer)))
-        except ValueError:  # it writes +Inf, which is no JSON
+            return read_data(self, text_of(pointer))
+        except ValueError:
             raise EngineError("a number in the circuit is not finite") from None
-        complete_data(self, circuit)
-        return circuit
 
     def from_json(self, circuit: Mapping[str, Any]) -> None:
         """Build a circuit from data as :meth:`to_json` gives them, in place of the one that is there.

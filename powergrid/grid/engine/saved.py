@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from powergrid.grid.engine.bulk import Handle
@@ -12,6 +13,8 @@ from powergrid.grid.engine.elements import Elements
 #: Of which of these a capacitor is made, the one that is written last says.
 _OF_CAPACITORS = ("kvar", "Cuf", "CMatrix")
 _BUS = re.compile(r" VBus=\S+", re.IGNORECASE)
+#: What the engine writes of a number that is not finite, which is no JSON; texts are passed over.
+_NO_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|[+-]?(?:nan|inf)\b', re.IGNORECASE)
 #: Matrices that are saved, as text and as data, from memory that nobody filled.
 _MATRICES = {"Reactor": ("RMatrix", "XMatrix"), "Capacitor": ("CMatrix",), "Fault": ("GMatrix",)}
 
@@ -37,13 +40,30 @@ def complete_saved(elements: Elements, text: str) -> str:
     return "\n".join([*lines, *_say_again(elements), *(["MakeBusList", *late] if late else [])]) + "\n"
 
 
-def complete_data(elements: Elements, circuit: Mapping[str, Any]) -> None:
-    """Put the matrices that elements have into a circuit as data, in place of what the engine wrote of them."""
+def read_data(elements: Elements, text: str) -> dict[str, Any]:
+    """Return a circuit that the engine wrote as data, with the matrices that elements have.
+
+    Args:
+        elements: The circuit.
+        text: What the engine wrote of it.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    try:
+        circuit, finite = dict(json.loads(text)), True
+    except ValueError:
+        # memory that nobody filled may hold anything; what stands there for good is found once it is replaced
+        circuit = dict(json.loads(_NO_NUMBER.sub(lambda found: found[0] if found[0][0] == '"' else "NaN", text)))
+        finite = False
     for class_name, keys in _MATRICES.items():
         handles = elements.handles(class_name)
         for element in circuit.get(class_name, ()):
             for key in element.keys() & keys:
                 element[key] = _rows(elements, handles[element["Name"].lower()], class_name, key)
+    if not finite:
+        json.dumps(circuit, allow_nan=False)
+    return circuit
 
 
 def _say_again(elements: Elements) -> Iterator[str]:

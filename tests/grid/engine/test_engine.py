@@ -6,6 +6,7 @@ import gc
 import hashlib
 import importlib
 import importlib.metadata
+import json
 import multiprocessing
 import os
 import pickle
@@ -24,6 +25,7 @@ from powergrid.errors import EngineError, FeederError
 from powergrid.grid.circuit.circuit import Circuit, Snapshot
 from powergrid.grid.engine import Engine, classify_refusal, context, engine_version
 from powergrid.grid.engine.library import PRIVATE_NAMES, lib
+from powergrid.grid.engine.saved import read_data
 from powergrid.grid.feeder.compile import compile_feeder
 from powergrid.grid.feeder.feeder import Command, Feeder, read_feeder
 
@@ -389,3 +391,20 @@ def test_open_and_closed_among_elements_of_several_terminals() -> None:
     assert engine.open_among(transformers) == [True]
     assert engine.closed_among(transformers) == [False]
     engine.close()
+
+
+def test_matrices_that_are_written_from_memory_that_nobody_filled_are_those_of_the_elements() -> None:
+    engine = Engine()
+    try:
+        engine.command("New Circuit.nan_inf")
+        engine.command("New Capacitor.c Bus1=sourcebus Phases=2 kV=115 CMatrix=[2 | -0.25 2]")
+        whole = engine.to_json()
+        assert whole["Capacitor"][0]["CMatrix"] == [[2.0, -0.25], [-0.25, 2.0]]
+        written = json.dumps(whole)
+        garbage = written.replace("[[2.0, -0.25], [-0.25, 2.0]]", "[[Nan, 6.3E-308], [+Inf, -Inf]]")
+        assert garbage != written
+        assert read_data(engine, garbage) == whole  # "nan_inf" is a name
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            read_data(engine, garbage.replace('"kV": 115.0', '"kV": Nan'))
+    finally:
+        engine.close()
