@@ -143,7 +143,7 @@ def play_days(task: GridTask, player: Any, days: NDArray[np.int64], seed: int) -
 def weigh_days(scenario: Scenario, part: float) -> dict[int, float]:
     """Return how often days of a scenario's split are to be drawn for some episodes to play hard ones.
 
-    A day is as hard as what ``rule_based`` pays on it for violations and overloads.
+    A day is as hard as what ``rule_based`` pays on it for violations and overloads; one that diverges tells nothing.
 
     Args:
         scenario: The scenario.
@@ -156,7 +156,8 @@ def weigh_days(scenario: Scenario, part: float) -> dict[int, float]:
     with closing(GridTask(played, _AT_ONCE)) as task:
         days = task.simulation.days
         prices = np.array([played.weight_of(name) if name in _PENALTIES else 0.0 for name in task.info_names])
-        paid = np.concatenate([each.infos @ prices for each in play_days(task, RuleBased(), days, seed=0)])
+        played_days = play_days(task, RuleBased(), days, seed=0)
+        paid = np.concatenate([np.where(each.sound, each.infos @ prices, 0.0) for each in played_days])
     if not paid.sum() > 0.0:
         return {}
     weights = 1.0 - part + part * paid / paid.mean()

@@ -255,7 +255,7 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: Mapping[str, Any], fwd_out: Mapping[str, Any]
     ) -> Any:
-        """Return PPO's loss of a policy, the sum of RLlib's terms.
+        """Return PPO's loss of a policy, the sum of RLlib's terms, and of what is added to proposals at its price.
 
         Source:
             Schulman et al., Proximal Policy Optimization Algorithms, 2017, equations 7 and 9.
@@ -287,10 +287,10 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
             divergence = _divergence(module, batch[Columns.ACTION_DIST_INPUTS], fwd_out[Columns.ACTION_DIST_INPUTS])
             terms[names.LEARNER_RESULTS_KL_KEY] = divergence
             total = total + self.curr_kl_coeffs_per_module[module_id] * mean(divergence)
-        bound = self.config.learner_config_dict.get("proposals_coeff", 0.0)
-        if bound and module.proposed is not None:
+        price = self.config.learner_config_dict.get("proposals_coeff", 0.0)
+        if price and module.proposed is not None:
             added = module.proposed.added(fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.OBS])
-            total = total + bound * mean(added.square().sum(-1))
+            total = total + price * mean(added.square().sum(-1))
         if self._told:
             self._moved[module_id] = (ratio.detach() - 1.0 - change.detach()).mean()
             self._log_terms(module_id, {name: mean(term.detach()) for name, term in terms.items()}, values, batch)

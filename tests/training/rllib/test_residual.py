@@ -152,6 +152,8 @@ def test_what_does_not_go_with_proposals_is_told() -> None:
         ppo_config({}, env=ToyGridEnv, proposals="rule_based")
     with pytest.raises(ScenarioError, match="proposals: agents decide positions alone"):
         ppo_config("ieee13_voltvar", proposals="rule_based")
+    with pytest.raises(ScenarioError, match="proposals_coeff: nothing is proposed that a policy could add to"):
+        ppo_config("ieee13_mg", proposals_coeff=3.0)
     with pytest.raises(ScenarioError, match="sac has no setting 'proposals'"):
         algorithm_config("ieee13_mg", "sac", proposals="rule_based")
 
