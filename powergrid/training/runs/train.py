@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import yaml
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.files import make_folder, path_of, real_path, sole_use, write_whole
 from powergrid.rules import PLAYED
-from powergrid.scenario import as_env_config, name_version
+from powergrid.scenario import as_env_config, name_version, scenario_from_config
 from powergrid.scenario.demonstrations import read_demonstrations
 from powergrid.training.policies.spaces import position_counts
 from powergrid.training.rllib.agents import (
@@ -97,7 +98,9 @@ def train(
     if chosen.seed is None:
         chosen = chosen.model_copy(update={"seed": secrets.randbelow(2**31)})
     policy_of = check_plan("training", facts, policies, chosen)
-    env_config = draw_hard_days(env, env_config, chosen)
+    if chosen.hard_days:
+        env_config = draw_hard_days(env, env_config, chosen)
+        facts = replace(facts, scenario=scenario_from_config(env_config))
     taken = "a run is there already; resume it or choose another name"
     manifest: dict[str, Any] = {
         "scenario": scenario_name(env_config), "scenario_version": _version(facts.scenario), "env": env_path(env),

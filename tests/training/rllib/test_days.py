@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from powergrid.envs.core import GridTask
 from powergrid.errors import ScenarioError
 from powergrid.rules import RuleBased
 from powergrid.scenario import load_scenario
-from powergrid.training import algorithm_config
+from powergrid.training import algorithm_config, train
 from powergrid.training.rllib.days import SAME_DAY, play_days, seeds_of_days, take_off_days, weigh_days
+from powergrid.training.runs.records import read_manifest
 from powergrid.training.runs.session import RaySession, build_algorithm
 from powergrid.training.runs.settings import make_settings
 
@@ -104,3 +106,12 @@ def test_weights_of_days_go_into_the_configuration_and_the_scenarios_own_stay() 
     several = {"env_name": "ieee13_mg", "feeders": ["ieee13"], "observations": "summary"}
     with pytest.raises(ScenarioError, match="hard_days: days are hard by feeder"):
         algorithm_config(several, **SMALL, hard_days=0.5)
+
+
+def test_a_run_keeps_the_weights_of_its_days(ray_session: None, tmp_path: Path) -> None:
+    config = {"env_name": "ieee13_mg", "split": "validation", "episode_length": 8, "start_hour": 18.0}
+    asked = {**SMALL, "preset": "fast", "iterations": 1, "validate_every": 0, "hard_days": 0.5}
+    run = train(config, asked, out_dir=tmp_path).folder
+    kept = load_scenario(run / "scenario.yaml").day_weights
+    assert len(set(kept.values())) > 1
+    assert {int(day): weight for day, weight in read_manifest(run)["env_config"]["day_weights"].items()} == kept
