@@ -71,7 +71,7 @@ def of_rllib(name: str) -> Iterator[tuple[str, Face]]:
 
     from powergrid.envs import NetworkedGridEnv
     from powergrid.scenario import load_scenario
-    from powergrid.training.rllib.environments import GridVectorMultiAgentEnv
+    from powergrid.training.rllib.sampling.environments import GridVectorMultiAgentEnv
 
     env = NetworkedGridEnv({"env_name": name})
 

@@ -27,8 +27,10 @@ from benchmarks.common import machine_line
 from powergrid.evaluation import evaluate
 from powergrid.scenario import as_env_config
 from powergrid.training.policies.export import policy_of_algorithm
-from powergrid.training.rllib.agents import default_env, policy_names, probe_env
 from powergrid.training.rllib.config import ppo_config
+from powergrid.training.rllib.planning.env_config import default_env
+from powergrid.training.rllib.planning.facts import probe_env
+from powergrid.training.rllib.planning.policies import policy_names
 from powergrid.training.runs.session import RaySession, build_algorithm, ray_session
 from powergrid.training.runs.settings import TrainSettings, make_settings
 

@@ -22,8 +22,8 @@ import numpy as np
 from scipy.optimize import nnls
 
 from benchmarks.common import Table, machine_line, make_parser, parse
-from powergrid.training.rllib.agents import available_cpus
 from powergrid.training.rllib.config import ppo_config
+from powergrid.training.rllib.sampling.processes import available_cpus
 from powergrid.training.runs.session import RaySession, build_algorithm, ray_session, stop_algorithm
 
 BATCHES = (1536, 3072, 6144)

@@ -36,7 +36,7 @@ from powergrid.evaluation import evaluate
 from powergrid.scenario import load_scenario, scenario_from_config
 from powergrid.scenario.bundle import Bundle
 from powergrid.training import pack_env_config, ppo_config, resume
-from powergrid.training.rllib.agents import probe_env
+from powergrid.training.rllib.planning.facts import probe_env
 from powergrid.training.runs.checkpoints import find_checkpoint, read_state
 from powergrid.training.runs.records import ProgressFile, read_curves, read_manifest
 from powergrid.training.runs.settings import ALIASES, SETTINGS, fields_of, make_settings

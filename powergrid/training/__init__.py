@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from powergrid.training.policies.export import export_policy, export_run
     from powergrid.training.policies.inference import Policy, load_policy
     from powergrid.training.rllib.config import algorithm_config, ppo_config
-    from powergrid.training.rllib.curriculum import set_ranges
-    from powergrid.training.rllib.imitation import Imitated, imitate
+    from powergrid.training.rllib.learning.imitation import Imitated, imitate
     from powergrid.training.rllib.metrics import GridMetricsCallback
     from powergrid.training.rllib.ppo import PPO, PPOConfig
+    from powergrid.training.rllib.sampling.curriculum import set_ranges
     from powergrid.training.runs.settings import TrainSettings
     from powergrid.training.runs.train import RunResult, resume, train
     from powergrid.training.runs.tune import TuneResult, tune
@@ -46,7 +46,7 @@ __all__ = [
 
 _HOME = {
     "GridMetricsCallback": "rllib.metrics",
-    "Imitated": "rllib.imitation",
+    "Imitated": "rllib.learning.imitation",
     "PPO": "rllib.ppo",
     "PPOConfig": "rllib.ppo",
     "Policy": "policies.inference",
@@ -56,12 +56,12 @@ _HOME = {
     "algorithm_config": "rllib.config",
     "export_policy": "policies.export",
     "export_run": "policies.export",
-    "imitate": "rllib.imitation",
+    "imitate": "rllib.learning.imitation",
     "load_policy": "policies.inference",
     "pack_env_config": "rllib.config",
     "ppo_config": "rllib.config",
     "resume": "runs.train",
-    "set_ranges": "rllib.curriculum",
+    "set_ranges": "rllib.sampling.curriculum",
     "train": "runs.train",
     "tune": "runs.tune",
 }

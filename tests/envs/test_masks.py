@@ -23,7 +23,8 @@ from powergrid.envs.masks import as_sample_mask
 from powergrid.errors import ActionError, ScenarioError
 from powergrid.grid.feeder.feeder import find_feeder
 from powergrid.scenario import load_scenario
-from powergrid.training.rllib.agents import probe_env, space_problems
+from powergrid.training.rllib.planning.facts import probe_env
+from powergrid.training.rllib.planning.problems import space_problems
 
 #: Every limit of positions: of the range, at once, in a day, by rest, by charge.
 LIMITED: dict[str, Any] = {

@@ -91,8 +91,9 @@ def test_no_other_private_name_is_used() -> None:
         tree = ast.parse(file.read_text())
         passed = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword) and is_private(node.arg or "")}
         foreign = names_in(tree) - defined_in(tree) | passed
-        if file.parent.name == "rllib":
-            foreign |= overridden(import_module(f"powergrid.training.rllib.{file.stem}"))
+        module = ["powergrid", "training", *file.relative_to(TRAINING).with_suffix("").parts]
+        if "rllib" in module:
+            foreign |= overridden(import_module(".".join(module).removesuffix(".__init__")))
         for name in foreign:
             used.setdefault(name, set()).add(file.name)
     assert {name: files for name, files in used.items() if name not in listed} == {}

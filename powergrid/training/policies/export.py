@@ -33,7 +33,7 @@ from powergrid.training.policies.inference import (
     load_policy,
 )
 from powergrid.training.policies.spaces import FIT_KEY, position_counts
-from powergrid.training.rllib.agents import probe_env
+from powergrid.training.rllib.planning.facts import probe_env
 from powergrid.training.runs.checkpoints import STATE_FILE, find_checkpoint, is_ours, trust_claims
 from powergrid.training.runs.records import import_env, read_manifest
 

@@ -1,4 +1,10 @@
-"""Where RLlib is touched: runner, learner, modules and configuration, through what it documents and these few names."""
+"""Where RLlib is touched: through the doors that it documents, one file each, and these few private names.
+
+The doors: ``config`` (a configuration, from an environment and settings), ``ppo`` and ``off_policy`` (algorithms),
+``env_runner``, ``learner``, ``modules``, ``metrics`` (callbacks). Behind them: ``planning`` (what is settled before
+anything is built), ``sampling`` (what episodes are played on and how they are kept), ``learning`` (limits, days that
+are alike, imitation).
+"""
 
 from __future__ import annotations
 

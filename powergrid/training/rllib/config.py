@@ -18,20 +18,12 @@ from powergrid.scenario import as_env_config, pack_env_config
 from powergrid.training.policies.messages import MessagePassing
 from powergrid.training.policies.positions import ProposedMeans, stand_by
 from powergrid.training.policies.spaces import FIT_KEY, box_size
-from powergrid.training.rllib.agents import (
-    EnvClass,
-    EnvFacts,
-    Policies,
-    available_cpus,
-    default_env,
-    draw_hard_days,
-    fit_agents,
-    fit_env_runners,
-    multi_agent_arguments,
-    plan_policies,
-    probe_env,
-    show_proposals,
-)
+from powergrid.training.rllib.planning.env_config import EnvClass, default_env, draw_hard_days, show_proposals
+from powergrid.training.rllib.planning.facts import EnvFacts, probe_env
+from powergrid.training.rllib.planning.fitting import fit_agents
+from powergrid.training.rllib.planning.policies import Policies, multi_agent_arguments
+from powergrid.training.rllib.planning.problems import plan_policies
+from powergrid.training.rllib.sampling.processes import available_cpus, fit_env_runners
 from powergrid.training.runs.settings import (
     DqnSettings,
     MappoSettings,
@@ -144,7 +136,7 @@ def build_algorithm_config(
     """Put checked parts together into the configuration of the algorithm that the settings are of."""
     facts, fits = fit_agents(facts, policy_of, settings)
     if fits:
-        from powergrid.training.rllib.environments import FittedEnv
+        from powergrid.training.rllib.sampling.environments import FittedEnv
 
         spaces = {"observation_spaces": facts.observation_spaces, "action_spaces": facts.action_spaces}
         env_config = {**env_config, FIT_KEY: {"env": env, "fits": fits, **spaces}}
@@ -227,7 +219,7 @@ def _led_ranges(settings: TrainSettings) -> dict[str, Any]:
     """Return the arguments of ``callbacks`` by which ranges follow the iterations."""
     if settings.curriculum is None:
         return {}
-    from powergrid.training.rllib.curriculum import Curriculum
+    from powergrid.training.rllib.sampling.curriculum import Curriculum
 
     # after each iteration, and wherever environments are new or an iteration is another one
     when = ("on_algorithm_init", "on_train_result", "on_env_runners_recreated", "on_checkpoint_loaded")

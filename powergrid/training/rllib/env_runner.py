@@ -22,14 +22,14 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from powergrid.envs.networked import NetworkedGridEnv
 from powergrid.scenario import scenario_from_config
-from powergrid.training.rllib import episodes
-from powergrid.training.rllib.agents import AgentMapping
-from powergrid.training.rllib.days import SAME_DAY, seeds_of_days
-from powergrid.training.rllib.environments import GridVectorMultiAgentEnv
-from powergrid.training.rllib.episodes import EpisodeRecords, Trajectories, log_steps
-from powergrid.training.rllib.limits import COSTS
+from powergrid.training.rllib.learning.limits import COSTS
+from powergrid.training.rllib.learning.same_days import SAME_DAY, seeds_of_days
 from powergrid.training.rllib.metrics import GridMetricsCallback, RunningTotals
 from powergrid.training.rllib.modules import PolicyActor, pick_agent
+from powergrid.training.rllib.planning.policies import AgentMapping
+from powergrid.training.rllib.sampling import episodes
+from powergrid.training.rllib.sampling.environments import GridVectorMultiAgentEnv
+from powergrid.training.rllib.sampling.episodes import EpisodeRecords, Trajectories, log_steps
 
 logger = logging.getLogger("powergrid.training")
 

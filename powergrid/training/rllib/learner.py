@@ -21,8 +21,8 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, WEIGHTS_SEQ_NO
 from ray.rllib.utils.torch_utils import explained_variance
 
-from powergrid.training.rllib.days import DayBaselines
-from powergrid.training.rllib.limits import CostLimits
+from powergrid.training.rllib.learning.limits import CostLimits
+from powergrid.training.rllib.learning.same_days import DayBaselines
 from powergrid.training.rllib.metrics import EPISODE_COST, MULTIPLIER
 
 

@@ -20,7 +20,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils import metrics as names
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, TD_ERROR_KEY, TIMERS
 
-from powergrid.training.rllib.faults import KeepsRunners, tolerate_faults
+from powergrid.training.rllib.sampling.processes import KeepsRunners, tolerate_faults
 
 #: Columns as RLlib's learners of SAC and DQN read them.
 OBS, NEXT_OBS, ACTIONS, REWARDS, TERMINATEDS, N_STEP, WEIGHTS = (

@@ -17,17 +17,12 @@ from ray.train._internal.session import _TrainingResult
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.files import real_path
 from powergrid.training.policies.export import policy_of_algorithm
-from powergrid.training.rllib.agents import (
-    available_cpus,
-    default_env,
-    fit_env_runners,
-    multi_agent_arguments,
-    policies_of,
-    probe_env,
-    space_problems,
-)
-from powergrid.training.rllib.faults import KeepsRunners, tolerate_faults
 from powergrid.training.rllib.metrics import GridMetricsCallback
+from powergrid.training.rllib.planning.env_config import default_env
+from powergrid.training.rllib.planning.facts import probe_env
+from powergrid.training.rllib.planning.policies import multi_agent_arguments, policies_of
+from powergrid.training.rllib.planning.problems import space_problems
+from powergrid.training.rllib.sampling.processes import KeepsRunners, available_cpus, fit_env_runners, tolerate_faults
 from powergrid.training.runs.checkpoints import POLICY_FOLDER, require_trust, sign
 
 logger = logging.getLogger("powergrid.training")
@@ -221,16 +216,20 @@ def _renamed(method: str, settings: dict[str, Any], names: dict[str, str]) -> di
 HOMES: dict[str, tuple[str, ...]] = {
     "algorithm": ("rllib.ppo",),
     "callbacks": ("rllib.metrics",),
-    "config": ("rllib.agents", "rllib.config"),
+    "config": ("rllib.planning.policies", "rllib.config"),
     "env_runner": ("rllib.env_runner",),
-    "fitted_env": ("rllib.environments",),
+    "fitted_env": ("rllib.sampling.environments",),
     "fitting": ("policies.spaces",),
     "learner": ("rllib.learner",),
     "mappo": ("rllib.modules",),
     "network": ("rllib.modules",),
     "offpolicy": ("rllib.off_policy",),
     "replay": ("rllib.off_policy",),
-    "vectorised": ("rllib.environments",),
+    "vectorised": ("rllib.sampling.environments",),
+    # since then, before 0.2.0
+    "rllib.agents": ("rllib.planning.policies",),
+    "rllib.curriculum": ("rllib.sampling.curriculum",),
+    "rllib.environments": ("rllib.sampling.environments",),
 }
 _TRAINING = "powergrid.training"
 

@@ -19,11 +19,12 @@ from powergrid.errors import PowerGridError
 from powergrid.files import reason_of
 from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.policies.inference import Policy
-from powergrid.training.rllib.agents import EnvClass, EnvFacts, default_env, travelling_config
 from powergrid.training.rllib.config import build_algorithm_config
-from powergrid.training.rllib.curriculum import Curriculum
 from powergrid.training.rllib.metrics import EPISODE_COST, EpisodeTotals
+from powergrid.training.rllib.planning.env_config import EnvClass, default_env, travelling_config
+from powergrid.training.rllib.planning.facts import EnvFacts
 from powergrid.training.rllib.ppo import older_module_names
+from powergrid.training.rllib.sampling.curriculum import Curriculum
 from powergrid.training.runs.checkpoints import Checkpoints, find_checkpoint, trust_claims
 from powergrid.training.runs.records import (
     PROGRESS,
@@ -139,7 +140,7 @@ def run_loop(plan: Plan) -> RunResult:
 
 def _imitate(plan: Plan, algorithm: Any) -> None:
     """Let the policies imitate what the settings name, and write down what came of it."""
-    from powergrid.training.rllib.imitation import imitate
+    from powergrid.training.rllib.learning.imitation import imitate
 
     s = plan.settings
     began = time.monotonic()

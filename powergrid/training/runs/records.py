@@ -30,8 +30,8 @@ from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.files import append_whole, path_of, read_bytes, read_json, reason_of, write_whole
 from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
 from powergrid.scenario import scenario_from_config
-from powergrid.training.rllib.agents import EnvClass
 from powergrid.training.rllib.metrics import CUSTOM, EPISODE_COST, MULTIPLIER, RETURN_ALIAS, mean_over_policies
+from powergrid.training.rllib.planning.env_config import EnvClass
 from powergrid.training.runs.settings import dump_settings, make_settings
 
 MANIFEST = "run.json"

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.scenario import scenario_from_config
-from powergrid.training.rllib.agents import default_env, probe_env, show_proposals
+from powergrid.training.rllib.planning.env_config import default_env, show_proposals
+from powergrid.training.rllib.planning.facts import probe_env
 from powergrid.training.runs.checkpoints import FOLDER, read_pointer
 from powergrid.training.runs.loop import Progress, RunResult
 from powergrid.training.runs.records import (

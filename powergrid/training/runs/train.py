@@ -21,16 +21,10 @@ from powergrid.rules import PLAYED
 from powergrid.scenario import as_env_config, name_version, scenario_from_config
 from powergrid.scenario.demonstrations import read_demonstrations
 from powergrid.training.policies.spaces import position_counts
-from powergrid.training.rllib.agents import (
-    EnvClass,
-    EnvFacts,
-    Policies,
-    default_env,
-    draw_hard_days,
-    plan_policies,
-    probe_env,
-    show_proposals,
-)
+from powergrid.training.rllib.planning.env_config import EnvClass, default_env, draw_hard_days, show_proposals
+from powergrid.training.rllib.planning.facts import EnvFacts, probe_env
+from powergrid.training.rllib.planning.policies import Policies
+from powergrid.training.rllib.planning.problems import plan_policies
 from powergrid.training.runs.checkpoints import FOLDER, find_checkpoint, read_state, require_trust, trust_claims
 from powergrid.training.runs.loop import Plan, Progress, RunResult, open_validation, run_loop
 from powergrid.training.runs.records import end_killed_session, env_path, import_env, read_manifest

@@ -25,8 +25,10 @@ from powergrid.errors import PowerGridError, ScenarioError, find_number_problems
 from powergrid.files import make_folder, write_whole
 from powergrid.scenario import as_env_config
 from powergrid.scenario.bundle import Bundle
-from powergrid.training.rllib import agents
-from powergrid.training.rllib.agents import EnvClass, Policies
+from powergrid.training.rllib.planning.env_config import EnvClass, default_env, travelling_config
+from powergrid.training.rllib.planning.facts import probe_env
+from powergrid.training.rllib.planning.policies import Policies
+from powergrid.training.rllib.sampling.processes import available_cpus
 from powergrid.training.runs.checkpoints import SIGNATURE_FILE, sign, trust_claims
 from powergrid.training.runs.loop import IterationReport, stop_signals
 from powergrid.training.runs.records import VALIDATION_SCORE, env_path, read_manifest, start_of_session, write_manifest
@@ -161,8 +163,8 @@ def tune(
         raise ScenarioError("tuning", problems)
     fixed = {"seed": seed, "num_env_runners": 0, **(settings or {}), "iterations": iterations}
     space, chosen = search_space(algorithm, fixed, search), make_settings(algorithm, fixed)
-    env, env_config = env or agents.default_env(), as_env_config(scenario)
-    facts = agents.probe_env(env, env_config, step=True)
+    env, env_config = env or default_env(), as_env_config(scenario)
+    facts = probe_env(env, env_config, step=True)
     check_plan("tuning", facts, policies, chosen, _why_unrankable(chosen, space, env, env_config))
     trials = [Trial(*each) for each in enumerate(draw_trials(space, samples, seed, dump_settings(chosen)))]
     how = {"algorithm": algorithm, "policies": policies, "env": env, "verbose": verbose}
@@ -171,10 +173,10 @@ def tune(
         ray_session(verbose=verbose, address=address) as session,
         stop_signals() as interrupted,
     ):
-        at_once = fit_trials(concurrent, chosen.num_env_runners or 0, agents.available_cpus(), samples)
+        at_once = fit_trials(concurrent, chosen.num_env_runners or 0, available_cpus(), samples)
         asked = {"env_config": env_config, "fixed": fixed, "algorithm": algorithm, "policies": policies, "seed": seed}
         _write_asked(place, space, address, **asked, env=env_path(env), samples=samples)
-        how["scenario"] = agents.travelling_config(env, env_config) if session.shared else env_config
+        how["scenario"] = travelling_config(env, env_config) if session.shared else env_config
         home = None if session.shared else place  # of a machine that may not have it
         watch = _Watch(place, trials, env_config, progress, interrupted)
         _run_trials(watch, at_once, chosen.num_env_runners or 0, place=home, fixed=fixed, how=how)
@@ -323,7 +325,7 @@ def _why_unrankable(
     settings: TrainSettings, space: Mapping[str, Domain], env: EnvClass, env_config: Mapping[str, Any]
 ) -> Iterator[str]:
     if settings.validate_every:  # a split that is not there is refused here, not by every trial in turn
-        agents.probe_env(env, {**env_config, "split": settings.validation_split})
+        probe_env(env, {**env_config, "split": settings.validation_split})
     else:
         yield "validate_every = 0: tuning ranks by validation, so there must be one"
     if not space:

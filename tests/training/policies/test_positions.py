@@ -12,8 +12,8 @@ from powergrid.errors import PowerGridError
 from powergrid.training.policies.export import network_of_module
 from powergrid.training.policies.inference import Network, Policy
 from powergrid.training.policies.positions import StandingPositions, stand_by
-from powergrid.training.rllib.agents import EnvFacts, probe_env
 from powergrid.training.rllib.config import build_algorithm_config
+from powergrid.training.rllib.planning.facts import EnvFacts, probe_env
 from powergrid.training.runs.settings import make_settings, settings_of_run
 
 SPACE = gym.spaces.MultiDiscrete([5, 3, 2])

@@ -15,7 +15,7 @@ from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.quantities import MONEY_TERMS
 from powergrid.training import PPO, GridMetricsCallback, PPOConfig, ppo_config
-from powergrid.training.rllib.agents import AgentMapping
+from powergrid.training.rllib.planning.policies import AgentMapping
 from powergrid.training.runs.checkpoints import FOLDER_VARIABLE
 from tests.training.toy import ToyGridEnv
 
@@ -126,7 +126,7 @@ def held_cpus(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
         def here(self) -> bool:
             return True
 
-    monkeypatch.setattr("powergrid.training.rllib.faults.FREE_CPUS_PATIENCE_S", 2.0)
+    monkeypatch.setattr("powergrid.training.rllib.sampling.processes.FREE_CPUS_PATIENCE_S", 2.0)
     holder = Holder.remote()
     assert ray.get(holder.here.remote())
     yield

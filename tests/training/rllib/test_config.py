@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from powergrid.errors import ScenarioError
-from powergrid.training.rllib.agents import AgentMapping, fit_env_runners, policy_names
 from powergrid.training.rllib.config import initial_bias, ppo_config
+from powergrid.training.rllib.planning.policies import AgentMapping, policy_names
+from powergrid.training.rllib.sampling.processes import fit_env_runners
 from powergrid.training.runs.settings import ALIASES, TrainSettings, make_settings
 from tests.training.toy import ToyGridEnv
 

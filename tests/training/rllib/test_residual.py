@@ -18,8 +18,8 @@ from powergrid.scenario import load_scenario
 from powergrid.training import algorithm_config, export_policy, export_run, load_policy, ppo_config, train
 from powergrid.training.policies.inference import Network, Policy
 from powergrid.training.policies.positions import ProposedMeans, find_proposed
-from powergrid.training.rllib.agents import probe_env
 from powergrid.training.rllib.config import initial_bias
+from powergrid.training.rllib.planning.facts import probe_env
 from powergrid.training.runs.session import RaySession, build_algorithm
 from powergrid.training.runs.settings import make_settings
 from powergrid.training.runs.train import _begin_as_rules

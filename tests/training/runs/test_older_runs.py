@@ -57,7 +57,7 @@ def test_older_names_are_known_only_while_a_checkpoint_is_restored() -> None:
     with pytest.raises(ModuleNotFoundError):
         pickle.loads(old)
     with older_module_names():
-        assert pickle.loads(old).__module__ == "powergrid.training.rllib.agents"
+        assert pickle.loads(old).__module__ == "powergrid.training.rllib.planning.policies"
         with pytest.raises(AttributeError, match="Nothing"):
             pickle.loads(b"cpowergrid.training.config\nNothing\n.")
     assert not {f"powergrid.training.{name}" for name in HOMES} & (set(sys.modules) - set(before))

@@ -30,9 +30,9 @@ from powergrid.rules import PLAYED
 from powergrid.scenario import scenario_from_config
 from powergrid.scenario.demonstrations import Demonstrations, Kept, digest_of_play, read_demonstrations, require_same
 from powergrid.training.policies.spaces import FIT_KEY
-from powergrid.training.rllib.agents import SEVERAL_FEEDERS
-from powergrid.training.rllib.days import play_days
 from powergrid.training.rllib.modules import JOINT_OBSERVATION, CentralCriticModule, PolicyActor
+from powergrid.training.rllib.planning.problems import SEVERAL_FEEDERS
+from powergrid.training.rllib.sampling.hard_days import play_days
 
 logger = logging.getLogger("powergrid.training")
 

@@ -28,7 +28,7 @@ from tests.conftest import marked_processes
 from tests.training.conftest import TINY, rows_of, wait_for
 from tests.training.faulty import FaultyGridEnv, MortalToyEnv
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 BATCH = 384
 DAY = {"env_name": "ieee13_mg", "episode_length": 24}
 

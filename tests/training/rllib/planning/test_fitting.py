@@ -74,7 +74,7 @@ def test_fitted_environments_of_a_worker_play_unequal_days() -> None:
     from ray.rllib.env.env_context import EnvContext
 
     from powergrid.envs import NetworkedGridEnv
-    from powergrid.training.rllib.environments import FittedEnv
+    from powergrid.training.rllib.sampling.environments import FittedEnv
 
     spaces = {"MG1": gym.spaces.Box(-1.0, 1.0, (28,)), "MG2": gym.spaces.Box(-1.0, 1.0, (28,))}
     fit = {"env": NetworkedGridEnv, "fits": {}, "observation_spaces": spaces, "action_spaces": spaces}

@@ -13,7 +13,7 @@ import pytest
 
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training import algorithm_config, resume, train, tune
-from powergrid.training.rllib.limits import CostLimits
+from powergrid.training.rllib.learning.limits import CostLimits
 from powergrid.training.runs.checkpoints import read_state
 from powergrid.training.runs.loop import rank_checkpoint
 from powergrid.training.runs.session import RaySession, build_algorithm

@@ -12,7 +12,7 @@ import pytest
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.training import PPOConfig, algorithm_config, resume, set_ranges, train
-from powergrid.training.rllib import curriculum
+from powergrid.training.rllib.sampling import curriculum
 from powergrid.training.runs.checkpoints import find_checkpoint, is_ours, trust_claims
 from powergrid.training.runs.session import RaySession, build_algorithm
 from powergrid.training.runs.settings import make_settings

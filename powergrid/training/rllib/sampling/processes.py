@@ -1,8 +1,9 @@
-"""What lost, hung and surplus sampling processes cost: no more than the steps under way."""
+"""How many processes sample, and what lost, hung and surplus ones cost: no more than the steps under way."""
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import Any
 
@@ -115,3 +116,34 @@ def fit_free_cpus(config: Any) -> tuple[int, str | None]:
         f"{wanted} env runners need {wanted * each:g} CPUs, and {free:g} of Ray's {total:g} are free: training with "
         f"{fitting}. For more, stop what holds the others (another algorithm's stop()), or set num_env_runners."
     )
+
+
+def available_cpus() -> int:
+    """Count the CPUs that Ray has, or will have once it starts."""
+    import ray
+
+    if ray.is_initialized():
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def fit_env_runners(wanted: int | None, cpus: int, reserved: int = 0) -> tuple[int, str | None]:
+    """Choose the number of sampling processes that the CPUs can run.
+
+    RLlib waits for ever, without a message, for a process that finds no free CPU.
+
+    Args:
+        wanted: The number asked for, None for any.
+        cpus: What Ray has.
+        reserved: CPUs that must be left, such as the one that a trial of Tune takes for itself.
+
+    Returns:
+        The number, and a sentence where it is less than what was wanted.
+    """
+    if wanted is None:  # beside a learner on two CPUs, processes gained a tenth and cost 10 s at the start
+        return (0 if cpus <= 2 else min(cpus - 1, 8)), None
+    fitting = max(cpus - reserved, 0)
+    if wanted <= fitting:
+        return wanted, None
+    beside = f" beside {reserved} for Tune" if reserved else ""
+    return fitting, f"{wanted} env runners need {wanted} CPUs{beside} and Ray has {cpus}: training with {fitting}."

@@ -16,7 +16,8 @@ from powergrid.errors import ScenarioError
 from powergrid.rules import RuleBased
 from powergrid.scenario import load_scenario
 from powergrid.training import algorithm_config, train
-from powergrid.training.rllib.days import SAME_DAY, play_days, seeds_of_days, take_off_days, weigh_days
+from powergrid.training.rllib.learning.same_days import SAME_DAY, seeds_of_days, take_off_days
+from powergrid.training.rllib.sampling.hard_days import play_days, weigh_days
 from powergrid.training.runs.records import read_manifest
 from powergrid.training.runs.session import RaySession, build_algorithm
 from powergrid.training.runs.settings import make_settings

@@ -16,7 +16,7 @@ from powergrid.evaluation.demonstrations import record_demonstrations
 from powergrid.scenario import load_scenario
 from powergrid.scenario.demonstrations import read_demonstrations
 from powergrid.training import algorithm_config, imitate
-from powergrid.training.rllib.imitation import _play_baseline
+from powergrid.training.rllib.learning.imitation import _play_baseline
 from powergrid.training.runs.session import RaySession, build_algorithm
 from powergrid.training.runs.settings import make_settings
 from powergrid.training.runs.train import resume, train

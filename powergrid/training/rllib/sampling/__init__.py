@@ -1,0 +1,1 @@
+"""What episodes are played on and how they are kept: environments, their days and ranges, the processes, records."""
