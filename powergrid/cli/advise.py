@@ -155,7 +155,7 @@ def _note_done(log: Any, deeds: Sequence[Any], time: Any) -> None:
 
 def _print_advice(advice: Any) -> None:
     """Print the setpoints of a step, and what has to be known of them."""
-    from powergrid.evaluation.report.tables import as_narrow_table
+    from powergrid.evaluation.report.tables import as_table
 
     rows = []
     for each in advice.setpoints:
@@ -165,7 +165,7 @@ def _print_advice(advice: Any) -> None:
         rows.append((each.device, what, *numbers, each.by, "; ".join(f"{c.code}: {c.text}" for c in each.cuts)))
     title = f"{str(advice.time).replace('T', ' ')}, for {advice.valid_minutes:g} min"
     headings = ("device", "what", "now", "asked", "set", "by", "cut by")
-    out.print(as_narrow_table(title, headings, rows, {"device", "what", "by", "cut by"}))
+    out.print(as_table(title, headings, rows, texts={"device", "what", "by", "cut by"}))
     for doubt in advice.doubts():
         tell(f"- {doubt}")
 
@@ -177,7 +177,7 @@ def _show(value: float | None, position: bool) -> str:
 def _print_summary(log: Any) -> None:
     """Print what advice and deeds came to."""
     from powergrid.advice.shadow import summarise
-    from powergrid.evaluation.report.tables import as_narrow_table
+    from powergrid.evaluation.report.tables import as_table
 
     headings = (
         "device", "what", "steps", "same", "advised\nmean", "done\nmean", "apart\nmean", "moves\nadvised",
@@ -191,7 +191,7 @@ def _print_summary(log: Any) -> None:
         moves = ["-" if n != n else f"{n:.0f}" for n in (row["moves_advised"], row["moves_done"])]
         same = "-" if row["same_share"] != row["same_share"] else f"{row['same_share']:.0%}"
         rows.append((row["device"], row["quantity"], str(row["compared"]), same, *shown, *moves))
-    out.print(as_narrow_table("advice against what was done", headings, rows, {"device", "what"}))
+    out.print(as_table("advice against what was done", headings, rows, texts={"device", "what"}))
 
 
 def _print_spec(advisor: Any) -> None:

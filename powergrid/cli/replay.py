@@ -176,7 +176,7 @@ def _say_split(trained: str, own: str) -> list[str]:
 
 def _print_day(recordings: Sequence[Any]) -> None:
     """Print what the day came to, a row for each policy, and what is to be known of it."""
-    from powergrid.evaluation.report.tables import as_narrow_table
+    from powergrid.evaluation.report.tables import as_table
 
     first = recordings[0]
     title = f"{first.scenario} on {first.date}, a day of the {first.split} split"
@@ -185,7 +185,7 @@ def _print_day(recordings: Sequence[Any]) -> None:
         row = recording.totals()
         numbers = (format(row[column], form) for column, form in _SHOWN.items())
         rows.append((recording.policy + ("" if recording.finished else " (diverged)"), *numbers))
-    out.print(as_narrow_table(title, _HEADINGS, rows, {"policy"}, min_width=10))
+    out.print(as_table(title, _HEADINGS, rows))
     for recording in recordings:
         for note in recording.notes:
             tell(f"{recording.policy}: {note}")

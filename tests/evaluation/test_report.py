@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from powergrid.cli.evaluation import spell_out
 from powergrid.errors import ScenarioError
 from powergrid.evaluation import EvaluationReport, confidence_interval, evaluate
 from powergrid.evaluation.report.seeds import group_seeds, note_seeds
+from powergrid.evaluation.report.tables import fold
 from powergrid.quantities import VIOLATION_SUFFIXES
 
 
@@ -61,6 +64,38 @@ def test_table_has_a_row_for_each_policy_and_fits_80_columns(report: EvaluationR
     assert str(report.reward("no_control")) in line
     assert str(report.difference("no_control", "rule_based")) in line
     assert "best" in next(line for line in shown.splitlines() if "rule_based" in line)
+
+
+def test_tables_break_the_name_of_a_run_at_its_joints_within_80_columns(report: EvaluationReport) -> None:
+    run = "ieee13_mg-20261130-180935"
+    named = replace(
+        report,
+        frame=report.frame.replace({"policy": {"no_control": run}}),
+        kinds={run: "policy", "rule_based": "baseline"},
+    )
+    for table in (named.table(), named.grid_table(), named.parts_table()):
+        out = io.StringIO()
+        Console(width=80, file=out).print(table)
+        lines = out.getvalue().splitlines()
+        assert max(map(len, lines)) <= 80
+        told = re.findall(r"ieee13_mg-(?:\d{8}-)?(?!v)|\d{8}-\d{6}|(?<!\S)\d{6}(?!\S)", out.getvalue())
+        assert "".join(told) == run
+        assert len(told) <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "lines"),
+    [
+        ("ieee13_mg-20261130-180935 (1 seed)", 40, ["ieee13_mg-20261130-180935 (1 seed)"]),
+        ("ieee13_mg-20261130-180935 (1 seed)", 25, ["ieee13_mg-20261130-180935", "(1 seed)"]),
+        ("ieee13_mg-20261130-180935 (1 seed)", 20, ["ieee13_mg-20261130-", "180935 (1 seed)"]),
+        ("runs/a_b", 5, ["runs/", "a_b"]),
+        ("native", 3, ["native"]),
+        ("", 3, [""]),
+    ],
+)
+def test_names_are_folded_behind_joints(name: str, width: int, lines: list[str]) -> None:
+    assert fold(name, width).split("\n") == lines
 
 
 def test_grid_table_has_the_worst_of_all_days_within_80_columns(report: EvaluationReport) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from powergrid.errors import Problem, ScenarioError
 from powergrid.evaluation.benchmark.result import Result, read_result
 from powergrid.evaluation.benchmark.tasks import Benchmark
+from powergrid.evaluation.report.tables import as_table
 from powergrid.evaluation.statistics import Estimate, estimate, interquartile_mean, mean, probability_of_improvement
 
 if TYPE_CHECKING:
@@ -127,12 +128,8 @@ class Leaderboard:
     def tables(self) -> list[Table]:
         """Return tables for the command line: one for each task, and one over all of them."""
         return [
-            *(_as_table(task, _HEADINGS, [show_row(row) for row in rows]) for task, rows in self.rows.items()),
-            *(
-                [_as_table("all tasks", _OVERALL, [show_overall(each) for each in self.overall])]
-                if self.overall
-                else []
-            ),
+            *(as_table(task, _HEADINGS, [show_row(row) for row in rows]) for task, rows in self.rows.items()),
+            *([as_table("all tasks", _OVERALL, map(show_overall, self.overall))] if self.overall else []),
         ]
 
 
@@ -202,15 +199,3 @@ def show_whole(found: Estimate, factor: float = 1.0) -> str:
         for each in found
     )
     return f"{value} [{low}, {high}]"
-
-
-def _as_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich.box import SIMPLE
-    from rich.table import Table
-
-    table = Table(title=title, box=SIMPLE)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=bool(place), overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -15,7 +15,7 @@ from powergrid.evaluation.hosting.additions import MEANINGS
 from powergrid.evaluation.hosting.heat_map import HeatMap
 from powergrid.evaluation.hosting.limits import LIMITS, Limit
 from powergrid.evaluation.hosting.sweep import UNSOLVED, Part, Point, Sweep
-from powergrid.evaluation.report.tables import as_narrow_table
+from powergrid.evaluation.report.tables import as_table
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars
 from powergrid.evaluation.studies.year import write_databases
 from powergrid.files import write_whole
@@ -154,19 +154,12 @@ class Hosting:
                 (row["control"], _place_of(row), held, broken, row["first_limit"], _value_of(row), row["where"])
             )
         headings = ("control", "placement", "holds kW", "breaks kW", "first broken", "value", "where")
-        return as_narrow_table("Hosting capacity", headings, rows, {"control", "placement", "first broken", "where"})
+        return as_table("Hosting capacity", headings, rows, texts={"control", "placement", "first broken", "where"})
 
     def cause_table(self) -> Table:
         """Return the size up to which each limit holds as a table for a terminal."""
-        from rich.box import SIMPLE
-        from rich.table import Table
-
-        table = Table(title="Up to which kW each limit holds", box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
-        for heading in ("control", "placement", *(limit.name for limit in self.limits)):
-            table.add_column(heading, justify="left" if heading in ("control", "placement") else "right", no_wrap=True)
-        for cells in self._cause_rows():
-            table.add_row(*cells)
-        return table
+        headings = ["control", "placement", *(limit.name for limit in self.limits)]
+        return as_table("Up to which kW each limit holds", headings, self._cause_rows(), texts=headings[:2])
 
     def _cause_rows(self) -> Iterator[list[str]]:
         for _, own in self.causes.groupby(["control", "placement", "seed"], sort=False, dropna=False):

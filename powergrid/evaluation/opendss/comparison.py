@@ -20,6 +20,7 @@ from powergrid.evaluation.opendss.played import PlayedDay, play_day
 from powergrid.evaluation.opendss.settings import Settings, fit_settings, sun_shape
 from powergrid.evaluation.players import Policy, find_players, seat_players
 from powergrid.evaluation.replay import DayRecording, record_day
+from powergrid.evaluation.report.tables import as_table
 from powergrid.evaluation.rollout import Progress, pick_days
 from powergrid.files import telling
 from powergrid.grid.profiles.profiles import eligible_days
@@ -82,22 +83,16 @@ class Comparison:
 
     def table(self) -> Table:
         """Return the totals as a table for the terminal."""
-        from rich.box import SIMPLE
-        from rich.markup import escape
-        from rich.table import Table
-
-        table = Table(title=f"{self.policy} in {self.scenario}: settings fitted, in plain OpenDSS", box=SIMPLE)
-        for heading in ("", "policy", "settings", "difference"):
-            table.add_column(heading, justify="right" if heading else "left")
-        totals = self.totals()
+        totals, rows = self.totals(), list[Sequence[str]]()
         for column, words in (_SUMS | {"v_min_pu": "lowest voltage [pu]", "v_max_pu": "highest voltage [pu]"}).items():
             form = ".4f" if column.endswith("_pu") else ",.1f"
             policy, own = totals[column].astype(float).tolist()
-            table.add_row(escape(words), f"{policy:{form}}", f"{own:{form}}", f"{own - policy:+{form}}")
-        table.add_row(escape("largest difference in voltage [pu]"), "", "", f"{self.apart_pu():.4f}")
+            rows.append((words, f"{policy:{form}}", f"{own:{form}}", f"{own - policy:+{form}}"))
+        rows.append(("largest difference in voltage [pu]", "", "", f"{self.apart_pu():.4f}"))
         if hunting := int(self.frame["hunting_steps"].sum()):
-            table.add_row("steps in which controls hunt", "", f"{hunting}", "")
-        return table
+            rows.append(("steps in which controls hunt", "", f"{hunting}", ""))
+        title = f"{self.policy} in {self.scenario}: settings fitted, in plain OpenDSS"
+        return as_table(title, ["", "policy", "settings", "difference"], rows)
 
     def write(self, folder: str | Path) -> Path:
         """Write the rows as a CSV file."""

@@ -185,7 +185,7 @@ class Gap:
         rows.append(("all", f"{self.usd:+.0f}", *(f"{self._sum(None, *span):+.0f}" for span in _PARTS)))
         caption = "USD/day that the reward loses against the optimum; negative where the policy does better"
         headings = ["term", "a day", *(f"{begin}-{end} h" for begin, end in _PARTS)]
-        return as_table(f"where {self.policy} loses: by term", caption, headings, rows, n_names=1, min_width=22)
+        return as_table(f"where {self.policy} loses: by term", headings, rows, caption=caption)
 
     def _sum(self, term: str | None, begin: int = 0, end: int = 24) -> float:
         """Return what is lost in some hours, by one term or by all [USD/day]."""
@@ -207,9 +207,8 @@ class Gap:
             ["hour", "USD", "mostly"],
             "energy moved to another hour is lost in one and won in the other",
         )
-        table = as_table(f"where {self.policy} loses: by hour", caption, headings, rows, n_names=1, min_width=4)
-        table.columns[2].justify = "left"
-        return table
+        title = f"where {self.policy} loses: by hour"
+        return as_table(title, headings, rows, texts=("hour", "mostly"), caption=caption)
 
     def _device_table(self) -> Table | None:
         if self.by_device.empty:
@@ -221,7 +220,7 @@ class Gap:
             "device alone as under the policy. They do not add up: devices act together"
         )
         headings = ["device", "gains", "costs"]
-        return as_table(f"where {self.policy} loses: by device", caption, headings, rows, n_names=1, min_width=16)
+        return as_table(f"where {self.policy} loses: by device", headings, rows, caption=caption)
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write the gap by term and hour and by device, each as CSV, and both as ``gap_<policy>.json``."""

@@ -61,7 +61,7 @@ class OptimumReport:
         ]  # fmt: skip
         headings = ["day", "no_\ncontrol", "optimum\nplayed", "\nmodel", "played\nless model", "on top", "time\ns"]
         title = f"{self.evaluation.provenance['scenario']}: the optimum of each day"
-        return as_table(title, _CAPTION, headings, rows, n_names=1, min_width=10)
+        return as_table(title, headings, rows, caption=_CAPTION)
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write ``optimum.csv`` (a row for each day) and ``optimum.json``, and what an evaluation writes."""

@@ -130,7 +130,7 @@ class EvaluationReport(PlayedDays):
         title = f"{named}{place}: {len(facts['days'])} days of the {facts['split']} split"
         caption = "; ".join((f"{self._interval}; differences are paired by day", *self.notes))
         headings = [heading.replace(", ", "\n") for heading in _HEADINGS]
-        return as_table(title, caption, headings, self._cells(), n_names=1, min_width=10)
+        return as_table(title, headings, self._cells(), caption=caption)
 
     def grid_table(self) -> Table:
         """Return what the grid went through as a table of the command line: the worst of all days, and moves a day."""
@@ -151,7 +151,7 @@ class EvaluationReport(PlayedDays):
             "voltage, loading, peak: the worst of all days; else a day; beyond: node-h outside by more pu than these"
         )
         headings = [heading.replace(", ", "\n") for heading in _GRID_HEADINGS]
-        return as_table("on the grid", caption, headings, rows, n_names=1, min_width=10)
+        return as_table("on the grid", headings, rows, caption=caption)
 
     def optimum_table(self) -> Table:
         """Return how near each policy comes to the optimum, as a table of the command line."""
@@ -163,7 +163,7 @@ class EvaluationReport(PlayedDays):
             scores = (f"{told['mean'].value:.2f}", str(told["iqm"])) if told else ("", "")
             rows.append((name, *scores, better, shown))
         headings = ["policy", "score", "middle half", f"beats\n{best}, %" if best else "", "regret\nUSD/episode"]
-        return as_table("beside the optimum", _SCORES, headings, rows, n_names=1, min_width=10)
+        return as_table("beside the optimum", headings, rows, caption=_SCORES)
 
     def parts_table(self) -> Table:
         """Return the parts of the reward as a table of the command line: a row for each term that adds anything."""
@@ -175,7 +175,7 @@ class EvaluationReport(PlayedDays):
         ]
         rows.append(("reward", *(f"{self.reward(name).mean:.2f}" for name in parts)))
         caption = "what each term, times its weight, adds to the reward of an episode, mean over agents"
-        return as_table("parts of the reward", caption, ["term", *parts], rows, n_names=1, min_width=10)
+        return as_table("parts of the reward", ["term", *parts], rows, caption=caption)
 
     def to_markdown(self) -> str:
         """Return the same table as Markdown."""

@@ -60,7 +60,7 @@ class FeederComparison:
         headings = [_HEADINGS[place].replace(" on", "\non").replace(", ", "\n") for place in shown]
         rows = [[row[place] for place in shown] for row in self._cells()]
         caption = "score: 0 is no_control, 1 the best baseline on that feeder"
-        return as_table("by feeder", caption, headings, rows, n_names=2, n_texts=3, min_width=11)
+        return as_table("by feeder", headings, rows, texts=headings[:3], caption=caption)
 
     def to_markdown(self) -> str:
         """Return the summary as Markdown."""

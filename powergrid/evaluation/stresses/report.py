@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from powergrid.evaluation.report.tables import as_table
 from powergrid.evaluation.statistics import CONFIDENCE
 from powergrid.evaluation.stresses.spec import UNDISTURBED, WORST, Stress
 from powergrid.evaluation.studies.charts import COLOURS, draw_bars
@@ -193,25 +194,19 @@ class StressReport:
 
     def table(self) -> Table:
         """Return the matrix as a table of the command line, stress by stress; it fits 80 columns."""
-        from rich.box import SIMPLE
-        from rich.table import Table
-
         first = next(iter(self.against), "")
         unserved = self._any("unserved_kwh")
         title = f"{self.scenario.name}: {self.facts['days']} days of the {self.facts['split']} split"
         caption = f"means of a day; ± 95 % interval of the difference to {first}, paired by day"
-        table = Table(title=title, caption=caption, box=SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
-        table.show_edge = False
-        table.add_column("stress\n  policy", overflow="fold", min_width=10)
-        heads = ["outside A\nnode-h", f"less\n{first}", "moves", "losses\nkWh", "peak\nkW"]
-        for head in [*heads, *(["unserved\nkWh"] if unserved else []), "reward"]:
-            table.add_column(head, justify="right", no_wrap=True)
+        heads = ["stress\n  policy", "outside A\nnode-h", f"less\n{first}", "moves", "losses\nkWh", "peak\nkW"]
+        heads += [*(["unserved\nkWh"] if unserved else []), "reward"]
+        rows = list[Sequence[str]]()
         for stress in self.summaries:
-            table.add_row(f"[bold]{stress}[/bold]")
+            rows.append((stress, *[""] * (len(heads) - 1)))
             for policy in self.names:
                 own = {name: self.cells[stress, policy, name] for name in SHOWN}
                 left = int(own[_FIRST]["unfinished_days"])
-                table.add_row(
+                rows.append((
                     f"  {policy}" + (f" ({left} days unfinished)" if left else ""),
                     f"{own[_FIRST]['mean']:.1f}",
                     "" if policy == first else _with_interval(own[_FIRST]),
@@ -220,8 +215,8 @@ class StressReport:
                     f"{own['import_peak_kw']['mean']:.0f}",
                     *([f"{own['unserved_kwh']['mean']:.0f}"] if unserved else []),
                     f"{own['reward']['mean']:.2f}",
-                )
-        return table
+                ))  # fmt: skip
+        return as_table(title, heads, rows, caption=caption)
 
     def as_html(self) -> str:
         """Return the matrix as one page that needs nothing else, also to be printed."""
