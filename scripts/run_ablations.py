@@ -1,12 +1,13 @@
-"""Train every lever of learning alone, and all of them together, over several seeds; gone on with where it was stopped.
+"""Train every lever of learning alone, and all of them together, over several seeds and for as many steps.
 
-What each comes to on the test days is measured afterwards, by the command that is printed at the end. Days of the
-optimum to imitate are recorded first, of the training split; those of rules are played by each training.
+Gone on with where it was stopped. What each comes to on the test days is measured afterwards, by the command that is
+printed at the end. Days of the optimum to imitate are recorded first, of the training split; those of rules are played
+by each training.
 
 Usage::
 
-    python scripts/run_ablations.py ieee13_mg --seeds 0 1 2 --iterations 600 --out runs
-    python scripts/run_ablations.py ieee13_mg --only from_scratch outlook imitate_rules --iterations 60
+    python scripts/run_ablations.py ieee13_mg --seeds 0 1 2 --steps 184320 --out runs
+    python scripts/run_ablations.py ieee13_mg --only from_scratch outlook imitate_rules
     python scripts/run_ablations.py ieee34_mg --list
 """
 
@@ -20,8 +21,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from powergrid.training.runs.settings import make_settings
+
 #: Words that each lever adds to `powergrid train`; {optimum} is a folder of demonstrations.
 GENTLE = ["--setting", "lr=3e-4", "--setting", "entropy_coeff=0"]
+RULES = ["--preset", "imitate", "--setting", "imitation_days=120"]
 LEVERS: dict[str, list[str]] = {
     "from_scratch": [],
     "outlook": ["--set", "outlook={}"],
@@ -29,8 +33,8 @@ LEVERS: dict[str, list[str]] = {
     "spread_of_state": ["--setting", "free_log_std=false"],
     "spread_led": ["--setting", "final_log_std=-3"],
     "imitate_optimum": ["--setting", "demonstrations={optimum}", *GENTLE],
-    "imitate_rules": ["--preset", "imitate"],
-    "imitate_rules_outlook": ["--preset", "imitate", "--set", "outlook={}"],
+    "imitate_rules": RULES,
+    "imitate_rules_outlook": [*RULES, "--set", "outlook={}"],
     "residual": ["--preset", "residual"],
     "residual_hard_days": [
         *("--preset", "residual", "--setting", "hard_days=0.5", "--setting", "proposals_coeff=3"),
@@ -46,7 +50,7 @@ LEVERS: dict[str, list[str]] = {
         *("--setting", "final_log_std=-3", "--setting", "bootstrap_horizon=false"),
     ],
     "together_rules": [
-        *("--preset", "imitate", "--set", "outlook={}"),
+        *(*RULES, "--set", "outlook={}"),
         *("--setting", "final_log_std=-3", "--setting", "bootstrap_horizon=false"),
     ],
 }
@@ -58,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("scenario")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=LEVERS, default=list(LEVERS), metavar="LEVER")
-    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=184_320, help="of the environment, in each training")
     parser.add_argument("--minutes", type=float, help="most of each training")
-    parser.add_argument("--optimum-days", type=int, default=60)
+    parser.add_argument("--optimum-days", type=int, default=30)
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--list", action="store_true", help="print the commands and run none")
     asked = parser.parse_args(arguments)
@@ -78,11 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     _run(["train", "--resume", str(asked.out / name), "--test-days", "0"], only_say=asked.list)
                 continue
             words = [word.replace("{optimum}", str(shown)) for word in LEVERS[lever]]
-            fixed = ["--seed", str(seed), "--iterations", str(asked.iterations), "--test-days", "0"]
-            limit = [] if asked.minutes is None else ["--minutes", str(asked.minutes)]
-            place = ["--out", str(asked.out), "--name", name]
             if "--preset" not in words:  # each lever alone, from scratch but for it
                 words = ["--preset", "fast", *words]
+            batch = make_settings("ppo", {"preset": words[words.index("--preset") + 1]}).train_batch_size
+            fixed = ["--seed", str(seed), "--iterations", str(asked.steps // batch), "--test-days", "0"]
+            limit = [] if asked.minutes is None else ["--minutes", str(asked.minutes)]
+            place = ["--out", str(asked.out), "--name", name]
             _run(["train", asked.scenario, *fixed, *limit, *words, *place], only_say=asked.list)
     measured = ["measure", asked.scenario, "--as", f"{asked.scenario}_ablations", "--ablations", "--runs"]
     print("Measure them with:", shlex.join(["python", "scripts/make_results.py", *measured, *map(str, runs)]))

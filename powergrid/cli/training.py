@@ -57,8 +57,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="How it begins and learns: residual, imitate, fast or page; unset: residual where agents decide "
-            "numbers alone, else fast."
+            help="How it begins and learns: residual, imitate, fast or page; unset: residual where each agent decides "
+            "numbers, else fast."
         ),
     ] = None,
     resume: ResumeOption = None,

@@ -169,7 +169,8 @@ def test_what_does_not_go_with_proposals_is_told() -> None:
         ({}, {"observation_filter": "mean_std"}, "ppo", None),
         ({}, {"learner": "stock"}, "ppo", None),
         ({}, {}, "sac", None),
-        ({"env_name": "ieee13_voltvar"}, {}, "ppo", None),  # of positions the rules are a poor start
+        ({"env_name": "ieee34_ieee13"}, {}, "ppo", "residual"),  # switches beside numbers
+        ({"env_name": "ieee13_voltvar"}, {}, "ppo", None),  # of positions alone the rules are a poor start
     ],
 )
 def test_policies_of_numbers_begin_as_rules_where_nothing_else_is_asked(
