@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -68,12 +67,14 @@ class Setpoints:
         self.marks = [mark for mark, _ in decides]
         periods = np.array([every for _, every in decides], dtype=np.int64)
         self.decides = (np.arange(n_times)[:, None] % periods == 0).astype(np.float64)
-        self._sent = np.zeros((n_times, n_envs, self._n_actions))
-        self._newest = np.arange(self._sent.size).reshape(self._sent.shape)
+        # one after the other: what was asked in each step, and what leaves every device to itself in the one played
+        self._sent = np.zeros((n_times + 1, n_envs, self._n_actions))
+        self._played, self._neutral_at = self._sent[-1].copy(), self._sent[:-1].size
+        self._newest = np.arange(self._neutral_at).reshape(n_times, n_envs, -1)
         self._left_alone = np.zeros((n_times, n_envs), dtype=bool)
-        views = [*zip(self._sent, self._newest, strict=True)]
+        views = [*zip(self._sent, self._newest, range(n_times), strict=False)]
         self._together, self._envs = {row: views[step] for row, step in together.items()}, np.arange(n_envs)
-        self._unheard = 0  # how many more in which a device may be left to itself
+        self._any_alone = [False] * n_times
 
     def start(self, env: int, rng: np.random.Generator) -> None:
         """Draw an episode of one environment."""
@@ -84,18 +85,17 @@ class Setpoints:
             if spec.fallback == "neutral":
                 step = np.where(missing, -1, step)
             step = step[:, sender]
-            newest[:, column] = np.where(step < 0, -1, (step * self._n_envs + env) * self._n_actions + column)
-        self._left_alone[:, env] = (newest < 0).any(axis=1)
+            row = np.where(step < 0, n_times, step)
+            newest[:, column] = (row * self._n_envs + env) * self._n_actions + column
+        self._left_alone[:, env] = (newest >= self._neutral_at).any(axis=1)
         self.resume()
 
     def resume(self) -> None:
-        """Find how long any device may be left to itself: in most episodes for the first few steps alone."""
-        times = np.flatnonzero(self._left_alone.any(axis=1))
-        last = int(times[-1]) + 1 if len(times) else 0
-        self._unheard = last if last < self._n_times else sys.maxsize  # who is over stays at the last
+        """Find the steps in which any device is left to itself: in most episodes the first few alone."""
+        self._any_alone = self._left_alone.any(axis=1).tolist()
 
     def follow(self, action: FloatArray, row: IntArray, neutral: Callable[[], FloatArray]) -> FloatArray:
-        """Return the actions that devices go by in a step.
+        """Return the actions that devices go by in a step; the array is reused in the next.
 
         Args:
             action: What agents ask for in it, shape (n_envs, n_actions).
@@ -103,17 +103,14 @@ class Setpoints:
             neutral: Returns the actions that leave every device to itself, of the same shape.
         """
         if (views := self._together.get(row.tobytes())) is not None:
-            views[0][...] = action
-            newest = views[1]
+            sent, newest, step = views
+            sent[...], alone = action, self._any_alone[step]
         else:
             at = row % self._n_times, self._envs
-            self._sent[at], newest = action, self._newest[at]
-        played = self._sent.take(newest, None, None, "clip")
-        if self._unheard:
-            self._unheard -= 1
-            if self._left_alone[row % self._n_times, self._envs].any():
-                np.copyto(played, neutral(), where=newest < 0)
-        return played
+            self._sent[at], newest, alone = action, self._newest[at], self._left_alone[at].any()
+        if alone:
+            self._sent[-1] = neutral()
+        return self._sent.take(newest, None, self._played, "clip")
 
     def kept(self) -> dict[str, npt.NDArray[Any]]:
         """Return what was drawn and sent, the arrays themselves."""
