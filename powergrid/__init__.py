@@ -64,6 +64,12 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
 
 
+def _take_render_mode(overrides: dict[str, Any]) -> None:
+    # Libraries name one: Stable-Baselines3 asks for pictures, and at a TypeError makes the environment without.
+    if (mode := overrides.pop("render_mode", None)) is not None:
+        raise TypeError(f"render_mode is {mode!r}; allowed is None: environments draw nothing, 'powergrid replay' does")
+
+
 @put_off_collection()
 def make(scenario: str | Path | Mapping[str, Any] | Scenario, **overrides: Any) -> ParallelGridEnv:
     """Build an environment with PettingZoo's parallel API.
@@ -79,6 +85,7 @@ def make(scenario: str | Path | Mapping[str, Any] | Scenario, **overrides: Any) 
     from powergrid.envs.parallel import ParallelGridEnv
     from powergrid.scenario import load_scenario
 
+    _take_render_mode(overrides)
     return ParallelGridEnv(load_scenario(scenario, overrides))
 
 
@@ -108,6 +115,7 @@ def make_central(
     from powergrid.envs.central import CentralGridEnv, set_battery_levels
     from powergrid.scenario import load_scenario
 
+    _take_render_mode(overrides)
     found = load_scenario(scenario, overrides)
     return CentralGridEnv(set_battery_levels(found, battery, levels), actions, levels)
 
@@ -162,6 +170,7 @@ def make_vector(
     from powergrid.envs import CentralVectorEnv, GridVectorEnv
     from powergrid.scenario import load_scenario
 
+    _take_render_mode(overrides)
     kinds: dict[str, Any] = {"agents": GridVectorEnv, "central": CentralVectorEnv}
     if view not in kinds:
         raise ScenarioError("make_vector", [f"view: {describe_unknown('view', view, kinds)}"])

@@ -10,6 +10,7 @@ pytest.importorskip("stable_baselines3")
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -100,3 +101,9 @@ def test_learner_and_evaluation_take_the_environments(envs: GridVecEnv) -> None:
     assert len(model.ep_info_buffer) == 3
     mean, _ = evaluate_policy(model, envs, n_eval_episodes=3)
     assert mean < 0.0
+
+
+def test_library_makes_an_environment_by_its_name() -> None:
+    envs = make_vec_env("powergrid.envs:powergrid/ieee13_voltvar-v1", 2)  # it asks for pictures first
+    assert np.asarray(envs.reset()).shape[0] == 2
+    envs.close()

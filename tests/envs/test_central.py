@@ -186,3 +186,17 @@ def test_gymnasium_makes_every_version_of_the_shipped_scenarios() -> None:
     assert several.step(several.action_space.sample())[1].shape == (2,)
     several.close()
     env.close()
+
+
+def test_render_mode_may_be_named_and_is_none() -> None:
+    name = "powergrid.envs:powergrid/ieee13_voltvar-v1"
+    for made in (gym.make(name, render_mode=None), gym.make_vec(name, 2, render_mode=None)):
+        assert made.render_mode is None
+        made.close()
+    for make in (
+        powergrid.make,
+        powergrid.make_central,
+        lambda *_, **keys: powergrid.make_vector("ieee13_mg", 2, **keys),
+    ):
+        with pytest.raises(TypeError, match="render_mode is 'rgb_array'; allowed is None"):
+            make("ieee13_mg", render_mode="rgb_array")
