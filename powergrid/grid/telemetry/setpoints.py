@@ -92,7 +92,7 @@ class Setpoints:
 
     def resume(self) -> None:
         """Find the steps in which any device is left to itself: in most episodes the first few alone."""
-        self._any_alone = self._left_alone.any(axis=1).tolist()
+        self._any_alone = [bool(each) for each in self._left_alone.any(axis=1)]
 
     def follow(self, action: FloatArray, row: IntArray, neutral: Callable[[], FloatArray]) -> FloatArray:
         """Return the actions that devices go by in a step; the array is reused in the next.
@@ -107,7 +107,7 @@ class Setpoints:
             sent[...], alone = action, self._any_alone[step]
         else:
             at = row % self._n_times, self._envs
-            self._sent[at], newest, alone = action, self._newest[at], self._left_alone[at].any()
+            self._sent[at], newest, alone = action, self._newest[at], bool(self._left_alone[at].any())
         if alone:
             self._sent[-1] = neutral()
         return self._sent.take(newest, None, self._played, "clip")
