@@ -74,7 +74,7 @@ class Setpoints:
         self._left_alone = np.zeros((n_times, n_envs), dtype=bool)
         views = [*zip(self._sent, self._newest, range(n_times), strict=False)]
         self._together, self._envs = {row: views[step] for row, step in together.items()}, np.arange(n_envs)
-        self._any_alone = [False] * n_times
+        self._any_alone: Sequence[Any] = [False] * n_times  # whether any is, by step
 
     def start(self, env: int, rng: np.random.Generator) -> None:
         """Draw an episode of one environment."""
@@ -92,7 +92,7 @@ class Setpoints:
 
     def resume(self) -> None:
         """Find the steps in which any device is left to itself: in most episodes the first few alone."""
-        self._any_alone = [bool(each) for each in self._left_alone.any(axis=1)]
+        self._any_alone = [each.any() for each in self._left_alone]
 
     def follow(self, action: FloatArray, row: IntArray, neutral: Callable[[], FloatArray]) -> FloatArray:
         """Return the actions that devices go by in a step; the array is reused in the next.
@@ -107,7 +107,7 @@ class Setpoints:
             sent[...], alone = action, self._any_alone[step]
         else:
             at = row % self._n_times, self._envs
-            self._sent[at], newest, alone = action, self._newest[at], bool(self._left_alone[at].any())
+            self._sent[at], newest, alone = action, self._newest[at], self._left_alone[at].any()
         if alone:
             self._sent[-1] = neutral()
         return self._sent.take(newest, None, self._played, "clip")
