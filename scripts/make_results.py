@@ -42,7 +42,9 @@ from powergrid.evaluation.report import as_markdown
 from powergrid.evaluation.rollout import pick_days
 from powergrid.evaluation.statistics import Estimate, Interval
 from powergrid.files import make_folder, write_whole
+from powergrid.rules import PLAYED
 from powergrid.scenario import load_scenario
+from powergrid.scenario.demonstrations import read_demonstrations
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, KEPT, IMAGES = DOCS / "results.md", DOCS / "results", DOCS / "images"
@@ -177,16 +179,22 @@ def _tell(done: int, total: int) -> None:
 
 
 def describe_training(members: Sequence[str], runs: Sequence[str]) -> dict[str, Any]:
-    """Return how the runs of a group were trained: steps, minutes, and what differs from the defaults."""
+    """Return how the runs of a group were trained: steps, what differs from the defaults, and from the scenario."""
     from powergrid.training.runs.records import find_changed_settings, name_of_training, read_manifest
 
     folders = [Path(run) for run in runs if Path(run).name in members]
     manifest = read_manifest(folders[0])
     curves = [pd.read_csv(folder / "progress.csv") for folder in folders]
+    changed = find_changed_settings(manifest)
+    shown = changed.get("demonstrations", "rule_based")
+    if shown not in PLAYED:
+        found = read_demonstrations(shown)  # a folder's path says nothing elsewhere
+        changed["demonstrations"] = f"{len(found.days)} days of {found.kept.policy}"
     return {
         "how": name_of_training(manifest),
         "scenario_digest": manifest["digests"].get("scenario"),
-        "changed": find_changed_settings(manifest),
+        "keys": {key: value for key, value in manifest["env_config"].items() if key != "env_name"},
+        "changed": changed,
         "env_steps": int(np.median([curve["env_steps"].iloc[-1] for curve in curves])),
     }
 
@@ -280,7 +288,8 @@ def say_trainings(facts: Mapping[str, Any]) -> str:
     """Return how each training was done."""
     lines = []
     for name, own in facts["trained"].items():
-        changed = ", ".join(f"`{key}={value}`" for key, value in own["changed"].items()) or "default settings"
+        told = own["changed"] | {key: value for key, value in own.get("keys", {}).items() if key not in own["changed"]}
+        changed = ", ".join(f"`{key}={value}`" for key, value in told.items()) or "default settings"
         lines.append(f"- `{name}`: {own['how']}, {own['env_steps']:,} environment steps, {changed}\n")
     return "".join(["\n", *lines]) if lines else ""
 
@@ -419,10 +428,10 @@ def check_kept(measured: Measured) -> Iterator[str]:
     if strangers:
         yield f"{name}: days {strangers} are not of the test split: a policy may have seen them in training"
     for group, own in facts["trained"].items():
-        shown = own.get("changed", {}).get("proposals")  # what it saw of rules changes nothing that is played
-        trained_on = load_scenario(scenario, {"split": "train", "proposals": shown}).digest()
+        keys = own.get("keys") or {"proposals": own.get("changed", {}).get("proposals")}
+        trained_on = load_scenario(told["scenario"], {"split": "train", **keys}).digest()
         if own["scenario_digest"] not in (None, trained_on):
-            yield f"{name}: {group} was trained on another scenario than it was measured on"
+            yield f"{name}: {group} was trained on another scenario than what it says"
     if report.optimum is not None:
         best = report.rewards(report.optimum)
         for policy in report.kinds:

@@ -9,7 +9,7 @@ of its test feeders (``IEEETestCases`` of an installation, or of https://github.
 
 Usage::
 
-    python scripts/score_generalisation.py --upstream IEEETestCases --seeds 0 1 2 --iterations 30 --days 10
+    python scripts/score_generalisation.py --upstream IEEETestCases --seeds 0 1 2 --steps 184320 --days 10
     python scripts/score_generalisation.py --upstream IEEETestCases --sees residual --more path/to/Master.dss
 """
 
@@ -30,6 +30,7 @@ from make_feeders import write_feeder
 from powergrid import load_policy
 from powergrid.evaluation import evaluate_feeders
 from powergrid.evaluation.statistics import confidence_interval
+from powergrid.training.runs.settings import make_settings
 
 #: Shipped feeders, masters of OpenDSS's own, and seeds of made ones, that are trained on; and those that are not.
 SEEN = ("ieee13", "34Bus/ieee34Mod1.dss", 0, 1, 2, 3, 6, 7, 8, 12)
@@ -47,8 +48,7 @@ SEES: dict[str, dict[str, Any]] = {
 LEARNS: dict[str, dict[str, Any]] = {
     "summary": {},
     "graph": {"network": "graph"},
-    # of small batches: each of ten feeders has a tenth of the steps as it is
-    "residual": {"preset": "residual", "train_batch_size": 3072, "minibatch_size": 1536, "lr": 3e-4, "lambda_": 0.95},
+    "residual": {"preset": "residual"},
 }
 SCENARIO = """\
 name: feeders_mg
@@ -113,7 +113,7 @@ def train(scenario: Path, feeders: Mapping[str, str], sees: str, seed: int, aske
         words = ["train", str(scenario), "--set", f"feeders={json.dumps([*feeders.values()])}", "--seed", str(seed)]
         words += [
             "--iterations",
-            str(asked.iterations),
+            str(asked.steps // make_settings("ppo", LEARNS[sees]).train_batch_size),
             "--test-days",
             "0",
             "--name",
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--upstream", type=Path, required=True, help="folder of the feeders that OpenDSS comes with")
     parser.add_argument("--sees", nargs="+", default=list(SEES), choices=list(SEES))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="none: baselines alone")
-    parser.add_argument("--iterations", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=184_320, help="of the environment, in each training")
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument(
         "--more", nargs="*", default=[], help="further masters to play, unseen; zones of up to 22 buses"
