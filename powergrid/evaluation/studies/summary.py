@@ -211,7 +211,8 @@ class Summary:
         """Return a row for each device with power: how far setpoints were moved to be feasible, what it gave and took.
 
         Columns are ``projected_h`` (hours in which a setpoint was moved), ``projected_kwh`` and ``projected_kvarh`` (by
-        how much), ``delivered_kwh`` and ``taken_kwh``; NaN where a device has no power.
+        how much), ``delivered_kwh`` and ``taken_kwh``, NaN where a device has no power, and ``curtailed_kwh``, the sun
+        that an inverter left, NaN of others.
         """
         return self._table("device", np.isfinite(self._sums["device:delivered_kwh"]))
 
@@ -303,9 +304,10 @@ def _count_times(on: BoolArray) -> FloatArray:
 
 
 def _sum_devices(recording: DayRecording, hours: float) -> dict[str, FloatArray]:
-    """Return what each device's setpoints were moved by, and what it gave and took, on a day."""
+    """Return what each device's setpoints were moved by, and what it gave, took and left, on a day."""
     table = recording.devices
     p_kw = table["p_kw"]
+    offered_kw = table.values.get("available_kw", np.full_like(p_kw, np.nan))
     off_kw, off_kvar = (np.nan_to_num(np.abs(table[f"asked_{q}"] - table[f"set_{q}"])) for q in ("p_kw", "q_kvar"))
     return {
         "projected_h": hours * np.count_nonzero(np.maximum(off_kw, off_kvar) > 1e-6, axis=0),
@@ -313,6 +315,7 @@ def _sum_devices(recording: DayRecording, hours: float) -> dict[str, FloatArray]
         "projected_kvarh": hours * off_kvar.sum(axis=0),
         "delivered_kwh": hours * np.maximum(p_kw, 0.0).sum(axis=0),
         "taken_kwh": hours * np.maximum(-p_kw, 0.0).sum(axis=0),
+        "curtailed_kwh": hours * np.maximum(offered_kw - p_kw, 0.0).sum(axis=0),
     }
 
 

@@ -133,6 +133,8 @@ def test_every_number_of_an_element_is_that_of_the_replay_files(
         p_kw = pd.concat([of(day, "device", "p_kw") for day in days])
         for name in devices.index:
             assert devices.loc[name, "delivered_kwh"] == pytest.approx(hours * p_kw[name].clip(lower=0.0).sum())
+        left = sum(of(day, "agent", "curtailed_kwh").to_numpy().sum() for day in days)
+        assert devices["curtailed_kwh"].sum() == pytest.approx(left)
         terms = tables["terms"].query("policy == @policy").set_index("term")
         for term in terms.index:
             told = sum(of(day, "agent", term).to_numpy().sum() for day in days) / len(scenario.agents) / len(days)
