@@ -40,6 +40,7 @@ LEVERS: dict[str, list[str]] = {
         *("--preset", "residual", "--setting", "hard_days=0.5", "--setting", "proposals_coeff=3"),
         *("--setting", "initial_log_std=-3", "--setting", "final_log_std=-4.5"),
     ],
+    "recurrent": ["--setting", "network=gru"],
     "gentle": GENTLE,
     "wide": ["--setting", "hidden=[256, 256]"],
     "far_sighted": ["--setting", "gamma=0.997", "--setting", "lambda_=0.97"],

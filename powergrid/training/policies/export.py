@@ -32,6 +32,7 @@ from powergrid.training.policies.inference import (
     Policy,
     load_policy,
 )
+from powergrid.training.policies.memory import GatedMemory
 from powergrid.training.policies.spaces import FIT_KEY, position_counts
 from powergrid.training.rllib.planning.facts import probe_env
 from powergrid.training.runs.checkpoints import STATE_FILE, find_checkpoint, is_ours, trust_claims
@@ -42,6 +43,8 @@ SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt"}
 OPSET = 17  # what runtimes since 2022 read
 OUR_ENV = "powergrid.envs.networked:NetworkedGridEnv"
 INPUT = "observation"
+#: What is remembered, as it is put in at a step and as it comes out.
+MEMORY = ("memory", "next_memory")
 HOW_TO_SCALE = {
     "observations": "entry = clip(2 * (value - low) / (high - low) - 1, -1, 1)",
     "actions": "value = low + (entry + 1) / 2 * (high - low) where n is null; else the entry is a position 0..n-1",
@@ -123,9 +126,16 @@ def network_of_module(module: Any) -> Network:
     weights: list[FloatArray] = []
     biases: list[FloatArray] = []
     activations: list[str] = []
+    memory = None
     for layer in actor_layers(module):
         kind = type(layer).__name__
-        if kind == "Linear" and layer.bias is not None:
+        if kind == "GRU":
+            memory = GatedMemory(len(weights), layer.hidden_size)
+            own = {name: param.detach().cpu().numpy().copy() for name, param in layer.named_parameters()}
+            weights += [own["weight_ih_l0"], own["weight_hh_l0"]]
+            biases += [own["bias_ih_l0"], own["bias_hh_l0"]]
+            activations += ["linear", "linear"]
+        elif kind == "Linear" and layer.bias is not None:
             weights.append(layer.weight.detach().cpu().numpy().copy())
             biases.append(layer.bias.detach().cpu().numpy().copy())
             activations.append("linear")
@@ -137,12 +147,16 @@ def network_of_module(module: Any) -> Network:
         n = len(biases[-1]) // 2
         weights[-1], biases[-1], activations[-1] = weights[-1][:n], biases[-1][:n], "tanh"
     standing, graph, proposed = (getattr(module, name, None) for name in ("standing", "graph", "proposed"))
-    network = Network(tuple(weights), tuple(biases), tuple(activations), standing, graph, proposed)
+    network = Network(tuple(weights), tuple(biases), tuple(activations), standing, graph, proposed, memory)
     sample = np.random.default_rng(0).uniform(-2, 2, (8, network.width)).astype(np.float32)
     sample = graph.complete(sample) if graph else sample
+    if memory:  # as one episode that sees one after the other
+        held = network.start(1)
+        got = np.concatenate([network.forward(row[None], held) for row in sample])
+    else:
+        got = network.forward(sample)
     with torch.no_grad():
         expected = _read_module(module, torch.from_numpy(sample)).cpu().numpy()
-    got = network.forward(sample)
     if not np.allclose(got, expected[:, : got.shape[1]], rtol=1e-4, atol=1e-5, equal_nan=True):
         raise PowerGridError("the exported policy disagrees with RLlib's own network")
     return network
@@ -155,6 +169,8 @@ def actor_layers(module: Any) -> list[Any]:
     if hasattr(module, "af"):
         return [*module.encoder.net.mlp, *module.af.net.mlp]
     encoder = getattr(module.encoder, "actor_encoder", None) or module.encoder.encoder
+    if getattr(module, "memory", 0):
+        return [*encoder.layers, encoder.gru, *module.pi.net.mlp]
     return [*(encoder.net.mlp if getattr(module, "graph", None) is None else encoder.layers), *module.pi.net.mlp]
 
 
@@ -162,6 +178,10 @@ def _read_module(module: Any, observations: Any) -> Any:
     """Return what RLlib's own module makes of observations: what :func:`network_of_module` must agree with."""
     if hasattr(module, "af"):
         return module.af(module.encoder({"obs": observations})["encoder_out"])
+    if getattr(module, "memory", 0):
+        start = {name: first[None] for name, first in module.get_initial_state().items()}
+        batch = {"obs": observations[None], "state_in": start}
+        return module.forward_inference(batch)["action_dist_inputs"][0]
     inputs = module.forward_inference({"obs": observations})["action_dist_inputs"]
     if hasattr(module, "pi_encoder"):
         return module.get_inference_action_dist_cls().from_logits(inputs).to_deterministic().sample()
@@ -207,7 +227,7 @@ def export_run(
         told = _interface(policy, agent, tables)
         outputs = [output["name"] for output in told["outputs"]]
         with telling(target / file), replacing(target / file) as whole:
-            write(torch_actor(policy, agent), told["input"]["shape"][1], outputs, whole)
+            write(torch_actor(policy, agent), _inputs_of(told), outputs + _after(told), whole)
         agents[agent] = {"file": file, "policy": name, **told}
     interface = {
         "format": format,
@@ -256,13 +276,15 @@ def _rows_by_agent(frame: Any) -> dict[str, list[dict[str, Any]]]:
 
 def _interface(policy: Policy, agent: str, tables: Mapping[str, Any]) -> dict[str, Any]:
     """Say what an agent's file takes and gives; units and bounds where the environment told them."""
-    space, width = policy.action_spaces[agent], policy.networks[policy.policy_of[agent]].width
+    space, network = policy.action_spaces[agent], policy.networks[policy.policy_of[agent]]
+    width, memory = network.width, network.memory
     outputs = space.spaces if isinstance(space, gym.spaces.Dict) else {"action": space}
     seen, done = (tables.get(table, {}).get(agent) for table in ("observations", "actions"))
     named = {"continuous", "discrete"} if len(outputs) > 1 else set()
     return {
         "input": {"name": INPUT, "shape": ["n", width], "dtype": "float32"},
         "outputs": [_describe_output(name, space) for name, space in outputs.items()],
+        **({"memory": _describe_memory(memory.width)} if memory else {}),
         "observations": seen or [{"position": i} for i in range(width)],
         "actions": [
             {
@@ -272,6 +294,12 @@ def _interface(policy: Policy, agent: str, tables: Mapping[str, Any]) -> dict[st
             for row in done or ()
         ],
     }
+
+
+def _describe_memory(width: int) -> dict[str, Any]:
+    """Say what is remembered from step to step: what is given after one step is put in at the next."""
+    input, output = ({"name": name, "shape": ["n", width], "dtype": "float32"} for name in MEMORY)
+    return {"input": input, "output": output, "first": 0.0}
 
 
 def _describe_output(name: str, space: gym.Space[Any]) -> dict[str, Any]:
@@ -287,7 +315,17 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def write_onnx(actor: Any, width: int, names: Sequence[str], file: Path) -> None:
+def _inputs_of(told: Mapping[str, Any]) -> dict[str, int]:
+    """Return the inputs of an agent's file by name, and how many entries each has."""
+    parts = [told["input"], *([told["memory"]["input"]] if "memory" in told else [])]
+    return {part["name"]: part["shape"][1] for part in parts}
+
+
+def _after(told: Mapping[str, Any]) -> list[str]:
+    return [told["memory"]["output"]["name"]] if "memory" in told else []
+
+
+def write_onnx(actor: Any, inputs: Mapping[str, int], names: Sequence[str], file: Path) -> None:
     """Write an actor as an ONNX graph of standard operators, through torch's own exporter.
 
     Raises:
@@ -306,11 +344,11 @@ def write_onnx(actor: Any, width: int, names: Sequence[str], file: Path) -> None
         warnings.simplefilter("ignore")
         torch.onnx.export(
             actor,
-            (torch.zeros(2, width),),
+            tuple(torch.zeros(2, width) for width in inputs.values()),
             graph,  # type: ignore[arg-type]
-            input_names=[INPUT],
+            input_names=list(inputs),
             output_names=list(names),
-            dynamic_axes={name: {0: "n"} for name in (INPUT, *names)},
+            dynamic_axes={name: {0: "n"} for name in (*inputs, *names)},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -318,20 +356,24 @@ def write_onnx(actor: Any, width: int, names: Sequence[str], file: Path) -> None
     file.write_bytes(graph.getvalue())
 
 
-def write_torchscript(actor: Any, width: int, names: Sequence[str], file: Path) -> None:
-    """Write an actor as TorchScript; a Dict space's parts come as a tuple, in the order of ``names``."""
+def write_torchscript(actor: Any, inputs: Mapping[str, int], names: Sequence[str], file: Path) -> None:
+    """Write an actor as TorchScript; several outputs come as a tuple, in the order of ``names``."""
     import torch
 
     script = io.BytesIO()  # to a file, torch ends the process where the disk is full
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates the format; devices in the field still read it
-        traced: Any = torch.jit.trace(actor, torch.zeros(2, width), check_trace=False)  # type: ignore[no-untyped-call]
+        given = tuple(torch.zeros(2, width) for width in inputs.values())
+        traced: Any = torch.jit.trace(actor, given, check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, script)
     file.write_bytes(script.getvalue())
 
 
 def torch_actor(policy: Policy, agent: str) -> Any:
-    """Return a torch module that computes what :meth:`Policy.act_batch` does, filters and scaling included."""
+    """Return a torch module that computes what :meth:`Policy.act_batch` does, filters and scaling included.
+
+    Of a policy with a memory it takes what is remembered after the observations, and gives what is after the actions.
+    """
     import torch
 
     class Module(torch.nn.Module):
@@ -339,9 +381,16 @@ def torch_actor(policy: Policy, agent: str) -> Any:
             super().__init__()
             self.layers = policy.networks[policy.policy_of[agent]].torch_module()
 
-        def forward(self, observation: Any) -> Any:
-            actions = policy.decide(agent, observation, self.layers, torch)
-            parts = tuple(actions.values()) if isinstance(actions, dict) else (actions,)
+        def forward(self, observation: Any, *held: Any) -> Any:
+            after = list[Any]()
+
+            def look(seen: Any) -> Any:
+                given = self.layers(seen, *held)
+                after.extend(given[1:] if held else ())
+                return given[0] if held else given
+
+            actions = policy.decide(agent, observation, look, torch)
+            parts = (*(actions.values() if isinstance(actions, dict) else (actions,)), *after)
             return parts[0] if len(parts) == 1 else parts
 
     return Module().eval()

@@ -7,6 +7,7 @@ RLlib's own when the policy is written. With torch instead, it is RLlib's own, b
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from pydantic import BaseModel
 
 from powergrid.errors import PowerGridError, describe_unknown
 from powergrid.files import make_folder, path_of, read_arrays, read_json, reason_of, replacing, telling, write_whole
+from powergrid.training.policies.memory import GatedMemory
 from powergrid.training.policies.messages import MessagePassing
 from powergrid.training.policies.positions import ProposedMeans, StandingPositions
 from powergrid.training.policies.spaces import AgentFit
@@ -35,6 +37,9 @@ MANIFEST, SCENARIO = "run.json", "scenario.yaml"
 WEIGHTS_FILE = "weights.npz"
 
 Backend = Literal["numpy", "torch"]
+
+#: What a network may have beside its layers, by the names in ``policy.json``.
+_PARTS = {"standing": "standing", "graphs": "graph", "proposed": "proposed", "memories": "memory"}
 
 ACTIVATIONS: dict[str, Any] = {
     "tanh": np.tanh,
@@ -51,7 +56,7 @@ TORCH_LAYERS = {"tanh": "Tanh", "relu": "ReLU", "elu": "ELU", "swish": "SiLU", "
 
 @dataclass(frozen=True)
 class Network:
-    """A multi-layer perceptron from observation to the inputs of the action distribution, or one behind messages."""
+    """A perceptron from observation to the inputs of the action distribution, behind messages or with a memory too."""
 
     weights: tuple[FloatArray, ...]
     biases: tuple[FloatArray, ...]
@@ -59,6 +64,7 @@ class Network:
     standing: StandingPositions | None = None  # where it tells positions from where devices stand
     graph: MessagePassing | None = None  # where its first layers are those of messages over a graph
     proposed: ProposedMeans | None = None  # where it adds to what rules propose
+    memory: GatedMemory | None = None  # where it remembers, between which of its layers
 
     @property
     def width(self) -> int:
@@ -70,16 +76,30 @@ class Network:
         """How many inputs of the distribution it gives."""
         return self.standing.width if self.standing else len(self.biases[-1])
 
-    def forward(self, observations: FloatArray) -> FloatArray:
-        """Return the distribution's inputs, shape (n, outputs), for observations of shape (n, inputs)."""
+    def forward(self, observations: FloatArray, held: FloatArray | None = None) -> FloatArray:
+        """Return the distribution's inputs, shape (n, outputs).
+
+        Args:
+            observations: Shape (n, inputs).
+            held: What is remembered, where there is a memory, shape (n, width of the memory); written: what is
+                remembered after. If None, an episode starts with each observation.
+        """
+        layers = [partial(self._layer, i) for i in range(len(self.weights))]
         x = observations
-        if self.graph:
-            x = self.graph.pass_messages(observations, [partial(self._layer, i) for i in range(len(self.weights))])
+        if self.memory:
+            x, after = self.memory.pass_on(x, self.start(len(x)) if held is None else held, layers)
+            _keep(held, after)
+        elif self.graph:
+            x = self.graph.pass_messages(observations, layers)
         else:
-            for i in range(len(self.weights)):
-                x = self._layer(i, x)
+            for layer in layers:
+                x = layer(x)
         given: FloatArray = self.place(x, observations)
         return given
+
+    def start(self, count: int) -> FloatArray | None:
+        """Return what is remembered at the start of so many episodes, shape (count, width of the memory), or None."""
+        return np.zeros((count, self.memory.width), np.float32) if self.memory else None
 
     def place(self, outputs: Any, observations: Any, lib: Any = np) -> Any:
         """Return the distribution's inputs that the last layer's outputs stand for, in arrays of numpy or of torch."""
@@ -105,16 +125,19 @@ class Network:
                 layer.bias.copy_(torch.from_numpy(bias))
             layers += [layer, getattr(torch.nn, TORCH_LAYERS[activation])()]
         module: Any = torch.nn.Sequential(*layers).eval().requires_grad_(False)
-        if self.standing is None and self.graph is None and self.proposed is None:
+        place, graph, memory = self.place, self.graph, self.memory
+        if all(each is None for each in (self.standing, graph, self.proposed, memory)):
             return module
-        place, graph = self.place, self.graph
 
         class Placed(torch.nn.Module):
             def __init__(self) -> None:
                 super().__init__()
                 self.layers = module
 
-            def forward(self, observations: Any) -> Any:
+            def forward(self, observations: Any, held: Any = None) -> Any:
+                if memory:
+                    x, after = memory.pass_on(observations, held, paired(self.layers), torch)
+                    return place(x, observations, torch), after
                 x = graph.pass_messages(observations, paired(self.layers), torch) if graph else module(observations)
                 return place(x, observations, torch)
 
@@ -130,6 +153,11 @@ def _both(one: Any, other: Any, x: Any) -> Any:
     return other(one(x))
 
 
+def _keep(held: FloatArray | None, after: FloatArray) -> None:
+    if held is not None:
+        held[:] = after
+
+
 @dataclass(frozen=True)
 class TorchNetwork(Network):
     """The same, computed as RLlib computes it."""
@@ -138,12 +166,18 @@ class TorchNetwork(Network):
     def _module(self) -> Any:
         return self.torch_module()
 
-    def forward(self, observations: FloatArray) -> FloatArray:
+    def forward(self, observations: FloatArray, held: FloatArray | None = None) -> FloatArray:
         """Return the distribution's inputs, bit for bit those of RLlib's module on the same batch."""
         import torch
 
-        outputs: FloatArray = self._module(torch.from_numpy(np.ascontiguousarray(observations))).numpy()
-        return outputs
+        seen = torch.from_numpy(np.ascontiguousarray(observations))
+        if not self.memory:
+            outputs: FloatArray = self._module(seen).numpy()
+            return outputs
+        start = self.start(len(observations)) if held is None else held
+        given, after = self._module(seen, torch.tensor(start))
+        _keep(held, after.numpy())
+        return np.asarray(given)
 
 
 @dataclass(frozen=True)
@@ -164,7 +198,11 @@ class ObservationFilter:
 
 @dataclass(eq=False)
 class Policy:
-    """Act for every agent the way the trained networks do without exploration."""
+    """Act for every agent the way the trained networks do without exploration.
+
+    One whose networks remember goes by what it was shown since :meth:`reset`: it plays one environment, and a copy of
+    it another.
+    """
 
     networks: dict[str, Network]
     policy_of: dict[str, str]  # the name of each agent's policy
@@ -179,6 +217,21 @@ class Policy:
     # the seed of its training, and all else that decides what it comes to: alike where only seeds differ
     seed: int | None = field(default=None, init=False)
     trained_as: str = field(default="", init=False)
+    _held: dict[str, FloatArray] = field(default_factory=dict, init=False)  # what is remembered, by agent
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it goes by what it saw before, so that it has to be told when an episode starts."""
+        return any(network.memory for network in self.networks.values())
+
+    def reset(self, *told: Any) -> None:
+        """Forget what was seen: an episode starts. What is told of it changes nothing."""
+        self._held.clear()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Policy:
+        own = copy.copy(self)  # networks are only read
+        own._held = {agent: held.copy() for agent, held in self._held.items()}
+        return own
 
     @property
     def feeders(self) -> dict[str, str]:
@@ -197,17 +250,28 @@ class Policy:
 
     def act(self, observations: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Return each observed agent's action, deterministic and ready for ``env.step``."""
-        return {
-            agent: _first(self.act_batch(agent, np.asarray(seen, np.float32)[None]))
-            for agent, seen in observations.items()
-        }
+        actions = {}
+        for agent, seen in observations.items():
+            held = self._held.get(agent)
+            if held is None and agent in self.policy_of:
+                held = self.start(agent, 1)
+                if held is not None:
+                    self._held[agent] = held
+            actions[agent] = _first(self.act_batch(agent, np.asarray(seen, np.float32)[None], held))
+        return actions
 
-    def act_batch(self, agent: str, observations: NDArray[Any]) -> Any:
+    def start(self, agent: str, count: int) -> FloatArray | None:
+        """Return what an agent remembers at the start of so many episodes, shape (count, width); None: nothing ever."""
+        return self.networks[self.policy_of[agent]].start(count)
+
+    def act_batch(self, agent: str, observations: NDArray[Any], held: FloatArray | None = None) -> Any:
         """Return one agent's actions for many observations at once.
 
         Args:
             agent: The agent's name.
             observations: Shape (n, width).
+            held: What it remembers in each of n environments, as :meth:`start` returns it first; written: what it
+                remembers after. If None, an episode starts with each observation.
 
         Returns:
             Actions with n as first axis; for a Dict space a dict of such arrays.
@@ -226,7 +290,8 @@ class Policy:
             raise PowerGridError(
                 f"agent {agent!r}: observations of shape {batch.shape}; the policy was trained on (n, {width}){remedy}"
             )
-        actions = self.decide(agent, fit.observe(batch) if fit else batch, network.forward)
+        forward = partial(network.forward, held=held)
+        actions = self.decide(agent, fit.observe(batch) if fit else batch, forward)
         return fit.act(actions) if fit else actions
 
     def decide(self, agent: str, observations: Any, forward: Callable[[Any], Any], lib: Any = np) -> Any:
@@ -288,12 +353,12 @@ class Policy:
             np.savez(temporary, allow_pickle=False, **arrays)
         parts = {
             key: {name: part.describe() for name, net in self.networks.items() if (part := getattr(net, one))}
-            for key, one in (("standing", "standing"), ("graphs", "graph"), ("proposed", "proposed"))
+            for key, one in _PARTS.items()
         }
         # readers of earlier formats know nothing of what came later, in this order
-        later = [parts["proposed"], parts["graphs"], parts["standing"], self.fits, self.filters]
+        later = [*(parts[key] for key in ("memories", "proposed", "graphs", "standing")), self.fits, self.filters]
         described = {
-            "format": next((6 - i for i, there in enumerate(later) if there), 1),
+            "format": next((7 - i for i, there in enumerate(later) if there), 1),
             "policy_of": self.policy_of,
             "networks": {name: list(network.activations) for name, network in self.networks.items()},
             "action_spaces": {agent: describe_space(space) for agent, space in self.action_spaces.items()},
@@ -320,12 +385,13 @@ class Policy:
             networks = {}
             for name, activations in stored.networks.items():
                 graph = stored.graphs[name].restore() if name in stored.graphs else None
-                weights, biases = take_layers(arrays, name, len(activations), graph)
+                memory = stored.memories[name].restore() if name in stored.memories else None
+                weights, biases = take_layers(arrays, name, len(activations), graph, memory)
                 inputs = graph.inputs if graph else weights[0].shape[1]
                 standing = stored.standing[name].restore(weights, inputs) if name in stored.standing else None
                 proposed = stored.proposed[name].restore(inputs) if name in stored.proposed else None
                 layers = tuple(weights), tuple(biases), tuple(activations)
-                networks[name] = kind(*layers, standing, graph, proposed)
+                networks[name] = kind(*layers, standing, graph, proposed, memory)
             spaces = {agent: space.restore() for agent, space in stored.action_spaces.items()}
             widths = {agent: networks[name].width for agent, name in stored.policy_of.items()}
             filters = {

@@ -70,11 +70,11 @@ class StandingPositions:
         if lib is not np:
             half, by_input = (lib.as_tensor(part, device=outputs.device) for part in (half, by_input))
         place, mine, curve = by_input
-        stands = lib.round((observations[:, list(self.columns)] + 1.0) * half)
-        away = (place - stands[:, owner]) * mine
-        stay = outputs[:, self.width :: 2][:, owner] * mine
-        above = outputs[:, self.width + 1 :: 2][:, owner]
-        return outputs[:, : self.width] + stay * (away == 0) + above * lib.sign(away) - curve * away * away
+        stands = lib.round((observations[..., list(self.columns)] + 1.0) * half)
+        away = (place - stands[..., owner]) * mine
+        stay = outputs[..., self.width :: 2][..., owner] * mine
+        above = outputs[..., self.width + 1 :: 2][..., owner]
+        return outputs[..., : self.width] + stay * (away == 0) + above * lib.sign(away) - curve * away * away
 
     def describe(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
@@ -103,11 +103,12 @@ class ProposedMeans:
             lib: ``numpy``, or ``torch``, whose operations an export writes down.
         """
         means = len(self.columns)
-        return lib.concatenate((inputs[:, :means] + observations[:, list(self.columns)], inputs[:, means:]), 1)
+        placed = inputs[..., :means] + observations[..., list(self.columns)]
+        return lib.concatenate((placed, inputs[..., means:]), -1)
 
     def added(self, placed: Any, observations: Any) -> Any:
         """Return what a network gave that :meth:`place` added, shape (n, number of means)."""
-        return placed[:, : len(self.columns)] - observations[:, list(self.columns)]
+        return placed[..., : len(self.columns)] - observations[..., list(self.columns)]
 
     def describe(self) -> dict[str, Any]:
         """Return it as JSON holds it."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from powergrid.errors import PowerGridError
+from powergrid.training.policies.memory import GatedMemory
 from powergrid.training.policies.messages import MessagePassing
 from powergrid.training.policies.positions import ProposedMeans, StandingPositions
 from powergrid.training.policies.spaces import AgentFit
@@ -146,12 +147,23 @@ class StoredGraph(_Stored):
         return MessagePassing(**self.model_dump())
 
 
+class StoredMemory(_Stored):
+    """What a network remembers."""
+
+    place: _Count
+    width: Annotated[_Count, Field(ge=1, le=16_384)]
+
+    def restore(self) -> GatedMemory:
+        """Return it."""
+        return GatedMemory(self.place, self.width)
+
+
 class StoredPolicy(_Stored):
     """What ``policy.json`` says."""
 
     # 2: with filters of observations, 3: with agents' own spaces; a reader of less leaves them out. 4: with positions
-    # from where devices stand. 5: with messages over graphs. 6: with what rules propose
-    format: Literal[1, 2, 3, 4, 5, 6]
+    # from where devices stand. 5: with messages over graphs. 6: with what rules propose. 7: with a memory
+    format: Literal[1, 2, 3, 4, 5, 6, 7]
     policy_of: dict[str, str]
     networks: dict[str, Annotated[list[Activation], Field(min_length=1, max_length=256)]]
     action_spaces: dict[str, StoredSpace]
@@ -162,6 +174,7 @@ class StoredPolicy(_Stored):
     standing: dict[str, StoredStanding] = {}
     graphs: dict[str, StoredGraph] = {}
     proposed: dict[str, StoredProposed] = {}
+    memories: dict[str, StoredMemory] = {}
 
 
 def describe_space(space: gym.Space[Any]) -> dict[str, Any]:
@@ -182,19 +195,28 @@ def describe_space(space: gym.Space[Any]) -> dict[str, Any]:
 
 
 def take_layers(
-    arrays: Arrays, name: str, count: int, graph: MessagePassing | None = None
+    arrays: Arrays, name: str, count: int, graph: MessagePassing | None = None, memory: GatedMemory | None = None
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Return the weights and biases of a network, layers that fit each other; a ValueError says what does not."""
-    takes = [own for own, _ in graph.layers] + [graph.outputs] if graph else []
-    gives = [own for _, own in graph.layers] if graph else []
-    if count < len(takes):
+    takes = dict(enumerate([own for own, _ in graph.layers] + [graph.outputs] if graph else []))
+    gives = dict(enumerate([own for _, own in graph.layers] if graph else []))
+    if graph and memory:
+        raise ValueError(f"{name!r} has messages over a graph and a memory; no network has both")
+    if graph and count < len(takes):
         raise ValueError(f"{name!r} has {count} layers; its messages over a graph take {len(takes)}")
+    if memory and count < memory.place + 3:
+        raise ValueError(f"{name!r} has {count} layers; a memory after {memory.place} takes {memory.place + 3}")
     weights = [_take(arrays, f"{name}/{i}/weight", np.float32, 2) for i in range(count)]
     biases = [_take(arrays, f"{name}/{i}/bias", np.float32, 1) for i in range(count)]
+    if memory:
+        at, told = memory.place, weights[memory.place].shape[1]
+        gives |= {at: 3 * memory.width, at + 1: 3 * memory.width}
+        takes |= {at + 1: memory.width, at + 2: told + memory.width}
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        given = takes[i] if i < len(takes) else weights[i - 1].shape[0] if i else weight.shape[1]
-        if i < len(gives) and len(bias) != gives[i]:
-            raise ValueError(f"layer {i} of {name!r} gives {len(bias)} numbers, its messages take {gives[i]}")
+        given = takes[i] if i in takes else weights[i - 1].shape[0] if i else weight.shape[1]
+        if i in gives and len(bias) != gives[i]:
+            whose = "memory takes" if memory else "messages take"
+            raise ValueError(f"layer {i} of {name!r} gives {len(bias)} numbers, its {whose} {gives[i]}")
         if weight.shape != (len(bias), given) or not weight.size:
             raise ValueError(f"layer {i} of {name!r} is {weight.shape} with {len(bias)} biases, after {given} inputs")
     return weights, biases

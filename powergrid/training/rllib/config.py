@@ -305,6 +305,8 @@ def _module(name: str, parts: _Parts) -> Any:
         form = facts.graphs[agents[0]]
         how = settings.graph_width, settings.graph_rounds, len(form.flags)
         model["graph"] = MessagePassing(form.n_own, form.n_nodes, form.n_edges, *how).describe()
+    if settings.network == "gru":
+        model |= {"memory": settings.gru_width, "max_seq_len": settings.max_seq_len}
     if not isinstance(settings, MappoSettings):
         return RLModuleSpec(module_class=QuietStartModule, model_config=model)
     widths = {agent: int(np.prod(facts.observation_spaces[agent].shape or ())) for agent in facts.agents}

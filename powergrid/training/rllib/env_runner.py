@@ -59,8 +59,8 @@ def find_obstacle(runner: Any) -> str | None:
             return f"connectors are not RLlib's defaults ({', '.join(own) or 'some are left out'})"
     if not isinstance(config.policy_mapping_fn, AgentMapping):
         return "policy_mapping_fn is not of powergrid.training and may map an agent differently in each episode"
-    if runner.module is None or any(runner.module[name].is_stateful() for name in runner.module.keys()):  # noqa: SIM118
-        return "a policy has a state between steps"
+    if runner.module is None:
+        return "there are no policies"
     if runner.overrides("on_episode_step"):
         return "a callback wants every step of an episode (on_episode_step)"
     if config.count_steps_by != "env_steps" or not config.episodes_to_numpy:
@@ -83,8 +83,8 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
     Infos are put into episodes only where a callback or a learner connector of the user's may read them.
 
     Plug it in with ``config.env_runners(env_runner_cls=GridEnvRunner)``. Where it cannot do the same as the stock
-    runner (another environment, connectors of the user's, policies with state, callbacks at every step) it says why
-    once and samples by the stock runner's code: see ``slow_because``.
+    runner (another environment, connectors of the user's, callbacks at every step) it says why once and samples by the
+    stock runner's code: see ``slow_because``.
     """
 
     env: Any
@@ -339,7 +339,9 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._call_back("on_episode_created", env)
 
     def _start_episode(self, env: int) -> None:
-        """Let an environment's new episode begin with what its agents see now."""
+        """Let an environment's new episode begin with what its agents see now, and nothing that was remembered."""
+        for actor in self._actors.values():
+            actor.forget(self.num_envs, env)
         self._ongoing[env].add_env_reset(
             observations={agent: seen[env] for agent, seen in self._seen.items()}, infos=self._infos[env]
         )

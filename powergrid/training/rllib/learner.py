@@ -39,6 +39,11 @@ class Rows(dict[str, Any]):
     def __bool__(self) -> bool:
         return True
 
+    def enable_slicing_by_batch_id(self) -> None:
+        """Do nothing: RLlib asks for it of sequences, and what it slices its own batches for is done."""
+
+    disable_slicing_by_batch_id = enable_slicing_by_batch_id
+
 
 @dataclass(frozen=True)
 class Minibatch:
@@ -56,12 +61,12 @@ class Minibatches:
     """Go through the rows of every policy in passes, as RLlib's ``MiniBatchCyclicIterator`` does.
 
     Every minibatch has ``minibatch_size`` rows of each policy; one that reaches the end of a pass goes on with the
-    first rows of the next.
+    first rows of the next. Where rows are sequences of steps, there are as many as have so many steps.
 
     Args:
         batches: Columns of tensors by policy, rows first.
         env_steps: Environment steps of the batch.
-        minibatch_size: Rows of each policy in a minibatch.
+        minibatch_size: Agent steps of each policy in a minibatch.
         num_epochs: Passes over the rows of every policy, at least.
         shuffle: Whether to shuffle after each pass.
         num_minibatches: Number of minibatches; 0 for as many as the passes take.
@@ -79,7 +84,10 @@ class Minibatches:
     ) -> None:
         self._columns = {policy: dict(columns) for policy, columns in batches.items()}
         self._sizes = {policy: _count(columns) for policy, columns in self._columns.items()}
-        self._env_steps, self._size, self._shuffle = env_steps, minibatch_size, shuffle
+        steps = {policy: _steps_of_row(columns) for policy, columns in self._columns.items()}
+        self._wanted = {policy: max(minibatch_size // own, 1) for policy, own in steps.items()}
+        self._count = {policy: own * self._wanted[policy] for policy, own in steps.items()}
+        self._env_steps, self._shuffle = env_steps, shuffle
         self._num_epochs, self._num_minibatches = num_epochs, num_minibatches
 
     def __iter__(self) -> Iterator[Minibatch]:
@@ -88,7 +96,7 @@ class Minibatches:
             rows: dict[str, Rows] = {}
             for policy, size in self._sizes.items():
                 parts: list[Any] = []
-                begin, wanted = start[policy], self._size
+                begin, wanted = start[policy], self._wanted[policy]
                 while begin + wanted >= size:
                     parts.append(self._slice(policy, begin, size))
                     wanted -= size - begin
@@ -99,7 +107,7 @@ class Minibatches:
                 if wanted:
                     parts.append(self._slice(policy, begin, begin + wanted))
                 start[policy] = begin + wanted
-                rows[policy] = Rows(parts[0] if len(parts) == 1 else _join(parts), self._size)
+                rows[policy] = Rows(parts[0] if len(parts) == 1 else _join(parts), self._count[policy])
             yield Minibatch(rows, self._env_steps)
             given += 1
 
@@ -121,6 +129,21 @@ class Minibatches:
 
 def _count(columns: Mapping[str, Any]) -> int:
     return len(tree.flatten(columns)[0])
+
+
+def _steps_of_row(columns: Mapping[str, Any]) -> int:
+    return int(columns[Columns.LOSS_MASK].shape[1]) if Columns.SEQ_LENS in columns else 1
+
+
+def _columns_to_learn_from(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns that a loss reads, of sequences those that have a step to learn from."""
+    columns = {name: values for name, values in rows.items() if name != Columns.INFOS}
+    if Columns.SEQ_LENS not in columns:
+        return columns
+    # what only follows an episode is there for the value of it, which is reckoned by now
+    there = columns[Columns.LOSS_MASK].any(1)
+    kept: dict[str, Any] = tree.map_structure(lambda values: values[there], columns)
+    return kept
 
 
 def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -191,7 +214,7 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
         shuffle_batch_per_epoch: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Return minibatches as RLlib does, by slices; those of sequences and of data sets are RLlib's own."""
+        """Return minibatches as RLlib does, by slices; those of data sets are RLlib's own."""
         self._told = True
         if self.limits is not None and training_data.episodes:
             for name, cost in self.limits.take(training_data.episodes).items():
@@ -200,7 +223,7 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
         if training_data.data_iterators is None:
             training_data = TrainingData(batch=self._make_batch_if_necessary(training_data=training_data))
         batch = training_data.batch
-        if batch is None or not minibatch_size or any("seq_lens" in rows for rows in batch.policy_batches.values()):
+        if batch is None or not minibatch_size:
             return super()._create_iterator_if_necessary(
                 training_data=training_data,
                 num_total_minibatches=num_total_minibatches,
@@ -210,7 +233,7 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
                 **kwargs,
             )
         columns = {
-            policy: {name: values for name, values in rows.items() if name != Columns.INFOS}  # which no loss reads
+            policy: _columns_to_learn_from(rows)
             for policy, rows in batch.policy_batches.items()
             if len(rows) and self.should_module_be_updated(policy, batch)
         }
@@ -292,7 +315,7 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
             added = module.proposed.added(fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.OBS])
             total = total + price * mean(added.square().sum(-1))
         if self._told:
-            self._moved[module_id] = (ratio.detach() - 1.0 - change.detach()).mean()
+            self._moved[module_id] = mean(ratio.detach() - 1.0 - change.detach())
             self._log_terms(module_id, {name: mean(term.detach()) for name, term in terms.items()}, values, batch)
         return total
 
@@ -302,6 +325,8 @@ class GridPPOLearner(_StockLearner):  # type: ignore[misc]
         for name in (VF_LOSS_KEY, names.LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY, names.LEARNER_RESULTS_KL_KEY):
             terms.setdefault(name, nothing)
         found = nothing if values is None else values.detach()
+        if targets.ndim > 1 and values is not None:  # sequences, padded
+            targets, found = targets[batch[Columns.LOSS_MASK]], found[batch[Columns.LOSS_MASK]]
         terms[names.LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY] = explained_variance(targets, found)
         self.metrics.log_dict(terms, key=module_id, window=1)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
+import tree
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.connectors.module_to_env import GetActions
@@ -20,9 +20,9 @@ from ray.rllib.core.models.torch.encoder import TorchMLPEncoder
 from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from_space, unsquash_action
 
 from powergrid.errors import PowerGridError
-from powergrid.training.policies.inference import TORCH_LAYERS, paired
 from powergrid.training.policies.messages import MessagePassing
 from powergrid.training.policies.positions import ProposedMeans, StandingPositions
+from powergrid.training.rllib.layers import HELD, FastTanh, GraphEncoder, MemoryEncoder, perceptron, quicken
 
 
 class QuietStartModule(DefaultPPOTorchRLModule):
@@ -30,10 +30,12 @@ class QuietStartModule(DefaultPPOTorchRLModule):
 
     ``model_config`` may hold ``initial_bias`` (a mean for each continuous action, in units of the normalised action, a
     logit for each position, in the order of the parts), ``initial_log_std``, ``standing`` with ``initial_stay``, what
-    :class:`StandingPositions` holds and first adds for staying, ``proposed``, what :class:`ProposedMeans` holds, and
-    ``graph``, what :class:`MessagePassing` holds,
-    where actor and critic pass messages over the graph that is observed. The last policy layer starts 100
-    times smaller than RLlib makes it, so that the first policy hardly depends on what is observed.
+    :class:`StandingPositions` holds and first adds for staying, ``proposed``, what :class:`ProposedMeans` holds,
+    ``graph``, what :class:`MessagePassing` holds, where actor and critic pass messages over the graph that is
+    observed, and ``memory``, how many numbers the actor carries from step to step; then RLlib's ``max_seq_len`` says
+    over how many steps of them it learns. The critic sees beside the observation what the actor remembers, and does
+    not change it. The last policy layer starts 100 times smaller than RLlib makes it, so that the first policy hardly
+    depends on what is observed.
 
     Source:
         Andrychowicz et al., What Matters In On-Policy Reinforcement Learning?, ICLR 2021, on the last policy layer
@@ -48,6 +50,10 @@ class QuietStartModule(DefaultPPOTorchRLModule):
         self.graph = MessagePassing(**settings["graph"]) if settings.get("graph") else None
         if self.graph is not None:
             self._look_at_graph(self.graph, settings)
+        #: How many numbers the actor carries from step to step.
+        self.memory = int(settings.get("memory") or 0)
+        if self.memory:
+            self._look_back(settings)
         quicken(self)
         pi: Any = self.pi
         standing = settings.get("standing")
@@ -69,8 +75,12 @@ class QuietStartModule(DefaultPPOTorchRLModule):
         # are kept: they would not be those of the copy's parameters
         actor: Any = getattr(self.encoder, "actor_encoder", None)
         gaussian = self.get_exploration_action_dist_cls() is TorchDiagGaussian
-        plain = gaussian and isinstance(actor, TorchMLPEncoder)
-        self._acting = [*actor.net.mlp, *pi.net.mlp] if plain else None
+        own: Any = None
+        if isinstance(actor, TorchMLPEncoder):
+            own = actor.net.mlp
+        elif self.memory:
+            own = [*actor.layers, actor]
+        self._acting = [*own, *pi.net.mlp] if gaussian and own is not None else None
 
     def _look_at_graph(self, graph: MessagePassing, settings: Mapping[str, Any]) -> None:
         """Put encoders that pass messages in the place of RLlib's perceptrons."""
@@ -79,6 +89,19 @@ class QuietStartModule(DefaultPPOTorchRLModule):
             if getattr(encoder, name, None) is not None:
                 setattr(encoder, name, GraphEncoder(graph, settings["fcnet_hiddens"], settings["fcnet_activation"]))
 
+    def _look_back(self, settings: Mapping[str, Any]) -> None:
+        """Let the actor remember, and the head and the critic see what it does."""
+        encoder, head, seen = self.encoder, self.pi.net.mlp, self.observation_space
+        inputs, hidden = int(np.prod(getattr(seen, "shape", None) or ())), settings["fcnet_hiddens"]
+        encoder.actor_encoder = MemoryEncoder([inputs, *hidden], settings["fcnet_activation"], self.memory)
+        if encoder.critic_encoder is not None:
+            encoder.critic_encoder = perceptron([inputs + self.memory, *hidden], settings["fcnet_activation"])
+        head[0] = torch.nn.Linear(hidden[-1] + self.memory, head[0].out_features)
+
+    def get_initial_state(self) -> dict[str, Any]:
+        """Return what is remembered at the start of an episode, RLlib's way."""
+        return {HELD: torch.zeros(self.memory)} if self.memory else {}
+
     def train(self, mode: bool = True) -> Any:
         """Enter or leave training mode; RLlib asks for it at every pass, and to walk the layers takes as long."""
         return super().train(mode) if self.training != mode else self
@@ -86,7 +109,9 @@ class QuietStartModule(DefaultPPOTorchRLModule):
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Act by the policy's layers alone: RLlib's own pass computes the value network's too, and drops them."""
         encoder: Any = self.encoder
-        if not hasattr(encoder, "actor_encoder") or self.is_stateful():
+        if self.memory:
+            return self._recall(batch)
+        if not hasattr(encoder, "actor_encoder"):
             shared: dict[str, Any] = super()._forward(batch, **kwargs)
             return self._place(shared, batch)
         pi: Any = self.pi
@@ -94,7 +119,34 @@ class QuietStartModule(DefaultPPOTorchRLModule):
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Return what RLlib learns from: the distribution's inputs, and what its value is reckoned from."""
+        if self.memory:
+            return self._recall(batch, learns=True)
         return self._place(super()._forward_train(batch, **kwargs), batch)
+
+    def _recall(self, batch: dict[str, Any], *, learns: bool = False) -> dict[str, Any]:
+        """Act on sequences of observations, shape (n, steps, n_observed), each with what was remembered before it."""
+        encoder, pi = self.encoder, self.pi
+        told = encoder.actor_encoder(batch)
+        rows = told[ENCODER_OUT].flatten(0, 1)  # RLlib's head with a spread of its own takes no sequences
+        inputs = pi(rows).unflatten(0, told[ENCODER_OUT].shape[:2])
+        output = {Columns.ACTION_DIST_INPUTS: inputs, Columns.STATE_OUT: told[Columns.STATE_OUT]}
+        if learns:
+            output[Columns.EMBEDDINGS] = told[ENCODER_OUT][..., -self.memory :].detach()
+        return self._place(output, batch)
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Any:
+        """Return the values of what was observed, of sequences with what the actor remembers beside it."""
+        if not self.memory:
+            return super().compute_values(batch, embeddings)
+        encoder: Any = self.encoder
+        return self.vf(encoder.critic_encoder(self._beside(batch[Columns.OBS], batch, embeddings))).squeeze(-1)
+
+    def _beside(self, seen: Any, batch: dict[str, Any], remembered: Any) -> Any:
+        """Return what a critic sees, and beside it what the actor remembers, which is reckoned where not given."""
+        if remembered is None:
+            with torch.no_grad():
+                remembered = self._recall(batch, learns=True)[Columns.EMBEDDINGS]
+        return torch.cat((seen, remembered), -1)
 
     def _place(self, output: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
         for each in (self.standing, self.proposed):
@@ -107,17 +159,20 @@ class QuietStartModule(DefaultPPOTorchRLModule):
         """Draw the actions as well where they are Gaussian, the layers and the draw without a module's calls."""
         # RLlib lets a module return actions and their log-probabilities itself; its own distribution objects draw the
         # same numbers and take as long for it as the layers take
-        seen = observed = batch[Columns.OBS]
-        if self._acting is None or seen.device.type != "cpu":
+        seen = batch[Columns.OBS]
+        if self._acting is None or seen.device.type != "cpu" or (self.memory and seen.shape[1] != 1):
             output: dict[str, Any] = super()._forward_exploration(batch, **kwargs)
             return output
         pi: Any = self.pi
         with torch.no_grad():
+            seen = observed = seen[:, 0] if self.memory else seen
             for layer in self._acting:
                 if isinstance(layer, torch.nn.Linear):
                     seen = torch.nn.functional.linear(seen, layer.weight, layer.bias)
                 elif isinstance(layer, FastTanh):
                     np.tanh(seen.numpy(), out=seen.numpy())  # a fifth of torch's time; inference stays torch's bits
+                elif isinstance(layer, MemoryEncoder):
+                    seen, held = layer.step(seen, batch[Columns.STATE_IN][HELD])
                 else:
                     seen = layer(seen)
             told = seen.numpy()
@@ -137,7 +192,10 @@ class QuietStartModule(DefaultPPOTorchRLModule):
                 Columns.ACTIONS: mean + noise * np.exp(log_std),
                 Columns.ACTION_LOGP: -(0.5 * noise * noise + log_std + HALF_LOG_TWO_PI).sum(-1),
             }
-        return {name: torch.from_numpy(values) for name, values in drawn.items()}
+        if not self.memory:
+            return {name: torch.from_numpy(values) for name, values in drawn.items()}
+        given: dict[str, Any] = {name: torch.from_numpy(values[:, None]) for name, values in drawn.items()}
+        return given | {Columns.STATE_OUT: {HELD: held}}
 
     def _start(self, last: Any, bias: list[float] | None, log_std: float | None) -> None:
         free = getattr(self.pi, "log_std", None)
@@ -153,60 +211,6 @@ class QuietStartModule(DefaultPPOTorchRLModule):
                 if log_std is not None:
                     last.bias[entry : entry + size] = log_std
                 entry += size
-
-
-class GraphEncoder(torch.nn.Module):
-    """Encode an observation by messages over its graph and a perceptron on what comes of them, for RLlib's heads.
-
-    Args:
-        graph: The graph and how messages pass.
-        hidden: Width of each hidden layer after them; RLlib's head takes the last.
-        activation: That of every layer.
-    """
-
-    def __init__(self, graph: MessagePassing, hidden: Sequence[int], activation: str) -> None:
-        super().__init__()
-        kind, after = getattr(torch.nn, TORCH_LAYERS[activation]), [graph.outputs, *hidden]
-        sizes = [*graph.layers, *pairwise(after)]
-        self.graph = graph
-        self.layers = torch.nn.Sequential(*(part for size in sizes for part in (torch.nn.Linear(*size), kind())))
-
-    def forward(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Return the encoding of the observations of a batch, as RLlib's encoders do."""
-        seen = batch[Columns.OBS]
-        return {ENCODER_OUT: self.graph.pass_messages(seen, paired(self.layers), torch)}
-
-
-class FastTanh(torch.nn.Tanh):
-    """A hidden layer's tanh, by NumPy where it is learnt on a CPU: torch's takes several times as long there."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return tanh of every entry; within 4 units in the last place of torch's where NumPy's is taken."""
-        if not (torch.is_grad_enabled() and x.requires_grad) or x.device.type != "cpu" or x.dtype is not torch.float32:
-            return super().forward(x)
-        result: torch.Tensor = _NumpyTanh.apply(x)  # type: ignore[no-untyped-call]
-        return result
-
-
-class _NumpyTanh(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        y = torch.from_numpy(np.tanh(x.detach().numpy()))
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (y,) = ctx.saved_tensors
-        return torch.ops.aten.tanh_backward(grads[0], y)
-
-
-def quicken(module: torch.nn.Module) -> None:
-    """Put :class:`FastTanh` in the place of every tanh of a module."""
-    for parent in list(module.modules()):
-        for name, layer in parent.named_children():
-            if type(layer) is torch.nn.Tanh:
-                setattr(parent, name, FastTanh())
 
 
 def _parts(space: Any) -> Iterator[tuple[str, int]]:
@@ -332,12 +336,9 @@ class CentralCriticModule(QuietStartModule):
         catalog: Any = self.catalog
         catalog.actor_critic_encoder_config.inference_only = True  # no critic on the agent's own observation
         super().setup()
-        width, activation = int(settings["joint_width"]), getattr(torch.nn, TORCH_LAYERS[settings["fcnet_activation"]])
-        layers: list[torch.nn.Module] = []
-        for hidden in settings["critic_hiddens"]:
-            layers += [torch.nn.Linear(width, hidden), activation()]
-            width = hidden
-        self.vf: Any = torch.nn.Sequential(*layers, torch.nn.Linear(width, 1))
+        sizes = [int(settings["joint_width"]) + self.memory, *settings["critic_hiddens"]]
+        hidden = perceptron(sizes, settings["fcnet_activation"])
+        self.vf: Any = torch.nn.Sequential(*hidden, torch.nn.Linear(sizes[-1], 1))
         quicken(self.vf)
 
     def get_non_inference_attributes(self) -> list[str]:
@@ -345,12 +346,13 @@ class CentralCriticModule(QuietStartModule):
         return ["vf"]
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        output: dict[str, Any] = self._forward(batch)
+        output: dict[str, Any] = self._recall(batch, learns=True) if self.memory else self._forward(batch)
         return output
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Any:
-        """Return the values of joint observations, shape (n,)."""
-        return self.vf(batch[JOINT_OBSERVATION]).squeeze(-1)
+        """Return the values of joint observations, shape (n,), or of sequences of them, (n, steps)."""
+        seen = batch[JOINT_OBSERVATION]
+        return self.vf(self._beside(seen, batch, embeddings) if self.memory else seen).squeeze(-1)
 
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
@@ -380,6 +382,19 @@ class PolicyActor:
         self._struct = get_base_struct_from_space(space)
         self._get_actions: Any = GetActions()
         self._box = _bounds(space) if normalize else None
+        self._first: Any = tree.map_structure(_as_array, module.get_initial_state()) if module.is_stateful() else {}
+        self._state: Any = {}
+
+    def forget(self, n_envs: int, env: Any = slice(None)) -> None:
+        """Let an episode start in one of so many environments, or in all of them: nothing is remembered there."""
+        if not self._first:
+            return
+        if not self._state or len(next(iter(tree.flatten(self._state)))) != n_envs:
+            room = n_envs, len(self.agents)
+            self._state = tree.map_structure(lambda own: np.zeros((*room, *own.shape), own.dtype), self._first)
+            env = slice(None)
+        for first, own in zip(tree.flatten(self._first), tree.flatten(self._state), strict=True):
+            own[env] = first
 
     def act(self, seen: Any, *, explore: bool, t: int) -> dict[str, Any]:
         """Return what the policy says, by RLlib's columns, each (n_envs, n_agents, ...), and the actions to play.
@@ -390,16 +405,28 @@ class PolicyActor:
             t: Steps sampled so far, by which RLlib's modules may explore.
         """
         n, m = seen.shape[:2]
-        batch = {Columns.OBS: torch.from_numpy(seen.reshape(n * m, -1)).to(self._device)}
+        batch: dict[str, Any] = {Columns.OBS: torch.from_numpy(seen.reshape(n * m, -1)).to(self._device)}
         module = self._module
+        if self._first:
+            batch[Columns.OBS] = batch[Columns.OBS][:, None]  # RLlib's modules with a state take sequences
+            batch[Columns.STATE_IN] = tree.map_structure(
+                lambda own: torch.from_numpy(own.reshape(n * m, *own.shape[2:])).to(self._device), self._state
+            )
         with torch.no_grad():
             out = dict(module.forward_exploration(batch, t=t) if explore else module.forward_inference(batch))
+            state = out.pop(Columns.STATE_OUT, None)
+            if self._first:
+                out = tree.map_structure(lambda values: values[:, 0], out)
             if Columns.ACTIONS not in out:
                 # RLlib's connector looks at the first episode only for whether there are several agents in it
                 out = self._get_actions(rl_module=module, batch=out, episodes=[None], explore=explore)
         columns = {name: _to_numpy(values, n, m) for name, values in out.items()}
         if Columns.ACTIONS_FOR_ENV not in columns:
             columns[Columns.ACTIONS_FOR_ENV] = self._fit(columns[Columns.ACTIONS])
+        if self._first:
+            columns[Columns.STATE_OUT] = _to_numpy(state, n, m)
+            # a copy, for episodes that start write into it
+            self._state = tree.map_structure(np.copy, columns[Columns.STATE_OUT])
         return columns
 
     def _fit(self, actions: Any) -> Any:
@@ -419,6 +446,10 @@ def _bounds(space: gym.Space[Any]) -> tuple[Any, Any, Any] | None:
     if not (np.all(space.bounded_below) and np.all(space.bounded_above)):
         return None
     return space.low, space.high - space.low, space.high
+
+
+def _as_array(value: Any) -> Any:
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
 def _to_numpy(values: Any, n_envs: int, n_agents: int) -> Any:

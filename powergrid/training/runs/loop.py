@@ -195,6 +195,7 @@ class Validation:
 
     def _play(self, policy: Policy, seed: int) -> dict[str, float]:
         observations, _ = self._env.reset(seed=seed)
+        policy.reset()
         infos: dict[str, list[Mapping[str, Any]]] = {}
         total, over = 0.0, False
         while not over:

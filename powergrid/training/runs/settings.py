@@ -120,14 +120,22 @@ class TrainSettings(Spec):
     grad_clip: float | None = Field(None, gt=0, description="Largest norm of a policy's gradient; null: no limit.")
     hidden: Layers = Field((128, 128), min_length=1, description="Width of each hidden layer.")
     activation: Literal["tanh", "relu", "elu", "swish", "linear"] = Field("tanh", description="Hidden activation.")
-    network: Literal["perceptron", "graph"] = Field(
+    network: Literal["perceptron", "graph", "gru"] = Field(
         "perceptron",
-        description="What policies are: a `perceptron` on all that is observed, or one behind messages over the "
-        "`graph` that agents observe.",
+        description="What policies are: a `perceptron` on all that is observed, one behind messages over the `graph` "
+        "that agents observe, or one with a memory of the episode (`gru`).",
     )
     graph_width: int = Field(16, ge=1, le=16_384, description="Numbers that a bus holds, with `network: graph`.")
     graph_rounds: int = Field(
         2, ge=1, le=64, description="Rounds of messages, with `network: graph`: branches that a bus is heard over."
+    )
+    gru_width: int = Field(64, ge=1, le=16_384, description="Numbers that are remembered, with `network: gru`.")
+    max_seq_len: int = Field(
+        32,
+        ge=1,
+        le=100_000,
+        description="Steps that a memory is learnt over at a time, with `network: gru`; what was remembered before is "
+        "taken as it was.",
     )
     initial_log_std: float | None = Field(
         None,
@@ -269,6 +277,13 @@ class TrainSettings(Spec):
         return self
 
     @model_validator(mode="after")
+    def _memory_can(self) -> TrainSettings:
+        if self.network == "gru" and self.minibatch_size < self.max_seq_len:
+            told = f"minibatch_size {self.minibatch_size} holds no sequence of max_seq_len {self.max_seq_len} steps"
+            raise ValueError(f"{told}; give a max_seq_len of at most {self.minibatch_size}")
+        return self
+
+    @model_validator(mode="after")
     def _learner_can(self) -> TrainSettings:
         asked = [name for name in ("final_log_std", "lr_kl_target", "cost_limit") if getattr(self, name) is not None]
         asked += ["proposals_coeff"] if self.proposals_coeff else []
@@ -300,7 +315,7 @@ _ONLY_ON_POLICY = frozenset(
     {"lr_end", "minibatch_size", "num_epochs", "lambda_", "clip_param", "vf_clip_param", "vf_loss_coeff"}
     | {"entropy_coeff", "use_kl_loss", "kl_coeff", "kl_target", "initial_log_std", "initial_neutral", "free_log_std"}
     | {"lr_kl_target", "final_log_std", "cost_limit", "cost_lr", "envs_per_day"}
-    | {"network", "graph_width", "graph_rounds"}
+    | {"network", "graph_width", "graph_rounds", "gru_width", "max_seq_len"}
     | {"positions", "bootstrap_horizon", "demonstrations", "imitation_days", "imitation_rounds", "imitation_passes"}
     | {"proposals", "proposals_coeff"}
 )  # fmt: skip

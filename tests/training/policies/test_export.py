@@ -22,16 +22,16 @@ from tests.training.toy import ToyGridEnv
 AGENTS = ("MG1", "MG2")
 
 
-def run_file(file: Path, observations: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+def run_file(file: Path, observations: np.ndarray, names: list[str], **beside: np.ndarray) -> dict[str, np.ndarray]:
     """Run an exported file the way another program would."""
     if file.suffix == ".onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        return dict(zip(names, session.run(names, {"observation": observations}), strict=True))
+        return dict(zip(names, session.run(names, {"observation": observations, **beside}), strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        given = torch.jit.load(str(file))(torch.from_numpy(observations))
+        given = torch.jit.load(str(file))(*map(torch.from_numpy, (observations, *beside.values())))
     return {n: t.numpy() for n, t in zip(names, given if isinstance(given, tuple) else (given,), strict=True)}
 
 

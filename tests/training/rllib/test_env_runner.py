@@ -112,8 +112,11 @@ UNSCALED = {"clip_actions": True, "normalize_actions": False}
         (True, SINGLE, {}),
         (True, SINGLE, UNSCALED),
         (False, FEEDERS, {}),
+        (False, {}, {"network": "gru"}),
+        (True, SINGLE, {"network": "gru"}),
+        (False, {}, {"network": "gru", "policies": "independent", "free_log_std": False}),
     ],
-    ids=["shared", "independent", "single", "unscaled", "feeders"],
+    ids=["shared", "independent", "single", "unscaled", "feeders", "memory", "memory_drawn", "memories"],
 )
 def test_samples_are_those_of_the_stock_runner(runners, change: Any, settings: Any, explore: bool) -> None:
     """Pieces shorter and longer than episodes, pieces that end with one, and whole episodes."""

@@ -22,6 +22,7 @@ from tests.training.toy import ToyGridEnv
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 TIMESTEPS = {"num_env_steps_sampled_lifetime": 0}
+MEMORY = {"network": "gru", "max_seq_len": 16}
 
 
 def learners(env_config: dict[str, Any], algorithm: str = "ppo", **settings: Any) -> tuple[list[Any], list[Any]]:
@@ -90,8 +91,18 @@ def test_update_moves_parameters_as_the_stock_learner_does(env_config: Any, sett
     assert got == pytest.approx(expected, rel=2e-3, abs=1e-5, nan_ok=True)
 
 
-def test_one_gradient_equals_the_stock_learners() -> None:
-    (stock, own), episodes = learners({}, use_kl_loss=True)
+@pytest.mark.parametrize(
+    ("env_config", "settings"),
+    [
+        ({}, {}),
+        ({}, MEMORY),
+        ({"actions": "dict"}, MEMORY),
+        ({"actions": "discrete"}, {**MEMORY, "algorithm": "mappo"}),
+    ],
+    ids=["perceptron", "memory", "memory_dict", "memory_mappo"],
+)
+def test_one_gradient_equals_the_stock_learners(env_config: Any, settings: Any) -> None:
+    (stock, own), episodes = learners(env_config, use_kl_loss=True, **settings)
     gradients = []
     for learner in (stock, own):
         batch = learner._learner_connector(

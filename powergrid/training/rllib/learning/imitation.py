@@ -263,6 +263,8 @@ class _School:
         for env in range(task.n_envs):  # environments without a day of their own play the last one again
             day = days[min(env, len(days) - 1)]
             task.reset(env, np.random.default_rng([found.kept.seed, day]), {"day": day})
+        for actor in self._actors:
+            actor.forget(task.n_envs)
         shape = (len(rows), found.kept.n_steps)
         seen: dict[str, Any] = {a: np.zeros((*shape, len(a_.observed)), np.float32)
                                 for a, a_ in zip(self._policy_of, task.agents, strict=True)}  # fmt: skip
@@ -292,7 +294,8 @@ class _School:
         rows, continuous, positions = self._lessons(self._agents_of[name], played)
 
         def look(own: Any) -> tuple[Any, Any, list[Any]]:
-            inputs = module._forward({Columns.OBS: rows[own]})[Columns.ACTION_DIST_INPUTS]
+            batch = self._batch(module, {Columns.OBS: rows[own]})
+            inputs = module._forward(batch)[Columns.ACTION_DIST_INPUTS].flatten(0, -2)
             mean, log_std, logits = _split_inputs(space, inputs)
             off = mean - continuous[own]
             off = torch.where(continuous[own] >= 1.0 - _AT_BOUND, off.clamp(max=0.0), off)
@@ -339,33 +342,46 @@ class _School:
         for name, own in self._agents_of.items():
             module, central = self._modules[name], isinstance(self._modules[name], CentralCriticModule)
             rows = [_joint(flat, agents, a) if central else flat[a] for a in own]
-            seen = torch.from_numpy(np.concatenate(rows))
+            seen = {JOINT_OBSERVATION if central else Columns.OBS: torch.from_numpy(np.concatenate(rows))}
+            if central and module.memory:
+                seen[Columns.OBS] = torch.from_numpy(np.concatenate([flat[a] for a in own]))
             target = torch.from_numpy(np.concatenate([left[:, :, agents.index(a)].ravel() for a in own])).float()
-            column = JOINT_OBSERVATION if central else Columns.OBS
 
-            def loss(which: Any, module: Any = module, seen: Any = seen, target: Any = target, c: str = column) -> Any:
-                return (module.compute_values({c: seen[which]}) - target[which]).square().mean()
+            def loss(which: Any, module: Any = module, seen: Any = seen, target: Any = target) -> Any:
+                batch = self._batch(module, {column: values[which] for column, values in seen.items()})
+                return (module.compute_values(batch).flatten() - target[which]).square().mean()
 
-            self._learn(module, loss, len(seen), passes)
+            self._learn(module, loss, len(target), passes)
             with torch.no_grad():
                 left_over = float(loss(slice(None)))
             explained[name] = 1.0 - left_over / max(float(target.var()), 1e-12)
         return explained
 
     def _learn(self, module: Any, loss: Any, n_rows: int, passes: int) -> None:
-        """Descend a loss in passes over rows; the learning rate falls to the last."""
+        """Descend a loss in passes over rows, of whole days where there is a memory; the rate falls to the last."""
+        together = self._found.kept.n_steps if module.memory else 1
         module.train()
         optimizer = torch.optim.Adam(module.parameters(), lr=_LR)
-        steps = passes * max(1, n_rows // _ROWS)
+        parts = max(1, n_rows // max(_ROWS, together))
+        steps = passes * parts
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=_LR_END)
         for _ in range(passes):
-            order = torch.from_numpy(self._rng.permutation(n_rows))
-            for own in order.tensor_split(max(1, n_rows // _ROWS)):
+            order = torch.from_numpy(self._rng.permutation(n_rows // together))
+            for own in order.tensor_split(parts):
                 optimizer.zero_grad()
-                loss(own).backward()
+                loss((own[:, None] * together + torch.arange(together)).flatten()).backward()
                 optimizer.step()
                 schedule.step()
         module.eval()
+
+    def _batch(self, module: Any, columns: dict[str, Any]) -> dict[str, Any]:
+        """Return columns of rows as a module takes them: one with a memory takes days, which start with nothing."""
+        if not module.memory:
+            return columns
+        days = {name: rows.reshape(-1, self._found.kept.n_steps, rows.shape[1]) for name, rows in columns.items()}
+        first = module.get_initial_state().items()
+        count = len(days[Columns.OBS])
+        return {**days, Columns.STATE_IN: {name: own.repeat(count, 1) for name, own in first}}
 
 
 class _Batteries:

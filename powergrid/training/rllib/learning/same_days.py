@@ -48,18 +48,34 @@ class DayBaselines(_Connector):  # type: ignore[misc]
         """Change the advantages of every policy."""
         days = {episode.id_: episode.custom_data.get(SAME_DAY) for episode in episodes}
         rows: dict[str, dict[Any, list[slice]]] = {}
-        ends: dict[str, int] = {}
+        lengths: dict[str, list[int]] = {}
         # in the order in which RLlib writes rows
         for piece in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
-            begin = ends.get(piece.module_id, 0)
-            ends[piece.module_id] = begin + len(piece)
+            earlier = lengths.setdefault(piece.module_id, [])
+            begin = sum(earlier)
+            earlier.append(len(piece))
             day = days.get(piece.multi_agent_episode_id)
             key = piece.id_ if day is None else (day, piece.agent_id, piece.t_started)
-            rows.setdefault(piece.module_id, {}).setdefault(key, []).append(slice(begin, ends[piece.module_id]))
+            rows.setdefault(piece.module_id, {}).setdefault(key, []).append(slice(begin, begin + len(piece)))
         for policy, own in rows.items():
-            if Postprocessing.ADVANTAGES in batch.get(policy, {}):
-                take_off_days(batch[policy][Postprocessing.ADVANTAGES], list(own.values()))
+            if Postprocessing.ADVANTAGES not in batch.get(policy, {}):
+                continue
+            advantages = batch[policy][Postprocessing.ADVANTAGES]
+            if advantages.ndim == 1:
+                take_off_days(advantages, list(own.values()))
+                continue
+            there = steps_in_sequences(lengths[policy], advantages.shape[1])
+            steps = advantages.reshape(-1)[there]
+            take_off_days(steps, list(own.values()))
+            advantages.view(-1)[there] = steps
         return batch
+
+
+def steps_in_sequences(lengths: Sequence[int], sequence: int) -> NDArray[np.int64]:
+    """Return where steps of pieces are in sequences that each piece is padded to whole ones of, shape (n_steps,)."""
+    room = [-(-length // sequence) * sequence for length in lengths]
+    begins = np.cumsum([0, *room])[:-1].tolist()
+    return np.concatenate([begin + np.arange(n) for begin, n in zip(begins, lengths, strict=True)])
 
 
 def take_off_days(advantages: Any, alike: Sequence[Sequence[slice]]) -> None:

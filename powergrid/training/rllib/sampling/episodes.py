@@ -138,7 +138,7 @@ class Trajectories:
             own.infos.data = self._read_infos(agent, env, rows, final_infos)
             own.infos.lookback = back
             own.extra_model_outputs = {
-                name: Buffer(data=columns[agent][env, rows], lookback=back)
+                name: Buffer(data=tree.map_structure(lambda own: own[env, rows], columns[agent]), lookback=back)
                 for name, columns in self._columns.items()
                 if name not in (OBSERVATIONS, ACTIONS, REWARDS) and agent in columns
             }

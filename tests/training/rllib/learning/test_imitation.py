@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
     "hidden": [32], "initial_log_std": -3.0,
 }  # fmt: skip
 HOURS = {"episode_length": 8, "reward.scale": 1.0}
+MEMORY = {"network": "gru", "gru_width": 8, "max_seq_len": 8}
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +38,15 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return record_demonstrations({"env_name": "ieee13_voltvar", **HOURS}, place, policy="rule_based", days=2)
 
 
-@pytest.mark.parametrize(("name", "algorithm", "rounds"), [("ieee13_mg", "mappo", 2), ("ieee13_voltvar", "ppo", 1)])
+@pytest.mark.parametrize(
+    ("name", "algorithm", "rounds", "network"),
+    [("ieee13_mg", "mappo", 2, {}), ("ieee13_voltvar", "ppo", 1, {}), ("ieee13_mg", "mappo", 2, MEMORY)],
+    ids=["mappo", "ppo", "memory"],
+)
 def test_policies_do_what_was_shown_and_critics_know_its_worth(
-    shown: Path, name: str, algorithm: str, rounds: int
+    shown: Path, name: str, algorithm: str, rounds: int, network: dict[str, Any]
 ) -> None:
-    config = algorithm_config({"env_name": name, **HOURS}, algorithm, seed=0, **SMALL)
+    config = algorithm_config({"env_name": name, **HOURS}, algorithm, seed=0, **SMALL, **network)
     built = build_algorithm(config, RaySession(None))
     try:
         whom = "rule_based" if name == "ieee13_mg" else shown

@@ -46,10 +46,17 @@ def test_seeds_come_in_as_many_as_are_alike_and_differ_from_worker_to_worker() -
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize(("algorithm", "policies"), [("ppo", "independent"), ("mappo", "shared")])
-def test_environments_of_a_day_begin_alike_and_their_advantages_cancel(algorithm: str, policies: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "policies", "network", "room"),
+    [("ppo", "independent", {}, 4), ("mappo", "shared", {}, 4), ("ppo", "shared", {"network": "gru"}, 6)],
+    ids=["independent", "mappo", "memory"],
+)
+def test_environments_of_a_day_begin_alike_and_their_advantages_cancel(
+    algorithm: str, policies: str, network: dict[str, Any], room: int
+) -> None:
     env_config = {"env_name": "ieee13_mg", "episode_length": 3, "outlook": {}}
-    built = build_algorithm(algorithm_config(env_config, algorithm, policies=policies, **SMALL), RaySession(None))
+    settings = {**SMALL, **network, "max_seq_len": 3, "policies": policies}
+    built = build_algorithm(algorithm_config(env_config, algorithm, **settings), RaySession(None))
     try:
         sampled = built.env_runner.sample(num_timesteps=24, explore=True)
         days: dict[Any, list[Any]] = {}
@@ -67,7 +74,8 @@ def test_environments_of_a_day_begin_alike_and_their_advantages_cancel(algorithm
             rl_module=learner.module, batch={}, episodes=copy.deepcopy(sampled), shared_data={}, metrics=learner.metrics
         )
         for rows in batch.values():
-            advantages = rows["advantages"].reshape(8, -1, 4)  # episodes, agents, steps and RLlib's one behind them
+            # episodes, agents, steps and RLlib's one behind them, and what pads them to two sequences
+            advantages = rows["advantages"].reshape(8, -1, room)[..., :4]
             pairs = advantages[[0, 1, 4, 5]] + advantages[[1, 0, 5, 4]]
             assert float(advantages.std()) == pytest.approx(1.0, abs=0.01)
             assert float((pairs - pairs.mean()).abs().max()) < 1e-4
