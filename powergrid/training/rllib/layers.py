@@ -52,7 +52,7 @@ class MemoryEncoder(torch.nn.Module):
         super().__init__()
         self.layers = perceptron(sizes, activation)
         self.gru = torch.nn.GRU(sizes[-1], width, batch_first=True)
-        self.gate = GatedMemory(2 * (len(sizes) - 1), width).gate
+        self.gate = GatedMemory(len(sizes) - 1, width).gate
 
     def forward(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Return encodings, shape (n, steps, last size + width), and what is remembered after the last step."""
