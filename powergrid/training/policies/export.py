@@ -51,7 +51,7 @@ HOW_TO_SCALE = {
 }
 _ACTIVATION_OF = {layer: name for name, layer in TORCH_LAYERS.items()} | {
     "FastTanh": "tanh"
-}  # FastTanh is of rllib/modules.py
+}  # FastTanh is of rllib/layers.py
 
 #: RLlib's connectors from observations to a module where none are added.
 _DEFAULT_PIECES = {

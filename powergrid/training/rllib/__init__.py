@@ -3,7 +3,7 @@
 The doors: ``config`` (a configuration, from an environment and settings), ``ppo`` and ``off_policy`` (algorithms),
 ``env_runner``, ``learner``, ``modules``, ``metrics`` (callbacks). Behind them: ``planning`` (what is settled before
 anything is built), ``sampling`` (what episodes are played on and how they are kept), ``learning`` (limits, days that
-are alike, imitation).
+are alike, imitation). ``layers`` are those of the modules' networks.
 """
 
 from __future__ import annotations
