@@ -25,7 +25,8 @@ FEEDERS = ("ieee8500", "ieee123")
 PARTS = ("read", "describe", "build", "commands")
 _WORKER = """
 import json, sys, time
-from powergrid.grid.circuit.circuit import Circuit, compile_feeder, network_of
+from powergrid.grid.circuit.circuit import Circuit, network_of
+from powergrid.grid.feeder.compile import compile_feeder
 from powergrid.grid.engine import Engine
 from powergrid.grid.feeder.feeder import read_feeder
 laps = []

@@ -6,6 +6,7 @@ Useful without any learning: it knows no agents, no observations and no rewards.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -14,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.errors import ConvergenceError, ScenarioError
-from powergrid.grid.circuit.circuit import Circuit
-from powergrid.grid.circuit.circuits import Circuits
-from powergrid.grid.circuit.injections import Injection
-from powergrid.grid.circuit.out_of_service import Fault, find_generating
-from powergrid.grid.circuit.own.controls import ControlPlan, plan_controls
+from powergrid.grid.circuit.circuits import Circuits, compile_circuits
+from powergrid.grid.circuit.out_of_service import find_generating
+from powergrid.grid.circuit.own.controls import plan_controls
 from powergrid.grid.circuit.own.devices import ControlledDevices
 from powergrid.grid.circuit.own.fuel import follow_fuel
 from powergrid.grid.circuit.own.machines import follow_slips
@@ -114,8 +113,8 @@ class Simulation:
         by_kind = sort_devices(devices)
         injections, faults = place_devices(by_kind), find_faults(feeder, options.events)
         plan, tapped = plan_controls(devices, options.native_controls), find_tapped_devices(by_kind)
-        compile_one = functools.partial(_compile, feeder, injections, faults, plan, tapped, options)
-        first = compile_one()
+        circuits = compile_circuits(feeder, injections, faults, plan, tapped, options)
+        first = next(circuits)
         self.network = first.network
         bound = [spec for spec in devices.values() if getattr(spec, "element", None) and spec.control != "model"]
         taken = {str(spec.element).lower() for spec in bound}
@@ -131,7 +130,7 @@ class Simulation:
         self.power_device_names = tuple(injection.name for injection in injections)
         n_power, conductors = len(injections), options.conductor_flows
         self.snapshot = Snapshot.allocate(n_envs, self.network, n_power, conductors=conductors)
-        compiled = [first, *(compile_one() for _ in range(n_envs - 1))]
+        compiled = [first, *itertools.islice(circuits, n_envs - 1)]
         for circuit in compiled:
             circuit.follow(self.calendar.writes)
         self._generating = find_generating(self.calendar.writes)
@@ -495,25 +494,3 @@ class Simulation:
     def close(self) -> None:
         """Release the engines."""
         self.circuits.close()
-
-
-def _compile(
-    feeder: Feeder,
-    injections: Sequence[Injection],
-    faults: Mapping[str, Sequence[Fault]],
-    plan: ControlPlan,
-    tapped: Sequence[tuple[str, int]],
-    options: SimulationOptions,
-) -> Circuit:
-    circuit = Circuit(
-        feeder,
-        injections,
-        faults=[fault for of_event in faults.values() for fault in of_event],
-        tolerance=options.tolerance,
-        max_iterations=options.max_iterations,
-        plan=plan,
-        tapped=tapped,
-    )
-    circuit.set_ratings(options.norm_amps, options.rating_scale)
-    circuit.start_from(options.taps, options.steps_on)
-    return circuit

@@ -14,40 +14,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.errors import EngineError, FeederError, Problem
+from powergrid.errors import FeederError, Problem
 from powergrid.garbage import put_off_collection
 from powergrid.grid.circuit.admittance import Admittance, BranchLayout
-from powergrid.grid.circuit.injections import Injection, Setpoints, place_injections
+from powergrid.grid.circuit.compiled import compile_circuit
+from powergrid.grid.circuit.injections import Injection, Setpoints
 from powergrid.grid.circuit.lines import LineMatrices, read_lines, write_lines
-from powergrid.grid.circuit.out_of_service import Fault, OutOfService, Protection, place_faults, reset_protection
+from powergrid.grid.circuit.out_of_service import Fault, OutOfService, Protection
 from powergrid.grid.circuit.own.controls import (
-    ActingControls,
     ControlPlan,
-    find_controls,
-    free_power,
-    read_said,
-    select_controls,
 )
 from powergrid.grid.circuit.snapshot import Snapshot, SnapshotReader
-from powergrid.grid.circuit.switchgear import Switchgear, read_positions
-from powergrid.grid.engine import ComplexArray, Engine, FloatArray, Handle, IntArray, PowerReader
+from powergrid.grid.circuit.switchgear import Switchgear
+from powergrid.grid.engine import ComplexArray, FloatArray, Handle, IntArray, PowerReader
 from powergrid.grid.feeder.compile import (
     BRANCH_CLASSES,
     SOURCE_CLASSES,
-    compile_feeder,
     describing_alone,
     known_network,
-    prepare_circuit,
-    read_base_voltages,
-    read_handles,
-    read_network,
 )
 from powergrid.grid.feeder.feeder import Feeder
 from powergrid.grid.feeder.network import Network
-from powergrid.grid.feeder.preparation import refuse_user_models
-from powergrid.grid.feeder.timing import read_sources, release_dispatch
 
-__all__ = ["Circuit", "Injection", "Snapshot", "compile_feeder", "network_of"]
+__all__ = ["Circuit", "Injection", "Snapshot", "network_of"]
 
 State = dict[str, npt.NDArray[Any]]
 BoolArray = npt.NDArray[np.bool_]
@@ -116,62 +105,24 @@ class Circuit:
             "plan": plan,
             "tapped": tuple(tapped),
         }
-        self.engine = Engine()
-        notes = compile_feeder(feeder, self.engine)
-        refuse_user_models(feeder, self.engine)
-        folded = prepare_circuit(feeder, self.engine, tolerance=tolerance, max_iterations=max_iterations)
-        self.handles = read_handles(self.engine)
-        if not any(self.handles[name] for name in SOURCE_CLASSES):
-            text = "no enabled source: nothing feeds the circuit"
-            raise FeederError(str(feeder.master), [Problem("no-source", "", text)])
+        known = network_of(feeder) if injections else None
+        compiled = compile_circuit(feeder, self.injections, known, plan, faults, tolerance, max_iterations)
+        self.engine, self.handles, self.network = compiled.engine, compiled.handles, compiled.network
+        self.controls, self.ratings, self._targets = compiled.controls, compiled.ratings, compiled.targets
+        self.compiled_storage, self.compiled_positions = compiled.storage, compiled.positions
         # A file that solves leaves controls and batteries that have acted once.
         texts = (command.text.lstrip().lower() for command in (*feeder.commands, *feeder.left_out))
         self.file_solves = any(text.startswith("solv") for text in texts)
-        self.compiled_storage = self.engine.get_all_ints(list(self.handles["Storage"].values()), "Storage", "State")
-        sources, bus_kv = read_sources(self.engine, self.handles, folded), dict[str, float]()
-        if known_network(feeder) is None or not all(injection.element for injection in injections):
-            bus_kv = read_base_voltages(feeder, self.engine)  # of a feeder that is known each bus has one
-        controls = find_controls(self.engine, off=feeder.controls_off)
-        self._targets: list[tuple[str, Handle]] = []
-        self.ratings: dict[str, dict[str, float]] = {}
-        if injections:
-            places = self.injections, self.handles, bus_kv, network_of(feeder)
-            self._targets, self.ratings = place_injections(feeder, self.engine, *places)
-        said = read_said(self.engine, controls)
-        self.compiled_positions = read_positions(self.engine, self.handles) if said else {}
-        free_power(self.engine, controls, plan)
-        fault_names = place_faults(self.engine, faults)
-        self._solve_start()
-        release_dispatch(self.engine, self.handles["Generator"], sources.dispatch)
-        acting = select_controls(self.engine, controls, plan)
-        self.controls = ActingControls(self.engine, acting, max_iterations, off=feeder.controls_off, said=said)
-        self.network = read_network(feeder, self.engine, self.handles, sources, controls, notes)
         self._bind_sources()
         self.setpoints = Setpoints(self.engine, self.handles["Load"], self.injections, self._targets)
         self.load_of_device = self.setpoints.load_of_device
         layout = BranchLayout(self.network.branches)
         yprims, observed = self.engine.yprims(self._branches), bool(self.controls.controls)
         self.admittance = Admittance(self.engine, self.setpoints, layout, yprims, observed=observed)
-        self._bind_switchgear(fault_names, tapped)
+        self._bind_switchgear(compiled.fault_names, tapped)
         self._keep_start()
 
     # -- building
-
-    def _solve_start(self) -> None:
-        """Solve the feeder as it stands, its own controls free unless it holds them: the start of every episode."""
-        free = not self.feeder.controls_off
-        try:
-            solved = any(self.engine.solve(controls=free) for _ in range(3)) or self.engine.solve()
-            # What nominal demand trips, which no hour need have, is whole again where OpenDSS begins to play.
-            if reset_protection(self.engine, self.handles):
-                solved = self.engine.solve()
-            if solved:
-                return
-        except EngineError as error:
-            problem = Problem("no-convergence", "", f"does not solve: {error}")
-            raise FeederError(str(self.feeder.master), [problem]) from None
-        problem = Problem("no-convergence", "", "the power flow does not converge at nominal demand")
-        raise FeederError(str(self.feeder.master), [problem])
 
     def _bind_sources(self) -> None:
         self.v, self._per_v_base = self.engine.voltages(len(self.network.nodes)), 1.0 / self.network.v_base

@@ -6,14 +6,19 @@ one, or its power has to be found by solving again, that circuit alone is solved
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import overload
 
 import numpy as np
 
 from powergrid.grid.circuit.circuit import SANE_V_PU, BoolArray, Circuit, State
+from powergrid.grid.circuit.injections import Injection
+from powergrid.grid.circuit.out_of_service import Fault
+from powergrid.grid.circuit.own.controls import ControlPlan
 from powergrid.grid.circuit.snapshot import Snapshot
 from powergrid.grid.engine import FloatArray, IntArray
+from powergrid.grid.feeder.feeder import Feeder
+from powergrid.grid.options import SimulationOptions
 
 
 class Circuits(Sequence[Circuit]):
@@ -247,3 +252,36 @@ class Circuits(Sequence[Circuit]):
         """Release the engines."""
         for circuit in self._circuits:
             circuit.close()
+
+
+def compile_circuits(
+    feeder: Feeder,
+    injections: Sequence[Injection],
+    faults: Mapping[str, Sequence[Fault]],
+    plan: ControlPlan,
+    tapped: Sequence[tuple[str, int]],
+    options: SimulationOptions,
+) -> Iterator[Circuit]:
+    """Compile a feeder as often as is asked for, with the ratings and the start that a simulation's options say.
+
+    Args:
+        feeder, injections, plan, tapped: As of :class:`Circuit`.
+        faults: Short circuits that may strike, by event.
+        options: Of the simulation.
+
+    Raises:
+        FeederError: As of :class:`Circuit`, :meth:`Circuit.set_ratings` and :meth:`Circuit.start_from`.
+    """
+    while True:
+        circuit = Circuit(
+            feeder,
+            injections,
+            faults=[fault for of_event in faults.values() for fault in of_event],
+            tolerance=options.tolerance,
+            max_iterations=options.max_iterations,
+            plan=plan,
+            tapped=tapped,
+        )
+        circuit.set_ratings(options.norm_amps, options.rating_scale)
+        circuit.start_from(options.taps, options.steps_on)
+        yield circuit
