@@ -1,4 +1,4 @@
-"""Write the tables of docs/devices.md, metrics.md, profiles.md and as_played.md: keys, metrics, the engine's classes.
+"""Write the tables of docs/devices.md, metrics.md, profiles.md, as_played.md, training.md and algorithms.md.
 
 Text between ``<!-- begin: name -->`` and ``<!-- end: name -->`` is replaced, all else is left as it is.
 """
@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from powergrid.grid.devices import SPECS
 from powergrid.measurements.vocabulary import ColumnSpec, GapRule, ImportMap, LongSpec, OutlierRule, TimeSpec
 from powergrid.quantities import EVALUATION, RECORDED, STEP, STUDY, TRAINING, Quantity
+from powergrid.training.runs.settings import ALIASES, PRESETS, SETTINGS, TrainSettings, fields_of
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -88,6 +89,32 @@ def make_classes() -> str:
     return write_table(("class", "it is", "how, or why not", "but for"), classes_as_played())
 
 
+def make_settings() -> str:
+    """Write the settings of PPO, what each preset makes of them, and the older names."""
+    presets = [name for name in PRESETS if name != "fast"]
+    rows = []
+    for name, field in TrainSettings.model_fields.items():
+        own = [show_value(PRESETS[preset][name]) if name in PRESETS[preset] else "" for preset in presets]
+        older = ", ".join(f"`{alias}`" for alias, meant in ALIASES.items() if meant == name)
+        rows.append((f"`{name}`", show_value(field.default), *own, str(field.description), older))
+    presets = [f"`{name}`" for name in presets]
+    return write_table(("setting", "default", *presets, "meaning", "also accepted as"), rows)
+
+
+def make_algorithm(algorithm: str) -> str:
+    """Write what settings an algorithm has other than PPO's."""
+    fields = ((name, SETTINGS[algorithm].model_fields[name]) for name in fields_of(algorithm))
+    told = {name: (field.default, field.description) for name, field in TrainSettings.model_fields.items()}
+    own = ((name, field) for name, field in fields if told.get(name) != (field.default, field.description))
+    rows = ((f"`{name}`", show_value(field.default), str(field.description)) for name, field in own)
+    return write_table(("setting", "default", "meaning"), rows)
+
+
+def show_value(value: object) -> str:
+    """Write a setting's value as YAML would have it."""
+    return "null" if value is None else str(list(value) if isinstance(value, tuple) else value)
+
+
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "devices.md": {kind: partial(make_device, kind) for kind in SPECS},
     "metrics.md": {
@@ -99,6 +126,8 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     },
     "profiles.md": {"import_column": make_import_column, "import_map": make_import_map},
     "as_played.md": {"classes": make_classes},
+    "training.md": {"settings": make_settings},
+    "algorithms.md": {name: partial(make_algorithm, name) for name in SETTINGS if name != "ppo"},
 }
 
 

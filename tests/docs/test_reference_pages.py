@@ -29,7 +29,10 @@ def script() -> ModuleType:
         return importlib.import_module("make_reference_pages")
 
 
-@pytest.mark.parametrize("page", ["devices.md", "metrics.md", "profiles.md", "as_played.md"])
+PAGES = ["devices.md", "metrics.md", "profiles.md", "as_played.md", "training.md", "algorithms.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_page_tables_are_in_sync_with_the_code(page: str, script: ModuleType) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert script.fill_page(text, script.PAGES[page]) == text, "run scripts/make_reference_pages.py"

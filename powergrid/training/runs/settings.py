@@ -500,37 +500,3 @@ def settings_of_run(algorithm: str, stored: Mapping[str, Any]) -> TrainSettings:
     """Return the settings that a run was begun with; of one before there was a choice, what it did."""
     older = {"positions": "absolute"} if "positions" in fields_of(algorithm) else {}
     return make_settings(algorithm, older | dict(stored))
-
-
-def settings_table() -> str:
-    """Return the settings as a Markdown table, the one in ``docs/training.md``."""
-
-    def accepted(name: str) -> str:
-        return ", ".join(f"`{alias}`" for alias, meant in ALIASES.items() if meant == name)
-
-    presets = [name for name in PRESETS if name != "fast"]
-    heads = ["setting", "default", *(f"`{name}`" for name in presets), "meaning", "also accepted as"]
-    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name, field in TrainSettings.model_fields.items():
-        own = [_shown(PRESETS[preset][name]) if name in PRESETS[preset] else "" for preset in presets]
-        rows.append(
-            f"| {' | '.join([f'`{name}`', _shown(field.default), *own, str(field.description), accepted(name)])} |"
-        )
-    return "\n".join(rows) + "\n"
-
-
-def algorithm_table(algorithm: str) -> str:
-    """Return what an algorithm has other than PPO's, as a Markdown table, the one in ``docs/algorithms.md``."""
-    rows = ["| setting | default | meaning |", "|---|---|---|"]
-    kind = SETTINGS[algorithm]
-    for name in fields_of(algorithm):
-        field, ppo = kind.model_fields[name], TrainSettings.model_fields.get(name)
-        if ppo is None or (field.default, field.description) != (ppo.default, ppo.description):
-            rows.append(f"| `{name}` | {_shown(field.default)} | {field.description} |")
-    return "\n".join(rows) + "\n"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(list(value) if isinstance(value, tuple) else value)
