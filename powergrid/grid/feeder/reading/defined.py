@@ -52,6 +52,16 @@ class Defined:
         self._names: dict[str, dict[str, str]] = {}
         self._twice: set[tuple[str, str]] = set()
 
+    def follow_set(self, option: str, value: str) -> None:
+        """Follow what ``set`` says is edited next; after a class alone it is not certain."""
+        class_name, dot, name = value.partition(".")
+        if option in ("type", "class"):
+            self.active, self.last_class = None, value.strip().lower()
+        elif dot:
+            self.activate(class_name.strip().lower(), name)
+        else:
+            self.activate(self.last_class, value)
+
     def add(self, class_name: str, name: str) -> None:
         """Define an element and make it the active one."""
         own, lower = self._names.setdefault(class_name, {}), name.lower()

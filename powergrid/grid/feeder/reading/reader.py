@@ -19,6 +19,7 @@ from powergrid.grid.feeder.reading.file_names import FileNames
 from powergrid.grid.feeder.reading.files import MOST_LINES, MOST_REDIRECTS, TRUSTING, Files, Place, Reference, resolve
 from powergrid.grid.feeder.reading.members import lists_members, name_members
 from powergrid.grid.feeder.reading.numbers import find_rounded, find_wrong_number, is_suspect, may_hold_wrong
+from powergrid.grid.feeder.reading.options import Options
 from powergrid.grid.feeder.reading.statements import (
     Parameter,
     Property,
@@ -83,8 +84,8 @@ def read_files(place: Place) -> tuple[Scan, list[Problem], list[Reference]]:
     own = reader.files
     files = {file: (digest, str(resolve(file))) for file, digest in own.hashes.items()}
     said = (tuple(reader.commands), tuple(reader.left_out), own.digest(), files, own.looked)
-    differ = reader.defined.all_differ and "allowduplicates" not in reader.settings
-    return Scan(*said, reader.settings, tuple(reader.notes), differ), own.problems, own.references
+    differ = reader.defined.all_differ and "allowduplicates" not in reader.options.settings
+    return Scan(*said, reader.options.settings, tuple(reader.notes), differ), own.problems, own.references
 
 
 class _Reader:
@@ -96,7 +97,7 @@ class _Reader:
         self.commands: list[Command] = []
         self.left_out: list[Command] = []
         self.notes: list[Problem] = []
-        self.settings: dict[str, str] = {}
+        self.options = Options(trust=place.trust)
         self.defined, self._variables = Defined(), Variables()
         self._n_lines = self._n_redirects = 0
         self._is_like = False  # whether the active element is one that another was made like
@@ -142,7 +143,7 @@ class _Reader:
         elif verb in syntax.CLEARING:
             self.left_out += [*self.commands, command]  # what came before is another circuit
             self.commands.clear()
-            self.settings.clear()
+            self.options.settings.clear()
             self.defined.clear()
         elif verb == "set":
             self._take_options(command)
@@ -404,26 +405,12 @@ class _Reader:
             if self.trust:
                 raise
             given = []
-        self._note_settings(given)
+        self.options.take(given)
         if self.trust:
             self._emit(command, write(_spell(command, "solve"), *given))
         else:
             self.left_out.append(command)
         self.defined.active = None
-
-    def _note_settings(self, given: Sequence[Parameter]) -> list[tuple[str, Parameter]]:
-        """Keep options as data, whether they are run or not, and return each with its full name."""
-        options: list[tuple[str, Parameter]] = []
-        place = 0
-        for each in given:
-            full = expand(each.name, syntax.OPTIONS) if each.name else "".join(syntax.OPTIONS[place : place + 1])
-            place = syntax.OPTIONS.index(full) + 1 if full else 0
-            options.append((full, each))
-        for name, each in options:
-            if name:
-                self.settings.pop(name, None)  # so that the last is last
-                self.settings[name] = each.value.strip()
-        return options
 
     def _take_options(self, command: Command) -> None:
         """Take the options of a ``set`` that describe the circuit."""
@@ -432,15 +419,15 @@ class _Reader:
         except Unclear as error:
             # A comment that begins with a quote, behind options that are not run anyway.
             names = [expand(each.name, syntax.OPTIONS) for each in error.found[1:]]
-            if not names or any(not name or self._is_run(name) for name in names):
+            if not names or any(not name or self.options.is_run(name) for name in names):
                 raise
             self.left_out.append(command)
             return
         run: list[Parameter] = []
         left: list[Parameter] = []
-        for name, each in self._note_settings(given):
+        for name, each in self.options.take(given):
             if name in syntax.NAMING_OPTIONS:
-                self._name_active(name, each.value)
+                self.defined.follow_set(name, each.value)
                 self._is_like = False
             elif name in syntax.FINDING_OPTIONS:
                 self.defined.active = None  # a shape may be the active element from here on
@@ -448,7 +435,7 @@ class _Reader:
                 continue
             if name == "datapath":
                 self._move(command, each.value)
-            elif self._is_run(name):
+            elif self.options.is_run(name):
                 named = each if each.name.lower() == name else each._replace(name=name)
                 named = self._variables.replace_inside(named)
                 checked = self._names.array(command, named) if each.opener and "=" in each.value else named
@@ -462,22 +449,6 @@ class _Reader:
         if left or not given:
             text = command.text if len(left) == len(given) else write(_spell(command, "set"), *left)
             self.left_out.append(replace(command, text=text))
-
-    def _is_run(self, option: str) -> bool:
-        """Whether an option of ``set`` is handed to the engine, or followed."""
-        if option in syntax.DESCRIBING_OPTIONS or option in syntax.NAMING_OPTIONS or option == "datapath":
-            return True
-        return self.trust and option != "" and option not in syntax.NEVER_SET
-
-    def _name_active(self, option: str, value: str) -> None:
-        """Follow what ``set`` says is edited next; after a class alone it is not certain."""
-        class_name, dot, name = value.partition(".")
-        if option in ("type", "class"):
-            self.defined.active, self.defined.last_class = None, value.strip().lower()
-        elif dot:
-            self.defined.activate(class_name.strip().lower(), name)
-        else:
-            self.defined.activate(self.defined.last_class, value)
 
     # -- files
 
