@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from powergrid.grid.profiles.profiles import (
 )
 from powergrid.grid.simulation import Simulation, SimulationOptions
 from powergrid.grid.telemetry import TelemetrySpec
+from powergrid.scenario.identity import keys_that_matter
 from powergrid.scenario.placement.place import place
 from powergrid.scenario.ranges import Distribution, find_ranges
 from powergrid.scenario.vocabulary import (
@@ -62,11 +62,6 @@ from powergrid.scenario.vocabulary import (
 
 if TYPE_CHECKING:
     from powergrid.measurements import Imported
-
-#: Keys that came after 0.1.0, and what they say where they change nothing.
-_UNSET: dict[str, Any] = {"rating_scale": 1.0, "start_hour": 0.0, "ranges": {}}
-#: Keys of devices that came after 0.1.0.
-_LATER_KEYS = ("p_limit_kw", "q_inject_max_kvar", "q_absorb_max_kvar", "moves_per_day")
 
 
 class Scenario(Spec):
@@ -439,54 +434,16 @@ class Scenario(Spec):
 
     def digest(self) -> str:
         """Return a SHA-256 over the scenario, its feeder's files and its profiles, wherever these lie."""
-        data = self.to_dict()
-        data["feeder"] = self.read_feeder().digest
-        for microgrid in data["microgrids"].values():
-            del microgrid["feeder"]  # in the feeder's digest
-        # Run folders keep digests: a key that came after 0.1.0 and changes nothing that is played stays out.
-        for key in (
-            "version",
-            "model_root",
-            "placed",
-            "feeders",
-            "infos",
-            "day_weights",
-            "agent_names",  # `agents` has them
-            "ignore_case",
-            "feeder_changes",  # in the feeder's digest
-            *(() if self.feeders else ("placement",)),
-            *(key for key in ("rating_scale", "start_hour", "ranges") if data[key] == _UNSET[key]),
-        ):
-            del data[key]
-        if self.profiles.price_scale == 1.0:
-            del data["profiles"]["price_scale"]
-        for device, key in itertools.product(data["devices"].values(), _LATER_KEYS):
-            if device.get(key, ...) is None:
-                del device[key]
-        if self.profiles.shape_mode is None:
-            del data["profiles"]["shape_mode"]
-        for key in ("goal", "preset"):
-            if data["reward"][key] is None:
-                del data["reward"][key]
-        if self.outlook is not None and self.outlook.price_forecast == "known" and not self.outlook.price_error:
-            del data["outlook"]["price_forecast"], data["outlook"]["price_error"]
+        told = self.to_dict()
         if self.telemetry is not None and self.telemetry.idle:
-            data["telemetry"] = None
-        for key in ("outlook", "costs", "telemetry", "graph", "proposals"):
-            if data[key] is None:
-                del data[key]
-        if self.action_masks == "none":
-            del data["action_masks"]
-        if not self.plain_discrete:
-            del data["plain_discrete"]
-        if self.never_worse_than is None:
-            del data["never_worse_than"], data["never_worse_in"], data["release_steps"]
+            told["telemetry"] = None
+        data = keys_that_matter(told)
+        data["feeder"] = self.read_feeder().digest
         if self.feeders:
             digests = self.feeder_digests()
             data["feeders"] = [[digests[name], weight] for name, weight in self.feeders.items()]
             data["placement"]["home"] = None
         data["profiles"]["source"] = self.read_profiles().digest()
-        del data["profiles"]["map"]  # in that digest
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
