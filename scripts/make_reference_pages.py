@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from powergrid.grid.devices import SPECS
 from powergrid.measurements.vocabulary import ColumnSpec, GapRule, ImportMap, LongSpec, OutlierRule, TimeSpec
 from powergrid.quantities import EVALUATION, RECORDED, STEP, STUDY, TRAINING, Quantity
+from powergrid.training.runs.search_space import SPACES, describe_domain
 from powergrid.training.runs.settings import ALIASES, PRESETS, SETTINGS, TrainSettings, fields_of
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -110,6 +111,12 @@ def make_algorithm(algorithm: str) -> str:
     return write_table(("setting", "default", "meaning"), rows)
 
 
+def make_space(algorithm: str) -> str:
+    """Write what the tuner draws an algorithm's settings from."""
+    rows = ((f"`{name}`", describe_domain(domain)) for name, domain in SPACES[algorithm].items())
+    return write_table(("setting", "drawn from"), rows)
+
+
 def show_value(value: object) -> str:
     """Write a setting's value as YAML would have it."""
     return "null" if value is None else str(list(value) if isinstance(value, tuple) else value)
@@ -126,7 +133,10 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     },
     "profiles.md": {"import_column": make_import_column, "import_map": make_import_map},
     "as_played.md": {"classes": make_classes},
-    "training.md": {"settings": make_settings},
+    "training.md": {
+        "settings": make_settings,
+        **{f"space_{name}": partial(make_space, name) for name in ("ppo", "sac", "dqn")},  # that of mappo is ppo's
+    },
     "algorithms.md": {name: partial(make_algorithm, name) for name in SETTINGS if name != "ppo"},
 }
 

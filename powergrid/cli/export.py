@@ -78,15 +78,7 @@ def export(
         changed = replace(given, verbose=False) != Given() or overrides
         if changed or verify or monitors or fit or any(each is not None for each in (scenario, date, day)):
             raise typer.BadParameter(f"SCENARIO and what changes it, {_DAY_OPTIONS}")
-        from powergrid.adapters import is_policy_file
-        from powergrid.training import export_run
-
-        if is_policy_file(run):
-            made = "of Stable-Baselines3 or TorchRL, whose own tools write it as a network"
-            raise PowerGridError(f"{run}: is a file {made}; with --opendss what it does on a day can be written")
-        folder = Path(run)
-        for file in export_run(folder, out_dir or folder / "export", format=format or "onnx", trust=trust_checkpoint):  # type: ignore[arg-type]
-            tell(file)
+        _write_networks(run, out_dir, format or "onnx", trust_checkpoint)
         return
     from powergrid.evaluation.opendss import export_day
     from powergrid.evaluation.replay.tables import TableFormat
@@ -106,6 +98,18 @@ def export(
         tell(line)
     if fit:
         _fit(env_config, policy, result.day, folder / "fitted", days, seed)
+
+
+def _write_networks(run: str, out_dir: Path | None, format: Any, trust: bool) -> None:
+    from powergrid.adapters import is_policy_file
+    from powergrid.training import export_run
+
+    if is_policy_file(run):
+        made = "of Stable-Baselines3 or TorchRL, whose own tools write it as a network"
+        raise PowerGridError(f"{run}: is a file {made}; with --opendss what it does on a day can be written")
+    folder = Path(run)
+    for file in export_run(folder, out_dir or folder / "export", format=format, trust=trust):
+        tell(file)
 
 
 def _fit(env_config: dict[str, Any], policy: Any, day: Any, folder: Path, days: int, seed: int) -> None:

@@ -130,12 +130,6 @@ def describe_domain(domain: Domain) -> str:
     return f"{low:g} to {high:g}{', logarithmic' if _is_logarithmic(domain) else ''}"
 
 
-def space_table(algorithm: str) -> str:
-    """Return an algorithm's space as a Markdown table, the one in ``docs/training.md``."""
-    rows = [f"| `{name}` | {describe_domain(domain)} |" for name, domain in SPACES[algorithm].items()]
-    return "\n".join(["| setting | drawn from |", "|---|---|", *rows]) + "\n"
-
-
 def _is_logarithmic(domain: Domain) -> bool:
     return str(domain.get_sampler()) == "LogUniform"  # the samplers' classes are private
 
