@@ -58,7 +58,7 @@ def train(
         str | None,
         typer.Option(
             help="How it begins and learns: residual, imitate, fast or page; unset: residual where each agent decides "
-            "numbers, else fast."
+            "more numbers than positions, else fast."
         ),
     ] = None,
     resume: ResumeOption = None,

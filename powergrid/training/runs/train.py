@@ -20,7 +20,7 @@ from powergrid.files import make_folder, path_of, real_path, sole_use, write_who
 from powergrid.rules import PLAYED
 from powergrid.scenario import as_env_config, name_version, scenario_from_config
 from powergrid.scenario.demonstrations import read_demonstrations
-from powergrid.training.policies.spaces import leaves, position_counts
+from powergrid.training.policies.spaces import box_size, position_counts
 from powergrid.training.rllib.planning.env_config import EnvClass, default_env, draw_hard_days, show_proposals
 from powergrid.training.rllib.planning.facts import EnvFacts, probe_env
 from powergrid.training.rllib.planning.policies import Policies
@@ -64,7 +64,7 @@ def train(
         scenario: A scenario's name or path, or an env_config.
         settings: Settings of the algorithm; those left out have their defaults, or what ``preset`` says. Where it is
             not named, policies of PPO and MAPPO on powergrid's own environment learn what to add to the rules
-            (``"residual"``) where each agent decides numbers, positions beside them or not, imitate them
+            (``"residual"``) where each agent decides more numbers than positions, imitate them
             (``"imitate"``) where there is telemetry as well, and learn from scratch (``"fast"``) elsewhere.
         algorithm: ``"ppo"``, ``"mappo"``, ``"sac"`` or ``"dqn"``.
         policies: ``"shared"``, ``"independent"`` or a mapping from agent to policy name.
@@ -113,13 +113,13 @@ def _begin_as_rules(
 ) -> TrainSettings | None:
     """Return settings by which policies begin as rules do, where what is asked for leaves that open; else None.
 
-    They add to what rules do, or where telemetry keeps back what rules see imitate them. For an agent of positions
-    alone the rules are a poor start.
+    They add to what rules do, or where telemetry keeps back what rules see imitate them. For positions
+    the rules are a poor start.
     """
     said = asked.get("preset") is not None or chosen.demonstrations is not None or chosen.proposals is not None
     if said or isinstance(chosen, OffPolicySettings) or env is not default_env() or facts.scenario.feeders:
         return None
-    if any(all(position_counts(leaf) for leaf in leaves(space)) for space in facts.action_spaces.values()):
+    if any(box_size(space) <= len(position_counts(space)) for space in facts.action_spaces.values()):
         return None
     preset = "residual" if facts.scenario.telemetry is None else "imitate"
     alike = PRESETS[preset].get("envs_per_day", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def test_train_on_any_feeder_loads_and_plays(tmp_path: Path, layout: str) -> Non
     assert result.iterations == 2
     assert np.isfinite(result.metrics["episode_return_mean"])
     policy = load_policy(result.folder)
-    env = NetworkedGridEnv(config)
+    env = NetworkedGridEnv(json.loads((result.folder / "run.json").read_text())["env_config"])  # shows what it saw
     spaces = {type(space) for space in env.action_spaces.values()}
     assert spaces & {gym.spaces.MultiDiscrete, gym.spaces.Dict}
     observations, _ = env.reset(seed=0)
