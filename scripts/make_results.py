@@ -288,10 +288,14 @@ def say_trainings(facts: Mapping[str, Any]) -> str:
     """Return how each training was done."""
     lines = []
     for name, own in facts["trained"].items():
-        told = own["changed"] | {key: value for key, value in own.get("keys", {}).items() if key not in own["changed"]}
-        changed = ", ".join(f"`{key}={value}`" for key, value in told.items()) or "default settings"
+        changed = _say_changed(own) or "default settings"
         lines.append(f"- `{name}`: {own['how']}, {own['env_steps']:,} environment steps, {changed}\n")
     return "".join(["\n", *lines]) if lines else ""
+
+
+def _say_changed(own: Mapping[str, Any]) -> str:
+    told = own["changed"] | {key: value for key, value in own.get("keys", {}).items() if key not in own["changed"]}
+    return ", ".join(f"`{key}={value}`" for key, value in told.items())
 
 
 def write_grid(measured: Measured) -> str:
@@ -371,8 +375,7 @@ def write_ablations(measured: Measured) -> str:
     rows = []
     for name in trained:
         own = facts["trained"][name]
-        changed = ", ".join(f"`{key}={value}`" for key, value in own["changed"].items())
-        score = report.score(name)
+        changed, score = _say_changed(own), report.score(name)
         rows.append((
             _name(report, name), changed or "nothing", "" if score is None else f"{score:.3f}",
             _whole(report.regret_usd(name)) if report.optimum else "", _two(report.reward(name)),

@@ -260,14 +260,14 @@ def test_disk_that_is_full_leaves_no_half_entry(tmp_path: Path, folder: Path) ->
 
 def test_workers_that_start_together_scan_and_compile_once(tmp_path: Path, folder: Path) -> None:
     code = (
-        "import sys; from powergrid.grid.circuit import circuit; from powergrid.grid.feeder import feeder\n"
+        "import sys; from powergrid.grid.circuit import circuit, compiled; from powergrid.grid.feeder import feeder\n"
         "done = []\n"
         "def counted(name, function):\n"
         "    def count(*args, **keys):\n"
         "        done.append(name); return function(*args, **keys)\n"
         "    return count\n"
         "feeder.read_files = counted('scan', feeder.read_files)\n"
-        "circuit.compile_feeder = counted('compile', circuit.compile_feeder)\n"
+        "compiled.compile_feeder = counted('compile', compiled.compile_feeder)\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "network = circuit.network_of(feeder.read_feeder(sys.argv[1]))\n"
         "print(network.loads.kw.sum(), *done)"
