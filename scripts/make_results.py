@@ -381,7 +381,7 @@ def write_ablations(measured: Measured) -> str:
             _whole(report.regret_usd(name)) if report.optimum else "", _two(report.reward(name)),
             "" if name == trained[0] else _two(report.difference(name, trained[0]), "+"),
         ))  # fmt: skip
-    command = ["<!-- not run: trainings first -->", "```bash", facts["command"], "```", ""]
+    command = ["<!-- not run: it takes trainings -->", "```bash", facts["command"], "```", ""]
     return "\n".join([*command, as_markdown(heads, rows, n_texts=2)])
 
 
