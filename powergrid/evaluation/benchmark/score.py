@@ -128,7 +128,7 @@ class Leaderboard:
     def tables(self) -> list[Table]:
         """Return tables for the command line: one for each task, and one over all of them."""
         return [
-            *(as_table(task, _HEADINGS, [show_row(row) for row in rows]) for task, rows in self.rows.items()),
+            *(as_table(task, _HEADINGS, map(_in_two_lines, map(show_row, rows))) for task, rows in self.rows.items()),
             *([as_table("all tasks", _OVERALL, map(show_overall, self.overall))] if self.overall else []),
         ]
 
@@ -180,6 +180,10 @@ def show_row(row: Row) -> tuple[str, ...]:
         "" if row.regret_usd is None else show_whole(row.regret_usd),
         "" if row.better_days is None else show_whole(row.better_days, 100.0),
     )
+
+
+def _in_two_lines(cells: Iterable[str]) -> list[str]:
+    return [cell.replace(" [", "\n[") for cell in cells]  # four intervals are wider than a terminal
 
 
 def show_overall(each: Overall) -> tuple[str, ...]:

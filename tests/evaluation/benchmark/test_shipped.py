@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from powergrid.evaluation.benchmark import read_benchmark, read_result, verify_result
 from powergrid.evaluation.benchmark.page import make_page
-from powergrid.evaluation.benchmark.score import find_files, score_results
+from powergrid.evaluation.benchmark.score import find_files, score_results, show_row
 from powergrid.evaluation.benchmark.tasks import hash_canonical
 from powergrid.evaluation.benchmark.verify import check_result, hash_policies, weights_folders
 from powergrid.grid.profiles.profiles import builtin_profiles, split_days
@@ -74,3 +76,15 @@ def test_leaderboard_is_what_the_results_say() -> None:
     page = (DOCS / "leaderboard.md").read_text(encoding="utf-8")
     remedy = "run powergrid benchmark score docs/benchmark --page docs/leaderboard.md"
     assert page == make_page(score_results(BENCHMARK, [DOCS / "benchmark"])), remedy
+
+
+def test_tables_of_the_terminal_fit_into_80_columns_whole() -> None:
+    board = score_results(BENCHMARK, [DOCS / "benchmark"])
+    console = Console(width=80, record=True, file=StringIO())
+    for table in board.tables():
+        console.print(table)
+    shown = console.export_text()
+    for row in (row for rows in board.rows.values() for row in rows):
+        for cell in show_row(row)[1:]:
+            assert all(part in shown for part in cell.replace(" [", "\n[").split("\n"))
+        assert row.result.player.name in shown
