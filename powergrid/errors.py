@@ -184,7 +184,7 @@ def list_names(names: Sequence[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
 
 
-def shorten(text: str, width: int = 72) -> str:
-    """Return a command as one printable line, cut to a width."""
+def shorten(text: str) -> str:
+    """Return a command as one printable line of at most 72 characters."""
     line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(text.split()))
-    return line if len(line) <= width else line[: width - 4] + " ..."
+    return line if len(line) <= 72 else line[:68] + " ..."

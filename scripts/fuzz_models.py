@@ -184,22 +184,7 @@ def try_import(random: Random, folder: Path) -> None:
             case 2:
                 frame = frame.sample(frac=random.choice((0.5, 1.0)), random_state=random.randrange(10))
             case _ if list(frame.columns).count(column) == 1:
-                value: Any = random.choice(
-                    (
-                        None,
-                        "x",
-                        float("inf"),
-                        float("nan"),
-                        1e308,
-                        -1,
-                        "2018-13-01",
-                        True,
-                        "1,5",
-                        "",
-                        b"x",
-                        "2018-03-11 02:30",
-                    )
-                )
+                value: Any = random.choice(_CELLS)
                 frame[column] = frame[column].astype(object)
                 frame.iloc[random.randrange(len(frame)), list(frame.columns).index(column)] = value
             case _:

@@ -89,7 +89,6 @@ class Advisor:
         scenario: The scenario that the policy was trained on.
         player: What acts, or what makes that for the task which stands behind the advice.
         options: When it is not listened to.
-        clock: Tells the time, on the feeder's clock, where readings do not.
 
     Attributes:
         catalogue: What may be read.
@@ -106,10 +105,8 @@ class Advisor:
         scenario: Scenario,
         player: Player | Callable[[GridTask], Player],
         options: AdvisorOptions | None = None,
-        *,
-        clock: Callable[[], datetime.datetime] = datetime.datetime.now,
     ) -> None:
-        self.options, self._clock = options or AdvisorOptions(), clock
+        self.options = options or AdvisorOptions()
         if problems := self.options.find_problems():
             raise ScenarioError("advice", problems)
         # readings that come are late and lost by themselves: what a scenario says of that is not said again
@@ -199,7 +196,7 @@ class Advisor:
             sound.tell("time-unreadable", "time", "cannot be read", "write 2026-07-01T14:00, on the feeder's clock")
         when = sound.time if asked is None else asked
         if when is None:
-            when = np.datetime64(self._clock().replace(tzinfo=None), "s")
+            when = np.datetime64(datetime.datetime.now(), "s")
             sound.tell("time-missing", "time", f"not given; the clock of this machine says {when}")
         behind = self._twin.elapsed(when)
         if behind < 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -130,7 +130,8 @@ def _say_open(board: Leaderboard) -> Iterator[str]:
 
 def find_open(board: Leaderboard) -> Iterator[tuple[str, float | None]]:
     """Yield the command of each row that nobody has run yet, and its minutes; None where they were not measured."""
-    benchmark, refused = board.benchmark, _refused(read_estimates())
+    benchmark = board.benchmark
+    refused = {(name, baseline) for baseline, names in read_estimates()["refused"].items() for name in names}
     for name, task in benchmark.tasks.items():
         there = {each.player.name for each in board.results.get(name, ())}
         command = f"powergrid benchmark run {name}"
@@ -141,10 +142,6 @@ def find_open(board: Leaderboard) -> Iterator[tuple[str, float | None]]:
             if method.name not in there and takes(task, method):
                 minutes = estimate_minutes(task, method) * len(benchmark.training_seeds)
                 yield f"{command} {method.options}", minutes
-
-
-def _refused(estimates: Mapping[str, Any]) -> set[tuple[str, str]]:
-    return {(task, policy) for policy, tasks in estimates["refused"].items() for task in tasks}
 
 
 def takes(task: Task, method: Method) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from powergrid.errors import ScenarioError
@@ -32,21 +31,17 @@ def submit_result(benchmark: Benchmark, file: Path, result: Result, place: Path)
     problems = list(check_result(benchmark, result, hash_policies(folders)))
     if problems:
         raise ScenarioError(str(file), problems)
-    player = result.player
+    player, goal = result.player, place / result.stem
     folders = {
         seed: own
         for seed, own in folders.items()
-        if find_policy(place, player.name, seed, player.weights[seed]) in (None, place / result.stem / seed)
+        if find_policy(place, player.name, seed, player.weights[seed]) in (None, goal / seed)
     }
-    written = [_copy(own / name, place / result.stem / seed / name) for seed, own, name in _policy_files(folders)]
+    written = [_copy(own / name, goal / seed / name) for seed, own in folders.items() for name in POLICY_FILES]
     target = place / f"{result.stem}.json"
     signature = signature_of(file)
     written += [_copy(signature, signature_of(target))] if signature.is_file() else []
     return [*written, _copy(file, target)]  # last: where it lies, all that it needs does
-
-
-def _policy_files(folders: Mapping[str, Path]) -> list[tuple[str, Path, str]]:
-    return [(seed, folder, name) for seed, folder in folders.items() for name in POLICY_FILES]
 
 
 def _copy(source: Path, target: Path) -> Path:

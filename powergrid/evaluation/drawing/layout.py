@@ -161,11 +161,11 @@ def _hang_on(graph: nx.Graph[int], xy: FloatArray, located: set[int], stride: fl
             waiting.append(other)
 
 
-def _push_apart(places: FloatArray, least: FloatArray, rounds: int = 60) -> FloatArray:
+def _push_apart(places: FloatArray, least: FloatArray) -> FloatArray:
     """Move places, shape (n, 2), nearer than the least distance of their pair apart, the others hardly."""
     places, turn = places.copy(), np.arange(len(places)) * 2.4
     way = np.stack([np.cos(turn), np.sin(turn)], axis=1)  # coincident places leave each other in different directions
-    for _ in range(rounds):
+    for _ in range(60):
         apart = places[:, None, :] - places[None, :, :]
         distance = np.hypot(apart[..., 0], apart[..., 1])
         np.fill_diagonal(distance, np.inf)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import numpy as np
 import numpy.typing as npt
@@ -165,17 +165,12 @@ def fit_hours(hours: Sequence[FloatArray], states: Sequence[IntArray]) -> Thresh
     """
     hour, state = np.concatenate(hours), np.concatenate(states).astype(np.bool_)
     best = Threshold("time", 0.0, 0.0, -1.0)
-    for on, off in _pairs():
+    for on, off in permutations(map(float, range(_HOURS)), 2):
         says = (hour >= on) & (hour < off) if on < off else (hour >= on) | (hour < off)
         agreed = float((says == state).mean())
         if agreed > best.agreed:
             best = Threshold("time", on, off, agreed)
     return best
-
-
-def _pairs() -> Iterator[tuple[float, float]]:
-    for on in range(_HOURS):
-        yield from ((float(on), float(off)) for off in range(_HOURS) if on != off)
 
 
 def count_moves(positions: IntArray) -> int:

@@ -86,7 +86,8 @@ def write_demand(day: PlayedDay) -> str:
     kw, kvar = written["kw"], written["kvar"]
     for column, name in enumerate(kw.names):
         base = [_base(series.values[:, column]) for series in (kw, kvar)]
-        mult = [_multipliers(series.values[:, column], b) for series, b in zip((kw, kvar), base, strict=True)]
+        scaled = (series.values[:, column] / b for series, b in zip((kw, kvar), base, strict=True))
+        mult = [np.round(values, _DIGITS) + 0.0 for values in scaled]  # no negative zeros
         key = b"".join(each.tobytes() for each in mult)
         if key not in shapes:
             shapes[key] = f"powergrid_demand_{len(shapes) + 1}"
@@ -102,10 +103,6 @@ def _base(values: FloatArray) -> float:
     """Return what multipliers of a series are of: its largest value, 1 where there is none."""
     largest = float(values[np.abs(values).argmax()])
     return largest or 1.0
-
-
-def _multipliers(values: FloatArray, base: float) -> FloatArray:
-    return np.round(values / base, _DIGITS) + 0.0  # no negative zeros
 
 
 def _write_shape(name: str, day: PlayedDay, mult: FloatArray, qmult: FloatArray) -> Iterator[str]:

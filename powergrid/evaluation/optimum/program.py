@@ -73,12 +73,9 @@ def improve(
 
 def price(day: StackedDay, trajectory: Trajectory, slopes: Slopes) -> float:
     """Return what a program says that a day is worth as it is: the sum of all terms as it prices them."""
-    left = (slopes.base.carried[-1] - _came(day)) @ day.left_value
+    came = np.array([float(each.at.of(day.begin, each.name)) for each in day.devices.carried])
+    left = (slopes.base.carried[-1] - came) @ day.left_value
     return float(slopes.base.smooth.sum() + left) - _cost_now(day, slopes, trajectory.plan)
-
-
-def _came(day: StackedDay) -> FloatArray:
-    return np.array([float(each.at.of(day.begin, each.name)) for each in day.devices.carried])
 
 
 def _carry_on(program: LinearProgram, day: StackedDay, slopes: Slopes, at: IntArray) -> IntArray:

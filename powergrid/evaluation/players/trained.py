@@ -160,10 +160,10 @@ def add_notes(notes: Mapping[str, str], policies: Sequence[Any], played: Scenari
     return {name: " ".join(filter(None, own)) for name, own in told.items()}
 
 
-def say_differences(differences: Sequence[Difference], limit: int = 4) -> str:
+def say_differences(differences: Sequence[Difference]) -> str:
     """Return what differs as a sentence for who reads of a policy's days."""
-    told = ", ".join(f"{each.what} ({each.played}, not {each.trained})" for each in differences[:limit])
-    more = f" and {len(differences) - limit} more" if len(differences) > limit else ""
+    told = ", ".join(f"{each.what} ({each.played}, not {each.trained})" for each in differences[:4])
+    more = f" and {len(differences) - 4} more" if len(differences) > 4 else ""
     return f"What it plays differs from what it was trained on in {told}{more}."
 
 

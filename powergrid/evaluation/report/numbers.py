@@ -140,7 +140,7 @@ class PlayedDays:
         """Return how probable it is that a training of a policy has a higher reward on a day than one of another."""
         return probability_of_improvement(self.rewards(policy), self.rewards(other))
 
-    def profiles(self, n_thresholds: int = 101) -> dict[str, Profile]:
+    def profiles(self) -> dict[str, Profile]:
         """Return by name which part of seeds and days is above each score; nothing where there are no scores.
 
         Thresholds lie evenly from the second lowest percentile of all scores up to the highest.
@@ -151,7 +151,7 @@ class PlayedDays:
         # The scale is that of who matters: what chance comes to would leave all others a line at the end.
         told = [own for name, own in scores.items() if name != "random"] or list(scores.values())
         low, high = min(float(np.quantile(own, 0.02)) for own in told), max(float(own.max()) for own in told)
-        thresholds = np.linspace(min(low, 0.0), high + 1e-9, n_thresholds)
+        thresholds = np.linspace(min(low, 0.0), high + 1e-9, 101)
         return {name: performance_profile(own, thresholds) for name, own in scores.items()}
 
     # -- all measures

@@ -91,8 +91,8 @@ class Summary:
             "high_a_node_hours": hours_of["above_a_h"],
             "longest_a_h": float(day["node:longest_a_h"].max(initial=0.0)),
             "unbalance_hours": hours * float(np.count_nonzero(unbalanced)),
-            "tap_moves": sum(count for name, count in moves.items() if _is_tap(name)),
-            "bank_moves": sum(count for name, count in moves.items() if name.startswith("capacitor.")),
+            "tap_moves": sum(n for name, n in moves.items() if not name.startswith(("capacitor.", "switch."))),
+            "bank_moves": sum(n for name, n in moves.items() if name.startswith("capacitor.")),
             "battery_kwh": float(recording.agents["throughput_kwh"].sum()),
         }
 
@@ -252,10 +252,6 @@ def find_moves(recording: DayRecording) -> dict[str, float]:
     moved = dict(zip(gear.names, gear["moved"].sum(axis=0).tolist(), strict=True)) if gear.names else {}
     switches = [name for name, spec in recording.specs.items() if spec.kind == "switch"]
     return moved | {f"switch.{name}": float(recording.devices.of(name, "operations").sum()) for name in switches}
-
-
-def _is_tap(name: str) -> bool:
-    return not name.startswith(("capacitor.", "switch."))
 
 
 def _counted(recording: DayRecording) -> BoolArray:

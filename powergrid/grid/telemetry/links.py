@@ -37,7 +37,8 @@ class Link:
     @property
     def longest(self) -> int:
         """Steps on the way at the most."""
-        return self._in_steps(self._spec.delay_minutes + self._spec.delay_spread_minutes)
+        minutes = self._spec.delay_minutes + self._spec.delay_spread_minutes
+        return math.ceil(minutes / self._step_minutes - _EXACT)
 
     def draw(self, rng: np.random.Generator, n_times: int, n: int, *, first: int) -> tuple[IntArray, BoolArray]:
         """Draw one episode.
@@ -64,9 +65,6 @@ class Link:
         newest = np.maximum.accumulate(newest[:n_times], axis=0)
         due = (np.arange(n_times) - self.longest) // self.every * self.every
         return newest, newest < np.maximum(due, first)[:, None]
-
-    def _in_steps(self, minutes: float) -> int:
-        return math.ceil(minutes / self._step_minutes - _EXACT)
 
 
 def find_together(n_envs: int, n_times: int) -> dict[bytes, int]:

@@ -225,9 +225,11 @@ def export_run(
     for agent, name in policy.policy_of.items():
         file = f"{agent}{SUFFIXES[format]}"
         told = _interface(policy, agent, tables)
-        outputs = [output["name"] for output in told["outputs"]]
+        memory = [told["memory"]] if "memory" in told else []
+        inputs = {part["name"]: part["shape"][1] for part in (told["input"], *(own["input"] for own in memory))}
+        outputs = [part["name"] for part in (*told["outputs"], *(own["output"] for own in memory))]
         with telling(target / file), replacing(target / file) as whole:
-            write(torch_actor(policy, agent), _inputs_of(told), outputs + _after(told), whole)
+            write(torch_actor(policy, agent), inputs, outputs, whole)
         agents[agent] = {"file": file, "policy": name, **told}
     interface = {
         "format": format,
@@ -304,25 +306,12 @@ def _describe_memory(width: int) -> dict[str, Any]:
 
 def _describe_output(name: str, space: gym.Space[Any]) -> dict[str, Any]:
     if isinstance(space, gym.spaces.Box):
-        bounds = {name: [_finite(x) for x in np.ravel(getattr(space, name)).tolist()] for name in ("low", "high")}
+        ends = {name: np.ravel(getattr(space, name)).tolist() for name in ("low", "high")}
+        bounds = {name: [x if math.isfinite(x) else None for x in own] for name, own in ends.items()}
         return {"name": name, "shape": ["n", *space.shape], "dtype": "float32", **bounds}
     sizes = position_counts(space)
     shape = ["n"] if isinstance(space, gym.spaces.Discrete) else ["n", len(sizes)]
     return {"name": name, "shape": shape, "dtype": "int64", "n": sizes}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _inputs_of(told: Mapping[str, Any]) -> dict[str, int]:
-    """Return the inputs of an agent's file by name, and how many entries each has."""
-    parts = [told["input"], *([told["memory"]["input"]] if "memory" in told else [])]
-    return {part["name"]: part["shape"][1] for part in parts}
-
-
-def _after(told: Mapping[str, Any]) -> list[str]:
-    return [told["memory"]["output"]["name"]] if "memory" in told else []
 
 
 def write_onnx(actor: Any, inputs: Mapping[str, int], names: Sequence[str], file: Path) -> None:

@@ -75,7 +75,7 @@ class RaySession:
         return (Path(context.address_info["session_dir"]) / "logs").glob(f"worker-*-{job}-*.err")
 
 
-def root_traceback(text: str, most: int = 60) -> str:
+def root_traceback(text: str) -> str:
     """Return the newest chain of tracebacks' first one, the cause; empty where there is none."""
     lines = text.splitlines()
     starts = [i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line]
@@ -86,7 +86,7 @@ def root_traceback(text: str, most: int = 60) -> str:
         first -= 1
     end = starts[first + 1] if first + 1 < len(starts) else len(lines)
     shown = [line for line in lines[starts[first] : end] if line.strip() and line.strip() not in _CHAINED]
-    return "\n".join(shown[:most])
+    return "\n".join(shown[:60])
 
 
 _CHAINED = (
@@ -298,7 +298,7 @@ def build_algorithm(config: Any, session: RaySession) -> Any:
             trainable.DEFAULT_STORAGE_PATH = elsewhere
 
 
-def stop_algorithm(algorithm: Any, timeout_s: float = 20.0) -> None:
+def stop_algorithm(algorithm: Any) -> None:
     """Stop the algorithm; give up waiting where a worker hangs."""
     if not algorithm.config.num_env_runners:
         algorithm.stop()  # OpenDSS crashes where an engine is closed by another thread than this
@@ -306,4 +306,4 @@ def stop_algorithm(algorithm: Any, timeout_s: float = 20.0) -> None:
     # Where an environment hangs, RLlib had not stopped after five minutes; Ray's own shutdown kills the worker.
     stopper = threading.Thread(target=algorithm.stop, daemon=True)
     stopper.start()
-    stopper.join(timeout_s)
+    stopper.join(20.0)

@@ -84,6 +84,8 @@ Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class TrainSettings(Spec):
     """Set how long, how and with what network PPO trains; every field has a working default."""
 
+    unused: ClassVar[frozenset[str]] = frozenset()
+
     iterations: int = Field(600, ge=1, description="Training iterations; each gathers one batch and learns from it.")
     seed: int | None = Field(
         0, ge=0, le=2**31 - 1, description="Seed of networks, exploration and episodes; null draws one."
@@ -255,25 +257,16 @@ class TrainSettings(Spec):
         return self.imitation_days or min(self.iterations, 200)
 
     @model_validator(mode="after")
-    def _can_imitate(self) -> TrainSettings:
+    def _observations_stay(self) -> TrainSettings:
         other = {"observation_filter": self.observation_filter != "none", "share_unequal": self.share_unequal}
-        if self.demonstrations is not None and any(other.values()):
-            raise ValueError(f"demonstrations do not go with {' and '.join(n for n, on in other.items() if on)}")
-        return self
-
-    @model_validator(mode="after")
-    def _can_add(self) -> TrainSettings:
-        other = {"observation_filter": self.observation_filter != "none", "share_unequal": self.share_unequal}
-        if self.proposals is not None and any(other.values()):
-            raise ValueError(f"proposals do not go with {' and '.join(n for n, on in other.items() if on)}")
-        return self
-
-    @model_validator(mode="after")
-    def _network_can(self) -> TrainSettings:
-        other = {"observation_filter": self.observation_filter != "none", "share_unequal": self.share_unequal}
-        if self.network == "graph" and any(other.values()):
-            told = " and ".join(name for name, on in other.items() if on)
-            raise ValueError(f"network 'graph' reads observations as they are and does not go with {told}")
+        reads = {
+            "demonstrations do not go": self.demonstrations is not None,
+            "proposals do not go": self.proposals is not None,
+            "network 'graph' reads observations as they are and does not go": self.network == "graph",
+        }
+        for said, asked in reads.items():
+            if asked and any(other.values()):
+                raise ValueError(f"{said} with {' and '.join(name for name, on in other.items() if on)}")
         return self
 
     @model_validator(mode="after")
@@ -324,8 +317,6 @@ _ONLY_ON_POLICY = frozenset(
 class MappoSettings(TrainSettings):
     """PPO's settings, and the critic's network."""
 
-    algorithm: ClassVar[str] = "mappo"
-
     critic_hidden: Layers = Field(
         (128, 128), min_length=1, description="Width of each hidden layer of the critic, which sees the joint state."
     )
@@ -365,8 +356,6 @@ class OffPolicySettings(TrainSettings):
 class SacSettings(OffPolicySettings):
     """Soft actor-critic, for continuous actions."""
 
-    algorithm: ClassVar[str] = "sac"
-
     tau: float = Field(0.005, gt=0, le=1, description="Share of the networks in their targets after each update.")
     twin_q: bool = Field(True, description="Learn two Q networks and use the lesser one.")
     initial_alpha: float = Field(0.1, gt=0, description="First weight of the entropy.")
@@ -378,8 +367,6 @@ class SacSettings(OffPolicySettings):
 
 class DqnSettings(OffPolicySettings):
     """Deep Q-learning, for one discrete action."""
-
-    algorithm: ClassVar[str] = "dqn"
 
     double_q: bool = Field(True, description="Choose the next action by the network, value it by its target.")
     dueling: bool = Field(True, description="Learn the value of a state apart from the advantages of actions.")
@@ -410,8 +397,7 @@ def algorithm_of(settings: TrainSettings) -> str:
 def fields_of(algorithm: str) -> list[str]:
     """Name the settings of an algorithm."""
     kind = SETTINGS[algorithm]
-    unused: frozenset[str] = getattr(kind, "unused", frozenset())
-    return [name for name in kind.model_fields if name not in unused]
+    return [name for name in kind.model_fields if name not in kind.unused]
 
 
 def dump_settings(settings: TrainSettings) -> dict[str, Any]:

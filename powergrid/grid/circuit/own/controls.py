@@ -115,7 +115,8 @@ def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederC
         if any(not control.idle for control in own):
             continue
         if own:
-            yield Problem("no-control", name, f"control 'opendss', but {_say_idle(own[0])}", _OTHER_CONTROLS)
+            text = f"control 'opendss', but {own[0].class_name}.{own[0].name} moves nothing: {own[0].idle}"
+            yield Problem("no-control", name, text, _OTHER_CONTROLS)
             continue
         there = [f"{control.class_name}.{control.name} ({control.targets[0]})" for control in able if control.targets]
         near = nearest_names(spec.element.lower(), [t for control in able for t in control.targets])
@@ -124,10 +125,6 @@ def find_control_problems(devices: Mapping[str, Any], controls: Sequence[FeederC
         remedy = f" (did you mean {near[0]!r}?)" if near else ""
         text = f"control 'opendss', but no {' or '.join(classes)} moves {spec.element!r}; {listed}{remedy}"
         yield Problem("no-control", name, text, _OTHER_CONTROLS)
-
-
-def _say_idle(control: FeederControl) -> str:
-    return f"{control.class_name}.{control.name} moves nothing: {control.idle}"
 
 
 def find_controls(engine: Engine, *, off: bool = False) -> tuple[FeederControl, ...]:
