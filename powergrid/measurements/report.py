@@ -187,21 +187,21 @@ class DataReport:
         left_out = {day: tuple(columns) for day, columns in data["left_out"].items()}
         return cls(**{**data, **told, "left_out": left_out, "series": tuple(series), "daily": daily, "of_day": of_day})
 
-    def as_text(self, width: int = _WIDTH) -> str:
-        """Return it as text of at most so many columns."""
+    def as_text(self) -> str:
+        """Return it as text of at most 78 columns."""
         lines = [f"Data report: measurements for {self.feeder}", ""]
         for title, value in self._facts():
-            lines += textwrap.wrap(value, width, initial_indent=f"{title:<11}", subsequent_indent=" " * 11)
+            lines += textwrap.wrap(value, _WIDTH, initial_indent=f"{title:<11}", subsequent_indent=" " * 11)
         lines += ["", "What is what"]
         told = set[tuple[str, ...]]()
         for line in self.series:
             text = _describe(line, with_loads=line.loads not in told)
             told.add(line.loads)
-            lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="      ")
+            lines += textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="      ")
         for title, entries in self._lists():
             lines += ["", title]
             for entry in entries:
-                lines += textwrap.wrap(entry, width, initial_indent="  ", subsequent_indent="      ")
+                lines += textwrap.wrap(entry, _WIDTH, initial_indent="  ", subsequent_indent="      ")
         return "\n".join(lines) + "\n"
 
     def as_html(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from powergrid.errors import ScenarioError, describe_unknown, list_names
 from powergrid.grid.profiles.table_files import TEXT_SUFFIXES, open_table
-from powergrid.measurements.times import find_step, place_rows, read_stamps, to_standard_time
+from powergrid.measurements.times import Findings, find_step, place_rows, read_stamps, to_standard_time
 from powergrid.measurements.vocabulary import STANDARD, ImportMap, LongSpec, for_table
 
 if TYPE_CHECKING:
@@ -97,62 +97,62 @@ def read_measured(
         problems, notes: Get what is wrong, and what was found and is worth telling.
         where: What messages and the map call it.
     """
-    spec = for_table(spec, where)
-    frame, first_line, record = _open(source, spec, where, problems)
+    spec, found = for_table(spec, where), Findings(where, problems, notes)
+    frame, record = _open(source, spec, found)
     if frame is None:
         return None
-    found = len(problems)
-    stamp_names = _find_stamps(frame, spec, where, problems)
+    n_before = len(problems)
+    stamp_names = _find_stamps(frame, spec, found)
     if stamp_names is None:
         return None
     stamps = frame[stamp_names[0]]
     if len(stamp_names) > 1:
-        stamps = frame[stamp_names].astype(str).agg(" ".join, axis=1)
-    long = _find_long(frame, stamp_names, spec, where, problems)
+        parts = frame[stamp_names]
+        stamps = parts.astype(str).fillna("").agg(" ".join, axis=1).where(parts.notna().all(axis=1))
+    long = _find_long(frame, stamp_names, spec, found)
     used = list(long.values) if long else [name for name in frame.columns if name not in stamp_names]
     if long is None:
         used = [name for name in used if name not in spec.columns or spec.columns[name] is not None]
     title = f"{where}: column {' and '.join(map(repr, stamp_names))}"
-    read = read_stamps(stamps, spec.time, title, problems, first_line)
-    unread = dict[str, str]()
-    numbers = _take_numbers(frame, used, spec.missing, where, unread, first_line)
+    read = read_stamps(stamps, spec.time, replace(found, where=title))
+    numbers, unread = _take_numbers(frame, used, spec.missing, found)
     problems += unread.values() if numbers.empty else ()
-    if len(problems) > found or read is None:
+    if len(problems) > n_before or read is None:
         return None
     key, meters = _number_meters(frame, long)
-    times = to_standard_time(read, spec.time, key, where, problems, notes, first_line)
-    step = 0 if times is None else find_step(times, where, problems)
+    times = to_standard_time(read, spec.time, key, found)
+    step = 0 if times is None else find_step(times, found)
     if times is None or not step:
         return None
-    times = place_rows(times, read.local, step, spec.time, where, problems, notes, first_line)
-    if times is None or _has_repeated(times, key, meters, numbers, where, problems, notes, first_line):
+    times = place_rows(times, read.local, step, spec.time, found)
+    if times is None or _has_repeated(times, key, meters, numbers, found):
         return None
     table = _lay_out(times, key, meters, numbers, step, where)
     _look_for_changed_clocks(table, read.ahead_min, spec, problems)
     table.source, table.spec, table.unread = record, spec, unread
-    return None if len(problems) > found else table
+    return None if len(problems) > n_before else table
 
 
 def _open(
-    source: str | Path | pd.DataFrame, spec: ImportMap, where: str, problems: list[str]
-) -> tuple[pd.DataFrame | None, int, dict[str, Any]]:
-    """Return the table with names of columns as text, its first line, and the record of it."""
+    source: str | Path | pd.DataFrame, spec: ImportMap, found: Findings
+) -> tuple[pd.DataFrame | None, dict[str, Any]]:
+    """Return the table with names of columns as text, and the record of it; its first line is found."""
     import pandas as pd
 
     if isinstance(source, str | Path):
         path = Path(source)
-        first_line = 2 if path.name.lower().endswith((*TEXT_SUFFIXES, ".xlsx")) else 0
+        if path.name.lower().endswith((*TEXT_SUFFIXES, ".xlsx")):
+            found.first_line = 2 + spec.skip_rows
         try:
-            first_line += spec.skip_rows if first_line else 0
             frame = open_table(
                 path, str(source), decimal=spec.decimal, sheet=spec.sheet, missing=spec.missing, skip=spec.skip_rows
             )
         except ScenarioError as error:
-            problems += [f"{error.where}: {problem}" for problem in error.problems]
-            return None, first_line, {}
+            found.problems += [f"{error.where}: {problem}" for problem in error.problems]
+            return None, {}
         record: dict[str, Any] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     else:
-        frame, first_line, record = source, 0, {"file": "a DataFrame"}
+        frame, record = source, {"file": "a DataFrame"}
     if isinstance(frame.index, pd.PeriodIndex):
         frame = frame.set_axis(frame.index.to_timestamp())
     if isinstance(frame.index, pd.DatetimeIndex):
@@ -164,38 +164,37 @@ def _open(
     filled = frame.notna().any(axis=1).to_numpy()
     frame = frame.iloc[: len(filled) - int(filled[::-1].argmax()) if filled.any() else 0].reset_index(drop=True)
     if not len(frame):
-        problems.append(f"{where}: the table has no rows")
-        return None, first_line, record
+        found.refuse("the table has no rows")
+        return None, record
     twice = sorted(set(frame.columns[frame.columns.duplicated()]))
     if twice:
-        problems.append(f"{where}: column {list_names([repr(name) for name in twice])} comes twice")
-        return None, first_line, record
-    return frame, first_line, record | {"rows": len(frame)}
+        found.refuse(f"column {list_names([repr(name) for name in twice])} comes twice")
+        return None, record
+    return frame, record | {"rows": len(frame)}
 
 
-def _find_stamps(frame: pd.DataFrame, spec: ImportMap, where: str, problems: list[str]) -> list[str] | None:
+def _find_stamps(frame: pd.DataFrame, spec: ImportMap, found: Findings) -> list[str] | None:
     import pandas as pd
 
     if spec.time.column:
         unknown = [name for name in spec.time.column if name not in frame.columns]
-        problems += [f"{where}: time.column: " + describe_unknown("column", name, frame.columns) for name in unknown]
+        for name in unknown:
+            found.refuse("time.column: " + describe_unknown("column", name, frame.columns))
         return None if unknown else list(spec.time.column)
     by_name = {name.lower(): name for name in frame.columns}
     for date, hour in itertools.product(("date", "datum"), ("time", "hour", "hour ending", "he", "zeit", "stunde")):
         if date in by_name and hour in by_name:
             return [by_name[date], by_name[hour]]
-    found = [by_name[name] for name in _TIME_NAMES if name in by_name]
-    found += [name for name in frame.columns if pd.api.types.is_datetime64_any_dtype(frame[name])]
-    found += [name for name in frame.columns if "time" in name.lower() or "date" in name.lower()]
-    if found:
-        return found[:1]
-    problems.append(f"{where}: no column of time; say time.column, one of {list_names(list(frame.columns))}")
+    likely = [by_name[name] for name in _TIME_NAMES if name in by_name]
+    likely += [name for name in frame.columns if pd.api.types.is_datetime64_any_dtype(frame[name])]
+    likely += [name for name in frame.columns if "time" in name.lower() or "date" in name.lower()]
+    if likely:
+        return likely[:1]
+    found.refuse(f"no column of time; say time.column, one of {list_names(list(frame.columns))}")
     return None
 
 
-def _find_long(
-    frame: pd.DataFrame, stamps: Sequence[str], spec: ImportMap, where: str, problems: list[str]
-) -> LongSpec | None:
+def _find_long(frame: pd.DataFrame, stamps: Sequence[str], spec: ImportMap, found: Findings) -> LongSpec | None:
     """Return where a long table has what; None of a wide one."""
     import pandas as pd
 
@@ -217,34 +216,31 @@ def _find_long(
     else:
         long = spec.long
     wanted = [long.id, *long.values, *([] if long.quantity is None else [long.quantity])]
-    unknown = [f"{where}: long: " + describe_unknown("column", name, others) for name in wanted if name not in others]
-    problems += unknown
+    unknown = [name for name in wanted if name not in others]
+    for name in unknown:
+        found.refuse("long: " + describe_unknown("column", name, others))
     if unknown:
         return None
     values = long.values or tuple(name for name in others if name not in (long.id, long.quantity))
     if long.quantity is not None and len(values) > 1:
-        problems.append(f"{where}: long.quantity goes with one column of long.values, not {list_names(list(values))}")
+        found.refuse(f"long.quantity goes with one column of long.values, not {list_names(list(values))}")
         return None
     return long.model_copy(update={"values": values})
 
 
 def _take_numbers(
-    frame: pd.DataFrame,
-    names: Sequence[str],
-    missing: Sequence[str],
-    where: str,
-    unread: dict[str, str],
-    first_line: int,
-) -> pd.DataFrame:
-    """Return columns as numbers, NaN where there is none; ``unread`` gets those that hold what is no number."""
+    frame: pd.DataFrame, names: Sequence[str], missing: Sequence[str], found: Findings
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return columns as numbers, NaN where there is none, and what is said of those that hold what is no number."""
     import pandas as pd
 
-    numbers: dict[str, FloatArray] = {}
+    numbers, unread = dict[str, FloatArray](), dict[str, str]()
     for name in names:
         column = frame[name]
         if pd.api.types.is_bool_dtype(column):
             unread[name] = (
-                f"{where}: column {name!r} holds true and false, not numbers; 'columns: {{{name}: null}}' leaves it out"
+                f"{found.where}: column {name!r} holds true and false, not numbers; 'columns: {{{name}: null}}' leaves "
+                "it out"
             )
             continue
         if not pd.api.types.is_numeric_dtype(column):
@@ -253,15 +249,15 @@ def _take_numbers(
             bad = np.flatnonzero((tried.isna() & column.notna()).to_numpy())
             if len(bad):
                 unread[name] = (
-                    f"{where}: column {name!r}: {len(bad)} values are no numbers, the first in line "
-                    f"{first_line + bad[0]}: {str(column.iloc[int(bad[0])])[:40]!r}; 'missing' names "
+                    f"{found.where}: column {name!r}: {len(bad)} values are no numbers, the first in line "
+                    f"{found.first_line + bad[0]}: {str(column.iloc[int(bad[0])])[:40]!r}; 'missing' names "
                     f"texts that stand for none, 'columns: {{{name}: null}}' leaves the column out"
                 )
                 continue
             column = tried
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         numbers[name] = np.where(np.isfinite(values), values, np.nan)
-    return pd.DataFrame(numbers, index=frame.index)
+    return pd.DataFrame(numbers, index=frame.index), unread
 
 
 def _number_meters(frame: pd.DataFrame, long: LongSpec | None) -> tuple[npt.NDArray[np.int64], list[Meter]]:
@@ -286,10 +282,7 @@ def _has_repeated(
     key: npt.NDArray[np.int64],
     meters: list[Meter],
     numbers: pd.DataFrame,
-    where: str,
-    problems: list[str],
-    notes: list[str],
-    first_line: int,
+    found: Findings,
 ) -> bool:
     """Whether a row comes twice with different values; one that is the same twice is told only."""
     import pandas as pd
@@ -301,18 +294,18 @@ def _has_repeated(
     both = pd.concat([rows, numbers.set_axis(range(numbers.shape[1]), axis=1).reset_index(drop=True)], axis=1)
     other = np.setdiff1d(again, np.flatnonzero(both.duplicated().to_numpy()))
     if not len(other):
-        notes.append(f"{where}: {len(again)} rows come twice with the same values and count once")
+        found.note(f"{len(again)} rows come twice with the same values and count once")
         return False
     row = int(other[0])
     first = int(np.flatnonzero((rows["key"] == key[row]) & (rows["time"] == times[row]))[0])
     of = f" of meter {meters[key[row]].name!r}" if meters[key[row]].name else ""
     one, two = both.iloc[first, 2:], both.iloc[row, 2:]
     column = int((one.ne(two) & ~(one.isna() & two.isna())).to_numpy().argmax())
-    problems.append(
-        f"{where}: {len(other)} stamps{of} come twice with different values, the first is {times[row]} with "
-        f"{numbers.columns[column]!r} {one.iloc[column]:g} in line {first_line + first} and {two.iloc[column]:g} in "
-        f"line {first_line + row}; if clocks are set back then, say time.zone, as America/New_York, else keep one of "
-        "each"
+    shown = [f"{values.iloc[column]:g} in line {found.first_line + at}" for values, at in ((one, first), (two, row))]
+    found.refuse(
+        f"{len(other)} stamps{of} come twice with different values, the first is {times[row]} with "
+        f"{numbers.columns[column]!r} {' and '.join(shown)}; if clocks are set back then, say time.zone, as "
+        "America/New_York, else keep one of each"
     )
     return True
 

@@ -44,22 +44,45 @@ class Stamps:
     ahead_min: FloatArray
 
 
-def read_stamps(column: pd.Series, spec: TimeSpec, where: str, problems: list[str], first_line: int) -> Stamps | None:
+@dataclass
+class Findings:
+    """What is found while a table is read.
+
+    Attributes:
+        where: What messages call it.
+        problems: What is wrong.
+        notes: What is worth telling.
+        first_line: Line of the file, or row of the table, that its first stamp is in.
+    """
+
+    where: str
+    problems: list[str]
+    notes: list[str]
+    first_line: int = 0
+
+    def refuse(self, text: str) -> None:
+        """Add a problem."""
+        self.problems.append(f"{self.where}: {text}")
+
+    def note(self, text: str) -> None:
+        """Add a note."""
+        self.notes.append(f"{self.where}: {text}")
+
+
+def read_stamps(column: pd.Series, spec: TimeSpec, found: Findings) -> Stamps | None:
     """Return what the stamps of a table say, None with a problem.
 
     Args:
         column: The stamps, as a table holds them.
         spec: Their notation.
-        where: What problems call the column.
-        problems: Gets what is wrong.
-        first_line: Line of the file, or row of the table, that the first stamp is in.
+        found: Gets what is wrong with the column.
     """
     import pandas as pd
 
+    if column.isna().any():
+        found.refuse(f"no stamp in line {found.first_line + int(column.isna().to_numpy().argmax())}")
+        return None
     if pd.api.types.is_datetime64_any_dtype(column):
-        if column.isna().any():
-            problems.append(f"{where}: no stamp in line {first_line + int(column.isna().to_numpy().argmax())}")
-            return None
         if column.dt.tz is None:
             local = column.to_numpy().astype("datetime64[s]")
             return Stamps(local, np.full(len(local), np.nan))
@@ -67,28 +90,28 @@ def read_stamps(column: pd.Series, spec: TimeSpec, where: str, problems: list[st
         utc = column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[s]")
         return Stamps(local, (local - utc).astype(np.float64) / 60.0)
     counted = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    if counted and "%" in spec.format and not column.isna().any():
+    if counted and "%" in spec.format:
         column = column.astype(np.int64)  # digits of a date, as 202401010015
     elif counted:
-        return _read_epoch(column, spec, where, problems)
+        return _read_epoch(column, spec, found)
     # A long table has each stamp once a meter: each is read once.
     codes, texts = pd.factorize(column.astype(str).str.strip())
-    lines = first_line + np.unique(codes, return_index=True)[1]
-    read = _read_texts(pd.Series(texts), spec.format, where, problems, lines)
+    lines = found.first_line + np.unique(codes, return_index=True)[1]
+    read = _read_texts(pd.Series(texts, lines), spec.format, found)
     return None if read is None else Stamps(read.local[codes], read.ahead_min[codes])
 
 
-def _read_epoch(column: pd.Series, spec: TimeSpec, where: str, problems: list[str]) -> Stamps | None:
+def _read_epoch(column: pd.Series, spec: TimeSpec, found: Findings) -> Stamps | None:
     numbers = column.to_numpy(dtype=np.float64)
     like = next((name for name, most in _NUMBERS.items() if numbers[0] < most), "unix_ms")
     if spec.format not in _NUMBERS:
         what = "days, as Excel counts them" if like == "excel" else "seconds since 1970, or thousandths of these"
         if digits := _DIGITS.get(len(str(column.iloc[0]))):
             like, what = f"'{digits}'", "the digits of dates"
-        problems.append(f"{where}: holds numbers, as {column.iloc[0]}; say time.format: {like}, if these are {what}")
+        found.refuse(f"holds numbers, as {column.iloc[0]}; say time.format: {like}, if these are {what}")
         return None
     if not np.isfinite(numbers).all() or not 0.0 <= numbers.min() <= numbers.max() < _NUMBERS[spec.format]:
-        problems.append(f"{where}: {column.iloc[0]} is none of {spec.format}; say time.format: {like}?")
+        found.refuse(f"{column.iloc[0]} is none of {spec.format}; say time.format: {like}?")
         return None
     if spec.format == "excel":  # days of a clock on the wall
         local = _EXCEL + np.round(numbers * 86400.0).astype("timedelta64[s]")
@@ -97,80 +120,69 @@ def _read_epoch(column: pd.Series, spec: TimeSpec, where: str, problems: list[st
     return Stamps(seconds.astype("datetime64[s]"), np.zeros(len(seconds)))
 
 
-def _read_texts(
-    texts: pd.Series, form: str, where: str, problems: list[str], lines: npt.NDArray[np.int64]
-) -> Stamps | None:
+def _read_texts(texts: pd.Series, form: str, found: Findings) -> Stamps | None:
+    """Return what stamps say, each of them once, by the line that each comes in first."""
     import pandas as pd
 
     if form not in ("auto", *_FORMATS):
         if "%" not in form:
             allowed = ", ".join(("auto", *_FORMATS, *_NUMBERS))
-            problems.append(f"time.format: {form!r} is none of {allowed} and has no %")
+            found.problems.append(f"time.format: {form!r} is none of {allowed} and has no %")
             return None
         parsed = pd.to_datetime(texts, format=form, errors="coerce", utc="%z" in form)
         bad = np.flatnonzero(parsed.isna().to_numpy())
         if len(bad):
-            problems.append(f"{where}: line {lines[bad[0]]} holds {texts[bad[0]]!r}, which is not as {form!r}")
+            found.refuse(f"line {texts.index[bad[0]]} holds {texts.iloc[bad[0]]!r}, which is not as {form!r}")
             return None
         utc = parsed.dt.tz_localize(None).to_numpy().astype("datetime64[s]") if "%z" in form else parsed.to_numpy()
         return Stamps(utc.astype("datetime64[s]"), np.full(len(texts), 0.0 if "%z" in form else np.nan))
     parts = texts.str.extract(_STAMP)
     bad = np.flatnonzero(parts["a"].isna().to_numpy())
     if len(bad):
-        problems.append(
-            f"{where}: {len(bad)} stamps cannot be read, the first in line {lines[bad[0]]}: {texts[bad[0]]!r}; "
+        found.refuse(
+            f"{len(bad)} stamps cannot be read, the first in line {texts.index[bad[0]]}: {texts.iloc[bad[0]]!r}; "
             "time.format says how they are written, as '%d-%b-%Y %H:%M'"
         )
         return None
     a, b, c = (parts[name].to_numpy(dtype=np.int64) for name in "abc")
-    order = _find_order(a, b, parts["mark"].to_numpy(), form, texts, where, problems, lines)
+    order = form if form != "auto" else _find_order(a, b, parts["mark"].to_numpy(), texts, found)
     if order is None:
         return None
     year, month, day = (c, a, b) if order == "us" else (c, b, a) if order == "eu" else (a, b, c)
-    return _compose(parts, (np.where(year < 100, year + 2000, year), month, day), texts, where, problems, lines)
+    return _compose(parts, (np.where(year < 100, year + 2000, year), month, day), texts, found)
 
 
 def _find_order(
     a: npt.NDArray[np.int64],
     b: npt.NDArray[np.int64],
     mark: npt.NDArray[np.object_],
-    form: str,
     texts: pd.Series,
-    where: str,
-    problems: list[str],
-    lines: npt.NDArray[np.int64],
+    found: Findings,
 ) -> str | None:
     """Say whether dates begin with the year, the month or the day, by numbers that can only be one."""
-    if form != "auto":
-        return form
     if (a > 31).all():
         return "iso"
     day_first, month_first = a > 12, b > 12
     if day_first.any() and month_first.any():
         one, other = int(day_first.argmax()), int(month_first.argmax())
-        problems.append(
-            f"{where}: days come first in line {lines[one]} ({texts[one]!r}) and second in line {lines[other]} "
-            f"({texts[other]!r}); write dates one way"
+        found.refuse(
+            f"days come first in line {texts.index[one]} ({texts.iloc[one]!r}) and second in line "
+            f"{texts.index[other]} ({texts.iloc[other]!r}); write dates one way"
         )
         return None
     if day_first.any() or (mark == ".").all():  # with points nobody writes the month first
         return "eu"
     if month_first.any():
         return "us"
-    problems.append(
-        f"{where}: {texts[0]!r} in line {lines[0]} may be month and day or day and month, and no other date tells; "
+    found.refuse(
+        f"{texts.iloc[0]!r} in line {texts.index[0]} may be month and day or day and month, and no other date tells; "
         "say time.format: us (month first) or eu (day first)"
     )
     return None
 
 
 def _compose(
-    parts: pd.DataFrame,
-    date: tuple[npt.NDArray[np.int64], ...],
-    texts: pd.Series,
-    where: str,
-    problems: list[str],
-    lines: npt.NDArray[np.int64],
+    parts: pd.DataFrame, date: tuple[npt.NDArray[np.int64], ...], texts: pd.Series, found: Findings
 ) -> Stamps | None:
     year, month, day = date
     hour, minute, second = (parts[name].fillna("0").astype(int).to_numpy() for name in "HMS")
@@ -184,8 +196,8 @@ def _compose(
     wrong |= day > ((first + 1).astype("datetime64[D]") - first.astype("datetime64[D]")).astype(np.int64)
     if wrong.any():
         row = int(wrong.argmax())
-        problems.append(
-            f"{where}: {int(wrong.sum())} stamps do not exist, the first in line {lines[row]}: {texts[row]!r}"
+        found.refuse(
+            f"{int(wrong.sum())} stamps do not exist, the first in line {texts.index[row]}: {texts.iloc[row]!r}"
         )
         return None
     local = first.astype("datetime64[D]") + (day - 1)
@@ -201,15 +213,7 @@ def _compose(
     return Stamps(local, ahead)
 
 
-def to_standard_time(
-    stamps: Stamps,
-    spec: TimeSpec,
-    key: npt.NDArray[np.int64],
-    where: str,
-    problems: list[str],
-    notes: list[str],
-    first_line: int,
-) -> Times | None:
+def to_standard_time(stamps: Stamps, spec: TimeSpec, key: npt.NDArray[np.int64], found: Findings) -> Times | None:
     """Return stamps in standard time of the feeder's zone, None with a problem.
 
     Where a clock is set back, the first of two equal stamps of a meter is in daylight saving, the second is not.
@@ -218,15 +222,13 @@ def to_standard_time(
         stamps: What the table says.
         spec: Zone of feeder and clock.
         key: The meter of each row, for stamps of several meters are alike.
-        where: What problems call the table.
-        problems, notes: Get what is wrong, and what was found.
-        first_line: Line of the first stamp.
+        found: Gets what is wrong, and what is worth telling.
     """
     local, ahead = stamps.local, stamps.ahead_min
     told = ~np.isnan(ahead)
     if told.any() and not told.all():
         row = int((~told).argmax())
-        problems.append(f"{where}: line {first_line + row} says no zone, as others do; write all of them one way")
+        found.refuse(f"line {found.first_line + row} says no zone, as others do; write all of them one way")
         return None
     zone = None if spec.zone in (None, STANDARD) else zoneinfo.ZoneInfo(str(spec.zone))
     if told.all():
@@ -234,15 +236,15 @@ def to_standard_time(
         if zone is None:
             if len(np.unique(ahead)) > 1:
                 several = " and ".join(f"{value / 60:+g} h" for value in np.unique(ahead)[:3])
-                problems.append(f"{where}: stamps are {several} from UTC; say time.zone, as America/New_York")
+                found.refuse(f"stamps are {several} from UTC; say time.zone, as America/New_York")
                 return None
-            notes.append(f"{where}: kept in the zone of the stamps, UTC{ahead[0] / 60:+g} h, all the year")
+            found.note(f"kept in the zone of the stamps, UTC{ahead[0] / 60:+g} h, all the year")
             return local
         return np.asarray(utc + _standard_offset(zone, local[0]))
     clock = zone if spec.clock is None else None if spec.clock == STANDARD else zoneinfo.ZoneInfo(spec.clock)
     if clock is None:
         return local
-    utc_or_none = _localise(local, clock, key, where, problems, notes, first_line)
+    utc_or_none = _localise(local, clock, key, found)
     if utc_or_none is None:
         return None
     return utc_or_none + _standard_offset(zone or clock, local[0])
@@ -254,15 +256,7 @@ def _standard_offset(zone: zoneinfo.ZoneInfo, when: np.datetime64) -> np.timedel
     return np.timedelta64(int(min(offset.total_seconds() for offset in offsets if offset is not None)), "s")
 
 
-def _localise(
-    local: Times,
-    clock: zoneinfo.ZoneInfo,
-    key: npt.NDArray[np.int64],
-    where: str,
-    problems: list[str],
-    notes: list[str],
-    first_line: int,
-) -> Times | None:
+def _localise(local: Times, clock: zoneinfo.ZoneInfo, key: npt.NDArray[np.int64], found: Findings) -> Times | None:
     """Return wall-clock stamps in UTC, the hour that comes twice in the order of the rows."""
     import pandas as pd
 
@@ -275,9 +269,9 @@ def _localise(
     missing = np.flatnonzero(np.asarray(aware.isna()))
     if len(missing):
         row = int(missing[0])
-        problems.append(
-            f"{where}: {len(missing)} stamps do not exist on a clock of {clock.key}, which is set forward then; the "
-            f"first is {local[row]} in line {first_line + row}; if this table's clock never changes, say time.clock: "
+        found.refuse(
+            f"{len(missing)} stamps do not exist on a clock of {clock.key}, which is set forward then; the first is "
+            f"{local[row]} in line {found.first_line + row}; if this table's clock never changes, say time.clock: "
             f"{STANDARD}"
         )
         return None
@@ -286,18 +280,18 @@ def _localise(
     if len(twice):
         of_meter = frame.iloc[twice] if not backwards else pd.DataFrame({"key": key, "local": local}).iloc[twice]
         single = int((of_meter.groupby(["key", "local"]).size() == 1).sum())
-        notes.append(f"{where}: clocks of {clock.key} are set back: {len(twice)} rows in the hours that come twice")
+        found.note(f"clocks of {clock.key} are set back: {len(twice)} rows in the hours that come twice")
         if single:
-            notes.append(f"{where}: {single} of them come once only; taken for the first, and the second is a gap")
+            found.note(f"{single} of them come once only; taken for the first, and the second is a gap")
     utc: Times = np.asarray(aware.tz_convert("UTC").tz_localize(None), dtype="datetime64[s]")
     return utc
 
 
-def find_step(times: Times, where: str, problems: list[str]) -> int:
+def find_step(times: Times, found: Findings) -> int:
     """Return the usual distance of stamps [min], 0 with a problem where no day can be laid out in it."""
     distinct = np.unique(times)
     if len(distinct) < 2:
-        problems.append(f"{where}: {len(distinct)} stamps; a table holds at least a day")
+        found.refuse(f"{len(distinct)} stamps; a table holds at least a day")
         return 0
     values, counts = np.unique(np.diff(distinct).astype(np.int64), return_counts=True)
     seconds = int(values[counts.argmax()])
@@ -305,31 +299,22 @@ def find_step(times: Times, where: str, problems: list[str]) -> int:
     near = int(allowed[np.abs(allowed * 60 - seconds).argmin()])
     # clocks of meters drift, and a reading a second late is usual
     if abs(near * 60 - seconds) > 0.02 * seconds:
-        problems.append(
-            f"{where}: rows are mostly {seconds / 60:g} min apart; allowed are whole minutes that divide a day: bring "
+        found.refuse(
+            f"rows are mostly {seconds / 60:g} min apart; allowed are whole minutes that divide a day: bring "
             f"them to {near} min first"
         )
         return 0
     return near
 
 
-def place_rows(
-    times: Times,
-    wall: Times,
-    step: int,
-    spec: TimeSpec,
-    where: str,
-    problems: list[str],
-    notes: list[str],
-    first_line: int,
-) -> Times | None:
+def place_rows(times: Times, wall: Times, step: int, spec: TimeSpec, found: Findings) -> Times | None:
     """Return the start of the row that each stamp is of, on whole steps of its clock's day; None with a problem.
 
     Args:
         times, wall: The stamps in standard time, and as written.
         step: Length of a row [min].
         spec: Says what of its row a stamp is.
-        where, problems, notes, first_line: As above.
+        found: Gets what is wrong, and what was moved.
     """
     first, last, one = wall.min(), wall.max(), np.timedelta64(step * 60, "s")
     # Whole hours of one clock are half hours of another: of all rows alike, so the rows begin there.
@@ -338,8 +323,8 @@ def place_rows(
     if spec.stamps == "end":
         times = times - one
     elif spec.stamps == "auto" and _of_day(first) == step * 60 and _of_day(last) == 0 and step < MINUTES_PER_DAY:
-        problems.append(
-            f"{where}: the first stamp is {first} and the last {last}, as where they are the end of their rows; say "
+        found.refuse(
+            f"the first stamp is {first} and the last {last}, as where they are the end of their rows; say "
             "time.stamps: end, or start"
         )
         return None
@@ -348,15 +333,12 @@ def place_rows(
     far = np.flatnonzero(np.abs(off) > step * 15)
     if len(far):
         row = int(far[0])
-        problems.append(
-            f"{where}: {len(far)} stamps lie between rows of {step} min, the first is {times[row]} in line "
-            f"{first_line + row}"
-        )
+        told = f"the first is {times[row]} in line {found.first_line + row}"
+        found.refuse(f"{len(far)} stamps lie between rows of {step} min, {told}")
         return None
     if off.any():
-        notes.append(
-            f"{where}: {int(np.count_nonzero(off))} stamps moved to whole {step} min, by {np.abs(off).max()} s at most"
-        )
+        moved = int(np.count_nonzero(off))
+        found.note(f"{moved} stamps moved to whole {step} min, by {np.abs(off).max()} s at most")
     placed: Times = times - off.astype("timedelta64[s]")
     return placed
 

@@ -65,6 +65,8 @@ def test_dates_that_may_be_either_are_refused_with_the_remedy() -> None:
 @pytest.mark.parametrize(
     ("stamps", "message"),
     [
+        (["2024-01-01 00:00", None, "2024-01-01 02:00"], "no stamp in line 1"),
+        ([45292.0, None, 45292.5], "no stamp in line 1"),
         (["2024-02-30 00:00", "2024-03-01 00:00"], "1 stamps do not exist, the first in line 0: '2024-02-30 00:00'"),
         (["2024-02-01 25:00", "2024-03-01 00:00"], "do not exist"),
         (["2024-02-01 00:00", "gestern"], "1 stamps cannot be read, the first in line 1: 'gestern'; time.format says"),
@@ -90,6 +92,8 @@ def test_own_notation_unix_time_and_two_columns() -> None:
     assert (read_times(seconds * 1000, time={"format": "unix_ms"}).values.index == TIMES).all()
     two = pd.DataFrame({"Date": TIMES.strftime("%d.%m.%Y"), "Time": TIMES.strftime("%H:%M"), "x": 1.0})
     assert (read(two).values.index == TIMES).all()
+    with pytest.raises(ScenarioError, match="'Date' and 'Time': no stamp in line 2"):
+        read(two.assign(Time=two["Time"].where(two.index != 2)))
     ends = [
         f"{time - pd.Timedelta(hours=1):%Y-%m-%d} {(time.hour - 1) % 24 + 1}:00"
         for time in TIMES + pd.Timedelta(hours=1)
