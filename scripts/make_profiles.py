@@ -1,4 +1,4 @@
-"""Make ``powergrid/data/profiles.npz``, the year at 15 minutes that ships with the package.
+"""Make ``powergrid/grid/profiles/profiles.npz``, the year at 15 minutes that ships with the package.
 
 Needs the optional extra ``profiles`` (pvlib, demandlib); nothing is downloaded and every random draw is seeded.
 Sources, formulas and measured figures are in ``docs/profiles.md``.
@@ -32,7 +32,7 @@ ROWS_PER_DAY = 24 * ROWS_PER_HOUR
 N_ROWS = 365 * ROWS_PER_DAY
 N_VARIANTS = 8
 PACKAGE = Path(__file__).resolve().parent.parent / "powergrid"
-DEFAULT_TARGET = PACKAGE / "data" / "profiles.npz"
+DEFAULT_TARGET = PACKAGE / "grid" / "profiles" / "profiles.npz"
 OTHER_TARGET = PACKAGE / "evaluation" / "benchmark" / "sun_miami.parquet"
 
 TMY3_FILE = Path(pvlib.__file__).parent / "data" / "723170TYA.CSV"

@@ -198,7 +198,7 @@ def builtin_profiles(*, demand: bool = True) -> Profiles:
     Source:
         ``scripts/make_profiles.py``; provenance and figures in ``docs/profiles.md``.
     """
-    with (resources.files("powergrid") / "data" / "profiles.npz").open("rb") as file, np.load(file) as archive:
+    with (resources.files("powergrid") / "grid/profiles/profiles.npz").open("rb") as file, np.load(file) as archive:
         meta = json.loads(archive["meta"].tobytes())
         # division by the whole number of counts in a unit gives the decimal as written, multiplication may not
         quanta = {key: quantum for key, quantum in meta["quanta"].items() if demand or key != "demand_pu"}

@@ -28,7 +28,7 @@ from powergrid.grid.profiles.profiles import (
 )
 
 ROOT = Path(__file__).resolve().parents[3]
-SHIPPED = ROOT / "powergrid" / "data" / "profiles.npz"
+SHIPPED = ROOT / "powergrid" / "grid" / "profiles" / "profiles.npz"
 SPLITS = ("train", "validation", "test")
 MONDAY = np.datetime64("2018-01-01", "m")
 
