@@ -188,6 +188,18 @@ def test_gymnasium_makes_every_version_of_the_shipped_scenarios() -> None:
     env.close()
 
 
+def test_day_made_by_gymnasium_ends_by_itself_also_after_steps_taken_back() -> None:
+    env = gym.make("powergrid.envs:powergrid/ieee13_voltvar-v1", episode_length=5)
+    env.reset(seed=0)
+    grid: Any = env.unwrapped
+    start = grid.get_state()
+    for _ in range(4):
+        env.step(grid.neutral_action())
+    grid.set_state(start)
+    assert [env.step(grid.neutral_action())[3] for _ in range(5)] == [False] * 4 + [True]
+    env.close()
+
+
 def test_render_mode_may_be_named_and_is_none() -> None:
     name = "powergrid.envs:powergrid/ieee13_voltvar-v1"
     for made in (gym.make(name, render_mode=None), gym.make_vec(name, 2, render_mode=None)):
