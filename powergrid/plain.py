@@ -190,6 +190,10 @@ def explain(
             lines = [describe_unknown("key", came, allowed(where))]
         elif missing:
             lines = ["is required"]
+        elif entry["type"] == "too_short":
+            if came and any(entry["loc"] == each["loc"][:-1] for each in error.errors()):
+                continue  # pydantic counts those alone that are right, and has told of the others
+            lines = [f"has {entry['ctx']['actual_length'] or 'none'}; give at least {entry['ctx']['min_length']}"]
         elif entry["type"] in ("union_tag_invalid", "union_tag_not_found"):
             kind = came.get("kind") if isinstance(came, Mapping) else None
             known = kinds.get(str(location[0]), ())
@@ -200,7 +204,8 @@ def explain(
             lines = str(entry["ctx"]["error"]).splitlines()
         else:
             shown = repr(came) if len(repr(came)) < 60 else f"{repr(came)[:57]}..."
-            lines = [f"{entry['msg'][0].lower()}{entry['msg'][1:]}, not {shown}"]
+            told = entry["msg"].replace("a valid tuple", "a list")
+            lines = [f"{told[0].lower()}{told[1:]}, not {shown}"]
         prefix = f"{'.'.join(map(str, where))}: " if where else ""
         found += [(location, prefix + line) for line in lines]
     return found

@@ -27,7 +27,7 @@ KIND_ALIASES = {
 #: A name that ends with a number which nothing parts from it.
 _NUMBERED = re.compile(r"^(.*[^\W\d_])(\d+)$")
 #: Keys that name buses, where YAML reads ``675`` as a number.
-_BUS_KEYS = frozenset({"bus", "buses", "downstream_of", "until", "pcc", "entry"})
+_BUS_KEYS = frozenset({"bus", "buses", "downstream_of", "until", "pcc", "entry", "metered_buses"})
 
 
 def changes_discovered(devices: Any) -> bool:
@@ -101,6 +101,8 @@ def settle(data: Mapping[str, Any]) -> dict[str, Any]:
                 for name, value in own.items()
                 if value is not None or (section == "devices" and changes_discovered(own))
             }
+    if isinstance(telemetry := data.get("telemetry"), Mapping):
+        settled["telemetry"] = _name_buses(telemetry)
     devices = settled.get("devices")
     if isinstance(devices, Mapping) and not changes_discovered(devices):
         settled["devices"] = {name: _name_kind(spec) for name, spec in devices.items()}

@@ -76,7 +76,7 @@ def exactly(message: str) -> str:
             {"devices": {}},
             (
                 "small has 2 problems\n"
-                "  devices: dictionary should have at least 1 item after validation, not 0, not {}\n"
+                "  devices: has none; give at least 1\n"
                 "  agents.A: unknown device 'ess'; there is none"
             ),
         ),

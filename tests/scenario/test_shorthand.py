@@ -52,7 +52,10 @@ def test_what_fits_nothing_is_told_once_with_all_else(scenario: str) -> None:
 def test_kinds_may_have_an_engineers_names_and_buses_may_be_numbers(kind: str) -> None:
     device: dict[str, Any] = {"kind": kind, "bus": 675, "e_max_kwh": 10.0, "p_max_kw": 5.0}
     zone = {"pcc": 671, "zone": {"downstream_of": 671, "until": [680]}}
-    scenario = load_scenario("ieee13_mg", {"devices.b": device, "agents.new": {"devices": ["b"], **zone}})
+    keys = {"devices.b": device, "agents.new": {"devices": ["b"], **zone}, "telemetry.metered_buses": [671, "675"]}
+    scenario = load_scenario("ieee13_mg", keys)
+    assert scenario.telemetry is not None
+    assert scenario.telemetry.metered_buses == ("671", "675")
     assert (scenario.devices["b"].kind, scenario.devices["b"].bus) == ("storage", "675")
     assert (scenario.agents["new"].pcc, scenario.agents["new"].zone.until) == ("671", ("680",))
 

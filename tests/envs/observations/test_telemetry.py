@@ -452,6 +452,9 @@ def test_evaluation_and_replay_say_what_lies_between() -> None:
         ({"readings": {"a": {"every_minutes": 20}, "b": {"delay_minutes": 1440}}}, {},
          ["readings.a: every_minutes 20 is no multiple of step_minutes 15; take 15", "readings.b: a delay of 1440"]),
         ({"metered_buses": ["67", "671"]}, {}, ["telemetry.metered_buses: unknown bus '67' (did you mean '675' or"]),
+        ({"metered_buses": [1.5]}, {}, ["metered_buses.0: input should be a valid string, not 1.5"]),
+        ({"metered_buses": "671"}, {}, ["metered_buses: input should be a list, not '671'"]),
+        ({"metered_buses": []}, {}, ["metered_buses: has none; give at least 1"]),
         ({"hops": 1}, {"mode": "centralized"}, ["telemetry.hops: goes with mode: 'distributed'"]),
         ({"readings": {"a": {"accuracy": "pmu", "noise": 0.1}}}, {}, ["accuracy 'pmu' and noise 0.1 both say"]),
         ({"readings": {"a": {"los": 0.1, "noise": -1}}}, {}, ["unknown key 'los' (did you mean 'loss'", "noise"]),
@@ -471,4 +474,5 @@ def test_impossible_block_is_told_with_all_its_problems(
         make_task(telemetry, **keys)
     for each in told:
         assert each in str(caught.value)
+    assert len(caught.value.problems) == len(told)
     assert all(problem.code for problem in caught.value.details) or "unknown key" in str(caught.value) or len(told) == 1
