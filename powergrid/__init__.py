@@ -64,10 +64,13 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
 
 
-def _take_render_mode(overrides: dict[str, Any]) -> None:
-    # Libraries name one: Stable-Baselines3 asks for pictures, and at a TypeError makes the environment without.
+def _take_common(overrides: dict[str, Any]) -> None:
+    # What libraries ask of any environment, and at a TypeError make it without: Stable-Baselines3 pictures, and TorchRL,
+    # which reads the words, steps to be skipped.
     if (mode := overrides.pop("render_mode", None)) is not None:
         raise TypeError(f"render_mode is {mode!r}; allowed is None: environments draw nothing, 'powergrid replay' does")
+    if "frameskip" in overrides:
+        raise TypeError("unexpected keyword argument 'frameskip': how long a step is the scenario says, by step_minutes")
 
 
 @put_off_collection()
@@ -85,7 +88,7 @@ def make(scenario: str | Path | Mapping[str, Any] | Scenario, **overrides: Any) 
     from powergrid.envs.parallel import ParallelGridEnv
     from powergrid.scenario import load_scenario
 
-    _take_render_mode(overrides)
+    _take_common(overrides)
     return ParallelGridEnv(load_scenario(scenario, overrides))
 
 
@@ -115,7 +118,7 @@ def make_central(
     from powergrid.envs.central import CentralGridEnv, set_battery_levels
     from powergrid.scenario import load_scenario
 
-    _take_render_mode(overrides)
+    _take_common(overrides)
     found = load_scenario(scenario, overrides)
     return CentralGridEnv(set_battery_levels(found, battery, levels), actions, levels)
 
@@ -170,7 +173,7 @@ def make_vector(
     from powergrid.envs import CentralVectorEnv, GridVectorEnv
     from powergrid.scenario import load_scenario
 
-    _take_render_mode(overrides)
+    _take_common(overrides)
     kinds: dict[str, Any] = {"agents": GridVectorEnv, "central": CentralVectorEnv}
     if view not in kinds:
         raise ScenarioError("make_vector", [f"view: {describe_unknown('view', view, kinds)}"])

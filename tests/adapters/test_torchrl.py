@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torchrl")
 
 import torch
-from torchrl.envs import PettingZooWrapper, check_env_specs
+from torchrl.envs import GymEnv, PettingZooWrapper, check_env_specs
 
 import powergrid
 from powergrid.adapters.torchrl import TorchGridEnv
@@ -73,6 +73,12 @@ def test_torchrls_own_wrapper_groups_agents_that_are_underscored() -> None:
         check_env_specs(env)
     with closing(PettingZooWrapper(powergrid.make("ieee13_mg"))) as env:
         assert env.group_map == {"MG1": ["MG1"], "MG2": ["MG2"]}
+
+
+def test_library_makes_one_controller_by_its_name() -> None:
+    with closing(GymEnv("powergrid.envs:powergrid/ieee13_voltvar-v1", episode_length=4)) as env:
+        check_env_specs(env)
+        assert env.rollout(9)["next", "truncated"].squeeze(-1).tolist() == [False, False, False, True]
 
 
 def test_numbers_stand_for_positions_where_an_agent_has_both() -> None:
