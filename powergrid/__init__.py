@@ -65,12 +65,12 @@ def __getattr__(name: str) -> Any:
 
 
 def _take_common(overrides: dict[str, Any]) -> None:
-    # What libraries ask of any environment, and at a TypeError make it without: Stable-Baselines3 pictures, and TorchRL,
+    # What libraries ask of any environment, and at a TypeError make it without: Stable-Baselines3 pictures; TorchRL,
     # which reads the words, steps to be skipped.
     if (mode := overrides.pop("render_mode", None)) is not None:
         raise TypeError(f"render_mode is {mode!r}; allowed is None: environments draw nothing, 'powergrid replay' does")
     if "frameskip" in overrides:
-        raise TypeError("unexpected keyword argument 'frameskip': how long a step is the scenario says, by step_minutes")
+        raise TypeError("unexpected keyword argument 'frameskip': a step takes step_minutes of the scenario")
 
 
 @put_off_collection()

@@ -67,7 +67,7 @@ class GridTaskClass(_TaskClass):  # type: ignore[misc]
 
     def observation_spec(self, env: Any) -> Any:
         """Return what one environment's agents see."""
-        return env.full_observation_spec_unbatched
+        return self._take(env, masks=False)
 
     def action_spec(self, env: Any) -> Any:
         """Return what one environment's agents do."""
@@ -79,8 +79,20 @@ class GridTaskClass(_TaskClass):  # type: ignore[misc]
     def info_spec(self, env: Any) -> None:
         """Return nothing: numbers in infos are for other faces."""
 
-    def action_mask_spec(self, env: Any) -> None:
-        """Return nothing: masks are for other faces."""
+    def action_mask_spec(self, env: Any) -> Any:
+        """Return the masks of agents that have positions, with ``action_masks: observations``; else nothing."""
+        masks = self._take(env, masks=True)
+        return None if masks.is_empty() else masks
+
+    def _take(self, env: Any, *, masks: bool) -> Any:
+        """Return the specs of what agents see that are masks, or are none."""
+        specs = env.full_observation_spec_unbatched.clone()
+        for group in self.group_map(env):
+            for key in [key for key in specs[group].keys() if (key == "action_mask") != masks]:  # noqa: SIM118
+                del specs[group][key]
+            if specs[group].is_empty():
+                del specs[group]
+        return specs
 
     @staticmethod
     def env_name() -> str:

@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from tensordict import TensorDict, TensorDictBase, unravel_key
-from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, Unbounded
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, check_marl_grouping, set_exploration_type
 
@@ -38,8 +38,9 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
     Agents stand in groups, as TorchRL's and BenchMARL's multi-agent parts want them: ``(group, "observation")`` of
     shape (num_envs, n_agents, n), ``(group, "action")`` and ``(group, "reward")`` alike, ``done``, ``terminated`` and
     ``truncated`` of each and at the root. With ``view="central"`` there is no group. An agent with numbers and
-    positions acts by numbers alone, those of positions read in as many equal parts of -1..1. Environments that are over
-    wait for ``reset`` with ``_reset``, as TorchRL's collectors do.
+    positions acts by numbers alone, those of positions read in as many equal parts of -1..1. With ``action_masks:
+    observations`` those who act by positions have ``action_mask`` beside ``observation``, as ``ActionMask`` takes it.
+    Environments that are over wait for ``reset`` with ``_reset``, as TorchRL's collectors do.
 
     Args:
         scenario: Name of a shipped scenario, path of a YAML file, the data itself, or a scenario.
@@ -98,12 +99,14 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
             shapes = {group: (*batch, len(names)) for group, names in self.group_map.items()}
             own = {g: self._agents[self.group_map[g][0]].specs(shape, self.device) for g, shape in shapes.items()}
             parts = {
-                part: Composite({g: Composite({part: own[g][part]}, shape=shapes[g]) for g in own}, shape=batch)
+                part: Composite(
+                    {g: Composite(_take(own[g], part), shape=shapes[g], device=self.device) for g in own}, shape=batch
+                )
                 for part in ("observation", "action", "reward")
             }
         else:
             specs = self._controller.specs(tuple(batch), self.device)
-            parts = {part: Composite({part: spec}, shape=batch) for part, spec in specs.items()}
+            parts = {part: Composite(_take(specs, part), shape=batch) for part in ("observation", "action", "reward")}
         self.observation_spec, self.action_spec = parts["observation"], parts["action"]
         self.reward_spec = parts["reward"]
         ends = {group: self._flags((*batch, len(names))) for group, names in self.group_map.items()}
@@ -160,13 +163,15 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
 
     def _seen(self, observations: Any) -> dict[str, Any]:
         if not self._agents:
-            return {"observation": self._tensor(observations)}
-        stacked = {
-            group: np.stack([observations[name] for name in names], axis=1) for group, names in self.group_map.items()
-        }
+            return {key: self._tensor(part) for key, part in self._controller.look(observations).items()}
+        seen = {name: agent.look(observations[name]) for name, agent in self._agents.items()}
         return {
-            group: TensorDict({"observation": self._tensor(rows)}, rows.shape[:2], device=self.device)
-            for group, rows in stacked.items()
+            group: TensorDict(
+                {key: self._tensor(np.stack([seen[name][key] for name in names], axis=1)) for key in seen[names[0]]},
+                (*self.batch_size, len(names)),
+                device=self.device,
+            )
+            for group, names in self.group_map.items()
         }
 
     def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
@@ -178,17 +183,25 @@ class _Agent:
 
     Args:
         place: Its place among the agents.
-        observed: Its observation space.
+        observed: Its observation space, with a mask of its positions or without.
         action: Its action space; of a Dict all is one row of numbers.
+
+    Attributes:
+        n_observed: How many numbers it sees.
     """
 
     def __init__(self, place: int, observed: spaces.Space[Any], action: spaces.Space[Any]) -> None:
         self.place, self.key = place, (repr(observed), repr(action))
-        self.n_observed, self._action = spaces.flatdim(observed), action
+        parts = observed.spaces if isinstance(observed, spaces.Dict) else {"observations": observed}
+        self.n_observed, self._action = spaces.flatdim(parts["observations"]), action
+        masked = "action_mask" in parts and isinstance(action, spaces.Discrete | spaces.MultiDiscrete)
+        self._n_masked = spaces.flatdim(parts["action_mask"]) if masked else 0
 
     def specs(self, shape: tuple[int, ...], device: Any) -> dict[str, Any]:
-        """Return the specs of observation, action and reward for many of it, shape (*shape, n)."""
+        """Return the specs of observation, action, reward and of a mask for many of it, shape (*shape, n)."""
+        mask = {"action_mask": Binary(self._n_masked, shape=(*shape, self._n_masked), device=device, dtype=torch.bool)}
         return {
+            **(mask if self._n_masked else {}),
             "observation": Bounded(-1.0, 1.0, (*shape, self.n_observed), device=device, dtype=torch.float32),
             "action": self._action_spec(shape, device),
             "reward": Unbounded((*shape, 1), device=device, dtype=torch.float32),
@@ -203,6 +216,11 @@ class _Agent:
         both = isinstance(self._action, spaces.Dict)
         n = self._n_numbers + len(self._sizes) if both else spaces.flatdim(self._action)
         return Bounded(-1.0, 1.0, (*shape, n), device=device, dtype=torch.float32)
+
+    def look(self, observed: Any) -> dict[str, npt.NDArray[Any]]:
+        """Return what it sees by key."""
+        seen = {"observation": observed["observations"] if isinstance(observed, dict) else observed}
+        return seen | ({"action_mask": observed["action_mask"].astype(bool)} if self._n_masked else {})
 
     def read(self, chosen: npt.NDArray[Any]) -> Any:
         """Return actions as in the agent's own space, environments first."""
@@ -295,6 +313,12 @@ class TorchPolicy(FilePolicy):
             acted = self._module(seen)
         found = {group: acted[_key_of(group, "action")] for group in self._groups}
         return {group: each if group else each.unsqueeze(1) for group, each in found.items()}
+
+
+def _take(specs: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return the specs of a part, a mask with those of observations."""
+    own = (part, "action_mask") if part == "observation" else (part,)
+    return {key: specs[key] for key in own if key in specs}
 
 
 def _key_of(group: str, key: str) -> Any:

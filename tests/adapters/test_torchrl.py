@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torchrl")
 
 import torch
-from torchrl.envs import GymEnv, PettingZooWrapper, check_env_specs
+from torchrl.envs import ActionMask, Compose, GymEnv, PettingZooWrapper, TransformedEnv, check_env_specs
 
 import powergrid
 from powergrid.adapters.torchrl import TorchGridEnv
@@ -75,8 +75,31 @@ def test_torchrls_own_wrapper_groups_agents_that_are_underscored() -> None:
         assert env.group_map == {"MG1": ["MG1"], "MG2": ["MG2"]}
 
 
+@pytest.mark.parametrize("view", ["agents", "central"])
+@pytest.mark.parametrize("keys", [{}, {"agents": "per_device", "plain_discrete": True}], ids=["several", "plain"])
+def test_masks_stand_beside_observations_and_keep_to_what_can_be_had(view: Any, keys: dict[str, Any]) -> None:
+    """Taps and banks rest after each move, so that half of all steps leave one position each."""
+    keys = {**keys, "devices": {"reg*": {"dwell_steps": 2}, "cap*": {"dwell_steps": 2}}, "action_masks": "observations"}
+    if view == "central":
+        keys["actions"] = "multidiscrete"
+    made: Any = TorchGridEnv("ieee13_voltvar", 2, view=view, **keys)
+    groups = [(group,) for group in made.group_map] or [()]
+    masks = [ActionMask(action_key=(*group, "action"), mask_key=(*group, "action_mask")) for group in groups]
+    with closing(TransformedEnv(made, Compose(*masks))) as env:
+        check_env_specs(env)
+        played = env.rollout(8)
+        for group in groups:
+            mask, chosen = played[(*group, "action_mask")], played[(*group, "action")]
+            assert mask.dtype == torch.bool
+            assert not mask.all()
+            sizes = env.full_action_spec[(*group, "action")]
+            each = torch.as_tensor(sizes.nvec[(0,) * (sizes.nvec.ndim - 1)] if hasattr(sizes, "nvec") else [sizes.n])
+            places = chosen.reshape(*mask.shape[:-1], len(each)) + each.cumsum(0) - each
+            assert mask.gather(-1, places).all()
+
+
 def test_library_makes_one_controller_by_its_name() -> None:
-    with closing(GymEnv("powergrid.envs:powergrid/ieee13_voltvar-v1", episode_length=4)) as env:
+    with closing(GymEnv("powergrid.envs:powergrid/ieee13_mg-v1", episode_length=4)) as env:
         check_env_specs(env)
         assert env.rollout(9)["next", "truncated"].squeeze(-1).tolist() == [False, False, False, True]
 
