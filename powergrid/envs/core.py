@@ -92,6 +92,8 @@ class GridTask:
         zones = [spec.zone.find_buses(network) for spec in scenario.agents.values()]
         phases = [spec.zone.phases for spec in scenario.agents.values()]
         zone_nodes = [network.nodes_within(*zone) for zone in zip(zones, phases, strict=True)]
+        pccs = [network.bus_index[spec.pcc.lower()] for spec in scenario.agents.values()]
+        pcc_nodes = _find_pcc_nodes(network, pccs, phases)
         _check_zones(scenario, zone_nodes)
         band = scenario.voltage
         added = [str(getattr(spec, "bus", None) or "") for spec in scenario.devices.values()]
@@ -104,8 +106,8 @@ class GridTask:
             simulation,
             self.metrics,
             list(scenario.agents),
-            [network.bus_index[spec.pcc.lower()] for spec in scenario.agents.values()],
-            phases,
+            pccs,
+            pcc_nodes,
             [network.load_shares(*zone) for zone in zip(zones, phases, strict=True)],
             [max(1, round(hours / simulation.dt_h)) for hours in scenario.profiles.price_ahead_hours],
             zone_nodes,
@@ -123,8 +125,7 @@ class GridTask:
         self._proposals = Proposals(self) if scenario.proposals is not None else None
         self._view = View(self.channels, [agent.observed for agent in self.agents], n_envs)
         owners = [spec.devices for spec in scenario.agents.values()]
-        pcc = [[network.bus_index[spec.pcc.lower()]] for spec in scenario.agents.values()]
-        in_zones = self.channels.loads_in, zone_nodes, _find_pcc_nodes(network, pcc, phases)
+        in_zones = self.channels.loads_in, zone_nodes, pcc_nodes
         self._rewards = Rewards(scenario, simulation, self.metrics, owners, *in_zones, self._peak)
         self._infos = Infos(scenario, simulation, self.metrics, self._rewards, self.channels.outages)
         self._all_owned = all(name in owned for name in simulation.device_names)
@@ -378,11 +379,11 @@ def _show_graphs(scenario: Scenario, simulation: Simulation, zones: Sequence[lis
 
 
 def _find_pcc_nodes(
-    network: Network, pcc: Sequence[Sequence[int]], phases: Sequence[Sequence[int]]
+    network: Network, pccs: Sequence[int], phases: Sequence[Sequence[int]]
 ) -> list[npt.NDArray[np.int64]]:
     """Return the nodes of each agent's point of common coupling, of its zone's phases where any is there."""
-    found = zip((network.nodes_within(*each) for each in zip(pcc, phases, strict=True)), pcc, strict=True)
-    return [nodes if len(nodes) else network.nodes_within(bus, ()) for nodes, bus in found]
+    found = [(network.nodes_within([bus], own), bus) for bus, own in zip(pccs, phases, strict=True)]
+    return [nodes if len(nodes) else network.nodes_within([bus]) for nodes, bus in found]
 
 
 def read_options(options: Any) -> dict[str, Any]:

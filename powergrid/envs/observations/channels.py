@@ -58,7 +58,7 @@ class Channels:
         metrics: Its metrics, with one zone for each of ``zones``.
         zones: Name of each zone.
         pccs: Bus index of each zone's point of common coupling.
-        phases: Phases that each zone is limited to, empty for all.
+        pcc_nodes: Nodes of each of these.
         load_shares: Part of each load that is in each zone, each of shape (n_loads,).
         price_ahead_steps: How many steps ahead the price is known.
         zone_nodes: Nodes of each zone.
@@ -88,7 +88,7 @@ class Channels:
         metrics: Metrics,
         zones: Sequence[str],
         pccs: Sequence[int],
-        phases: Sequence[Sequence[int]],
+        pcc_nodes: Sequence[IntArray],
         load_shares: Sequence[FloatArray],
         price_ahead_steps: Sequence[int],
         zone_nodes: Sequence[IntArray],
@@ -104,9 +104,7 @@ class Channels:
         self.graph, self._n_proposed = graph, len(proposed)
         self._simulation, self.metrics, self._peak_kw, self._forecasts = simulation, metrics, peak_kw, forecasts
         self._marks = list[int]()  # of telemetry, those that are channels of their own
-        self.loads_in = np.zeros((len(simulation.network.loads.names), len(zones)))
-        for zone, own in enumerate(load_shares):
-            self.loads_in[:, zone] = own
+        self.loads_in = np.column_stack(load_shares)
         of_zones = [(where := np.flatnonzero(own), own[where]) for own in load_shares]
         self.sum_loads = GroupSums(of_zones, len(self.loads_in)).of
         horizon = simulation.options.horizon_steps
@@ -141,7 +139,7 @@ class Channels:
             self._quantiles = _Quantiles(len(network.nodes), metered[-1])
         upstream = [np.array(way, dtype=np.int64) for way in ways]
         beside = self._list_beside()
-        metrics.watch(_find_nodes(simulation, pccs, phases), upstream, [*beside.values()], metered)
+        metrics.watch(pcc_nodes, upstream, [*beside.values()], metered)
         self.places: IntArray = self._place(beside)
         self.told, self.shown, self._of_telemetry = self._place_told()
         self.measure()
@@ -449,10 +447,3 @@ class _Quantiles:
         below = ordered[:, self._below]
         between = below + (ordered[:, self._above] - below) * self._weight
         return np.column_stack((between, v_pu.mean(axis=1), outside / self._n_nodes))
-
-
-def _find_nodes(simulation: Simulation, buses: Sequence[int], phases: Sequence[Sequence[int]]) -> list[IntArray]:
-    """Return the nodes of each bus: those of its phases, all where the bus has none of these."""
-    network = simulation.network
-    found = [(network.nodes_within([bus], own), bus) for bus, own in zip(buses, phases, strict=True)]
-    return [nodes if len(nodes) else network.nodes_of([bus]) for nodes, bus in found]
