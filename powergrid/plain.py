@@ -162,6 +162,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def merge(base: Any, change: Any) -> Any:
+    """Return a value with a change: mappings are merged, everything else replaces."""
+    if isinstance(base, Mapping) and isinstance(change, Mapping):
+        return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
+    return change
+
+
 def explain(
     error: ValidationError,
     data: Mapping[str, Any],

@@ -28,6 +28,7 @@ import pandas as pd
 from powergrid.envs.core import GridTask
 from powergrid.errors import PowerGridError
 from powergrid.evaluation import confidence_interval, evaluate, play_days
+from powergrid.evaluation.report import as_markdown
 from powergrid.scenario import scenario_from_config
 from powergrid.training import load_policy, train
 
@@ -137,17 +138,16 @@ def tell(env_config: dict[str, Any], runs: list[Path], days: int, *, search: boo
     heads = ["policy"]
     for column, (head, _) in MEASURES.items():
         heads += [head, "less native's"] if column in COMPARED else [head]
-    lines = [f"{env_config['env_name']}, {len(native)} test days, a day:", ""]
-    lines += [f"| {' | '.join(heads)} |", f"|---{'|---:' * (len(heads) - 1)}|"]
-    for name, rows in by_policy.items():
-        row, own = [str(name)], rows.set_index("day")
+    rows = []
+    for name, played in by_policy.items():
+        row, own = [str(name)], played.set_index("day")
         for column, (_, decimals) in MEASURES.items():
             row.append(f"{own[column].mean():.{decimals}f}")
             if column in COMPARED:
                 mean, half = confidence_interval(own[column] - native[column])
                 row.append("" if name == "native" else f"{mean:+.{decimals}f} ± {half:.{decimals}f}")
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(row)
+    return f"{env_config['env_name']}, {len(native)} test days, a day:\n\n{as_markdown(heads, rows, 1)}"
 
 
 if __name__ == "__main__":

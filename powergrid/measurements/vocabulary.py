@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.measurements.units import UNITS, find_unit
-from powergrid.plain import Location, as_plain, explain, keys_at, place_in, read_yaml
+from powergrid.plain import Location, as_plain, explain, keys_at, merge, place_in, read_yaml
 
 #: What a column may be of; each column says exactly one.
 TARGETS = ("load", "site", "meter", "transformer", "head", "class", "weather", "price")
@@ -24,14 +24,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-def _names(value: Any) -> Any:
-    """Take one name for a list of one, and numbers, which YAML makes of names that look like it, for names."""
-    several = value if isinstance(value, list | tuple) else [value]
-    return tuple(str(name) if isinstance(name, int) and not isinstance(name, bool) else name for name in several)
-
-
 def _name(value: Any) -> Any:
+    """Take a number, which YAML makes of a name that looks like it, for a name."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _names(value: Any) -> Any:
+    """Take one name for a list of one."""
+    return tuple(map(_name, value if isinstance(value, list | tuple) else [value]))
 
 
 def _unit(value: Any) -> Any:
@@ -255,7 +255,7 @@ def read_map(source: Any, where: str = "map", changes: Mapping[str, Any] | None 
         data = {} if data is None else data
     if not isinstance(data, Mapping):
         raise ScenarioError(where, [f"holds a {type(data).__name__}, not keys with values"])
-    data = _merge(data, as_plain(changes or {}, where))
+    data = merge(data, as_plain(changes or {}, where))
     problems: list[str] = []
     columns, rest = data.get("columns"), dict(data)
     if isinstance(columns, Mapping):
@@ -268,12 +268,6 @@ def read_map(source: Any, where: str = "map", changes: Mapping[str, Any] | None 
     if problems:
         raise ScenarioError(where, problems)
     return read
-
-
-def _merge(base: Any, change: Any) -> Any:
-    if isinstance(base, Mapping) and isinstance(change, Mapping):
-        return {**base, **{key: _merge(base.get(key), value) for key, value in change.items()}}
-    return change
 
 
 def _read_column(name: str, entry: Any, problems: list[str]) -> ColumnSpec | None:

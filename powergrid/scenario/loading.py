@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.garbage import put_off_collection
 from powergrid.grid.feeder.feeder import Feeder, list_feeders, read_feeder
-from powergrid.plain import as_plain, place_in
+from powergrid.plain import as_plain, merge, place_in
 from powergrid.scenario.bundle import unpack_config
 from powergrid.scenario.claims import settle_claims
 from powergrid.scenario.discovery import infer, is_layout, leaves_something
@@ -19,7 +19,7 @@ from powergrid.scenario.files import is_scenario_file, read_source
 from powergrid.scenario.model import Scenario
 from powergrid.scenario.placement.place import place
 from powergrid.scenario.ranges import forget_given, take_out
-from powergrid.scenario.shorthand import changes_discovered, merge, name_agents, settle, spread_changes
+from powergrid.scenario.shorthand import changes_discovered, name_agents, settle, spread_changes
 from powergrid.scenario.versions import list_scenarios
 from powergrid.scenario.vocabulary import PlacementSpec, explain, find_ownership_problems
 

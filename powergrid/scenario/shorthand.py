@@ -9,6 +9,7 @@ from typing import Any
 from powergrid.errors import ScenarioError, describe_unknown
 from powergrid.grid.devices import SPECS
 from powergrid.grid.feeder.network import fits
+from powergrid.plain import merge
 
 #: Sections whose keys are names of things, of which a change may name several by a pattern or remove one by null.
 _NAMED = {"devices": "device", "agents": "agent", "events": "event", "microgrids": "microgrid"}
@@ -61,13 +62,6 @@ def spread(changes: Mapping[str, Any], names: Sequence[str], what: str, where: s
         for name in fitting:
             spread_out[name] = merge(spread_out.get(name), change)
     return spread_out, problems
-
-
-def merge(base: Any, change: Any) -> Any:
-    """Return a value with a change: mappings are merged, everything else replaces."""
-    if isinstance(base, Mapping) and isinstance(change, Mapping):
-        return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
-    return change
 
 
 def spread_changes(data: Mapping[str, Any], change: Mapping[str, Any], where: str) -> dict[str, Any]:

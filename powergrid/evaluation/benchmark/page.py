@@ -11,6 +11,7 @@ from typing import Any
 from powergrid.evaluation.baselines import BASELINES
 from powergrid.evaluation.benchmark.score import Leaderboard, Row, show_overall, show_row, show_whole
 from powergrid.evaluation.benchmark.tasks import Benchmark, Task
+from powergrid.evaluation.report import as_markdown
 from powergrid.grid.devices.switchgear import SwitchgearSpec
 from powergrid.plain import read_yaml
 
@@ -64,7 +65,7 @@ def _say_overall(board: Leaderboard) -> Iterator[str]:
     yield (
         f"Interquartile mean of scores over tasks and seeds, of the tasks whose optimum is known: {', '.join(known)}.\n"
     )
-    yield _as_table(("policy", "tasks", "score"), [show_overall(each) for each in board.overall])
+    yield as_markdown(("policy", "tasks", "score"), [show_overall(each) for each in board.overall], 1)
 
 
 def _say_tasks(board: Leaderboard) -> Iterator[str]:
@@ -82,7 +83,7 @@ def _say_tasks(board: Leaderboard) -> Iterator[str]:
             "cost, USD/day",
             "outside, node-h/day",
         )
-        yield _as_table(headings, [(*show_row(row), *_show_more(row)) for row in rows])
+        yield as_markdown(headings, [(*show_row(row), *_show_more(row)) for row in rows], 1)
         yield from () if task.shifted else _say_trainings(rows)
 
 
@@ -125,7 +126,7 @@ def _say_open(board: Leaderboard) -> Iterator[str]:
         f"the rate that was measured on {read_estimates()['machine']}, at most the task's budget. `powergrid benchmark "
         "score docs/benchmark --left` prints them.\n"
     )
-    yield _as_table(("command", "time"), rows)
+    yield as_markdown(("command", "time"), rows, 1)
 
 
 def find_open(board: Leaderboard) -> Iterator[tuple[str, float | None]]:
@@ -185,8 +186,3 @@ def say_minutes(minutes: float | None) -> str:
     if minutes is None:
         return "not measured"
     return f"{max(minutes, 1.0):.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _as_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    rule = "|" + "|".join(["---", *["---:"] * (len(headings) - 1)]) + "|"
-    return "\n".join([f"| {' | '.join(headings)} |", rule, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
