@@ -211,7 +211,7 @@ class Twin:
         kept = [fleet.state_dict() for fleet in simulation.fleets]
         powers = simulation.powers.state()
         self._peak_kw = 0.0
-        self._date, self.day = date, find_day(simulation.profiles, simulation.days, date)
+        self._date, self.day = date, _find_day(simulation.profiles, simulation.days, date)
         task.reset(0, np.random.default_rng([0, self.day]), {"day": self.day})
         state = task.state()
         weekday = int(date.astype("datetime64[D]").astype(np.int64) + 3) % 7
@@ -230,7 +230,7 @@ def _set_clock(state: State, row: int) -> None:
     state.simulation["clock"]["step_index"] = np.array([row])
 
 
-def find_day(profiles: Profiles, eligible: npt.NDArray[np.int64], date: np.datetime64) -> int:
+def _find_day(profiles: Profiles, eligible: npt.NDArray[np.int64], date: np.datetime64) -> int:
     """Return the day of the profiles that stands for a date: itself, else the same of another year, or the nearest.
 
     Args:

@@ -260,7 +260,7 @@ class Recorder:
 
     def find(self, code: str, message: str, where: object = "", *, severity: str = "", remedy: str = "") -> None:
         """Take down a finding at ``file:line``; severity and remedy are those of its kind unless given."""
-        check, (file, line) = CHECKS[code], split_place(str(where))
+        check, (file, line) = CHECKS[code], _split_place(str(where))
         finding = Finding(severity or check.severity, code, message, file, line, remedy or check.remedy)
         if finding not in self._seen:
             self._seen.add(finding)
@@ -277,7 +277,7 @@ class Recorder:
             os.write(self._fd, json.dumps(event, default=asdict).encode("ascii") + b"\n")
 
 
-def split_place(where: str) -> tuple[str, int]:
+def _split_place(where: str) -> tuple[str, int]:
     """Return file and line of ``file:line``, 0 where there is no line."""
     file, _, line = where.rpartition(":")
     return (file, int(line)) if file and line.isdigit() else (where, 0)

@@ -71,7 +71,7 @@ def advise(
 ) -> None:
     """Advise a grid that runs: readings in, setpoints within every limit out."""
     _check_options(file_format, readings is None and example is None and not spec, done is not None and shadow is None)
-    advisor = build_advisor("powergrid advise", run, scenario, given, follows=shadow is None)
+    advisor = _build_advisor("powergrid advise", run, scenario, given, follows=shadow is None)
     try:
         if spec:
             _print_spec(advisor)
@@ -95,7 +95,7 @@ def _check_options(file_format: str, nothing_asked: bool, done_alone: bool) -> N
         raise ScenarioError("powergrid advise", problems)
 
 
-def build_advisor(command: str, run: str, scenario: str | None, given: GivenForAdvice, *, follows: bool) -> Any:
+def _build_advisor(command: str, run: str, scenario: str | None, given: GivenForAdvice, *, follows: bool) -> Any:
     """Return the advisor that the options of a command mean."""
     from powergrid.advice import Advisor, AdvisorOptions
     from powergrid.advice.player import find_player
@@ -238,7 +238,7 @@ def serve(
     from powergrid.advice.shadow import ShadowLog
 
     token, new = find_token(token_file)
-    advisor = build_advisor("powergrid serve", run, scenario, given, follows=shadow is None)
+    advisor = _build_advisor("powergrid serve", run, scenario, given, follows=shadow is None)
     try:
         app = build_app(advisor, token, None if shadow is None else ShadowLog(advisor, shadow))
         server, listener, address = open_server(app, host, port)

@@ -75,9 +75,9 @@ def evaluate(
         given.trust_checkpoint,
     )
     report = report.each_seed() if each_seed else report
-    print_report(report, parts=parts)
+    _print_report(report, parts=parts)
     if out_dir is not None:
-        for file in [*report.write(out_dir), *draw_comparison(report, out_dir)]:
+        for file in [*report.write(out_dir), *_draw_comparison(report, out_dir)]:
             tell(file)
 
 
@@ -104,7 +104,7 @@ def spell_out(policies: Sequence[str]) -> list[str]:
     return found
 
 
-def draw_comparison(report: Any, folder: Path) -> list[Path]:
+def _draw_comparison(report: Any, folder: Path) -> list[Path]:
     """Draw performance profiles and probabilities of improvement where there is somebody to compare with."""
     from powergrid.evaluation.drawing import draw_improvements, draw_profiles, save
 
@@ -255,11 +255,11 @@ def compare_on_test_split(run: Path, days: int) -> None:
     env_config = read_manifest(run)["env_config"]
     # With every baseline: a return says nothing alone.
     report = play(env_config, [*baseline_names(), str(run)], "test", days, 0)
-    print_report(report)
+    _print_report(report)
     report.write(run / "test")
 
 
-def print_report(report: Any, *, parts: bool = False) -> None:
+def _print_report(report: Any, *, parts: bool = False) -> None:
     """Print the tables, feeder by feeder where there are several, with the reward's parts where they are wanted."""
     several = getattr(report, "reports", None)  # a comparison has one for each feeder
     for each in [report] if several is None else several.values():

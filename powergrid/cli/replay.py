@@ -77,7 +77,7 @@ def replay(
     days = _choose_days(chosen, players, date, day, worst, by, split, seed)
     for each in days:
         notes = {
-            player[0]: note for path, player in zip(policies, players, strict=True) if (note := say_trained(
+            player[0]: note for path, player in zip(policies, players, strict=True) if (note := _say_trained(
                 path, player, chosen.read_profiles(), each))
         }  # fmt: skip
         recordings = record_day(chosen, players, each, seed=seed, notes=notes)
@@ -123,7 +123,7 @@ def _choose_days(
         return find_worst_days(scenario, players[0], worst, by, split=split, seed=seed, progress=advance)
 
 
-def say_trained(path: str, player: Any, profiles: Any, day: int) -> list[str]:
+def _say_trained(path: str, player: Any, profiles: Any, day: int) -> list[str]:
     """Say whether a run was trained or chosen on a day; nothing of a baseline, or where it was on other days."""
     return _say_each(path, player, profiles, [day])[0]
 
@@ -144,7 +144,7 @@ class _Manifest(BaseModel):
 
 
 def _say_each(path: str, player: Any, profiles: Any, days: Sequence[int]) -> list[list[str]]:
-    """Say of each of some days what :func:`say_trained` says."""
+    """Say of each of some days what :func:`_say_trained` says."""
     from powergrid.evaluation.replay.recording import find_split
     from powergrid.files import read_json
 

@@ -82,7 +82,7 @@ def to_power(
             reactive[phase] += number
         elif each.unit.kind in ("kva", "a"):
             kv = volts.get(phase, volts.get(0, np.mean(list(volts.values()), axis=0) if volts else None))
-            parts[id(each)] = number * (kva_per_a(each, network, kv) if each.unit.kind == "a" else 1.0)
+            parts[id(each)] = number * (_kva_per_a(each, network, kv) if each.unit.kind == "a" else 1.0)
             apparent[phase] += parts[id(each)]
         elif each.quantity == "active":
             parts[id(each)] = number * (rated_kw / n_phases if each.unit.kind == "pu" else 1.0)
@@ -144,7 +144,7 @@ def _to_ground(series: Series, measured_kv: FloatArray, problems: list[str]) -> 
     return measured_kv
 
 
-def kva_per_a(series: Series, network: Network, v_kv: FloatArray | None = None) -> FloatArray:
+def _kva_per_a(series: Series, network: Network, v_kv: FloatArray | None = None) -> FloatArray:
     """Return the kVA of one ampere: of each conductor where a column is of all phases of its loads.
 
     Args:

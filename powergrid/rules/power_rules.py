@@ -101,7 +101,7 @@ class StorageRule(FleetRule):
         )
         self._per_step, self._minus_charge = eta_c * self.dt_h, -self._charge
         self._zeros, self._ones = np.zeros_like(eta_c), np.ones_like(eta_c)
-        self._sunny = find_sunny_agents(task)[self.zone]
+        self._sunny = _find_sunny_agents(task)[self.zone]
         (low, high), (v_span, loading_span) = task.metrics.limits, self.constants.support_pu
         follow = shared.gauges.follow
         self._short = follow("zone_v_min_pu", self.zone, low, -v_span)
@@ -209,7 +209,7 @@ class GeneratorRule(FleetRule):
         return allowed
 
 
-def find_sunny_agents(task: RuledTask) -> FloatArray:
+def _find_sunny_agents(task: RuledTask) -> FloatArray:
     """Return 1 for agents whose inverters are rated above all the demand of their zone, shape (n_agents,)."""
     simulation = task.simulation
     demand = simulation.network.loads.kw @ task.channels.loads_in * simulation.options.load_scale

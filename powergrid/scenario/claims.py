@@ -30,7 +30,7 @@ def settle_claims(file: Path, data: Mapping[str, Any], given: Collection[str] = 
     Raises:
         ScenarioError: It says more than it may; with what the caller has to say for it.
     """
-    if may_decide(file):
+    if _may_decide(file):
         return dict(data)
     problems = {problem.where: problem for problem in _find_claims(file, data)}
     if wrong := [problem for key, problem in problems.items() if key not in given]:
@@ -38,7 +38,7 @@ def settle_claims(file: Path, data: Mapping[str, Any], given: Collection[str] = 
     return {key: value for key, value in data.items() if key not in problems}
 
 
-def may_decide(file: Path) -> bool:
+def _may_decide(file: Path) -> bool:
     """Whether the user's environment lets a file decide what only who calls may decide."""
     folders = filter(None, os.environ.get(TRUST_VARIABLE, "").split(os.pathsep))
     real = real_path(file)

@@ -188,7 +188,7 @@ def take_out(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[
             try:
                 drawn = Distribution.model_validate(value)
             except ValidationError as error:
-                problems.extend(f"{'.'.join(path)}: {line}" for _, line in explain_distribution(error, value))
+                problems.extend(f"{'.'.join(path)}: {line}" for _, line in _explain_distribution(error, value))
                 return value
             found[".".join(path)] = drawn.model_dump()
             largest = _SINGLE.get(path, _NAMED.get(path[0], "largest")) == "largest"
@@ -209,7 +209,7 @@ def take_out(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[
 _NOT_LOOKED_INTO = frozenset({("profiles", "source"), ("profiles", "map"), ("placed",), ("placement",)})
 
 
-def explain_distribution(error: ValidationError, value: Any) -> list[tuple[Any, str]]:
+def _explain_distribution(error: ValidationError, value: Any) -> list[tuple[Any, str]]:
     """Turn what pydantic found wrong with a distribution into lines."""
     return explain(error, value if isinstance(value, Mapping) else {}, lambda _: list(Distribution.model_fields))
 
@@ -258,7 +258,7 @@ def resolve(scenario: Any, key: str) -> list[Path] | Problem:
         if not fitting:
             unknown = describe_unknown(head[:-1], name, things)
             return Problem("unknown-name", key, unknown)
-        allowed = [list_drawable(things[each], head) for each in fitting]
+        allowed = [_list_drawable(things[each], head) for each in fitting]
         if all(number in own for own in allowed):
             return [(head, each, number) for each in fitting]
         return _refuse(key, head, number, things[fitting[0]])
@@ -270,7 +270,7 @@ def resolve(scenario: Any, key: str) -> list[Path] | Problem:
     return Problem("not-drawable", key, f"cannot be drawn: {reason}", f"what can: {', '.join(DRAWABLE)}")
 
 
-def list_drawable(thing: Any, section: str) -> tuple[str, ...]:
+def _list_drawable(thing: Any, section: str) -> tuple[str, ...]:
     """Return the keys of a device or an event that an episode may have of its own."""
     if section == "events":
         return tuple(key for key in OF_EVENTS if key in type(thing).model_fields)
@@ -279,7 +279,7 @@ def list_drawable(thing: Any, section: str) -> tuple[str, ...]:
 
 
 def _refuse(key: str, section: str, number: str, thing: Any) -> Problem:
-    own = list_drawable(thing, section)
+    own = _list_drawable(thing, section)
     if number not in type(thing).model_fields:
         return Problem("unknown-key", key, describe_unknown("key", number, own))
     if not own:
@@ -373,7 +373,7 @@ def find_ranges(scenario: Any, ranges: Mapping[str, Any]) -> tuple[dict[Path, Di
         try:
             drawn = given if isinstance(given, Distribution) else Distribution.model_validate(given)
         except ValidationError as error:
-            problems += [Problem("bad-value", key, line) for _, line in explain_distribution(error, given)]
+            problems += [Problem("bad-value", key, line) for _, line in _explain_distribution(error, given)]
             continue
         for path in paths:
             whole = is_whole(scenario, path)

@@ -40,7 +40,7 @@ def changes_discovered(devices: Any) -> bool:
     )
 
 
-def is_pattern(name: object) -> bool:
+def _is_pattern(name: object) -> bool:
     """Say whether a name stands for all that fit it."""
     return isinstance(name, str) and any(each in name for each in "*?[")
 
@@ -56,8 +56,8 @@ def spread(changes: Mapping[str, Any], names: Sequence[str], what: str, where: s
     """
     spread_out, problems = dict[str, Any](), list[str]()
     for key, change in changes.items():
-        fitting = [name for name in names if fits(name, key)] if is_pattern(key) else [key]
-        if not fitting or (change is None and key not in names and not is_pattern(key)):
+        fitting = [name for name in names if fits(name, key)] if _is_pattern(key) else [key]
+        if not fitting or (change is None and key not in names and not _is_pattern(key)):
             problems.append(f"{where}: {describe_unknown(what, key, names)}")
         for name in fitting:
             spread_out[name] = merge(spread_out.get(name), change)

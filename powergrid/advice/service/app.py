@@ -83,7 +83,7 @@ def build_app(advisor: Advisor, token: str, log: ShadowLog | None = None) -> Fas
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs() -> str:
-        return render_docs(app.openapi())
+        return _render_docs(app.openapi())
 
     return app
 
@@ -224,7 +224,7 @@ def _body(model: Any) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def render_docs(schema: Mapping[str, Any]) -> str:
+def _render_docs(schema: Mapping[str, Any]) -> str:
     """Return a page that shows an OpenAPI schema; it loads nothing from anywhere."""
     from jinja2 import Environment
 

@@ -64,7 +64,7 @@ class Processes(Backend):
         context = multiprocessing.get_context("spawn")
         bounds = split_envs(n_envs, n_processes)
         began = time.monotonic()
-        kind = kind_of(scenario)
+        kind = _kind_of(scenario)
         tasks = kind.build(scenario, bounds[0][1])
         took_s = time.monotonic() - began
         layout = kind.lay_out(tasks, view, n_envs, autoreset=autoreset, worker_index=worker_index)
@@ -190,14 +190,14 @@ class Processes(Backend):
         self._shut()
 
 
-def count_workers(workers: int | None, n_envs: int) -> int:
+def _count_workers(workers: int | None, n_envs: int) -> int:
     """Return the number of processes: as asked, or one for each processor, never more than environments."""
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(workers, n_envs))
 
 
-def kind_of(scenario: Scenario) -> type[Slice]:
+def _kind_of(scenario: Scenario) -> type[Slice]:
     """Return what plays environments of a scenario."""
     return FeederSlice if scenario.feeders else Slice
 
@@ -215,9 +215,9 @@ def open_backend(
 ) -> Backend:
     """Build the environments on a backend."""
     if name == "inline":
-        kind = kind_of(scenario)
+        kind = _kind_of(scenario)
         return Inline(scenario, view, n_envs, kind=kind, autoreset=autoreset, worker_index=worker_index)
-    n_processes = count_workers(workers, n_envs)
+    n_processes = _count_workers(workers, n_envs)
     how: dict[str, Any] = {"autoreset": autoreset, "worker_index": worker_index, "timeout_s": timeout_s}
     return Processes(scenario, view, n_envs, n_processes=n_processes, **how)
 
@@ -297,7 +297,7 @@ def _work(line: _Line, scenario: Scenario, view: ViewName, layout: Layout, memor
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the caller's to handle; it ends this by the pipe
     with contextlib.suppress(EOFError, OSError):
         try:
-            kind = kind_of(scenario)
+            kind = _kind_of(scenario)
             tasks = kind.build(scenario, place[1] - place[0])
             part = kind(tasks, layout, view, Board(layout, memory).rows(*place), place[0])
         except Exception as error:  # noqa: BLE001 (the caller gets it)

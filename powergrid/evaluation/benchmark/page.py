@@ -123,8 +123,8 @@ def _say_open(board: Leaderboard) -> Iterator[str]:
     yield (
         "Each command trains what is not there yet, one run for each seed, and plays it; runs of a scenario serve its "
         f"shifted tasks too. Times are those of {len(board.benchmark.training_seeds)} seeds one after the other, from "
-        f"the rate that was measured on {read_estimates()['machine']}, at most the task's budget. `powergrid benchmark "
-        "score docs/benchmark --left` prints them.\n"
+        f"the rate that was measured on {_read_estimates()['machine']}, at most the task's budget. `powergrid "
+        "benchmark score docs/benchmark --left` prints them.\n"
     )
     yield as_markdown(("command", "time"), rows, 1)
 
@@ -132,7 +132,7 @@ def _say_open(board: Leaderboard) -> Iterator[str]:
 def find_open(board: Leaderboard) -> Iterator[tuple[str, float | None]]:
     """Yield the command of each row that nobody has run yet, and its minutes; None where they were not measured."""
     benchmark = board.benchmark
-    refused = {(name, baseline) for baseline, names in read_estimates()["refused"].items() for name in names}
+    refused = {(name, baseline) for baseline, names in _read_estimates()["refused"].items() for name in names}
     for name, task in benchmark.tasks.items():
         there = {each.player.name for each in board.results.get(name, ())}
         command = f"powergrid benchmark run {name}"
@@ -156,7 +156,7 @@ def takes(task: Task, method: Method) -> bool:
     return not any(gear)
 
 
-def read_estimates() -> dict[str, Any]:
+def _read_estimates() -> dict[str, Any]:
     """Return how fast trainings go, how long a day of each baseline takes, and on what machine."""
     found: dict[str, Any] = read_yaml(Path(str(resources.files("powergrid.evaluation.benchmark"))) / "estimates.yaml")
     return found
@@ -170,14 +170,14 @@ def estimate_minutes(task: Task, method: Method, env_steps: int | None = None) -
         method: How it is trained.
         env_steps: Environment steps that it takes; the budget's if not given.
     """
-    rate = read_estimates()["env_steps_per_s"].get(task.scenario, {}).get(method.algorithm)
+    rate = _read_estimates()["env_steps_per_s"].get(task.scenario, {}).get(method.algorithm)
     steps = task.env_steps if env_steps is None else env_steps
     return task.minutes if rate is None else min(task.minutes, steps / rate / 60.0)
 
 
 def estimate_play(benchmark: Benchmark, name: str, baseline: str) -> float | None:
     """Return how long a baseline takes to play all days of a task [min]; None where that was not measured."""
-    s_per_day = read_estimates()["baseline_s_per_day"].get(name, {}).get(baseline)
+    s_per_day = _read_estimates()["baseline_s_per_day"].get(name, {}).get(baseline)
     return None if s_per_day is None else float(s_per_day) * len(benchmark.days.test) / 60.0
 
 

@@ -104,7 +104,7 @@ def play_task(
         results=played,
         summary=summarise(played, usd, benchmark.rewards_of(name)),
         versions=dict(describe_versions()),
-        machine=describe_machine(),
+        machine=_describe_machine(),
         command=command,
     ).sealed()
 
@@ -164,6 +164,6 @@ def summarise(played: Played, usd_per_reward: float, references: Mapping[str, Se
     )
 
 
-def describe_machine() -> str:
+def _describe_machine() -> str:
     """Return the machine in words: processor architecture, cores and system."""
     return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release().split('-')[0]}"

@@ -175,7 +175,7 @@ def export_settings(
     found = compare_settings(env_config, policy, days, seed=seed, progress=progress)
     recording = record_day(exactly(env_config), [policy], day.day, seed=seed)[0]
     folder = Path(out_dir)
-    return found, [*write_fitted(day, recording, found.settings, folder), found.write(folder)]
+    return found, [*_write_fitted(day, recording, found.settings, folder), found.write(folder)]
 
 
 def _choose_days(scenario: Scenario, count: int) -> tuple[list[int], list[int]]:
@@ -189,7 +189,7 @@ def _choose_days(scenario: Scenario, count: int) -> tuple[list[int], list[int]]:
     return pick_days(fit, count).tolist(), pick_days(tell, count).tolist()
 
 
-def write_fitted(day: PlayedDay, recording: DayRecording, settings: Settings, folder: Path) -> list[Path]:
+def _write_fitted(day: PlayedDay, recording: DayRecording, settings: Settings, folder: Path) -> list[Path]:
     """Write a day with settings in place of what the policy did, as scripts that OpenDSS plays alone.
 
     Args:
@@ -241,7 +241,7 @@ def _tell_day(day: PlayedDay, recording: DayRecording, settings: Settings) -> li
     with tempfile.TemporaryDirectory(prefix="powergrid-settings-") as scratch:
         policy, own = Path(scratch) / "policy", Path(scratch) / "settings"
         write_day(day, policy)
-        write_fitted(day, recording, settings, own)
+        _write_fitted(day, recording, settings, own)
         plays = {"policy": play_alone(policy), "settings": play_alone(own)}
     moves = {"policy": float(recording.network["operations"].sum())}
     moves["settings"] = (

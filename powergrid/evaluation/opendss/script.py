@@ -78,7 +78,7 @@ def write_demand(day: PlayedDay) -> str:
         f"New LoadShape.{FLAT} npts=1 interval=1 mult=[1]",
         f"New XYCurve.{FLAT}_curve npts=2 xarray=[0 1] yarray=[1 1]",
     ]
-    lines += write_stillness(day)
+    lines += _write_stillness(day)
     if not written:
         return "\n".join(lines) + "\n"
     shapes: dict[bytes, str] = {}
@@ -117,7 +117,7 @@ def _write_array(key: str, values: FloatArray) -> Iterator[str]:
     yield f"~ {key}=[{' '.join(text)}]"
 
 
-def write_stillness(day: PlayedDay) -> Iterator[str]:
+def _write_stillness(day: PlayedDay) -> Iterator[str]:
     """Yield what keeps shapes of the model's own from moving an element: Day.dss says what it does."""
     storages = {name for series in day.series if series.class_name == "Storage" for name in series.names}
     for class_name, names in day.daily.items():
@@ -173,8 +173,8 @@ def write_day(day: PlayedDay, *, fitted: Collection[str] = (), controls: str = "
         handed_back = ", handed back to the feeder's own controls" if step + 1 in day.handed_back else ""
         lines.append(f"! step {step + 1}, to {minutes // 60:02d}:{minutes % 60:02d}{handed_back}")
         after = _leave_out(positions, others)
-        lines += write_moves(before, after)
-        lines += write_values(day.series, step, told, others)
+        lines += _write_moves(before, after)
+        lines += _write_values(day.series, step, told, others)
         lines += ["Solve", f"Export Voltages voltages_{step + 1:03d}.csv"]
         before = after
     return "\n".join(lines) + "\n"
@@ -190,7 +190,7 @@ def _leave_out(positions: Positions, others: Collection[str]) -> Positions:
     )
 
 
-def write_moves(before: Positions, after: Positions) -> Iterator[str]:
+def _write_moves(before: Positions, after: Positions) -> Iterator[str]:
     """Yield what brings switchgear from one position to another."""
     for (name, winding), tap in after.taps.items():
         if before.taps[name, winding] != tap:
@@ -211,7 +211,7 @@ def _states(states: Iterable[int]) -> str:
     return f"[{' '.join(map(str, states))}]"
 
 
-def write_values(
+def _write_values(
     series: Iterable[Series], step: int, told: dict[tuple[str, str, str], float], others: Collection[str] = ()
 ) -> Iterator[str]:
     """Yield the edits of a step that say anything new; ``told`` keeps what was said last, ``others`` say nothing."""

@@ -96,13 +96,13 @@ def find_optima(
     others = [each for each in policies if each not in (LOWER, UPPER)]
     report = evaluate(scenario, [UPPER, LOWER, *others], split=split, days=days, seed=seed, progress=progress)
     # what was just found is kept
-    with closing(optima_of(scenario, seed)) as optima:
+    with closing(_optima_of(scenario, seed)) as optima:
         found = {day: optima.of(day) for day in report.provenance["days"]}
     kinds = {name: report.kinds[name] for name in (*(name for name in report.kinds if name != UPPER), UPPER)}
     return OptimumReport(replace(report, kinds=kinds), found)
 
 
-def optima_of(scenario: Scenario, seed: int = 0) -> Optima:
+def _optima_of(scenario: Scenario, seed: int = 0) -> Optima:
     """Return what finds the optima that the baseline ``optimum`` plays."""
     foresight = BASELINES[UPPER].make(seed)
     if not isinstance(foresight, Foresight):
@@ -112,6 +112,6 @@ def optima_of(scenario: Scenario, seed: int = 0) -> Optima:
 
 def recall_optima(scenario: Scenario, days: Sequence[int], seed: int = 0) -> dict[int, Optimum]:
     """Return the optimum of each day where all of them were found before; nothing else, and nothing is played."""
-    optima = optima_of(scenario, seed)
+    optima = _optima_of(scenario, seed)
     found = {int(day): kept for day in days if (kept := optima.kept(int(day))) is not None}
     return found if len(found) == len(days) else {}

@@ -305,10 +305,10 @@ def _find_misfits(policy: Any, task: GridTask, own: Sight | None, now: Sight) ->
         if width is not None and width != taken:
             yield where, f"sees {taken} numbers here; the policy takes {width}"
         if action_space is not None and action_space != agent.action_space:
-            yield where, f"acts by {say_space(agent.action_space)} here; the policy by {say_space(action_space)}"
+            yield where, f"acts by {_say_space(agent.action_space)} here; the policy by {_say_space(action_space)}"
 
 
-def say_space(space: gym.Space[Any]) -> str:
+def _say_space(space: gym.Space[Any]) -> str:
     """Return an action space in words: how many numbers, and of how many positions each."""
     parts = space.spaces.values() if isinstance(space, gym.spaces.Dict) else [space]
     told = []

@@ -22,7 +22,7 @@ TableFormat = Literal["parquet", "csv"]
 FACTS = b"powergrid"
 
 
-def to_table(recording: DayRecording) -> pa.Table:
+def _to_table(recording: DayRecording) -> pa.Table:
     """Return a recorded day with a row for each number of each step.
 
     Columns are ``owner`` (node, bus, branch, switchgear, device, agent, network, action or channel), ``name``,
@@ -70,7 +70,7 @@ def write_recording(recording: DayRecording, file: str | Path) -> Path:
     if kind not in get_args(TableFormat):
         raise ScenarioError(str(file), [describe_unknown("format", kind, get_args(TableFormat))])
     make_folder(path.parent)
-    table = to_table(recording)
+    table = _to_table(recording)
     with telling(path), replacing(path) as temporary:
         if kind == "csv":
             from pyarrow import csv

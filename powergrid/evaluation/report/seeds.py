@@ -40,7 +40,7 @@ def group_seeds(players: Sequence[Any]) -> dict[str, tuple[str, ...]]:
         name = _name_together(members)
         if len(members) > 1 and (name in taken or f"{name} ({len(members)} seeds)" in found or not name):
             name = f"{members[0]} to {members[-1]}"
-        found[f"{name} ({say_seeds(len(members))})"] = members
+        found[f"{name} ({_say_seeds(len(members))})"] = members
     return found
 
 
@@ -55,10 +55,10 @@ def note_seeds(players: Sequence[Any]) -> dict[str, str]:
 
 def each_seed(groups: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Return groups of one policy each for those of all groups."""
-    return {f"{name} ({say_seeds(1)})": (name,) for members in groups.values() for name in members}
+    return {f"{name} ({_say_seeds(1)})": (name,) for members in groups.values() for name in members}
 
 
-def say_seeds(count: int) -> str:
+def _say_seeds(count: int) -> str:
     """Return how many seeds in words."""
     return f"{count} seed{'s' * (count != 1)}"
 

@@ -105,7 +105,7 @@ def find_stresses(asked: Sequence[str] | Mapping[str, Stress | Mapping[str, Any]
         if each in STRESSES:
             found[each] = STRESSES[each]
         elif Path(each).suffix.lower() in (".yaml", ".yml"):
-            found |= read_stresses(each)
+            found |= _read_stresses(each)
         else:
             unknown.append(f"{describe_unknown('stress', each, STRESSES)}; or give a YAML file of your own")
     if unknown:
@@ -113,7 +113,7 @@ def find_stresses(asked: Sequence[str] | Mapping[str, Stress | Mapping[str, Any]
     return found
 
 
-def read_stresses(file: str | Path) -> dict[str, Stress]:
+def _read_stresses(file: str | Path) -> dict[str, Stress]:
     """Read stresses from a YAML file: under each name its keys; tables of sun count from the file's folder.
 
     Raises:

@@ -134,7 +134,7 @@ def describe_tie(
         "Phases": len(phases),
         "Bus": [here, name + nodes],
         "Conn": [tie.host_connection, "wye"],
-        "kV": [across_phases(each, phases) for each in kv],
+        "kV": [_across_phases(each, phases) for each in kv],
         "kVA": [tie.s_max_kva, tie.s_max_kva],
         "X12": tie.x_percent,
         "pctR": [tie.r_percent / 2.0, tie.r_percent / 2.0],
@@ -150,7 +150,7 @@ def describe_forming_source(forming: FormingSpec, name: str, bus: str, phases: S
         "Name": name,
         "Bus1": bus + "".join(f".{phase}" for phase in phases),
         "Phases": len(phases),
-        "BasekV": across_phases(kv, phases),
+        "BasekV": _across_phases(kv, phases),
         "pu": forming.v_pu,
         "Angle": 0.0,  # the island is of its own: its angle is against nothing
         "MVASC3": mva,
@@ -158,7 +158,7 @@ def describe_forming_source(forming: FormingSpec, name: str, bus: str, phases: S
     }
 
 
-def across_phases(kv: float, phases: Sequence[int]) -> float:
+def _across_phases(kv: float, phases: Sequence[int]) -> float:
     """Return the voltage that OpenDSS rates an element by: between lines, to neutral where it has one phase."""
     return kv * 3**0.5 if len(phases) > 1 else kv
 

@@ -105,17 +105,17 @@ def _phases_of(network: Network, bus: str) -> list[int]:
     return sorted(int(phase) for phase in phases if phase <= 3)  # beyond are neutrals
 
 
-def branches_of(spec: Any, network: Network) -> list[int]:
+def _branches_of(spec: Any, network: Network) -> list[int]:
     """Return the branches that an outage may take out."""
     return [network.branch_index[name] for name in pick(spec.element, _openable(network))]
 
 
-def elements_of(spec: Any, network: Network, bound: Iterable[str]) -> list[str]:
+def _elements_of(spec: Any, network: Network, bound: Iterable[str]) -> list[str]:
     """Return the generating elements that an outage may trip."""
     return pick(spec.element, _tripping(network, set(bound)))
 
 
-def faults_of(spec: Any, network: Network) -> list[Fault]:
+def _faults_of(spec: Any, network: Network) -> list[Fault]:
     """Return the faults that a fault event may be, one a bus."""
     return [
         Fault(bus, tuple(spec.phases or _phases_of(network, bus)), spec.r_ohm, spec.grounded)
@@ -123,7 +123,7 @@ def faults_of(spec: Any, network: Network) -> list[Fault]:
     ]
 
 
-def clearing_branches(spec: Any, fault: Fault, network: Network, switches: Iterable[int]) -> list[int]:
+def _clearing_branches(spec: Any, fault: Fault, network: Network, switches: Iterable[int]) -> list[int]:
     """Return the branches that open to clear a fault, side by side where there are several.
 
     Args:
@@ -176,7 +176,7 @@ class Effect(NamedTuple):
 def find_faults(feeder: Feeder, events: Mapping[str, Any]) -> dict[str, list[Fault]]:
     """Return the faults that each fault event may be, one a bus."""
     of_faults = {name: spec for name, spec in events.items() if spec.kind == "fault"}
-    return {name: faults_of(spec, network_of(feeder)) for name, spec in of_faults.items()}
+    return {name: _faults_of(spec, network_of(feeder)) for name, spec in of_faults.items()}
 
 
 def list_effects(
@@ -205,7 +205,7 @@ def list_effects(
         if spec.kind == "line_outage":
             effects = [
                 Effect(network.branches.names[i], branches=(i,), nodes=_far_end(network, i))
-                for i in branches_of(spec, network)
+                for i in _branches_of(spec, network)
             ]
         elif spec.kind == "fault":
             effects = [_fault_effect(spec, fault, numbers[id(fault)], network, switches) for fault in faults[name]]
@@ -218,7 +218,7 @@ def list_effects(
         elif spec.kind == "generator_outage":
             effects = [
                 Effect(element, tripped=element, nodes=tuple(nodes_at(element).tolist()))
-                for element in elements_of(spec, network, bound)
+                for element in _elements_of(spec, network, bound)
             ]
         else:
             effects = [Effect("")]
@@ -229,7 +229,7 @@ def list_effects(
 def _fault_effect(spec: Any, fault: Fault, number: int, network: Network, switches: Sequence[int]) -> Effect:
     at = network.node_bus == network.bus_index[fault.bus.lower()]
     nodes = np.flatnonzero(at & np.isin(network.node_phase, fault.phases))
-    clearing = clearing_branches(spec, fault, network, switches)
+    clearing = _clearing_branches(spec, fault, network, switches)
     return Effect(fault.bus, tuple(clearing), fault=f"fault.powergrid_{number}", nodes=tuple(nodes.tolist()))
 
 

@@ -205,7 +205,7 @@ class Findings:
         """Take elements as devices."""
         for element in chosen:
             how = _KINDS[key]
-            name = name_device(element.name.partition(".")[2], how.prefix, self._names)
+            name = _name_device(element.name.partition(".")[2], how.prefix, self._names)
             if key == "generators" and self._is_shaped(element):
                 how = _KINDS["pv"]  # sun or wind: what its shape offers is free, and can be curtailed
             spec = {"kind": how.kind, "element": element.name, **how.keys(element.ratings)}
@@ -242,7 +242,7 @@ class Findings:
         if isinstance(wanted, tuple):
             chosen = self._pick("switches", there, wanted)
         elif wanted == "auto":
-            chosen = find_harmless_switches(self._equipment.network, free)
+            chosen = _find_harmless_switches(self._equipment.network, free)
         else:
             chosen = free if wanted == "all" else []
         self._add("switches", chosen)
@@ -277,7 +277,7 @@ def _largest_of(elements: Sequence[Element], size: str, most: int) -> list[Eleme
     return [elements[i] for i in sorted(order[:most])]
 
 
-def name_device(stem: str, prefix: str, taken: set[str]) -> str:
+def _name_device(stem: str, prefix: str, taken: set[str]) -> str:
     """Make a device's name that is not taken yet, and take it: letters, digits and ``_``."""
     # No dots above all: a dotted key, as in devices.ess_1.levels, could not name such a device.
     stem = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower() or "1"
@@ -293,7 +293,7 @@ def _listed(names: Iterable[str]) -> str:
     return list_names(list(names), _MAX_SHOWN)
 
 
-def find_harmless_switches(network: Network, switches: Sequence[Element]) -> list[Element]:
+def _find_harmless_switches(network: Network, switches: Sequence[Element]) -> list[Element]:
     """Return the switches of which any may be open, and any other closed, with every fed bus still fed.
 
     Open ties between fed buses are among them.
@@ -359,12 +359,12 @@ def _place_site(equipment: Equipment, options: AddDerSpec, bus: int, p_kw: float
     if len(phases) > 1 and (loose or any(between and kw > 0.0 for at, kw, between in here if at == bus)):
         where["connection"] = "delta"
     pv = {"kind": "inverter", **where, "p_max_kw": p_kw, "reactive": "category_b"}
-    yield Device(name_device(name, "pv", taken), pv, bus, served)
+    yield Device(_name_device(name, "pv", taken), pv, bus, served)
     if options.storage_share > 0.0:
         power = significant(options.storage_share * p_kw)
         energy = significant(power * options.storage_hours)
         ess = {"kind": "storage", **where, "e_max_kwh": energy, "p_max_kw": power, "reactive": True}
-        yield Device(name_device(name, "ess", taken), ess, bus, served)
+        yield Device(_name_device(name, "ess", taken), ess, bus, served)
 
 
 def significant(value: float, digits: int = 4) -> float:

@@ -186,7 +186,7 @@ class Devices:
         for name in sorted(given, key=lambda name: at[name] not in names.map):  # what the map takes, no rule may
             spec = dict(given[name])
             if self._bind(name, spec, scale=scale) if spec.get("bus") is None else self._place_at_bus(name, spec):
-                found[name] = scale_device(spec, names.ratio) if scale else spec
+                found[name] = _scale_device(spec, names.ratio) if scale else spec
         self.placed = {name: found[name] for name in given if name in found}
 
     def _place_along(self, device: str, bus: int) -> float:
@@ -299,7 +299,7 @@ class Devices:
         return found
 
 
-def scale_device(spec: Mapping[str, Any], ratio: float) -> dict[str, Any]:
+def _scale_device(spec: Mapping[str, Any], ratio: float) -> dict[str, Any]:
     """Multiply a device's ratings, so that it is to its feeder what it was to the other; prices, times, shares stay."""
     scaled, kind = dict(spec), str(spec.get("kind"))
     for key in _GROWS.get(kind, ()):

@@ -86,12 +86,12 @@ def policy_of_algorithm(algorithm: Any) -> Policy:
         spaces,
         normalize_actions=bool(config.normalize_actions),
         clip_actions=bool(config.clip_actions),
-        filters=filters_of_algorithm(algorithm, policy_of),
+        filters=_filters_of_algorithm(algorithm, policy_of),
         fits=config.env_config.get(FIT_KEY, {}).get("fits") or {},
     )
 
 
-def filters_of_algorithm(algorithm: Any, agents: Iterable[str]) -> dict[str, ObservationFilter]:
+def _filters_of_algorithm(algorithm: Any, agents: Iterable[str]) -> dict[str, ObservationFilter]:
     """Copy what the algorithm's MeanStdFilter has learnt of each agent's observations; empty where it has none.
 
     Raises:
@@ -127,7 +127,7 @@ def network_of_module(module: Any) -> Network:
     biases: list[FloatArray] = []
     activations: list[str] = []
     memory = None
-    for layer in actor_layers(module):
+    for layer in _actor_layers(module):
         kind = type(layer).__name__
         if kind == "GRU":
             memory = GatedMemory(len(weights), layer.hidden_size)
@@ -162,7 +162,7 @@ def network_of_module(module: Any) -> Network:
     return network
 
 
-def actor_layers(module: Any) -> list[Any]:
+def _actor_layers(module: Any) -> list[Any]:
     """Return the layers from observation to action, in order."""
     if hasattr(module, "pi_encoder"):
         return [*module.pi_encoder.net.mlp, *module.pi.net.mlp]
@@ -218,9 +218,9 @@ def export_run(
             f"{run_or_checkpoint}: a policy that translates between spaces (share_unequal, or dqn and sac on other "
             "than their own) cannot be exported; powergrid.load_policy acts by it"
         )
-    tables, target = describe_run(path_of(run_or_checkpoint), trust=trust), Path(folder)
+    tables, target = _describe_run(path_of(run_or_checkpoint), trust=trust), Path(folder)
     make_folder(target)
-    write = write_onnx if format == "onnx" else write_torchscript
+    write = _write_onnx if format == "onnx" else _write_torchscript
     agents: dict[str, Any] = {}
     for agent, name in policy.policy_of.items():
         file = f"{agent}{SUFFIXES[format]}"
@@ -229,7 +229,7 @@ def export_run(
         inputs = {part["name"]: part["shape"][1] for part in (told["input"], *(own["input"] for own in memory))}
         outputs = [part["name"] for part in (*told["outputs"], *(own["output"] for own in memory))]
         with telling(target / file), replacing(target / file) as whole:
-            write(torch_actor(policy, agent), inputs, outputs, whole)
+            write(_torch_actor(policy, agent), inputs, outputs, whole)
         agents[agent] = {"file": file, "policy": name, **told}
     interface = {
         "format": format,
@@ -243,7 +243,7 @@ def export_run(
     return [*(target / told["file"] for told in agents.values()), target / INTERFACE_FILE]
 
 
-def describe_run(run_or_checkpoint: Path, *, trust: bool = False) -> dict[str, Any]:
+def _describe_run(run_or_checkpoint: Path, *, trust: bool = False) -> dict[str, Any]:
     """Return what each agent observes and does, from the environment that a run was trained on.
 
     Returns:
@@ -314,7 +314,7 @@ def _describe_output(name: str, space: gym.Space[Any]) -> dict[str, Any]:
     return {"name": name, "shape": shape, "dtype": "int64", "n": sizes}
 
 
-def write_onnx(actor: Any, inputs: Mapping[str, int], names: Sequence[str], file: Path) -> None:
+def _write_onnx(actor: Any, inputs: Mapping[str, int], names: Sequence[str], file: Path) -> None:
     """Write an actor as an ONNX graph of standard operators, through torch's own exporter.
 
     Raises:
@@ -345,7 +345,7 @@ def write_onnx(actor: Any, inputs: Mapping[str, int], names: Sequence[str], file
     file.write_bytes(graph.getvalue())
 
 
-def write_torchscript(actor: Any, inputs: Mapping[str, int], names: Sequence[str], file: Path) -> None:
+def _write_torchscript(actor: Any, inputs: Mapping[str, int], names: Sequence[str], file: Path) -> None:
     """Write an actor as TorchScript; several outputs come as a tuple, in the order of ``names``."""
     import torch
 
@@ -358,7 +358,7 @@ def write_torchscript(actor: Any, inputs: Mapping[str, int], names: Sequence[str
     file.write_bytes(script.getvalue())
 
 
-def torch_actor(policy: Policy, agent: str) -> Any:
+def _torch_actor(policy: Policy, agent: str) -> Any:
     """Return a torch module that computes what :meth:`Policy.act_batch` does, filters and scaling included.
 
     Of a policy with a memory it takes what is remembered after the observations, and gives what is after the actions.

@@ -46,7 +46,7 @@ _DEFAULT_PIECES = {
 _SEES_EPISODES = ("on_episode_created", "on_episode_start", "on_episode_end", "on_sample_end")
 
 
-def find_obstacle(runner: Any) -> str | None:
+def _find_obstacle(runner: Any) -> str | None:
     """Say why sampling by arrays would not do the same as the stock runner; None where it would."""
     config = runner.config
     if not isinstance(runner.env, GridVectorMultiAgentEnv):
@@ -68,7 +68,7 @@ def find_obstacle(runner: Any) -> str | None:
     return None
 
 
-def learner_reads_infos(config: Any) -> bool:
+def _learner_reads_infos(config: Any) -> bool:
     """Whether a learner connector of the user's may read infos; one that says ``reads_infos = False`` does not."""
     pieces = config.build_learner_connector(None, None).connectors
     own = [piece for piece in pieces if type(piece).__name__ not in _DEFAULT_PIECES["learner"]]
@@ -103,11 +103,11 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self._starts = 0
         super().__init__(config, **kwargs)
         #: Why the stock runner's code samples; None where arrays do.
-        self.slow_because = find_obstacle(self) if self.env is not None else None
+        self.slow_because = _find_obstacle(self) if self.env is not None else None
         if self.slow_because:
             logger.warning("Sampling by RLlib's own, slower runner: %s.", self.slow_because)
         #: Whether episodes hold infos: to make dicts of them costs as much as the step of the environment.
-        self.keeps_infos = self.overrides(*_SEES_EPISODES) or learner_reads_infos(config)
+        self.keeps_infos = self.overrides(*_SEES_EPISODES) or _learner_reads_infos(config)
         self._bind_policies()
 
     # -- building

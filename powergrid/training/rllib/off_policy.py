@@ -170,7 +170,7 @@ _SquashedGaussian: Any = TorchSquashedGaussian
 _REPLAY = "replay"
 
 
-def sample_once(runner: Any) -> tuple[list[Any], Any]:
+def _sample_once(runner: Any) -> tuple[list[Any], Any]:
     """Let an env runner sample; return its episodes and its metrics."""
     return runner.sample(), runner.get_metrics()
 
@@ -200,7 +200,7 @@ class ReplayTraining(KeepsRunners):
         """Sample once; take the gradient steps that are due; give the runners the new weights."""
         with self.metrics.log_time((TIMERS, names.ENV_RUNNER_SAMPLING_TIMER)):
             sampled = self.env_runner_group.foreach_env_runner(
-                sample_once,
+                _sample_once,
                 local_env_runner=self.env_runner_group.num_remote_env_runners() == 0,
                 timeout_seconds=self.config.sample_timeout_s,
             )

@@ -130,7 +130,7 @@ def find_checkpoint(path: Path, which: tuple[str, ...] = ("best", "latest")) -> 
     raise PowerGridError(f"{path}: holds no checkpoint; a run has checkpoints/latest after its first one")
 
 
-def state_folder() -> Path | None:
+def _state_folder() -> Path | None:
     """Return the folder that keeps this user's key, None where there is no place for it."""
     written = os.environ.get(FOLDER_VARIABLE)
     if written:
@@ -218,7 +218,7 @@ def _digest(key: bytes, checkpoint: Path, claims: Mapping[str, Any] | None) -> s
 
 def _key(*, make: bool) -> bytes | None:
     """Read this user's key, made on first use and readable by nobody else; None where there is none."""
-    folder = state_folder()
+    folder = _state_folder()
     if folder is None:
         return None
     file = folder / KEY_FILE

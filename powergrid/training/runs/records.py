@@ -51,7 +51,7 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-def installed_versions() -> dict[str, str | None]:
+def _installed_versions() -> dict[str, str | None]:
     """Return the versions that a result depends on; None for what is not installed."""
     versions: dict[str, str | None] = {"powergrid": powergrid.__version__, "python": platform.python_version()}
     for name, distribution in DISTRIBUTIONS.items():
@@ -132,7 +132,7 @@ def start_of_session(from_iteration: int, address: str | None = None) -> dict[st
         "from_iteration": from_iteration,
         **({} if address is None else {"address": address}),
         "command": sys.argv,
-        "versions": installed_versions(),
+        "versions": _installed_versions(),
         "git_commit": git_commit(),
     }
 

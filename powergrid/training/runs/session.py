@@ -57,7 +57,7 @@ class RaySession:
         # RLlib's own error is often empty, or says only that an actor died: the cause is in the worker's log alone.
         logs = [log for log in self._worker_logs() if log.stat().st_size and log.stat().st_mtime >= since_s]
         for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
-            told = root_traceback(log.read_text(errors="replace"))
+            told = _root_traceback(log.read_text(errors="replace"))
             if told:
                 return told
         return ""
@@ -75,7 +75,7 @@ class RaySession:
         return (Path(context.address_info["session_dir"]) / "logs").glob(f"worker-*-{job}-*.err")
 
 
-def root_traceback(text: str) -> str:
+def _root_traceback(text: str) -> str:
     """Return the newest chain of tracebacks' first one, the cause; empty where there is none."""
     lines = text.splitlines()
     starts = [i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line]

@@ -389,7 +389,7 @@ SETTINGS: dict[str, type[TrainSettings]] = {
 }
 
 
-def algorithm_of(settings: TrainSettings) -> str:
+def _algorithm_of(settings: TrainSettings) -> str:
     """Return the name of the algorithm that settings are of."""
     return next(name for name, kind in SETTINGS.items() if kind is type(settings))
 
@@ -402,7 +402,7 @@ def fields_of(algorithm: str) -> list[str]:
 
 def dump_settings(settings: TrainSettings) -> dict[str, Any]:
     """Return the settings that the algorithm has, as JSON takes them."""
-    return settings.model_dump(mode="json", include=set(fields_of(algorithm_of(settings))))
+    return settings.model_dump(mode="json", include=set(fields_of(_algorithm_of(settings))))
 
 
 def resolve_settings(
@@ -427,7 +427,7 @@ def resolve_settings(
     if isinstance(settings, TrainSettings):
         if type(settings) is kind:
             return settings, []
-        return kind(), [f"settings of {algorithm_of(settings)} are none of {algorithm}"]
+        return kind(), [f"settings of {_algorithm_of(settings)} are none of {algorithm}"]
     asked = as_plain({} if settings is None else settings, "training settings")
     if not isinstance(asked, dict):
         raise ScenarioError("training settings", [f"a {type(settings).__name__} is not settings by their names"])

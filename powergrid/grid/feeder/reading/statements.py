@@ -78,7 +78,7 @@ class Parameter(NamedTuple):
 
     def written(self) -> str:
         """The parameter as the engine understands it in one way only."""
-        value = write_token(self.value, self.opener)
+        value = _write_token(self.value, self.opener)
         return f"{_write_name(self.name)}={value}" if self.name else value
 
 
@@ -161,7 +161,7 @@ def quote(text: str, openers: str = "\"'([{") -> str | None:
     return next((each + text + _QUOTES[each] for each in openers if _QUOTES[each] not in text), None)
 
 
-def write_token(value: str, opener: str = "") -> str:
+def _write_token(value: str, opener: str = "") -> str:
     """Write a name or value: a bare word as it is, others in their own quotes or in some that they do not hold.
 
     Raises:
@@ -177,7 +177,7 @@ def write_token(value: str, opener: str = "") -> str:
     return quoted
 
 
-_write_name = functools.lru_cache(maxsize=4096)(write_token)
+_write_name = functools.lru_cache(maxsize=4096)(_write_token)
 
 
 def write(verb: str, *given: Parameter) -> str:

@@ -64,14 +64,14 @@ class DayBaselines(_Connector):  # type: ignore[misc]
             if advantages.ndim == 1:
                 take_off_days(advantages, list(own.values()))
                 continue
-            there = steps_in_sequences(lengths[policy], advantages.shape[1])
+            there = _steps_in_sequences(lengths[policy], advantages.shape[1])
             steps = advantages.reshape(-1)[there]
             take_off_days(steps, list(own.values()))
             advantages.view(-1)[there] = steps
         return batch
 
 
-def steps_in_sequences(lengths: Sequence[int], sequence: int) -> NDArray[np.int64]:
+def _steps_in_sequences(lengths: Sequence[int], sequence: int) -> NDArray[np.int64]:
     """Return where steps of pieces are in sequences that each piece is padded to whole ones of, shape (n_steps,)."""
     room = [-(-length // sequence) * sequence for length in lengths]
     begins = np.cumsum([0, *room])[:-1].tolist()

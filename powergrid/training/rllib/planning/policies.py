@@ -41,7 +41,7 @@ def multi_agent_arguments(facts: EnvFacts, policy_of: Mapping[str, str]) -> dict
     }
 
 
-def share_policies(facts: EnvFacts) -> dict[str, str]:
+def _share_policies(facts: EnvFacts) -> dict[str, str]:
     """Return agents with equal spaces one policy: ``grid_policy`` where all are equal, else ``grid_policy_1`` and on.
 
     Where there are several, a warning says who shares which.
@@ -67,9 +67,9 @@ def share_policies(facts: EnvFacts) -> dict[str, str]:
 
 
 def policies_of(policies: Policies, facts: EnvFacts) -> dict[str, str]:
-    """Return each agent of an environment its policy's name; see :func:`policy_names` and :func:`share_policies`."""
+    """Return each agent of an environment its policy's name; see :func:`policy_names` and :func:`_share_policies`."""
     if isinstance(policies, str) and policies == "shared":
-        return share_policies(facts)
+        return _share_policies(facts)
     return policy_names(policies, facts.agents)
 
 

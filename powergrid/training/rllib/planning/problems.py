@@ -31,8 +31,8 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
         policy_of = policy_names("shared", facts.agents) if share else policies_of(policies, facts)
     except ScenarioError as error:
         return {}, list(error.problems)
-    problems = fit_problems(facts, policy_of, settings) + action_problems(facts, settings)
-    problems += limit_problems(facts, settings)
+    problems = _fit_problems(facts, policy_of, settings) + action_problems(facts, settings)
+    problems += _limit_problems(facts, settings)
     if settings.proposals is not None and not any(facts.proposed.values()):
         problems.append("proposals: agents decide positions alone, and only numbers are added; leave it out")
     elif settings.proposals_coeff and not any(facts.proposed.values()):
@@ -45,13 +45,13 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
         problems.append("network 'graph': agents observe no graph; set observations: graph in the scenario")
     if not problems:
         fitted, _ = fit_agents(facts, policy_of, settings)
-        problems = space_problems(fitted, policy_of) + filter_problems(fitted, settings)
+        problems = space_problems(fitted, policy_of) + _filter_problems(fitted, settings)
     if settings.demonstrations is not None and getattr(facts.scenario, "feeders", None):
         problems.append(SEVERAL_FEEDERS)
     return policy_of, problems
 
 
-def limit_problems(facts: EnvFacts, settings: TrainSettings) -> list[str]:
+def _limit_problems(facts: EnvFacts, settings: TrainSettings) -> list[str]:
     """Say why costs that are to be kept to limits are not told; an environment of one's own tells what it likes."""
     if settings.cost_limit is None or not hasattr(facts.scenario, "costs"):
         return []
@@ -87,7 +87,7 @@ def space_problems(facts: EnvFacts, policy_of: Mapping[str, str]) -> list[str]:
     return problems
 
 
-def filter_problems(facts: EnvFacts, settings: TrainSettings) -> list[str]:
+def _filter_problems(facts: EnvFacts, settings: TrainSettings) -> list[str]:
     """Say where RLlib's filter cannot serve the agents: it asserts, in a worker, that all observe the same width."""
     shapes = {agent: space.shape for agent, space in facts.observation_spaces.items()}
     if settings.observation_filter == "none" or len(set(shapes.values())) == 1:
@@ -131,7 +131,7 @@ def action_problems(facts: EnvFacts, settings: TrainSettings) -> list[str]:
     return problems
 
 
-def fit_problems(facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSettings) -> list[str]:
+def _fit_problems(facts: EnvFacts, policy_of: Mapping[str, str], settings: TrainSettings) -> list[str]:
     """Say what cannot be padded or scaled: a shared policy of unequal agents needs flat observations and bounds."""
     problems: list[str] = []
     for agent in (agent for mates in unequal_mates(facts, policy_of, settings) for agent in mates):

@@ -43,7 +43,7 @@ class KeepsRunners:
 
     def setup(self, config: Any) -> None:
         """Build what RLlib builds, with the env runners that find a CPU; a sentence says how many those are."""
-        runners, warning = fit_free_cpus(config)
+        runners, warning = _fit_free_cpus(config)
         if warning:
             logger.warning(warning)
             config = config.copy(copy_frozen=False)
@@ -94,7 +94,7 @@ def _number_of(runner: Any) -> int:
     return int(runner.worker_index)
 
 
-def fit_free_cpus(config: Any) -> tuple[int, str | None]:
+def _fit_free_cpus(config: Any) -> tuple[int, str | None]:
     """Choose the number of env runners that find a free CPU now, or soon; inside a trial of Tune, all of them do.
 
     Returns:
