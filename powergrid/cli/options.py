@@ -20,8 +20,8 @@ from rich.console import Console
 from powergrid.errors import ScenarioError
 
 # What a command finds goes to out and can be piped; warnings, errors and bars go to err.
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)  # policy.py:x: is a place
+err = Console(emoji=False, stderr=True)
 
 ScenarioArgument = Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")]
 PlayersArgument = Annotated[

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import importlib
 import importlib.util
+import inspect
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +96,10 @@ def load_callable(reference: str, view: Literal["agents", "central"] = "agents")
         raise ScenarioError(reference, [describe_unknown("function or class", name, public)])
     acts = getattr(module, name)
     if isinstance(acts, type):
+        try:
+            inspect.signature(acts).bind()
+        except (TypeError, ValueError) as error:
+            raise ScenarioError(reference, [f"{name} is made without arguments here: {error}"]) from None
         acts = acts()
     if not callable(getattr(acts, "act", acts)):
         raise ScenarioError(reference, [f"{name} is a {type(acts).__name__}, with neither act() nor a call"])

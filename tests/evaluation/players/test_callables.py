@@ -48,6 +48,10 @@ class Steering:
         self.steps += 1
         return np.tanh(observation[:10] * self.steps).astype(np.float32)
 
+class Asking:
+    def __init__(self, size):
+        self.size = size
+
 nothing = 3
 """
 
@@ -82,6 +86,7 @@ def test_what_cannot_be_loaded_is_told(file: Path) -> None:
         ("no_such_module_here:act", "is missing"),
         (f"{file}:haf", "did you mean 'half'"),
         (f"{file}:nothing", "neither act"),
+        (f"{file}:Asking", "made without arguments here: missing a required argument: 'size'"),
         (f"{file.parent}/other.py:act", "there is no file"),
     ):
         with pytest.raises(ScenarioError, match=told):
@@ -127,3 +132,9 @@ def test_commands_play_a_central_one(file: Path, tmp_path: Path, capsys: pytest.
             main([*arguments, "--out", str(tmp_path / arguments[0])])
         assert ended.value.code == 0, capsys.readouterr().err
         assert "Steering" in (tmp_path / arguments[0] / written).read_text(encoding="utf-8")
+
+
+def test_commands_print_names_as_they_are(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "ieee13_mg", "--policy", f"{file.parent}/other.py:x"])
+    assert "other.py:x: there is no file" in capsys.readouterr().err
