@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import powergrid
 from powergrid.envs import CentralVectorEnv, GridVectorEnv, NetworkedGridEnv
@@ -68,6 +70,50 @@ def play(env: Any, n_steps: int, seed: int) -> list[Any]:
         ended = hasattr(env, "_episode") and not env._episode.playing
         told.append(plain(env.reset()) if ended else None)
     return told
+
+
+#: What moves state beside the grid: late and lost readings and setpoints, drawn numbers, events, positions that rest.
+UNSTEADY: dict[str, Any] = {
+    "telemetry": {
+        "readings": {"all": {"delay_minutes": 30, "loss": 0.3, "on_loss": "both", "noise": 0.02, "age": True}},
+        "setpoints": {"all": {"delay_minutes": 15, "loss": 0.2, "fallback": "neutral"}},
+    },
+    "load_scale": {"uniform": [0.8, 1.2]},
+    "events": {"cloud": {"kind": "pv_step", "factor": 0.2, "rate_per_day": 40.0, "duration_steps": [1, 3]}},
+}
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Iterator[dict[str, tuple[Any, Any]]]:
+    """Two environments of some faces, in which much is drawn."""
+    made = {face: [FACES[face]("ieee13_mg", **SHORT, **UNSTEADY) for _ in range(2)] for face in ("parallel", "vector")}
+    yield {face: (one, other) for face, (one, other) in made.items()}
+    for own in made.values():
+        for env in own:
+            env.close()
+
+
+@given(
+    face=st.sampled_from(["parallel", "vector"]),
+    seeds=st.tuples(*[st.integers(0, 2**32 - 1)] * 2),
+    steps=st.tuples(*[st.integers(0, 14)] * 3),
+)
+@settings(max_examples=40)
+def test_a_state_is_the_moment_wherever_and_whenever_it_is_put_back(
+    pairs: dict[str, tuple[Any, Any]], face: str, seeds: tuple[int, int], steps: tuple[int, int, int]
+) -> None:
+    """Taken after any number of steps and put back after any others, there and in another environment."""
+    (env, other), (before, aside, after) = pairs[face], steps
+    env.reset(seed=seeds[0])
+    other.reset(seed=seeds[1])
+    play(env, before, seeds[0] % 1000)
+    kept = env.get_state()
+    followed = play(env, after, 1)
+    play(other, aside, 2)
+    seen = plain(other.set_state(kept))
+    assert play(other, after, 1) == followed
+    assert plain(env.set_state(kept)) == seen
+    assert play(env, after, 1) == followed
 
 
 @pytest.mark.parametrize("face", FACES)
