@@ -66,6 +66,8 @@ class Draws:
         Raises:
             ScenarioError: a key cannot be drawn, or a value is wrong; all of them.
         """
+        if not isinstance(given, Mapping):
+            raise ScenarioError("ranges", [f"give them by key, for example {{'load_scale': 1.1}}, not {given!r}"])
         found, problems = self._find(given)
         if problems:
             raise ScenarioError("ranges", problems)

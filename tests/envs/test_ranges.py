@@ -244,6 +244,11 @@ def test_what_cannot_be_drawn_is_refused_by_key(task: GridTask, key: str, value:
     assert key in str(error.value)
 
 
+def test_ranges_without_keys_are_told(task: GridTask) -> None:
+    with pytest.raises(ScenarioError, match=r"ranges: give them by key, for example .* not \[1\.1\]"):
+        task.draws.read([1.1])  # type: ignore[arg-type]
+
+
 def test_numbers_that_contradict_each_other_are_told(task: GridTask) -> None:
     with pytest.raises(ScenarioError, match=r"soc_min 0\.8 is not below soc_max 0\.7"):
         task.reset(0, np.random.default_rng(0), {"devices.ess_1": {"soc_min": 0.8, "soc_max": 0.7}})
