@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from powergrid.errors import PowerGridError, describe_unknown
+from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
 from powergrid.files import make_folder, path_of, read_arrays, read_json, reason_of, replacing, telling, write_whole
 from powergrid.training.policies.memory import GatedMemory
 from powergrid.training.policies.messages import MessagePassing
@@ -30,6 +30,7 @@ from powergrid.training.policies.positions import ProposedMeans, StandingPositio
 from powergrid.training.policies.spaces import AgentFit
 from powergrid.training.policies.stored import StoredPolicy, describe_space, take_filter, take_layers
 from powergrid.training.runs.checkpoints import POLICY_FOLDER, find_checkpoint
+from powergrid.training.runs.settings import dump_settings, settings_of_run
 
 FloatArray = NDArray[np.float32]
 POLICY_FILE = "policy.json"
@@ -467,6 +468,8 @@ class _Run(BaseModel):
     def without_seed(self) -> str:
         """Return what decides a training besides its seed."""
         facts = self.model_dump()
+        with suppress(ScenarioError):  # a run from before a setting was known was trained with its default
+            facts["settings"] = dump_settings(settings_of_run(self.algorithm, self.settings))
         facts["settings"].pop("seed", None)
         return json.dumps(facts, sort_keys=True, default=str)
 

@@ -141,3 +141,16 @@ def test_export_with_an_unknown_format_says_which_there_are(trained: RunResult, 
     with pytest.raises(PowerGridError, match=r"unknown format 'onxx'.*onnx"):
         export_run(trained.folder, tmp_path, format="onxx")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+def test_run_from_before_a_setting_was_known_is_another_seed_of_the_same_training(
+    grid_run: RunResult, tmp_path: Path
+) -> None:
+    shutil.copytree(grid_run.folder, tmp_path / "run", symlinks=True)
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    del told["settings"]["gru_width"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(told))
+    assert load_policy(tmp_path / "run").trained_as == load_policy(grid_run.folder).trained_as
+    told["settings"]["lr"] *= 2.0
+    (tmp_path / "run" / "run.json").write_text(json.dumps(told))
+    assert load_policy(tmp_path / "run").trained_as != load_policy(grid_run.folder).trained_as
