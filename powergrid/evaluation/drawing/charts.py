@@ -30,9 +30,11 @@ SECONDARY_V = 1000.0
 _LIMIT: dict[str, Any] = {"color": "#b00020", "linestyle": "--", "linewidth": 1.0}
 _MOST_MARKED = 600
 _MUCH_WITHOUT_UNIT = 0.01
-#: Colours of groups of runs, told apart as above; more groups begin again.
+#: Colours of groups of runs, told apart as above.
 _RUN_COLOURS = ("#2a78c2", "#d6502d", "#3f9a6b", "#8a5fb0", "#b08a1e", "#1f1f1f")
-_DASHES = ("--", ":", "-.", (0, (5, 1)))
+_DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (5, 1)))
+#: Colour and dashes of each group of runs: where colours begin again, the line is another.
+_RUN_LOOKS = [(colour, dashes) for dashes in ("-", *_DASHES[:3]) for colour in _RUN_COLOURS]
 
 
 @dataclass(frozen=True)
@@ -187,13 +189,13 @@ def draw_learning_curves(
 
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    for (label, curves), colour in zip(groups.items(), itertools.cycle(_RUN_COLOURS), strict=False):
+    for (label, curves), (colour, dashes) in zip(groups.items(), itertools.cycle(_RUN_LOOKS), strict=False):
         if len(curves) > 1:
             for curve in curves:
                 axes.plot(curve.env_steps, curve.values, color=colour, linewidth=0.8, alpha=0.4)
             label = f"{label}, mean of {len(curves)}"
         mean = mean_curve(curves)
-        axes.plot(mean.env_steps, mean.values, color=colour, linewidth=2.2, label=label)
+        axes.plot(mean.env_steps, mean.values, color=colour, linestyle=dashes, linewidth=2.2, label=label)
     for (label, value), dashes in zip((levels or {}).items(), itertools.cycle(_DASHES), strict=False):
         axes.axhline(value, color="#666666", linestyle=dashes, linewidth=1.2, label=label)
     axes.set(xlabel="environment steps", ylabel=value_label, title=title)
@@ -214,13 +216,15 @@ def draw_profiles(profiles: Mapping[str, Profile], zero: str, one: str) -> Figur
 
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    for (name, own), colour in zip(profiles.items(), itertools.cycle(_RUN_COLOURS), strict=False):
-        bar = name in (zero, one)  # what all are measured by is no news: thin and grey
-        look: dict[str, Any] = {"color": "#8a8a8a" if bar else colour, "linewidth": 1.2 if bar else 2.2}
-        dashes = (":" if name == zero else "--") if bar else "-"
-        axes.plot(own.thresholds, own.share, linestyle=dashes, label=name, **look)
-        if not bar:
-            axes.fill_between(own.thresholds, own.low, own.high, color=colour, alpha=0.15, linewidth=0.0)
+    looks = itertools.cycle(_RUN_LOOKS)
+    for name, own in profiles.items():
+        if name in (zero, one):  # what all are measured by is no news: thin and grey, and takes no colour
+            grey: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 1.2, "linestyle": ":" if name == zero else "--"}
+            axes.plot(own.thresholds, own.share, label=name, **grey)
+            continue
+        colour, dashes = next(looks)
+        axes.plot(own.thresholds, own.share, color=colour, linestyle=dashes, linewidth=2.2, label=name)
+        axes.fill_between(own.thresholds, own.low, own.high, color=colour, alpha=0.15, linewidth=0.0)
     axes.set(
         xlabel=f"score of a day: 0 is {zero}, 1 {one}", ylabel="part of seeds and days above it", ylim=(-0.02, 1.02)
     )

@@ -22,6 +22,7 @@ _PANELS = (
     ("v_pu", "lowest and highest voltage [pu]"),
 )
 _COLOURS = ("#c2410c", "#2563eb", "#15803d", "#7c3aed")
+_DASHES = ("-", "--", ":", "-.")
 _OPTIMUM = "#111111"
 
 
@@ -45,7 +46,9 @@ def draw_day(days: Sequence[PlayedDay], limits: tuple[float, float], title: str)
     for axes, (name, label) in zip(grid, there, strict=False):
         for place, day in enumerate(days):
             best = place == len(days) - 1
-            style = {"color": _OPTIMUM if best else _COLOURS[place % len(_COLOURS)], "linewidth": 2.0 if best else 1.3}
+            again, own = divmod(place, len(_COLOURS))  # where colours begin again, the line is another
+            style = {"color": _OPTIMUM if best else _COLOURS[own], "linewidth": 2.0 if best else 1.3}
+            style["linestyle"] = "-" if best else _DASHES[again % len(_DASHES)]
             told = f"{day.policy} ({day.reward:.2f})" if axes is grid[0] else None
             for number, series in enumerate(("v_min_pu", "v_max_pu") if name == "v_pu" else (name,)):
                 values = np.append(day.series[series], day.series[series][-1])

@@ -11,7 +11,8 @@ from powergrid.cli import main
 from powergrid.envs import NetworkedGridEnv
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.evaluation import baseline_returns
-from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, mean_curve
+from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, draw_profiles, mean_curve
+from powergrid.evaluation.statistics import Profile
 from powergrid.training.runs.loop import VALIDATION_SEED, validation_days
 from powergrid.training.runs.records import VALIDATION_SCORE, read_curves
 
@@ -71,6 +72,16 @@ def test_picture_has_a_line_for_each_run_its_mean_and_each_level() -> None:
     (axes,), (legend,) = figure.axes, figure.legends
     assert len(axes.lines) == 2 + 1 + 1 + 1
     assert [text.get_text() for text in legend.get_texts()] == ["A, mean of 2", "B", "rule_based"]
+
+
+def test_no_two_lines_look_the_same_where_there_are_more_than_colours() -> None:
+    points = np.array([0.0, 1.0])
+    names = ["no_control", "optimum", *(f"run {i}" for i in range(20))]
+    curves = draw_learning_curves({name: [Curve(points, points)] for name in names})
+    profiles = draw_profiles({name: Profile(points, points, points, points) for name in names}, *names[:2])
+    for figure in (curves, profiles):
+        lines = figure.axes[0].lines
+        assert len({(str(line.get_color()), str(line.get_linestyle())) for line in lines}) == len(names)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
