@@ -394,9 +394,16 @@ def _algorithm_of(settings: TrainSettings) -> str:
     return next(name for name, kind in SETTINGS.items() if kind is type(settings))
 
 
+def _kind_of(algorithm: Any) -> type[TrainSettings]:
+    """Return the class of an algorithm's settings, or raise where there is no such algorithm."""
+    if not isinstance(algorithm, str) or algorithm not in SETTINGS:
+        raise ScenarioError("algorithm", [describe_unknown("algorithm", algorithm, SETTINGS)])
+    return SETTINGS[algorithm]
+
+
 def fields_of(algorithm: str) -> list[str]:
     """Name the settings of an algorithm."""
-    kind = SETTINGS[algorithm]
+    kind = _kind_of(algorithm)
     return [name for name in kind.model_fields if name not in kind.unused]
 
 
@@ -421,9 +428,7 @@ def resolve_settings(
     Raises:
         ScenarioError: There is no such algorithm.
     """
-    if not isinstance(algorithm, str) or algorithm not in SETTINGS:
-        raise ScenarioError("algorithm", [describe_unknown("algorithm", algorithm, SETTINGS)])
-    kind = SETTINGS[algorithm]
+    kind = _kind_of(algorithm)
     if isinstance(settings, TrainSettings):
         if type(settings) is kind:
             return settings, []

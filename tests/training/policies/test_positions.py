@@ -109,6 +109,8 @@ def test_run_from_before_there_was_a_choice_goes_on_as_it_began() -> None:
     assert settings_of_run("ppo", {"lr": 0.01}).positions == "absolute"
     assert settings_of_run("ppo", {"positions": "standing"}).positions == "standing"
     assert settings_of_run("dqn", {}).lr == 3e-4
+    with pytest.raises(PowerGridError, match="unknown algorithm ''"):
+        settings_of_run("", {"lr": 0.01})
 
 
 @pytest.mark.parametrize("box", [0, 2])
