@@ -32,10 +32,12 @@ class FilePolicy:
         name: What errors call it.
         view: Whether it decides for ``agents`` by name, or as one ``central`` controller.
         remembers: Whether it goes by what it saw before.
+        masked: Whether it is told which positions can be had.
     """
 
     view = "central"
     remembers = False
+    masked = False
 
     def __init__(self, file: Path) -> None:
         self.name, self._file = file.name, file
@@ -50,8 +52,13 @@ class FilePolicy:
         """
         raise NotImplementedError
 
-    def act(self, observations: Any) -> Any:
-        """Return what it does without exploration: actions by agent, or those of one controller."""
+    def act(self, observations: Any, masks: Any = None) -> Any:
+        """Return what it does without exploration: actions by agent, or those of one controller.
+
+        Args:
+            observations: What each agent sees, by name, or the controller.
+            masks: Which positions can be had, alike, where it is ``masked``.
+        """
         raise NotImplementedError
 
     def reset(self, task: GridTask, env: int) -> None:

@@ -18,7 +18,7 @@ from torchrl.envs.utils import ExplorationType, check_marl_grouping, set_explora
 
 import powergrid
 from powergrid.adapters import FilePolicy
-from powergrid.envs.agents import CentralActions
+from powergrid.envs.agents import ActionForm, CentralActions
 from powergrid.envs.backends import BackendName
 from powergrid.envs.core import GridTask
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
@@ -188,20 +188,21 @@ class _Agent:
 
     Attributes:
         n_observed: How many numbers it sees.
+        n_masked: Length of a mask of its actions, 0 where it does not act by positions.
     """
 
     def __init__(self, place: int, observed: spaces.Space[Any], action: spaces.Space[Any]) -> None:
         self.place, self.key = place, (repr(observed), repr(action))
         parts = observed.spaces if isinstance(observed, spaces.Dict) else {"observations": observed}
         self.n_observed, self._action = spaces.flatdim(parts["observations"]), action
-        masked = "action_mask" in parts and isinstance(action, spaces.Discrete | spaces.MultiDiscrete)
-        self._n_masked = spaces.flatdim(parts["action_mask"]) if masked else 0
+        self.n_masked = spaces.flatdim(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else 0
+        self._masked = "action_mask" in parts and self.n_masked > 0
 
     def specs(self, shape: tuple[int, ...], device: Any) -> dict[str, Any]:
         """Return the specs of observation, action, reward and of a mask for many of it, shape (*shape, n)."""
-        mask = {"action_mask": Binary(self._n_masked, shape=(*shape, self._n_masked), device=device, dtype=torch.bool)}
+        mask = {"action_mask": Binary(self.n_masked, shape=(*shape, self.n_masked), device=device, dtype=torch.bool)}
         return {
-            **(mask if self._n_masked else {}),
+            **(mask if self._masked else {}),
             "observation": Bounded(-1.0, 1.0, (*shape, self.n_observed), device=device, dtype=torch.float32),
             "action": self._action_spec(shape, device),
             "reward": Unbounded((*shape, 1), device=device, dtype=torch.float32),
@@ -220,7 +221,7 @@ class _Agent:
     def look(self, observed: Any) -> dict[str, npt.NDArray[Any]]:
         """Return what it sees by key."""
         seen = {"observation": observed["observations"] if isinstance(observed, dict) else observed}
-        return seen | ({"action_mask": observed["action_mask"].astype(bool)} if self._n_masked else {})
+        return seen | ({"action_mask": observed["action_mask"].astype(bool)} if self._masked else {})
 
     def read(self, chosen: npt.NDArray[Any]) -> Any:
         """Return actions as in the agent's own space, environments first."""
@@ -264,51 +265,86 @@ class TorchPolicy(FilePolicy):
         self._module.eval()
         self._reads = {unravel_key(key) for key in self._module.in_keys}
         self.view = "central" if "observation" in self._reads else "agents"
+        self.masked = any("action_mask" in (key, key[-1]) for key in self._reads)
+        self.form: tuple[ActionForm, int] = "auto", 33
         self._agents: dict[str, _Agent] = {}
         self._groups: dict[str, list[str]] = {}
 
     def fit(self, task: GridTask, width: int | None) -> list[str]:
-        """Find the groups of its agents, and say what does not fit."""
-        if self.view == "central":
-            seen = spaces.Box(-1.0, 1.0, (width or 0,), np.float32)
-            self._agents = {"": _Agent(0, seen, CentralActions(task.agents, "auto", 33).space)}
-            self._groups = {"": [""]}
-        else:
+        """Find the groups of its agents, or the form of a controller's actions, and say what does not fit."""
+        if self.view == "agents":
             own = [_Agent(i, agent.observation_space, agent.action_space) for i, agent in enumerate(task.agents)]
             self._agents = {agent.name: one for agent, one in zip(task.agents, own, strict=True)}
             self._groups = _find_groups(self._agents)
-        there = {_key_of(group, "observation") for group in self._groups}
-        if not self._reads <= there:
-            return [f"reads {_say_keys(self._reads - there)}; here are {_say_keys(there)}"]
-        shapes = {name: (1, agent.n_observed) for name, agent in self._agents.items()}
-        try:
-            acted = self._run({name: np.zeros(shape[1], np.float32) for name, shape in shapes.items()})
-        except Exception as error:  # noqa: BLE001 (a module of anybody's, of other widths as a rule)
-            return [f"fails on observations of {sorted({shape[1] for shape in shapes.values()})}: {reason_of(error)}"]
-        problems = []
-        for group, names in self._groups.items():
-            spec = self._agents[names[0]].specs((1, len(names)), "cpu")["action"]
-            if acted[group].shape != spec.shape:
-                told = f"{group or 'the controller'} acts by {tuple(spec.shape[1:])} numbers here"
-                problems.append(f"{told}; the policy by {tuple(acted[group].shape[1:])}")
+            return self._try()
+        seen, self._groups = spaces.Box(-1.0, 1.0, (width or 0,), np.float32), {"": [""]}
+        problems = list[str]()
+        for form in self._find_forms(task):
+            self.form, self._agents = form, {"": _Agent(0, seen, CentralActions(task.agents, *form).space)}
+            if not (problems := self._try()):
+                break
         return problems
 
-    def act(self, observations: Any) -> Any:
+    def _find_forms(self, task: GridTask) -> list[tuple[ActionForm, int]]:
+        """Return the forms that a controller's actions may have; levels are what the module's own spec says."""
+        spec = getattr(self._module, "spec", None)
+        sizes = getattr(spec.get("action", None), "nvec", None) if isinstance(spec, Composite) else None
+        if sizes is None:
+            return [("auto", 33), ("multidiscrete", 33)] if self.masked else [("auto", 33)]
+        own = np.asarray(sizes).reshape(-1, sizes.shape[-1])[0].tolist()
+        there = {n: CentralActions(task.agents, "multidiscrete", n).space for n in sorted({*own} - {1})}
+        levels = [n for n, space in there.items() if space == spaces.MultiDiscrete(own)]
+        return [("multidiscrete", levels[0])] if levels else [("auto", 33)]
+
+    def _try(self) -> list[str]:
+        """Let it act once on nothing but zeros, and say what does not fit."""
+        of = {group: self._agents[names[0]] for group, names in self._groups.items()}
+        there = {_key_of(group, "observation") for group in of}
+        there |= {_key_of(group, "action_mask") for group, agent in of.items() if agent.n_masked}
+        if not self._reads <= there:
+            return [f"reads {_say_keys(self._reads - there)}; here are {_say_keys(there)}"]
+        try:
+            acted = self._run(
+                {name: np.zeros(agent.n_observed, np.float32) for name, agent in self._agents.items()},
+                {name: np.ones(agent.n_masked, bool) for name, agent in self._agents.items()},
+            )
+        except Exception as error:  # noqa: BLE001 (a module of anybody's, of other widths as a rule)
+            widths = sorted({agent.n_observed for agent in of.values()})
+            return [f"fails on observations of {widths}: {reason_of(error)}"]
+        problems = []
+        for group, names in self._groups.items():
+            spec = of[group].specs((1, len(names)), "cpu")["action"]
+            if acted[group].shape != spec.shape or acted[group].dtype.is_floating_point != spec.dtype.is_floating_point:
+                told = [_say_actions(each) for each in (spec, acted[group])]
+                remedy = (
+                    ""
+                    if group or acted[group].dtype.is_floating_point
+                    else ", of which its spec has to tell how many there are"
+                )
+                problems.append(f"{group or 'the controller'} acts by {told[0]} here; the policy by {told[1]}{remedy}")
+        return problems
+
+    def act(self, observations: Any, masks: Any = None) -> Any:
         """Return actions without exploration, by agent, or of one controller."""
-        acted = self._run({"": observations} if self.view == "central" else observations)
+        central = self.view == "central"
+        acted = self._run({"": observations} if central else observations, {"": masks} if central else masks)
         actions = {}
         for group, names in self._groups.items():
             for i, name in enumerate(names):
                 read = self._agents[name].read(acted[group][:, i].numpy())
                 actions[name] = {key: part[0] for key, part in read.items()} if isinstance(read, dict) else read[0]
-        return actions[""] if self.view == "central" else actions
+        return actions[""] if central else actions
 
-    def _run(self, observations: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:
+    def _run(
+        self, observations: Mapping[str, npt.NDArray[Any]], masks: Mapping[str, npt.NDArray[Any]]
+    ) -> dict[str, torch.Tensor]:
         """Return the actions of each group, shape (1, n_agents, n)."""
         seen = TensorDict({}, [1])
         for group, names in self._groups.items():
-            rows = torch.from_numpy(np.stack([observations[name] for name in names])[None])
-            seen[_key_of(group, "observation")] = rows if group else rows[:, 0]
+            for key, own in (("observation", observations), ("action_mask", masks)):
+                if key == "observation" or _key_of(group, key) in self._reads:
+                    rows = torch.from_numpy(np.stack([own[name] for name in names])[None])
+                    seen[_key_of(group, key)] = rows if group else rows[:, 0]
         with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
             acted = self._module(seen)
         found = {group: acted[_key_of(group, "action")] for group in self._groups}
@@ -323,6 +359,10 @@ def _take(specs: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 def _key_of(group: str, key: str) -> Any:
     return (group, key) if group else key
+
+
+def _say_actions(of: Any) -> str:
+    return f"{tuple(of.shape[1:])} {'numbers' if of.dtype.is_floating_point else 'positions'}"
 
 
 def _say_keys(keys: Iterable[Any]) -> str:

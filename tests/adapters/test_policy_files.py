@@ -127,22 +127,75 @@ def test_file_of_torchrl_plays_as_its_module(tmp_path: Path, view: Any) -> None:
     assert reward == pytest.approx(float(got), abs=1e-4)
 
 
-def test_what_does_not_fit_is_one_error(tmp_path: Path) -> None:
-    sb3 = pytest.importorskip("stable_baselines3")
+@pytest.mark.parametrize(
+    ("view", "keys"),
+    [
+        ("agents", {"agents": "per_device", "plain_discrete": True}),
+        ("agents", {}),
+        ("central", {"actions": "multidiscrete", "levels": 5}),
+    ],
+    ids=["plain", "several", "central"],
+)
+def test_module_that_reads_masks_is_given_them(tmp_path: Path, view: Any, keys: dict[str, Any]) -> None:
+    """Taps rest after each move, so that the best of all positions is not always among those that can be had."""
+    torch = pytest.importorskip("torch")
     pytest.importorskip("torchrl")
+    from tensordict.nn import TensorDictSequential
+    from torchrl.envs.utils import ExplorationType, set_exploration_type
+    from torchrl.modules import Actor
+
+    from powergrid.adapters.torchrl import TorchGridEnv
+
+    torch.manual_seed(0)
+    both = {**SHORT, **LIMITED, "action_masks": "observations"}
+    with closing(TorchGridEnv("ieee13_voltvar", 1, view=view, split="test", **both, **keys)) as env:
+        actors = []
+        for group in [(each,) for each in env.group_map] or [()]:
+            seen, mask, act = ((*group, key) for key in ("observation", "action_mask", "action"))
+            spec = env.full_action_spec_unbatched[act]
+            sizes = (spec[0] if group else spec).nvec.tolist() if hasattr(spec, "nvec") else None
+            net = _Masked(*(env.observation_spec[key].shape[-1] for key in (seen, mask)), sizes)
+            actors.append(Actor(net, in_keys=[seen, mask], out_keys=[act], spec=spec))
+        actor = actors[0] if view == "central" else TensorDictSequential(*actors)
+        torch.save(actor, tmp_path / "mine.pt")
+        own = {key: value for key, value in keys.items() if key not in ("actions", "levels")}
+        day, reward = play_file("ieee13_voltvar", tmp_path / "mine.pt", **LIMITED, **own)
+        with set_exploration_type(ExplorationType.DETERMINISTIC):
+            played = env.rollout(6, actor, auto_reset=False, tensordict=env.reset(day=day))
+    assert not all(value.all() for key, value in played.items(True, True) if "action_mask" in key)
+    if view == "central":
+        got = played["next", "reward"].sum() / len(env.envs.scenario.agents)
+    else:
+        got = sum(played["next", group, "reward"].sum() for group in env.group_map) / len(env.envs.possible_agents)
+    assert reward == pytest.approx(float(got), abs=1e-4)
+
+
+def test_what_does_not_fit_is_one_error(tmp_path: Path) -> None:
+    sb3, torch = pytest.importorskip("stable_baselines3"), pytest.importorskip("torch")
+    pytest.importorskip("torchrl")
+    from tensordict.nn import TensorDictModule
+
     from powergrid.adapters.torchrl import TorchGridEnv
 
     with closing(powergrid.make_central("ieee13_voltvar", outlook={}, **SHORT)) as env:
         sb3.PPO("MlpPolicy", env, device="cpu").save(tmp_path / "mine.zip")
     with closing(TorchGridEnv("ieee34_mg", 1, **SHORT)) as env:
         save_actor(env, tmp_path / "mine.pt", "agents")
-    players = [(file, load_policy_file(tmp_path / file, trust=True)) for file in ("mine.zip", "mine.pt")]
+    for file, keys in {"masks.pt": ("agents", "action_mask"), "one.pt": ()}.items():
+        keys = [("agents", "observation"), keys] if keys else ["observation"]
+        torch.save(TensorDictModule(_Third(), keys, ["action"]), tmp_path / file)
+    files = ("mine.zip", "mine.pt", "masks.pt", "one.pt")
+    players = [(file, load_policy_file(tmp_path / file, trust=True)) for file in files]
     with pytest.raises(ScenarioError) as raised:
         evaluate({"env_name": "ieee13_mg", **SHORT}, players, days=1)
     told = "\n".join(raised.value.problems)
     assert re.search(r"mine.zip: sees \d+ numbers here; the policy takes Box\(-1.0, 1.0, \(\d+,\), float32\)", told)
     assert "mine.zip: acts by Box(-1.0, 1.0, (10,), float32) here; the policy by MultiDiscrete" in told
     assert "mine.pt: fails on observations of [28]: mat1 and mat2 shapes cannot be multiplied" in told
+    assert "masks.pt: reads ('agents', 'action_mask'); here are ('agents', 'observation')" in told
+    assert re.search(
+        r"one.pt: the controller acts by .* numbers here; the policy by .* positions, of which its spec", told
+    )
 
 
 def test_no_file_is_loaded_without_the_users_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,6 +275,25 @@ try:
 except ImportError:  # no test above needs it then
     pass
 else:
+
+    class _Masked(_torch.nn.Module):
+        """Take the best of the positions that can be had; here, where a pickle finds it."""
+
+        def __init__(self, n_seen: int, n_masked: int, sizes: list[int] | None) -> None:
+            super().__init__()
+            self.sizes, self.net = sizes, _torch.nn.Linear(n_seen, n_masked)
+
+        def forward(self, seen: Any, mask: Any) -> Any:
+            logits = self.net(seen).masked_fill(~mask, -_torch.inf)
+            if self.sizes is None:
+                return logits.argmax(-1)
+            return _torch.stack([part.argmax(-1) for part in logits.split(self.sizes, -1)], -1)
+
+    class _Third(_torch.nn.Module):
+        """Ask for the third position of ten actions; here, where a pickle finds it."""
+
+        def forward(self, seen: Any, *masks: Any) -> Any:
+            return _torch.full((*seen.shape[:-1], 10), 2)
 
     class _Halves(_torch.nn.Module):
         """Part what a network gives into mean and spread; here, where a pickle finds it."""

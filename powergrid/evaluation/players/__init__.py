@@ -136,9 +136,15 @@ class PolicyPlayer:
             return self._act_centrally(task)
         action, writer = task.action_buffer().copy(), ActionWriter(task.agents)
         looked = task.observe() if self._view is None else self._view.look()
-        seen = dict(zip([agent.name for agent in task.agents], looked, strict=True))
+        told: list[dict[str, npt.NDArray[Any]]] = [
+            dict(zip([agent.name for agent in task.agents], looked, strict=True))
+        ]
+        if getattr(self._policy, "masked", False):
+            reach = task.simulation.reach()
+            told.append({agent.name: agent.masks.read(reach) for agent in task.agents if agent.masks.size})
         for env in range(task.n_envs):  # a policy acts as it would be deployed: on one grid at a time
-            actions = self._copies.get(env, self._policy).act({name: rows[env] for name, rows in seen.items()})
+            own = ({name: rows[env] for name, rows in each.items()} for each in told)
+            actions = self._copies.get(env, self._policy).act(*own)
             with self._naming():
                 writer.write(actions, action[env : env + 1])
         return action

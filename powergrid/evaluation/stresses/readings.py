@@ -79,7 +79,7 @@ class LossyPolicy:
         """Return the actions on what is left of the observations, of agents by name or of one controller."""
         if not isinstance(observations, Mapping):
             return self._policy.act(self._lose("central", observations), *beside)
-        return self._policy.act({name: self._lose(name, o) for name, o in observations.items()})
+        return self._policy.act({name: self._lose(name, o) for name, o in observations.items()}, *beside)
 
     def _lose(self, agent: str, observed: npt.NDArray[Any]) -> npt.NDArray[Any]:
         missing, lost = self._missing, self._lost[agent]
