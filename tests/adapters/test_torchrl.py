@@ -10,11 +10,29 @@ import pytest
 pytest.importorskip("torchrl")
 
 import torch
-from torchrl.envs import ActionMask, Compose, GymEnv, PettingZooWrapper, TransformedEnv, check_env_specs
+from torchrl.envs import (
+    ActionMask,
+    Compose,
+    DTypeCastTransform,
+    GymEnv,
+    PettingZooWrapper,
+    TransformedEnv,
+    check_env_specs,
+)
 
 import powergrid
 from powergrid.adapters.torchrl import TorchGridEnv
 from powergrid.errors import ScenarioError
+
+#: Taps and banks rest after each move.
+RESTING = {"reg*": {"dwell_steps": 2}, "cap*": {"dwell_steps": 2}}
+
+
+def keeps_to(mask: torch.Tensor, chosen: torch.Tensor, sizes: list[int]) -> bool:
+    """Whether chosen positions are those of a mask that rules something out, that of all actions in a row."""
+    assert not mask.all()
+    each = torch.as_tensor(sizes)
+    return bool(mask.reshape(-1, sum(sizes)).gather(-1, chosen.reshape(-1, len(sizes)) + each.cumsum(0) - each).all())
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +97,7 @@ def test_torchrls_own_wrapper_groups_agents_that_are_underscored() -> None:
 @pytest.mark.parametrize("keys", [{}, {"agents": "per_device", "plain_discrete": True}], ids=["several", "plain"])
 def test_masks_stand_beside_observations_and_keep_to_what_can_be_had(view: Any, keys: dict[str, Any]) -> None:
     """Taps and banks rest after each move, so that half of all steps leave one position each."""
-    keys = {**keys, "devices": {"reg*": {"dwell_steps": 2}, "cap*": {"dwell_steps": 2}}, "action_masks": "observations"}
+    keys = {**keys, "devices": RESTING, "action_masks": "observations"}
     if view == "central":
         keys["actions"] = "multidiscrete"
     made: Any = TorchGridEnv("ieee13_voltvar", 2, view=view, **keys)
@@ -91,11 +109,45 @@ def test_masks_stand_beside_observations_and_keep_to_what_can_be_had(view: Any, 
         for group in groups:
             mask, chosen = played[(*group, "action_mask")], played[(*group, "action")]
             assert mask.dtype == torch.bool
-            assert not mask.all()
-            sizes = env.full_action_spec[(*group, "action")]
-            each = torch.as_tensor(sizes.nvec[(0,) * (sizes.nvec.ndim - 1)] if hasattr(sizes, "nvec") else [sizes.n])
-            places = chosen.reshape(*mask.shape[:-1], len(each)) + each.cumsum(0) - each
-            assert mask.gather(-1, places).all()
+            own = env.full_action_spec[(*group, "action")]
+            sizes = own.nvec[(0,) * (own.nvec.ndim - 1)].tolist() if hasattr(own, "nvec") else [int(own.n)]
+            assert keeps_to(mask, chosen, sizes * (mask.shape[-1] // sum(sizes)))
+
+
+@pytest.mark.filterwarnings("ignore:PettingZoo in TorchRL is tested:UserWarning")
+def test_torchrls_own_wrapper_reads_masks_but_of_several_alike() -> None:
+    """As docs/learners.md says of its version."""
+    keys: dict[str, Any] = {"agent_names": "underscored", "action_masks": "observations", "devices": RESTING}
+    made = powergrid.make("ieee13_voltvar", agents="per_device", **keys)
+    with closing(PettingZooWrapper(made)) as env:
+        check_env_specs(env)
+        played = env.rollout(8)
+        for group, size in {"capacitor": 2, "regulator": 33, "battery": 33}.items():
+            assert keeps_to(played[group, "action_mask"], played[group, "action"], [size])
+    others = {"capacitors": ["capacitor_1", "regulator_1"], "regulators": ["capacitor_2", "regulator_2", "regulator_3"]}
+    both = {name: {"devices": devices} for name, devices in others.items()}
+    with closing(PettingZooWrapper(powergrid.make("ieee13_voltvar", agents=both, **keys))) as env:
+        played = env.rollout(8)
+        assert keeps_to(played["regulators", "action_mask"], played["regulators", "action"], [2, 33, 33])
+    with (
+        closing(powergrid.make("ieee13_voltvar", **keys)) as own,
+        pytest.raises(RuntimeError, match=r"size .* \(2\) must"),
+    ):
+        PettingZooWrapper(own).reset()
+
+
+def test_library_reads_masks_of_one_controller_by_its_transforms() -> None:
+    made = GymEnv(
+        "powergrid.envs:powergrid/ieee13_voltvar-v1",
+        action_masks="observations",
+        devices=RESTING,
+        categorical_action_encoding=True,
+    )
+    masks = Compose(DTypeCastTransform(torch.int8, torch.bool, in_keys=["action_mask"]), ActionMask())
+    with closing(TransformedEnv(made, masks)) as env:
+        check_env_specs(env)
+        played = env.rollout(8)
+        assert keeps_to(played["action_mask"], played["action"], [33, 2, 2, 33, 33, 33])
 
 
 def test_library_makes_one_controller_by_its_name() -> None:
