@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,23 @@ SECONDARY_V = 1000.0
 _LIMIT: dict[str, Any] = {"color": "#b00020", "linestyle": "--", "linewidth": 1.0}
 _MOST_MARKED = 600
 _MUCH_WITHOUT_UNIT = 0.01
-#: Colours of groups of runs, told apart as above.
-_RUN_COLOURS = ("#2a78c2", "#d6502d", "#3f9a6b", "#8a5fb0", "#b08a1e", "#1f1f1f")
+#: Colours of policies and of groups of runs, told apart as above.
+_COLOURS = ("#2a78c2", "#d6502d", "#3f9a6b", "#8a5fb0", "#b08a1e", "#1f1f1f")
 _DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (5, 1)))
-#: Colour and dashes of each group of runs: where colours begin again, the line is another.
-_RUN_LOOKS = [(colour, dashes) for dashes in ("-", *_DASHES[:3]) for colour in _RUN_COLOURS]
+#: Colour and dashes, in the order in which they are taken: where colours begin again, the line is another.
+_LOOKS = [(colour, dashes) for dashes in ("-", *_DASHES[:3]) for colour in _COLOURS]
+
+
+def find_looks(names: Iterable[str], taken: Mapping[str, tuple[str, str]] | None = None) -> dict[str, tuple[str, str]]:
+    """Return colour and dashes (``-``, ``--``, ``:`` or ``-.``) of what a chart shows, the same for the same order.
+
+    Args:
+        names: What is shown.
+        taken: The looks of what has one already, which nothing else gets as long as others are left.
+    """
+    has = taken or {}
+    free = itertools.cycle([look for look in _LOOKS if look not in has.values()] or _LOOKS)
+    return {name: has[name] if name in has else next(free) for name in names}
 
 
 @dataclass(frozen=True)
@@ -189,7 +201,9 @@ def draw_learning_curves(
 
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    for (label, curves), (colour, dashes) in zip(groups.items(), itertools.cycle(_RUN_LOOKS), strict=False):
+    looks = find_looks(groups)
+    for label, curves in groups.items():
+        colour, dashes = looks[label]
         if len(curves) > 1:
             for curve in curves:
                 axes.plot(curve.env_steps, curve.values, color=colour, linewidth=0.8, alpha=0.4)
@@ -216,13 +230,13 @@ def draw_profiles(profiles: Mapping[str, Profile], zero: str, one: str) -> Figur
 
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    looks = itertools.cycle(_RUN_LOOKS)
+    looks = find_looks(name for name in profiles if name not in (zero, one))
     for name, own in profiles.items():
         if name in (zero, one):  # what all are measured by is no news: thin and grey, and takes no colour
             grey: dict[str, Any] = {"color": "#8a8a8a", "linewidth": 1.2, "linestyle": ":" if name == zero else "--"}
             axes.plot(own.thresholds, own.share, label=name, **grey)
             continue
-        colour, dashes = next(looks)
+        colour, dashes = looks[name]
         axes.plot(own.thresholds, own.share, color=colour, linestyle=dashes, linewidth=2.2, label=name)
         axes.fill_between(own.thresholds, own.low, own.high, color=colour, alpha=0.15, linewidth=0.0)
     axes.set(
@@ -240,7 +254,7 @@ def draw_improvements(improvements: Mapping[str, Estimate], than: str) -> Figure
     figure = Figure(figsize=(8.6, 0.9 + 0.42 * len(improvements)), layout="constrained")
     axes = figure.add_subplot()
     for place, own in enumerate(improvements.values()):
-        colour = "#8a8a8a" if own.low <= 0.5 <= own.high else _RUN_COLOURS[2] if own.value > 0.5 else _RUN_COLOURS[1]
+        colour = "#8a8a8a" if own.low <= 0.5 <= own.high else _COLOURS[2] if own.value > 0.5 else _COLOURS[1]
         axes.plot([own.low, own.high], [place, place], color=colour, linewidth=7.0, alpha=0.35, solid_capstyle="butt")
         axes.plot([own.value], [place], color=colour, marker="|", markersize=15, markeredgewidth=2.5)
     axes.axvline(0.5, color="#666666", linestyle="--", linewidth=1.0)

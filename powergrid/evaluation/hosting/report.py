@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from powergrid.evaluation.drawing.charts import find_looks
 from powergrid.evaluation.hosting.additions import MEANINGS
 from powergrid.evaluation.hosting.heat_map import HeatMap
 from powergrid.evaluation.hosting.limits import LIMITS, Limit
 from powergrid.evaluation.hosting.sweep import UNSOLVED, Part, Point, Sweep
 from powergrid.evaluation.report.tables import as_table
-from powergrid.evaluation.studies.charts import COLOURS, draw_bars
+from powergrid.evaluation.studies.charts import draw_bars
 from powergrid.evaluation.studies.year import write_databases
 from powergrid.files import write_whole
 from powergrid.grid.feeder.network import Network
@@ -198,7 +199,6 @@ class Hosting:
         for row in self.capacity.to_dict("records"):
             bars.setdefault(_place_of(row), {})[row["control"]] = row["capacity_kw"]
         maps = self.maps()
-        colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(self.controls)}
         unit = "kW that the feeder holds, by placement; more is better"
         return template.render(
             title=f"Hosting capacity of {self.facts['feeder']}",
@@ -207,7 +207,9 @@ class Hosting:
             verdicts=self.verdicts(),
             reading=_READING,
             map_reading=_MAP_READING,
-            bars=draw_bars(bars, colours, unit=unit, label="Hosting capacity by placement and control"),
+            bars=draw_bars(
+                bars, find_looks(self.controls), unit=unit, label="Hosting capacity by placement and control"
+            ),
             heads=[limit.name for limit in self.limits],
             causes=list(self._cause_rows()),
             maps={name: each.as_svg() for name, each in maps.items()},

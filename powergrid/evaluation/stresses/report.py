@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from powergrid.evaluation.drawing.charts import find_looks
 from powergrid.evaluation.report.tables import as_table
 from powergrid.evaluation.statistics import CONFIDENCE
 from powergrid.evaluation.stresses.spec import UNDISTURBED, WORST, Stress
-from powergrid.evaluation.studies.charts import COLOURS, draw_bars
+from powergrid.evaluation.studies.charts import draw_bars
 from powergrid.evaluation.studies.compare import NAMES, Comparison, Sentence, compare, name_title, write_number
 from powergrid.evaluation.studies.sections import Cell, Section
 from powergrid.evaluation.studies.summary import Summary
@@ -239,10 +240,11 @@ class StressReport:
         )
 
     def _sections(self) -> Iterator[Section]:
-        colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(self.names)}
         bars = {s: {p: self.cells[s, p, _FIRST]["mean"] for p in self.names} for s in self.summaries}
         label = "Node-hours outside range A by stress and policy"
-        picture = draw_bars(bars, colours, unit="node-hours a day outside range A; less is better", label=label)
+        picture = draw_bars(
+            bars, find_looks(self.names), unit="node-hours a day outside range A; less is better", label=label
+        )
         yield Section("Stress by stress", picture=picture, keep=True)
         first = next(iter(self.against), "")
         for measure, (words, more) in SHOWN.items():

@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-#: Colours that people who tell few apart still tell apart (Okabe and Ito), policy by policy.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+#: Colour and dashes by name.
+Looks = Mapping[str, tuple[str, str]]
+#: Strokes and gaps of dashes.
+_STROKES = {"--": "7 3", ":": "2 3", "-.": "9 3 2 3"}
 #: Letters that have room beyond the end of an axis.
 _SHORT = 4
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 270, 62, 14, 12, 40
@@ -19,7 +21,7 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 760, 270, 62, 14, 12, 40
 
 def draw_lines(
     lines: Mapping[str, tuple[FloatArray, FloatArray]],
-    colours: Mapping[str, str],
+    looks: Looks,
     *,
     x_label: str,
     y_label: str,
@@ -31,7 +33,7 @@ def draw_lines(
 
     Args:
         lines: x and y of each, by name.
-        colours: Colour of each name.
+        looks: Colour and dashes of each name, see :func:`powergrid.evaluation.drawing.charts.find_looks`.
         x_label, y_label: What the axes say.
         label: What the picture is for who cannot see it.
         marks: Values of x that are marked by a line, each with what it is.
@@ -68,18 +70,19 @@ def draw_lines(
     for name, pair in lines.items():
         points = " ".join(f"{place_x(a):.1f},{place_y(b):.1f}" for a, b in np.stack(pair, axis=1).tolist())
         title = f"<title>{escape(name)}</title>"
-        parts.append(f'<polyline class="line" style="stroke:{colours[name]}" points="{points}">{title}</polyline>')
+        parts.append(f'<polyline {_as_line(looks[name])} points="{points}">{title}</polyline>')
     parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
     head = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">'
-    return f"<p class='unit'>{escape(y_label)}</p>{head}{''.join(parts)}</svg>{_key(lines, colours)}"
+    key = _key({name: f'<path d="M0 6h26" {_as_line(looks[name])}/>' for name in lines})
+    return f"<p class='unit'>{escape(y_label)}</p>{head}{''.join(parts)}</svg>{key}"
 
 
-def draw_bars(rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], *, unit: str, label: str) -> str:
+def draw_bars(rows: Mapping[str, Mapping[str, float]], looks: Looks, *, unit: str, label: str) -> str:
     """Return a group of bars for each row, one for each name in it, with its number.
 
     Args:
         rows: By row, the value of each name.
-        colours: Colour of each name.
+        looks: Colour and dashes of each name, see :func:`powergrid.evaluation.drawing.charts.find_looks`.
         unit: Unit of the values.
         label: What the picture is for who cannot see it.
     """
@@ -101,7 +104,7 @@ def draw_bars(rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, str
             title = f"<title>{escape(name)}: {told} {escape(unit)}</title>"
             parts.append(
                 f'<rect x="{one:.1f}" y="{y:.1f}" width="{max(two - one, 0.6):.1f}" height="{thick - 2}" '
-                f'style="fill:{colours[name]}">{title}</rect>'
+                f"{_as_bar(looks[name])}>{title}</rect>"
             )
             parts.append(f'<text x="{two + 5:.1f}" y="{y + thick - 3:.1f}">{told}</text>')
             y += thick
@@ -109,13 +112,28 @@ def draw_bars(rows: Mapping[str, Mapping[str, float]], colours: Mapping[str, str
     zero = place(0.0)
     parts.append(f'<line class="zero" x1="{zero:.1f}" x2="{zero:.1f}" y1="0" y2="{y - gap + 4:.1f}"/>')
     names = dict.fromkeys(name for row in rows.values() for name in row)
+    key = _key({name: f'<rect x="1" y="1" width="24" height="10" {_as_bar(looks[name])}/>' for name in names})
     head = f'<svg viewBox="0 0 {_WIDTH} {y:.0f}" role="img" aria-label="{escape(label)}">'
-    return f"<p class='unit'>{escape(unit)}</p>{head}{''.join(parts)}</svg>{_key(names, colours)}"
+    return f"<p class='unit'>{escape(unit)}</p>{head}{''.join(parts)}</svg>{key}"
 
 
-def _key(names: Mapping[str, object], colours: Mapping[str, str]) -> str:
-    boxes = (f'<span class="key"><i style="background:{colours[name]}"></i>{escape(name)}</span>' for name in names)
-    return f"<p class='keys'>{''.join(boxes)}</p>"
+def _as_line(look: tuple[str, str]) -> str:
+    """Return the attributes of a line."""
+    dashes = f";stroke-dasharray:{_STROKES[look[1]]}" if look[1] in _STROKES else ""
+    return f'class="line" style="stroke:{look[0]}{dashes}"'
+
+
+def _as_bar(look: tuple[str, str]) -> str:
+    """Return the attributes of a bar: full, or pale within an outline of dashes."""
+    outline = f";fill-opacity:.35;stroke:{look[0]};stroke-dasharray:{_STROKES[look[1]]}" if look[1] in _STROKES else ""
+    return f'style="fill:{look[0]}{outline}"'
+
+
+def _key(shapes: Mapping[str, str]) -> str:
+    """Return what each shape stands for, by name."""
+    head = '<span class="key"><svg viewBox="0 0 26 12" aria-hidden="true">'
+    keys = (f"{head}{shape}</svg>{escape(name)}</span>" for name, shape in shapes.items())
+    return f"<p class='keys'>{''.join(keys)}</p>"
 
 
 def _ticks(low: float, high: float) -> list[float]:

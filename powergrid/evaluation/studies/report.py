@@ -13,6 +13,7 @@ import numpy as np
 
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.evaluation.baselines import BASELINES
+from powergrid.evaluation.drawing.charts import find_looks
 from powergrid.evaluation.optimum.report import recall_optima
 from powergrid.evaluation.players import Policy, find_sides
 from powergrid.evaluation.players.trained import add_notes
@@ -23,7 +24,7 @@ from powergrid.evaluation.report.numbers import PlayedDays
 from powergrid.evaluation.report.seeds import group_seeds
 from powergrid.evaluation.rollout import Progress, pick_days, read_scenario
 from powergrid.evaluation.statistics import CONFIDENCE
-from powergrid.evaluation.studies.charts import COLOURS, draw_bars, draw_lines
+from powergrid.evaluation.studies.charts import Looks, draw_bars, draw_lines
 from powergrid.evaluation.studies.compare import (
     NAMES,
     WORDS,
@@ -299,23 +300,23 @@ def describe_facts(scenario: Scenario, seed: int, command: str) -> dict[str, Any
 
 
 def _make_sections(report: PlannerReport) -> Iterable[Section]:
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(report.names)}
+    looks = find_looks(report.names)
     tables = report.tables()
     yield _compare_section(report)
     if report.optima:
         rewards = {name: report.summaries[name].days().set_index("date")["reward"] for name in report.names}
         usd = len(report.scenario.agents) / report.scenario.reward.scale
         yield optimum_section(rewards, report.optima, usd)
-    yield _days_section(report, colours)
-    yield _voltage_section(report, tables["voltages"], colours)
+    yield _days_section(report, looks)
+    yield _voltage_section(report, tables["voltages"], looks)
     yield phase_section(report.names, tables["phases"], len(report.summaries[report.names[0]].rows))
     yield node_section(report.names, tables["nodes"])
     yield unbalance_section(report.names, tables["unbalance"])
     yield element_section(report.names, tables["branches"], "branch", BRANCH_COLUMNS, "Thermal loading")
-    yield _import_section(report, colours)
+    yield _import_section(report, looks)
     yield element_section(report.names, tables["moves"], "element", MOVE_COLUMNS, "Moves")
-    yield _reward_section(report, tables["terms"], colours)
-    yield from rank_sections(report.rewards, colours)
+    yield _reward_section(report, tables["terms"], looks)
+    yield from rank_sections(report.rewards, looks)
     yield device_section(report.names, tables["devices"])
     if "handed_back" in tables:
         title = "Handed back to the feeder's own controls"
@@ -358,7 +359,7 @@ def _as_difference(each: Comparison) -> Cell:
     return Cell(write_number(mean, sign=True), interval, {-1: "better", 0: "", 1: "worse"}[each.sign])
 
 
-def _days_section(report: PlannerReport, colours: Mapping[str, str]) -> Section:
+def _days_section(report: PlannerReport, looks: Looks) -> Section:
     days = report.summaries[report.names[0]].rows
     order = np.argsort([row["day"] for row in days], kind="stable")
     places = np.arange(len(order), dtype=np.float64)
@@ -367,48 +368,46 @@ def _days_section(report: PlannerReport, colours: Mapping[str, str]) -> Section:
         for name in report.names
     }
     picture = draw_lines(
-        lines, colours, x_label="day", y_label="Node-hours outside range A", label="Node-hours outside range A by day",
+        lines, looks, x_label="day", y_label="Node-hours outside range A", label="Node-hours outside range A by day",
         x_names=[str(days[i]["date"]) for i in order.tolist()],
     )  # fmt: skip
     return Section("Day by day", picture=picture, keep=True)
 
 
-def _voltage_section(report: PlannerReport, voltages: pd.DataFrame, colours: Mapping[str, str]) -> Section:
+def _voltage_section(report: PlannerReport, voltages: pd.DataFrame, looks: Looks) -> Section:
     middle = ((voltages["from_pu"] + voltages["to_pu"]) / 2).to_numpy()
     used = np.flatnonzero(voltages[list(report.names)].to_numpy().any(axis=1))
     own = slice(max(used[0] - 1, 0), used[-1] + 2)
     lines = {name: (middle[own], 100.0 * voltages[name].to_numpy()[own]) for name in report.names}
     marks = [(RANGES["b"][0], "B"), (RANGES["a"][0], "A"), (RANGES["a"][1], "A"), (RANGES["b"][1], "B")]
     picture = draw_lines(
-        lines, colours, x_label="voltage [pu]", y_label="Part of all node-hours [%], in bars of 0.0025 pu",
+        lines, looks, x_label="voltage [pu]", y_label="Part of all node-hours [%], in bars of 0.0025 pu",
         label="Histogram of node voltages", marks=marks,
     )  # fmt: skip
     return Section("Voltages", picture=picture, keep=True, note="Dashed: limits of ranges A and B of ANSI C84.1.")
 
 
-def _import_section(report: PlannerReport, colours: Mapping[str, str]) -> Section:
+def _import_section(report: PlannerReport, looks: Looks) -> Section:
     lines = {}
     for name in report.names:
         kw = report.summaries[name].duration()
         places = np.unique(np.linspace(0, len(kw) - 1, 160).astype(int))
         lines[name] = 100.0 * (places + 1) / len(kw), kw[places]
     picture = draw_lines(
-        lines, colours, x_label="part of the time [%]", y_label="Import from the source [kW], the highest first",
+        lines, looks, x_label="part of the time [%]", y_label="Import from the source [kW], the highest first",
         label="Load duration curve of the source",
     )  # fmt: skip
     return Section("Import over time", picture=picture, keep=True)
 
 
-def _reward_section(report: PlannerReport, terms: pd.DataFrame, colours: Mapping[str, str]) -> Section:
+def _reward_section(report: PlannerReport, terms: pd.DataFrame, looks: Looks) -> Section:
     by_term: dict[str, dict[str, float]] = {}
     for row in terms.to_dict("records"):
         by_term.setdefault(str(row["term"]), {})[str(row["policy"])] = float(row["usd_per_day"])
     rows = {term: own for term, own in by_term.items() if any(abs(value) > 1e-6 for value in own.values())}
     if not rows:
         return Section("Where the reward comes from", text="No term of the reward was more than 0.", keep=True)
-    picture = draw_bars(
-        rows, colours, unit="USD a day, weighed, mean over agents; less is better", label="Reward terms"
-    )
+    picture = draw_bars(rows, looks, unit="USD a day, weighed, mean over agents; less is better", label="Reward terms")
     return Section("Where the reward comes from", picture=picture, keep=True)
 
 

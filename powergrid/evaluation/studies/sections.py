@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from powergrid.evaluation.drawing.charts import find_looks
 from powergrid.evaluation.report.numbers import PlayedDays
 from powergrid.evaluation.statistics import confidence_interval
-from powergrid.evaluation.studies.charts import COLOURS, draw_lines
+from powergrid.evaluation.studies.charts import Looks, draw_lines
 from powergrid.evaluation.studies.compare import NAMES, write_number
 
 if TYPE_CHECKING:
@@ -211,11 +211,10 @@ def device_section(names: Sequence[str], table: pd.DataFrame) -> Section:
     return Section(title, texts=2, note=_say_left(order, "devices.csv"), keep=True, **listed)
 
 
-def rank_sections(rewards: PlayedDays, colours: Mapping[str, str]) -> Iterator[Section]:
+def rank_sections(rewards: PlayedDays, looks: Looks) -> Iterator[Section]:
     """Yield how rewards compare day by day: performance profiles, and how often who beats the best baseline."""
     profiles, best = rewards.profiles(), rewards.best_baseline
-    free = itertools.cycle([colour for colour in COLOURS if colour not in colours.values()] or COLOURS)
-    own = {name: colours.get(name) or next(free) for name in rewards.names}
+    own = find_looks(rewards.names, looks)
     if len(profiles) > 1:
         zero, one = (NAMES.get(name, name) for name in rewards.scale)
         lines = {name: (profile.thresholds, 100.0 * profile.share) for name, profile in profiles.items()}

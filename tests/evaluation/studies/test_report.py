@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 
 from powergrid.cli import main
+from powergrid.evaluation.drawing.charts import find_looks
 from powergrid.evaluation.players import find_players
 from powergrid.evaluation.replay.recorder import record_day, record_days
 from powergrid.evaluation.replay.recording import DayRecording
 from powergrid.evaluation.replay.tables import write_recording
 from powergrid.evaluation.rollout import pick_days, read_scenario
+from powergrid.evaluation.studies.charts import draw_bars, draw_lines
 from powergrid.evaluation.studies.compare import compare, judge, name_title
 from powergrid.evaluation.studies.report import PlannerReport, report_days
 from powergrid.evaluation.studies.summary import Summary
@@ -297,6 +299,20 @@ def test_the_page_needs_nothing_else_and_says_what_the_verdict_says(report: Plan
             assert part.replace("'", "&#39;") in page
     for value in report.facts.values():
         assert str(value).replace("'", "&#39;") in page
+
+
+def test_no_two_policies_look_the_same_where_there_are_more_than_colours() -> None:
+    names = [f"run {i}" for i in range(20)]
+    known = find_looks(names[:3])
+    looks = find_looks(reversed(names), known)
+    assert {name: looks[name] for name in known} == known
+    line = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    lines = draw_lines(dict.fromkeys(names, line), looks, x_label="day", y_label="hours", label="lines")
+    bars = draw_bars({"row": dict.fromkeys(names, 1.0)}, looks, unit="USD", label="bars")
+    for picture, shape in ((lines, "polyline|path"), (bars, "rect")):
+        styles = re.findall(rf'<(?:{shape}) [^>]*style="([^"]+)"', picture)
+        assert len(set(styles)) == len(names)
+        assert sorted(styles) == sorted(2 * list(set(styles)))  # each as a line or a bar, and in the key
 
 
 def test_the_page_ranks_rewards_with_the_seeds_of_a_training_as_one(report: PlannerReport) -> None:
