@@ -29,6 +29,7 @@ from make_feeders import write_feeder
 
 from powergrid import load_policy
 from powergrid.evaluation import evaluate_feeders
+from powergrid.evaluation.report import as_markdown
 from powergrid.evaluation.statistics import confidence_interval
 from powergrid.training.runs.settings import make_settings
 
@@ -148,9 +149,9 @@ def score(scenario: Path, feeders: Mapping[str, str], asked: argparse.Namespace)
 def table(rows: Sequence[Mapping[str, Any]], policies: Sequence[str]) -> str:
     """Return a table of feeders by policies: reward (node-hours outside the band), the mean over all at the end."""
     feeders = list(dict.fromkeys(row["feeder"] for row in rows))
-    lines = [f"| feeder | {' | '.join(policies)} |", "|---|" + "---:|" * len(policies)]
+    lines: list[list[str]] = []
     for feeder in [*feeders, "mean"]:
-        cells = []
+        cells = [feeder]
         for policy in policies:
             own = [r for r in rows if r["policy"].split("-")[0] == policy and feeder in (r["feeder"], "mean")]
             reward, hours = (np.array([r[key] for r in own]) for key in ("reward", "hours"))
@@ -158,8 +159,8 @@ def table(rows: Sequence[Mapping[str, Any]], policies: Sequence[str]) -> str:
             by_seed = [np.mean([r["reward"] for r in own if r["policy"] == seed]) for seed in seeds]
             spread = f" ± {np.std(by_seed, ddof=1):.2f}" if len(by_seed) > 1 else ""
             cells.append(f"{reward.mean():.2f}{spread} ({hours.mean():.1f})")
-        lines.append(f"| {feeder} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return as_markdown(("feeder", *policies), lines, 1)
 
 
 def compare(rows: Sequence[Mapping[str, Any]], policies: Sequence[str], to: str = "rule_based") -> str:
@@ -169,10 +170,10 @@ def compare(rows: Sequence[Mapping[str, Any]], policies: Sequence[str], to: str 
     """
     frame = pd.DataFrame(rows)
     feeders = list(dict.fromkeys(frame["feeder"]))
-    lines = [f"| feeder | {' | '.join(policies)} |", "|---|" + "---:|" * len(policies)]
+    lines: list[list[str]] = []
     for feeder in [*feeders, "mean"]:
         own = frame if feeder == "mean" else frame[frame["feeder"] == feeder]
-        cells = []
+        cells = [feeder]
         for policy in policies:
             found = []
             for key in ("reward", "hours"):
@@ -181,8 +182,8 @@ def compare(rows: Sequence[Mapping[str, Any]], policies: Sequence[str], to: str 
                 found.append(confidence_interval(seeds.to_numpy() - days.loc[to].to_numpy()))
             (reward, reward_half), (hours, hours_half) = found
             cells.append(f"{reward:+.3f} ± {reward_half:.3f} ({hours:+.2f} ± {hours_half:.2f})")
-        lines.append(f"| {feeder} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return as_markdown(("feeder", *policies), lines, 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -210,10 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = list(score(scenario, feeders, asked))
         (asked.out / f"generalisation-{name.split()[0]}.json").write_text(json.dumps(rows, indent=1) + "\n")
         print(f"\n{name}: reward of a day (node-hours outside the band), ± standard deviation over seeds\n")
-        print(table(rows, [*BASELINES, *(asked.sees if asked.seeds else ())]), flush=True)
+        print(table(rows, [*BASELINES, *(asked.sees if asked.seeds else ())]), end="", flush=True)
         if asked.seeds:
             print(f"\n{name}: less those of rule_based, with 95 % intervals over seeds and days\n")
-            print(compare(rows, asked.sees), flush=True)
+            print(compare(rows, asked.sees), end="", flush=True)
 
 
 if __name__ == "__main__":
