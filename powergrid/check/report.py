@@ -92,6 +92,9 @@ CHECKS: dict[str, Check] = {
     "not-usable": Check("error", "It does not become a circuit", "see the message"),
     "voltage": Check("warning", "Voltages outside 0.95..1.05 pu at nominal demand",
         "none needed if agents are to put it right; else look at taps, capacitors and demand"),
+    "hunting": Check("warning", "Controls of the feeder's own that do not come to rest",
+        "widen its band: ONsetting to OFFsetting has to be more than the bank moves, a regulator's more than a tap; "
+        "till then it is held in each step where it got to, which no real one does"),
     "extremes": Check("warning", "Does not solve where agents can take it",
         "such a step counts as diverged; give the devices lower limits, or look at the way to them"),
     "overload": Check("warning", "Branches loaded above their rating",

@@ -36,6 +36,8 @@ from powergrid.scenario.discovery import summarise
 _TOLERANCE = 1e-5
 _ITERATIONS = 100  # OpenDSS's own limit is too low for the 34-, 123- and 8500-node feeders
 _MORE_ITERATIONS = 1000
+#: Solves after which controls that still move are taken to hunt, and in which they are watched.
+_MORE_SOLVES = 6
 _ITERATE = f"maxiterations={_MORE_ITERATIONS} maxcontroliter={_MORE_ITERATIONS}"
 _MULTIPLIERS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 _V_LOW, _V_HIGH = 0.95, 1.05
@@ -74,7 +76,7 @@ def check_solution(model: Model) -> None:
     except FeederError as error:
         recorder.find_all(error.details, error.where)
         return
-    converged = _solve(model)
+    converged = not model.broken and _solve(model)  # without what was refused it may crash, and says nothing
     # Row 0 of the engine's voltages is ground.
     phases = np.array([int(name.rpartition(".")[2]) for name in nodes])
     nominal: FloatArray = np.deg2rad(-120.0 * (phases - 1))
@@ -95,6 +97,7 @@ def check_solution(model: Model) -> None:
     if not converged and not report.of_code("not-usable"):
         _try_remedies(model, np.isin(network.node_bus, sorted(fed)) & ~network.is_neutral)
     elif not report.errors:
+        _check_controls(model)
         _check_snapshot(model, fed)
 
 
@@ -125,7 +128,7 @@ def _check_bases(model: Model, names: list[str], base_kv: dict[str, float]) -> N
     levels = Counter(round(kv * math.sqrt(3.0), 4) for kv in base_kv.values())
     model.recorder.state(voltage_levels=sorted(levels.items(), reverse=True))
     missing = [name for name in names if name not in base_kv]
-    if missing and not any(map(model.recorder.report.of_code, ("not-finite", "zero-kv"))):
+    if missing and not model.broken and not any(map(model.recorder.report.of_code, ("not-finite", "zero-kv"))):
         which = "any bus" if not base_kv else _list(missing, "bus", "buses")
         model.find("no-base-kv", f"no base voltage at {which}")
 
@@ -177,6 +180,33 @@ def _solve(model: Model) -> bool:
     except EngineError as error:  # which says more than that it does not converge
         model.find("not-usable", str(error))
         return False
+
+
+def _check_controls(model: Model) -> None:
+    """Take down which controls of the feeder's own move to and fro without end at nominal demand."""
+    engine, handles = model.engine, model.handles
+    for _ in range(_MORE_SOLVES):
+        if not engine.hunted:
+            return
+        engine.solve(controls=True)
+
+    def positions() -> dict[str, list[int]]:
+        taps = {f"regcontrol.{name}": [engine.get_int(h, "RegControl", "TapNum")] for name, h in regulators.items()}
+        return taps | {f"capcontrol.{name}": engine.get_ints(h, "Capacitor", "States").tolist() for name, h in banks}
+
+    regulators = handles["RegControl"]
+    each = ((name, engine.get_object(h, "CapControl", "Capacitor")) for name, h in handles["CapControl"].items())
+    banks = [(name, bank) for name, bank in each if bank is not None]
+    seen = [positions()]
+    for limit in range(2, 2 + _MORE_SOLVES):  # so that each way of a move is seen
+        engine.command(f"set maxcontroliter={limit}")
+        engine.solve(controls=True)
+        seen.append(positions())
+    engine.command(f"set maxcontroliter={_ITERATIONS}")
+    moving = [name for name in seen[0] if any(each[name] != seen[0][name] for each in seen)]
+    for name in moving or [""]:
+        text = f"{name or 'some control'} moves to and fro at nominal demand, {_ITERATIONS} times and no end"
+        model.find("hunting", text, name)
 
 
 def _try_remedies(model: Model, fed: BoolArray) -> None:

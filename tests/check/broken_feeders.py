@@ -149,6 +149,13 @@ BROKEN: dict[str, Broken] = {
     "unbalanced_parentheses": Broken(
         "New Load.q bus1=b kV=(12.47 kW=10", "unclear", "never closed", refused="never closed"
     ),
+    "name_in_quotes_of_its_own": Broken(
+        'New Line."Oak St" bus1=b bus2=c length=1', "unclear", 'quote class and name together, "Line.Oak ..."',
+        refused="quote class and name",
+    ),
+    "reference_in_quotes_of_its_own": Broken(
+        "New EnergyMeter.m element=line.'l 1'", "unclear", "'line.l ...'", refused="quote class and name"
+    ),
     "second_equals": Broken("New Load.q bus1=b kV=12.47=7", "unclear", "second '='", refused="second '='"),
     "variable_of_itself": Broken(
         "var @a=@b @b=@a\nNew Load.q bus1=b kV=@a kW=10", "bad-value", "@b", ("Master.dss", 5), "inline math"
@@ -231,6 +238,11 @@ BROKEN: dict[str, Broken] = {
     ),
     "overload_and_low_voltage": Broken(
         "New Load.q bus1=b kV=12.47 kW=20000", "overload", "line.l1 at", ("Master.dss", 2)
+    ),
+    "bank_that_hunts": Broken(
+        "New Capacitor.c bus1=b kV=12.47 kvar=900\n"
+        "New CapControl.k capacitor=c element=line.l1 type=kvar ptratio=1 ctratio=1 onsetting=50 offsetting=-300",
+        "hunting", "capcontrol.k moves to and fro", ("Master.dss", 5),
     ),
     "line_without_a_rating": Broken("New Line.z bus1=b bus2=c length=1", "no-rating", "1 Line without NormAmps"),
     "transformer_without_a_rating": Broken(

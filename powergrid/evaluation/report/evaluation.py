@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from powergrid.scenario import Scenario
 
-_STILL = "native moved no tap, capacitor step or switch on any day; is something holding the feeder's controls?"
+_STILL = (
+    "native moved no tap, capacitor step or switch on any day: the feeder has no controls that would, their bands were "
+    "kept, or something holds them (powergrid check names each under 'as played')"
+)
 _HEADINGS = ("policy", "cost, USD/day", "violations, node-h/day", "losses, kWh/day", "reward", "over best, baseline")
 
 _GRID_HEADINGS = (

@@ -65,7 +65,12 @@ class Engine(Elements):
 
     The process's working directory never changes, nothing is written outside a temporary folder, and
     no editor, form or shell command can run.
+
+    Attributes:
+        hunted: Whether controls did not come to rest in the last :meth:`solve`, and were held where they got to.
     """
+
+    hunted = False
 
     _lags = False  # whether elements' own admittances are of before entries were written
     _solve_with_controls = lib.ctx_Solution_Solve
@@ -322,7 +327,8 @@ class Engine(Elements):
             EngineError: OpenDSS reported something else than too many control iterations.
         """
         (self._solve_with_controls if controls else lib.ctx_Solution_SolveNoControl)(self._context)
-        if self._error[0]:
+        self.hunted = bool(self._error[0])
+        if self.hunted:
             self._recover()
             lib.ctx_Solution_SolveNoControl(self._context)  # with the controls where they got to
             self.check()

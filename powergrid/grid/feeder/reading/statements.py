@@ -32,6 +32,8 @@ _PLAIN_NEW = re.compile(
 _EMPTY_BETWEEN = re.compile(", *,")
 _COMMENT = re.compile("!|//")
 _EMPTY_PART = re.compile(r"^[ \t]*,|,[ \t]*,")
+#: A quote that opens behind a class and its dot, where it quotes nothing for OpenDSS, and that a blank has cut off.
+_CUT_NAME = re.compile("(\\w+)\\.([\"'])([^\"']*)", re.ASCII)
 _QUOTES = {'"': '"', "'": "'", "(": ")", "[": "]", "{": "}"}
 #: Blanks that are none for OpenDSS, and what cannot be seen: control characters, no-break and other spaces, marks of
 #: direction, halves of characters.
@@ -86,7 +88,8 @@ def cut(text: str) -> list[Parameter]:
     """Cut a line into parameters, up to a comment.
 
     Raises:
-        Unclear: a second ``=``, an empty parameter, a quote that stays open, a blank that is none for OpenDSS.
+        Unclear: a second ``=``, an empty parameter, a quote that stays open or is cut off, a blank that is none for
+            OpenDSS.
     """
     unseen = _UNSEEN.search(text)
     if unseen is not None and not _COMMENT.search(text, 0, unseen.start()):
@@ -112,9 +115,18 @@ def cut(text: str) -> list[Parameter]:
     empty = next((each for each in found if not each.value), None)
     if empty is not None:
         raise Unclear(f"{empty.name or 'a parameter'!r} is empty: OpenDSS takes nothing that stands behind it")
+    if '."' in text or ".'" in text:
+        _refuse_cut_name(found)
     if unseen is not None and unseen.start() < position:
         raise _unseen(unseen[0])
     return found
+
+
+def _refuse_cut_name(parameters: Iterable[Parameter]) -> None:
+    for named in filter(None, (_CUT_NAME.fullmatch(each.value) for each in parameters if not each.opener)):
+        owner, quote, name = named.groups()
+        whole = f"{quote}{owner}.{name} ...{quote}"
+        raise Unclear(f"for OpenDSS {named[0]} ends at the blank; quote class and name together, {whole}")
 
 
 def match_plain_new(text: str) -> tuple[str, str, tuple[str, ...]] | None:
