@@ -288,6 +288,9 @@ def check_elements(model: Model) -> None:
     shapes, _ = read_shapes(engine, model.handles)
     for problem in shapes.find_problems(np.arange(len(shapes))):
         model.find("load-shape", f"{problem}: demand is that of the profiles")
+    for name, text in shapes.find_drifting():
+        remedy = "have it end with a day: hour 24 behind 0 to 23, or as many points as fill one"
+        model.find("load-shape", text, f"loadshape.{name}", remedy=remedy)
     for shape in np.flatnonzero((shapes.counts == 0) & (shapes.npts == 0)).tolist():
         name = shapes.names[shape]
         model.find(

@@ -149,6 +149,10 @@ BROKEN: dict[str, Broken] = {
     "unbalanced_parentheses": Broken(
         "New Load.q bus1=b kV=(12.47 kW=10", "unclear", "never closed", refused="never closed"
     ),
+    "shape_of_hours_0_to_23": Broken(
+        f"New LoadShape.s npts=24 interval=0 hour=[{' '.join(map(str, range(24)))}] mult=[{'1 ' * 24}]\n"
+        f"{_LOAD} daily=s", "load-shape", "begins anew each 23 h",
+    ),
     "name_in_quotes_of_its_own": Broken(
         'New Line."Oak St" bus1=b bus2=c length=1', "unclear", 'quote class and name together, "Line.Oak ..."',
         refused="quote class and name",

@@ -23,6 +23,7 @@ ShapeMode = Literal["own", "daily", "yearly", "duty"]
 SHAPE_MODES: tuple[ShapeMode, ...] = get_args(ShapeMode)
 #: How near to a point an hour counts as on it, where points stand at hours of their own [h]; OpenDSS's number.
 _ON_POINT_H = 1e-5
+_DAY_H, _YEAR_H = 24.0, 8760.0
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,19 @@ class Shapes:
         """Return the highest magnitude of the active values of some shapes, 1 where one has no points, shape (n,)."""
         points = [self.points(shape)[0] for shape in which.tolist()]
         return np.array([np.abs(own).max() if len(own) else 1.0 for own in points])
+
+    def find_drifting(self) -> Iterator[tuple[str, str]]:
+        """Yield name and what is said of each shape that begins anew at another time on each day of a year."""
+        for shape in np.flatnonzero(self.counts > 1).tolist():
+            interval, last = self.interval_h[shape], float(self.hour[self.first[shape + 1] - 1])
+            period = float(self.counts[shape] * interval) if interval > 0.0 else last
+            in_a_day, days = _DAY_H / period if period > 0.0 else 1.0, period / _DAY_H
+            if (
+                period < _YEAR_H
+                and min(abs(in_a_day - round(in_a_day)), abs(days - round(days))) * period > _ON_POINT_H
+            ):
+                name = self.names[shape]
+                yield name, f"LoadShape {name!r} begins anew each {period:g} h, on every day at another hour of it"
 
     def find_problems(self, used: IntArray) -> Iterator[str]:
         """Yield what keeps some shapes from being followed."""
