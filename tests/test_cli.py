@@ -167,6 +167,17 @@ def test_describe_writes_no_scenario_whose_profiles_are_not_there(
     assert not file.exists()
 
 
+def test_describe_keeps_a_scenario_that_was_edited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    assert [run_cli("describe", "ieee13", "--write", str(file)) for _ in range(2)] == [0, 0]
+    edited = file.read_text(encoding="utf-8") + "# ours\n"
+    file.write_text(edited, encoding="utf-8")
+    capsys.readouterr()
+    assert run_cli("describe", "ieee13", "--write", str(file)) == 1
+    assert "name another file" in " ".join(capsys.readouterr().err.split())
+    assert file.read_text(encoding="utf-8") == edited
+
+
 def test_describe_draws_and_writes_when_asked_for_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawing, file = tmp_path / "a.svg", tmp_path / "mine.yaml"
     assert run_cli("describe", "ieee13", "--draw", str(drawing), "--write", str(file)) == 0

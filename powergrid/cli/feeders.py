@@ -116,7 +116,7 @@ def describe(
     resolved, notes = explain_config(env_config)
     if write is not None:
         resolved.read_profiles()  # a source that is not there is told before anything is written
-        tell(write_scenario(resolved, write, notes))
+        tell(write_scenario(resolved, write, notes, keep_edited=True))
         return
     env = NetworkedGridEnv({"scenario": resolved})
     try:

@@ -123,16 +123,20 @@ def _join(folder: Path, written: str) -> str:
     return str(plain if same else path)
 
 
-def write_scenario(scenario: Scenario, path: str | Path, notes: Sequence[str] = ()) -> Path:
+def write_scenario(
+    scenario: Scenario, path: str | Path, notes: Sequence[str] = (), *, keep_edited: bool = False
+) -> Path:
     """Write a scenario as commented YAML, without the keys that say what they would say anyway.
 
     Args:
         scenario: The scenario.
         path: The file, made or replaced; ends with ``.yaml`` or ``.yml``.
         notes: What was found on the feeder and left out, written at the top.
+        keep_edited: Refuse to replace a file that holds anything else than would be written.
 
     Raises:
-        ScenarioError: the suffix is another, the file cannot be written, or the profiles are a DataFrame.
+        ScenarioError: the suffix is another, the file cannot be written or is to be kept, or the profiles are a
+            DataFrame.
     """
     path = path_of(path)
     if not is_scenario_file(path):
@@ -145,9 +149,13 @@ def write_scenario(scenario: Scenario, path: str | Path, notes: Sequence[str] = 
         name: {"kind": spec.kind, **spec.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})}
         for name, spec in scenario.devices.items()
     }
+    text = _compose(data, notes)
     try:
+        if keep_edited and path.is_file() and path.read_bytes() != text.encode("utf-8"):
+            kept = "is there already and holds something else, edits perhaps: name another file, or move it away"
+            raise ScenarioError(str(path), [kept])
         with replacing(path) as temporary:
-            temporary.write_text(_compose(data, notes), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ScenarioError(str(path), [f"cannot be written: {reason_of(error)}"]) from None
     return path
