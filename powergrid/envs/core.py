@@ -38,6 +38,11 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 CLOSED = "the environment is closed; build it anew"
+#: What is said of a state that does not fit.
+OF_ANOTHER = (
+    "the state is of another scenario, feeder or size; build the environment of the same scenario and number of "
+    "environments"
+)
 
 
 @dataclass(frozen=True)
@@ -319,12 +324,7 @@ class GridTask:
         Raises:
             ScenarioError: the task is closed, or the state is of another scenario or number of environments, or none.
         """
-        self.require_open()
-        if not isinstance(state, State):
-            raise ScenarioError(self.scenario.name, [f"{type(state).__name__} given; take what state() gave"])
-        if state.fits != self._fits:
-            remedy = "build the environment of the same scenario and number of environments"
-            raise ScenarioError(self.scenario.name, [f"the state is of another scenario, feeder or size; {remedy}"])
+        self.require_fit(state)
         for env in range(self.n_envs if state.drawn is not None or self.drawn is not None else 0):
             self._take_numbers(env, dict(state.drawn[env]) if state.drawn is not None else Values())
         self.simulation.restore(state.simulation)
@@ -339,12 +339,24 @@ class GridTask:
             self._proposals.restore(state.proposals)
             self.channels.tell_proposals(self._proposals.values)
 
+    def require_fit(self, state: State) -> None:
+        """Refuse a state that :meth:`restore` could not go back to.
+
+        Raises:
+            ScenarioError: as there.
+        """
+        self.require_open()
+        if not isinstance(state, State):
+            raise ScenarioError(self.scenario.name, [f"{type(state).__name__} given; take what state() gave"])
+        if state.fits != self._fits:
+            raise ScenarioError(self.scenario.name, [OF_ANOTHER])
+
     @functools.cached_property
     def _fits(self) -> str:
         """Tell apart tasks whose states differ in form or meaning: rewards and days may differ, the rest may not."""
         simulation = self.simulation
         names = (
-            simulation.feeder.digest, simulation.network.nodes, simulation.device_names, self.info_names,
+            simulation.feeder.digest, simulation.network.nodes, simulation.devices, self.info_names,
             [channel.name for channel in self.channels.table], simulation.options.horizon_steps,
             self.scenario.step_minutes, self.n_envs, self.scenario.never_worse_than, self.scenario.native_controls,
         )  # fmt: skip

@@ -62,8 +62,14 @@ class Description:
 
 
 def describe(task: GridTask) -> Description:
-    """Make the tables of a task."""
+    """Make the tables of a task.
+
+    Raises:
+        ScenarioError: it is closed.
+    """
     import pandas as pd
+
+    task.require_open()
 
     return Description(
         agents=pd.DataFrame(_agents(task)),

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from powergrid.envs.agents import ActionWriter, require_actions
-from powergrid.envs.core import GridTask, State
+from powergrid.envs.core import OF_ANOTHER, GridTask, State
 from powergrid.envs.describe import Description, describe
 from powergrid.envs.feeders import FeederTasks
 from powergrid.errors import ScenarioError, find_number_problems
 from powergrid.grid.devices.spec import MOST_SEED
-from powergrid.scenario import Scenario, pick_feeder
+from powergrid.scenario import Scenario
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -164,9 +164,10 @@ class Episode:
         """
         if not isinstance(state, EpisodeState):
             raise ScenarioError(self.scenario.name, [f"{type(state).__name__} given; take what get_state() gave"])
-        task = self.task
-        if self._feeders.several:
-            task = self._feeders.tasks[pick_feeder(self.scenario, state.feeder)]
+        task = self._feeders.tasks.get(state.feeder or "") if self._feeders.several else self.task
+        if task is None:
+            raise ScenarioError(self.scenario.name, [OF_ANOTHER])
+        task.require_fit(state.task)  # before anything is changed
         self.change(state.ranges)
         task.restore(state.task)
         self.task, self.playing = task, state.playing
@@ -180,6 +181,7 @@ class Episode:
 
     def change(self, ranges: Mapping[str, Any]) -> None:
         """Draw the episodes to come by other ranges, see :meth:`powergrid.envs.draws.Draws.change`."""
+        self.task.require_open()
         for task in self.tasks:
             if ranges or task.draws.given:
                 task.draws.change(ranges)
@@ -266,7 +268,10 @@ class Kept:
         self._player.change(ranges)
 
     def clone(self) -> Self:
-        """Return another environment at the same moment, with an engine of its own; ``copy.deepcopy`` does the same."""
+        """Return another environment at the same moment, with an engine of its own; ``copy.deepcopy`` does the same.
+
+        Of one that is closed, or was never started, it is one that waits for its first reset.
+        """
         return copy.deepcopy(self)
 
     def _look(self) -> tuple[Any, Any]:

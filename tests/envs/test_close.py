@@ -46,6 +46,17 @@ def test_step_and_reset_of_a_closed_environment_are_refused(face: str, started: 
             act()
 
 
+@pytest.mark.parametrize("face", ["networked", "parallel", "central", "vector", "several feeders"])
+def test_tables_of_a_closed_environment_are_refused_and_those_made_before_stay(face: str) -> None:
+    env = FACES[face]()
+    made = env.describe()
+    env.close()
+    for ask in (env.describe, lambda: env.set_ranges({})):
+        with pytest.raises(ScenarioError, match="the environment is closed"):
+            ask()
+    assert len(made.graph.node_features)
+
+
 def test_step_after_the_last_step_of_a_closed_parallel_environment_is_refused() -> None:
     env = powergrid.make("ieee13_mg", episode_length=1)
     env.reset(seed=0)

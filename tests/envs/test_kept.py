@@ -181,6 +181,12 @@ def test_a_state_that_does_not_fit_is_refused_with_the_remedy(make: Any) -> None
     with pytest.raises(ScenarioError, match="dict given; take what get_state"):
         env.set_state({})
     assert plain(env.set_state(env.get_state())) == before
+    larger = make("parallel", **{"devices.ess_1.e_max_kwh": 9000.0})
+    larger.set_ranges({"load_scale": 1.1})
+    with pytest.raises(ScenarioError, match="the state is of another scenario"):
+        larger.set_state(env.get_state())
+    larger.reset(seed=0)
+    assert larger.get_state().ranges == {"load_scale": 1.1}  # nothing is changed by what is refused
     two, three = make("vector"), FACES["vector"]("ieee13_mg")
     three.close()
     two.reset(seed=0)
@@ -192,6 +198,18 @@ def test_a_state_that_does_not_fit_is_refused_with_the_remedy(make: Any) -> None
     processes.reset(seed=0)
     with pytest.raises(ScenarioError, match="2 environments in 2 parts and 2 environments in 1 parts; build"):
         two.set_state(processes.get_state())
+
+
+@pytest.mark.parametrize("face", ["parallel", "vector"])
+def test_states_of_one_feeder_and_of_several_do_not_fit_each_other(make: Any, face: str) -> None:
+    one, several = make(face, "ieee34_mg"), make(face, feeders=["ieee13", "ieee34"], placement={"rule": "load"})
+    one.reset(seed=0)
+    several.reset(seed=0)
+    before = plain(several.set_state(several.get_state()))
+    for env, other in ((one, several), (several, one)):
+        with pytest.raises(ScenarioError, match="the state is of another scenario, feeder or size; build"):
+            env.set_state(other.get_state())
+    assert plain(several.set_state(several.get_state())) == before
 
 
 @pytest.mark.parametrize(

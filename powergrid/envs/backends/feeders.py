@@ -17,10 +17,11 @@ from gymnasium.vector import AutoresetMode
 
 from powergrid.envs.backends.board import Board, BoolArray, IntArray, Layout, ViewName, find_seen
 from powergrid.envs.backends.slices import SHOWN, Slice
-from powergrid.envs.core import GridTask
+from powergrid.envs.core import OF_ANOTHER, GridTask
 from powergrid.envs.episode import Stream
 from powergrid.envs.feeders import FeederTasks, WholeView, order_whole
 from powergrid.envs.observations.view import View
+from powergrid.errors import ScenarioError
 from powergrid.quantities import QUANTITIES
 from powergrid.scenario import Scenario
 
@@ -187,14 +188,19 @@ class FeederSlice(Slice):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`state`, and show it on the board."""
-        self.change(state["ranges"])
-        idle = list(self._groups)
-        for group in idle:
-            group.assign(np.full_like(group.envs, -1))
-        for feeder, envs, kept in state["groups"]:
+        idle, found = list(self._groups), list[tuple[_Group, Any, Any]]()
+        for feeder, envs, kept in state.get("groups", ((None, (), None),)):  # none of one feeder
+            if feeder not in self._feeders.tasks:
+                raise ScenarioError(self.task.scenario.name, [OF_ANOTHER])
             like = [group for group in idle if (group.feeder, len(group.envs)) == (feeder, len(envs))]
             group = like[0] if like else self._add(feeder, len(envs))
             idle = [each for each in idle if each is not group]
+            group.task.require_fit(kept)  # before anything is changed
+            found.append((group, envs, kept))
+        self.change(state["ranges"])
+        for group in self._groups:
+            group.assign(np.full_like(group.envs, -1))
+        for group, envs, kept in found:
             group.task.restore(kept)
             group.assign(envs)
             group.started = True

@@ -9,9 +9,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from powergrid.envs.backends.board import Board, IntArray, Layout, ViewName, find_seen
-from powergrid.envs.core import GridTask
+from powergrid.envs.core import OF_ANOTHER, GridTask
 from powergrid.envs.episode import Entropy, Stream
 from powergrid.envs.observations.view import View
+from powergrid.errors import ScenarioError
 from powergrid.scenario import Scenario
 
 #: What a step leaves on the board that is in no task.
@@ -87,6 +88,9 @@ class Slice:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a :meth:`state`, and show it on the board."""
+        if "task" not in state:  # of several feeders
+            raise ScenarioError(self.task.scenario.name, [OF_ANOTHER])
+        self.task.require_fit(state["task"])  # before anything is changed
         self.change(state["ranges"])
         self.task.restore(state["task"])
         self._rngs = {env: stream.resume() for env, stream in state["streams"].items()}
