@@ -5,6 +5,7 @@ What the keys mean it knows not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -25,6 +26,9 @@ _MAX_FILE_BYTES = 64 * 1024**2
 _MAX_BITS = 1024  # of a whole number: beyond, it is no float either
 #: What PyYAML raises beside its own errors: of a date that is none, an unknown word, brackets without end.
 _NO_YAML = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+
+#: What pydantic calls a part of a scenario.
+_MAPPING = re.compile(r"a valid dictionary( or instance of \w+)?")
 
 
 class Foreign:
@@ -193,14 +197,17 @@ def explain(
             where = location[:-1]
             lines = [describe_unknown("key", location[-1], allowed(entry["loc"][:-1]))]
         elif location[-1:] == ("[key]",):
-            where = location[:-2]
-            lines = [describe_unknown("key", came, allowed(where))]
+            where, words = location[:-2], allowed(location[:-2])
+            unknown = describe_unknown("key", came, words)
+            lines = [unknown if words or isinstance(came, str) else f"name {came!r} is no text; write it in quotes"]
         elif missing:
             lines = ["is required"]
         elif entry["type"] == "too_short":
             if came and any(entry["loc"] == each["loc"][:-1] for each in error.errors()):
                 continue  # pydantic counts those alone that are right, and has told of the others
             lines = [f"has {entry['ctx']['actual_length'] or 'none'}; give at least {entry['ctx']['min_length']}"]
+        elif entry["type"] == "too_long":
+            lines = [f"has {entry['ctx']['actual_length']}; give at most {entry['ctx']['max_length']}"]
         elif entry["type"] in ("union_tag_invalid", "union_tag_not_found"):
             kind = came.get("kind") if isinstance(came, Mapping) else None
             known = kinds.get(str(location[0]), ())
@@ -211,7 +218,7 @@ def explain(
             lines = str(entry["ctx"]["error"]).splitlines()
         else:
             shown = repr(came) if len(repr(came)) < 60 else f"{repr(came)[:57]}..."
-            told = entry["msg"].replace("a valid tuple", "a list")
+            told = _MAPPING.sub("a mapping of keys to values", entry["msg"].replace("a valid tuple", "a list"))
             lines = [f"{told[0].lower()}{told[1:]}, not {shown}"]
         prefix = f"{'.'.join(map(str, where))}: " if where else ""
         found += [(location, prefix + line) for line in lines]

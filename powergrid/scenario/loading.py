@@ -50,7 +50,7 @@ def _load(
     if isinstance(source, str | Path) and is_scenario_file(source):
         data = settle_claims(Path(source), data, overrides)
     data, ranges = take_out(data, where)
-    base = data
+    base, changed = data, set[str]()
     if (undone := _find_undone(overrides)) and isinstance(reward := data.get("reward"), Mapping):
         data = {**data, "reward": {key: value for key, value in reward.items() if key not in undone}}
     for key, value in overrides.items():
@@ -58,6 +58,9 @@ def _load(
         for part in reversed(str(key).split(".") if key != "ranges" else [key]):
             nested = {part: nested}
         nested, drawn = take_out(nested, where)
+        if twice := sorted(set(drawn) & changed):
+            raise ScenarioError(where, [f"{each}: is drawn by two of the changes; leave out one" for each in twice])
+        changed |= set(drawn)
         ranges = forget_given(ranges, nested) | drawn
         if is_layout(data.get("agents")) != is_layout(nested.get("agents", data.get("agents"))):
             data = {k: v for k, v in data.items() if k != "agents"}  # agents by name and a layout do not mix

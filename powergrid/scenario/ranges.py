@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -184,7 +185,9 @@ def take_out(data: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[
         found[str(key)] = value
 
     def walk(value: Any, path: Path) -> Any:
-        if is_distribution(value):
+        if is_distribution(value) or (path in _SINGLE and isinstance(value, Mapping)):
+            if ".".join(path) in found:
+                problems.append(f"{'.'.join(path)}: is drawn in its place and under ranges; leave out one")
             try:
                 drawn = Distribution.model_validate(value)
             except ValidationError as error:
@@ -259,9 +262,11 @@ def resolve(scenario: Any, key: str) -> list[Path] | Problem:
             unknown = describe_unknown(head[:-1], name, things)
             return Problem("unknown-name", key, unknown)
         allowed = [_list_drawable(things[each], head) for each in fitting]
-        if all(number in own for own in allowed):
+        misfits = [each for each, own in zip(fitting, allowed, strict=True) if number not in own]
+        if not misfits:
             return [(head, each, number) for each in fitting]
-        return _refuse(key, head, number, things[fitting[0]])
+        refused = _refuse(key, head, number, things[misfits[0]])
+        return refused if len(fitting) == 1 else replace(refused, text=f"{misfits[0]!r} fits it too: {refused.text}")
     prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     reason = next((_REASONS[prefix] for prefix in prefixes if prefix in _REASONS), None)
     if reason is None and parts[0] not in type(scenario).model_fields:

@@ -52,6 +52,32 @@ def exactly(message: str) -> str:
                 "an integer, not 'long'"
             ),
         ),
+        ({"penalty": True}, "small: penalty: input should be a valid number, not true"),
+        (
+            {"load_scale": {"unifrom": [1, 2]}},
+            "small: load_scale: unknown key 'unifrom' (did you mean 'uniform' or 'loguniform'?)",
+        ),
+        ({"load_scale": {"uniform": 2}}, "small: load_scale: uniform: input should be a list, not 2"),
+        ({"load_scale": {"uniform": [1, 2, 3]}}, "small: load_scale: uniform: has 3; give at most 2"),
+        (
+            {"load_scale": {"uniform": [1, 2]}, "ranges": {"load_scale": {"uniform": [1, 3]}}},
+            "small: load_scale: is drawn in its place and under ranges; leave out one",
+        ),
+        (
+            {
+                "devices": small()["devices"] | {"pv": {"kind": "inverter", "bus": "675", "p_max_kw": 40}},
+                "ranges": {"devices.*.soc_initial": {"uniform": [0.3, 0.4]}},
+            },
+            (
+                "small: ranges.devices.*.soc_initial: 'pv' fits it too: unknown key 'soc_initial'; "
+                "allowed: p_max_kw, s_max_kva, p_limit_kw, power_factor_min"
+            ),
+        ),
+        ({"telemetry": "late"}, "small: telemetry: input should be a mapping of keys to values, not 'late'"),
+        (
+            {"telemetry": {"readings": {5: {"loss": 0.1}}}},
+            "small: telemetry.readings: name 5 is no text; write it in quotes",
+        ),
         ({"seed": -1}, "small: seed: input should be greater than or equal to 0, not -1"),
         ({"split": "tests"}, "small: split: input should be 'train', 'validation', 'test' or 'all', not 'tests'"),
         (

@@ -5,14 +5,17 @@ It knows no engine and no kind: each kind's spec and physics live in a module of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticUndefined
+
+from powergrid.plain import Foreign
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -36,12 +39,32 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, data: Any) -> Any:
+        # pydantic takes true for 1, and YAML reads yes and on as true
+        if isinstance(data, Mapping) and any(type(value) is bool for value in data.values()):
+            return {key: cls._refuse_truth(key, value) if type(value) is bool else value for key, value in data.items()}
+        return data
+
+    @classmethod
+    def _refuse_truth(cls, key: str, value: bool) -> Any:
+        taken = _kinds_in(cls.model_fields[key].annotation) if key in cls.model_fields else set()
+        return Foreign(str(value).lower()) if taken & {int, float} and bool not in taken else value
+
     @field_validator("*")
     @classmethod
     def _of_this_world(cls, value: Any, info: ValidationInfo) -> Any:
         if type(value) is not str:  # most are
             _require_size(value, MOST_SEED if str(info.field_name).endswith("seed") else MOST)
         return value
+
+
+def _kinds_in(annotation: Any) -> set[Any]:
+    """Return what a value may be, looked for in unions alone."""
+    if get_origin(annotation) in (Union, UnionType):
+        return set[Any]().union(*map(_kinds_in, get_args(annotation)))
+    return _kinds_in(get_args(annotation)[0]) if get_origin(annotation) is Annotated else {annotation}
 
 
 def _require_size(value: Any, most: float) -> None:
