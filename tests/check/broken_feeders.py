@@ -153,6 +153,14 @@ BROKEN: dict[str, Broken] = {
         f"New LoadShape.s npts=24 interval=0 hour=[{' '.join(map(str, range(24)))}] mult=[{'1 ' * 24}]\n"
         f"{_LOAD} daily=s", "load-shape", "begins anew each 23 h",
     ),
+    "data_with_a_heading": Broken(
+        "New LoadShape.s npts=2 interval=12 mult=(file=s.csv)", "bad-value", "s.csv begins with 'mult'",
+        refused="write (file=..., header=yes)", files={"s.csv": "mult\n0.5\n1\n"},
+    ),
+    "data_with_decimal_commas": Broken(
+        "New LoadShape.s npts=3 interval=8 mult=(file=s.csv)", "bad-value", "s.csv holds decimal commas",
+        refused="write points", files={"s.csv": "0,5\r\n1\r\n0,75\r\n"},
+    ),
     "name_in_quotes_of_its_own": Broken(
         'New Line."Oak St" bus1=b bus2=c length=1', "unclear", 'quote class and name together, "Line.Oak ..."',
         refused="quote class and name",

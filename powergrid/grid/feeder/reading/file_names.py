@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from powergrid.grid.feeder.reading.files import Files
 from powergrid.grid.feeder.reading.statements import Parameter, Unclear, Variables, cut, expand, quote
 from powergrid.grid.feeder.reading.syntax import Command
 
+#: A first line that is none of numbers, and lines of which each is a number with a decimal comma: columns to OpenDSS.
+_HEADING = re.compile(rb"\s*((?!nan|inf|e[+-]?\d)[A-Za-z_#][^\r\n]*)", re.IGNORECASE)
+_DECIMAL_COMMAS = re.compile(rb"(?:\s*[+-]?\d+(?:,\d+)?\s*(?:[\r\n]|\Z))+\Z")
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -72,7 +76,8 @@ class FileNames:
             raise Unclear(f"{given.value!r} says more of a file than its column and header")
         written = self._variables.replace(first).value.strip()
         target = self.find(command, written, f"{given.name}: data from" if given.name else "data from", is_data=True)
-        text = self.data(command, target, text_only=how in ("file", "csvfile")) if target is not None else None
+        is_text = how in ("file", "csvfile")
+        text = self.data(command, target, text_only=is_text, alone=is_text and not rest) if target is not None else None
         if text is None:
             return None
         # The whole array gets brackets, so that quotes are left for the name in it.
@@ -84,8 +89,11 @@ class FileNames:
             return None
         return given._replace(value=inner, opener=whole[0])
 
-    def data(self, command: Command, target: Path, *, text_only: bool) -> str | None:
-        """Take a data file into the digest, and return its full name; nothing else will be opened for it."""
+    def data(self, command: Command, target: Path, *, text_only: bool, alone: bool = False) -> str | None:
+        """Take a data file into the digest, and return its full name; nothing else will be opened for it.
+
+        ``alone`` says that it is one column of numbers and nothing else.
+        """
         raw = self._files.read(target, command.where, f"{target}: ")
         if raw is None:
             return None
@@ -94,6 +102,9 @@ class FileNames:
             text = f"{target} begins with a byte order mark, which OpenDSS takes for data"
             self._files.refuse("unreadable-file", command.where, text, "save it as plain UTF-8 or ASCII")
             return None
+        if alone and (wrong := _find_no_column(raw)) is not None:
+            self._files.refuse("bad-value", command.where, f"{target.name} {wrong[0]}", wrong[1])
+            return None
         if quote(str(target)) is None:
             self._refuse_quotes(command, str(target))
             return None
@@ -101,3 +112,14 @@ class FileNames:
 
     def _refuse_quotes(self, command: Command, name: str) -> None:
         self._files.refuse("refused", command.where, f"the name {name!r} holds too many kinds of quotes for OpenDSS")
+
+
+def _find_no_column(raw: bytes) -> tuple[str, str] | None:
+    """Say why a file is not the column of numbers that OpenDSS takes it for, and what mends it."""
+    first = raw[: raw.find(b"\n") if b"\n" in raw else len(raw)]
+    if heading := _HEADING.match(first):
+        said = shorten(heading[1].decode("utf-8", "replace").strip())
+        return f"begins with {said!r}, which is no number", "take the heading out, or write (file=..., header=yes)"
+    if b"," in raw and b"." not in raw and _DECIMAL_COMMAS.match(raw):
+        return "holds decimal commas, behind which OpenDSS sees another column", "write points; else say which column"
+    return None
