@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from powergrid.errors import ScenarioError
+from powergrid.errors import ActionError, ScenarioError, show_briefly
 from powergrid.scenario import Scenario
 
 FloatArray = npt.NDArray[np.float64]
@@ -80,12 +80,22 @@ def as_sample_mask(space: gym.spaces.Space[Any], mask: npt.NDArray[Any]) -> Any:
     Args:
         space: The action space.
         mask: As ``action_masks()`` or ``action_mask`` have it, shape (n,).
+
+    Raises:
+        ActionError: it has another length, or other values than 0 and 1.
     """
     if isinstance(space, gym.spaces.Dict):
         return {name: as_sample_mask(part, mask) for name, part in space.spaces.items()}
-    if isinstance(space, gym.spaces.MultiDiscrete):
-        return tuple(np.split(mask.astype(np.int8), np.cumsum(space.nvec)[:-1]))
-    return mask.astype(np.int8) if isinstance(space, gym.spaces.Discrete) else None
+    if not isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        return None
+    given, size = np.asarray(mask), gym.spaces.flatdim(space)
+    if given.shape != (size,):
+        raise ActionError("mask", [f"has shape {given.shape}, expected ({size},), of all positions of {space}"])
+    if not np.isin(given, (0, 1)).all():
+        odd = show_briefly(given[~np.isin(given, (0, 1))][0].item())
+        raise ActionError("mask", [f"holds {odd}; allowed are 0 and 1, true and false"])
+    own = given.astype(np.int8)
+    return own if isinstance(space, gym.spaces.Discrete) else tuple(np.split(own, np.cumsum(space.nvec)[:-1]))
 
 
 class MaskTeller:

@@ -94,6 +94,7 @@ def record_dataset(
     place = root / identity
     if place.exists():
         raise PowerGridError(f"{place}: there is such a data set; delete it, or choose another folder")
+    make_folder(root)  # before hours of play that could not be kept
     n_envs = min(n_envs, days)  # an environment without a day would plan one for nothing
     for _, task, player in seat_players(scenario, [(name, loaded)], n_envs, seed):
         recorder = _Recorder(task, view, actions)
@@ -260,7 +261,6 @@ def _write(
     minari: Any, place: Path, root: Path, identity: str, recorder: _Recorder, episodes: list[dict[str, Any]], card: str
 ) -> None:
     """Write a data set whole or not at all."""
-    make_folder(root)
     try:
         with _datasets_at(root), ExitStack() as stack:
             env = stack.enter_context(closing(_make_env(recorder))) if recorder.view == "central" else None

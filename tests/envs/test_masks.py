@@ -216,6 +216,21 @@ def test_checkers_accept_masks(where: str) -> None:
     rllib.close()
 
 
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        ([True] * 4, r"has shape \(4,\), expected \(5,\), of all positions of MultiDiscrete\(\[2 3\]\)"),
+        ([[1] * 5], r"has shape \(1, 5\), expected \(5,\)"),
+        ([1, 1, 1, 0, 2], "holds 2; allowed are 0 and 1, true and false"),
+        ([1.0, 1.0, 1.0, 0.0, np.nan], "holds nan; allowed"),
+        ("positions", r"has shape \(\), expected"),
+    ],
+)
+def test_mask_that_does_not_fit_is_refused(mask: Any, told: str) -> None:
+    with pytest.raises(ActionError, match=told):
+        as_sample_mask(gym.spaces.MultiDiscrete([2, 3]), mask)
+
+
 def test_one_position_is_a_discrete_where_that_is_asked_for(make_env: Callable[..., NetworkedGridEnv]) -> None:
     stock, plain = make_env(LIMITED), make_env(LIMITED, plain_discrete=True)
     assert stock.action_spaces["Bank"] == gym.spaces.MultiDiscrete([2])

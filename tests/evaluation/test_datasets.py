@@ -115,6 +115,13 @@ def test_what_cannot_be_kept_is_told_at_once(root: Path, central: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    told: list[Any] = []  # of days that were played
     with pytest.raises(PowerGridError, match="file"):
-        record_dataset({"env_name": "ieee13_mg", "episode_length": 2}, tmp_path / "file", days=1)
+        record_dataset(
+            {"env_name": "ieee13_mg", "episode_length": 2},
+            tmp_path / "file",
+            days=1,
+            progress=lambda *_: told.append(_),
+        )
+    assert not told
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
