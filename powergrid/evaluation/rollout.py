@@ -59,7 +59,9 @@ def evaluate(
     """
     scenario = read_scenario(env_config, split)
     players = find_players(policies)
-    problems = [*_find_day_problems(days), *find_number_problems(1, n_envs=n_envs)]
+    needed = {"days": days, "n_envs": n_envs, "seed": seed}
+    problems = [f"{name} is None; leave it out, or give a number" for name, value in needed.items() if value is None]
+    problems += [*_find_day_problems(days), *find_number_problems(1, n_envs=n_envs)]
     problems += find_number_problems(0, MOST_SEED, seed=seed)
     if problems:
         raise ScenarioError("evaluate", problems)
@@ -111,7 +113,11 @@ def evaluate_feeders(
         FeederError: a feeder does not compile or solve.
     """
     scenario = env_config if isinstance(env_config, Scenario) else scenario_from_config(env_config)
-    asked = [str(each) for each in feeders] or list(scenario.feeders) or [scenario.feeder]
+    asked = (
+        [str(each) for each in ([feeders] if isinstance(feeders, str) else feeders)]
+        or list(scenario.feeders)
+        or [scenario.feeder]
+    )
     twice = sorted({name for name in asked if asked.count(name) > 1})
     if twice:
         raise ScenarioError("feeders", [f"{name!r} is given {asked.count(name)} times" for name in twice])
@@ -168,7 +174,7 @@ def _find_day_problems(days: Any) -> list[str]:
     """Say what is wrong with a number of days, or with a list of them."""
     if not isinstance(days, list | tuple | np.ndarray) or (isinstance(days, np.ndarray) and days.ndim == 0):
         return find_number_problems(1, days=days)
-    whole = [isinstance(day, int | np.integer) and not isinstance(day, bool) for day in days]
+    whole = [isinstance(day, int | np.integer) and not isinstance(day, bool) and day >= 0 for day in days]
     if all(whole):
         return find_number_problems(1, days=len(days))
     wrong = show_briefly(days[whole.index(False)])

@@ -160,7 +160,7 @@ def pick_feeder(scenario: Scenario, name: Any) -> str:
     Raises:
         ScenarioError: it is none of them.
     """
-    if name not in scenario.feeders:
+    if not isinstance(name, str) or name not in scenario.feeders:
         raise ScenarioError("options", [describe_unknown("feeder", name, scenario.feeders)])
     return str(name)
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,11 +151,16 @@ def test_diverged_day_is_counted_as_not_finished() -> None:
         (["random"], {"days": [[1], [2, 3]]}, "days: [1] is no day; give whole numbers, counted from the first of"),
         (["random"], {"days": np.zeros((2, 2))}, "is no day; give whole numbers, counted from the first of"),
         (["random"], {"days": "12"}, "days '12' is not a whole number of at least 1"),
+        (["random"], {"days": [-1]}, "days: -1 is no day; give whole numbers, counted from the first of"),
+        (["random"], {"days": None}, "days is None; leave it out, or give a number"),
+        (["random"], {"seed": None}, "seed is None; leave it out, or give a number"),
+        ([("mine", Zeros)], {}, "policy 'mine' is the class Zeros; give one that is made of it"),
+        ([("mine", SimpleNamespace(act=dict, view="both"))], {}, "policy 'mine': unknown view 'both'; allowed: agents"),
         (["random"], {"n_envs": 0}, "n_envs 0 is not a whole number of at least 1"),
         (["random"], {"split": "tset"}, "split"),
     ],
 )
-def test_wrong_use_says_what_is_allowed(policies: list[str], keys: dict[str, Any], told: str) -> None:
+def test_wrong_use_says_what_is_allowed(policies: list[Any], keys: dict[str, Any], told: str) -> None:
     with pytest.raises(ScenarioError) as raised:
         evaluate({"env_name": "ieee13_mg"}, policies, **keys)
     assert told in str(raised.value)

@@ -52,6 +52,11 @@ def find_players(policies: Sequence[str | tuple[str, Policy]]) -> list[Player]:
         match given:
             case str():
                 players.append((given, None))
+            case (str() as label, policy) if isinstance(policy, type):
+                problems.append(f"policy {label!r} is the class {policy.__name__}; give one that is made of it")
+            case (str() as label, policy) if getattr(policy, "view", "agents") not in ("agents", "central"):
+                unknown = describe_unknown("view", policy.view, ("agents", "central"))
+                problems.append(f"policy {label!r}: {unknown}")
             case (str() as label, policy) if hasattr(policy, "act"):
                 players.append((label, policy))
             case _:
