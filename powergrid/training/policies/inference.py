@@ -304,8 +304,10 @@ class Policy:
             forward: Its network.
             lib: ``numpy``, or ``torch``, whose operations an export writes down.
         """
-        space, given = self.action_spaces[agent], self.networks[self.policy_of[agent]].inputs
+        space, network = self.action_spaces[agent], self.networks[self.policy_of[agent]]
         outputs = forward(self.filters[agent](observations, lib) if agent in self.filters else observations)
+        outputs = network.proposed.settle(outputs, observations, lib) if network.proposed else outputs
+        given = network.inputs
         # PPO's networks give a spread beside each mean, those of SAC, as they are exported, and of DQN do not.
         actions, used = self._read(space, outputs, 1 if given == gym.spaces.flatdim(space) else 2, lib)
         if used != given:
@@ -357,9 +359,15 @@ class Policy:
             for key, one in _PARTS.items()
         }
         # readers of earlier formats know nothing of what came later, in this order
-        later = [*(parts[key] for key in ("memories", "proposed", "graphs", "standing")), self.fits, self.filters]
+        shrunk = any(net.proposed and net.proposed.deadband for net in self.networks.values())
+        later = [
+            shrunk,
+            *(parts[key] for key in ("memories", "proposed", "graphs", "standing")),
+            self.fits,
+            self.filters,
+        ]
         described = {
-            "format": next((7 - i for i, there in enumerate(later) if there), 1),
+            "format": next((8 - i for i, there in enumerate(later) if there), 1),
             "policy_of": self.policy_of,
             "networks": {name: list(network.activations) for name, network in self.networks.items()},
             "action_spaces": {agent: describe_space(space) for agent, space in self.action_spaces.items()},

@@ -85,14 +85,20 @@ class StandingPositions:
 class ProposedMeans:
     """Add what a network gives to the setpoints that rules propose, so that to do as they do is 0 everywhere.
 
+    Where a bound is asked, or nothing, every bit that is added costs: noise around it costs the same wherever its
+    mean is, so nothing draws the mean back. A deadband lets actions, drawn ones too, be as proposed where little is
+    added.
+
     Attributes:
         columns: For each continuous action the entry of the observation that tells what is proposed, scaled alike.
+        deadband: How far from what is proposed an action is as proposed; what is further is that much less far.
 
     Source:
         Silver et al., Residual Policy Learning, arXiv:1812.06298.
     """
 
     columns: tuple[int, ...]
+    deadband: float = 0.0
 
     def place(self, inputs: Any, observations: Any, lib: Any = np) -> Any:
         """Return the inputs of the action distribution, means first, shape (n, width).
@@ -105,6 +111,16 @@ class ProposedMeans:
         means = len(self.columns)
         placed = inputs[..., :means] + observations[..., list(self.columns)]
         return lib.concatenate((placed, inputs[..., means:]), -1)
+
+    def settle(self, actions: Any, observations: Any, lib: Any = np) -> Any:
+        """Return what is played of actions, or of inputs whose means come first, shape (n, width): as :meth:`place`."""
+        if not self.deadband:
+            return actions
+        means = len(self.columns)
+        proposed = observations[..., list(self.columns)]
+        added = actions[..., :means] - proposed
+        settled = proposed + added - lib.clip(added, -self.deadband, self.deadband)
+        return lib.concatenate((settled, actions[..., means:]), -1)
 
     def added(self, placed: Any, observations: Any) -> Any:
         """Return what a network gave that :meth:`place` added, shape (n, number of means)."""

@@ -119,15 +119,16 @@ class StoredStanding(_Stored):
 
 
 class StoredProposed(_Stored):
-    """What a network adds to."""
+    """What a network adds to, and how much of it counts as nothing."""
 
     columns: Annotated[list[_Count], Field(min_length=1)]
+    deadband: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     def restore(self, inputs: int) -> ProposedMeans:
         """Return it for a network of so many inputs; a ValueError says what does not fit."""
         if max(self.columns) >= inputs:
             raise ValueError(f"what is proposed at {self.columns} of {inputs} entries does not fit")
-        return ProposedMeans(tuple(self.columns))
+        return ProposedMeans(tuple(self.columns), self.deadband)
 
 
 class StoredGraph(_Stored):
@@ -163,7 +164,7 @@ class StoredPolicy(_Stored):
 
     # 2: with filters of observations, 3: with agents' own spaces; a reader of less leaves them out. 4: with positions
     # from where devices stand. 5: with messages over graphs. 6: with what rules propose. 7: with a memory
-    format: Literal[1, 2, 3, 4, 5, 6, 7]
+    format: Literal[1, 2, 3, 4, 5, 6, 7, 8]
     policy_of: dict[str, str]
     networks: dict[str, Annotated[list[Activation], Field(min_length=1, max_length=256)]]
     action_spaces: dict[str, StoredSpace]

@@ -345,7 +345,7 @@ def _proposed(facts: EnvFacts, agents: Sequence[str], settings: TrainSettings, b
     if not columns or settings.observation_filter != "none":
         return {}
     bias[: len(columns)] = [0.0] * len(columns)
-    return {"proposed": ProposedMeans(columns).describe()}
+    return {"proposed": ProposedMeans(columns, settings.proposals_deadband).describe()}
 
 
 def initial_bias(space: Any, neutral: Sequence[Any], share: float) -> NDArray[np.float64]:

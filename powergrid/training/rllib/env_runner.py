@@ -21,6 +21,7 @@ from ray.rllib.utils import metrics as names
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from powergrid.envs.networked import NetworkedGridEnv
+from powergrid.errors import ScenarioError
 from powergrid.scenario import scenario_from_config
 from powergrid.training.rllib.learning.limits import COSTS
 from powergrid.training.rllib.learning.same_days import SAME_DAY, seeds_of_days
@@ -106,6 +107,7 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         self.slow_because = _find_obstacle(self) if self.env is not None else None
         if self.slow_because:
             logger.warning("Sampling by RLlib's own, slower runner: %s.", self.slow_because)
+            self._require_no_deadband()
         #: Whether episodes hold infos: to make dicts of them costs as much as the step of the environment.
         self.keeps_infos = self.overrides(*_SEES_EPISODES) or _learner_reads_infos(config)
         self._bind_policies()
@@ -138,6 +140,12 @@ class GridEnvRunner(_StockRunner):  # type: ignore[misc]
         super().set_state(state)
         if COMPONENT_RL_MODULE in state:
             self._version = state.get(WEIGHTS_SEQ_NO, 0) or self._version
+
+    def _require_no_deadband(self) -> None:
+        """Raise where actions that are drawn are not what is played: RLlib's connectors play what is drawn."""
+        proposed = (getattr(module, "proposed", None) for module in (self.module or {}).values())
+        if any(each is not None and each.deadband for each in proposed):
+            raise ScenarioError("training settings", [f"proposals_deadband: set it to 0, for {self.slow_because}"])
 
     def overrides(self, *hooks: str) -> bool:
         """Whether a callback of the user's is there for one of the hooks."""

@@ -22,6 +22,7 @@ from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from
 from powergrid.errors import PowerGridError
 from powergrid.training.policies.messages import MessagePassing
 from powergrid.training.policies.positions import ProposedMeans, StandingPositions
+from powergrid.training.policies.spaces import CONTINUOUS
 from powergrid.training.rllib.layers import HELD, FastTanh, GraphEncoder, MemoryEncoder, perceptron, quicken
 
 
@@ -374,6 +375,7 @@ class PolicyActor:
     ) -> None:
         self.agents = tuple(agents)
         self._module = module
+        self._proposed: ProposedMeans | None = getattr(module, "proposed", None)
         self._device: Any = None
         if isinstance(module, torch.nn.Module):
             module.eval()  # which acting always is; else RLlib walks the layers at every step to say so
@@ -422,12 +424,20 @@ class PolicyActor:
                 out = self._get_actions(rl_module=module, batch=out, episodes=[None], explore=explore)
         columns = {name: _to_numpy(values, n, m) for name, values in out.items()}
         if Columns.ACTIONS_FOR_ENV not in columns:
-            columns[Columns.ACTIONS_FOR_ENV] = self._fit(columns[Columns.ACTIONS])
+            columns[Columns.ACTIONS_FOR_ENV] = self._fit(self._settle(columns[Columns.ACTIONS], seen))
         if self._first:
             columns[Columns.STATE_OUT] = _to_numpy(state, n, m)
             # a copy, for episodes that start write into it
             self._state = tree.map_structure(np.copy, columns[Columns.STATE_OUT])
         return columns
+
+    def _settle(self, actions: Any, seen: Any) -> Any:
+        """Leave what is proposed where little is added; the learner learns from what was drawn."""
+        if self._proposed is None or not self._proposed.deadband:
+            return actions
+        if isinstance(actions, Mapping):  # positions stand beside numbers
+            return {**actions, CONTINUOUS: self._proposed.settle(actions[CONTINUOUS], seen)}
+        return self._proposed.settle(actions, seen)
 
     def _fit(self, actions: Any) -> Any:
         """Scale or clip actions into their bounds, as ``NormalizeAndClipActions`` does one by one."""

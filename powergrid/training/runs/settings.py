@@ -182,6 +182,13 @@ class TrainSettings(Spec):
     proposals_coeff: float = Field(
         0.0, ge=0, description="Weight in the loss of what is added to `proposals`, squared; 0: adding costs nothing."
     )
+    proposals_deadband: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="How far from `proposals`, in half ranges, an action is played as proposed; what is further is "
+        "played that much less far. 0: all that is added is played.",
+    )
     proposals: Literal["rule_based"] | None = Field(
         None,
         description="Whose setpoints agents see (`proposals` of the scenario) and continuous actions are told from: "
@@ -290,6 +297,9 @@ class TrainSettings(Spec):
     def _days_can_be_alike(self) -> TrainSettings:
         if self.envs_per_day > 1 and "stock" in (self.learner, self.env_runner):
             raise ValueError("envs_per_day: RLlib's own runner and learner do not do that; leave both at 'grid'")
+        if self.proposals_deadband and (self.env_runner == "stock" or self.demonstrations is not None):
+            told = "neither RLlib's own runner (env_runner) nor what imitates (demonstrations) does that; set it to 0"
+            raise ValueError(f"proposals_deadband: {told}")
         if (self.num_envs_per_env_runner or self.envs_per_day) % self.envs_per_day:
             told = f"num_envs_per_env_runner {self.num_envs_per_env_runner} is no multiple of envs_per_day"
             raise ValueError(f"{told} {self.envs_per_day}")
@@ -310,7 +320,7 @@ _ONLY_ON_POLICY = frozenset(
     | {"lr_kl_target", "final_log_std", "cost_limit", "cost_lr", "envs_per_day"}
     | {"network", "graph_width", "graph_rounds", "gru_width", "max_seq_len"}
     | {"positions", "bootstrap_horizon", "demonstrations", "imitation_days", "imitation_rounds", "imitation_passes"}
-    | {"proposals", "proposals_coeff"}
+    | {"proposals", "proposals_coeff", "proposals_deadband"}
 )  # fmt: skip
 
 

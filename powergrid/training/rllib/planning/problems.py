@@ -35,10 +35,11 @@ def plan_policies(facts: EnvFacts, policies: Policies, settings: TrainSettings) 
     problems += _limit_problems(facts, settings)
     if settings.proposals is not None and not any(facts.proposed.values()):
         problems.append("proposals: agents decide positions alone, and only numbers are added; leave it out")
-    elif settings.proposals_coeff and not any(facts.proposed.values()):
-        problems.append(
-            "proposals_coeff: nothing is proposed that a policy could add to; set proposals, or leave it out"
-        )
+    elif not any(facts.proposed.values()):
+        idle = [name for name in ("proposals_coeff", "proposals_deadband") if getattr(settings, name)]
+        problems += [
+            f"{name}: nothing is proposed that a policy could add to; set proposals, or leave it out" for name in idle
+        ]
     if settings.curriculum is not None:
         problems += Curriculum(settings.curriculum).find_problems(facts.scenario)
     if settings.network == "graph" and set(facts.graphs) != set(facts.agents):
