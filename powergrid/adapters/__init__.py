@@ -10,12 +10,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from powergrid.envs.core import GridTask
-from powergrid.errors import PowerGridError
+from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.files import path_of
 
 #: The module that loads a file, which is its extra too, and the class, by the ending of the file's name.
@@ -74,6 +74,16 @@ class FilePolicy:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load, (self._file,), {"_digest": self._digest}
+
+
+def require_free(overrides: Mapping[str, Any], face: str, taken: Sequence[str]) -> None:
+    """Refuse what a face decides by itself.
+
+    Raises:
+        ScenarioError: ``overrides`` name any of ``taken``; all of them.
+    """
+    if given := [name for name in taken if name in overrides]:
+        raise ScenarioError(face, [f"{name}: the library asks for one alone; leave it out" for name in given])
 
 
 def is_policy_file(name: str) -> bool:

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 import powergrid
-from powergrid.adapters import FilePolicy
+from powergrid.adapters import FilePolicy, require_free
 from powergrid.envs.agents import ActionForm, CentralActions
 from powergrid.envs.backends import BackendName
 from powergrid.envs.core import GridTask
@@ -64,11 +64,12 @@ class GridVecEnv(VecEnv):
         workers: int | None = None,
         **overrides: Any,
     ) -> None:
+        require_free(overrides, "GridVecEnv", ("view", "autoreset_mode"))
         overrides |= {"actions": actions, "levels": levels, "autoreset_mode": AutoresetMode.SAME_STEP}
         self.envs: Any = powergrid.make_vector(
             scenario, num_envs, view="central", backend=backend, workers=workers, **overrides
         )
-        self._info_names = tuple(info_names)
+        self._info_names = (info_names,) if isinstance(info_names, str) else tuple(info_names)
         self._actions: Any = None
         self._start()
         super().__init__(num_envs, self.envs.single_observation_space, self.envs.single_action_space)

@@ -17,11 +17,11 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, check_marl_grouping, set_exploration_type
 
 import powergrid
-from powergrid.adapters import FilePolicy
+from powergrid.adapters import FilePolicy, require_free
 from powergrid.envs.agents import ActionForm, CentralActions
 from powergrid.envs.backends import BackendName
 from powergrid.envs.core import GridTask
-from powergrid.errors import PowerGridError, ScenarioError, describe_unknown
+from powergrid.errors import PowerGridError, ScenarioError, describe_unknown, show_briefly
 from powergrid.files import reason_of
 from powergrid.scenario import Scenario
 
@@ -75,12 +75,23 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
         workers: int | None = None,
         **overrides: Any,
     ) -> None:
-        overrides["autoreset_mode"] = AutoresetMode.DISABLED
-        make: Any = powergrid.make_vector
-        envs = make(scenario, num_envs, view=view, backend=backend, workers=workers, **overrides)
-        super().__init__(device=torch.device(device), batch_size=torch.Size([num_envs]))
-        self.envs = envs
-        self._agents: dict[str, _Agent] = {}
+        require_free(overrides, "TorchGridEnv", ("autoreset_mode",))
+        if groups is not None and view == "central":
+            raise ScenarioError("TorchGridEnv", ["groups are of agents; leave them out, or choose view='agents'"])
+        place, make = torch.device(device), powergrid.make_vector
+        keys: dict[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED, **overrides}
+        envs: Any = make(scenario, num_envs, view=view, backend=backend, workers=workers, **keys)
+        super().__init__(device=place, batch_size=torch.Size([num_envs]))
+        self.envs, self.is_closed = envs, False  # TorchRL takes for closed what does not say that it is not
+        try:
+            self._open(view, groups)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, view: str, groups: Groups | None) -> None:
+        """Find out who acts, and make the specs."""
+        envs, self._agents = self.envs, dict[str, _Agent]()
         if view == "agents":
             self._agents = {
                 name: _Agent(i, envs.single_observation_space[name], envs.single_action_space[name])
@@ -157,8 +168,7 @@ class TorchGridEnv(_EnvBase):  # type: ignore[misc]
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Release engines and workers."""
-        if not self.is_closed:
-            self.envs.close()
+        self.envs.close()
         super().close(raise_if_closed=raise_if_closed)
 
     def _seen(self, observations: Any) -> dict[str, Any]:
@@ -381,7 +391,9 @@ def _find_groups(agents: Mapping[str, _Agent]) -> dict[str, list[str]]:
 
 def _check_groups(groups: Groups, agents: Mapping[str, _Agent]) -> dict[str, list[str]]:
     """Return groups that hold every agent once, those of a group alike."""
-    found = {group: list(names) for group, names in groups.items()}
+    if not isinstance(groups, Mapping):
+        raise ScenarioError("groups", [f"names of agents by group, as {{'agents': [...]}}, not {show_briefly(groups)}"])
+    found = {group: [names] if isinstance(names, str) else list(names) for group, names in groups.items()}
     given = [name for names in found.values() for name in names]
     problems = [describe_unknown("agent", name, agents) for name in given if name not in agents]
     problems += [f"agent {name!r} is in {given.count(name)} groups" for name in agents if given.count(name) != 1]

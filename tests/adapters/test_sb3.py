@@ -107,3 +107,9 @@ def test_library_makes_an_environment_by_its_name() -> None:
     envs = make_vec_env("powergrid.envs:powergrid/ieee13_voltvar-v1", 2)  # it asks for pictures first
     assert np.asarray(envs.reset()).shape[0] == 2
     envs.close()
+
+
+@pytest.mark.parametrize("key", ["view", "autoreset_mode"])
+def test_what_the_library_asks_for_is_not_to_be_chosen(key: str) -> None:
+    with pytest.raises(ScenarioError, match=f"GridVecEnv: {key}: the library asks for one alone; leave it out"):
+        GridVecEnv("ieee13_mg", 2, **{key: "agents"})

@@ -171,6 +171,33 @@ def test_numbers_stand_for_positions_where_an_agent_has_both() -> None:
         assert islands == [0.0, 3.0]
 
 
+@pytest.mark.parametrize("backend", ["inline", "processes"])
+def test_what_is_closed_has_let_its_engines_and_workers_go(backend: Any) -> None:
+    env: Any = TorchGridEnv("ieee13_mg", 2, backend=backend, workers=2 if backend == "processes" else None)
+    assert not env.is_closed
+    env.reset()
+    env.close()
+    env.close()
+    assert env.is_closed
+    with pytest.raises(ScenarioError, match="the environment is closed"):
+        env.reset()
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"groups": "agents"}, "groups: names of agents by group, as {'agents': [...]}, not 'agents'"),
+        ({"groups": {"a": "MG1"}}, "groups: agent 'MG2' is in 0 groups"),
+        ({"groups": {"a": ["MG1", "MG2"]}, "view": "central"}, "groups are of agents; leave them out"),
+        ({"autoreset_mode": "SAME_STEP"}, "autoreset_mode: the library asks for one alone; leave it out"),
+    ],
+)
+def test_what_cannot_be_is_told(keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(ScenarioError) as raised:
+        TorchGridEnv("ieee13_mg", **keys)
+    assert told in str(raised.value)
+
+
 def test_groups_that_do_not_fit_are_told_all_at_once() -> None:
     groups = {"some": ["capacitors", "regulators"], "more": ["capacitors", "batery"]}
     with pytest.raises(ScenarioError) as told:
