@@ -247,6 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="folder that the folders go into")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     asked = parser.parse_args(arguments)
+    if min(asked.seeds) < 0:
+        parser.error(f"--seeds: {min(asked.seeds)} is below 0")
     for seed in asked.seeds:
         print(write_feeder(asked.out / f"made_{seed}", seed))
 

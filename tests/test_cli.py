@@ -44,7 +44,7 @@ def test_wrong_overrides_are_told_all_at_once() -> None:
     with pytest.raises(ScenarioError) as raised:
         parse_overrides(["voltage", "a=1", "a.b=2", "c=[1", ".d=1"])
     assert len(raised.value.problems) == 4
-    assert "'voltage' is not KEY=VALUE, for example rewards.voltage=2.0" in str(raised.value)
+    assert "'voltage' is not KEY=VALUE, for example reward.scale=0.001" in str(raised.value)
     assert "'a.b=2' goes below a key that another item gave a value" in str(raised.value)
 
 

@@ -87,8 +87,8 @@ def require_free(overrides: Mapping[str, Any], face: str, taken: Sequence[str]) 
 
 
 def is_policy_file(name: str) -> bool:
-    """Whether a name is that of a file which :func:`load_policy_file` may know."""
-    return path_of(name).suffix in _LOADERS and path_of(name).is_file()
+    """Whether a name is that of a file which :func:`load_policy_file` may know, or says is not there."""
+    return path_of(name).suffix in _LOADERS and not path_of(name).is_dir()
 
 
 def load_policy_file(file: str | Path, *, trust: bool = False) -> FilePolicy:

@@ -228,7 +228,7 @@ def parse_overrides(items: Sequence[str], option: str = "--set") -> dict[str, An
         path, sign, text = item.partition("=")
         keys = path.split(".")
         if not sign or not all(keys):
-            problems.append(f"{item!r} is not KEY=VALUE, for example rewards.voltage=2.0")
+            problems.append(f"{item!r} is not KEY=VALUE, for example reward.scale=0.001")
             continue
         try:
             value = _yaml_value(text)

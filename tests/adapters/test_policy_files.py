@@ -202,7 +202,9 @@ def test_no_file_is_loaded_without_the_users_word(tmp_path: Path, capsys: pytest
     file = tmp_path / "mine.zip"
     file.write_bytes(b"PK")
     assert is_policy_file(str(file))
-    assert not is_policy_file(str(tmp_path / "other.zip"))
+    (tmp_path / "run.zip").mkdir()
+    assert not is_policy_file(str(tmp_path / "run.zip"))
+    assert "other.pt: there is no such file" in told_by(["evaluate", "ieee13_mg", "--policy", "other.pt"], capsys)
     with pytest.raises(PowerGridError, match=r"is to run the code in it: .*--trust-checkpoint"):
         load_policy_file(file)
     for commands in (
