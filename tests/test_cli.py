@@ -255,6 +255,34 @@ def test_every_algorithm_trains_resumes_and_is_compared_on_a_feeder(
     assert "no_control" in (tmp_path / "run" / "test" / "evaluation.csv").read_text()
 
 
+@pytest.mark.parametrize("command", ["evaluate", "replay", "report", "study", "stress", "hosting"])
+def test_folder_that_cannot_be_is_told_before_anything_is_played(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "there.csv"
+    file.write_text("kept", encoding="utf-8")
+    players = ["ieee13_mg", "native"] if command in ("evaluate", "hosting") else ["native", "ieee13_mg"]
+    assert run_cli(command, *players, "--out", str(file)) == 1
+    assert "is a file, and a folder is meant" in " ".join(capsys.readouterr().err.split())
+    assert file.read_text(encoding="utf-8") == "kept"
+
+
+def test_setting_among_keys_of_the_scenario_is_told_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("train", "ieee13_mg", "--set", "lr=0.1") == 1
+    assert "'lr' is a setting of the training: --setting lr=0.1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_run_that_is_not_there_is_told_with_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine-1" / "checkpoints").mkdir(parents=True)
+    for words in (
+        ["report", str(tmp_path / "mine-2")],
+        ["evaluate", "ieee13_mg", "--policy", str(tmp_path / "mine-2")],
+    ):
+        assert run_cli(*words) == 1
+        told = "".join(capsys.readouterr().err.split())
+        assert f"nosuchrunorcheckpoint(didyoumean{tmp_path}/mine-1?)" in told
+
+
 def test_evaluate_of_an_unknown_policy_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("evaluate", "ieee13_mg", "--policy", "no_controll", "--policy", "runs/none") == 1
     assert "runs/none: no such run or checkpoint" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -17,11 +18,29 @@ import typer
 import yaml
 from rich.console import Console
 
-from powergrid.errors import ScenarioError
+from powergrid.errors import PowerGridError, ScenarioError
+from powergrid.files import path_of
 
 # What a command finds goes to out and can be piped; warnings, errors and bars go to err.
 out = Console(emoji=False)  # policy.py:x: is a place
 err = Console(emoji=False, stderr=True)
+
+
+def check_folder(folder: Path | None) -> Path | None:
+    """Return a folder to write in, before hours go into what would be written there.
+
+    Raises:
+        PowerGridError: It, or what it would be made in, is a file or closed to this user.
+    """
+    if folder is not None:
+        whole = path_of(folder).absolute()
+        place = next(each for each in (whole, *whole.parents) if each.exists() or each == each.parent)
+        if not place.is_dir():
+            raise PowerGridError(f"{folder}: cannot be written: {place} is a file, and a folder is meant")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PowerGridError(f"{folder}: cannot be written: {place} is closed to you")
+    return folder
+
 
 ScenarioArgument = Annotated[str, typer.Argument(help="Scenario or feeder, by name or file.")]
 PlayersArgument = Annotated[
@@ -79,9 +98,13 @@ AgainstOption = Annotated[
     list[str] | None,
     typer.Option("--against", metavar="NAME", help="Compare with this baseline; native, rules and none if unset."),
 ]
-FilesOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.")]
-GoingOnOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where it is kept, and gone on with.")]
-TablesOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write CSV and JSON tables there.")]
+FilesOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the files go.", callback=check_folder)]
+GoingOnOption = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Where it is kept, and gone on with.", callback=check_folder)
+]
+TablesOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Write CSV and JSON tables there.", callback=check_folder)
+]
 
 
 @dataclass(frozen=True)
@@ -208,7 +231,12 @@ def read_played(
     """Return who plays and the env_config: where a run stands for the scenario, its own; alone, it plays on it too."""
     from powergrid.training.policies.inference import MANIFEST  # that of records would load Ray and torch
 
-    if not (Path(scenario).expanduser() / MANIFEST).is_file():
+    place = path_of(scenario)
+    if not (place / MANIFEST).is_file():
+        if not policies and (place.is_dir() or (place.parent != Path() and not place.exists())):
+            from powergrid.training.runs.records import read_manifest
+
+            read_manifest(place)  # which says that it is no run
         if not policies:
             raise ScenarioError(command, [f"who plays on {scenario}? name runs or baselines before it, as native"])
         return list(policies), given.env_config(scenario)

@@ -18,11 +18,13 @@ from powergrid.cli.options import (
     ScenarioArgument,
     SetOption,
     SettingsOption,
+    check_folder,
     out,
     parse_overrides,
     tell,
     with_options,
 )
+from powergrid.errors import ScenarioError
 
 if TYPE_CHECKING:
     from powergrid.training import RunResult
@@ -36,7 +38,9 @@ TrustCheckpointOption = Annotated[
 AddressOption = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Run on the Ray cluster there: HOST:PORT of its head, or auto.")
 ]
-OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run folder goes.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Where the run folder goes.", callback=check_folder)
+]
 NameOption = Annotated[str | None, typer.Option(help="Name of the run folder.")]
 TestDaysOption = Annotated[int, typer.Option(min=0, help="Days of the test split played at the end; 0: none.")]
 
@@ -87,10 +91,22 @@ def train(
         start = partial(resume_run, resume, trust=trust_checkpoint)
     else:
         env_config = given.env_config(str(scenario), overrides)
+        _refuse_settings(env_config)
         start = partial(
             train_run, env_config, algorithm=algorithm or "ppo", policies=policies, out_dir=out_dir, name=name
         )
     _follow(partial(start, settings=chosen, time_limit_s=limit, verbose=given.verbose, address=address), test_days)
+
+
+def _refuse_settings(env_config: Mapping[str, Any]) -> None:
+    """Say of settings of the training among the scenario's keys which option takes them."""
+    from powergrid.scenario import Scenario
+    from powergrid.training.runs.settings import TrainSettings
+
+    wrong = [key for key in env_config if key in TrainSettings.model_fields and key not in Scenario.model_fields]
+    if wrong:
+        said = [f"{key!r} is a setting of the training: --setting {key}={env_config[key]}" for key in wrong]
+        raise ScenarioError("--set", said)
 
 
 def _follow(start: Callable[..., RunResult], test_days: int) -> None:

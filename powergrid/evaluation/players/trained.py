@@ -197,6 +197,8 @@ def fit_sights(policies: Mapping[str, Any], task: GridTask, usual: Sight | None 
         problems += [] if fit is None else [Problem("spaces-differ", name, each, "") for each in fit(task, None)]
         if misfits:
             remedy = _find_remedy(training, task.scenario)
+            if training is None and getattr(policy, "trained_scenario", None) is None:
+                remedy += "; run.json and scenario.yaml, which say that, are not beside it, or cannot be read"
             problems += [Problem("spaces-differ", f"{name}, agent {agent!r}", text, "") for agent, text in misfits]
             problems.append(Problem("spaces-differ", name, "does not fit what it shall play", remedy))
         elif own is not None and own != now:

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from powergrid.errors import PowerGridError
+from powergrid.errors import PowerGridError, nearest_names
 from powergrid.files import make_folder, path_of, read_bytes, read_json, telling, write_whole
 
 logger = logging.getLogger("powergrid.training")
@@ -126,8 +126,21 @@ def find_checkpoint(path: Path, which: tuple[str, ...] = ("best", "latest")) -> 
         if pointed and (path / FOLDER / pointed / STATE_FILE).is_file():
             return path / FOLDER / pointed
     if not path.exists():
-        raise PowerGridError(f"{path}: no such run or checkpoint")
+        raise PowerGridError(say_missing(path))
+    left = sorted(each.parent for each in (path / FOLDER).glob(f"iteration_*/{STATE_FILE}"))
+    if left:
+        named = " and ".join(f"{FOLDER}/{name}" for name in which)
+        raise PowerGridError(f"{path}: {named} name no checkpoint that is there; the last one that is: {left[-1]}")
     raise PowerGridError(f"{path}: holds no checkpoint; a run has checkpoints/latest after its first one")
+
+
+def say_missing(path: Path) -> str:
+    """Say that there is no run at a place, and which ones beside it are called most like it."""
+    beside: list[str] = []
+    with suppress(OSError):
+        beside = [each.name for each in path.parent.iterdir() if (each / FOLDER).is_dir()]
+    near = [str(path.parent / name) for name in nearest_names(path.name, beside)]
+    return f"{path}: no such run or checkpoint" + (f" (did you mean {' or '.join(near)}?)" if near else "")
 
 
 def _state_folder() -> Path | None:

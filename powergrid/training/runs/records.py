@@ -32,6 +32,7 @@ from powergrid.quantities import LEARNER_METRICS, REPLAY_METRICS, RUNNER_METRICS
 from powergrid.scenario import scenario_from_config
 from powergrid.training.rllib.metrics import CUSTOM, EPISODE_COST, MULTIPLIER, RETURN_ALIAS, mean_over_policies
 from powergrid.training.rllib.planning.env_config import EnvClass
+from powergrid.training.runs.checkpoints import say_missing
 from powergrid.training.runs.settings import dump_settings, make_settings
 
 MANIFEST = "run.json"
@@ -82,7 +83,7 @@ class _Manifest(BaseModel):
 
     scenario: str
     env: str = ""
-    env_config: dict[str, Any] = {}
+    env_config: dict[str, Any] = Field(min_length=1)
     algorithm: str = "ppo"
     policies: dict[str, str] = Field(min_length=1)
     settings: dict[str, Any] = {}
@@ -104,6 +105,8 @@ def read_manifest(run_folder: Path) -> dict[str, Any]:
     try:
         return read_json(run_folder / MANIFEST, _Manifest).model_dump()
     except PowerGridError as error:
+        if not run_folder.exists():
+            raise PowerGridError(say_missing(run_folder)) from None
         raise PowerGridError(f"{run_folder}: no run that can be read: {error}") from error
 
 

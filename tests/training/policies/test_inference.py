@@ -172,3 +172,9 @@ def test_load_policy_where_there_is_none_says_so(tmp_path: Path) -> None:
         load_policy(tmp_path / "nowhere")
     with pytest.raises(PowerGridError, match="holds no checkpoint"):
         load_policy(tmp_path)
+    for place in ("iteration_000020", "iteration_000040"):
+        (tmp_path / "checkpoints" / place).mkdir(parents=True)
+        (tmp_path / "checkpoints" / place / "powergrid.json").write_text("{}")
+    (tmp_path / "checkpoints" / "latest").write_text("iteration_000060")
+    with pytest.raises(PowerGridError, match=r"that is there; the last one that is: .*iteration_000040"):
+        load_policy(tmp_path)

@@ -54,7 +54,7 @@ def test_runs_that_cannot_be_drawn_are_all_named(tmp_path: Path) -> None:
     assert "different scenarios" in told
     with pytest.raises(ScenarioError, match=r"unknown column 'episode_return' \(did you mean 'episode_return_mean'"):
         read_curves([sound], "episode_return")
-    with pytest.raises(PowerGridError, match="no run that can be read"):
+    with pytest.raises(PowerGridError, match="no such run"):
         read_curves([tmp_path / "nothing"])
 
 
