@@ -96,8 +96,8 @@ class CentralGridEnv(Face, gym.Env[Any, Any]):
         Raises:
             ScenarioError: an option is unknown or wrong, or the power flow does not converge at the start.
         """
-        super().reset(seed=seed)
         self._episode.start(seed, options)
+        super().reset(seed=seed)
         return self._look()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -222,8 +222,8 @@ class CentralVectorEnv(VectorFace, VectorEnv[Any, Any, npt.NDArray[Any]]):
         Raises:
             ScenarioError: an option or a seed is wrong, or the power flow does not converge at the start.
         """
-        super().reset(seed=seed if isinstance(seed, int) else None)
         started = self._slices.reset(seed, options)
+        super().reset(seed=seed if isinstance(seed, int) else None)
         return self._observe(), self._infos(started)
 
     def step(self, actions: Any) -> tuple[Any, FloatArray, BoolArray, BoolArray, dict[str, Any]]:

@@ -193,6 +193,17 @@ class GridTask:
             self._proposals.start(envs)
             self.channels.tell_proposals(self._proposals.values)
 
+    def check_options(self, options: Mapping[str, Any] | None) -> None:
+        """Refuse options of a reset that are wrong, and change nothing.
+
+        Raises:
+            ScenarioError: as :meth:`reset`.
+        """
+        self.require_open()
+        day, _ = self.draws.read_options(read_options(options))
+        if day is not None:
+            self.simulation.calendar.require_day(day)
+
     def _draw(self, envs: Sequence[int], rngs: Sequence[np.random.Generator], chosen: Values) -> None:
         """Let environments have the numbers of the episodes that they start."""
         for env, values in zip(envs, self.draws.draw(rngs, chosen), strict=True):

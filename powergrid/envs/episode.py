@@ -104,6 +104,8 @@ class Episode:
         problems = find_number_problems(0, MOST_SEED, seed=seed)
         if problems:
             raise ScenarioError("reset", problems)
+        if options:
+            self._feeders.check(options)  # before the stream of draws is another
         if seed is not None or self.rng is None:
             entropy = self.scenario.seed if seed is None else seed
             # a list, not a sum: neighbouring seeds of neighbouring workers would meet in the same stream

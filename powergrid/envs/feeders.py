@@ -82,6 +82,17 @@ class FeederTasks:
             name = list(self.tasks)[int(rng.choice(len(self.tasks), p=self._chances))]
         return pick_feeder(self._scenario, name), left
 
+    def check(self, options: Mapping[str, Any] | None) -> None:
+        """Refuse options of a reset that are wrong, and change nothing.
+
+        Raises:
+            ScenarioError: as :meth:`GridTask.reset`, or the feeder is none of these.
+        """
+        left, task = read_options(options), self.first
+        if self.several and (name := left.pop("feeder", None)) is not None:
+            task = self.tasks[pick_feeder(self._scenario, name)]
+        task.check_options(left)
+
     def label(self, task: GridTask) -> dict[str, Any]:
         """Return the feeder of a task as infos hold it: nothing where no names are wanted."""
         return {"feeder": task.scenario.feeder} if self._scenario.infos == "full" else {}

@@ -200,6 +200,21 @@ def test_a_state_that_does_not_fit_is_refused_with_the_remedy(make: Any) -> None
         two.set_state(processes.get_state())
 
 
+@pytest.mark.parametrize("face", ["networked", "central", "vector", "central vector"])
+@pytest.mark.parametrize("feeders", [["ieee13"], ["ieee13", "ieee34"]], ids=["one", "two"])
+def test_a_reset_that_is_refused_changes_nothing(make: Any, face: str, feeders: list[str]) -> None:
+    several = {"feeders": feeders, "placement": {"rule": "load"}} if len(feeders) > 1 else {}
+    env, same = (make(face, load_scale={"uniform": [0.8, 1.2]}, **SHORT, **several) for _ in range(2))
+    for each in (env, same):
+        each.reset(seed=4)
+        play(each, 2, 0)
+    for wrong in ({"day": 999}, {"load_scale": -1.0}, {"dya": 3}, {"feeder": "ieee37"}):
+        for seed in (9, None, -1):
+            with pytest.raises(ScenarioError):
+                env.reset(seed=seed, options=wrong)
+    assert play(env, 9, 1) == play(same, 9, 1)
+
+
 @pytest.mark.parametrize("face", ["parallel", "vector"])
 def test_states_of_one_feeder_and_of_several_do_not_fit_each_other(make: Any, face: str) -> None:
     one, several = make(face, "ieee34_mg"), make(face, feeders=["ieee13", "ieee34"], placement={"rule": "load"})

@@ -253,6 +253,9 @@ class FeederSlice(Slice):
         for group in self._groups:
             group.task.close()
 
+    def _check(self, options: Mapping[str, Any]) -> None:
+        self._feeders.check(options)
+
     def _restart(self, envs: Sequence[int], options: Mapping[str, Any] | None = None) -> None:
         """Let environments draw their feeders, and start them there."""
         drawn: dict[str, list[int]] = {}

@@ -54,6 +54,8 @@ class Slice:
 
     def reset(self, entropies: Mapping[int, Entropy], options: Mapping[str, Any]) -> None:
         """Start episodes in the environments that are named, counted within the slice."""
+        if options:
+            self._check(options)  # before any stream of draws is another
         for env, entropy in entropies.items():
             if entropy is not None:
                 self._rngs[env] = np.random.default_rng(list(entropy) if entropy else None)
@@ -126,6 +128,9 @@ class Slice:
     def close(self) -> None:
         """Release the engines."""
         self.task.close()
+
+    def _check(self, options: Mapping[str, Any]) -> None:
+        self.task.check_options(options)
 
     def _restart(self, envs: Sequence[int], options: Mapping[str, Any] | None = None) -> None:
         self.task.reset_all(envs, [self._rngs[env] for env in envs], options)

@@ -235,6 +235,16 @@ class Days:
             days = self.eligible if first_step <= latest else self._find_eligible(first_step)
             chances = self._chances_of(days)
             return int(days[rng.integers(len(days))] if chances is None else rng.choice(days, p=chances))
+        self.require_day(day, first_step)
+        return int(day)
+
+    def require_day(self, day: int, first_step: int = 0) -> None:
+        """Refuse a day on which no episode can start at a step.
+
+        Raises:
+            ScenarioError: it is outside the profiles, or left out of them.
+        """
+        o = self._options
         # a day that starts later would run out of rows before its horizon
         last = self.profiles.n_days - -(-(o.horizon_steps + first_step) * o.step_minutes // 1440)
         if not 0 <= int(day) <= last:
@@ -242,7 +252,6 @@ class Days:
         out = [d for d in self.profiles.left_out if int(day) <= d < int(day) + self.profiles.n_days - last]
         if out:
             raise ScenarioError("options", [f"day {out[0]} is left out of the profiles, as their data report says"])
-        return int(day)
 
 
 def _pick_tariff(profiles: Profiles, tariff: str) -> FloatArray:
