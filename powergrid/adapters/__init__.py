@@ -43,12 +43,12 @@ class FilePolicy:
         self.name, self._file = file.name, file
         self._digest = hashlib.sha256(file.read_bytes()).hexdigest()
 
-    def fit(self, task: GridTask, width: int | None) -> Sequence[str]:
+    def fit(self, task: GridTask, width: Any) -> Sequence[str]:
         """Get ready for a task, and say what in it does not fit.
 
         Args:
             task: The task.
-            width: How many numbers one controller sees, where it is one.
+            width: How many numbers one controller sees, or each agent by name; None where it is what the task shows.
         """
         raise NotImplementedError
 

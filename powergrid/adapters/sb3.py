@@ -183,7 +183,7 @@ class Sb3Policy(FilePolicy):
         self._state: Any = None
         self._first = np.ones(1, dtype=bool)
 
-    def fit(self, task: GridTask, width: int | None) -> list[str]:
+    def fit(self, task: GridTask, width: Any) -> list[str]:
         """Find the form of its actions, and say what does not fit."""
         observed, acted, problems = self._policy.observation_space, self._policy.action_space, list[str]()
         if observed.shape != (width,):

@@ -280,17 +280,18 @@ class TorchPolicy(FilePolicy):
         self._agents: dict[str, _Agent] = {}
         self._groups: dict[str, list[str]] = {}
 
-    def fit(self, task: GridTask, width: int | None) -> list[str]:
+    def fit(self, task: GridTask, width: Any) -> list[str]:
         """Find the groups of its agents, or the form of a controller's actions, and say what does not fit."""
         if self.view == "agents":
-            own = [_Agent(i, agent.observation_space, agent.action_space) for i, agent in enumerate(task.agents)]
-            self._agents = {agent.name: one for agent, one in zip(task.agents, own, strict=True)}
+            widths = {agent.name: len(agent.observed) for agent in task.agents} | (width or {})
+            seen = {name: spaces.Box(-1.0, 1.0, (n,), np.float32) for name, n in widths.items()}
+            self._agents = {a.name: _Agent(i, seen[a.name], a.action_space) for i, a in enumerate(task.agents)}
             self._groups = _find_groups(self._agents)
             return self._try()
-        seen, self._groups = spaces.Box(-1.0, 1.0, (width or 0,), np.float32), {"": [""]}
+        whole, self._groups = spaces.Box(-1.0, 1.0, (width or 0,), np.float32), {"": [""]}
         problems = list[str]()
         for form in self._find_forms(task):
-            self.form, self._agents = form, {"": _Agent(0, seen, CentralActions(task.agents, *form).space)}
+            self.form, self._agents = form, {"": _Agent(0, whole, CentralActions(task.agents, *form).space)}
             if not (problems := self._try()):
                 break
         return problems

@@ -18,6 +18,7 @@ from powergrid.adapters import is_policy_file, load_policy_file
 from powergrid.cli import main
 from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.evaluation import evaluate
+from powergrid.evaluation.stresses.play import stress_days
 
 SHORT: dict[str, Any] = {"episode_length": 6, "step_minutes": 240}
 #: Taps that rest, so that masks say something.
@@ -125,6 +126,21 @@ def test_file_of_torchrl_plays_as_its_module(tmp_path: Path, view: Any) -> None:
             played = env.rollout(6, actor, auto_reset=False, tensordict=env.reset(day=day))
     got = played["next", "agents", "reward"].sum(1).mean() if view == "agents" else played["next", "reward"].sum() / 2
     assert reward == pytest.approx(float(got), abs=1e-4)
+
+
+@pytest.mark.parametrize("view", ["agents", "central"])
+def test_file_of_torchrl_plays_under_stresses(tmp_path: Path, view: Any) -> None:
+    """Also with readings missing, and with events whose channels it does not see."""
+    pytest.importorskip("torchrl")
+    from powergrid.adapters.torchrl import TorchGridEnv
+
+    with closing(TorchGridEnv("ieee13_mg", 1, view=view, **SHORT)) as env:
+        save_actor(env, tmp_path / "mine.pt", "agents" if view == "agents" else None)
+    policy = ("mine", load_policy_file(tmp_path / "mine.pt", trust=True))
+    stresses = ["missing_readings", "line_out"]
+    report = stress_days({"env_name": "ieee13_mg", **SHORT}, [policy], stresses, against=[], days=1, command="stress")
+    rewards = report.days.query("policy == 'mine'").set_index("stress")["reward"]
+    assert rewards[stresses].ne(rewards["undisturbed"]).all()
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,10 @@ def fit_sights(policies: Mapping[str, Any], task: GridTask, usual: Sight | None 
             trained = _sight_of(training.scenario, task.scenario)
             own = own if trained is None else trained if usual is None else trained.within(usual)
         misfits = list(_find_misfits(policy, task, own, now))
-        fit = getattr(policy, "fit", None)
-        problems += [] if fit is None else [Problem("spaces-differ", name, each, "") for each in fit(task, None)]
+        fit, widths = getattr(policy, "fit", None), None
+        if own is not None and not misfits:
+            widths = {agent: len(seen) for agent, seen in own.channels.items()}
+        problems += [] if fit is None else [Problem("spaces-differ", name, each, "") for each in fit(task, widths)]
         if misfits:
             remedy = _find_remedy(training, task.scenario)
             if training is None and getattr(policy, "trained_scenario", None) is None:

@@ -53,7 +53,7 @@ class LossyPolicy:
         """Form of the actions of one controller, and how many levels."""
         return getattr(self._policy, "form", ("auto", 33))
 
-    def fit(self, task: Any, width: int | None) -> Sequence[str]:
+    def fit(self, task: Any, width: Any) -> Sequence[str]:
         """Say what of a task does not fit the policy."""
         fit = getattr(self._policy, "fit", None)
         told: Sequence[str] = () if fit is None else fit(task, width)
