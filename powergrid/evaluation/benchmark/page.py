@@ -47,7 +47,9 @@ What the results in `docs/benchmark` say of [PowerGrid-Bench](benchmark.md). The
 `score` is 0 for `no_control` and 1 for the [optimum](evaluation.md#the-optimum) that was found for each day, `regret`
 what a day costs all agents above that optimum. In brackets are 95 % intervals: days are drawn again, and seeds where
 something was trained ([how](evaluation.md#several-seeds)). `better days` says how probable it is that a policy gets
-more than `rule_based` on a day. Rewards of different tasks do not compare; scores do.
+more than `rule_based` on a day. Rewards of different tasks do not compare; scores do. `powergrid benchmark verify`
+and the file of a row play it again, and refuse it where a number differs
+([what is checked](benchmark.md#what-is-checked)).
 """
 
 
@@ -63,7 +65,9 @@ def _say_overall(board: Leaderboard) -> Iterator[str]:
         return
     known = [name for name in board.benchmark.tasks if "optimum" in board.benchmark.rewards_of(name)]
     yield (
-        f"Interquartile mean of scores over tasks and seeds, of the tasks whose optimum is known: {', '.join(known)}.\n"
+        f"Interquartile mean of scores over tasks and seeds, of the tasks whose optimum is known: {', '.join(known)}. "
+        "In brackets only seeds are drawn again, neither tasks nor days. Who played fewer of these tasks stands below, "
+        "by a mean over other tasks: such rows do not compare.\n"
     )
     yield as_markdown(("policy", "tasks", "score"), [show_overall(each) for each in board.overall], 1)
 
