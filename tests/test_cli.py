@@ -272,6 +272,12 @@ def test_setting_among_keys_of_the_scenario_is_told_its_option(capsys: pytest.Ca
     assert "'lr' is a setting of the training: --setting lr=0.1" in " ".join(capsys.readouterr().err.split())
 
 
+def test_file_with_a_wrong_ending_is_told_with_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mill.yaml").write_text("", encoding="utf-8")
+    assert run_cli("evaluate", str(tmp_path / "mill.yam"), "--policy", "native") == 1
+    assert f"(didyoumean'{tmp_path}/mill.yaml'?)" in "".join(capsys.readouterr().err.split())
+
+
 def test_run_that_is_not_there_is_told_with_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine-1" / "checkpoints").mkdir(parents=True)
     for words in (

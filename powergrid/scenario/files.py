@@ -94,6 +94,9 @@ def read_source(source: str | Path | Mapping[str, Any] | Scenario) -> tuple[str,
             return str(source), {"feeder": str(source)}
         if file is None:
             known = [*list_scenarios(), *list_versions(), *list_feeders()]
+            if path.suffix and os.path.isdir(path.parent):  # meant as a file
+                beside = sorted(path.parent.iterdir())
+                known += [str(each) for each in beside if is_scenario_file(each) or each.suffix.lower() == ".dss"]
             raise ScenarioError(str(source), [describe_unknown("scenario", source, known)])
         entry = importlib.resources.files("powergrid") / "scenarios" / file
         where = f"{source}.yaml"
