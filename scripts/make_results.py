@@ -39,9 +39,9 @@ from powergrid.evaluation.drawing import draw_improvements, draw_profiles, save
 from powergrid.evaluation.optimum.explain import play_day
 from powergrid.evaluation.optimum.picture import draw_day
 from powergrid.evaluation.report import as_markdown
-from powergrid.evaluation.rollout import pick_days
 from powergrid.evaluation.statistics import Estimate, Interval
 from powergrid.files import make_folder, write_whole
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.rules import PLAYED
 from powergrid.scenario import load_scenario
 from powergrid.scenario.demonstrations import read_demonstrations

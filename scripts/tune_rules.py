@@ -27,7 +27,8 @@ import numpy as np
 
 from powergrid.envs.core import GridTask
 from powergrid.evaluation.baselines import NoControl, RuleBased, RuleConstants
-from powergrid.evaluation.rollout import pick_days, play_days
+from powergrid.evaluation.rollout import play_days
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.scenario import load_scenario
 
 SCENARIOS = (

@@ -194,8 +194,7 @@ def play(
 def _optimum_if_kept(scenario: Any, players: Sequence[Any], split: str, days: int, seed: int) -> list[str]:
     """Return the optimum's name where the optima of all days were found before, so that playing it costs nothing."""
     from powergrid.evaluation.optimum.report import recall_optima
-    from powergrid.evaluation.rollout import pick_days
-    from powergrid.grid.profiles.profiles import split_days
+    from powergrid.grid.profiles.profiles import pick_days, split_days
 
     if "no_control" not in players or "optimum" in players:
         return []

@@ -50,9 +50,8 @@ def report(
     """Report on policies beside the feeder's own controls and engineers' rules: a page, and a CSV of each table."""
     from powergrid.evaluation.replay import record_day
     from powergrid.evaluation.replay.page import write_page
-    from powergrid.evaluation.rollout import pick_days
     from powergrid.evaluation.studies.report import AGAINST, report_days
-    from powergrid.grid.profiles.profiles import split_days
+    from powergrid.grid.profiles.profiles import pick_days, split_days
 
     policies, chosen, players = _read_players("powergrid report", policies, scenario, given)
     profiles = chosen.read_profiles()
@@ -130,11 +129,10 @@ def stress(
 
     A matrix of policies and stresses: a page, and tables as CSV and Parquet.
     """
-    from powergrid.evaluation.rollout import pick_days
     from powergrid.evaluation.stresses.play import stress_days
     from powergrid.evaluation.stresses.spec import find_stresses
     from powergrid.evaluation.studies.report import AGAINST
-    from powergrid.grid.profiles.profiles import split_days
+    from powergrid.grid.profiles.profiles import pick_days, split_days
 
     chosen = find_stresses(stresses or None)
     policies, played, players = _read_players("powergrid stress", policies, scenario, given)

@@ -28,8 +28,9 @@ from powergrid.envs.observations.view import View
 from powergrid.errors import PowerGridError, ScenarioError, describe_unknown, find_number_problems
 from powergrid.evaluation.baselines import BASELINES, Baseline
 from powergrid.evaluation.players import Policy, find_players, seat_players
-from powergrid.evaluation.rollout import pick_days, play_steps, read_scenario
+from powergrid.evaluation.rollout import play_steps, read_scenario
 from powergrid.files import make_folder, path_of, write_whole
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.scenario import Scenario
 
 ViewName = Literal["central", "agents"]

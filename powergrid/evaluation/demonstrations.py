@@ -14,7 +14,8 @@ from powergrid.errors import ScenarioError, describe_unknown, find_number_proble
 from powergrid.evaluation.baselines import BASELINES
 from powergrid.evaluation.jobs import run_jobs
 from powergrid.evaluation.optimum.foresight import require_foreseeable
-from powergrid.evaluation.rollout import pick_days, play_steps, read_scenario, start_days
+from powergrid.evaluation.rollout import play_steps, read_scenario, start_days
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.scenario import Scenario, load_scenario
 from powergrid.scenario.demonstrations import Kept, begin, digest_of_play, keep_day
 

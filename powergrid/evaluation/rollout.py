@@ -19,6 +19,7 @@ from powergrid.evaluation.players.trained import find_all_differences
 from powergrid.evaluation.report import EvaluationReport, FeederComparison
 from powergrid.evaluation.report.seeds import find_seeds, group_seeds
 from powergrid.grid.devices.spec import MOST_SEED
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.quantities import MONEY_TERMS, TERMS, VIOLATION_SUFFIXES
 from powergrid.scenario import Scenario, as_env_config, load_scenario, scenario_from_config
 
@@ -179,15 +180,6 @@ def _find_day_problems(days: Any) -> list[str]:
         return find_number_problems(1, days=len(days))
     wrong = show_briefly(days[whole.index(False)])
     return [f"days: {wrong} is no day; give whole numbers, counted from the first of the profiles, or how many"]
-
-
-def pick_days(days: IntArray, count: int) -> IntArray:
-    """Pick days spread evenly over what there is, all of it where there are fewer; the first of one."""
-    if count >= len(days):
-        return days
-    # The middles of equal parts: neither the first nor the last day of a split stands for its season.
-    picked: IntArray = days[np.rint((np.arange(count) + 0.5) * len(days) / count - 0.5).astype(np.int64)]
-    return picked
 
 
 def play_days(task: GridTask, player: Baseline, days: Sequence[int] | IntArray, seed: int = 0) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 
 from powergrid.errors import ActionError, ScenarioError
 from powergrid.evaluation import EvaluationReport, evaluate, record_day
-from powergrid.evaluation.rollout import pick_days
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.scenario import load_scenario
 from tests.evaluation.worlds import ALL_KINDS
 

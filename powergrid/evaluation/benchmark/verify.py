@@ -24,8 +24,8 @@ from powergrid.evaluation.benchmark.result import Result, shorten_number
 from powergrid.evaluation.benchmark.tasks import Benchmark, find_sees_problems
 from powergrid.evaluation.players import Policy
 from powergrid.evaluation.report import describe_versions
-from powergrid.evaluation.rollout import pick_days
 from powergrid.files import read_bytes
+from powergrid.grid.profiles.profiles import pick_days
 
 #: How far a number may be off, of itself and at least: seven digits are written, and another processor adds up
 #: float32 products of a network in another order.

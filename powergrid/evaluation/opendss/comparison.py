@@ -21,9 +21,9 @@ from powergrid.evaluation.opendss.settings import Settings, fit_settings, sun_sh
 from powergrid.evaluation.players import Policy, find_players, seat_players
 from powergrid.evaluation.replay import DayRecording, record_day
 from powergrid.evaluation.report.tables import as_table
-from powergrid.evaluation.rollout import Progress, pick_days
+from powergrid.evaluation.rollout import Progress
 from powergrid.files import telling
-from powergrid.grid.profiles.profiles import eligible_days
+from powergrid.grid.profiles.profiles import eligible_days, pick_days
 from powergrid.scenario import Scenario
 
 if TYPE_CHECKING:

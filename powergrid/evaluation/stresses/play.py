@@ -12,7 +12,7 @@ from powergrid.evaluation.jobs import run_jobs
 from powergrid.evaluation.players import Player, Policy, find_sides
 from powergrid.evaluation.players.trained import Sight, add_notes, fit_sights, shown_to
 from powergrid.evaluation.replay.recorder import record_days
-from powergrid.evaluation.rollout import Progress, pick_days, read_scenario
+from powergrid.evaluation.rollout import Progress, read_scenario
 from powergrid.evaluation.stresses.readings import LossyPolicy, MissingReadings
 from powergrid.evaluation.stresses.report import StressReport
 from powergrid.evaluation.stresses.spec import (
@@ -26,6 +26,7 @@ from powergrid.evaluation.stresses.spec import (
 from powergrid.evaluation.studies.report import AGAINST, describe_facts
 from powergrid.evaluation.studies.summary import Summary
 from powergrid.grid.devices.spec import MOST_SEED
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.scenario import Scenario
 
 #: What a policy's days under a stress came to, by policy.

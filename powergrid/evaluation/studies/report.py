@@ -22,7 +22,7 @@ from powergrid.evaluation.report import describe_versions
 from powergrid.evaluation.report.evaluation import say_telemetry
 from powergrid.evaluation.report.numbers import PlayedDays
 from powergrid.evaluation.report.seeds import group_seeds
-from powergrid.evaluation.rollout import Progress, pick_days, read_scenario
+from powergrid.evaluation.rollout import Progress, read_scenario
 from powergrid.evaluation.statistics import CONFIDENCE
 from powergrid.evaluation.studies.charts import Looks, draw_bars, draw_lines
 from powergrid.evaluation.studies.compare import (
@@ -52,6 +52,7 @@ from powergrid.evaluation.studies.sections import (
 from powergrid.evaluation.studies.summary import RANGES, Summary
 from powergrid.files import make_folder, write_whole
 from powergrid.grid.devices.spec import MOST_SEED
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.quantities import MEASURES, TERMS
 from powergrid.scenario import Scenario, name_version
 

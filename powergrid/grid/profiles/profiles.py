@@ -375,6 +375,15 @@ def split_days(profiles: Profiles | int, start: np.datetime64 | None = None, spl
     return np.setdiff1d(found, left_out)
 
 
+def pick_days(days: IntArray, count: int) -> IntArray:
+    """Pick days spread evenly over what there is, all of it where there are fewer; the first of one."""
+    if count >= len(days):
+        return days
+    # The middles of equal parts: neither the first nor the last day of a split stands for its season.
+    picked: IntArray = days[np.rint((np.arange(count) + 0.5) * len(days) / count - 0.5).astype(np.int64)]
+    return picked
+
+
 def eligible_days(profiles: Profiles, split: str, horizon_steps: int, step_minutes: int | None = None) -> IntArray:
     """Return the days an episode may start on: all the days it covers lie in the split and in the series.
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from powergrid.errors import PowerGridError
 from powergrid.files import reason_of
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.training.policies.export import policy_of_algorithm
 from powergrid.training.policies.inference import Policy
 from powergrid.training.rllib.config import build_algorithm_config
@@ -46,6 +47,8 @@ logger = logging.getLogger("powergrid.training")
 #: killed as often as they come back, each time after up to a minute.
 MAX_BAD_ITERATIONS, MAX_LOST_ITERATIONS = 3, 12
 VALIDATION_SEED = 20_000
+#: Where a run's manifest has the days that its validation plays.
+_DAYS = "validation_days"
 #: Of a checkpoint that has not scored.
 _NO_RANK = (-math.inf, -math.inf)
 
@@ -171,30 +174,50 @@ def _restore(algorithm: Any, checkpoint: Path) -> None:
 
 
 class Validation:
-    """Play the same greedy episodes of the validation split each time it is asked, to choose the best checkpoint."""
+    """Play the same greedy episodes of the validation split each time it is asked, to choose the best checkpoint.
 
-    def __init__(self, env: EnvClass, env_config: Mapping[str, Any], settings: TrainSettings) -> None:
+    Args:
+        env: The environment's class.
+        env_config: Its configuration.
+        settings: How many episodes, and of which split.
+        days: Days to play, one an episode; none: drawn by seed, maybe one twice. If None, days spread evenly over the
+            split where the environment is powergrid's own on one feeder, drawn by seed elsewhere.
+    """
+
+    def __init__(
+        self,
+        env: EnvClass,
+        env_config: Mapping[str, Any],
+        settings: TrainSettings,
+        days: Sequence[int] | None = None,
+    ) -> None:
         known = isinstance(env, type) and issubclass(env, default_env())  # type: ignore[arg-type]
         told = {"infos": "numbers"} if known else {}  # they are what a validation tells
         self._env = env({**env_config, "split": settings.validation_split, **told})
-        self._seeds = [VALIDATION_SEED + i for i in range(settings.validation_episodes)]
+        n = settings.validation_episodes
+        if days is None and known and not self._env.task.scenario.feeders:
+            days = pick_days(self._env.task.simulation.days, n).tolist()
+        #: The days it was told to play, or chose; none where they are drawn by seed.
+        self.days = list(days or ())
+        days_of = [{"day": self.days[i % len(self.days)]} if self.days else None for i in range(n)]
+        self._starts = [{"seed": VALIDATION_SEED + i, "options": day} for i, day in enumerate(days_of)]
 
     def score(self, policy: Policy) -> dict[str, float]:
         """Return ``episode_return_mean`` and the mean of every metric, each as ``validation/<name>``."""
-        episodes = [self._play(policy, seed) for seed in self._seeds]
+        episodes = [self._play(policy, start) for start in self._starts]
         names = dict.fromkeys(name for episode in episodes for name in episode)
         return {
             f"validation/{name}": float(np.mean([episode[name] for episode in episodes if name in episode]))
             for name in names
         }
 
-    def days(self) -> list[int]:
+    def played(self) -> list[int]:
         """Return the day of each episode."""
-        first = [self._env.reset(seed=seed)[1] for seed in self._seeds]
+        first = [self._env.reset(**start)[1] for start in self._starts]
         return [int(next(iter(infos.values()))["day"]) for infos in first]
 
-    def _play(self, policy: Policy, seed: int) -> dict[str, float]:
-        observations, _ = self._env.reset(seed=seed)
+    def _play(self, policy: Policy, start: Mapping[str, Any]) -> dict[str, float]:
+        observations, _ = self._env.reset(**start)
         policy.reset()
         infos: dict[str, list[Mapping[str, Any]]] = {}
         total, over = 0.0, False
@@ -214,16 +237,25 @@ class Validation:
         self._env.close()
 
 
-def open_validation(env: EnvClass, env_config: Mapping[str, Any], settings: TrainSettings) -> Validation | None:
-    """Return the validation that settings ask for, None for none; a split that is unknown is refused here."""
-    return Validation(env, env_config, settings) if settings.validate_every else None
+def open_validation(env: EnvClass, manifest: dict[str, Any], settings: TrainSettings) -> Validation | None:
+    """Return the validation that settings ask for, None for none; a split that is unknown is refused here.
+
+    It plays the days that the manifest names, which is written what it chose where the manifest is new.
+    """
+    if not settings.validate_every:
+        return None
+    # runs from before days were chosen go on with those that were drawn
+    drawn = bool(manifest["sessions"]) and not manifest.get(_DAYS)
+    validation = Validation(env, manifest["env_config"], settings, [] if drawn else None)
+    manifest[_DAYS] = validation.days
+    return validation
 
 
 def validation_days(manifest: Mapping[str, Any]) -> list[int]:
     """Return the days that a run's validation plays, for baselines to play the same."""
     settings = make_settings(manifest.get("algorithm", "ppo"), manifest["settings"])
-    with closing(Validation(default_env(), manifest["env_config"], settings)) as validation:
-        return validation.days()
+    with closing(Validation(default_env(), manifest["env_config"], settings, manifest.get(_DAYS, []))) as validation:
+        return validation.played()
 
 
 @contextmanager

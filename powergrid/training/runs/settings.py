@@ -248,7 +248,9 @@ class TrainSettings(Spec):
     checkpoint_every: int = Field(20, ge=1, description="Iterations between checkpoints.")
     keep_checkpoints: int = Field(3, ge=1, description="Newest checkpoints kept, beside the best one.")
     validate_every: int = Field(20, ge=0, description="Iterations between validations; 0 never validates.")
-    validation_episodes: int = Field(8, ge=1, description="Episodes of one validation, the same ones each time.")
+    validation_episodes: int = Field(
+        8, ge=1, description="Episodes of one validation, the same days each time, over its split."
+    )
     validation_split: str = Field("validation", description="Split of the profiles that chooses the best checkpoint.")
 
     @property

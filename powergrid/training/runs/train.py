@@ -102,7 +102,7 @@ def train(
         "digests": _digests(facts.scenario), "sessions": [],
     }  # fmt: skip
     with claim(out_dir, name, scenario_name(env_config), taken_by=FOLDER, remedy=taken) as folder:
-        validation = open_validation(env, env_config, chosen)
+        validation = open_validation(env, manifest, chosen)
         write_whole(folder / "scenario.yaml", _scenario_yaml(facts.scenario, env_config))
         how = (time_limit_s, progress, verbose, address)
         return run_loop(Plan(folder, manifest, chosen, env, facts, validation, *how))
@@ -197,7 +197,7 @@ def _resume(checkpoint: Path, changes: Mapping[str, Any], how: _How, *, trust: b
     if _digests(facts.scenario) != manifest["digests"]:
         logger.warning("The scenario has changed since this run began; compare scenario.yaml in the run folder.")
     manifest["settings"] = dump_settings(chosen)
-    validation = open_validation(env, manifest["env_config"], chosen)
+    validation = open_validation(env, manifest, chosen)
     return run_loop(Plan(folder, manifest, chosen, env, facts, validation, *how, checkpoint, state))
 
 

@@ -12,7 +12,7 @@ from powergrid.errors import ScenarioError
 from powergrid.evaluation import DayRecording, evaluate, find_worst_days, record_day
 from powergrid.evaluation.replay.recording import find_split
 from powergrid.evaluation.replay.tables import write_recording
-from powergrid.evaluation.rollout import pick_days
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.quantities import RECORDED, STEP
 from powergrid.scenario import load_scenario
 from tests.evaluation.worlds import ALL_KINDS

@@ -18,11 +18,12 @@ from powergrid.evaluation.players import find_players
 from powergrid.evaluation.replay.recorder import record_day, record_days
 from powergrid.evaluation.replay.recording import DayRecording
 from powergrid.evaluation.replay.tables import write_recording
-from powergrid.evaluation.rollout import pick_days, read_scenario
+from powergrid.evaluation.rollout import read_scenario
 from powergrid.evaluation.studies.charts import draw_bars, draw_lines
 from powergrid.evaluation.studies.compare import compare, judge, name_title
 from powergrid.evaluation.studies.report import PlannerReport, report_days
 from powergrid.evaluation.studies.summary import Summary
+from powergrid.grid.profiles.profiles import pick_days
 from powergrid.quantities import MEASURES, STUDY
 from powergrid.scenario import Scenario, load_scenario
 from tests.evaluation.replay.test_page import BROWSER, needs_browser

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,11 @@ from powergrid.errors import PowerGridError, ScenarioError
 from powergrid.evaluation import baseline_returns
 from powergrid.evaluation.drawing.charts import Curve, draw_learning_curves, draw_profiles, mean_curve
 from powergrid.evaluation.statistics import Profile
-from powergrid.training.runs.loop import VALIDATION_SEED, validation_days
+from powergrid.grid.profiles.profiles import pick_days, split_days
+from powergrid.scenario import load_scenario
+from powergrid.training.runs.loop import VALIDATION_SEED, open_validation, validation_days
 from powergrid.training.runs.records import VALIDATION_SCORE, read_curves
+from powergrid.training.runs.settings import make_settings
 
 SCENARIO = {"env_name": "ieee13_mg", "episode_length": 8}
 
@@ -84,15 +89,17 @@ def test_no_two_lines_look_the_same_where_there_are_more_than_colours() -> None:
         assert len({(str(line.get_color()), str(line.get_linestyle())) for line in lines}) == len(names)
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
-def test_baselines_play_the_very_days_of_the_validation(split: str) -> None:
+@pytest.mark.parametrize(("split", "chosen"), [("validation", []), ("test", []), ("validation", [33, 208, 110])])
+def test_baselines_play_the_very_days_of_the_validation(split: str, chosen: list[int]) -> None:
     settings = {"validation_episodes": 3, "validation_split": split}
-    days = validation_days({"env_config": SCENARIO, "settings": settings})
+    told = {"validation_days": chosen} if chosen else {}  # a run from before they were chosen does not say which
+    days = validation_days({"env_config": SCENARIO, "settings": settings, **told})
+    assert days == (chosen or days)
     found = baseline_returns(SCENARIO, ["no_control"], days)
     env = NetworkedGridEnv({**SCENARIO, "split": split})
     returns = []
     for i in range(3):
-        _, infos = env.reset(seed=VALIDATION_SEED + i)
+        _, infos = env.reset(seed=VALIDATION_SEED + i, options={"day": chosen[i]} if chosen else None)
         assert infos["MG1"]["day"] == days[i]
         total, over = 0.0, False
         while not over:
@@ -101,6 +108,23 @@ def test_baselines_play_the_very_days_of_the_validation(split: str) -> None:
         returns.append(total)
     env.close()
     assert found["no_control"] == pytest.approx(np.mean(returns), rel=1e-9)
+
+
+def test_validation_plays_days_over_the_whole_split_and_an_older_run_those_it_drew() -> None:
+    manifest: dict[str, Any] = {"env_config": SCENARIO, "sessions": []}
+    there = split_days(load_scenario("ieee13_mg").read_profiles(), split="validation")
+    for n, days in ((3, pick_days(there, 3).tolist()), (50, [*there, *there[:8]])):
+        with closing(
+            open_validation(NetworkedGridEnv, manifest, make_settings("ppo", {"validation_episodes": n}))
+        ) as v:
+            assert v.played() == days
+        assert manifest["validation_days"] == days[: len(there)]
+        manifest["sessions"] = [{}]  # resumed, with more episodes
+    del manifest["validation_days"]
+    settings = make_settings("ppo", {"validation_episodes": 3})
+    with closing(open_validation(NetworkedGridEnv, manifest, settings)) as validation:
+        assert validation.played() == validation_days({"env_config": SCENARIO, "settings": {"validation_episodes": 3}})
+        assert validation.days == manifest["validation_days"] == []
 
 
 def test_command_draws_runs_with_a_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
