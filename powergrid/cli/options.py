@@ -19,7 +19,6 @@ import yaml
 from rich.console import Console
 
 from powergrid.errors import PowerGridError, ScenarioError
-from powergrid.files import path_of
 
 # What a command finds goes to out and can be piped; warnings, errors and bars go to err.
 out = Console(emoji=False)  # policy.py:x: is a place
@@ -32,6 +31,8 @@ def check_folder(folder: Path | None) -> Path | None:
     Raises:
         PowerGridError: It, or what it would be made in, is a file or closed to this user.
     """
+    from powergrid.files import path_of  # loads numpy, for which --help and --version do not wait
+
     if folder is not None:
         whole = path_of(folder).absolute()
         place = next(each for each in (whole, *whole.parents) if each.exists() or each == each.parent)
@@ -229,6 +230,7 @@ def read_played(
     command: str, policies: Sequence[str] | None, scenario: str, given: Given
 ) -> tuple[list[str], dict[str, Any]]:
     """Return who plays and the env_config: where a run stands for the scenario, its own; alone, it plays on it too."""
+    from powergrid.files import path_of
     from powergrid.training.policies.inference import MANIFEST  # that of records would load Ray and torch
 
     place = path_of(scenario)

@@ -83,7 +83,7 @@ class _Manifest(BaseModel):
 
     scenario: str
     env: str = ""
-    env_config: dict[str, Any] = Field(min_length=1)
+    env_config: dict[str, Any]  # may be empty of an environment that is not ours
     algorithm: str = "ppo"
     policies: dict[str, str] = Field(min_length=1)
     settings: dict[str, Any] = {}

@@ -15,6 +15,7 @@ from powergrid.grid.feeder.reading.syntax import Command
 #: A first line that is none of numbers, and lines of which each is a number with a decimal comma: columns to OpenDSS.
 _HEADING = re.compile(rb"\s*((?!nan|inf|e[+-]?\d)[A-Za-z_#][^\r\n]*)", re.IGNORECASE)
 _DECIMAL_COMMAS = re.compile(rb"(?:\s*[+-]?\d+(?:,\d+)?\s*(?:[\r\n]|\Z))+\Z")
+_BEFORE_COMMA = re.compile(rb"([+-]?\d+),")
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
@@ -121,5 +122,8 @@ def _find_no_column(raw: bytes) -> tuple[str, str] | None:
         said = shorten(heading[1].decode("utf-8", "replace").strip())
         return f"begins with {said!r}, which is no number", "take the heading out, or write (file=..., header=yes)"
     if b"," in raw and b"." not in raw and _DECIMAL_COMMAS.match(raw):
-        return "holds decimal commas, behind which OpenDSS sees another column", "write points; else say which column"
+        before = _BEFORE_COMMA.findall(raw)
+        if len(set(before)) < len(before):  # a column of hours names each once
+            told = "holds decimal commas, behind which OpenDSS sees another column"
+            return told, "write points; else say which column"
     return None
