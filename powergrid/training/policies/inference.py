@@ -359,13 +359,8 @@ class Policy:
             for key, one in _PARTS.items()
         }
         # readers of earlier formats know nothing of what came later, in this order
-        shrunk = any(net.proposed and net.proposed.deadband for net in self.networks.values())
-        later = [
-            shrunk,
-            *(parts[key] for key in ("memories", "proposed", "graphs", "standing")),
-            self.fits,
-            self.filters,
-        ]
+        band = any(net.proposed and net.proposed.deadband for net in self.networks.values())
+        later = [band, *(parts[key] for key in ("memories", "proposed", "graphs", "standing")), self.fits, self.filters]
         described = {
             "format": next((8 - i for i, there in enumerate(later) if there), 1),
             "policy_of": self.policy_of,

@@ -433,7 +433,7 @@ class PolicyActor:
 
     def _settle(self, actions: Any, seen: Any) -> Any:
         """Leave what is proposed where little is added; the learner learns from what was drawn."""
-        if self._proposed is None or not self._proposed.deadband:
+        if self._proposed is None:
             return actions
         if isinstance(actions, Mapping):  # positions stand beside numbers
             return {**actions, CONTINUOUS: self._proposed.settle(actions[CONTINUOUS], seen)}

@@ -183,11 +183,7 @@ class TrainSettings(Spec):
         0.0, ge=0, description="Weight in the loss of what is added to `proposals`, squared; 0: adding costs nothing."
     )
     proposals_deadband: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="How far from `proposals`, in half ranges, an action is played as proposed; what is further is "
-        "played that much less far. 0: all that is added is played.",
+        0.0, ge=0, lt=1, description="Half ranges from `proposals` within which an action is played as proposed."
     )
     proposals: Literal["rule_based"] | None = Field(
         None,
@@ -248,9 +244,7 @@ class TrainSettings(Spec):
     checkpoint_every: int = Field(20, ge=1, description="Iterations between checkpoints.")
     keep_checkpoints: int = Field(3, ge=1, description="Newest checkpoints kept, beside the best one.")
     validate_every: int = Field(20, ge=0, description="Iterations between validations; 0 never validates.")
-    validation_episodes: int = Field(
-        8, ge=1, description="Episodes of one validation, the same days each time, over its split."
-    )
+    validation_episodes: int = Field(8, ge=1, description="Episodes of one validation, on days all over its split.")
     validation_split: str = Field("validation", description="Split of the profiles that chooses the best checkpoint.")
 
     @property
